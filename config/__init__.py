@@ -1,0 +1,1 @@
+"""Settings, key discovery and Celery's configuration: the only readers of the environment."""

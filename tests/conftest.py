@@ -1,0 +1,30 @@
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.redis import EmbeddedRedis
+
+_OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> None:
+    """No setting of the machine may reach a test."""
+    for name in list(os.environ):
+        if name.startswith(_OURS):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """One real server for the whole run; tests that restart or fill theirs start their own."""
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The URL of an empty database."""
+    redis_server.flush()
+    return redis_server.url

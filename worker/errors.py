@@ -1,0 +1,81 @@
+"""Every error that a caller or an operator can meet, as one tree.
+
+    KeywheelError
+    ├── ConfigurationError    the worker cannot start
+    ├── JobError              the job ends here; its message is the reason that the caller reads
+    │   ├── InvalidArguments  an argument is unknown, missing or malformed
+    │   ├── RequestRejected   the provider said no for good
+    │   ├── RequestTooLarge   no key may ever carry a request of this size
+    │   ├── FaultBudgetSpent  the provider failed more often than a job may try
+    │   ├── DeadlineExceeded  no key became free in time
+    │   └── OutcomeUnknown    an email may or may not have been accepted; nobody may send it again blindly
+    ├── Deferred              not a failure: no key can serve now, come back later
+    └── Fault                 not a failure yet: the provider faltered, the job may try again
+
+Job errors travel as JSON through the result backend, so each is built from one plain sentence. The sentence never holds a
+key, a prompt or a mail body.
+"""
+
+
+class KeywheelError(Exception):
+    """Base of every error in this project."""
+
+
+class ConfigurationError(KeywheelError):
+    """The settings do not allow a start; the message says what to change."""
+
+
+class JobError(KeywheelError):
+    """A job ends without a result. The message is one sentence for the caller."""
+
+
+class InvalidArguments(JobError):  # noqa: N818 - reads as a sentence in a result: "InvalidArguments: to: …"
+    """An argument of the task is unknown, missing or malformed; the message names the field."""
+
+
+class RequestRejected(JobError):  # noqa: N818
+    """The provider refuses this request whichever key carries it."""
+
+
+class RequestTooLarge(RequestRejected):
+    """The request exceeds the largest limit that any key has."""
+
+
+class FaultBudgetSpent(JobError):  # noqa: N818
+    """The provider failed on every try that a job is given."""
+
+
+class DeadlineExceeded(JobError):  # noqa: N818
+    """The job's deadline passed before a key could serve it."""
+
+
+class OutcomeUnknown(JobError):  # noqa: N818
+    """The provider may have carried the request out, and there is no safe way to find out."""
+
+
+class Deferred(KeywheelError):  # noqa: N818
+    """No key can serve this job now.
+
+    Args:
+        countdown_ms: When to come back, in milliseconds from now.
+        reason: Why, in a few words (`cooling`, `disabled`, …).
+    """
+
+    def __init__(self, countdown_ms: int, reason: str) -> None:
+        super().__init__(f"no key is free: {reason}; next try in {countdown_ms / 1000:.1f} s")
+        self.countdown_ms = countdown_ms
+        self.reason = reason
+
+
+class Fault(KeywheelError):  # noqa: N818
+    """The provider failed in a way that may pass; costs one of the job's tries.
+
+    Args:
+        reason: What happened, in one sentence.
+        backoff_ms: The shortest wait before the next try, in milliseconds, where the provider named one.
+    """
+
+    def __init__(self, reason: str, backoff_ms: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.backoff_ms = backoff_ms

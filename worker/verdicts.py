@@ -1,0 +1,147 @@
+"""What a provider's answer means: for the key, and for the request.
+
+A provider's file decides, the key pool and the rotation act. Everything here is a frozen value.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Effect(StrEnum):
+    """What an answer does to the scope that it blames."""
+
+    NONE = "none"
+    COOL = "cool"
+    """Rests until a moment; comes back by itself."""
+    DISABLE = "disable"
+    """Out until a person resets it."""
+
+
+class Scope(StrEnum):
+    """What an effect covers."""
+
+    KEY = "key"
+    KEY_TOPIC = "key_topic"
+    """One key for one topic: a model (Groq) or a from-domain (Resend)."""
+    ACCOUNT = "account"
+    ACCOUNT_MODEL = "account_model"
+    MODEL = "model"
+    """One model, whichever key asks."""
+    HOST = "host"
+    """The provider's host, whichever key asks."""
+
+
+class Fate(StrEnum):
+    """What becomes of the request."""
+
+    DONE = "done"
+    NEXT_KEY = "next_key"
+    """Surely not carried out, and the key or its account is at fault: another key at once."""
+    OTHER_ACCOUNT = "other_account"
+    """Refused for what it is; one other account may still take it, then it fails."""
+    RETRY = "retry"
+    """Try again after a backoff, any key; costs one of the job's tries."""
+    SAME_ACCOUNT = "same_account"
+    """May have been carried out: only the same account, idempotency key and bytes may be tried again."""
+    FAIL = "fail"
+    """Fails for good, whichever key asks."""
+
+
+class Dimension(StrEnum):
+    """What a limit counts, and over which time."""
+
+    RPS = "rps"
+    RPM = "rpm"
+    RPD = "rpd"
+    TPM = "tpm"
+    TPD = "tpd"
+    EMAILS_DAY = "epd"
+    EMAILS_MONTH = "epmo"
+
+    @property
+    def window_ms(self) -> int:
+        """The length of the window in milliseconds (a month counts 30 days)."""
+        return _WINDOW_MS[self]
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the limit counts tokens rather than requests."""
+        return self in {Dimension.TPM, Dimension.TPD}
+
+
+_DAY_MS = 86_400_000
+_WINDOW_MS = {
+    Dimension.RPS: 1_000,
+    Dimension.RPM: 60_000,
+    Dimension.RPD: _DAY_MS,
+    Dimension.TPM: 60_000,
+    Dimension.TPD: _DAY_MS,
+    Dimension.EMAILS_DAY: _DAY_MS,
+    Dimension.EMAILS_MONTH: 30 * _DAY_MS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedLimit:
+    """A limit as the provider stated it, in a header or in the words of a refusal.
+
+    Attributes:
+        dimension: What it counts.
+        limit: How much a full window allows.
+        remaining: What is left now, where the provider says so (for a refusal: `limit - used`, never below 0).
+        window_ms: The window in milliseconds, where it differs from the dimension's own.
+    """
+
+    dimension: Dimension
+    limit: int
+    remaining: float | None = None
+    window_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One answer, judged.
+
+    Attributes:
+        fate: What becomes of the request.
+        code: A stable short name (`rate_limit`, `invalid_key`, …) for logs, audit and metrics.
+        reason: One sentence for people. Holds no key, prompt or mail body.
+        effect: What happens to `scope`.
+        scope: What the effect covers.
+        cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the service's default.
+        definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may have been.
+        backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it to the retry policy.
+        account: The account that the provider named (Groq's `org_…`), if it did.
+        limits: Limits that the answer stated; they belong to account × model (Groq) or account (Resend).
+        too_large_limit: The limit that this request can never fit under on this account and model, in tokens.
+        tokens: What the provider counted for this request, in tokens, where it said so.
+        status: The HTTP status, 0 where there was none.
+    """
+
+    fate: Fate
+    code: str
+    reason: str = ""
+    effect: Effect = Effect.NONE
+    scope: Scope = Scope.KEY
+    cooldown_ms: int | None = None
+    definite: bool = True
+    backoff_ms: int | None = None
+    account: str | None = None
+    limits: tuple[ObservedLimit, ...] = ()
+    too_large_limit: int | None = None
+    tokens: int | None = None
+    status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A judged answer together with what it brought.
+
+    Attributes:
+        verdict: The judgement.
+        value: The result for the caller (JSON types only); None unless the verdict is `Fate.DONE`.
+    """
+
+    verdict: Verdict
+    value: dict[str, Any] | None = field(default=None, repr=False)
