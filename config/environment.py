@@ -1,0 +1,116 @@
+"""What the environment says: its layers, and secrets that live in files. Reads files, never `os.environ`."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from config.errors import SettingsError
+
+FILE_SUFFIX = "_FILE"
+_LARGEST_FILE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What was found under one name.
+
+    Attributes:
+        value: The value, stripped; None where there is none to use.
+        variable: The name that gave the value or the problem: NAME or NAME_FILE.
+        problem: Why there is no value although a file was named; completes "VARIABLE …".
+        note: Something to warn about although there is a value; completes "VARIABLE …".
+    """
+
+    value: str | None = field(repr=False)
+    variable: str
+    problem: str | None = None
+    note: str | None = None
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """Read a `.env` file; a missing one is empty.
+
+    Args:
+        path: The file. `${NAME}` in it is replaced as Docker Compose does.
+
+    Raises:
+        SettingsError: It is there but cannot be read as UTF-8 text.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        # Read here, not by dotenv: its decoding error would carry the file's bytes.
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError([f"{path.name} cannot be read as UTF-8 text ({type(exc).__name__})."]) from None
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
+
+
+def merge(process: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, str]:
+    """Lay the process environment over `.env`.
+
+    A NAME_FILE of the process also hides a NAME of `.env`, which would win over it within one layer.
+    """
+    hidden = {name.removesuffix(FILE_SUFFIX) for name in process if name.endswith(FILE_SUFFIX) and process[name]}
+    return {name: value for name, value in dotenv.items() if name not in hidden} | dict(process)
+
+
+def look_up(environ: Mapping[str, str], name: str) -> Lookup:
+    """Find a secret under NAME, else in the file that NAME_FILE names. A blank counts as absent.
+
+    Args:
+        environ: The merged environment.
+        name: The variable's plain name.
+    """
+    file_name = name + FILE_SUFFIX
+    value, path = environ.get(name, "").strip(), environ.get(file_name, "").strip()
+    if value:
+        return Lookup(value, name, note=f"wins over {file_name}, which is also set: keep one of them" if path else None)
+    if not path:
+        return Lookup(None, name)
+    try:
+        return Lookup(_file_content(Path(path)), file_name)
+    except ValueError as exc:
+        return Lookup(None, file_name, problem=str(exc))
+
+
+def _file_content(path: Path) -> str:
+    # The path is not quoted in the messages: people put the secret itself into NAME_FILE by mistake.
+    try:
+        if not path.is_file():
+            raise ValueError("names a file that does not exist" if not path.exists() else "does not name a plain file")
+        with path.open("rb") as stream:
+            raw = stream.read(_LARGEST_FILE_BYTES + 1)
+    except OSError as exc:
+        raise ValueError(f"names a file that cannot be read ({exc.strerror})") from None
+    if len(raw) > _LARGEST_FILE_BYTES:
+        raise ValueError("names a file that is far too large for a secret")
+    try:
+        content = raw.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError("names a file that is not UTF-8 text") from None
+    if not content:
+        raise ValueError("names an empty file")
+    return content
+
+
+def unknown_names(environ: Iterable[str], *, known: Iterable[str], prefix: str) -> tuple[str, ...]:
+    """Tell, one sentence each, which names start with the prefix but mean nothing, and what was likely meant.
+
+    Args:
+        environ: The names that are set.
+        known: The names that mean something.
+        prefix: Whose names are ours.
+    """
+    known_names = sorted(known)
+    sentences = []
+    for name in sorted(set(environ).difference(known_names)):
+        if name.startswith(prefix):
+            nearest = difflib.get_close_matches(name, known_names, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else "."
+            sentences.append(f"{name} is not a setting and has no effect{hint}")
+    return tuple(sentences)

@@ -1,0 +1,71 @@
+"""The kinds of setting: what a value must look like. A validator's message completes "VARIABLE …"."""
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from config.urls import SecretUrl, checked_url
+
+RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
+"""The result backend as Celery's loader wants it; stands before the URL with a plus between."""
+
+
+def _redis_url(*schemes: str) -> AfterValidator:
+    def check(url: SecretUrl) -> SecretUrl:
+        # `claim_result_backend` may have put our class before the URL.
+        plain = url.get_secret_value().strip().removeprefix(f"{RESULT_BACKEND_CLASS}+")
+        checked_url(plain, schemes=schemes)
+        return SecretUrl(plain)
+
+    return AfterValidator(check)
+
+
+def _base_url(url: str) -> str:
+    url = url.strip().rstrip("/")
+    parts = checked_url(url, schemes=("https", "http"))
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("must be a plain address without user, query or fragment")
+    # The address that other OpenAI-compatible clients want; Groq's client adds this path itself.
+    return url.removesuffix("/openai/v1")
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        raise ValueError("must be 1 to 64 letters, digits, dots, dashes or underscores")
+    return text
+
+
+def _one_word(text: str) -> str:
+    if not text or any(char.isspace() or not char.isprintable() for char in text):
+        raise ValueError("must be one word without blanks")
+    return text
+
+
+def _credentials(secret: SecretStr | None) -> SecretStr | None:
+    pairs = [pair.partition(":") for pair in secret.get_secret_value().split(",")] if secret else []
+    if not all(user.strip() and password.strip() for user, _, password in pairs):
+        raise ValueError("must be user:password, several of them separated by commas")
+    return secret
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss")]
+CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket", "sentinel")]
+PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix")]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Word = Annotated[str, AfterValidator(_one_word)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(gt=0, le=30 * 86_400)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
+Namespace = Annotated[str, AfterValidator(_namespace)]
+Credentials = Annotated[SecretStr | None, AfterValidator(_credentials)]

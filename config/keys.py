@@ -1,0 +1,272 @@
+"""Finding the providers' keys in the environment, and saying what is wrong with those that are not used."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pydantic import SecretStr
+
+from config.addresses import is_address
+from config.environment import FILE_SUFFIX, look_up
+from config.errors import SettingsError
+from config.placeholders import looks_like_placeholder
+from config.settings import read_environment
+
+SERVICES: Final = ("groq", "resend")
+MAX_KEYS: Final = 10
+"""Keys a service: the plain name and the numbers 2 to 10."""
+
+_ID_LENGTH = 12
+_LABEL_TAIL = 6
+_LONGEST_PREFIX = 8
+_PREFIXES = {"groq": "gsk_", "resend": "re_"}
+_USUAL_LENGTHS = {"groq": range(40, 121), "resend": range(24, 81)}
+_ACCOUNT_RE = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key of a service, as the process holds it.
+
+    Attributes:
+        service: `groq` or `resend`.
+        id: The first 12 hexadecimal digits of the secret's SHA-256; safe to store and to show.
+        label: The masked form (`gsk_abc123...`), safe to show.
+        secret: The key itself; goes to the provider and nowhere else.
+        variable: Where it was found.
+        account: Who owns the limits, where configured.
+        sender: The from address of the key's team, where configured (Resend).
+    """
+
+    service: str
+    id: str
+    label: str
+    secret: SecretStr = field(repr=False)
+    variable: str
+    account: str | None = None
+    sender: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyProblem:
+    """Something odd about one variable.
+
+    Attributes:
+        variable: Its name.
+        severity: `skipped`: what it holds is not used. `warned`: it is used, but look at it.
+        sentence: What is odd and what to do, naming the variable and never quoting its value.
+    """
+
+    variable: str
+    severity: Literal["skipped", "warned"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found for one service.
+
+    Attributes:
+        keys: The usable keys in the order of their numbers.
+        problems: What was odd on the way.
+        variables: The names that were looked at.
+    """
+
+    keys: tuple[ApiKey, ...]
+    problems: tuple[KeyProblem, ...]
+    variables: tuple[str, ...] = ()
+
+
+def key_id(secret: str) -> str:
+    """Give the fingerprint of a secret: the first 12 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()[:_ID_LENGTH]
+
+
+def masked_key(secret: str) -> str:
+    """Show the beginning of a secret: its prefix and six more characters, but never more than a third of it."""
+    prefix = secret.find("_") + 1
+    if prefix > _LONGEST_PREFIX:
+        prefix = 0
+    return secret[: min(prefix + _LABEL_TAIL, len(secret) // 3)] + "..."
+
+
+def make_key(
+    service: str, *, secret: str, variable: str, account: str | None = None, sender: str | None = None
+) -> ApiKey:
+    """Build a key with its id and label, for tools and tests that have the secret at hand."""
+    return ApiKey(service, key_id(secret), masked_key(secret), SecretStr(secret), variable, account, sender)
+
+
+def discover_keys(service: str, environ: Mapping[str, str]) -> Discovery:
+    """Find the usable keys of a service: SERVICE_API_KEY, SERVICE_API_KEY_2 … _10, each also as a …_FILE.
+
+    Gaps in the numbers are fine. Reads the files that …_FILE variables name, nothing else.
+
+    Args:
+        service: `groq` or `resend`.
+        environ: The merged environment.
+
+    Returns:
+        The keys, and a sentence for everything odd.
+    """
+    return _Search(service, environ).run()
+
+
+def load_keys(service: str) -> Discovery:
+    """Find the usable keys of a service in the environment and `.env`, read afresh on every call.
+
+    Raises:
+        SettingsError: `.env` is there but cannot be read.
+    """
+    return discover_keys(service, read_environment())
+
+
+def require_any_key(discoveries: Iterable[Discovery]) -> None:
+    """Refuse a start where no service has a usable key.
+
+    Raises:
+        SettingsError: There is none; the first sentence lists the variables looked at, the others what was skipped.
+    """
+    found = tuple(discoveries)
+    if any(discovery.keys for discovery in found):
+        return
+    looked_at = "; ".join(_condensed(discovery.variables) for discovery in found if discovery.variables)
+    sentence = f"No usable API key was found, so no job could ever run: set at least one of {looked_at or 'the keys'}."
+    raise SettingsError([sentence, *(problem.sentence for discovery in found for problem in discovery.problems)])
+
+
+def _condensed(names: tuple[str, ...]) -> str:
+    middle = f", {names[1]} … " if len(names) > 2 else ", "  # noqa: PLR2004 - a first, a second and a last
+    return names[0] if len(names) == 1 else f"{names[0]}{middle}{names[-1]} (or …{FILE_SUFFIX})"
+
+
+class _Search:
+    def __init__(self, service: str, environ: Mapping[str, str]) -> None:
+        if service not in SERVICES:
+            raise ValueError(f"service must be one of {', '.join(SERVICES)}")
+        self._service = service
+        self._environ = environ
+        self._base = f"{service.upper()}_API_KEY"
+        self._suffixes = ("", *(f"_{number}" for number in range(2, MAX_KEYS + 1)))
+        self._problems: list[KeyProblem] = []
+        self._taken: dict[str, str] = {}
+        self._keys: list[ApiKey] = []
+
+    def run(self) -> Discovery:
+        found = [(suffix, *hit) for suffix in self._suffixes if (hit := self._usable(suffix)) is not None]
+        for suffix, variable, secret in found:
+            self._keys.append(
+                make_key(
+                    self._service,
+                    secret=secret,
+                    variable=variable,
+                    account=self._account(suffix),
+                    sender=self._sender(suffix),
+                )
+            )
+        self._report_strays({suffix for suffix, _, _ in found})
+        names = tuple(self._base + suffix for suffix in self._suffixes)
+        return Discovery(tuple(self._keys), tuple(self._problems), names)
+
+    def _report(self, variable: str, severity: Literal["skipped", "warned"], text: str) -> None:
+        self._problems.append(KeyProblem(variable, severity, f"{variable} {text}."))
+
+    def _usable(self, suffix: str) -> tuple[str, str] | None:
+        name = self._base + suffix
+        alias = f"{self._base}_1"
+        lookup = look_up(self._environ, name)
+        if not suffix and self._is_set(alias):
+            if lookup.value or lookup.problem:
+                self._report(alias, "skipped", f"is another name of {name}, which is set: give it a free number")
+            else:
+                lookup = look_up(self._environ, alias)
+                self._report(lookup.variable, "warned", f"is taken as the first key; its usual name is {name}")
+        if lookup.problem:
+            self._report(lookup.variable, "skipped", lookup.problem)
+            return None
+        if lookup.value is None:
+            if lookup.variable in self._environ:
+                self._report(lookup.variable, "skipped", "is blank")
+            return None
+        if lookup.note:
+            self._report(lookup.variable, "warned", lookup.note)
+        if (fault := self._fault(lookup.value)) is not None:
+            self._report(lookup.variable, "skipped", fault)
+            return None
+        self._taken[lookup.value] = lookup.variable
+        self._warn_of_shape(lookup.variable, lookup.value)
+        return lookup.variable, lookup.value
+
+    def _is_set(self, name: str) -> bool:
+        return any(self._environ.get(each, "").strip() for each in (name, name + FILE_SUFFIX))
+
+    def _fault(self, value: str) -> str | None:
+        checks = (
+            (looks_like_placeholder(value), "holds a placeholder, not a key"),
+            (not value.isascii(), "holds characters that no key has (not ASCII): copy the key again"),
+            (not value.isprintable(), "holds a line break or another control character: copy the key again"),
+            (" " in value, "holds a blank inside: a variable holds one key and nothing else"),
+            (any(char in value for char in "\"'`"), "holds quotes: write the key without them"),
+            (value in self._taken, f"holds the same key as {self._taken.get(value)}"),
+        )
+        return next((text for wrong, text in checks if wrong), None)
+
+    def _warn_of_shape(self, variable: str, value: str) -> None:
+        prefix = _PREFIXES[self._service]
+        if not value.startswith(prefix):
+            other = next((name for name, start in _PREFIXES.items() if value.startswith(start)), None)
+            hint = f"; it looks like a key of {other.capitalize()}" if other else ""
+            self._report(variable, "warned", f"does not start with {prefix} as keys of this service do{hint}")
+        elif len(value) not in _USUAL_LENGTHS[self._service]:
+            self._report(variable, "warned", "has an unusual length for a key of this service: was all of it copied?")
+
+    def _companion(self, kind: str, suffix: str) -> tuple[str, str]:
+        names = [f"{self._service.upper()}_{kind}{suffix}"]
+        if not suffix:
+            names.append(f"{names[0]}_1")
+        for name in names:
+            if value := self._environ.get(name, "").strip():
+                return name, value
+        return names[0], ""
+
+    def _holds_a_key(self, text: str) -> bool:
+        return any(secret in text for secret in self._taken)
+
+    def _account(self, suffix: str) -> str | None:
+        name, value = self._companion("ACCOUNT", suffix)
+        if not value:
+            return None
+        if not _ACCOUNT_RE.fullmatch(value) or self._holds_a_key(value):
+            self._report(name, "skipped", "is no account name: use up to 64 letters, digits and _ . @ -")
+            return None
+        return value
+
+    def _sender(self, suffix: str) -> str | None:
+        if self._service != "resend":
+            return None
+        name, value = self._companion("FROM", suffix)
+        if not value:
+            return None
+        if not is_address(value) or self._holds_a_key(value):
+            self._report(name, "skipped", "is no from address: write name@example.com or Name <name@example.com>")
+            return None
+        return value
+
+    def _report_strays(self, used: set[str]) -> None:
+        known = {self._base + suffix for suffix in (*self._suffixes, "_1")}
+        kinds = ("ACCOUNT", "FROM") if self._service == "resend" else ("ACCOUNT",)
+        for name in sorted(self._environ):
+            plain = name.removesuffix(FILE_SUFFIX)
+            if plain.startswith(self._base) and plain not in known:
+                number = plain[len(self._base) + 1 :]
+                beyond = number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS
+                why = f"is beyond the {MAX_KEYS} keys a service" if beyond else "is no name of a key"
+                last = self._base + self._suffixes[-1]
+                self._report(name, "skipped", f"{why}: use {self._base}, {self._base}_2 … {last}")
+        for kind in kinds:
+            for suffix in self._suffixes:
+                name, value = self._companion(kind, suffix)
+                if value and suffix not in used:
+                    self._report(name, "skipped", f"has no effect: {self._base + suffix} gives no usable key")

@@ -1,0 +1,93 @@
+"""Telling a placeholder that someone forgot to replace from a secret."""
+
+import re
+
+_WORDS = frozenset(
+    [
+        "your",
+        "yours",
+        "my",
+        "a",
+        "an",
+        "the",
+        "api",
+        "apikey",
+        "key",
+        "keys",
+        "token",
+        "secret",
+        "here",
+        "goes",
+        "value",
+        "groq",
+        "resend",
+        "insert",
+        "enter",
+        "paste",
+        "put",
+        "add",
+        "replace",
+        "replaceme",
+        "change",
+        "changeme",
+        "me",
+        "this",
+        "with",
+        "it",
+        "example",
+        "sample",
+        "demo",
+        "dummy",
+        "fake",
+        "placeholder",
+        "todo",
+        "tbd",
+        "fixme",
+        "none",
+        "null",
+        "nil",
+        "undefined",
+        "empty",
+        "false",
+        "true",
+        "test",
+        "gsk",
+        "re",
+        "sk",
+        "xxx",
+    ]
+)
+_OPENINGS = (
+    "your",
+    "changeme",
+    "change_me",
+    "change-me",
+    "replace",
+    "placeholder",
+    "example",
+    "insert",
+    "<",
+    "${",
+    "{{",
+)
+_KEY_PREFIX_RE = re.compile(r"(?:gsk|re|sk)[_-]", re.IGNORECASE)
+_SPLIT_RE = re.compile(r"[\W_]+")
+
+
+def looks_like_placeholder(text: str) -> bool:
+    """Tell whether a text was surely never a secret: `your-key-here`, `xxx`, `<key>`, `gsk_your…`, `gsk_abc123...`.
+
+    Decides by whole words and by the beginning, so that no random key is refused by chance: four given letters at the
+    start of one happen about once in a million keys.
+
+    Args:
+        text: The value, without surrounding blanks.
+    """
+    rest = _KEY_PREFIX_RE.sub("", text, count=1) if _KEY_PREFIX_RE.match(text) else text
+    lowered = rest.lower()
+    if lowered.startswith(_OPENINGS) or "..." in rest or "…" in rest or "**" in rest:
+        return True
+    if len(set(lowered)) <= 1:  # one sign over and over, or nothing behind the prefix
+        return True
+    words = [word for word in _SPLIT_RE.split(lowered) if word]
+    return all(word in _WORDS or len(set(word)) == 1 for word in words)

@@ -1,0 +1,295 @@
+"""The settings: one frozen object, and the only reader of the environment in this project."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.environment import FILE_SUFFIX, look_up, merge, read_dotenv, unknown_names
+from config.errors import SettingsError
+from config.fields import (
+    RESULT_BACKEND_CLASS,
+    BaseUrl,
+    CeleryUrl,
+    Credentials,
+    Level,
+    LogFormat,
+    Namespace,
+    PoolUrl,
+    RedisUrl,
+    Seconds,
+    SecondsOrNone,
+    WholeSeconds,
+    Word,
+)
+from config.urls import SecretUrl
+
+_PREFIX = "KEYWHEEL_"
+_SHORT_TOKEN = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """The environment variable of a field, where it is not KEYWHEEL_ and the field's name in capitals."""
+
+    name: str
+
+
+class Settings(BaseSettings):
+    """Every setting but the provider keys, checked and frozen.
+
+    The constructor takes fields by name and reads no environment, so tests and tools are safe from the machine's;
+    `get_settings` is where the environment comes in. Units are in the names; `.env.example` explains each field.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    redis_url: Annotated[RedisUrl, _Variable("REDIS_URL")] = SecretUrl("redis://127.0.0.1:6379/0")
+    broker_url: Annotated[CeleryUrl, _Variable("CELERY_BROKER_URL")] = Field(
+        default_factory=lambda data: data["redis_url"]
+    )
+    result_backend_url: Annotated[CeleryUrl, _Variable("CELERY_RESULT_BACKEND")] = Field(
+        default_factory=lambda data: data["redis_url"]
+    )
+    pool_url: PoolUrl = Field(default_factory=lambda data: data["redis_url"])
+    namespace: Namespace = "kw"
+
+    groq_base_url: Annotated[BaseUrl, _Variable("GROQ_BASE_URL")] = "https://api.groq.com"
+    resend_api_url: Annotated[BaseUrl, _Variable("RESEND_API_URL")] = "https://api.resend.com"
+    groq_model: Annotated[Word, _Variable("GROQ_MODEL")] = "llama-3.3-70b-versatile"
+    groq_timeout_s: Seconds = 60
+    resend_timeout_s: Seconds = 30
+
+    groq_cooldown_s: Seconds = 60
+    resend_cooldown_s: Seconds = 300
+    server_error_cooldown_s: SecondsOrNone = 5
+    max_wait_s: SecondsOrNone = 5
+    deadline_s: Seconds = 86_400
+    max_faults: Annotated[int, Field(ge=1, le=1_000)] = 5
+    fault_backoff_s: Seconds = 1
+    fault_backoff_max_s: Seconds = 60
+
+    visibility_timeout_s: WholeSeconds = 900
+    task_time_limit_s: WholeSeconds = 300
+    task_soft_time_limit_s: WholeSeconds = 270
+    worker_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 500
+    sync_threads: Annotated[int, Field(ge=1, le=1_000)] = 16
+    eta_task_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    result_expires_s: WholeSeconds = 86_400
+
+    log_level: Level = "INFO"
+    log_format: LogFormat = "text"
+    show_content: bool = False
+    status_interval_s: Seconds = 5
+
+    flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS")] = "127.0.0.1"
+    flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT")] = 5555
+    flower_basic_auth: Annotated[Credentials, _Variable("FLOWER_BASIC_AUTH")] = None
+    admin_token: Annotated[SecretStr | None, _Variable("ADMIN_TOKEN")] = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings gives the signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave only the constructor's arguments: the layers of the environment are merged in `read_environment`."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
+        if wrong := broken_relations(self):
+            raise ValueError("\n".join(wrong))
+        return self
+
+
+def broken_relations(settings: Settings) -> list[str]:
+    """List which settings do not go together, one sentence each with what to change."""
+    hard_s, soft_s, visible_s = (
+        settings.task_time_limit_s,
+        settings.task_soft_time_limit_s,
+        settings.visibility_timeout_s,
+    )
+    wrong = []
+    if hard_s >= visible_s / 2:
+        wrong.append(
+            f"KEYWHEEL_TASK_TIME_LIMIT_S ({hard_s}) must stay below half of KEYWHEEL_VISIBILITY_TIMEOUT_S"
+            f" ({visible_s}), or a running job is delivered twice: raise the latter above {2 * hard_s}"
+            " or lower the former."
+        )
+    if soft_s >= hard_s:
+        wrong.append(
+            f"KEYWHEEL_TASK_SOFT_TIME_LIMIT_S ({soft_s}) must stay below KEYWHEEL_TASK_TIME_LIMIT_S ({hard_s}),"
+            " or a job has no time to end in order: lower the former."
+        )
+    for service, timeout_s in (("GROQ", settings.groq_timeout_s), ("RESEND", settings.resend_timeout_s)):
+        if timeout_s + settings.max_wait_s >= soft_s:
+            wrong.append(
+                f"KEYWHEEL_{service}_TIMEOUT_S ({timeout_s:g}) plus KEYWHEEL_MAX_WAIT_S ({settings.max_wait_s:g}) must"
+                f" stay below KEYWHEEL_TASK_SOFT_TIME_LIMIT_S ({soft_s}), or one slow call ends the job:"
+                " lower the former."
+            )
+    if settings.fault_backoff_s > settings.fault_backoff_max_s:
+        wrong.append(
+            f"KEYWHEEL_FAULT_BACKOFF_S ({settings.fault_backoff_s:g}) must not exceed"
+            f" KEYWHEEL_FAULT_BACKOFF_MAX_S ({settings.fault_backoff_max_s:g}): lower the former."
+        )
+    if settings.fault_backoff_max_s >= visible_s / 2:
+        wrong.append(
+            f"KEYWHEEL_FAULT_BACKOFF_MAX_S ({settings.fault_backoff_max_s:g}) must stay below half of"
+            f" KEYWHEEL_VISIBILITY_TIMEOUT_S ({visible_s}), or a waiting job is delivered twice: lower the former."
+        )
+    return wrong
+
+
+def variable_of(field: str) -> str:
+    """Name the environment variable of a field of `Settings`."""
+    for item in Settings.model_fields[field].metadata:
+        if isinstance(item, _Variable):
+            return item.name
+    return _PREFIX + field.upper()
+
+
+SECRET_FIELDS: Final = frozenset(
+    {"redis_url", "broker_url", "result_backend_url", "pool_url", "flower_basic_auth", "admin_token"}
+)
+"""The fields that may also come from a file, and whose values are never shown."""
+
+
+def read_environment() -> dict[str, str]:
+    """Read the process environment over `.env` of the working directory, afresh on every call.
+
+    Raises:
+        SettingsError: `.env` is there but cannot be read.
+    """
+    return merge(os.environ, read_dotenv(Path(".env")))
+
+
+def settings_from(environ: Mapping[str, str]) -> Settings:
+    """Build the settings from an environment. A blank value counts as absent.
+
+    Args:
+        environ: The merged environment.
+
+    Raises:
+        SettingsError: Something is wrong; every wrong variable has its sentence.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    sentences: list[str] = []
+    for field in Settings.model_fields:
+        name = sources[field] = variable_of(field)
+        if field not in SECRET_FIELDS:
+            if text := environ.get(name, "").strip():
+                values[field] = text
+            continue
+        found = look_up(environ, name)
+        sources[field] = found.variable
+        if found.problem:
+            sentences.append(f"{found.variable} {found.problem}.")
+        elif found.value:
+            values[field] = found.value
+    try:
+        settings = Settings(**values)
+    except ValidationError as exc:
+        # From None: pydantic's own text would be shown beside ours, and is not written for operators.
+        details = exc.errors(include_url=False, include_input=False)
+        raise SettingsError(sentences + _sentences(details, sources)) from None
+    if sentences:
+        raise SettingsError(sentences)
+    return settings
+
+
+_PLAIN_WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be one of {expected}",
+    "value_error": "{error}",
+}
+
+
+def _sentences(details: Any, sources: Mapping[str, str]) -> list[str]:
+    sentences = []
+    for detail in details:
+        if detail["type"] == "default_factory_not_called":
+            continue  # a URL that follows REDIS_URL, which has its own sentence
+        if not detail["loc"]:
+            sentences += str(detail["ctx"]["error"]).splitlines()
+            continue
+        field = str(detail["loc"][0])
+        text = _PLAIN_WORDS.get(detail["type"], "is not valid").format(**detail.get("ctx", {}))
+        unit = " (seconds)" if field.endswith("_s") else ""
+        sentences.append(f"{sources[field]} {text}{unit}.")
+    return sentences
+
+
+def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
+    """List what is odd about an environment that still works, one sentence each.
+
+    Args:
+        environ: The merged environment.
+        settings: What was read from it.
+    """
+    known = {variable_of(field) for field in Settings.model_fields}
+    files = {variable_of(field) for field in SECRET_FIELDS}
+    sentences = list(
+        unknown_names(environ, known=known | {name + FILE_SUFFIX for name in files}, prefix=_PREFIX),
+    )
+    sentences += [f"{found.variable} {found.note}." for name in sorted(files) if (found := look_up(environ, name)).note]
+    if settings.admin_token and len(settings.admin_token.get_secret_value()) < _SHORT_TOKEN:
+        sentences.append(f"ADMIN_TOKEN is short: use {_SHORT_TOKEN} random characters or more.")
+    if settings.show_content:
+        sentences.append("KEYWHEEL_SHOW_CONTENT is on: prompts and mail bodies are visible in Flower.")
+    return tuple(sentences)
+
+
+@cache
+def get_settings() -> Settings:
+    """Give the settings of this process, read at the first call; oddities are logged as warnings then.
+
+    Raises:
+        SettingsError: Something is wrong; every wrong variable has its sentence.
+    """
+    environ = read_environment()
+    settings = settings_from(environ)
+    for sentence in notices(environ, settings):
+        _log.warning(sentence)
+    return settings
+
+
+def reload_settings() -> Settings:
+    """Read the settings again; those who hold the old object keep it.
+
+    Raises:
+        SettingsError: Something is wrong; the old settings are gone from the cache, but the old object is untouched.
+    """
+    get_settings.cache_clear()
+    return get_settings()
+
+
+def claim_result_backend(settings: Settings) -> None:
+    """Make Celery use our result backend although CELERY_RESULT_BACKEND is set.
+
+    Celery reads that variable itself, before any configuration, and would take its own blocking backend. So our class
+    is put before the URL in the variable; reading the settings again takes it off. Does nothing where it is unset.
+    Source: `celery.app.utils.Settings.result_backend`, Celery 5.7.
+    """
+    if os.environ.get("CELERY_RESULT_BACKEND"):
+        url = settings.result_backend_url.get_secret_value()
+        os.environ["CELERY_RESULT_BACKEND"] = f"{RESULT_BACKEND_CLASS}+{url}"

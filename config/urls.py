@@ -1,0 +1,61 @@
+"""URLs that may hold a password, and how to show them."""
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Secret
+
+_PASSWORD_RE = re.compile(r"(?<=://)([^\s:/?#@\"'\\]*):([^\s/?#\"']*)@")
+_SECRET_QUERY_RE = re.compile(r"([?&](?:password|passwd|token|secret)=)[^&#\s\"']*", re.IGNORECASE)
+_ENCODE_HINT = "percent-encode special characters of the password"
+
+
+def masked_url(text: str) -> str:
+    """Replace the password of every URL in a text by `***`.
+
+    Args:
+        text: A URL, or a text that holds some.
+    """
+    if "://" not in text:
+        return text
+    return _SECRET_QUERY_RE.sub(r"\1***", _PASSWORD_RE.sub(r"\1:***@", text))
+
+
+class SecretUrl(Secret[str]):
+    """A URL whose `repr` and `str` show everything but the password; `get_secret_value()` gives it whole."""
+
+    def _display(self) -> str:
+        return masked_url(self.get_secret_value())
+
+
+def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
+    """Split a URL after a check of its scheme, host and port.
+
+    Args:
+        url: The URL; surrounding blanks are the caller's business.
+        schemes: What may stand before `://`.
+
+    Returns:
+        Its parts.
+
+    Raises:
+        ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the URL: it may be secret.
+    """
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ValueError("must not contain blanks or control characters")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in schemes:
+        raise ValueError(f"must start with {' or '.join(f'{name}://' for name in schemes)}")
+    if scheme in {"unix", "redis+socket"}:
+        if not rest.partition("?")[0].strip("/"):
+            raise ValueError("must name a socket's path")
+        return urlsplit(url)
+    try:
+        # From None: urllib's own messages quote parts of the URL.
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"has no valid host and port; {_ENCODE_HINT}") from None
+    if not parts.hostname or port == 0:
+        raise ValueError(f"has no valid host and port; {_ENCODE_HINT}")
+    return parts
