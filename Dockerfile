@@ -1,0 +1,25 @@
+# One image for the worker and for Flower. Keys and other settings come from the environment at run time, never from here.
+
+FROM python:3.12-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+# The packages first: they change seldom, so a change of our code reuses their layer.
+COPY requirements-runtime.lock requirements-build.lock ./
+RUN python -m venv --without-pip /opt/keywheel \
+    && python -m pip --python /opt/keywheel install --require-hashes -r requirements-runtime.lock \
+    && python -m pip install --require-hashes -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY config config
+COPY worker worker
+COPY tasks tasks
+RUN python -m pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
+    && python -m pip --python /opt/keywheel install --no-deps --no-index /wheels/*.whl
+
+FROM python:3.12-slim
+ENV PATH="/opt/keywheel/bin:$PATH" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+RUN groupadd --system --gid 10001 keywheel \
+    && useradd --system --uid 10001 --gid keywheel --no-create-home --shell /usr/sbin/nologin keywheel
+COPY --from=build /opt/keywheel /opt/keywheel
+WORKDIR /app
+USER 10001:10001
+CMD ["celery", "-A", "worker", "worker"]

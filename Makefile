@@ -1,0 +1,75 @@
+# Everything a person runs here. Needs GNU make, git, a POSIX shell and Python 3.11 or newer; the rest comes by itself.
+#
+#   PYTHON=/path/to/python   the interpreter to build .venv with (default: the newest supported one that runs)
+#   KEEP=1                   `make demo` stays up after its summary, for a look around in Flower
+#   ARGS="-k lease -x"       more arguments for pytest in `make test`
+#   UPGRADE=1                `make lock` takes the newest versions instead of keeping the ones in the lock
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# An interpreter's own settings would lead our .venv astray.
+unexport PYTHONHOME PYTHONPATH
+
+PY := .venv/bin/python
+# Touched once the environment matches the lock and the project file; anything else leaves it to the next run.
+READY := .venv/.ready
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+$(READY): requirements.lock pyproject.toml .ci/venv
+	@PYTHON="$(PYTHON)" exec sh .ci/venv
+
+# `exec` hands signals to the program itself: no shell in between that could leave it behind.
+.PHONY: demo
+demo: $(READY) ## Run the whole thing here, without any key, for about a minute (KEEP=1 leaves it up)
+	@exec $(PY) -m demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
+	@exec $(PY) -m pytest $(ARGS)
+
+.PHONY: check
+check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured
+
+.PHONY: lint
+lint: style types imports images ## Check style, types, import directions, Dockerfile and compose file
+
+.PHONY: style
+style: $(READY)
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+
+.PHONY: types
+types: $(READY)
+	@$(PY) -m mypy
+
+.PHONY: imports
+imports: $(READY)
+	@.venv/bin/lint-imports
+
+.PHONY: images
+images: $(READY)
+	@.venv/bin/hadolint Dockerfile
+	@$(PY) -m check_jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+
+# The tests of `make test`, measured. pytest speaks last: the gate prints only what fell short.
+.PHONY: coverage
+coverage: $(READY)
+	@$(PY) -m coverage erase
+	@$(PY) -m pytest --cov --cov-report=term $(ARGS)
+	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
+
+.PHONY: lock
+lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes newer versions)
+	@PY="$(PY)" UPGRADE="$(UPGRADE)" sh .ci/lock
+
+.PHONY: clean
+clean: ## Remove the environment, caches and whatever a run left behind
+	@rm -rf .venv build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
