@@ -1,0 +1,95 @@
+"""What a caller asks of the pool, and what it gets."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from config.keys import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One call that wants a key.
+
+    Attributes:
+        model: The model (Groq); empty where a service has none.
+        topic: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
+        tokens: What the call will count against token limits, as an estimate.
+        emails: What the call counts against email quotas: its recipients.
+        exclude: Ids of keys that this job must not get.
+        exclude_accounts: Accounts that this job must not get.
+        pin: The idempotency key of an email. From the first call on the job stays with that call's account until the
+            provider surely has not carried it out. Empty: the call has no side effect.
+        ticket: The job was deferred before and comes at its appointed time: it does not queue again.
+        max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
+        by: The task's id, for the audit stream.
+    """
+
+    model: str = ""
+    topic: str = ""
+    tokens: int = 0
+    emails: int = 0
+    exclude: frozenset[str] = field(default_factory=frozenset)
+    exclude_accounts: frozenset[str] = field(default_factory=frozenset)
+    pin: str = ""
+    ticket: bool = False
+    max_wait_ms: int = 0
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to make one call with one key, from an instant on.
+
+    Attributes:
+        id: Names the reservation; a second settle of it changes nothing.
+        key: The key to call with.
+        account: The account whose limits were charged.
+        want: What was asked for.
+        wait_ms: How long to wait before the call, in milliseconds.
+        pinned: An earlier attempt of this email has an unknown outcome.
+    """
+
+    id: str
+    key: ApiKey
+    account: str
+    want: Want
+    wait_ms: int
+    pinned: bool = False
+
+
+class Why(StrEnum):
+    """Why there is no lease."""
+
+    DEFERRED = "deferred"
+    """A key will be free, but later than the caller may wait."""
+    BUSY = "busy"
+    """Limits are not known yet and enough calls are in flight to find out; ask again soon."""
+    DISABLED = "disabled"
+    """Every key is out until a person resets it."""
+    UNFIT = "unfit"
+    """Every key is unfit for this model or from-domain until a person resets it."""
+    TOO_LARGE = "too_large"
+    """No key's limit is as large as this request."""
+    GONE = "gone"
+    """The account that the email is pinned to has no key any more."""
+    STALE = "stale"
+    """The pin is so old that the provider may have forgotten the idempotency key."""
+    NO_KEYS = "no_keys"
+    """No key is left after the exclusions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """No lease.
+
+    Attributes:
+        why: The kind of reason.
+        countdown_ms: When to ask again, in milliseconds from now; 0 where asking again is no use by itself.
+        reason: The reason of the scope that opens first, such as `rate_limit` or `tpm`.
+        limit: The largest limit there is, in tokens, with `Why.TOO_LARGE`.
+    """
+
+    why: Why
+    countdown_ms: int = 0
+    reason: str = ""
+    limit: int = 0

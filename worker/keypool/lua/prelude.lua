@@ -1,0 +1,106 @@
+-- Stands before every script: the clock, scope records, buckets, the audit stream.
+--
+-- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of Redis' clock.
+-- A bucket is {limit, window_ms, level, at_ms} and refills continuously, or {limit, window_ms, log = {ms, …}} where the
+-- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts.
+
+local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
+local WINDOW_MARGIN_MS = 25  -- calls that leave in order may arrive a little closer together
+local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
+
+local function clock(given_ms)
+  if given_ms ~= '' then return tonumber(given_ms) end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function audit(stream, now_ms, event, scope, name, reason, until_ms, by)
+  redis.call('XADD', stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now_ms, 'event', event, 'scope', scope,
+    'name', name, 'reason', reason, 'until_ms', until_ms, 'by', by)
+end
+
+-- Until when a record blocks: 0 it does not, -1 until a person resets it. Also says why.
+local function blocked(state, until_ms, reason, now_ms)
+  if state == 'disabled' then return -1, reason or 'disabled' end
+  until_ms = tonumber(until_ms) or 0
+  if until_ms > now_ms then return until_ms, reason or 'cooling' end
+  return 0, ''
+end
+
+local function blocked_topic(packed, now_ms)
+  if not packed then return 0, '' end
+  local topic = cmsgpack.unpack(packed)
+  return blocked(topic.state, topic.until_ms, topic.reason, now_ms)
+end
+
+local function buckets_of(packed) return packed and cmsgpack.unpack(packed) or {} end
+
+local function cost_in(dimension, cost)
+  local first = dimension:sub(1, 1)
+  return first == 't' and cost.tokens or first == 'e' and cost.emails or cost.requests
+end
+
+local function level_at(bucket, at_ms)
+  return math.min(bucket.limit, bucket.level + math.max(0, at_ms - bucket.at_ms) * bucket.limit / bucket.window_ms)
+end
+
+local function headroom_of(bucket, now_ms)
+  if not bucket.log then return level_at(bucket, now_ms) / bucket.limit end
+  local recent = 0
+  for _, at_ms in ipairs(bucket.log) do
+    if at_ms > now_ms - bucket.window_ms then recent = recent + 1 end
+  end
+  return 1 - recent / bucket.limit
+end
+
+-- What stays in the bucket, so that calls that arrive a little early are not refused.
+local function margin_of(bucket, cost)
+  if bucket.window_ms > 3600000 then return 0 end
+  return math.max(0, math.min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
+end
+
+local function ready_ms(bucket, cost, now_ms)
+  if cost <= 0 then return now_ms end
+  if bucket.log then
+    local oldest = bucket.log[#bucket.log - bucket.limit + 1]
+    return oldest and math.max(now_ms, oldest + bucket.window_ms + WINDOW_MARGIN_MS) or now_ms
+  end
+  local missing = cost + margin_of(bucket, cost) - level_at(bucket, now_ms)
+  return now_ms + math.max(0, math.ceil(missing * bucket.window_ms / bucket.limit))
+end
+
+-- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
+local function charge(bucket, cost, at_ms, now_ms)
+  if not bucket.log then
+    bucket.level, bucket.at_ms = level_at(bucket, now_ms) - cost, now_ms
+  elseif cost > 0 then
+    local place = #bucket.log + 1
+    while place > 1 and bucket.log[place - 1] > at_ms do place = place - 1 end
+    table.insert(bucket.log, place, at_ms)
+    while #bucket.log > bucket.limit do table.remove(bucket.log, 1) end
+  elseif cost < 0 then
+    for place = #bucket.log, 1, -1 do
+      if bucket.log[place] == at_ms then table.remove(bucket.log, place) break end
+    end
+  end
+end
+
+local function charge_all(scope_key, buckets, cost, at_ms, now_ms)
+  if not next(buckets) then return end
+  for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
+  redis.call('HSET', scope_key, 'buckets', cmsgpack.pack(buckets))
+  redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
+end
+
+-- Ends a lease: gives its place in flight back. Returns its record, or nil where it is gone already.
+local function end_lease(leases, leased, inflight, lease_id)
+  local packed = redis.call('HGET', leased, lease_id)
+  if not packed then return nil end
+  local record = cmsgpack.unpack(packed)
+  redis.call('HDEL', leased, lease_id)
+  redis.call('ZREM', leases, lease_id)
+  for _, field in ipairs({'key:' .. record.key, 'am:' .. record.account .. ':' .. record.model}) do
+    if redis.call('HINCRBY', inflight, field, -1) <= 0 then redis.call('HDEL', inflight, field) end
+  end
+  return record
+end

@@ -1,0 +1,76 @@
+"""The names of the pool's records in Redis, in one place."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names the records of one service's pool.
+
+    All share one hash tag, so that a cluster keeps them on one node and a script may touch them together.
+
+    Args:
+        namespace: What stands before every name; keeps installations apart that share a Redis.
+        service: `groq` or `resend`.
+    """
+
+    namespace: str
+    service: str
+
+    def _name(self, *parts: str) -> str:
+        return ":".join((f"{{{self.namespace}:{self.service}}}", *parts))
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: lease id → when it expires (ms)."""
+        return self._name("leases")
+
+    @property
+    def leased(self) -> str:
+        """Hash: lease id → what it reserved."""
+        return self._name("leased")
+
+    @property
+    def inflight(self) -> str:
+        """Hash: calls in flight by key and by account × model, and two counters."""
+        return self._name("inflight")
+
+    @property
+    def audit(self) -> str:
+        """Stream: what happened to keys, when, why and by which task."""
+        return self._name("audit")
+
+    @property
+    def host(self) -> str:
+        """Record of the provider's host."""
+        return self._name("host")
+
+    @property
+    def models(self) -> str:
+        """Sorted set: models seen → when (ms)."""
+        return self._name("models")
+
+    @property
+    def wake(self) -> str:
+        """Channel on which a reset is announced."""
+        return self._name("wake")
+
+    def model(self, model: str) -> str:
+        """Record of one model, whichever key asks."""
+        return self._name("model", model)
+
+    def key(self, key_id: str) -> str:
+        """Record of one key."""
+        return self._name("key", key_id)
+
+    def account(self, account: str) -> str:
+        """Record of one account."""
+        return self._name("account", account)
+
+    def account_model(self, account: str, model: str) -> str:
+        """Record of one account × model: the home of the buckets."""
+        return self._name("account_model", account, model)
+
+    def pin(self, idempotency_key: str) -> str:
+        """Hash: the account that an email belongs to until its outcome is known."""
+        return self._name("pin", idempotency_key)

@@ -1,0 +1,370 @@
+"""The pool of one service's keys, shared by every worker through Redis."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from config.keys import ApiKey
+from worker.keypool import snapshot as snapshots
+from worker.keypool.leases import Lease, Unavailable, Want, Why
+from worker.keypool.names import Names
+from worker.keypool.scripts import Arg, Clock, Scripts
+from worker.verdicts import Effect, Fate, Scope, Verdict
+
+_SERVER_ERROR = 500
+_TOO_MANY_REQUESTS = 429
+_REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
+_MODELS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldowns:
+    """How long a scope rests where the provider does not say, in milliseconds."""
+
+    refused_ms: int = 60_000
+    server_error_ms: int = 5_000
+
+    def of(self, verdict: Verdict) -> int:
+        """The rest that a verdict asks for."""
+        if verdict.cooldown_ms is not None:
+            return max(0, verdict.cooldown_ms)
+        return self.server_error_ms if verdict.status >= _SERVER_ERROR else self.refused_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a settle did.
+
+    Attributes:
+        late: The lease had expired; its reservation was given back before.
+        blocked: The verdict's scope serves no more for now.
+        newly: It served until this settle.
+        learned: Limits learned, as `rpm=30`.
+    """
+
+    late: bool
+    blocked: bool
+    newly: bool
+    learned: tuple[str, ...] = ()
+
+
+class KeyPool:
+    """Hands out keys so that no limit is overdrawn and no resting key is called.
+
+    Every decision is one script in Redis, on Redis' clock; this object only remembers which account each key was last
+    seen to belong to, and is told when that is out of date.
+
+    Args:
+        redis: A client that decodes responses to text. Not closed by the pool.
+        service: `groq` or `resend`.
+        keys: The keys of this process; may be replaced with `replace_keys`.
+        namespace: Keeps installations apart that share a Redis.
+        cooldowns: Defaults where the provider does not say.
+        lease_ms: How long a call may take before its lease expires, in milliseconds.
+        pin_ms: How long an email stays with its account, in milliseconds; below the life of an idempotency key.
+        opening: Calls in flight per account and model while their limits are unknown; doubles as calls succeed.
+        now_ms: A clock for tests.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        service: str,
+        keys: Sequence[ApiKey],
+        *,
+        namespace: str = "kw",
+        cooldowns: Cooldowns | None = None,
+        lease_ms: int = 300_000,
+        pin_ms: int = 23 * 3_600_000,
+        opening: int = 8,
+        now_ms: Clock | None = None,
+    ) -> None:
+        self.service = service
+        self.names = Names(namespace, service)
+        self._redis = redis
+        self._scripts = Scripts(redis, now_ms=now_ms)
+        self._cooldowns = cooldowns or Cooldowns()
+        self._lease_ms = lease_ms
+        self._pin_ms = pin_ms
+        self._opening = opening
+        self._models: set[str] = set()
+        self.keys: tuple[ApiKey, ...] = ()
+        self._accounts: dict[str, str] = {}
+        self.replace_keys(keys)
+
+    def replace_keys(self, keys: Sequence[ApiKey]) -> None:
+        """Serve from these keys from now on; leases that are out stay valid."""
+        self.keys = tuple(keys)
+        self._accounts = {key.id: self._accounts.get(key.id) or key.account or key.id for key in keys}
+
+    def account_of(self, key: ApiKey) -> str:
+        """The account that a key is known to belong to."""
+        return self._accounts[key.id]
+
+    async def acquire(self, want: Want) -> Lease | Unavailable:
+        """Reserve one call.
+
+        Args:
+            want: What the call needs.
+
+        Returns:
+            A lease, usable after its `wait_ms` (never above `want.max_wait_ms`), or why there is none.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        for _ in range(_REMAPS):
+            candidates = [
+                key
+                for key in self.keys
+                if key.id not in want.exclude and self._accounts[key.id] not in want.exclude_accounts
+            ]
+            if not candidates:
+                return Unavailable(Why.NO_KEYS)
+            lease_id = uuid.uuid4().hex
+            reply = await self._ask(want, candidates, lease_id)
+            if reply[0] != "remap":
+                return self._answer(reply, want, candidates, lease_id)
+            self._accounts.update(zip(reply[1::2], reply[2::2], strict=True))
+        raise AssertionError("the accounts of the keys change faster than they can be read")
+
+    async def _ask(self, want: Want, candidates: Sequence[ApiKey], lease_id: str) -> list[Any]:
+        names = self.names
+        keys = [names.leases, names.leased, names.inflight, names.audit, names.host, names.model(want.model)]
+        keys.append(names.pin(want.pin))
+        who: list[Arg] = []
+        for key in candidates:
+            account = self._accounts[key.id]
+            keys += [names.key(key.id), names.account(account), names.account_model(account, want.model)]
+            who += [key.id, account]
+        return await self._scripts.acquire(
+            keys=keys,
+            args=[
+                lease_id,
+                want.model,
+                want.tokens,
+                want.emails,
+                want.max_wait_ms,
+                self._lease_ms,
+                int(want.ticket),
+                want.by,
+                self._pin_ms if want.pin else 0,
+                want.topic,
+                self._opening,
+                *who,
+            ],
+        )
+
+    def _answer(self, reply: list[Any], want: Want, candidates: Sequence[ApiKey], lease_id: str) -> Lease | Unavailable:
+        match reply:
+            case ["lease", index, wait_ms, pinned]:
+                key = candidates[int(index) - 1]
+                return Lease(lease_id, key, self._accounts[key.id], want, int(wait_ms), bool(pinned))
+            case [("deferred" | "busy") as why, wait_ms, reason]:
+                return Unavailable(Why(why), countdown_ms=int(wait_ms), reason=str(reason))
+            case [("disabled" | "unfit") as why, reason]:
+                return Unavailable(Why(why), reason=str(reason))
+            case ["too_large", limit]:
+                return Unavailable(Why.TOO_LARGE, limit=int(limit))
+            case [why, *_]:
+                return Unavailable(Why(why))
+        raise AssertionError(f"acquire.lua answered {reply!r}")
+
+    async def confirm(self, lease: Lease) -> bool:
+        """Check, after its wait, that a lease may still be used. Where it may not, it has ended and cost nothing.
+
+        A key can be refused or revoked for another job while this one waits for its instant.
+        """
+        names, want = self.names, lease.want
+        reply = await self._scripts.confirm(
+            keys=[
+                names.leases,
+                names.leased,
+                names.inflight,
+                names.host,
+                names.model(want.model),
+                names.key(lease.key.id),
+                names.account(lease.account),
+                names.account_model(lease.account, want.model),
+                names.pin(want.pin),
+            ],
+            lease_id=lease.id,
+            topic=want.topic,
+        )
+        return bool(reply[0] == "ok")
+
+    async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
+        """End a lease with what the provider's answer meant.
+
+        A lease that expired meanwhile changes no bucket; what the answer taught (limits, a rest) holds all the same.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached; the lease then expires by itself.
+        """
+        names, want = self.names, lease.want
+        account = verdict.account or lease.account
+        moved = account != lease.account
+        if moved:
+            self._accounts[lease.key.id] = account
+        blamed, name = self._blamed(verdict.scope, lease, account)
+        limits: list[Arg] = []
+        for seen in verdict.limits:
+            window_ms = seen.window_ms or seen.dimension.window_ms
+            limits += [seen.dimension, seen.limit, window_ms, "" if seen.remaining is None else seen.remaining]
+        reply = await self._scripts.settle(
+            keys=[
+                names.leases,
+                names.leased,
+                names.inflight,
+                names.audit,
+                names.pin(want.pin),
+                names.key(lease.key.id),
+                names.account(account),
+                names.account_model(account, want.model),
+                blamed,
+            ],
+            args=[
+                lease.id,
+                _outcome(verdict),
+                # What was reserved in another account's buckets cannot be put right in this one's.
+                int(moved or _counted(verdict)),
+                "" if verdict.tokens is None or moved else verdict.tokens,
+                verdict.effect,
+                verdict.scope,
+                name,
+                self._cooldowns.of(verdict),
+                verdict.code,
+                want.by,
+                _pin(verdict, lease),
+                want.topic,
+                verdict.account or "",
+                lease.key.id,
+                self._opening,
+                *limits,
+            ],
+        )
+        await self._remember_model(want.model, verdict)
+        return Settled(
+            late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
+        )
+
+    def _blamed(self, scope: Scope, lease: Lease, account: str) -> tuple[str, str]:
+        names, want = self.names, lease.want
+        match scope:
+            case Scope.KEY:
+                return names.key(lease.key.id), lease.key.label
+            case Scope.KEY_TOPIC:
+                return names.key(lease.key.id), f"{lease.key.label} × {want.topic}"
+            case Scope.ACCOUNT:
+                return names.account(account), account
+            case Scope.ACCOUNT_MODEL:
+                return names.account_model(account, want.model), f"{account} × {want.model}" if want.model else account
+            case Scope.MODEL:
+                return names.model(want.model), want.model
+            case Scope.HOST:
+                return names.host, self.service
+
+    async def _remember_model(self, model: str, verdict: Verdict) -> None:
+        # Only what a provider knows is kept: a job with an invented model must not crowd the others out of the view.
+        if model in self._models or not (verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE):
+            return
+        self._models.add(model)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(self.names.models, {model: len(self._models)})
+            pipe.zremrangebyrank(self.names.models, 0, -_MODELS_KEPT - 1)
+            await pipe.execute()
+
+    async def _view_models(self) -> tuple[str, ...]:
+        found = await self._redis.zrange(self.names.models, 0, -1)
+        return tuple(str(model) for model in found) or ("",)
+
+    def _record_names(self, keys: Sequence[ApiKey], models: Sequence[str]) -> list[str]:
+        names = self.names
+        found = [names.host, *(names.model(model) for model in models)]
+        for key in keys:
+            account = self._accounts[key.id]
+            found += [names.key(key.id), names.account(account)]
+            found += [names.account_model(account, model) for model in models]
+        return found
+
+    async def snapshot(self) -> snapshots.PoolView:
+        """What each key does now, why, and for how much longer. Never scans."""
+        await self._learn_accounts()
+        models = await self._view_models()
+        text = await self._scripts.snapshot(keys=[self.names.inflight, *self._record_names(self.keys, models)])
+        return snapshots.parse(
+            text, service=self.service, keys=self.keys, accounts=self._accounts, models=tuple(models)
+        )
+
+    async def _learn_accounts(self) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in self.keys:
+                pipe.hget(self.names.key(key.id), "account")
+            for key, account in zip(self.keys, await pipe.execute(), strict=True):
+                if account:
+                    self._accounts[key.id] = account
+
+    async def reset(self, *, by: str, key_id: str | None = None) -> int:
+        """Bring resting and disabled keys back, and wake what waits.
+
+        Args:
+            by: Who asked, for the audit stream.
+            key_id: One key; default: the whole service.
+
+        Returns:
+            How many scopes had rested or been disabled.
+
+        Raises:
+            KeyError: This process has no key of that id.
+        """
+        await self._learn_accounts()
+        keys = self.keys
+        if key_id is not None:
+            keys = tuple(key for key in self.keys if key.id == key_id)
+            if not keys:
+                raise KeyError(key_id)
+        records = dict.fromkeys(self._record_names(keys, await self._view_models()))
+        return await self._scripts.reset(
+            keys=[self.names.audit, *records], by=by, what=key_id or self.service, channel=self.names.wake
+        )
+
+    async def disable(self, key_id: str, *, by: str, reason: str = "by hand") -> bool:
+        """Take a key out until a person resets it; returns False where it was out already.
+
+        Raises:
+            KeyError: This process has no key of that id.
+        """
+        if all(key.id != key_id for key in self.keys):
+            raise KeyError(key_id)
+        return await self._scripts.disable(
+            keys=[self.names.audit, self.names.key(key_id)], by=by, key_id=key_id, reason=reason
+        )
+
+    async def audit(self, *, count: int = 100) -> list[dict[str, str]]:
+        """The latest entries of the audit stream, newest first."""
+        entries: Any = await self._redis.xrevrange(self.names.audit, count=count)
+        return [dict(fields) for _, fields in entries]
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.fate is Fate.DONE:
+        return "ok"
+    if verdict.status == _TOO_MANY_REQUESTS:
+        return "refused"
+    return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"
+
+
+def _counted(verdict: Verdict) -> bool:
+    """Whether the provider counted the call against its limits; in doubt it did."""
+    if not verdict.definite or verdict.fate is Fate.DONE:
+        return True
+    return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
+
+
+def _pin(verdict: Verdict, lease: Lease) -> str:
+    if not lease.want.pin or not verdict.definite:
+        return "keep"
+    return "done" if verdict.fate is Fate.DONE else "drop"

@@ -1,0 +1,186 @@
+"""A pool at one instant, for people: what each key does, why, and for how much longer."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from config.keys import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class BucketView:
+    """One limit of one account (and model).
+
+    Attributes:
+        model: The model that it holds for; empty where the service has none.
+        dimension: What it counts (`rpm`, `tpm`, …).
+        limit: What a full window allows.
+        remaining: What is left now; below 0 where calls are reserved ahead.
+        window_ms: The window in milliseconds.
+    """
+
+    model: str
+    dimension: str
+    limit: float
+    remaining: float
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockView:
+    """One reason for which a key rests for everything or for one model or topic.
+
+    Attributes:
+        scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
+        name: The model or topic where the scope has one, else empty.
+        state: `cooling`, or `disabled` (until a person resets it).
+        reason: Why.
+        since_ms: Since when, in milliseconds since 1970.
+        left_ms: For how much longer, in milliseconds; None until a reset.
+    """
+
+    scope: str
+    name: str
+    state: str
+    reason: str
+    since_ms: int
+    left_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """One key. `state` is `ready`, `cooling` (some scope of it rests) or `disabled`."""
+
+    id: str
+    label: str
+    variable: str
+    account: str
+    state: str
+    blocks: tuple[BlockView, ...]
+    in_flight: int
+    calls: int
+    accepted: int
+    refused: int
+    faults: int
+    rejected: int
+    tokens: int
+    used_ms: int
+    buckets: tuple[BucketView, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why the key does not serve; empty where it does."""
+        return self.blocks[0].reason if self.blocks else ""
+
+    @property
+    def left_ms(self) -> int | None:
+        """Until it serves again, in milliseconds: 0 where it does, None until a reset."""
+        if self.state == "disabled":
+            return None
+        return max((block.left_ms or 0 for block in self.blocks), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One service's pool at one instant (`now_ms` by Redis' clock)."""
+
+    service: str
+    now_ms: int
+    keys: tuple[KeyView, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many keys do not serve now."""
+        return sum(key.state != "ready" for key in self.keys)
+
+    def summary(self) -> dict[str, Any]:
+        """The counts alone: few enough for a worker's stats and for an event."""
+        states = [key.state for key in self.keys]
+        return {
+            "keys": len(states),
+            "ready": states.count("ready"),
+            "cooling": states.count("cooling"),
+            "disabled": states.count("disabled"),
+            "in_flight": sum(key.in_flight for key in self.keys),
+            "calls": sum(key.calls for key in self.keys),
+            "refused": sum(key.refused for key in self.keys),
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in JSON types; each key with its `reason` and `left_ms`."""
+        keys = [asdict(key) | {"reason": key.reason, "left_ms": key.left_ms} for key in self.keys]
+        return {"service": self.service, "now_ms": self.now_ms, "summary": self.summary(), "keys": keys}
+
+
+def parse(
+    text: str, *, service: str, keys: tuple[ApiKey, ...], accounts: dict[str, str], models: tuple[str, ...]
+) -> PoolView:
+    """Shape the snapshot script's JSON text, whose records stand in the order of `record_names`."""
+    raw = json.loads(text)
+    now_ms = int(raw["now_ms"])
+    records = iter(raw["records"])
+    host = _blocks("host", "", next(records), now_ms)
+    shared = host + tuple(block for model in models for block in _blocks("model", model, next(records), now_ms))
+    views = []
+    for key in keys:
+        record, account = next(records), next(records)
+        pairs = [(model, next(records)) for model in models]
+        blocks = (
+            _blocks("key", "", record, now_ms)
+            + _blocks("account", "", account, now_ms)
+            + tuple(
+                block
+                for topic, fields in dict(record.get("topics") or {}).items()
+                for block in _blocks("key_topic", topic, fields, now_ms)
+            )
+            + tuple(block for model, fields in pairs for block in _blocks("account_model", model, fields, now_ms))
+            + shared
+        )
+        whole = any(block.state == "disabled" and block.scope in {"key", "account"} for block in blocks)
+        views.append(
+            KeyView(
+                id=key.id,
+                label=key.label,
+                variable=key.variable,
+                account=accounts[key.id],
+                state="disabled" if whole else "cooling" if blocks else "ready",
+                blocks=blocks,
+                in_flight=int(raw["inflight"].get(f"key:{key.id}", 0)),
+                calls=int(record.get("calls", 0)),
+                accepted=int(record.get("ok", 0)),
+                refused=int(record.get("refused", 0)),
+                faults=int(record.get("fault", 0)),
+                rejected=int(record.get("rejected", 0)),
+                tokens=int(record.get("tokens", 0)),
+                used_ms=int(record.get("used_ms", 0)),
+                buckets=tuple(
+                    BucketView(
+                        model=model,
+                        dimension=dimension,
+                        limit=bucket["limit"],
+                        remaining=bucket["remaining"],
+                        window_ms=int(bucket["window_ms"]),
+                    )
+                    for model, fields in pairs
+                    for dimension, bucket in sorted(dict(fields.get("buckets") or {}).items())
+                ),
+            )
+        )
+    return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
+
+
+def _blocks(scope: str, name: str, record: dict[str, Any], now_ms: int) -> tuple[BlockView, ...]:
+    disabled = record.get("state") == "disabled"
+    left_ms = int(record.get("until_ms", 0)) - now_ms
+    if not disabled and left_ms <= 0:
+        return ()
+    return (
+        BlockView(
+            scope=scope,
+            name=name,
+            state="disabled" if disabled else "cooling",
+            reason=str(record.get("reason", "")),
+            since_ms=int(record.get("since_ms", 0)),
+            left_ms=None if disabled else left_ms,
+        ),
+    )
