@@ -106,6 +106,14 @@ class Settings(BaseSettings):
         """Leave only the constructor's arguments: the layers of the environment are merged in `read_environment`."""
         return (init_settings,)
 
+    @property
+    def longest_countdown_s(self) -> float:
+        """How long a message may wait in a worker, in seconds: beyond it the wait is made in several hops.
+
+        Below half the visibility timeout: a message not acknowledged by then goes to another worker as well.
+        """
+        return self.visibility_timeout_s / 2 - 1
+
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
         if wrong := broken_relations(self):

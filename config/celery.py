@@ -1,0 +1,121 @@
+"""Celery's configuration, as plain data made from the settings."""
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kombu.entity import Queue
+
+from config.fields import RESULT_BACKEND_CLASS
+from config.settings import Settings
+
+POOL_CLASS: Final = "worker.aio.pool:TaskPool"
+TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
+QUEUES: Final = ("ai", "email", "admin")
+"""One queue a kind of job, so that a backlog of one never delays the others."""
+
+_CONNECT_TIMEOUT_S = 5
+_SOCKET_TIMEOUT_S = 30
+_HEALTH_CHECK_S = 25
+
+
+def celery_config(settings: Settings) -> dict[str, Any]:
+    """Give what `app.conf.update` takes; holds the URLs with their passwords, so it is not for logs.
+
+    Args:
+        settings: The settings.
+    """
+    return {
+        **_broker(settings),
+        **_results(settings),
+        **_tasks(settings),
+        **_worker(settings),
+        "timezone": "UTC",
+        "enable_utc": True,
+    }
+
+
+def _broker(settings: Settings) -> dict[str, Any]:
+    return {
+        "broker_url": _with_tls_check(settings.broker_url.get_secret_value()),
+        # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout_s,
+            "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+            # Above kombu's longest blocking pop, so that only a dead connection runs into it.
+            "socket_timeout": _SOCKET_TIMEOUT_S,
+            "socket_keepalive": True,
+            "health_check_interval": _HEALTH_CHECK_S,
+            # A push that timed out may have arrived, and a blind repetition would be a second job.
+            # kombu also publishes in batches only without it (`Transport.supports_batch_publish`).
+            "retry_on_timeout": False,
+        },
+    }
+
+
+def _results(settings: Settings) -> dict[str, Any]:
+    return {
+        "result_backend": f"{RESULT_BACKEND_CLASS}+{_with_tls_check(settings.result_backend_url.get_secret_value())}",
+        # How long one result is tried before the job's task ends with the store's error.
+        "result_backend_transport_options": {
+            "retry_policy": {"max_retries": 20, "interval_start": 0, "interval_step": 0.2, "interval_max": 2},
+        },
+        "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
+        "redis_socket_timeout": _SOCKET_TIMEOUT_S,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": _HEALTH_CHECK_S,
+        "redis_retry_on_timeout": True,  # storing a result twice is storing it once
+        "result_expires": settings.result_expires_s,
+        "result_serializer": "json",
+        "result_accept_content": ["json"],
+        # Extended results would keep the arguments, which are prompts and mail bodies, in Redis.
+        "result_extended": False,
+    }
+
+
+def _tasks(settings: Settings) -> dict[str, Any]:
+    return {
+        "include": TASK_MODULES,
+        "task_queues": tuple(Queue(name, routing_key=name) for name in QUEUES),  # type: ignore[no-untyped-call]
+        "task_routes": {f"{module}.*": {"queue": module.partition(".")[2]} for module in TASK_MODULES},
+        "task_default_queue": "ai",
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "event_serializer": "json",
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_track_started": False,  # one write a job less; Flower learns it from events
+        "task_ignore_result": False,
+        "task_store_errors_even_if_ignored": True,
+        "task_send_sent_event": False,
+        "task_time_limit": settings.task_time_limit_s,
+        "task_soft_time_limit": settings.task_soft_time_limit_s,
+    }
+
+
+def _worker(settings: Settings) -> dict[str, Any]:
+    return {
+        "worker_pool": POOL_CLASS,
+        "worker_concurrency": settings.worker_concurrency,
+        "worker_prefetch_multiplier": 1,
+        "worker_eta_task_limit": max(settings.eta_task_limit, settings.worker_concurrency),
+        "worker_send_task_events": True,
+        "worker_enable_remote_control": True,
+        # worker/logs.py sets the handlers up, through Celery's setup_logging signal.
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # A moment without Redis must not cut off hundreds of calls in flight: that would turn each email under way into
+        # one with an unknown outcome and waste the tokens of each completion. They finish and store their result; the
+        # message comes back after the visibility timeout, and the next setting lets it pass without running again.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_deduplicate_successful_tasks": True,
+    }
+
+
+def _with_tls_check(url: str) -> str:
+    """Ask for a checked certificate where a rediss:// URL says nothing: Celery refuses such a URL otherwise."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs=" in parts.query:
+        return url
+    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
