@@ -1,0 +1,214 @@
+"""The image and the compose file: what an operator must be able to rely on."""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from sandbox.redis import find_binary, free_port
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("worker", "flower")
+PASSWORD = "canary0password"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions in order, continued lines joined."""
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(word, rest) for word, rest in (line.split(maxsplit=1) for line in lines)]
+
+
+def named(word: str) -> list[str]:
+    return [rest for name, rest in instructions() if name == word]
+
+
+def test_the_image_is_built_from_the_official_python_alone() -> None:
+    assert {rest.split()[0] for rest in named("FROM")} == {"python:3.12-slim"}
+
+
+def test_the_dockerfile_needs_no_frontend_from_a_registry() -> None:
+    assert not re.search(r"^#\s*syntax\s*=", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.IGNORECASE)
+
+
+def test_every_install_in_the_image_is_hash_checked_or_offline() -> None:
+    steps = [
+        step for rest in named("RUN") for step in rest.split("&&") if re.search(r"\bpip\b.*\b(install|wheel)\b", step)
+    ]
+    assert steps
+    for step in steps:
+        assert "--require-hashes" in step or ("--no-index" in step and "--no-deps" in step), step
+
+
+def test_the_image_runs_as_an_unprivileged_user_by_number() -> None:
+    # By number, so that Kubernetes' runAsNonRoot can tell.
+    words = [word for word, _ in instructions()]
+    assert named("USER") == ["10001:10001"]
+    assert words.index("USER") > len(words) - 1 - words[::-1].index("FROM")
+
+
+def test_the_image_starts_a_worker_and_logs_at_once() -> None:
+    assert named("CMD") == ['["celery", "-A", "worker", "worker"]']
+    assert any("PYTHONUNBUFFERED=1" in rest for rest in named("ENV"))
+
+
+def test_the_build_sees_only_what_it_copies() -> None:
+    copied = {source for rest in named("COPY") if not rest.startswith("--from") for source in rest.split()[:-1]}
+    patterns = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in patterns if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
+    assert "**/.env*" in rules
+    assert [source for source in sorted(copied) if not (ROOT / source).exists()] == []
+
+
+def test_the_services_are_redis_worker_and_flower() -> None:
+    assert set(SERVICES) == {"redis", "worker", "flower"}
+    assert SERVICES["redis"]["image"] == "redis:7-alpine"
+    for name in OURS:
+        assert SERVICES[name]["build"] == "."
+
+
+def test_only_flower_is_published_and_only_on_this_machine() -> None:
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "flower": ["127.0.0.1:5555:5555"]
+    }
+    assert all("network_mode" not in service for service in SERVICES.values())
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["init"] is True
+    assert "privileged" not in service
+    assert service.get("user", "10001") != "root"
+
+
+def test_the_passwords_are_demanded_and_stand_nowhere_in_the_file() -> None:
+    assert SERVICES["redis"]["environment"]["REDIS_PASSWORD"].startswith("${REDIS_PASSWORD:?")
+    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+    for name in OURS:
+        assert SERVICES[name]["environment"]["REDIS_URL"] == "redis://:${REDIS_PASSWORD}@redis:6379/0"
+        assert SERVICES[name]["env_file"] == ".env"
+
+
+def test_redis_keeps_its_data_in_a_volume() -> None:
+    assert SERVICES["redis"]["volumes"] == ["redis-data:/data"]
+    assert "redis-data" in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_start_once_redis_answers(name: str) -> None:
+    assert SERVICES[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+
+
+def test_the_worker_can_be_scaled() -> None:
+    worker = SERVICES["worker"]
+    assert "container_name" not in worker
+    assert "hostname" not in worker
+    assert worker["deploy"]["replicas"] == 1
+
+
+def test_the_worker_has_time_to_finish_and_is_asked_by_its_own_name() -> None:
+    worker = SERVICES["worker"]
+    assert worker["stop_grace_period"] == "2m"
+    kind, command = worker["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    # The doubled dollar is compose's escape: the container's shell, not compose, fills in its host name.
+    assert "celery -A worker inspect ping -d celery@$$HOSTNAME" in command
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_has_a_health_check_with_limits(name: str) -> None:
+    assert {"test", "interval", "timeout", "retries", "start_period"} <= SERVICES[name]["healthcheck"].keys()
+
+
+def unescaped(text: str) -> str:
+    """A text of the compose file as the container gets it."""
+    assert not re.search(r"(?<!\$)\$(?!\$)", text), "compose would fill this in itself"
+    return text.replace("$$", "$")
+
+
+class StartedRedis:
+    """The server that the compose file's own command starts, on a port of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        (folder / "data").mkdir()
+        (folder / "bin").mkdir()
+        # Stands in for the image's binary; the port is the only thing that differs from the container.
+        binary = folder / "bin" / "redis-server"
+        self.arguments = folder / "arguments"
+        binary.write_text(
+            f'#!/bin/sh\necho "$*" > "{self.arguments}"\n'
+            f'exec "{find_binary()}" "$@" --bind 127.0.0.1 --port {self.port}\n'
+        )
+        binary.chmod(0o755)
+        shell, flag, script = SERVICES["redis"]["command"]
+        self.process = subprocess.Popen(
+            [shell, flag, unescaped(script)],
+            cwd=folder / "data",
+            env={"PATH": f"{binary.parent}:{os.environ['PATH']}", "REDIS_PASSWORD": PASSWORD},
+            stdout=subprocess.DEVNULL,
+        )
+
+    def client(self, password: str | None) -> redis.Redis:
+        # Without retries: to redis-py a refused password is a connection error, and it would try for seconds.
+        return redis.Redis(port=self.port, password=password, retry=Retry(NoBackoff(), 0))
+
+    def await_answer(self) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, "the server ended at once"
+            try:
+                with self.client(PASSWORD) as client:
+                    client.ping()
+            except redis.ConnectionError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError("the server did not answer")
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedRedis]:
+    server = StartedRedis(tmp_path_factory.mktemp("compose-redis"))
+    try:
+        server.await_answer()
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait(timeout=10)
+
+
+def test_the_redis_command_demands_the_password(started: StartedRedis) -> None:
+    with started.client(None) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+    with started.client("wrong") as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_the_redis_command_keeps_every_job(started: StartedRedis) -> None:
+    with started.client(PASSWORD) as client:
+        assert client.config_get("appendonly")["appendonly"] == "yes"
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+
+
+def test_the_redis_password_is_no_argument_of_the_server(started: StartedRedis) -> None:
+    arguments = started.arguments.read_text()
+    assert "--appendonly yes" in arguments
+    assert PASSWORD not in arguments

@@ -1,0 +1,141 @@
+"""What is shipped: the lock files and the wheel."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = ("config", "worker", "tasks", "sandbox")
+LOCKS = ("requirements.lock", "requirements-runtime.lock", "requirements-build.lock")
+
+
+def read_lock(name: str) -> dict[str, tuple[Requirement, list[str]]]:
+    """The entries of a lock file by package name: the pinned requirement, and its options."""
+    joined = re.sub(r"\\\n", " ", (ROOT / name).read_text())
+    entries: dict[str, tuple[Requirement, list[str]]] = {}
+    for line in joined.splitlines():
+        if line.strip() and not line.startswith("#"):
+            pinned, *options = re.split(r"\s+(?=--)", line.strip())
+            requirement = Requirement(pinned)
+            assert canonicalize_name(requirement.name) not in entries, f"{pinned} stands twice in {name}"
+            entries[canonicalize_name(requirement.name)] = (requirement, options)
+    return entries
+
+
+def versions(name: str) -> dict[str, str]:
+    return {package: str(requirement.specifier) for package, (requirement, _) in read_lock(name).items()}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_every_package_with_hashes(name: str) -> None:
+    entries = read_lock(name)
+    assert entries
+    for requirement, options in entries.values():
+        assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
+        assert options, f"{requirement} has no hash"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options), requirement
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_no_address_and_no_index(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", text, re.MULTILINE)
+
+
+def declared(*groups: str) -> list[Requirement]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    texts = {
+        "project": PROJECT["project"]["dependencies"],
+        "build": PROJECT["build-system"]["requires"],
+        **extras,
+        "extras": [text for group in extras.values() for text in group],
+    }
+    return [Requirement(text) for group in groups for text in texts[group]]
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        # .venv: everything, and what builds the project without build isolation
+        ("requirements.lock", ("project", "extras", "build")),
+        # the image's packages
+        ("requirements-runtime.lock", ("project",)),
+        # the image's first stage
+        ("requirements-build.lock", ("build",)),
+    ],
+)
+def test_a_lock_holds_what_the_project_declares(name: str, groups: tuple[str, ...]) -> None:
+    entries = read_lock(name)
+    for requirement in declared(*groups):
+        locked, _ = entries[canonicalize_name(requirement.name)]
+        (pin,) = locked.specifier
+        assert requirement.specifier.contains(pin.version), f"{name} holds {locked}, asked was {requirement}"
+
+
+@pytest.mark.parametrize("name", LOCKS[1:])
+def test_the_image_runs_the_versions_that_were_tested(name: str) -> None:
+    tested = versions("requirements.lock")
+    assert versions(name).items() <= tested.items()
+
+
+def test_the_image_gets_no_development_packages() -> None:
+    shipped = read_lock("requirements-runtime.lock")
+    assert not {canonicalize_name(requirement.name) for requirement in declared("dev", "build")} & shipped.keys()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel of a copy, so that no leftover of an earlier build gets in and none stays behind."""
+    source = tmp_path_factory.mktemp("source")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    built = subprocess.run(
+        [*command, "--wheel-dir", target, source], check=False, capture_output=True, text=True, timeout=100
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = target.glob("keywheel-*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_holds_every_module_and_script(wheel: zipfile.ZipFile) -> None:
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for pattern in ("*.py", "*.lua", "py.typed")
+        for path in (ROOT / package).rglob(pattern)
+    }
+    assert any(name.endswith(".lua") for name in expected)
+    assert expected <= set(wheel.namelist())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_wheel_marks_each_package_as_typed(wheel: zipfile.ZipFile, package: str) -> None:
+    assert f"{package}/py.typed" in wheel.namelist()
+
+
+def test_the_wheel_holds_our_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
+
+
+def test_the_wheel_adds_the_keys_command_to_celery(wheel: zipfile.ZipFile) -> None:
+    (entry_points,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+    assert "[celery.commands]\nkeys = worker.cli:keys" in wheel.read(entry_points).decode()
+
+
+def test_the_wheel_carries_the_licence(wheel: zipfile.ZipFile) -> None:
+    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
