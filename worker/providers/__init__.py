@@ -1,0 +1,7 @@
+"""The providers: the wire format and the table of verdicts of one service each."""
+
+from worker.providers.base import Provider
+from worker.providers.groq import Completion, Groq, estimate_tokens
+from worker.providers.resend import Email, Resend
+
+__all__ = ["Completion", "Email", "Groq", "Provider", "Resend", "estimate_tokens"]

@@ -1,0 +1,114 @@
+"""An HTTP answer as the verdict tables read it, and the sentences that may leave the house."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from worker.providers.durations import retry_after_ms
+
+MAX_SENTENCE = 300
+"""The most characters that are kept of a provider's message."""
+
+_MAX_MESSAGE = 4_000
+_KEY_LIKE = re.compile(r"\b(gsk|re)_[^\s\"'`,;()<>\]}]+")
+_BEARER = re.compile(r"(?i)\bbearer\s+\S+")
+_PRIVATE_MIN_CHARS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete HTTP answer.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Read without regard to case.
+        body: The parsed JSON; None where the body is no JSON.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, status: int, headers: Mapping[str, str], content: bytes) -> "Answer":
+        """Read an answer whatever its content type claims."""
+        try:
+            body = json.loads(content)
+        except (ValueError, RecursionError):  # ValueError covers bad JSON and bad UTF-8
+            body = None
+        return cls(status, httpx.Headers(dict(headers)), body)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004 - the bounds of 2xx
+
+    @property
+    def error(self) -> Mapping[str, Any]:
+        """What describes the error, empty where there is none. Groq nests it under `error`, Resend does not."""
+        if not isinstance(self.body, dict):
+            return {}
+        nested = self.body.get("error")
+        if isinstance(nested, dict):
+            return nested
+        return self.body
+
+    @property
+    def code(self) -> str:
+        """Groq's `code` or Resend's `name`; empty where there is none."""
+        for name in ("code", "name"):
+            value = self.error.get(name)
+            if isinstance(value, str) and value:
+                return value
+        return ""
+
+    @property
+    def message(self) -> str:
+        """The provider's message; empty where there is none. May echo the user's text: see `safe_sentence`."""
+        for value in (self.error.get("message"), self.error.get("error"), self.error.get("detail")):
+            if isinstance(value, str):
+                return value[:_MAX_MESSAGE]
+        return ""
+
+    def retry_after_ms(self, *, now_s: float) -> int | None:
+        """The stated wait in milliseconds, None where the answer states none."""
+        value = self.headers.get("retry-after")
+        return None if value is None else retry_after_ms(value, now_s=now_s)
+
+    def header_int(self, name: str) -> int | None:
+        """A header that holds a whole number from 0 on, else None."""
+        value = self.headers.get(name, "").strip()
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None  # noqa: PLR2004 - no int bomb
+
+
+def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> str:
+    """Make a provider's message fit for logs and results: one bounded line without keys or the user's texts.
+
+    Args:
+        message: What the provider wrote.
+        secret: The key that was used.
+        private: Texts of the request (prompts, mail bodies) that must not be echoed.
+    """
+    text = message.replace(secret, "***") if secret else message
+    for part in sorted(private, key=len, reverse=True):
+        if len(part) >= _PRIVATE_MIN_CHARS:
+            text = text.replace(part, "[…]")
+    text = _BEARER.sub("Bearer ***", _KEY_LIKE.sub(r"\1_***", text))
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1] + "…"
+
+
+def texts_in(value: object) -> Iterable[str]:
+    """Yield every string leaf of a JSON-like value (not the names of its fields)."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from texts_in(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from texts_in(part)

@@ -1,0 +1,97 @@
+"""The seam between rotation and a provider, and how failures below HTTP are judged.
+
+What a verdict blames where nothing cools: `Effect.NONE` with `Scope.HOST` or `Scope.MODEL` means that the key is not
+at fault and that a breaker for that host or model may count this failure. `Effect.NONE` with `Scope.KEY` blames nobody.
+"""
+
+from typing import Protocol, TypeVar
+
+import httpx
+from pydantic import SecretStr
+
+from worker.verdicts import Effect, Fate, Reply, Scope, Verdict
+
+RequestT = TypeVar("RequestT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts
+
+
+class Provider(Protocol[RequestT]):
+    """One service: its wire format and its table of verdicts."""
+
+    service: str
+
+    async def call(self, secret: SecretStr, request: RequestT) -> Reply:
+        """Send one request with one key and judge the answer.
+
+        Whatever the provider or the network does becomes a verdict; only a cancellation and errors of our own
+        (a malformed request) are raised. Nothing is tried twice here.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. A second call does nothing."""
+        ...
+
+
+# Nothing has reached the provider when one of these is raised: the request was surely not carried out.
+_DEFINITE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+_CODES: tuple[tuple[type[Exception], str, str], ...] = (
+    (httpx.ConnectTimeout, "connect_timeout", "the connection could not be opened in time"),
+    (httpx.ConnectError, "connect_error", "the connection could not be opened"),
+    (httpx.ProxyError, "proxy_error", "the proxy refused the connection"),
+    (httpx.UnsupportedProtocol, "bad_url", "the base URL is not an http or https URL"),
+    (httpx.WriteTimeout, "write_timeout", "the request could not be sent in time"),
+    (httpx.WriteError, "write_error", "the connection broke while the request was sent"),
+    (httpx.ReadTimeout, "read_timeout", "no answer came in time"),
+    (httpx.ReadError, "read_error", "the connection broke before the answer was complete"),
+    (httpx.RemoteProtocolError, "protocol_error", "the answer was cut off or is not HTTP"),
+    (httpx.DecodingError, "undecodable_answer", "the answer could not be decoded"),
+    (TimeoutError, "total_timeout", "the answer was not complete in time"),
+)
+
+
+def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
+    """Judge a failure that brought no complete answer.
+
+    The key is never blamed. The classes are those of httpx, which lies below both SDKs (measured).
+
+    Args:
+        error: What the HTTP client raised.
+        if_ambiguous: What becomes of a request that may have been carried out: `Fate.RETRY` where a repetition is
+            harmless, `Fate.SAME_ACCOUNT` where it is not.
+    """
+    if isinstance(error, httpx.PoolTimeout):
+        return Verdict(Fate.RETRY, "pool_timeout", "all connections of this process were in use for too long")
+    definite = isinstance(error, _DEFINITE)
+    code, sentence = "transport_error", f"the call failed below HTTP ({type(error).__name__})"
+    for kind, known_code, known_sentence in _CODES:
+        if isinstance(error, kind):
+            code, sentence = known_code, known_sentence
+            break
+    return Verdict(
+        Fate.RETRY if definite else if_ambiguous,
+        code,
+        sentence,
+        effect=Effect.NONE,
+        scope=Scope.HOST,
+        definite=definite,
+    )
+
+
+def is_sendable(secret: SecretStr) -> bool:
+    """Whether a key can stand in a header at all: visible ASCII without spaces."""
+    value = secret.get_secret_value()
+    return bool(value) and value.isascii() and value.isprintable() and " " not in value
+
+
+UNSENDABLE_KEY = Verdict(
+    Fate.NEXT_KEY,
+    "invalid_key",
+    "the key holds characters that no header can carry",
+    effect=Effect.DISABLE,
+    scope=Scope.KEY,
+)
+"""The verdict on a key that `is_sendable` refuses. It was never sent."""
+
+CLOSED = Verdict(Fate.RETRY, "closed", "this worker is shutting down")
+"""The verdict on a call after `close`. It was never sent."""

@@ -1,0 +1,145 @@
+"""What Groq says about limits: in headers on every answer, and in the words of a refusal."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.providers.answers import Answer
+from worker.providers.durations import duration_ms
+from worker.verdicts import Dimension, ObservedLimit
+
+_ORGANISATION = re.compile(r"\borganization\s+`?(org_[A-Za-z0-9]{1,64})")
+_DIMENSION = re.compile(r"\((RPM|RPD|TPM|TPD)\)")
+_SPELLED = re.compile(r"\b(requests|tokens) per (minute|day)\b", re.IGNORECASE)
+_SPELLED_DIMENSION = {
+    ("requests", "minute"): Dimension.RPM,
+    ("requests", "day"): Dimension.RPD,
+    ("tokens", "minute"): Dimension.TPM,
+    ("tokens", "day"): Dimension.TPD,
+}
+_NUMBER = {
+    name: re.compile(rf"\b{name}:?\s{{1,4}}([0-9][0-9,]{{0,18}})", re.IGNORECASE)
+    for name in ("Limit", "Used", "Requested")
+}
+_WAIT = re.compile(
+    r"\b(?:try again|retry) (?:in|after) ((?:[0-9]{1,12}(?:\.[0-9]{0,12})?\s?[a-zµ]{0,12}\s?){1,6})", re.IGNORECASE
+)
+_RESET_TOLERANCE = 0.25
+_RESET_SLACK_MS = 1_000
+_MINUTE_MS = Dimension.RPM.window_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the words of a 429 or 413 state; None where they do not.
+
+    Attributes:
+        account: The organisation.
+        dimension: Which limit refused.
+        limit: What a full window of it allows.
+        used: What was in use.
+        requested: What this request would have added, in tokens or requests.
+        wait_ms: After how many milliseconds a request of this size passes.
+    """
+
+    account: str | None = None
+    dimension: Dimension | None = None
+    limit: int | None = None
+    used: int | None = None
+    requested: int | None = None
+    wait_ms: int | None = None
+
+    @property
+    def never_fits(self) -> bool:
+        """Whether the request alone exceeds the limit, so that no wait helps."""
+        if self.limit is None or self.requested is None:
+            return False
+        counts_tokens = self.dimension is None or self.dimension.counts_tokens
+        return counts_tokens and self.requested > self.limit
+
+    @property
+    def observed(self) -> ObservedLimit | None:
+        """The limit for the key pool."""
+        if self.dimension is None or self.limit is None:
+            return None
+        remaining = None if self.used is None else float(max(0, self.limit - self.used))
+        return ObservedLimit(self.dimension, self.limit, remaining)
+
+
+def read_refusal(message: str) -> Refusal:
+    """Read the words of a refusal (wording from recorded traffic); other wordings leave fields None.
+
+    Args:
+        message: The error's `message`, which Groq writes itself. Never pass text that echoes the user.
+    """
+    organisation = _ORGANISATION.search(message)
+    wait = _WAIT.search(message)
+    return Refusal(
+        account=organisation[1] if organisation else None,
+        dimension=_dimension(message),
+        limit=_number("Limit", message),
+        used=_number("Used", message),
+        requested=_number("Requested", message),
+        wait_ms=duration_ms(_without_stop(wait[1])) if wait else None,
+    )
+
+
+def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedLimit, ...]:
+    """Every limit that an answer states. The words of a refusal win over a header about the same limit."""
+    found: dict[Dimension, ObservedLimit] = {}
+    for limit in (_requests_limit(answer), _tokens_limit(answer), refusal.observed if refusal else None):
+        if limit is not None:
+            found[limit.dimension] = limit
+    return tuple(found.values())
+
+
+def _tokens_limit(answer: Answer) -> ObservedLimit | None:
+    limit = answer.header_int("x-ratelimit-limit-tokens")
+    if not limit:
+        return None
+    remaining = answer.header_int("x-ratelimit-remaining-tokens")
+    return ObservedLimit(Dimension.TPM, limit, None if remaining is None else float(min(remaining, limit)))
+
+
+def _requests_limit(answer: Answer) -> ObservedLimit | None:
+    """Groq's own header counts a day (RPD), but stand-ins for Groq fill it with their limit of a minute.
+
+    To take one for the other would throttle a key a thousandfold, so the header must agree with itself: a day's bucket
+    that refills continuously resets after `used / limit` of a day (the documentation's own example does). A shorter
+    reset is a minute's; without a reset, or with nothing used yet, nothing can be told and nothing is learned.
+    """
+    limit = answer.header_int("x-ratelimit-limit-requests")
+    remaining = answer.header_int("x-ratelimit-remaining-requests")
+    reset_ms = _reset_ms(answer.headers, "x-ratelimit-reset-requests")
+    if not limit or remaining is None or reset_ms is None or remaining >= limit:
+        return None
+    of_a_day_ms = (limit - remaining) / limit * Dimension.RPD.window_ms
+    agrees = abs(reset_ms - of_a_day_ms) <= max(_RESET_SLACK_MS, of_a_day_ms * _RESET_TOLERANCE)
+    by_the_minute = not agrees and reset_ms <= _MINUTE_MS + _RESET_SLACK_MS
+    return ObservedLimit(Dimension.RPM if by_the_minute else Dimension.RPD, limit, float(remaining))
+
+
+def _reset_ms(headers: Mapping[str, str], name: str) -> int | None:
+    value = headers.get(name)
+    return None if value is None else duration_ms(value)
+
+
+def _dimension(message: str) -> Dimension | None:
+    if short := _DIMENSION.search(message):
+        return Dimension(short[1].lower())
+    if spelled := _SPELLED.search(message):
+        return _SPELLED_DIMENSION[spelled[1].lower(), spelled[2].lower()]
+    return None
+
+
+def _number(name: str, message: str) -> int | None:
+    found = _NUMBER[name].search(message)
+    return int(found[1].replace(",", "")) if found else None
+
+
+def _without_stop(words: str) -> str:
+    # "in 20 seconds or" and "in 9m38s Need more": keep what is a duration, drop what follows it.
+    parts = words.strip().rstrip(".").split()
+    while parts and duration_ms(" ".join(parts)) is None:
+        parts.pop()
+    return " ".join(parts)

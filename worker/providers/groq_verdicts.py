@@ -1,0 +1,252 @@
+"""What each answer of Groq means: the rows of the verdict table, first match wins."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import SecretStr
+
+from worker.providers.answers import Answer, safe_sentence
+from worker.providers.groq_limits import Refusal, limits_of, read_refusal
+from worker.verdicts import Effect, Fate, Scope, Verdict
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_MIN_COOLDOWN_MS = 100
+_MAX_BACKOFF_MS = 300_000
+_FLEX_CAPACITY_STATUS = 498
+_BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
+_UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
+
+
+class GroqJudge:
+    """Judges answers of Groq.
+
+    Args:
+        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
+        now: Tells the time in seconds since the epoch.
+        jitter: Draws a number between two bounds.
+    """
+
+    def __init__(
+        self, *, fault_cooldown_ms: int, now: Callable[[], float], jitter: Callable[[float, float], float]
+    ) -> None:
+        self._fault_cooldown_ms = fault_cooldown_ms
+        self._now = now
+        self._jitter = jitter
+
+    def __call__(
+        self, answer: Answer, *, value: Mapping[str, Any] | None, secret: SecretStr, private: Iterable[str] = ()
+    ) -> Verdict:
+        """Judge one answer.
+
+        Args:
+            answer: What came back.
+            value: The completion that it brought, None where it brought none.
+            secret: The key that was used; it is masked should the answer echo it.
+            private: Texts of the request, which no reason may repeat.
+        """
+        if answer.ok:
+            return self._success(answer, value)
+        for rule in (self._key_fault, self._refusal, self._rate, self._server_fault, self._edge):
+            if verdict := rule(answer):
+                return verdict
+        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
+        sentence = f"Groq rejects the request: {said}" if said else f"Groq rejects the request (HTTP {answer.status})"
+        if answer.code in _UNKNOWN_MODEL or answer.status == HTTPStatus.NOT_FOUND:
+            return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
+        if answer.status == HTTPStatus.FORBIDDEN:
+            # A refusal with a code that nobody has described: it may hold for this account only.
+            return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
+        return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
+
+    def _success(self, answer: Answer, value: Mapping[str, Any] | None) -> Verdict:
+        limits = limits_of(answer)
+        if value is None:
+            return Verdict(
+                Fate.RETRY,
+                "unreadable_answer",
+                "Groq answered with something that is no completion",
+                scope=Scope.HOST,
+                definite=False,
+                limits=limits,
+                status=answer.status,
+            )
+        return Verdict(Fate.DONE, "ok", limits=limits, tokens=_counted_tokens(value["usage"]), status=answer.status)
+
+    def _key_fault(self, answer: Answer) -> Verdict | None:
+        status, code = answer.status, answer.code
+        account = read_refusal(answer.message).account
+        # The status decides: the code of a 401 is not reliable.
+        if status == HTTPStatus.UNAUTHORIZED or (status in {400, 403} and code == "invalid_api_key"):
+            return Verdict(
+                Fate.NEXT_KEY,
+                "invalid_key",
+                "Groq does not accept this key",
+                effect=Effect.DISABLE,
+                scope=Scope.KEY,
+                status=status,
+            )
+        if status in {400, 403} and code == "organization_restricted":
+            return Verdict(
+                Fate.NEXT_KEY,
+                "organization_restricted",
+                "Groq has restricted the whole organisation",
+                effect=Effect.DISABLE,
+                scope=Scope.ACCOUNT,
+                account=account,
+                status=status,
+            )
+        spent = code == "blocked_api_access" or code.startswith("spend_")
+        if status == HTTPStatus.PAYMENT_REQUIRED or (spent and _is_client_error(status)):
+            return Verdict(
+                Fate.NEXT_KEY,
+                "spend_limit",
+                "the organisation's spend limit at Groq is reached",
+                effect=Effect.COOL,
+                scope=Scope.ACCOUNT,
+                # Until the 1st of the month; somebody may raise the limit before, so one call an hour asks.
+                cooldown_ms=min(_HOUR_MS, self._until_next_month_ms()),
+                account=account,
+                status=status,
+            )
+        if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
+            return Verdict(
+                Fate.NEXT_KEY,
+                "model_blocked",
+                "this model is switched off for this key",
+                effect=Effect.DISABLE,
+                scope=Scope.KEY_TOPIC,
+                status=status,
+            )
+        return None
+
+    def _refusal(self, answer: Answer) -> Verdict | None:
+        """Refused for what it is, though not for good."""
+        status = answer.status
+        if _is_client_error(status) and answer.code in _BAD_GENERATION:
+            # Not definite: the tokens are spent. The message may lead to `failed_generation`, so it is left out.
+            return Verdict(
+                Fate.RETRY,
+                "bad_generation",
+                "the model's output did not fit the requested form",
+                definite=False,
+                status=status,
+            )
+        if status not in {413, 429}:
+            return None
+        refusal = read_refusal(answer.message)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or refusal.never_fits:
+            return Verdict(
+                Fate.OTHER_ACCOUNT,
+                "request_too_large",
+                _too_large_sentence(refusal),
+                account=refusal.account,
+                limits=limits_of(answer, refusal),
+                too_large_limit=refusal.limit,
+                status=status,
+            )
+        return None
+
+    def _rate(self, answer: Answer) -> Verdict | None:
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+            return None
+        refusal = read_refusal(answer.message)
+        stated = [wait for wait in (answer.retry_after_ms(now_s=self._now()), refusal.wait_ms) if wait is not None]
+        return Verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            f"Groq's limit is reached ({refusal.dimension.upper()})"
+            if refusal.dimension
+            else "Groq's limit is reached",
+            effect=Effect.COOL,
+            scope=Scope.ACCOUNT_MODEL,
+            cooldown_ms=min(max(*stated, _MIN_COOLDOWN_MS), _DAY_MS) if stated else None,
+            account=refusal.account,
+            limits=limits_of(answer, refusal),
+            status=answer.status,
+        )
+
+    def _server_fault(self, answer: Answer) -> Verdict | None:
+        status = answer.status
+        if status == _FLEX_CAPACITY_STATUS or answer.code == "capacity_exceeded":
+            return Verdict(
+                Fate.RETRY,
+                "flex_capacity",
+                "Groq has no flex capacity at the moment",
+                backoff_ms=int(self._jitter(1_000, 8_000)),
+                status=status,
+            )
+        backoff_ms = answer.retry_after_ms(now_s=self._now())
+        backoff_ms = None if backoff_ms is None else min(backoff_ms, _MAX_BACKOFF_MS)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return Verdict(
+                Fate.RETRY,
+                "over_capacity",
+                "the model is overloaded for every key",
+                scope=Scope.MODEL,
+                definite=False,
+                backoff_ms=backoff_ms,
+                status=status,
+            )
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.FAILED_DEPENDENCY:
+            return Verdict(
+                Fate.RETRY,
+                "server_error",
+                f"Groq failed (HTTP {status})",
+                effect=Effect.COOL,
+                scope=Scope.KEY,
+                cooldown_ms=self._fault_cooldown_ms,
+                definite=False,
+                backoff_ms=backoff_ms,
+                status=status,
+            )
+        if status in {408, 409, 425}:
+            return Verdict(
+                Fate.RETRY,
+                "not_now",
+                f"Groq did not take the request this time (HTTP {status})",
+                definite=False,
+                backoff_ms=backoff_ms,
+                status=status,
+            )
+        return None
+
+    def _edge(self, answer: Answer) -> Verdict | None:
+        """The answer of something before Groq: it hits every key alike."""
+        if (answer.status == HTTPStatus.FORBIDDEN and not answer.code) or answer.status < HTTPStatus.BAD_REQUEST:
+            return Verdict(
+                Fate.RETRY,
+                "edge_blocked",
+                f"something before Groq refuses this address (HTTP {answer.status})",
+                scope=Scope.HOST,
+                status=answer.status,
+            )
+        return None
+
+    def _until_next_month_ms(self) -> int:
+        now = datetime.fromtimestamp(self._now(), UTC)
+        year, month = divmod(now.year * 12 + now.month, 12)
+        first = datetime(year, month + 1, 1, tzinfo=UTC)
+        return max(_MIN_COOLDOWN_MS, round((first - now).total_seconds() * 1_000))
+
+
+def _is_client_error(status: int) -> bool:
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _counted_tokens(usage: Mapping[str, Any]) -> int | None:
+    """What counts against the limits, in tokens: cached prompt tokens do not."""
+    total = usage.get("total_tokens")
+    if not isinstance(total, int):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return max(0, total - cached) if isinstance(cached, int) else total
+
+
+def _too_large_sentence(refusal: Refusal) -> str:
+    if refusal.limit is None or refusal.requested is None:
+        return "the request is larger than this organisation may send for this model"
+    return f"the request needs {refusal.requested} tokens, this organisation's limit for this model is {refusal.limit}"

@@ -1,0 +1,154 @@
+"""Resend emails: the wire through the official SDK.
+
+An email is a side effect: what may have been accepted is repeated only with the same account, idempotency key and
+bytes.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parseaddr
+from typing import Any, cast
+
+import resend
+from pydantic import SecretStr
+from resend.exceptions import NoContentError, ResendError
+
+from worker.providers import resend_http
+from worker.providers.answers import Answer, texts_in
+from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
+from worker.providers.connections import shared_client
+from worker.providers.resend_verdicts import ResendJudge
+from worker.verdicts import Fate, Reply
+
+_MAX_IDEMPOTENCY_KEY = 256
+_PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """One email to send.
+
+    Attributes:
+        payload: The validated body of `POST /emails`, with the provider's field names.
+        idempotency_key: 1 to 256 visible ASCII characters; every attempt for the same email must use the same one.
+
+    Raises:
+        ValueError: The idempotency key is empty, too long, or cannot stand in a header.
+    """
+
+    payload: Mapping[str, Any] = field(repr=False)
+    idempotency_key: str
+
+    def __post_init__(self) -> None:
+        key = self.idempotency_key
+        if not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and key == key.strip()):
+            raise ValueError("idempotency_key: 1 to 256 visible ASCII characters")
+
+    @property
+    def topic(self) -> str:
+        """What a key can be shut out from: the domain of the from address, in lower case; empty where there is none."""
+        _, address = parseaddr(str(self.payload.get("from", "")))
+        return address.rpartition("@")[2].lower() if "@" in address else ""
+
+    @property
+    def recipients(self) -> int:
+        """How many addresses it goes to; each counts against the quotas."""
+        named = (self.payload.get(name) or () for name in ("to", "cc", "bcc"))
+        return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
+
+    def body(self) -> bytes:
+        """The exact bytes of the request: equal payloads give equal bytes, whatever the order of their fields.
+
+        Raises:
+            TypeError, ValueError: The payload is not JSON.
+        """
+        return json.dumps(self.payload, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+
+
+class Resend:
+    """Sends emails with any key over one shared set of connections.
+
+    Args:
+        api_url: Where Resend is.
+        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may take twice as long.
+        max_connections: The most calls at once in this process; further ones queue.
+        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
+        now: Tells the time in seconds since the epoch.
+        jitter: Draws a number between two bounds.
+    """
+
+    service = "resend"
+
+    def __init__(
+        self,
+        api_url: str,
+        *,
+        timeout_s: float = 30.0,
+        max_connections: int = 1_000,
+        fault_cooldown_ms: int = 5_000,
+        now: Callable[[], float] = time.time,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._timeout_s = timeout_s
+        # A connection that the far side has just dropped makes an ambiguous failure: idle ones are not kept for long.
+        self._http = shared_client(
+            api_url.rstrip("/"), timeout_s=timeout_s, max_connections=max_connections, keepalive_expiry_s=4.0
+        )
+        self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
+        resend_http.install()
+
+    async def call(self, secret: SecretStr, request: Email) -> Reply:
+        """Send one email and judge the answer.
+
+        Returns:
+            On success the value holds the email's `id`.
+        """
+        if not is_sendable(secret):
+            return Reply(UNSENDABLE_KEY)
+        if self._http.is_closed:
+            return Reply(CLOSED)
+        exchange = resend_http.Exchange(secret, self._http, request.body())
+        token = resend_http.current.set(exchange)
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):
+                await resend.Emails.send_async(
+                    cast("resend.Emails.SendParams", dict(request.payload)),
+                    {"idempotency_key": request.idempotency_key},
+                )
+        except (ResendError, NoContentError):
+            if exchange.answer is None and exchange.error is None:
+                raise  # it never came to a call: an error of ours
+        except TimeoutError as error:
+            exchange.error = error
+        finally:
+            resend_http.current.reset(token)
+        if exchange.answer is None:
+            error_met = exchange.error or RuntimeError("the SDK returned without a call")
+            return Reply(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT))
+        # The SDK's exception says less than the answer (it loses names and bodies), so the answer is judged.
+        value = _value(exchange.answer)
+        private = [text for name in _PRIVATE_FIELDS for text in texts_in(request.payload.get(name))]
+        return Reply(self._judge(exchange.answer, value=value, secret=secret, private=private), value)
+
+    async def close(self) -> None:
+        """Close the connections. A second call does nothing."""
+        await self._http.aclose()
+
+
+def _value(answer: Answer) -> dict[str, Any] | None:
+    """What the caller gets, or None where the email was not accepted for certain."""
+    body = answer.body
+    if answer.ok and isinstance(body, dict) and isinstance(body.get("id"), str) and body["id"]:
+        return {"id": body["id"]}
+    return None
+
+
+def _plain(value: object) -> object:
+    # Validated models hand over tuples and read-only mappings.
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,232 @@
+"""What each answer of Resend means: the rows of the verdict table, first match wins."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import SecretStr
+
+from worker.providers.answers import Answer, safe_sentence
+from worker.providers.durations import duration_ms
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_MIN_COOLDOWN_MS = 1_000
+_MAX_RATE_COOLDOWN_MS = _HOUR_MS
+_MAX_BACKOFF_MS = 300_000
+_MIDNIGHT_JITTER_MS = 60_000
+_DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
+_DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
+_UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
+_POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
+_STATED_QUOTA = re.compile(
+    r"\b(?:quota|limit) (?:of|is) ([0-9][0-9,]{0,12})|\b([0-9][0-9,]{0,12}) emails\b", re.IGNORECASE
+)
+
+
+class ResendJudge:
+    """Judges answers of Resend.
+
+    Args:
+        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
+        now: Tells the time in seconds since the epoch.
+        jitter: Draws a number between two bounds.
+    """
+
+    def __init__(
+        self, *, fault_cooldown_ms: int, now: Callable[[], float], jitter: Callable[[float, float], float]
+    ) -> None:
+        self._fault_cooldown_ms = fault_cooldown_ms
+        self._now = now
+        self._jitter = jitter
+
+    def __call__(
+        self, answer: Answer, *, value: Mapping[str, Any] | None, secret: SecretStr, private: Iterable[str] = ()
+    ) -> Verdict:
+        """Judge one answer.
+
+        Args:
+            answer: What came back.
+            value: The id that it brought, None where it brought none.
+            secret: The key that was used; it is masked should the answer echo it.
+            private: Texts of the email, which no reason may repeat.
+        """
+        if value is not None:
+            return Verdict(Fate.DONE, "ok", limits=_limits_of(answer), status=answer.status)
+        status = _status_of(answer)
+        for rule in (self._unclear, self._key_fault, self._rate, self._conflict, self._edge):
+            if verdict := rule(answer, status):
+                return verdict
+        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
+        sentence = f"Resend rejects the email: {said}" if said else f"Resend rejects the email (HTTP {status})"
+        if status != HTTPStatus.FORBIDDEN:
+            code = "idempotency_mismatch" if answer.code == "invalid_idempotent_request" else "rejected"
+            return Verdict(Fate.FAIL, code, sentence, limits=_limits_of(answer), status=status)
+        if answer.code == "validation_error":
+            # The from domain is not verified in this team, or it is the test address: no other mail from it will pass.
+            return Verdict(
+                Fate.OTHER_ACCOUNT,
+                "domain_not_verified",
+                sentence,
+                effect=Effect.DISABLE,
+                scope=Scope.KEY_TOPIC,
+                status=status,
+            )
+        return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=status)
+
+    def _unclear(self, answer: Answer, status: int) -> Verdict | None:
+        """The email may have been accepted."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            code, sentence = "server_error", f"Resend failed (HTTP {status})"
+        elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            code, sentence = "unreadable_answer", "Resend answered without the email's id"
+        elif status == HTTPStatus.REQUEST_TIMEOUT:
+            code, sentence = "server_timeout", "Resend gave up waiting for the request"
+        else:
+            return None
+        stated = answer.retry_after_ms(now_s=self._now())
+        return Verdict(
+            Fate.SAME_ACCOUNT,
+            code,
+            sentence,
+            effect=Effect.COOL,
+            scope=Scope.KEY,
+            cooldown_ms=self._fault_cooldown_ms,
+            definite=False,
+            backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
+            limits=_limits_of(answer),
+            status=status,
+        )
+
+    def _key_fault(self, answer: Answer, status: int) -> Verdict | None:
+        refused = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        if status not in refused or answer.code == "restricted_api_key":
+            # A restricted key may send; the call was of another kind.
+            return None
+        dead = answer.code in _DEAD_KEY or _DEAD_KEY_WORDS.search(answer.message)
+        if not dead and status != HTTPStatus.UNAUTHORIZED:
+            return None
+        return Verdict(
+            Fate.NEXT_KEY,
+            "invalid_key",
+            "Resend has suspended this key"
+            if answer.code == "suspended_api_key"
+            else "Resend does not accept this key",
+            effect=Effect.DISABLE,
+            scope=Scope.KEY,
+            status=status,
+        )
+
+    def _rate(self, answer: Answer, status: int) -> Verdict | None:
+        if status != HTTPStatus.TOO_MANY_REQUESTS:
+            return None
+        # The wordings differ from the documentation's, so the name decides.
+        if answer.code.startswith("daily_quota"):
+            code, sentence, dimension = "daily_quota", "the team's quota of the day is used up", Dimension.EMAILS_DAY
+            cooldown_ms: int | None = self._until_midnight_ms() + int(self._jitter(0, _MIDNIGHT_JITTER_MS))
+        elif answer.code.startswith("monthly_quota"):
+            code, sentence, dimension = (
+                "monthly_quota",
+                "the team's quota of the month is used up",
+                Dimension.EMAILS_MONTH,
+            )
+            # Only GET /usage knows the end, and a key that may only send cannot ask: one email a day finds out.
+            cooldown_ms = _DAY_MS
+        else:
+            return self._too_fast(answer)
+        limits = (*_limits_of(answer), *_stated_quota(answer, dimension))
+        return Verdict(
+            Fate.NEXT_KEY,
+            code,
+            sentence,
+            effect=Effect.COOL,
+            scope=Scope.ACCOUNT,
+            cooldown_ms=cooldown_ms,
+            limits=limits,
+            status=status,
+        )
+
+    def _too_fast(self, answer: Answer) -> Verdict:
+        stated = answer.retry_after_ms(now_s=self._now())
+        if stated is None and (reset := answer.headers.get("ratelimit-reset")):
+            stated = duration_ms(reset)
+        return Verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            "the team's rate limit at Resend is reached",
+            effect=Effect.COOL,
+            scope=Scope.ACCOUNT,
+            cooldown_ms=None if stated is None else min(max(stated, _MIN_COOLDOWN_MS), _MAX_RATE_COOLDOWN_MS),
+            limits=_limits_of(answer),
+            status=answer.status,
+        )
+
+    def _conflict(self, answer: Answer, status: int) -> Verdict | None:
+        if status != HTTPStatus.CONFLICT or answer.code == "invalid_idempotent_request":
+            return None
+        # A twin of this call may be at work, and a conflict without a known name may be the same.
+        named = answer.code if answer.code in _UNFINISHED else "conflict"
+        return Verdict(
+            Fate.SAME_ACCOUNT,
+            named,
+            "Resend is still at work on the same email",
+            definite=False,
+            backoff_ms=int(self._jitter(1_000, 5_000)),
+            limits=_limits_of(answer),
+            status=status,
+        )
+
+    def _edge(self, answer: Answer, status: int) -> Verdict | None:
+        """The answer of something before Resend: it hits every key alike, and the email went no further."""
+        if (status == HTTPStatus.FORBIDDEN and not answer.code) or status < HTTPStatus.BAD_REQUEST:
+            return Verdict(
+                Fate.RETRY,
+                "edge_blocked",
+                f"something before Resend refuses this address (HTTP {status})",
+                scope=Scope.HOST,
+                status=status,
+            )
+        return None
+
+    def _until_midnight_ms(self) -> int:
+        now = datetime.fromtimestamp(self._now(), UTC)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        return max(_MIN_COOLDOWN_MS, round((midnight - now).total_seconds() * 1_000))
+
+
+def _status_of(answer: Answer) -> int:
+    """The HTTP status, or the one that a body under a 200 admits to (the SDK reads it so too)."""
+    stated = answer.body.get("statusCode") if isinstance(answer.body, dict) else None
+    if answer.ok and isinstance(stated, int) and stated >= HTTPStatus.BAD_REQUEST:
+        return stated
+    return answer.status
+
+
+def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
+    """The rate limit of the team; the quota headers tell what is used, not what is allowed, so they teach no limit."""
+    limit = answer.header_int("ratelimit-limit")
+    window_ms = Dimension.RPS.window_ms
+    if policy := _POLICY.search(answer.headers.get("ratelimit-policy", "")):
+        limit = limit or int(policy[1])
+        window_ms = int(policy[2]) * 1_000
+    if not limit or not window_ms:
+        return ()
+    remaining = answer.header_int("ratelimit-remaining")
+    return (
+        ObservedLimit(
+            Dimension.RPS,
+            limit,
+            remaining=None if remaining is None else float(min(remaining, limit)),
+            window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms,
+        ),
+    )
+
+
+def _stated_quota(answer: Answer, dimension: Dimension) -> tuple[ObservedLimit, ...]:
+    found = _STATED_QUOTA.search(answer.message)
+    if found is None:
+        return ()
+    return (ObservedLimit(dimension, int((found[1] or found[2]).replace(",", "")), remaining=0.0),)
