@@ -1,0 +1,232 @@
+"""`python -m sandbox`: Groq and Resend on this machine, without keys or network."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from sandbox.accounts import DEFAULT_MODELS, GroqLimits, ResendLimits
+from sandbox.config import Config
+from sandbox.control import ControlError
+from sandbox.groq import GroqSettings
+from sandbox.resend import ResendSettings
+from sandbox.scenario import Scenario, play, read_scenario
+from sandbox.server import Listener, Sandbox
+
+READY = "READY"
+_DESCRIPTION = """\
+Groq and Resend simulated over real HTTP, for tests and demos. Point a client at it by the environment lines
+that it prints (GROQ_BASE_URL, RESEND_API_URL, the keys), make things go wrong by control calls or a script,
+and ask the ledger what happened.
+"""
+_EXAMPLES = """\
+examples:
+  python -m sandbox                                       3 Groq keys, 2 Resend keys, limits of the free plans
+  python -m sandbox --groq-keys 5 --groq-rpm 600 --groq-tpm 0 --groq-latency-ms 200
+  python -m sandbox --groq-keys 4 --groq-keys-per-org 2   two organisations with two keys each
+  python -m sandbox --keys-file accounts.json --scenario trouble.json
+
+accounts.json (all but the lists may be left out; keys may be a number):
+  {"groq":   [{"account": "org_a", "keys": ["gsk_..."], "rpm": 30, "models": {"openai/gpt-oss-20b": {"tpm": 8000}}}],
+   "resend": [{"account": "team_a", "keys": 2, "domains": ["a.example.net"], "from": "Me <me@a.example.net>"}]}
+
+trouble.json:
+  {"starts": "first_call",
+   "steps": [{"at_s": 5, "do": "fault", "service": "groq", "status": 503, "seconds": 3, "share": 0.5},
+             {"at_s": 10, "do": "exhaust", "service": "groq", "seconds": 10},
+             {"at_s": 15, "do": "revoke", "key": "groq:2"}]}
+
+control calls (POST /control/VERB with a JSON object; GET for the first three):
+  state | ledger[?full=1] | kinds
+  exhaust   {"service", "seconds", "account"?}            every account answers 429 with retry-after
+  fault     {"service", "kind" or "status", "seconds" or "count" or "share", "key"?, "account"?, "model"?,
+             "accept"?, "retry_after_s"?, "hang_s"?}      GET /control/kinds lists the kinds
+  clear     {"service"?, "number"?}                       ends faults
+  revoke    {"key", "form"?: 400|401|403, "standing"?: revoked|suspended|restricted}
+  restore   {"key"}                                       key: secret, fingerprint, label, or groq:1
+  standing  {"service": "groq", "account"?, "standing": organization_restricted|blocked_api_access|live}
+  standing  {"service": "groq", "account"?, "model", "code": model_permission_blocked_project|null}
+  limits    {"service", "account"?, "rpm"|"rpd"|"tpm"|"tpd"|"rps"|"daily"|"monthly"}
+  advance   {"seconds"}                                   moves the sandbox's clock
+  reset     {"ledger"?: true}                             all as new
+
+  curl -X POST localhost:8765/control/exhaust -d '{"service": "groq", "seconds": 20}'
+
+The sandbox has no authentication: keep it on 127.0.0.1.
+"""
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
+def _some(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _ms(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=_count, default=8765, help="port, 0 for a free one (default: %(default)s)")
+    add("--keys-file", type=Path, metavar="FILE", help="accounts and keys as JSON, instead of made ones")
+    add("--accept-unknown-keys", action="store_true", help="any key works and gets an account of its own")
+    add("--scenario", type=Path, metavar="FILE", help="a timed script of control calls as JSON")
+    add("--grace-ms", type=_ms, default=250.0, help="calls under way when told to wait are forgiven for so long")
+    add("--ledger-size", type=_some, default=100_000, help="full records kept (default: %(default)s)")
+    add("--seed", type=int, help="makes chance repeatable (keys never are)")
+    add("--stop-on-eof", action="store_true", help="stop when standard input closes, as when the parent dies")
+    group = parser.add_argument_group("Groq", "limits are per organisation and model; 0 means none")
+    add = group.add_argument
+    add("--groq-keys", type=_count, default=3, metavar="N")
+    add("--groq-keys-per-org", type=_some, default=1, metavar="N", help="keys that share an organisation")
+    limits = GroqLimits()
+    add("--groq-rpm", type=_count, default=limits.rpm, metavar="N", help="requests a minute (default: %(default)s)")
+    add("--groq-rpd", type=_count, default=limits.rpd, metavar="N", help="requests a day (default: %(default)s)")
+    add("--groq-tpm", type=_count, default=limits.tpm, metavar="N", help="tokens a minute (default: %(default)s)")
+    add("--groq-tpd", type=_count, default=limits.tpd, metavar="N", help="tokens a day (default: %(default)s)")
+    add("--groq-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long a completion takes")
+    add("--groq-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
+    add("--groq-completion-tokens", type=_some, default=24, metavar="N", help="length of an answer")
+    add("--groq-models", default=",".join(DEFAULT_MODELS), metavar="A,B", help="models that exist")
+    group = parser.add_argument_group("Resend", "limits are per team; a quota of 0 means none")
+    add = group.add_argument
+    add("--resend-keys", type=_count, default=2, metavar="N")
+    add("--resend-keys-per-team", type=_some, default=1, metavar="N", help="keys that share a team")
+    team = ResendLimits()
+    add("--resend-rps", type=_some, default=team.rps, metavar="N", help="requests a second (default: %(default)s)")
+    add("--resend-daily", type=_count, default=team.daily, metavar="N", help="recipients a day (default: %(default)s)")
+    add("--resend-monthly", type=_count, default=team.monthly, metavar="N", help="recipients a month")
+    add("--resend-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long taking an email lasts")
+    add("--resend-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
+    add("--resend-refusal-form", type=int, choices=(400, 401, 403), default=401, help="how an unknown key is refused")
+    return parser
+
+
+def config_of(given: argparse.Namespace) -> Config:
+    """Turn the command line into settings."""
+    return Config(
+        groq_keys=given.groq_keys,
+        groq_keys_per_org=given.groq_keys_per_org,
+        groq_limits=GroqLimits(given.groq_rpm, given.groq_rpd, given.groq_tpm, given.groq_tpd),
+        groq=GroqSettings(
+            models=tuple(name.strip() for name in given.groq_models.split(",") if name.strip()),
+            latency_ms=given.groq_latency_ms,
+            jitter_ms=given.groq_jitter_ms,
+            completion_tokens=given.groq_completion_tokens,
+        ),
+        resend_keys=given.resend_keys,
+        resend_keys_per_team=given.resend_keys_per_team,
+        resend_limits=ResendLimits(given.resend_rps, given.resend_daily, given.resend_monthly),
+        resend=ResendSettings(given.resend_latency_ms, given.resend_jitter_ms, given.resend_refusal_form),
+        keys_file=given.keys_file,
+        accept_unknown_keys=given.accept_unknown_keys,
+        grace_ms=given.grace_ms,
+        ledger_size=given.ledger_size,
+        seed=given.seed,
+    )
+
+
+async def serve(given: argparse.Namespace) -> int:
+    """Serve until a signal comes; returns the exit code."""
+    try:
+        sandbox = Sandbox(config_of(given))
+        scenario = read_scenario(given.scenario, sandbox.control.verbs) if given.scenario else None
+    except ValueError as exc:
+        return _complain(str(exc))
+    listener = Listener(sandbox, host=given.host, port=given.port)
+    try:
+        await listener.start()
+    except OSError as exc:
+        return _complain(f"cannot listen on {given.host}:{given.port}: {exc.strerror or exc}")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    watched = given.stop_on_eof and _watch_stdin(loop, stop)
+    played: list[asyncio.Task[None]] = []
+    if scenario is not None:
+        _arm(scenario, sandbox, played)
+    url = f"http://{given.host}:{listener.port}"
+    lines = {"GROQ_BASE_URL": url, "RESEND_API_URL": url} | sandbox.roster.environment
+    for name, value in lines.items():
+        print(f"{name}={value!r}" if " " in value else f"{name}={value}")  # noqa: T201 - this is its output
+    print(f"{READY} {url}", flush=True)  # noqa: T201
+    try:
+        await stop.wait()
+    finally:
+        if watched:
+            loop.remove_reader(sys.stdin.fileno())
+        for task in played:
+            task.cancel()
+        await listener.stop()
+    return 0
+
+
+def _arm(scenario: Scenario, sandbox: Sandbox, played: list[asyncio.Task[None]]) -> None:
+    async def run() -> None:
+        try:
+            await play(scenario, sandbox.control)
+        except ControlError as exc:
+            _complain(f"scenario: {exc}")
+
+    def start() -> None:
+        played.append(asyncio.get_running_loop().create_task(run()))
+
+    if scenario.starts == "ready":
+        start()
+    else:
+        sandbox.on_first_call = start
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> bool:
+    def readable() -> None:
+        if not sys.stdin.buffer.raw.read(4_096):  # type: ignore[attr-defined]
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    loop.add_reader(sys.stdin.fileno(), readable)
+    return True
+
+
+def _complain(sentence: str) -> int:
+    print(f"sandbox: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    given = make_parser().parse_args(arguments)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            import uvloop  # noqa: PLC0415 - faster where it is installed
+        except ImportError:
+            return asyncio.run(serve(given))
+        return int(uvloop.run(serve(given)))
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""Keys and who owns their limits: Groq organisations and Resend teams."""
+
+import hashlib
+import secrets
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sandbox.limits import DAY_S, MINUTE_S, Bucket, CalendarQuota, FixedWindow
+
+SERVICES = ("groq", "resend")
+DEFAULT_MODELS = (
+    "llama-3.1-8b-instant",
+    "llama-3.3-70b-versatile",
+    "openai/gpt-oss-20b",
+    "openai/gpt-oss-120b",
+)
+LIVE, REVOKED, SUSPENDED, RESTRICTED = "live", "revoked", "suspended", "restricted"
+_ALNUM = string.ascii_letters + string.digits
+_MOST_UNKNOWN = 10_000
+_LABEL_CHARS = {"groq": 10, "resend": 9}
+
+
+@dataclass(frozen=True, slots=True)
+class GroqLimits:
+    """Limits of an organisation for one model; 0 means that there is none.
+
+    The defaults are those of the free tier for a small model (Groq documentation, rate limits).
+    """
+
+    rpm: int = 30
+    rpd: int = 14_400
+    tpm: int = 6_000
+    tpd: int = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class ResendLimits:
+    """Limits of a team; 0 for a quota means that there is none.
+
+    The defaults are those of the free plan (Resend documentation, account quotas and limits).
+    """
+
+    rps: int = 2
+    daily: int = 100
+    monthly: int = 3_000
+
+
+class ModelBuckets:
+    """The four buckets of one organisation and one model, each full at the start."""
+
+    __slots__ = ("rpd", "rpm", "tpd", "tpm")
+
+    def __init__(self, limits: GroqLimits) -> None:
+        self.rpm = Bucket(limits.rpm, MINUTE_S) if limits.rpm else None
+        self.rpd = Bucket(limits.rpd, DAY_S) if limits.rpd else None
+        self.tpm = Bucket(limits.tpm, MINUTE_S) if limits.tpm else None
+        self.tpd = Bucket(limits.tpd, DAY_S) if limits.tpd else None
+
+
+@dataclass(slots=True)
+class Organisation:
+    """A Groq organisation.
+
+    Attributes:
+        standing: `live`, or the code of the error that every call gets: `organization_restricted`,
+            `blocked_api_access`, `spend_limit_reached`.
+        blocked_models: Models that are off, with the code that says so.
+        exhausted_until_s: Every call is told to wait until then.
+    """
+
+    name: str
+    limits: GroqLimits = field(default_factory=GroqLimits)
+    model_limits: dict[str, GroqLimits] = field(default_factory=dict)
+    standing: str = LIVE
+    blocked_models: dict[str, str] = field(default_factory=dict)
+    exhausted_until_s: float = 0.0
+    buckets: dict[str, ModelBuckets] = field(default_factory=dict)
+
+    def buckets_of(self, model: str) -> ModelBuckets:
+        """The buckets of one model."""
+        found = self.buckets.get(model)
+        if found is None:
+            found = self.buckets[model] = ModelBuckets(self.model_limits.get(model, self.limits))
+        return found
+
+    def set_limits(self, changes: Mapping[str, Any]) -> None:
+        """Change limits for all models; buckets start anew and full."""
+        self.limits = replace(self.limits, **changes)
+        self.model_limits = {name: replace(limits, **changes) for name, limits in self.model_limits.items()}
+        self.buckets.clear()
+
+
+class Team:
+    """A Resend team.
+
+    Attributes:
+        domains: The sender domains that are verified here; None accepts every one.
+        exhausted_until_s: Every call is told to wait until then.
+    """
+
+    def __init__(
+        self, name: str, *, limits: ResendLimits | None = None, domains: frozenset[str] | None = frozenset()
+    ) -> None:
+        self.name = name
+        self.domains = domains
+        self.exhausted_until_s = 0.0
+        self.limits = limits or ResendLimits()
+        self.window = FixedWindow(self.limits.rps)
+        self.daily = CalendarQuota(self.limits.daily)
+        self.monthly = CalendarQuota(self.limits.monthly, monthly=True)
+
+    def set_limits(self, changes: Mapping[str, Any]) -> None:
+        """Change limits; what was used stays used."""
+        self.limits = replace(self.limits, **changes)
+        self.window.limit = self.limits.rps
+        self.daily.limit = self.limits.daily
+        self.monthly.limit = self.limits.monthly
+
+
+@dataclass(slots=True)
+class Key:
+    """One secret of one account.
+
+    Attributes:
+        fingerprint: The first 12 hex digits of the secret's SHA-256.
+        label: The masked form for people.
+        standing: `live`, `revoked`, `suspended` or `restricted` (Resend: may send only).
+        refusal_form: How Resend refuses it once it is revoked: 401, 403, or 400.
+    """
+
+    service: str
+    secret: str = field(repr=False)
+    account: Organisation | Team
+    fingerprint: str
+    label: str
+    standing: str = LIVE
+    refusal_form: int = 401
+
+
+def fingerprint(secret: str) -> str:
+    """A short name for a secret that does not tell it."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:12]
+
+
+def mask(service: str, secret: str) -> str:
+    """The beginning of a secret, for people."""
+    return secret[: _LABEL_CHARS[service]] + "..."
+
+
+def make_key(service: str, secret: str, account: Organisation | Team) -> Key:
+    """A live key."""
+    return Key(service, secret, account, fingerprint(secret), mask(service, secret))
+
+
+def new_secret(service: str) -> str:
+    """A secret of the form that the provider hands out."""
+    if service == "groq":
+        return "gsk_" + _random(52)
+    return f"re_{_random(8)}_{_random(24)}"
+
+
+def new_organisation_name() -> str:
+    """A name of the form that Groq gives an organisation."""
+    return "org_01" + _random(24, string.ascii_lowercase + string.digits)
+
+
+def _random(count: int, alphabet: str = _ALNUM) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(count))
+
+
+class Accounts:
+    """All keys of both providers.
+
+    Args:
+        accept_unknown: A key that nobody configured gets an account of its own instead of a refusal.
+        groq: The limits of such an account at Groq.
+        resend: The same at Resend.
+    """
+
+    def __init__(
+        self,
+        *,
+        accept_unknown: bool = False,
+        groq: GroqLimits | None = None,
+        resend: ResendLimits | None = None,
+    ) -> None:
+        self.accept_unknown = accept_unknown
+        self.organisations: dict[str, Organisation] = {}
+        self.teams: dict[str, Team] = {}
+        self.keys: dict[str, dict[str, Key]] = {service: {} for service in SERVICES}
+        self._groq = groq or GroqLimits()
+        self._resend = resend or ResendLimits()
+        self._unknown = 0
+
+    def add_organisation(self, organisation: Organisation, keys: Iterable[str]) -> None:
+        """Add a Groq organisation with the secrets of its keys."""
+        self.organisations[organisation.name] = organisation
+        self._add_keys("groq", organisation, keys)
+
+    def add_team(self, team: Team, keys: Iterable[str]) -> None:
+        """Add a Resend team with the secrets of its keys."""
+        self.teams[team.name] = team
+        self._add_keys("resend", team, keys)
+
+    def _add_keys(self, service: str, account: Organisation | Team, keys: Iterable[str]) -> None:
+        for secret in keys:
+            if secret in self.keys[service]:
+                raise ValueError(f"{service} key {mask(service, secret)} belongs to two accounts")
+            self.keys[service][secret] = make_key(service, secret, account)
+
+    def lookup(self, service: str, secret: str) -> Key | None:
+        """The key with this secret; where unknown ones are accepted, a new one."""
+        key = self.keys[service].get(secret)
+        if key is None and self.accept_unknown and secret and self._unknown < _MOST_UNKNOWN:
+            self._unknown += 1
+            name = f"unknown-{self._unknown}"
+            if service == "groq":
+                self.add_organisation(Organisation(new_organisation_name(), self._groq), [secret])
+            else:
+                self.add_team(Team(name, limits=self._resend, domains=None), [secret])
+            return self.keys[service][secret]
+        return key
+
+    def accounts(self, service: str) -> Iterable[Organisation | Team]:
+        """All accounts of a service."""
+        return self.organisations.values() if service == "groq" else self.teams.values()
+
+    def account(self, service: str, name: str) -> Organisation | Team | None:
+        """The account of that name."""
+        return self.organisations.get(name) if service == "groq" else self.teams.get(name)
+
+    def find(self, selector: str) -> list[Key]:
+        """The keys that a control call means.
+
+        Args:
+            selector: A secret, a fingerprint, a label, or `groq:2` for the second Groq key.
+        """
+        service, _, number = selector.partition(":")
+        if service in SERVICES and number.isdigit():
+            known = list(self.keys[service].values())
+            return known[int(number) - 1 : int(number)] if int(number) else []
+        return [
+            key
+            for known in self.keys.values()
+            for key in known.values()
+            if selector in {key.secret, key.fingerprint, key.label}
+        ]

@@ -1,0 +1,63 @@
+"""What a simulated provider answers: decided at once, delivered by the server."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+HTML = "text/html; charset=utf-8"
+JSON = "application/json"
+SSE = "text/event-stream"
+
+BLOCK_PAGE = (
+    b"<!DOCTYPE html><html><head><title>Attention Required!</title></head>"
+    b"<body><h1>Sorry, you have been blocked</h1></body></html>"
+)
+
+
+def error_page(status: int) -> bytes:
+    """The HTML page of an edge server that got no answer from behind it."""
+    return f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>".encode()
+
+
+class Ending(StrEnum):
+    """How much of an answer reaches the client."""
+
+    WHOLE = "whole"
+    TRUNCATED = "truncated"
+    """Half of the body, then the connection closes."""
+    RESET = "reset"
+    """Nothing: the connection is reset."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer, ready to be written.
+
+    Attributes:
+        status: The HTTP status.
+        body: The encoded body.
+        headers: Further headers, names in lower case.
+        content_type: The media type.
+        chunks: For a stream: the pieces, written one by one instead of `body`.
+        delay_s: How long the work takes, in seconds.
+        hold_s: How long the answer to finished work is held back, in seconds.
+        ending: How much of it the client gets.
+        finish: Called once when the work is over.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+    chunks: tuple[bytes, ...] = ()
+    delay_s: float = 0.0
+    hold_s: float = 0.0
+    ending: Ending = Ending.WHOLE
+    finish: Callable[[], None] | None = None
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,91 @@
+"""Faults that are laid on for a while, for a number of calls, or for a share of them."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sandbox.accounts import Key
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault, and which calls it hits.
+
+    Attributes:
+        service: `groq` or `resend`.
+        kind: What goes wrong; the service's file lists the names.
+        status: The HTTP status, where the kind allows a choice; 0 takes the kind's own.
+        ends_at_s: When it is over.
+        left: How many calls it still hits; None is any number.
+        share: The share of matching calls that it hits, 0 to 1.
+        key: Only this key, by fingerprint.
+        account: Only this account, by name.
+        model: Only this model.
+        retry_after_s: For kinds that tell the client to wait.
+        hang_s: For kinds that let the client wait.
+    """
+
+    service: str
+    kind: str
+    status: int = 0
+    ends_at_s: float = math.inf
+    left: int | None = None
+    share: float = 1.0
+    key: str | None = None
+    account: str | None = None
+    model: str | None = None
+    retry_after_s: float | None = None
+    hang_s: float = 3_600.0
+    number: int = field(default_factory=itertools.count(1).__next__)
+    hits: int = 0
+
+
+class Faults:
+    """The faults in force; the oldest that matches a call wins.
+
+    Args:
+        rng: Where the dice for `share` come from.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._active: list[Fault] = []
+        self._rng = rng
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault in force."""
+        self._active.append(fault)
+
+    def clear(self, service: str | None = None, number: int | None = None) -> int:
+        """End the faults of a service, the one of that number, or all; returns how many ended."""
+        before = len(self._active)
+        self._active = [
+            fault
+            for fault in self._active
+            if (service is not None and fault.service != service) or (number is not None and fault.number != number)
+        ]
+        return before - len(self._active)
+
+    def active(self, now_s: float) -> Iterable[Fault]:
+        """The faults in force."""
+        self._active = [fault for fault in self._active if fault.ends_at_s > now_s and fault.left != 0]
+        return tuple(self._active)
+
+    def pick(self, service: str, key: Key, model: str, now_s: float) -> Fault | None:
+        """The fault that hits this call, if any; counts the hit."""
+        if not self._active:
+            return None
+        for fault in self.active(now_s):
+            if (
+                fault.service == service
+                and fault.key in {None, key.fingerprint}
+                and fault.account in {None, key.account.name}
+                and fault.model in {None, model}
+                and (fault.share >= 1.0 or self._rng.random() < fault.share)
+            ):
+                fault.hits += 1
+                if fault.left is not None:
+                    fault.left -= 1
+                return fault
+        return None

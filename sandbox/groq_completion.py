@@ -1,0 +1,146 @@
+"""What a simulated completion looks like on the wire, whole or as a stream."""
+
+import itertools
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.answer import encode
+from sandbox.groq_request import example_of, requested_tool
+
+_WORDS = ["every", "key", "keeps", "its", "own", "pace", "and", "every", "job", "waits", "its", "turn", "until", "one", "is", "free", "again", "so", "nothing", "is", "lost", "and", "nothing", "is", "sent", "twice", "while", "the", "wheel", "goes", "round"]
+_numbers = itertools.count(1)
+_TEMPLATE = (
+    b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,"message":%b,'
+    b'"logprobs":null,"finish_reason":"%b"}],"usage":%b,"system_fingerprint":"fp_sandbox",'
+    b'"x_groq":{"id":"%b"},"service_tier":"on_demand"}'
+)
+
+
+def next_id(prefix: str) -> str:
+    """An id in the providers' manner, unique in this process."""
+    return f"{prefix}{next(_numbers):026d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of the model.
+
+    Attributes:
+        text: The content, None where a tool is called.
+        tool_calls: The calls, in Groq's form.
+        finish_reason: `stop`, `length` or `tool_calls`.
+        prompt_tokens: What the prompt counted.
+        completion_tokens: What the answer counts.
+    """
+
+    text: str | None
+    tool_calls: list[dict[str, Any]] | None
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """What the request is charged."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound: int) -> Completion:
+    """Make the answer: a tool call or JSON where the request demands it, else some words.
+
+    Args:
+        request: The validated request.
+        prompt_tokens: What the prompt counts.
+        tokens: How long the answer would like to be, in tokens.
+        bound: How long it may be.
+    """
+    used = min(tokens, bound)
+    function = requested_tool(request)
+    if function is not None:
+        arguments = example_of(function.get("parameters") or {"type": "object"})
+        call = {
+            "id": next_id("call_"),
+            "type": "function",
+            "function": {"name": function["name"], "arguments": json.dumps(arguments)},
+        }
+        return Completion(None, [call], "tool_calls", prompt_tokens, used)
+    wanted = request.get("response_format")
+    kind = wanted.get("type") if wanted else None
+    if kind == "json_object":
+        return Completion('{"answer": "sandbox"}', None, "stop", prompt_tokens, used)
+    if wanted and kind == "json_schema":
+        text = json.dumps(example_of(wanted["json_schema"].get("schema") or {"type": "object"}))
+        return Completion(text, None, "stop", prompt_tokens, used)
+    mark = zlib.crc32(encode(request["messages"][-1].get("content")))
+    words = [f"Sandbox {mark:08x}:", *itertools.islice(itertools.cycle(_WORDS), max(0, used - 2))]
+    return Completion(" ".join(words), None, "stop" if tokens <= bound else "length", prompt_tokens, used)
+
+
+def usage(completion: Completion, seconds: float) -> dict[str, Any]:
+    """Groq's usage object."""
+    return {
+        "queue_time": 0.001,
+        "prompt_tokens": completion.prompt_tokens,
+        "prompt_time": 0.001,
+        "completion_tokens": completion.completion_tokens,
+        "completion_time": round(seconds, 6),
+        "total_tokens": completion.total_tokens,
+        "total_time": round(seconds + 0.001, 6),
+    }
+
+
+def whole(completion: Completion, model: bytes, request_id: str, *, created: int, seconds: float) -> bytes:
+    """The body of an answer that comes in one piece.
+
+    Args:
+        completion: What to say.
+        model: The model's name, encoded as JSON.
+        request_id: Groq's own id of the request.
+        created: Seconds since the epoch.
+        seconds: How long it took.
+    """
+    if completion.tool_calls is None:
+        message = b'{"role":"assistant","content":%b}' % encode(completion.text)
+    else:
+        message = encode({"role": "assistant", "tool_calls": completion.tool_calls})
+    return _TEMPLATE % (
+        next_id("").encode(),
+        created,
+        model,
+        message,
+        completion.finish_reason.encode(),
+        encode(usage(completion, seconds)),
+        request_id.encode(),
+    )
+
+
+def stream(
+    completion: Completion, model: str, request_id: str, *, created: int, seconds: float, error: str | None = None
+) -> tuple[bytes, ...]:
+    """The chunks of an answer that comes in pieces; the last one holds the usage, or the `error` that ended it."""
+    head = {
+        "id": next_id("chatcmpl-"),
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "system_fingerprint": "fp_sandbox",
+    }
+
+    def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return b"data: " + encode(head | {"choices": [choice]} | more) + b"\n\n"
+
+    chunks = [chunk({"role": "assistant", "content": ""}, x_groq={"id": request_id})]
+    if completion.tool_calls is not None:
+        chunks.append(chunk({"tool_calls": [{"index": 0} | completion.tool_calls[0]]}))
+    else:
+        words = (completion.text or "").split(" ")
+        chunks += [chunk({"content": word if not number else " " + word}) for number, word in enumerate(words)]
+    if error is not None:
+        chunks = [*chunks[:2], chunk({}, x_groq={"id": request_id, "error": error})]
+    else:
+        counted = usage(completion, seconds)
+        chunks.append(chunk({}, completion.finish_reason, usage=counted, x_groq={"id": request_id, "usage": counted}))
+    return (*chunks, b"data: [DONE]\n\n")

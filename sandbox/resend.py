@@ -1,0 +1,407 @@
+"""Resend: what a call is answered. Decisions only; the server writes them."""
+
+import hashlib
+import json
+import random
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox import resend_errors
+from sandbox.accounts import RESTRICTED, REVOKED, SUSPENDED, Accounts, Key, Team, make_key
+from sandbox.answer import HTML, Answer, Ending, encode
+from sandbox.faults import Fault, Faults
+from sandbox.idempotency import IdempotencyKeys, Remembered, digest
+from sandbox.ledger import Call, Ledger
+from sandbox.limits import DAY_S, iso_utc, retry_after
+from sandbox.resend_request import MOST_IN_BATCH, Invalid, domain_of, recipients, validate
+
+_AFTER = frozenset({"reset_after", "truncated", "html_ok", "broken_json", "hang", "error_after"})
+_BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
+KINDS = tuple(sorted({*resend_errors.REFUSALS, *_AFTER, *_BEFORE}))
+"""The fault kinds that Resend knows."""
+
+_UNKNOWN = Team("unknown")
+_KEPT_EMAILS = 10_000
+_MOST_KEY_CHARS = 256
+_TEST_DOMAIN = "resend.dev"
+
+
+@dataclass(frozen=True, slots=True)
+class ResendSettings:
+    """How the simulated Resend behaves when all is well.
+
+    Attributes:
+        latency_ms: How long taking an email lasts, in milliseconds.
+        jitter_ms: How much longer it may last, by chance, in milliseconds.
+        refusal_form: The status with which a key is refused that nobody knows: 400, 401 or 403.
+    """
+
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    refusal_form: int = 401
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A decision not to do the work.
+
+    Attributes:
+        kind: Which refusal; the ledger's code.
+        message: Other words than the kind's own.
+        name: Another error name than the kind's own.
+        status: Another status than the kind's own.
+        retry_after_s: What the client is told to wait.
+        cool_until_s: Until when the client has to wait, told or not.
+        hang_s: How long the client hears nothing, in seconds.
+    """
+
+    kind: str
+    message: str = ""
+    name: str = ""
+    status: int = 0
+    retry_after_s: int | None = None
+    cool_until_s: float = 0.0
+    hang_s: float = 0.0
+
+
+class Resend:
+    """Answers Resend's calls.
+
+    Args:
+        accounts: Who may call.
+        ledger: Where every call is written down.
+        faults: What goes wrong.
+        clock: Seconds since the epoch.
+        settings: How it behaves.
+        rng: Where chance comes from.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        *,
+        ledger: Ledger,
+        faults: Faults,
+        clock: Callable[[], float],
+        settings: ResendSettings,
+        rng: random.Random,
+    ) -> None:
+        self._accounts = accounts
+        self._ledger = ledger
+        self._faults = faults
+        self._clock = clock
+        self.settings = settings
+        self._rng = rng
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget emails and idempotency keys."""
+        self._emails: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
+        self._idempotency: dict[str, IdempotencyKeys] = {}
+
+    def send(self, secret: str, path: str, body: bytes, headers: Mapping[str, str], *, arrived_s: float) -> Answer:
+        """Answer POST /emails and POST /emails/batch.
+
+        Args:
+            secret: The key that the call came with.
+            path: Which of the two.
+            body: The raw body.
+            headers: `Idempotency-Key` and `x-batch-validation` count.
+            arrived_s: When the headers were read.
+        """
+        name = headers.get("Idempotency-Key", "")
+        refused, record, fault = self._enter(secret, arrived_s, sending=True)
+        record.idempotency_key = name
+        if refused is not None:
+            return self._refuse(refused, record)
+        try:
+            request = json.loads(body)
+        except ValueError:
+            return self._refuse(Refused("validation_error", "The request body is not valid JSON."), record)
+        if "Idempotency-Key" in headers and not 1 <= len(name) <= _MOST_KEY_CHARS:
+            return self._refuse(Refused("invalid_idempotency_key"), record)
+        team, now_s = _team(record.key), self._clock()
+        remembered = None
+        if name:
+            known = self._idempotency.setdefault(team.name, IdempotencyKeys())
+            request_digest = digest(path, request)
+            remembered = known.get(name, now_s)
+            if remembered is not None:
+                return self._again(remembered, request_digest, record, fault)
+        batch = path.endswith("/batch")
+        permissive = headers.get("x-batch-validation", "").lower() == "permissive"
+        emails, errors, refused = self._check(team, request, batch=batch, permissive=permissive)
+        refused = refused or self._quota(team, emails, now_s)
+        if refused is not None:
+            return self._refuse(refused, record)
+        if name:
+            remembered = known.begin(name, request_digest, now_s)
+        return self._accept(team, emails, errors if batch and permissive else None, record, remembered, fault, batch)
+
+    def _enter(self, secret: str, arrived_s: float, *, sending: bool) -> tuple[Refused | None, Call, Fault | None]:
+        """Check key, fault, team and rate limit, in the order in which they can refuse a call."""
+        key = self._accounts.lookup("resend", secret) if secret else None
+        if key is None:
+            kind = resend_errors.key_refusal(self.settings.refusal_form) if secret else "missing_api_key"
+            return Refused(kind), Call(arrived_s, make_key("resend", secret, _UNKNOWN)), None
+        call = Call(arrived_s, key)
+        if key.standing == REVOKED:
+            return Refused(resend_errors.key_refusal(key.refusal_form)), call, None
+        if key.standing == SUSPENDED:
+            return Refused("suspended_api_key"), call, None
+        if key.standing == RESTRICTED and not sending:
+            return Refused("restricted_api_key"), call, None
+        fault = self._faults.pick("resend", key, "", arrived_s) if sending else None
+        if fault is not None and fault.kind not in _AFTER:
+            return self._fault_refusal(fault, key), call, fault
+        team = _team(key)
+        now_s = self._clock()
+        if team.exhausted_until_s > arrived_s:
+            return _slow_down(team, team.exhausted_until_s - now_s, now_s), call, None
+        if not team.window.take(now_s):
+            return _slow_down(team, team.window.reset_s(now_s), now_s), call, None
+        return None, call, fault
+
+    def _fault_refusal(self, fault: Fault, key: Key) -> Refused:
+        kind, now_s = fault.kind, self._clock()
+        if kind == "rate_limit_exceeded":
+            return _slow_down(_team(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s)
+        cool_until_s = 0.0
+        if kind == "daily_quota_exceeded":
+            cool_until_s = now_s + DAY_S - now_s % DAY_S
+        elif kind == "monthly_quota_exceeded":
+            _team(key).monthly.used_at(now_s)
+            cool_until_s = _team(key).monthly.resets_at_s
+        hang_s = fault.hang_s if kind == "hang_before" else 0.0
+        return Refused(kind, status=fault.status, cool_until_s=cool_until_s, hang_s=hang_s)
+
+    def _check(
+        self, team: Team, request: Any, *, batch: bool, permissive: bool
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Refused | None]:
+        """Split a request into emails to take and errors to report, or refuse it whole."""
+        if not batch:
+            invalid = validate(request) or self._check_domain(team, request)
+            return ([], [], _refused(invalid)) if invalid else ([request], [], None)
+        if not isinstance(request, list) or not 1 <= len(request) <= MOST_IN_BATCH:
+            words = f"A batch must have between 1 and {MOST_IN_BATCH} emails."
+            return [], [], _refused(Invalid("validation_error", words))
+        emails, errors = [], []
+        for index, email in enumerate(request):
+            invalid = validate(email, in_batch=True)
+            if invalid is None and (foreign := self._check_domain(team, email)):
+                return [], [], _refused(foreign)
+            if invalid is None:
+                emails.append(email)
+            elif permissive:
+                errors.append({"index": index, "message": invalid.message})
+            else:
+                return [], [], _refused(invalid)
+        return emails, errors, None
+
+    def _check_domain(self, team: Team, email: dict[str, Any]) -> Invalid | None:
+        sender = email["from"]
+        domain = domain_of(sender[0] if isinstance(sender, list) else sender)
+        if team.domains is None or domain in team.domains:
+            return None
+        if domain == _TEST_DOMAIN:
+            refusal = resend_errors.REFUSALS["test_address"]
+            return Invalid(refusal.name, refusal.message, refusal.status)
+        words = f"The {domain} domain is not verified. Please, add and verify your domain on https://resend.com/domains"
+        return Invalid("validation_error", words, 403)
+
+    def _quota(self, team: Team, emails: list[dict[str, Any]], now_s: float) -> Refused | None:
+        count = sum(map(recipients, emails))
+        if not team.daily.fits(now_s, count):
+            return Refused("daily_quota_exceeded", cool_until_s=team.daily.resets_at_s)
+        if not team.monthly.fits(now_s, count):
+            return Refused("monthly_quota_exceeded", cool_until_s=team.monthly.resets_at_s)
+        team.daily.take(now_s, count)
+        team.monthly.take(now_s, count)
+        return None
+
+    def _again(self, remembered: Remembered, request: bytes, call: Call, fault: Fault | None) -> Answer:
+        """Answer a request whose idempotency key is known."""
+        if remembered.digest != request:
+            return self._refuse(Refused("invalid_idempotent_request"), call)
+        if remembered.answer is None:
+            return self._refuse(Refused("concurrent_idempotent_requests"), call)
+        call.replayed = True
+        call.code = "replayed"
+        answer = Answer(200, remembered.answer, self._headers(_team(call.key)))
+        return self._deliver(answer, call, fault)
+
+    def _accept(
+        self,
+        team: Team,
+        emails: list[dict[str, Any]],
+        errors: list[dict[str, Any]] | None,
+        call: Call,
+        remembered: Remembered | None,
+        fault: Fault | None,
+        batch: bool,  # noqa: FBT001 - internal
+    ) -> Answer:
+        ids = [str(uuid.UUID(int=self._rng.getrandbits(128), version=4)) for _ in emails]
+        for number, email in zip(ids, emails, strict=True):
+            self._keep(team, number, email)
+        if batch:
+            reply: dict[str, Any] = {"data": [{"id": number} for number in ids]}
+            if errors is not None:
+                reply["errors"] = errors
+        else:
+            reply = {"id": ids[0]}
+        answer = Answer(200, encode(reply), self._headers(team), delay_s=self._latency_s())
+        if remembered is not None:
+            if answer.delay_s:
+                answer.finish = lambda body=answer.body: setattr(remembered, "answer", body)  # type: ignore[misc]
+            else:
+                remembered.answer = answer.body
+        call.accepted = bool(ids)
+        call.emails = tuple(ids)
+        call.recipients = sum(map(recipients, emails))
+        call.content = _content(emails)
+        return self._deliver(answer, call, fault)
+
+    def _latency_s(self) -> float:
+        latency_ms = self.settings.latency_ms
+        if self.settings.jitter_ms:
+            latency_ms += self._rng.random() * self.settings.jitter_ms
+        return latency_ms / 1_000
+
+    def _keep(self, team: Team, number: str, email: dict[str, Any]) -> None:
+        kept = {name: value for name, value in email.items() if name != "attachments"}
+        self._emails[number] = (
+            team.name,
+            {"object": "email", "id": number, "created_at": iso_utc(self._clock()), "last_event": "delivered", **kept},
+        )
+        if len(self._emails) > _KEPT_EMAILS:
+            self._emails.popitem(last=False)
+
+    def _deliver(self, answer: Answer, call: Call, fault: Fault | None) -> Answer:
+        call.status = answer.status
+        if fault is not None:
+            spoil(answer, fault)
+            call.code, call.delivered = fault.kind, False
+            call.status = 0 if answer.ending is Ending.RESET else answer.status
+        self._ledger.record(call)
+        return answer
+
+    def _refuse(self, refused: Refused, call: Call) -> Answer:
+        call.code, call.cool_until_s = refused.kind, refused.cool_until_s
+        if refused.kind in {"reset_before", "hang_before"}:
+            call.status, call.delivered = 0, False
+            self._ledger.record(call)
+            return Answer(0, ending=Ending.RESET, hold_s=refused.hang_s)
+        if refused.kind == "gateway_page":
+            answer = resend_errors.page(refused.status or 502)
+            call.status = answer.status
+            self._ledger.record(call)
+            return answer
+        refusal = resend_errors.REFUSALS[refused.kind]
+        status = refused.status or refusal.status
+        call.status, call.dead = status, refusal.dead
+        self._ledger.record(call)
+        body = resend_errors.error_body(status, refused.name or refusal.name, refused.message or refusal.message)
+        headers = self._headers(_team(call.key)) if call.key.account is not _UNKNOWN and not refusal.dead else {}
+        if refused.retry_after_s is not None:
+            headers |= {"retry-after": str(refused.retry_after_s), "ratelimit-remaining": "0"}
+            headers["ratelimit-reset"] = str(refused.retry_after_s)
+        return Answer(status, body, headers)
+
+    def _headers(self, team: Team) -> dict[str, str]:
+        now_s = self._clock()
+        window = team.window
+        headers = {
+            "ratelimit-limit": str(window.limit),
+            "ratelimit-remaining": str(window.remaining(now_s)),
+            "ratelimit-reset": str(retry_after(window.reset_s(now_s))),
+            "ratelimit-policy": f"{window.limit};w=1",
+        }
+        if team.daily.limit:
+            headers["x-resend-daily-quota"] = str(team.daily.used_at(now_s))
+        if team.monthly.limit:
+            headers["x-resend-monthly-quota"] = str(team.monthly.used_at(now_s))
+        return headers
+
+    def email(self, secret: str, number: str, *, arrived_s: float) -> Answer:
+        """Answer GET /emails/{id}."""
+        refused, call, _ = self._enter(secret, arrived_s, sending=False)
+        if refused is not None:
+            return self._refuse(refused, call)
+        try:
+            uuid.UUID(number)
+        except ValueError:
+            return self._refuse(Refused("invalid_parameter"), call)
+        owner, email = self._emails.get(number, ("", {}))
+        if owner != call.key.account.name:
+            return self._refuse(Refused("not_found", "Email not found"), call)
+        return self._deliver(Answer(200, encode(email), self._headers(_team(call.key))), call, None)
+
+    def usage(self, secret: str, *, arrived_s: float) -> Answer:
+        """Answer GET /usage."""
+        refused, call, _ = self._enter(secret, arrived_s, sending=False)
+        if refused is not None:
+            return self._refuse(refused, call)
+        team, now_s = _team(call.key), self._clock()
+        quotas = {}
+        for name, quota in (("daily", team.daily), ("monthly", team.monthly)):
+            used = quota.used_at(now_s)
+            quotas[name] = {
+                "used": used,
+                "limit": quota.limit or None,
+                "sent": used,
+                "received": 0,
+                "resets_at": iso_utc(quota.resets_at_s),
+            }
+        body = encode(
+            {"object": "usage", "emails": quotas, "rate_limit": {"limit": team.window.limit, "duration": "1s"}}
+        )
+        return self._deliver(Answer(200, body, self._headers(team)), call, None)
+
+    def unknown(self, secret: str, kind: str, *, arrived_s: float) -> Answer:
+        """Answer a path or a method that Resend does not have here: `not_found` or `method_not_allowed`."""
+        refused, call, _ = self._enter(secret, arrived_s, sending=False)
+        return self._refuse(refused or Refused(kind), call)
+
+
+def spoil(answer: Answer, fault: Fault) -> None:
+    """Let the answer to work that was done get lost on its way, as the fault says."""
+    if fault.kind == "reset_after":
+        answer.ending = Ending.RESET
+    elif fault.kind == "truncated":
+        answer.ending = Ending.TRUNCATED
+    elif fault.kind == "hang":
+        answer.hold_s = fault.hang_s
+    elif fault.kind == "html_ok":
+        answer.body, answer.content_type = b"<html><body>Please wait</body></html>", HTML
+    elif fault.kind == "broken_json":
+        answer.body = answer.body[:5] + b"..."
+    else:
+        kind = resend_errors.BY_STATUS.get(fault.status or 500, "application_error")
+        refusal = resend_errors.REFUSALS[kind]
+        answer.status = fault.status or refusal.status
+        answer.body = resend_errors.error_body(answer.status, refusal.name, refusal.message)
+
+
+def _team(key: Key) -> Team:
+    team = key.account
+    assert isinstance(team, Team)  # noqa: S101 - narrows the type
+    return team
+
+
+def _refused(invalid: Invalid) -> Refused:
+    return Refused("validation_error", invalid.message, invalid.name, invalid.status)
+
+
+def _slow_down(team: Team, wait_s: float, now_s: float) -> Refused:
+    told_s = retry_after(wait_s)
+    words = f"Too many requests. You can only make {team.window.limit} requests per second."
+    return Refused("rate_limit_exceeded", words, retry_after_s=told_s, cool_until_s=now_s + told_s)
+
+
+def _content(emails: list[dict[str, Any]]) -> str:
+    """A fingerprint of what recipients see, without the sender, which differs from team to team."""
+    seen = [[email.get(name) for name in ("to", "cc", "bcc", "subject", "html", "text")] for email in emails]
+    return hashlib.sha256(encode(seen)).hexdigest()[:24]

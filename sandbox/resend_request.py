@@ -1,0 +1,86 @@
+"""What Resend accepts as an email."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MOST_RECIPIENTS = 50
+MOST_IN_BATCH = 100
+_MOST_ATTACHED = 40 * 1024 * 1024
+_ADDRESS = re.compile(r"^(?:[^<>]*<\s*([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+)\s*>|([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+))$")
+_TAG = re.compile(r"^[A-Za-z0-9_-]{1,256}$")
+_FORM = "The email address needs to follow the `email@example.com` or `Name <email@example.com>` format."
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """Why an email is refused."""
+
+    name: str
+    message: str
+    status: int = 422
+
+
+def addresses(value: Any) -> list[Any]:
+    """The addresses of a field that holds one or several."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def recipients(email: dict[str, Any]) -> int:
+    """How many recipients an email has; each counts against the quotas."""
+    return sum(len(addresses(email.get(name))) for name in ("to", "cc", "bcc"))
+
+
+def domain_of(address: str) -> str:
+    """The domain of an address that passed validation."""
+    found = _ADDRESS.match(address.strip())
+    plain = (found.group(1) or found.group(2)) if found else address
+    return plain.rpartition("@")[2].lower()
+
+
+def validate(email: Any, *, in_batch: bool = False) -> Invalid | None:
+    """Find what is wrong with an email, in the order in which Resend looks."""
+    if not isinstance(email, dict):
+        return Invalid("validation_error", "The email must be an object.")
+    for name in ("from", "to", "subject"):
+        if not email.get(name):
+            return Invalid("missing_required_field", f"Missing `{name}` field.")
+    if not any(email.get(name) for name in ("html", "text", "react", "template")):
+        return Invalid("missing_required_field", "Missing `html` or `text` field.")
+    return _validate_addresses(email) or _validate_rest(email, in_batch=in_batch)
+
+
+def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
+    for name in ("from", "to", "cc", "bcc", "reply_to"):
+        listed = addresses(email.get(name))
+        if name == "from" and len(listed) != 1:
+            return Invalid("validation_error", f"Invalid `from` field. {_FORM}")
+        if name in {"to", "cc", "bcc"} and len(listed) > MOST_RECIPIENTS:
+            return Invalid("validation_error", f"The `{name}` field must have at most {MOST_RECIPIENTS} items.")
+        if not all(isinstance(address, str) and _ADDRESS.match(address.strip()) for address in listed):
+            return Invalid("validation_error", f"Invalid `{name}` field. {_FORM}")
+    return None
+
+
+def _validate_rest(email: dict[str, Any], *, in_batch: bool) -> Invalid | None:
+    if not isinstance(email["subject"], str):
+        return Invalid("validation_error", "The `subject` field must be a string.")
+    attached = email.get("attachments")
+    if attached:
+        if in_batch:
+            return Invalid("validation_error", "The `attachments` field is not supported in a batch.")
+        if not isinstance(attached, list) or not all(
+            isinstance(part, dict) and (part.get("content") or part.get("path")) for part in attached
+        ):
+            return Invalid("invalid_attachment", "Attachment must have either a `content` or `path`.")
+        if sum(len(part.get("content") or "") for part in attached) > _MOST_ATTACHED:
+            return Invalid("invalid_attachment", "The attachments exceed 40 MB together.")
+    for tag in email.get("tags") or ():
+        if not isinstance(tag, dict) or not all(_TAG.match(str(tag.get(part, ""))) for part in ("name", "value")):
+            return Invalid(
+                "validation_error",
+                "Tags should only contain ASCII letters, numbers, underscores, or dashes.",
+            )
+    return None
