@@ -1,0 +1,143 @@
+"""Makes Celery tasks fit for coroutines.
+
+A task is adopted once, by the pool that runs it or by our `Task` class when it is made: its stacks are keyed by job, and its
+body and hooks await what they return, so that Celery's tracer sees plain functions. A call that a person makes
+(`await add(1, 2)`) is left alone.
+"""
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import celery
+from celery.app.trace import task_has_custom
+
+from worker.aio import bridge, private_loop, stacks
+from worker.aio.job import Job
+
+logger = logging.getLogger(__name__)
+
+HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+
+_MARK = "_aio_adopted"
+
+
+class Task(celery.Task):
+    """The base class for projects that also run their `async def` tasks eagerly, without the pool.
+
+    Use it as `Celery(task_cls="worker.aio.adopt:Task")`.
+    """
+
+    abstract = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        _wrap(self)
+
+
+def adopt(task: celery.Task) -> None:
+    """Prepare a task for the pool. Harmless when repeated."""
+    stacks.share_current_task()
+    stacks.share(task.request_stack)
+    _wrap(task)
+
+
+def is_async(task: celery.Task) -> bool:
+    """Whether the body or the class's `__call__` is `async def`, looking through Celery's own wrappers only."""
+    if inspect.iscoroutinefunction(type(task).__call__):
+        return True
+    run = getattr(task, "_orig_run", task.run)
+    while not inspect.iscoroutinefunction(run):
+        inner = getattr(run, "__wrapped__", None)
+        ours = getattr(run, "__globals__", {}).get("__name__") in (__name__, "celery.app.base", "celery.app.autoretry")
+        # A foreign wrapper may be the one that runs the coroutine (`asyncio.run`): then it is a plain function.
+        if inner is None or not ours:
+            return False
+        run = inner
+    return True
+
+
+def _wrap(task: celery.Task) -> None:
+    if task.__dict__.get(_MARK):
+        return
+    setattr(task, _MARK, True)
+    if inspect.iscoroutinefunction(type(task).__call__):
+        _wrap_call(type(task))  # the body is awaited in there
+    else:
+        _wrap_run(task)
+    for hook in HOOKS:
+        if task_has_custom(task, hook):
+            setattr(task, hook, _hook(task, getattr(task, hook)))
+
+
+def _wrap_call(cls: type[celery.Task]) -> None:
+    call = cls.__call__
+
+    @functools.wraps(call)
+    def bridged(self: celery.Task, *args: Any, **kwargs: Any) -> Any:
+        return _body(self, functools.partial(call, self))(*args, **kwargs)
+
+    cls.__call__ = bridged
+
+
+def _wrap_run(task: celery.Task) -> None:
+    # Celery's autoretry keeps the body aside and calls it by this name: the coroutine must have ended inside its `try`.
+    name = "_orig_run" if "_orig_run" in task.__dict__ else "run"
+    run = getattr(task, name)
+    setattr(task, name, functools.wraps(run)(_body(task, run)))
+
+
+def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
+    def body(*args: Any, **kwargs: Any) -> Any:
+        stacks.share(task.request_stack)
+        request = task.request_stack.top
+        if request is None or request.called_directly:
+            return run(*args, **kwargs)
+        job = stacks.owner()
+        if isinstance(job, Job) and not request.is_eager:
+            result = job.run_body(run, args, kwargs)
+        else:
+            result = complete(run(*args, **kwargs))
+        if task._dump_pydantic_arguments is not None and hasattr(result, "model_dump"):  # noqa: SLF001
+            # Celery's wrapper looked for a model and saw our coroutine.
+            return result.model_dump(mode="json")
+        return result
+
+    return body
+
+
+def _hook(task: celery.Task, hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return complete(hook(*args, **kwargs), name=f"{task.name}.{hook.__name__}")
+
+    return called
+
+
+def complete(value: Any, *, name: str | None = None) -> Any:
+    """Await a coroutine from plain code, wherever that runs; give any other value as it is.
+
+    Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the caller waits. A hook that
+    the consumer's thread calls (after a hard time limit) is started on the pool's loop and not waited for.
+    """
+    if not isinstance(value, Coroutine):
+        return value
+    if bridge.is_bridged():
+        return bridge.wait(value)
+    pool_loop = private_loop.pool_loop()
+    if pool_loop is not None and name is not None and not isinstance(stacks.owner(), Job):
+        asyncio.run_coroutine_threadsafe(_logged(value, name), pool_loop)
+        return None
+    if pool_loop is not None and not private_loop.is_running_here():
+        return asyncio.run_coroutine_threadsafe(value, pool_loop).result()
+    return private_loop.run(value)
+
+
+async def _logged(coroutine: Coroutine[Any, Any, Any], name: str) -> None:
+    try:
+        await coroutine
+    except Exception:
+        logger.exception("%s raised", name)

@@ -1,0 +1,116 @@
+"""The bridge: plain code that waits for a coroutine without holding up the event loop.
+
+A job's tracer, and with it the task's body and hooks, runs in a greenlet on the loop's thread. Wherever that plain code
+needs something awaited, it runs the awaitable step by step in its own greenlet; each future that a step waits for is
+switched to the asyncio task that drives the greenlet, which yields it to the loop and switches the answer back. To asyncio
+the driver is one ordinary task: `current_task`, timeouts, task groups and cancellation all work on it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Executor
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+T = TypeVar("T")
+
+
+class JobGreenlet(greenlet):
+    """The greenlet of one job. Made on the loop's thread by the task that will drive it."""
+
+    def __init__(self, run: Callable[[], Any], executor: Executor) -> None:
+        super().__init__(run)
+        self.driver = asyncio.current_task()
+        self.executor = executor
+        """Where this job's blocking calls go."""
+
+
+class Drive:
+    """Awaits a greenlet: runs it until it ends and yields to the loop what it waits for.
+
+    Args:
+        job: The greenlet.
+        translate: Turns an exception that arrives at the await into the one that the job shall see.
+    """
+
+    def __init__(self, job: JobGreenlet, translate: Callable[[BaseException], BaseException]) -> None:
+        self._job = job
+        self._translate = translate
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        job, translate = self._job, self._translate
+        wish = job.switch()
+        while not job.dead:
+            try:
+                answer = yield wish
+            except BaseException as exc:  # noqa: BLE001 - cancellation is the job's to handle
+                wish = job.throw(translate(exc))
+            else:
+                wish = job.switch(answer)
+        return wish
+
+
+def is_bridged() -> bool:
+    """Whether `wait` may be used here.
+
+    Not so in a child task, even where it was started eagerly and so runs inside the job's greenlet: to switch away there
+    would make the driver yield in the child's name.
+    """
+    current = getcurrent()
+    return isinstance(current, JobGreenlet) and asyncio.current_task() is current.driver
+
+
+def wait(awaitable: Awaitable[T]) -> T:
+    """Await from plain code in a job's greenlet, and give what the awaitable gives. Only where `is_bridged`."""
+    steps: Any = awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__()
+    switch = getcurrent().parent.switch
+    answer: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            if error is None:
+                wish = steps.send(answer)
+            else:
+                thrown, error = error, None
+                wish = steps.throw(thrown)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        try:
+            answer = switch(wish)
+        except BaseException as exc:  # noqa: BLE001 - the awaitable decides
+            error = exc
+
+
+def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call a blocking function without blocking the loop: in a thread where bridged, else right here.
+
+    The function sees the job's request. A first cancellation waits for the thread, because half a publish cannot be taken
+    back; a second one does not, so that a dead broker cannot hold a job for ever.
+    """
+    if not is_bridged():
+        return function(*args, **kwargs)
+    current = getcurrent()
+    context = copy_context()
+    future = asyncio.get_running_loop().run_in_executor(
+        current.executor, lambda: context.run(function, *args, **kwargs)
+    )
+    return wait(_patiently(future))
+
+
+async def _patiently(future: "asyncio.Future[T]") -> T:
+    cancelled: BaseException | None = None
+    while not future.done():
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError as exc:
+            if cancelled is not None:
+                raise
+            cancelled = exc
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # seen, though the cancellation matters more
+        raise cancelled
+    return future.result()

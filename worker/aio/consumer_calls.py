@@ -1,0 +1,96 @@
+"""Calls that must run on the consumer's thread, carried there in batches.
+
+What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the consumer runs. Any thread
+posts; the first post since the last drain writes one byte to a pipe that the hub watches, the others find it written.
+
+The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above all) waits until the next
+poll ends, up to a second; a reader's callback runs after the poll, so its acknowledgements go out at once.
+"""
+
+import logging
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class ConsumerCalls:
+    """A queue of calls with one reader, the consumer's thread. Without a hub, calls run where they are posted."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._armed = False
+        self._attached = False
+        self._closed = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def attach(self, hub: Any) -> None:
+        """Let a hub drain the queue. Called again after each connection loss, because the hub forgets its readers."""
+        self._attached = True
+        hub.add_reader(self._reader, self.drain)
+
+    def post(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have `function` called on the consumer's thread. Safe from every thread; order is kept."""
+        if not self._attached:
+            _call(function, args)
+            return
+        # Append, then look: if `_armed` is seen true, the drain that clears it comes later and finds the entry. If two
+        # threads both see false, the pipe holds two bytes and one drain finds nothing.
+        self._queue.append((function, args))
+        if not self._armed:
+            self._arm()
+
+    def _arm(self) -> None:
+        if not self._closed:
+            self._armed = True
+            with suppress(OSError):  # full (so the hub wakes anyway) or closed in this moment
+                os.write(self._writer, b"\0")
+
+    def drain(self) -> None:
+        """Run what was posted. On the consumer's thread only; may be entered again from a signal handler."""
+        if not self._closed:
+            with suppress(OSError):
+                os.read(self._reader, 4096)
+        self._armed = False
+        while True:
+            try:
+                function, args = self._queue.popleft()
+            except IndexError:
+                return
+            try:
+                _call(function, args)
+            except BaseException:  # a shutdown was raised: the others still wait
+                self._arm()
+                raise
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a post, at most `timeout_s` seconds, then drain: what the hub does, for when it no longer runs."""
+        if not self._closed:
+            poller = select.poll()
+            poller.register(self._reader, select.POLLIN)
+            poller.poll(timeout_s * 1000)
+        self.drain()
+
+    def close(self, hub: Any | None) -> None:
+        """Stop. What is posted later stays unread."""
+        if self._closed:
+            return
+        self._closed = True
+        if hub is not None:
+            with suppress(Exception):  # the hub may be closed already
+                hub.remove(self._reader)
+        os.close(self._reader)
+        os.close(self._writer)
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        function(*args)
+    except Exception:
+        logger.exception("a callback of the pool raised: %r", function)

@@ -1,0 +1,34 @@
+"""What the pool itself raises.
+
+asyncio.CancelledError
+└── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: what a coroutine sees at its await
+Exception
+└── UnexpectedCancellation  a coroutine was cancelled, and nobody asked for it
+BaseException
+├── JobGone                 unwinds the tracer of a job whose end was reported already
+└── WorkerLost              unwinds the tracer of a job that meant to end the process
+"""
+
+import asyncio
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+
+class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]
+    """The soft time limit, as it arrives at an await.
+
+    `except SoftTimeLimitExceeded` catches it, and so does everything in asyncio that reacts to a cancellation: a
+    `TaskGroup` cancels its children, `asyncio.wait_for` its inner task.
+    """
+
+
+class UnexpectedCancellation(Exception):  # noqa: N818 - reads as a sentence in a result
+    """The coroutine was cancelled, though neither a limit nor a person had asked for it."""
+
+
+class JobGone(BaseException):
+    """The job was reported as terminated or timed out: whatever its body gives now is nobody's business."""
+
+
+class WorkerLost(BaseException):
+    """The body ran out of memory. Not an Exception, so that the tracer does not take it for a plain failure."""

@@ -1,0 +1,317 @@
+"""One job of the pool: how it starts, is limited, is cancelled, and how its end is reported exactly once."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from enum import Enum
+from typing import Any, Protocol
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
+from greenlet import getcurrent
+
+from worker.aio import bridge, stacks
+from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.errors import JobGone, SoftTimeLimit, UnexpectedCancellation, WorkerLost
+
+logger = logging.getLogger(__name__)
+
+INSIST_S = 1.0
+"""How long a coroutine that swallowed its cancellation is left alone before the next one, in seconds."""
+
+_pids = itertools.count(1)
+
+
+class Over(Enum):
+    """Why a job is over before its body is."""
+
+    TERMINATED = "terminated"
+    TIMED_OUT = "timed out"
+
+
+class Host(Protocol):
+    """What a job needs of its pool."""
+
+    calls: ConsumerCalls
+    loop: asyncio.AbstractEventLoop
+    task_threads: Executor
+    call_threads: Executor
+
+    def on_done(self, job: "Job") -> None:
+        """The job has ended and its slot is free."""
+
+
+class Job:
+    """A traced task: `target(*args)` with Celery's four callbacks.
+
+    Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread of the pool. The end is
+    reported once: as timed out (`timeout_callback`), as terminated (`error_callback` with `Terminated`), or with what the
+    tracer gave; whatever comes after a report is dropped.
+
+    Args:
+        host: The pool.
+        target: Celery's trace function.
+        args: Its arguments; the first is the task's name, the second its id.
+        in_thread: Whether the task is plain `def`.
+        callback: Takes the tracer's answer.
+        error_callback: Takes an `ExceptionInfo`, where the tracer itself raised.
+        accept_callback: Takes this job's number (its "pid") and the monotonic time at which it started.
+        timeout_callback: Takes whether the limit was the soft one, and the limit in seconds.
+        soft_timeout_s: The soft time limit in seconds.
+        timeout_s: The hard time limit in seconds.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        in_thread: bool,
+        callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        soft_timeout_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.pid = next(_pids)
+        self.name: str = str(args[0]) if args else repr(target)
+        self.task_id: str = str(args[1]) if len(args) > 1 else ""
+        self.in_thread = in_thread
+        self.driver: asyncio.Task[None] | None = None
+        self._host = host
+        self._target = target
+        self._args = args
+        self._callback = callback
+        self._error_callback = error_callback
+        self._accept_callback = accept_callback
+        self._timeout_callback = timeout_callback
+        self._soft_timeout_s = soft_timeout_s
+        self._timeout_s = timeout_s
+        self._timers: list[asyncio.TimerHandle] = []
+        self._over: Over | None = None
+        self._doomed: int | None = None
+        self._begun = False
+        self._body_ended = False
+        self._soft_pending = False
+        self._done = False
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.task_id}]"
+
+    # -- start and end, on the loop's thread
+
+    def start(self) -> None:
+        """Run. The pool has a slot for it."""
+        work: Coroutine[Any, Any, None] = self._drive_thread() if self.in_thread else self._drive_greenlet()
+        self.driver = start_task(work, loop=self._host.loop, context=stacks.context_of(self))
+
+    async def _drive_greenlet(self) -> None:
+        self.driver = asyncio.current_task()
+        report = None
+        if self._begin():
+            greenlet = bridge.JobGreenlet(self._run, self._host.call_threads)
+            # The driver's own context, not a copy: what either side sets, the other sees.
+            greenlet.gr_context = getcurrent().gr_context
+            report = await bridge.Drive(greenlet, self._translate)
+        self._end(report)
+
+    async def _drive_thread(self) -> None:
+        loop = self._host.loop
+        report = None
+        try:
+            report = await loop.run_in_executor(
+                self._host.task_threads, stacks.context_of(self).run, self._run_in_thread
+            )
+        except RuntimeError:  # the threads were shut down before this one began
+            logger.debug("%s never began", self)
+        self._end(report)
+
+    def _run_in_thread(self) -> Any:
+        # Accepted and timed only now: until a thread was free it had not begun.
+        if not self._begin():
+            return None
+        return self._run()
+
+    def _begin(self) -> bool:
+        """Report the job as accepted; false if it was terminated while it waited, so that nothing of it may run."""
+        self._begun = True
+        if self._accept_callback is not None:
+            self._host.calls.post(self._accept_callback, self.pid, time.monotonic())
+        if self._doomed is not None:
+            self._over = Over.TERMINATED
+            return False
+        if self._timeout_s or self._soft_timeout_s:
+            if self.in_thread:
+                self._host.loop.call_soon_threadsafe(self._set_limits)
+            else:
+                self._set_limits()
+        return True
+
+    def _set_limits(self) -> None:
+        if self._done:
+            return
+        if self._soft_timeout_s:
+            self._timers.append(self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit))
+        if self._timeout_s:
+            self._timers.append(self._host.loop.call_later(self._timeout_s, self._on_hard_limit))
+
+    def _run(self) -> Any:
+        """Trace the task, and give the callback with its argument."""
+        try:
+            return self._callback, self._target(*self._args)
+        except Exception:  # noqa: BLE001 - a Reject out of the tracer, above all; the request handles it
+            return self._error_callback, ExceptionInfo()
+        except asyncio.CancelledError as exc:
+            return self._error_callback, _info(_unexpected(exc))
+        except BaseException as exc:  # noqa: BLE001 - SystemExit and the like must not end the worker
+            return self._error_callback, _info(_lost(exc))
+
+    def _end(self, report: Any) -> None:
+        self._done = True
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._over is Over.TERMINATED:
+            report = self._error_callback, _info(Terminated(self._doomed))
+        elif self._over is Over.TIMED_OUT:
+            report = None
+        if report is not None and report[0] is not None:
+            self._host.calls.post(*report)
+        self._host.on_done(self)
+
+    # -- the body, in the greenlet or thread
+
+    def run_body(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the task's body and await what it gives, so that the tracer sees a plain function.
+
+        Raises:
+            JobGone: The job's end was reported while the body ran.
+            SoftTimeLimitExceeded: The body let the soft limit pass through.
+            UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
+            WorkerLost: The body ran out of memory.
+        """
+        try:
+            result = self.complete(run(*args, **kwargs))
+        except BaseException as exc:
+            self._body_ended = True
+            if self._over is not None:
+                raise JobGone from exc
+            seen = _as_the_tracer_knows_it(exc)
+            if seen is exc:
+                raise
+            raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)
+        self._body_ended = True
+        if self._over is not None:
+            raise JobGone
+        return result
+
+    def complete(self, value: Any) -> Any:
+        """Await a coroutine from the tracer, wherever that runs; give any other value as it is."""
+        if not isinstance(value, Coroutine):
+            return value
+        if bridge.is_bridged():
+            return bridge.wait(value)
+        return asyncio.run_coroutine_threadsafe(value, self._host.loop).result()
+
+    # -- limits and cancellation, on the loop's thread
+
+    def terminate(self, signum: int | None = None) -> None:
+        """Cancel the job, or keep it from starting. From any thread; repeated calls do nothing more."""
+        if self._doomed is None:
+            self._doomed = signum or 0
+            try:
+                self._host.loop.call_soon_threadsafe(self._cut, Over.TERMINATED)
+            except RuntimeError:
+                logger.debug("%s: the loop is closed already", self)
+
+    def _cut(self, why: Over) -> None:
+        # Before its first step a driver must not be cancelled: asyncio would drop it unstarted, and nobody would report
+        # its end. `_begin` sees the order to die as well.
+        if self._begun and self._over is None and not self._done:
+            self._over = why
+            self._insist()
+
+    def _insist(self) -> None:
+        # A thread cannot be cancelled: its job was reported, and what it gives later is dropped.
+        if not self._done and not self.in_thread and self.driver is not None:
+            self.driver.cancel()
+            self._timers.append(self._host.loop.call_later(INSIST_S, self._insist))
+
+    def _on_soft_limit(self) -> None:
+        # Once the body has ended the tracer only stores and reports: the limit has nothing left to protect.
+        if self._body_ended or self._done or self._over is not None:
+            return
+        if self._timeout_callback is not None:
+            self._host.calls.post(self._timeout_callback, True, self._soft_timeout_s)
+        if not self.in_thread and self.driver is not None:
+            self._soft_pending = True
+            self.driver.cancel()
+
+    def _on_hard_limit(self) -> None:
+        # Races with the end of the body: after a terminate the job was reported as revoked; where the tracer is already
+        # storing a success, the store is cut short or stands, and a stored success is never overwritten.
+        if self._done or self._over is not None:
+            return
+        if self._timeout_callback is not None:
+            self._host.calls.post(self._timeout_callback, False, self._timeout_s)
+        self._cut(Over.TIMED_OUT)
+
+    def _translate(self, exc: BaseException) -> BaseException:
+        """Make the soft limit out of the cancellation that carries it."""
+        if self._soft_pending and isinstance(exc, asyncio.CancelledError):
+            self._soft_pending = False
+            if self._over is None and self.driver is not None:
+                # Not a cancellation after all: `asyncio.timeout` around the await must not count it.
+                self.driver.uncancel()
+                return SoftTimeLimit(self._soft_timeout_s)
+        return exc
+
+
+def start_task(
+    work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Any
+) -> "asyncio.Task[None]":
+    """Start a task in a context; from Python 3.12 on its first step runs at once, which saves a round of the loop."""
+    if hasattr(asyncio, "eager_task_factory"):
+        return asyncio.Task(work, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
+    return loop.create_task(work, context=context)
+
+
+def _as_the_tracer_knows_it(exc: BaseException) -> BaseException:
+    if isinstance(exc, SoftTimeLimit) or (isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)):
+        return SoftTimeLimitExceeded(*_limit_of(exc)).with_traceback(exc.__traceback__)
+    if isinstance(exc, asyncio.CancelledError):
+        return _unexpected(exc)
+    if isinstance(exc, MemoryError):
+        return WorkerLost(repr(exc))
+    return exc
+
+
+def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
+    # Python 3.11's TaskGroup wraps what its body raised, unless it is CancelledError itself and not a kind of it.
+    return group.split(SoftTimeLimit)[1] is None
+
+
+def _limit_of(exc: BaseException) -> tuple[Any, ...]:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc.args
+
+
+def _unexpected(exc: BaseException) -> UnexpectedCancellation:
+    return UnexpectedCancellation("the coroutine was cancelled, and nobody had asked for it").with_traceback(
+        exc.__traceback__
+    )
+
+
+def _lost(exc: BaseException) -> WorkerLostError:
+    what = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
+    return WorkerLostError(f"the task meant to end its worker: {what}").with_traceback(exc.__traceback__)
+
+
+def _info(exc: BaseException) -> ExceptionInfo:
+    return ExceptionInfo((type(exc), exc, exc.__traceback__))

@@ -1,0 +1,97 @@
+"""What lives as long as the pool's loop: background tasks, shared clients, their cleanup.
+
+@lifespan.on_startup
+async def refresh() -> None: ...          # runs beside the jobs from the pool's start to its end
+
+lifespan.on_shutdown(client.aclose)       # awaited once, after the last job
+
+lifespan.submit(reload()).result(5)       # from another thread, such as a remote-control command
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from worker.aio import private_loop
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+AsyncCallable = Callable[[], Awaitable[Any]]
+F = TypeVar("F", bound=AsyncCallable)
+
+_startups: list[AsyncCallable] = []
+_shutdowns: list[AsyncCallable] = []
+_background: set["asyncio.Task[None]"] = set()
+
+
+def on_startup(function: F) -> F:
+    """Run `function` as a background task of the pool's loop from its start; at once if it runs already.
+
+    It may return soon or never: it is cancelled when the last job has ended. If it raises, that is logged.
+    """
+    _startups.append(function)
+    loop = private_loop.pool_loop()
+    if loop is not None:
+        loop.call_soon_threadsafe(_begin, function)
+    return function
+
+
+def on_shutdown(function: F) -> F:
+    """Have `function` awaited once on the pool's loop, after the last job; the last one registered comes first."""
+    _shutdowns.append(function)
+    return function
+
+
+def current_loop() -> asyncio.AbstractEventLoop | None:
+    """The running pool's event loop, from any thread."""
+    return private_loop.pool_loop()
+
+
+def submit(coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+    """Run a coroutine on the pool's loop, from any other thread.
+
+    Raises:
+        RuntimeError: No pool is running; the coroutine is closed.
+    """
+    loop = private_loop.pool_loop()
+    if loop is None:
+        coroutine.close()
+        raise RuntimeError("no asyncio pool is running in this process")
+    return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+
+def begin() -> None:
+    """Start the background tasks. On the loop, by the pool."""
+    for function in _startups:
+        _begin(function)
+
+
+async def end(*, patience_s: float) -> None:
+    """Cancel the background tasks, then await the cleanups, each for at most `patience_s` seconds. By the pool."""
+    for task in (tasks := list(_background)):
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=patience_s)
+    while _shutdowns:
+        function = _shutdowns.pop()
+        try:
+            async with asyncio.timeout(patience_s):
+                await function()
+        except Exception:
+            logger.exception("a cleanup of the pool failed: %r", function)
+
+
+def _begin(function: AsyncCallable) -> None:
+    task = asyncio.get_running_loop().create_task(_run(function))
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+
+
+async def _run(function: AsyncCallable) -> None:
+    try:
+        await function()
+    except Exception:
+        logger.exception("a background task of the pool failed: %r", function)

@@ -1,0 +1,90 @@
+"""The event loop in a thread of its own."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+FLAVOURS = ("auto", "uvloop", "asyncio")
+
+
+def new_loop(flavour: str) -> asyncio.AbstractEventLoop:
+    """Make a loop: uvloop's where that is installed and `flavour` is "auto", else the one asked for.
+
+    Raises:
+        ValueError: The flavour is unknown.
+        ImportError: "uvloop" was asked for and is not installed.
+    """
+    if flavour not in FLAVOURS:
+        raise ValueError(f"worker_aio_loop must be one of {', '.join(FLAVOURS)}, not {flavour!r}")
+    if flavour != "asyncio":
+        try:
+            import uvloop  # noqa: PLC0415 - optional dependency
+        except ImportError:
+            if flavour == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+class LoopThread:
+    """Runs a loop until it is stopped; survives what a child task's `SystemExit` does to a loop.
+
+    Args:
+        loop: A new loop.
+        prepare: Called first in the thread.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, prepare: Callable[[], None]) -> None:
+        self.loop = loop
+        self._prepare = prepare
+        self._stopping = False
+        # Daemon: a job that blocks the loop for ever must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="aio-loop", daemon=True)
+
+    @property
+    def ident(self) -> int | None:
+        """The thread's identity once it has started."""
+        return self._thread.ident
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, *, patience_s: float) -> bool:
+        """Cancel what still runs on the loop, and stop it; false if the loop did not listen in `patience_s` seconds."""
+        self._stopping = True
+        with suppress(RuntimeError):  # closed already
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self._prepare()
+        while not self._stopping:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as exc:
+                # asyncio lets these out of a child task. Whoever awaits the child sees it too, and that job is lost.
+                logger.warning("a task on the loop raised %r; the worker goes on", exc)
+        with suppress(Exception):
+            self._cancel_all()
+        self.loop.close()
+
+    def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(_settle(tasks))
+
+
+async def _settle(tasks: "set[asyncio.Task[Any]]") -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=1.0)
+    await asyncio.get_running_loop().shutdown_asyncgens()

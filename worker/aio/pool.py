@@ -1,0 +1,331 @@
+"""A Celery concurrency pool for `async def` tasks: `worker_pool = "worker.aio.pool:TaskPool"`.
+
+One event loop in its own thread runs up to `worker_concurrency` jobs at a time; the consumer and its hub stay in the main
+thread. Celery's tracer runs unchanged, one greenlet a job (see `bridge`); plain `def` tasks run in threads.
+
+Settings of the Celery app, all optional:
+
+    worker_aio_loop         "auto" (uvloop where installed), "uvloop" or "asyncio"
+    worker_aio_threads      the most threads for plain `def` tasks; default: the concurrency, at most 16
+    worker_aio_blocked_ms   a task that holds up the loop longer is named in a warning; 0: never; default 250
+    worker_aio_cold_s       how long a cold shutdown waits for cancelled jobs; default 5
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from celery import signals
+from celery.app.trace import build_tracer
+from celery.concurrency.base import BasePool
+from celery.exceptions import ImproperlyConfigured
+from celery.worker import state
+
+from worker.aio import lifespan, private_loop, publishing, shutdown
+from worker.aio.adopt import adopt, is_async
+from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.job import Job
+from worker.aio.loop_thread import LoopThread, new_loop
+from worker.aio.threads import DaemonThreads
+from worker.aio.watchdog import Watchdog
+
+__all__ = ["TaskPool", "current_loop"]
+
+logger = logging.getLogger(__name__)
+
+current_loop = lifespan.current_loop
+
+_CALL_THREADS = 8
+"""Threads for publishing and other blocking calls of the tracer; Celery's own pool of broker connections holds 10."""
+
+
+class TaskPool(BasePool):
+    """Runs async tasks on one event loop. Celery makes and drives it; see the module for its settings."""
+
+    task_join_will_block = True
+    body_can_be_buffer = False
+    is_green = False
+
+    def __init__(self, limit: int | None = None, **options: Any) -> None:
+        super().__init__(limit, **options)
+        self.limit: int = limit or 1
+        self.calls = ConsumerCalls()
+        self.loop: asyncio.AbstractEventLoop
+        self.task_threads: DaemonThreads
+        self.call_threads: DaemonThreads
+        self._thread: LoopThread | None = None
+        self._watchdog: Watchdog | None = None
+        self._hub: Any = None
+        self._in_thread: dict[str, bool] = {}
+        self._jobs: dict[int, Job] = {}
+        """Every job that runs or waits, by number."""
+        self._incoming: deque[Job] = deque()
+        self._incoming_armed = False
+        self._waiting: deque[Job] = deque()
+        self._running = 0
+        self._draining = False
+        self._stopped = False
+
+    def _setting(self, name: str, default: Any) -> Any:
+        if name in self.options:
+            return self.options[name]
+        conf = self.app.conf if self.app is not None else {}
+        found = conf.get(f"worker_{name}")
+        return default if found is None else found
+
+    # -- start
+
+    def on_start(self) -> None:
+        """Start the loop's thread and make the app's tasks fit for it.
+
+        Raises:
+            ImproperlyConfigured: A setting asks for what this pool cannot do.
+        """
+        for name, setting in (
+            ("maxtasksperchild", "worker_max_tasks_per_child"),
+            ("max_memory_per_child", "worker_max_memory_per_child"),
+        ):
+            if self.options.get(name):
+                raise ImproperlyConfigured(
+                    f"{setting} has no meaning for the asyncio pool, which has no child processes: unset it, and let "
+                    "your process manager restart the worker where that is needed"
+                )
+        self.loop = new_loop(self._setting("aio_loop", "auto"))
+        self.task_threads = DaemonThreads(
+            self._setting("aio_threads", min(self.limit, 16)), name="aio-task", prepare=self._prepare_thread
+        )
+        self.call_threads = DaemonThreads(_CALL_THREADS, name="aio-call", prepare=self._prepare_thread)
+        self.loop.set_default_executor(DaemonThreads(32, name="aio-default", prepare=self._prepare_thread))
+        for task in self.app.tasks.values():
+            self._adopt(task)
+        publishing.install(self.app)
+        self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)
+        self._thread.start()
+        private_loop.set_pool_loop(self.loop)
+        self.loop.call_soon_threadsafe(lifespan.begin)
+        blocked_ms = self._setting("aio_blocked_ms", 250)
+        if blocked_ms:
+            self._watchdog = Watchdog(self._thread, self, threshold_s=blocked_ms / 1000)
+            self._watchdog.start()
+        signals.worker_ready.connect(self._on_worker_ready, weak=False, dispatch_uid=id(self))
+
+    def _prepare_thread(self) -> None:
+        # Celery's current app is thread-local.
+        self.app.set_current()
+
+    def _prepare_loop_thread(self) -> None:
+        self.app.set_current()
+        publishing.guard_backend(self.app)
+
+    def _adopt(self, task: Any) -> None:
+        adopt(task)
+        self._in_thread[task.name] = not is_async(task)
+        task.__trace__ = build_tracer(task.name, task, self.app.loader, self._hostname, app=self.app)
+
+    @property
+    def _hostname(self) -> str | None:
+        _, hostname = self.options.get("initargs") or (None, None)
+        return hostname
+
+    def _on_worker_ready(self, sender: Any = None, **_: Any) -> None:
+        worker = getattr(sender, "controller", None)
+        if worker is not None and getattr(sender, "pool", None) is self:
+            worker.wait_for_soft_shutdown = lambda: shutdown.wait_softly(self, worker)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let the hub run the callbacks. Celery calls this after every (re)connection."""
+        self._hub = hub
+        self.calls.attach(hub)
+
+    # -- jobs in
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        *,
+        callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> Job:
+        """Take a job. It starts when fewer than `limit` run; until then the pool keeps it, unaccepted."""
+        name = args[0] if args else None
+        if name not in self._in_thread and name in self.app.tasks:
+            self._adopt(self.app.tasks[name])  # registered after the start
+        job = Job(
+            self,
+            target if not kwargs else (lambda *given: target(*given, **kwargs)),
+            tuple(args or ()),
+            in_thread=self._in_thread.get(str(name), True),
+            callback=callback,
+            error_callback=error_callback,
+            accept_callback=accept_callback,
+            timeout_callback=timeout_callback,
+            soft_timeout_s=soft_timeout or self.options.get("soft_timeout"),
+            timeout_s=timeout or self.options.get("timeout"),
+        )
+        if self._draining or self._stopped:
+            logger.debug("%s came after the end; the broker keeps it", job)
+            return job
+        self._jobs[job.pid] = job
+        self._incoming.append(job)
+        self._wake()
+        return job
+
+    def _wake(self) -> None:
+        # As with the consumer's calls: append first, look at the flag afterwards.
+        if not self._incoming_armed:
+            self._incoming_armed = True
+            with suppress(RuntimeError):  # the loop is closed: the pool has stopped
+                self.loop.call_soon_threadsafe(self._admit)
+
+    def _admit(self) -> None:
+        """Start what came and what waited, as far as the limit allows. On the loop's thread."""
+        self._incoming_armed = False
+        with suppress(IndexError):
+            while True:
+                self._waiting.append(self._incoming.popleft())
+        while self._running < self.limit and not self._draining:
+            try:
+                job = self._waiting.popleft()
+            except IndexError:  # `flush` may empty it from the consumer's thread at any time
+                return
+            self._running += 1
+            job.start()
+
+    def on_done(self, job: Job) -> None:
+        """Free a job's slot. On the loop's thread, by the job."""
+        self._running -= 1
+        self._jobs.pop(job.pid, None)
+        if self._waiting or self._incoming:
+            self._wake()
+
+    def flush(self) -> None:
+        """Drop what waits unaccepted: the connection that it came by is gone, and the broker gives it out again."""
+        for queue in (self._incoming, self._waiting):
+            with suppress(IndexError):
+                while True:
+                    self._jobs.pop(queue.popleft().pid, None)
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Cancel a job by its number: its `finally` blocks run, what it gives is dropped."""
+        job = self._jobs.get(pid)
+        if job is not None:
+            job.terminate(signal)
+
+    # -- size
+
+    def grow(self, n: int = 1) -> None:
+        """Allow `n` jobs more at a time."""
+        self.limit += n
+        self._wake()
+
+    def shrink(self, n: int = 1) -> None:
+        """Allow `n` jobs fewer at a time. What runs goes on."""
+        self.limit = max(self.limit - n, 0)
+
+    def restart(self) -> None:
+        """Take up tasks that were reloaded. What runs goes on: there is no process to replace."""
+        for task in self.app.tasks.values():
+            self._adopt(task)
+
+    @property
+    def num_processes(self) -> int:
+        """How many jobs may run at a time; Celery computes its prefetch from it."""
+        return self.limit
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+        return self._running
+
+    @property
+    def queued(self) -> int:
+        """How many jobs wait for a slot."""
+        return len(self._waiting) + len(self._incoming)
+
+    def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
+        """Find the job that an asyncio task drives."""
+        for job in list(self._jobs.values()):
+            if driver is not None and job.driver is driver:
+                return job
+        return None
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        started = self._thread is not None
+        info.update(
+            {
+                "max-concurrency": self.limit,
+                "running": self._running,
+                "queued": self.queued,
+                "threads": self.task_threads.alive if started else 0,
+                "loop": f"{type(self.loop).__module__}.{type(self.loop).__qualname__}" if started else None,
+                "processes": [],
+                "max-tasks-per-child": None,
+                "timeouts": [self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0],
+            }
+        )
+        return info
+
+    # -- end
+
+    def drain(self) -> None:
+        """Start nothing more: what waits goes back to the broker."""
+        self._draining = True
+        dropped = self.queued
+        self.flush()
+        if dropped:
+            logger.info("%d jobs that had not begun go back to the broker", dropped)
+
+    def on_close(self) -> None:
+        """Celery closes the pool before it stops it."""
+        if self._thread is not None:
+            self.drain()
+
+    def on_stop(self) -> None:
+        """Wait for the running jobs (a cold shutdown: cancel them and wait a little), then stop the loop.
+
+        Tolerates a second call, also one from a signal handler in the middle of the first, and a call before the start.
+        """
+        self._finish(cold=state.should_terminate not in (None, False))
+
+    def on_terminate(self) -> None:
+        """Stop as for a cold shutdown."""
+        self._finish(cold=True)
+
+    def _finish(self, *, cold: bool) -> None:
+        if self._thread is None or self._stopped:
+            self._stopped = True
+            return
+        self.drain()
+        shutdown.wait_for_jobs(self, self._hub, cold=cold, cold_patience_s=float(self._setting("aio_cold_s", 5.0)))
+        if self._stopped:  # a signal handler finished it meanwhile
+            return
+        self._stopped = True
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        private_loop.set_pool_loop(None)
+        shutdown.end_lifespan(self, patience_s=2.0 if cold else 10.0)
+        for threads in (self.task_threads, self.call_threads):
+            threads.shutdown(cancel_futures=True)
+        if not self._thread.stop(patience_s=2.0):
+            logger.warning("the event loop does not answer; leaving it behind")
+        publishing.uninstall(self.app)
+        signals.worker_ready.disconnect(dispatch_uid=id(self))
+        self.calls.drain()
+        shutdown.send_acknowledgements(self._hub)
+        self.calls.close(self._hub)
+
+    def cancel_all(self) -> None:
+        """Cancel every running job, from any thread."""
+        for job in list(self._jobs.values()):
+            job.terminate()

@@ -1,0 +1,49 @@
+"""A loop of our own in a thread, for coroutines that plain code waits for while no pool serves it: eager mode."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextvars import copy_context
+from typing import Any
+
+from worker.aio import stacks
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_pool_loop: asyncio.AbstractEventLoop | None = None
+
+
+def set_pool_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+    """Remember the running pool's loop, or forget it."""
+    global _pool_loop  # noqa: PLW0603 - one pool a process
+    _pool_loop = loop
+
+
+def pool_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop of the pool that runs in this process."""
+    return _pool_loop
+
+
+def is_running_here() -> bool:
+    """Whether this thread is running an event loop, so that waiting for that loop would never end."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on the private loop and wait for it. It sees the caller's current task and request."""
+    context = copy_context()
+    context.run(stacks._owner.set, stacks.owner())  # noqa: SLF001 - the caller waits, so both may use one stack
+    return context.run(asyncio.run_coroutine_threadsafe, coroutine, _started()).result()
+
+
+def _started() -> asyncio.AbstractEventLoop:
+    global _loop  # noqa: PLW0603 - started once, on first use
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="aio-eager", daemon=True).start()
+    return _loop

@@ -1,0 +1,101 @@
+"""What happens on the consumer's thread while the worker ends and its hub no longer runs."""
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery.worker import state
+from kombu.message import Message
+
+from worker.aio import lifespan
+
+if TYPE_CHECKING:
+    from worker.aio.pool import TaskPool
+
+logger = logging.getLogger(__name__)
+
+_STEP_S = 0.5
+_ACKNOWLEDGING = ("ack_log_error", "reject_log_error")
+
+
+def wait_for_jobs(pool: "TaskPool", hub: Any, *, cold: bool, cold_patience_s: float) -> None:
+    """Wait until no job runs, doing the hub's work meanwhile: callbacks, acknowledgements, timers.
+
+    Args:
+        pool: The pool; it starts nothing any more.
+        hub: The hub, if there is one.
+        cold: Cancel the jobs and wait for at most `cold_patience_s` seconds, because one may hang. Turns true as well
+            when a signal asks for it on the way.
+        cold_patience_s: In seconds.
+    """
+    deadline_s: float | None = None
+    next_timers_s = 0.0
+    while pool.running:
+        if deadline_s is None and (cold or state.should_terminate not in (None, False)):
+            deadline_s = time.monotonic() + cold_patience_s
+            pool.cancel_all()
+        if deadline_s is not None and time.monotonic() > deadline_s:
+            logger.warning("%d jobs did not end when they were cancelled; leaving them behind", pool.running)
+            break
+        pool.calls.wait(_STEP_S if deadline_s is None else 0.1)
+        send_acknowledgements(hub)
+        if hub is not None and time.monotonic() >= next_timers_s:
+            next_timers_s = time.monotonic() + _STEP_S
+            _fire_timers(hub)
+    pool.calls.drain()
+    send_acknowledgements(hub)
+
+
+def wait_softly(pool: "TaskPool", worker: Any) -> None:
+    """Do what `WorkController.wait_for_soft_shutdown` does, but keep the books meanwhile.
+
+    The original sleeps on the consumer's thread, so that jobs which end in that time still look active and are requeued
+    although they succeeded. Ends as soon as nothing runs any more.
+    """
+    conf = worker.app.conf
+    timeout_s = float(conf.worker_soft_shutdown_timeout)
+    pool.calls.drain()
+    idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
+    if timeout_s <= 0 or not (idle_too or state.active_requests):
+        return
+    logger.warning("Initiating Soft Shutdown, terminating in %s seconds", timeout_s)
+    pool.drain()
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and (pool.running or idle_too):
+        pool.calls.wait(0.1)
+
+
+def end_lifespan(pool: "TaskPool", *, patience_s: float) -> None:
+    """Run the lifespan's end on the loop, and wait for at most `patience_s` seconds."""
+    try:
+        asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), pool.loop).result(patience_s)
+    except TimeoutError:
+        logger.warning("the cleanups did not end in %s s", patience_s)
+    except Exception:
+        logger.exception("the cleanups failed")
+
+
+def send_acknowledgements(hub: Any) -> None:
+    """Run the acknowledgements that wait in a hub that no longer runs.
+
+    Only those: the hub's queue may also hold the transport's reader, which would hand new messages to a closed pool.
+    """
+    if hub is None:
+        return
+    for callback in list(hub._pop_ready()):  # noqa: SLF001 - prefork does the same
+        function = getattr(callback, "fun", None)
+        if isinstance(getattr(function, "__self__", None), Message) and function.__name__ in _ACKNOWLEDGING:
+            try:
+                callback()
+            except Exception:
+                logger.exception("could not acknowledge a message")
+        else:
+            hub.call_soon(callback)
+
+
+def _fire_timers(hub: Any) -> None:
+    try:
+        hub.fire_timers()
+    except Exception:
+        logger.exception("a timer failed during the shutdown")

@@ -1,0 +1,91 @@
+"""Threads that never keep the process alive.
+
+The standard library joins its executors' threads at exit, so one blocking call that hangs would hang a cold shutdown too.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """An executor of daemon threads, started as they are needed.
+
+    A `ThreadPoolExecutor` by type only, because asyncio takes no other for its default executor.
+
+    Args:
+        limit: The most threads at a time.
+        name: What the threads are called.
+        prepare: Called first in each thread.
+    """
+
+    def __init__(self, limit: int, *, name: str, prepare: Callable[[], None] | None = None) -> None:
+        super().__init__(max_workers=limit, thread_name_prefix=name)
+        self._name = name
+        self._limit = limit
+        self._prepare = prepare
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._alive = 0
+        self._unclaimed = 0
+        """Work given minus threads free to take it: above zero, another thread helps."""
+        self._stopped = False
+
+    @property
+    def alive(self) -> int:
+        """How many threads run."""
+        return self._alive
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
+        """Call `fn` in one of the threads.
+
+        Raises:
+            RuntimeError: The executor was shut down.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            if self._stopped:
+                raise RuntimeError("the threads were shut down")
+            self._work.put((future, lambda: fn(*args, **kwargs)))
+            self._unclaimed += 1
+            if self._unclaimed > 0 and self._alive < self._limit:
+                self._alive += 1
+                self._unclaimed -= 1
+                threading.Thread(target=self._run, name=f"{self._name}-{self._alive}", daemon=True).start()
+        return future
+
+    def _run(self) -> None:
+        if self._prepare is not None:
+            self._prepare()
+        while (work := self._work.get()) is not None:
+            future, function = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = function()
+                except BaseException as exc:  # noqa: BLE001 - it belongs to whoever waits
+                    future.set_exception(exc)
+                else:
+                    future.set_result(result)
+            del work, future, function
+            with self._lock:
+                self._unclaimed -= 1
+        self._work.put(None)  # for the next thread
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - the base's signature
+        """Take no more work, and let each thread end with what it does. Never waits."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        if cancel_futures:
+            try:
+                while (work := self._work.get_nowait()) is not None:
+                    work[0].cancel()
+            except Empty:
+                pass
+        self._work.put(None)
