@@ -12,8 +12,8 @@
     ├── Deferred              not a failure: no key can serve now, come back later
     └── Fault                 not a failure yet: the provider faltered, the job may try again
 
-Job errors travel as JSON through the result backend, so each is built from one plain sentence. The sentence never holds a
-key, a prompt or a mail body.
+Job errors travel as JSON through the result backend, so each is built from one plain sentence. The sentence never
+holds a key, a prompt or a mail body.
 """
 
 

@@ -1,0 +1,64 @@
+"""Checking a task's arguments at the edge: one wrong field is one clear sentence."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from worker.errors import InvalidArguments
+
+_SHOWN = 5
+
+
+class Arguments(BaseModel):
+    """Keyword arguments of a task. Unknown ones are refused, and no value ever shows in an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=False)
+
+
+ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
+
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a parameter of this task",
+}
+
+
+def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentsT:
+    """Check what a job was called with.
+
+    Args:
+        model: What the task takes.
+        args: Positional arguments; there must be none.
+        kwargs: Keyword arguments.
+
+    Raises:
+        InvalidArguments: Something is wrong; the message names each field and never quotes a value.
+    """
+    if args:
+        raise InvalidArguments(
+            f"pass arguments by name, such as {next(iter(_names(model)))}=…: {len(args)} came without"
+        )
+    try:
+        return model.model_validate(kwargs)
+    except ValidationError as exc:
+        details = exc.errors(include_input=False, include_url=False, include_context=False)
+    sentences = [f"{_place(detail['loc'])}{_WORDS.get(detail['type']) or _plain(detail['msg'])}" for detail in details]
+    more = len(sentences) - _SHOWN
+    shown = "; ".join(dict.fromkeys(sentences[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
+    if any(detail["type"] == "extra_forbidden" for detail in details):
+        shown += f" (it takes {', '.join(_names(model))})"
+    raise InvalidArguments(shown) from None
+
+
+def _names(model: type[Arguments]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    # Parts such as `list[str]` name the branch of a union that was tried, not a field.
+    parts = [str(part) for part in location if not (isinstance(part, str) and ("[" in part or part in {"str", "list"}))]
+    return f"{'.'.join(parts)}: " if parts else ""
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,57 @@
+"""Emails through Resend."""
+
+from typing import Any
+
+from config.keys import ApiKey
+from tasks.arguments import check
+from tasks.message import EmailArguments, domain_of
+from worker.app import app
+from worker.errors import InvalidArguments
+from worker.keypool import Want
+from worker.providers import Email
+from worker.runtime import Runtime
+from worker.turns import take_turn
+
+
+@app.task(bind=True, name="tasks.email.send")
+async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Send one email with whichever Resend key is free, once.
+
+    Args:
+        self: The task; its id is the idempotency key unless one is given.
+        *args: None; arguments go by name.
+        **kwargs: `from`, `to`, `subject`, `html`, `text`, … as in Resend's API; see `EmailArguments`. `from` may be
+            left out where the settings name a from address for the key's team.
+
+    Returns:
+        `id` (the email's id at Resend), and how it went: `key` (the key's label), `attempts` (calls made),
+        `waited_s` (seconds spent waiting for a key).
+
+    Raises:
+        InvalidArguments: An argument is wrong; the message names it.
+        RequestRejected: Resend refuses the email.
+        OutcomeUnknown: It may have been sent, and there is no safe way to find out.
+    """
+    arguments = check(EmailArguments, args, kwargs)
+    runtime = Runtime.current()
+    idempotency_key = arguments.idempotency_key or str(self.request.id)
+    keys = runtime.resend.pool.keys
+    unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
+    if keys and len(unable) == len(keys):
+        raise InvalidArguments("from: is required, since the settings name no from address (RESEND_FROM) for any key")
+
+    def build(key: ApiKey) -> Email:
+        return Email(arguments.payload(sender=arguments.sender or key.sender or ""), idempotency_key)
+
+    want = Want(
+        topic=domain_of(arguments.sender) if arguments.sender else "",
+        emails=arguments.recipients,
+        exclude=unable,
+        pin=idempotency_key,
+    )
+    served, history = await take_turn(self, runtime.resend, want, build, settings=runtime.settings)
+    return served.value | {
+        "key": served.key,
+        "attempts": history.attempts,
+        "waited_s": round(history.waited_ms / 1000, 3),
+    }

@@ -1,0 +1,105 @@
+"""The arguments of an email, named and bounded as Resend's API has them."""
+
+import base64
+import binascii
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from config.addresses import is_address
+from tasks.arguments import Arguments
+
+_MOST_RECIPIENTS = 50
+_MOST_ATTACHED_BYTES = 40 * 1024 * 1024
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _address(text: str) -> str:
+    if not is_address(text.strip()):
+        raise ValueError("is not an email address (name@example.com, or Name <name@example.com>)")
+    return text.strip()
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Recipients = Annotated[list[Address], BeforeValidator(_one_or_more), Field(min_length=1, max_length=_MOST_RECIPIENTS)]
+
+
+class Attachment(Arguments):
+    """One attachment: `content` (Base64, or a list of byte values) or `path` (a URL that Resend fetches)."""
+
+    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    content: str | list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    path: str | None = None
+    content_type: str | None = None
+    content_id: str | None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if (self.content is None) == (self.path is None):
+            raise ValueError("give either content or path")
+        if isinstance(self.content, str):
+            try:
+                base64.b64decode(self.content, validate=True)
+            except (binascii.Error, ValueError):
+                raise ValueError("content is not Base64") from None
+        return self
+
+    @property
+    def size(self) -> int:
+        """The attached bytes."""
+        if isinstance(self.content, str):
+            return len(self.content) * 3 // 4
+        return len(self.content or ())
+
+
+class Tag(Arguments):
+    """A name and a value for the sender's own use."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,256}$")]
+    value: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,256}$")]
+
+
+class EmailArguments(Arguments):
+    """What `tasks.email.send` takes."""
+
+    sender: Annotated[Address | None, Field(alias="from")] = None
+    to: Recipients
+    cc: Recipients | None = None
+    bcc: Recipients | None = None
+    reply_to: Recipients | None = None
+    subject: Annotated[str, Field(min_length=1, max_length=998, pattern=r"^[^\r\n]*$")]
+    html: str | None = None
+    text: str | None = None
+    attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
+    tags: list[Tag] | None = None
+    headers: (
+        dict[Annotated[str, Field(pattern=r"^[!-9;-~]+$")], Annotated[str, Field(pattern=r"^[^\r\n]*$")]] | None
+    ) = None
+    scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Self:
+        if self.html is None and self.text is None:
+            raise ValueError("html or text is required")
+        if sum(attachment.size for attachment in self.attachments or ()) > _MOST_ATTACHED_BYTES:
+            raise ValueError("attachments are larger than 40 MB together")
+        return self
+
+    @property
+    def recipients(self) -> int:
+        """How many addresses it goes to; each counts against Resend's quotas."""
+        return len(self.to) + len(self.cc or ()) + len(self.bcc or ())
+
+    def payload(self, *, sender: str) -> dict[str, Any]:
+        """The body of `POST /emails`; the same arguments always make the same body."""
+        given = self.model_dump(exclude_none=True, exclude={"sender", "idempotency_key"})
+        return {"from": sender} | given
+
+
+def domain_of(address: str) -> str:
+    """The domain of `a@b.c` or `Name <a@b.c>`, in lower case."""
+    return address.rpartition("@")[2].rstrip("> ").lower()

@@ -1,0 +1,173 @@
+"""`celery -A worker keys …`: look at the keys, bring them back, take one out."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from getpass import getuser
+from typing import TypeVar
+
+import click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from config.errors import SettingsError
+from config.keys import SERVICES
+from config.settings import get_settings
+from worker.keypool import KeyPool, KeyView, PoolView
+from worker.runtime import connect, pools_for_tools
+
+ResultT = TypeVar("ResultT")
+
+_SERVICE = click.Choice(SERVICES)
+_STYLES = {"ready": "green", "cooling": "yellow", "disabled": "red"}
+_REPLY_TIMEOUT_S = 3.0
+
+
+@click.group(name="keys")
+def keys() -> None:
+    """Show and reset the API keys that the workers rotate."""
+
+
+@keys.command()
+@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
+def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Show each key's state, why, for how much longer, and its use."""
+
+    async def look(pools: dict[str, KeyPool]) -> list[PoolView]:
+        return [await pool.snapshot() for pool in pools.values()]
+
+    async def follow(pools: dict[str, KeyPool]) -> None:
+        with Live(_tables(await look(pools)), console=Console(), auto_refresh=False) as live:
+            while True:
+                await asyncio.sleep(1)
+                live.update(_tables(await look(pools)), refresh=True)
+
+    if watch:
+        _run(follow, service)
+        return
+    views = _run(look, service)
+    if as_json:
+        click.echo(json.dumps({view.service: view.as_json() for view in views}, indent=2))
+    else:
+        Console().print(_tables(views))
+
+
+@keys.command()
+@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
+@click.option("--key", "key_id", help="Only the key with this id (see `keys status`); needs --service.")
+def reset(service: str | None, key_id: str | None) -> None:
+    """Bring resting and disabled keys back."""
+    if key_id and not service:
+        raise click.UsageError("--key needs --service")
+
+    async def clear(pools: dict[str, KeyPool]) -> dict[str, int]:
+        return {name: await pool.reset(by=f"cli {_who()}", key_id=key_id) for name, pool in pools.items()}
+
+    for name, cleared in _run(clear, service).items():
+        click.echo(f"🔄 {name.capitalize()} failed keys reset ({cleared} had rested or been disabled)")
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--service", type=_SERVICE, required=True, help="The key's service.")
+@click.option("--reason", default="by hand", show_default=True, help="Why; goes to the audit trail.")
+def disable(key_id: str, service: str, reason: str) -> None:
+    """Take the key KEY_ID out until it is reset."""
+
+    async def take_out(pools: dict[str, KeyPool]) -> bool:
+        return await pools[service].disable(key_id, by=f"cli {_who()}", reason=reason)
+
+    click.echo("disabled" if _run(take_out, service) else "it was disabled already")
+
+
+@keys.command()
+@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
+@click.option("--count", default=30, show_default=True, type=click.IntRange(1, 1000), help="Entries a service.")
+def audit(service: str | None, count: int) -> None:
+    """Show what happened to the keys, the latest first."""
+
+    async def read(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
+        return {name: await pool.audit(count=count) for name, pool in pools.items()}
+
+    table = Table("when (UTC)", "service", "event", "scope", "name", "reason", "by")
+    for name, entries in _run(read, service).items():
+        for entry in entries:
+            when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(when, name, *(entry[field] for field in ("event", "scope", "name", "reason", "by")))
+    Console().print(table)
+
+
+@keys.command()
+@click.pass_context
+def reload(ctx: click.Context) -> None:
+    """Make every running worker find its API keys again, in its environment and `.env`."""
+    replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
+    if not replies:
+        raise click.ClickException("no worker answered; is one running?")
+    for reply in replies:
+        for worker, answer in reply.items():
+            click.echo(f"{worker}: {answer.get('ok') or answer.get('error')}")
+
+
+def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: str | None) -> ResultT:
+    async def go() -> ResultT:
+        redis: Redis = connect(get_settings())
+        try:
+            return await command(pools_for_tools(redis, [service] if service else SERVICES))
+        finally:
+            await redis.aclose()
+
+    try:
+        return asyncio.run(go())
+    except SettingsError as exc:
+        raise click.ClickException(str(exc)) from exc
+    except RedisError as exc:
+        url = get_settings().pool_url
+        raise click.ClickException(f"Redis at {url} does not answer ({type(exc).__name__}): is it running?") from exc
+    except KeyError as exc:
+        raise click.ClickException(f"no key here has the id {exc}; `keys status` lists the ids") from exc
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+
+
+def _who() -> str:
+    try:
+        return getuser()
+    except OSError:
+        return "unknown user"
+
+
+def _tables(views: list[PoolView]) -> Table:
+    table = Table("service", "key", "id", "account", "state", "why", "left", "in flight", "calls", "429s", "tokens")
+    for view in views:
+        if not view.keys:
+            table.add_row(view.service, "no key is configured here")
+        for key in view.keys:
+            style = _STYLES[key.state]
+            table.add_row(
+                view.service,
+                key.label,
+                key.id,
+                key.account,
+                f"[{style}]{key.state}[/]",
+                _why(key),
+                _left(key),
+                *(str(number) for number in (key.in_flight, key.calls, key.refused, key.tokens)),
+            )
+    return table
+
+
+def _why(key: KeyView) -> str:
+    return ", ".join(dict.fromkeys(f"{block.reason} {block.name}".strip() for block in key.blocks))
+
+
+def _left(key: KeyView) -> str:
+    if key.left_ms is None:
+        return "until reset"
+    return f"{key.left_ms / 1000:.0f} s" if key.left_ms else ""

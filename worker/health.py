@@ -1,0 +1,62 @@
+"""The pools' health in the worker's stats and as `keys-status` events, where Flower and others find it."""
+
+import asyncio
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from config.settings import get_settings
+from worker.aio import lifespan
+from worker.runtime import Runtime
+
+_logger = logging.getLogger(__name__)
+
+EVENT = "keys-status"
+"""Of a group of its own: fields of ours in a `worker-*` event could stop other workers that listen to them."""
+
+
+class PoolHealth(bootsteps.StartStopStep):
+    """Looks at the pools every few seconds on the pool's loop, and tells what it saw from the consumer's thread."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.interval_s = get_settings().status_interval_s
+        self._summaries: dict[str, Any] = {}
+        self._timer: Any = None
+        lifespan.on_startup(self._watch)
+
+    def start(self, parent: Any) -> None:
+        """Begin to send events."""
+        self._timer = parent.timer.call_repeatedly(self.interval_s, self._announce, (parent,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
+        """Send no more events. A second call does nothing."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def info(self, parent: Any) -> dict[str, Any]:  # noqa: ARG002
+        """What `inspect stats` and Flower's worker page show: counts by service, no secrets."""
+        return {"keys": self._summaries}
+
+    def _announce(self, parent: Any) -> None:
+        dispatcher = getattr(parent.consumer, "event_dispatcher", None)
+        if dispatcher is not None and dispatcher.enabled and self._summaries:
+            dispatcher.send(EVENT, services=self._summaries)
+
+    async def _watch(self) -> None:
+        told = False
+        while True:
+            try:
+                views = await Runtime.current().view()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, health must come back by itself
+                if not told:
+                    _logger.warning("the key pools cannot be looked at: %s", exc)
+                told = True
+            else:
+                told = False
+                self._summaries = {service: view.summary() for service, view in views.items()}
+            await asyncio.sleep(self.interval_s)

@@ -1,0 +1,251 @@
+"""Rotation: the only place where the key pool and a provider meet.
+
+Take a lease, send, let the provider judge the answer, settle the lease with that verdict. A key that is definitely at
+fault means the next key at once; a pool that is exhausted means a deferral; everything else ends the turn.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NoReturn, TypeVar
+
+from redis.exceptions import RedisError
+
+from config.keys import ApiKey
+from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge
+from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want
+from worker.keypool.leases import Why
+from worker.logs import log_key_failed, log_key_used
+from worker.providers.base import Provider
+from worker.verdicts import Effect, Fate, Verdict
+
+_logger = logging.getLogger(__name__)
+
+RequestT = TypeVar("RequestT")
+
+_SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must end as a fault, not hang
+_RECHECK_MS = 5  # a lease that waited longer than this is checked again before the call
+_NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
+_BUSY_MS = 1_000
+_REDIS_PATIENCE_S = 60.0
+_REDIS_FIRST_PAUSE_S = 0.05
+_REDIS_LONGEST_PAUSE_S = 2.0
+
+ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
+INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A request that a provider carried out.
+
+    Attributes:
+        value: What the provider returned, for the caller.
+        key: The label of the key that served.
+        attempts: Calls made in this turn, the last one included.
+        waited_ms: Time spent waiting for keys in this turn, in milliseconds.
+    """
+
+    value: dict[str, Any]
+    key: str
+    attempts: int
+    waited_ms: int
+
+
+class Rotation(Generic[RequestT]):
+    """Serves requests of one service with whichever key may be used.
+
+    Args:
+        pool: The service's keys.
+        provider: The service's wire.
+    """
+
+    def __init__(self, pool: KeyPool, provider: Provider[RequestT]) -> None:
+        self.pool = pool
+        self.provider = provider
+
+    async def serve(self, want: Want, build: Callable[[ApiKey], RequestT]) -> Served:
+        """Carry one request out, on as many keys as it takes.
+
+        Args:
+            want: What the call needs of a key; `want.max_wait_ms` bounds the wait over the whole turn.
+            build: Makes the request for the key that was chosen (an email's from address depends on it).
+
+        Returns:
+            The provider's answer and what it took.
+
+        Raises:
+            Deferred: No key can serve now; come back after its countdown.
+            Fault: The provider failed in a way that may pass.
+            RequestRejected: The provider refuses the request for good.
+            RequestTooLarge: No key's limit is as large as the request.
+            OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is gone.
+        """
+        turn = _Turn(self, want, build)
+        return await turn.run()
+
+
+class _Turn(Generic[RequestT]):
+    """One pass of one job through the keys."""
+
+    def __init__(self, rotation: Rotation[RequestT], want: Want, build: Callable[[ApiKey], RequestT]) -> None:
+        self.pool = rotation.pool
+        self.provider = rotation.provider
+        self.want = want
+        self.build = build
+        self.attempts = 0
+        self.waited_ms = 0
+        self.other_accounts = 0
+        self.last: Verdict | None = None
+
+    async def run(self) -> Served:
+        for _ in range(_SPINS):
+            lease = await self._lease()
+            if lease is None:
+                continue
+            value = await self._call(lease)
+            if value is not None:
+                return Served(value, lease.key.label, self.attempts, self.waited_ms)
+        raise Fault("no usable key was found in a reasonable number of tries")
+
+    async def _lease(self) -> Lease | None:
+        """Take a lease and wait for its instant; None means: ask again."""
+        left_ms = max(0, self.want.max_wait_ms - self.waited_ms)
+        want = replace(self.want, max_wait_ms=left_ms)
+        got = await _patiently(lambda: self.pool.acquire(want))
+        if isinstance(got, Unavailable):
+            await self._wait_or_give_up(got, left_ms)
+            return None
+        try:
+            if got.wait_ms > 0:
+                await self._sleep(got.wait_ms)
+            if got.wait_ms > _RECHECK_MS and not await _patiently(lambda: self.pool.confirm(got)):
+                return None
+        except asyncio.CancelledError:
+            await self._settle_whatever_happens(got, ABANDONED)
+            raise
+        return got
+
+    async def _sleep(self, wait_ms: int) -> None:
+        started = time.monotonic()
+        await asyncio.sleep(wait_ms / 1000)
+        self.waited_ms += round((time.monotonic() - started) * 1000)
+
+    async def _wait_or_give_up(self, away: Unavailable, left_ms: int) -> None:
+        match away.why:
+            case Why.BUSY if away.countdown_ms <= left_ms:
+                await self._sleep(away.countdown_ms)
+            case Why.BUSY:
+                raise Deferred(_BUSY_MS + 10 * away.countdown_ms, away.reason)
+            case Why.DEFERRED:
+                raise Deferred(away.countdown_ms, away.reason)
+            case Why.DISABLED:
+                raise Deferred(_NO_KEY_MS, f"every {self.pool.service} key is disabled ({away.reason})")
+            case _:
+                self._fail(away)
+
+    def _fail(self, away: Unavailable) -> NoReturn:
+        match away.why:
+            case Why.TOO_LARGE:
+                raise RequestTooLarge(
+                    f"the request needs about {self.want.tokens} tokens a minute, and the largest limit of any"
+                    f" {self.pool.service} key is {away.limit}: send less, or lower max_completion_tokens"
+                )
+            case Why.GONE:
+                raise OutcomeUnknown(
+                    "an earlier attempt may have been accepted, and no key of its account is configured any more"
+                )
+            case Why.STALE:
+                raise OutcomeUnknown(
+                    "an earlier attempt may have been accepted, and it is too long ago to be asked for safely"
+                )
+            case Why.UNFIT:
+                raise RequestRejected(f"no {self.pool.service} key may be used for {self.want.topic}: {away.reason}")
+        # Every key was tried in this turn, or none exists.
+        if self.last is None:
+            raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job")
+        if self.last.fate is Fate.OTHER_ACCOUNT:
+            raise _rejection(self.last)
+        raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)
+
+    async def _call(self, lease: Lease) -> dict[str, Any] | None:
+        """Make the call and act on the verdict; None means: the next key."""
+        self.attempts += 1
+        log_key_used(lease.key.label, service=self.pool.service, attempt=self.attempts, attempts=len(self.pool.keys))
+        try:
+            reply = await self.provider.call(lease.key.secret, self.build(lease.key))
+        except BaseException:
+            # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
+            await self._settle_whatever_happens(lease, INTERRUPTED)
+            raise
+        settled = await self._settle(lease, reply.verdict)
+        if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
+            await self._report(lease)
+        self.last = reply.verdict
+        if reply.verdict.fate is Fate.DONE:
+            return reply.value or {}
+        self._act(lease, reply.verdict)
+        return None
+
+    def _act(self, lease: Lease, verdict: Verdict) -> None:
+        """Go on with another key by returning, or end the turn."""
+        match verdict.fate:
+            case Fate.NEXT_KEY:
+                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short.
+                self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
+            case Fate.OTHER_ACCOUNT:
+                account = verdict.account or lease.account
+                self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
+                self.other_accounts += 1
+                if self.other_accounts > 1 and verdict.too_large_limit is None:
+                    raise _rejection(verdict)
+            case Fate.RETRY | Fate.SAME_ACCOUNT:
+                raise Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+            case _:
+                raise _rejection(verdict)
+
+    async def _settle(self, lease: Lease, verdict: Verdict) -> Settled | None:
+        try:
+            return await self.pool.settle(lease, verdict)
+        except RedisError as exc:
+            # The answer is worth more than its book-keeping: the lease expires by itself.
+            _logger.warning("a lease could not be settled (%s); it will expire by itself", type(exc).__name__)
+            return None
+
+    async def _settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:
+        await asyncio.shield(asyncio.ensure_future(self._settle(lease, verdict)))
+
+    async def _report(self, lease: Lease) -> None:
+        try:
+            view = await self.pool.snapshot()
+        except RedisError:
+            return
+        log_key_failed(lease.key.label, failed=view.failed, total=len(view.keys))
+
+
+def _rejection(verdict: Verdict) -> RequestRejected:
+    sentence = f"{verdict.code}: {verdict.reason}" if verdict.reason else verdict.code
+    return RequestTooLarge(sentence) if verdict.too_large_limit is not None else RequestRejected(sentence)
+
+
+ResultT = TypeVar("ResultT")
+
+
+async def _patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Ask Redis until it answers, for a minute; a job must not fail because Redis restarts.
+
+    Raises:
+        Fault: Redis did not answer for that long.
+    """
+    deadline = time.monotonic() + _REDIS_PATIENCE_S
+    pause_s = _REDIS_FIRST_PAUSE_S
+    while True:
+        try:
+            return await ask()
+        except RedisError as exc:
+            if time.monotonic() + pause_s > deadline:
+                raise Fault(f"the key pool's Redis does not answer ({type(exc).__name__})") from exc
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _REDIS_LONGEST_PAUSE_S)

@@ -1,0 +1,149 @@
+"""What one worker process holds for its jobs, on the pool's event loop: key pools, providers, one Redis client."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from config.errors import SettingsError
+from config.keys import SERVICES, Discovery, load_keys
+from config.settings import Settings, get_settings
+from worker.aio import lifespan
+from worker.keypool import Cooldowns, KeyPool, PoolView
+from worker.logs import redactor
+from worker.providers import Completion, Email, Groq, Resend
+from worker.rotation import Rotation
+
+_logger = logging.getLogger(__name__)
+
+_CONNECTIONS = 32  # a script takes well below a millisecond; more connections only cost Redis memory
+_CONNECTION_WAIT_S = 20
+_LEASE_SLACK_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The objects that jobs share. One per event loop; make it with `Runtime.current()`."""
+
+    settings: Settings
+    redis: Redis
+    groq: Rotation[Completion]
+    resend: Rotation[Email]
+
+    @classmethod
+    def current(cls) -> "Runtime":
+        """The running loop's runtime, made at the first call.
+
+        Raises:
+            SettingsError: The settings are wrong.
+        """
+        loop = asyncio.get_running_loop()
+        found = _RUNTIMES.get(loop)
+        if found is None:
+            found = _RUNTIMES[loop] = open_runtime(get_settings(), {name: load_keys(name) for name in SERVICES})
+            lifespan.on_shutdown(found.close)
+        return found
+
+    @property
+    def pools(self) -> dict[str, KeyPool]:
+        """The key pools by service."""
+        return {"groq": self.groq.pool, "resend": self.resend.pool}
+
+    async def view(self) -> dict[str, PoolView]:
+        """Every pool at this instant."""
+        return {service: await pool.snapshot() for service, pool in self.pools.items()}
+
+    def reload_keys(self) -> dict[str, int]:
+        """Find the keys again, in the environment and `.env`; returns how many each service has now.
+
+        Raises:
+            SettingsError: The environment cannot be read; the keys stay as they are.
+        """
+        found = {service: load_keys(service) for service in SERVICES}
+        for service, discovery in found.items():
+            announce(discovery)
+            self.pools[service].replace_keys(discovery.keys)
+        return {service: len(discovery.keys) for service, discovery in found.items()}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for rotation in (self.groq, self.resend):
+            await rotation.provider.close()
+        await self.redis.aclose()
+
+
+_RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+
+
+def announce(discovery: Discovery) -> None:
+    """Make the secrets known to the redactor, and log what is odd about the keys."""
+    redactor.learn(discovery.keys)
+    for problem in discovery.problems:
+        _logger.warning(problem.sentence)
+
+
+def connect(settings: Settings) -> Redis:
+    """A client for the pool's Redis that never holds more than a few connections."""
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "max_connections": _CONNECTIONS,
+        "timeout": _CONNECTION_WAIT_S,
+        "socket_timeout": 10.0,
+        "socket_connect_timeout": 5.0,
+        "health_check_interval": 30,
+    }
+    return Redis.from_pool(BlockingConnectionPool.from_url(settings.pool_url.get_secret_value(), **options))
+
+
+def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
+    """One service's key pool, as the settings describe it."""
+    cooldown_s, timeout_s = {
+        "groq": (settings.groq_cooldown_s, settings.groq_timeout_s),
+        "resend": (settings.resend_cooldown_s, settings.resend_timeout_s),
+    }[service]
+    return KeyPool(
+        redis,
+        service,
+        discovery.keys,
+        namespace=settings.namespace,
+        cooldowns=Cooldowns(
+            refused_ms=round(cooldown_s * 1000), server_error_ms=round(settings.server_error_cooldown_s * 1000)
+        ),
+        lease_ms=round(timeout_s * 2000) + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
+    )
+
+
+def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
+    """Put a runtime together on the running loop; connects to nothing yet."""
+    for discovery in found.values():
+        announce(discovery)
+    redis = connect(settings)
+    return Runtime(
+        settings=settings,
+        redis=redis,
+        groq=Rotation(
+            open_pool(settings, redis, "groq", found["groq"]),
+            Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s),
+        ),
+        resend=Rotation(
+            open_pool(settings, redis, "resend", found["resend"]),
+            Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s),
+        ),
+    )
+
+
+def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[str, KeyPool]:
+    """The pools alone, for commands that only look or reset.
+
+    Raises:
+        SettingsError: The settings are wrong.
+    """
+    settings = get_settings()
+    return {service: open_pool(settings, redis, service, load_keys(service)) for service in services}
+
+
+__all__ = ["Runtime", "SettingsError", "announce", "connect", "open_pool", "open_runtime", "pools_for_tools"]

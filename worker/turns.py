@@ -1,0 +1,98 @@
+"""A job's turn at a service: serve it, or send it back to the queue with the right countdown.
+
+Three budgets that never mix: rotation (each key once a turn), deferrals (until the job's deadline, cost no retry) and
+faults (Celery's retries, with exponential backoff).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
+
+from celery import Task
+from celery.exceptions import Retry
+
+from config.keys import ApiKey
+from config.settings import Settings
+from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent
+from worker.history import History
+from worker.keypool import Want
+from worker.rotation import Rotation, Served
+
+RequestT = TypeVar("RequestT")
+
+
+async def take_turn(
+    task: Task, rotation: Rotation[RequestT], want: Want, build: Callable[[ApiKey], RequestT], *, settings: Settings
+) -> tuple[Served, History]:
+    """Serve a job now, or raise what makes Celery run it again later.
+
+    Args:
+        task: The bound task, for its request.
+        rotation: The service's rotation.
+        want: What the job needs of a key.
+        build: Makes the request for the key that was chosen.
+        settings: Deadline, fault budget, waits.
+
+    Returns:
+        The provider's answer, and the job's history with this turn in it.
+
+    Raises:
+        celery.exceptions.Retry: The job was sent back to its queue.
+        JobError: The job fails for good.
+    """
+    history = History.of(task.request.headers)
+    want = replace(
+        want,
+        ticket=history.deferrals > 0,
+        max_wait_ms=round(settings.max_wait_s * 1000),
+        by=task.request.id or "",
+    )
+    try:
+        served = await rotation.serve(want, build)
+    except Deferred as deferred:
+        await _defer(task, deferred, history, settings)
+    except Fault as fault:
+        await _retry(task, fault, history, settings)
+    return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
+
+
+async def _defer(task: Task, deferred: Deferred, history: History, settings: Settings) -> NoReturn:
+    if history.age_s >= settings.deadline_s:
+        raise DeadlineExceeded(
+            f"no key was free within {settings.deadline_s:g} s ({history.deferrals} deferrals): {deferred.reason}"
+        ) from None
+    # Half of the visibility timeout at most: a message that is held longer would be delivered a second time.
+    longest_ms = min(settings.visibility_timeout_s * 500, round((settings.deadline_s - history.age_s) * 1000) + 1000)
+    countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
+    after = history.after(attempts=0, waited_ms=countdown_ms, deferred=True)
+    await _send_back(task, Deferred(countdown_ms, deferred.reason), countdown_ms, after, retries=task.request.retries)
+
+
+async def _retry(task: Task, fault: Fault, history: History, settings: Settings) -> NoReturn:
+    tries = task.request.retries + 1
+    if tries >= settings.max_faults:
+        raise FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}") from None
+    backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
+    countdown_ms = max(backoff_ms, fault.backoff_ms or 0)
+    await _send_back(task, fault, countdown_ms, history.after(attempts=1, waited_ms=0), retries=tries)
+
+
+def backoff(tries: int, *, base_s: float, longest_s: float, jitter: Callable[[], float] = random.random) -> int:
+    """How long to wait after a number of failed tries: doubling, with jitter over the upper half, in milliseconds."""
+    full_ms: float = min(base_s * 2.0 ** min(tries - 1, 30), longest_s) * 1000
+    return round(full_ms * (0.5 + jitter() / 2))
+
+
+async def _send_back(task: Task, why: Exception, countdown_ms: int, history: History, *, retries: int) -> NoReturn:
+    request: Any = task.request
+    countdown_s = countdown_ms / 1000
+    headers = {**(request.headers or {}), **history.headers()}
+    signature = task.signature_from_request(request, countdown=countdown_s, retries=retries, headers=headers)
+    if request.called_directly or request.is_eager:
+        raise why
+    # Publishing blocks on the broker's socket. The new message is there before the old one is acknowledged: a crash
+    # in between leaves two, never none.
+    await asyncio.to_thread(signature.apply_async)
+    raise Retry(exc=why, when=countdown_s, sig=signature)
