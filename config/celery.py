@@ -3,7 +3,7 @@
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from config.fields import RESULT_BACKEND_CLASS
 from config.settings import Settings
@@ -77,7 +77,7 @@ def _results(settings: Settings) -> dict[str, Any]:
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
         "include": TASK_MODULES,
-        "task_queues": tuple(Queue(name, routing_key=name) for name in QUEUES),  # type: ignore[no-untyped-call]
+        "task_queues": tuple(_queue(name) for name in QUEUES),
         "task_routes": {f"{module}.*": {"queue": module.partition(".")[2]} for module in TASK_MODULES},
         "task_default_queue": "ai",
         "task_serializer": "json",
@@ -92,6 +92,11 @@ def _tasks(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.task_time_limit_s,
         "task_soft_time_limit": settings.task_soft_time_limit_s,
     }
+
+
+def _queue(name: str) -> Queue:
+    # An exchange of its own, as a producer declares it that knows no more than the queue's name.
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)  # type: ignore[no-untyped-call]
 
 
 def _worker(settings: Settings) -> dict[str, Any]:

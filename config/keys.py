@@ -20,6 +20,7 @@ MAX_KEYS: Final = 10
 
 _ID_LENGTH = 12
 _LABEL_TAIL = 6
+_SHORTEST_SECRET = 6
 _LONGEST_PREFIX = 8
 _PREFIXES = {"groq": "gsk_", "resend": "re_"}
 _USUAL_LENGTHS = {"groq": range(40, 121), "resend": range(24, 81)}
@@ -232,7 +233,9 @@ class _Search:
         return names[0], ""
 
     def _holds_a_key(self, text: str) -> bool:
-        return any(secret in text for secret in self._taken)
+        # Also those that are not used: what was pasted into the wrong variable must not be shown as a name.
+        pasted = {value.strip() for name, value in self._environ.items() if "_API_KEY" in name}
+        return any(secret in text for secret in pasted | set(self._taken) if len(secret) >= _SHORTEST_SECRET)
 
     def _account(self, suffix: str) -> str | None:
         name, value = self._companion("ACCOUNT", suffix)

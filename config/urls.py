@@ -25,7 +25,16 @@ class SecretUrl(Secret[str]):
     """A URL whose `repr` and `str` show everything but the password; `get_secret_value()` gives it whole."""
 
     def _display(self) -> str:
-        return masked_url(self.get_secret_value())
+        # Known to be one URL, so that it is taken apart and not searched: a password may hold quotes.
+        scheme, _, rest = self.get_secret_value().partition("://")
+        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        user_info, at, host = authority.rpartition("@")
+        user, colon, _ = user_info.partition(":")
+        shown = f"{user}:***" if colon else "***" if at else ""
+        path, question, query = rest[len(authority) :].partition("?")
+        if re.search("pass|token|secret", query, re.IGNORECASE):
+            query = "***"
+        return f"{scheme}://{shown}{at}{host}{path}{question}{query}"
 
 
 def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:

@@ -1,0 +1,88 @@
+"""Celery's configuration: plain data that Celery accepts and that keeps content out of Redis."""
+
+import pytest
+from celery import Celery
+from celery.app.defaults import NAMESPACES, flatten
+from kombu.transport.redis import Channel
+from pydantic import SecretStr
+
+from config.celery import QUEUES, celery_config
+from config.settings import Settings
+from config.urls import SecretUrl
+
+CONFIG = celery_config(Settings())
+
+
+def test_every_name_is_one_that_celery_knows() -> None:
+    known = {name for name, _ in flatten(NAMESPACES)}
+    # read by Celery's Redis backend, though missing from its table
+    assert set(CONFIG) - known == {"redis_backend_health_check_interval"}
+
+
+def test_every_transport_option_is_one_that_kombu_reads() -> None:
+    assert set(CONFIG["broker_transport_options"]) <= set(Channel.from_transport_options)
+
+
+@pytest.mark.parametrize(
+    ("task", "queue"),
+    [("tasks.ai.complete", "ai"), ("tasks.email.send", "email"), ("tasks.admin.key_status", "admin")],
+)
+def test_a_task_goes_to_the_queue_of_its_kind(task: str, queue: str) -> None:
+    app = Celery(set_as_current=False)
+    app.conf.update(CONFIG)
+    assert app.amqp.router.route({}, task)["queue"].name == queue
+
+
+def test_a_worker_consumes_all_three_queues() -> None:
+    app = Celery(set_as_current=False)
+    app.conf.update(CONFIG)
+    assert set(app.amqp.queues.consume_from) == set(QUEUES)
+    for queue in app.amqp.queues.consume_from.values():
+        # what a foreign producer makes that only names the queue
+        assert queue.exchange.name == queue.routing_key == queue.name
+
+
+def test_json_only_and_no_arguments_beside_results() -> None:
+    assert CONFIG["accept_content"] == CONFIG["result_accept_content"] == ["json"]
+    assert {CONFIG[f"{kind}_serializer"] for kind in ("task", "result", "event")} == {"json"}
+    assert CONFIG["result_extended"] is False
+
+
+def test_settings_reach_celery() -> None:
+    config = celery_config(
+        Settings(
+            broker_url=SecretUrl("redis://broker:1/0"),
+            result_backend_url=SecretUrl("redis://results:1/0"),
+            worker_concurrency=20_000,
+            visibility_timeout_s=1000,
+            task_time_limit_s=400,
+            task_soft_time_limit_s=390,
+            result_expires_s=60,
+            admin_token=SecretStr("canary-canary-canary"),
+        )
+    )
+    assert config["broker_url"] == "redis://broker:1/0"
+    assert config["result_backend"] == "worker.aio.backend:RedisBackend+redis://results:1/0"
+    assert config["broker_transport_options"]["visibility_timeout"] == 1000
+    assert (config["task_time_limit"], config["task_soft_time_limit"]) == (400, 390)
+    assert config["result_expires"] == 60
+    # Waiting jobs must not hinder a worker from filling up.
+    assert config["worker_eta_task_limit"] == config["worker_concurrency"] == 20_000
+    assert "canary" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("url", "used"),
+    [
+        # kombu would take any certificate, Celery's backend would refuse the URL
+        ("rediss://h/0", "rediss://h/0?ssl_cert_reqs=required"),
+        ("rediss://h/0?a=b", "rediss://h/0?a=b&ssl_cert_reqs=required"),
+        # an explicit choice is kept
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+        ("redis://h/0", "redis://h/0"),
+    ],
+)
+def test_a_tls_url_asks_for_a_checked_certificate(url: str, used: str) -> None:
+    config = celery_config(Settings(redis_url=SecretUrl(url)))
+    assert config["broker_url"] == used
+    assert config["result_backend"].endswith(f"+{used}")

@@ -1,0 +1,297 @@
+"""Key discovery: what is found, what is skipped, and that no value is ever told."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.addresses import is_address
+from config.errors import SettingsError
+from config.keys import ApiKey, Discovery, discover_keys, load_keys, make_key, masked_key, require_any_key
+from config.placeholders import looks_like_placeholder
+
+GROQ = "gsk_abc123" + "D4eF5gH6" * 5 + "iJ"
+GROQ_2 = "gsk_def456" + "D4eF5gH6" * 5 + "iJ"
+RESEND = "re_def456Gh_" + "D4eF5gH6" * 3
+
+
+def facts(discovery: Discovery) -> list[tuple[str, str, str]]:
+    return [
+        (problem.variable, problem.severity, problem.sentence.removeprefix(problem.variable + " "))
+        for problem in discovery.problems
+    ]
+
+
+def test_a_key_shows_its_label_and_hides_its_secret() -> None:
+    (key,) = discover_keys("groq", {"GROQ_API_KEY": f" {GROQ}\n"}).keys
+    assert key.secret.get_secret_value() == GROQ
+    assert key.label == "gsk_abc123..."
+    assert len(key.id) == 12
+    assert int(key.id, 16)
+    assert (key.service, key.variable, key.account, key.sender) == ("groq", "GROQ_API_KEY", None, None)
+    assert GROQ not in repr(key)
+    assert key == make_key("groq", secret=GROQ, variable="GROQ_API_KEY")
+    with pytest.raises(AttributeError):
+        key.label = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("secret", "label"),
+    [
+        (GROQ, "gsk_abc123..."),
+        (RESEND, "re_def456..."),
+        # no prefix, or one too long to be one: the first six
+        ("a" * 40, "aaaaaa..."),
+        ("averylongprefix_" + "b" * 40, "averyl..."),
+        # short: a third at most
+        ("gsk_abc123def", "gsk_..."),
+        ("abcdef", "ab..."),
+        ("ab", "..."),
+        ("", "..."),
+    ],
+)
+def test_a_label_shows_the_prefix_and_six_but_never_more_than_a_third(secret: str, label: str) -> None:
+    assert masked_key(secret) == label
+
+
+@given(st.text())
+def test_a_label_never_shows_more_than_a_third(secret: str) -> None:
+    assert (len(masked_key(secret)) - 3) * 3 <= len(secret)
+
+
+def test_ten_keys_are_found_in_order_over_gaps() -> None:
+    environ = {f"GROQ_API_KEY_{number}": f"{GROQ}{number}" for number in (10, 2, 7)}
+    discovery = discover_keys("groq", environ)
+    assert [key.variable for key in discovery.keys] == ["GROQ_API_KEY_2", "GROQ_API_KEY_7", "GROQ_API_KEY_10"]
+    assert discovery.problems == ()
+
+
+TABLE = [
+    # what is set, which variables give keys, what is reported
+    ({}, [], []),
+    ({"GROQ_API_KEY": ""}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
+    ({"GROQ_API_KEY": " \t"}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
+    ({"GROQ_API_KEY": "gsk_your_key"}, [], [("GROQ_API_KEY", "skipped", "holds a placeholder")]),
+    ({"GROQ_API_KEY": f"{GROQ} {GROQ_2}"}, [], [("GROQ_API_KEY", "skipped", "holds a blank inside")]),
+    ({"GROQ_API_KEY": f'"{GROQ}"'}, [], [("GROQ_API_KEY", "skipped", "holds quotes")]),
+    ({"GROQ_API_KEY": f"{GROQ}\n{GROQ_2}"}, [], [("GROQ_API_KEY", "skipped", "holds a line break")]),
+    ({"GROQ_API_KEY": f"{GROQ}\x1b"}, [], [("GROQ_API_KEY", "skipped", "holds a line break or another control")]),
+    ({"GROQ_API_KEY": f"{GROQ}é"}, [], [("GROQ_API_KEY", "skipped", "holds characters that no key has")]),
+    # undecodable bytes in the environment arrive as lone surrogates
+    ({"GROQ_API_KEY": f"{GROQ}\udcff"}, [], [("GROQ_API_KEY", "skipped", "holds characters that no key has")]),
+    (
+        {"GROQ_API_KEY": GROQ, "GROQ_API_KEY_3": GROQ},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY_3", "skipped", "holds the same key as GROQ_API_KEY")],
+    ),
+    # only warned about: another service's key, an unknown prefix, a part of a key
+    (
+        {"GROQ_API_KEY": RESEND},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY", "warned", "does not start with gsk_ as keys of this service do; it looks like a key of Re")],
+    ),
+    (
+        {"GROQ_API_KEY": "k" + GROQ[4:]},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY", "warned", "does not start with gsk_ as keys of this service do.")],
+    ),
+    ({"GROQ_API_KEY": GROQ[:20]}, ["GROQ_API_KEY"], [("GROQ_API_KEY", "warned", "has an unusual length")]),
+    # the first key under a number of its own
+    ({"GROQ_API_KEY_1": GROQ}, ["GROQ_API_KEY_1"], [("GROQ_API_KEY_1", "warned", "is taken as the first key")]),
+    (
+        {"GROQ_API_KEY": "", "GROQ_API_KEY_1": GROQ},
+        ["GROQ_API_KEY_1"],
+        [("GROQ_API_KEY_1", "warned", "is taken as the first key")],
+    ),
+    (
+        {"GROQ_API_KEY": GROQ, "GROQ_API_KEY_1": GROQ_2},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY_1", "skipped", "is another name of GROQ_API_KEY, which is set")],
+    ),
+    # names that mean nothing
+    ({"GROQ_API_KEY_11": GROQ}, [], [("GROQ_API_KEY_11", "skipped", "is beyond the 10 keys a service")]),
+    ({"GROQ_API_KEY_0": GROQ}, [], [("GROQ_API_KEY_0", "skipped", "is no name of a key")]),
+    ({"GROQ_API_KEY_02": GROQ}, [], [("GROQ_API_KEY_02", "skipped", "is no name of a key")]),
+    ({"GROQ_API_KEYS": GROQ}, [], [("GROQ_API_KEYS", "skipped", "is no name of a key")]),
+    ({"GROQ_API_KEY_12_FILE": "x"}, [], [("GROQ_API_KEY_12_FILE", "skipped", "is beyond the 10 keys")]),
+    # files
+    ({"GROQ_API_KEY_FILE": "/no/such"}, [], [("GROQ_API_KEY_FILE", "skipped", "names a file that does not exist")]),
+    ({"GROQ_API_KEY_2_FILE": "/"}, [], [("GROQ_API_KEY_2_FILE", "skipped", "does not name a plain file")]),
+    (
+        {"GROQ_API_KEY": GROQ, "GROQ_API_KEY_FILE": "/no/such"},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY", "warned", "wins over GROQ_API_KEY_FILE")],
+    ),
+    # accounts
+    ({"GROQ_ACCOUNT": "acme"}, [], [("GROQ_ACCOUNT", "skipped", "has no effect: GROQ_API_KEY gives no usable key")]),
+    (
+        {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": "two words"},
+        ["GROQ_API_KEY"],
+        [("GROQ_ACCOUNT", "skipped", "is no account name")],
+    ),
+    (
+        {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": GROQ},
+        ["GROQ_API_KEY"],
+        [("GROQ_ACCOUNT", "skipped", "is no account name")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("environ", "variables", "reports"), TABLE)
+def test_what_is_found_and_what_is_reported(
+    environ: dict[str, str], variables: list[str], reports: list[tuple[str, str, str]]
+) -> None:
+    discovery = discover_keys("groq", environ)
+    assert [key.variable for key in discovery.keys] == variables
+    found = facts(discovery)
+    assert [fact[:2] for fact in found] == [report[:2] for report in reports]
+    for (_, _, sentence), (_, _, beginning) in zip(found, reports, strict=True):
+        assert sentence.startswith(beginning)
+
+
+def test_accounts_and_senders_belong_to_the_key_of_their_number() -> None:
+    discovery = discover_keys(
+        "resend",
+        {
+            "RESEND_API_KEY": RESEND,
+            "RESEND_ACCOUNT": "team-a",
+            "RESEND_FROM_1": "Acme <mail@acme.example>",
+            "RESEND_API_KEY_3": RESEND + "3",
+            "RESEND_FROM_3": "mail@beta.example",
+            "RESEND_API_KEY_4": RESEND + "4",
+            "RESEND_FROM_4": "nobody",
+        },
+    )
+    assert [(key.account, key.sender) for key in discovery.keys] == [
+        ("team-a", "Acme <mail@acme.example>"),
+        (None, "mail@beta.example"),
+        (None, None),
+    ]
+    assert [fact[:2] for fact in facts(discovery)] == [("RESEND_FROM_4", "skipped")]
+
+
+def test_a_groq_key_has_no_sender() -> None:
+    (key,) = discover_keys("groq", {"GROQ_API_KEY": GROQ, "GROQ_FROM": "a@b.example"}).keys
+    assert key.sender is None
+
+
+def test_an_unknown_service_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="service must be one of groq, resend"):
+        discover_keys("other", {})
+
+
+def test_a_key_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"\ufeff{GROQ}\r\n", encoding="utf-8")
+    (key,) = discover_keys("groq", {"GROQ_API_KEY_5_FILE": str(tmp_path / "key")}).keys
+    assert (key.variable, key.secret.get_secret_value()) == ("GROQ_API_KEY_5_FILE", GROQ)
+
+
+def test_keys_are_read_afresh_from_dotenv_and_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"GROQ_API_KEY='{GROQ}'\n")
+    assert [key.label for key in load_keys("groq").keys] == ["gsk_abc123..."]
+    monkeypatch.setenv("GROQ_API_KEY_2", GROQ_2)
+    assert [key.label for key in load_keys("groq").keys] == ["gsk_abc123...", "gsk_def456..."]
+
+
+def test_one_service_with_a_key_is_enough_to_start() -> None:
+    require_any_key([discover_keys("groq", {}), discover_keys("resend", {"RESEND_API_KEY": RESEND})])
+
+
+def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped() -> None:
+    with pytest.raises(SettingsError) as caught:
+        require_any_key([discover_keys("groq", {"GROQ_API_KEY": "xxx"}), discover_keys("resend", {})])
+    looked, skipped = caught.value.sentences
+    assert looked.startswith(
+        "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY, "
+    )
+    assert looked.endswith("; RESEND_API_KEY, RESEND_API_KEY_2 … RESEND_API_KEY_10 (or …_FILE).")
+    assert skipped == "GROQ_API_KEY holds a placeholder, not a key."
+    with pytest.raises(SettingsError, match="set at least one of the keys"):
+        require_any_key([Discovery((), ())])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                f"{base}{suffix}{end}"
+                for base in ("RESEND_API_KEY", "RESEND_ACCOUNT", "RESEND_FROM")
+                for suffix in ("", "_1", "_2", "_3", "_11", "S")
+                for end in ("", "_FILE")
+            ]
+        ),
+        st.one_of(
+            st.text(alphabet=st.characters(exclude_characters="\0"), min_size=6),
+            st.from_regex(r"re_[A-Za-z0-9]{9,60}", fullmatch=True),
+            st.just("mail@b.example"),
+        ),
+    )
+)
+def test_a_value_is_never_told(environ: dict[str, str]) -> None:
+    marked = {
+        name: value if value == "mail@b.example" else value[:3] + "Zq9QzCANARY" + value[3:]
+        for name, value in environ.items()
+    }
+    discovery = discover_keys("resend", marked)
+    told = repr(discovery) + "".join(problem.sentence for problem in discovery.problems)
+    for secret in {marked[name] for name in marked if name.startswith("RESEND_API_KEY")} - {"mail@b.example"}:
+        assert secret not in told
+    for key in discovery.keys:
+        assert isinstance(key, ApiKey)
+        assert key.secret.get_secret_value().strip() in {value.strip() for value in marked.values()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("your-key-here", "YOUR_API_KEY", "xxx", "XXXXXXXX", "changeme", "change-me", "<your key>", "<key>", "gsk_"),
+        *("gsk_your_groq_api_key", "gsk_yourkeyhere", "re_xxxxxxxx_xxxxxxxx", "re_your_api_key", "gsk_...", "re_123…"),
+        *("gsk_abc123...", "${GROQ_API_KEY}", "{{ key }}", "replace_me", "todo", "none", "null", "-", "example-key"),
+        *("gsk_****************", "api_key", "insert key", "sk-xxxx", "put-your-key-here", "test"),
+    ],
+)
+def test_placeholders_are_known(text: str) -> None:
+    assert looks_like_placeholder(text)
+
+
+@pytest.mark.parametrize("text", [GROQ, RESEND, "gsk_sandbox1", "gsk_xxxD4eF5gH6", "re_demo_1_D4eF5gH6", "s3cret"])
+def test_what_may_be_a_key_is_none(text: str) -> None:
+    assert not looks_like_placeholder(text)
+
+
+@given(st.from_regex(r"gsk_[a-zA-Z0-9]{52}", fullmatch=True))
+def test_hardly_any_random_key_looks_like_a_placeholder(secret: str) -> None:
+    openings = ("your", "changeme", "replace", "placeholder", "example", "insert")
+    rest = secret[4:].lower()
+    assert not looks_like_placeholder(secret) or rest.startswith(openings) or len(set(rest)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("a@b.example", True),
+        ("Acme Mail <a.b+c@mail.acme.example>", True),
+        ("<a@b.example>", True),
+        ("a@bücher.example", True),
+        # no domain, one label, an empty or bad label, an address as a number
+        ("a", False),
+        ("a@", False),
+        ("a@localhost", False),
+        ("a@b..example", False),
+        ("a@-b.example", False),
+        ("a@1.2.3.4", False),
+        # no or a broken local part, two addresses, a header smuggled in
+        ("@b.example", False),
+        (".a@b.example", False),
+        ("a.@b.example", False),
+        ("a b@c.example", False),
+        ("a@b.example, c@d.example", False),
+        ("Name <a@b.example", False),
+        ("Name <a@b.example>\r\nBcc: c@d.example", False),
+        ("a@" + "b." * 130 + "example", False),
+    ],
+)
+def test_addresses(text: str, *, valid: bool) -> None:
+    assert is_address(text) is valid

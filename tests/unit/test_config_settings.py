@@ -1,0 +1,331 @@
+"""The settings: precedence, files, and a sentence for everything that is wrong."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from config.environment import merge, read_dotenv
+from config.errors import SettingsError
+from config.keys import MAX_KEYS, SERVICES
+from config.settings import (
+    SECRET_FIELDS,
+    Settings,
+    claim_result_backend,
+    get_settings,
+    notices,
+    read_environment,
+    reload_settings,
+    settings_from,
+    variable_of,
+)
+from config.urls import SecretUrl
+
+ROOT = Path(__file__).parents[2]
+CANARY = "Zq9canaryQz7"
+
+
+@pytest.fixture(autouse=True)
+def _room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("GROQ_", "RESEND_", "REDIS_", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")):
+            monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def test_an_empty_environment_gives_the_documented_defaults() -> None:
+    settings = settings_from({})
+    assert settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    assert settings.groq_base_url == "https://api.groq.com"
+    assert settings.worker_concurrency == 500
+    assert settings.admin_token is None
+    assert settings == Settings()
+    assert notices({}, settings) == ()
+
+
+def test_settings_are_frozen_and_refuse_unknown_fields() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.namespace = "other"
+    with pytest.raises(ValidationError):
+        Settings(nonsense=1)  # type: ignore[call-arg]
+
+
+def test_the_constructor_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("KEYWHEEL_NAMESPACE=dotenv\n")
+    monkeypatch.setenv("KEYWHEEL_MAX_FAULTS", "9")
+    monkeypatch.setenv("MAX_FAULTS", "9")
+    assert Settings() == settings_from({})
+
+
+def test_the_other_urls_follow_the_redis_url_unless_they_are_set() -> None:
+    settings = settings_from({"REDIS_URL": "redis://a:1/1", "KEYWHEEL_POOL_URL": "unix:///run/redis.sock"})
+    assert settings.broker_url.get_secret_value() == "redis://a:1/1"
+    assert settings.result_backend_url.get_secret_value() == "redis://a:1/1"
+    assert settings.pool_url.get_secret_value() == "unix:///run/redis.sock"
+
+
+def test_the_process_wins_over_dotenv_and_a_blank_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("KEYWHEEL_NAMESPACE=dotenv\nGROQ_MODEL=small\nKEYWHEEL_MAX_FAULTS=\n")
+    monkeypatch.setenv("KEYWHEEL_NAMESPACE", "process")
+    monkeypatch.setenv("FLOWER_PORT", "  ")
+    settings = get_settings()
+    assert (settings.namespace, settings.groq_model) == ("process", "small")
+    assert (settings.max_faults, settings.flower_port) == (5, 5555)
+
+
+def test_settings_are_read_once_until_they_are_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = get_settings()
+    monkeypatch.setenv("GROQ_MODEL", "other")
+    assert get_settings() is first
+    assert reload_settings().groq_model == "other"
+    assert get_settings().groq_model == "other"
+    assert first.groq_model != "other"
+
+
+@pytest.mark.parametrize("field", sorted(SECRET_FIELDS))
+def test_every_secret_may_come_from_a_file_and_is_never_shown(field: str, tmp_path: Path) -> None:
+    value = {
+        "admin_token": f"{CANARY}-{CANARY}",
+        "flower_basic_auth": f"admin:{CANARY}",
+    }.get(field, f"redis://user:{CANARY}@host:6379/0")
+    (tmp_path / "secret").write_text(f"{value}\n")
+    environ = {f"{variable_of(field)}_FILE": str(tmp_path / "secret")}
+    settings = settings_from(environ)
+    assert getattr(settings, field).get_secret_value() == value
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), *notices(environ, settings)):
+        assert CANARY not in shown
+
+
+def test_a_url_shows_everything_but_its_password() -> None:
+    assert str(settings_from({"REDIS_URL": "redis://user:hunter2@host:1/2"}).redis_url) == "redis://user:***@host:1/2"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pass@host:1/0", "redis://:***@host:1/0"),
+        # a lone part before the @ may be a password by mistake
+        ("redis://pass@host:1/0", "redis://***@host:1/0"),
+        # quotes, an @ and a backslash in it
+        ("redis://u:p'\\@\"s@host/0?x=y", "redis://u:***@host/0?x=y"),
+        ("unix:///run/redis.sock?db=1&password=pass", "unix:///run/redis.sock?***"),
+    ],
+)
+def test_no_part_of_a_password_is_shown(url: str, shown: str) -> None:
+    assert str(SecretUrl(url)) == shown
+    assert repr(SecretUrl(url)) == f"SecretUrl({shown!r})"
+
+
+def test_a_value_wins_over_its_file_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("redis://file:1/0")
+    environ = {"REDIS_URL": "redis://plain:1/0", "REDIS_URL_FILE": str(tmp_path / "url")}
+    settings = settings_from(environ)
+    assert settings.redis_url.get_secret_value() == "redis://plain:1/0"
+    assert any(sentence.startswith("REDIS_URL wins over REDIS_URL_FILE") for sentence in notices(environ, settings))
+
+
+def test_a_file_named_by_the_process_wins_over_a_value_in_dotenv() -> None:
+    assert merge({"A_FILE": "x", "B_FILE": ""}, {"A": "1", "B": "2"}) == {"A_FILE": "x", "B_FILE": "", "B": "2"}
+
+
+def test_dotenv_may_be_missing_but_not_unreadable(tmp_path: Path) -> None:
+    assert read_dotenv(tmp_path / ".env") == {}
+    (tmp_path / ".env").write_bytes(b"ADMIN_TOKEN=\xff" + CANARY.encode())
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read as UTF-8 text") as caught:
+        read_environment()
+    assert CANARY not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+WRONG = [
+    # what is set, how the sentence begins
+    ({"KEYWHEEL_MAX_FAULTS": "many"}, "KEYWHEEL_MAX_FAULTS must be a whole number."),
+    ({"KEYWHEEL_MAX_FAULTS": "1.5"}, "KEYWHEEL_MAX_FAULTS must be a whole number."),
+    ({"KEYWHEEL_MAX_FAULTS": "0"}, "KEYWHEEL_MAX_FAULTS must be at least 1."),
+    ({"KEYWHEEL_GROQ_TIMEOUT_S": "60s"}, "KEYWHEEL_GROQ_TIMEOUT_S must be a number (seconds)."),
+    ({"KEYWHEEL_GROQ_COOLDOWN_S": "0"}, "KEYWHEEL_GROQ_COOLDOWN_S must be greater than 0 (seconds)."),
+    ({"KEYWHEEL_GROQ_COOLDOWN_S": "nan"}, "KEYWHEEL_GROQ_COOLDOWN_S must be"),
+    ({"KEYWHEEL_DEADLINE_S": "inf"}, "KEYWHEEL_DEADLINE_S must be"),
+    ({"FLOWER_PORT": "65536"}, "FLOWER_PORT must be at most 65535."),
+    ({"KEYWHEEL_LOG_LEVEL": "loud"}, "KEYWHEEL_LOG_LEVEL must be one of 'DEBUG'"),
+    ({"KEYWHEEL_LOG_FORMAT": "xml"}, "KEYWHEEL_LOG_FORMAT must be one of 'text' or 'json'."),
+    ({"KEYWHEEL_SHOW_CONTENT": "perhaps"}, "KEYWHEEL_SHOW_CONTENT must be true or false."),
+    ({"KEYWHEEL_NAMESPACE": "a{b}"}, "KEYWHEEL_NAMESPACE must be 1 to 64 letters"),
+    ({"GROQ_MODEL": "two words"}, "GROQ_MODEL must be one word"),
+    # addresses: no scheme, a wrong one, a user in it, no host
+    ({"GROQ_BASE_URL": "api.groq.com"}, "GROQ_BASE_URL must start with https:// or http://."),
+    ({"RESEND_API_URL": "ftp://host"}, "RESEND_API_URL must start with"),
+    ({"RESEND_API_URL": "https://a:b@host"}, "RESEND_API_URL must be a plain address"),
+    ({"RESEND_API_URL": "https:///path"}, "RESEND_API_URL has no valid host and port"),
+    # Redis: a raw slash in the password, port zero, blanks, a foreign broker, a socket without a path
+    ({"REDIS_URL": f"redis://:{CANARY}/x@host:1/0"}, "REDIS_URL has no valid host and port; percent-encode"),
+    ({"REDIS_URL": f"redis://:{CANARY}@host:0/0"}, "REDIS_URL has no valid host and port"),
+    ({"REDIS_URL": f"redis://:{CANARY} x@host/0"}, "REDIS_URL must not contain blanks"),
+    ({"REDIS_URL": CANARY}, "REDIS_URL must start with redis:// or rediss://."),
+    ({"CELERY_BROKER_URL": f"amqp://u:{CANARY}@host//"}, "CELERY_BROKER_URL must start with redis://"),
+    ({"KEYWHEEL_POOL_URL": "unix://"}, "KEYWHEEL_POOL_URL must name a socket's path."),
+    ({"REDIS_URL_FILE": "no/such/file"}, "REDIS_URL_FILE names a file that does not exist."),
+    ({"REDIS_URL_FILE": "."}, "REDIS_URL_FILE does not name a plain file."),
+    ({"FLOWER_BASIC_AUTH": CANARY}, "FLOWER_BASIC_AUTH must be user:password"),
+    ({"FLOWER_BASIC_AUTH": f"a:{CANARY},b:"}, "FLOWER_BASIC_AUTH must be user:password"),
+    # relations
+    ({"KEYWHEEL_TASK_TIME_LIMIT_S": "450"}, "KEYWHEEL_TASK_TIME_LIMIT_S (450) must stay below half"),
+    ({"KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "300"}, "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S (300) must stay below"),
+    ({"KEYWHEEL_GROQ_TIMEOUT_S": "266"}, "KEYWHEEL_GROQ_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)"),
+    ({"KEYWHEEL_RESEND_TIMEOUT_S": "266"}, "KEYWHEEL_RESEND_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)"),
+    ({"KEYWHEEL_FAULT_BACKOFF_S": "61"}, "KEYWHEEL_FAULT_BACKOFF_S (61) must not exceed"),
+    ({"KEYWHEEL_FAULT_BACKOFF_MAX_S": "450"}, "KEYWHEEL_FAULT_BACKOFF_MAX_S (450) must stay below half"),
+]
+
+
+@pytest.mark.parametrize(("environ", "beginning"), WRONG)
+def test_a_wrong_value_gives_one_sentence_that_names_its_variable(environ: dict[str, str], beginning: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_from(environ)
+    (sentence,) = caught.value.sentences
+    assert sentence.startswith(beginning)
+    assert sentence.endswith(".")
+    assert CANARY not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_all_that_is_wrong_is_said_at_once_and_survives_pickling() -> None:
+    import pickle  # noqa: PLC0415
+
+    with pytest.raises(SettingsError) as caught:
+        settings_from({"REDIS_URL_FILE": "gone", "FLOWER_PORT": "x", "KEYWHEEL_MAX_FAULTS": "x"})
+    assert [sentence.split()[0] for sentence in caught.value.sentences] == [
+        "REDIS_URL_FILE",
+        "KEYWHEEL_MAX_FAULTS",
+        "FLOWER_PORT",
+    ]
+    assert pickle.loads(pickle.dumps(caught.value)).sentences == caught.value.sentences  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (b" \n", "an empty file"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"x" * 70_000, "far too large"),
+    ],
+)
+def test_a_secret_file_must_hold_a_short_text(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(SettingsError, match=f"^ADMIN_TOKEN_FILE names .*{reason}"):
+        settings_from({"ADMIN_TOKEN_FILE": str(tmp_path / "token")})
+
+
+def test_a_name_too_long_for_a_file_is_a_sentence_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"^ADMIN_TOKEN_FILE names a file") as caught:
+        settings_from({"ADMIN_TOKEN_FILE": CANARY * 400})
+    assert CANARY not in str(caught.value)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1).map(lambda text: CANARY + text))
+def test_no_secret_value_is_ever_in_a_sentence(value: str) -> None:
+    for field in SECRET_FIELDS:
+        for text in (value, f"redis://:{value}@host:1/0", f"redis://{value}"):
+            try:
+                told = repr(settings_from({variable_of(field): text}))
+            except SettingsError as exc:
+                told = repr(exc)
+            # Behind redis:// without a password stands a host, which is no secret.
+            assert CANARY not in told or text == f"redis://{value}"
+
+
+def test_unknown_names_of_ours_are_warned_about_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KEYWHEEL_MAX_FAULT", "7")
+    monkeypatch.setenv("KEYWHEEL_QQQQQQQQQQQQ", "7")
+    monkeypatch.setenv("KEYWHEEL_POOL_URL_FILE", "")
+    with caplog.at_level(logging.WARNING, logger="config.settings"):
+        get_settings()
+    assert caplog.messages == [
+        "KEYWHEEL_MAX_FAULT is not a setting and has no effect; did you mean KEYWHEEL_MAX_FAULTS?",
+        "KEYWHEEL_QQQQQQQQQQQQ is not a setting and has no effect.",
+    ]
+
+
+def test_weak_choices_are_noticed() -> None:
+    environ = {"ADMIN_TOKEN": "short", "KEYWHEEL_SHOW_CONTENT": "yes"}
+    assert [sentence.split()[0] for sentence in notices(environ, settings_from(environ))] == [
+        "ADMIN_TOKEN",
+        "KEYWHEEL_SHOW_CONTENT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given_url", "used"),
+    [
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        # what other OpenAI-compatible clients want
+        ("https://api.groq.com/openai/v1", "https://api.groq.com"),
+        ("https://proxy.example/groq/openai/v1/", "https://proxy.example/groq"),
+    ],
+)
+def test_base_urls_are_brought_into_one_form(given_url: str, used: str) -> None:
+    assert settings_from({"GROQ_BASE_URL": given_url}).groq_base_url == used
+
+
+def test_words_are_read_whatever_their_case() -> None:
+    settings = settings_from({"KEYWHEEL_LOG_LEVEL": "debug", "KEYWHEEL_LOG_FORMAT": "JSON"})
+    assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
+    with pytest.raises(ValidationError):
+        Settings(log_level=3)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        Settings(log_format=3)  # type: ignore[arg-type]
+
+
+def test_our_result_backend_is_kept_although_celery_reads_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim_result_backend(get_settings())
+    assert "CELERY_RESULT_BACKEND" not in os.environ
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://results:1/0")
+    settings = reload_settings()
+    claim_result_backend(settings)
+    assert os.environ["CELERY_RESULT_BACKEND"] == "worker.aio.backend:RedisBackend+redis://results:1/0"
+    assert reload_settings() == settings
+
+
+def test_a_countdown_stays_below_half_the_visibility_timeout() -> None:
+    assert Settings().longest_countdown_s < Settings().visibility_timeout_s / 2
+
+
+def test_the_example_names_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    shown = dotenv_values(ROOT / ".env.example")
+    offered = {}
+    for line in text.splitlines():
+        name, separator, value = line.removeprefix("# ").partition("=")
+        if separator and name.isidentifier() and name.isupper():
+            offered[name] = value
+    assert shown.items() <= offered.items()
+    fields = {variable_of(field): field for field in Settings.model_fields}
+    assert set(fields) <= set(offered)
+    suffixes = ("", *(f"_{number}" for number in range(2, MAX_KEYS + 1)))
+    others = {
+        f"{service.upper()}_{kind}{suffix}"
+        for service in SERVICES
+        for kind in ("API_KEY", "ACCOUNT", "FROM")
+        for suffix in suffixes
+    }
+    assert set(offered) - set(fields) <= others
+    assert settings_from(offered) == Settings()
+    # A default that is no blank is written out.
+    for name, field in fields.items():
+        default = Settings.model_fields[field].default
+        if field not in SECRET_FIELDS:
+            assert offered[name] == (str(default).lower() if isinstance(default, bool) else str(default)), name
