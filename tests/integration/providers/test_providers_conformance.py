@@ -1,0 +1,153 @@
+"""What every provider does alike. A new provider joins by one line in `_CASES`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from worker.providers import Completion, Email, Groq, Resend
+from worker.verdicts import Effect, Fate, Scope
+
+_KEY = SecretStr("key_canary_0123456789")
+
+
+@dataclass(frozen=True)
+class _Case:
+    make: Callable[..., Any]
+    request: Any
+    success: dict[str, Any]
+    if_ambiguous: Fate
+
+
+_CASES = {
+    "groq": _Case(
+        Groq,
+        Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
+        {"model": "m", "choices": [{"message": {"content": "hello"}}]},
+        Fate.RETRY,
+    ),
+    "resend": _Case(
+        Resend,
+        Email({"from": "a@shop.example", "to": "ann@example.org"}, "job-1"),
+        {"id": "1"},
+        Fate.SAME_ACCOUNT,
+    ),
+}
+
+
+@pytest.fixture(params=_CASES)
+def case(request: pytest.FixtureRequest) -> _Case:
+    return _CASES[request.param]
+
+
+@pytest.fixture
+async def provider(case: _Case, scripted: Any) -> AsyncIterator[Any]:
+    made = case.make(scripted.url, timeout_s=10)
+    yield made
+    await made.close()
+
+
+async def test_it_names_its_service(case: _Case, provider: Any) -> None:
+    assert _CASES[provider.service] is case
+
+
+async def test_a_success_is_done(scripted: Any, case: _Case, provider: Any) -> None:
+    scripted.answer(200, case.success)
+    reply = await provider.call(_KEY, case.request)
+    assert (reply.verdict.fate, reply.verdict.definite, reply.verdict.effect) == (Fate.DONE, True, Effect.NONE)
+    assert reply.value
+
+
+async def test_a_401_disables_the_key_and_takes_the_next(scripted: Any, case: _Case, provider: Any) -> None:
+    scripted.answer(401, {"message": f"no such key {_KEY.get_secret_value()}"})
+    reply = await provider.call(_KEY, case.request)
+    verdict = reply.verdict
+    assert (verdict.fate, verdict.effect, verdict.scope) == (Fate.NEXT_KEY, Effect.DISABLE, Scope.KEY)
+    assert verdict.definite
+    assert "canary" not in repr(reply)
+
+
+async def test_a_429_that_says_nothing_cools_for_the_default(scripted: Any, case: _Case, provider: Any) -> None:
+    scripted.answer(429)
+    verdict = (await provider.call(_KEY, case.request)).verdict
+    assert (verdict.fate, verdict.effect, verdict.cooldown_ms) == (Fate.NEXT_KEY, Effect.COOL, None)
+
+
+async def test_a_429_with_a_wait_cools_for_that_long(scripted: Any, case: _Case, provider: Any) -> None:
+    scripted.answer(429, headers={"retry-after": "5"})
+    assert (await provider.call(_KEY, case.request)).verdict.cooldown_ms == 5_000
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_a_server_error_cools_the_key_briefly(scripted: Any, case: _Case, provider: Any, status: int) -> None:
+    scripted.answer(status)
+    verdict = (await provider.call(_KEY, case.request)).verdict
+    assert (verdict.fate, verdict.definite) == (case.if_ambiguous, False)
+    assert (verdict.effect, verdict.scope, verdict.cooldown_ms) == (Effect.COOL, Scope.KEY, 5_000)
+
+
+async def test_a_refused_connection_is_definite_and_leaves_the_key_alone(case: _Case, refused_url: str) -> None:
+    provider = case.make(refused_url)
+    verdict = (await provider.call(_KEY, case.request)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_error", True)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
+    await provider.close()
+
+
+async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
+    scripted.hang()
+    task = asyncio.create_task(provider.call(_KEY, case.request))
+    await scripted.arrived(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    scripted.answer(200, case.success)
+    assert (await provider.call(_KEY, case.request)).verdict.fate is Fate.DONE
+
+
+async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(scripted: Any, case: _Case) -> None:
+    provider = case.make(scripted.url, timeout_s=10, max_connections=24)
+    for _ in range(24):
+        scripted.hang()
+    tasks = [asyncio.create_task(provider.call(_KEY, case.request)) for _ in range(60)]
+    await scripted.arrived(24)
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    scripted.default = lambda _: scripted.http(200, case.success)
+    replies = await asyncio.gather(*(provider.call(_KEY, case.request) for _ in range(24)))
+    assert {reply.verdict.fate for reply in replies} == {Fate.DONE}
+    assert [shard.in_flight for shard in provider._http._transport._shards] == [0]
+    await provider.close()
+
+
+async def test_a_key_that_no_header_can_carry_is_disabled_unsent(scripted: Any, case: _Case, provider: Any) -> None:
+    for broken in ("gsk_a b", "re_ä", "gsk_a\nb", ""):
+        verdict = (await provider.call(SecretStr(broken), case.request)).verdict
+        assert (verdict.fate, verdict.effect, verdict.code) == (Fate.NEXT_KEY, Effect.DISABLE, "invalid_key")
+    assert scripted.seen == []
+
+
+async def test_closing_twice_is_fine_and_a_late_call_is_told_to_come_back(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
+    await provider.close()
+    await provider.close()
+    verdict = (await provider.call(_KEY, case.request)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "closed", True)
+    assert scripted.seen == []
+
+
+async def test_a_wrong_url_is_a_verdict_too(case: _Case) -> None:
+    provider = case.make("ftp://127.0.0.1")
+    verdict = (await provider.call(_KEY, case.request)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "bad_url", True)
+    await provider.close()

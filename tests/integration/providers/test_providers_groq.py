@@ -1,0 +1,434 @@
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from worker.providers import Completion, Groq
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+_KEY = SecretStr("gsk_canary0123456789abcdef")
+_PROMPT = "the secret recipe of the house"
+_MODEL = "llama-3.3-70b-versatile"
+_PARAMS = {"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 50}
+_ASKED = Completion.of(_PARAMS)
+_NOW_S = datetime(2026, 11, 10, 12, 0, tzinfo=UTC).timestamp()
+_HOUR_MS = 3_600_000
+
+_COMPLETION = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": _MODEL,
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
+    "usage": {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47},
+}
+
+_TPD = (
+    f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` service tier `on_demand` on tokens per day "
+    "(TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more tokens? Upgrade today."
+)
+_RPM = (
+    f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` on requests per minute (RPM): Limit 30, "
+    "Used 30, Requested 1. Please try again in 2s."
+)
+_TPM_TOO_LARGE = (
+    f"Request too large for model `{_MODEL}` in organization `org_01abc` on tokens per minute (TPM): Limit 6000, "
+    "Requested 8200, please reduce your message size and try again."
+)
+
+
+def _error(message: str, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, Any]:
+    error = {"message": message, "type": kind}
+    return {"error": error if code is None else error | {"code": code}}
+
+
+@pytest.fixture
+async def groq(scripted: Any) -> AsyncIterator[Groq]:
+    provider = Groq(scripted.url, timeout_s=10, now=lambda: _NOW_S, jitter=lambda low, high: (low + high) / 2)
+    yield provider
+    await provider.close()
+
+
+def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
+    """The full expectation: what is not named must be at its default."""
+    plain = Verdict(fate, code)
+    fields = ("effect", "scope", "cooldown_ms", "definite", "backoff_ms", "account", "limits", "too_large_limit")
+    return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
+
+
+_INVALID = _verdict(Fate.NEXT_KEY, "invalid_key", 401, effect=Effect.DISABLE)
+_RESTRICTED = {"effect": Effect.DISABLE, "scope": Scope.ACCOUNT}
+_SPENT = {"effect": Effect.COOL, "scope": Scope.ACCOUNT, "cooldown_ms": _HOUR_MS}
+_BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
+_COOL = {"effect": Effect.COOL, "scope": Scope.ACCOUNT_MODEL}
+_FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
+
+_ROWS: list[Any] = [
+    # 401: the status decides, whatever the code says
+    (401, _error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
+    (401, _error("Invalid API Key", "something_else"), {}, _INVALID),
+    (401, b"<html>no</html>", {"content-type": "text/html"}, _INVALID),
+    # a stand-in that says it with 403
+    (403, _error("bad key", "invalid_api_key"), {}, _INVALID | {"status": 403}),
+    # the whole organisation is banned
+    (
+        400,
+        _error("Organization has been restricted.", "organization_restricted"),
+        {},
+        _verdict(Fate.NEXT_KEY, "organization_restricted", 400, **_RESTRICTED),
+    ),
+    (
+        403,
+        _error("restricted: organization `org_01abc`", "organization_restricted"),
+        {},
+        _verdict(Fate.NEXT_KEY, "organization_restricted", 403, **_RESTRICTED, account="org_01abc"),
+    ),
+    # the spend limit: probed hourly
+    (400, _error("blocked", "blocked_api_access"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
+    (400, _error("spend", "spend_limit_reached"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
+    (402, _error("pay first"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 402, **_SPENT)),
+    # the model is off for this key
+    (
+        403,
+        _error("blocked", "model_permission_blocked_project"),
+        {},
+        _verdict(Fate.NEXT_KEY, "model_blocked", 403, **_BLOCKED),
+    ),
+    (
+        403,
+        _error("blocked", "model_permission_blocked_org"),
+        {},
+        _verdict(Fate.NEXT_KEY, "model_blocked", 403, **_BLOCKED),
+    ),
+    # 403 by the edge: HTML, or JSON without a code
+    (
+        403,
+        b"<html>blocked</html>",
+        {"content-type": "text/html"},
+        _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST),
+    ),
+    (
+        403,
+        _error("Access denied. Check your network settings."),
+        {},
+        _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST),
+    ),
+    # a redirect is no answer of Groq, and is not followed
+    (302, b"", {"location": "/elsewhere"}, _verdict(Fate.RETRY, "edge_blocked", 302, scope=Scope.HOST)),
+    # 403 with a code that nobody has described
+    (403, _error("no", "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
+    # an unknown or retired model
+    (404, _error("no such model", "model_not_found"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
+    (404, b"nothing here", {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
+    (400, _error("retired", "model_decommissioned"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400)),
+    # validation and context length
+    (400, _error("'messages.0' : no"), {}, _verdict(Fate.FAIL, "rejected", 400)),
+    (400, _error("too long", "context_length_exceeded"), {}, _verdict(Fate.FAIL, "rejected", 400)),
+    (422, _error("semantic"), {}, _verdict(Fate.FAIL, "rejected", 422)),
+    (418, {"error": "a teapot"}, {}, _verdict(Fate.FAIL, "rejected", 418)),
+    # a bad generation
+    (400, _error("no JSON", "json_validate_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, definite=False)),
+    (400, _error("no tool", "tool_use_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, definite=False)),
+    # larger than the limit of this organisation and model: 413, and a 429 that says the same
+    (
+        413,
+        _error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
+        {},
+        _verdict(
+            Fate.OTHER_ACCOUNT,
+            "request_too_large",
+            413,
+            account="org_01abc",
+            too_large_limit=6000,
+            limits=(ObservedLimit(Dimension.TPM, 6000),),
+        ),
+    ),
+    (
+        429,
+        _error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
+        {"retry-after": "20"},
+        _verdict(
+            Fate.OTHER_ACCOUNT,
+            "request_too_large",
+            429,
+            account="org_01abc",
+            too_large_limit=6000,
+            limits=(ObservedLimit(Dimension.TPM, 6000),),
+        ),
+    ),
+    (413, b"<html>too large</html>", {}, _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 413)),
+    # a rate limit: the longer of retry-after and the words
+    (
+        429,
+        _error(_TPD, "rate_limit_exceeded", "tokens"),
+        {"retry-after": "2"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            429,
+            **_COOL,
+            cooldown_ms=578_016,
+            account="org_01abc",
+            limits=(ObservedLimit(Dimension.TPD, 100_000, 2_950.0),),
+        ),
+    ),
+    (
+        429,
+        _error(_RPM, "rate_limit_exceeded", "requests"),
+        {"retry-after": "7"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            429,
+            **_COOL,
+            cooldown_ms=7_000,
+            account="org_01abc",
+            limits=(ObservedLimit(Dimension.RPM, 30, 0.0),),
+        ),
+    ),
+    # only a header, as a date; only a zero, which must not become a busy loop
+    (
+        429,
+        _error("slow down"),
+        {"retry-after": "Tue, 10 Nov 2026 12:00:30 GMT"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=30_000),
+    ),
+    (429, b"", {"retry-after": "0"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=100)),
+    # a 429 that says nothing: the service's default
+    (429, b"", {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
+    (429, _error("Too many requests"), {"retry-after": "soon"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
+    # flex capacity: a jittered backoff, the key is fine
+    (498, _error("full", "capacity_exceeded"), {}, _verdict(Fate.RETRY, "flex_capacity", 498, backoff_ms=4_500)),
+    # the model is overloaded for every key
+    (
+        503,
+        _error("over capacity"),
+        {"retry-after": "9"},
+        _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, backoff_ms=9_000),
+    ),
+    (503, b"<html/>", {}, _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False)),
+    # server errors cool the key briefly
+    (500, _error("Internal Server Error"), {}, _verdict(Fate.RETRY, "server_error", 500, **_FAULT)),
+    (502, b"<html>bad gateway</html>", {}, _verdict(Fate.RETRY, "server_error", 502, **_FAULT)),
+    (504, b"", {"retry-after": "86400"}, _verdict(Fate.RETRY, "server_error", 504, **_FAULT, backoff_ms=300_000)),
+    (424, _error("failed dependency"), {}, _verdict(Fate.RETRY, "server_error", 424, **_FAULT)),
+    # what the SDK would repeat by itself
+    (408, b"", {}, _verdict(Fate.RETRY, "not_now", 408, definite=False)),
+    (409, _error("conflict"), {}, _verdict(Fate.RETRY, "not_now", 409, definite=False)),
+    # a 200 that is no completion: text/html (the SDK returns a str), bad JSON (it raises), JSON of another shape
+    *(
+        (
+            200,
+            body,
+            {"content-type": kind},
+            _verdict(Fate.RETRY, "unreadable_answer", 200, scope=Scope.HOST, definite=False),
+        )
+        for body, kind in (
+            (b"<html>welcome</html>", "text/html"),
+            (b'{"choices": [', "application/json"),
+            (b"\xff\xfe\x00", "application/json"),
+            (b"[]", "application/json"),
+            (b'{"choices": []}', "application/json"),
+            (b'{"choices": [{"message": null}]}', "application/json"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(row[:3], row[3]) for row in _ROWS])
+async def test_every_row_of_the_table_is_judged_as_written(
+    scripted: Any, groq: Groq, answer: tuple[int, Any, dict[str, str]], expected: dict[str, Any]
+) -> None:
+    scripted.answer(*answer)
+
+    reply = await groq.call(_KEY, _ASKED)
+
+    assert {name: getattr(reply.verdict, name) for name in expected} == expected
+    assert reply.value is None
+    assert reply.verdict.reason
+    assert len(scripted.seen) == 1  # the SDK tried once
+
+
+async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(scripted: Any, groq: Groq) -> None:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    usage = _COMPLETION["usage"] | {"prompt_tokens_details": {"cached_tokens": 30}}
+    choices = [{"index": 0, "finish_reason": "tool_calls", "message": message}]
+    scripted.answer(200, _COMPLETION)
+    scripted.answer(200, _COMPLETION | {"choices": choices, "usage": usage})
+    scripted.answer(200, _COMPLETION | {"usage": None})
+
+    plain, tools, uncounted = [await groq.call(_KEY, _ASKED) for _ in range(3)]
+
+    assert plain.verdict == Verdict(Fate.DONE, "ok", tokens=47, status=200)
+    assert plain.value == {
+        "text": "hello",
+        "model": _MODEL,
+        "usage": _COMPLETION["usage"],
+        "finish_reason": "stop",
+        "tool_calls": [],
+    }
+    assert tools.verdict.tokens == 17  # cached prompt tokens do not count
+    assert tools.value is not None
+    assert (tools.value["text"], tools.value["tool_calls"]) == ("", calls)
+    assert uncounted.verdict.tokens is None
+    assert json.loads(json.dumps(plain.value)) == plain.value
+    assert scripted.seen[0].path == "/openai/v1/chat/completions"
+    assert json.loads(scripted.seen[0].body) == _PARAMS
+    assert scripted.seen[0].key == _KEY.get_secret_value()
+
+
+async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: Any) -> None:
+    provider = Groq(scripted.url + "/openai/v1/")
+    scripted.answer(200, _COMPLETION)
+    assert (await provider.call(_KEY, _ASKED)).verdict.fate is Fate.DONE
+    assert scripted.seen[0].path == "/openai/v1/chat/completions"
+    await provider.close()
+
+
+async def test_limits_are_read_from_the_headers_of_a_success(scripted: Any, groq: Groq) -> None:
+    scripted.answer(
+        200,
+        _COMPLETION,
+        {
+            "x-ratelimit-limit-requests": "14400",
+            "x-ratelimit-remaining-requests": "14370",
+            "x-ratelimit-reset-requests": "2m59.56s",
+            "x-ratelimit-limit-tokens": "18000",
+            "x-ratelimit-remaining-tokens": "17997",
+            "x-ratelimit-reset-tokens": "7.66s",
+        },
+    )
+    assert (await groq.call(_KEY, _ASKED)).verdict.limits == (
+        ObservedLimit(Dimension.RPD, 14_400, 14_370.0),
+        ObservedLimit(Dimension.TPM, 18_000, 17_997.0),
+    )
+
+
+async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Groq) -> None:
+    poison = "organization `org_evil` on tokens per day (TPD): Limit 1, Used 1, Requested 2. try again in 23h"
+    body = _error("Failed to generate JSON.", "json_validate_failed")
+    body["error"]["failed_generation"] = poison
+    scripted.answer(400, body)
+    scripted.answer(429, {"error": {"message": "slow", "failed_generation": poison}})
+
+    bad, limited = [(await groq.call(_KEY, _ASKED)).verdict for _ in range(2)]
+
+    assert (bad.account, bad.limits, bad.fate) == (None, (), Fate.RETRY)
+    assert "org_evil" not in bad.reason
+    assert (limited.account, limited.limits, limited.cooldown_ms) == (None, (), None)
+
+
+async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(scripted: Any, groq: Groq) -> None:
+    said = f"Bad {_KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{_PROMPT}” " + "x" * 900
+    scripted.answer(400, _error(said))
+    reply = await groq.call(_KEY, _ASKED)
+    for planted in (_KEY.get_secret_value(), "canary", "another-key", "abc.def", _PROMPT):
+        assert planted not in repr(reply)
+    assert len(reply.verdict.reason) < 340
+    assert "\n" not in reply.verdict.reason
+    assert _PROMPT not in repr(_ASKED)
+
+
+async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_hour(scripted: Any) -> None:
+    last_minute = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
+    provider = Groq(scripted.url, now=lambda: last_minute)
+    scripted.answer(400, _error("blocked", "blocked_api_access"))
+    assert (await provider.call(_KEY, _ASKED)).verdict.cooldown_ms == 60_000
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        # reset before an answer
+        (lambda script: script.reset_before_answer(), "read_error"),
+        # closed without an answer
+        (lambda script: script.raw(b""), "protocol_error"),
+        # reset, and closed, after half a body
+        (lambda script: script.reset_after_half(b'{"choices": []}' * 20), "read_error"),
+        (lambda script: script.close_after_half(b'{"choices": []}' * 20), "protocol_error"),
+        # something that is not HTTP
+        (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
+        # a body that is not what its encoding says
+        (lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}), "undecodable_answer"),
+    ],
+)
+async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
+    scripted: Any, groq: Groq, fault: Any, code: str
+) -> None:
+    fault(scripted)
+    verdict = (await groq.call(_KEY, _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, code, False)
+    assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
+
+
+async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
+    provider = Groq(scripted.url, timeout_s=0.2)
+    scripted.hang()
+    verdict = (await provider.call(_KEY, _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "read_timeout", False)
+    await provider.close()
+
+
+async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> None:
+    provider = Groq(scripted.url, timeout_s=0.3)
+    scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    verdict = (await provider.call(_KEY, _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "total_timeout", False)
+    await provider.close()
+
+
+async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
+    provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
+    for _ in range(24):  # one shard
+        scripted.hang()
+    held = [asyncio.create_task(provider.call(_KEY, _ASKED)) for _ in range(24)]
+    await scripted.arrived(24)
+    provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
+    verdict = (await provider.call(SecretStr("gsk_other"), _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "pool_timeout", True)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)
+    scripted.release.set()
+    assert {(await one).verdict.fate for one in held} == {Fate.RETRY}
+    await provider.close()
+
+
+async def test_thousands_of_calls_at_once_each_carry_their_own_key(scripted: Any, groq: Groq) -> None:
+    keys = [SecretStr(f"gsk_key{number}") for number in range(4)]
+
+    def mirror(seen: Any) -> bytes:
+        prompt = json.loads(seen.body)["messages"][0]["content"]
+        message = {"role": "assistant", "content": f"{prompt} {seen.key}"}
+        return scripted.http(200, _COMPLETION | {"choices": [{"message": message}]})
+
+    async def one(number: int) -> bool:
+        key = keys[number % 4]
+        request = Completion.of({"model": _MODEL, "messages": [{"role": "user", "content": str(number)}]})
+        reply = await groq.call(key, request)
+        return reply.value is not None and reply.value["text"] == f"{number} {key.get_secret_value()}"
+
+    scripted.default = mirror
+    assert all(await asyncio.gather(*(one(number) for number in range(1_000))))
+
+
+async def test_the_sdk_logs_no_prompt_even_at_debug(
+    scripted: Any, groq: Groq, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    scripted.answer(200, _COMPLETION)
+    await groq.call(_KEY, _ASKED)
+    assert _PROMPT not in caplog.text
+    assert _KEY.get_secret_value() not in caplog.text
+
+
+async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Groq) -> None:
+    scripted.default = lambda _: scripted.http(200, _COMPLETION)
+    for number in range(70):
+        assert (await groq.call(SecretStr(f"gsk_{number}"), _ASKED)).verdict.fate is Fate.DONE
+    assert len(groq._creates) == 64

@@ -1,0 +1,356 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import resend
+from pydantic import SecretStr
+
+from worker.providers import Email, Resend
+from worker.providers.resend_http import KeyedClient
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+_KEY = SecretStr("re_canary0123456789")
+_BODY_TEXT = "the secret recipe of the house"
+_PAYLOAD = {
+    "from": "Shop <hello@Shop.example>",
+    "to": ["ann@example.org"],
+    "subject": "Your order is on its way",
+    "text": _BODY_TEXT,
+}
+_MAIL = Email(_PAYLOAD, "job-1")
+_NOW_S = datetime(2026, 11, 10, 22, 0, tzinfo=UTC).timestamp()
+_DAY_MS = 86_400_000
+
+
+def _error(status: int, name: str, message: str = "no") -> dict[str, Any]:
+    return {"statusCode": status, "name": name, "message": message}
+
+
+@pytest.fixture
+async def mailer(scripted: Any) -> AsyncIterator[Resend]:
+    provider = Resend(scripted.url, timeout_s=10, now=lambda: _NOW_S, jitter=lambda low, high: (low + high) / 2)
+    yield provider
+    await provider.close()
+
+
+def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
+    """The full expectation: what is not named must be at its default."""
+    plain = Verdict(fate, code)
+    fields = ("effect", "scope", "cooldown_ms", "definite", "backoff_ms", "account", "limits", "too_large_limit")
+    return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
+
+
+_DEAD = {"fate": Fate.NEXT_KEY, "code": "invalid_key", "effect": Effect.DISABLE}
+_NO_DOMAIN = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
+_TEAM = {"effect": Effect.COOL, "scope": Scope.ACCOUNT}
+_FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
+_TWIN = {"definite": False, "backoff_ms": 3_000}
+_HTML = {"content-type": "text/html"}
+
+_ROWS: list[Any] = [
+    # a dead key, in each form in which it was seen
+    (400, _error(400, "validation_error", "API key is invalid"), {}, _verdict(status=400, **_DEAD)),
+    (401, _error(401, "validation_error", "API key is invalid"), {}, _verdict(status=401, **_DEAD)),
+    (403, _error(403, "validation_error", "API key is invalid"), {}, _verdict(status=403, **_DEAD)),
+    (401, _error(401, "missing_api_key"), {}, _verdict(status=401, **_DEAD)),
+    (403, _error(403, "invalid_api_key"), {}, _verdict(status=403, **_DEAD)),
+    (403, _error(403, "suspended_api_key"), {}, _verdict(status=403, **_DEAD)),
+    (401, b"", {}, _verdict(status=401, **_DEAD)),
+    # the from domain is not verified, or it is the test address
+    (
+        403,
+        _error(403, "validation_error", "The shop.example domain is not verified."),
+        {},
+        _verdict(Fate.OTHER_ACCOUNT, "domain_not_verified", 403, **_NO_DOMAIN),
+    ),
+    (
+        403,
+        _error(403, "validation_error", "You can only send testing emails to your own email address"),
+        {},
+        _verdict(Fate.OTHER_ACCOUNT, "domain_not_verified", 403, **_NO_DOMAIN),
+    ),
+    # 403 of another kind: with a name that nobody has described, and by the edge
+    (403, _error(403, "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
+    (403, b"<html>blocked</html>", _HTML, _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST)),
+    (307, b"", {"location": "/elsewhere"}, _verdict(Fate.RETRY, "edge_blocked", 307, scope=Scope.HOST)),
+    # fails for good
+    *(
+        (status, _error(status, name), {}, _verdict(Fate.FAIL, "rejected", status))
+        for status, name in (
+            (401, "restricted_api_key"),
+            (400, "validation_error"),
+            (400, "invalid_idempotency_key"),
+            (404, "not_found"),
+            (405, "method_not_allowed"),
+            (413, "payload_too_large"),
+            (422, "missing_required_field"),
+            (422, "invalid_attachment"),
+            (422, "invalid_parameter"),
+            (422, "validation_error"),
+            (451, "security_error"),
+        )
+    ),
+    # the rate limit of the team
+    (
+        429,
+        _error(429, "rate_limit_exceeded"),
+        {"retry-after": "3"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_000),
+    ),
+    (
+        429,
+        _error(429, "rate_limit_exceeded"),
+        {"retry-after": "0", "ratelimit-limit": "2", "ratelimit-policy": "2;w=1", "ratelimit-remaining": "0"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            429,
+            **_TEAM,
+            cooldown_ms=1_000,  # at least a second
+            limits=(ObservedLimit(Dimension.RPS, 2, 0.0),),
+        ),
+    ),
+    # without retry-after the reset counts; a wait beyond reason is cut
+    (
+        429,
+        _error(429, "rate_limit_exceeded"),
+        {"ratelimit-reset": "2"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=2_000),
+    ),
+    (429, b"", {"retry-after": "9999999"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_600_000)),
+    # it says nothing: the service's default
+    (429, _error(429, "rate_limit_exceeded"), {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
+    (429, b"<html/>", _HTML, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
+    # the quota of the day: until 00:00 UTC plus jitter, whatever retry-after says; the limit only where it is named
+    (
+        429,
+        _error(429, "daily_quota_exceeded", "You have reached your daily email sending quota."),
+        {"retry-after": "1", "x-resend-daily-quota": "100"},
+        _verdict(Fate.NEXT_KEY, "daily_quota", 429, **_TEAM, cooldown_ms=2 * 3_600_000 + 30_000),
+    ),
+    (
+        429,
+        _error(429, "daily_quota_exceeded", "You have reached your daily quota of 100 emails."),
+        {},
+        _verdict(
+            Fate.NEXT_KEY,
+            "daily_quota",
+            429,
+            **_TEAM,
+            cooldown_ms=2 * 3_600_000 + 30_000,
+            limits=(ObservedLimit(Dimension.EMAILS_DAY, 100, 0.0),),
+        ),
+    ),
+    # the quota of the month: one try a day
+    (
+        429,
+        _error(429, "monthly_quota_exceeded", "You can send 3,000 emails a month."),
+        {},
+        _verdict(
+            Fate.NEXT_KEY,
+            "monthly_quota",
+            429,
+            **_TEAM,
+            cooldown_ms=_DAY_MS,
+            limits=(ObservedLimit(Dimension.EMAILS_MONTH, 3_000, 0.0),),
+        ),
+    ),
+    # an unfinished twin
+    *(
+        (409, _error(409, name), {}, _verdict(Fate.SAME_ACCOUNT, name, 409, **_TWIN))
+        for name in ("concurrent_idempotent_requests", "resource_locked")
+    ),
+    (409, b"", {}, _verdict(Fate.SAME_ACCOUNT, "conflict", 409, **_TWIN)),
+    # the payload changed under the same idempotency key
+    (409, _error(409, "invalid_idempotent_request"), {}, _verdict(Fate.FAIL, "idempotency_mismatch", 409)),
+    # server errors: the email may have been accepted
+    *(
+        (status, body, headers, _verdict(Fate.SAME_ACCOUNT, "server_error", status, **_FAULT))
+        for status, body, headers in (
+            (500, _error(500, "application_error"), {}),
+            (500, _error(500, "internal_server_error"), {}),
+            (502, b"<html>bad gateway</html>", _HTML),
+            (503, _error(503, "service_unavailable"), {}),
+            (504, b"", {}),
+            (520, b"<html/>", _HTML),
+        )
+    ),
+    (
+        503,
+        b"",
+        {"retry-after": "9"},
+        _verdict(Fate.SAME_ACCOUNT, "server_error", 503, **_FAULT, backoff_ms=9_000),
+    ),
+    (408, b"", {}, _verdict(Fate.SAME_ACCOUNT, "server_timeout", 408, **_FAULT)),
+    # a 200 that brings no id
+    *(
+        (200, body, headers, _verdict(Fate.SAME_ACCOUNT, "unreadable_answer", 200, **_FAULT))
+        for body, headers in (
+            (b"<html>welcome</html>", _HTML),
+            (b'{"id": "4', {}),
+            (b"null", {}),
+            (b"[]", {}),
+            (b'{"id": 7}', {}),
+        )
+    ),
+    # a 200 that admits to an error in its body
+    (200, _error(422, "validation_error"), {}, _verdict(Fate.FAIL, "rejected", 422)),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(row[:3], row[3]) for row in _ROWS])
+async def test_every_row_of_the_table_is_judged_as_written(
+    scripted: Any, mailer: Resend, answer: tuple[int, Any, dict[str, str]], expected: dict[str, Any]
+) -> None:
+    scripted.answer(*answer)
+
+    reply = await mailer.call(_KEY, _MAIL)
+
+    assert {name: getattr(reply.verdict, name) for name in expected} == expected
+    assert reply.value is None
+    assert reply.verdict.reason
+    assert len(scripted.seen) == 1  # nothing is tried twice here
+
+
+async def test_an_accepted_email_brings_its_id_and_teaches_the_rate_limit(scripted: Any, mailer: Resend) -> None:
+    scripted.answer(
+        200,
+        {"id": "49a3999c"},
+        {
+            "ratelimit-limit": "10",
+            "ratelimit-remaining": "9",
+            "ratelimit-reset": "1",
+            "ratelimit-policy": "10;w=5",
+            "x-resend-daily-quota": "17",
+            "x-resend-monthly-quota": "170",
+        },
+    )
+
+    reply = await mailer.call(_KEY, _MAIL)
+
+    # The quota headers count what is used: they teach no limit.
+    learned = (ObservedLimit(Dimension.RPS, 10, 9.0, window_ms=5_000),)
+    assert reply.verdict == Verdict(Fate.DONE, "ok", limits=learned, status=200)
+    assert reply.value == {"id": "49a3999c"}
+    sent = scripted.seen[0]
+    assert (sent.method, sent.path, sent.key) == ("POST", "/emails", _KEY.get_secret_value())
+    assert sent.headers["idempotency-key"] == "job-1"
+    assert sent.headers["content-type"] == "application/json"
+    assert json.loads(sent.body) == _PAYLOAD
+
+
+async def test_an_id_counts_whatever_the_content_type_claims(scripted: Any, mailer: Resend) -> None:
+    scripted.answer(200, {"id": "1"}, {"content-type": "text/plain"})
+    assert (await mailer.call(_KEY, _MAIL)).value == {"id": "1"}
+
+
+async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) -> None:
+    scripted.default = lambda _: scripted.http(500)
+    again = Email(json.loads(json.dumps(dict(reversed(_PAYLOAD.items())))), "job-1")
+    for mail in (_MAIL, _MAIL, again):
+        await mailer.call(_KEY, mail)
+    assert {seen.body for seen in scripted.seen} == {_MAIL.body()}
+
+
+async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any, mailer: Resend) -> None:
+    keys = [SecretStr(f"re_key{number}") for number in range(4)]
+    scripted.default = lambda seen: scripted.http(200, {"id": f"{seen.headers['idempotency-key']} {seen.key}"})
+
+    async def one(number: int) -> bool:
+        key = keys[number % 4]
+        mail = Email(_PAYLOAD | {"subject": str(number)}, f"job-{number}")
+        value = (await mailer.call(key, mail)).value
+        return value == {"id": f"job-{number} {key.get_secret_value()}"}
+
+    assert all(await asyncio.gather(*(one(number) for number in range(2_000))))
+    assert len(scripted.seen) == 2_000
+    assert resend.api_key is None
+
+
+async def test_two_providers_in_one_process_keep_their_urls_apart(scripted: Any, refused_url: str) -> None:
+    scripted.answer(200, {"id": "1"})
+    here, there = Resend(scripted.url), Resend(refused_url)
+    replies = await asyncio.gather(here.call(_KEY, _MAIL), there.call(_KEY, _MAIL))
+    assert [reply.verdict.code for reply in replies] == ["ok", "connect_error"]
+    await here.close()
+    await there.close()
+
+
+class _Other(resend.AsyncHTTPClient):
+    async def request(self, method: str, url: str, headers: Any, **content: Any) -> Any:  # noqa: ARG002 - the SDK's signature
+        return (
+            json.dumps({"id": f"{method} {url}", **content["json"]}).encode(),
+            200,
+            {"content-type": "application/json"},
+        )
+
+
+async def test_calls_that_are_not_ours_go_to_the_client_that_was_there(
+    mailer: Resend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resend, "default_async_http_client", KeyedClient(_Other()))
+    answer = await resend.Emails.send_async({"to": "ann@example.org"})
+    assert answer["id"] == f"post {resend.api_url}/emails"
+    monkeypatch.setattr(resend, "default_async_http_client", KeyedClient(None))
+    with pytest.raises(resend.exceptions.ResendError, match="no HTTP client"):
+        await resend.Emails.send_async({"to": "ann@example.org"})
+
+
+async def test_the_sdk_forgets_a_key_from_the_environment(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resend, "api_key", "re_from_the_environment")
+    await Resend(scripted.url).close()
+    assert resend.api_key is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        # reset before an answer
+        (lambda script: script.reset_before_answer(), "read_error"),
+        # closed without an answer
+        (lambda script: script.raw(b""), "protocol_error"),
+        # reset, and closed, after half a body
+        (lambda script: script.reset_after_half(b'{"id": "1"}' * 20), "read_error"),
+        (lambda script: script.close_after_half(b'{"id": "1"}' * 20), "protocol_error"),
+        # something that is not HTTP
+        (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
+        # a body that is not what its encoding says
+        (lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}), "undecodable_answer"),
+    ],
+)
+async def test_a_broken_answer_ties_the_email_to_its_account(
+    scripted: Any, mailer: Resend, fault: Any, code: str
+) -> None:
+    fault(scripted)
+    verdict = (await mailer.call(_KEY, _MAIL)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.SAME_ACCOUNT, code, False)
+    assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
+
+
+async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: Any) -> None:
+    provider = Resend(scripted.url, timeout_s=0.3)
+    scripted.hang()
+    scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    verdicts = [(await provider.call(_KEY, _MAIL)).verdict for _ in range(2)]
+    assert [verdict.code for verdict in verdicts] == ["read_timeout", "total_timeout"]
+    assert {verdict.fate for verdict in verdicts} == {Fate.SAME_ACCOUNT}
+    assert not any(verdict.definite for verdict in verdicts)
+    await provider.close()
+
+
+async def test_a_reason_holds_neither_keys_nor_the_mail(scripted: Any, mailer: Resend) -> None:
+    said = f"Bad {_KEY.get_secret_value()} in “{_BODY_TEXT}”"
+    scripted.answer(422, _error(422, "validation_error", said))
+    reply = await mailer.call(_KEY, _MAIL)
+    assert reply.verdict.reason == "Resend rejects the email: Bad *** in “[…]”"
+    assert "canary" not in repr(reply)
+    assert _BODY_TEXT not in repr(_MAIL)
+
+
+async def test_a_payload_that_is_no_json_is_an_error_of_ours(scripted: Any, mailer: Resend) -> None:
+    with pytest.raises(TypeError):
+        await mailer.call(_KEY, Email({"from": "a@b.example", "text": object()}, "job-1"))
+    assert scripted.seen == []

@@ -1,0 +1,170 @@
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import pytest
+
+from worker.providers import Completion, Email, estimate_tokens
+from worker.providers.answers import MAX_SENTENCE, Answer, safe_sentence
+from worker.providers.base import judge_transport
+from worker.providers.connections import SHARD_SIZE, ShardedTransport, _system_proxy
+from worker.verdicts import Effect, Fate, Scope
+
+_PAYLOAD = {"from": "Shop <a@Shop.example>", "to": "ann@example.org"}
+
+
+def _asking(content: Any, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": content}]} | more
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (_asking("x" * 400, max_tokens=10), 100 + 4 + 10),
+        (_asking("x" * 401, max_completion_tokens=10, max_tokens=99), 101 + 4 + 10),  # the newer name wins, rounded up
+        (_asking("x" * 400), 100 + 4 + 1_024),  # the default reserve
+        (_asking("x" * 400, max_tokens=10, n=3), 100 + 4 + 30),
+        (_asking("字" * 4, max_tokens=1), 3 + 4 + 1),  # scripts beyond ASCII are not underrated
+        (_asking("\ud800", max_tokens=1), 1 + 4 + 1),  # half a character does not break the estimate
+        (_asking(None, max_tokens=1), 4 + 1),
+        (_asking([{"type": "text", "text": "x" * 36}], max_tokens=1), 10 + 4 + 1),
+        (_asking([{"type": "image_url", "image_url": {"url": "data:" + "x" * 99_999}}], max_tokens=1), 1_000 + 4 + 1),
+        (_asking("", max_tokens=1, tools=[{"a": 1}]), 3 + 4 + 1),
+        ({"model": "m", "messages": ["x" * 8], "max_tokens": 1}, 2 + 4 + 1),
+        ({"model": "m"}, 1_024),
+    ],
+)
+def test_the_estimate_counts_prompt_and_reserve(params: dict[str, Any], expected: int) -> None:
+    assert estimate_tokens(params) == expected
+
+
+def test_a_completion_knows_its_model_and_hides_its_prompt() -> None:
+    asked = Completion.of(_asking("canary"))
+    assert (asked.topic, asked.model) == ("m", "m")
+    assert "canary" not in repr(asked)
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [
+        ("Shop <a@Shop.example>", "shop.example"),
+        ("a@shop.example", "shop.example"),
+        ('"Shop @ home" <a@shop.example>', "shop.example"),
+        ("nobody", ""),
+        ("", ""),
+    ],
+)
+def test_the_topic_of_an_email_is_its_from_domain(sender: str, expected: str) -> None:
+    assert Email({"from": sender}, "k").topic == expected
+
+
+def test_each_recipient_counts() -> None:
+    assert Email(_PAYLOAD, "k").recipients == 1
+    assert Email({"to": ["a", "b"], "cc": "c", "bcc": ("d", "e")}, "k").recipients == 5
+
+
+def test_equal_payloads_give_equal_bytes() -> None:
+    payload = {"to": "ann@example.org", "from": "a@b.example", "tags": [{"name": "é", "value": "\ud800"}]}
+    backwards = MappingProxyType(dict(reversed(payload.items())))
+    assert Email(payload, "k").body() == Email({**backwards}, "k").body()
+    assert Email(backwards, "k").body() == Email(payload, "k").body()
+    assert Email(payload, "k").body().isascii()
+
+
+@pytest.mark.parametrize("key", ["", "x" * 257, "a\nb", "ä", " a"])
+def test_an_idempotency_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="idempotency_key"):
+        Email(_PAYLOAD, key)
+
+
+# Which failures are surely before the provider, and which may be after it.
+@pytest.mark.parametrize(
+    ("error", "definite"),
+    [
+        (httpx.ConnectError("x"), True),
+        (httpx.ConnectTimeout("x"), True),
+        (httpx.ProxyError("x"), True),
+        (httpx.UnsupportedProtocol("x"), True),
+        (httpx.WriteError("x"), False),
+        (httpx.WriteTimeout("x"), False),
+        (httpx.ReadError("x"), False),
+        (httpx.ReadTimeout("x"), False),
+        (httpx.RemoteProtocolError("x"), False),
+        (httpx.LocalProtocolError("x"), False),
+        (httpx.DecodingError("x"), False),
+        (httpx.CloseError("x"), False),
+        (TimeoutError(), False),
+        (OSError("x"), False),
+        (RuntimeError("x"), False),
+    ],
+)
+def test_a_transport_error_never_blames_the_key(error: Exception, *, definite: bool) -> None:
+    verdict = judge_transport(error, if_ambiguous=Fate.SAME_ACCOUNT)
+    assert verdict.definite is definite
+    assert verdict.fate is (Fate.RETRY if definite else Fate.SAME_ACCOUNT)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
+    assert "x" not in verdict.reason.split("(")[0].split()
+
+
+def test_a_full_pool_is_our_own_fault() -> None:
+    verdict = judge_transport(httpx.PoolTimeout("x"), if_ambiguous=Fate.SAME_ACCOUNT)
+    assert (verdict.fate, verdict.definite) == (Fate.RETRY, True)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)
+
+
+def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
+    said = "no\x00 \u202e gsk_abc, re_def! hunter2hunter2\n" + "y" * 1_000
+    sentence = safe_sentence(said, secret="hunter2hunter2", private=["y" * 200, "no"])
+    assert sentence.startswith("no gsk_***, re_*** *** […]")
+    assert len(safe_sentence("z " * 1_000, secret="")) == MAX_SENTENCE
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"error": {"message": "m", "code": "c"}}, "c", "m"),  # Groq
+        ({"name": "n", "message": "m"}, "n", "m"),  # Resend
+        ({"error": "m"}, "", "m"),
+        ({"detail": "m"}, "", "m"),
+        ({"error": {"code": 7, "message": None}}, "", ""),
+        (["x"], "", ""),
+        (None, "", ""),
+    ],
+)
+def test_an_error_is_read_in_every_shape(body: object, code: str, message: str) -> None:
+    answer = Answer(400, {}, body)
+    assert (answer.code, answer.message) == (code, message)
+
+
+def test_a_body_nested_without_end_is_no_json() -> None:
+    assert Answer.parse(200, {}, b"[" * 200_000).body is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "expected"),
+    [
+        ({}, "https://api.example", None),
+        ({"https_proxy": "http://proxy.example:3128"}, "https://api.example", "http://proxy.example:3128"),
+        ({"all_proxy": "http://proxy.example:3128"}, "https://api.example", "http://proxy.example:3128"),
+        ({"https_proxy": "http://proxy.example:3128", "no_proxy": "api.example"}, "https://api.example", None),
+    ],
+)
+def test_the_systems_proxy_is_honoured(
+    environment: dict[str, str], url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert _system_proxy(url) == expected
+
+
+def test_shards_fill_one_after_the_other_and_share_when_all_are_full() -> None:
+    transport = ShardedTransport(max_connections=2 * SHARD_SIZE, keepalive_expiry_s=1.0)
+    chosen = []
+    for _ in range(2 * SHARD_SIZE + 2):
+        shard = transport._choose()
+        shard.in_flight += 1
+        chosen.append(transport._shards.index(shard))
+    assert chosen == [0] * SHARD_SIZE + [1] * SHARD_SIZE + [0, 1]
