@@ -28,7 +28,7 @@ from config.fields import (
     WholeSeconds,
     Word,
 )
-from config.urls import SecretUrl
+from config.urls import SecretUrl, passwords_in
 
 _PREFIX = "KEYWHEEL_"
 _SHORT_TOKEN = 16
@@ -113,6 +113,18 @@ class Settings(BaseSettings):
         Below half the visibility timeout: a message not acknowledged by then goes to another worker as well.
         """
         return self.visibility_timeout_s / 2 - 1
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret among the settings in its shortest form, for those who must hide them: passwords and tokens."""
+        urls = (self.redis_url, self.broker_url, self.result_backend_url, self.pool_url)
+        found = [password for url in urls for password in passwords_in(url.get_secret_value())]
+        if self.flower_basic_auth:
+            pairs = self.flower_basic_auth.get_secret_value().split(",")
+            found += [pair.partition(":")[2].strip() for pair in pairs]
+        if self.admin_token:
+            found.append(self.admin_token.get_secret_value())
+        return tuple(dict.fromkeys(found))
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:

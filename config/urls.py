@@ -1,7 +1,7 @@
 """URLs that may hold a password, and how to show them."""
 
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Secret
 
@@ -35,6 +35,18 @@ class SecretUrl(Secret[str]):
         if re.search("pass|token|secret", query, re.IGNORECASE):
             query = "***"
         return f"{scheme}://{shown}{at}{host}{path}{question}{query}"
+
+
+def passwords_in(url: str) -> tuple[str, ...]:
+    """Give the password of a URL as it is written and as it is meant, for those who must hide it.
+
+    Args:
+        url: A URL; anything else holds no password.
+    """
+    authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    user_info, _, _ = authority.rpartition("@")
+    _, _, password = user_info.partition(":")
+    return tuple(dict.fromkeys((password, unquote(password)))) if password else ()
 
 
 def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:

@@ -17,7 +17,7 @@ from celery._state import get_current_task
 from pydantic import SecretStr
 
 from config.keys import ApiKey, masked_key
-from config.urls import masked_url
+from config.urls import masked_url, passwords_in
 
 _log = logging.getLogger("worker.keys")
 
@@ -60,22 +60,26 @@ class Redactor:
         """Hide these too from now on.
 
         Args:
-            secrets: Keys are replaced by their label, other secrets by `***`. Below six characters they are ignored,
+            secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the password. Below six characters they are ignored,
                 since hiding each occurrence of so short a text would spoil the log and reveal it.
         """
         for item in secrets:
             if isinstance(item, ApiKey):
-                value, label = item.secret.get_secret_value(), item.label
-            else:
-                value = item if isinstance(item, str) else item.get_secret_value()
-                label = masked_key(value) if _KEY_SHAPE_RE.fullmatch(value) else _HIDDEN
-            if len(value) >= _SHORTEST_SECRET:
-                # repr and JSON write some characters otherwise than they are.
-                for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1]):
-                    self._labels.setdefault(form, label)
+                self._remember(item.secret.get_secret_value(), item.label)
+                continue
+            value = item if isinstance(item, str) else item.get_secret_value()
+            # Of a URL only the password is secret: "cannot connect to ***" would help nobody.
+            for secret in passwords_in(value) if "://" in value else (value,):
+                self._remember(secret, masked_key(secret) if _KEY_SHAPE_RE.fullmatch(secret) else _HIDDEN)
         if self._labels:
             longest_first = sorted(self._labels, key=len, reverse=True)
             self._known_re = re.compile("|".join(map(re.escape, longest_first)))
+
+    def _remember(self, secret: str, label: str) -> None:
+        if len(secret) >= _SHORTEST_SECRET:
+            # repr and JSON write some characters otherwise than they are.
+            for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+                self._labels.setdefault(form, label)
 
     def redact(self, text: str) -> str:
         """Give the text without secrets; the same object where there is none."""

@@ -300,6 +300,17 @@ def test_our_result_backend_is_kept_although_celery_reads_the_variable(monkeypat
     assert reload_settings() == settings
 
 
+def test_the_secrets_are_named_for_those_who_hide_them() -> None:
+    assert Settings().secrets == ()
+    environ = {
+        "REDIS_URL": "redis://user:p%40ss@host:1/0",
+        "KEYWHEEL_POOL_URL": "redis://lone@host:1/0",
+        "FLOWER_BASIC_AUTH": "a:first, b:second",
+        "ADMIN_TOKEN": "token-token-token",
+    }
+    assert settings_from(environ).secrets == ("p%40ss", "p@ss", "first", "second", "token-token-token")
+
+
 def test_a_countdown_stays_below_half_the_visibility_timeout() -> None:
     assert Settings().longest_countdown_s < Settings().visibility_timeout_s / 2
 

@@ -113,6 +113,12 @@ def test_a_secret_within_another_does_not_uncover_its_rest() -> None:
     assert guard.redact("abcdefghij abcdef") == "*** ***"
 
 
+def test_of_a_url_only_the_password_is_hidden() -> None:
+    guard = Redactor()
+    guard.learn(["redis://host:1/0", SecretStr("redis://user:p%40ssword@host:1/0")])
+    assert guard.redact("redis://host:1/0 user p%40ssword p@ssword") == "redis://host:1/0 user *** ***"
+
+
 def test_a_secret_too_short_to_hide_is_ignored() -> None:
     guard = Redactor()
     guard.learn(["a", "", "abcdef"])
