@@ -60,8 +60,9 @@ class Redactor:
         """Hide these too from now on.
 
         Args:
-            secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the password. Below six characters they are ignored,
-                since hiding each occurrence of so short a text would spoil the log and reveal it.
+            secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the password. Below six
+                characters they are ignored, since hiding each occurrence of so short a text would spoil the log and
+                reveal it.
         """
         for item in secrets:
             if isinstance(item, ApiKey):
