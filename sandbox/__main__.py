@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -163,8 +164,8 @@ async def serve(given: argparse.Namespace) -> int:
         return _complain(f"cannot listen on {given.host}:{given.port}: {exc.strerror or exc}")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     watched = given.stop_on_eof and _watch_stdin(loop, stop)
     played: list[asyncio.Task[None]] = []
     if scenario is not None:
@@ -203,7 +204,7 @@ def _arm(scenario: Scenario, sandbox: Sandbox, played: list[asyncio.Task[None]])
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> bool:
     def readable() -> None:
-        if not sys.stdin.buffer.raw.read(4_096):  # type: ignore[attr-defined]
+        if not os.read(sys.stdin.fileno(), 4_096):
             loop.remove_reader(sys.stdin.fileno())
             stop.set()
 

@@ -214,24 +214,23 @@ class Control:
         if kind not in _KINDS[service]:
             raise ControlError(f"kind: {service} has {', '.join(_KINDS[service])}")
         fault = Fault(service, kind, status)
+        for name in {"share", "retry_after_s", "hang_s"} & set(body):
+            setattr(fault, name, _number(body, name))
         if "seconds" in body:
             fault.ends_at_s = self._clock.now() + _number(body, "seconds")
         if "count" in body:
             fault.left = int(_number(body, "count"))
-        if "share" in body:
-            fault.share = _number(body, "share")
-        if "retry_after_s" in body:
-            fault.retry_after_s = _number(body, "retry_after_s")
-        if "hang_s" in body:
-            fault.hang_s = _number(body, "hang_s")
+        self._aim(fault, body)
+        self._faults.add(fault)
+        return {"fault": fault.number, "kind": kind}
+
+    def _aim(self, fault: Fault, body: dict[str, Any]) -> None:
         if "key" in body:
             fault.key = self._keys(body)[0].fingerprint
         if "account" in body:
             fault.account = self._chosen(body)[0].name
         if "model" in body:
             fault.model = str(body["model"])
-        self._faults.add(fault)
-        return {"fault": fault.number, "kind": kind}
 
     def _clear(self, body: dict[str, Any]) -> dict[str, Any]:
         service = self._service(body) if "service" in body else None

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 
 from sandbox.accounts import Key
 
+SPOILING = frozenset(
+    {"reset_after", "truncated", "html_ok", "broken_json", "hang", "error_after", "stream_error", "stream_cut"}
+)
+"""The kinds that let the work be done and spoil the answer; all others refuse the work."""
+
 
 @dataclass(slots=True)
 class Fault:
@@ -72,13 +77,22 @@ class Faults:
         self._active = [fault for fault in self._active if fault.ends_at_s > now_s and fault.left != 0]
         return tuple(self._active)
 
-    def pick(self, service: str, key: Key, model: str, now_s: float) -> Fault | None:
-        """The fault that hits this call, if any; counts the hit."""
+    def pick(self, service: str, key: Key, model: str, now_s: float, *, spoiling: bool = False) -> Fault | None:
+        """The fault that hits this call, if any; counts the hit.
+
+        Args:
+            service: Which provider is called.
+            key: With which key.
+            model: For which model; empty for Resend.
+            now_s: When.
+            spoiling: Look for one that spoils the answer to accepted work, else for one that refuses the work.
+        """
         if not self._active:
             return None
         for fault in self.active(now_s):
             if (
                 fault.service == service
+                and (fault.kind in SPOILING) is spoiling
                 and fault.key in {None, key.fingerprint}
                 and fault.account in {None, key.account.name}
                 and fault.model in {None, model}

@@ -3,29 +3,30 @@
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sandbox import groq_errors
 from sandbox.accounts import DEFAULT_MODELS, LIVE, Accounts, Key, ModelBuckets, Organisation, make_key
 from sandbox.answer import HTML, SSE, Answer, Ending, encode
-from sandbox.faults import Fault, Faults
+from sandbox.faults import SPOILING, Fault, Faults
 from sandbox.groq_completion import Completion, complete, next_id, stream, whole
 from sandbox.groq_errors import RPD, RPM, TPD, TPM, Dimension
-from sandbox.groq_request import prompt_tokens, reserved_tokens, validate
+from sandbox.groq_request import Invalid, prompt_tokens, reserved_tokens, validate
 from sandbox.ledger import Call, Ledger
 from sandbox.limits import Bucket, go_duration, retry_after
 
-_AFTER = frozenset(
-    {"reset_after", "truncated", "html_ok", "broken_json", "hang", "error_after", "stream_error", "stream_cut"}
-)
 _BEFORE = frozenset({"reset_before", "hang_before", "edge_blocked", "gateway_page", "rate_limit", "too_large"})
-KINDS = tuple(sorted({*groq_errors.REFUSALS, *_AFTER, *_BEFORE}))
+KINDS = tuple(sorted({*groq_errors.REFUSALS, *SPOILING, *_BEFORE}))
 """The fault kinds that Groq knows."""
 
 _UNKNOWN = Organisation("unknown")
 _TELLS_WAIT_S = 60.0
+_SOME_LIMIT = 1_000
+_TOO_MANY = 429
+_OTHER_MODEL = "(other)"
+"""Stands for every model that does not exist, so that made-up names cannot fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,39 @@ class GroqSettings:
     latency_ms: float = 0.0
     jitter_ms: float = 0.0
     completion_tokens: int = 24
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One call on its way through the decisions.
+
+    Attributes:
+        named: The model as the request names it.
+        model: The same if it exists, else a stand-in.
+    """
+
+    key: Key
+    arrived_s: float
+    request: Any = None
+    named: str = ""
+    model: str = ""
+
+    @property
+    def organisation(self) -> Organisation:
+        account = self.key.account
+        assert isinstance(account, Organisation)  # noqa: S101 - narrows the type
+        return account
+
+
+@dataclass(frozen=True, slots=True)
+class _Shortage:
+    """A bucket that has too little for a call, and how long until it has enough."""
+
+    wait_s: float
+    dimension: Dimension
+    limit: int
+    used: int
+    requested: int
 
 
 class Groq:
@@ -79,7 +113,7 @@ class Groq:
         """Answer GET /openai/v1/models."""
         key = self._accounts.lookup("groq", secret)
         if key is None or key.standing != LIVE:
-            return self._refuse(self._known(key, secret), "invalid_api_key", "", arrived_s)
+            return self._refuse(_Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key")
         listed = [
             {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox", "active": True}
             for name in self.settings.models
@@ -97,106 +131,89 @@ class Groq:
         """
         key = self._accounts.lookup("groq", secret)
         if key is None or key.standing != LIVE:
-            return self._refuse(self._known(key, secret), "invalid_api_key", "", arrived_s)
+            return self._refuse(_Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key")
+        visit = _Visit(key, arrived_s)
         try:
-            request = json.loads(body)
+            visit.request = json.loads(body)
         except ValueError:
-            request = None
-        if not isinstance(request, dict):
-            return self._invalid(key, "", arrived_s, "request body is not a JSON object")
-        named = request.get("model")
-        model = named if isinstance(named, str) else ""
-        known = model if model in self._model_json else "(other)"
-        fault = self._faults.pick("groq", key, model, arrived_s)
-        if fault is not None and fault.kind not in _AFTER:
-            return self._faulty(key, request, model, known, fault, arrived_s)
-        organisation = key.account
-        assert isinstance(organisation, Organisation)  # noqa: S101 - narrows the type
+            return self._invalid(visit, Invalid("request body is not valid JSON"))
+        if not isinstance(visit.request, dict):
+            return self._invalid(visit, Invalid("request body is not a JSON object"))
+        named = visit.request.get("model")
+        visit.named = named if isinstance(named, str) else ""
+        visit.model = visit.named if visit.named in self._model_json else _OTHER_MODEL
+        fault = self._faults.pick("groq", key, visit.named, arrived_s)
+        if fault is not None:
+            return self._faulty(visit, fault)
+        return self._turn_away(visit) or self._serve(visit)
+
+    def _turn_away(self, visit: _Visit) -> Answer | None:
+        """Refuse a call for who makes it or for what it asks; None lets it pass to the limits."""
+        organisation = visit.organisation
         if organisation.standing != LIVE:
-            return self._refuse(key, organisation.standing, known, arrived_s)
-        if organisation.exhausted_until_s > arrived_s:
-            return self._exhausted(key, organisation, known, arrived_s)
-        if invalid := validate(request):
-            return self._invalid(key, known, arrived_s, invalid.message, code=invalid.code, param=invalid.param)
-        if known != model:
-            return self._refuse(key, "model_not_found", known, arrived_s, named=model)
-        if model in organisation.blocked_models:
-            return self._refuse(key, organisation.blocked_models[model], known, arrived_s)
-        return self._serve(key, organisation, request, model, fault, arrived_s)
+            return self._refuse(visit, organisation.standing)
+        if organisation.exhausted_until_s > visit.arrived_s:
+            limit = organisation.limits.rpm or _SOME_LIMIT
+            wait_s = organisation.exhausted_until_s - self._clock()
+            return self._wait(visit, _Shortage(max(wait_s, 0.001), RPM, limit, limit, 1))
+        if invalid := validate(visit.request):
+            return self._invalid(visit, invalid)
+        if visit.model == _OTHER_MODEL:
+            return self._refuse(visit, "model_not_found")
+        if visit.model in organisation.blocked_models:
+            return self._refuse(visit, organisation.blocked_models[visit.model])
+        return None
 
-    def _known(self, key: Key | None, secret: str) -> Key:
-        return key or make_key("groq", secret, _UNKNOWN)
-
-    def _serve(
-        self,
-        key: Key,
-        organisation: Organisation,
-        request: dict[str, Any],
-        model: str,
-        fault: Fault | None,
-        arrived_s: float,
-    ) -> Answer:
+    def _serve(self, visit: _Visit) -> Answer:
+        """Charge the buckets and complete, or say which one is short."""
         now_s = self._clock()
-        prompt = prompt_tokens(request)
-        bound = reserved_tokens(request, self.settings.completion_tokens)
+        prompt = prompt_tokens(visit.request)
+        bound = reserved_tokens(visit.request, self.settings.completion_tokens)
         requested = prompt + bound
-        buckets = organisation.buckets_of(model)
-        worst: tuple[float, Dimension, Bucket, int] | None = None
-        for dimension, bucket, amount in (
+        buckets = visit.organisation.buckets_of(visit.model)
+        charges = (
             (RPM, buckets.rpm, 1),
             (RPD, buckets.rpd, 1),
             (TPM, buckets.tpm, requested),
             (TPD, buckets.tpd, requested),
-        ):
-            if bucket is None:
-                continue
-            wait_s = bucket.wait_s(now_s, amount)
-            if wait_s and (worst is None or wait_s > worst[0]):
-                worst = wait_s, dimension, bucket, amount
-        if worst is not None:
-            return self._over_limit(key, organisation, model, buckets, worst, arrived_s)
-        for bucket, amount in ((buckets.rpm, 1), (buckets.rpd, 1), (buckets.tpm, requested), (buckets.tpd, requested)):
+        )
+        shortage = _worst_shortage(charges, now_s)
+        if shortage is not None:
+            return self._wait(visit, shortage)
+        for _, bucket, amount in charges:
             if bucket is not None:
                 bucket.take(now_s, amount)
-        completion = complete(request, prompt_tokens=prompt, tokens=self.settings.completion_tokens, bound=bound)
-        return self._accept(key, request, model, buckets, completion, requested, fault, arrived_s)
+        completion = complete(visit.request, prompt_tokens=prompt, tokens=self.settings.completion_tokens, bound=bound)
+        return self._accept(visit, completion, buckets, unused=requested - completion.total_tokens)
 
-    def _accept(
-        self,
-        key: Key,
-        request: dict[str, Any],
-        model: str,
-        buckets: ModelBuckets,
-        completion: Completion,
-        requested: int,
-        fault: Fault | None,
-        arrived_s: float,
-    ) -> Answer:
+    def _accept(self, visit: _Visit, completion: Completion, buckets: ModelBuckets, *, unused: int) -> Answer:
         now_s = self._clock()
         latency_s = self.settings.latency_ms / 1_000
         if self.settings.jitter_ms:
             latency_s += self._rng.random() * self.settings.jitter_ms / 1_000
         request_id = next_id("req_")
         answer = Answer(200, headers=_headers(buckets, now_s, request_id), delay_s=latency_s)
-        error = "the generation was stopped" if fault is not None and fault.kind == "stream_error" else None
-        if request.get("stream"):
+        fault, code = self._faults.pick("groq", visit.key, visit.model, visit.arrived_s, spoiling=True), "ok"
+        if visit.request.get("stream"):
+            error = "the generation was stopped" if fault is not None and fault.kind == "stream_error" else None
             answer.content_type = SSE
-            answer.chunks = stream(completion, model, request_id, created=int(now_s), seconds=latency_s, error=error)
+            answer.chunks = stream(
+                completion, visit.model, request_id, created=int(now_s), seconds=latency_s, error=error
+            )
         else:
-            answer.body = whole(completion, self._model_json[model], request_id, created=int(now_s), seconds=latency_s)
-        unused = requested - completion.total_tokens
+            model = self._model_json[visit.model]
+            answer.body = whole(completion, model, request_id, created=int(now_s), seconds=latency_s)
         if unused:
             answer.finish = lambda: _give_back(buckets, self._clock(), unused)
-        code = "ok"
         if fault is not None:
             code = fault.kind
             spoil(answer, fault)
         self._ledger.record(
             Call(
-                arrived_s,
-                key,
-                model,
-                answer.status if answer.ending is not Ending.RESET else 0,
+                visit.arrived_s,
+                visit.key,
+                visit.model,
+                0 if answer.ending is Ending.RESET else answer.status,
                 code,
                 accepted=True,
                 delivered=fault is None,
@@ -205,97 +222,82 @@ class Groq:
         )
         return answer
 
-    def _over_limit(
-        self,
-        key: Key,
-        organisation: Organisation,
-        model: str,
-        buckets: ModelBuckets,
-        worst: tuple[float, Dimension, Bucket, int],
-        arrived_s: float,
-    ) -> Answer:
-        wait_s, dimension, bucket, amount = worst
+    def _wait(self, visit: _Visit, shortage: _Shortage) -> Answer:
+        """Refuse with 429, naming the wait in the words and in `retry-after`; with 413 where no wait helps."""
         now_s = self._clock()
-        limit = int(bucket.limit)
-        if math.isinf(wait_s):
-            self._ledger.record(Call(arrived_s, key, model, 413, "too_large"))
-            return groq_errors.too_large(model, organisation.name, dimension, limit=limit, requested=amount)
-        used = math.ceil(round(bucket.used_at(now_s), 6))
-        return self._wait(key, model, dimension, (limit, used, amount), wait_s, arrived_s, buckets)
-
-    def _exhausted(self, key: Key, organisation: Organisation, model: str, arrived_s: float) -> Answer:
-        limit = organisation.limits.rpm or 1_000
-        wait_s = organisation.exhausted_until_s - self._clock()
-        return self._wait(key, model, RPM, (limit, limit, 1), wait_s, arrived_s, organisation.buckets_of(model))
-
-    def _wait(
-        self,
-        key: Key,
-        model: str,
-        dimension: Dimension,
-        figures: tuple[int, int, int],
-        wait_s: float,
-        arrived_s: float,
-        buckets: ModelBuckets,
-    ) -> Answer:
-        """Refuse with 429, naming the wait in the words and in `retry-after`."""
-        now_s = self._clock()
-        limit, used, requested = figures
-        told_s = retry_after(wait_s)
-        self._ledger.record(Call(arrived_s, key, model, 429, dimension.short.lower(), cool_until_s=now_s + told_s))
-        body = groq_errors.rate_limited(
-            model, key.account.name, dimension, limit=limit, used=used, requested=requested, wait=go_duration(wait_s)
+        dimension, organisation = shortage.dimension, visit.organisation
+        if math.isinf(shortage.wait_s):
+            self._ledger.record(Call(visit.arrived_s, visit.key, visit.model, 413, "too_large"))
+            return groq_errors.too_large(
+                visit.model, organisation.name, dimension, limit=shortage.limit, requested=shortage.requested
+            )
+        told_s = retry_after(shortage.wait_s)
+        self._ledger.record(
+            Call(visit.arrived_s, visit.key, visit.model, 429, dimension.short.lower(), cool_until_s=now_s + told_s)
         )
-        headers = _headers(buckets, now_s, next_id("req_"))
+        body = groq_errors.rate_limited(
+            visit.model,
+            organisation.name,
+            dimension,
+            limit=shortage.limit,
+            used=shortage.used,
+            requested=shortage.requested,
+            wait=go_duration(shortage.wait_s),
+        )
+        headers = _headers(organisation.buckets_of(visit.model), now_s, next_id("req_"))
         return Answer(429, body, headers | {"retry-after": str(told_s)})
 
-    def _refuse(
-        self, key: Key, kind: str, model: str, arrived_s: float, *, named: str = "", status: int = 0, echo: str = ""
-    ) -> Answer:
-        answer = groq_errors.refuse(kind, named or model, status=status, echo=echo)
-        self._ledger.record(Call(arrived_s, key, model, answer.status, kind, dead=groq_errors.REFUSALS[kind].dead))
+    def _refuse(self, visit: _Visit, kind: str, *, status: int = 0, echo: str = "") -> Answer:
+        answer = groq_errors.refuse(kind, visit.named, status=status, echo=echo)
+        self._ledger.record(
+            Call(
+                visit.arrived_s,
+                visit.key,
+                visit.model,
+                answer.status,
+                kind,
+                dead=groq_errors.REFUSALS[kind].dead,
+            )
+        )
         answer.headers = {"x-request-id": next_id("req_"), "x-groq-region": "sandbox"}
         return answer
 
-    def _invalid(
-        self,
-        key: Key,
-        model: str,
-        arrived_s: float,
-        message: str,
-        *,
-        code: str | None = None,
-        param: str | None = None,
-    ) -> Answer:
-        self._ledger.record(Call(arrived_s, key, model, 400, code or "invalid_request"))
-        return Answer(400, groq_errors.error_body(message, code=code, param=param))
+    def _invalid(self, visit: _Visit, invalid: Invalid) -> Answer:
+        self._ledger.record(Call(visit.arrived_s, visit.key, visit.model, 400, invalid.code or "invalid_request"))
+        body = groq_errors.error_body(invalid.message, code=invalid.code, param=invalid.param)
+        return Answer(400, body, {"x-request-id": next_id("req_"), "x-groq-region": "sandbox"})
 
-    def _faulty(
-        self, key: Key, request: dict[str, Any], model: str, known: str, fault: Fault, arrived_s: float
-    ) -> Answer:
+    def _faulty(self, visit: _Visit, fault: Fault) -> Answer:
         """Answer a call that a fault hits before any work is done."""
-        if fault.kind in groq_errors.REFUSALS:
-            messages = request.get("messages")
+        kind, organisation = fault.kind, visit.organisation
+        if kind in groq_errors.REFUSALS:
+            messages = visit.request.get("messages")
             last = messages[-1] if isinstance(messages, list) and messages else {}
             echo = str(last.get("content", "")) if isinstance(last, dict) else ""
-            return self._refuse(key, fault.kind, known, arrived_s, named=model, status=fault.status, echo=echo)
-        organisation = key.account
-        assert isinstance(organisation, Organisation)  # noqa: S101 - narrows the type
-        buckets = organisation.buckets_of(known)
-        if fault.kind == "rate_limit":
-            limit = organisation.limits.rpm or 1_000
+            return self._refuse(visit, kind, status=fault.status, echo=echo)
+        if kind == "rate_limit":
+            limit = organisation.limits.rpm or _SOME_LIMIT
             wait_s = _TELLS_WAIT_S if fault.retry_after_s is None else fault.retry_after_s
-            return self._wait(key, known, RPM, (limit, limit, 1), wait_s, arrived_s, buckets)
-        if fault.kind == "too_large":
-            limit = organisation.limits.tpm or 6_000
-            answer = groq_errors.too_large(model, organisation.name, TPM, limit=limit, requested=limit + 1)
-        elif fault.kind == "edge_blocked":
+            return self._wait(visit, _Shortage(wait_s, RPM, limit, limit, 1))
+        if kind == "too_large":
+            limit = organisation.limits.tpm or _SOME_LIMIT
+            if fault.status == _TOO_MANY:
+                # Seen in real traffic: a 429 that asks to wait although no wait can help.
+                body = groq_errors.rate_limited(
+                    visit.named, organisation.name, TPM, limit=limit, used=0, requested=limit * 2, wait="1m0s"
+                )
+                answer = Answer(_TOO_MANY, body, {"retry-after": "60"})
+            else:
+                answer = groq_errors.too_large(visit.named, organisation.name, TPM, limit=limit, requested=limit * 2)
+        elif kind == "edge_blocked":
             answer = groq_errors.blocked_by_edge()
-        elif fault.kind == "gateway_page":
+        elif kind == "gateway_page":
             answer = groq_errors.gateway_page(fault.status or 502)
         else:
-            answer = Answer(0, ending=Ending.RESET, hold_s=fault.hang_s if fault.kind == "hang_before" else 0.0)
-        self._ledger.record(Call(arrived_s, key, known, answer.status, fault.kind, delivered=answer.status != 0))
+            answer = Answer(0, ending=Ending.RESET, hold_s=fault.hang_s if kind == "hang_before" else 0.0)
+        self._ledger.record(
+            Call(visit.arrived_s, visit.key, visit.model, answer.status, kind, delivered=answer.status != 0)
+        )
         return answer
 
 
@@ -317,6 +319,17 @@ def spoil(answer: Answer, fault: Fault) -> None:
         else:
             page = groq_errors.gateway_page(fault.status or 502)
             answer.status, answer.body, answer.content_type = page.status, page.body, page.content_type
+
+
+def _worst_shortage(charges: Iterable[tuple[Dimension, Bucket | None, int]], now_s: float) -> _Shortage | None:
+    """The bucket that makes the call wait longest, if any does."""
+    worst = None
+    for dimension, bucket, amount in charges:
+        wait_s = 0.0 if bucket is None else bucket.wait_s(now_s, amount)
+        if bucket is not None and wait_s and (worst is None or wait_s > worst.wait_s):
+            used = math.ceil(round(bucket.used_at(now_s), 6))
+            worst = _Shortage(wait_s, dimension, int(bucket.limit), used, amount)
+    return worst
 
 
 def _give_back(buckets: ModelBuckets, now_s: float, tokens: int) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 from sandbox.answer import encode
 from sandbox.groq_request import example_of, requested_tool
 
-_WORDS = ["every", "key", "keeps", "its", "own", "pace", "and", "every", "job", "waits", "its", "turn", "until", "one", "is", "free", "again", "so", "nothing", "is", "lost", "and", "nothing", "is", "sent", "twice", "while", "the", "wheel", "goes", "round"]
+_TEXT = (
+    "every key keeps its own pace and every job waits its turn until one is free again so nothing is lost "
+    "and nothing is sent twice while the wheel goes round"
+)
+_WORDS = _TEXT.split()
 _numbers = itertools.count(1)
 _TEMPLATE = (
     b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,"message":%b,'

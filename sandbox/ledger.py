@@ -141,19 +141,12 @@ class Ledger:
         if tally is not None:
             tally.refused_s = 0.0
 
-    def forget_waits(self, account: str) -> None:
-        """The account no longer has to wait."""
-        self._told = {scope: told for scope, told in self._told.items() if scope[0] != account}
-        self._told_key = {
-            scope: told for scope, told in self._told_key.items() if self._keys[scope[0]].account != account
-        }
-
     def record(self, call: Call) -> None:
         """Judge a call by what was told before it arrived, then remember what it was told."""
         now_s = self._clock()
         key = call.key
         tally = self._tally(key)
-        scope, key_scope = (key.account.name, call.model), (tally.label and key.fingerprint, call.model)
+        scope, key_scope = (key.account.name, call.model), (key.fingerprint, call.model)
         self._judge(call, tally, scope, key_scope)
         if call.cool_until_s > now_s:
             _tell(self._told, scope, now_s, call.cool_until_s)
@@ -183,34 +176,32 @@ class Ledger:
         return tally
 
     def _judge(self, call: Call, tally: _Tally, scope: tuple[str, str], key_scope: tuple[str, str]) -> None:
-        grace_s = self.grace_ms / 1_000
-        told = self._told.get(scope)
+        told = _running(self._told, scope, call.arrived_s)
         if told is not None:
-            if call.arrived_s >= told.until_s - _EARLY_S:
-                del self._told[scope]
-            elif call.arrived_s > told.since_s + grace_s:
+            if self._is_late(call, told.since_s):
                 self._judgement["calls_while_cooling"] += 1
                 tally.while_cooling += 1
                 late_ms = (call.arrived_s - told.since_s) * 1_000
                 self._worst_cooling_ms = max(self._worst_cooling_ms, late_ms)
-                self._violate("call_while_cooling", call, told.since_s, told.until_s)
+                self._violate("call_while_cooling", call, told_s=told.since_s, until_s=told.until_s)
             elif call.arrived_s > told.since_s:
                 self._judgement["in_flight_while_cooling"] += 1
                 tally.in_flight += 1
-        told = self._told_key.get(key_scope)
-        if told is not None:
-            if call.arrived_s >= told.until_s - _EARLY_S:
-                del self._told_key[key_scope]
-            elif call.arrived_s > told.since_s + grace_s:
-                self._judgement["calls_while_cooling_same_key"] += 1
+        told = _running(self._told_key, key_scope, call.arrived_s)
+        if told is not None and self._is_late(call, told.since_s):
+            self._judgement["calls_while_cooling_same_key"] += 1
         if tally.refused_s:
-            if call.arrived_s > tally.refused_s + grace_s:
+            if self._is_late(call, tally.refused_s):
                 self._judgement["calls_after_refusal"] += 1
                 tally.after_refusal += 1
-                self._violate("call_after_refusal", call, tally.refused_s, None)
+                self._violate("call_after_refusal", call, told_s=tally.refused_s)
             elif call.arrived_s > tally.refused_s:
                 self._judgement["in_flight_after_refusal"] += 1
                 tally.in_flight += 1
+
+    def _is_late(self, call: Call, told_s: float) -> bool:
+        """Whether the call came so long after the client was told that it cannot have been under way."""
+        return call.arrived_s > told_s + self.grace_ms / 1_000
 
     def _count_emails(self, call: Call) -> None:
         self._judgement["emails_accepted"] += len(call.emails)
@@ -220,7 +211,7 @@ class Ledger:
             accounts.append(call.key.account.name)
             if len(accounts) > 1:
                 self._judgement["emails_accepted_twice"] += 1
-                self._violate("email_accepted_twice", call, None, None, accounts=list(accounts))
+                self._violate("email_accepted_twice", call, accounts=list(accounts))
         else:
             self._judgement["emails_without_idempotency_key"] += 1
         if call.content:
@@ -233,7 +224,13 @@ class Ledger:
                 self._exact = False
 
     def _violate(
-        self, kind: str, call: Call, told_s: float | None, until_s: float | None, *, accounts: list[str] | None = None
+        self,
+        kind: str,
+        call: Call,
+        *,
+        told_s: float | None = None,
+        until_s: float | None = None,
+        accounts: list[str] | None = None,
     ) -> None:
         evidence: dict[str, Any] = {"kind": kind, **_call_dict(call)}
         if told_s is not None:
@@ -297,6 +294,15 @@ def _tell(told: dict[tuple[str, str], _Told], scope: tuple[str, str], now_s: flo
         told[scope] = _Told(now_s, until_s)
     elif until_s > known.until_s:
         known.until_s = until_s
+
+
+def _running(told: dict[tuple[str, str], _Told], scope: tuple[str, str], at_s: float) -> _Told | None:
+    """What the scope was told, if it still has to wait at that moment; forgets what is over."""
+    known = told.get(scope)
+    if known is not None and at_s >= known.until_s - _EARLY_S:
+        del told[scope]
+        return None
+    return known
 
 
 def _call_dict(call: Call) -> dict[str, Any]:

@@ -12,21 +12,21 @@ from typing import Any
 from sandbox import resend_errors
 from sandbox.accounts import RESTRICTED, REVOKED, SUSPENDED, Accounts, Key, Team, make_key
 from sandbox.answer import HTML, Answer, Ending, encode
-from sandbox.faults import Fault, Faults
+from sandbox.faults import SPOILING, Fault, Faults
 from sandbox.idempotency import IdempotencyKeys, Remembered, digest
 from sandbox.ledger import Call, Ledger
 from sandbox.limits import DAY_S, iso_utc, retry_after
-from sandbox.resend_request import MOST_IN_BATCH, Invalid, domain_of, recipients, validate
+from sandbox.resend_intake import Intake, take_in
+from sandbox.resend_request import recipients
 
-_AFTER = frozenset({"reset_after", "truncated", "html_ok", "broken_json", "hang", "error_after"})
+_SPOILING = SPOILING - {"stream_error", "stream_cut"}
 _BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
-KINDS = tuple(sorted({*resend_errors.REFUSALS, *_AFTER, *_BEFORE}))
+KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
 """The fault kinds that Resend knows."""
 
 _UNKNOWN = Team("unknown")
 _KEPT_EMAILS = 10_000
 _MOST_KEY_CHARS = 256
-_TEST_DOMAIN = "resend.dev"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,58 +112,53 @@ class Resend:
             headers: `Idempotency-Key` and `x-batch-validation` count.
             arrived_s: When the headers were read.
         """
-        name = headers.get("Idempotency-Key", "")
-        refused, record, fault = self._enter(secret, arrived_s, sending=True)
-        record.idempotency_key = name
+        refused, call = self._enter(secret, arrived_s, sending=True)
+        call.idempotency_key = name = headers.get("Idempotency-Key", "")
         if refused is not None:
-            return self._refuse(refused, record)
+            return self._refuse(refused, call)
         try:
             request = json.loads(body)
         except ValueError:
-            return self._refuse(Refused("validation_error", "The request body is not valid JSON."), record)
+            return self._refuse(Refused("validation_error", "The request body is not valid JSON."), call)
         if "Idempotency-Key" in headers and not 1 <= len(name) <= _MOST_KEY_CHARS:
-            return self._refuse(Refused("invalid_idempotency_key"), record)
-        team, now_s = _team(record.key), self._clock()
-        remembered = None
+            return self._refuse(Refused("invalid_idempotency_key"), call)
+        team, now_s = _team(call.key), self._clock()
+        known, asked = self._idempotency.setdefault(team.name, IdempotencyKeys()), b""
         if name:
-            known = self._idempotency.setdefault(team.name, IdempotencyKeys())
-            request_digest = digest(path, request)
-            remembered = known.get(name, now_s)
-            if remembered is not None:
-                return self._again(remembered, request_digest, record, fault)
+            asked = digest(path, request)
+            if remembered := known.get(name, now_s):
+                return self._again(remembered, asked, call)
         batch = path.endswith("/batch")
-        permissive = headers.get("x-batch-validation", "").lower() == "permissive"
-        emails, errors, refused = self._check(team, request, batch=batch, permissive=permissive)
-        refused = refused or self._quota(team, emails, now_s)
-        if refused is not None:
-            return self._refuse(refused, record)
-        if name:
-            remembered = known.begin(name, request_digest, now_s)
-        return self._accept(team, emails, errors if batch and permissive else None, record, remembered, fault, batch)
+        permissive = batch and headers.get("x-batch-validation", "").lower() == "permissive"
+        intake = take_in(request, team.domains, batch=batch, permissive=permissive)
+        if refused := self._turned_away(team, intake, now_s):
+            return self._refuse(refused, call)
+        reply = self._take(team, intake.emails, call)
+        if not batch:
+            reply = reply["data"][0]
+        elif permissive:
+            reply["errors"] = intake.errors
+        return self._answer(encode(reply), call, known.begin(name, asked, now_s) if name else None)
 
-    def _enter(self, secret: str, arrived_s: float, *, sending: bool) -> tuple[Refused | None, Call, Fault | None]:
-        """Check key, fault, team and rate limit, in the order in which they can refuse a call."""
+    def _enter(self, secret: str, arrived_s: float, *, sending: bool) -> tuple[Refused | None, Call]:
+        """Check key, faults, team and rate limit, in the order in which they can refuse a call."""
         key = self._accounts.lookup("resend", secret) if secret else None
         if key is None:
             kind = resend_errors.key_refusal(self.settings.refusal_form) if secret else "missing_api_key"
-            return Refused(kind), Call(arrived_s, make_key("resend", secret, _UNKNOWN)), None
-        call = Call(arrived_s, key)
-        if key.standing == REVOKED:
-            return Refused(resend_errors.key_refusal(key.refusal_form)), call, None
-        if key.standing == SUSPENDED:
-            return Refused("suspended_api_key"), call, None
-        if key.standing == RESTRICTED and not sending:
-            return Refused("restricted_api_key"), call, None
-        fault = self._faults.pick("resend", key, "", arrived_s) if sending else None
-        if fault is not None and fault.kind not in _AFTER:
-            return self._fault_refusal(fault, key), call, fault
-        team = _team(key)
+            return Refused(kind), Call(arrived_s, make_key("resend", secret, _UNKNOWN))
+        refused = _key_refused(key, sending=sending)
+        if refused is None and sending and (fault := self._faults.pick("resend", key, "", arrived_s)):
+            refused = self._fault_refusal(fault, key)
+        return refused or self._hurried(_team(key), arrived_s), Call(arrived_s, key)
+
+    def _hurried(self, team: Team, arrived_s: float) -> Refused | None:
+        """Count the call against the team's rate."""
         now_s = self._clock()
         if team.exhausted_until_s > arrived_s:
-            return _slow_down(team, team.exhausted_until_s - now_s, now_s), call, None
+            return _slow_down(team, team.exhausted_until_s - now_s, now_s)
         if not team.window.take(now_s):
-            return _slow_down(team, team.window.reset_s(now_s), now_s), call, None
-        return None, call, fault
+            return _slow_down(team, team.window.reset_s(now_s), now_s)
+        return None
 
     def _fault_refusal(self, fault: Fault, key: Key) -> Refused:
         kind, now_s = fault.kind, self._clock()
@@ -178,42 +173,12 @@ class Resend:
         hang_s = fault.hang_s if kind == "hang_before" else 0.0
         return Refused(kind, status=fault.status, cool_until_s=cool_until_s, hang_s=hang_s)
 
-    def _check(
-        self, team: Team, request: Any, *, batch: bool, permissive: bool
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Refused | None]:
-        """Split a request into emails to take and errors to report, or refuse it whole."""
-        if not batch:
-            invalid = validate(request) or self._check_domain(team, request)
-            return ([], [], _refused(invalid)) if invalid else ([request], [], None)
-        if not isinstance(request, list) or not 1 <= len(request) <= MOST_IN_BATCH:
-            words = f"A batch must have between 1 and {MOST_IN_BATCH} emails."
-            return [], [], _refused(Invalid("validation_error", words))
-        emails, errors = [], []
-        for index, email in enumerate(request):
-            invalid = validate(email, in_batch=True)
-            if invalid is None and (foreign := self._check_domain(team, email)):
-                return [], [], _refused(foreign)
-            if invalid is None:
-                emails.append(email)
-            elif permissive:
-                errors.append({"index": index, "message": invalid.message})
-            else:
-                return [], [], _refused(invalid)
-        return emails, errors, None
-
-    def _check_domain(self, team: Team, email: dict[str, Any]) -> Invalid | None:
-        sender = email["from"]
-        domain = domain_of(sender[0] if isinstance(sender, list) else sender)
-        if team.domains is None or domain in team.domains:
-            return None
-        if domain == _TEST_DOMAIN:
-            refusal = resend_errors.REFUSALS["test_address"]
-            return Invalid(refusal.name, refusal.message, refusal.status)
-        words = f"The {domain} domain is not verified. Please, add and verify your domain on https://resend.com/domains"
-        return Invalid("validation_error", words, 403)
-
-    def _quota(self, team: Team, emails: list[dict[str, Any]], now_s: float) -> Refused | None:
-        count = sum(map(recipients, emails))
+    def _turned_away(self, team: Team, intake: Intake, now_s: float) -> Refused | None:
+        """Refuse what is invalid or exceeds a quota; else charge the quotas."""
+        if intake.invalid is not None:
+            invalid = intake.invalid
+            return Refused("validation_error", invalid.message, invalid.name, invalid.status)
+        count = sum(map(recipients, intake.emails))
         if not team.daily.fits(now_s, count):
             return Refused("daily_quota_exceeded", cool_until_s=team.daily.resets_at_s)
         if not team.monthly.fits(now_s, count):
@@ -222,47 +187,38 @@ class Resend:
         team.monthly.take(now_s, count)
         return None
 
-    def _again(self, remembered: Remembered, request: bytes, call: Call, fault: Fault | None) -> Answer:
+    def _again(self, remembered: Remembered, asked: bytes, call: Call) -> Answer:
         """Answer a request whose idempotency key is known."""
-        if remembered.digest != request:
+        if remembered.digest != asked:
             return self._refuse(Refused("invalid_idempotent_request"), call)
         if remembered.answer is None:
             return self._refuse(Refused("concurrent_idempotent_requests"), call)
-        call.replayed = True
-        call.code = "replayed"
-        answer = Answer(200, remembered.answer, self._headers(_team(call.key)))
-        return self._deliver(answer, call, fault)
+        call.replayed, call.code = True, "replayed"
+        return self._deliver(Answer(200, remembered.answer, self._headers(_team(call.key))), call)
 
-    def _accept(
-        self,
-        team: Team,
-        emails: list[dict[str, Any]],
-        errors: list[dict[str, Any]] | None,
-        call: Call,
-        remembered: Remembered | None,
-        fault: Fault | None,
-        batch: bool,  # noqa: FBT001 - internal
-    ) -> Answer:
+    def _take(self, team: Team, emails: list[dict[str, Any]], call: Call) -> dict[str, Any]:
+        """Accept emails; returns what a batch is answered."""
         ids = [str(uuid.UUID(int=self._rng.getrandbits(128), version=4)) for _ in emails]
         for number, email in zip(ids, emails, strict=True):
             self._keep(team, number, email)
-        if batch:
-            reply: dict[str, Any] = {"data": [{"id": number} for number in ids]}
-            if errors is not None:
-                reply["errors"] = errors
-        else:
-            reply = {"id": ids[0]}
-        answer = Answer(200, encode(reply), self._headers(team), delay_s=self._latency_s())
-        if remembered is not None:
-            if answer.delay_s:
-                answer.finish = lambda body=answer.body: setattr(remembered, "answer", body)  # type: ignore[misc]
-            else:
-                remembered.answer = answer.body
         call.accepted = bool(ids)
         call.emails = tuple(ids)
         call.recipients = sum(map(recipients, emails))
         call.content = _content(emails)
-        return self._deliver(answer, call, fault)
+        return {"data": [{"id": number} for number in ids]}
+
+    def _answer(self, body: bytes, call: Call, remembered: Remembered | None) -> Answer:
+        answer = Answer(200, body, self._headers(_team(call.key)), delay_s=self._latency_s())
+
+        def finish() -> None:
+            if remembered is not None:
+                remembered.answer = body
+
+        if answer.delay_s:
+            answer.finish = finish
+        else:
+            finish()
+        return self._deliver(answer, call)
 
     def _latency_s(self) -> float:
         latency_ms = self.settings.latency_ms
@@ -279,7 +235,9 @@ class Resend:
         if len(self._emails) > _KEPT_EMAILS:
             self._emails.popitem(last=False)
 
-    def _deliver(self, answer: Answer, call: Call, fault: Fault | None) -> Answer:
+    def _deliver(self, answer: Answer, call: Call) -> Answer:
+        """Write a success down, and spoil it where a fault says so."""
+        fault = self._faults.pick("resend", call.key, "", call.arrived_s, spoiling=True)
         call.status = answer.status
         if fault is not None:
             spoil(answer, fault)
@@ -327,7 +285,7 @@ class Resend:
 
     def email(self, secret: str, number: str, *, arrived_s: float) -> Answer:
         """Answer GET /emails/{id}."""
-        refused, call, _ = self._enter(secret, arrived_s, sending=False)
+        refused, call = self._enter(secret, arrived_s, sending=False)
         if refused is not None:
             return self._refuse(refused, call)
         try:
@@ -337,11 +295,11 @@ class Resend:
         owner, email = self._emails.get(number, ("", {}))
         if owner != call.key.account.name:
             return self._refuse(Refused("not_found", "Email not found"), call)
-        return self._deliver(Answer(200, encode(email), self._headers(_team(call.key))), call, None)
+        return self._deliver(Answer(200, encode(email), self._headers(_team(call.key))), call)
 
     def usage(self, secret: str, *, arrived_s: float) -> Answer:
         """Answer GET /usage."""
-        refused, call, _ = self._enter(secret, arrived_s, sending=False)
+        refused, call = self._enter(secret, arrived_s, sending=False)
         if refused is not None:
             return self._refuse(refused, call)
         team, now_s = _team(call.key), self._clock()
@@ -358,11 +316,11 @@ class Resend:
         body = encode(
             {"object": "usage", "emails": quotas, "rate_limit": {"limit": team.window.limit, "duration": "1s"}}
         )
-        return self._deliver(Answer(200, body, self._headers(team)), call, None)
+        return self._deliver(Answer(200, body, self._headers(team)), call)
 
     def unknown(self, secret: str, kind: str, *, arrived_s: float) -> Answer:
         """Answer a path or a method that Resend does not have here: `not_found` or `method_not_allowed`."""
-        refused, call, _ = self._enter(secret, arrived_s, sending=False)
+        refused, call = self._enter(secret, arrived_s, sending=False)
         return self._refuse(refused or Refused(kind), call)
 
 
@@ -391,8 +349,12 @@ def _team(key: Key) -> Team:
     return team
 
 
-def _refused(invalid: Invalid) -> Refused:
-    return Refused("validation_error", invalid.message, invalid.name, invalid.status)
+def _key_refused(key: Key, *, sending: bool) -> Refused | None:
+    if key.standing == REVOKED:
+        return Refused(resend_errors.key_refusal(key.refusal_form))
+    if key.standing == SUSPENDED:
+        return Refused("suspended_api_key")
+    return Refused("restricted_api_key") if key.standing == RESTRICTED and not sending else None
 
 
 def _slow_down(team: Team, wait_s: float, now_s: float) -> Refused:

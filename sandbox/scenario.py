@@ -4,8 +4,8 @@
      "steps": [{"at_s": 5, "do": "exhaust", "service": "groq", "seconds": 10},
                {"at_s": 20, "do": "revoke", "key": "groq:2"}]}
 
-`starts` is `ready` (when the server listens, the default) or `first_call` (when a provider is first called). A plain list
-is a script that starts when ready.
+`starts` is `ready` (when the server listens, the default) or `first_call` (when a provider is first called). A plain
+list is a script that starts when ready.
 """
 
 import asyncio

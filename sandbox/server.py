@@ -63,13 +63,18 @@ class Sandbox:
         secret = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         if path == _COMPLETIONS and method == "POST":
             return self.groq.complete(secret, body, arrived_s=arrived_s)
-        if path.startswith("/openai/"):
-            if path == "/openai/v1/models" and method == "GET":
-                return self.groq.models(secret, arrived_s=arrived_s)
-            words = f"Unknown request URL: {method} {path}."
-            return Answer(404, error_body(words, code="unknown_url"))
         if path in _SENDING and method == "POST":
             return self.resend.send(secret, path, body, request.headers, arrived_s=arrived_s)
+        if path.startswith("/openai/"):
+            return self._other_groq(secret, method, path, arrived_s)
+        return self._other_resend(secret, method, path, arrived_s)
+
+    def _other_groq(self, secret: str, method: str, path: str, arrived_s: float) -> Answer:
+        if path == "/openai/v1/models" and method == "GET":
+            return self.groq.models(secret, arrived_s=arrived_s)
+        return Answer(404, error_body(f"Unknown request URL: {method} {path}.", code="unknown_url"))
+
+    def _other_resend(self, secret: str, method: str, path: str, arrived_s: float) -> Answer:
         if method == "GET" and path == "/usage":
             return self.resend.usage(secret, arrived_s=arrived_s)
         if path.startswith("/emails/") and path not in _SENDING and method == "GET":

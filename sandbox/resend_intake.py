@@ -1,0 +1,65 @@
+"""Which emails of a request a team may send: all, some (a permissive batch) or none."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.resend_request import MOST_IN_BATCH, Invalid, domain_of, validate
+
+_TEST_DOMAIN = "resend.dev"
+
+
+@dataclass(slots=True)
+class Intake:
+    """A request, sorted.
+
+    Attributes:
+        emails: Those to send.
+        errors: What a permissive batch reports of the others.
+        invalid: Why the whole request is refused.
+    """
+
+    emails: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    invalid: Invalid | None = None
+
+
+def take_in(request: Any, domains: frozenset[str] | None, *, batch: bool, permissive: bool) -> Intake:
+    """Sort a request.
+
+    Args:
+        request: The parsed body.
+        domains: The sender domains of the team; None allows every one.
+        batch: Whether it came to `/emails/batch`.
+        permissive: Whether a batch may be sent in part.
+    """
+    if not batch:
+        invalid = validate(request) or _foreign(request, domains)
+        return Intake(invalid=invalid) if invalid else Intake([request])
+    if not isinstance(request, list) or not 1 <= len(request) <= MOST_IN_BATCH:
+        words = f"A batch must have between 1 and {MOST_IN_BATCH} emails."
+        return Intake(invalid=Invalid("validation_error", words))
+    intake = Intake()
+    for index, email in enumerate(request):
+        invalid = validate(email, in_batch=True)
+        if invalid is None:
+            invalid = _foreign(email, domains)
+            if invalid is None:
+                intake.emails.append(email)
+                continue
+        elif permissive:
+            intake.errors.append({"index": index, "message": invalid.message})
+            continue
+        return Intake(invalid=invalid)
+    return intake
+
+
+def _foreign(email: dict[str, Any], domains: frozenset[str] | None) -> Invalid | None:
+    """A domain belongs to one team only; the test domain sends to its owner only."""
+    sender = email["from"]
+    domain = domain_of(sender[0] if isinstance(sender, list) else sender)
+    if domains is None or domain in domains:
+        return None
+    if domain == _TEST_DOMAIN:
+        return Invalid("validation_error", "You can only send testing emails to your own email address.", 403)
+    words = f"The {domain} domain is not verified. Please, add and verify your domain on https://resend.com/domains"
+    return Invalid("validation_error", words, 403)
