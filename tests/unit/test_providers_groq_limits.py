@@ -13,8 +13,9 @@ from worker.verdicts import Dimension, ObservedLimit
         # as recorded
         (
             (
-                "Rate limit reached for model `llama-3.1-8b-instant` in organization `org_01jx` service tier `on_demand` "
-                "on tokens per minute (TPM): Limit 6000, Used 5804, Requested 1180. Please try again in 9.84s. Need more?"
+                "Rate limit reached for model `llama-3.1-8b-instant` in organization `org_01jx` service tier "
+                "`on_demand` on tokens per minute (TPM): Limit 6000, Used 5804, Requested 1180. Please try again in "
+                "9.84s. Need more tokens?"
             ),
             Refusal("org_01jx", Dimension.TPM, 6000, 5804, 1180, 9_840),
         ),

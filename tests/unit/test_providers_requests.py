@@ -1,10 +1,11 @@
+import resource
 from types import MappingProxyType
 from typing import Any
 
 import httpx
 import pytest
 
-from worker.providers import Completion, Email, estimate_tokens
+from worker.providers import Completion, Email, connections, estimate_tokens
 from worker.providers.answers import MAX_SENTENCE, Answer, safe_sentence
 from worker.providers.base import judge_transport
 from worker.providers.connections import SHARD_SIZE, ShardedTransport, _system_proxy
@@ -168,3 +169,33 @@ def test_shards_fill_one_after_the_other_and_share_when_all_are_full() -> None:
         shard.in_flight += 1
         chosen.append(transport._shards.index(shard))
     assert chosen == [0] * SHARD_SIZE + [1] * SHARD_SIZE + [0, 1]
+
+
+async def test_shards_that_a_crowd_left_behind_are_closed_by_a_later_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = ShardedTransport(max_connections=3 * SHARD_SIZE, keepalive_expiry_s=5.0)
+    for _ in range(2 * SHARD_SIZE + 1):
+        transport._choose().in_flight += 1
+    old, busy, fresh = transport._shards
+    now_s = 1_000.0
+    monkeypatch.setattr(connections.time, "monotonic", lambda: now_s)
+    old.in_flight = fresh.in_flight = 1
+    old.leave()
+    now_s = 1_004.0
+    fresh.leave()
+    now_s = 1_006.0
+
+    await transport._sweep()
+    assert transport._shards == [busy, fresh]
+
+    now_s = 1_010.0  # too early for another look
+    await transport._sweep()
+    assert transport._shards == [busy, fresh]
+    await transport.aclose()
+
+
+@pytest.mark.parametrize(("soft_limit", "expected"), [(1_024, 1_024), (resource.RLIM_INFINITY, 1_000_000)])
+def test_a_process_never_spends_all_its_files_on_connections(
+    soft_limit: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft_limit, soft_limit))
+    assert connections._open_files() == expected

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.providers import Completion, Email, Groq, Resend
+from worker.providers.connections import SHARD_SIZE
 from worker.verdicts import Effect, Fate, Scope
 
 _KEY = SecretStr("key_canary_0123456789")
@@ -112,18 +113,18 @@ async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
 
 
 async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(scripted: Any, case: _Case) -> None:
-    provider = case.make(scripted.url, timeout_s=10, max_connections=24)
-    for _ in range(24):
+    provider = case.make(scripted.url, timeout_s=10, max_connections=SHARD_SIZE)
+    for _ in range(SHARD_SIZE):
         scripted.hang()
     tasks = [asyncio.create_task(provider.call(_KEY, case.request)) for _ in range(60)]
-    await scripted.arrived(24)
+    await scripted.arrived(SHARD_SIZE)
     for task in tasks:
         task.cancel()
     for task in tasks:
         with contextlib.suppress(asyncio.CancelledError):
             await task
     scripted.default = lambda _: scripted.http(200, case.success)
-    replies = await asyncio.gather(*(provider.call(_KEY, case.request) for _ in range(24)))
+    replies = await asyncio.gather(*(provider.call(_KEY, case.request) for _ in range(SHARD_SIZE)))
     assert {reply.verdict.fate for reply in replies} == {Fate.DONE}
     assert [shard.in_flight for shard in provider._http._transport._shards] == [0]
     await provider.close()

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.providers import Completion, Groq
+from worker.providers.connections import SHARD_SIZE
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _KEY = SecretStr("gsk_canary0123456789abcdef")
@@ -386,10 +387,10 @@ async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> Non
 
 async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
-    for _ in range(24):  # one shard
+    for _ in range(SHARD_SIZE):
         scripted.hang()
-    held = [asyncio.create_task(provider.call(_KEY, _ASKED)) for _ in range(24)]
-    await scripted.arrived(24)
+    held = [asyncio.create_task(provider.call(_KEY, _ASKED)) for _ in range(SHARD_SIZE)]
+    await scripted.arrived(SHARD_SIZE)
     provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
     verdict = (await provider.call(SecretStr("gsk_other"), _ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "pool_timeout", True)
