@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from worker.aio.task import Task
+from worker.aio.adopt import Task
 from worker.errors import JobError
 
 

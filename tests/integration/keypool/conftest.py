@@ -36,6 +36,16 @@ def make_key(number: int, *, account: str | None = None, service: str = "groq") 
 
 
 @pytest.fixture
+def new_clock() -> type[ManualClock]:
+    return ManualClock
+
+
+@pytest.fixture
+def new_key() -> Callable[..., ApiKey]:
+    return make_key
+
+
+@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 

@@ -383,9 +383,9 @@ async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(ma
         await pool.settle(await lease(pool, topic="a.example"), unfit)
     away = await nothing(pool, topic="a.example")
     assert (away.why, away.reason) == (Why.UNFIT, "domain_not_verified")
-    other = await lease(pool, topic="b.example")
-    await pool.settle(other, INVALID)
-    assert (await nothing(pool, topic="a.example")).why is Why.DISABLED
+    await pool.settle(await lease(pool, topic="b.example"), INVALID)
+    await pool.settle(await lease(pool, topic="c.example"), unfit)
+    assert (await nothing(pool, topic="c.example")).why is Why.DISABLED
 
 
 async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> None:

@@ -1,0 +1,11 @@
+"""Flower's own configuration file, read by `celery -A worker flower` from the working directory."""
+
+from config.settings import get_settings
+
+_settings = get_settings()
+
+address = _settings.flower_address
+port = _settings.flower_port
+if _settings.flower_basic_auth is not None:
+    basic_auth = [_settings.flower_basic_auth.get_secret_value()]
+max_tasks = 10_000

@@ -1,0 +1,218 @@
+"""Random interleavings of everything that can happen to a pool, against a plain-Python model of what must hold.
+
+The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool learns the limits once
+and must then never overdraw them, never hand out a key that rests, and never lose track of a lease.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis.asyncio import Redis
+
+from config.keys import ApiKey
+from worker.keypool import Cooldowns, KeyPool, Lease
+from worker.keypool.leases import Want, Why
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+ACCOUNTS = ("org_a", "org_a", "org_b")
+LIMIT = 60
+LEASE_MS = 20_000
+OK = Verdict(fate=Fate.DONE, code="ok", status=200)
+INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
+FULL = (ObservedLimit(Dimension.RPM, LIMIT, LIMIT),)
+
+
+@dataclass
+class Model:
+    """What the provider and a careful reader of the rules know."""
+
+    rests: dict[str, int] = field(default_factory=dict)  # scope → until (ms)
+    disabled: set[str] = field(default_factory=set)
+    calls: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ACCOUNTS})  # starts (ms)
+
+    def blocked_until(self, key_id: str, account: str) -> int:
+        return max(self.rests.get(scope, 0) for scope in (f"key {key_id}", f"account {account}", f"pair {account}"))
+
+    def overdraft(self, account: str, since_ms: int) -> float:
+        """The lowest that the true bucket ever was, replaying the calls in the order of their starts."""
+        level, at_ms, lowest = float(LIMIT), since_ms, float(LIMIT)
+        for start_ms in sorted(self.calls[account]):
+            level = min(LIMIT, level + (start_ms - at_ms) * LIMIT / 60_000) - 1
+            at_ms, lowest = start_ms, min(lowest, level)
+        return lowest
+
+
+class PoolMachine(RuleBasedStateMachine):
+    url = ""
+    new_clock: Callable[[], Any]
+    new_key: Callable[..., ApiKey]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = type(self).new_clock()
+        self.began_ms = self.clock.ms
+        self.model = Model()
+        self.keys = [type(self).new_key(number, account=account) for number, account in enumerate(ACCOUNTS)]
+        self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
+        self.expired: list[tuple[Lease, int]] = []
+        self.run(self._open())
+
+    def run(self, coroutine: Any) -> Any:
+        return self.runner.run(coroutine)
+
+    async def _open(self) -> None:
+        self.redis = Redis.from_url(self.url, decode_responses=True)
+        await self.redis.flushall()
+        cooldowns = Cooldowns(refused_ms=30_000)
+        self.pool = KeyPool(
+            self.redis, "groq", self.keys, cooldowns=cooldowns, lease_ms=LEASE_MS, opening=1000, now_ms=self.clock
+        )
+        for other in ("org_b", "org_a"):
+            lease = await self.pool.acquire(Want(exclude_accounts=frozenset({other})))
+            assert isinstance(lease, Lease)
+            self.model.calls[lease.account].append(self.clock.ms)
+            await self.pool.settle(lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=FULL))
+
+    def teardown(self) -> None:
+        self.run(self.redis.aclose())
+        self.runner.close()
+
+    @rule(max_wait_ms=st.sampled_from([0, 500, 5_000]), ticket=st.booleans(), count=st.integers(1, 30))
+    def acquire(self, max_wait_ms: int, ticket: bool, count: int) -> None:  # noqa: FBT001
+        for _ in range(count):
+            got = self.run(self.pool.acquire(Want(max_wait_ms=max_wait_ms, ticket=ticket)))
+            usable = [key for key in self.keys if key.id not in self.model.disabled]
+            if isinstance(got, Lease):
+                start_ms = self.clock.ms + got.wait_ms
+                assert 0 <= got.wait_ms <= max_wait_ms
+                assert got.key in usable
+                assert self.model.blocked_until(got.key.id, got.account) <= start_ms
+                self.model.calls[got.account].append(start_ms)
+                self.leases.append((got, start_ms))
+            elif got.why is Why.DISABLED:
+                assert not usable
+            else:
+                assert got.why is Why.DEFERRED, got
+                assert usable
+                assert max_wait_ms < got.countdown_ms < 3_600_000, "every wait is finite"
+                assert got.reason
+                return
+
+    def _take(self, index: int) -> tuple[Lease, int]:
+        return self.leases.pop(index % len(self.leases))
+
+    def _made(self, start_ms: int) -> bool:
+        return start_ms <= self.clock.ms
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 50))
+    def settle_as_accepted(self, index: int) -> None:
+        lease, _ = self._take(index)
+        assert not self.run(self.pool.settle(lease, OK)).late
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        index=st.integers(0, 50),
+        cooldown_ms=st.sampled_from([None, 1, 2_000, 45_000]),
+        scope=st.sampled_from([Scope.KEY, Scope.ACCOUNT, Scope.ACCOUNT_MODEL]),
+    )
+    def settle_as_refused(self, index: int, cooldown_ms: int | None, scope: Scope) -> None:
+        lease, start_ms = self._take(index)
+        verdict = Verdict(
+            fate=Fate.NEXT_KEY, code="rate_limit", effect=Effect.COOL, scope=scope, cooldown_ms=cooldown_ms, status=429
+        )
+        settled = self.run(self.pool.settle(lease, verdict))
+        self.model.calls[lease.account].remove(start_ms)  # a refused call counts for nothing
+        name = {Scope.KEY: f"key {lease.key.id}", Scope.ACCOUNT: f"account {lease.account}"}.get(
+            scope, f"pair {lease.account}"
+        )
+        before = self.model.rests.get(name, 0)
+        self.model.rests[name] = max(before, self.clock.ms + (30_000 if cooldown_ms is None else cooldown_ms))
+        assert settled.blocked
+        if scope is not Scope.KEY or lease.key.id not in self.model.disabled:
+            assert settled.newly == (before <= self.clock.ms)
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 50))
+    def settle_as_invalid(self, index: int) -> None:
+        lease, start_ms = self._take(index)
+        self.run(self.pool.settle(lease, INVALID))
+        self.model.calls[lease.account].remove(start_ms)
+        self.model.disabled.add(lease.key.id)
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 50))
+    def confirm(self, index: int) -> None:
+        lease, start_ms = self.leases[index % len(self.leases)]
+        stays = lease.key.id not in self.model.disabled and (
+            self.model.blocked_until(lease.key.id, lease.account) <= self.clock.ms
+        )
+        assert self.run(self.pool.confirm(lease)) is stays
+        if not stays:
+            self.leases.remove((lease, start_ms))
+            self.model.calls[lease.account].remove(start_ms)
+
+    @precondition(lambda self: self.expired)
+    @rule(verdict=st.sampled_from([OK, INVALID]))
+    def settle_late(self, verdict: Verdict) -> None:
+        lease, _ = self.expired.pop()
+        assert self.run(self.pool.settle(lease, verdict)).late
+        if verdict is INVALID:
+            self.model.disabled.add(lease.key.id)
+
+    @rule(ms=st.sampled_from([1, 40, 1_000, 9_000, 60_000]))
+    def time_passes(self, ms: int) -> None:
+        self.clock.tick(ms)
+        gone = [(lease, start) for lease, start in self.leases if start + LEASE_MS <= self.clock.ms]
+        if gone:
+            self.leases = [pair for pair in self.leases if pair not in gone]
+            self.expired += gone
+            self._sweep(len(gone))
+
+    def _sweep(self, count: int) -> None:
+        """An acquire clears up to 16 expired leases away, whatever it gets itself."""
+        for _ in range(count // 16 + 1):
+            got = self.run(self.pool.acquire(Want(max_wait_ms=0, ticket=True)))
+            if isinstance(got, Lease):
+                self.model.calls[got.account].append(self.clock.ms)
+                self.leases.append((got, self.clock.ms))
+
+    @rule()
+    def reset(self) -> None:
+        self.run(self.pool.reset(by="machine"))
+        self.model.rests.clear()
+        self.model.disabled.clear()
+
+    @invariant()
+    def no_bucket_is_overdrawn(self) -> None:
+        for account in set(ACCOUNTS):
+            assert self.model.overdraft(account, self.began_ms) >= 0
+
+    @invariant()
+    def every_lease_is_accounted_for(self) -> None:
+        view = self.run(self.pool.snapshot())
+        assert sum(key.in_flight for key in view.keys) == len(self.leases)
+        for key in view.keys:
+            until_ms = self.model.blocked_until(key.id, key.account)
+            disabled = key.id in self.model.disabled
+            assert key.state == ("disabled" if disabled else "cooling" if until_ms > self.clock.ms else "ready")
+
+
+@pytest.mark.timeout(300)
+def test_no_interleaving_breaks_the_pool(
+    redis_url: str, new_clock: Callable[[], Any], new_key: Callable[..., ApiKey]
+) -> None:
+    PoolMachine.url, PoolMachine.new_clock, PoolMachine.new_key = redis_url, new_clock, new_key
+    run_state_machine_as_test(
+        PoolMachine,
+        settings=settings(
+            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
