@@ -93,6 +93,11 @@ def test_the_image_gets_no_development_packages() -> None:
     assert not {canonicalize_name(requirement.name) for requirement in declared("dev", "build")} & shipped.keys()
 
 
+def test_the_image_gets_what_the_redis_transport_imports() -> None:
+    # kombu.transport.redis needs packaging, which kombu 5.7 declares only in its extra "redis".
+    assert "packaging" in read_lock("requirements-runtime.lock")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel of a copy, so that no leftover of an earlier build gets in and none stays behind."""
