@@ -9,7 +9,9 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import celery
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 
 _MARK = "_aio_adopted"
+
+_calling_errbacks: ContextVar[bool] = ContextVar("errbacks are being called", default=False)
 
 
 class Task(celery.Task):
@@ -95,7 +99,8 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
         stacks.share(task.request_stack)
         request = task.request_stack.top
         if request is None or request.called_directly:
-            return run(*args, **kwargs)
+            value = run(*args, **kwargs)
+            return _as_errback(value, task.name) if _calling_errbacks.get() else value
         job = stacks.owner()
         if isinstance(job, Job) and not request.is_eager:
             result = job.run_body(run, args, kwargs)
@@ -107,6 +112,24 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return body
+
+
+@contextmanager
+def calling_errbacks() -> Iterator[None]:
+    """Await the coroutines of tasks that are called directly in here: Celery calls new-style errbacks like functions."""
+    token = _calling_errbacks.set(True)
+    try:
+        yield
+    finally:
+        _calling_errbacks.reset(token)
+
+
+def _as_errback(value: Any, name: str) -> Any:
+    token = _calling_errbacks.set(False)  # what the errback itself calls is awaited by the errback
+    try:
+        return complete(value, name=name)
+    finally:
+        _calling_errbacks.reset(token)
 
 
 def _hook(task: celery.Task, hook: Callable[..., Any]) -> Callable[..., Any]:

@@ -176,13 +176,15 @@ class Job:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if self._over is Over.TERMINATED:
-            report = self._error_callback, _info(Terminated(self._doomed))
-        elif self._over is Over.TIMED_OUT:
-            report = None
-        if report is not None and report[0] is not None:
-            self._host.calls.post(*report)
-        self._host.on_done(self)
+        try:
+            if self._over is Over.TERMINATED:
+                report = self._error_callback, _info(Terminated(self._doomed))
+            elif self._over is Over.TIMED_OUT:
+                report = None
+            if report is not None and report[0] is not None:
+                self._host.calls.post(*report)
+        finally:
+            self._host.on_done(self)
 
     # -- the body, in the greenlet or thread
 
@@ -314,4 +316,9 @@ def _lost(exc: BaseException) -> WorkerLostError:
 
 
 def _info(exc: BaseException) -> ExceptionInfo:
+    if exc.__traceback__ is None:  # billiard cannot do without
+        try:
+            raise exc
+        except BaseException:  # noqa: BLE001 - raised one line above
+            return ExceptionInfo()
     return ExceptionInfo((type(exc), exc, exc.__traceback__))

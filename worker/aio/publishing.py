@@ -6,6 +6,7 @@ from typing import Any
 import celery
 
 from worker.aio import bridge
+from worker.aio.adopt import calling_errbacks
 
 _BACKEND_METHODS = (
     "store_result",
@@ -44,6 +45,12 @@ def guard_backend(app: celery.Celery) -> None:
     for name in _BACKEND_METHODS:
         if hasattr(backend, name) and name not in backend.__dict__:
             setattr(backend, name, functools.partial(_in_a_thread, app, name, getattr(backend, name)))
+    backend._call_task_errbacks = functools.partial(_with_errbacks, backend._call_task_errbacks)  # noqa: SLF001
+
+
+def _with_errbacks(call: Any, *args: Any, **kwargs: Any) -> None:
+    with calling_errbacks():
+        call(*args, **kwargs)
 
 
 def _in_a_thread(app: celery.Celery, name: str, here: Any, *args: Any, **kwargs: Any) -> Any:

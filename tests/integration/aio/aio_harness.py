@@ -1,0 +1,69 @@
+"""Starts real workers of the test app, and waits for what they do."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+
+
+def eventually(check: Callable[[], Any], *, within_s: float = 15.0, what: str = "the condition") -> Any:
+    """Poll until `check` gives something true, and give that."""
+    deadline = time.monotonic() + within_s
+    while not (found := check()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {within_s} s")
+        time.sleep(0.02)
+    return found
+
+
+class WorkerProcess:
+    """A `celery worker` of the test app, with a queue of its own."""
+
+    def __init__(self, url: str, log: Path, *arguments: str, **environment: str) -> None:
+        self.queue = environment.setdefault("AIO_QUEUE", f"q{uuid.uuid4().hex[:8]}")
+        self.name = f"{self.queue}@test"
+        self.log_path = log
+        command = [sys.executable, "-m", "celery", "-A", "aio_app", "worker", "-l", "INFO", "-n", self.name]
+        command += ["--without-gossip", "--without-mingle", *arguments]
+        path = os.pathsep.join((str(ROOT), str(HERE)))
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                command,
+                cwd=HERE,
+                env={**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": path, **environment},
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def await_ready(self) -> "WorkerProcess":
+        eventually(lambda: " ready." in self.log or self.process.poll() is not None, within_s=30, what="the start")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def await_exit(self, *, within_s: float = 20.0) -> int:
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-3000:]}")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
