@@ -1,0 +1,116 @@
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from worker.providers import Completion, Groq
+from worker.providers.connections import SHARD_SIZE
+from worker.verdicts import Effect, Fate, Scope
+
+_KEY = SecretStr("gsk_canary0123456789abcdef")
+_PROMPT = "the secret recipe of the house"
+_MODEL = "llama-3.3-70b-versatile"
+_ASKED = Completion.of({"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}]})
+_COMPLETION = {"model": _MODEL, "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
+
+
+@pytest.fixture
+async def groq(scripted: Any) -> AsyncIterator[Groq]:
+    provider = Groq(scripted.url, timeout_s=10)
+    yield provider
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        # reset before an answer
+        (lambda script: script.reset_before_answer(), "read_error"),
+        # closed without an answer
+        (lambda script: script.raw(b""), "protocol_error"),
+        # reset, and closed, after half a body
+        (lambda script: script.reset_after_half(b'{"choices": []}' * 20), "read_error"),
+        (lambda script: script.close_after_half(b'{"choices": []}' * 20), "protocol_error"),
+        # something that is not HTTP
+        (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
+        # a body that is not what its encoding says
+        (lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}), "undecodable_answer"),
+    ],
+)
+async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
+    scripted: Any, groq: Groq, fault: Any, code: str
+) -> None:
+    fault(scripted)
+    verdict = (await groq.call(_KEY, _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, code, False)
+    assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
+
+
+async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
+    provider = Groq(scripted.url, timeout_s=0.2)
+    scripted.hang()
+    verdict = (await provider.call(_KEY, _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "read_timeout", False)
+    await provider.close()
+
+
+async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> None:
+    provider = Groq(scripted.url, timeout_s=0.3)
+    scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    verdict = (await provider.call(_KEY, _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "total_timeout", False)
+    await provider.close()
+
+
+async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
+    provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
+    for _ in range(SHARD_SIZE):
+        scripted.hang()
+    held = [asyncio.create_task(provider.call(_KEY, _ASKED)) for _ in range(SHARD_SIZE)]
+    await scripted.arrived(SHARD_SIZE)
+    provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
+    verdict = (await provider.call(SecretStr("gsk_other"), _ASKED)).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "pool_timeout", True)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)
+    scripted.release.set()
+    assert {(await one).verdict.fate for one in held} == {Fate.RETRY}
+    await provider.close()
+
+
+async def test_thousands_of_calls_at_once_each_carry_their_own_key(scripted: Any, groq: Groq) -> None:
+    keys = [SecretStr(f"gsk_key{number}") for number in range(4)]
+
+    def mirror(seen: Any) -> bytes:
+        prompt = json.loads(seen.body)["messages"][0]["content"]
+        message = {"role": "assistant", "content": f"{prompt} {seen.key}"}
+        return scripted.http(200, _COMPLETION | {"choices": [{"message": message}]})
+
+    async def one(number: int) -> bool:
+        key = keys[number % 4]
+        request = Completion.of({"model": _MODEL, "messages": [{"role": "user", "content": str(number)}]})
+        reply = await groq.call(key, request)
+        return reply.value is not None and reply.value["text"] == f"{number} {key.get_secret_value()}"
+
+    scripted.default = mirror
+    assert all(await asyncio.gather(*(one(number) for number in range(1_000))))
+
+
+async def test_the_sdk_logs_no_prompt_even_at_debug(
+    scripted: Any, groq: Groq, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    scripted.answer(200, _COMPLETION)
+    await groq.call(_KEY, _ASKED)
+    assert _PROMPT not in caplog.text
+    assert _KEY.get_secret_value() not in caplog.text
+
+
+async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Groq) -> None:
+    scripted.default = lambda _: scripted.http(200, _COMPLETION)
+    for number in range(70):
+        assert (await groq.call(SecretStr(f"gsk_{number}"), _ASKED)).verdict.fate is Fate.DONE
+    assert len(groq._creates) == 64
