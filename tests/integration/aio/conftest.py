@@ -16,7 +16,7 @@ from sandbox.redis import EmbeddedRedis
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the test app and the harness: test folders are no packages
 
-from aio_harness import WorkerProcess  # noqa: E402
+from aio_harness import WorkerProcess
 
 
 @pytest.fixture(scope="package")

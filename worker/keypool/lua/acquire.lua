@@ -68,7 +68,8 @@ if not best and largest_limit then return {'too_large', largest_limit} end
 if not best and unfit and not disabled then return {'unfit', unfit} end
 if not best then return {'disabled', disabled or 'no key'} end
 if best.start_ms - now > max_wait then
-  return {'deferred', queue_up(KEYS[best.place + 2], KEYS[3], best, cost, now) - now, best.reason}
+  return {'deferred', queue_up(KEYS[best.place + 2], KEYS[3], best, cost, now) - now,
+    best.reason ~= '' and best.reason or 'earlier jobs come first'}
 end
 
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
