@@ -1,7 +1,7 @@
 """Makes Celery tasks fit for coroutines.
 
-A task is adopted once, by the pool that runs it or by our `Task` class when it is made: its stacks are keyed by job, and its
-body and hooks await what they return, so that Celery's tracer sees plain functions. A call that a person makes
+A task is adopted once, by the pool that runs it or by our `Task` class when it is made: its stacks are keyed by job,
+and its body and hooks await what they return, so that Celery's tracer sees plain functions. A call that a person makes
 (`await add(1, 2)`) is left alone.
 """
 
@@ -116,7 +116,7 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def calling_errbacks() -> Iterator[None]:
-    """Await the coroutines of tasks that are called directly in here: Celery calls new-style errbacks like functions."""
+    """Await what tasks give that are called directly in here: Celery calls new-style errbacks like functions."""
     token = _calling_errbacks.set(True)
     try:
         yield
@@ -143,8 +143,8 @@ def _hook(task: celery.Task, hook: Callable[..., Any]) -> Callable[..., Any]:
 def complete(value: Any, *, name: str | None = None) -> Any:
     """Await a coroutine from plain code, wherever that runs; give any other value as it is.
 
-    Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the caller waits. A hook that
-    the consumer's thread calls (after a hard time limit) is started on the pool's loop and not waited for.
+    Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the caller waits. A hook
+    that the consumer's thread calls (after a hard time limit) is started on the pool's loop and not waited for.
     """
     if not isinstance(value, Coroutine):
         return value

@@ -1,7 +1,7 @@
 """Celery's Redis result backend, except that jobs of the asyncio pool do not block the event loop with it.
 
-Use it as `result_backend = "worker.aio.backend:RedisBackend+redis://…"`. Keys, format, expiry and the publish that wakes
-waiting clients are Celery's own. Outside a bridged job every method is Celery's own, too.
+Use it as `result_backend = "worker.aio.backend:RedisBackend+redis://…"`. Keys, format, expiry and the publish that
+wakes waiting clients are Celery's own. Outside a bridged job every method is Celery's own, too.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ return false
 """
 """Stores and publishes unless something is stored, which it then gives.
 
-KEYS: the task's key. ARGV: the encoded meta; its expiry in seconds, 0 for never. Nearly every result is the first under its
-key, so this is one round trip; the stock backend's are two, with a gap between them.
+KEYS: the task's key. ARGV: the encoded meta; its expiry in seconds, 0 for never. Nearly every result is the first
+under its key, so this is one round trip; the stock backend's are two, with a gap between them.
 """
 
 _ASYNC_CLASSES: dict[type | None, type] = {
@@ -103,7 +103,7 @@ class RedisBackend(StockBackend):
         if not self._bridged():
             return super()._store_result(task_id, result, state, traceback, request=request, **kwargs)
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        meta["task_id"] = bytes_to_str(task_id)
+        meta["task_id"] = bytes_to_str(task_id)  # type: ignore[no-untyped-call, unused-ignore]
         key, value = self.get_key_for_task(task_id), self.encode(meta)
         self._check_size(value)
         expires = self.failure_expires if state == states.FAILURE else self.expires

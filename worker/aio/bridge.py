@@ -2,8 +2,8 @@
 
 A job's tracer, and with it the task's body and hooks, runs in a greenlet on the loop's thread. Wherever that plain code
 needs something awaited, it runs the awaitable step by step in its own greenlet; each future that a step waits for is
-switched to the asyncio task that drives the greenlet, which yields it to the loop and switches the answer back. To asyncio
-the driver is one ordinary task: `current_task`, timeouts, task groups and cancellation all work on it.
+switched to the asyncio task that drives the greenlet, which yields it to the loop and switches the answer back. To
+asyncio the driver is one ordinary task: `current_task`, timeouts, task groups and cancellation all work on it.
 """
 
 import asyncio
@@ -55,8 +55,8 @@ class Drive:
 def is_bridged() -> bool:
     """Whether `wait` may be used here.
 
-    Not so in a child task, even where it was started eagerly and so runs inside the job's greenlet: to switch away there
-    would make the driver yield in the child's name.
+    Not so in a child task, even where it was started eagerly and so runs inside the job's greenlet: to switch away
+    there would make the driver yield in the child's name.
     """
     current = getcurrent()
     return isinstance(current, JobGreenlet) and asyncio.current_task() is current.driver
@@ -65,7 +65,9 @@ def is_bridged() -> bool:
 def wait(awaitable: Awaitable[T]) -> T:
     """Await from plain code in a job's greenlet, and give what the awaitable gives. Only where `is_bridged`."""
     steps: Any = awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__()
-    switch = getcurrent().parent.switch
+    parent = getcurrent().parent
+    assert parent is not None  # noqa: S101 - a job's greenlet has one
+    switch = parent.switch
     answer: Any = None
     error: BaseException | None = None
     while True:
@@ -87,12 +89,12 @@ def wait(awaitable: Awaitable[T]) -> T:
 def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Call a blocking function without blocking the loop: in a thread where bridged, else right here.
 
-    The function sees the job's request. A first cancellation waits for the thread, because half a publish cannot be taken
-    back; a second one does not, so that a dead broker cannot hold a job for ever.
+    The function sees the job's request. A first cancellation waits for the thread, because half a publish cannot be
+    taken back; a second one does not, so that a dead broker cannot hold a job for ever.
     """
-    if not is_bridged():
-        return function(*args, **kwargs)
     current = getcurrent()
+    if not isinstance(current, JobGreenlet) or not is_bridged():
+        return function(*args, **kwargs)
     context = copy_context()
     future = asyncio.get_running_loop().run_in_executor(
         current.executor, lambda: context.run(function, *args, **kwargs)

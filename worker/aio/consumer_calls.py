@@ -1,10 +1,11 @@
 """Calls that must run on the consumer's thread, carried there in batches.
 
-What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the consumer runs. Any thread
-posts; the first post since the last drain writes one byte to a pipe that the hub watches, the others find it written.
+What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the consumer runs. Any
+thread posts; the first post since the last drain writes one byte to a pipe that the hub watches, the others find it
+written.
 
-The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above all) waits until the next
-poll ends, up to a second; a reader's callback runs after the poll, so its acknowledgements go out at once.
+The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above all) waits until the
+next poll ends, up to a second; a reader's callback runs after the poll, so its acknowledgements go out at once.
 """
 
 import logging

@@ -14,7 +14,7 @@ import asyncio
 from billiard.exceptions import SoftTimeLimitExceeded
 
 
-class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]
+class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
     """The soft time limit, as it arrives at an await.
 
     `except SoftTimeLimitExceeded` catches it, and so does everything in asyncio that reacts to a cancellation: a

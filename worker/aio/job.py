@@ -47,9 +47,9 @@ class Host(Protocol):
 class Job:
     """A traced task: `target(*args)` with Celery's four callbacks.
 
-    Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread of the pool. The end is
-    reported once: as timed out (`timeout_callback`), as terminated (`error_callback` with `Terminated`), or with what the
-    tracer gave; whatever comes after a report is dropped.
+    Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread of the pool. The
+    end is reported once: as timed out (`timeout_callback`), as terminated (`error_callback` with `Terminated`), or
+    with what the tracer gave; whatever comes after a report is dropped.
 
     Args:
         host: The pool.
@@ -285,7 +285,8 @@ def start_task(
 
 def _as_the_tracer_knows_it(exc: BaseException) -> BaseException:
     if isinstance(exc, SoftTimeLimit) or (isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)):
-        return SoftTimeLimitExceeded(*_limit_of(exc)).with_traceback(exc.__traceback__)
+        limit: BaseException = SoftTimeLimitExceeded(*_limit_of(exc))
+        return limit.with_traceback(exc.__traceback__)
     if isinstance(exc, asyncio.CancelledError):
         return _unexpected(exc)
     if isinstance(exc, MemoryError):
@@ -318,7 +319,7 @@ def _lost(exc: BaseException) -> WorkerLostError:
 def _info(exc: BaseException) -> ExceptionInfo:
     if exc.__traceback__ is None:  # billiard cannot do without
         try:
-            raise exc
+            raise exc  # noqa: TRY301 - only for its traceback
         except BaseException:  # noqa: BLE001 - raised one line above
             return ExceptionInfo()
     return ExceptionInfo((type(exc), exc, exc.__traceback__))

@@ -29,7 +29,8 @@ class Pipelining:
         """Run commands, next to each other but not as a transaction.
 
         Returns:
-            The answers. The future fails with the first command that the server refused, or with the connection's error.
+            The answers. The future fails with the first command that the server refused, or with the connection's
+            error.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()

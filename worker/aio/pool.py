@@ -1,7 +1,7 @@
 """A Celery concurrency pool for `async def` tasks: `worker_pool = "worker.aio.pool:TaskPool"`.
 
-One event loop in its own thread runs up to `worker_concurrency` jobs at a time; the consumer and its hub stay in the main
-thread. Celery's tracer runs unchanged, one greenlet a job (see `bridge`); plain `def` tasks run in threads.
+One event loop in its own thread runs up to `worker_concurrency` jobs at a time; the consumer and its hub stay in the
+main thread. Celery's tracer runs unchanged, one greenlet a job (see `bridge`); plain `def` tasks run in threads.
 
 Settings of the Celery app, all optional:
 
@@ -308,8 +308,10 @@ class TaskPool(BasePool):
             return
         self.drain()
         shutdown.wait_for_jobs(self, self._hub, cold=cold, cold_patience_s=float(self._setting("aio_cold_s", 5.0)))
-        if self._stopped:  # a signal handler finished it meanwhile
-            return
+        if not self._stopped:  # else a signal handler finished it meanwhile
+            self._stop_loop(self._thread, cold=cold)
+
+    def _stop_loop(self, thread: LoopThread, *, cold: bool) -> None:
         self._stopped = True
         if self._watchdog is not None:
             self._watchdog.stop()
@@ -317,7 +319,7 @@ class TaskPool(BasePool):
         shutdown.end_lifespan(self, patience_s=2.0 if cold else 10.0)
         for threads in (self.task_threads, self.call_threads):
             threads.shutdown(cancel_futures=True)
-        if not self._thread.stop(patience_s=2.0):
+        if not thread.stop(patience_s=2.0):
             logger.warning("the event loop does not answer; leaving it behind")
         publishing.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))

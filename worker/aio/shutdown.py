@@ -85,7 +85,8 @@ def send_acknowledgements(hub: Any) -> None:
         return
     for callback in list(hub._pop_ready()):  # noqa: SLF001 - prefork does the same
         function = getattr(callback, "fun", None)
-        if isinstance(getattr(function, "__self__", None), Message) and function.__name__ in _ACKNOWLEDGING:
+        name = getattr(function, "__name__", "")
+        if name in _ACKNOWLEDGING and isinstance(getattr(function, "__self__", None), Message):
             try:
                 callback()
             except Exception:

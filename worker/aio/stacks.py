@@ -1,9 +1,9 @@
 """Celery's task stacks, kept per job.
 
-Celery finds the current task and its request on stacks that are keyed by greenlet or thread. On one event loop hundreds of
-jobs share a thread, and one job spreads over a greenlet, child tasks and threads. So the key becomes whatever *owns* the
-running code: a ContextVar, which asyncio hands on to child tasks and `asyncio.to_thread` to its thread. Code without an
-owner keeps Celery's own key, so nothing changes outside the pool.
+Celery finds the current task and its request on stacks that are keyed by greenlet or thread. On one event loop
+hundreds of jobs share a thread, and one job spreads over a greenlet, child tasks and threads. So the key becomes
+whatever *owns* the running code: a ContextVar, which asyncio hands on to child tasks and `asyncio.to_thread` to its
+thread. Code without an owner keeps Celery's own key, so nothing changes outside the pool.
 """
 
 from contextvars import Context, ContextVar, copy_context

@@ -1,6 +1,7 @@
 """Threads that never keep the process alive.
 
-The standard library joins its executors' threads at exit, so one blocking call that hangs would hang a cold shutdown too.
+The standard library joins its executors' threads at exit, so one blocking call that hangs would hang a cold shutdown
+too.
 """
 
 import threading

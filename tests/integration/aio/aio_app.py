@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002, PLR0917
 """The Celery app that the pool's tests run in real worker processes. All it learns it writes to a journal in Redis."""
 
 import asyncio

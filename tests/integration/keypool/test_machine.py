@@ -1,6 +1,6 @@
 """Random interleavings of everything that can happen to a pool, against a plain-Python model of what must hold.
 
-The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool learns the limits once
+The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool learns the limits
 and must then never overdraw them, never hand out a key that rests, and never lose track of a lease.
 """
 
