@@ -1,0 +1,127 @@
+"""How a worker ends: warm, soft, cold, twice signalled; and what becomes of its jobs."""
+
+import signal
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from aio_harness import WorkerProcess, eventually
+
+Journal = Callable[[str], list[str]]
+Start = Callable[..., WorkerProcess]
+
+
+def _send(aio: ModuleType, name: str, worker: WorkerProcess, *args: Any) -> Any:
+    return getattr(aio, name).apply_async(args, queue=worker.queue)
+
+
+def _waiting(store: Any, worker: WorkerProcess) -> int:
+    return int(store.llen(worker.queue))
+
+
+def test_a_warm_shutdown_waits_for_running_jobs_and_gives_the_rest_back(
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
+) -> None:
+    # Autoscale makes Celery prefetch for 6 while 2 run, so that some jobs wait inside the pool.
+    worker = start_worker("-c", "2", "--prefetch-multiplier", "3")
+    store.delete("journal:lifespan")
+    results = [_send(aio, "sleep", worker, 1.0, f"{key}{n}") for n in range(10)]
+    eventually(lambda: journal(f"{key}0") == journal(f"{key}1") == ["began"])
+    worker.signal(signal.SIGTERM)
+    assert worker.await_exit() == 0
+    assert [journal(f"{key}{n}") for n in range(10)] == [["began", "ended"]] * 2 + [[]] * 8
+    assert [result.state for result in results] == ["SUCCESS"] * 2 + ["PENDING"] * 8
+    assert _waiting(store, worker) == 8
+    assert store.hlen("unacked") == 0
+    assert journal("lifespan") == ["cancelled", "cleaned"]
+
+
+def test_a_cold_shutdown_cancels_and_requeues(
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start_worker()
+    for _ in range(3):
+        _send(aio, "cleaned", worker, key)
+    eventually(lambda: journal(key) == ["began"] * 3)
+    worker.signal(signal.SIGQUIT)
+    worker.await_exit()
+    assert journal(key) == ["began"] * 3 + ["finally"] * 3
+    assert _waiting(store, worker) == 3
+    assert store.hlen("unacked") == 0
+
+
+def test_a_second_signal_turns_a_warm_shutdown_cold(
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start_worker()
+    _send(aio, "cleaned", worker, key)
+    eventually(lambda: journal(key) == ["began"])
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: "Warm shutdown" in worker.log)
+    worker.signal(signal.SIGQUIT)
+    worker.await_exit()
+    assert journal(key) == ["began", "finally"]
+    assert _waiting(store, worker) == 1
+
+
+def test_a_soft_shutdown_lets_short_jobs_end_and_requeues_long_ones(
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start_worker(AIO_SOFT_S="2")
+    short = [_send(aio, "sleep", worker, 1.0, f"{key}short") for _ in range(3)]
+    _send(aio, "cleaned", worker, key)
+    eventually(lambda: journal(f"{key}short") == ["began"] * 3 and journal(key) == ["began"])
+    worker.signal(signal.SIGQUIT)
+    worker.await_exit()
+    assert [result.state for result in short] == ["SUCCESS"] * 3
+    assert journal(key) == ["began", "finally"]
+    assert _waiting(store, worker) == 1
+    assert store.hlen("unacked") == 0
+
+
+@pytest.mark.parametrize("name", ["hangs", "hangs_loop"])
+def test_a_job_that_hangs_does_not_keep_a_cold_shutdown_from_ending(  # noqa: PLR0917 - fixtures
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any, name: str
+) -> None:
+    worker = start_worker()
+    _send(aio, name, worker, key)
+    eventually(lambda: journal(key) == ["began"])
+    worker.signal(signal.SIGQUIT)
+    worker.await_exit()
+    assert _waiting(store, worker) == 1
+
+
+def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyond_it(
+    aio: ModuleType, start_worker: Start, key: str, store: Any
+) -> None:
+    worker = start_worker("-c", "5")
+    now = [aio.counted.apply_async((key, 0.1), queue=worker.queue) for _ in range(20)]
+    due = time.time() + 0.5
+    # These fire together, beyond what the prefetch would have allowed.
+    later = [aio.counted.apply_async((key, 0.1), queue=worker.queue, countdown=due - time.time()) for _ in range(20)]
+    assert max(result.get(timeout=20) for result in now + later) == 5
+    busy = [aio.sleep.apply_async((2, f"{key}busy"), queue=worker.queue) for _ in range(12)]
+    eventually(lambda: store.llen(f"journal:{key}busy") >= 5)
+    assert _waiting(store, worker) >= 12 - 5 - 1  # one more may be on its way: the transport asks ahead
+    replies = aio.app.control.inspect(destination=[worker.name], timeout=5).stats()
+    assert replies[worker.name]["pool"]["running"] == 5
+    for result in busy:
+        result.revoke()
+    worker.signal(signal.SIGQUIT)
+    worker.await_exit()
+
+
+def test_autoscale_grows_the_pool_under_load(aio: ModuleType, start_worker: Start, key: str) -> None:
+    worker = start_worker("--autoscale", "8,1")
+    results = [aio.counted.apply_async((key, 0.3), queue=worker.queue) for _ in range(16)]
+    assert 1 < max(result.get(timeout=20) for result in results) <= 8
+    worker.signal(signal.SIGTERM)
+    assert worker.await_exit() == 0
+
+
+def test_recycling_of_child_processes_is_refused_with_a_reason(start_worker: Start) -> None:
+    worker = start_worker(ready=False, AIO_RECYCLE="10")
+    assert worker.await_exit() != 0
+    assert "worker_max_tasks_per_child has no meaning for the asyncio pool" in worker.log
