@@ -1,0 +1,1 @@
+"""The whole thing on this machine, without a key or a network: `python -m demo`."""

@@ -1,0 +1,14 @@
+"""What can go wrong in the demo itself."""
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message is for the person who started it.
+
+    Args:
+        sentence: What happened.
+        tail: The end of the log that tells more.
+    """
+
+    def __init__(self, sentence: str, tail: str = "") -> None:
+        super().__init__(sentence)
+        self.tail = tail

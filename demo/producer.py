@@ -1,0 +1,38 @@
+"""A web application's side, as small as it can be: it knows the tasks' names and nothing else of this project.
+
+    REDIS_URL=redis://… python demo/producer.py 600 200
+
+Enqueues so many completions and emails, and prints a line for each: its queue and its id.
+"""
+
+import os
+import sys
+
+from celery import Celery
+
+_TOPICS = ("a sorting algorithm", "the tides", "a good espresso", "why the sky is blue", "binary search", "hedgehogs")
+
+
+def main(jobs: int, emails: int) -> None:
+    """Enqueue the jobs, both kinds in turn, and print their ids."""
+    app = Celery(broker=os.environ["REDIS_URL"])
+    for number in range(max(jobs, emails)):
+        if number < jobs:
+            topic = _TOPICS[number % len(_TOPICS)]
+            arguments = {"prompt": f"Explain {topic} in one sentence ({number}).", "max_completion_tokens": 64}
+            _say("ai", app.send_task("tasks.ai.complete", kwargs=arguments, queue="ai").id)
+        if number < emails:
+            email = {
+                "to": f"reader{number}@example.com",
+                "subject": f"Your report {number}",
+                "text": f"Good morning! Report {number} is ready.",
+            }
+            _say("email", app.send_task("tasks.email.send", kwargs=email, queue="email").id)
+
+
+def _say(queue: str, job: str) -> None:
+    print(queue, job, flush=True)  # noqa: T201 - this is its output
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

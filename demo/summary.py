@@ -1,0 +1,138 @@
+"""Judges a run by the results and by the providers' own ledger, and says so in figures."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from demo.watch import Watch
+
+_SHOWN = 5
+_SERVER_ERROR = 500
+_OPEN = {"ai": "completion", "email": "email"}
+
+
+@dataclass(slots=True)
+class Summary:
+    """The judgement.
+
+    Attributes:
+        took_s: From the first job enqueued to the last one ended, in seconds.
+        figures: What to tell, by name.
+        keys: One row a key.
+        faults: What is not as it should be, one sentence each.
+    """
+
+    took_s: float
+    figures: dict[str, str] = field(default_factory=dict)
+    keys: list[dict[str, Any]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def show(self, console: Console) -> None:
+        """Print it."""
+        table = Table("key", "account", "calls", "accepted", "429s", "5xx", "key refused", "while resting", box=None)
+        for column in table.columns[2:]:
+            column.justify = "right"
+        for row in self.keys:
+            table.add_row(*(str(cell) for cell in row.values()))
+        console.print(table)
+        console.print()
+        for name, value in self.figures.items():
+            console.print(Text(f"{name}: {value}"), soft_wrap=True)
+        for sentence in self.faults:
+            console.print(Text(f"✗ {sentence}", style="bold red"), soft_wrap=True)
+
+
+def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
+    """Judge a run.
+
+    Args:
+        watch: What was seen.
+        ledger: The sandbox's full ledger.
+        took_s: How long the jobs took, in seconds.
+    """
+    summary = Summary(took_s)
+    judgement, story = ledger["judgement"], watch.story
+    ai, email = watch.queues["ai"], watch.queues["email"]
+    summary.faults += _faults(watch, ledger)
+    summary.keys = [_row(tally) for tally in ledger["keys"].values()]
+    waits = [
+        float(result["result"]["waited_s"])
+        for progress in watch.queues.values()
+        for result in progress.results.values()
+        if result["status"] == "SUCCESS"
+    ]
+    summary.figures = {
+        "jobs": f"{ai.done}/{ai.total} completions and {email.done}/{email.total} emails done in {took_s:.1f} s",
+        "jobs failed": str(ai.failed + email.failed),
+        "deferrals": f"{story.deferrals['ai']} of completions, {story.deferrals['email']} of emails"
+        f" (longest wait for a key: {max(waits, default=0.0):.1f} s)",
+        "rotations": f"{story.rotations.total()} times the next key at once after a refusal",
+        "retries": f"{story.retries.total()} after failures of a provider",
+        "recoveries": f"{story.recoveries} after {story.cooldowns} cooldowns",
+        "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
+        "calls on a revoked key after its refusal": str(judgement["calls_after_refusal"]),
+        "emails accepted": f"{judgement['emails_accepted']}, of which twice: {judgement['emails_accepted_twice']}"
+        f" (answers lost on the way: {judgement['accepted_but_answer_lost']})",
+    }
+    return summary
+
+
+def _row(tally: dict[str, Any]) -> dict[str, Any]:
+    by_status = {int(status): count for status, count in tally["by_status"].items()}
+    return {
+        "key": tally["label"],
+        "account": tally["account"],
+        "calls": tally["calls"],
+        "accepted": tally["accepted"],
+        "429s": by_status.get(429, 0),
+        "5xx": sum(count for status, count in by_status.items() if status >= _SERVER_ERROR),
+        "refused": by_status.get(401, 0),
+        "resting": tally["calls_while_cooling"],
+    }
+
+
+def _faults(watch: Watch, ledger: dict[str, Any]) -> list[str]:
+    """What is not as it should be."""
+    faults = []
+    for queue, progress in watch.queues.items():
+        job = _OPEN[queue]
+        if progress.open:
+            faults.append(f"{progress.open} {job}s did not end")
+        bad = [sentence for id_, result in progress.results.items() if (sentence := _fault_of(job, id_, result))]
+        faults += bad[:_SHOWN]
+        if len(bad) > _SHOWN:
+            faults.append(f"and {len(bad) - _SHOWN} more {job}s")
+    if watch.over:
+        faults += _disagreements(watch, ledger)
+    return faults
+
+
+def _fault_of(job: str, id_: str, result: dict[str, Any]) -> str:
+    if result["status"] != "SUCCESS":
+        found = result.get("result") or {}
+        said = found.get("exc_message") if isinstance(found, dict) else found
+        words = " ".join(map(str, said)) if isinstance(said, list | tuple) else str(said)
+        return f"{job} {id_}: {result['status']}: {words}"
+    wanted = "text" if job == "completion" else "id"
+    value = result["result"].get(wanted)
+    return "" if isinstance(value, str) and value else f"{job} {id_}: its result has no {wanted}"
+
+
+def _disagreements(watch: Watch, ledger: dict[str, Any]) -> list[str]:
+    """Where the providers' ledger says something else than the results."""
+    judgement = ledger["judgement"]
+    emails = watch.queues["email"]
+    reported = {result["result"].get("id") for result in emails.results.values() if result["status"] == "SUCCESS"}
+    accepted = [id_ for call in ledger["calls"] if call["accepted"] for id_ in call.get("emails", ())]
+    completions = ledger["services"]["groq"]["accepted"]
+    checks = (
+        (judgement["emails_accepted_twice"], "emails were accepted twice"),
+        (judgement["content_accepted_twice"], "emails with the same content were accepted twice"),
+        (len(accepted) - emails.total, "emails accepted more than there are jobs"),
+        (len(set(accepted) ^ reported), "ids of emails differ between results and ledger"),
+        (max(0, watch.queues["ai"].total - completions), "completions have a result that no provider made"),
+    )
+    return [f"{count} {sentence}" for count, sentence in checks if count]
