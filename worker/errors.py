@@ -59,12 +59,14 @@ class Deferred(KeywheelError):  # noqa: N818
     Args:
         countdown_ms: When to come back, in milliseconds from now.
         reason: Why, in a few words (`cooling`, `disabled`, …).
+        ticket: What the job brings when it comes back; see `worker.keypool.Want.ticket`.
     """
 
-    def __init__(self, countdown_ms: int, reason: str) -> None:
+    def __init__(self, countdown_ms: int, reason: str, ticket: str = "-") -> None:
         super().__init__(f"no key is free: {reason}; next try in {countdown_ms / 1000:.1f} s")
         self.countdown_ms = countdown_ms
         self.reason = reason
+        self.ticket = ticket
 
 
 class Fault(KeywheelError):  # noqa: N818

@@ -1,7 +1,7 @@
 """What a job remembers of its earlier turns: it travels in the headers when the job is deferred or retried."""
 
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 HEADER = "keywheel"
@@ -16,41 +16,50 @@ class History:
         deferrals: How often no key was free.
         attempts: Calls made to the provider.
         waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
+        ticket: What the key pool gave the job to bring when it comes back; empty before the first deferral.
     """
 
     since_ms: int
     deferrals: int = 0
     attempts: int = 0
     waited_ms: int = 0
+    ticket: str = ""
 
     @classmethod
     def of(cls, headers: Any) -> Self:
         """Read the history of a message, or begin one. Whatever a stranger wrote there is harmless."""
         found = headers.get(HEADER) if isinstance(headers, dict) else None
-        values = {}
-        if isinstance(found, dict):
-            names = {field.name for field in fields(cls)}
-            values = {
-                name: value for name, value in found.items() if name in names and type(value) is int and value >= 0
-            }
+        told: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
-        since_ms = min(values.pop("since_ms", now_ms), now_ms)
-        return cls(since_ms=since_ms, **values)
+        ticket = told.get("ticket")
+        return cls(
+            since_ms=min(_count(told, "since_ms") or now_ms, now_ms),
+            deferrals=_count(told, "deferrals"),
+            attempts=_count(told, "attempts"),
+            waited_ms=_count(told, "waited_ms"),
+            ticket=ticket if isinstance(ticket, str) else "",
+        )
 
     @property
     def age_s(self) -> float:
         """Time since the first turn began, in seconds."""
         return max(0.0, time.time() - self.since_ms / 1000)
 
-    def after(self, *, attempts: int, waited_ms: int, deferred: bool = False) -> Self:
-        """The history after one more turn."""
+    def after(self, *, attempts: int, waited_ms: int, ticket: str = "") -> Self:
+        """The history after one more turn; `ticket` says that it was a deferral."""
         return replace(
             self,
             attempts=self.attempts + attempts,
             waited_ms=self.waited_ms + waited_ms,
-            deferrals=self.deferrals + deferred,
+            deferrals=self.deferrals + bool(ticket),
+            ticket=ticket,
         )
 
     def headers(self) -> dict[str, Any]:
         """What the next message carries."""
         return {HEADER: asdict(self)}
+
+
+def _count(told: dict[str, Any], name: str) -> int:
+    value = told.get(name)
+    return value if type(value) is int and value > 0 else 0

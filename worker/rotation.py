@@ -15,8 +15,7 @@ from redis.exceptions import RedisError
 
 from config.keys import ApiKey
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge
-from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want
-from worker.keypool.leases import Why
+from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.verdicts import Effect, Fate, Verdict
@@ -26,7 +25,7 @@ _logger = logging.getLogger(__name__)
 RequestT = TypeVar("RequestT")
 
 _SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must end as a fault, not hang
-_RECHECK_MS = 5  # a lease that waited longer than this is checked again before the call
+_RECHECK_MS = 50  # a lease that is older than this is checked again before the call
 _NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
 _BUSY_MS = 1_000
 _REDIS_PATIENCE_S = 60.0
@@ -94,6 +93,7 @@ class _Turn(Generic[RequestT]):
         self.pool = rotation.pool
         self.provider = rotation.provider
         self.want = want
+        self.shut_out = want.exclude
         self.build = build
         self.attempts = 0
         self.waited_ms = 0
@@ -114,6 +114,7 @@ class _Turn(Generic[RequestT]):
         """Take a lease and wait for its instant; None means: ask again."""
         left_ms = max(0, self.want.max_wait_ms - self.waited_ms)
         want = replace(self.want, max_wait_ms=left_ms)
+        asked = time.monotonic()
         got = await _patiently(lambda: self.pool.acquire(want))
         if isinstance(got, Unavailable):
             await self._wait_or_give_up(got, left_ms)
@@ -121,7 +122,9 @@ class _Turn(Generic[RequestT]):
         try:
             if got.wait_ms > 0:
                 await self._sleep(got.wait_ms)
-            if got.wait_ms > _RECHECK_MS and not await _patiently(lambda: self.pool.confirm(got)):
+            # On a busy loop even an immediate lease can be old when we see it.
+            age_ms = (time.monotonic() - asked) * 1000
+            if age_ms > _RECHECK_MS and not await _patiently(lambda: self.pool.confirm(got)):
                 return None
         except asyncio.CancelledError:
             await self._settle_whatever_happens(got, ABANDONED)
@@ -140,11 +143,24 @@ class _Turn(Generic[RequestT]):
             case Why.BUSY:
                 raise Deferred(_BUSY_MS + 10 * away.countdown_ms, away.reason)
             case Why.DEFERRED:
-                raise Deferred(away.countdown_ms, away.reason)
+                raise Deferred(away.countdown_ms, away.reason, away.ticket)
             case Why.DISABLED:
                 raise Deferred(_NO_KEY_MS, f"every {self.pool.service} key is disabled ({away.reason})")
+            case Why.NO_KEYS if self.last is not None and self.last.fate is Fate.NEXT_KEY:
+                await self._give_up_on_every_key()
             case _:
                 self._fail(away)
+
+    async def _give_up_on_every_key(self) -> NoReturn:
+        """Every key was at fault in this turn, which is no fault of the job: the pool knows when one is free again."""
+        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
+        got = await _patiently(lambda: self.pool.acquire(want))
+        if isinstance(got, Lease):  # free again already, but a turn calls no key twice
+            await self._settle_whatever_happens(got, ABANDONED)
+            raise Deferred(_BUSY_MS, "every key was refused a moment ago")
+        if got.why is not Why.NO_KEYS:
+            await self._wait_or_give_up(got, 0)
+        self._fail(got)
 
     def _fail(self, away: Unavailable) -> NoReturn:
         match away.why:
@@ -193,8 +209,10 @@ class _Turn(Generic[RequestT]):
         """Go on with another key by returning, or end the turn."""
         match verdict.fate:
             case Fate.NEXT_KEY:
-                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short.
-                self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
+                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. A pinned
+                # email must not move: without its account's keys it would look as if the account were gone.
+                if not lease.pinned:
+                    self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
             case Fate.OTHER_ACCOUNT:
                 account = verdict.account or lease.account
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})

@@ -122,16 +122,17 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     for discovery in found.values():
         announce(discovery)
     redis = connect(settings)
+    fault_cooldown_ms = round(settings.server_error_cooldown_s * 1000)
     return Runtime(
         settings=settings,
         redis=redis,
         groq=Rotation(
             open_pool(settings, redis, "groq", found["groq"]),
-            Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s),
+            Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s, fault_cooldown_ms=fault_cooldown_ms),
         ),
         resend=Rotation(
             open_pool(settings, redis, "resend", found["resend"]),
-            Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s),
+            Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s, fault_cooldown_ms=fault_cooldown_ms),
         ),
     )
 

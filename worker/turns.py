@@ -45,7 +45,7 @@ async def take_turn(
     history = History.of(task.request.headers)
     want = replace(
         want,
-        ticket=history.deferrals > 0,
+        ticket=history.ticket,
         max_wait_ms=round(settings.max_wait_s * 1000),
         by=task.request.id or "",
     )
@@ -66,8 +66,14 @@ async def _defer(task: Task, deferred: Deferred, history: History, settings: Set
     # Half of the visibility timeout at most: a message that is held longer would be delivered a second time.
     longest_ms = min(settings.visibility_timeout_s * 500, round((settings.deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
-    after = history.after(attempts=0, waited_ms=countdown_ms, deferred=True)
-    await _send_back(task, Deferred(countdown_ms, deferred.reason), countdown_ms, after, retries=task.request.retries)
+    after = history.after(attempts=0, waited_ms=countdown_ms, ticket=deferred.ticket)
+    await _send_back(
+        task,
+        Deferred(countdown_ms, deferred.reason, deferred.ticket),
+        countdown_ms,
+        after,
+        retries=task.request.retries,
+    )
 
 
 async def _retry(task: Task, fault: Fault, history: History, settings: Settings) -> NoReturn:

@@ -44,7 +44,6 @@ class Task(celery.Task):
 
 def adopt(task: celery.Task) -> None:
     """Prepare a task for the pool. Harmless when repeated."""
-    stacks.share_current_task()
     stacks.share(task.request_stack)
     _wrap(task)
 
@@ -68,6 +67,7 @@ def _wrap(task: celery.Task) -> None:
     if task.__dict__.get(_MARK):
         return
     setattr(task, _MARK, True)
+    stacks.share_current_task()
     if inspect.iscoroutinefunction(type(task).__call__):
         _wrap_call(type(task))  # the body is awaited in there
     else:

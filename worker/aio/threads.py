@@ -65,17 +65,25 @@ class DaemonThreads(ThreadPoolExecutor):
             self._prepare()
         while (work := self._work.get()) is not None:
             future, function = work
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = function()
-                except BaseException as exc:  # noqa: BLE001 - it belongs to whoever waits
-                    future.set_exception(exc)
-                else:
-                    future.set_result(result)
+            if not future.set_running_or_notify_cancel():
+                self._count_free()
+                continue
+            try:
+                result = function()
+            except BaseException as exc:  # noqa: BLE001 - it belongs to whoever waits
+                self._count_free()
+                future.set_exception(exc)
+            else:
+                # Free before anybody knows: else the next job, given at once, would start a thread of its own.
+                self._count_free()
+                future.set_result(result)
+                del result
             del work, future, function
-            with self._lock:
-                self._unclaimed -= 1
         self._work.put(None)  # for the next thread
+
+    def _count_free(self) -> None:
+        with self._lock:
+            self._unclaimed -= 1
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - the base's signature
         """Take no more work, and let each thread end with what it does. Never waits."""

@@ -1,7 +1,19 @@
 """The key pool: which key may make a call now, decided atomically in Redis for every worker at once."""
 
-from worker.keypool.leases import Lease, Unavailable, Want
+from worker.keypool.leases import NO_TICKET, Lease, Unavailable, Want, Why
 from worker.keypool.pool import Cooldowns, KeyPool, Settled
 from worker.keypool.snapshot import BucketView, KeyView, PoolView
 
-__all__ = ["BucketView", "Cooldowns", "KeyPool", "KeyView", "Lease", "PoolView", "Settled", "Unavailable", "Want"]
+__all__ = [
+    "NO_TICKET",
+    "BucketView",
+    "Cooldowns",
+    "KeyPool",
+    "KeyView",
+    "Lease",
+    "PoolView",
+    "Settled",
+    "Unavailable",
+    "Want",
+    "Why",
+]

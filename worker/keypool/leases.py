@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from config.keys import ApiKey
 
+NO_TICKET = "-"
+
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -19,7 +21,8 @@ class Want:
         exclude_accounts: Accounts that this job must not get.
         pin: The idempotency key of an email. From the first call on the job stays with that call's account until the
             provider surely has not carried it out. Empty: the call has no side effect.
-        ticket: The job was deferred before and comes at its appointed time: it does not queue again.
+        ticket: The account that promised this job its instant when it was deferred (`Unavailable.ticket`), `NO_TICKET`
+            where a deferral promised nothing; with either it does not queue again. Empty: it comes for the first time.
         max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
         by: The task's id, for the audit stream.
     """
@@ -31,7 +34,7 @@ class Want:
     exclude: frozenset[str] = field(default_factory=frozenset)
     exclude_accounts: frozenset[str] = field(default_factory=frozenset)
     pin: str = ""
-    ticket: bool = False
+    ticket: str = ""
     max_wait_ms: int = 0
     by: str = ""
 
@@ -87,9 +90,11 @@ class Unavailable:
         countdown_ms: When to ask again, in milliseconds from now; 0 where asking again is no use by itself.
         reason: The reason of the scope that opens first, such as `rate_limit` or `tpm`.
         limit: The largest limit there is, in tokens, with `Why.TOO_LARGE`.
+        ticket: What to bring as `Want.ticket` next time, with `Why.DEFERRED`.
     """
 
     why: Why
     countdown_ms: int = 0
     reason: str = ""
     limit: int = 0
+    ticket: str = NO_TICKET

@@ -149,7 +149,7 @@ class KeyPool:
                 want.emails,
                 want.max_wait_ms,
                 self._lease_ms,
-                int(want.ticket),
+                want.ticket,
                 want.by,
                 self._pin_ms if want.pin else 0,
                 want.topic,
@@ -163,8 +163,10 @@ class KeyPool:
             case ["lease", index, wait_ms, pinned]:
                 key = candidates[int(index) - 1]
                 return Lease(lease_id, key, self._accounts[key.id], want, int(wait_ms), bool(pinned))
-            case [("deferred" | "busy") as why, wait_ms, reason]:
-                return Unavailable(Why(why), countdown_ms=int(wait_ms), reason=str(reason))
+            case ["deferred", wait_ms, reason, account]:
+                return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(account))
+            case ["busy", wait_ms, reason]:
+                return Unavailable(Why.BUSY, countdown_ms=int(wait_ms), reason=str(reason))
             case [("disabled" | "unfit") as why, reason]:
                 return Unavailable(Why(why), reason=str(reason))
             case ["too_large", limit]:
@@ -225,6 +227,8 @@ class KeyPool:
                 names.account(account),
                 names.account_model(account, want.model),
                 blamed,
+                names.host,
+                names.model(want.model),
             ],
             args=[
                 lease.id,

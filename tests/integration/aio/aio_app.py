@@ -57,7 +57,7 @@ async def _cleanup() -> None:
     note("lifespan", "cleaned")
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 async def who(self: Any, pause_s: float) -> list[str | None]:
     """Every id that the job can see of itself: before and after awaits, in child tasks, in threads."""
 
@@ -72,18 +72,18 @@ async def who(self: Any, pause_s: float) -> list[str | None]:
     return seen
 
 
-@app.task
+@app.task(shared=False)
 async def add(x: int, y: int) -> int:
     await asyncio.sleep(0)
     return x + y
 
 
-@app.task
+@app.task(shared=False)
 async def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
-@app.task
+@app.task(shared=False)
 async def sleep(seconds: float, key: str | None = None) -> float:
     if key:
         note(key, "began")
@@ -93,7 +93,7 @@ async def sleep(seconds: float, key: str | None = None) -> float:
     return seconds
 
 
-@app.task
+@app.task(shared=False)
 async def boom(text: str = "boom") -> None:
     await asyncio.sleep(0)
     raise ValueError(text)  # the user's own line
@@ -124,7 +124,7 @@ class Hooked(app.Task):  # type: ignore[name-defined, misc]
         note(f"{task_id}:{self.request.retries}", f"after_return {status}")
 
 
-@app.task(base=Hooked, bind=True, max_retries=2)
+@app.task(shared=False, base=Hooked, bind=True, max_retries=2)
 async def hooked(self: Any, plan: str) -> str:
     await asyncio.sleep(0)
     note(f"{self.request.id}:{self.request.retries}", "body")
@@ -147,7 +147,7 @@ for _signal in ("task_prerun", "task_postrun", "task_success", "task_failure", "
     _watch(getattr(signals, _signal), _signal)
 
 
-@app.task(bind=True, autoretry_for=(KeyError,), retry_kwargs={"max_retries": 3, "countdown": 0})
+@app.task(shared=False, bind=True, autoretry_for=(KeyError,), retry_kwargs={"max_retries": 3, "countdown": 0})
 async def autoretried(self: Any) -> int:
     await asyncio.sleep(0)
     if self.request.retries < 2:
@@ -155,7 +155,7 @@ async def autoretried(self: Any) -> int:
     return int(self.request.retries)
 
 
-@app.task(soft_time_limit=0.3)
+@app.task(shared=False, soft_time_limit=0.3)
 async def soft(plan: str, key: str) -> str:
     if plan == "catch":
         try:
@@ -192,7 +192,7 @@ async def soft(plan: str, key: str) -> str:
     return "not reached"
 
 
-@app.task(base=Hooked, bind=True, time_limit=0.3)
+@app.task(shared=False, base=Hooked, bind=True, time_limit=0.3)
 async def stubborn(self: Any) -> str:
     """Swallows two cancellations, then gives a result that nobody wants any more."""
     swallowed = 0
@@ -206,7 +206,7 @@ async def stubborn(self: Any) -> str:
     return "too late"
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 async def cleaned(self: Any, key: str) -> None:
     note(key, "began")
     try:
@@ -216,13 +216,13 @@ async def cleaned(self: Any, key: str) -> None:
         note(key, "finally")
 
 
-@app.task
+@app.task(shared=False)
 async def stray() -> None:
     await asyncio.sleep(0)
     raise asyncio.CancelledError
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 async def cancels_itself(self: Any) -> None:
     asyncio.current_task().cancel()  # type: ignore[union-attr]
     await asyncio.sleep(5)
@@ -250,47 +250,47 @@ async def _end(ending: str) -> None:
     raise ENDINGS[ending]
 
 
-@app.task
+@app.task(shared=False)
 async def ends(ending: str) -> None:
     await _end(ending)
 
 
-@app.task(reject_on_worker_lost=True)
+@app.task(shared=False, reject_on_worker_lost=True)
 async def ends_once(ending: str, key: str) -> str:
     if store.incr(f"count:{key}") == 1:
         await _end(ending)
     return "survived"
 
 
-@app.task
+@app.task(shared=False)
 async def rejects(requeue: bool, key: str) -> str:  # noqa: FBT001
     if store.incr(f"count:{key}") == 1:
         raise Reject("not now", requeue=requeue)
     return "second time"
 
 
-@app.task
+@app.task(shared=False)
 async def ignores(key: str) -> None:
     note(key, "ran")
     raise Ignore
 
 
-@app.task
+@app.task(shared=False)
 async def failed_with(request: Any, exc: Any, traceback: Any) -> None:
     note(f"errback:{request.id}", repr(exc))
 
 
-@app.task
+@app.task(shared=False)
 def note_task(value: Any, key: str) -> None:
     note(key, value)
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 async def replaced(self: Any, x: int) -> Any:
     raise self.replace(group(add.s(x, 1), add.s(x, 2)) | total.s())
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 async def parent(self: Any) -> list[Any]:
     """Publishes and awaits from inside: a task, a group, a chord; as a coroutine and from a child task."""
     one = add.delay(1, 2)
@@ -307,7 +307,7 @@ async def parent(self: Any) -> list[Any]:
     ]
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 async def awaits_failure(self: Any) -> list[str]:
     failed = boom.delay("inner")
     seen = []
@@ -324,19 +324,19 @@ async def awaits_failure(self: Any) -> list[str]:
     return seen
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 def plain(self: Any, pause_s: float) -> list[Any]:
     time.sleep(pause_s)
     return [self.request.id, current_task.request.id, threading.current_thread().name.rstrip("0123456789")]
 
 
-@app.task(bind=True, time_limit=0.3)
+@app.task(shared=False, bind=True, time_limit=0.3)
 def plain_stuck(self: Any) -> str:
     time.sleep(1.0)
     return "too late"
 
 
-@app.task(bind=True)
+@app.task(shared=False, bind=True)
 def plain_mixed(self: Any) -> Any:
     """A plain function that returns a coroutine."""
 
@@ -347,24 +347,24 @@ def plain_mixed(self: Any) -> Any:
     return rest()
 
 
-@app.task
+@app.task(shared=False)
 async def blocks() -> None:
     time.sleep(0.8)  # noqa: ASYNC251 - the misdeed under test
 
 
-@app.task
+@app.task(shared=False)
 def hangs(key: str) -> None:
     note(key, "began")
     time.sleep(120)
 
 
-@app.task
+@app.task(shared=False)
 async def hangs_loop(key: str) -> None:
     note(key, "began")
     time.sleep(120)  # noqa: ASYNC251 - the misdeed under test
 
 
-@app.task
+@app.task(shared=False)
 async def counted(key: str, pause_s: float) -> int:
     """How many ran at most, as the jobs themselves saw it."""
     now = store.incr(f"now:{key}")
@@ -374,6 +374,6 @@ async def counted(key: str, pause_s: float) -> int:
     return int(now)
 
 
-@app.task(rate_limit="10/s")
+@app.task(shared=False, rate_limit="10/s")
 async def limited(key: str) -> None:
     store.rpush(f"at:{key}", str(time.time()))

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from config.keys import ApiKey
 from worker.keypool import Cooldowns, KeyPool, Lease
-from worker.keypool.leases import Want, Why
+from worker.keypool.leases import NO_TICKET, Want, Why
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 ACCOUNTS = ("org_a", "org_a", "org_b")
@@ -87,7 +87,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(max_wait_ms=st.sampled_from([0, 500, 5_000]), ticket=st.booleans(), count=st.integers(1, 30))
     def acquire(self, max_wait_ms: int, ticket: bool, count: int) -> None:  # noqa: FBT001
         for _ in range(count):
-            got = self.run(self.pool.acquire(Want(max_wait_ms=max_wait_ms, ticket=ticket)))
+            got = self.run(self.pool.acquire(Want(max_wait_ms=max_wait_ms, ticket=NO_TICKET if ticket else "")))
             usable = [key for key in self.keys if key.id not in self.model.disabled]
             if isinstance(got, Lease):
                 start_ms = self.clock.ms + got.wait_ms
@@ -179,7 +179,7 @@ class PoolMachine(RuleBasedStateMachine):
     def _sweep(self, count: int) -> None:
         """An acquire clears up to 16 expired leases away, whatever it gets itself."""
         for _ in range(count // 16 + 1):
-            got = self.run(self.pool.acquire(Want(max_wait_ms=0, ticket=True)))
+            got = self.run(self.pool.acquire(Want(max_wait_ms=0, ticket=NO_TICKET)))
             if isinstance(got, Lease):
                 self.model.calls[got.account].append(self.clock.ms)
                 self.leases.append((got, self.clock.ms))

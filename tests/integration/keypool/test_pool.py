@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from worker.keypool import KeyPool, Lease, Unavailable, Want
-from worker.keypool.leases import Why
+from worker.keypool.leases import NO_TICKET, Why
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 Make = Callable[..., KeyPool]
@@ -194,12 +194,12 @@ async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(make
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 10))
     at_once = 0
-    while isinstance(await pool.acquire(Want(ticket=True)), Lease):
+    while isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease):
         at_once += 1
     assert 9 <= at_once <= 10
     clock.tick(10_000)
     later = 0
-    while isinstance(await pool.acquire(Want(ticket=True)), Lease):
+    while isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease):
         later += 1
     assert 9 <= later <= 10
 
@@ -228,7 +228,64 @@ async def test_who_comes_new_does_not_pass_the_deferred(make_pool: Make, clock) 
         await nothing(pool)
     clock.tick(2_000)
     assert (await nothing(pool, max_wait_ms=1_000)).why is Why.DEFERRED
-    assert (await lease(pool, ticket=True, max_wait_ms=1_000)).wait_ms == 0
+    assert (await lease(pool, ticket=NO_TICKET, max_wait_ms=1_000)).wait_ms == 0
+
+
+async def test_a_redeemed_ticket_makes_room_for_who_comes_new(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(600, 0))
+    deferred = [await nothing(pool) for _ in range(40)]
+    clock.tick(deferred[-1].countdown_ms)
+    for one in deferred:
+        await lease(pool, ticket=one.ticket)
+    clock.tick(500)
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_tickets_that_are_not_redeemed_hold_nobody_up_for_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(600, 0))
+    last = [await nothing(pool) for _ in range(1_000)][-1]
+    clock.tick(last.countdown_ms + 30_001)
+    assert (await lease(pool)).wait_ms == 0
+
+
+def fault(scope: Scope) -> Verdict:
+    return Verdict(fate=Fate.RETRY, code="connect_error", scope=scope)
+
+
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
+async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    scope: Scope,
+) -> None:
+    pool = make_pool(3)
+    for _ in range(20):  # a crowd that fails together is one fault
+        assert not (await pool.settle(await lease(pool), fault(scope))).blocked
+    clock.tick(1_000)
+    assert (await pool.settle(await lease(pool), fault(scope))).blocked
+    assert (await nothing(pool)).reason == "connect_error"
+    clock.tick(1_000)
+    probe = await lease(pool)
+    assert (await nothing(pool)).why is Why.DEFERRED
+    assert (await pool.settle(probe, fault(scope))).blocked
+    assert (await nothing(pool)).countdown_ms >= 2_000, "each failure in a row doubles the rest"
+    clock.tick(2_000)
+    await pool.settle(await lease(pool), OK)
+    for _ in range(5):
+        assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(2)
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        clock.tick(1_000)
+    await lease(pool)
+    assert (await nothing(pool)).countdown_ms >= 3_000
+    clock.tick(3_000)
+    assert (await lease(pool)).wait_ms == 0
 
 
 async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -450,5 +507,5 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
 async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -> None:
     pool, other = make_pool(1), make_pool(1)
     await pool.settle(await lease(pool), rpm(6_000, 75))
-    got = await asyncio.gather(*((pool if n % 2 else other).acquire(Want(ticket=True)) for n in range(200)))
+    got = await asyncio.gather(*((pool if n % 2 else other).acquire(Want(ticket=NO_TICKET)) for n in range(200)))
     assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75

@@ -3,16 +3,17 @@
 -- KEYS  1 leases (zset)  2 leased (hash)  3 inflight (hash)  4 audit (stream)  5 host  6 model  7 pin (hash)
 --       then for each candidate: its key record, account record, account × model record
 -- ARGV  1 now_ms or ''   2 lease id       3 model or ''      4 tokens          5 emails (recipients)
---       6 longest wait ms  7 lease ms     8 ticket (1: was deferred before)    9 by (task id)
---       10 pin window ms, 0: no pin       11 topic (model or from-domain)     12 calls in flight while limits are unknown
---       then for each candidate: key id, account
--- Returns {'lease', index, wait_ms, pinned} · {'deferred', wait_ms, reason} · {'busy', wait_ms, reason}
---         {'disabled', reason} · {'unfit', reason} · {'too_large', limit} · {'gone', account} · {'stale', age_ms} · {'remap', id, account, …}
+--       6 longest wait ms  7 lease ms     8 ticket: the account that promised this job its instant, '-' none did, '' new
+--       9 by (task id)   10 pin window ms, 0: no pin         11 topic (model or from-domain)
+--       12 calls in flight while limits are unknown          then for each candidate: key id, account
+-- Returns {'lease', index, wait_ms, pinned} · {'deferred', wait_ms, reason, account} · {'busy', wait_ms, reason}
+--         {'disabled', reason} · {'unfit', reason} · {'too_large', limit} · {'gone', account} · {'stale', age_ms}
+--         {'remap', id, account, …}
 
 local now = clock(ARGV[1])
 local lease_id, model, topic, by = ARGV[2], ARGV[3], ARGV[11], ARGV[9]
 local cost = {requests = 1, tokens = tonumber(ARGV[4]), emails = tonumber(ARGV[5])}
-local max_wait, ticket, pin_ms, opening = tonumber(ARGV[6]), ARGV[8] == '1', tonumber(ARGV[10]), tonumber(ARGV[12])
+local max_wait, ticket, pin_ms, opening = tonumber(ARGV[6]), ARGV[8], tonumber(ARGV[10]), tonumber(ARGV[12])
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16)) do
   local record = end_lease(KEYS[1], KEYS[2], KEYS[3], expired)
@@ -21,55 +22,52 @@ end
 
 local pin = pin_ms > 0 and redis.call('HMGET', KEYS[7], 'account', 'since_ms') or {}
 if pin[1] and now - tonumber(pin[2]) > pin_ms then return {'stale', now - tonumber(pin[2])} end
+local host_until, host_reason, probes_host = breaker(KEYS[5], now)
+local model_until, model_reason, probes_model = breaker(KEYS[6], now)
 
-local host = redis.call('HMGET', KEYS[5], 'state', 'until_ms', 'reason')
-local model_record = redis.call('HMGET', KEYS[6], 'state', 'until_ms', 'reason')
-local host_until, host_reason = blocked(host[1], host[2], host[3], now)
-local model_until, model_reason = blocked(model_record[1], model_record[2], model_record[3], now)
-
-local best, busy, remap, disabled, unfit, largest_limit, seen, in_account = nil, nil, {'remap'}, nil, nil, nil, {}, false
+local best, busy, disabled, unfit, largest_limit, redeemed, in_account
+local remap, scopes = {'remap'}, {}
 for index = 1, (#ARGV - 12) / 2 do
-  local id, account = ARGV[11 + 2 * index], ARGV[12 + 2 * index]
-  local place = 5 + 3 * index
+  local id, account, place = ARGV[11 + 2 * index], ARGV[12 + 2 * index], 5 + 3 * index
   local key = redis.call('HMGET', KEYS[place], 'account', 'state', 'until_ms', 'reason', 'seq', 't:' .. topic)
   if key[1] and key[1] ~= account then
     remap[#remap + 1], remap[#remap + 2] = id, key[1]
   elseif not pin[1] or pin[1] == account then
     in_account = true
-    local scope = seen[account]
-    if not scope then
-      local owner = redis.call('HMGET', KEYS[place + 1], 'state', 'until_ms', 'reason')
-      local limits = redis.call('HMGET', KEYS[place + 2], 'state', 'until_ms', 'reason', 'buckets', 'window')
-      scope = {account = {blocked(owner[1], owner[2], owner[3], now)},
-        pair = {blocked(limits[1], limits[2], limits[3], now)}, buckets = buckets_of(limits[4]),
-        window = tonumber(limits[5]) or opening}
-      seen[account] = scope
+    if not scopes[account] then
+      scopes[account] = read_scope(KEYS[place + 1], KEYS[place + 2], opening, now)
+      if ticket == account then redeem(scopes[account], cost) redeemed = scopes[account] end
     end
+    local scope = scopes[account]
     local open = weigh(scope, cost, now, {{blocked_topic(key[6], now)}, {blocked(key[2], key[3], key[4], now)},
       scope.account, scope.pair, {host_until, host_reason}, {model_until, model_reason}})
-    open.index, open.place, open.scope, open.seq, open.account, open.id = index, place, scope, tonumber(key[5]) or 0, account, id
+    open.index, open.place, open.scope, open.account, open.id = index, place, scope, account, id
+    open.seq, open.start_ms = tonumber(key[5]) or 0, ticket == '' and open.queue_ms or open.earliest_ms
     if open.too_large then
       largest_limit = math.max(largest_limit or 0, open.too_large)
     elseif open.disabled then
       if open.unfit then unfit = open.reason else disabled = open.reason end
-    else
-      open.start_ms = ticket and open.earliest_ms or open.queue_ms
-      local flying = open.paced and 0 or tonumber(redis.call('HGET', KEYS[3], 'am:' .. account .. ':' .. model) or 0)
-      if flying >= scope.window then busy = busy or open
-      elseif better(open, best) then best = open end
+    elseif not open.paced
+        and tonumber(redis.call('HGET', KEYS[3], 'am:' .. account .. ':' .. model) or 0) >= scope.window then
+      busy = open
+    elseif better(open, best) then
+      best = open
     end
   end
 end
 
 if #remap > 1 then return remap end
+if redeemed then save_scope(redeemed) end
 if pin[1] and not in_account then return {'gone', pin[1]} end
-if not best and busy then return {'busy', 40 + (redis.call('HINCRBY', KEYS[3], 'turn', 7) % 120), 'limits unknown'} end
+if not best and busy then
+  return {'busy', 40 + redis.call('HINCRBY', KEYS[3], 'turn', 7) % 120, 'limits are not known yet'}
+end
 if not best and largest_limit then return {'too_large', largest_limit} end
 if not best and unfit and not disabled then return {'unfit', unfit} end
 if not best then return {'disabled', disabled or 'no key'} end
 if best.start_ms - now > max_wait then
-  return {'deferred', queue_up(KEYS[best.place + 2], KEYS[3], best, cost, now) - now,
-    best.reason ~= '' and best.reason or 'earlier jobs come first'}
+  local reason = best.reason ~= '' and best.reason or 'earlier jobs come first'
+  return {'deferred', queue_up(KEYS[3], best, cost) - now, reason, best.account}
 end
 
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
@@ -78,9 +76,12 @@ redis.call('HSET', KEYS[best.place], 'account', best.account, 'used_ms', best.st
 redis.call('PEXPIRE', KEYS[3], STATE_TTL_MS)
 redis.call('HINCRBY', KEYS[3], 'key:' .. best.id, 1)
 redis.call('HINCRBY', KEYS[3], 'am:' .. best.account .. ':' .. model, 1)
-redis.call('ZADD', KEYS[1], best.start_ms + tonumber(ARGV[7]), lease_id)
-redis.call('HSET', KEYS[2], lease_id, cmsgpack.pack({key = best.id, account = best.account, model = model, topic = topic,
-  cost = cost, start_ms = best.start_ms, by = by}))
+local expires_ms = best.start_ms + tonumber(ARGV[7])
+redis.call('ZADD', KEYS[1], expires_ms, lease_id)
+redis.call('HSET', KEYS[2], lease_id, cmsgpack.pack({key = best.id, account = best.account, model = model, cost = cost,
+  start_ms = best.start_ms, by = by}))
+if probes_host then redis.call('HSET', KEYS[5], 'probe_ms', now + PROBE_MS) end
+if probes_model then redis.call('HSET', KEYS[6], 'probe_ms', now + PROBE_MS) end
 if pin_ms > 0 then
   -- Only the first attempt, and only while it is alone, may prove that nothing was sent and free the email again.
   if pin[1] then redis.call('HDEL', KEYS[7], 'lease')

@@ -1,7 +1,37 @@
 -- Stands before acquire: how good a candidate is, which of two is better, and a place in line for who must come back.
 --
--- Every bucket keeps a line: the moment at which the capacity promised to deferred jobs ends. A deferred job is told the
--- instant at which its call will fit; who comes new queues behind that promise, who comes back with a ticket does not.
+-- Every bucket counts what it has promised to deferred jobs. A deferred job is told the instant at which its call will
+-- fit behind those promises; who comes new queues behind them too, who comes back with a ticket redeems his own.
+
+local LOST_TICKET_MS = 30000  -- a ticket this late will not come: its job was revoked, or its queue is not consumed
+
+-- A host or model that failed several times in a row rests, and is then tried by one job before the others.
+-- Returns until when it blocks, why, and whether this job would be the one that tries.
+local function breaker(scope_key, now_ms)
+  local record = redis.call('HMGET', scope_key, 'state', 'until_ms', 'reason', 'faults', 'probe_ms')
+  local until_ms, reason = blocked(record[1], record[2], record[3], now_ms)
+  if until_ms ~= 0 or (tonumber(record[4]) or 0) < BREAKER_FAULTS then return until_ms, reason, false end
+  local probe_ms = tonumber(record[5]) or 0
+  if probe_ms > now_ms then return probe_ms, record[3] or 'probing', false end
+  return 0, '', true
+end
+
+local function read_scope(account_key, pair_key, opening, now_ms)
+  local owner = redis.call('HMGET', account_key, 'state', 'until_ms', 'reason')
+  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'buckets', 'window')
+  local scope = {account = {blocked(owner[1], owner[2], owner[3], now_ms)}, pair_key = pair_key,
+    pair = {blocked(pair[1], pair[2], pair[3], now_ms)}, buckets = buckets_of(pair[4]),
+    window = tonumber(pair[5]) or opening}
+  for _, bucket in pairs(scope.buckets) do
+    if (bucket.promised_ms or 0) + LOST_TICKET_MS < now_ms then bucket.promised = 0 end
+  end
+  return scope
+end
+
+local function save_scope(scope)
+  redis.call('HSET', scope.pair_key, 'buckets', cmsgpack.pack(scope.buckets))
+  redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
+end
 
 -- blocks: {{until_ms, reason}, …} of every scope that covers the candidate, its topic's first.
 local function weigh(scope, cost, now_ms, blocks)
@@ -20,11 +50,14 @@ local function weigh(scope, cost, now_ms, blocks)
   end
   open.queue_ms = open.earliest_ms
   for dimension, bucket in pairs(scope.buckets) do
-    local needed, spare = cost_in(dimension, cost), 0
-    if not bucket.log then spare = level_at(bucket, open.earliest_ms) - margin_of(bucket, needed) - needed end
-    if needed > 0 then
-      local burst_ms = math.max(0, spare) * bucket.window_ms / bucket.limit
-      open.queue_ms = math.max(open.queue_ms, math.ceil((bucket.line_ms or 0) - burst_ms))
+    local needed, promised = cost_in(dimension, cost), bucket.promised or 0
+    if needed > 0 and promised > 0 then
+      local missing = promised
+      if not bucket.log then
+        missing = promised + needed + margin_of(bucket, needed) - level_at(bucket, open.earliest_ms)
+      end
+      local ready = open.earliest_ms + math.ceil(math.max(0, missing) * bucket.window_ms / bucket.limit)
+      open.queue_ms = math.max(open.queue_ms, ready)
     end
   end
   open.headroom = math.floor(open.headroom * 20)
@@ -37,16 +70,19 @@ local function better(open, best)
   return open.seq < best.seq
 end
 
+local function redeem(scope, cost)
+  for dimension, bucket in pairs(scope.buckets) do
+    bucket.promised = math.max(0, (bucket.promised or 0) - cost_in(dimension, cost))
+  end
+end
+
 -- Returns the instant at which to come back, and promises the capacity that will be there.
-local function queue_up(scope_key, counters, open, cost, now_ms)
+local function queue_up(counters, open, cost)
   for dimension, bucket in pairs(open.scope.buckets) do
-    local worth_ms = cost_in(dimension, cost) * bucket.window_ms / bucket.limit
-    bucket.line_ms = math.max(bucket.line_ms or 0, open.earliest_ms) + worth_ms
+    bucket.promised = (bucket.promised or 0) + cost_in(dimension, cost)
+    bucket.promised_ms = math.max(bucket.promised_ms or 0, open.queue_ms)
   end
-  if next(open.scope.buckets) then
-    redis.call('HSET', scope_key, 'buckets', cmsgpack.pack(open.scope.buckets))
-    redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
-  end
+  if next(open.scope.buckets) then save_scope(open.scope) end
   if open.paced then return open.queue_ms end
   -- The rate is unknown: one second holds the crowd, each at an instant of its own.
   return open.queue_ms + redis.call('HINCRBY', counters, 'turn', 61) % 1000

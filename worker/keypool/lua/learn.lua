@@ -11,7 +11,8 @@ local function learn_limits(buckets, values, first, now_ms)
       learned[#learned + 1] = dimension .. '=' .. values[place + 1]
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
       bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms,
-        line_ms = bucket and bucket.line_ms, log = windowed and (bucket and bucket.log or {}) or nil}
+        promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
+        log = windowed and (bucket and bucket.log or {}) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
     end
@@ -27,7 +28,25 @@ end
 local function correct(buckets, record, tokens, counted, now_ms)
   for dimension, bucket in pairs(buckets) do
     local back = cost_in(dimension, record.cost)
-    if counted then back = cost_in(dimension, {requests = 0, emails = 0, tokens = record.cost.tokens - (tokens or record.cost.tokens)}) end
+    if counted then
+      back = cost_in(dimension, {requests = 0, emails = 0, tokens = record.cost.tokens - (tokens or record.cost.tokens)})
+    end
     if back ~= 0 and not (counted and bucket.log) then charge(bucket, -back, record.start_ms, now_ms) end
   end
+end
+
+-- Counts a fault of a host or model that no key is to blame for. Returns until when it rests, 0 where it does not.
+-- A crowd of calls that fail together counts once a second, so that one hiccup does not rest for long.
+local function count_fault(scope_key, reason, now_ms)
+  local record = redis.call('HMGET', scope_key, 'faults', 'fault_ms', 'until_ms')
+  local faults, until_ms = tonumber(record[1]) or 0, tonumber(record[3]) or 0
+  redis.call('HDEL', scope_key, 'probe_ms')
+  if now_ms - (tonumber(record[2]) or 0) < 1000 or until_ms > now_ms then return 0 end
+  faults = faults + 1
+  redis.call('HSET', scope_key, 'faults', faults, 'fault_ms', now_ms)
+  redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
+  if faults < BREAKER_FAULTS then return 0 end
+  until_ms = now_ms + math.min(1000 * 2 ^ (faults - BREAKER_FAULTS), 30000)
+  redis.call('HSET', scope_key, 'until_ms', until_ms, 'since_ms', now_ms, 'reason', reason)
+  return until_ms
 end

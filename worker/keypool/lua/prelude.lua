@@ -1,10 +1,13 @@
 -- Stands before every script: the clock, scope records, buckets, the audit stream.
 --
--- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of Redis' clock.
+-- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of
+-- Redis' clock.
 -- A bucket is {limit, window_ms, level, at_ms} and refills continuously, or {limit, window_ms, log = {ms, …}} where the
 -- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
+local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
+local PROBE_MS = 3000        -- so long one job has to show that it works again, then the next may try
 local WINDOW_MARGIN_MS = 25  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
 

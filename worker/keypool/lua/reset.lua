@@ -14,7 +14,7 @@ for place = 2, #KEYS do
       redis.call('HDEL', KEYS[place], field)
     end
   end
-  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by')
+  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'faults', 'probe_ms')
   if hit then cleared = cleared + 1 end
 end
 audit(KEYS[1], now, 'reset', 'service', ARGV[3], cleared .. ' cleared', 0, ARGV[2])

@@ -1,11 +1,11 @@
 -- settle: end a lease with what the answer meant. An expired lease changes no bucket, but what the answer taught holds.
 --
 -- KEYS  1 leases  2 leased  3 inflight  4 audit  5 pin  6 key record  7 account record  8 account × model record
---       9 the blamed scope's record (one of key, account, account × model, model, host)
--- ARGV  1 now_ms or ''  2 lease id  3 outcome: ok | refused | fault | rejected  4 counted (1: the provider counted the call)
+--       9 the blamed scope's record (one of key, account, account × model, model, host)  10 host  11 model
+-- ARGV  1 now_ms or ''  2 lease id  3 outcome: ok | refused | fault | rejected  4 counted (1: the provider counted it)
 --       5 tokens used or ''  6 effect: none | cool | disable  7 scope name  8 scope's own name  9 cooldown ms
 --       10 reason  11 by (task id)  12 pin: keep | drop | done  13 topic or ''  14 account learned or ''  15 key id
---       16 longest pause in flight growth, calls   then observed limits: dimension, limit, window ms, remaining or '' …
+--       16 calls in flight while limits are unknown, at the start   then observed limits: dimension, limit, window ms, remaining or '' …
 -- Returns {'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …}
 
 local now = clock(ARGV[1])
@@ -36,6 +36,15 @@ end
 if redis.call('HGET', KEYS[5], 'lease') == lease_id and ARGV[12] == 'drop' then redis.call('DEL', KEYS[5]) end
 if ARGV[12] == 'done' then redis.call('HSET', KEYS[5], 'done', 1) end
 
+if outcome ~= 'fault' then  -- the host answered, and so did the model
+  for place = 10, 11 do redis.call('HDEL', KEYS[place], 'faults', 'probe_ms') end
+elseif effect == 'none' and (scope == 'host' or scope == 'model') then
+  local rests_ms = count_fault(KEYS[9], reason, now)
+  if rests_ms > 0 then
+    audit(KEYS[4], now, 'cooled', scope, name, reason, rests_ms, by)
+    return {record and 'ok' or 'late', rests_ms, 1, unpack(learned)}
+  end
+end
 if effect == 'none' then return {record and 'ok' or 'late', 0, 0, unpack(learned)} end
 local field = scope == 'key_topic' and 't:' .. topic or nil
 local before = field and buckets_of(redis.call('HGET', KEYS[9], field))
@@ -55,5 +64,7 @@ if was ~= until_ms then
   audit(KEYS[4], now, effect == 'disable' and 'disabled' or 'cooled', scope, name, reason, until_ms, by)
 end
 if until_ms < 0 then redis.call('PERSIST', KEYS[9])
-elseif scope ~= 'key' and scope ~= 'key_topic' then redis.call('PEXPIRE', KEYS[9], math.max(STATE_TTL_MS, until_ms - now)) end
+elseif scope ~= 'key' and scope ~= 'key_topic' then
+  redis.call('PEXPIRE', KEYS[9], math.max(STATE_TTL_MS, until_ms - now))
+end
 return {record and 'ok' or 'late', until_ms, was == 0 and 1 or 0, unpack(learned)}
