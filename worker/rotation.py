@@ -148,21 +148,8 @@ class _Turn(Generic[RequestT]):
                 raise Deferred(_NO_KEY_MS, f"every {self.pool.service} key is disabled ({away.reason})")
             case Why.NO_KEYS if self.last is not None and self.last.fate is Fate.NEXT_KEY:
                 await self._give_up_on_every_key()
-            case Why.NO_KEYS if self.last is not None and self.last.fate is Fate.NEXT_KEY:
-                await self._give_up_on_every_key()
             case _:
                 self._fail(away)
-
-    async def _give_up_on_every_key(self) -> NoReturn:
-        """Every key was at fault in this turn, which is no fault of the job: the pool knows when one is free again."""
-        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
-        got = await _patiently(lambda: self.pool.acquire(want))
-        if isinstance(got, Lease):  # free again already, but a turn calls no key twice
-            await self._settle_whatever_happens(got, ABANDONED)
-            raise Deferred(_BUSY_MS, "every key was refused a moment ago")
-        if got.why is not Why.NO_KEYS:
-            await self._wait_or_give_up(got, 0)
-        self._fail(got)
 
     async def _give_up_on_every_key(self) -> NoReturn:
         """Every key was at fault in this turn, which is no fault of the job: the pool knows when one is free again."""
