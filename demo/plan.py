@@ -10,7 +10,7 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 _MANY_JOBS = 300
 _GROQ_ORGANISATIONS = 3
 _RESEND_TEAMS = 3
-_GROQ_LENGTH_S = 26
+_GROQ_LENGTH_S = 16
 _RESEND_LENGTH_S = 17
 
 

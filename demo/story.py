@@ -9,6 +9,7 @@ from pathlib import Path
 _SHOWN = 200
 _CALM_S = 1.0
 _SHORT = 12
+_SAME_REST_MS = 1_000
 _JOBS = {"ai": "completion", "email": "email"}
 _QUEUES = {"Groq": "ai", "Resend": "email"}
 _RETRY_RE = re.compile(r"\[tasks\.(ai|email)\.\w+ \S+\] Task \S+ retry: Retry in ([\d.]+)s: (\w+)\(['\"](.*)['\"]")
@@ -90,6 +91,7 @@ class Story:
         self.recoveries = 0
         self.cooldowns = 0
         self._resting: dict[tuple[str, str, str], int] = {}
+        self._limits: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._crowds: dict[tuple[str, str, str], _Crowd] = defaultdict(_Crowd)
         self._crowd_since_s = 0.0
         self._start_s = time.monotonic()
@@ -135,6 +137,9 @@ class Story:
         if not all_of_them and self.elapsed_s - self._crowd_since_s < _CALM_S:
             return
         self._crowd_since_s = self.elapsed_s
+        limits, self._limits = self._limits, defaultdict(list)
+        for (service, scope), learned in limits.items():
+            self.tell("🎓", f"{service}: limits learned for {scope}: {', '.join(learned)}", "green")
         crowds, self._crowds = self._crowds, defaultdict(_Crowd)
         for (kind, queue, detail), crowd in crowds.items():
             jobs = f"{crowd.count} {_JOBS[queue]}{'s' if crowd.count > 1 else ''}"
@@ -147,27 +152,38 @@ class Story:
 
     def read_audit(self, service: str, entry: dict[str, str]) -> None:
         """Learn from one entry of a pool's audit stream."""
-        event, name, reason, until_ms = entry["event"], entry["name"], entry["reason"], int(entry["until_ms"])
-        shown = _short(name)
+        event, name, reason = entry["event"], entry["name"], entry["reason"]
+        shown = self._shown(name)
         if event == "cooled":
-            self.wake(int(entry["at_ms"]))
-            rests_s = (until_ms - int(entry["at_ms"])) / 1000
-            place = (service, entry["scope"], name)
-            self.cooldowns += place not in self._resting
-            self._resting[place] = until_ms
-            self.tell("🧊", f"{service}: {shown} rests {rests_s:.1f} s ({reason})", "yellow")
+            self._cool(service, entry)
         elif event == "disabled":
             self._resting.pop((service, entry["scope"], name), None)
             self.tell("⛔", f"{service}: {shown} is out until somebody resets it ({reason})", "bold red")
         elif event == "account_learned":
-            label = self.labels.get(name, name)
-            self.tell("🎓", f"{service}: {label} belongs to {_short(reason)}, as the refusal says", "green")
+            self.tell("🎓", f"{service}: {shown} belongs to {_short(reason)}, as a refusal says", "green")
         elif event == "limit_learned":
-            self.tell("🎓", f"{service}: limit learned for {_short(_scope_of(name))}: {reason}", "green")
+            self._limits[service, self._shown(_scope_of(name))].append(reason)
         elif event == "reset":
             self.tell("🔓", f"{service}: {shown} was reset", "green")
         else:
             self.tell("❔", f"{service}: {event} {shown} ({reason})")
+
+    def _cool(self, service: str, entry: dict[str, str]) -> None:
+        at_ms, until_ms = int(entry["at_ms"]), int(entry["until_ms"])
+        self.wake(at_ms)
+        place = (service, entry["scope"], entry["name"])
+        known_ms = self._resting.get(place)
+        self._resting[place] = until_ms
+        if known_ms is None:
+            self.cooldowns += 1
+        elif until_ms - known_ms < _SAME_REST_MS:
+            return  # the answers to calls that left together
+        rest_s = (until_ms - at_ms) / 1000
+        self.tell("🧊", f"{service}: {self._shown(entry['name'])} rests {rest_s:.1f} s ({entry['reason']})", "yellow")
+
+    def _shown(self, name: str) -> str:
+        """A name for people: while nobody knows a key's account, the key's id stands for it."""
+        return " × ".join(self.labels.get(part) or _short(part) for part in name.split(" × "))
 
     def wake(self, now_ms: int) -> None:
         """Tell what serves again by now.
@@ -179,7 +195,7 @@ class Story:
             if until_ms <= now_ms:
                 del self._resting[place]
                 self.recoveries += 1
-                self.tell("✅", f"{place[0]}: {_short(place[2])} is back", "green")
+                self.tell("✅", f"{place[0]}: {self._shown(place[2])} is back", "green")
 
 
 def _scope_of(record: str) -> str:
@@ -190,7 +206,5 @@ def _scope_of(record: str) -> str:
 
 
 def _short(name: str) -> str:
-    """A name whose long parts are cut: an organisation's has thirty signs."""
-    return " × ".join(
-        f"{part[:_SHORT]}…" if part.startswith("org_") and len(part) > _SHORT else part for part in name.split(" × ")
-    )
+    """A name without its end where it is long: an organisation's has thirty signs."""
+    return f"{name[:_SHORT]}…" if name.startswith("org_") and len(name) > _SHORT else name

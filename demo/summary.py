@@ -10,6 +10,7 @@ from rich.text import Text
 from demo.watch import Watch
 
 _SHOWN = 5
+_ACCOUNT_CHARS = 12
 _SERVER_ERROR = 500
 _OPEN = {"ai": "completion", "email": "email"}
 
@@ -32,7 +33,7 @@ class Summary:
 
     def show(self, console: Console) -> None:
         """Print it."""
-        table = Table("key", "account", "calls", "accepted", "429s", "5xx", "key refused", "while resting", box=None)
+        table = Table("key", "account", "calls", "accepted", "429s", "5xx", "401s", "resting", box=None)
         for column in table.columns[2:]:
             column.justify = "right"
         for row in self.keys:
@@ -57,7 +58,9 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
     judgement, story = ledger["judgement"], watch.story
     ai, email = watch.queues["ai"], watch.queues["email"]
     summary.faults += _faults(watch, ledger)
-    summary.keys = [_row(tally) for tally in ledger["keys"].values()]
+    tallies = ledger["keys"]
+    # In the order of the view; the ledger names keys by the same fingerprint.
+    summary.keys = [_row(tallies[key.id]) for view in watch.views.values() for key in view.keys if key.id in tallies]
     waits = [
         float(result["result"]["waited_s"])
         for progress in watch.queues.values()
@@ -80,16 +83,20 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
     return summary
 
 
+def _short(account: str) -> str:
+    return account if len(account) <= _ACCOUNT_CHARS else f"{account[:_ACCOUNT_CHARS]}…"
+
+
 def _row(tally: dict[str, Any]) -> dict[str, Any]:
     by_status = {int(status): count for status, count in tally["by_status"].items()}
     return {
         "key": tally["label"],
-        "account": tally["account"],
+        "account": _short(tally["account"]),
         "calls": tally["calls"],
         "accepted": tally["accepted"],
         "429s": by_status.get(429, 0),
         "5xx": sum(count for status, count in by_status.items() if status >= _SERVER_ERROR),
-        "refused": by_status.get(401, 0),
+        "401s": by_status.get(401, 0),
         "resting": tally["calls_while_cooling"],
     }
 

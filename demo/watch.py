@@ -14,6 +14,7 @@ from worker.keypool import KeyPool, PoolView
 
 _ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 _RESULT = "celery-task-meta-"
+_NO_KEY = "no key is free"
 _AUDIT_ENTRIES = 500
 
 
@@ -129,9 +130,10 @@ class Watch:
             if found.get("status") in _ENDED:
                 progress.results[job] = found
             elif found.get("status") == "RETRY":
-                kind = (found.get("result") or {}).get("exc_type")
-                deferred += kind == "Deferred"
-                retrying += kind != "Deferred"
+                # By its words: the type of an error that cannot be pickled is lost on the way.
+                waits = _NO_KEY in str(found.get("result"))
+                deferred += waits
+                retrying += not waits
         progress.deferred, progress.retrying = deferred, retrying
 
     async def _read_audit(self, service: str, pool: KeyPool) -> None:

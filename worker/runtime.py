@@ -123,17 +123,14 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         announce(discovery)
     redis = connect(settings)
     fault_cooldown_ms = round(settings.server_error_cooldown_s * 1000)
+    groq = Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s, fault_cooldown_ms=fault_cooldown_ms)
+    groq.prepare(key.secret for key in found["groq"].keys)
+    resend = Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s, fault_cooldown_ms=fault_cooldown_ms)
     return Runtime(
         settings=settings,
         redis=redis,
-        groq=Rotation(
-            open_pool(settings, redis, "groq", found["groq"]),
-            Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s, fault_cooldown_ms=fault_cooldown_ms),
-        ),
-        resend=Rotation(
-            open_pool(settings, redis, "resend", found["resend"]),
-            Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s, fault_cooldown_ms=fault_cooldown_ms),
-        ),
+        groq=Rotation(open_pool(settings, redis, "groq", found["groq"]), groq),
+        resend=Rotation(open_pool(settings, redis, "resend", found["resend"]), resend),
     )
 
 
