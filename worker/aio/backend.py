@@ -15,6 +15,8 @@ from celery import states
 from celery.backends.redis import RedisBackend as StockBackend
 from celery.exceptions import BackendStoreError
 from kombu.utils.encoding import bytes_to_str
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from worker.aio import bridge
 from worker.aio.adopt import calling_errbacks
@@ -157,5 +159,8 @@ class RedisBackend(StockBackend):
 
     def _async_client(self) -> "redis.asyncio.Redis":
         params = dict(self.connparams)
+        # Celery's policy governs, not the client's own; one try more covers a connection that had been closed while
+        # idle.
+        params["retry"] = Retry(NoBackoff(), 1)
         params["connection_class"] = _ASYNC_CLASSES[params.pop("connection_class", None)]
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))

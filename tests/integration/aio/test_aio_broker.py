@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import kombu.pools
 import pytest
 from aio_harness import WorkerProcess, eventually
 
@@ -39,6 +40,7 @@ def test_cut_connections_lose_no_job_and_leave_the_worker_at_work(  # noqa: PLR0
     for kind in ("normal", "pubsub"):
         store.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
     aio.app._after_fork()  # ours were cut as well: forget them
+    kombu.pools.reset()
     for result in results:
         assert result.get(timeout=30) == 1.0
     assert "Connection to broker lost" in worker.log

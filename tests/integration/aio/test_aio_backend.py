@@ -1,0 +1,191 @@
+"""The awaited result backend against the stock one: same keys, same format; and a result store that goes away."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import redis
+from aio_harness import eventually
+from celery import Celery
+from celery.app.trace import trace_task_ret
+
+from sandbox.redis import EmbeddedRedis
+from worker.aio.backend import RedisBackend
+from worker.aio.pool import TaskPool
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
+    url = aio_redis.url
+    app = Celery("b", broker="memory://", backend=f"worker.aio.backend:RedisBackend+{url}", set_as_current=False)
+    app.conf.result_backend_transport_options = {"retry_policy": {"interval_step": 0.1, "interval_max": 0.2}}
+
+    @app.task(shared=False, name="echo", bind=True, track_started=True)
+    async def echo(self: Any, value: Any, state: str | None = None) -> Any:
+        if state:
+            self.update_state(state=state, meta={"at": value})
+            assert self.AsyncResult(self.request.id).state == state
+        if isinstance(value, str) and value.startswith("fail"):
+            raise ValueError(value)
+        return value
+
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def run(app: Celery) -> Iterator[Run]:
+    pool = TaskPool(8, app=app)
+    pool.start()
+
+    def run(value: Any, *more: Any, task_id: str | None = None) -> tuple[str, "Future[Any]"]:
+        task_id = task_id or str(uuid.uuid4())
+        done: Future[Any] = Future()
+        request = {"id": task_id, "task": "echo", "delivery_info": {}, "parent_id": "p", "group": "g"}
+        pool.apply_async(
+            trace_task_ret,
+            ("echo", task_id, request, ((value, *more), {}, {}), None, None),
+            callback=done.set_result,
+            error_callback=done.set_result,
+        )
+        return task_id, done
+
+    yield run
+    pool.terminate()
+
+
+def _meta(store: "redis.Redis", task_id: str) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads(store.get(f"celery-task-meta-{task_id}") or "null")
+    return meta
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by the stock backend
+def test_key_format_expiry_and_publish_are_celerys_own(app: Celery, run: Run, store: "redis.Redis") -> None:
+    task_id = str(uuid.uuid4())
+    listener = store.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe(f"celery-task-meta-{task_id}")
+    assert listener.get_message(timeout=5) is None  # the confirmation
+    run({"a": [1]}, task_id=task_id)[1].result(10)
+    ours = _meta(store, task_id)
+    stock_id = str(uuid.uuid4())
+    app.backend.store_result(stock_id, {"a": [1]}, "SUCCESS")  # outside a job: the stock path
+    stock = _meta(store, stock_id)
+    assert ours.pop("parent_id") == "p"
+    assert ours.pop("group_id") == "g"
+    assert ours.pop("children") == []
+    assert stock.pop("children") is None
+    for meta in (ours, stock):
+        del meta["task_id"], meta["date_done"]
+    assert ours == stock
+    life = store.ttl(f"celery-task-meta-{task_id}")
+    assert abs(life - store.ttl(f"celery-task-meta-{stock_id}")) <= 2
+    states = []
+    while message := listener.get_message(timeout=1):
+        states.append(json.loads(message["data"])["status"])
+    assert states == ["STARTED", "SUCCESS"]
+    listener.close()
+
+
+def test_a_stored_success_is_never_overwritten_and_anything_else_is(run: Run, store: "redis.Redis") -> None:
+    task_id, done = run("first")
+    done.result(10)
+    run("fail now", task_id=task_id)[1].result(10)
+    assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == ("SUCCESS", "first")
+    task_id, done = run("fail first")
+    done.result(10)
+    run("second", task_id=task_id)[1].result(10)
+    assert _meta(store, task_id)["status"] == "SUCCESS"
+    task_id, done = run(5, "PROGRESS")
+    assert done.result(10)[0] == 0
+    assert _meta(store, task_id)["result"] == 5
+
+
+def test_results_may_live_for_ever(app: Celery, run: Run, store: "redis.Redis") -> None:
+    app.conf.result_expires = 0
+    with TaskIn(app) as again:
+        task_id, done = again("kept")
+        done.result(10)
+    assert store.ttl(f"celery-task-meta-{task_id}") == -1
+
+
+class TaskIn:
+    """A second pool of the app, whose backend is made with the settings of now."""
+
+    def __init__(self, app: Celery) -> None:
+        self._pool = TaskPool(1, app=app)
+
+    def __enter__(self) -> Run:
+        self._pool.start()
+
+        def run(value: Any) -> tuple[str, "Future[Any]"]:
+            task_id = str(uuid.uuid4())
+            done: Future[Any] = Future()
+            request = {"id": task_id, "task": "echo", "delivery_info": {}}
+            self._pool.apply_async(
+                trace_task_ret,
+                ("echo", task_id, request, ((value, "PROGRESS"), {}, {}), None, None),
+                callback=done.set_result,
+            )
+            return task_id, done
+
+        return run
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Exception raised outside body")  # by the tracer, which says so
+def test_a_result_too_large_fails_the_job(run: Run, monkeypatch: pytest.MonkeyPatch, store: "redis.Redis") -> None:
+    run("warm up")[1].result(10)
+    monkeypatch.setattr(RedisBackend, "_MAX_STR_VALUE_SIZE", 50_000)
+    task_id, done = run("x" * 60_000)
+    assert done.result(10)[0] == 1
+    assert _meta(store, task_id)["result"]["exc_type"] == "BackendStoreError"
+
+
+def test_other_reads_and_writes_of_a_job_are_awaited_too(app: Celery, run: Run, store: "redis.Redis") -> None:
+    @app.task(shared=False, name="reads")
+    async def reads() -> list[Any]:
+        backend = app.backend
+        backend.set("plain-key", "value")
+        backend.incr("count-key")
+        return [value.decode() for value in backend.mget(["plain-key", "count-key"])] + [backend.get("none")]
+
+    pool = TaskPool(1, app=app)
+    pool.start()
+    done: Future[Any] = Future()
+    request = {"id": "reads-id", "task": "reads", "delivery_info": {}}
+    pool.apply_async(trace_task_ret, ("reads", "reads-id", request, ((), {}, {}), None, None), callback=done.set_result)
+    assert done.result(10)[0] == 0
+    assert _meta(store, "reads-id")["result"] == ["value", "1", None]
+    assert store.ttl("plain-key") > 0
+    pool.stop()
+
+
+def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
+    app: Celery, run: Run, aio_redis: EmbeddedRedis, store: "redis.Redis", caplog: pytest.LogCaptureFixture
+) -> None:
+    run("warm up")[1].result(10)
+    aio_redis.stop()
+    jobs = [run(n) for n in range(20)]
+    eventually(lambda: "cannot reach the result store" in caplog.text)
+    assert not any(done.done() for _, done in jobs)
+    aio_redis.start()
+    for number, (task_id, done) in enumerate(jobs):
+        assert done.result(15)[0] == 0
+        assert eventually(lambda task_id=task_id: _meta(store, task_id))["result"] == number
+
+
+def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Celery) -> None:
+    class Odd(redis.Connection):
+        pass
+
+    backend = RedisBackend(app=app, url="redis://127.0.0.1:1/0")
+    assert backend.awaits_in_jobs
+    backend.connparams["connection_class"] = Odd
+    assert not backend.awaits_in_jobs

@@ -1,0 +1,110 @@
+"""Eager mode: people's own unit tests call `async def` tasks without a pool."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, chain, current_task, group
+from celery.exceptions import Retry
+from pydantic import BaseModel
+
+from worker.aio.adopt import is_async
+from worker.aio.result import await_result
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    app = Celery("eager", task_cls="worker.aio.adopt:Task", set_as_current=False)
+    app.conf.update(task_always_eager=True, task_eager_propagates=True, broker_url="memory://")
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def add(app: Celery) -> Any:
+    @app.task(shared=False)
+    async def add(x: int, y: int) -> int:
+        await asyncio.sleep(0)
+        return x + y
+
+    return add
+
+
+def test_a_coroutine_runs_eagerly(add: Any) -> None:
+    assert add.delay(1, 2).get() == 3
+    assert chain(add.s(1, 2), add.s(3)).apply_async().get() == 6
+    assert group(add.s(1, n) for n in range(3)).apply_async().get() == [1, 2, 3]
+
+
+async def test_a_coroutine_runs_eagerly_under_a_running_loop(add: Any) -> None:
+    result = add.delay(1, 2)
+    assert result.get() == 3
+    assert await await_result(result) == 3
+
+
+async def test_a_direct_call_stays_a_coroutine(add: Any) -> None:
+    assert await add(1, 2) == 3
+
+
+def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
+    @app.task(shared=False, bind=True)
+    async def who(self: Any) -> list[str]:
+        async def child() -> str:
+            return str(current_task.request.id)
+
+        return [self.request.id, await asyncio.create_task(child()), await asyncio.to_thread(lambda: self.request.id)]
+
+    result = who.delay()
+    assert set(result.get()) == {result.id}
+    assert current_task._get_current_object() is None
+
+
+def test_retries_and_hooks_work(app: Celery) -> None:
+    seen: list[str] = []
+
+    class Hooked(app.Task):  # type: ignore[name-defined, misc]
+        abstract = True
+
+        async def on_success(self, *_: Any) -> None:
+            await asyncio.sleep(0)
+            seen.append("on_success")
+
+    @app.task(shared=False, base=Hooked, bind=True, autoretry_for=(KeyError,), retry_kwargs={"countdown": 0})
+    async def flaky(self: Any) -> int:
+        if self.request.retries < 2:
+            raise KeyError
+        return int(self.request.retries)
+
+    app.conf.task_eager_propagates = False
+    assert flaky.apply().get() == 2
+    assert seen == ["on_success"]
+    app.conf.task_eager_propagates = True
+    with pytest.raises(Retry):
+        flaky.apply()
+
+
+def test_a_model_is_dumped_as_celery_would_for_a_plain_function(app: Celery) -> None:
+    class Point(BaseModel):
+        x: int
+
+    @app.task(shared=False, pydantic=True)
+    async def move(point: Point) -> Point:
+        return Point(x=point.x + 1)
+
+    assert is_async(move)
+    assert move.delay({"x": 1}).get() == {"x": 2}
+
+
+def test_only_celerys_own_wrappers_are_looked_through(app: Celery) -> None:
+    import functools  # noqa: PLC0415
+
+    async def body() -> None: ...
+
+    @functools.wraps(body)
+    def runs_it_itself() -> None:
+        asyncio.run(body())
+
+    assert is_async(app.task(body, shared=False, name="a"))
+    assert is_async(app.task(body, shared=False, name="b", autoretry_for=(KeyError,)))
+    assert not is_async(app.task(runs_it_itself, shared=False, name="c"))

@@ -1,0 +1,162 @@
+"""The pool's small parts."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from celery.exceptions import ImproperlyConfigured
+
+from worker.aio import bridge, stacks
+from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.threads import DaemonThreads
+
+
+def test_threads_are_daemons_started_as_needed_and_bounded() -> None:
+    threads = DaemonThreads(2, name="t")
+    gate = threading.Event()
+    seen: set[str] = set()
+
+    def work() -> None:
+        assert threading.current_thread().daemon
+        seen.add(threading.current_thread().name)
+        gate.wait(10)
+
+    futures = [threads.submit(work) for _ in range(6)]
+    assert threads.alive == 2
+    gate.set()
+    for future in futures:
+        future.result(10)
+    assert seen == {"t-1", "t-2"}
+    assert threads.submit(sum, (1, 2)).result(10) == 3
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(10)
+    threads.shutdown()
+    threads.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        threads.submit(work)
+
+
+def test_one_thread_serves_jobs_that_come_one_after_the_other() -> None:
+    threads = DaemonThreads(8, name="t")
+    for n in range(20):
+        assert threads.submit(int, n).result(10) == n
+    assert threads.alive == 1
+    threads.shutdown()
+
+
+def test_shutting_threads_down_cancels_what_waits() -> None:
+    threads = DaemonThreads(1, name="t")
+    gate = threading.Event()
+    running, waiting = threads.submit(gate.wait, 10), threads.submit(gate.wait, 10)
+    threads.shutdown(cancel_futures=True)
+    gate.set()
+    assert running.result(10)
+    assert waiting.cancelled()
+
+
+def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(caplog: pytest.LogCaptureFixture) -> None:
+    class Hub:
+        def add_reader(self, _fd: int, callback: Any) -> None:
+            self.callback = callback
+
+        def remove(self, _fd: int) -> None:
+            raise OSError
+
+    calls, hub, seen = ConsumerCalls(), Hub(), []
+    calls.attach(hub)
+
+    def fail() -> None:
+        raise ValueError("callback")
+
+    def leave() -> None:
+        raise SystemExit
+
+    for function, args in ((seen.append, (1,)), (fail, ()), (leave, ()), (seen.append, (2,))):
+        calls.post(function, *args)
+    with pytest.raises(SystemExit):
+        hub.callback()
+    assert seen == [1]
+    calls.wait(5)
+    assert seen == [1, 2]
+    assert "a callback of the pool raised" in caplog.text
+    calls.close(hub)
+    calls.close(hub)
+    calls.post(seen.append, 3)
+    calls.wait(0)
+    assert seen == [1, 2, 3]
+
+
+def test_stacks_of_another_kind_are_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match="USE_FAST_LOCALS"):
+        stacks.share(object())
+
+
+async def test_the_bridge_awaits_from_plain_code_and_hands_cancellation_in() -> None:
+    threads = DaemonThreads(1, name="t")
+    seen: list[str] = []
+
+    def plain() -> str:
+        assert bridge.is_bridged()
+        seen.append(bridge.wait(asyncio.sleep(0, "slept")))
+        seen.append(bridge.call(lambda: threading.current_thread().name))
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, "future")
+        seen.append(bridge.wait(future))
+        with pytest.raises(ZeroDivisionError):
+            bridge.call(lambda: 1 / 0)
+        try:
+            bridge.wait(asyncio.sleep(30))
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+        return "end"
+
+    async def drive() -> Any:
+        return await bridge.Drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
+
+    task = asyncio.create_task(drive())
+    while len(seen) < 3:  # noqa: ASYNC110 - set from plain code in a greenlet
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    assert await task == "end"
+    assert seen == ["slept", "t-1", "future", "cancelled"]
+    assert not bridge.is_bridged()
+    assert bridge.call(threading.current_thread) is threading.main_thread()
+    threads.shutdown()
+
+
+async def test_a_blocking_call_outlives_one_cancellation_but_not_two() -> None:
+    threads = DaemonThreads(2, name="t")
+    gate, began = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def blocking() -> str:
+        began.set()
+        gate.wait(10)
+        done.append("done")
+        return "value"
+
+    def plain() -> None:
+        bridge.call(blocking)
+
+    async def drive() -> Any:
+        return await bridge.Drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
+
+    for cancellations in (1, 2):
+        gate.clear()
+        began.clear()
+        done.clear()
+        task = asyncio.create_task(drive())
+        while not began.is_set():  # noqa: ASYNC110 - set in a thread
+            await asyncio.sleep(0.01)
+        for _ in range(cancellations):
+            task.cancel()
+            await asyncio.sleep(0.02)
+        assert task.done() == (cancellations == 2)
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if cancellations == 1:
+            assert done == ["done"]
+    threads.shutdown()
