@@ -68,6 +68,10 @@ class Deferred(KeywheelError):  # noqa: N818
         self.reason = reason
         self.ticket = ticket
 
+    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str]]:
+        """Copy whole: Celery shows what it can pickle, and would show the base class otherwise."""
+        return type(self), (self.countdown_ms, self.reason, self.ticket)
+
 
 class Fault(KeywheelError):  # noqa: N818
     """The provider failed in a way that may pass; costs one of the job's tries.
