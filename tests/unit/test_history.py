@@ -1,0 +1,74 @@
+"""What a job remembers between its turns."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.history import HEADER, History
+
+
+def test_a_job_without_headers_begins_its_history_now() -> None:
+    before = round(time.time() * 1000)
+    history = History.of(None)
+    assert before <= history.since_ms <= round(time.time() * 1000)
+    assert (history.deferrals, history.attempts, history.waited_ms, history.ticket) == (0, 0, 0, "")
+    assert history.age_s < 60
+
+
+def test_a_turn_adds_up() -> None:
+    history = History(since_ms=1).after(attempts=2, waited_ms=30).after(attempts=1, waited_ms=5, ticket="org_a")
+    assert history == History(since_ms=1, deferrals=1, attempts=3, waited_ms=35, ticket="org_a")
+
+
+def test_a_ticket_serves_for_one_turn_only() -> None:
+    history = History(since_ms=1, deferrals=1, ticket="org_a").after(attempts=1, waited_ms=0)
+    assert (history.deferrals, history.ticket) == (1, "")
+
+
+def test_the_header_survives_json() -> None:
+    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, ticket="org_a")
+    headers = json.loads(json.dumps({"other": 1, **history.headers()}))
+    assert History.of(headers) == history
+
+
+# What a stranger may write under our name.
+@pytest.mark.parametrize(
+    "found",
+    [
+        "text",  # not an object
+        ["since_ms"],  # a list
+        {"since_ms": "yesterday"},  # not a number
+        {"since_ms": -1},  # before 1970
+        {"since_ms": 10**30},  # a time to come
+        {"since_ms": True},  # a truth value is no number
+        {"since_ms": 1.5},  # nor is a fraction a count
+        {"deferrals": None, "attempts": [], "waited_ms": {}},  # nothing usable
+        {"ticket": 7},  # not a text
+        {"unknown": 1},  # a field of another version
+    ],
+)
+def test_a_strange_header_is_harmless(found: Any) -> None:
+    history = History.of({HEADER: found})
+    assert 0 <= history.age_s < 60
+    assert history.headers()[HEADER]["deferrals"] == 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(["since_ms", "deferrals", "attempts", "waited_ms", "ticket", "else"])
+
+
+@given(JSON | st.fixed_dictionaries({HEADER: JSON | st.dictionaries(FIELDS, JSON)}))
+def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
+    history = History.of(headers)
+    assert history.age_s >= 0
+    assert min(history.deferrals, history.attempts, history.waited_ms) >= 0
+    after = history.after(attempts=1, waited_ms=1, ticket="-")
+    assert History.of(json.loads(json.dumps(after.headers()))) == after

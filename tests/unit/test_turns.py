@@ -1,0 +1,279 @@
+"""A job's turn: what goes back to the queue, with which countdown, and at whose cost. Real Celery, real Redis."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.exceptions import Retry
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.settings import Settings
+from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, RequestRejected
+from worker.history import HEADER
+from worker.keypool import Want
+from worker.rotation import Served
+from worker.turns import backoff, take_turn
+
+CANARY = "canary-prompt-5f1c"
+
+
+class ScriptedRotation:
+    """Ends the turn as the test says, and keeps what was wanted."""
+
+    def __init__(self, outcome: Served | Exception) -> None:
+        self.outcome = outcome
+        self.want: Want | None = None
+
+    async def serve(self, want: Want, build: Any) -> Served:  # noqa: ARG002 - the rotation's signature
+        self.want = want
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Bench:
+    """A task of a real Celery app, called with a request as a worker would make it."""
+
+    def __init__(self, url: str) -> None:
+        self.app = Celery("bench", broker=url, backend=None, set_as_current=False)
+        self.app.conf.task_routes = {"bench.*": {"queue": "bench"}}
+        self.client = redis.Redis.from_url(url)
+
+        @self.app.task(bind=True, name="bench.job", shared=False)
+        def job(self: Any, **kwargs: Any) -> None:
+            """Only its request is used."""
+
+        self.task = job
+
+    async def turn(
+        self,
+        outcome: Served | Exception,
+        *,
+        header: Any = None,
+        retries: int = 0,
+        direct: bool = False,
+        **settings: Any,
+    ) -> Any:
+        self.rotation = ScriptedRotation(outcome)
+        headers = {"trace": "kept"} | ({HEADER: header} if header is not None else {})
+        self.task.push_request(
+            id="job-1",
+            task="bench.job",
+            args=(),
+            kwargs={"prompt": CANARY},
+            retries=retries,
+            headers=headers,
+            called_directly=direct,
+            is_eager=False,
+            delivery_info={"exchange": "", "routing_key": "bench"},
+            correlation_id="job-1",
+        )
+        try:
+            return await take_turn(
+                self.task,
+                self.rotation,
+                Want(model="m"),
+                lambda key: key,
+                settings=Settings(**settings),  # type: ignore[arg-type]
+            )
+        finally:
+            self.task.pop_request()
+
+    def sent(self) -> list[dict[str, Any]]:
+        return [json.loads(raw) for raw in self.client.lrange("bench", 0, -1)]
+
+    def close(self) -> None:
+        self.client.close()
+        self.app.close()
+
+
+@pytest.fixture
+def bench(redis_url: str) -> Iterator[Bench]:
+    bench = Bench(redis_url)
+    yield bench
+    bench.close()
+
+
+def history_of(message: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = message["headers"][HEADER]
+    return found
+
+
+def eta_s(message: dict[str, Any]) -> float:
+    eta = datetime.fromisoformat(message["headers"]["eta"])
+    return (eta - datetime.now(UTC)).total_seconds()
+
+
+async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Bench) -> None:
+    served = Served({"text": "x"}, "gsk_abc123...", attempts=2, waited_ms=40)
+    header = {"since_ms": 1_000, "deferrals": 1, "attempts": 3, "waited_ms": 5_000, "ticket": "org_a"}
+    answer, history = await bench.turn(served, header=header)
+    assert answer is served
+    assert (history.attempts, history.waited_ms, history.deferrals) == (5, 5_040, 1)
+    assert bench.sent() == []
+
+
+async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) -> None:
+    served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
+    await bench.turn(served, max_wait_s=2.5)
+    assert bench.rotation.want == Want(model="m", max_wait_ms=2_500, by="job-1")
+    await bench.turn(served, header={"deferrals": 1, "ticket": "org_a"})
+    assert bench.rotation.want is not None
+    assert bench.rotation.want.ticket == "org_a"
+
+
+async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) -> None:
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Deferred(12_000, "rate_limit", "org_a"), retries=3)
+    [message] = bench.sent()
+    assert message["headers"]["id"] == "job-1"
+    assert message["headers"]["task"] == "bench.job"
+    assert message["headers"]["retries"] == 3
+    assert 10.0 < eta_s(message) < 12.5
+    history = history_of(message)
+    assert history["deferrals"] == 1
+    assert history["attempts"] == 0
+    assert history["waited_ms"] == 12_000
+    assert history["ticket"] == "org_a"
+    assert abs(history["since_ms"] - time.time() * 1000) < 60_000
+    assert message["headers"]["trace"] == "kept"
+    assert caught.value.when == pytest.approx(12.0)
+    assert isinstance(caught.value.exc, Deferred)
+
+
+async def test_the_reason_of_a_deferral_tells_no_content(bench: Bench) -> None:
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Deferred(1_000, "rate_limit"))
+    assert CANARY not in str(caught.value)
+    assert CANARY not in repr(caught.value.exc)
+
+
+async def test_deferrals_add_up_over_the_turns(bench: Bench) -> None:
+    since_ms = round(time.time() * 1000) - 30_000
+    header = {"since_ms": since_ms, "deferrals": 4, "attempts": 2, "waited_ms": 9_000}
+    with pytest.raises(Retry):
+        await bench.turn(Deferred(1_500, "tpm"), header=header)
+    history = history_of(bench.sent()[0])
+    assert (history["since_ms"], history["deferrals"], history["attempts"]) == (since_ms, 5, 2)
+    assert history["waited_ms"] == 10_500
+
+
+# Countdown asked for; visibility time-out and age of the job in seconds; countdown sent in milliseconds.
+@pytest.mark.parametrize(
+    ("asked_ms", "visibility_s", "age_s", "sent_ms"),
+    [
+        (0, 900, 0, 1),  # never at once: the pool has just said no
+        (1, 900, 0, 1),  # the smallest
+        (5_000, 900, 0, 5_000),  # as asked
+        (600_000, 900, 0, 450_000),  # half of the visibility time-out, then another hop
+        (10**12, 900, 0, 450_000),  # until tomorrow: many hops
+        (600_000, 900, 86_100, 301_000),  # not beyond the job's deadline, or hardly
+    ],
+)
+async def test_a_countdown_stays_within_its_bounds(
+    bench: Bench, asked_ms: int, visibility_s: int, age_s: int, sent_ms: int
+) -> None:
+    header = {"since_ms": round((time.time() - age_s) * 1000)}
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Deferred(asked_ms, "rpd"), header=header, visibility_timeout_s=visibility_s)
+    assert caught.value.when * 1000 == pytest.approx(sent_ms, abs=0 if not age_s else 2_000)
+    assert history_of(bench.sent()[0])["waited_ms"] == round(caught.value.when * 1000)
+
+
+async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Bench) -> None:
+    header = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 7}
+    with pytest.raises(DeadlineExceeded, match=r"^no key was free within 60 s \(7 deferrals\): rate_limit$"):
+        await bench.turn(Deferred(1_000, "rate_limit"), header=header, deadline_s=60)
+    assert bench.sent() == []
+
+
+async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:
+    header = {"since_ms": 1_000, "deferrals": 2, "attempts": 1, "waited_ms": 100}
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Fault("it failed"), header=header, retries=1, fault_backoff_s=2, fault_backoff_max_s=60)
+    [message] = bench.sent()
+    assert message["headers"]["retries"] == 2
+    assert 2.0 <= caught.value.when <= 4.0
+    assert history_of(message) == {
+        "since_ms": 1_000, "deferrals": 2, "attempts": 2, "waited_ms": 100, "ticket": "",
+    }  # fmt: skip
+
+
+async def test_the_wait_that_a_provider_names_is_the_least(bench: Bench) -> None:
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Fault("it failed", backoff_ms=7_000), fault_backoff_s=0.1)
+    assert caught.value.when == pytest.approx(7.0)
+
+
+# Tries so far and the budget; whether the job may try again.
+@pytest.mark.parametrize(
+    ("retries", "budget", "again"),
+    [
+        (0, 5, True),  # the first failure
+        (3, 5, True),  # the fourth
+        (4, 5, False),  # the fifth is the last
+        (9, 5, False),  # beyond it, however it got there
+        (0, 1, False),  # a budget of one is one try
+    ],
+)
+async def test_the_budget_of_faults_is_kept(bench: Bench, retries: int, budget: int, again: int) -> None:
+    expected = Retry if again else FaultBudgetSpent
+    with pytest.raises(expected):
+        await bench.turn(Fault("it failed"), retries=retries, max_faults=budget)
+    assert len(bench.sent()) == again
+
+
+async def test_a_spent_budget_says_how_often_and_why(bench: Bench) -> None:
+    with pytest.raises(FaultBudgetSpent, match=r"^gave up after 5 tries: it failed \(HTTP 502\)$"):
+        await bench.turn(Fault("it failed (HTTP 502)"), retries=4, max_faults=5)
+
+
+async def test_a_rejection_passes_through(bench: Bench) -> None:
+    with pytest.raises(RequestRejected, match="no such model"):
+        await bench.turn(RequestRejected("no such model"))
+    assert bench.sent() == []
+
+
+@pytest.mark.parametrize("outcome", [Deferred(1_000, "rate_limit"), Fault("it failed")])
+async def test_a_task_that_is_called_as_a_function_raises_what_happened(bench: Bench, outcome: Exception) -> None:
+    with pytest.raises(type(outcome)):
+        await bench.turn(outcome, direct=True)
+    assert bench.sent() == []
+
+
+# Tries, base and longest wait in seconds, the dice; the wait in milliseconds.
+@pytest.mark.parametrize(
+    ("tries", "base_s", "longest_s", "dice", "wait_ms"),
+    [
+        (1, 1, 60, 0.0, 500),  # the lower half is never used
+        (1, 1, 60, 1.0, 1_000),
+        (2, 1, 60, 1.0, 2_000),  # doubles
+        (4, 1, 60, 0.5, 6_000),
+        (7, 1, 60, 1.0, 60_000),  # and stops doubling
+        (10_000, 1, 60, 0.0, 30_000),  # without an overflow
+        (1, 0.1, 60, 1.0, 100),
+    ],
+)
+def test_the_backoff_doubles_up_to_its_bound(
+    tries: int, base_s: float, longest_s: float, dice: float, wait_ms: int
+) -> None:
+    assert backoff(tries, base_s=base_s, longest_s=longest_s, jitter=lambda: dice) == wait_ms
+
+
+@given(
+    tries=st.integers(1, 10**6),
+    base_s=st.floats(0.001, 100),
+    more_s=st.floats(0, 10_000),
+    dice=st.floats(0, 1),
+)
+def test_the_backoff_stays_within_half_and_whole(tries: int, base_s: float, more_s: float, dice: float) -> None:
+    wait_ms = backoff(tries, base_s=base_s, longest_s=base_s + more_s, jitter=lambda: dice)
+    assert base_s * 500 - 1 <= wait_ms <= (base_s + more_s) * 1000 + 1
+    later_ms = backoff(tries + 1, base_s=base_s, longest_s=base_s + more_s, jitter=lambda: dice)
+    assert later_ms >= wait_ms
