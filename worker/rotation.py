@@ -6,6 +6,7 @@ fault means the next key at once; a pool that is exhausted means a deferral; eve
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, Requ
 from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
+from worker.turnstile import Turnstile
 from worker.verdicts import Effect, Fate, Verdict
 
 _logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Rotation(Generic[RequestT]):
     def __init__(self, pool: KeyPool, provider: Provider[RequestT]) -> None:
         self.pool = pool
         self.provider = provider
+        self.turnstile = Turnstile()
 
     async def serve(self, want: Want, build: Callable[[ApiKey], RequestT]) -> Served:
         """Carry one request out, on as many keys as it takes.
@@ -92,6 +95,7 @@ class _Turn(Generic[RequestT]):
     def __init__(self, rotation: Rotation[RequestT], want: Want, build: Callable[[ApiKey], RequestT]) -> None:
         self.pool = rotation.pool
         self.provider = rotation.provider
+        self.turnstile = rotation.turnstile
         self.want = want
         self.shut_out = want.exclude
         self.build = build
@@ -112,13 +116,9 @@ class _Turn(Generic[RequestT]):
 
     async def _lease(self) -> Lease | None:
         """Take a lease and wait for its instant; None means: ask again."""
-        left_ms = max(0, self.want.max_wait_ms - self.waited_ms)
-        want = replace(self.want, max_wait_ms=left_ms)
-        asked = time.monotonic()
-        got = await _patiently(lambda: self.pool.acquire(want))
+        asked, got = await self._ask()
         if isinstance(got, Unavailable):
-            await self._wait_or_give_up(got, left_ms)
-            return None
+            self._give_up(got)
         try:
             if got.wait_ms > 0:
                 await self._sleep(got.wait_ms)
@@ -131,36 +131,42 @@ class _Turn(Generic[RequestT]):
             raise
         return got
 
+    async def _ask(self) -> tuple[float, Lease | Unavailable]:
+        """Ask the pool, standing in line for it; also tells when (monotonic, seconds)."""
+        began = time.monotonic()
+        try:
+            async with self.turnstile.enter(self.want.model, wait_ms=self._left_ms()):
+                while True:
+                    want = replace(self.want, max_wait_ms=self._left_ms(since=began))
+                    asked = time.monotonic()
+                    got = await _patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
+                    if isinstance(got, Lease) or got.why is not Why.BUSY or got.countdown_ms > want.max_wait_ms:
+                        return asked, got
+                    await self.turnstile.wait_for_room(wait_ms=got.countdown_ms)
+        except TimeoutError:
+            return began, Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
+        finally:
+            self.waited_ms += round((time.monotonic() - began) * 1000)
+
+    def _left_ms(self, *, since: float | None = None) -> int:
+        spent_ms = self.waited_ms + (0 if since is None else round((time.monotonic() - since) * 1000))
+        return max(0, self.want.max_wait_ms - spent_ms)
+
     async def _sleep(self, wait_ms: int) -> None:
         started = time.monotonic()
         await asyncio.sleep(wait_ms / 1000)
         self.waited_ms += round((time.monotonic() - started) * 1000)
 
-    async def _wait_or_give_up(self, away: Unavailable, left_ms: int) -> None:
+    def _give_up(self, away: Unavailable) -> NoReturn:
         match away.why:
-            case Why.BUSY if away.countdown_ms <= left_ms:
-                await self._sleep(away.countdown_ms)
             case Why.BUSY:
-                raise Deferred(_BUSY_MS + 10 * away.countdown_ms, away.reason)
+                raise Deferred(random.randint(_BUSY_MS, 3 * _BUSY_MS), away.reason)  # noqa: S311 - spreads a crowd
             case Why.DEFERRED:
                 raise Deferred(away.countdown_ms, away.reason, away.ticket)
             case Why.DISABLED:
                 raise Deferred(_NO_KEY_MS, f"every {self.pool.service} key is disabled ({away.reason})")
-            case Why.NO_KEYS if self.last is not None and self.last.fate is Fate.NEXT_KEY:
-                await self._give_up_on_every_key()
             case _:
                 self._fail(away)
-
-    async def _give_up_on_every_key(self) -> NoReturn:
-        """Every key was at fault in this turn, which is no fault of the job: the pool knows when one is free again."""
-        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
-        got = await _patiently(lambda: self.pool.acquire(want))
-        if isinstance(got, Lease):  # free again already, but a turn calls no key twice
-            await self._settle_whatever_happens(got, ABANDONED)
-            raise Deferred(_BUSY_MS, "every key was refused a moment ago")
-        if got.why is not Why.NO_KEYS:
-            await self._wait_or_give_up(got, 0)
-        self._fail(got)
 
     def _fail(self, away: Unavailable) -> NoReturn:
         match away.why:
@@ -197,6 +203,7 @@ class _Turn(Generic[RequestT]):
             await self._settle_whatever_happens(lease, INTERRUPTED)
             raise
         settled = await self._settle(lease, reply.verdict)
+        self.turnstile.room()
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
             await self._report(lease)
         self.last = reply.verdict
