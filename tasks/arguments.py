@@ -1,12 +1,28 @@
 """Checking a task's arguments at the edge: one wrong field is one clear sentence."""
 
-from typing import Any, TypeVar
+import json
+import re
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from worker.errors import InvalidArguments
 
 _SHOWN = 5
+_NAME_RE = re.compile(r"[\w.\[\]-]{1,64}")
+
+
+def _sendable(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        # From None: the error of an encoding quotes the text.
+        raise ValueError("is not JSON (NaN, Infinity or broken Unicode inside)") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
+"""An object that is passed on as it is; what no provider could read is refused here."""
 
 
 class Arguments(BaseModel):
@@ -20,7 +36,11 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 _WORDS = {
     "missing": "is required",
     "extra_forbidden": "is not a parameter of this task",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "finite_number": "must be a finite number",
 }
+_BRANCHES = {"str", "list", "constrained-str"}
 
 
 def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentsT:
@@ -42,6 +62,9 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
         return model.model_validate(kwargs)
     except ValidationError as exc:
         details = exc.errors(include_input=False, include_url=False, include_context=False)
+    # A list whose items are wrong is also reported as too short: that is no news.
+    inner = {detail["loc"][:length] for detail in details for length in range(1, len(detail["loc"]))}
+    details = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
     sentences = [f"{_place(detail['loc'])}{_WORDS.get(detail['type']) or _plain(detail['msg'])}" for detail in details]
     more = len(sentences) - _SHOWN
     shown = "; ".join(dict.fromkeys(sentences[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
@@ -56,7 +79,9 @@ def _names(model: type[Arguments]) -> list[str]:
 
 def _place(location: tuple[int | str, ...]) -> str:
     # Parts such as `list[str]` name the branch of a union that was tried, not a field.
-    parts = [str(part) for part in location if not (isinstance(part, str) and ("[" in part or part in {"str", "list"}))]
+    parts = [str(part) for part in location if not (isinstance(part, str) and ("[" in part or part in _BRANCHES))]
+    # A name that a stranger made up may be anything, a whole text for instance.
+    parts = [part if _NAME_RE.fullmatch(part) else "(a strange name)" for part in parts]
     return f"{'.'.join(parts)}: " if parts else ""
 
 

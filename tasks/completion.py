@@ -4,18 +4,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.arguments import Arguments
-
-_JSON = dict[str, Any]
+from tasks.arguments import Arguments, JsonObject
 
 
 class Message(Arguments):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool", "function", "developer"]
-    content: Annotated[str, Field(min_length=1)] | Annotated[list[_JSON], Field(min_length=1)] | None = None
+    content: Annotated[str, Field(min_length=1)] | Annotated[list[JsonObject], Field(min_length=1)] | None = None
     name: str | None = None
-    tool_calls: list[_JSON] | None = None
+    tool_calls: list[JsonObject] | None = None
     tool_call_id: str | None = None
     reasoning: str | None = None
 
@@ -41,9 +39,9 @@ class CompletionArguments(Arguments):
     seed: int | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     n: Literal[1] | None = None
-    response_format: _JSON | None = None
-    tools: Annotated[list[_JSON], Field(max_length=128)] | None = None
-    tool_choice: str | _JSON | None = None
+    response_format: JsonObject | None = None
+    tools: Annotated[list[JsonObject], Field(max_length=128)] | None = None
+    tool_choice: str | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     reasoning_format: str | None = None
