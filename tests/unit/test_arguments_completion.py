@@ -1,0 +1,198 @@
+"""What `tasks.ai.complete` takes, and what it says of the rest: the field by its name, the value never."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.arguments import check
+from tasks.completion import CompletionArguments
+from worker.errors import InvalidArguments
+
+CANARY = "canary-7d21f"
+USER = {"role": "user", "content": "hello"}
+
+
+def refusal(kwargs: dict[str, Any], *args: Any) -> str:
+    with pytest.raises(InvalidArguments) as caught:
+        check(CompletionArguments, args, kwargs)
+    return str(caught.value)
+
+
+# What is wrong (beside a good prompt or message), and what the sentence names.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": "x", "promt": CANARY}, "promt: is not a parameter of this task"),  # misspelt
+    ({"prompt": "x", "stream": True}, "stream: is not a parameter of this task"),  # results come whole
+    ({"prompt": "x", "api_key": CANARY}, "api_key: is not a parameter of this task"),  # keys are ours to choose
+    ({}, "give either messages, or prompt"),  # nothing asked
+    ({"prompt": CANARY, "messages": [USER]}, "give either messages, or prompt"),  # asked twice
+    ({"prompt": ""}, "prompt: "),  # empty
+    ({"prompt": [CANARY]}, "prompt: "),  # a list
+    ({"prompt": 7}, "prompt: "),  # a number
+    ({"prompt": None}, "give either messages, or prompt"),  # null is nothing
+    ({"messages": []}, "messages: "),  # empty
+    ({"messages": CANARY}, "messages: "),  # a text
+    ({"messages": {"role": "user"}}, "messages: "),  # an object
+    ({"messages": [CANARY]}, "messages.0: "),  # not an object
+    ({"messages": [USER, {"role": CANARY, "content": "x"}]}, "messages.1.role: "),  # an unknown role
+    ({"messages": [{"content": CANARY}]}, "messages.0.role: is required"),  # no role
+    ({"messages": [{"role": "user"}]}, "messages.0: content is required"),  # no content
+    ({"messages": [{"role": "user", "content": ""}]}, "messages.0.content: "),  # empty content
+    ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: "),  # no parts
+    ({"messages": [{"role": "user", "content": [CANARY]}]}, "messages.0.content"),  # a part that is no object
+    ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),  # a number
+    ({"messages": [{"role": "user", "content": "x", "text": CANARY}]}, "messages.0.text: "),  # an unknown field
+    ({"messages": [{"role": "assistant", "tool_calls": []}]}, "messages.0: content is required"),  # calls nothing
+    ({"prompt": "x", "model": ""}, "model: "),  # empty
+    ({"prompt": "x", "model": f"{CANARY} b"}, "model: "),  # blanks
+    ({"prompt": "x", "model": CANARY * 30}, "model: "),  # absurdly long
+    ({"prompt": "x", "model": 3}, "model: "),  # not a text
+    ({"prompt": "x", "temperature": 2.1}, "temperature: "),  # too hot
+    ({"prompt": "x", "temperature": -0.1}, "temperature: "),  # too cold
+    ({"prompt": "x", "temperature": CANARY}, "temperature: "),  # not a number
+    ({"prompt": "x", "temperature": float("nan")}, "temperature: "),  # not a number by name
+    ({"prompt": "x", "temperature": float("inf")}, "temperature: "),  # without end
+    ({"prompt": "x", "top_p": 1.01}, "top_p: "),  # a share above one
+    ({"prompt": "x", "top_p": float("nan")}, "top_p: "),  # the same
+    ({"prompt": "x", "max_tokens": 0}, "max_tokens: "),  # no answer at all
+    ({"prompt": "x", "max_tokens": 1.5}, "max_tokens: "),  # half a token
+    ({"prompt": "x", "max_completion_tokens": -1}, "max_completion_tokens: "),  # less than none
+    ({"prompt": "x", "max_completion_tokens": CANARY}, "max_completion_tokens: "),  # not a number
+    ({"prompt": "x", "frequency_penalty": 3}, "frequency_penalty: "),  # out of range
+    ({"prompt": "x", "presence_penalty": -3}, "presence_penalty: "),  # out of range
+    ({"prompt": "x", "seed": CANARY}, "seed: "),  # not a number
+    ({"prompt": "x", "stop": ["a"] * 5}, "stop"),  # too many
+    ({"prompt": "x", "stop": {"at": CANARY}}, "stop"),  # an object
+    ({"prompt": "x", "n": 2}, "n: "),  # one answer a job
+    ({"prompt": "x", "response_format": CANARY}, "response_format: "),  # not an object
+    ({"prompt": "x", "tools": CANARY}, "tools: "),  # not a list
+    ({"prompt": "x", "tools": [CANARY]}, "tools.0: "),  # not an object
+    ({"prompt": "x", "tools": [{}] * 129}, "tools: "),  # too many
+    ({"prompt": "x", "tool_choice": 7}, "tool_choice"),  # neither text nor object
+    ({"prompt": "x", "parallel_tool_calls": CANARY}, "parallel_tool_calls: "),  # neither yes nor no
+    ({"prompt": "x", "reasoning_effort": [CANARY]}, "reasoning_effort: "),  # a list
+    ({"prompt": "x", "service_tier": CANARY}, "service_tier: "),  # an unknown one
+    ({"prompt": "x", "user": {"id": CANARY}}, "user: "),  # an object
+    ({"prompt": "x", f"{CANARY} a whole text": 1}, "is not a parameter of this task"),  # no name at all
+    ({"prompt": "x", CANARY * 20: 1}, "is not a parameter of this task"),  # far too long for a name
+    ({"prompt": "x", "response_format": {"x": float("nan")}}, "response_format: is not JSON"),  # in depth
+    ({"prompt": "x", "tools": [{"x": "\ud800"}]}, "tools.0: is not JSON"),  # half a character
+    ({"messages": [{"role": "user", "content": [{"x": float("inf")}]}]}, "messages.0.content.0: is not JSON"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"x": float("nan")}]}]}, "tool_calls.0: is not JSON"),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "sentence"), WRONG)
+def test_a_wrong_argument_is_named_and_never_quoted(kwargs: dict[str, Any], sentence: str) -> None:
+    said = refusal(kwargs)
+    assert sentence in said
+    assert CANARY not in said
+    assert "pydantic" not in said
+    assert "\n" not in said
+    assert len(said) < 700
+
+
+@pytest.mark.parametrize("kwargs", [kwargs for kwargs, _ in WRONG])
+def test_what_travels_with_the_error_quotes_no_value_either(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        check(CompletionArguments, (), kwargs)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert CANARY not in repr(caught.value)
+
+
+def test_arguments_by_position_are_refused_with_an_example() -> None:
+    assert refusal({}, CANARY) == "pass arguments by name, such as messages=…: 1 came without"
+
+
+def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:
+    said = refusal({"prompt": "x", "promt": "x"})
+    assert "it takes messages, prompt, model, temperature" in said
+
+
+def test_a_wrong_item_is_not_told_twice() -> None:
+    assert refusal({"messages": [{"content": "x"}]}) == "messages.0.role: is required"
+    assert refusal({"messages": []}) == "messages: must not be empty"
+
+
+def test_many_mistakes_are_counted_not_listed() -> None:
+    said = refusal({"prompt": "x"} | {f"wrong_{n}": n for n in range(9)})
+    assert "and 4 more" in said
+
+
+GOOD: list[dict[str, Any]] = [
+    {"messages": [USER]},
+    {"messages": [{"role": "system", "content": "be brief"}, USER]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+    {
+        "messages": [
+            USER,
+            {"role": "assistant", "tool_calls": [{"id": "1"}]},
+            {"role": "tool", "content": "4", "tool_call_id": "1"},
+        ]
+    },
+    {"messages": [USER, {"role": "assistant", "content": "x", "reasoning": "because", "name": "bot"}]},
+    {"prompt": "x"},
+    {"prompt": "x", "model": "openai/gpt-oss-20b"},
+    {"prompt": "x", "temperature": 0},
+    {"prompt": "x", "temperature": 2},
+    {"prompt": "x", "top_p": 1},
+    {"prompt": "x", "max_tokens": 1},
+    {"prompt": "x", "max_completion_tokens": 8_000},
+    {"prompt": "x", "frequency_penalty": -2},
+    {"prompt": "x", "presence_penalty": 2},
+    {"prompt": "x", "seed": -7},
+    {"prompt": "x", "stop": "END"},
+    {"prompt": "x", "stop": ["a", "b"]},
+    {"prompt": "x", "n": 1},
+    {"prompt": "x", "response_format": {"type": "json_object"}},
+    {"prompt": "x", "tools": [{"type": "function", "function": {"name": "f"}}]},
+    {"prompt": "x", "tool_choice": "auto"},
+    {"prompt": "x", "tool_choice": {"type": "function"}},
+    {"prompt": "x", "parallel_tool_calls": False},
+    {"prompt": "x", "reasoning_effort": "low"},
+    {"prompt": "x", "reasoning_format": "parsed"},
+    {"prompt": "x", "include_reasoning": True},
+    {"prompt": "x", "service_tier": "flex"},
+    {"prompt": "x", "user": "customer-1"},
+]
+
+
+@pytest.mark.parametrize("kwargs", GOOD)
+def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
+    params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
+    expected = {"model": "a-model", "messages": [{"role": "user", "content": "x"}]} | kwargs
+    expected.pop("prompt", None)
+    assert params == expected
+    assert json.loads(json.dumps(params)) == params
+
+
+def test_every_parameter_has_a_good_example() -> None:
+    assert {name for kwargs in GOOD for name in kwargs} == set(CompletionArguments.model_fields)
+
+
+NAMES = st.sampled_from([*CompletionArguments.model_fields, "unknown"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", CANARY, "user", "auto"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=4))
+def test_whatever_comes_is_taken_or_refused_without_a_quote(kwargs: dict[str, Any]) -> None:
+    try:
+        params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
+    except InvalidArguments as refused:
+        said = str(refused)
+    else:
+        said = ""
+        json.dumps(params, allow_nan=False, ensure_ascii=False).encode()
+        assert params["messages"]
+    assert CANARY not in said
+    assert "\n" not in said

@@ -1,0 +1,218 @@
+"""What `tasks.email.send` takes, and what it says of the rest: the field by its name, the value never."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.arguments import check
+from tasks.message import Attachment, EmailArguments, domain_of
+from worker.errors import InvalidArguments
+
+CANARY = "canary-3e90b"
+MAIL: dict[str, Any] = {"to": "ann@example.com", "subject": "Hi", "text": "Hello"}
+CONTENT = base64.b64encode(b"hello").decode()
+
+
+def without(*names: str) -> dict[str, Any]:
+    return {name: value for name, value in MAIL.items() if name not in names}
+
+
+def refusal(kwargs: dict[str, Any], *args: Any) -> str:
+    with pytest.raises(InvalidArguments) as caught:
+        check(EmailArguments, args, kwargs)
+    return str(caught.value)
+
+
+# What is wrong, and what the sentence names.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    (MAIL | {"sender": "a@example.com"}, "sender: is not a parameter of this task"),  # our own name for it
+    (MAIL | {"template_id": CANARY}, "template_id: is not a parameter of this task"),  # not offered
+    (without("to"), "to: is required"),  # to nobody
+    (without("subject"), "subject: is required"),
+    (without("text"), "html or text is required"),  # nothing to read
+    (MAIL | {"to": []}, "to: "),  # an empty list
+    (MAIL | {"to": ""}, "to.0: is not an email address"),  # an empty text
+    (MAIL | {"to": None}, "to: "),  # null
+    (MAIL | {"to": 7}, "to: "),  # a number
+    (MAIL | {"to": {"email": CANARY}}, "to: "),  # an object
+    (MAIL | {"to": [7]}, "to.0: "),  # a number inside
+    (MAIL | {"to": ["a@example.com", CANARY]}, "to.1: is not an email address"),  # no @
+    (MAIL | {"to": f"{CANARY}@"}, "to.0: is not an email address"),  # no domain
+    (MAIL | {"to": f"@{CANARY}.com"}, "to.0: is not an email address"),  # no name
+    (MAIL | {"to": f"{CANARY}@localhost"}, "to.0: is not an email address"),  # a domain without a dot
+    (MAIL | {"to": f"{CANARY}@example.com, b@example.com"}, "to.0: is not an email address"),  # two in one
+    (MAIL | {"to": f"a@example.com\r\nBcc: {CANARY}@example.com"}, "to.0: is not an email address"),  # a header more
+    (MAIL | {"to": ["a@example.com"] * 51}, "to: "),  # one too many
+    (MAIL | {"cc": CANARY}, "cc.0: is not an email address"),
+    (MAIL | {"cc": []}, "cc: "),
+    (MAIL | {"bcc": [f"{CANARY}@@example.com"]}, "bcc.0: is not an email address"),
+    (MAIL | {"bcc": ["a@example.com"] * 51}, "bcc: "),
+    (MAIL | {"reply_to": CANARY}, "reply_to.0: is not an email address"),
+    (MAIL | {"from": CANARY}, "from: is not an email address"),  # no domain
+    (MAIL | {"from": f"{CANARY}@"}, "from: is not an email address"),  # an empty one
+    (MAIL | {"from": ""}, "from: is not an email address"),
+    (MAIL | {"from": ["a@example.com"]}, "from: "),  # a list
+    (MAIL | {"from": f"Ann <{CANARY}"}, "from: is not an email address"),  # never closed
+    (MAIL | {"from": f"Ann {CANARY}@example.com"}, "from: is not an email address"),  # no brackets
+    (MAIL | {"subject": ""}, "subject: "),
+    (MAIL | {"subject": f"a\nBcc: {CANARY}"}, "subject: "),  # a header more
+    (MAIL | {"subject": CANARY * 100}, "subject: "),  # longer than a line may be
+    (MAIL | {"subject": [CANARY]}, "subject: "),
+    (MAIL | {"text": 7}, "text: "),
+    (MAIL | {"html": [CANARY]}, "html: "),
+    (MAIL | {"attachments": []}, "attachments: "),
+    (MAIL | {"attachments": CANARY}, "attachments: "),
+    (MAIL | {"attachments": [{"filename": "a"}]}, "attachments.0: give either content or path"),
+    (MAIL | {"attachments": [{"content": CONTENT, "path": CANARY}]}, "attachments.0: give either content or path"),
+    (MAIL | {"attachments": [{"content": f"{CANARY}!"}]}, "attachments.0: content is not Base64"),
+    (MAIL | {"attachments": [{"content": [256]}]}, "attachments.0.content"),  # not a byte
+    (MAIL | {"attachments": [{"content": CONTENT, "name": CANARY}]}, "attachments.0.name: "),  # unknown
+    (MAIL | {"attachments": [{"content": CONTENT, "filename": ""}]}, "attachments.0.filename: "),
+    (MAIL | {"tags": [{"name": "a"}]}, "tags.0.value: is required"),
+    (MAIL | {"tags": [{"name": f"{CANARY} b", "value": "c"}]}, "tags.0.name: "),  # blanks
+    (MAIL | {"tags": [{"name": "a", "value": f"{CANARY}ä"}]}, "tags.0.value: "),  # not ASCII
+    (MAIL | {"tags": {"a": CANARY}}, "tags: "),  # an object
+    (MAIL | {"headers": [CANARY]}, "headers: "),
+    (MAIL | {"headers": {"X-A": f"a\r\nBcc: {CANARY}"}}, "headers.X-A"),  # a header more
+    (MAIL | {"headers": {"X A": "b"}}, "headers"),  # no name of a header
+    (MAIL | {"headers": {"X-A": 7}}, "headers.X-A: "),
+    (MAIL | {"scheduled_at": ""}, "scheduled_at: "),
+    (MAIL | {"scheduled_at": 1_700_000_000}, "scheduled_at: "),
+    (MAIL | {"idempotency_key": ""}, "idempotency_key: "),
+    (MAIL | {"idempotency_key": CANARY * 30}, "idempotency_key: "),  # too long
+    (MAIL | {"idempotency_key": f"{CANARY} b"}, "idempotency_key: "),  # blanks
+    (MAIL | {"idempotency_key": f"{CANARY}é"}, "idempotency_key: "),  # no header can carry it
+]
+
+
+@pytest.mark.parametrize(("kwargs", "sentence"), WRONG)
+def test_a_wrong_argument_is_named_and_never_quoted(kwargs: dict[str, Any], sentence: str) -> None:
+    said = refusal(kwargs)
+    assert sentence in said
+    assert CANARY not in said
+    assert "example.com, b" not in said
+    assert "\n" not in said
+    assert len(said) < 700
+
+
+def test_arguments_by_position_are_refused_with_an_example() -> None:
+    assert refusal({}, CANARY) == "pass arguments by name, such as from=…: 1 came without"
+
+
+def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:
+    assert "it takes from, to, cc, bcc, reply_to, subject" in refusal(MAIL | {"recipient": "x"})
+
+
+def test_attachments_are_bounded_together() -> None:
+    half = {"content": "A" * (28 * 1024 * 1024), "filename": "half"}
+    check(EmailArguments, (), MAIL | {"attachments": [half]})
+    assert "attachments are larger than 40 MB together" in refusal(MAIL | {"attachments": [half, half]})
+
+
+GOOD: list[dict[str, Any]] = [
+    {"to": ["a@example.com", "Bob <b@example.com>"]},
+    {"to": ["a@example.com"] * 50},
+    {"from": "Ann <ann@mail.example.com>"},
+    {"cc": ["a@example.com"]},
+    {"bcc": ["a@example.com"] * 50},
+    {"reply_to": ["a@example.com"]},
+    {"subject": "Grüße"},
+    {"html": "<p>x</p>"},
+    {"text": ""},
+    {"attachments": [{"filename": "a.txt", "content": CONTENT, "content_type": "text/plain"}]},
+    {"attachments": [{"content": [0, 255], "content_id": "logo"}]},
+    {"attachments": [{"path": "https://example.com/a.pdf"}]},
+    {"tags": [{"name": "kind", "value": "news_1"}]},
+    {"headers": {"X-Entity-Ref-ID": "1"}},
+    {"scheduled_at": "in 1 min"},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD)
+def test_a_good_argument_reaches_resend_as_it_is(changes: dict[str, Any]) -> None:
+    arguments = check(EmailArguments, (), MAIL | changes)
+    payload = arguments.payload(sender=arguments.sender or "us@example.com")
+    assert payload == {"from": "us@example.com"} | MAIL | {"to": ["ann@example.com"]} | changes
+    assert json.loads(json.dumps(payload)) == payload
+
+
+def test_the_idempotency_key_is_no_part_of_the_body() -> None:
+    arguments = check(EmailArguments, (), MAIL | {"idempotency_key": "order-1/mail"})
+    assert arguments.idempotency_key == "order-1/mail"
+    assert "idempotency_key" not in arguments.payload(sender="us@example.com")
+
+
+def test_every_parameter_has_a_good_example() -> None:
+    names = {field.alias or name for name, field in EmailArguments.model_fields.items()}
+    assert {name for changes in GOOD for name in changes} | {"idempotency_key"} == names
+
+
+@pytest.mark.parametrize("name", ["to", "cc", "bcc", "reply_to"])
+def test_one_address_is_a_list_of_one(name: str) -> None:
+    payload = check(EmailArguments, (), MAIL | {name: " ann@example.com "}).payload(sender="us@example.com")
+    assert payload[name] == ["ann@example.com"]
+
+
+def test_each_recipient_counts() -> None:
+    mail = MAIL | {"to": ["a@example.com"] * 3, "cc": "b@example.com", "bcc": ["c@example.com"] * 2}
+    assert check(EmailArguments, (), mail).recipients == 6
+    assert check(EmailArguments, (), MAIL).recipients == 1
+
+
+# An address, and the domain in it.
+@pytest.mark.parametrize(
+    ("address", "domain"),
+    [
+        ("a@example.com", "example.com"),  # plain
+        ("Ann <a@Mail.Example.COM>", "mail.example.com"),  # named, in capitals
+        ("Ann <a@example.com >", "example.com"),  # a blank too much
+    ],
+)
+def test_the_domain_of_an_address(address: str, domain: str) -> None:
+    assert domain_of(address) == domain
+
+
+# What is attached, and how many bytes that is at least counted as.
+@pytest.mark.parametrize(
+    ("attachment", "size"),
+    [
+        ({"content": CONTENT}, 6),  # padding counts
+        ({"content": [1, 2, 3]}, 3),  # byte by byte
+        ({"path": "https://example.com/a"}, 0),  # fetched by Resend
+    ],
+)
+def test_the_size_of_an_attachment(attachment: dict[str, Any], size: int) -> None:
+    assert check(Attachment, (), attachment).size == size
+
+
+NAMES = st.sampled_from([*(field.alias or name for name, field in EmailArguments.model_fields.items()), "unknown"])
+TEXTS = st.sampled_from(["", CANARY, f"{CANARY}@example.com", f"{CANARY}\n", f"<{CANARY}@b.cc>"]) | st.text(max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "value", "content", "filename", "X-A"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5))
+def test_whatever_comes_is_taken_or_refused_without_a_quote(changes: dict[str, Any]) -> None:
+    try:
+        arguments = check(EmailArguments, (), MAIL | changes)
+    except InvalidArguments as refused:
+        said = str(refused)
+    else:
+        said = ""
+        payload = arguments.payload(sender="us@example.com")
+        json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
+        for name in ("to", "cc", "bcc", "reply_to"):
+            assert all("\n" not in address for address in payload.get(name, ()))
+        assert "\n" not in payload["subject"]
+    assert CANARY not in said
+    assert "\n" not in said
