@@ -392,6 +392,27 @@ async def test_unknown_limits_open_slowly_and_double(make_pool: Make) -> None:
     assert sizes == [2, 4, 8, 16]
 
 
+async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will_be_asked_again(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(2, opening=1)
+    first, second = await lease(pool), await lease(pool)
+    known = ObservedLimit(Dimension.RPM, 30, 0)
+    await pool.settle(first, refused(20_000, Scope.ACCOUNT_MODEL, known))
+    assert (await nothing(pool, max_wait_ms=2_000)).why is Why.BUSY
+    await pool.settle(second, refused(10_000, Scope.ACCOUNT_MODEL, known))
+    assert (await nothing(pool, max_wait_ms=2_000)).why is Why.DEFERRED
+
+
+async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(make_pool: Make) -> None:
+    pool = make_pool(1, opening=2)
+    first, _ = await lease(pool), await lease(pool)
+    await pool.settle(first, refused(20_000))
+    away = await nothing(pool, max_wait_ms=2_000)
+    assert away.why is Why.DEFERRED
+    assert away.countdown_ms >= 20_000
+
+
 async def test_an_email_stays_with_its_account_until_it_surely_was_not_sent(make_pool: Make) -> None:
     pool = make_pool(3)
     first = await lease(pool, pin="job-1")

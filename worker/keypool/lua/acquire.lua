@@ -47,7 +47,7 @@ for index = 1, (#ARGV - 12) / 2 do
       largest_limit = math.max(largest_limit or 0, open.too_large)
     elseif open.disabled then
       if open.unfit then unfit = open.reason else disabled = open.reason end
-    elseif not open.paced
+    elseif not open.paced and open.start_ms - now <= max_wait
         and tonumber(redis.call('HGET', KEYS[3], 'am:' .. account .. ':' .. model) or 0) >= scope.window then
       busy = open
     elseif better(open, best) then
@@ -59,7 +59,8 @@ end
 if #remap > 1 then return remap end
 if redeemed then save_scope(redeemed) end
 if pin[1] and not in_account then return {'gone', pin[1]} end
-if not best and busy then
+-- Asking a busy account again soon beats a long line at another.
+if busy and (not best or best.start_ms - now > max_wait) then
   return {'busy', 40 + redis.call('HINCRBY', KEYS[3], 'turn', 7) % 120, 'limits are not known yet'}
 end
 if not best and largest_limit then return {'too_large', largest_limit} end
