@@ -8,6 +8,7 @@ from getpass import getuser
 from typing import TypeVar
 
 import click
+from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
@@ -107,7 +108,11 @@ def audit(service: str | None, count: int) -> None:
 @click.pass_context
 def reload(ctx: click.Context) -> None:
     """Make every running worker find its API keys again, in its environment and `.env`."""
-    replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
+    try:
+        replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
+    except OperationalError as exc:
+        url = get_settings().broker_url
+        raise click.ClickException(f"the broker at {url} does not answer: is it running?") from exc
     if not replies:
         raise click.ClickException("no worker answered; is one running?")
     for reply in replies:
