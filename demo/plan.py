@@ -8,9 +8,7 @@ from typing import Any
 _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 _MANY_JOBS = 300
-_GROQ_ORGANISATIONS = 3
 _RESEND_TEAMS = 3
-_GROQ_LENGTH_S = 16
 _RESEND_LENGTH_S = 17
 
 
@@ -45,8 +43,7 @@ class Plan:
 
         A full minute's worth may go at once, the rest as the limit refills.
         """
-        minutes = 1 + _GROQ_LENGTH_S * self.pace / 60
-        return max(4, round(self.jobs / (_GROQ_ORGANISATIONS * minutes)))
+        return max(10, round(self.jobs * (0.3 if self.pace == 1.0 else 0.4)))
 
     @property
     def resend_rps(self) -> int:
