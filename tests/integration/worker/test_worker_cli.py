@@ -1,0 +1,88 @@
+"""`celery -A worker …` as a person types it."""
+
+import json
+import subprocess
+
+import pytest
+from processes import House, run_celery
+
+from sandbox.redis import free_port
+
+
+def cli(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+    shown = run_celery(house.folder, house.environ | changes, *arguments)
+    secrets = [*house.sandbox.keys("groq"), *house.sandbox.keys("resend")]
+    assert not any(secret in shown.stdout + shown.stderr for secret in secrets)
+    assert "Traceback" not in shown.stderr
+    return shown
+
+
+def test_the_status_is_a_table_of_every_key(fresh: House) -> None:
+    fresh.sandbox.control("revoke", key="groq:1")
+    for n in range(3):
+        fresh.producer.ask("tasks.ai.complete", prompt=str(n))
+    shown = cli(fresh, "keys", "status")
+    assert shown.returncode == 0, shown.stderr
+    for secret in fresh.sandbox.keys("groq"):
+        assert f"{secret[:10]}..." in shown.stdout
+    for word in ("disabled", "invalid_key", "until reset", "ready"):
+        assert word in shown.stdout
+
+
+def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
+    shown = cli(fresh, "keys", "status", "--service", "resend", "--json")
+    pool = json.loads(shown.stdout)
+    assert set(pool) == {"resend"}
+    key_id = pool["resend"]["keys"][0]["id"]
+    shown = cli(fresh, "keys", "disable", key_id, "--service", "resend", "--reason", "leaked on a slide")
+    assert (shown.returncode, shown.stdout.strip()) == (0, "disabled")
+    status = fresh.producer.ask("tasks.admin.key_status")
+    assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
+    shown = cli(fresh, "keys", "reset", "--service", "resend")
+    assert "🔄 Resend failed keys reset (1 had rested or been disabled)" in shown.stdout
+    shown = cli(fresh, "keys", "audit", "--service", "resend", "--count", "2")
+    assert "reset" in shown.stdout
+    assert "leaked on a slide" in shown.stdout
+    assert "cli" in shown.stdout
+
+
+# What is typed, how it ends, and what is said about it.
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["keys", "disable", "nosuchkey", "--service", "groq"], 1, "no key here has the id"),
+        (["keys", "reset", "--key", "0123456789ab"], 2, "--key needs --service"),
+    ],
+)
+def test_a_wrong_command_is_answered_in_words(house: House, arguments: list[str], status: int, sentence: str) -> None:
+    shown = cli(house, *arguments)
+    assert shown.returncode == status
+    assert sentence in shown.stderr
+
+
+def test_every_worker_finds_its_keys_again(house: House) -> None:
+    shown = cli(house, "keys", "reload")
+    assert (shown.returncode, shown.stdout.strip()) == (0, f"{house.worker.name}: 3 groq, 2 resend")
+
+
+@pytest.mark.parametrize("command", ["status", "reload"])
+def test_a_redis_that_is_down_is_named_without_its_password(house: House, command: str) -> None:
+    port = free_port()
+    shown = cli(house, "keys", command, REDIS_URL=f"redis://:canary-password@127.0.0.1:{port}/0")
+    assert shown.returncode == 1
+    assert f"127.0.0.1:{port}" in shown.stderr
+    assert "is it running?" in shown.stderr
+    assert "canary-password" not in shown.stderr
+
+
+def test_wrong_settings_are_one_sentence(house: House) -> None:
+    shown = cli(house, "keys", "status", KEYWHEEL_MAX_FAULTS="many")
+    assert shown.returncode == 1
+    assert "KEYWHEEL_MAX_FAULTS must be a whole number" in shown.stderr
+
+
+def test_a_job_can_be_called_from_the_command_line(fresh: House) -> None:
+    shown = cli(fresh, "call", "tasks.ai.complete", "--kwargs", '{"prompt": "Say hello"}')
+    assert shown.returncode == 0, shown.stderr
+    answer = fresh.producer.outcome(fresh.producer.app.AsyncResult(shown.stdout.strip()))
+    assert answer["text"]

@@ -1,0 +1,79 @@
+"""How a worker starts, and how it says that it cannot."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from processes import House, Producer, Worker
+
+from sandbox.redis import EmbeddedRedis, free_port
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(house: House, tmp_path: Path) -> Iterator[Start]:
+    started: list[Worker] = []
+
+    def begin(*arguments: str, **changes: str) -> Worker:
+        environ = {name: value for name, value in (house.environ | changes).items() if value}
+        started.append(Worker(tmp_path, environ, *arguments, name=f"s{len(started)}"))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.stop()
+
+
+def without(house: House, service: str) -> dict[str, str]:
+    return {name: "" for name in house.environ if name.startswith(f"{service.upper()}_API_KEY")}
+
+
+# A setting that is wrong, and the sentence about it.
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"KEYWHEEL_MAX_FAULTS": "many"}, "KEYWHEEL_MAX_FAULTS must be a whole number."),  # not a number
+        ({"REDIS_URL": "http://:canary-password@localhost"}, "REDIS_URL must start with redis://"),  # not Redis
+        ({"KEYWHEEL_TASK_TIME_LIMIT_S": "800"}, "KEYWHEEL_TASK_TIME_LIMIT_S (800) must stay below"),  # out of step
+    ],
+)
+def test_wrong_settings_end_the_start_with_one_sentence(start: Start, changes: dict[str, str], sentence: str) -> None:
+    worker = start(**changes)
+    assert worker.await_exit() == 1
+    assert sentence in worker.log
+    assert "Traceback" not in worker.log
+    assert "canary-password" not in worker.log
+
+
+def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Start) -> None:
+    worker = start(**without(house, "groq"), **without(house, "resend"))
+    assert worker.await_exit() == 1
+    assert "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY" in worker.log
+    assert "Traceback" not in worker.log
+
+
+def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others(house: House, start: Start) -> None:
+    worker = start(**without(house, "groq")).await_ready()
+    assert "this worker leaves the queue 'ai' alone" in worker.log
+    queues = house.producer.app.control.inspect([worker.name], timeout=5).active_queues()
+    names = {queue["name"] for queue in queues[worker.name]}
+    assert {"email", "admin"} <= names
+    assert not any(name.startswith("ai") for name in names)
+
+
+def test_a_worker_starts_before_redis_and_works_once_it_is_there(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    worker = start(REDIS_URL=f"redis://127.0.0.1:{port}/0")
+    worker.await_log("Cannot connect to redis://")
+    assert re.search(rf"Cannot connect to redis://\S*127\.0\.0\.1:{port}/0: .*Connection refused", worker.log)
+    assert "Trying again in" in worker.log
+    assert worker.process.poll() is None
+    with EmbeddedRedis(data_dir=tmp_path / "redis", port=port) as server:
+        producer = Producer(server.url)
+        worker.await_ready()
+        assert producer.ask("tasks.ai.complete", prompt="x")["text"]
+        producer.close()
+        worker.stop()
+    assert "Traceback" not in worker.log

@@ -1,0 +1,205 @@
+"""Real worker processes, the command line, and a producer that knows nothing of ours."""
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.result import AsyncResult
+
+from sandbox.process import Sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_S = 40.0
+EXIT_S = 30.0
+SPACED = "gsk_spaced canary9f3a0123456789012345678901234567890123"
+"""A key that no header can carry, set beside the good ones."""
+
+
+def eventually(check: Callable[[], Any], *, within_s: float = 20.0, what: str = "the condition") -> Any:
+    """Poll until `check` gives something true, and give that."""
+    deadline = time.monotonic() + within_s
+    while not (found := check()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {within_s} s")
+        time.sleep(0.05)
+    return found
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process' environment, with what a worker needs to be found from anywhere."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "220", **changes}
+
+
+class Worker:
+    """`celery -A worker worker` in a folder without a `.env`, stopped with its group."""
+
+    def __init__(self, folder: Path, environ: dict[str, str], *arguments: str, name: str = "w1") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name = f"{name}@test"
+        self.log_path = folder / f"{name}.log"
+        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", self.name]
+        command += ["--without-gossip", "--without-mingle", *arguments]
+        with self.log_path.open("wb") as sink:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment(**environ), stdout=sink, stderr=sink, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def await_ready(self) -> "Worker":
+        self.await_log(" ready.", within_s=READY_S)
+        return self
+
+    def await_log(self, text: str, *, within_s: float = 20.0) -> None:
+        eventually(
+            lambda: text in self.log or self.process.poll() is not None, within_s=within_s, what=f"{text!r} in the log"
+        )
+        assert text in self.log, self.log[-3000:]
+
+    def await_exit(self, *, within_s: float = EXIT_S) -> int:
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-3000:]}")
+
+    def stop(self) -> None:
+        """Ask it to end, and see that it does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(EXIT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                pytest.fail(f"the worker did not stop:\n{self.log[-3000:]}")
+
+    def kill(self) -> None:
+        """End it as an out-of-memory killer would."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def workers(folder: Path, environ: dict[str, str], *, count: int = 1) -> Iterator[list[Worker]]:
+    """Some workers, ready, until the block ends."""
+    started = [Worker(folder, environ, name=f"w{number}") for number in range(1, count + 1)]
+    try:
+        for worker in started:
+            worker.await_ready()
+        yield started
+    finally:
+        for worker in started:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGTERM)
+        for worker in started:
+            worker.stop()
+
+
+def run_celery(folder: Path, environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `celery -A worker …` to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker", *arguments],
+        cwd=folder,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Producer:
+    """What a web application does: send by name, read the result."""
+
+    def __init__(self, url: str) -> None:
+        self.app = Celery("producer", broker=url, backend=url, set_as_current=False)
+        # Without a backend it subscribes to no result, which is much quicker for many jobs.
+        self.sender = Celery("sender", broker=url, set_as_current=False)
+
+    def send(self, name: str, queue: str = "", **kwargs: Any) -> AsyncResult:
+        return self.app.send_task(name, kwargs=kwargs, queue=queue or name.split(".")[1])
+
+    def ask(self, name: str, *, within_s: float = 20.0, **kwargs: Any) -> Any:
+        return self.outcome(self.send(name, **kwargs), within_s=within_s)
+
+    def outcome(self, result: AsyncResult, *, within_s: float = 20.0) -> Any:
+        """The value of a job, or its error as an object."""
+        eventually(result.ready, within_s=within_s, what=f"the end of {result.id}")
+        return result.result
+
+    def many(self, name: str, arguments: list[dict[str, Any]]) -> list[str]:
+        """Send many jobs quickly; returns their ids."""
+        queue = name.split(".")[1]
+        with self.sender.producer_pool.acquire(block=True) as channel:
+            return [
+                self.sender.send_task(name, kwargs=kwargs, queue=queue, producer=channel).id for kwargs in arguments
+            ]
+
+    def pour(self, name: str, *, rate: float, seconds: float, arguments: Callable[[int], dict[str, Any]]) -> list[str]:
+        """Send `rate` jobs a second for a while; returns their ids."""
+        ids: list[str] = []
+        started = time.monotonic()
+        while (now := time.monotonic() - started) < seconds or len(ids) < rate * seconds:
+            due = int(min(now, seconds) * rate)
+            ids += self.many(name, [arguments(number) for number in range(len(ids), due)])
+            time.sleep(0.02)
+        return ids
+
+    def states(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        """What the result store holds of these jobs, in few round trips: id → state, result."""
+        backend, found = self.app.backend, {}
+        for first in range(0, len(ids), 1000):
+            part = ids[first : first + 1000]
+            raw = backend.client.mget([backend.get_key_for_task(one) for one in part])
+            found |= {one: json.loads(text) for one, text in zip(part, raw, strict=True) if text}
+        return found
+
+    def await_all(self, ids: list[str], *, within_s: float) -> dict[str, dict[str, Any]]:
+        """Wait until every job has ended."""
+        ended: dict[str, dict[str, Any]] = {}
+
+        def all_ended() -> bool:
+            left = [one for one in ids if one not in ended]
+            ended.update({one: meta for one, meta in self.states(left).items() if meta["status"] in _ENDED})
+            return len(ended) == len(ids)
+
+        deadline = time.monotonic() + within_s
+        while not all_ended():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{len(ids) - len(ended)} of {len(ids)} jobs have not ended within {within_s} s")
+            time.sleep(0.25)
+        return ended
+
+    def close(self) -> None:
+        gc.collect()  # results unsubscribe when they are collected, which needs the server
+        self.app.close()
+        self.sender.close()
+
+
+_ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
+
+
+@dataclass
+class House:
+    """A worker with its Redis and its providers, shared by the tests of the package."""
+
+    redis_url: str
+    sandbox: Sandbox
+    environ: dict[str, str]
+    worker: Worker
+    producer: Producer
+    folder: Path
