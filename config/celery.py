@@ -12,6 +12,10 @@ POOL_CLASS: Final = "worker.aio.pool:TaskPool"
 TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
 QUEUES: Final = ("ai", "email", "admin")
 """One queue a kind of job, so that a backlog of one never delays the others."""
+QUEUE_OF: Final = {"groq": "ai", "resend": "email"}
+"""The queue of each service's jobs."""
+DEFERRED: Final = ".deferred"
+"""What stands behind a queue's name where its deferred jobs come back: before the jobs that wait, not behind them."""
 
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30

@@ -8,10 +8,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
 
 from config.errors import SettingsError
 from config.keys import SERVICES, Discovery, load_keys
 from config.settings import Settings, get_settings
+from worker import gate
 from worker.aio import lifespan
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
@@ -23,6 +25,8 @@ _logger = logging.getLogger(__name__)
 _CONNECTIONS = 32  # a script takes well below a millisecond; more connections only cost Redis memory
 _CONNECTION_WAIT_S = 20
 _LEASE_SLACK_MS = 30_000
+_LISTEN_S = 5.0
+_RECONNECT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,20 @@ class Runtime:
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
         return {service: len(discovery.keys) for service, discovery in found.items()}
+
+    async def listen(self) -> None:
+        """Hear of resets, wherever they are made, and wake what waits here. Runs until it is cancelled."""
+        services = {pool.names.wake: service for service, pool in self.pools.items()}
+        while True:
+            try:
+                async with self.redis.pubsub() as channel:
+                    await channel.subscribe(*services)
+                    while True:
+                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_S)
+                        if message is not None:
+                            gate.wake(services[message["channel"]])
+            except RedisError:
+                await asyncio.sleep(_RECONNECT_S)
 
     async def close(self) -> None:
         """Close every connection."""

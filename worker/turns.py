@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from celery import Task
 from celery.exceptions import Retry
 
+from config.celery import DEFERRED, QUEUE_OF
 from config.keys import ApiKey
 from config.settings import Settings
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent
@@ -95,10 +96,21 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     request: Any = task.request
     countdown_s = countdown_ms / 1000
     headers = {**(request.headers or {}), **history.headers()}
-    signature = task.signature_from_request(request, countdown=countdown_s, retries=retries, headers=headers)
+    queue = _way_back(request.delivery_info or {})
+    signature = task.signature_from_request(
+        request, countdown=countdown_s, retries=retries, headers=headers, queue=queue
+    )
     if request.called_directly or request.is_eager:
         raise why
     # Publishing blocks on the broker's socket. The new message is there before the old one is acknowledged: a crash
     # in between leaves two, never none.
     await asyncio.to_thread(signature.apply_async)
     raise Retry(exc=why, when=countdown_s, sig=signature)
+
+
+def _way_back(delivery_info: dict[str, Any]) -> str | None:
+    """The queue of deferred jobs that belongs to the one that a job came from; None leaves it to Celery."""
+    queue = str(delivery_info.get("routing_key"))
+    if queue.endswith(DEFERRED):
+        return queue
+    return queue + DEFERRED if queue in QUEUE_OF.values() else None

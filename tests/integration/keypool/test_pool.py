@@ -218,7 +218,7 @@ async def test_the_deferred_are_spread_over_the_capacity_that_will_be_there(make
         pass
     countdowns = [(await nothing(pool, max_wait_ms=1_000)).countdown_ms for _ in range(100)]
     steps = [later - sooner for sooner, later in pairwise(countdowns[1:])]
-    assert all(99 <= step <= 101 for step in steps)
+    assert all(94 <= step <= 96 for step in steps), "a little closer than the 100 ms that a call is worth"
 
 
 async def test_who_comes_new_does_not_pass_the_deferred(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -237,8 +237,8 @@ async def test_a_redeemed_ticket_makes_room_for_who_comes_new(make_pool: Make, c
     deferred = [await nothing(pool) for _ in range(40)]
     clock.tick(deferred[-1].countdown_ms)
     for one in deferred:
-        await lease(pool, ticket=one.ticket)
-    clock.tick(500)
+        await lease(pool, ticket=one.ticket, max_wait_ms=1_000)
+    clock.tick(1_000)
     assert (await lease(pool)).wait_ms == 0
 
 
@@ -311,6 +311,18 @@ async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_poo
     assert isinstance(await pool.acquire(Want(tokens=4_000)), Unavailable)
     await pool.settle(taken, Verdict(fate=Fate.DONE, code="ok", status=200, tokens=500))
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_500, abs=1)
+
+
+async def test_promises_are_spaced_by_what_jobs_use_not_by_what_they_reserve(make_pool: Make) -> None:
+    pool = make_pool(1)
+    ample, tight = (ObservedLimit(Dimension.TPM, 10**7),), (ObservedLimit(Dimension.TPM, 60_000, 0),)
+    pace = ObservedLimit(Dimension.RPM, 100_000)
+    for number in range(150):  # half of what is reserved is used
+        limits = (*(tight if number == 149 else ample), pace)
+        used_half = Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits, tokens=500)
+        await pool.settle(await lease(pool, tokens=1_000), used_half)
+    first, *_, last = [await nothing(pool, tokens=1_000) for _ in range(11)]
+    assert last.countdown_ms - first.countdown_ms == pytest.approx(10 * 475, abs=30)
 
 
 async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(make_pool: Make) -> None:

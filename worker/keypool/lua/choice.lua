@@ -70,16 +70,20 @@ local function better(open, best)
   return open.seq < best.seq
 end
 
+-- What a call is likely to use in the end: tokens are reserved for the longest answer, and most answers are shorter.
+-- A little less than that, since a job that comes a little early waits in the process, and one too late wastes capacity.
+local function likely(bucket, dimension, cost) return cost_in(dimension, cost) * (bucket.used_share or 1) * 0.95 end
+
 local function redeem(scope, cost)
   for dimension, bucket in pairs(scope.buckets) do
-    bucket.promised = math.max(0, (bucket.promised or 0) - cost_in(dimension, cost))
+    bucket.promised = math.max(0, (bucket.promised or 0) - likely(bucket, dimension, cost))
   end
 end
 
 -- Returns the instant at which to come back, and promises the capacity that will be there.
 local function queue_up(counters, open, cost)
   for dimension, bucket in pairs(open.scope.buckets) do
-    bucket.promised = (bucket.promised or 0) + cost_in(dimension, cost)
+    bucket.promised = (bucket.promised or 0) + likely(bucket, dimension, cost)
     bucket.promised_ms = math.max(bucket.promised_ms or 0, open.queue_ms)
   end
   if next(open.scope.buckets) then save_scope(open.scope) end

@@ -12,6 +12,7 @@ local function learn_limits(buckets, values, first, now_ms)
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
       bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms,
         promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
+        used_share = bucket and bucket.used_share,
         log = windowed and (bucket and bucket.log or {}) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
@@ -29,6 +30,10 @@ local function correct(buckets, record, tokens, counted, now_ms)
   for dimension, bucket in pairs(buckets) do
     local back = cost_in(dimension, record.cost)
     if counted then
+      local reserved = cost_in(dimension, record.cost)
+      if tokens and dimension:sub(1, 1) == 't' and reserved > 0 then
+        bucket.used_share = 0.95 * (bucket.used_share or 1) + 0.05 * math.min(1, tokens / reserved)
+      end
       back = cost_in(dimension, {requests = 0, emails = 0, tokens = record.cost.tokens - (tokens or record.cost.tokens)})
     end
     if back ~= 0 and not (counted and bucket.log) then charge(bucket, -back, record.start_ms, now_ms) end

@@ -1,0 +1,108 @@
+"""The gate: a worker that already holds many deferred jobs of a queue fetches no more of it.
+
+Deferred jobs come back through a queue of their own (`ai.deferred`), which is always consumed, and wait in the worker's
+timer for their instant. While a pool is exhausted, the gate keeps the other jobs in the broker, where they cost nothing
+and cannot crowd out other queues; it opens by itself as the held jobs run, and a reset runs those at once.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+from celery import bootsteps
+from celery.worker.request import Request
+
+from config.celery import DEFERRED, QUEUE_OF
+
+_logger = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+_LEAST_HELD = 50
+_WAKE_S = 2.0  # so long after a reset a deferred job that arrives runs at once
+
+_wakes: deque[str] = deque()
+
+
+def wake(service: str) -> None:
+    """Run every held job of a service now. May be called from any thread."""
+    _wakes.append(QUEUE_OF[service])
+
+
+class Gate(bootsteps.StartStopStep):
+    """Watches, on the consumer's thread, how many deferred jobs are held, and pauses and resumes queues."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    name = "Gate"
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.closed: dict[str, Any] = {}
+        self._awake_until: dict[str, float] = {}
+        self._entry: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin to watch; after a reconnection every queue is consumed again, so every gate is open."""
+        self.closed.clear()
+        self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
+        """Stop watching. A second call does nothing."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.cancel()
+
+    def info(self, parent: Any) -> dict[str, Any]:
+        """What `inspect stats` shows: the queues whose gate is closed, and how many deferred jobs are held."""
+        return {"gate": {"closed": sorted(self.closed), "held": dict(_count(parent))}}
+
+    def _tick(self, parent: Any) -> None:
+        now = time.monotonic()
+        while _wakes:
+            self._awake_until[_wakes.popleft()] = now + _WAKE_S
+        for queue, until in list(self._awake_until.items()):
+            _run_held(parent, queue)
+            if until < now:
+                del self._awake_until[queue]
+        held = _count(parent)
+        high = max(_LEAST_HELD, parent.pool.limit or 0)
+        for queue in QUEUE_OF.values():
+            if held[queue] >= high and queue not in self.closed:
+                self._close(parent, queue, held[queue])
+            elif queue in self.closed and held[queue] <= high // 2:
+                self._open(parent, queue)
+
+    def _close(self, parent: Any, queue: str, held: int) -> None:
+        consumer = parent.task_consumer
+        found = next((one for one in consumer.queues if one.name == queue), None)
+        if found is None:  # this worker does not consume it
+            return
+        self.closed[queue] = found
+        consumer.cancel_by_queue(queue)
+        _logger.info("⏸️ Queue %s paused: %d deferred jobs wait here for a key", queue, held)
+
+    def _open(self, parent: Any, queue: str) -> None:
+        parent.task_consumer.add_queue(self.closed.pop(queue))
+        parent.task_consumer.consume()
+        _logger.info("▶️ Queue %s resumed", queue)
+
+
+def _held(parent: Any) -> Iterator[tuple[Any, str]]:
+    """Every job that waits in the timer for its instant, with the queue that it first came from."""
+    for scheduled in list(parent.timer.schedule.queue):
+        entry = scheduled.entry
+        request = next(iter(entry.args), None)
+        if isinstance(request, Request) and not entry.canceled:
+            yield entry, str(request.delivery_info.get("routing_key")).removesuffix(DEFERRED)
+
+
+def _count(parent: Any) -> Counter[str]:
+    return Counter(queue for _, queue in _held(parent))
+
+
+def _run_held(parent: Any, queue: str) -> None:
+    for entry, its_queue in _held(parent):
+        if its_queue == queue:
+            entry.cancel()
+            entry()
