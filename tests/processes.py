@@ -18,6 +18,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_S = 40.0
@@ -203,3 +204,19 @@ class House:
     worker: Worker
     producer: Producer
     folder: Path
+
+
+@dataclass
+class Fleet:
+    """Several workers with their Redis and their providers."""
+
+    redis: EmbeddedRedis
+    sandbox: Sandbox
+    environ: dict[str, str]
+    workers: list[Worker]
+    producer: Producer
+    folder: Path
+
+    @property
+    def logs(self) -> str:
+        return "".join(worker.log for worker in self.workers)

@@ -1,0 +1,116 @@
+"""Every key exhausted, and one revoked: what two workers do about it, with the sandbox's ledger as the judge."""
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from processes import Fleet, eventually
+
+REST_S = 20
+RETRY_RE = re.compile(r"^(\S+) .*Task tasks\.ai\.complete\[(\S+)\] retry: Retry in ([0-9.]+)s", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def fleet(start_fleet: Callable[..., Fleet]) -> Fleet:
+    return start_fleet(
+        groq_keys=3, groq_rpm=12_000, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20, resend_keys=1,
+        grace_ms=500,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rest_ends_s() -> list[float]:
+    """When the keys were free again, as the first test of the module saw it."""
+    return []
+
+
+def deferrals(fleet: Fleet) -> list[tuple[float, float]]:
+    """What the workers' logs say of retries: when (seconds since 1970), with which countdown (seconds)."""
+    return [
+        (datetime.fromisoformat(when).timestamp(), float(countdown))
+        for worker in fleet.workers
+        for when, _, countdown in RETRY_RE.findall(worker.log)
+    ]
+
+
+def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(fleet: Fleet, rest_ends_s: list[float]) -> None:
+    assert fleet.producer.ask("tasks.ai.complete", prompt="warm up")["text"]
+    fleet.sandbox.control("exhaust", service="groq", seconds=REST_S)
+    until_s = time.time() + REST_S
+    rest_ends_s.append(until_s)
+    sent_s: dict[str, float] = {}
+    for _ in range(10):
+        sent_s |= dict.fromkeys(fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 8), time.time())
+        time.sleep(0.2)
+    # While every key rests, an operator still gets an answer.
+    status = fleet.producer.ask("tasks.admin.key_status", within_s=5)
+    assert {key["state"] for key in status["groq"]["keys"]} == {"cooling"}
+    assert all(0 < key["left_ms"] <= REST_S * 1000 for key in status["groq"]["keys"])
+
+    ended = fleet.producer.await_all(list(sent_s), within_s=REST_S + 30)
+    assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}
+    assert time.time() < until_s + 15
+    judgement = fleet.sandbox.ledger()["judgement"]
+    assert judgement["calls_while_cooling"] == 0
+    for job, sent in sent_s.items():
+        assert_near_the_end_of_the_rest(sent + ended[job]["result"]["waited_s"], until_s)
+
+
+def assert_near_the_end_of_the_rest(woken_s: float, until_s: float) -> None:
+    # The provider names whole seconds, rounded up; the crowd is spread a little behind that.
+    assert until_s - 1.5 <= woken_s <= until_s + 4.0
+
+
+def test_countdowns_match_the_cooldown_within_a_second(fleet: Fleet, rest_ends_s: list[float]) -> None:
+    ends = [when + countdown - rest_ends_s[0] for when, countdown in deferrals(fleet) if countdown > 5]
+    assert len(ends) >= 80
+    assert -1.0 <= min(ends) <= 1.0
+    assert -1.0 <= statistics.median(ends) <= 1.0
+    # On a machine that is busy a line is logged a little after its countdown was given.
+    assert max(ends) <= 2.5
+
+
+def test_a_revoked_key_is_not_called_again_by_any_worker_until_reset(fleet: Fleet) -> None:
+    second = fleet.sandbox.keys("groq")[1]
+    fleet.producer.ask("tasks.admin.reset_keys")
+    fleet.sandbox.control("reset")
+
+    def calls() -> int:
+        found = [key for key in fleet.sandbox.ledger()["keys"].values() if key["label"] == f"{second[:10]}..."]
+        return int(found[0]["calls"]) if found else 0
+
+    def stream(jobs: int) -> list[str]:
+        ids = []
+        for _ in range(jobs // 20):
+            ids += fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 20)
+            time.sleep(0.1)
+        return ids
+
+    def all_good(ids: list[str]) -> None:
+        ended = fleet.producer.await_all(ids, within_s=30)
+        assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}
+
+    first = stream(100)
+    fleet.sandbox.control("revoke", key="groq:2")
+    all_good(first + stream(200))
+    judgement = fleet.sandbox.ledger()["judgement"]
+    assert judgement["calls_after_refusal"] == 0, fleet.sandbox.ledger()["violations"]
+    # Both workers served meanwhile, and none of them calls it now.
+    at_rest = calls()
+    assert at_rest > 0
+    assert all("Using Groq key" in worker.log for worker in fleet.workers)
+    all_good(stream(100))
+    assert calls() == at_rest
+    fleet.sandbox.control("restore", key="groq:2")
+    all_good(stream(40))
+    assert calls() == at_rest
+    cleared: Any = fleet.producer.ask("tasks.admin.reset_keys", service="groq")
+    assert cleared == {"reset": {"groq": 1}}
+    started = time.monotonic()
+    all_good(stream(60))
+    eventually(lambda: calls() > at_rest, within_s=5, what="a call with the key that is back")
+    assert time.monotonic() - started < 15
