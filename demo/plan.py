@@ -28,7 +28,7 @@ class Plan:
     jobs: int = 600
     emails: int = 200
     workers: int = 2
-    limit_s: float = 90.0
+    limit_s: float = 80.0
     keep: bool = False
     plain: bool = False
 

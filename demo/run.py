@@ -87,7 +87,7 @@ class _Run:
             self._console.print(Text(tail_of_log, style="dim"), soft_wrap=True)
         for sentence in left:
             self._complain(sentence)
-        if keep_logs:
+        if keep_logs and self._stage.has_logs:
             self._console.print(Text(f"the logs are kept in {self._stage.logs}"), soft_wrap=True)
         elif not left and code == 0:
             self._console.print(Text("nothing is left behind: every process ended, the temporary folder is gone"))

@@ -278,13 +278,8 @@ class Stage:
         if self._redis is not None:
             self._redis.stop()
         left += [f"{name} still runs as process {pid}" for name, pid in self._ours.items() if _session_of(pid)]
-        for part in self.folder.iterdir() if self.folder.name else ():
-            if not (keep_logs and part == self.logs):
-                shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
-        if self.folder.name and not keep_logs:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            if self.folder.exists():
-                left.append(f"the folder {self.folder} could not be removed")
+        if self.folder.name:
+            left += self._remove_files(keep_logs=keep_logs)
         if self._guard is not None:
             self._tell_guard("done")
             with contextlib.suppress(OSError):
@@ -292,6 +287,22 @@ class Stage:
             self._guard = None
         tempfile.tempdir = None
         return left
+
+    def _remove_files(self, *, keep_logs: bool) -> list[str]:
+        if not (keep_logs and self.has_logs):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return [f"the folder {self.folder} could not be removed"] if self.folder.exists() else []
+        for part in self.folder.iterdir():
+            if part.is_dir() and part != self.logs:
+                shutil.rmtree(part, ignore_errors=True)
+            elif part.is_file():
+                part.unlink()
+        return []
+
+    @property
+    def has_logs(self) -> bool:
+        """Whether there is a log that says anything."""
+        return self.folder.name != "" and any(log.stat().st_size for log in self.logs.glob("*"))
 
     def _end_children(self) -> None:
         children, self._children = self._children, []

@@ -42,6 +42,8 @@ class Summary:
         console.print()
         for name, value in self.figures.items():
             console.print(Text(f"{name}: {value}"), soft_wrap=True)
+        if not self.faults:
+            console.print(Text("✓ every job ended as it should, and the providers' ledger agrees", style="bold green"))
         for sentence in self.faults:
             console.print(Text(f"✗ {sentence}", style="bold red"), soft_wrap=True)
 

@@ -1,0 +1,179 @@
+"""The demo, as a person starts it: end to end, interrupted, with a child that dies, killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from sandbox.redis import EmbeddedRedis
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE_S = 90.0
+_JOBS, _EMAILS = 90, 30
+
+
+class Demo:
+    """`python -m demo --plain` with few jobs, and what it leaves in its own temporary folder."""
+
+    def __init__(self, folder: Path, *options: str, **environ: str) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.output = folder.parent / "output"
+        command = [sys.executable, "-m", "demo", "--plain", f"--jobs={_JOBS}", f"--emails={_EMAILS}", *options]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=_ROOT,
+                env=os.environ | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"} | environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+
+    def until_said(self, pattern: str) -> None:
+        self.until(lambda: re.search(pattern, self.said) is not None or self.process.poll() is not None)
+        assert re.search(pattern, self.said), self.said
+
+    def wait(self) -> int:
+        self.until(lambda: self.process.poll() is not None)
+        return self.process.returncode
+
+    def processes(self) -> dict[int, str]:
+        """What runs in this demo's environment, by process id."""
+        found = {}
+        mark = f"TMPDIR={self.folder}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark in (entry / "environ").read_bytes():
+                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:
+                    continue  # it ended meanwhile, or is somebody else's
+        return found
+
+    def files(self) -> list[str]:
+        return [str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    started = []
+
+    def starting(*options: str, **environ: str) -> Demo:
+        started.append(Demo(tmp_path / "tmp", *options, **environ))
+        return started[-1]
+
+    yield starting
+    for demo in started:
+        if demo.process.poll() is None:
+            demo.process.terminate()
+            demo.process.wait(timeout=30)
+
+
+def figure(said: str, name: str) -> str:
+    found = re.search(rf"^{name}: (.*)$", said, re.MULTILINE)
+    assert found, said
+    return found[1]
+
+
+def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Demo]) -> None:
+    with EmbeddedRedis() as server, redis.Redis(port=server.port) as client:
+        client.set("somebody", "else")
+        demo = start(REDIS_URL=server.url, GROQ_API_KEY="gsk_of_the_machine", HTTP_PROXY="http://127.0.0.1:1")
+        assert demo.wait() == 0, demo.said
+        assert list(client.info("keyspace")) == ["db0"]
+        assert client.get("somebody") == b"else"
+    said = demo.said
+    assert f"{_JOBS}/{_JOBS} completions and {_EMAILS}/{_EMAILS} emails done" in figure(said, "jobs")
+    assert figure(said, "jobs failed") == "0"
+    assert figure(said, "calls on a revoked key after its refusal") == "0"
+    assert figure(said, "emails accepted").startswith(f"{_EMAILS}, of which twice: 0")
+    assert re.match(r"[1-9]\d* of completions", figure(said, "deferrals"))
+    assert int(figure(said, "recoveries").split()[0]) > 2
+    # What the providers did, and what the workers made of it.
+    for happening in (
+        "every Groq key is exhausted",
+        "is out until somebody resets it (invalid_key)",
+        "to be tried again in",
+        "limits learned for",
+        "deferred, no key is free",
+        "is back",
+    ):
+        assert happening in said
+    assert "nothing is left behind" in said
+    assert demo.files() == []
+    assert demo.processes() == {}
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "stage"),
+    [
+        (signal.SIGINT, 130, "starting Redis"),  # while nothing but Redis may run
+        (signal.SIGTERM, 143, "waiting for"),  # while the workers start
+        (signal.SIGINT, 130, r"completions [1-9]"),  # in the middle of the run
+    ],
+)
+def test_it_stops_cleanly_whenever_it_is_told_to(
+    start: Callable[..., Demo], number: signal.Signals, code: int, stage: str
+) -> None:
+    demo = start()
+    demo.until_said(stage)
+    demo.process.send_signal(number)
+    assert demo.wait() == code, demo.said
+    assert "Traceback" not in demo.said
+    assert demo.said.splitlines()[-1].startswith("stopped by ")
+    assert demo.files() == []
+    assert demo.processes() == {}
+
+
+def test_a_worker_that_dies_ends_it_with_the_end_of_its_log(start: Callable[..., Demo]) -> None:
+    demo = start()
+    demo.until_said("a producer enqueues")
+    [worker] = [pid for pid, command in demo.processes().items() if "worker1@demo" in command]
+    os.kill(worker, signal.SIGKILL)
+    assert demo.wait() == 1
+    assert "worker 1 ended unexpectedly (SIGKILL)" in demo.said
+    assert "the logs are kept in" in demo.said
+    assert any(name.endswith("logs/worker1.log") for name in demo.files())
+    assert demo.processes() == {}
+
+
+def test_what_it_started_goes_even_when_it_is_killed_itself(start: Callable[..., Demo]) -> None:
+    demo = start()
+    demo.until_said("a producer enqueues")
+    assert len(demo.processes()) > 4
+    demo.process.kill()
+    demo.wait()
+    demo.until(lambda: not demo.processes() and not any(demo.folder.iterdir()))
+
+
+def test_a_redis_that_does_not_answer_is_a_clear_error(start: Callable[..., Demo]) -> None:
+    demo = start(REDIS_URL="redis://127.0.0.1:1/0")
+    assert demo.wait() == 1
+    assert "the Redis of REDIS_URL cannot be used (ConnectionError)" in demo.said
+    assert "Traceback" not in demo.said
+    assert list(demo.folder.iterdir()) == []
+
+
+def test_it_fails_where_the_time_is_too_short(start: Callable[..., Demo]) -> None:
+    demo = start("--seconds=6", "--workers=1")
+    assert demo.wait() == 1
+    assert "not over within 6 s" in demo.said
+    assert demo.processes() == {}
