@@ -1,0 +1,226 @@
+"""Planted keys, passwords, prompts and mail bodies appear nowhere but where they must."""
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from processes import Fleet, environment, eventually, run_celery
+
+from sandbox.redis import free_port
+
+PASSWORD = "canary-redis-password-5b1e"
+PROMPT = "canary-prompt-77ac"
+BODY = "canary-body-90fe"
+LOGIN = "boss:canary-login-31d7"
+
+
+@pytest.fixture(scope="module")
+def fleet(start_fleet: Callable[..., Fleet]) -> Fleet:
+    return start_fleet(
+        password=PASSWORD, settings={"KEYWHEEL_LOG_LEVEL": "DEBUG", "KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
+        groq_keys=3, groq_rpm=6_000, groq_tpm=0, resend_keys=2, resend_rps=50,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def planted(fleet: Fleet) -> list[str]:
+    keys = fleet.sandbox.keys("groq") + fleet.sandbox.keys("resend")
+    # A good part of a key is as bad as the whole.
+    return [*keys, *(key[-20:] for key in keys), PASSWORD, PROMPT, BODY, LOGIN.partition(":")[2]]
+
+
+class Listener(threading.Thread):
+    """Keeps every event of the bus as text."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(daemon=True)
+        self.app = fleet.producer.app
+        self.heard: list[str] = []
+        self.connected = threading.Event()
+
+    def run(self) -> None:
+        with self.app.connection_for_read() as connection:
+            self.receiver = self.app.events.Receiver(connection, handlers={"*": self.hear})
+            self.connected.set()
+            self.receiver.capture(limit=None, timeout=None, wakeup=True)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        self.heard.append(repr(event))
+
+    def stop(self) -> None:
+        self.receiver.should_stop = True
+        self.join(15)
+
+
+@pytest.fixture(scope="module")
+def events(fleet: Fleet) -> Iterator[Listener]:
+    listener = Listener(fleet)
+    listener.start()
+    assert listener.connected.wait(10)
+    yield listener
+    listener.stop()
+
+
+@pytest.fixture(scope="module")
+def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
+    """Jobs of every fate: good, refused, deferred, retried, failed for good, with a dead key among the keys."""
+    sandbox, producer = fleet.sandbox, fleet.producer
+    sandbox.control("fault", service="groq", status=500, count=2)
+    sandbox.control("fault", service="groq", kind="rate_limit", retry_after_s=6, count=2)
+    sandbox.control("fault", service="resend", kind="reset_after", count=1)
+    sandbox.control("revoke", key="groq:3")
+    sandbox.control("revoke", key="resend:2", form=400)
+    ai = [{"prompt": f"{PROMPT} {n}"} for n in range(30)]
+    ai += [
+        {"prompt": PROMPT, "promt": PROMPT},
+        {"prompt": PROMPT, "temperature": PROMPT},
+        {"messages": [{"role": PROMPT, "content": PROMPT}]},
+        {"prompt": PROMPT, "model": "no-such-model"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]},
+    ]
+    mail = {"to": f"{BODY}@example.com", "subject": BODY, "html": f"<p>{BODY}</p>", "text": BODY}
+    emails = [mail | {"subject": f"{BODY} {n}"} for n in range(5)]
+    emails += [
+        mail | {"attachments": [{"content": f"{BODY}!"}]},
+        mail | {"from": BODY},
+    ]
+    ids = producer.many("tasks.ai.complete", ai) + producer.many("tasks.email.send", emails)
+    ended = producer.await_all(ids, within_s=40)
+    time.sleep(1)  # the last events and log lines
+    return ended
+
+
+def found_in(text: str, planted: list[str]) -> list[str]:
+    """The canaries in a text, each with what stands before it."""
+    places = {secret[:14]: text.find(secret) for secret in planted if secret in text}
+    return [f"{secret}…: {text[max(0, place - 80) : place]!r}" for secret, place in places.items()]
+
+
+def test_every_job_ended_and_no_error_quotes_anything(busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+    states = [meta["status"] for meta in busy.values()]
+    assert (states.count("SUCCESS"), states.count("FAILURE")) == (36, 6)
+    failures = json.dumps([meta for meta in busy.values() if meta["status"] == "FAILURE"])
+    assert found_in(failures, planted) == []
+
+
+def test_no_log_line_holds_a_canary_at_any_level(
+    fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]
+) -> None:
+    logs = fleet.logs
+    assert "DEBUG" in logs
+    assert "🚨 API key marked as failed" in logs
+    assert found_in(logs, planted) == []
+
+
+def test_no_event_holds_a_canary(events: Listener, busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+    text = "\n".join(events.heard)
+    for kind in ("task-received", "task-succeeded", "task-failed", "task-retried", "keys-status", "worker-heartbeat"):
+        assert kind in text, kind
+    assert found_in(text, planted) == []
+
+
+def dump(client: "redis.Redis") -> dict[str, str]:
+    """Everything in Redis as text, except jobs on their way and results, which are the producer's and the caller's."""
+    readers: dict[str, Callable[[str], Any]] = {
+        "string": client.get,
+        "hash": client.hgetall,
+        "list": lambda name: client.lrange(name, 0, -1),
+        "set": client.smembers,
+        "zset": lambda name: client.zrange(name, 0, -1, withscores=True),
+        "stream": client.xrange,
+    }
+    shown = {}
+    for raw in client.scan_iter(count=1000):
+        name = raw.decode(errors="replace")
+        if not name.startswith("celery-task-meta-"):
+            shown[name] = f"{name} {readers[client.type(raw).decode()](raw)!r}"
+    return shown
+
+
+def test_nothing_in_redis_holds_a_canary(fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+    with redis.Redis(port=fleet.redis.port, password=PASSWORD) as client:
+        everything = dump(client)
+    assert any(name.startswith("{kw:groq}") for name in everything)
+    assert any("audit" in name for name in everything)
+    # The broker keeps no message of a job that has ended.
+    assert found_in("\n".join(everything.values()), planted) == []
+
+
+def test_results_hold_what_the_caller_asked_for_and_no_key(busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+    text = json.dumps(busy)
+    assert found_in(text, [secret for secret in planted if secret.startswith(("gsk_", "re_"))]) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keys", "status"],
+        ["keys", "status", "--json"],
+        ["keys", "audit"],
+        ["keys", "reload"],
+        ["inspect", "stats"],
+        ["inspect", "conf"],
+        ["report"],
+    ],
+)
+def test_no_command_shows_a_canary(
+    fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str], arguments: list[str]
+) -> None:
+    shown = run_celery(fleet.folder, fleet.environ, *arguments)
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout) > 30
+    assert found_in(shown.stdout + shown.stderr, planted) == []
+
+
+def test_no_page_of_flower_shows_a_canary(fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+    port = free_port()
+    environ = fleet.environ | {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
+    log = fleet.folder / "flower.log"
+    with log.open("wb") as sink:
+        flower = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
+            cwd=fleet.folder, env=environment(**environ), stdout=sink, stderr=sink, start_new_session=True,
+        )  # fmt: skip
+    try:
+        login = base64.b64encode(LOGIN.encode()).decode()
+
+        def page(path: str) -> str:
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Basic {login}"}
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                    return str(answer.read().decode())
+            except urllib.error.HTTPError as refused:
+                refused.close()
+                return ""
+            except OSError:
+                return ""
+
+        eventually(lambda: page("/workers"), within_s=30, what="Flower")
+        job = fleet.producer.many("tasks.ai.complete", [{"prompt": PROMPT}])[0]
+        bad = fleet.producer.many("tasks.ai.complete", [{"prompt": PROMPT, "promt": PROMPT}])[0]
+        fleet.producer.await_all([job, bad], within_s=20)
+        seen = eventually(lambda: page(f"/task/{bad}"), within_s=15, what="the job's page")
+        assert "InvalidArguments" in seen
+        names = [worker.name for worker in fleet.workers]
+        paths = ["/", "/workers", "/tasks", "/broker", f"/task/{job}", "/api/tasks", f"/api/task/info/{job}"]
+        paths += [f"/api/task/info/{bad}", "/api/workers?refresh=1", f"/worker/{names[0]}", f"/worker/{names[1]}"]
+        shown = {path: page(path) for path in paths}
+    finally:
+        flower.terminate()
+        flower.wait(20)
+    empty = [path for path, text in shown.items() if not text]
+    assert not [path for path in empty if path in ("/workers", "/tasks", f"/task/{job}")], empty
+    for path, text in shown.items():
+        assert found_in(text, planted) == [], path
+    assert found_in(log.read_text(errors="replace"), planted) == []
