@@ -20,6 +20,7 @@ DEFERRED: Final = ".deferred"
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
+_RESTORE_S = 10
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -46,6 +47,10 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
+            # How often kombu looks for jobs whose worker vanished; by default it acts on every tenth look only, so that
+            # they would lie for more than a minute and a half beyond the time-out.
+            "unacked_restore_interval": min(_RESTORE_S, settings.visibility_timeout_s / 4),
+            "unacked_restore_throttle": 1,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
             # Above kombu's longest blocking pop, so that only a dead connection runs into it.
             "socket_timeout": _SOCKET_TIMEOUT_S,
