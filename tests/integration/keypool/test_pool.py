@@ -416,6 +416,21 @@ async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will
     assert (await nothing(pool, max_wait_ms=2_000)).why is Why.DEFERRED
 
 
+async def test_jobs_that_come_without_a_promise_line_up_at_every_account(make_pool: Make) -> None:
+    pool = make_pool(3)
+    for rest_ms in (10_000, 11_000, 12_000):  # one of them always opens first
+        taken = await lease(pool)
+        await pool.settle(taken, refused(rest_ms, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0)))
+    lines: Counter[str] = Counter()
+    for _ in range(30):
+        away = await nothing(pool, ticket=NO_TICKET, max_wait_ms=2_000)
+        lines[away.ticket] += 1
+        last_ms = away.countdown_ms
+    assert len(lines) == 3
+    assert min(lines.values()) > 7
+    assert last_ms < 25_000
+
+
 async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(make_pool: Make) -> None:
     pool = make_pool(1, opening=2)
     first, _ = await lease(pool), await lease(pool)

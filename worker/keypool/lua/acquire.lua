@@ -25,7 +25,7 @@ if pin[1] and now - tonumber(pin[2]) > pin_ms then return {'stale', now - tonumb
 local host_until, host_reason, probes_host = breaker(KEYS[5], now)
 local model_until, model_reason, probes_model = breaker(KEYS[6], now)
 
-local best, busy, disabled, unfit, largest_limit, redeemed, in_account
+local best, shortest, busy, disabled, unfit, largest_limit, redeemed, in_account
 local remap, scopes = {'remap'}, {}
 for index = 1, (#ARGV - 12) / 2 do
   local id, account, place = ARGV[11 + 2 * index], ARGV[12 + 2 * index], 5 + 3 * index
@@ -50,8 +50,9 @@ for index = 1, (#ARGV - 12) / 2 do
     elseif not open.paced and open.start_ms - now <= max_wait
         and tonumber(redis.call('HGET', KEYS[3], 'am:' .. account .. ':' .. model) or 0) >= scope.window then
       busy = open
-    elseif better(open, best) then
-      best = open
+    else
+      if better(open, best) then best = open end
+      if not shortest or open.queue_ms < shortest.queue_ms then shortest = open end
     end
   end
 end
@@ -67,8 +68,9 @@ if not best and largest_limit then return {'too_large', largest_limit} end
 if not best and unfit and not disabled then return {'unfit', unfit} end
 if not best then return {'disabled', disabled or 'no key'} end
 if best.start_ms - now > max_wait then
-  local reason = best.reason ~= '' and best.reason or 'earlier jobs come first'
-  return {'deferred', queue_up(KEYS[3], best, cost) - now, reason, best.account}
+  -- By the shortest line, not by who opens first: a job that may pass the lines now joins one if it is deferred.
+  local reason = shortest.reason ~= '' and shortest.reason or 'earlier jobs come first'
+  return {'deferred', queue_up(KEYS[3], shortest, cost) - now, reason, shortest.account}
 end
 
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
