@@ -42,34 +42,36 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
     def at(seconds: float) -> float:
         return seconds * pace
 
+    # What concerns one Groq organisation comes when the limits of all are known: refused alone at the start, it would
+    # be the only one that can promise anything, and the jobs would line up behind it.
     return [
         Happening(
-            at(2),
-            f"Groq tells one organisation to wait {rest_s} s",
-            "exhaust",
-            {"service": "groq", "account": organisation, "seconds": rest_s},
-        ),
-        Happening(
-            at(4),
+            at(1.5),
             f"Resend tells {team} to wait {rest_s} s",
             "exhaust",
             {"service": "resend", "account": team, "seconds": rest_s},
         ),
         Happening(
-            at(6),
+            at(3.5),
             f"Groq answers 500 to every third call for {faults_s:g} s",
             "fault",
             {"service": "groq", "status": 500, "share": 0.33, "seconds": faults_s},
         ),
         Happening(
-            at(7),
+            at(5),
             f"Resend accepts {lost} emails but answers 500",
             "fault",
             {"service": "resend", "status": 500, "accept": True, "count": lost},
         ),
-        Happening(at(9), "Groq revokes one key", "revoke", {"key": REVOKED}),
         Happening(
-            at(12),
+            at(6.5),
+            f"Groq tells one organisation to wait {rest_s} s",
+            "exhaust",
+            {"service": "groq", "account": organisation, "seconds": rest_s},
+        ),
+        Happening(at(7.5), "Groq revokes one key", "revoke", {"key": REVOKED}),
+        Happening(
+            at(9),
             f"every Groq key is exhausted for {exhausted_s:g} s",
             "exhaust",
             {"service": "groq", "seconds": exhausted_s},
