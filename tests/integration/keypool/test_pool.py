@@ -300,6 +300,20 @@ async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool
     assert starts[-1] <= 9 * 1_030
 
 
+async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(600, 500))
+    crowd = [await lease(pool) for _ in range(20)]
+    for held in crowd:  # refused together, it counts once
+        await pool.settle(held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
+    assert [entry["reason"] for entry in await pool.audit()].count("rpm at 98 % of its pace") == 1
+    clock.tick(10_000)
+    passed = 0
+    while isinstance(await pool.acquire(Want()), Lease):
+        passed += 1
+    assert 94 <= passed <= 98, "98 of the 100 that the limit would refill, less the margin"
+
+
 async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_pool: Make) -> None:
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000, 6_000),)

@@ -56,7 +56,7 @@ local function weigh(scope, cost, now_ms, blocks)
       if not bucket.log then
         missing = promised + needed + margin_of(bucket, needed) - level_at(bucket, open.earliest_ms)
       end
-      local ready = open.earliest_ms + math.ceil(math.max(0, missing) * bucket.window_ms / bucket.limit)
+      local ready = open.earliest_ms + math.ceil(math.max(0, missing) / rate_of(bucket))
       open.queue_ms = math.max(open.queue_ms, ready)
     end
   end

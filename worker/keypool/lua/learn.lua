@@ -1,7 +1,24 @@
 -- Stands before settle: what an answer teaches about limits.
 
+local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
+
+-- A call was refused although the bucket had room for it. A crowd that is refused together counts once a second.
+local function slow_down(bucket, now_ms)
+  if now_ms - (bucket.slowed_ms or 0) < 1000 then return nil end
+  bucket.level = bucket.log and bucket.level or level_at(bucket, now_ms)
+  bucket.at_ms, bucket.slowed_ms = now_ms, now_ms
+  bucket.pace = math.max(LEAST_PACE, (bucket.pace or 1) - PACE_STEP)
+  return string.format('at %d %% of its pace', bucket.pace * 100 + 0.5)
+end
+
+local function speed_up(buckets)
+  for _, bucket in pairs(buckets) do
+    if bucket.pace then bucket.pace = math.min(1, bucket.pace + PACE_RECOVERY) end
+  end
+end
+
 -- observed: {dimension, limit, window_ms, remaining or '' …} four by four, from `first` in `values`.
-local function learn_limits(buckets, values, first, now_ms)
+local function learn_limits(buckets, values, first, now_ms, refused)
   local learned = {}
   for place = first, #values - 3, 4 do
     local dimension, limit, window_ms = values[place], tonumber(values[place + 1]), tonumber(values[place + 2])
@@ -16,6 +33,9 @@ local function learn_limits(buckets, values, first, now_ms)
         log = windowed and (bucket and bucket.log or {}) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
+    elseif refused and window_ms <= 60000 then
+      local slower = slow_down(bucket, now_ms)
+      if slower then learned[#learned + 1] = dimension .. ' ' .. slower end
     end
     -- What the provider has left is known to it alone; calls still in flight make it less, never more.
     if remaining and not bucket.log then

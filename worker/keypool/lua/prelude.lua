@@ -8,7 +8,7 @@
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
 local PROBE_MS = 3000        -- so long one job has to show that it works again, then the next may try
-local WINDOW_MARGIN_MS = 25  -- calls that leave in order may arrive a little closer together
+local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
 
 local function clock(given_ms)
@@ -43,8 +43,11 @@ local function cost_in(dimension, cost)
   return first == 't' and cost.tokens or first == 'e' and cost.emails or cost.requests
 end
 
+-- `pace` falls below 1 where calls were refused that should have passed, and recovers with those that do.
+local function rate_of(bucket) return (bucket.pace or 1) * bucket.limit / bucket.window_ms end
+
 local function level_at(bucket, at_ms)
-  return math.min(bucket.limit, bucket.level + math.max(0, at_ms - bucket.at_ms) * bucket.limit / bucket.window_ms)
+  return math.min(bucket.limit, bucket.level + math.max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
 local function headroom_of(bucket, now_ms)
@@ -66,10 +69,11 @@ local function ready_ms(bucket, cost, now_ms)
   if cost <= 0 then return now_ms end
   if bucket.log then
     local oldest = bucket.log[#bucket.log - bucket.limit + 1]
-    return oldest and math.max(now_ms, oldest + bucket.window_ms + WINDOW_MARGIN_MS) or now_ms
+    local margin_ms = WINDOW_MARGIN_MS + math.floor((1 - (bucket.pace or 1)) * bucket.window_ms)
+    return oldest and math.max(now_ms, oldest + bucket.window_ms + margin_ms) or now_ms
   end
   local missing = cost + margin_of(bucket, cost) - level_at(bucket, now_ms)
-  return now_ms + math.max(0, math.ceil(missing * bucket.window_ms / bucket.limit))
+  return now_ms + math.max(0, math.ceil(missing / rate_of(bucket)))
 end
 
 -- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
