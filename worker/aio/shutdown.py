@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery.worker import state
 from kombu.message import Message
 
-from worker.aio import lifespan
+from worker.aio import acknowledging, lifespan
 
 if TYPE_CHECKING:
     from worker.aio.pool import TaskPool
@@ -93,6 +93,7 @@ def send_acknowledgements(hub: Any) -> None:
                 logger.exception("could not acknowledge a message")
         else:
             hub.call_soon(callback)
+    acknowledging.flush_all()
 
 
 def _fire_timers(hub: Any) -> None:

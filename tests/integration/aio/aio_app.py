@@ -33,6 +33,7 @@ app.conf.update(
     worker_aio_cold_s=2,
     worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
     broker_transport_options={"visibility_timeout": 3600},
+    broker_transport=os.environ.get("AIO_TRANSPORT", "worker.aio.transport:Transport"),
     task_default_queue=os.environ.get("AIO_QUEUE", "aio"),
 )
 

@@ -1,0 +1,79 @@
+"""kombu's poller, which waits for messages of several channels at once, for channels that take in batches."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kombu.transport import redis as _stock
+
+if TYPE_CHECKING:
+    from worker.aio.transport import Channel
+
+StockPoller: Any = _stock.MultiChannelPoller  # kombu's classes are only half typed
+
+TAKING = "TAKE"
+"""How a connection that takes in batches is registered, beside kombu's BRPOP and LISTEN."""
+
+
+class Poller(StockPoller):
+    """kombu's poller, which before each wait also sends acknowledgements and asks for messages."""
+
+    _channels: "set[Channel]"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub: Any = None
+        self._nudge_at_s = 0.0
+
+    def nudge(self, delay_s: float) -> bool:
+        """Have the hub make a turn in `delay_s` seconds at the latest; false if there is no hub.
+
+        Not from a hub's tick: by then it has decided how long it waits.
+        """
+        if self.hub is None:
+            return False
+        at_s = time.monotonic() + delay_s
+        if not self.is_nudged or at_s < self._nudge_at_s:
+            self._nudge_at_s = at_s
+            self.hub.call_later(delay_s, _nothing)
+        return True
+
+    @property
+    def is_nudged(self) -> bool:
+        """Whether the hub will make a turn soon."""
+        return time.monotonic() < self._nudge_at_s
+
+    def on_poll_start(self) -> None:
+        """Do what must be done before each wait."""
+        self._update_brpop_polling()
+        for channel in list(self._channels):
+            channel.flush_acks()
+            if channel.active_queues:
+                if channel.takes:
+                    channel.ask()
+                elif channel.qos.can_consume():
+                    self._register_BRPOP(channel)
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+
+    def connect(self, channel: "Channel") -> bool:
+        """See that a channel's taking connection is open and watched; true if it was opened or watched only now."""
+        if self._client_registered(channel, channel.client, TAKING):
+            return False
+        self._register(channel, channel.client, TAKING)
+        return True
+
+    def on_readable(self, fileno: int) -> Any:
+        """Read what came, also where there is no room: it is no message that waits there, but a reply or a hint."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if channel is not None and kind == TAKING:
+            return channel.handlers[TAKING]()
+        return super().on_readable(fileno)
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Wait for one event where no hub runs, and look into the queues every now and then."""
+        longest_s = min((one.sweep_s for one in self._channels if one.takes), default=timeout)
+        return super().get(callback, timeout=longest_s if timeout is None else min(timeout, longest_s or timeout))
+
+
+def _nothing() -> None:
+    pass
