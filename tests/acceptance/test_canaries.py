@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from processes import Fleet, environment, eventually, run_celery
+from processes import Fleet, StartFleet, environment, eventually, run_celery
 
 from sandbox.redis import free_port
 
@@ -24,7 +24,7 @@ LOGIN = "boss:canary-login-31d7"
 
 
 @pytest.fixture(scope="module")
-def fleet(start_fleet: Callable[..., Fleet]) -> Fleet:
+def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
         password=PASSWORD, settings={"KEYWHEEL_LOG_LEVEL": "DEBUG", "KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
         groq_keys=3, groq_rpm=6_000, groq_tpm=0, resend_keys=2, resend_rps=50,

@@ -3,10 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 
 import aiohttp
-from processes import Fleet
+from processes import Fleet, StartFleet
 
 KEYS, RPM = 5, 600
 ALLOWED_A_SECOND = KEYS * RPM / 60
@@ -41,7 +40,7 @@ async def spend(fleet: Fleet) -> None:
 
 
 async def test_three_times_the_load_loses_nothing_and_uses_what_the_limits_allow(
-    start_fleet: Callable[..., Fleet],
+    start_fleet: StartFleet,
 ) -> None:
     fleet = start_fleet(
         groq_keys=KEYS, groq_rpm=RPM, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20, resend_keys=0,

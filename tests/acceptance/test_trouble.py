@@ -3,19 +3,18 @@
 import re
 import statistics
 import time
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
-from processes import Fleet, eventually
+from processes import Fleet, StartFleet, eventually
 
 REST_S = 20
 RETRY_RE = re.compile(r"^(\S+) .*Task tasks\.ai\.complete\[(\S+)\] retry: Retry in ([0-9.]+)s", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def fleet(start_fleet: Callable[..., Fleet]) -> Fleet:
+def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
         groq_keys=3, groq_rpm=12_000, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20, resend_keys=1,
         grace_ms=500,
