@@ -1,0 +1,91 @@
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from celery import Celery
+from flower.options import default_options
+from flower.urls import settings as flower_settings
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from config.keys import load_keys
+from config.settings import get_settings
+from worker.dashboard import KeysFlower
+from worker.runtime import connect, pools_for_tools
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `dashboard_site`: test folders are no packages
+
+from dashboard_site import LOGIN, TOKEN, Serve, Site, secret
+
+_LOGINS = (":".join(LOGIN),)
+_OF_THE_CLIENT = ("httpx", "httpcore", "tornado.access")
+"""Loggers that tell what a test asks; Flower keeps tornado's quiet."""
+
+
+@pytest.fixture
+def settings_cache() -> Iterator[None]:
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache: None) -> AsyncIterator[Serve]:
+    """Starts a Flower of ours: `await serve(basic_auth=[...], token=..., groq=3, ...)`."""
+    started: list[tuple[Site, HTTPServer, Celery]] = []
+
+    async def start(
+        *,
+        basic_auth: tuple[str, ...] | None = _LOGINS,
+        token: str | None = TOKEN,
+        groq: int = 3,
+        resend: int = 2,
+        environ: dict[str, str] | None = None,
+        **changes: Any,
+    ) -> Site:
+        settings = {"REDIS_URL": redis_url, **({"ADMIN_TOKEN": token} if token else {}), **(environ or {})}
+        for service, count in (("groq", groq), ("resend", resend)):
+            name = f"{service.upper()}_API_KEY"
+            settings |= {f"{name}_{n}" if n > 1 else name: secret(service, n) for n in range(1, count + 1)}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        capp = Celery("test", broker=settings["REDIS_URL"], set_as_current=False)
+        options = SimpleNamespace(**{**default_options.as_dict(), "basic_auth": basic_auth, **changes})
+        app = KeysFlower(options=options, capp=capp, **{**flower_settings, "cookie_secret": "canary-cookie-secret"})
+        server = HTTPServer(app)
+        sockets = bind_sockets(0, "127.0.0.1")
+        server.add_sockets(sockets)
+        app.lookout._watch._asked_at = time.monotonic() + 3600  # no worker runs here: wait for no answer
+        app.lookout.start()
+        url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        redis = connect(get_settings())
+        site = Site(app, url, httpx.AsyncClient(base_url=url, timeout=20), redis, pools_for_tools(redis))
+        site.keys = {service: load_keys(service).keys for service in ("groq", "resend")}
+        started.append((site, server, capp))
+        return site
+
+    yield start
+    for site, server, capp in started:
+        await site.client.aclose()
+        await site.redis.aclose()
+        server.stop()
+        await server.close_all_connections()
+        await asyncio.to_thread(site.app.lookout.stop)
+        site.app.executor.shutdown()
+        capp.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    caplog.set_level(logging.DEBUG)
+    yield
+    told = [record.getMessage() for record in caplog.records if not record.name.startswith(_OF_THE_CLIENT)]
+    assert not [message for message in told if "canary" in message]

@@ -1,0 +1,63 @@
+"""A Flower of ours in this process, for the tests beside this file."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from redis.asyncio import Redis
+
+from config.keys import ApiKey
+from worker.dashboard import KeysFlower
+
+LOGIN = ("ada", "canary-password-5571")
+TOKEN = "canary-token-0c1d2e3f4a5b6c7d8e9f"
+PREFIX = "/api/admin/api-keys"
+
+
+def secret(service: str, number: int) -> str:
+    start = {"groq": "gsk_", "resend": "re_"}[service]
+    return f"{start}{number:03d}canary{'0' * 40}"
+
+
+async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], *, within_s: float = 20) -> Any:
+    """Look again and again until what is seen is good, and give that."""
+    async with asyncio.timeout(within_s):
+        while not good(seen := await look()):  # noqa: ASYNC110 - what is awaited is another process' doing
+            await asyncio.sleep(0.05)
+    return seen
+
+
+@dataclass
+class Site:
+    """Our Flower, served in this process over real HTTP, with real pools behind it."""
+
+    app: KeysFlower
+    url: str
+    client: httpx.AsyncClient
+    redis: Redis
+    pools: dict[str, Any]
+    keys: dict[str, tuple[ApiKey, ...]] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+    async def status(self) -> dict[str, Any]:
+        answer = await self.client.get(f"{PREFIX}/status", auth=LOGIN)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def key(self, service: str, number: int = 0) -> dict[str, Any]:
+        # Another process changed it, so what was seen before that does not count.
+        await self.app.lookout.now(after_change=True)
+        return dict((await self.status())["services"][service]["keys"][number])
+
+    async def disable(self, service: str = "groq", number: int = 0) -> str:
+        key_id = self.keys[service][number].id
+        await self.pools[service].disable(key_id, by="test")
+        return key_id
+
+
+Serve = Callable[..., Awaitable[Site]]

@@ -1,0 +1,217 @@
+"""What the admin endpoints answer, held against `docs/openapi.yaml`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site, secret, until
+from jsonschema import Draft202012Validator
+from tornado.web import create_signed_value
+
+from sandbox.redis import EmbeddedRedis
+from worker.dashboard.application import HANDLERS
+from worker.dashboard.asked import LARGEST_BODY_BYTES
+
+OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def check(answer: Any, path: str) -> Any:
+    """Hold an answer against the schema of its operation and status."""
+    operation = OPENAPI["paths"][f"{PREFIX}/{path}"][answer.request.method.lower()]
+    described = operation["responses"][str(answer.status_code)]
+    if "$ref" in described:
+        described = OPENAPI["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    kind, _, _ = answer.headers["Content-Type"].partition(";")
+    schema = described["content"][kind]["schema"] | {"components": OPENAPI["components"]}
+    Draft202012Validator(schema).validate(answer.json())
+    return answer.json()
+
+
+async def post(site: Site, path: str, **options: Any) -> Any:
+    return await site.client.post(f"{PREFIX}/{path}", **({"auth": LOGIN} | options))
+
+
+def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
+    served = {one.regex.pattern.rstrip("$") for one in HANDLERS if one.name and one.name.startswith("keys-")}
+    assert set(OPENAPI["paths"]) == served
+    assert str(LARGEST_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
+    for schema in OPENAPI["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+# Whose credentials, and what the audit trail calls them.
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"auth": LOGIN}, "ada"),  # a person
+        ({"auth": None, "headers": BEARER}, "token"),  # a machine
+        ({"auth": None, "headers": {"Authorization": f"bearer  {TOKEN}"}}, "token"),  # the scheme's case is free
+    ],
+)
+async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
+    serve: Serve, options: dict[str, Any], name: str
+) -> None:
+    site = await serve()
+    key_id = await site.disable()
+    assert (await site.key("groq"))["state"] == "disabled"
+    answer = await post(site, "reset", json={"service": "groq", "key": key_id}, **options)
+    assert answer.status_code == 200
+    assert check(answer, "reset") == {"reset": {"groq": 1}, "by": name}
+    # Without any wait: the change is in the very next answer.
+    assert (await site.status())["services"]["groq"]["keys"][0]["state"] == "ready"
+    newest = (await site.pools["groq"].audit())[0]
+    assert (newest["event"], newest["by"]) == ("reset", f"flower {name}")
+
+
+# What the body says, and which services are reset.
+@pytest.mark.parametrize(
+    ("options", "services"),
+    [
+        ({}, {"groq", "resend"}),  # nothing at all
+        ({"json": {}}, {"groq", "resend"}),
+        ({"json": {"service": "groq"}}, {"groq"}),
+        ({"json": {"service": "resend"}}, {"resend"}),
+        # what our own page sends, from where it sends it
+        ({"json": {}, "headers": {"Sec-Fetch-Site": "same-origin", "Origin": "{url}"}}, {"groq", "resend"}),
+        # a person who types the address
+        ({"json": {}, "headers": {"Sec-Fetch-Site": "none"}}, {"groq", "resend"}),
+        (
+            {"content": b' {"service": "groq"} ', "headers": {"Content-Type": 'application/json; charset="UTF-8"'}},
+            {"groq"},
+        ),
+    ],
+)
+async def test_a_reset_covers_what_was_asked_for(serve: Serve, options: dict[str, Any], services: set[str]) -> None:
+    site = await serve()
+    for service in ("groq", "resend"):
+        await site.disable(service)
+    headers = {name: value.format(url=site.url) for name, value in options.get("headers", {}).items()}
+    told = check(await post(site, "reset", **(options | {"headers": headers})), "reset")
+    assert told["reset"] == dict.fromkeys(sorted(services), 1)
+    for service in ("groq", "resend"):
+        assert (await site.key(service))["state"] == ("ready" if service in services else "disabled")
+
+
+async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> None:
+    site = await serve()
+    key_id = site.keys["groq"][1].id
+    body = {"service": "groq", "key": key_id, "reason": "leaked on a slide"}
+    for newly in (True, False):
+        told = check(await post(site, "disable", json=body), "disable")
+        assert told == {"disabled": key_id, "newly": newly, "by": "ada"}
+    key = await site.key("groq", 1)
+    assert (key["state"], key["reason"], key["left_ms"]) == ("disabled", "leaked on a slide", None)
+
+
+async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve) -> None:
+    site = await serve()
+    await site.disable("groq")
+    await site.disable("resend")
+    await post(site, "reset", json={"service": "groq"})
+    answer = await site.client.get(f"{PREFIX}/audit?count=2", auth=LOGIN)
+    entries = check(answer, "audit")["entries"]
+    assert [entry["event"] for entry in entries] == ["reset", "disabled"]
+    assert entries[0]["at_ms"] >= entries[1]["at_ms"]
+
+
+# How many keys each service has.
+@pytest.mark.parametrize("count", [0, 1, 10])
+async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int) -> None:
+    site = await serve(groq=count, resend=count)
+    await site.app.lookout.now(after_change=True)
+    answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
+    told = check(answer, "status")
+    for service in ("groq", "resend"):
+        assert len(told["services"][service]["keys"]) == count
+        assert not [number for number in range(1, count + 1) if secret(service, number) in answer.text]
+        assert told["services"][service]["queue"]["gate"] == "unknown"  # no worker runs here
+    assert TOKEN not in answer.text
+    assert LOGIN[1] not in answer.text
+
+
+async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
+    site = await serve()
+    await site.redis.lpush("ai", *["{}"] * 3)
+    await site.redis.lpush("ai.deferred", "{}")
+    await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
+
+    async def groq_queue() -> Any:
+        return (await site.status())["services"]["groq"]["queue"]
+
+    await until(groq_queue, lambda queue: queue["oldest_s"] > 0)
+    queue = await groq_queue()
+    assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 1, 5)
+    assert queue["drain_s"] is None  # nothing moves
+    assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
+
+
+async def test_a_session_of_flowers_login_may_look_and_needs_its_token_to_change(serve: Serve) -> None:
+    site = await serve(basic_auth=None, auth=".*@example.com")
+
+    def session(user: str) -> dict[str, str]:
+        return {"user": create_signed_value("canary-cookie-secret", "user", user).decode()}
+
+    site.client.cookies.update(session("ada@example.com"))
+    assert (await site.client.get(f"{PREFIX}/status")).status_code == 200
+    refused = await site.client.post(f"{PREFIX}/reset", json={})
+    assert (refused.status_code, check(refused, "reset")["error"]) == (403, "forbidden")
+    await site.client.get("/keys")
+    token = site.client.cookies["_xsrf"]
+    done = await site.client.post(f"{PREFIX}/reset", json={}, headers={"X-XSRFToken": token})
+    assert check(done, "reset")["by"] == "ada@example.com"
+    machine = await site.client.post(f"{PREFIX}/reset", json={}, headers=BEARER)
+    assert check(machine, "reset")["by"] == "token"
+    site.client.cookies.update(session("eve@evil.example"))
+    assert (await site.client.get(f"{PREFIX}/status")).status_code == 401
+
+
+async def test_with_a_token_alone_machines_get_in_and_nobody_else(serve: Serve) -> None:
+    site = await serve(basic_auth=None)
+    assert (await site.client.get(f"{PREFIX}/status", headers=BEARER)).status_code == 200
+    refused = await site.client.get(f"{PREFIX}/status")
+    assert refused.headers.get_list("WWW-Authenticate") == ['Bearer realm="flower"']
+
+
+async def test_a_prefix_of_flowers_stands_before_every_address(serve: Serve) -> None:
+    site = await serve(url_prefix="flower")
+    assert (await site.client.get(f"/flower{PREFIX}/status", auth=LOGIN)).status_code == 200
+    page = await site.client.get("/flower/keys", auth=LOGIN)
+    assert 'data-status-url="/flower/api/admin/api-keys/status"' in page.text
+    assert (await site.client.get("/flower/keys/static/keys.js")).status_code == 200
+
+
+async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(serve: Serve, tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        site = await serve(environ={"REDIS_URL": server.url})
+        assert (await site.client.get(f"{PREFIX}/status", auth=LOGIN)).status_code == 200
+        server.stop()
+        for path in ("audit", "status"):
+            answer = await site.client.get(f"{PREFIX}/{path}", auth=LOGIN)
+            if path == "audit":
+                assert check(answer, path)["error"] == "redis_unreachable"
+        answer = await post(site, "reset", json={})
+        assert (answer.status_code, check(answer, "reset")["error"]) == (503, "redis_unreachable")
+        assert str(server.port) not in answer.text
+        server.start()
+        await until(lambda: site.client.get(f"{PREFIX}/status", auth=LOGIN), lambda answer: answer.status_code == 200)
+
+
+async def test_a_fault_of_our_own_shows_no_trace(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await serve()
+
+    async def broken(**_: Any) -> None:
+        raise ValueError("a detail")
+
+    monkeypatch.setattr(site.app.lookout, "now", broken)
+    answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
+    assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
+    assert "detail" not in answer.text
+
+
+async def test_the_lookout_starts_and_stops_twice_without_complaint(serve: Serve) -> None:
+    site = await serve()
+    site.app.lookout.start()
+    site.app.lookout.stop()
+    site.app.lookout.stop()

@@ -1,0 +1,157 @@
+"""The page of the keys among Flower's own pages, and who may see it."""
+
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dashboard_site import LOGIN, TOKEN, Serve, secret
+from flower.app import Flower
+
+from sandbox.redis import free_port
+from worker.dashboard.page import STATIC
+from worker.dashboard.templates import KeysLoader
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
+
+from processes import ROOT, environment, eventually
+
+
+async def test_the_page_stands_in_flowers_navigation(serve: Serve) -> None:
+    site = await serve()
+    page = await site.client.get("/keys", auth=LOGIN)
+    assert page.status_code == 200
+    assert 'href="/keys"' in page.text
+    assert 'aria-current="page">Keys</a>' in page.text
+    assert "css/flower.css" in page.text
+    broker = await site.client.get("/tasks", auth=LOGIN)
+    assert 'href="/keys"' in broker.text
+    assert 'aria-current="page">Keys</a>' not in broker.text
+
+
+async def test_the_page_holds_no_data_and_lets_no_other_site_in(serve: Serve) -> None:
+    site = await serve()
+    page = await site.client.get("/keys", auth=LOGIN)
+    assert site.keys["groq"][0].label not in page.text
+    assert TOKEN not in page.text
+    policy = page.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src 'self';" in policy
+
+
+# What a stranger asks for, where a login is configured.
+@pytest.mark.parametrize("path", ["/keys", "/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"])
+async def test_without_a_login_nothing_is_served(serve: Serve, path: str) -> None:
+    site = await serve()
+    answer = await site.client.get(path)
+    assert answer.status_code == 401
+    assert len(answer.text) < 200
+
+
+async def test_where_nobody_can_log_in_the_page_says_so(serve: Serve) -> None:
+    site = await serve(basic_auth=None)
+    page = await site.client.get("/keys")
+    assert page.status_code == 403
+    assert "FLOWER_BASIC_AUTH" in page.text
+    assert "keys.js" not in page.text
+
+
+async def test_read_only_leaves_the_buttons_out(serve: Serve) -> None:
+    site = await serve(read_only=True)
+    page = await site.client.get("/keys", auth=LOGIN)
+    assert 'data-read-only="yes"' in page.text
+    assert "reset-all" not in page.text
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in STATIC.iterdir()))
+async def test_static_files_are_served(serve: Serve, name: str) -> None:
+    site = await serve()
+    assert (await site.client.get(f"/keys/static/{name}")).content == (STATIC / name).read_bytes()
+    assert (await site.client.get("/keys/static/../api.py")).status_code in {403, 404}
+
+
+def test_a_navigation_that_looks_different_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "navbar.html").write_text("<nav></nav>")
+    assert KeysLoader(str(tmp_path)).load("navbar.html").generate() == b"<nav></nav>"
+    assert "/keys all the same" in caplog.text
+
+
+# What is configured, and where Flower then listens.
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ({"basic_auth": None, "address": "0.0.0.0"}, "127.0.0.1"),  # noqa: S104
+        ({"basic_auth": None, "address": ""}, "127.0.0.1"),
+        ({"basic_auth": None, "address": "localhost"}, "localhost"),
+        ({"basic_auth": None, "address": "127.0.0.2"}, "127.0.0.2"),
+        ({"address": "127.0.0.3"}, "127.0.0.3"),
+        ({"basic_auth": None, "auth": "ada@example.com", "address": "127.0.0.4"}, "127.0.0.4"),
+    ],
+)
+async def test_without_a_login_flower_listens_on_this_machine_alone(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], address: str
+) -> None:
+    monkeypatch.setattr(Flower, "start_http_server", lambda _: None)
+    site = await serve(**options)
+    site.app.start_http_server()
+    assert site.app.options.address == address
+
+
+def test_the_stock_command_shows_the_page_and_ends_when_asked(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "flowerconfig.py").symlink_to(ROOT / "flowerconfig.py")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    settings = {
+        "REDIS_URL": redis_url,
+        "FLOWER_BASIC_AUTH": f"eve:other,{':'.join(LOGIN)}",
+        "FLOWER_PORT": str(port),
+        "GROQ_API_KEY": secret("groq", 1),
+    }
+    log_path = tmp_path / "log"
+    with log_path.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
+            cwd=tmp_path,
+            env=environment(**settings),
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
+
+    def fetch(path: str, *, login: tuple[str, str] | None) -> Any:
+        passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
+        if login:
+            passwords.add_password(None, url, *login, is_authenticated=True)
+        opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(passwords))
+        try:
+            with opener.open(url + path, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as exc:
+            with exc:
+                return exc.code, exc.read().decode()
+        except OSError:
+            return None
+
+    try:
+        eventually(lambda: fetch("/healthcheck", login=None), within_s=40, what="Flower's answer")
+        for login in (LOGIN, ("eve", "other")):
+            status, page = fetch("/keys", login=login)
+            assert (status, "keys-services" in page) == (200, True)
+        assert fetch("/api/admin/api-keys/status", login=None)[0] == 401
+        status, told = fetch("/api/admin/api-keys/status", login=LOGIN)
+        assert status == 200
+        assert '"label": "gsk_001can..."' in told
+        status, metrics = fetch("/metrics", login=None)
+        assert status == 200
+        assert "canary" not in metrics
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "Traceback" not in log_path.read_text()
+    assert "canary" not in log_path.read_text()

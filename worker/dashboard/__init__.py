@@ -1,0 +1,5 @@
+"""What Flower shows and offers of the keys: a page, JSON endpoints for administrators, metrics."""
+
+from worker.dashboard.application import KeysFlower, install
+
+__all__ = ["KeysFlower", "install"]

@@ -1,0 +1,199 @@
+"""The JSON endpoints for administrators, on Flower's port: `docs/openapi.yaml` describes them."""
+
+import json
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, NoReturn
+
+from flower.utils.authentication import authenticate
+from flower.views import BaseHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from config.keys import SERVICES
+from worker.dashboard.access import Doors, admit, refuse_other_sites
+from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, read_body, too_large
+from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
+from worker.dashboard.refusals import CODES, Refusal
+
+_MOST_ENTRIES = 200
+_SERVER_ERROR = 500
+
+
+class AdminHandler(BaseHandler):
+    """An endpoint that answers administrators only, and everyone in JSON."""
+
+    admin = ""
+    """Who asks, once it is known."""
+
+    @property
+    def lookout(self) -> Lookout:
+        """The application's view of the keys."""
+        found: Lookout = self.application.lookout
+        return found
+
+    def set_default_headers(self) -> None:
+        """Send nothing that would let another site read the answer, or a cache keep it."""
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def prepare(self) -> None:
+        """Let administrators in, before the body is read."""
+        self.admin = admit(self.doors, self.request.headers.get("Authorization", ""), self._session_user())
+
+    @property
+    def doors(self) -> Doors:
+        """What lets an administrator in."""
+        return Doors.of(self.application.options, self.application.admin_token)
+
+    def _session_user(self) -> str | None:
+        allowed = self.application.options.auth
+        cookie = self.get_secure_cookie("user") if allowed else None
+        user = cookie.decode("utf-8", "replace") if cookie else None
+        return user if user and authenticate(allowed, user) else None
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse changes that another site asks for; a browser's OAuth session also needs Flower's token."""
+        refuse_other_sites(self.request.headers, self.request.host)
+        if self.application.options.auth and not self.request.headers.get("Authorization"):
+            RequestHandler.check_xsrf_cookie(self)
+
+    def options(self, *_: Any, **__: Any) -> NoReturn:
+        """Allow no preflight."""
+        raise HTTPError(405)
+
+    async def ask(self, work: Callable[[Pools], Awaitable[ResultT]]) -> ResultT:
+        """Do something with the pools, or refuse with 503 where Redis does not answer, 404 for an unknown key."""
+        try:
+            return await self.lookout.ask(work)
+        except Unreachable as exc:
+            raise Refusal(503, "redis_unreachable", f"{exc}: is it running?") from exc
+        except KeyError:
+            raise Refusal(404, "unknown_key", "This Flower has no key of that id in its settings.") from None
+
+    def answer(self, value: dict[str, Any]) -> None:
+        """End with this JSON."""
+        self.finish(json.dumps(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say in JSON why; never a trace."""
+        error = (kwargs.get("exc_info") or (None, None, None))[1]
+        if isinstance(error, Refusal):
+            code, message = error.code, error.message
+        else:
+            code = CODES.get(status_code, "internal_error" if status_code >= _SERVER_ERROR else "bad_request")
+            message = {
+                403: "The request carries no valid _xsrf token.",
+                405: "This address answers no such method.",
+            }.get(status_code, "The request was not served.")
+        if status_code == 401:  # noqa: PLR2004
+            for scheme in self.doors.schemes:
+                self.add_header("WWW-Authenticate", scheme)
+        if status_code == 405:  # noqa: PLR2004
+            self.set_header("Allow", "POST" if isinstance(self, Change) else "GET")
+        self.finish(json.dumps({"error": code, "message": message}))
+
+
+class Status(AdminHandler):
+    """`GET /api/admin/api-keys/status`: every service's keys, queue and last hour."""
+
+    async def get(self) -> None:
+        """Answer with the board."""
+        try:
+            board = await self.lookout.now()
+        except Unreachable as exc:
+            raise Refusal(503, "redis_unreachable", f"{exc}: is it running?") from exc
+        self.answer(board.as_json() | {"read_only": bool(self.application.options.read_only)})
+
+
+class Audit(AdminHandler):
+    """`GET /api/admin/api-keys/audit`: what happened to the keys, the latest first."""
+
+    async def get(self) -> None:
+        """Answer with the latest entries of all services."""
+        text = self.get_query_argument("count", "50")
+        if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= _MOST_ENTRIES):  # noqa: PLR2004
+            raise Refusal(400, "bad_request", f"count must be a whole number from 1 to {_MOST_ENTRIES}.")
+        count = int(text)
+
+        async def read(pools: Pools) -> list[dict[str, Any]]:
+            return [
+                {"service": name, **entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
+                for name, pool in pools.items()
+                for entry in await pool.audit(count=count)
+            ]
+
+        entries = sorted(await self.ask(read), key=lambda entry: -entry["at_ms"])
+        self.answer({"entries": entries[:count]})
+
+
+@stream_request_body
+class Change(AdminHandler):
+    """An endpoint that changes something: its body is read only as far as it may go."""
+
+    fields: Collection[str] = ()
+
+    def prepare(self) -> None:
+        """Refuse whom and what we do not serve, before the body is read."""
+        self._body = bytearray()
+        super().prepare()
+        if self.request.method != "POST":
+            raise HTTPError(405)
+        if self.application.options.read_only:
+            raise Refusal(403, "read_only", "This Flower was started with --read-only.")
+        check_headers(self.request.headers, self.request.query)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take a part of the body; beyond the limit it is thrown away."""
+        if len(self._body) <= LARGEST_BODY_BYTES:
+            self._body += chunk
+
+    def asked(self) -> Asked:
+        """What the body asks for."""
+        if len(self._body) > LARGEST_BODY_BYTES:
+            raise too_large()
+        return read_body(bytes(self._body), services=SERVICES, fields=self.fields)
+
+    async def show_change(self) -> None:
+        """Make the next look see the change."""
+        try:
+            await self.lookout.now(after_change=True)
+        except Unreachable:  # the change is made; the view follows when it can
+            return
+
+
+class Reset(Change):
+    """`POST /api/admin/api-keys/reset`: bring keys back."""
+
+    fields = ("service", "key")
+
+    async def post(self) -> None:
+        """Reset a key, a service, or everything."""
+        asked = self.asked()
+        services = [asked.service] if asked.service else SERVICES
+
+        async def reset(pools: Pools) -> dict[str, int]:
+            return {name: await pools[name].reset(by=f"flower {self.admin}", key_id=asked.key) for name in services}
+
+        cleared = await self.ask(reset)
+        await self.show_change()
+        self.answer({"reset": cleared, "by": self.admin})
+
+
+class Disable(Change):
+    """`POST /api/admin/api-keys/disable`: take a key out until it is reset."""
+
+    fields = ("service", "key", "reason")
+
+    async def post(self) -> None:
+        """Disable one key."""
+        asked = self.asked()
+        service, key = asked.service, asked.key
+        if service is None or key is None:
+            raise Refusal(400, "bad_request", "service and key are needed.")
+
+        async def disable(pools: Pools) -> bool:
+            return await pools[service].disable(key, by=f"flower {self.admin}", reason=asked.reason or "by hand")
+
+        newly = await self.ask(disable)
+        await self.show_change()
+        self.answer({"disabled": key, "newly": newly, "by": self.admin})

@@ -1,0 +1,85 @@
+"""Flower with the keys in it."""
+
+import logging
+from typing import Any
+
+from flower import command
+from flower.app import Flower, rewrite_handler
+from flower.urls import settings as flower_settings
+from tornado.web import url
+
+from config.settings import get_settings
+from worker.dashboard import api, page
+from worker.dashboard.access import Doors
+from worker.dashboard.lookout import Lookout
+from worker.dashboard.templates import KeysLoader
+
+_logger = logging.getLogger(__name__)
+
+_LOOPBACK = "127.0.0.1"
+_PREFIX = "/api/admin/api-keys"
+HANDLERS = [
+    url(r"/keys", page.Page, name="keys"),
+    url(r"/keys/static/(.*)", page.Static, {"path": str(page.STATIC)}),
+    url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
+    url(rf"{_PREFIX}/audit", api.Audit, name="keys-audit"),
+    url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
+    url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
+]
+
+
+class KeysFlower(Flower):
+    """The stock application with our handlers, templates and a look at the keys in the background.
+
+    Args:
+        options: Flower's options.
+        capp: The Celery app.
+        settings: Tornado's settings, as Flower makes them.
+    """
+
+    def __init__(self, options: Any = None, capp: Any = None, **settings: Any) -> None:
+        settings.setdefault("template_loader", KeysLoader(flower_settings["template_path"]))
+        super().__init__(options=options, capp=capp, **settings)
+        ours = get_settings()
+        token = ours.admin_token
+        self.admin_token = token.get_secret_value() if token else None
+        self.lookout = Lookout(ours, self.capp)
+        prefix = self.options.url_prefix
+        # Before Flower's own handlers, the last of which answers everything with 404.
+        self.add_handlers(".*", [rewrite_handler(one, prefix) for one in HANDLERS] if prefix else HANDLERS)
+
+    @property
+    def doors(self) -> Doors:
+        """What lets an administrator in."""
+        return Doors.of(self.options, self.admin_token)
+
+    def start_http_server(self) -> Any:
+        """Listen; to this machine alone where nobody has to log in, whatever the address asked for."""
+        address = self.options.address
+        if not (self.doors.people or self.options.unix_socket or _is_loopback(address)):
+            _logger.warning(
+                "Flower listens on %s only, not on %s: no login is configured (FLOWER_BASIC_AUTH)",
+                _LOOPBACK,
+                address or "every address",
+            )
+            self.options.address = _LOOPBACK
+        return super().start_http_server()
+
+    def start(self) -> None:
+        """Begin to look at the keys, then serve until stopped."""
+        self.lookout.start()
+        super().start()
+
+    def stop(self) -> None:
+        """Stop serving and looking. A second call does nothing."""
+        super().stop()
+        self.lookout.stop()
+
+
+def _is_loopback(address: str) -> bool:
+    return address in {"localhost", "::1"} or address.startswith("127.")
+
+
+def install() -> None:
+    """Make `celery … flower` build our application. Called from Flower's configuration file."""
+    command.Flower = KeysFlower

@@ -1,0 +1,93 @@
+"""Everything the page shows, at one instant."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from worker.keypool import PoolView
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one minute brought to a service.
+
+    Attributes:
+        at_ms: When the minute began, in milliseconds since 1970.
+        calls: Calls that ended in it.
+        refused: Those of them that were refused with a 429.
+    """
+
+    at_ms: int
+    calls: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """The jobs of a service that wait.
+
+    Attributes:
+        name: The queue.
+        ready: Jobs in the broker that no worker has fetched.
+        deferred: Jobs in the broker on their way back, waiting for their instant.
+        held: Deferred jobs that workers hold in their timers.
+        closed: Workers whose gate is closed: they fetch no more of this queue for now.
+        workers: Workers that answered.
+        oldest_s: A job has waited in the broker for at least so long, in seconds.
+    """
+
+    name: str
+    ready: int = 0
+    deferred: int = 0
+    held: int = 0
+    closed: int = 0
+    workers: int = 0
+    oldest_s: float = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """All jobs that wait, wherever."""
+        return self.ready + self.deferred + self.held
+
+    @property
+    def gate(self) -> str:
+        """`open`, `closed` (for every worker), `partly`, or `unknown` where no worker answers."""
+        if not self.workers:
+            return "unknown"
+        return "open" if not self.closed else "closed" if self.closed >= self.workers else "partly"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service: its keys, its queue, its last hour, and when the queue will be empty."""
+
+    pool: PoolView
+    queue: QueueView
+    history: tuple[Minute, ...]
+    rate: float
+    """Jobs done a second, over the last minute or so."""
+
+    @property
+    def drain_s(self) -> float | None:
+        """In how many seconds the queue is empty at this rate; None where nothing moves."""
+        if not self.queue.waiting:
+            return 0.0
+        return self.queue.waiting / self.rate if self.rate > 0 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in JSON types."""
+        queue = asdict(self.queue) | {"waiting": self.queue.waiting, "gate": self.queue.gate}
+        return self.pool.as_json() | {
+            "queue": queue | {"rate": round(self.rate, 3), "drain_s": self.drain_s},
+            "history": [asdict(minute) for minute in self.history],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All services at one instant."""
+
+    services: dict[str, ServiceView]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in JSON types."""
+        return {"services": {name: view.as_json() for name, view in self.services.items()}}
