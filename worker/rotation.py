@@ -118,6 +118,8 @@ class _Turn(Generic[RequestT]):
         """Take a lease and wait for its instant; None means: ask again."""
         asked, got = await self._ask()
         if isinstance(got, Unavailable):
+            if got.why is Why.NO_KEYS and self.last is not None and self.last.fate is Fate.NEXT_KEY:
+                got = await self._look_again()
             self._give_up(got)
         try:
             if got.wait_ms > 0:
@@ -133,7 +135,7 @@ class _Turn(Generic[RequestT]):
 
     async def _ask(self) -> tuple[float, Lease | Unavailable]:
         """Ask the pool, standing in line for it; also tells when (monotonic, seconds)."""
-        began = time.monotonic()
+        began = asked = time.monotonic()
         try:
             async with self.turnstile.enter(self.want.model, wait_ms=self._left_ms()):
                 while True:
@@ -144,9 +146,20 @@ class _Turn(Generic[RequestT]):
                         return asked, got
                     await self.turnstile.wait_for_room(wait_ms=got.countdown_ms)
         except TimeoutError:
-            return began, Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
+            asked = time.monotonic()
+            return asked, Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
         finally:
-            self.waited_ms += round((time.monotonic() - began) * 1000)
+            self.waited_ms += round((asked - began) * 1000)  # the last round trip is no wait
+
+    async def _look_again(self) -> Unavailable:
+        """Every key was at fault in this turn, which is no fault of the job: the pool knows when one is free again."""
+        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
+        got = await _patiently(lambda: self.pool.acquire(want))
+        if isinstance(got, Unavailable):
+            return got
+        # One is free again already, but a turn calls no key twice.
+        await self._settle_whatever_happens(got, ABANDONED)
+        return Unavailable(Why.BUSY, reason="every key was refused a moment ago")
 
     def _left_ms(self, *, since: float | None = None) -> int:
         spent_ms = self.waited_ms + (0 if since is None else round((time.monotonic() - since) * 1000))

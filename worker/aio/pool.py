@@ -41,6 +41,9 @@ current_loop = lifespan.current_loop
 _CALL_THREADS = 8
 """Threads for publishing and other blocking calls of the tracer; Celery's own pool of broker connections holds 10."""
 
+_STARTS_A_TURN = 8
+"""Jobs that start before the loop looks at its sockets again: a crowd must not keep the others from their answers."""
+
 
 class TaskPool(BasePool):
     """Runs async tasks on one event loop. Celery makes and drives it; see the module for its settings."""
@@ -193,13 +196,17 @@ class TaskPool(BasePool):
         with suppress(IndexError):
             while True:
                 self._waiting.append(self._incoming.popleft())
-        while self._running < self.limit and not self._draining:
+        for _ in range(_STARTS_A_TURN):
+            if self._running >= self.limit or self._draining:
+                return
             try:
                 job = self._waiting.popleft()
             except IndexError:  # `flush` may empty it from the consumer's thread at any time
                 return
             self._running += 1
             job.start()
+        if self._waiting:
+            self._wake()
 
     def on_done(self, job: Job) -> None:
         """Free a job's slot. On the loop's thread, by the job."""

@@ -21,7 +21,8 @@ if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then redis.call('HSET', KEYS[8], 'buckets', cmsgpack.pack(buckets)) end
 local window = tonumber(state[2]) or tonumber(ARGV[16])
 if outcome == 'ok' then window = math.min(window + 1, 100000) end
-if outcome == 'refused' then window = math.max(1, math.floor(window / 2)) end
+-- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
+if outcome == 'refused' and #ARGV < 17 then window = math.max(1, math.floor(window / 2)) end
 redis.call('HSET', KEYS[8], 'window', window)
 redis.call('PEXPIRE', KEYS[8], STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(KEYS[4], now, 'limit_learned', 'account_model', KEYS[8], what, 0, by) end
