@@ -1,0 +1,293 @@
+"""What README and docs say must be true of the project: links, paths, settings, commands, names."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from config.settings import SECRET_FIELDS, Settings, variable_of
+from config.urls import SecretUrl
+from worker import errors
+from worker.aio import pool as aio_pool
+from worker.keypool.names import Names
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+ALL_PAGES = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
+
+FENCE_RE = re.compile(r"^ *(?:> )?```(\w+)\n(.*?)^ *(?:> )?```$", re.MULTILINE | re.DOTALL)
+INLINE_RE = re.compile(r"`([^`\n]+)`")
+LINK_RE = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+OUR_PATH_RE = re.compile(
+    r"(?:config|worker|tasks|sandbox|demo|tests|docs|benchmarks|examples|\.ci)/[\w./-]*|[\w.-]+\.(?:py|md|lua|ya?ml|toml|svg|lock|example)"
+)
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, without the marks of a quotation around them."""
+    found = [body for name, body in FENCE_RE.findall(text_of(page)) if name == language]
+    return ["\n".join(line.removeprefix("> ").removeprefix(">") for line in body.splitlines()) + "\n" for body in found]
+
+
+def prose(page: Path) -> str:
+    return FENCE_RE.sub("", text_of(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def by_name(page: Path) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
+def test_every_internal_link_leads_somewhere(page: Path) -> None:
+    for link in LINK_RE.findall(prose(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert target.is_relative_to(ROOT), f"{page.name} links out of the project: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}, but there is no such heading"
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    for code in INLINE_RE.findall(prose(page)):
+        if OUR_PATH_RE.fullmatch(code):
+            assert (ROOT / code).exists(), f"{page.name} names {code}"
+
+
+def test_the_readme_shows_the_running_thing_first() -> None:
+    head = "\n".join(text_of(ROOT / "README.md").splitlines()[:40])
+    assert re.search(r"^make demo\b", head, re.MULTILINE)
+    assert re.search(r"^make test\b", head, re.MULTILINE)
+    assert "](docs/demo.svg)" in head
+    assert "jobs failed: 0" in head
+
+
+def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
+    links = set(LINK_RE.findall(text_of(ROOT / "README.md")))
+    assert {f"docs/{page.name}" for page in DOCS} <= links
+
+
+def settings_table() -> dict[str, tuple[str, str]]:
+    """The rows of the README's table: variable → default, unit."""
+    table = text_of(ROOT / "README.md").partition("## Settings\n")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| `")
+    ]
+    assert all(len(row) == 4 for row in rows)
+    found = {row[0].strip("`"): (row[1], row[2]) for row in rows}
+    assert len(found) == len(rows), "a setting stands twice in the table"
+    return found
+
+
+def shown(field: str) -> str:
+    """A field's default as the table has it."""
+    if Settings.model_fields[field].default_factory is not None:
+        return "`REDIS_URL`"
+    value: Any = getattr(Settings(), field)
+    if isinstance(value, SecretUrl):
+        value = value.get_secret_value()
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def test_the_settings_table_has_every_setting_with_its_default_and_unit() -> None:
+    table = settings_table()
+    assert set(table) == {variable_of(field) for field in Settings.model_fields}
+    for field in Settings.model_fields:
+        default, unit = table[variable_of(field)]
+        assert default == shown(field), variable_of(field)
+        assert (unit == "seconds") == field.endswith("_s"), variable_of(field)
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = {variable_of(field) for field in Settings.model_fields}
+    known |= {f"{variable_of(field)}_FILE" for field in SECRET_FIELDS}
+    for page in ALL_PAGES:
+        named = set(re.findall(r"\bKEYWHEEL_\w+", text_of(page)))
+        assert named <= known, page.name
+
+
+def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
+    names = re.compile(r"^\|? *`?(worker_aio_\w+)", re.MULTILINE)
+    assert aio_pool.__doc__
+    assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == set(names.findall(aio_pool.__doc__))
+
+
+def commands() -> list[str]:
+    """Every `celery -A worker …` of the pages, once each."""
+    found = []
+    for page in PAGES:
+        lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+        for line in lines + INLINE_RE.findall(prose(page)):
+            command = re.split(r"\s+#|\s*\|", line.strip())[0]
+            if command.startswith("celery -A worker") and "…" not in command:
+                found.append(command)
+    return list(dict.fromkeys(found))
+
+
+_PARSE = """
+import sys, shlex, click
+from celery.bin.base import CLIContext
+from celery.bin.celery import celery
+from worker.app import app
+for line in sys.stdin:
+    arguments = shlex.split(line)[3:]
+    context = click.Context(celery, info_name="celery", obj=CLIContext(app=app, no_color=True, workdir=None))
+    command = celery
+    try:
+        while isinstance(command, click.Group):
+            name = arguments.pop(0)
+            command, group = command.get_command(context, name), command
+            assert command is not None, f"no command {name}"
+            if isinstance(command, click.Group):
+                context = click.Context(command, info_name=name, parent=context)
+        if "--help" not in arguments:
+            command.make_context(name, arguments, parent=context)
+        assert command.get_help(click.Context(command, info_name=name, parent=context))
+    except (click.ClickException, AssertionError, IndexError) as exc:
+        print(f"{line.strip()}: {getattr(exc, 'message', exc)}")
+"""
+
+
+def test_every_command_line_of_the_pages_parses(tmp_path: Path) -> None:
+    found = commands()
+    assert len(found) > 10
+    # In a process of its own: Flower's import and click's registry are none of the other tests' business.
+    parsed = subprocess.run(
+        [sys.executable, "-c", _PARSE],
+        input="\n".join(found),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert parsed.returncode == 0, parsed.stderr
+    assert parsed.stdout == ""
+
+
+def test_a_command_line_that_does_not_exist_would_be_found(tmp_path: Path) -> None:
+    wrong = ["celery -A worker keys polish", "celery -A worker keys status --loud", "celery -A worker wrkr"]
+    parsed = subprocess.run(
+        [sys.executable, "-c", _PARSE],
+        input="\n".join(wrong),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert [line.partition(":")[0] for line in parsed.stdout.splitlines()] == wrong
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    for page in ALL_PAGES:
+        code = [*INLINE_RE.findall(prose(page)), *(line for block in blocks(page, "sh") for line in block.splitlines())]
+        named = {words[1] for line in code if len(words := line.split()) > 1 and words[0] == "make"}
+        assert {name for name in named if "=" not in name and name != "#"} <= targets, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_python_block_compiles(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_shell_block_has_balanced_quotes(page: Path) -> None:
+    for block in blocks(page, "sh"):
+        assert shlex.split(block, comments=True)
+
+
+@cache
+def mermaid() -> list[tuple[str, str]]:
+    return [(page.name, block) for page in PAGES for block in blocks(page, "mermaid")]
+
+
+def test_every_diagram_has_a_kind_and_content() -> None:
+    assert {name for name, _ in mermaid()} >= {"architecture.md", "states.md"}
+    for name, block in mermaid():
+        first, *rest = [line.strip() for line in block.splitlines() if line.strip()]
+        assert first.split()[0] in {"stateDiagram-v2", "flowchart", "sequenceDiagram"}, name
+        assert len(rest) > 2, name
+
+
+def test_every_transition_of_a_diagram_names_its_cause() -> None:
+    seen = 0
+    for name, block in mermaid():
+        if not block.lstrip().startswith("stateDiagram"):
+            continue
+        for line in filter(None, map(str.strip, block.splitlines()[1:])):
+            transition = re.fullmatch(r"(\w+|\[\*\]) --> (\w+|\[\*\])(?:: (.+))?", line)
+            assert transition, f"{name}: {line}"
+            seen += 1
+            if "[*]" not in transition.groups():
+                assert transition[3], f"{name}: {line}"
+    assert seen > 20
+
+
+def test_pictures_are_well_formed_and_fetch_nothing() -> None:
+    pictures = sorted((ROOT / "docs").glob("*.svg"))
+    assert pictures
+    for picture in pictures:
+        tree = ET.parse(picture)  # noqa: S314 - a file of ours
+        assert tree.getroot().tag.endswith("svg")
+        assert not re.search(r"url\(\s*[\"']?\w+:|href=|@import|<script", text_of(picture)), picture.name
+
+
+def leaves(error: type[Exception]) -> set[str]:
+    below = error.__subclasses__()
+    return {error.__name__}.union(*(leaves(each) for each in below)) if below else {error.__name__}
+
+
+def test_every_error_that_a_caller_may_meet_is_explained() -> None:
+    page = text_of(ROOT / "docs/enqueueing.md")
+    named = set(re.findall(r"`(\w+)`", page.partition("## Errors\n")[2]))
+    assert leaves(errors.JobError) - {"JobError"} <= named
+
+
+def test_every_argument_of_the_tasks_is_named() -> None:
+    # Imported here: the tasks bring the Celery app with them.
+    from tasks.completion import CompletionArguments  # noqa: PLC0415
+    from tasks.message import EmailArguments  # noqa: PLC0415
+
+    page = text_of(ROOT / "docs/enqueueing.md").partition("## Arguments\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    for model in (CompletionArguments, EmailArguments):
+        assert {field.alias or name for name, field in model.model_fields.items()} <= named, model.__name__
+
+
+def test_every_record_of_the_pool_is_listed() -> None:
+    page = text_of(ROOT / "docs/operations.md")
+    groq, resend = Names("kw", "groq"), Names("kw", "resend")
+    records = [groq.leases, groq.leased, groq.inflight, groq.audit, groq.host, groq.models, groq.wake]
+    records += [groq.key("ID"), groq.account("NAME"), groq.account_model("NAME", "MODEL"), groq.model("MODEL")]
+    records.append(resend.pin("KEY"))
+    properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
+    assert properties == {"leases", "leased", "inflight", "audit", "host", "models", "wake"}
+    assert [record for record in records if f"`{record}`" not in page] == []
