@@ -1,0 +1,398 @@
+"""The transport against a real Redis: what it takes, what it leaves, and that nothing gets lost on the way."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+from transport_harness import OURS, STOCK, Tube, calls, queue_of, send, tube
+
+from sandbox.redis import EmbeddedRedis
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A server of our own: its settings change under the tests."""
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("transport-redis")) as started:
+        yield started
+
+
+@pytest.fixture
+def url(server: EmbeddedRedis) -> str:
+    server.flush()
+    return server.url
+
+
+@pytest.fixture
+def books(url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        yield client
+
+
+def _waiting(books: Any, queue: str) -> list[Any]:
+    """The bodies in a queue, the next one first."""
+    return [json.loads(_plain_body(text)) for text in reversed(books.lrange(queue, 0, -1))]
+
+
+def _plain_body(text: str) -> bytes:
+    return base64.b64decode(json.loads(text)["body"])
+
+
+@pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
+def test_messages_of_a_stock_producer_arrive_in_order_and_leave_nothing(url: str, books: Any, *, hub: bool) -> None:
+    with tube(url, "a") as one:
+        if hub:
+            one.with_hub()
+        one.on_message = lambda message: message.ack()
+        send(url, "a", *range(25))
+        one.until(lambda: len(one.bodies) == 25)
+        assert one.bodies == list(range(25))
+        one.turn()
+        one.channel.flush_acks()
+        assert books.hlen("unacked") == books.zcard("unacked_index") == books.llen("a") == 0
+
+
+def test_a_message_arrives_at_once_in_any_of_several_queues_and_priorities(url: str) -> None:
+    with tube(url, "a", "b", "c", prefetch=100) as one:
+        one.with_hub()
+        one.until(lambda: one.channel._dry)
+        for queue, priority in [("a", 0), ("b", 0), ("c", 9), ("a", 3), ("c", 0)]:
+            before = len(one.got)
+            looked = one.channel._look_at_s
+            send(url, queue, queue, priority=priority)
+            one.until(lambda before=before: len(one.got) > before)
+            assert one.channel.sweep_s == 1.0
+            assert looked  # a hint, or the sweep; the next test tells them apart
+        assert one.bodies == ["a", "b", "c", "a", "c"]
+
+
+def test_a_hint_wakes_a_waiting_channel_long_before_it_would_look_by_itself(url: str) -> None:
+    with tube(url, "a", polling_interval=60) as one:
+        one.with_hub()
+        one.until(lambda: one.channel._dry)
+        assert one.channel.sweep_s == 60
+        send(url, "a", 1)
+        one.until(lambda: one.got, within_s=20)
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "sorted", "priority"])
+def test_queues_and_priorities_are_served_in_the_order_of_the_stock_transport(
+    url: str, books: Any, strategy: str
+) -> None:
+    def fill() -> None:
+        books.flushdb()
+        for queue, priority, count in [("b", 0, 4), ("a", 0, 2), ("c", 0, 3), ("a", 3, 2), ("b", 9, 2), ("c", 3, 1)]:
+            send(url, queue, *(f"{queue}{priority}-{number}" for number in range(count)), priority=priority)
+
+    def drain(transport: str, prefetch: int) -> list[str]:
+        fill()
+        with tube(url, "b", "a", "c", transport=transport, prefetch=prefetch, queue_order_strategy=strategy) as one:
+            one.on_message = lambda message: message.ack()
+            one.until(lambda: len(one.bodies) == 14)
+            return one.bodies
+
+    stock = drain(STOCK, 100)
+    for prefetch in (100, 5, 1):
+        assert drain(OURS, prefetch) == stock
+
+
+def test_no_more_is_taken_than_the_window_allows(url: str, books: Any) -> None:
+    with tube(url, "a", prefetch=3) as one:
+        one.with_hub()
+        send(url, "a", *range(10))
+        one.until(lambda: len(one.got) == 3)
+        for _ in range(3):
+            one.channel.connection.cycle.nudge(0.01)
+            one.turn()
+        assert books.hlen("unacked") == len(one.got) == 3
+        one.got[0].ack()
+        one.until(lambda: len(one.got) == 4)
+        one.turn()
+        assert (books.hlen("unacked"), books.llen("a")) == (3, 6)
+
+
+def test_a_rule_that_says_only_yes_or_no_gets_one_message_at_a_time(url: str, books: Any) -> None:
+    with tube(url, "a", prefetch=0) as one:
+        one.channel.qos.can_consume = lambda: len(one.got) < 2  # as Celery's worker_disable_prefetch does
+        send(url, "a", *range(5))
+        one.until(lambda: len(one.got) == 2)
+        one.turn()
+        assert (books.hlen("unacked"), books.llen("a")) == (2, 3)
+
+
+def test_acknowledgements_of_one_moment_go_out_together(url: str, books: Any) -> None:
+    with tube(url, "a", prefetch=100) as one:
+        one.with_hub()
+        send(url, "a", *range(100))
+        one.until(lambda: len(one.got) == 100)
+        before = calls(books, "zrem"), calls(books, "hdel")
+        for message in one.got:
+            message.ack()
+        assert books.hlen("unacked") == 100
+        one.turn()
+        assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+        assert (calls(books, "zrem"), calls(books, "hdel")) == (before[0] + 1, before[1] + 1)
+
+
+def test_without_a_hub_an_acknowledgement_goes_out_at_once(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        send(url, "a", 1)
+        one.until(lambda: one.got)
+        one.got[0].ack()
+        assert books.hlen("unacked") == 0
+
+
+def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        one.got[0].ack()
+    assert _waiting(books, "a") == [2]
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+
+
+def test_an_acknowledgement_after_the_end_is_refused(url: str) -> None:
+    one = Tube(url, "a")
+    send(url, "a", 1)
+    one.until(lambda: one.got)
+    one.close()
+    with pytest.raises(redis.ConnectionError, match="is closed"):
+        one.got[0].ack()
+
+
+def test_a_rejected_message_is_dropped_or_comes_again(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        one.got[0].reject()
+        one.got[1].requeue()
+        one.until(lambda: len(one.got) == 3)
+        assert one.bodies == [1, 2, 2]
+        assert one.got[2].headers["redelivered"]
+        assert books.hlen("unacked") == 1
+
+
+def test_closing_gives_back_what_was_delivered_in_its_order(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    send(url, "a", 9, priority=9)
+    with tube(url, "a", prefetch=4) as one:
+        one.until(lambda: len(one.got) == 4)
+        one.got[1].ack()
+    assert _waiting(books, "a") == [0, 2, 3, 4]
+    assert _waiting(books, "a\x06\x169") == [9]
+    assert [json.loads(text)["headers"].get("redelivered") for text in books.lrange("a", 0, -1)] == [None] + [True] * 3
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+
+
+def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    texts = books.lrange("a", 0, -1)
+    with tube(url, "a", prefetch=3) as one:
+        one.until_asked()
+    assert books.lrange("a", 0, -1) == texts  # untouched: nobody had seen them
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+    assert one.got == []
+
+
+def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resumed(url: str, books: Any) -> None:
+    with tube(url, "a", "b", prefetch=100) as one:
+        one.with_hub()
+        send(url, "a", *range(20))
+        one.until_asked()
+        one.consumer.cancel_by_queue("a")  # while its messages are on their way
+        send(url, "b", "still served")
+        one.until(lambda: one.bodies == ["still served"])
+        send(url, "a", *range(20, 30))
+        send(url, "b", "again")
+        one.until(lambda: len(one.bodies) == 2)
+        assert _waiting(books, "a") == list(range(30))
+        assert books.hlen("unacked") == 2
+        one.consumer.add_queue(queue_of("a"))
+        one.consumer.consume()
+        one.until(lambda: len(one.bodies) == 32)
+        assert one.bodies[2:] == list(range(30))
+        assert books.llen("a") == 0
+
+
+def test_messages_that_no_longer_fit_go_back(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    with tube(url, "a", prefetch=5) as one:
+        one.with_hub()
+        one.until_asked()
+        one.channel.basic_qos(0, 2, False)
+        one.until(lambda: len(one.got) == 2)
+        assert _waiting(books, "a") == [2, 3, 4]
+        assert books.hlen("unacked") == 2
+
+
+def test_where_a_consumer_raises_the_messages_behind_go_back(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    with tube(url, "a", prefetch=5) as one:
+
+        def fail(message: Any) -> None:
+            if len(one.got) == 2:
+                raise ZeroDivisionError
+
+        one.on_message = fail
+        with pytest.raises(ZeroDivisionError):
+            one.until(lambda: False)
+        assert one.bodies == [0, 1]
+        assert _waiting(books, "a") == [2, 3, 4]
+        assert books.hlen("unacked") == 2
+    assert _waiting(books, "a") == [0, 1, 2, 3, 4]
+
+
+def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog: pytest.LogCaptureFixture) -> None:
+    send(url, "a", "good")
+    good = books.rpop("a")
+    tag = json.loads(good)["properties"]["delivery_tag"]
+    foreign = [
+        b"{",  # no JSON
+        b"[]",  # JSON of another kind
+        b'{"properties": {"delivery_info": {}}}',  # without a tag
+        good.replace(tag, "other").encode().replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
+    ]
+    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
+        raw.rpush("a", good, *foreign)
+        one.until(lambda: one.bodies == ["good"])
+        assert sorted(raw.lrange("unacked.unreadable", 0, -1)) == sorted(foreign)
+        assert raw.hlen("unacked") == 1
+        one.turn()
+    assert "3 entries that are no messages" in caplog.text
+    assert "an entry of the queue a is no message" in caplog.text
+    assert "delivery_info" not in caplog.text
+
+
+def test_flushed_scripts_are_sent_again(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        one.on_message = lambda message: message.ack()
+        send(url, "a", 1)
+        one.until(lambda: len(one.got) == 1)
+        books.script_flush()
+        send(url, "a", 2)
+        one.until(lambda: len(one.got) == 2)
+        send(url, "a", 3)
+        one.until(lambda: len(one.got) == 3)
+
+
+def test_a_server_that_refuses_is_asked_again_later(url: str, books: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1)
+        books.config_set("maxmemory", "1")
+        try:
+            one.until(lambda: "the broker gives out no messages" in caplog.text)
+            assert books.llen("a") == 1
+        finally:
+            books.config_set("maxmemory", "0")
+        one.until(lambda: one.got)
+
+
+def test_a_server_that_became_a_replica_is_left(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        one.until(lambda: one.channel._dry)
+        send(url, "a", 1)
+        books.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            with pytest.raises(redis.ConnectionError, match="read only"):
+                one.until(lambda: False)
+        finally:
+            books.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
+def test_a_server_that_tells_of_no_changes_is_looked_at_often(url: str, books: Any, *, hub: bool) -> None:
+    books.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
+    deaf = url.replace("redis://", "redis://deaf:secret@")
+    with tube(deaf, "a", prefetch=100) as one:
+        if hub:
+            one.with_hub()
+        for number in range(3):
+            one.until(lambda: one.channel._dry)
+            send(url, "a", number)
+            one.until(lambda number=number: len(one.got) > number)
+        assert one.channel.sweep_s < 1
+
+
+def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, books: Any) -> None:
+    with tube(url, "a", prefetch=2) as one:
+        one.with_hub()
+        send(url, "a", *range(5))
+        one.until(lambda: len(one.got) == 2)
+        books.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with pytest.raises((*one.connection.connection_errors, OperationalError)):
+            one.until(lambda: False)
+    with tube(url, "a", prefetch=0) as two:
+        two.until(lambda: len(two.got) == 5)
+        assert two.bodies == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("transport", [OURS, STOCK])
+def test_either_transport_gives_back_what_the_other_took_too_long_ago(url: str, books: Any, transport: str) -> None:
+    first = OURS if transport == STOCK else STOCK
+    send(url, "a", "late", priority=6)
+    with tube(url, "a", transport=first) as one:
+        one.until(lambda: one.got)
+        (entry,) = books.hvals("unacked")
+        raw, exchange, routing_key = json.loads(entry)
+        assert (raw["properties"]["delivery_tag"], exchange, routing_key) == (one.got[0].delivery_tag, "a", "a")
+        assert abs(books.zscore("unacked_index", one.got[0].delivery_tag) - time.time()) < 60
+        with tube(url, transport=transport, visibility_timeout=-60) as other:
+            other.channel.qos.restore_visible()
+        assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+        assert _waiting(books, "a\x06\x166") == ["late"]
+    # The late one is closed by now, and must not have given it back a second time.
+    assert _waiting(books, "a\x06\x166") == ["late"]
+
+
+def test_a_key_prefix_stands_before_every_key(url: str, books: Any) -> None:
+    send(url, "a", 1, 2, global_keyprefix="p:")
+    with tube(url, "a", global_keyprefix="p:") as one:
+        one.with_hub()
+        one.until(lambda: len(one.got) == 2)
+        assert {"p:unacked", "p:unacked_index"} < set(books.keys())
+        one.got[0].ack()
+        one.turn()
+        assert books.hlen("p:unacked") == 1
+    assert books.llen("p:a") == 1
+    assert {"unacked", "unacked_index", "a"}.isdisjoint(books.keys())
+
+
+def test_a_consumer_without_acknowledgements_is_served_by_the_stock_path(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        send(url, "a", 1)
+        one.until_asked()
+        one.consumer.add_queue(queue_of("replies"))
+        one.channel.basic_consume("replies", True, one.bodies.append, "tag")
+        assert not one.channel.takes
+        send(url, "replies", "reply")
+        one.until(lambda: len(one.bodies) == 2)
+        assert books.hlen("unacked") == 1
+        assert one.channel.connection._callbacks
+    assert _waiting(books, "a") == [1]
+
+
+def test_a_channel_without_acknowledgements_is_stock(url: str, books: Any) -> None:
+    with tube(url, "a", ack_emulation=False) as one:
+        send(url, "a", 1)
+        one.until(lambda: one.got)
+        one.got[0].ack()
+        assert not books.exists("unacked")
+
+
+def test_all_commands_of_a_channel_share_one_client(url: str) -> None:
+    with tube(url) as one:
+        with one.channel.conn_or_acquire() as first, one.channel.conn_or_acquire() as second:
+            assert first is second
+        one.channel._disconnect_pools()  # as after a fork
+        with one.channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()

@@ -1,0 +1,96 @@
+"""A consumer of the transport in this process, with or without a hub, and the commands that look behind it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Consumer, Exchange, Producer, Queue
+from kombu.asynchronous import Hub
+
+OURS = "worker.aio.transport:Transport"
+STOCK = "kombu.transport.redis:Transport"
+
+
+def queue_of(name: str) -> Queue:
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
+class Tube:
+    """A connection, its channel, its consumer and what arrived."""
+
+    def __init__(self, url: str, *queues: str, transport: str = OURS, prefetch: int = 10, **options: Any) -> None:
+        self.connection = Connection(url, transport=transport, transport_options=options)
+        self.channel = self.connection.default_channel
+        self.channel.basic_qos(0, prefetch, False)
+        self.got: list[Any] = []
+        self.bodies: list[Any] = []
+        self.on_message: Callable[[Any], None] = lambda _: None
+        self.consumer = Consumer(self.channel, [queue_of(name) for name in queues], on_message=self._receive)
+        self.hub: Hub | None = None
+        self._loop: Iterator[Any] | None = None
+        if queues:
+            self.consumer.consume()
+
+    def _receive(self, message: Any) -> None:
+        self.bodies.append(message.decode())
+        self.got.append(message)
+        self.on_message(message)
+
+    def with_hub(self) -> "Tube":
+        self.hub = Hub()
+        self.hub.propagate_errors = self.connection.connection_errors
+        self.connection.register_with_event_loop(self.hub)
+        self._loop = self.hub.create_loop()
+        return self
+
+    def turn(self) -> None:
+        """One turn of the hub, or one wait for events."""
+        if self._loop is not None:
+            next(self._loop)
+            return
+        with suppress(TimeoutError):
+            self.connection.drain_events(timeout=0.2)
+
+    def until(self, check: Callable[[], Any], *, within_s: float = 15.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not check():
+            if time.monotonic() > deadline:
+                pytest.fail("it did not come true")
+            self.turn()
+
+    def until_asked(self) -> None:
+        """Until a question is on its way; its answer is not read."""
+        self.connection.transport.cycle.on_poll_start()
+        assert self.channel._in_poll
+
+    def close(self) -> None:
+        if self.hub is not None:
+            self.hub.close()
+        self.connection.release()
+
+
+@contextmanager
+def tube(*args: Any, **kwargs: Any) -> Iterator[Tube]:
+    made = Tube(*args, **kwargs)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def send(url: str, queue: str, *bodies: Any, priority: int | None = None, **options: Any) -> None:
+    """Publish as a stock producer does."""
+    with Connection(url, transport=STOCK, transport_options=options) as connection:
+        producer = Producer(connection)
+        for body in bodies:
+            producer.publish(
+                body, exchange=queue, routing_key=queue, declare=[queue_of(queue)], priority=priority, serializer="json"
+            )
+
+
+def calls(store: "redis.Redis", command: str) -> int:
+    """How often the server ran a command."""
+    return int(store.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))

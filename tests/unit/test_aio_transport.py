@@ -1,0 +1,55 @@
+"""What the transport is to kombu: its names, its URLs, TLS; and how acknowledgements are flushed."""
+
+import ssl
+
+import pytest
+from kombu import Connection
+
+from worker.aio import acknowledging
+from worker.aio.transport import TlsTransport, Transport
+
+OURS = "worker.aio.transport:Transport"
+TLS = "worker.aio.transport:TlsTransport"
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "kind", "shown"),
+    [
+        ("redis://:secret@host:7000/2", OURS, Transport, "redis://:**@host:7000/2"),
+        # encrypted
+        ("rediss://:secret@host:7000/2", TLS, TlsTransport, "rediss://:**@host:7000/2"),
+    ],
+)
+def test_a_named_transport_serves_a_usual_url_and_shows_it_so(url: str, transport: str, kind: type, shown: str) -> None:
+    with Connection(url, transport=transport) as connection:
+        assert type(connection.transport) is kind
+        assert connection.transport.driver_type == "redis"  # which Celery and Flower look at
+        assert connection.as_uri() == shown
+        assert (connection.hostname, connection.port, connection.virtual_host) == ("host", 7000, "2")
+
+
+def test_the_tls_transport_checks_certificates_unless_told_otherwise() -> None:
+    with Connection("rediss://host", transport=TLS) as connection:
+        assert connection.transport.client.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    with Connection("rediss://host?ssl_cert_reqs=none", transport=TLS) as connection:
+        assert connection.transport.client.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
+
+
+class _Holder:
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+        self.flushed = False
+
+    def flush_acks(self) -> None:
+        self.flushed = True
+        if self.fails:
+            raise OSError("gone")
+
+
+def test_one_holder_that_fails_does_not_keep_the_others_from_flushing(caplog: pytest.LogCaptureFixture) -> None:
+    holders = [_Holder(fails=True), _Holder(fails=False), _Holder(fails=True)]
+    for holder in holders:
+        acknowledging.register(holder)
+    acknowledging.flush_all()
+    assert all(holder.flushed for holder in holders)
+    assert caplog.text.count("could not send acknowledgements") == 2
