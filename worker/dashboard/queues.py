@@ -11,7 +11,7 @@ from celery import Celery
 from config.celery import DEFERRED
 from worker.dashboard.board import QueueView
 
-_ASK_WORKERS_EVERY_S = 10.0
+_ASK_WORKERS_EVERY_S = 4.0
 _REPLY_TIMEOUT_S = 1.0
 _LARGEST_MARKER_BYTES = 65_536
 

@@ -1,0 +1,291 @@
+"""The page of the keys in a real browser, beside a real worker: Debian's Chromium, driven by Playwright."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import ROOT, Fleet, StartFleet, environment, eventually
+
+from sandbox.redis import free_port
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (PyPI: playwright)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)")
+
+LOGIN = ("ada", "canary-password-5571")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+RESET_WITHIN_S = 2.0
+
+# The ratio of two colours' brightness, by WCAG 2.2, of every text that has one behind it.
+CONTRAST_JS = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const parse = (text) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour[3] > 200) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('#keys-page *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || element.closest('svg') || element.disabled || !element.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) poor.push([element.className, element.textContent.slice(0, 30), ratio.toFixed(2)]);
+  }
+  return poor;
+}"""
+# What a screen reader would have no name for.
+NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
+  + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
+  .filter((one) => !(one.getAttribute('aria-label') || document.getElementById(one.getAttribute('aria-labelledby'))
+    || one.textContent.trim() && one.tagName === 'BUTTON' || one.labels && one.labels.length))
+  .map((one) => one.outerHTML.slice(0, 120))"""
+
+
+@contextmanager
+def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
+    """`celery -A worker flower` with a login; gives its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    login = {"FLOWER_BASIC_AUTH": ":".join(LOGIN), "FLOWER_PORT": str(port)}
+    with (folder / "flower.log").open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "worker", "flower", f"--conf={ROOT / 'flowerconfig.py'}"],
+            cwd=folder, env=environment(**environ, **login), stdout=sink, stderr=sink, start_new_session=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"{url}/healthcheck", timeout=5):  # noqa: S310 - our own
+                return True
+        except OSError:
+            return False
+
+    try:
+        eventually(answers, within_s=40, what="Flower's answer")
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def fleet(start_fleet: StartFleet) -> Fleet:
+    return start_fleet(
+        count=1, groq_keys=3, groq_rpm=3_000, groq_rpd=14_400, groq_tpm=60_000, groq_tpd=0, groq_latency_ms=20,
+        resend_keys=2, grace_ms=500, settings={"KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(fleet: Fleet) -> Iterator[str]:
+    with flower(fleet.folder / "flower", fleet.environ) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright_api.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Open]:
+    """Opens the page of the keys; at the end no error may stand in any console."""
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def start(url: str, *, size: dict[str, int] = WIDE, dark: bool = False) -> Any:
+        context = browser.new_context(
+            viewport=size,
+            color_scheme="dark" if dark else "light",
+            http_credentials={"username": LOGIN[0], "password": LOGIN[1]},
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda told: complaints.append(told.text) if told.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{url}/keys")
+        page.get_by_text("Live: every second").wait_for()
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def fresh(fleet: Fleet) -> Fleet:
+    """All keys as new, with some calls behind them."""
+    fleet.sandbox.control("reset")
+    fleet.producer.ask("tasks.admin.reset_keys")
+    ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
+    fleet.producer.await_all(ids, within_s=30)
+    return fleet
+
+
+def card(page: Any, secret: str) -> Any:
+    return page.get_by_role("article", name=f"{secret[:10]}...")
+
+
+def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
+    """Wait until a key's card shows a state; returns how long that took, in seconds."""
+    started = time.monotonic()
+    card(page, secret).locator(".key-state", has_text=word).wait_for(timeout=within_s * 1000)
+    return time.monotonic() - started
+
+
+def screenshot(page: Any, name: str) -> None:
+    """Keep a picture where KEEP_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("KEEP_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+# How the page is looked at.
+@pytest.mark.parametrize(
+    ("name", "size", "dark"),
+    [
+        ("keys-light", WIDE, False),
+        ("keys-dark", WIDE, True),
+        ("keys-phone", PHONE, False),
+        ("keys-phone-dark", PHONE, True),
+    ],
+)
+def test_the_page_is_readable_everywhere(
+    fresh: Fleet, site: str, open_page: Open, name: str, size: dict[str, int], *, dark: bool
+) -> None:
+    fresh.sandbox.control("revoke", key="groq:1")
+    first = fresh.sandbox.keys("groq")[0]
+    fresh.producer.await_all(fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12), within_s=30)
+    page = open_page(site, size=size, dark=dark)
+    state(page, first, "disabled")
+    assert page.get_by_role("article").count() == 5
+    assert page.evaluate("document.documentElement.dataset.bsTheme") == ("dark" if dark else "light")
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert not page.evaluate(CONTRAST_JS)
+    assert not page.evaluate(NAMELESS_JS)
+    assert page.get_by_role("meter").count() >= 3
+    assert "canary" not in page.content()
+    assert not [secret for secret in fresh.sandbox.keys("groq") if secret in page.content()]
+    screenshot(page, name)
+
+
+def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site: str, open_page: Open) -> None:
+    page = open_page(site)
+    first = fresh.sandbox.keys("groq")[0]
+    fresh.sandbox.control("exhaust", service="groq", seconds=60)
+    ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
+    state(page, first, "cooling", within_s=20)
+    left = card(page, first).locator(".key-left").first
+
+    def seconds() -> int:
+        return int(left.inner_text().split()[0])
+
+    before = seconds()
+    assert 0 < before <= 60
+    eventually(lambda: seconds() <= before - 2, within_s=6, what="the countdown")
+    page.get_by_text("deferred)").first.wait_for(timeout=20_000)
+    fresh.sandbox.control("reset")
+    page.get_by_role("button", name="Reset all keys of Groq").click()
+    dialog = page.get_by_role("dialog")
+    dialog.wait_for()
+    assert "Reset all keys of Groq?" in dialog.inner_text()
+    dialog.get_by_role("button", name="Reset").click()
+    assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
+    fresh.producer.await_all(ids, within_s=20)
+    page.get_by_role("cell", name=f"flower {LOGIN[0]}").first.wait_for()
+
+
+def test_a_revoked_key_stays_out_until_its_button_is_pressed(fresh: Fleet, site: str, open_page: Open) -> None:
+    page = open_page(site)
+    first = fresh.sandbox.keys("groq")[0]
+    fresh.sandbox.control("revoke", key="groq:1")
+    fresh.producer.await_all(fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12), within_s=30)
+    state(page, first, "disabled")
+    assert "until reset" in card(page, first).inner_text()
+    fresh.sandbox.control("reset")
+    card(page, first).get_by_role("button", name="Reset key").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reset").click()
+    assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
+
+
+def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    first = fresh.sandbox.keys("groq")[0]
+    opener = card(page, first).get_by_role("button", name="Disable key")
+    opener.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    assert not page.evaluate(CONTRAST_JS)
+    screenshot(page, "keys-dialog")
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == "Disable"
+    assert card(page, first).locator(".key-state").inner_text() == "ready"
+    page.keyboard.press("Enter")
+    page.keyboard.type("leaked")  # replaces nothing: the field holds a text to go on from
+    page.keyboard.press("Enter")
+    state(page, first, "disabled")
+    assert "leaked" in card(page, first).inner_text()
+
+
+def test_without_a_login_nothing_is_served(site: str) -> None:
+    for path in ("/", "/keys", "/tasks", "/broker", "/api/admin/api-keys/status", "/api/admin/api-keys/audit"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(site + path, timeout=10)  # noqa: S310 - our own
+        with caught.value as answer:
+            assert answer.code == 401
+            assert b"gsk_" not in answer.read()
+
+
+# How many keys each service has.
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_the_page_works_with_any_number_of_keys(fleet: Fleet, tmp_path: Path, open_page: Open, count: int) -> None:
+    environ = {"REDIS_URL": fleet.redis.url, "KEYWHEEL_NAMESPACE": f"n{count}"}
+    for start in ("GROQ", "RESEND"):
+        prefix = {"GROQ": "gsk_", "RESEND": "re_"}[start]
+        for number in range(1, count + 1):
+            name = f"{start}_API_KEY" if number == 1 else f"{start}_API_KEY_{number}"
+            environ[name] = f"{prefix}{number:03d}abcdef{'0' * 40}"
+    with flower(tmp_path, environ) as url:
+        page = open_page(url, size=PHONE)
+        page.locator("#service-resend").wait_for()
+        assert page.get_by_role("article").count() == 2 * count
+        assert page.get_by_text("No key of Groq is configured here").is_visible() == (count == 0)
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        assert not page.evaluate(CONTRAST_JS)
+        page.close()  # before Flower goes, which it would complain about
