@@ -9,6 +9,8 @@ from config.fields import RESULT_BACKEND_CLASS
 from config.settings import Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
+TRANSPORT_CLASSES: Final = {"redis": "worker.aio.transport:Transport", "rediss": "worker.aio.transport:TlsTransport"}
+"""Our transport for each scheme of the broker's URL; a socket or Sentinel keeps kombu's own."""
 TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
 QUEUES: Final = ("ai", "email", "admin")
 """One queue a kind of job, so that a backlog of one never delays the others."""
@@ -40,8 +42,11 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
+    url = _with_tls_check(settings.broker_url.get_secret_value())
+    transport = TRANSPORT_CLASSES.get(urlsplit(url).scheme) if settings.fast_transport else None
     return {
-        "broker_url": _with_tls_check(settings.broker_url.get_secret_value()),
+        "broker_url": url,
+        **({"broker_transport": transport} if transport else {}),
         # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody

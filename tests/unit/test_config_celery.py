@@ -86,3 +86,30 @@ def test_a_tls_url_asks_for_a_checked_certificate(url: str, used: str) -> None:
     config = celery_config(Settings(redis_url=SecretUrl(url)))
     assert config["broker_url"] == used
     assert config["result_backend"].endswith(f"+{used}")
+
+
+@pytest.mark.parametrize(
+    ("url", "fast", "transport"),
+    [
+        ("redis://h/0", True, "worker.aio.transport:Transport"),
+        # kombu learns from the URL's scheme whether to use TLS, but not beside a named transport
+        ("rediss://h/0", True, "worker.aio.transport:TlsTransport"),
+        # kombu's own where ours does not reach
+        ("redis+socket:///run/redis.sock", True, None),
+        ("sentinel://h:26379", True, None),
+        # switched off
+        ("redis://h/0", False, None),
+        ("rediss://h/0", False, None),
+    ],
+)
+def test_the_transport_is_ours_where_it_can_be_and_is_wanted(url: str, fast: bool, transport: str | None) -> None:  # noqa: FBT001 - a table
+    config = celery_config(Settings(broker_url=SecretUrl(url), fast_transport=fast))
+    assert config.get("broker_transport") == transport
+    with Celery(set_as_current=False, broker=config["broker_url"]) as app:
+        app.conf.update(config)
+        connection = app.connection()
+        assert bool(connection.ssl) == url.startswith("rediss")
+        kind = connection.get_transport_cls()
+        assert f"{kind.__module__}:{kind.__name__}" == transport or (
+            transport is None and kind.__module__ == "kombu.transport.redis"
+        )
