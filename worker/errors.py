@@ -9,8 +9,9 @@
     │   ├── FaultBudgetSpent  the provider failed more often than a job may try
     │   ├── DeadlineExceeded  no key became free in time
     │   └── OutcomeUnknown    an email may or may not have been accepted; nobody may send it again blindly
-    ├── Deferred              not a failure: no key can serve now, come back later
-    └── Fault                 not a failure yet: the provider faltered, the job may try again
+    └── TurnOver              not a failure yet: the job shall have another turn
+        ├── Deferred          no key can serve now, come back later
+        └── Fault             the provider faltered, the job may try again
 
 Job errors travel as JSON through the result backend, so each is built from one plain sentence. The sentence never
 holds a key, a prompt or a mail body.
@@ -53,7 +54,19 @@ class OutcomeUnknown(JobError):  # noqa: N818
     """The provider may have carried the request out, and there is no safe way to find out."""
 
 
-class Deferred(KeywheelError):  # noqa: N818
+class TurnOver(KeywheelError):  # noqa: N818
+    """A turn ended without an answer, and the job shall have another.
+
+    Attributes:
+        attempts: Calls made to the provider in this turn.
+        waited_ms: Time spent waiting for keys in this turn, in milliseconds.
+    """
+
+    attempts = 0
+    waited_ms = 0
+
+
+class Deferred(TurnOver):
     """No key can serve this job now.
 
     Args:
@@ -73,7 +86,7 @@ class Deferred(KeywheelError):  # noqa: N818
         return type(self), (self.countdown_ms, self.reason, self.ticket)
 
 
-class Fault(KeywheelError):  # noqa: N818
+class Fault(TurnOver):
     """The provider failed in a way that may pass; costs one of the job's tries.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from redis.exceptions import RedisError
 
 from config.keys import ApiKey
-from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge
+from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
 from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
@@ -86,7 +86,11 @@ class Rotation(Generic[RequestT]):
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is gone.
         """
         turn = _Turn(self, want, build)
-        return await turn.run()
+        try:
+            return await turn.run()
+        except TurnOver as over:
+            over.attempts, over.waited_ms = turn.attempts, turn.waited_ms
+            raise
 
 
 class _Turn(Generic[RequestT]):

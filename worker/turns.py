@@ -6,12 +6,14 @@ faults (Celery's retries, with exponential backoff).
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from celery import Task
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
+from kombu.exceptions import OperationalError
 
 from config.celery import DEFERRED, QUEUE_OF
 from config.keys import ApiKey
@@ -22,6 +24,9 @@ from worker.keypool import Want
 from worker.rotation import Rotation, Served
 
 RequestT = TypeVar("RequestT")
+
+_BROKER_PATIENCE_S = 60.0
+_BROKER_PAUSE_S = 1.0
 
 
 async def take_turn(
@@ -67,7 +72,8 @@ async def _defer(task: Task, deferred: Deferred, history: History, settings: Set
     # Half of the visibility timeout at most: a message that is held longer would be delivered a second time.
     longest_ms = min(settings.visibility_timeout_s * 500, round((settings.deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
-    after = history.after(attempts=0, waited_ms=countdown_ms, ticket=deferred.ticket)
+    waited_ms = deferred.waited_ms + countdown_ms
+    after = history.after(attempts=deferred.attempts, waited_ms=waited_ms, ticket=deferred.ticket)
     await _send_back(
         task,
         Deferred(countdown_ms, deferred.reason, deferred.ticket),
@@ -83,7 +89,8 @@ async def _retry(task: Task, fault: Fault, history: History, settings: Settings)
         raise FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}") from None
     backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
     countdown_ms = max(backoff_ms, fault.backoff_ms or 0)
-    await _send_back(task, fault, countdown_ms, history.after(attempts=1, waited_ms=0), retries=tries)
+    after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms)
+    await _send_back(task, fault, countdown_ms, after, retries=tries)
 
 
 def backoff(tries: int, *, base_s: float, longest_s: float, jitter: Callable[[], float] = random.random) -> int:
@@ -102,10 +109,25 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     )
     if request.called_directly or request.is_eager:
         raise why
-    # Publishing blocks on the broker's socket. The new message is there before the old one is acknowledged: a crash
-    # in between leaves two, never none.
-    await asyncio.to_thread(signature.apply_async)
+    await _publish(signature)
     raise Retry(exc=why, when=countdown_s, sig=signature)
+
+
+async def _publish(signature: Any) -> None:
+    """Put a message into the broker, however often it takes within a minute.
+
+    The new message is there before the old one is acknowledged: a crash in between leaves two, never none.
+    """
+    deadline = time.monotonic() + _BROKER_PATIENCE_S
+    while True:
+        try:
+            await asyncio.to_thread(signature.apply_async)  # it blocks on the broker's socket
+        except OperationalError as exc:
+            if time.monotonic() > deadline:
+                raise Reject(exc, requeue=True) from exc  # the old message stays the job's only one
+            await asyncio.sleep(_BROKER_PAUSE_S)
+        else:
+            return
 
 
 def _way_back(delivery_info: dict[str, Any]) -> str | None:

@@ -195,13 +195,15 @@ async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Benc
 
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:
     header = {"since_ms": 1_000, "deferrals": 2, "attempts": 1, "waited_ms": 100}
+    fault = Fault("it failed")
+    fault.attempts, fault.waited_ms = 3, 50  # what the rotation tells of the turn
     with pytest.raises(Retry) as caught:
-        await bench.turn(Fault("it failed"), header=header, retries=1, fault_backoff_s=2, fault_backoff_max_s=60)
+        await bench.turn(fault, header=header, retries=1, fault_backoff_s=2, fault_backoff_max_s=60)
     [message] = bench.sent()
     assert message["headers"]["retries"] == 2
     assert 2.0 <= caught.value.when <= 4.0
     assert history_of(message) == {
-        "since_ms": 1_000, "deferrals": 2, "attempts": 2, "waited_ms": 100, "ticket": "",
+        "since_ms": 1_000, "deferrals": 2, "attempts": 4, "waited_ms": 150, "ticket": "",
     }  # fmt: skip
 
 
