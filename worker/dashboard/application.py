@@ -9,8 +9,9 @@ from flower.urls import settings as flower_settings
 from tornado.web import url
 
 from config.settings import get_settings
-from worker.dashboard import api, page
+from worker.dashboard import api, metrics, page
 from worker.dashboard.access import Doors
+from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.lookout import Lookout
 from worker.dashboard.templates import KeysLoader
 
@@ -21,6 +22,7 @@ _PREFIX = "/api/admin/api-keys"
 HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
     url(r"/keys/static/(.*)", page.Static, {"path": str(page.STATIC)}),
+    url(r"/metrics", metrics.Metrics),
     url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
     url(rf"{_PREFIX}/audit", api.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
@@ -44,6 +46,9 @@ class KeysFlower(Flower):
         token = ours.admin_token
         self.admin_token = token.get_secret_value() if token else None
         self.lookout = Lookout(ours, self.capp)
+        self.metrics = metrics.registry_of(self.lookout)
+        self.deferrals = Deferrals(self.metrics)
+        self._hear_events()
         prefix = self.options.url_prefix
         # Before Flower's own handlers, the last of which answers everything with 404.
         self.add_handlers(".*", [rewrite_handler(one, prefix) for one in HANDLERS] if prefix else HANDLERS)
@@ -52,6 +57,21 @@ class KeysFlower(Flower):
     def doors(self) -> Doors:
         """What lets an administrator in."""
         return Doors.of(self.options, self.admin_token)
+
+    def _hear_events(self) -> None:
+        """Hear of every event after Flower's own state has, which then knows the task's name."""
+        flowers = self.events.on_event
+
+        def on_event(event: dict[str, Any]) -> None:
+            flowers(event)
+            if event.get("type") == "task-retried":
+                self.io_loop.add_callback(self._hear, event)
+
+        self.events.on_event = on_event
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        task = self.events.state.tasks.get(event.get("uuid"))
+        self.deferrals.hear(event, task.name if task else None)
 
     def start_http_server(self) -> Any:
         """Listen; to this machine alone where nobody has to log in, whatever the address asked for."""

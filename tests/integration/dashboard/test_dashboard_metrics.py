@@ -1,0 +1,101 @@
+"""Flower's `/metrics` with ours in them."""
+
+from pathlib import Path
+from typing import Any
+
+from dashboard_site import LOGIN, Serve, Site, secret, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from sandbox.redis import EmbeddedRedis
+
+LABELS = {"service", "state", "key", "outcome", "queue", "le"}
+
+
+async def scrape(site: Site) -> dict[tuple[str, ...], float]:
+    """Our samples: name and label values, in order of the labels' names → value."""
+    answer = await site.client.get("/metrics")
+    assert answer.status_code == 200
+    assert "flower_" in answer.text  # Flower's own are there as before
+    found = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            if sample.name.startswith("keywheel_"):
+                assert set(sample.labels) <= LABELS
+                found[sample.name, *(value for _, value in sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_they_must(serve: Serve) -> None:
+    site = await serve(environ={"GROQ_ACCOUNT": "acme-account"})
+    await site.disable()
+    await site.redis.lpush("email", "{}", "{}")
+
+    async def look() -> dict[tuple[str, ...], float]:
+        return await scrape(site)
+
+    samples = await until(
+        look,
+        lambda seen: (
+            seen.get(("keywheel_keys", "groq", "disabled")) == 1
+            and seen.get(("keywheel_queue_length", "email", "resend")) == 2
+        ),
+    )
+    assert samples["keywheel_up",] == 1
+    assert samples["keywheel_keys", "groq", "ready"] == 2
+    assert samples["keywheel_key_ready", site.keys["groq"][0].id, "groq"] == 0
+    assert samples["keywheel_calls_total", site.keys["groq"][1].id, "accepted", "groq"] == 0
+    assert samples["keywheel_drain_seconds", "email", "resend"] == float("inf")
+    assert samples["keywheel_deferrals_total", "groq"] == 0
+    text = (await site.client.get("/metrics")).text
+    for hidden in (secret("groq", 1), site.keys["groq"][0].label, "acme-account", "GROQ_API_KEY", "by hand", *LOGIN):
+        assert hidden not in text
+
+
+async def test_collecting_asks_redis_nothing(serve: Serve) -> None:
+    site = await serve()
+    await until(lambda: scrape(site), lambda seen: ("keywheel_keys", "groq", "ready") in seen)
+    site.app.lookout.stop()
+    before = await site.redis.info("commandstats")
+    for _ in range(20):
+        await scrape(site)
+    after = await site.redis.info("commandstats")
+
+    def calls(stats: Any) -> int:
+        return sum(one["calls"] for name, one in stats.items() if "info" not in name)
+
+    assert calls(after) == calls(before)
+
+
+async def test_without_redis_the_metrics_still_come_and_say_so(serve: Serve, tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        site = await serve(environ={"REDIS_URL": server.url})
+        await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 1)
+        server.stop()
+        samples = await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 0)
+        assert not [name for name, *_ in samples if name == "keywheel_keys"]
+        server.start()
+        await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 1)
+
+
+async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> None:
+    site = await serve()
+
+    def event(kind: str, uuid: str, **fields: Any) -> dict[str, Any]:
+        return {"type": kind, "uuid": uuid, "hostname": "w1", "timestamp": 0.0, "local_received": 0.0, "clock": 1,
+                "utcoffset": 0, "pid": 1, **fields}  # fmt: skip
+
+    deferred = "Deferred('no key is free: cooling; next try in 1.5 s')"
+    heard = [
+        event("task-received", "a", name="tasks.ai.complete"),
+        event("task-retried", "a", exception=deferred, traceback=None),
+        event("task-received", "b", name="tasks.email.send"),
+        event("task-retried", "b", exception="Fault('the provider failed')", traceback=None),  # no deferral
+        event("task-retried", "c", exception=deferred, traceback=None),  # whose, Flower does not know
+    ]
+    for one in heard:
+        site.app.events.on_event(one)
+    samples = await until(lambda: scrape(site), lambda seen: seen["keywheel_deferrals_total", "groq"] == 1)
+    assert samples["keywheel_deferrals_total", "resend"] == 0
+    assert samples["keywheel_wait_seconds_sum", "groq"] == 1.5
+    assert samples["keywheel_wait_seconds_bucket", "1.0", "groq"] == 0
+    assert samples["keywheel_wait_seconds_bucket", "2.0", "groq"] == 1

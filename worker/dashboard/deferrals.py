@@ -1,0 +1,48 @@
+"""Deferrals, counted as Flower hears of them. Celery's events are the only place where they all come by."""
+
+import re
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from config.celery import QUEUE_OF
+
+_BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
+_DEFERRED_RE = re.compile(r"^Deferred\(.*next try in ([0-9]+(?:\.[0-9]+)?) s")
+_SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
+
+
+class Deferrals:
+    """Counts deferrals and their countdowns by service.
+
+    Args:
+        registry: Where the metrics go.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._count = Counter("keywheel_deferrals", "Jobs sent back to wait for a key", ["service"], registry=registry)
+        self._waits = Histogram(
+            "keywheel_wait_seconds",
+            "Countdowns of deferred jobs",
+            ["service"],
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        for service in QUEUE_OF:  # a series that is there from the start, so that its first increase is seen
+            self._count.labels(service)
+            self._waits.labels(service)
+
+    def hear(self, event: dict[str, Any], name: str | None) -> None:
+        """Take an event; all but deferrals are passed over.
+
+        Args:
+            event: Celery's event.
+            name: The task's name, where Flower knows it.
+        """
+        if event.get("type") != "task-retried":
+            return
+        found = _DEFERRED_RE.match(str(event.get("exception", "")))
+        service = next((service for start, service in _SERVICE_OF.items() if (name or "").startswith(start)), None)
+        if found and service:
+            self._count.labels(service).inc()
+            self._waits.labels(service).observe(float(found.group(1)))

@@ -1,0 +1,101 @@
+"""Metrics for Prometheus, made from the lookout's latest board: collecting them asks nobody anything.
+
+`/metrics` is open to whoever reaches the port. So a key shows as its id alone, and no account, reason or variable does.
+"""
+
+from collections.abc import Iterator
+
+from flower.views.monitor import Metrics as FlowerMetrics
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from worker.dashboard.board import ServiceView
+from worker.dashboard.lookout import Lookout
+
+_STATES = ("ready", "cooling", "disabled")
+
+
+class Metrics(FlowerMetrics):
+    """`/metrics`: Flower's own, then ours."""
+
+    async def get(self) -> None:
+        """Write both."""
+        await super().get()
+        self.write(generate_latest(self.application.metrics))
+
+
+class KeysCollector(Collector):
+    """Turns the latest board into metrics.
+
+    Args:
+        lookout: Whose board.
+    """
+
+    def __init__(self, lookout: Lookout) -> None:
+        self._lookout = lookout
+
+    def describe(self) -> list[Metric]:
+        """Promise nothing: registering must not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is known; where Redis does not answer, only that it does not."""
+        board = self._lookout.board
+        yield GaugeMetricFamily("keywheel_up", "Whether the key pools could be looked at", value=int(board is not None))
+        if board is None:
+            return
+        yield from _keys(board.services)
+        yield from _queues(board.services)
+
+
+def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
+    keys = GaugeMetricFamily("keywheel_keys", "Keys by state", labels=["service", "state"])
+    in_flight = GaugeMetricFamily("keywheel_in_flight", "Calls under way", labels=["service"])
+    ready = GaugeMetricFamily("keywheel_key_ready", "Whether a key serves", labels=["service", "key"])
+    calls = CounterMetricFamily("keywheel_calls", "Calls that ended", labels=["service", "key", "outcome"])
+    tokens = CounterMetricFamily("keywheel_tokens", "Tokens used", labels=["service", "key"])
+    room = GaugeMetricFamily(
+        "keywheel_head_room_ratio", "What is left of the limit that is nearest to its end", labels=["service", "key"]
+    )
+    for service, view in services.items():
+        states = [key.state for key in view.pool.keys]
+        for state in _STATES:
+            keys.add_metric([service, state], states.count(state))
+        in_flight.add_metric([service], sum(key.in_flight for key in view.pool.keys))
+        for key in view.pool.keys:
+            ready.add_metric([service, key.id], int(key.state == "ready"))
+            tokens.add_metric([service, key.id], key.tokens)
+            for outcome in ("accepted", "refused", "faults", "rejected"):
+                calls.add_metric([service, key.id, outcome], getattr(key, outcome))
+            shares = [bucket.remaining / bucket.limit for bucket in key.buckets if bucket.limit > 0]
+            if shares:
+                room.add_metric([service, key.id], max(0.0, min(shares)))
+    yield from (keys, in_flight, ready, calls, tokens, room)
+
+
+def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
+    length = GaugeMetricFamily("keywheel_queue_length", "Jobs in the broker, not fetched", labels=["service", "queue"])
+    waiting = GaugeMetricFamily("keywheel_jobs_waiting", "Jobs that wait, wherever", labels=["service", "queue"])
+    oldest = GaugeMetricFamily(
+        "keywheel_queue_oldest_seconds", "A job has waited in the broker at least so long", labels=["service", "queue"]
+    )
+    gate = GaugeMetricFamily("keywheel_gate_closed", "Workers whose gate is closed", labels=["service", "queue"])
+    drain = GaugeMetricFamily("keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"])
+    workers = GaugeMetricFamily("keywheel_workers", "Workers that answer")
+    for service, view in services.items():
+        labels = [service, view.queue.name]
+        length.add_metric(labels, view.queue.ready + view.queue.deferred)
+        waiting.add_metric(labels, view.queue.waiting)
+        oldest.add_metric(labels, view.queue.oldest_s)
+        gate.add_metric(labels, view.queue.closed)
+        drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)
+    workers.add_metric([], max((view.queue.workers for view in services.values()), default=0))
+    yield from (length, waiting, oldest, gate, drain, workers)
+
+
+def registry_of(lookout: Lookout) -> CollectorRegistry:
+    """A registry of our own: Flower's is the process' one, and several of our applications may live in a process."""
+    registry = CollectorRegistry()
+    registry.register(KeysCollector(lookout))
+    return registry
