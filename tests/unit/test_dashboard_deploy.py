@@ -1,0 +1,98 @@
+"""Alert rules and Grafana dashboard: they name only metrics that there are; alerts fire when they should."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from worker.dashboard.board import Board, QueueView, ServiceView
+from worker.dashboard.deferrals import Deferrals
+from worker.dashboard.lookout import Lookout
+from worker.dashboard.metrics import registry_of
+from worker.keypool import KeyView, PoolView
+from worker.keypool.snapshot import BucketView
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus" / "keywheel.rules.yml"
+DASHBOARD = json.loads((DEPLOY / "grafana" / "keywheel.json").read_text())
+
+
+class Seen:
+    """A lookout that has seen one key."""
+
+    def __init__(self) -> None:
+        bucket = BucketView("m", "rpm", 30, 10, 60_000)
+        counts = dict.fromkeys(
+            ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms"), 1
+        )
+        key = KeyView("0" * 12, "gsk_x...", "GROQ_API_KEY", "a", "ready", (), buckets=(bucket,), **counts)
+        self.board = Board({"groq": ServiceView(PoolView("groq", 0, (key,)), QueueView("ai"), (), 0.0)})
+
+
+def exposed() -> set[str]:
+    registry: CollectorRegistry = registry_of(cast("Lookout", Seen()))
+    Deferrals(registry)
+    return set(re.findall(r"^(keywheel_\w+)", generate_latest(registry).decode(), re.MULTILINE))
+
+
+def named(queries: list[str]) -> set[str]:
+    return {name for query in queries for name in re.findall(r"\bkeywheel_\w+", query)}
+
+
+def queries() -> list[str]:
+    return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def test_the_rules_name_only_metrics_that_there_are() -> None:
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    names = named([rule["expr"] for rule in rules])
+    assert names
+    assert names <= exposed()
+    assert all({"summary", "description"} <= rule["annotations"].keys() for rule in rules)
+
+
+def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() -> None:
+    unseen = {name for name in exposed() - named(queries()) if not name.endswith(("_created", "_sum", "_count"))}
+    assert named(queries()) <= exposed()
+    assert unseen == {"keywheel_up", "keywheel_key_ready"}  # for alerts
+
+
+def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
+    places: list[dict[str, Any]] = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+    assert len(cells) == len(set(cells)), "panels lie over each other"
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+# How promtool looks at the files.
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool is installed (Debian: prometheus)")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "rules", "keywheel.rules.yml"),
+        ("check", "config", "prometheus.yml"),
+        ("test", "rules", "keywheel.tests.yml"),
+    ],
+)
+def test_promtool_finds_nothing_wrong(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool is installed (Debian: prometheus)")
+def test_promtool_understands_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    plain = [query.replace("$__rate_interval", "1m").replace("$service", ".+") for query in queries()]
+    rules = [{"record": f"r{number}", "expr": query} for number, query in enumerate(plain)]
+    (tmp_path / "r.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", "r.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
