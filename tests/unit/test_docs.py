@@ -27,7 +27,7 @@ FENCE_RE = re.compile(r"^ *(?:> )?```(\w+)\n(.*?)^ *(?:> )?```$", re.MULTILINE |
 INLINE_RE = re.compile(r"`([^`\n]+)`")
 LINK_RE = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OUR_PATH_RE = re.compile(
-    r"(?:config|worker|tasks|sandbox|demo|tests|docs|benchmarks|examples|\.ci)/[\w./-]*|[\w.-]+\.(?:py|md|lua|ya?ml|toml|svg|lock|example)"
+    r"(?:config|worker|tasks|sandbox|demo|tests|docs|deploy|benchmarks|examples|\.ci)/[\w./-]*|[\w.-]+\.(?:py|md|lua|ya?ml|toml|svg|lock|example)"
 )
 
 
