@@ -1,5 +1,6 @@
 """What a channel has delivered and not yet seen acknowledged, with the acknowledgements of one moment sent together."""
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +25,8 @@ VirtualQoS: Any = _virtual.QoS
 
 _MOST = 500
 """Tags or messages in one command at most, so that no command holds up the server for long."""
+_LONG_S = 0.1
+"""An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
 _SOON_S = 0.005
 """How soon after an acknowledgement the freed room is looked at, in seconds."""
 
@@ -36,6 +39,7 @@ class TransportQoS(StockQoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._acked: deque[str] = deque()
+        self._oldest_s = 0.0
         self.moved: str | None = None
         """The tag of the message that is being delivered and that the server has in its book already."""
         acknowledging.register(self)
@@ -75,9 +79,13 @@ class TransportQoS(StockQoS):
     def _settle(self, delivery_tag: str) -> None:
         if self.channel.closed:
             raise redis.ConnectionError("the channel of this message is closed; the broker gives it out again")
+        now_s = time.monotonic()
+        if not self._acked:
+            self._oldest_s = now_s
         self._acked.append(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
-        if not self.channel.connection.cycle.nudge(_SOON_S):
+        # In a warm shutdown the hub stands still, and jobs may end for minutes.
+        if not self.channel.connection.cycle.nudge(_SOON_S) or now_s - self._oldest_s > _LONG_S:
             self.flush_acks()
 
     def flush_acks(self) -> None:

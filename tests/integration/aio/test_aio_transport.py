@@ -146,6 +146,18 @@ def test_without_a_hub_an_acknowledgement_goes_out_at_once(url: str, books: Any)
         assert books.hlen("unacked") == 0
 
 
+def test_acknowledgements_do_not_wait_for_a_hub_that_stands_still(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        one.got[0].ack()
+        assert books.hlen("unacked") == 2
+        one.channel.qos._oldest_s -= 1  # as if it had waited for a second
+        one.got[1].ack()
+        assert books.hlen("unacked") == 0
+
+
 def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books: Any) -> None:
     with tube(url, "a") as one:
         one.with_hub()
