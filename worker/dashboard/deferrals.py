@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from config.celery import QUEUE_OF
 
 _BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
-_DEFERRED_RE = re.compile(r"^Deferred\(.*next try in ([0-9]+(?:\.[0-9]+)?) s")
+# Celery shows `Retry(Retry(...), Deferred('no key is free: rate_limit; next try in 20.0 s'), 19.974)`.
+_DEFERRED_RE = re.compile(r"^Retry\(.*, Deferred\('no key is free: .*; next try in ([0-9]+\.[0-9]) s'\)")
 _SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 

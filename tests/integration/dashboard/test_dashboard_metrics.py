@@ -84,12 +84,12 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
         return {"type": kind, "uuid": uuid, "hostname": "w1", "timestamp": 0.0, "local_received": 0.0, "clock": 1,
                 "utcoffset": 0, "pid": 1, **fields}  # fmt: skip
 
-    deferred = "Deferred('no key is free: cooling; next try in 1.5 s')"
+    deferred = "Retry(Retry(...), Deferred('no key is free: cooling; next try in 1.5 s'), 1.474)"
     heard = [
         event("task-received", "a", name="tasks.ai.complete"),
         event("task-retried", "a", exception=deferred, traceback=None),
         event("task-received", "b", name="tasks.email.send"),
-        event("task-retried", "b", exception="Fault('the provider failed')", traceback=None),  # no deferral
+        event("task-retried", "b", exception="Retry(Retry(...), Fault('it failed'), 2)", traceback=None),  # no deferral
         event("task-retried", "c", exception=deferred, traceback=None),  # whose, Flower does not know
     ]
     for one in heard:
