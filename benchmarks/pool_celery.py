@@ -1,0 +1,74 @@
+"""The benchmark's Celery app, for our pool and Celery's own: `python pool_celery.py <task> <jobs>` sends the jobs."""
+
+import asyncio
+import os
+import sys
+import time
+from typing import Any
+
+from celery import Celery
+from pool_counter import Counter
+
+URL = os.environ["BENCH_URL"]
+KIND = os.environ["BENCH_KIND"]
+OURS = KIND.startswith("keywheel")
+STOCK_PARTS = KIND == "keywheel, stock transport"
+
+app = Celery("bench", broker=URL, backend=f"worker.aio.backend:RedisBackend+{URL}" if OURS else URL)
+app.conf.update(
+    worker_pool="worker.aio.pool:TaskPool" if OURS else KIND,
+    broker_transport="worker.aio.transport:Transport" if OURS and not STOCK_PARTS else None,
+    worker_prefetch_multiplier=1 if OURS or KIND in {"threads", "gevent"} else 4,
+    task_acks_late=True,
+    worker_enable_remote_control=False,
+    broker_pool_limit=10,
+)
+counter = Counter(URL)
+
+if OURS:
+
+    @app.task
+    async def noop() -> int:
+        """Nothing."""
+        counter.begin()
+        counter.end()
+        return 1
+
+    @app.task
+    async def nap() -> int:
+        """A second of waiting."""
+        counter.begin()
+        await asyncio.sleep(1)
+        counter.end()
+        return 1
+
+else:
+
+    @app.task
+    def noop() -> int:
+        """Nothing."""
+        counter.begin()
+        counter.end()
+        return 1
+
+    @app.task
+    def nap() -> int:
+        """A second of waiting."""
+        counter.begin()
+        time.sleep(1)
+        counter.end()
+        return 1
+
+
+def send(task: Any, jobs: int) -> None:
+    """Send as many jobs."""
+    with app.producer_or_acquire() as producer:
+        for _ in range(jobs):
+            task.apply_async(producer=producer)
+
+
+if __name__ == "__main__":
+    # Under the module's own name, so that the tasks are called alike here and in the worker.
+    import pool_celery
+
+    pool_celery.send(getattr(pool_celery, sys.argv[1]), int(sys.argv[2]))
