@@ -66,7 +66,7 @@ class AdminHandler(BaseHandler):
         try:
             return await self.lookout.ask(work)
         except Unreachable as exc:
-            raise Refusal(503, "redis_unreachable", f"{exc}: is it running?") from exc
+            raise Refusal(503, "redis_unreachable", f"{exc}.") from exc
         except KeyError:
             raise Refusal(404, "unknown_key", "This Flower has no key of that id in its settings.") from None
 
@@ -101,7 +101,7 @@ class Status(AdminHandler):
         try:
             board = await self.lookout.now()
         except Unreachable as exc:
-            raise Refusal(503, "redis_unreachable", f"{exc}: is it running?") from exc
+            raise Refusal(503, "redis_unreachable", f"{exc}.") from exc
         self.answer(board.as_json() | {"read_only": bool(self.application.options.read_only)})
 
 

@@ -34,7 +34,7 @@ _STOP_WITHIN_S = 5.0
 
 
 class Unreachable(Exception):  # noqa: N818
-    """Redis does not answer; the message says no more than that."""
+    """The pools cannot be asked now; the message says no more than that."""
 
 
 class Lookout:
@@ -78,7 +78,11 @@ class Lookout:
             thread.join(_STOP_WITHIN_S)
 
     def _run(self, ready: threading.Event) -> None:
-        asyncio.run(self._main(ready))
+        try:
+            asyncio.run(self._main(ready))
+        finally:
+            self._loop = None
+            ready.set()  # whoever waits for a start that failed must not wait for ever
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,7 +119,7 @@ class Lookout:
             Unreachable: Redis does not answer, or not in time.
         """
         if self._loop is None:
-            raise Unreachable("the lookout has not started")
+            raise Unreachable("Flower is not ready")
 
         async def bounded() -> ResultT:
             return await asyncio.wait_for(work(self._pools), _ANSWER_WITHIN_S)
@@ -149,7 +153,8 @@ class Lookout:
         while True:
             try:
                 self._reload_keys()
-                await self._look(fresh_s=_FRESH_S)
+                # A server that takes connections and says nothing must not pass for one that is well.
+                await asyncio.wait_for(self._look(fresh_s=_FRESH_S), _ANSWER_WITHIN_S)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the view must come back by itself
                 self.board = None
                 if not told:

@@ -38,18 +38,18 @@ class QueueWatch:
         """Every queue now.
 
         Raises:
-            kombu.exceptions.OperationalError: The broker cannot be reached.
+            redis.exceptions.RedisError: The broker cannot be reached.
         """
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
-            channel = connection.default_channel
+            channel = connection.channel()  # unlike `default_channel` it gives up where the broker is gone
             found = {
                 name: (channel._size(name), channel._size(name + DEFERRED), self._oldest_s(channel, name, now))  # noqa: SLF001 - kombu's only way to count all priorities
                 for name in self.queues
             }
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
                 self._asked_at = now
-                self._gates = self._ask_workers(connection)
+                self._gates = self._ask_workers(channel)
         closed = Counter(name for gate in self._gates for name in gate.get("closed", ()))
         held: Counter[str] = Counter()
         for gate in self._gates:
@@ -67,9 +67,9 @@ class QueueWatch:
             for name, (ready, deferred, oldest_s) in found.items()
         }
 
-    def _ask_workers(self, connection: Any) -> list[dict[str, Any]]:
+    def _ask_workers(self, channel: Any) -> list[dict[str, Any]]:
         replies: Iterable[dict[str, Any]] = (
-            self.app.control.broadcast("stats", reply=True, timeout=_REPLY_TIMEOUT_S, connection=connection) or ()
+            self.app.control.broadcast("stats", reply=True, timeout=_REPLY_TIMEOUT_S, channel=channel) or ()
         )
         return [stats["gate"] for reply in replies for stats in reply.values() if "gate" in stats]
 

@@ -210,8 +210,23 @@ async def test_a_fault_of_our_own_shows_no_trace(serve: Serve, monkeypatch: pyte
     assert "detail" not in answer.text
 
 
-async def test_the_lookout_starts_and_stops_twice_without_complaint(serve: Serve) -> None:
+async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there(serve: Serve) -> None:
     site = await serve()
     site.app.lookout.start()
-    site.app.lookout.stop()
-    site.app.lookout.stop()
+    assert (await site.status())["services"]
+    for _ in range(2):
+        site.app.lookout.stop()
+    answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
+    assert (answer.status_code, check(answer, "status")["error"]) == (503, "redis_unreachable")
+
+
+async def test_a_key_that_is_added_later_shows_without_a_restart(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await serve(groq=1)
+    assert len((await site.status())["services"]["groq"]["keys"]) == 1
+    monkeypatch.setenv("GROQ_API_KEY_2", secret("groq", 2))
+    site.app.lookout._reloaded_at = float("-inf")
+
+    async def keys() -> int:
+        return len((await site.status())["services"]["groq"]["keys"])
+
+    await until(keys, lambda count: count == 2)
