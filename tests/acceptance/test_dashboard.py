@@ -203,6 +203,7 @@ def test_the_page_is_readable_everywhere(
     state(page, second, "cooling")
     state(page, third, "cooling")
     assert page.get_by_role("article").count() == 5
+    page.locator("#service-groq dd", has_text="open").wait_for()  # the gate, as the worker tells
     assert page.evaluate("document.documentElement.dataset.bsTheme") == ("dark" if dark else "light")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     assert not page.evaluate(CONTRAST_JS)
@@ -270,10 +271,12 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     assert page.evaluate("document.activeElement.textContent") == "Disable"
     assert card(page, first).locator(".key-state").inner_text() == "ready"
     page.keyboard.press("Enter")
-    page.keyboard.type("leaked")  # replaces nothing: the field holds a text to go on from
+    page.keyboard.type("<img src=x onerror=alert(1)>leaked")  # replaces nothing: the field holds a text to go on from
     page.keyboard.press("Enter")
     state(page, first, "disabled")
-    assert "leaked" in card(page, first).inner_text()
+    assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()  # text, no markup
+    page.get_by_role("cell", name="onerror").first.wait_for()
+    assert page.locator("#keys-page img").count() == 0
 
 
 def test_without_a_login_nothing_is_served(site: str) -> None:

@@ -80,6 +80,8 @@ class Lookout:
     def _run(self, ready: threading.Event) -> None:
         try:
             asyncio.run(self._main(ready))
+        except SettingsError as exc:  # its sentences name variables and hold no value
+            _logger.error("Flower shows no keys: %s", exc)  # noqa: TRY400 - the sentence says it all
         finally:
             self._loop = None
             ready.set()  # whoever waits for a start that failed must not wait for ever

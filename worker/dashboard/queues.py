@@ -49,7 +49,7 @@ class QueueWatch:
             }
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
                 self._asked_at = now
-                self._gates = self._ask_workers(channel)
+                self._gates = self._ask_workers(connection, channel)
         closed = Counter(name for gate in self._gates for name in gate.get("closed", ()))
         held: Counter[str] = Counter()
         for gate in self._gates:
@@ -67,9 +67,12 @@ class QueueWatch:
             for name, (ready, deferred, oldest_s) in found.items()
         }
 
-    def _ask_workers(self, channel: Any) -> list[dict[str, Any]]:
+    def _ask_workers(self, connection: Any, channel: Any) -> list[dict[str, Any]]:
         replies: Iterable[dict[str, Any]] = (
-            self.app.control.broadcast("stats", reply=True, timeout=_REPLY_TIMEOUT_S, channel=channel) or ()
+            self.app.control.broadcast(
+                "stats", reply=True, timeout=_REPLY_TIMEOUT_S, connection=connection, channel=channel
+            )
+            or ()
         )
         return [stats["gate"] for reply in replies for stats in reply.values() if "gate" in stats]
 

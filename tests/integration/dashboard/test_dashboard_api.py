@@ -9,7 +9,9 @@ from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site, secret, until
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
 
+from config.errors import SettingsError
 from sandbox.redis import EmbeddedRedis
+from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
 
@@ -230,3 +232,15 @@ async def test_a_key_that_is_added_later_shows_without_a_restart(serve: Serve, m
         return len((await site.status())["services"]["groq"]["keys"])
 
     await until(keys, lambda count: count == 2)
+
+
+async def test_keys_that_cannot_be_read_leave_flower_running_and_said_so(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreadable(*_: Any) -> None:
+        raise SettingsError([".env cannot be read as UTF-8 text."])
+
+    monkeypatch.setattr(lookout, "pools_for_tools", unreadable)
+    site = await serve()
+    assert (await site.client.get(f"{PREFIX}/status", auth=LOGIN)).status_code == 503
+    assert "Flower shows no keys: .env cannot be read" in caplog.text
