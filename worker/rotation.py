@@ -19,7 +19,7 @@ from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, Requ
 from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
-from worker.turnstile import Turnstile
+from worker.turnstile import Place, Turnstile
 from worker.verdicts import Effect, Fate, Verdict
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class Rotation(Generic[RequestT]):
     def __init__(self, pool: KeyPool, provider: Provider[RequestT]) -> None:
         self.pool = pool
         self.provider = provider
-        self.turnstile = Turnstile()
+        self.asking = Turnstile()
+        self.sending = Turnstile()
 
     async def serve(self, want: Want, build: Callable[[ApiKey], RequestT]) -> Served:
         """Carry one request out, on as many keys as it takes.
@@ -99,7 +100,8 @@ class _Turn(Generic[RequestT]):
     def __init__(self, rotation: Rotation[RequestT], want: Want, build: Callable[[ApiKey], RequestT]) -> None:
         self.pool = rotation.pool
         self.provider = rotation.provider
-        self.turnstile = rotation.turnstile
+        self.asking = rotation.asking
+        self.sending = rotation.sending
         self.want = want
         self.shut_out = want.exclude
         self.build = build
@@ -111,52 +113,67 @@ class _Turn(Generic[RequestT]):
     async def run(self) -> Served:
         for _ in range(_SPINS):
             lease = await self._lease()
-            if lease is None:
+            place = await self._way_to_the_wire(lease)
+            if place is None:
                 continue
-            value = await self._call(lease)
+            try:
+                value = await self._call(lease, place)
+            finally:
+                place.leave()
             if value is not None:
                 return Served(value, lease.key.label, self.attempts, self.waited_ms)
         raise Fault("no usable key was found in a reasonable number of tries")
 
-    async def _lease(self) -> Lease | None:
-        """Take a lease and wait for its instant; None means: ask again."""
-        asked, got = await self._ask()
+    async def _lease(self) -> Lease:
+        """Take a lease, or end the turn."""
+        got = await self._ask()
         if isinstance(got, Unavailable):
-            if got.why is Why.NO_KEYS and self.last is not None and self.last.fate is Fate.NEXT_KEY:
+            if self.last is not None and self.last.fate is Fate.NEXT_KEY:
                 got = await self._look_again()
             self._give_up(got)
-        try:
-            if got.wait_ms > 0:
-                await self._sleep(got.wait_ms)
-            # On a busy loop even an immediate lease can be old when we see it.
-            age_ms = (time.monotonic() - asked) * 1000
-            if age_ms > _RECHECK_MS and not await _patiently(lambda: self.pool.confirm(got)):
-                return None
-        except asyncio.CancelledError:
-            await self._settle_whatever_happens(got, ABANDONED)
-            raise
         return got
 
-    async def _ask(self) -> tuple[float, Lease | Unavailable]:
-        """Ask the pool, standing in line for it; also tells when (monotonic, seconds)."""
+    async def _way_to_the_wire(self, lease: Lease) -> Place | None:
+        """Wait for the lease's instant and for a place; None means that the key was told to rest meanwhile."""
+        began = time.monotonic()
+        place = None
+        try:
+            if lease.wait_ms > 0:
+                await self._sleep(lease.wait_ms)
+            place = await self.sending.take(self.want.model)
+            age_ms = (time.monotonic() - began) * 1000
+            if age_ms > _RECHECK_MS and not await _patiently(lambda: self.pool.confirm(lease)):
+                place.leave()
+                return None
+        except BaseException:
+            if place is not None:
+                place.leave()
+            await self._settle_whatever_happens(lease, ABANDONED)
+            raise
+        return place
+
+    async def _ask(self) -> Lease | Unavailable:
+        """Ask the pool, standing in line for it."""
         began = asked = time.monotonic()
         try:
-            async with self.turnstile.enter(self.want.model, wait_ms=self._left_ms()):
-                while True:
-                    want = replace(self.want, max_wait_ms=self._left_ms(since=began))
-                    asked = time.monotonic()
-                    got = await _patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
-                    if isinstance(got, Lease) or got.why is not Why.BUSY or got.countdown_ms > want.max_wait_ms:
-                        return asked, got
-                    await self.turnstile.wait_for_room(wait_ms=got.countdown_ms)
+            place = await self.asking.take(self.want.model, wait_ms=self._left_ms())
         except TimeoutError:
-            asked = time.monotonic()
-            return asked, Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
+            self.waited_ms += round((time.monotonic() - began) * 1000)
+            return Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
+        try:
+            while True:
+                want = replace(self.want, max_wait_ms=self._left_ms(since=began))
+                asked = time.monotonic()
+                got = await _patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
+                if isinstance(got, Lease) or got.why is not Why.BUSY or got.countdown_ms > want.max_wait_ms:
+                    return got
+                await self.asking.wait_for_room(wait_ms=got.countdown_ms)
         finally:
+            place.leave()
             self.waited_ms += round((asked - began) * 1000)  # the last round trip is no wait
 
     async def _look_again(self) -> Unavailable:
-        """Every key was at fault in this turn, which is no fault of the job: the pool knows when one is free again."""
+        """Keys were at fault in this turn, which is no fault of the job: one of them may be free before the others."""
         want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
         got = await _patiently(lambda: self.pool.acquire(want))
         if isinstance(got, Unavailable):
@@ -209,18 +226,18 @@ class _Turn(Generic[RequestT]):
             raise _rejection(self.last)
         raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)
 
-    async def _call(self, lease: Lease) -> dict[str, Any] | None:
-        """Make the call and act on the verdict; None means: the next key."""
+    async def _call(self, lease: Lease, place: Place) -> dict[str, Any] | None:
+        """Make the call and act on the verdict; None: the next key. The place is free once the bytes have left."""
         self.attempts += 1
         log_key_used(lease.key.label, service=self.pool.service, attempt=self.attempts, attempts=len(self.pool.keys))
         try:
-            reply = await self.provider.call(lease.key.secret, self.build(lease.key))
+            reply = await self.provider.call(lease.key.secret, self.build(lease.key), sent=place.leave)
         except BaseException:
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
             await self._settle_whatever_happens(lease, INTERRUPTED)
             raise
         settled = await self._settle(lease, reply.verdict)
-        self.turnstile.room()
+        self.asking.room()
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
             await self._report(lease)
         self.last = reply.verdict

@@ -1,33 +1,44 @@
-"""A turnstile before the key pool: few jobs ask at once, the others stand in line.
+"""Turnstiles: few jobs do a thing at once, the others stand in line, in the order of their coming.
 
-Without it, every job that finds no room would ask Redis again and again, and those that have a key would get their turn
-on the event loop late: their call could leave after the key was told to rest.
+One stands before the key pool: without it, every job that finds no room would ask Redis again and again. Another stands
+before the wire: a call takes several turns of the event loop to leave, and among hundreds of others it would leave so
+late that its key may have been told to rest since.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 WIDTH = 8
-"""Jobs of one model that ask at once, in this process: enough to keep the round trips overlapping."""
+"""Jobs of one lane that are let through at once, in this process: enough to keep the round trips overlapping."""
+
+
+class Place:
+    """A place in a turnstile, to be left when the thing is done."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places: asyncio.Semaphore | None = places
+
+    def leave(self) -> None:
+        """Let the next one in. A second call does nothing."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.release()
 
 
 class Turnstile:
-    """Lets a few jobs a lane through at once, in the order of their coming. A lane is a model, or a pinned account."""
+    """Lets a few jobs a lane through at once. One lane never waits for another."""
 
     def __init__(self, width: int = WIDTH) -> None:
         self._width = width
         self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._freed = asyncio.Event()
 
-    @asynccontextmanager
-    async def enter(self, lane: str, *, wait_ms: int) -> AsyncIterator[None]:
-        """Hold one of the lane's places for the block.
+    async def take(self, lane: str, *, wait_ms: int | None = None) -> Place:
+        """Take one of the lane's places.
 
         Args:
-            lane: Which line to stand in; one lane never waits for another.
-            wait_ms: The longest wait for a place, in milliseconds.
+            lane: Which line to stand in.
+            wait_ms: The longest wait for a place, in milliseconds; None: however long it takes.
 
         Raises:
             TimeoutError: No place became free in time.
@@ -36,14 +47,11 @@ class Turnstile:
         if places is None:
             places = self._lanes[lane] = asyncio.Semaphore(self._width)
         if places.locked():
-            async with asyncio.timeout(wait_ms / 1000):
+            async with asyncio.timeout(None if wait_ms is None else wait_ms / 1000):
                 await places.acquire()
         else:
             await places.acquire()
-        try:
-            yield
-        finally:
-            places.release()
+        return Place(places)
 
     def room(self) -> None:
         """Tell who waits for room that a call has ended."""

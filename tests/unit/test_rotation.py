@@ -82,7 +82,7 @@ class ScriptedProvider:
     def keys_used(self) -> list[str]:
         return [secret for secret, _ in self.seen]
 
-    async def call(self, secret: SecretStr, request: str) -> Reply:
+    async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:  # noqa: ARG002
         self.seen.append((secret.get_secret_value(), request))
         self.called.set()
         step = self.script.popleft() if self.script else OK
@@ -522,7 +522,7 @@ async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
     own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stopping(ScriptedProvider):
-        async def call(self, secret: SecretStr, request: str) -> Reply:
+        async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:  # noqa: ARG002
             await asyncio.to_thread(own_server.stop)
             return await super().call(secret, request)
 

@@ -4,6 +4,7 @@ What a verdict blames where nothing cools: `Effect.NONE` with `Scope.HOST` or `S
 at fault and that a breaker for that host or model may count this failure. `Effect.NONE` with `Scope.KEY` blames nobody.
 """
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import httpx
@@ -19,8 +20,8 @@ class Provider(Protocol[RequestT]):
 
     service: str
 
-    async def call(self, secret: SecretStr, request: RequestT) -> Reply:
-        """Send one request with one key and judge the answer.
+    async def call(self, secret: SecretStr, request: RequestT, *, sent: Callable[[], None] | None = None) -> Reply:
+        """Send one request with one key and judge the answer. `sent` is called when its bytes have left.
 
         Whatever the provider or the network does becomes a verdict; only a cancellation and errors of our own
         (a malformed request) are raised. Nothing is tried twice here.

@@ -4,7 +4,9 @@ import resource
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
 
 import httpx
 
@@ -12,6 +14,10 @@ SHARD_SIZE = 8
 """Connections in one pool. Each time a request begins or ends, httpcore 1.0 looks at every connection of the pool, and
 for every idle one at all others. The cost grows with the square: many small pools are much cheaper than a big one.
 Measured with 1,000 calls in flight: 49 ms of CPU a call in one pool, under 3 ms in pools of 4 to 16."""
+
+
+on_sent: ContextVar[Callable[[], None] | None] = ContextVar("on_sent", default=None)
+"""What to call when the bytes of the call under way have left this process."""
 
 
 class _Shard:
@@ -48,6 +54,14 @@ class _CountedStream(httpx.AsyncByteStream):
                 shard.leave()
 
 
+def _teller(tell: Callable[[], None]) -> Callable[[str, Any], Awaitable[None]]:
+    async def trace(event: str, _: Any) -> None:
+        if event.endswith("send_request_body.complete"):
+            tell()
+
+    return trace
+
+
 class ShardedTransport(httpx.AsyncBaseTransport):
     """Spreads calls over small connection pools, filling the first ones so that their connections stay warm.
 
@@ -71,6 +85,8 @@ class ShardedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request on the first shard that has room."""
+        if (tell := on_sent.get()) is not None:
+            request.extensions = {**request.extensions, "trace": _teller(tell)}
         shard = self._choose()
         shard.in_flight += 1
         try:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from worker.providers.answers import Answer, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
-from worker.providers.connections import shared_client
+from worker.providers.connections import on_sent, shared_client
 from worker.providers.groq_verdicts import GroqJudge
 from worker.verdicts import Fate, Reply
 
@@ -120,7 +120,7 @@ class Groq:
             if is_sendable(secret):
                 self._create(secret)
 
-    async def call(self, secret: SecretStr, request: Completion) -> Reply:
+    async def call(self, secret: SecretStr, request: Completion, *, sent: Callable[[], None] | None = None) -> Reply:
         """Ask for one completion and judge the answer.
 
         Returns:
@@ -130,6 +130,7 @@ class Groq:
             return Reply(UNSENDABLE_KEY)
         if self._http.is_closed:
             return Reply(CLOSED)
+        on_sent.set(sent)
         try:
             async with asyncio.timeout(2 * self._timeout_s):
                 raw = await self._create(secret)(**request.params)

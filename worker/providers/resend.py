@@ -20,7 +20,7 @@ from resend.exceptions import NoContentError, ResendError
 from worker.providers import resend_http
 from worker.providers.answers import Answer, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
-from worker.providers.connections import shared_client
+from worker.providers.connections import on_sent, shared_client
 from worker.providers.resend_verdicts import ResendJudge
 from worker.verdicts import Fate, Reply
 
@@ -101,7 +101,7 @@ class Resend:
         self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
         resend_http.install()
 
-    async def call(self, secret: SecretStr, request: Email) -> Reply:
+    async def call(self, secret: SecretStr, request: Email, *, sent: Callable[[], None] | None = None) -> Reply:
         """Send one email and judge the answer.
 
         Returns:
@@ -111,6 +111,7 @@ class Resend:
             return Reply(UNSENDABLE_KEY)
         if self._http.is_closed:
             return Reply(CLOSED)
+        on_sent.set(sent)
         exchange = resend_http.Exchange(secret, self._http, request.body())
         token = resend_http.current.set(exchange)
         try:
