@@ -13,7 +13,6 @@ from typing import Any, NoReturn, TypeVar
 
 from celery import Task
 from celery.exceptions import Reject, Retry
-from kombu.exceptions import OperationalError
 
 from config.celery import DEFERRED, QUEUE_OF
 from config.keys import ApiKey
@@ -122,7 +121,9 @@ async def _publish(signature: Any) -> None:
     while True:
         try:
             await asyncio.to_thread(signature.apply_async)  # it blocks on the broker's socket
-        except OperationalError as exc:
+        except Exception as exc:
+            # Mostly OperationalError, but kombu also stumbles over a connection that closes under it (AttributeError).
+            # The message came as JSON and goes back as JSON, so what it holds is not at fault.
             if time.monotonic() > deadline:
                 raise Reject(exc, requeue=True) from exc  # the old message stays the job's only one
             await asyncio.sleep(_BROKER_PAUSE_S)
