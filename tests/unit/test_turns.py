@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.exceptions import OperationalError
 
 from config.settings import Settings
+from worker import turns
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, RequestRejected
 from worker.history import HEADER
 from worker.keypool import Want
@@ -246,6 +248,37 @@ async def test_a_rejection_passes_through(bench: Bench) -> None:
 async def test_a_task_that_is_called_as_a_function_raises_what_happened(bench: Bench, outcome: Exception) -> None:
     with pytest.raises(type(outcome)):
         await bench.turn(outcome, direct=True)
+    assert bench.sent() == []
+
+
+async def test_a_job_waits_for_a_broker_that_stumbles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_BROKER_PAUSE_S", 0.01)
+    troubles = [OperationalError("gone"), AttributeError("'NoneType' object has no attribute 'client'")]
+    publish = type(bench.task).apply_async
+
+    def stumbling(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return publish(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(bench.task), "apply_async", stumbling)
+    with pytest.raises(Retry):
+        await bench.turn(Deferred(1_000, "rate_limit"))
+    assert len(bench.sent()) == 1
+
+
+async def test_a_job_goes_back_as_it_came_where_the_broker_stays_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_BROKER_PATIENCE_S", -1)
+
+    def gone(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("gone")
+
+    monkeypatch.setattr(type(bench.task), "apply_async", gone)
+    with pytest.raises(Reject) as caught:
+        await bench.turn(Fault("it failed"))
+    assert caught.value.requeue is True
     assert bench.sent() == []
 
 

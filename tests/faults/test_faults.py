@@ -1,0 +1,115 @@
+"""What breaks in real life, done for real: a killed worker, a Redis that restarts, scripts that are forgotten."""
+
+import time
+from typing import Any
+
+import redis
+from processes import Fleet, StartFleet, Worker, eventually
+
+# As short as the settings allow: a job whose worker vanished comes back after a few seconds.
+SHORT = {
+    "KEYWHEEL_VISIBILITY_TIMEOUT_S": "9",
+    "KEYWHEEL_TASK_TIME_LIMIT_S": "4",
+    "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "3",
+    "KEYWHEEL_GROQ_TIMEOUT_S": "2",
+    "KEYWHEEL_RESEND_TIMEOUT_S": "2",
+    "KEYWHEEL_MAX_WAIT_S": "0.5",
+    "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
+    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "4",
+}
+WIDE = {
+    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_latency_ms": 700,
+    "resend_keys": 2, "resend_rps": 50, "resend_daily": 0, "resend_monthly": 0, "resend_latency_ms": 700,
+}  # fmt: skip
+JOBS, EMAILS = 150, 30
+
+
+def send(fleet: Fleet) -> list[str]:
+    ids = fleet.producer.many("tasks.ai.complete", [{"prompt": f"job {n}"} for n in range(JOBS)])
+    mail = {"to": "ann@example.com", "text": "Hello"}
+    return ids + fleet.producer.many("tasks.email.send", [mail | {"subject": f"mail {n}"} for n in range(EMAILS)])
+
+
+def await_under_way(fleet: Fleet) -> None:
+    """Wait until every job is in a worker's hands and some are being served.
+
+    A worker that is killed in the instant in which it takes a message off the queue loses that message: kombu takes it
+    first and writes it down afterwards. What is tested here is what a worker holds.
+    """
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        eventually(lambda: not client.exists("ai", "email") and accepted(fleet) >= 10, what="jobs under way")
+
+
+def accepted(fleet: Fleet) -> int:
+    services = fleet.sandbox.ledger()["services"]
+    return int(services["groq"]["accepted"] + services["resend"]["accepted"])
+
+
+def assert_all_good(fleet: Fleet, ended: dict[str, dict[str, Any]]) -> None:
+    failed = [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"]
+    assert failed == []
+    judgement = fleet.sandbox.ledger()["judgement"]
+    assert judgement["emails_accepted"] == EMAILS
+    assert judgement["emails_accepted_twice"] == 0
+    assert judgement["content_accepted_twice"] == 0
+
+
+def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(settings=SHORT, **WIDE)
+    ids = send(fleet)
+    await_under_way(fleet)
+    fleet.workers[0].kill()
+    ended = fleet.producer.await_all(ids, within_s=60)
+    assert_all_good(fleet, ended)
+    # Nothing is left in the broker that would be done once more.
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        eventually(lambda: not client.hlen("unacked"), what="an empty table of unacknowledged jobs")
+
+
+def test_a_redis_that_is_killed_and_comes_back_loses_no_job(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(settings=SHORT, redis_options={"appendfsync": "always"}, **WIDE)
+    ids = send(fleet)
+    await_under_way(fleet)
+    fleet.redis.restart(kill=True)
+    ended = fleet.producer.await_all(ids, within_s=60)
+    assert_all_good(fleet, ended)
+    assert all(worker.process.poll() is None for worker in fleet.workers)
+
+
+def test_scripts_that_redis_forgot_are_loaded_again(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(count=1, **WIDE)
+    ids = send(fleet)
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        for _ in range(20):
+            client.script_flush()
+            time.sleep(0.02)
+    ended = fleet.producer.await_all(ids, within_s=30)
+    assert_all_good(fleet, ended)
+    assert {meta["result"]["attempts"] for meta in ended.values()} == {1}
+    assert "Traceback" not in fleet.logs
+
+
+def test_a_pool_whose_state_is_gone_learns_it_anew(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(count=1, **WIDE)
+    ids = send(fleet)
+    eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        for name in client.scan_iter("{kw:groq}*"):
+            client.delete(name)
+    ended = fleet.producer.await_all(ids, within_s=30)
+    assert_all_good(fleet, ended)
+
+
+def test_a_worker_that_is_asked_to_stop_finishes_what_it_began_and_leaves_the_rest(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(settings=SHORT, count=1, **(WIDE | {"groq_latency_ms": 1_000}))
+    ids = send(fleet)
+    eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
+    fleet.workers[0].stop()
+    assert fleet.workers[0].process.returncode == 0
+    successor = Worker(fleet.folder, fleet.environ, name="w9").await_ready()
+    try:
+        ended = fleet.producer.await_all(ids, within_s=40)
+    finally:
+        successor.stop()
+    assert_all_good(fleet, ended)
+    assert fleet.sandbox.ledger()["services"]["groq"]["accepted"] == JOBS
