@@ -117,6 +117,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
     return {
         "worker_pool": POOL_CLASS,
         "worker_concurrency": settings.worker_concurrency,
+        "worker_aio_threads": settings.sync_threads,
         "worker_prefetch_multiplier": 1,
         "worker_eta_task_limit": max(settings.eta_task_limit, settings.worker_concurrency),
         "worker_send_task_events": True,

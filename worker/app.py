@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from config.celery import DEFERRED, QUEUE_OF, QUEUES, celery_config
+from config.celery import DEFERRED, QUEUE_OF, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings
@@ -75,7 +75,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     _logger.info(
         "keys: %s; queues: %s",
         ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),
-        ", ".join(name for name in QUEUES if name in consumed),
+        ", ".join(name for name in consumed if not name.endswith(DEFERRED)),
     )
 
 

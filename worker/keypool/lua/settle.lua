@@ -25,7 +25,9 @@ if outcome == 'ok' then window = math.min(window + 1, 100000) end
 if outcome == 'refused' and #ARGV < 17 then window = math.max(1, math.floor(window / 2)) end
 redis.call('HSET', KEYS[8], 'window', window)
 redis.call('PEXPIRE', KEYS[8], STATE_TTL_MS)
-for _, what in ipairs(learned) do audit(KEYS[4], now, 'limit_learned', 'account_model', KEYS[8], what, 0, by) end
+for _, what in ipairs(learned) do
+  audit(KEYS[4], now, 'limit_learned', 'account_model', KEYS[8]:match('account_model:(.*)'), what, 0, by)
+end
 
 redis.call('HINCRBY', KEYS[6], 'calls', 1)
 redis.call('HINCRBY', KEYS[6], outcome, 1)
