@@ -18,7 +18,7 @@ SHORT = {
     "KEYWHEEL_FAULT_BACKOFF_MAX_S": "4",
 }
 WIDE = {
-    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_latency_ms": 700,
+    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0, "groq_latency_ms": 700,
     "resend_keys": 2, "resend_rps": 50, "resend_daily": 0, "resend_monthly": 0, "resend_latency_ms": 700,
 }  # fmt: skip
 JOBS, EMAILS = 150, 30
@@ -59,7 +59,7 @@ def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice
     ids = send(fleet)
     await_under_way(fleet)
     fleet.workers[0].kill()
-    ended = fleet.producer.await_all(ids, within_s=60)
+    ended = fleet.producer.await_all(ids, within_s=90)
     assert_all_good(fleet, ended)
     # Nothing is left in the broker that would be done once more.
     with redis.Redis.from_url(fleet.redis.url) as client:
@@ -71,7 +71,7 @@ def test_a_redis_that_is_killed_and_comes_back_loses_no_job(start_fleet: StartFl
     ids = send(fleet)
     await_under_way(fleet)
     fleet.redis.restart(kill=True)
-    ended = fleet.producer.await_all(ids, within_s=60)
+    ended = fleet.producer.await_all(ids, within_s=90)
     assert_all_good(fleet, ended)
     assert all(worker.process.poll() is None for worker in fleet.workers)
 

@@ -254,14 +254,14 @@ async def test_a_task_that_is_called_as_a_function_raises_what_happened(bench: B
 async def test_a_job_waits_for_a_broker_that_stumbles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "_BROKER_PAUSE_S", 0.01)
     troubles = [OperationalError("gone"), AttributeError("'NoneType' object has no attribute 'client'")]
-    publish = type(bench.task).apply_async
+    publish = type(bench.app.tasks["bench.job"]).apply_async
 
     def stumbling(self: Any, *args: Any, **kwargs: Any) -> Any:
         if troubles:
             raise troubles.pop()
         return publish(self, *args, **kwargs)
 
-    monkeypatch.setattr(type(bench.task), "apply_async", stumbling)
+    monkeypatch.setattr(type(bench.app.tasks["bench.job"]), "apply_async", stumbling)
     with pytest.raises(Retry):
         await bench.turn(Deferred(1_000, "rate_limit"))
     assert len(bench.sent()) == 1
@@ -275,7 +275,7 @@ async def test_a_job_goes_back_as_it_came_where_the_broker_stays_away(
     def gone(self: Any, *args: Any, **kwargs: Any) -> Any:
         raise OperationalError("gone")
 
-    monkeypatch.setattr(type(bench.task), "apply_async", gone)
+    monkeypatch.setattr(type(bench.app.tasks["bench.job"]), "apply_async", gone)
     with pytest.raises(Reject) as caught:
         await bench.turn(Fault("it failed"))
     assert caught.value.requeue is True
