@@ -17,7 +17,6 @@ from worker.verdicts import Effect, Fate, Scope, Verdict
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
-_MODELS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,6 @@ class KeyPool:
         self._lease_ms = lease_ms
         self._pin_ms = pin_ms
         self._opening = opening
-        self._models: set[str] = set()
         self.keys: tuple[ApiKey, ...] = ()
         self._accounts: dict[str, str] = {}
         self.replace_keys(keys)
@@ -229,6 +227,7 @@ class KeyPool:
                 blamed,
                 names.host,
                 names.model(want.model),
+                names.models,
             ],
             args=[
                 lease.id,
@@ -247,10 +246,12 @@ class KeyPool:
                 verdict.account or "",
                 lease.key.id,
                 self._opening,
+                want.model if _is_real(verdict) else "",
+                lease.account,
+                self._pin_ms,
                 *limits,
             ],
         )
-        await self._remember_model(want.model, verdict)
         return Settled(
             late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
         )
@@ -270,16 +271,6 @@ class KeyPool:
                 return names.model(want.model), want.model
             case Scope.HOST:
                 return names.host, self.service
-
-    async def _remember_model(self, model: str, verdict: Verdict) -> None:
-        # Only what a provider knows is kept: a job with an invented model must not crowd the others out of the view.
-        if model in self._models or not (verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE):
-            return
-        self._models.add(model)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self.names.models, {model: len(self._models)})
-            pipe.zremrangebyrank(self.names.models, 0, -_MODELS_KEPT - 1)
-            await pipe.execute()
 
     async def _view_models(self) -> tuple[str, ...]:
         found = await self._redis.zrange(self.names.models, 0, -1)
@@ -368,7 +359,14 @@ def _counted(verdict: Verdict) -> bool:
     return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
 
 
+def _is_real(verdict: Verdict) -> bool:
+    """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
+    return verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE
+
+
 def _pin(verdict: Verdict, lease: Lease) -> str:
-    if not lease.want.pin or not verdict.definite:
+    if not lease.want.pin:
+        return "none"
+    if not verdict.definite:
         return "keep"
     return "done" if verdict.fate is Fate.DONE else "drop"

@@ -566,6 +566,36 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
     assert (await lease(pool)).wait_ms == 0
 
 
+async def test_what_rests_shows_and_resets_after_the_state_was_flushed(make_pool: Make, redis: Redis) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, model="m"), OK)
+    await redis.flushall()
+    await pool.settle(await lease(pool, model="m"), refused(60_000))
+    assert (await pool.snapshot()).failed == 1
+    assert await pool.reset(by="test") == 1
+    assert isinstance(await pool.acquire(Want(model="m")), Lease)
+
+
+@pytest.mark.parametrize("verdict", [OK, Verdict(fate=Fate.SAME_ACCOUNT, code="read_timeout", definite=False)])
+async def test_an_email_stays_with_its_account_although_its_pin_was_flushed(
+    make_pool: Make, redis: Redis, verdict: Verdict
+) -> None:
+    pool = make_pool(3)
+    first = await lease(pool, pin="job-1")
+    await redis.flushall()
+    await pool.settle(first, verdict)
+    again = await lease(pool, pin="job-1")
+    assert (again.account, again.pinned) == (first.account, True)
+    assert await redis.pttl(pool.names.pin("job-1")) > 0
+
+
+async def test_an_account_that_is_configured_later_takes_effect(make_pool: Make) -> None:
+    pool = make_pool(2)
+    await pool.settle(await lease(pool), OK)
+    await pool.settle(await lease(pool), OK)
+    assert (await lease(make_pool(2, accounts=["team", "team"]))).account == "team"
+
+
 async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -> None:
     pool, other = make_pool(1), make_pool(1)
     await pool.settle(await lease(pool), rpm(6_000, 75))

@@ -74,8 +74,8 @@ if best.start_ms - now > max_wait then
 end
 
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
-redis.call('HSET', KEYS[best.place], 'account', best.account, 'used_ms', best.start_ms,
-  'seq', redis.call('HINCRBY', KEYS[3], 'seq', 1))
+-- Not its account: only a learned one is kept there, or a configured one could never take its place.
+redis.call('HSET', KEYS[best.place], 'used_ms', best.start_ms, 'seq', redis.call('HINCRBY', KEYS[3], 'seq', 1))
 redis.call('PEXPIRE', KEYS[3], STATE_TTL_MS)
 redis.call('HINCRBY', KEYS[3], 'key:' .. best.id, 1)
 redis.call('HINCRBY', KEYS[3], 'am:' .. best.account .. ':' .. model, 1)
@@ -89,6 +89,6 @@ if pin_ms > 0 then
   -- Only the first attempt, and only while it is alone, may prove that nothing was sent and free the email again.
   if pin[1] then redis.call('HDEL', KEYS[7], 'lease')
   else redis.call('HSET', KEYS[7], 'account', best.account, 'since_ms', now, 'lease', lease_id) end
-  redis.call('PEXPIRE', KEYS[7], pin_ms + 7200000)
+  redis.call('PEXPIRE', KEYS[7], pin_ms + PIN_SLACK_MS)
 end
 return {'lease', best.index, best.start_ms - now, pin[1] and 1 or 0}

@@ -1,12 +1,15 @@
 -- settle: end a lease with what the answer meant. An expired lease changes no bucket, but what the answer taught holds.
 --
 -- KEYS  1 leases  2 leased  3 inflight  4 audit  5 pin  6 key record  7 account record  8 account × model record
---       9 the blamed scope's record (one of key, account, account × model, model, host)  10 host  11 model
+--       9 the blamed scope's record (one of key, account, account × model, model, host)  10 host  11 model  12 models
 -- ARGV  1 now_ms or ''  2 lease id  3 outcome: ok | refused | fault | rejected  4 counted (1: the provider counted it)
 --       5 tokens used or ''  6 effect: none | cool | disable  7 scope name  8 scope's own name  9 cooldown ms
---       10 reason  11 by (task id)  12 pin: keep | drop | done  13 topic or ''  14 account learned or ''  15 key id
---       16 calls in flight while limits are unknown, at the start   then observed limits: dimension, limit, window ms, remaining or '' …
+--       10 reason  11 by (task id)  12 pin: none | keep | drop | done  13 topic or ''  14 account learned or ''  15 key id
+--       16 calls in flight while limits are unknown, at the start  17 model to remember or ''  18 account  19 pin window ms
+--       then observed limits: dimension, limit, window ms, remaining or '' …
 -- Returns {'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …}
+
+local MODELS_KEPT = 64
 
 local now = clock(ARGV[1])
 local lease_id, outcome, counted, tokens = ARGV[2], ARGV[3], ARGV[4] == '1', tonumber(ARGV[5])
@@ -16,13 +19,13 @@ local record = end_lease(KEYS[1], KEYS[2], KEYS[3], lease_id)
 local state = redis.call('HMGET', KEYS[8], 'buckets', 'window')
 local buckets = buckets_of(state[1])
 if record then correct(buckets, record, tokens, counted, now) end
-local learned = learn_limits(buckets, ARGV, 17, now, outcome == 'refused')
+local learned = learn_limits(buckets, ARGV, 20, now, outcome == 'refused')
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then redis.call('HSET', KEYS[8], 'buckets', cmsgpack.pack(buckets)) end
 local window = tonumber(state[2]) or tonumber(ARGV[16])
 if outcome == 'ok' then window = math.min(window + 1, 100000) end
 -- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
-if outcome == 'refused' and #ARGV < 17 then window = math.max(1, math.floor(window / 2)) end
+if outcome == 'refused' and #ARGV < 20 then window = math.max(1, math.floor(window / 2)) end
 redis.call('HSET', KEYS[8], 'window', window)
 redis.call('PEXPIRE', KEYS[8], STATE_TTL_MS)
 for _, what in ipairs(learned) do
@@ -38,7 +41,16 @@ if ARGV[14] ~= '' and redis.call('HGET', KEYS[6], 'account') ~= ARGV[14] then
 end
 
 if redis.call('HGET', KEYS[5], 'lease') == lease_id and ARGV[12] == 'drop' then redis.call('DEL', KEYS[5]) end
+if (ARGV[12] == 'keep' or ARGV[12] == 'done') and redis.call('EXISTS', KEYS[5]) == 0 then
+  -- Redis has lost the pin since (a crash costs its last second): without it another account might send again.
+  redis.call('HSET', KEYS[5], 'account', ARGV[18], 'since_ms', now)
+  redis.call('PEXPIRE', KEYS[5], ARGV[19] + PIN_SLACK_MS)
+end
 if ARGV[12] == 'done' then redis.call('HSET', KEYS[5], 'done', 1) end
+if ARGV[17] ~= '' then
+  redis.call('ZADD', KEYS[12], now, ARGV[17])
+  redis.call('ZREMRANGEBYRANK', KEYS[12], 0, -MODELS_KEPT - 1)
+end
 
 if outcome ~= 'fault' then  -- the host answered, and so did the model
   for place = 10, 11 do redis.call('HDEL', KEYS[place], 'faults', 'probe_ms') end
