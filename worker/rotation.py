@@ -236,7 +236,7 @@ class _Turn(Generic[RequestT]):
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
             await self._settle_whatever_happens(lease, INTERRUPTED)
             raise
-        settled = await self._settle(lease, reply.verdict)
+        settled = await self._settle(lease, reply.verdict, patiently=reply.verdict.fate not in {Fate.DONE, Fate.FAIL})
         self.asking.room()
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
             await self._report(lease)
@@ -265,8 +265,10 @@ class _Turn(Generic[RequestT]):
             case _:
                 raise _rejection(verdict)
 
-    async def _settle(self, lease: Lease, verdict: Verdict) -> Settled | None:
+    async def _settle(self, lease: Lease, verdict: Verdict, *, patiently: bool = False) -> Settled | None:
         try:
+            if patiently:  # what a refusal says must be known before the next key: which rests, that nothing was sent
+                return await _patiently(lambda: self.pool.settle(lease, verdict))
             return await self.pool.settle(lease, verdict)
         except RedisError as exc:
             # The answer is worth more than its book-keeping: the lease expires by itself.

@@ -532,6 +532,24 @@ async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
     assert "a lease could not be settled" in caplog.text
 
 
+async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(
+    own_server: EmbeddedRedis, own_redis: Redis
+) -> None:
+    class Blinking(ScriptedProvider):
+        back: asyncio.Task[None] | None = None
+
+        async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:
+            if self.back is None:
+                await asyncio.to_thread(own_server.stop)
+                self.back = asyncio.create_task(asyncio.to_thread(own_server.start))
+            return await super().call(secret, request, sent=sent)
+
+    rotation = Rotation(KeyPool(own_redis, "groq", keys()), Blinking(DEAD))
+    served = await serve(rotation, pin="job-1")  # were the refusal lost, the email would be held at the dead key
+    assert served.attempts == 2
+    assert (await rotation.pool.snapshot()).failed == 1
+
+
 async def test_a_failed_key_is_left_out_of_the_log_where_redis_is_gone(
     own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
