@@ -68,8 +68,7 @@ async def _defer(task: Task, deferred: Deferred, history: History, settings: Set
         raise DeadlineExceeded(
             f"no key was free within {settings.deadline_s:g} s ({history.deferrals} deferrals): {deferred.reason}"
         ) from None
-    # Half of the visibility timeout at most: a message that is held longer would be delivered a second time.
-    longest_ms = min(settings.visibility_timeout_s * 500, round((settings.deadline_s - history.age_s) * 1000) + 1000)
+    longest_ms = min(_longest_hold_ms(settings), round((settings.deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
     waited_ms = deferred.waited_ms + countdown_ms
     after = history.after(attempts=deferred.attempts, waited_ms=waited_ms, ticket=deferred.ticket)
@@ -87,9 +86,14 @@ async def _retry(task: Task, fault: Fault, history: History, settings: Settings)
     if tries >= settings.max_faults:
         raise FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}") from None
     backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
-    countdown_ms = max(backoff_ms, fault.backoff_ms or 0)
+    countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
     after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms)
     await _send_back(task, fault, countdown_ms, after, retries=tries)
+
+
+def _longest_hold_ms(settings: Settings) -> int:
+    """Half of the visibility timeout: a message that a worker holds for longer would be delivered a second time."""
+    return settings.visibility_timeout_s * 500
 
 
 def backoff(tries: int, *, base_s: float, longest_s: float, jitter: Callable[[], float] = random.random) -> int:

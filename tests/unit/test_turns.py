@@ -215,6 +215,14 @@ async def test_the_wait_that_a_provider_names_is_the_least(bench: Bench) -> None
     assert caught.value.when == pytest.approx(7.0)
 
 
+async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hold(bench: Bench) -> None:
+    limits = {"visibility_timeout_s": 120, "task_time_limit_s": 50, "task_soft_time_limit_s": 45}
+    limits |= {"groq_timeout_s": 20, "resend_timeout_s": 20, "fault_backoff_max_s": 10}
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Fault("it failed", backoff_ms=300_000), **limits)
+    assert caught.value.when == pytest.approx(60.0)  # beyond it the broker would deliver the job a second time
+
+
 # Tries so far and the budget; whether the job may try again.
 @pytest.mark.parametrize(
     ("retries", "budget", "again"),
