@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ _CONNECTION_WAIT_S = 20
 _LEASE_SLACK_MS = 30_000
 _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
+_CERTIFICATE_RE = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(?:NONE|OPTIONAL|REQUIRED)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,11 @@ def connect(settings: Settings) -> Redis:
         "socket_connect_timeout": 5.0,
         "health_check_interval": 30,
     }
-    return Redis.from_pool(BlockingConnectionPool.from_url(settings.pool_url.get_secret_value(), **options))
+    # Celery and kombu also take OpenSSL's names for it, which redis-py refuses; one URL serves all three.
+    url = _CERTIFICATE_RE.sub(
+        lambda match: match[0].removeprefix("CERT_").lower(), settings.pool_url.get_secret_value()
+    )
+    return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
 
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
