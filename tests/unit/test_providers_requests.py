@@ -1,3 +1,4 @@
+import json
 import resource
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,8 @@ from worker.providers.connections import SHARD_SIZE, ShardedTransport, _system_p
 from worker.verdicts import Effect, Fate, Scope
 
 _PAYLOAD = {"from": "Shop <a@Shop.example>", "to": "ann@example.org"}
+
+LONG = "".join(chr(ord("A") + n * n % 26) + str(n) for n in range(60))  # no piece comes twice
 
 
 def _asking(content: Any, **more: Any) -> dict[str, Any]:
@@ -118,6 +121,23 @@ def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
     sentence = safe_sentence(said, secret="hunter2hunter2", private=["y" * 200, "no"])
     assert sentence.startswith("no gsk_***, re_*** *** […]")
     assert len(safe_sentence("z " * 1_000, secret="")) == MAX_SENTENCE
+
+
+# How a provider quotes a long text: whole, cut off by itself, cut off by us, from the middle.
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"content: {LONG}: is too long",
+        f"content: '{LONG[:40]}...' is not allowed",
+        f"content: {LONG * 2}",
+        f"cannot parse …{LONG[30:70]}…",
+    ],
+)
+def test_no_piece_of_a_private_text_is_repeated(said: str) -> None:
+    message = Answer.parse(400, {}, json.dumps({"message": said}).encode()).message
+    sentence = safe_sentence(message, secret="", private=[LONG * 2])
+    assert "[…]" in sentence
+    assert not any(LONG[place : place + 16] in sentence for place in range(len(LONG) - 16))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ _MAX_MESSAGE = 4_000
 _KEY_LIKE = re.compile(r"\b(gsk|re)_[^\s\"'`,;()<>\]}]+")
 _BEARER = re.compile(r"(?i)\bbearer\s+\S+")
 _PRIVATE_MIN_CHARS = 6
+_ECHO_CHARS = 16
+_MAX_SEARCHED = 1_000
+_MAX_PRIVATE = 200_000  # the search must not hold the event loop up for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,29 @@ def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> 
         private: Texts of the request (prompts, mail bodies) that must not be echoed.
     """
     text = message.replace(secret, "***") if secret else message
-    for part in sorted(private, key=len, reverse=True):
-        if len(part) >= _PRIVATE_MIN_CHARS:
-            text = text.replace(part, "[…]")
+    parts = [part for part in private if len(part) >= _PRIVATE_MIN_CHARS]
+    for part in sorted(parts, key=len, reverse=True):
+        text = text.replace(part, "[…]")
+    text = _without_echoes(text[:_MAX_SEARCHED], "\0".join(part[:_MAX_PRIVATE] for part in parts)[:_MAX_PRIVATE])
     text = _BEARER.sub("Bearer ***", _KEY_LIKE.sub(r"\1_***", text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1] + "…"
+
+
+def _without_echoes(text: str, private: str) -> str:
+    """Hide every run of some length that stands in a private text too: providers quote only the beginning, or cut."""
+    kept, place = [], 0
+    while place < len(text):
+        length = _ECHO_CHARS
+        if place + length > len(text) or text[place : place + length] not in private:
+            kept.append(text[place])
+            place += 1
+            continue
+        while place + length < len(text) and text[place : place + length + 1] in private:
+            length += 1
+        kept.append("[…]")
+        place += length
+    return "".join(kept)
 
 
 def texts_in(value: object) -> Iterable[str]:
