@@ -210,7 +210,7 @@ def test_no_page_of_flower_shows_a_canary(fleet: Fleet, busy: dict[str, dict[str
         job = fleet.producer.many("tasks.ai.complete", [{"prompt": PROMPT}])[0]
         bad = fleet.producer.many("tasks.ai.complete", [{"prompt": PROMPT, "promt": PROMPT}])[0]
         fleet.producer.await_all([job, bad], within_s=20)
-        seen = eventually(lambda: page(f"/task/{bad}"), within_s=15, what="the job's page")
+        seen = eventually(lambda: page(f"/task/{bad}"), within_s=40, what="the job's page")
         assert "InvalidArguments" in seen
         names = [worker.name for worker in fleet.workers]
         paths = ["/", "/workers", "/tasks", "/broker", f"/task/{job}", "/api/tasks", f"/api/task/info/{job}"]
