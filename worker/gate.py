@@ -83,7 +83,10 @@ class Gate(bootsteps.StartStopStep):
         _logger.info("⏸️ Queue %s paused: %d deferred jobs wait here for a key", queue, held)
 
     def _open(self, parent: Any, queue: str) -> None:
-        parent.task_consumer.add_queue(self.closed.pop(queue))
+        found = self.closed.pop(queue)
+        if queue not in parent.app.amqp.queues.consume_from:  # cancelled meanwhile, by a person or for want of keys
+            return
+        parent.task_consumer.add_queue(found)
         parent.task_consumer.consume()
         _logger.info("▶️ Queue %s resumed", queue)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import House, Producer, Worker
+from processes import House, Producer, Worker, eventually
 
 from sandbox.redis import EmbeddedRedis, free_port
 
@@ -61,6 +61,29 @@ def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others(house: House, 
     names = {queue["name"] for queue in queues[worker.name]}
     assert {"email", "admin"} <= names
     assert not any(name.startswith("ai") for name in names)
+
+
+def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_other(
+    house: House, start: Start, tmp_path: Path
+) -> None:
+    worker = start(**without(house, "resend"), **without(house, "groq"), GROQ_API_KEY_FILE=str(tmp_path / "groq"))
+    (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
+    worker.await_ready()
+    control = house.producer.app.control
+
+    def consumed() -> set[str]:
+        queues = control.inspect([worker.name], timeout=5).active_queues()
+        return {queue["name"] for queue in queues[worker.name]}
+
+    assert consumed() == {"ai", "ai.deferred", "admin"}
+    (tmp_path / "groq").unlink()
+    (tmp_path / ".env").write_text(f"RESEND_API_KEY={house.environ['RESEND_API_KEY']}\n")
+    [reply] = control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
+    assert reply[worker.name] == {"ok": "0 groq, 1 resend"}
+    eventually(lambda: consumed() == {"email", "email.deferred", "admin"}, what="the change of queues")
+    (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
+    control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
+    eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
 
 
 def test_a_worker_starts_before_redis_and_works_once_it_is_there(start: Start, tmp_path: Path) -> None:
