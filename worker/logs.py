@@ -95,6 +95,15 @@ redactor: Final = Redactor()
 """The one of this process."""
 
 
+# What Celery's consumer logs of a message that it cannot run, and which of the values are its body and headers.
+_WHOLE_MESSAGES: Final = {
+    "Received unregistered task": (1, 2),
+    "Received invalid task message": (1,),
+    "Can't decode message body": (3, 4),
+    "Received and deleted unknown message": (0,),
+}
+
+
 class _ContentFilter(logging.Filter):
     """Takes arguments and results, which are prompts and mail bodies, out of Celery's own records."""
 
@@ -102,10 +111,19 @@ class _ContentFilter(logging.Filter):
         if record.name.startswith("celery."):
             if isinstance(record.args, Mapping) and "return_value" in record.args:
                 record.args = {**record.args, "return_value": "(not shown)"}
+            elif isinstance(record.args, tuple):
+                record.args = _without_messages(str(record.msg), record.args)
             data = record.__dict__.get("data")
             if isinstance(data, Mapping):
                 record.__dict__["data"] = {name: data[name] for name in data if name in _SAFE_CONTEXT}
         return True
+
+
+def _without_messages(template: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for start, places in _WHOLE_MESSAGES.items():
+        if template.startswith(start):
+            return tuple("(not shown)" if place in places else value for place, value in enumerate(values))
+    return values
 
 
 class RedactingFormatter(logging.Formatter):

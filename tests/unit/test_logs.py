@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from celery import Celery, Task
+from celery.worker.consumer import consumer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -262,3 +263,22 @@ def test_a_second_setup_replaces_the_first(output: Output) -> None:
     logging.getLogger("test").info("once")
     assert one(output)["message"] == "once"
     assert logging.getLogger().handlers == [handler]
+
+
+# The templates are Celery's own, so that a change of theirs is noticed.
+@pytest.mark.parametrize(
+    ("template", "values"),
+    [
+        (consumer.UNKNOWN_TASK_ERROR, (KeyError("t"), "CANARY", {"kwargsrepr": "CANARY"}, {})),  # a misspelt name
+        (consumer.INVALID_TASK_ERROR, ("why", "CANARY")),  # a message of another shape
+        (consumer.MESSAGE_DECODE_ERROR, ("why", "text", "utf-8", "CANARY", "CANARY")),  # broken JSON
+        (consumer.UNKNOWN_FORMAT, ("CANARY",)),  # no task at all
+    ],
+)
+def test_a_message_that_cannot_run_is_logged_without_its_content(
+    output: Output, template: str, values: tuple[object, ...]
+) -> None:
+    setup_logging("INFO", stream=output.stream)
+    logging.getLogger("celery.worker.consumer.consumer").error(template, *values)
+    assert "CANARY" not in output.text
+    assert "(not shown)" in output.text

@@ -203,3 +203,10 @@ def second_label(house: House) -> str:
 def test_the_worker_is_alive_after_all_that(house: House) -> None:
     assert house.worker.process.poll() is None
     assert "Traceback" not in house.worker.log
+
+
+def test_a_job_of_an_unknown_name_fails_and_its_prompt_is_not_logged(fresh: House) -> None:
+    answer = fresh.producer.ask("tasks.ai.completee", prompt="canary-of-a-misspelt-job")
+    assert "NotRegistered" in type(answer).__name__
+    fresh.worker.await_log("Received unregistered task of type 'tasks.ai.completee'")
+    assert "canary-of-a-misspelt-job" not in fresh.worker.log
