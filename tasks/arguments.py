@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from worker.errors import InvalidArguments
 
@@ -20,6 +20,10 @@ def _sendable(value: Any) -> Any:
         raise ValueError("is not JSON (NaN, Infinity or broken Unicode inside)") from None
     return value
 
+
+Text = Annotated[str, Field(min_length=0)]
+"""Any text that UTF-8 can carry: pydantic looks only where there is a constraint. Half a character would fail inside
+the provider's SDK, with an error whose arguments hold the whole request."""
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
 """An object that is passed on as it is; what no provider could read is refused here."""

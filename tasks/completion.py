@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.arguments import Arguments, JsonObject
+from tasks.arguments import Arguments, JsonObject, Text
 
 
 class Message(Arguments):
@@ -12,10 +12,10 @@ class Message(Arguments):
 
     role: Literal["system", "user", "assistant", "tool", "function", "developer"]
     content: Annotated[str, Field(min_length=1)] | Annotated[list[JsonObject], Field(min_length=1)] | None = None
-    name: str | None = None
+    name: Text | None = None
     tool_calls: list[JsonObject] | None = None
-    tool_call_id: str | None = None
-    reasoning: str | None = None
+    tool_call_id: Text | None = None
+    reasoning: Text | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -37,17 +37,17 @@ class CompletionArguments(Arguments):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: int | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     n: Literal[1] | None = None
     response_format: JsonObject | None = None
     tools: Annotated[list[JsonObject], Field(max_length=128)] | None = None
-    tool_choice: str | JsonObject | None = None
+    tool_choice: Text | JsonObject | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: str | None = None
-    reasoning_format: str | None = None
+    reasoning_effort: Text | None = None
+    reasoning_format: Text | None = None
     include_reasoning: bool | None = None
     service_tier: Literal["auto", "on_demand", "flex", "performance"] | None = None
-    user: str | None = None
+    user: Text | None = None
 
     @model_validator(mode="after")
     def _asks_once(self) -> Self:

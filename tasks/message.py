@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from config.addresses import is_address
-from tasks.arguments import Arguments
+from tasks.arguments import Arguments, Text
 
 _MOST_RECIPIENTS = 50
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
@@ -31,10 +31,10 @@ class Attachment(Arguments):
     """One attachment: `content` (Base64, or a list of byte values) or `path` (a URL that Resend fetches)."""
 
     filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    content: str | list[Annotated[int, Field(ge=0, le=255)]] | None = None
-    path: str | None = None
-    content_type: str | None = None
-    content_id: str | None = None
+    content: Text | list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    path: Text | None = None
+    content_type: Text | None = None
+    content_id: Text | None = None
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -71,8 +71,8 @@ class EmailArguments(Arguments):
     bcc: Recipients | None = None
     reply_to: Recipients | None = None
     subject: Annotated[str, Field(min_length=1, max_length=998, pattern=r"^[^\r\n]*$")]
-    html: str | None = None
-    text: str | None = None
+    html: Text | None = None
+    text: Text | None = None
     attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
     tags: list[Tag] | None = None
     headers: (

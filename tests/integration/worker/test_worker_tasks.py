@@ -210,3 +210,10 @@ def test_a_job_of_an_unknown_name_fails_and_its_prompt_is_not_logged(fresh: Hous
     assert "NotRegistered" in type(answer).__name__
     fresh.worker.await_log("Received unregistered task of type 'tasks.ai.completee'")
     assert "canary-of-a-misspelt-job" not in fresh.worker.log
+
+
+def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest(fresh: House) -> None:
+    answer = fresh.producer.ask("tasks.ai.complete", prompt="canary-beside-half-a-character" * 100, user="\ud800")
+    assert said(answer).startswith("InvalidArguments: user: ")
+    assert "canary-beside-half-a-character" not in repr(answer)
+    assert "canary-beside-half-a-character" not in fresh.worker.log
