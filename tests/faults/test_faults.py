@@ -6,11 +6,11 @@ from typing import Any
 import redis
 from processes import Fleet, StartFleet, Worker, eventually
 
-# As short as the settings allow: a job whose worker vanished comes back after a few seconds.
+# Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do 180 jobs at once.
 SHORT = {
-    "KEYWHEEL_VISIBILITY_TIMEOUT_S": "9",
-    "KEYWHEEL_TASK_TIME_LIMIT_S": "4",
-    "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "3",
+    "KEYWHEEL_VISIBILITY_TIMEOUT_S": "18",
+    "KEYWHEEL_TASK_TIME_LIMIT_S": "8",
+    "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "7",
     "KEYWHEEL_GROQ_TIMEOUT_S": "2",
     "KEYWHEEL_RESEND_TIMEOUT_S": "2",
     "KEYWHEEL_MAX_WAIT_S": "0.5",
