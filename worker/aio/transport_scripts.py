@@ -11,8 +11,12 @@ TAKE: Final = """
 local unacked, index, aside = KEYS[1], KEYS[2], KEYS[3]
 local most, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local reply, taken, order = {0}, 0, {}
-local function entry_of(item)
-  local properties = cjson.decode(item).properties
+-- Half of a surrogate pair is a character to JSON and to Python, and an error to cjson. What is around it is enough.
+local function plain(item)
+  return (item:gsub('\\\\u[dD][89a-fA-F]%x%x', '\\\\u0020'))
+end
+local function entry_of(item, text)
+  local properties = cjson.decode(text or item).properties
   local tag, from = properties.delivery_tag, properties.delivery_info
   assert(type(tag) == 'string')
   return tag, '[' .. item .. ', ' .. cjson.encode(from.exchange) .. ', ' .. cjson.encode(from.routing_key) .. ']'
@@ -27,6 +31,7 @@ for first = 4, #KEYS, width do
       place = place + 1
     else
       local readable, tag, entry = pcall(entry_of, item)
+      if not readable then readable, tag, entry = pcall(entry_of, item, plain(item)) end
       if readable then
         redis.call('ZADD', index, now, tag)
         redis.call('HSET', unacked, tag, entry)

@@ -281,6 +281,21 @@ def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog:
     assert "delivery_info" not in caplog.text
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\\ud800", "\\\ud800", "😀"])
+def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(url: str, books: Any, text: str) -> None:
+    send(url, "a", "whole")
+    message = json.loads(books.rpop("a"))
+    message["headers"]["kwargsrepr"] = text
+    books.rpush("a", json.dumps(message))
+    with tube(url, "a") as one:
+        one.until(lambda: one.bodies == ["whole"])
+        [entry] = books.hvals("unacked")
+        assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, "what would come again is the same to the letter"
+        one.got[0].ack()
+        one.channel.flush_acks()
+    assert books.hlen("unacked") == books.llen("unacked.unreadable") == 0
+
+
 def test_flushed_scripts_are_sent_again(url: str, books: Any) -> None:
     with tube(url, "a") as one:
         one.with_hub()
