@@ -212,6 +212,8 @@ class KeyPool:
         blamed, name = self._blamed(verdict.scope, lease, account)
         limits: list[Arg] = []
         for seen in verdict.limits:
+            if seen.limit <= 0:  # "none at all" is no limit to plan by, and would make every job look too large
+                continue
             window_ms = seen.window_ms or seen.dimension.window_ms
             limits += [seen.dimension, seen.limit, window_ms, "" if seen.remaining is None else seen.remaining]
         reply = await self._scripts.settle(

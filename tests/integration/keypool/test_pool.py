@@ -347,6 +347,13 @@ async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(ma
     assert (too_large.why, too_large.limit) == (Why.TOO_LARGE, 6_000)
 
 
+async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> None:
+    pool = make_pool(1)
+    none = (ObservedLimit(Dimension.TPM, 0, 0),)
+    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=none))
+    assert (await lease(pool, tokens=10)).wait_ms == 0
+
+
 async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 60))
