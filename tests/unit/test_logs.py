@@ -185,7 +185,7 @@ def test_the_current_task_is_named(log_format: str, output: Output) -> None:
     setup_logging("INFO", log_format=log_format, stream=output.stream)
     app = Celery(set_as_current=False)
 
-    @app.task(name="tasks.ai.complete")
+    @app.task(name="tasks.ai.complete", shared=False)  # not for the apps of other tests
     def job() -> None:
         logging.getLogger("worker.x").info("inside")
 
@@ -205,7 +205,7 @@ def test_celerys_own_lines_hold_no_arguments_and_no_results(log_format: str, out
     app = Celery(set_as_current=False)
     app.conf.task_store_eager_result = False
 
-    @app.task(name="tasks.ai.complete")
+    @app.task(name="tasks.ai.complete", shared=False)  # not for the apps of other tests
     def job(prompt: str) -> str:
         return f"canary-answer {prompt}"
 
