@@ -39,8 +39,8 @@ trouble.json:
              {"at_s": 10, "do": "exhaust", "service": "groq", "seconds": 10},
              {"at_s": 15, "do": "revoke", "key": "groq:2"}]}
 
-control calls (POST /control/VERB with a JSON object; GET for the first three):
-  state | ledger[?full=1] | kinds
+control calls (POST /control/VERB with a JSON object; GET for the first four):
+  state | ledger[?full=1] | mail | kinds
   exhaust   {"service", "seconds", "account"?}            every account answers 429 with retry-after
   fault     {"service", "kind" or "status", "seconds" or "count" or "share", "key"?, "account"?, "model"?,
              "accept"?, "retry_after_s"?, "hang_s"?}      GET /control/kinds lists the kinds

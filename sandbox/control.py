@@ -67,7 +67,7 @@ class Control:
         return tuple(self._verbs)
 
     def read(self, verb: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Answer GET /control/state, /control/ledger[?full=1] and /control/kinds.
+        """Answer GET /control/state, /control/ledger[?full=1], /control/mail and /control/kinds.
 
         Raises:
             ControlError: There is no such page.
@@ -76,10 +76,12 @@ class Control:
             return self._state()
         if verb == "kinds":
             return {service: list(kinds) for service, kinds in _KINDS.items()}
+        if verb == "mail":
+            return dict(self._ledger.mail())
         if verb == "ledger":
             summary = self._ledger.summary()
             return summary | {"calls": self._ledger.full()} if query.get("full") in {"1", "true"} else summary
-        raise ControlError(f"no page {verb!r}: there are state, ledger and kinds")
+        raise ControlError(f"no page {verb!r}: there are state, ledger, mail and kinds")
 
     def apply(self, verb: str, body: Any) -> dict[str, Any]:
         """Do what a control call asks for.

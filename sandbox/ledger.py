@@ -35,7 +35,8 @@ class Call:
         replayed: An answer given before was given again.
         emails: The ids of accepted emails.
         recipients: How many recipients they have.
-        content: A fingerprint of what was sent, over all accounts the same.
+        contents: A fingerprint of each accepted email, over all accounts the same.
+        subjects: The subject of each accepted email.
         cool_until_s: Where the answer tells the client to wait: until when.
         dead: The answer says that this key will not work again.
     """
@@ -52,7 +53,8 @@ class Call:
     replayed: bool = False
     emails: tuple[str, ...] = ()
     recipients: int = 0
-    content: str = ""
+    contents: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
     cool_until_s: float = 0.0
     dead: bool = False
 
@@ -131,6 +133,7 @@ class Ledger:
         self._told_key: dict[tuple[str, str], _Told] = {}
         self._accepted_for: OrderedDict[str, list[str]] = OrderedDict()
         self._contents: OrderedDict[str, int] = OrderedDict()
+        self._subjects: OrderedDict[str, list[str]] = OrderedDict()
         self._judgement: Counter[str] = Counter()
         self._worst_cooling_ms = 0.0
         self._exact = True
@@ -214,11 +217,13 @@ class Ledger:
                 self._violate("email_accepted_twice", call, accounts=list(accounts))
         else:
             self._judgement["emails_without_idempotency_key"] += 1
-        if call.content:
-            self._contents[call.content] = count = self._contents.get(call.content, 0) + 1
+        for content in call.contents:
+            self._contents[content] = count = self._contents.get(content, 0) + 1
             if count > 1:
                 self._judgement["content_accepted_twice"] += 1
-        for memory in (self._accepted_for, self._contents):
+        for subject in call.subjects:
+            self._subjects.setdefault(subject, []).append(call.key.account.name)
+        for memory in (self._accepted_for, self._contents, self._subjects):
             if len(memory) > _MOST_IDEMPOTENCY_KEYS:
                 memory.popitem(last=False)
                 self._exact = False
@@ -282,6 +287,10 @@ class Ledger:
             ],
             "violations": list(self._violations),
         }
+
+    def mail(self) -> dict[str, list[str]]:
+        """Which accounts accepted mail of each subject, once for each email: the judge of those who count their mail."""
+        return dict(self._subjects)
 
     def full(self) -> list[dict[str, Any]]:
         """The last records, oldest first."""

@@ -160,6 +160,10 @@ class Sandbox:
         """The judge's summary; `full` adds the last calls one by one under `calls`."""
         return self._call("GET", "ledger?full=1" if full else "ledger", None)
 
+    def mail(self) -> dict[str, list[str]]:
+        """Which accounts accepted mail of each subject, once for each email."""
+        return self._call("GET", "mail", None)
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         connection = http.client.HTTPConnection(urlsplit(self._url).netloc, timeout=_CALL_TIMEOUT_S)
         try:

@@ -204,7 +204,8 @@ class Resend:
         call.accepted = bool(ids)
         call.emails = tuple(ids)
         call.recipients = sum(map(recipients, emails))
-        call.content = _content(emails)
+        call.contents = tuple(map(_content, emails))
+        call.subjects = tuple(str(email.get("subject", "")) for email in emails)
         return {"data": [{"id": number} for number in ids]}
 
     def _answer(self, body: bytes, call: Call, remembered: Remembered | None) -> Answer:
@@ -363,7 +364,7 @@ def _slow_down(team: Team, wait_s: float, now_s: float) -> Refused:
     return Refused("rate_limit_exceeded", words, retry_after_s=told_s, cool_until_s=now_s + told_s)
 
 
-def _content(emails: list[dict[str, Any]]) -> str:
+def _content(email: dict[str, Any]) -> str:
     """A fingerprint of what recipients see, without the sender, which differs from team to team."""
-    seen = [[email.get(name) for name in ("to", "cc", "bcc", "subject", "html", "text")] for email in emails]
+    seen = [email.get(name) for name in ("to", "cc", "bcc", "subject", "html", "text")]
     return hashlib.sha256(encode(seen)).hexdigest()[:24]

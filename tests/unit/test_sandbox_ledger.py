@@ -100,7 +100,7 @@ def test_a_dead_key_must_not_be_called_again_until_it_is_forgiven(ledger: Ledger
 
 
 def test_one_idempotency_key_accepted_by_two_teams_is_an_email_sent_twice(ledger: Ledger, time: Time) -> None:
-    sent: dict[str, Any] = {"accepted": True, "recipients": 2, "content": "c", "model": ""}
+    sent: dict[str, Any] = {"accepted": True, "recipients": 2, "contents": ("c",), "model": ""}
     _call(ledger, time, 1_000.0, _MAIL_A, idempotency_key="job-1", emails=("e1",), **sent)
     _call(ledger, time, 1_001.0, _MAIL_A, idempotency_key="job-1", replayed=True, model="")
     judgement = _call(ledger, time, 1_002.0, _MAIL_B, idempotency_key="job-2", emails=("e2",), **sent)
@@ -112,6 +112,14 @@ def test_one_idempotency_key_accepted_by_two_teams_is_an_email_sent_twice(ledger
     assert judgement["recipients_accepted"] == 6
     assert ledger.summary()["violations"][-1]["accounts"] == ["team-a", "team-b"]
     assert _call(ledger, time, 1_004.0, _MAIL_B, emails=("e4",), accepted=True)["emails_without_idempotency_key"] == 1
+
+
+def test_each_email_of_a_batch_is_judged_by_itself(ledger: Ledger, time: Time) -> None:
+    batch: dict[str, Any] = {"accepted": True, "emails": ("e1", "e2"), "contents": ("c", "d"), "subjects": ("s", "t")}
+    single: dict[str, Any] = {"accepted": True, "emails": ("e3",), "contents": ("d",), "subjects": ("t",)}
+    assert _call(ledger, time, 1_000.0, _MAIL_A, idempotency_key="batch-1", **batch)["content_accepted_twice"] == 0
+    assert _call(ledger, time, 1_001.0, _MAIL_B, idempotency_key="job-2", **single)["content_accepted_twice"] == 1
+    assert ledger.mail() == {"s": ["team-a"], "t": ["team-a", "team-b"]}
 
 
 def test_counters_are_exact_while_full_records_are_a_ring(ledger: Ledger, time: Time) -> None:
