@@ -236,7 +236,13 @@ class _Turn(Generic[RequestT]):
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
             await self._settle_whatever_happens(lease, INTERRUPTED)
             raise
-        settled = await self._settle(lease, reply.verdict, patiently=reply.verdict.fate not in {Fate.DONE, Fate.FAIL})
+        try:
+            patiently = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
+            settled = await self._settle(lease, reply.verdict, patiently=patiently)
+        except asyncio.CancelledError:
+            # What the provider said of the key outlives the job. A second settle of one lease changes nothing.
+            await self._settle_whatever_happens(lease, reply.verdict)
+            raise
         self.asking.room()
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
             await self._report(lease)

@@ -447,6 +447,29 @@ async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(make: Make, r
     assert len(provider.seen) == 1
 
 
+async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_says_of_the_key(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(DEAD)
+    settle, reached = rotation.pool.settle, asyncio.Event()
+
+    async def slow_at_first(*args: Any) -> Any:
+        if not reached.is_set():
+            reached.set()
+            await asyncio.Event().wait()
+        return await settle(*args)
+
+    monkeypatch.setattr(rotation.pool, "settle", slow_at_first)
+    calling = asyncio.create_task(serve(rotation), name="turn")
+    await reached.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    view = await rotation.pool.snapshot()
+    assert [key.state for key in view.keys].count("disabled") == 1
+    assert provider.keys_used == [SECRETS[0]]
+
+
 async def test_a_job_cancelled_during_its_call_settles_its_lease(make: Make, redis: Redis) -> None:
     rotation, provider = make("hang")
     calling = asyncio.create_task(serve(rotation, pin="mail-1"), name="turn")
