@@ -289,7 +289,7 @@ class Ledger:
         }
 
     def mail(self) -> dict[str, list[str]]:
-        """Which accounts accepted mail of each subject, once for each email: the judge of those who count their mail."""
+        """Which accounts accepted mail of each subject, once for each email."""
         return dict(self._subjects)
 
     def full(self) -> list[dict[str, Any]]:
