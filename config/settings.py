@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     eta_task_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     result_expires_s: WholeSeconds = 86_400
     fast_transport: bool = True
+    max_deliveries: Annotated[int, Field(ge=1, le=1_000)] = 5
+
+    dead_letters: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    dead_letters_keep_s: WholeSeconds = 604_800
+    dead_letters_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    dead_letter_kb: Annotated[int, Field(ge=0, le=100_000)] = 1_024
 
     log_level: Level = "INFO"
     log_format: LogFormat = "text"
