@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from worker.providers.answers import Answer, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
+from worker.providers.groq_stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
 from worker.providers.groq_verdicts import GroqJudge
 from worker.verdicts import Fate, Reply
 
@@ -29,6 +30,7 @@ _BYTES_A_TOKEN = 4
 _MESSAGE_OVERHEAD_TOKENS = 4
 _IMAGE_TOKENS = 1_000
 _MAX_CLIENTS = 64
+_AFTER_THE_END_S = 1.0  # the connection serves on if it is read to its end, which is not worth a long wait
 
 _Create = Callable[..., Awaitable[Any]]
 
@@ -38,19 +40,21 @@ class Completion:
     """One chat completion to ask for.
 
     Attributes:
-        params: The validated keyword arguments of `chat.completions.create`: `model` and `messages`, no streaming.
+        params: The validated keyword arguments of `chat.completions.create`: `model` and `messages`, not `stream`.
         model: The model.
         tokens: The estimated use, prompt and reserved answer together, in tokens.
+        listener: Hears the answer while it comes; None: it comes in one piece.
     """
 
     params: Mapping[str, Any] = field(repr=False)
     model: str
     tokens: int
+    listener: Listener | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> "Completion":
+    def of(cls, params: Mapping[str, Any], *, listener: Listener | None = None) -> "Completion":
         """Make a completion with its estimate from validated arguments."""
-        return cls(params, str(params["model"]), estimate_tokens(params))
+        return cls(params, str(params["model"]), estimate_tokens(params), listener)
 
     @property
     def topic(self) -> str:
@@ -131,20 +135,38 @@ class Groq:
         if self._http.is_closed:
             return Reply(CLOSED)
         on_sent.set(sent)
+        heard = HeardAnswer(request.listener) if request.listener else None
         try:
-            async with asyncio.timeout(2 * self._timeout_s):
-                raw = await self._create(secret)(**request.params)
-            response: httpx.Response = raw.http_response
+            async with asyncio.timeout(2 * self._timeout_s) as limit:
+                # The parameter only where it is wanted: a request without it stays as it was.
+                raw = await self._create(secret)(**request.params, **({"stream": True} if heard else {}))
+                response: httpx.Response = raw.http_response
+                if heard:
+                    await _listen(response, heard, limit)
         except groq.APIStatusError as error:
-            response = error.response
-        except groq.APIConnectionError as error:
-            return Reply(judge_transport(error.__cause__ or error, if_ambiguous=Fate.RETRY))
-        except TimeoutError as error:
-            return Reply(judge_transport(error, if_ambiguous=Fate.RETRY))
+            response, heard = error.response, None
+        except (groq.APIConnectionError, httpx.HTTPError, TimeoutError) as error:
+            if heard is None or not (heard.complete or heard.broken):
+                cause = error.__cause__ if isinstance(error, groq.APIConnectionError) else None
+                return Reply(judge_transport(cause or error, if_ambiguous=Fate.RETRY))
+        return self._read(response, heard, request, secret)
+
+    def _read(
+        self, response: httpx.Response, heard: HeardAnswer | None, request: Completion, secret: SecretStr
+    ) -> Reply:
+        """Judge what came, whole or in pieces."""
+        private = _prompts(request.params)
+        if heard is not None and _is_event_stream(response):
+            body = None if heard.error is None else {"error": heard.error}
+            status = response.status_code if heard.error is None else heard.error_status()
+            answer, value = Answer(status, response.headers, body), heard.value()
+            return Reply(self._judge.streamed(answer, heard, value=value, secret=secret, private=private), value)
         # The SDK's own parser returns a str for text/html and raises on bad JSON, so the body is read here.
         answer = Answer.parse(response.status_code, response.headers, response.content)
         value = _value(answer) if answer.ok else None
-        return Reply(self._judge(answer, value=value, secret=secret, private=_prompts(request.params)), value)
+        if heard is not None and value is not None:
+            heard.whole(value)
+        return Reply(self._judge(answer, value=value, secret=secret, private=private), value)
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""
@@ -167,6 +189,27 @@ class Groq:
                 self._creates.pop(next(iter(self._creates)))
             create = self._creates[value] = client.chat.completions.with_raw_response.create
         return create
+
+
+async def _listen(response: httpx.Response, heard: HeardAnswer, limit: asyncio.Timeout) -> None:
+    """Hear an answer to its end. Always leaves the connection behind in order."""
+    try:
+        if not _is_event_stream(response):
+            await response.aread()
+            return
+        decoder = EventDecoder()
+        async for part in response.aiter_bytes():
+            for data in decoder.feed(part):
+                heard.take(data)
+            if heard.done or heard.broken:
+                limit.reschedule(asyncio.get_running_loop().time() + _AFTER_THE_END_S)
+    finally:
+        await response.aclose()
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.startswith(EVENT_STREAM)
 
 
 def _value(answer: Answer) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """What each answer of Groq means: the rows of the verdict table, first match wins."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 
 from worker.providers.answers import Answer, safe_sentence
 from worker.providers.groq_limits import Refusal, limits_of, read_refusal
+from worker.providers.groq_stream import HeardAnswer
 from worker.verdicts import Effect, Fate, Scope, Verdict
 
 _HOUR_MS = 3_600_000
@@ -60,6 +62,39 @@ class GroqJudge:
             # A refusal with a code that nobody has described: it may hold for this account only.
             return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
         return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
+
+    def streamed(
+        self,
+        answer: Answer,
+        heard: HeardAnswer,
+        *,
+        value: Mapping[str, Any] | None,
+        secret: SecretStr,
+        private: Iterable[str] = (),
+    ) -> Verdict:
+        """Judge an answer that came in pieces.
+
+        Args:
+            answer: The status and headers; the status and body of the error that came instead of the rest, if one did.
+            heard: What came.
+            value: The completion that it adds up to, None where it is not complete.
+            secret: The key that was used.
+            private: Texts of the request, which no reason may repeat.
+        """
+        if heard.error is not None:
+            # Not definite whatever it says: some of the answer was made, and is counted.
+            return replace(self(answer, value=None, secret=secret, private=private), definite=False)
+        if heard.stopped:
+            said = safe_sentence(heard.stopped, secret=secret.get_secret_value(), private=private)
+            sentence = f"Groq stopped in the middle of the answer: {said}"
+            return self._broken_off("stream_stopped", sentence, answer, scope=Scope.MODEL)
+        if value is None and not heard.unreadable:
+            return self._broken_off("stream_cut", "the answer ended before it was complete", answer)
+        return self._success(answer, value)
+
+    def _broken_off(self, code: str, sentence: str, answer: Answer, *, scope: Scope = Scope.HOST) -> Verdict:
+        limits = limits_of(answer)
+        return Verdict(Fate.RETRY, code, sentence, scope=scope, definite=False, limits=limits, status=answer.status)
 
     def _success(self, answer: Answer, value: Mapping[str, Any] | None) -> Verdict:
         limits = limits_of(answer)

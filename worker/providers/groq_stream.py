@@ -1,0 +1,166 @@
+"""A completion that comes in pieces: the events on the wire, and the answer that they add up to.
+
+The SDK makes the call, but the events are read here: its models cost 90 to 110 µs a chunk, this 14 µs (measured), and
+hundreds of streams share one event loop.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+EVENT_STREAM = "text/event-stream"
+_DONE = b"[DONE]"
+_BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
+
+
+class Listener(Protocol):
+    """Hears an answer while it comes. Every method returns at once and raises nothing."""
+
+    def begin(self) -> None:
+        """An answer begins; what was heard before belongs to one that broke off."""
+
+    def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()) -> None:
+        """More of the answer. Tool calls are deltas in Groq's form, to be merged by their `index`."""
+
+
+class EventDecoder:
+    """Cuts the bytes of an event stream into the data of its events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, part: bytes) -> Iterator[bytes]:
+        """Take the next bytes; yields the data of every event that they complete."""
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                # Not `removeprefix(b"data: ")`: the blank is optional, and only one belongs to the field.
+                self._data.append(line[5:].removeprefix(b" ").removesuffix(b"\r"))
+            elif line in {b"", b"\r"} and self._data:
+                yield b"\n".join(self._data)
+                self._data.clear()
+
+
+class HeardAnswer:
+    """An answer put together from its chunks, told to a listener on the way.
+
+    Attributes:
+        done: The provider said that nothing more comes.
+        error: The error that came instead of the rest, as the provider described it; None where none came.
+        stopped: Why the provider stopped early, in its own words; empty where it did not.
+        unreadable: A chunk was no JSON object.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.done = False
+        self.error: Mapping[str, Any] | None = None
+        self.stopped = ""
+        self.unreadable = False
+        self._listener = listener
+        self._begun = False
+        self._texts: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._usage: dict[str, Any] = {}
+        self._model: Any = None
+        self._finish_reason: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole answer is here, even if the connection breaks now."""
+        return self._finish_reason is not None and not self.broken
+
+    @property
+    def broken(self) -> bool:
+        """Whether something came that ends the answer early."""
+        return self.unreadable or self.error is not None or bool(self.stopped)
+
+    def take(self, data: bytes) -> None:
+        """Take the data of one event."""
+        if data.strip() == _DONE:
+            self.done = True
+            return
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError):
+            chunk = None
+        if not isinstance(chunk, dict):
+            self.unreadable = True
+            return
+        if error := chunk.get("error"):
+            self.error = error if isinstance(error, Mapping) else {"message": str(error)}
+            return
+        self._model = chunk.get("model") or self._model
+        self._take_extras(chunk)
+        choices = chunk.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None  # the usage may come without a choice
+        if isinstance(choice, dict):
+            self._take_choice(choice)
+
+    def whole(self, value: Mapping[str, Any]) -> None:
+        """Tell an answer that came in one piece although pieces were asked for."""
+        self._tell(text=value["text"], tool_calls=[{"index": n} | call for n, call in enumerate(value["tool_calls"])])
+
+    def value(self) -> dict[str, Any] | None:
+        """What the caller gets, as of a completion that came whole; None where the answer is not complete."""
+        if not self.complete:
+            return None
+        return {
+            "text": "".join(self._texts),
+            "model": self._model,
+            "usage": self._usage,
+            "finish_reason": self._finish_reason,
+            "tool_calls": [self._calls[index] for index in sorted(self._calls)],
+        }
+
+    def error_status(self) -> int:
+        """The HTTP status that the error would have had, had it come before the first byte."""
+        error = self.error or {}
+        status = error.get("status_code") or error.get("status")
+        if isinstance(status, int) and HTTPStatus.BAD_REQUEST <= status < 600:  # noqa: PLR2004 - the last of the 5xx
+            return status
+        return HTTPStatus.BAD_REQUEST if error.get("code") in _BAD_GENERATION else HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def _take_extras(self, chunk: dict[str, Any]) -> None:
+        """Take what Groq adds under `x_groq`; others send the usage beside it."""
+        extras = chunk.get("x_groq")
+        extras = extras if isinstance(extras, dict) else {}
+        usage = extras.get("usage") or chunk.get("usage")
+        if isinstance(usage, dict):
+            self._usage = usage
+        if extras.get("error"):
+            self.stopped = str(extras["error"])
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
+        text, reasoning, calls = delta.get("content"), delta.get("reasoning"), delta.get("tool_calls")
+        text = text if isinstance(text, str) else ""
+        calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        if text:
+            self._texts.append(text)
+        for call in calls:
+            self._merge(call)
+        self._tell(text=text, reasoning=reasoning if isinstance(reasoning, str) else "", tool_calls=calls)
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str):
+            self._finish_reason = reason
+
+    def _tell(self, *, text: str, reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]]) -> None:
+        if not self._begun:
+            self._begun = True
+            self._listener.begin()
+        if text or reasoning or tool_calls:
+            self._listener.piece(text=text, reasoning=reasoning, tool_calls=tool_calls)
+
+    def _merge(self, delta: dict[str, Any]) -> None:
+        """Add a piece to the tool call of its index: names and ids come once, arguments come in pieces."""
+        index = delta.get("index")
+        call = self._calls.setdefault(index if isinstance(index, int) else len(self._calls), {"type": "function"})
+        call |= {name: delta[name] for name in ("id", "type") if delta.get(name)}
+        piece = delta.get("function")
+        piece = piece if isinstance(piece, dict) else {}
+        function = call.setdefault("function", {"name": "", "arguments": ""})
+        function["name"] = piece.get("name") or function["name"]
+        function["arguments"] += piece.get("arguments") or ""
