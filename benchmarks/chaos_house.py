@@ -1,0 +1,198 @@
+"""What `chaos.py` breaks: an embedded Redis, the provider sandbox, and workers that are killed and replaced."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from config.settings import Settings, variable_of
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_S = 60.0
+_STOP_S = 30.0
+_LEASE_FIELD = "worker_lease_s"  # older trees have no such setting
+
+
+def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, str]:
+    """The workers' environment: short times, so that minutes show what else takes an hour."""
+    wanted = {
+        "visibility_timeout_s": visibility_s,
+        "task_time_limit_s": max(6, visibility_s // 2 - 2),
+        "task_soft_time_limit_s": max(5, visibility_s // 2 - 3),
+        "groq_timeout_s": 3,
+        "resend_timeout_s": 3,
+        "max_wait_s": 1,
+        "groq_cooldown_s": 3,
+        "resend_cooldown_s": 3,
+        "server_error_cooldown_s": 0.3,
+        "max_faults": 12,
+        "fault_backoff_s": 0.2,
+        "fault_backoff_max_s": 3,
+        "deadline_s": deadline_s,
+        "worker_concurrency": 200,
+        _LEASE_FIELD: lease_s,
+    }
+    return {variable_of(name): str(value) for name, value in wanted.items() if name in Settings.model_fields}
+
+
+def accounts(*, quota: int) -> dict[str, Any]:
+    """Wide limits, as the trouble is to come from elsewhere; the third team has a small quota of the day."""
+    organisation = {"keys": 1, "rpm": 60_000, "rpd": 0, "tpm": 0, "tpd": 0}
+    teams = [{"account": f"team-{n}", "keys": 2, "rps": 60, "daily": 0, "monthly": 0} for n in (1, 2)]
+    teams.append({"account": "team-3", "keys": 1, "rps": 60, "daily": quota, "monthly": 0})
+    return {
+        "groq": [{"account": f"org_{n}"} | organisation for n in range(4)],
+        "resend": [team | {"domains": [f"{team['account']}.example.net"]} for team in teams],
+    }
+
+
+TEAM_OF = {"": "team-1", "_2": "team-1", "_3": "team-2", "_4": "team-2", "_5": "team-3"}
+"""Which team each Resend key belongs to: Resend does not say, so the settings do."""
+
+FAULTS = (
+    ("2 % cut before the provider accepted", {"kind": "reset_before", "share": 0.02}),
+    ("2.5 % answered 5xx instead of accepted", {"status": 500, "share": 0.025}),
+    ("2 % cut after the provider accepted", {"kind": "reset_after", "share": 0.02}),
+    ("2.5 % answered 5xx after accepting", {"kind": "error_after", "status": 500, "share": 0.025}),
+)
+
+
+@dataclass
+class Post:
+    """A place for a worker; whoever stands there may be killed and is replaced.
+
+    Attributes:
+        name: The worker's name, the same for each who stands there.
+        log: One log for all of them.
+    """
+
+    name: str
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+
+@dataclass
+class House:
+    """All of it.
+
+    Attributes:
+        kills: How often a worker was killed.
+        deaths: Workers that ended by themselves, with their exit codes.
+        restarts: How often Redis was restarted.
+    """
+
+    redis: EmbeddedRedis
+    sandbox: Sandbox
+    environ: dict[str, str]
+    folder: Path
+    posts: list[Post]
+    kills: int = 0
+    deaths: list[str] = field(default_factory=list)
+    restarts: int = 0
+    _restarting: threading.Thread | None = None
+
+    def fill(self) -> None:
+        """Start a worker at each post that has none."""
+        for post in self.posts:
+            if post.process is not None and (code := post.process.poll()) is not None:
+                self.deaths.append(f"{post.name} ended with {code}")
+                post.process = None
+            if post.process is None:
+                command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{post.name}@chaos"]
+                command += ["--without-gossip", "--without-mingle"]
+                with post.log.open("ab") as sink:
+                    post.process = subprocess.Popen(  # noqa: S603 - our own worker
+                        command, cwd=self.folder, env=self.environ, stdout=sink, stderr=sink, start_new_session=True
+                    )
+
+    def await_ready(self) -> None:
+        """Wait until every worker is.
+
+        Raises:
+            RuntimeError: One is not.
+        """
+        deadline = time.monotonic() + READY_S
+        for post in self.posts:
+            while b" ready." not in post.log.read_bytes():
+                if time.monotonic() > deadline or post.process is None or post.process.poll() is not None:
+                    raise RuntimeError(f"{post.name} did not start:\n{post.log.read_text(errors='replace')[-2000:]}")
+                time.sleep(0.1)
+
+    def kill_one(self, rng: random.Random) -> str:
+        """Kill a worker as an out-of-memory killer would; returns its name."""
+        post = rng.choice(self.posts)
+        if post.process is not None and post.process.poll() is None:
+            post.process.kill()
+            post.process.wait()
+            post.process = None
+            self.kills += 1
+        return post.name
+
+    def restart_redis(self, *, kill: bool, away_s: float) -> None:
+        """Take Redis away for a while; it comes back with the same data. Goes on beside the caller."""
+
+        def restart() -> None:
+            self.redis.stop(kill=kill)
+            time.sleep(away_s)
+            self.redis.start()
+
+        self.await_redis()
+        self.restarts += 1
+        self._restarting = threading.Thread(target=restart)
+        self._restarting.start()
+
+    def await_redis(self) -> None:
+        """Wait until no restart is under way."""
+        if self._restarting is not None:
+            self._restarting.join()
+
+    def logs(self) -> str:
+        """What all workers said."""
+        return "".join(post.log.read_text(errors="replace") for post in self.posts)
+
+    def stop(self) -> None:
+        """End every worker."""
+        running = [post.process for post in self.posts if post.process is not None and post.process.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def house(folder: Path, *, workers: int, quota: int, settings: dict[str, str], seed: int) -> Iterator[House]:
+    """Start everything; all of it ends with the block."""
+    # Whatever Redis has confirmed is on disk, so that its death loses nothing either.
+    options = {"appendfsync": "always"}
+    with (
+        EmbeddedRedis(data_dir=folder / "redis", options=options) as server,
+        Sandbox(
+            accounts=accounts(quota=quota), groq_latency_ms=150, groq_jitter_ms=100, resend_latency_ms=100,
+            resend_jitter_ms=100, seed=seed,
+        ) as sandbox,
+    ):  # fmt: skip
+        teams = {f"RESEND_ACCOUNT{suffix}": team for suffix, team in TEAM_OF.items()}
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environ |= sandbox.env() | teams | {"REDIS_URL": server.url} | settings
+        posts = [Post(f"w{number}", folder / f"w{number}.log") for number in range(1, workers + 1)]
+        made = House(server, sandbox, environ, folder, posts)
+        try:
+            made.fill()
+            made.await_ready()
+            yield made
+        finally:
+            made.await_redis()
+            made.stop()
