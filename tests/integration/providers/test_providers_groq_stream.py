@@ -1,0 +1,220 @@
+"""Completions that come in pieces, over real HTTP and the real SDK."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from worker.providers import Completion, Groq
+from worker.providers.groq_stream import EventDecoder
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+_KEY = SecretStr("gsk_canary0123456789abcdef")
+_PROMPT = "the secret recipe of the house"
+_MODEL = "llama-3.3-70b-versatile"
+_PARAMS = {"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 50}
+_SSE = {"content-type": "text/event-stream; charset=utf-8"}
+_USAGE = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
+_DONE = b"data: [DONE]\n\n"
+
+
+class Heard:
+    """A listener that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.text = self.reasoning = ""
+        self.calls: list[Mapping[str, Any]] = []
+        self.first = asyncio.Event()
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.text += text
+        self.reasoning += reasoning
+        self.calls += tool_calls
+        self.first.set()
+
+
+def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **more: Any) -> bytes:
+    """One event in Groq's form."""
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+    body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": _MODEL, "choices": choices}
+    return b"data: " + json.dumps(body | more, ensure_ascii=False).encode() + b"\n\n"
+
+
+_ROLE = chunk({"role": "assistant", "content": ""}, x_groq={"id": "req_1"})
+_HELLO = _ROLE + chunk({"content": "hel"}) + chunk({"content": "lo\u2028\U0001f511"})
+_LAST = chunk({}, "stop", x_groq={"id": "req_1", "usage": _USAGE}, usage=_USAGE)
+_VALUE = {"text": "hello\u2028\U0001f511", "model": _MODEL, "usage": _USAGE, "finish_reason": "stop", "tool_calls": []}
+
+
+@pytest.fixture
+async def groq(scripted: Any) -> AsyncIterator[Groq]:
+    provider = Groq(scripted.url, timeout_s=10)
+    yield provider
+    await provider.close()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one_would(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
+    limits = {"x-ratelimit-limit-tokens": "18000", "x-ratelimit-remaining-tokens": "17997"}
+    scripted.answer(200, _HELLO + _LAST + _DONE, _SSE | limits)
+    told: list[str] = []
+
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard), sent=lambda: told.append("sent"))
+
+    assert reply.value == _VALUE
+    tokens = ObservedLimit(Dimension.TPM, 18_000, 17_997.0)
+    assert reply.verdict == Verdict(Fate.DONE, "ok", limits=(tokens,), tokens=47, status=200)
+    assert (heard.begun, heard.text, told) == (1, _VALUE["text"], ["sent"])
+    assert json.loads(scripted.seen[0].body) == _PARAMS | {"stream": True}
+
+
+async def test_tool_calls_are_put_together_from_their_pieces(scripted: Any, groq: Groq, heard: Heard) -> None:
+    deltas = [
+        # Groq sends a call in one piece, others send its arguments bit by bit
+        {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}},
+        {"index": 1, "id": "c2", "type": "function", "function": {"name": "time", "arguments": ""}},
+        {"index": 1, "function": {"arguments": '{"zone":'}},
+        {"index": 1, "function": {"arguments": ' "CET"}'}},
+    ]
+    parts = b"".join(chunk({"tool_calls": [delta]}) for delta in deltas)
+    thought = chunk({"reasoning": "two tools"})
+    scripted.answer(200, _ROLE + thought + parts + chunk({}, "tool_calls", x_groq={"usage": _USAGE}) + _DONE, _SSE)
+
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+
+    assert reply.value is not None
+    assert reply.value["tool_calls"] == [
+        {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}},
+        {"id": "c2", "type": "function", "function": {"name": "time", "arguments": '{"zone": "CET"}'}},
+    ]
+    assert (reply.value["text"], reply.value["finish_reason"]) == ("", "tool_calls")
+    assert (heard.reasoning, heard.calls) == ("two tools", deltas)
+
+
+# The whole body of an answer with status 200, and how it is judged. In each, the text "hel" may have come before.
+_BROKEN: list[tuple[bytes, dict[str, Any]]] = [
+    # ends in order, but before the answer does
+    (_HELLO, {"code": "stream_cut", "scope": Scope.HOST}),
+    (_HELLO + _DONE, {"code": "stream_cut", "scope": Scope.HOST}),
+    (b"", {"code": "stream_cut", "scope": Scope.HOST}),
+    # Groq says that it stops
+    (_HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {_PROMPT}"}) + _DONE, {"code": "stream_stopped"}),
+    # even where it names a reason to finish
+    (_HELLO + chunk({}, "stop", x_groq={"error": "stopped"}), {"code": "stream_stopped", "scope": Scope.MODEL}),
+    # something that is no chunk
+    (_HELLO + b"data: {half\n\n" + _LAST, {"code": "unreadable_answer", "scope": Scope.HOST}),
+    (_HELLO + b"data: []\n\n", {"code": "unreadable_answer"}),
+    # an error in the middle is judged by the table: a failure of Groq …
+    (_HELLO + b'data: {"error": {"message": "over"}}\n\n', {"code": "server_error", "effect": Effect.COOL}),
+    (_HELLO + b'event: error\ndata: {"error": "over"}\n\n', {"code": "server_error"}),
+    (_HELLO + b'data: {"error": {"status_code": 503}}\n\n', {"code": "over_capacity", "scope": Scope.MODEL}),
+    # … a generation that did not fit the form …
+    (
+        _HELLO + b'data: {"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "x"}}\n\n',
+        {"code": "bad_generation", "effect": Effect.NONE},
+    ),
+    # … a limit, which takes another key
+    (
+        _HELLO + b'data: {"error": {"message": "slow down", "status_code": 429}}\n\n',
+        {"code": "rate_limit", "fate": Fate.NEXT_KEY},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), _BROKEN)
+async def test_an_answer_that_breaks_off_is_no_answer(
+    scripted: Any, groq: Groq, heard: Heard, body: bytes, expected: dict[str, Any]
+) -> None:
+    scripted.answer(200, body, _SSE)
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    assert reply.value is None
+    expected = {"fate": Fate.RETRY, "definite": False} | expected
+    assert {name: getattr(reply.verdict, name) for name in expected} == expected
+    assert _PROMPT not in reply.verdict.reason
+
+
+@pytest.mark.parametrize(("way", "code"), [("close_after_half", "protocol_error"), ("reset_after_half", "read_error")])
+async def test_a_connection_that_breaks_in_the_middle_is_a_fault_of_nobodys_key(
+    scripted: Any, groq: Groq, heard: Heard, way: str, code: str
+) -> None:
+    cut = scripted.http(200, _HELLO + _LAST + _DONE, _SSE)[: -len(_LAST)]
+    scripted._script.append((way.partition("_")[0], cut))
+    verdict = (await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, code, False)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
+
+
+async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_behind_it(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
+    whole = scripted.http(200, _HELLO + _LAST + _DONE, _SSE)
+    scripted._script.append(("close", whole[: -len(_DONE)]))
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    assert (reply.verdict.fate, reply.value) == (Fate.DONE, _VALUE)
+
+
+async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(scripted: Any, heard: Heard) -> None:
+    # More bytes are promised than come; the server keeps the connection and says nothing.
+    body = _HELLO + _LAST + _DONE
+    for sent in (body, _HELLO + b'data: {"error": {"message": "over"}}\n\n'):
+        provider = Groq(scripted.url, timeout_s=60)
+        scripted._script.append(("answer", scripted.http(200, sent, _SSE | {"content-length": str(len(sent) + 9)})))
+        async with asyncio.timeout(30):
+            reply = await provider.call(_KEY, Completion.of(_PARAMS, listener=heard))
+        assert reply.verdict.code == ("ok" if sent is body else "server_error")
+        await provider.close()
+
+
+async def test_a_refusal_before_the_first_piece_is_judged_as_always(scripted: Any, groq: Groq, heard: Heard) -> None:
+    scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})
+    scripted.answer(429, {"error": {"message": "slow down"}}, {"retry-after": "7"})
+    refused, limited = [(await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))).verdict for _ in range(2)]
+    assert (refused.fate, refused.effect) == (Fate.NEXT_KEY, Effect.DISABLE)
+    assert (limited.fate, limited.cooldown_ms) == (Fate.NEXT_KEY, 7_000)
+    assert (heard.begun, heard.text) == (0, "")
+
+
+async def test_an_answer_in_one_piece_is_told_in_one(scripted: Any, groq: Groq, heard: Heard) -> None:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    message = {"role": "assistant", "content": "hello", "tool_calls": calls}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    scripted.answer(200, {"model": _MODEL, "choices": choices, "usage": _USAGE})
+    scripted.answer(200, b"<html>welcome</html>", {"content-type": "text/html"})
+    reply, page = [await groq.call(_KEY, Completion.of(_PARAMS, listener=heard)) for _ in range(2)]
+    assert reply.value is not None
+    assert (heard.begun, heard.text, heard.calls) == (1, "hello", [{"index": 0} | calls[0]])
+    assert (page.verdict.code, page.value) == ("unreadable_answer", None)
+
+
+async def test_a_cancelled_call_gives_its_connection_back(scripted: Any, groq: Groq, heard: Heard) -> None:
+    half = scripted.http(200, _HELLO, _SSE | {"content-length": "100000"})
+    scripted._script.append(("answer", half))
+    call = asyncio.create_task(groq.call(_KEY, Completion.of(_PARAMS, listener=heard)))
+    async with asyncio.timeout(30):
+        await heard.first.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    shards: list[Any] = groq._http._transport._shards  # type: ignore[attr-defined]
+    assert [shard.in_flight for shard in shards] == [0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+def test_events_are_the_same_however_their_bytes_are_cut(size: int) -> None:
+    wire = b': comment\n\nevent: x\nid: 7\ndata: {"a":\r\ndata:  1}\r\n\r\ndata:b\n\n\nretry: 3\n\ndata: without an end'
+    decoder = EventDecoder()
+    pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
+    assert [data for piece in pieces for data in decoder.feed(piece)] == [b'{"a":\n 1}', b"b"]
