@@ -13,11 +13,12 @@ from typing import Any, NoReturn, TypeVar
 
 from celery import Task
 from celery.exceptions import Reject, Retry
+from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, QUEUE_OF
 from config.keys import ApiKey
 from config.settings import Settings
-from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent
+from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown
 from worker.history import History
 from worker.keypool import Want
 from worker.rotation import Rotation, Served
@@ -57,17 +58,30 @@ async def take_turn(
     try:
         served = await rotation.serve(want, build)
     except Deferred as deferred:
+        if history.age_s >= settings.deadline_s:
+            waited = f"no key was free within {settings.deadline_s:g} s ({history.deferrals} deferrals)"
+            await _end(rotation, want, DeadlineExceeded(f"{waited}: {deferred.reason}"))
         await _defer(task, deferred, history, settings)
     except Fault as fault:
+        tries = task.request.retries + 1
+        if tries >= settings.max_faults:
+            await _end(rotation, want, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
         await _retry(task, fault, history, settings)
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 
+async def _end(rotation: Rotation[RequestT], want: Want, why: JobError) -> NoReturn:
+    """Fail the job. An email that may have been accepted must not look as if it had not been."""
+    try:
+        in_doubt = await rotation.pool.in_doubt(want)
+    except RedisError:
+        in_doubt = bool(want.pin)
+    if in_doubt:
+        raise OutcomeUnknown(f"an earlier attempt may have been accepted, and then {why}") from None
+    raise why from None
+
+
 async def _defer(task: Task, deferred: Deferred, history: History, settings: Settings) -> NoReturn:
-    if history.age_s >= settings.deadline_s:
-        raise DeadlineExceeded(
-            f"no key was free within {settings.deadline_s:g} s ({history.deferrals} deferrals): {deferred.reason}"
-        ) from None
     longest_ms = min(_longest_hold_ms(settings), round((settings.deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
     waited_ms = deferred.waited_ms + countdown_ms
@@ -83,8 +97,6 @@ async def _defer(task: Task, deferred: Deferred, history: History, settings: Set
 
 async def _retry(task: Task, fault: Fault, history: History, settings: Settings) -> NoReturn:
     tries = task.request.retries + 1
-    if tries >= settings.max_faults:
-        raise FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}") from None
     backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
     countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
     after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms)

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from config.settings import Settings
 from worker import turns
-from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, RequestRejected
+from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, OutcomeUnknown, RequestRejected
 from worker.history import HEADER
 from worker.keypool import Want
 from worker.rotation import Served
@@ -25,11 +25,24 @@ from worker.turns import backoff, take_turn
 CANARY = "canary-prompt-5f1c"
 
 
+class ScriptedPool:
+    """Knows of an email's earlier attempt what the test says."""
+
+    def __init__(self, doubt: bool | Exception) -> None:  # noqa: FBT001 - what it answers
+        self.doubt = doubt
+
+    async def in_doubt(self, want: Want) -> bool:  # noqa: ARG002 - the pool's signature
+        if isinstance(self.doubt, Exception):
+            raise self.doubt
+        return self.doubt
+
+
 class ScriptedRotation:
     """Ends the turn as the test says, and keeps what was wanted."""
 
-    def __init__(self, outcome: Served | Exception) -> None:
+    def __init__(self, outcome: Served | Exception, doubt: bool | Exception) -> None:  # noqa: FBT001
         self.outcome = outcome
+        self.pool = ScriptedPool(doubt)
         self.want: Want | None = None
 
     async def serve(self, want: Want, build: Any) -> Served:  # noqa: ARG002 - the rotation's signature
@@ -60,9 +73,11 @@ class Bench:
         header: Any = None,
         retries: int = 0,
         direct: bool = False,
+        pin: str = "",
+        doubt: bool | Exception = False,
         **settings: Any,
     ) -> Any:
-        self.rotation = ScriptedRotation(outcome)
+        self.rotation = ScriptedRotation(outcome, doubt)
         headers = {"trace": "kept"} | ({HEADER: header} if header is not None else {})
         self.task.push_request(
             id="job-1",
@@ -80,7 +95,7 @@ class Bench:
             return await take_turn(
                 self.task,
                 self.rotation,
-                Want(model="m"),
+                Want(model="m", pin=pin),
                 lambda key: key,
                 settings=Settings(**settings),  # type: ignore[arg-type]
             )
@@ -193,6 +208,39 @@ async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Benc
     with pytest.raises(DeadlineExceeded, match=r"^no key was free within 60 s \(7 deferrals\): rate_limit$"):
         await bench.turn(Deferred(1_000, "rate_limit"), header=header, deadline_s=60)
     assert bench.sent() == []
+
+
+# What the pool knows of the email; how the job ends.
+@pytest.mark.parametrize(
+    ("pin", "doubt", "error"),
+    [
+        (
+            "mail-1",
+            True,
+            OutcomeUnknown,
+        ),  # an attempt may have been accepted: the caller must not send it again blindly
+        ("mail-1", False, None),  # surely nothing was sent
+        ("mail-1", redis.ConnectionError("gone"), OutcomeUnknown),  # nobody can say, so nobody may promise
+        ("", redis.ConnectionError("gone"), None),  # a completion is never in doubt
+    ],
+)
+@pytest.mark.parametrize(
+    ("turn", "otherwise"),
+    [
+        ({"outcome": Deferred(1_000, "daily_quota"), "deadline_s": 60, "header": {"since_ms": 1}}, DeadlineExceeded),
+        ({"outcome": Fault("it failed"), "retries": 4}, FaultBudgetSpent),
+    ],
+)
+async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stopped_it(  # noqa: PLR0917 - a table
+    bench: Bench,
+    pin: str,
+    doubt: bool | Exception,  # noqa: FBT001 - a row of the table
+    error: type[Exception] | None,
+    turn: dict[str, Any],
+    otherwise: type[Exception],
+) -> None:
+    with pytest.raises(error or otherwise):
+        await bench.turn(pin=pin, doubt=doubt, **turn)
 
 
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:

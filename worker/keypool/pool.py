@@ -258,6 +258,14 @@ class KeyPool:
             late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
         )
 
+    async def in_doubt(self, want: Want) -> bool:
+        """Whether an email may have been accepted: it is pinned, and no attempt has proved that nothing was sent.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        return bool(want.pin) and bool(await self._redis.exists(self.names.pin(want.pin)))
+
     def _blamed(self, scope: Scope, lease: Lease, account: str) -> tuple[str, str]:
         names, want = self.names, lease.want
         match scope:
