@@ -4,7 +4,12 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from worker import trail as trails
+from worker.trail import Attempt, Trail
+
 HEADER = "keywheel"
+DEATHS = "deaths"
+"""The header that counts how many workers died while they held the message; the transport writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,7 @@ class History:
         attempts: Calls made to the provider.
         waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
         ticket: What the key pool gave the job to bring when it comes back; empty before the first deferral.
+        trail: The latest calls of the earlier turns.
     """
 
     since_ms: int
@@ -24,6 +30,7 @@ class History:
     attempts: int = 0
     waited_ms: int = 0
     ticket: str = ""
+    trail: Trail = ()
 
     @classmethod
     def of(cls, headers: Any) -> Self:
@@ -38,6 +45,7 @@ class History:
             attempts=_count(told, "attempts"),
             waited_ms=_count(told, "waited_ms"),
             ticket=ticket if isinstance(ticket, str) else "",
+            trail=_trail(told),
         )
 
     @property
@@ -45,7 +53,7 @@ class History:
         """Time since the first turn began, in seconds."""
         return max(0.0, time.time() - self.since_ms / 1000)
 
-    def after(self, *, attempts: int, waited_ms: int, ticket: str = "") -> Self:
+    def after(self, *, attempts: int, waited_ms: int, ticket: str = "", trail: Trail = ()) -> Self:
         """The history after one more turn; `ticket` says that it was a deferral."""
         return replace(
             self,
@@ -53,13 +61,21 @@ class History:
             waited_ms=self.waited_ms + waited_ms,
             deferrals=self.deferrals + bool(ticket),
             ticket=ticket,
+            trail=trails.latest(self.trail + trail),
         )
 
     def headers(self) -> dict[str, Any]:
         """What the next message carries."""
-        return {HEADER: asdict(self)}
+        return {HEADER: asdict(self) | {"trail": [attempt.as_json() for attempt in self.trail]}}
 
 
 def _count(told: dict[str, Any], name: str) -> int:
     value = told.get(name)
     return value if type(value) is int and value > 0 else 0
+
+
+def _trail(told: dict[str, Any]) -> Trail:
+    found = told.get("trail")
+    if not isinstance(found, list):
+        return ()
+    return tuple(attempt for one in found[-trails.LONGEST :] if (attempt := Attempt.of(one)) is not None)

@@ -15,6 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from redis.exceptions import RedisError
 
 from config.keys import ApiKey
+from worker import trail
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
 from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
@@ -234,8 +235,10 @@ class _Turn(Generic[RequestT]):
             reply = await self.provider.call(lease.key.secret, self.build(lease.key), sent=place.leave)
         except BaseException:
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
+            trail.note(lease.key.label, INTERRUPTED.code, in_doubt=True)
             await self._settle_whatever_happens(lease, INTERRUPTED)
             raise
+        trail.note(lease.key.label, reply.verdict.code, in_doubt=not reply.verdict.definite)
         try:
             patiently = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self._settle(lease, reply.verdict, patiently=patiently)

@@ -18,8 +18,9 @@ from redis.exceptions import RedisError
 from config.celery import DEFERRED, QUEUE_OF
 from config.keys import ApiKey
 from config.settings import Settings
+from worker import trail
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown
-from worker.history import History
+from worker.history import DEATHS, History
 from worker.keypool import Want
 from worker.rotation import Rotation, Served
 
@@ -49,6 +50,7 @@ async def take_turn(
         JobError: The job fails for good.
     """
     history = History.of(task.request.headers)
+    trail.begin()
     want = replace(
         want,
         ticket=history.ticket,
@@ -85,7 +87,9 @@ async def _defer(task: Task, deferred: Deferred, history: History, settings: Set
     longest_ms = min(_longest_hold_ms(settings), round((settings.deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
     waited_ms = deferred.waited_ms + countdown_ms
-    after = history.after(attempts=deferred.attempts, waited_ms=waited_ms, ticket=deferred.ticket)
+    after = history.after(
+        attempts=deferred.attempts, waited_ms=waited_ms, ticket=deferred.ticket, trail=trail.of_this_turn()
+    )
     await _send_back(
         task,
         Deferred(countdown_ms, deferred.reason, deferred.ticket),
@@ -99,7 +103,7 @@ async def _retry(task: Task, fault: Fault, history: History, settings: Settings)
     tries = task.request.retries + 1
     backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
     countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
-    after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms)
+    after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms, trail=trail.of_this_turn())
     await _send_back(task, fault, countdown_ms, after, retries=tries)
 
 
@@ -118,6 +122,7 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     request: Any = task.request
     countdown_s = countdown_ms / 1000
     headers = {**(request.headers or {}), **history.headers()}
+    headers.pop(DEATHS, None)  # it lived through this turn
     queue = _way_back(request.delivery_info or {})
     signature = task.signature_from_request(
         request, countdown=countdown_s, retries=retries, headers=headers, queue=queue

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.history import HEADER, History
+from worker.trail import Attempt
 
 
 def test_a_job_without_headers_begins_its_history_now() -> None:
@@ -35,6 +36,14 @@ def test_the_header_survives_json() -> None:
     assert History.of(headers) == history
 
 
+def test_the_trail_keeps_the_latest_calls() -> None:
+    calls = tuple(Attempt(number, "gsk_abc123...", "rate_limit", in_doubt=number == 30) for number in range(31))
+    history = History(since_ms=1).after(attempts=25, waited_ms=0, trail=calls[:25])
+    history = History.of(json.loads(json.dumps(history.headers()))).after(attempts=6, waited_ms=0, trail=calls[25:])
+    assert history.trail == calls[-20:]
+    assert History.of(json.loads(json.dumps(history.headers()))) == history
+
+
 # What a stranger may write under our name.
 @pytest.mark.parametrize(
     "found",
@@ -48,6 +57,8 @@ def test_the_header_survives_json() -> None:
         {"since_ms": 1.5},  # nor is a fraction a count
         {"deferrals": None, "attempts": [], "waited_ms": {}},  # nothing usable
         {"ticket": 7},  # not a text
+        {"trail": "long ago"},  # no list of calls
+        {"trail": [None, [], {"at_ms": 1.5, "key": "k", "code": "c"}, {"at_ms": 1, "key": 2, "code": "c"}]},  # no calls
         {"unknown": 1},  # a field of another version
     ],
 )
@@ -62,7 +73,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from(["since_ms", "deferrals", "attempts", "waited_ms", "ticket", "else"])
+FIELDS = st.sampled_from(["since_ms", "deferrals", "attempts", "waited_ms", "ticket", "trail", "else"])
 
 
 @given(JSON | st.fixed_dictionaries({HEADER: JSON | st.dictionaries(FIELDS, JSON)}))
