@@ -60,10 +60,12 @@ class TurnOver(KeywheelError):  # noqa: N818
     Attributes:
         attempts: Calls made to the provider in this turn.
         waited_ms: Time spent waiting for keys in this turn, in milliseconds.
+        in_doubt: An attempt of this job, now or earlier, may have been carried out.
     """
 
     attempts = 0
     waited_ms = 0
+    in_doubt = False
 
 
 class Deferred(TurnOver):
@@ -73,7 +75,12 @@ class Deferred(TurnOver):
         countdown_ms: When to come back, in milliseconds from now.
         reason: Why, in a few words (`cooling`, `disabled`, …).
         ticket: What the job brings when it comes back; see `worker.keypool.Want.ticket`.
+
+    Attributes:
+        for_good: Waiting is no use by itself: every key is out until a person acts.
     """
+
+    for_good = False
 
     def __init__(self, countdown_ms: int, reason: str, ticket: str = "-") -> None:
         super().__init__(f"no key is free: {reason}; next try in {countdown_ms / 1000:.1f} s")

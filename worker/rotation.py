@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -21,11 +21,12 @@ from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.turnstile import Place, Turnstile
-from worker.verdicts import Effect, Fate, Verdict
+from worker.verdicts import Effect, Fate, Reply, Verdict
 
 _logger = logging.getLogger(__name__)
 
 RequestT = TypeVar("RequestT")
+RequestT_co = TypeVar("RequestT_co", covariant=True)
 
 _SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must end as a fault, not hang
 _RECHECK_MS = 50  # a lease that is older than this is checked again before the call
@@ -54,6 +55,34 @@ class Served:
     key: str
     attempts: int
     waited_ms: int
+
+
+class Errand(Protocol[RequestT_co]):
+    """A request with a book of its own, because it must not be carried out twice."""
+
+    async def load(self, lease: Lease) -> RequestT_co:
+        """Give the request for this lease's key, written down before a byte of it leaves.
+
+        What it raises ends the turn; the lease goes back unused.
+        """
+        ...
+
+    async def judged(self, lease: Lease, reply: Reply) -> None:
+        """Write down what became of the request. Never raises for a Redis that is gone."""
+        ...
+
+
+class _Plain(Generic[RequestT]):
+    """A request without a book."""
+
+    def __init__(self, build: Callable[[ApiKey], RequestT]) -> None:
+        self._build = build
+
+    async def load(self, lease: Lease) -> RequestT:
+        return self._build(lease.key)
+
+    async def judged(self, lease: Lease, reply: Reply) -> None:
+        """Nothing to write down."""
 
 
 class Rotation(Generic[RequestT]):
@@ -87,7 +116,11 @@ class Rotation(Generic[RequestT]):
             RequestTooLarge: No key's limit is as large as the request.
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is gone.
         """
-        turn = _Turn(self, want, build)
+        return await self.run(want, _Plain(build))
+
+    async def run(self, want: Want, errand: Errand[RequestT]) -> Served:
+        """As `serve`, for a request that has a book of its own."""
+        turn = _Turn(self, want, errand)
         try:
             return await turn.run()
         except TurnOver as over:
@@ -98,14 +131,14 @@ class Rotation(Generic[RequestT]):
 class _Turn(Generic[RequestT]):
     """One pass of one job through the keys."""
 
-    def __init__(self, rotation: Rotation[RequestT], want: Want, build: Callable[[ApiKey], RequestT]) -> None:
+    def __init__(self, rotation: Rotation[RequestT], want: Want, errand: Errand[RequestT]) -> None:
         self.pool = rotation.pool
         self.provider = rotation.provider
         self.asking = rotation.asking
         self.sending = rotation.sending
         self.want = want
         self.shut_out = want.exclude
-        self.build = build
+        self.errand = errand
         self.attempts = 0
         self.waited_ms = 0
         self.other_accounts = 0
@@ -199,7 +232,10 @@ class _Turn(Generic[RequestT]):
             case Why.DEFERRED:
                 raise Deferred(away.countdown_ms, away.reason, away.ticket)
             case Why.DISABLED:
-                raise Deferred(_NO_KEY_MS, f"every {self.pool.service} key is disabled ({away.reason})")
+                whose = " of its account" if self.want.account else ""
+                deferred = Deferred(_NO_KEY_MS, f"every {self.pool.service} key{whose} is disabled ({away.reason})")
+                deferred.for_good = True
+                raise deferred
             case _:
                 self._fail(away)
 
@@ -229,22 +265,29 @@ class _Turn(Generic[RequestT]):
 
     async def _call(self, lease: Lease, place: Place) -> dict[str, Any] | None:
         """Make the call and act on the verdict; None: the next key. The place is free once the bytes have left."""
+        try:
+            request = await self.errand.load(lease)
+        except BaseException:
+            await self._settle_whatever_happens(lease, ABANDONED)
+            raise
         self.attempts += 1
         log_key_used(lease.key.label, service=self.pool.service, attempt=self.attempts, attempts=len(self.pool.keys))
         try:
-            reply = await self.provider.call(lease.key.secret, self.build(lease.key), sent=place.leave)
+            reply = await self.provider.call(lease.key.secret, request, sent=place.leave)
         except BaseException:
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
             trail.note(lease.key.label, INTERRUPTED.code, in_doubt=True)
-            await self._settle_whatever_happens(lease, INTERRUPTED)
+            await self._conclude_whatever_happens(lease, Reply(INTERRUPTED))
             raise
         trail.note(lease.key.label, reply.verdict.code, in_doubt=not reply.verdict.definite)
         try:
             patiently = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
-            settled = await self._settle(lease, reply.verdict, patiently=patiently)
+            settled, _ = await asyncio.gather(
+                self._settle(lease, reply.verdict, patiently=patiently), self.errand.judged(lease, reply)
+            )
         except asyncio.CancelledError:
             # What the provider said of the key outlives the job. A second settle of one lease changes nothing.
-            await self._settle_whatever_happens(lease, reply.verdict)
+            await self._conclude_whatever_happens(lease, reply)
             raise
         self.asking.room()
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
@@ -261,8 +304,10 @@ class _Turn(Generic[RequestT]):
             case Fate.NEXT_KEY:
                 # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. A pinned
                 # email must not move: without its account's keys it would look as if the account were gone.
-                if not lease.pinned:
+                if not (lease.pinned or self.want.account):
                     self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
+            case Fate.OTHER_ACCOUNT if self.want.account:
+                raise _rejection(verdict)
             case Fate.OTHER_ACCOUNT:
                 account = verdict.account or lease.account
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
@@ -286,6 +331,10 @@ class _Turn(Generic[RequestT]):
 
     async def _settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:
         await asyncio.shield(asyncio.ensure_future(self._settle(lease, verdict)))
+
+    async def _conclude_whatever_happens(self, lease: Lease, reply: Reply) -> None:
+        both = asyncio.gather(self._settle(lease, reply.verdict), self.errand.judged(lease, reply))
+        await asyncio.shield(both)
 
     async def _report(self, lease: Lease) -> None:
         try:

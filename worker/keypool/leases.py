@@ -19,6 +19,8 @@ class Want:
         emails: What the call counts against email quotas: its recipients.
         exclude: Ids of keys that this job must not get.
         exclude_accounts: Accounts that this job must not get.
+        account: The only account that may serve, because an earlier attempt went there; also the id of a key whose
+            account was not known then. Empty: any.
         pin: The idempotency key of an email. From the first call on the job stays with that call's account until the
             provider surely has not carried it out. Empty: the call has no side effect.
         ticket: The account that promised this job its instant when it was deferred (`Unavailable.ticket`), `NO_TICKET`
@@ -33,6 +35,7 @@ class Want:
     emails: int = 0
     exclude: frozenset[str] = field(default_factory=frozenset)
     exclude_accounts: frozenset[str] = field(default_factory=frozenset)
+    account: str = ""
     pin: str = ""
     ticket: str = ""
     max_wait_ms: int = 0

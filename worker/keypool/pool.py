@@ -114,20 +114,27 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
+        if want.account and not self._candidates(want):
+            await self._learn_accounts()  # another process may know better whose keys these are
         for _ in range(_REMAPS):
-            candidates = [
-                key
-                for key in self.keys
-                if key.id not in want.exclude and self._accounts[key.id] not in want.exclude_accounts
-            ]
+            candidates = self._candidates(want)
             if not candidates:
-                return Unavailable(Why.NO_KEYS)
+                return Unavailable(Why.GONE if want.account else Why.NO_KEYS)
             lease_id = uuid.uuid4().hex
             reply = await self._ask(want, candidates, lease_id)
             if reply[0] != "remap":
                 return self._answer(reply, want, candidates, lease_id)
             self._accounts.update(zip(reply[1::2], reply[2::2], strict=True))
         raise AssertionError("the accounts of the keys change faster than they can be read")
+
+    def _candidates(self, want: Want) -> list[ApiKey]:
+        return [
+            key
+            for key in self.keys
+            if key.id not in want.exclude
+            and self._accounts[key.id] not in want.exclude_accounts
+            and (not want.account or want.account in {self._accounts[key.id], key.id})
+        ]
 
     async def _ask(self, want: Want, candidates: Sequence[ApiKey], lease_id: str) -> list[Any]:
         names = self.names

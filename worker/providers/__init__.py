@@ -2,6 +2,6 @@
 
 from worker.providers.base import Provider
 from worker.providers.groq import Completion, Groq, estimate_tokens
-from worker.providers.resend import Email, Resend
+from worker.providers.resend import Email, Resend, Sealed
 
-__all__ = ["Completion", "Email", "Groq", "Provider", "Resend", "estimate_tokens"]
+__all__ = ["Completion", "Email", "Groq", "Provider", "Resend", "Sealed", "estimate_tokens"]

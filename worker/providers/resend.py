@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from resend.exceptions import NoContentError, ResendError
 
 from worker.providers import resend_http
-from worker.providers.answers import Answer, texts_in
+from worker.providers.answers import Answer, safe_sentence, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.resend_verdicts import ResendJudge
@@ -44,9 +44,7 @@ class Email:
     idempotency_key: str
 
     def __post_init__(self) -> None:
-        key = self.idempotency_key
-        if not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and key == key.strip()):
-            raise ValueError("idempotency_key: 1 to 256 visible ASCII characters")
+        _check_key(self.idempotency_key)
 
     @property
     def topic(self) -> str:
@@ -67,6 +65,36 @@ class Email:
             TypeError, ValueError: The payload is not JSON.
         """
         return json.dumps(self.payload, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One call to Resend whose bytes are settled: a single email or a batch, at its first attempt or a later one.
+
+    Attributes:
+        text: The exact JSON text of the body.
+        idempotency_key: As for `Email`.
+        size: How many emails a batch holds; 0 for a single email.
+
+    Raises:
+        ValueError: The idempotency key is empty, too long, or cannot stand in a header.
+    """
+
+    text: str = field(repr=False)
+    idempotency_key: str
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        _check_key(self.idempotency_key)
+
+    @property
+    def payload(self) -> Any:
+        """What the text says."""
+        return json.loads(self.text)
+
+    def body(self) -> bytes:
+        """The exact bytes of the request."""
+        return self.text.encode()
 
 
 class Resend:
@@ -101,25 +129,26 @@ class Resend:
         self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
         resend_http.install()
 
-    async def call(self, secret: SecretStr, request: Email, *, sent: Callable[[], None] | None = None) -> Reply:
-        """Send one email and judge the answer.
+    async def call(
+        self, secret: SecretStr, request: Email | Sealed, *, sent: Callable[[], None] | None = None
+    ) -> Reply:
+        """Send one email or one batch and judge the answer.
 
         Returns:
-            On success the value holds the email's `id`.
+            On success the value holds the email's `id`; of a batch `results`, for each email in the order of the
+            batch either its `id`, or `error`: why it alone was refused.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)
         if self._http.is_closed:
             return Reply(CLOSED)
         on_sent.set(sent)
+        payload = request.payload
         exchange = resend_http.Exchange(secret, self._http, request.body())
         token = resend_http.current.set(exchange)
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                await resend.Emails.send_async(
-                    cast("resend.Emails.SendParams", dict(request.payload)),
-                    {"idempotency_key": request.idempotency_key},
-                )
+                await _send(payload, request.idempotency_key)
         except (ResendError, NoContentError):
             if exchange.answer is None and exchange.error is None:
                 raise  # it never came to a call: an error of ours
@@ -131,13 +160,63 @@ class Resend:
             error_met = exchange.error or RuntimeError("the SDK returned without a call")
             return Reply(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT))
         # The SDK's exception says less than the answer (it loses names and bodies), so the answer is judged.
-        value = _value(exchange.answer)
-        private = [text for name in _PRIVATE_FIELDS for text in texts_in(request.payload.get(name))]
+        value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
+        private = _private(payload) if value is None else ()
         return Reply(self._judge(exchange.answer, value=value, secret=secret, private=private), value)
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""
         await self._http.aclose()
+
+
+def _check_key(key: str) -> None:
+    if not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and key == key.strip()):
+        raise ValueError("idempotency_key: 1 to 256 visible ASCII characters")
+
+
+async def _send(payload: Any, idempotency_key: str) -> None:
+    if isinstance(payload, list):
+        # One bad address must fail one email, not a hundred.
+        await resend.Batch.send_async(payload, {"idempotency_key": idempotency_key, "batch_validation": "permissive"})
+        return
+    await resend.Emails.send_async(
+        cast("resend.Emails.SendParams", dict(payload)), {"idempotency_key": idempotency_key}
+    )
+
+
+def _private(payload: Any) -> list[str]:
+    emails = payload if isinstance(payload, list) else [payload]
+    return [text for email in emails for name in _PRIVATE_FIELDS for text in texts_in(email.get(name))]
+
+
+def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
+    """What became of each email of a batch, or None where the answer leaves it open for any of them.
+
+    `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of the others.
+    """
+    body = answer.body if answer.ok and isinstance(answer.body, dict) else {}
+    data, errors = body.get("data"), body.get("errors") or []
+    if not isinstance(data, list) or not isinstance(errors, list) or len(data) + len(errors) != len(payload):
+        return None
+    results: list[dict[str, Any] | None] = [None] * len(payload)
+    for error in errors:
+        index = error.get("index") if isinstance(error, dict) else None
+        if type(index) is not int or not 0 <= index < len(payload) or results[index] is not None:
+            return None
+        said = error.get("message")
+        sentence = safe_sentence(
+            said if isinstance(said, str) else "", secret=secret.get_secret_value(), private=_private(payload[index])
+        )
+        results[index] = {"error": f"Resend rejects the email: {sentence}" if sentence else "Resend rejects the email"}
+    accepted = iter(data)
+    for place, known in enumerate(results):
+        if known is None:
+            email = next(accepted)
+            number = email.get("id") if isinstance(email, dict) else None
+            if not isinstance(number, str) or not number:
+                return None
+            results[place] = {"id": number}
+    return {"results": results}
 
 
 def _value(answer: Answer) -> dict[str, Any] | None:

@@ -1,0 +1,16 @@
+-- accept: Resend has answered for good. Bodies go; of each accepted email its result stays.
+--
+-- KEYS  1 the envelope's record  2 … its emails' records (a batch)
+-- ARGV  1 how long to keep results, ms  then for each email: content, result (JSON; '' where it alone was refused)
+-- Returns nothing.
+
+redis.call('DEL', KEYS[1])
+for place = math.min(2, #KEYS), #KEYS do
+  local number = #KEYS == 1 and 0 or place - 2
+  local content, result = ARGV[2 + 2 * number], ARGV[3 + 2 * number]
+  redis.call('DEL', KEYS[place])
+  if result ~= '' then
+    redis.call('HSET', KEYS[place], 'content', content, 'result', result)
+    redis.call('PEXPIRE', KEYS[place], ARGV[1])
+  end
+end

@@ -1,0 +1,15 @@
+-- seal: keep an envelope before its first byte leaves, unless one of its emails is known already.
+--
+-- KEYS  1 the envelope's record  2 … its emails' records (a batch; a single email's record is the envelope's)
+-- ARGV  1 now_ms or ''  2 how long to keep it, ms  3 how long the call may take, ms  4 who seals  5 account
+--       6 idempotency key  7 body  8 members (JSON; '' for a single email)  9 … content of each email
+-- Returns the places of the emails that are known, counted from 0; none: it is sealed.
+
+local now, known = clock(ARGV[1]), {}
+for place = math.min(2, #KEYS), #KEYS do
+  if redis.call('EXISTS', KEYS[place]) == 1 then known[#known + 1] = #KEYS == 1 and 0 or place - 2 end
+end
+if #known > 0 then return known end
+write(now, ARGV[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV, 9)
+redis.call('HSET', KEYS[1], 'busy_ms', now + tonumber(ARGV[3]), 'alone', ARGV[4])
+return {}

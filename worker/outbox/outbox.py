@@ -1,0 +1,160 @@
+"""The outbox's verbs, each one script and one round trip."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+
+from worker.outbox.envelope import Envelope, Found, Member, State
+from worker.outbox.names import Names
+
+_HOUR_MS = 3_600_000
+_VERBS = ("look", "seal", "resume", "accept", "release", "doubt", "forget")
+
+Arg = str | int
+
+
+class _Script(Protocol):
+    async def __call__(self, keys: Sequence[str], args: Sequence[Arg]) -> Any: ...
+
+
+class Clock(Protocol):
+    """A clock for tests: whole milliseconds."""
+
+    def __call__(self) -> int:
+        """Now."""
+        ...
+
+
+def source(verb: str) -> str:
+    """The whole text of one verb's script, as Redis runs it."""
+    folder = resources.files("worker.outbox") / "lua"
+    return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", verb))
+
+
+class Outbox:
+    """Keeps each email's exact call from before its first byte leaves until its outcome is known.
+
+    Args:
+        redis: A client that decodes responses to text. Not closed here.
+        namespace: Keeps installations apart that share a Redis.
+        call_ms: How long a call may take, in milliseconds; for so long nobody else sends the same email.
+        keep_ms: How long an envelope or a result is kept, in milliseconds; above the 24 h of an idempotency key.
+        again_ms: How long an envelope may be sent again, in milliseconds; below those 24 h.
+        now_ms: A clock for tests. Default: Redis' own.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        namespace: str = "kw",
+        call_ms: int = 65_000,
+        keep_ms: int = 25 * _HOUR_MS,
+        again_ms: int = 23 * _HOUR_MS,
+        now_ms: Clock | None = None,
+    ) -> None:
+        self.names = Names(namespace)
+        self._call_ms = call_ms
+        self._keep_ms = keep_ms
+        self._again_ms = again_ms
+        self._now_ms = now_ms
+        self._scripts: dict[str, _Script] = {verb: redis.register_script(source(verb)) for verb in _VERBS}
+
+    def _now(self) -> Arg:
+        return self._now_ms() if self._now_ms else ""
+
+    async def look(self, member: Member) -> Found:
+        """Tell what is known of an email. Changes nothing; a second round trip where it went in a batch.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached; so with every verb.
+        """
+        reply = await self._scripts["look"](keys=[member.name], args=[self._now(), member.content, self._again_ms])
+        name = member.name
+        if reply[0] == "batch":
+            name = reply[1]
+            reply = await self._scripts["look"](keys=[name], args=[self._now(), "", self._again_ms])
+        match reply:
+            case ["sent", result]:
+                return Found(State.SENT, result=json.loads(result))
+            case [state, left_ms, since_ms, account, key, body, members]:
+                emails = tuple(Member(*one) for one in json.loads(members)) if members else (member,)
+                envelope = Envelope(name, account, key, body, emails, since_ms)
+                return Found(State(state), envelope=envelope, left_ms=left_ms)
+            case [state]:
+                return Found(State(state))
+        raise AssertionError(f"look.lua answered {reply!r:.40}")
+
+    async def seal(self, envelope: Envelope, *, by: str) -> list[int]:
+        """Keep an envelope, unless one of its emails is known already.
+
+        Args:
+            envelope: What will be sent.
+            by: Who sends it; no two calls have the same.
+
+        Returns:
+            The places of the emails that are known; then nothing was kept and nothing may be sent.
+        """
+        return [int(place) for place in await self._write("seal", envelope, by=by)]
+
+    async def resume(self, envelope: Envelope) -> bool:
+        """Take an envelope over to send it again as it is; False where another job is doing so, or it is settled."""
+        args = [self._now(), self._call_ms, envelope.since_ms]
+        return bool(await self._scripts["resume"](keys=[envelope.name], args=args))
+
+    async def accept(self, envelope: Envelope, results: Sequence[dict[str, Any] | None]) -> None:
+        """Replace an envelope by its results, one for each email; None frees an email that was refused."""
+        args: list[Arg] = [self._keep_ms]
+        for member, result in zip(envelope.members, results, strict=True):
+            args += [member.content, "" if result is None else json.dumps(result)]
+        await self._scripts["accept"](keys=envelope.records, args=args)
+
+    async def release(self, envelope: Envelope, *, by: str) -> bool:
+        """Free the emails of a call that was surely not carried out; False where another attempt is in doubt."""
+        return bool(await self._scripts["release"](keys=envelope.records, args=[by]))
+
+    async def doubt(self, envelope: Envelope) -> None:
+        """Keep an envelope whose call may have been carried out; written anew if Redis has lost it."""
+        await self._write("doubt", envelope)
+
+    async def forget(self, envelope: Envelope) -> None:
+        """Free the emails of an envelope although it may have been accepted; does nothing if it has changed since."""
+        await self._scripts["forget"](keys=envelope.records, args=[envelope.since_ms])
+
+    async def _write(self, verb: str, envelope: Envelope, *, by: str = "") -> Any:
+        members = json.dumps([[one.name, one.content] for one in envelope.members]) if envelope.is_batch else ""
+        return await self._scripts[verb](
+            keys=envelope.records,
+            args=[
+                self._now(),
+                self._keep_ms,
+                self._call_ms,
+                by,
+                envelope.account,
+                envelope.key,
+                envelope.body,
+                members,
+                *(member.content for member in envelope.members),
+            ],
+        )
+
+
+def batch_of(envelopes: Sequence[Envelope], *, names: Names, number: str) -> Envelope:
+    """Put single emails of one account into one batch.
+
+    Args:
+        envelopes: The emails, as each would go alone.
+        names: Where it is kept.
+        number: Tells this batch from every other; its idempotency key is made of it.
+    """
+    return replace(
+        envelopes[0],
+        name=names.batch(number),
+        key=f"batch-{number}",
+        body="[" + ",".join(one.body for one in envelopes) + "]",
+        members=tuple(one.members[0] for one in envelopes),
+    )
