@@ -144,7 +144,9 @@ class Outcome:
     trips: float
 
 
-def run(scenario: Scenario, contender: str, processes: int, *, seconds: float, load: float) -> Outcome:
+def run(
+    scenario: Scenario, contender: str, processes: int, *, seconds: float, load: float, latency_ms: float
+) -> Outcome:
     """Run one contender through one scenario."""
     with (
         tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder,
@@ -152,8 +154,8 @@ def run(scenario: Scenario, contender: str, processes: int, *, seconds: float, l
         Sandbox(
             accounts=scenario.accounts,
             scenario={"starts": "first_call", "steps": list(scenario.steps)} if scenario.steps else None,
-            groq_latency_ms=50,
-            groq_jitter_ms=50,
+            groq_latency_ms=latency_ms,
+            groq_jitter_ms=latency_ms,
             resend_latency_ms=30,
             resend_jitter_ms=30,
             **scenario.options,
@@ -254,7 +256,7 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
         console.print(
             f"[{number}/{len(plan)}] {scenario.name}: {scenario.says} · {contender} · {processes} process(es)"
         )
-        outcome = run(scenario, contender, processes, seconds=args.seconds, load=args.load)
+        outcome = run(scenario, contender, processes, seconds=args.seconds, load=args.load, latency_ms=args.latency_ms)
         console.print(
             f"    accepted ÷ allowed {outcome.accepted_of_allowed:.3f}, refused ÷ accepted"
             f" {outcome.refused_of_accepted:.4f} ({time.monotonic() - began:.0f} s)"
@@ -267,6 +269,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120, help="length of each run (default: 120)")
     parser.add_argument("--load", type=float, default=3, help="offered load as a multiple of the capacity (default: 3)")
+    parser.add_argument(
+        "--latency-ms", type=float, default=50, help="a completion takes up to twice as long (default: 50)"
+    )
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="worker processes (default: 1 2 4)")
     parser.add_argument(
         "--contenders", nargs="+", default=["keywheel", "plain"], choices=["keywheel", "plain", "litellm"]

@@ -64,7 +64,7 @@ class KeyPool:
         cooldowns: Defaults where the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
         pin_ms: How long an email stays with its account, in milliseconds; below the life of an idempotency key.
-        opening: Calls in flight per account and model while their limits are unknown; doubles as calls succeed.
+        opening: Calls on their way per account and model while no rate is known, at the start; grows as calls succeed.
         now_ms: A clock for tests.
     """
 
@@ -78,7 +78,7 @@ class KeyPool:
         cooldowns: Cooldowns | None = None,
         lease_ms: int = 300_000,
         pin_ms: int = 23 * 3_600_000,
-        opening: int = 4,
+        opening: int = 2,
         now_ms: Clock | None = None,
     ) -> None:
         self.service = service
@@ -364,6 +364,8 @@ class KeyPool:
 def _outcome(verdict: Verdict) -> str:
     if verdict.fate is Fate.DONE:
         return "ok"
+    if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate
+        return "rejected"
     if verdict.status == _TOO_MANY_REQUESTS:
         return "refused"
     return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"

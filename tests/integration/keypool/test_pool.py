@@ -378,9 +378,8 @@ async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(mak
 
 
 async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, redis: Redis) -> None:  # noqa: ANN001
-    pool = make_pool(1, opening=1, lease_ms=30_000)
+    pool = make_pool(1, lease_ms=30_000)
     dead = await lease(pool)
-    assert (await nothing(pool)).why is Why.BUSY
     clock.tick(30_001)
     assert (await lease(pool)).id != dead.id
     assert "lease_expired" in [entry["event"] for entry in await pool.audit()]
@@ -411,18 +410,51 @@ async def test_settling_twice_gives_back_once(make_pool: Make) -> None:
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(after, abs=0.01)
 
 
-async def test_unknown_limits_open_slowly_and_double(make_pool: Make) -> None:
+async def at_once(pool: KeyPool) -> list[Lease]:
+    taken = []
+    while isinstance(got := await pool.acquire(Want()), Lease):
+        taken.append(got)
+    assert got.why is Why.BUSY
+    return taken
+
+
+async def test_unknown_limits_open_slowly_and_then_by_a_share_of_what_has_passed(make_pool: Make) -> None:
     pool = make_pool(1, opening=2)
     sizes = []
-    for _ in range(4):
-        batch = []
-        while isinstance(got := await pool.acquire(Want()), Lease):
-            batch.append(got)
-        assert got.why is Why.BUSY
+    while sum(sizes) < 600:
+        batch = await at_once(pool)
         sizes.append(len(batch))
         for held in batch:
             await pool.settle(held, OK)
-    assert sizes == [2, 4, 8, 16]
+    assert sizes[0] == 2
+    assert sizes[10] == 4, "first it doubles soon"
+    assert 10 <= sizes[-1] <= 16, "what a limit of 600 would refuse together is 2 % of what it let through"
+
+
+async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, opening=3)
+    assert len(await at_once(pool)) == 3
+    away = await nothing(pool)
+    assert away.why is Why.BUSY
+    assert 300 <= away.countdown_ms < 360
+    clock.tick(300)  # also where the worker that made the calls was killed
+    assert len(await at_once(pool)) == 3
+
+
+async def test_a_request_that_alone_exceeds_its_limit_lowers_no_pace(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(600, 500))
+    tpm = ObservedLimit(Dimension.TPM, 6_000, 5_000)
+    never_fits = Verdict(
+        fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=429, limits=(tpm,), too_large_limit=6_000
+    )
+    crowd = [await lease(pool, tokens=9_000) for _ in range(2)]
+    for held in crowd:
+        assert not (await pool.settle(held, never_fits)).blocked
+    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit())
 
 
 async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will_be_asked_again(

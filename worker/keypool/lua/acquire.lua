@@ -5,7 +5,7 @@
 -- ARGV  1 now_ms or ''   2 lease id       3 model or ''      4 tokens          5 emails (recipients)
 --       6 longest wait ms  7 lease ms     8 ticket: the account that promised this job its instant, '-' none did, '' new
 --       9 by (task id)   10 pin window ms, 0: no pin         11 topic (model or from-domain)
---       12 calls in flight while limits are unknown          then for each candidate: key id, account
+--       12 calls on their way while limits are unknown       then for each candidate: key id, account
 -- Returns {'lease', index, wait_ms, pinned} · {'deferred', wait_ms, reason, account} · {'busy', wait_ms, reason}
 --         {'disabled', reason} · {'unfit', reason} · {'too_large', limit} · {'gone', account} · {'stale', age_ms}
 --         {'remap', id, account, …}
@@ -25,7 +25,7 @@ if pin[1] and now - tonumber(pin[2]) > pin_ms then return {'stale', now - tonumb
 local host_until, host_reason, probes_host = breaker(KEYS[5], now)
 local model_until, model_reason, probes_model = breaker(KEYS[6], now)
 
-local best, shortest, busy, disabled, unfit, largest_limit, redeemed, in_account
+local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, in_account
 local remap, scopes = {'remap'}, {}
 for index = 1, (#ARGV - 12) / 2 do
   local id, account, place = ARGV[11 + 2 * index], ARGV[12 + 2 * index], 5 + 3 * index
@@ -47,9 +47,8 @@ for index = 1, (#ARGV - 12) / 2 do
       largest_limit = math.max(largest_limit or 0, open.too_large)
     elseif open.disabled then
       if open.unfit then unfit = open.reason else disabled = open.reason end
-    elseif not open.paced and open.start_ms - now <= max_wait
-        and tonumber(redis.call('HGET', KEYS[3], 'am:' .. account .. ':' .. model) or 0) >= scope.window then
-      busy = open
+    elseif not open.paced and open.start_ms - now <= max_wait and flight_wait_ms(scope, now) > 0 then
+      busy_ms = math.min(busy_ms or FLIGHT_MS, flight_wait_ms(scope, now))
     else
       if better(open, best) then best = open end
       if not shortest or open.queue_ms < shortest.queue_ms then shortest = open end
@@ -61,8 +60,8 @@ if #remap > 1 then return remap end
 if redeemed then save_scope(redeemed) end
 if pin[1] and not in_account then return {'gone', pin[1]} end
 -- Asking a busy account again soon beats a long line at another.
-if busy and (not best or best.start_ms - now > max_wait) then
-  return {'busy', 40 + redis.call('HINCRBY', KEYS[3], 'turn', 7) % 120, 'limits are not known yet'}
+if busy_ms and (not best or best.start_ms - now > max_wait) then
+  return {'busy', busy_ms + redis.call('HINCRBY', KEYS[3], 'turn', 7) % 60, 'limits are not known yet'}
 end
 if not best and largest_limit then return {'too_large', largest_limit} end
 if not best and unfit and not disabled then return {'unfit', unfit} end
@@ -74,6 +73,7 @@ if best.start_ms - now > max_wait then
 end
 
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
+if not best.paced then take_off(best.scope, best.start_ms) end
 -- Not its account: only a learned one is kept there, or a configured one could never take its place.
 redis.call('HSET', KEYS[best.place], 'used_ms', best.start_ms, 'seq', redis.call('HINCRBY', KEYS[3], 'seq', 1))
 redis.call('PEXPIRE', KEYS[3], STATE_TTL_MS)

@@ -5,6 +5,10 @@
 
 local LOST_TICKET_MS = 30000  -- a ticket this late will not come: its job was revoked, or its queue is not consumed
 
+-- While no rate is known, only few calls may be on their way at once: what is on its way when a limit is reached is
+-- refused together. A refusal comes fast, so a call that is older than FLIGHT_MS will not be refused any more.
+local FLIGHT_MS = 300
+
 -- A host or model that failed several times in a row rests, and is then tried by one job before the others.
 -- Returns until when it blocks, why, and whether this job would be the one that tries.
 local function breaker(scope_key, now_ms)
@@ -18,14 +22,32 @@ end
 
 local function read_scope(account_key, pair_key, opening, now_ms)
   local owner = redis.call('HMGET', account_key, 'state', 'until_ms', 'reason')
-  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'buckets', 'window')
+  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'buckets', 'window', 'flying')
   local scope = {account = {blocked(owner[1], owner[2], owner[3], now_ms)}, pair_key = pair_key,
     pair = {blocked(pair[1], pair[2], pair[3], now_ms)}, buckets = buckets_of(pair[4]),
-    window = tonumber(pair[5]) or opening}
+    window = tonumber(pair[5]) or opening, flying = buckets_of(pair[6])}
   for _, bucket in pairs(scope.buckets) do
     if (bucket.promised_ms or 0) + LOST_TICKET_MS < now_ms then bucket.promised = 0 end
   end
   return scope
+end
+
+-- How long until one more call may be on its way: 0 now. Also forgets the calls that are older.
+local function flight_wait_ms(scope, now_ms)
+  local young = {}
+  for _, start_ms in ipairs(scope.flying) do
+    if start_ms + FLIGHT_MS > now_ms then young[#young + 1] = start_ms end
+  end
+  table.sort(young)
+  scope.flying = young
+  local oldest = young[#young - math.floor(scope.window) + 1]
+  return oldest and oldest + FLIGHT_MS - now_ms or 0
+end
+
+local function take_off(scope, start_ms)
+  table.insert(scope.flying, start_ms)
+  redis.call('HSET', scope.pair_key, 'flying', cmsgpack.pack(scope.flying))
+  redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
 end
 
 local function save_scope(scope)

@@ -60,6 +60,17 @@ local function correct(buckets, record, tokens, counted, now_ms)
   end
 end
 
+-- A success lets more calls be on their way while no rate is known, first quickly, then as a share of what has passed:
+-- what a limit then refuses together stays small beside what it let through, however high it is.
+local function wider(window) return math.min(window + (window < 4 and 1 / 8 or 1 / 64), 100000) end
+
+local function land(scope_key, flying, start_ms)
+  for place, at_ms in ipairs(flying) do
+    if at_ms == start_ms then table.remove(flying, place) break end
+  end
+  redis.call('HSET', scope_key, 'flying', cmsgpack.pack(flying))
+end
+
 -- Counts a fault of a host or model that no key is to blame for. Returns until when it rests, 0 where it does not.
 -- A crowd of calls that fail together counts once a second, so that one hiccup does not rest for long.
 local function count_fault(scope_key, reason, now_ms)

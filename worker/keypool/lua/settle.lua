@@ -5,7 +5,7 @@
 -- ARGV  1 now_ms or ''  2 lease id  3 outcome: ok | refused | fault | rejected  4 counted (1: the provider counted it)
 --       5 tokens used or ''  6 effect: none | cool | disable  7 scope name  8 scope's own name  9 cooldown ms
 --       10 reason  11 by (task id)  12 pin: none | keep | drop | done  13 topic or ''  14 account learned or ''  15 key id
---       16 calls in flight while limits are unknown, at the start  17 model to remember or ''  18 account  19 pin window ms
+--       16 calls on their way while limits are unknown, at the start  17 model to remember or ''  18 account  19 pin window ms
 --       then observed limits: dimension, limit, window ms, remaining or '' …
 -- Returns {'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …}
 
@@ -16,14 +16,15 @@ local lease_id, outcome, counted, tokens = ARGV[2], ARGV[3], ARGV[4] == '1', ton
 local effect, scope, name, reason, by, topic = ARGV[6], ARGV[7], ARGV[8], ARGV[10], ARGV[11], ARGV[13]
 local record = end_lease(KEYS[1], KEYS[2], KEYS[3], lease_id)
 
-local state = redis.call('HMGET', KEYS[8], 'buckets', 'window')
+local state = redis.call('HMGET', KEYS[8], 'buckets', 'window', 'flying')
 local buckets = buckets_of(state[1])
 if record then correct(buckets, record, tokens, counted, now) end
 local learned = learn_limits(buckets, ARGV, 20, now, outcome == 'refused')
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then redis.call('HSET', KEYS[8], 'buckets', cmsgpack.pack(buckets)) end
 local window = tonumber(state[2]) or tonumber(ARGV[16])
-if outcome == 'ok' then window = math.min(window + 1, 100000) end
+if record and state[3] then land(KEYS[8], buckets_of(state[3]), record.start_ms) end
+if outcome == 'ok' then window = wider(window) end
 -- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
 if outcome == 'refused' and #ARGV < 20 then window = math.max(1, math.floor(window / 2)) end
 redis.call('HSET', KEYS[8], 'window', window)

@@ -23,7 +23,7 @@ for place = 2, #KEYS do
   for field, value in pairs(record) do
     if field:sub(1, 2) == 't:' then topics[field:sub(3)], record[field] = cmsgpack.unpack(value), nil end
   end
-  record.buckets, record.topics = buckets, topics
+  record.buckets, record.topics, record.flying = buckets, topics, nil
   records[#records + 1] = record
 end
 return cjson.encode({now_ms = now, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})
