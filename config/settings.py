@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     sync_threads: Annotated[int, Field(ge=1, le=1_000)] = 16
     eta_task_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     result_expires_s: WholeSeconds = 86_400
+    stream_expires_s: WholeSeconds = 600
     fast_transport: bool = True
     max_deliveries: Annotated[int, Field(ge=1, le=1_000)] = 5
 

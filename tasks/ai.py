@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from config.keys import ApiKey
 from tasks.arguments import check
 from tasks.completion import CompletionArguments
 from worker.app import app
 from worker.keypool import Want
 from worker.providers import Completion
 from worker.runtime import Runtime
+from worker.streams import AnswerStream, answer_stream, tell_done
 from worker.turns import take_turn
 
 
@@ -19,6 +21,7 @@ async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self: The task.
         *args: None; arguments go by name.
         **kwargs: `messages` (or `prompt`), `model`, `temperature`, … as in Groq's API; see `CompletionArguments`.
+            With `stream` the answer is told in the job's Redis stream while it comes.
 
     Returns:
         `text`, `model`, `usage`, `finish_reason`, `tool_calls`, and how it went: `key` (the key's label),
@@ -28,11 +31,30 @@ async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         InvalidArguments: An argument is wrong; the message names it.
         RequestRejected: Groq refuses the request.
     """
+    if kwargs.get("stream") is not True:
+        return await _complete(self, args, kwargs)
+    async with answer_stream(Runtime.current().streams, self.request) as stream:
+        result = await _complete(self, args, kwargs, stream)
+        await tell_done(stream, result)
+    return result
+
+
+async def _complete(
+    task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stream: AnswerStream | None = None
+) -> dict[str, Any]:
     arguments = check(CompletionArguments, args, kwargs)
     runtime = Runtime.current()
-    completion = Completion.of(arguments.params(default_model=runtime.settings.groq_model))
+    completion = Completion.of(arguments.params(default_model=runtime.settings.groq_model), listener=stream)
+
+    def build(_: ApiKey) -> Completion:
+        if stream is not None:
+            stream.calling()
+        return completion
+
     want = Want(model=completion.model, topic=completion.model, tokens=completion.tokens)
-    served, history = await take_turn(self, runtime.groq, want, lambda _: completion, settings=runtime.settings)
+    served, history = await take_turn(
+        task, runtime.groq, want, build, settings=runtime.settings, deadline_s=arguments.deadline_s
+    )
     return served.value | {
         "key": served.key,
         "attempts": history.attempts,

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 
-from tasks.arguments import Arguments, JsonObject, Text
+from tasks.arguments import Arguments, Deadline, JsonObject, Text
 
 
 class Message(Arguments):
@@ -48,6 +48,8 @@ class CompletionArguments(Arguments):
     include_reasoning: bool | None = None
     service_tier: Literal["auto", "on_demand", "flex", "performance"] | None = None
     user: Text | None = None
+    stream: Annotated[bool, Strict()] = False
+    deadline_s: Deadline | None = None
 
     @model_validator(mode="after")
     def _asks_once(self) -> Self:
@@ -57,7 +59,7 @@ class CompletionArguments(Arguments):
 
     def params(self, *, default_model: str) -> dict[str, Any]:
         """The keyword arguments of `chat.completions.create`."""
-        given = self.model_dump(exclude_none=True, exclude={"messages", "prompt"})
+        given = self.model_dump(exclude_none=True, exclude={"messages", "prompt", "stream", "deadline_s"})
         messages = [message.model_dump(exclude_none=True) for message in self.messages or ()]
         if self.prompt is not None:
             messages = [{"role": "user", "content": self.prompt}]

@@ -20,6 +20,7 @@ from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.providers import Completion, Email, Groq, Resend
 from worker.rotation import Rotation
+from worker.streams import StreamWriter
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Runtime:
     redis: Redis
     groq: Rotation[Completion]
     resend: Rotation[Email]
+    streams: StreamWriter
 
     @classmethod
     def current(cls) -> "Runtime":
@@ -93,6 +95,7 @@ class Runtime:
         """Close every connection."""
         for rotation in (self.groq, self.resend):
             await rotation.provider.close()
+        await self.streams.close()
         await self.redis.aclose()
 
 
@@ -155,6 +158,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         redis=redis,
         groq=Rotation(open_pool(settings, redis, "groq", found["groq"]), groq),
         resend=Rotation(open_pool(settings, redis, "resend", found["resend"]), resend),
+        streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
     )
 
 

@@ -24,7 +24,9 @@ def refusal(kwargs: dict[str, Any], *args: Any) -> str:
 # What is wrong (beside a good prompt or message), and what the sentence names.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "promt": CANARY}, "promt: is not a parameter of this task"),  # misspelt
-    ({"prompt": "x", "stream": True}, "stream: is not a parameter of this task"),  # results come whole
+    ({"prompt": "x", "stream": "false"}, "stream: "),  # a text that somebody may take for a no
+    ({"prompt": "x", "stream": 1}, "stream: "),
+    ({"prompt": "x", "stream": True, "n": 2}, "n: "),
     ({"prompt": "x", "api_key": CANARY}, "api_key: is not a parameter of this task"),  # keys are ours to choose
     ({}, "give either messages, or prompt"),  # nothing asked
     ({"prompt": CANARY, "messages": [USER]}, "give either messages, or prompt"),  # asked twice
@@ -157,6 +159,7 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": "x", "include_reasoning": True},
     {"prompt": "x", "service_tier": "flex"},
     {"prompt": "x", "user": "customer-1"},
+    {"prompt": "x", "stream": True},
 ]
 
 
@@ -165,6 +168,7 @@ def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
     params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
     expected = {"model": "a-model", "messages": [{"role": "user", "content": "x"}]} | kwargs
     expected.pop("prompt", None)
+    expected.pop("stream", None)  # how the answer travels is no part of the request
     assert params == expected
     assert json.loads(json.dumps(params)) == params
 

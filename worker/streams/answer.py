@@ -1,0 +1,167 @@
+"""What one job has to tell, and what of it is told already. No Redis in here."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Fields = dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a stream.
+
+    Attributes:
+        fields: Its fields, encoded.
+        clears: Everything before it is out of date and may go.
+    """
+
+    fields: Fields
+    clears: bool = False
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the answer has said so far, and how much of that was taken for writing."""
+
+    texts: list[str] = field(default_factory=list)
+    reasonings: list[str] = field(default_factory=list)
+    tool_calls: list[Mapping[str, Any]] = field(default_factory=list)
+    taken: tuple[int, int, int] = (0, 0, 0)
+
+    def rest(self) -> Fields:
+        """What was not taken yet."""
+        texts, reasonings, calls = self.taken
+        self.taken = len(self.texts), len(self.reasonings), len(self.tool_calls)
+        found = {
+            "text": encoded("".join(self.texts[texts:])),
+            "reasoning": encoded("".join(self.reasonings[reasonings:])),
+            "tool_calls": _json(self.tool_calls[calls:]) if len(self.tool_calls) > calls else b"",
+        }
+        return {name: value for name, value in found.items() if value}
+
+
+class AnswerStream:
+    """Hears a job's answer and keeps what the writer has not written yet.
+
+    Args:
+        name: The stream's name in Redis.
+        attempts: Calls that the job had made before this turn.
+        touch: Tells the writer that there is something to write; its argument says that it is urgent.
+    """
+
+    def __init__(self, name: str, *, attempts: int, touch: Callable[["AnswerStream", bool], None]) -> None:
+        self.name = name
+        self.looked = False
+        self.over = asyncio.Event()
+        """Set once the last record is written, or will never be."""
+        self.renew_at_s = 0.0
+        """When the stream's time to live is set again, on the loop's clock."""
+        self.troubled_since_s = 0.0
+        """Since when it cannot be written, on the loop's clock; 0 while it can."""
+        self._touch = touch
+        self._attempts = attempts
+        self._calls = 0
+        self._before = 0
+        self._follows = attempts > 0
+        self._begun = False
+        self._begin_due = False
+        self._said = _Said()
+        self._last: Fields | None = None
+        self._last_due = False
+        self._given_up = False
+
+    # -- what is heard; none of it waits
+
+    def calling(self) -> None:
+        """A call to the provider is made."""
+        self._calls += 1
+
+    def begin(self) -> None:
+        """An answer begins; what was heard before belongs to one that broke off."""
+        self._said = _Said()
+        self._begun = self._begin_due = True
+        self._tell()
+
+    def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()) -> None:
+        """More of the answer."""
+        if text:
+            self._said.texts.append(text)
+        if reasoning:
+            self._said.reasonings.append(reasoning)
+        self._said.tool_calls.extend(tool_calls)
+        self._tell()
+
+    def close(self, kind: str, **fields: str) -> None:
+        """Say the last thing of this turn: that the job waits, is done, or failed."""
+        self._last = {"type": encoded(kind)} | {name: encoded(value) for name, value in fields.items()}
+        self._last_due = True
+        self._tell(urgent=True)
+
+    def _tell(self, *, urgent: bool = False) -> None:
+        if not self._given_up:
+            self._touch(self, urgent)
+
+    # -- what is written
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last thing was said."""
+        return self._last is not None
+
+    def found(self, attempt: int | None) -> None:
+        """Take in what the stream held before this turn: the attempt of its last record, None where it is empty."""
+        self.looked = True
+        if attempt is not None:
+            self._before, self._follows = attempt, True
+
+    def take(self) -> list[Record]:
+        """What is to be written now, in order. It counts as written unless `on_lost` is called."""
+        attempt = {"attempt": b"%d" % (max(self._attempts, self._before) + self._calls)}
+        records = []
+        if self._begin_due:
+            kind = b"restart" if self._follows else b"start"
+            records.append(Record({"type": kind} | attempt, clears=self._follows))
+            self._begin_due, self._follows = False, True
+        if rest := self._said.rest():
+            records.append(Record({"type": b"delta"} | attempt | rest))
+        if self._last is not None and self._last_due:
+            records.append(Record(self._last | attempt))
+            self._last_due = False
+        return records
+
+    def on_written(self) -> None:
+        """What was taken is written."""
+        self.troubled_since_s = 0.0
+        if self.closed and not self._last_due:
+            self.over.set()
+
+    def on_lost(self, *, now_s: float) -> None:
+        """What was taken may be written, or half of it, or not: begin anew with all that was said.
+
+        To repeat only what is missing would need to know what arrived.
+        """
+        self.troubled_since_s = self.troubled_since_s or now_s
+        self.renew_at_s = 0.0
+        self._said.taken = (0, 0, 0)
+        self._begin_due, self._follows = self._begun, True
+        self._last_due = self.closed
+
+    def give_up(self) -> None:
+        """Nothing more is written."""
+        self._given_up = True
+        self.over.set()
+
+
+def encoded(text: str) -> bytes:
+    """A text as UTF-8. JSON may hold half characters: two that belong together are joined, others replaced."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
