@@ -25,6 +25,9 @@ Text = Annotated[str, Field(min_length=0)]
 """Any text that UTF-8 can carry: pydantic looks only where there is a constraint. Half a character would fail inside
 the provider's SDK, with an error whose arguments hold the whole request."""
 
+Deadline = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
+"""How long a job may take from its first turn on, in seconds."""
+
 JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
 """An object that is passed on as it is; what no provider could read is refused here."""
 

@@ -49,7 +49,9 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         exclude=unable,
         pin=idempotency_key,
     )
-    served, history = await take_turn(self, runtime.resend, want, build, settings=runtime.settings)
+    served, history = await take_turn(
+        self, runtime.resend, want, build, settings=runtime.settings, deadline_s=arguments.deadline_s
+    )
     return served.value | {
         "key": served.key,
         "attempts": history.attempts,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from config.addresses import is_address
-from tasks.arguments import Arguments, Text
+from tasks.arguments import Arguments, Deadline, Text
 
 _MOST_RECIPIENTS = 50
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
@@ -80,6 +80,7 @@ class EmailArguments(Arguments):
     ) = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
+    deadline_s: Deadline | None = None
 
     @model_validator(mode="after")
     def _can_be_sent(self) -> Self:
@@ -96,7 +97,7 @@ class EmailArguments(Arguments):
 
     def payload(self, *, sender: str) -> dict[str, Any]:
         """The body of `POST /emails`; the same arguments always make the same body."""
-        given = self.model_dump(exclude_none=True, exclude={"sender", "idempotency_key"})
+        given = self.model_dump(exclude_none=True, exclude={"sender", "idempotency_key", "deadline_s"})
         return {"from": sender} | given
 
 

@@ -31,7 +31,13 @@ _BROKER_PAUSE_S = 1.0
 
 
 async def take_turn(
-    task: Task, rotation: Rotation[RequestT], want: Want, build: Callable[[ApiKey], RequestT], *, settings: Settings
+    task: Task,
+    rotation: Rotation[RequestT],
+    want: Want,
+    build: Callable[[ApiKey], RequestT],
+    *,
+    settings: Settings,
+    deadline_s: float | None = None,
 ) -> tuple[Served, History]:
     """Serve a job now, or raise what makes Celery run it again later.
 
@@ -41,6 +47,7 @@ async def take_turn(
         want: What the job needs of a key.
         build: Makes the request for the key that was chosen.
         settings: Deadline, fault budget, waits.
+        deadline_s: How long the job may take from its first turn on, in seconds, if it brought a deadline of its own.
 
     Returns:
         The provider's answer, and the job's history with this turn in it.
@@ -51,24 +58,30 @@ async def take_turn(
     """
     history = History.of(task.request.headers)
     trail.begin()
+    deadline_s = deadline_s or settings.deadline_s
     want = replace(
         want,
         ticket=history.ticket,
-        max_wait_ms=round(settings.max_wait_s * 1000),
+        max_wait_ms=round(max(0.0, min(settings.max_wait_s, deadline_s - history.age_s)) * 1000),
         by=task.request.id or "",
     )
     try:
         served = await rotation.serve(want, build)
     except Deferred as deferred:
-        if history.age_s >= settings.deadline_s:
-            waited = f"no key was free within {settings.deadline_s:g} s ({history.deferrals} deferrals)"
+        if history.age_s >= deadline_s:
+            waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
             await _end(rotation, want, DeadlineExceeded(f"{waited}: {deferred.reason}"))
-        await _defer(task, deferred, history, settings)
+        await _defer(task, deferred, history, settings, deadline_s=deadline_s)
     except Fault as fault:
         tries = task.request.retries + 1
         if tries >= settings.max_faults:
             await _end(rotation, want, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
-        await _retry(task, fault, history, settings)
+        backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
+        countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
+        if history.age_s + countdown_ms / 1000 > deadline_s:
+            over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
+            await _end(rotation, want, DeadlineExceeded(f"{over}: {fault.reason}"))
+        await _retry(task, fault, history, countdown_ms)
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 
@@ -83,8 +96,11 @@ async def _end(rotation: Rotation[RequestT], want: Want, why: JobError) -> NoRet
     raise why from None
 
 
-async def _defer(task: Task, deferred: Deferred, history: History, settings: Settings) -> NoReturn:
-    longest_ms = min(_longest_hold_ms(settings), round((settings.deadline_s - history.age_s) * 1000) + 1000)
+async def _defer(
+    task: Task, deferred: Deferred, history: History, settings: Settings, *, deadline_s: float
+) -> NoReturn:
+    # A moment beyond the deadline: then the job comes back once more and ends by it.
+    longest_ms = min(_longest_hold_ms(settings), round((deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
     waited_ms = deferred.waited_ms + countdown_ms
     after = history.after(
@@ -99,12 +115,9 @@ async def _defer(task: Task, deferred: Deferred, history: History, settings: Set
     )
 
 
-async def _retry(task: Task, fault: Fault, history: History, settings: Settings) -> NoReturn:
-    tries = task.request.retries + 1
-    backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
-    countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
+async def _retry(task: Task, fault: Fault, history: History, countdown_ms: int) -> NoReturn:
     after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms, trail=trail.of_this_turn())
-    await _send_back(task, fault, countdown_ms, after, retries=tries)
+    await _send_back(task, fault, countdown_ms, after, retries=task.request.retries + 1)
 
 
 def _longest_hold_ms(settings: Settings) -> int:

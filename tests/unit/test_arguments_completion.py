@@ -23,6 +23,10 @@ def refusal(kwargs: dict[str, Any], *args: Any) -> str:
 
 # What is wrong (beside a good prompt or message), and what the sentence names.
 WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": "x", "deadline_s": 0}, "deadline_s: "),
+    ({"prompt": "x", "deadline_s": 31 * 86_400}, "deadline_s: "),  # no job waits for longer than a month
+    ({"prompt": "x", "deadline_s": float("inf")}, "deadline_s: must be a finite number"),
+    ({"prompt": "x", "deadline_s": CANARY}, "deadline_s: "),
     ({"prompt": "x", "promt": CANARY}, "promt: is not a parameter of this task"),  # misspelt
     ({"prompt": "x", "stream": "false"}, "stream: "),  # a text that somebody may take for a no
     ({"prompt": "x", "stream": 1}, "stream: "),
@@ -137,6 +141,7 @@ GOOD: list[dict[str, Any]] = [
     },
     {"messages": [USER, {"role": "assistant", "content": "x", "reasoning": "because", "name": "bot"}]},
     {"prompt": "x"},
+    {"prompt": "x", "deadline_s": 0.5},
     {"prompt": "x", "model": "openai/gpt-oss-20b"},
     {"prompt": "x", "temperature": 0},
     {"prompt": "x", "temperature": 2},
@@ -168,7 +173,8 @@ def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
     params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
     expected = {"model": "a-model", "messages": [{"role": "user", "content": "x"}]} | kwargs
     expected.pop("prompt", None)
-    expected.pop("stream", None)  # how the answer travels is no part of the request
+    for name in ("stream", "deadline_s"):  # how the answer travels and until when: no part of the request
+        expected.pop(name, None)
     assert params == expected
     assert json.loads(json.dumps(params)) == params
 

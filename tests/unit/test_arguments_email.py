@@ -83,6 +83,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (MAIL | {"scheduled_at": ""}, "scheduled_at: "),
     (MAIL | {"scheduled_at": 1_700_000_000}, "scheduled_at: "),
     (MAIL | {"idempotency_key": ""}, "idempotency_key: "),
+    (MAIL | {"deadline_s": -1}, "deadline_s: "),
     (MAIL | {"idempotency_key": CANARY * 30}, "idempotency_key: "),  # too long
     (MAIL | {"idempotency_key": f"{CANARY} b"}, "idempotency_key: "),  # blanks
     (MAIL | {"idempotency_key": f"{CANARY}é"}, "idempotency_key: "),  # no header can carry it
@@ -140,15 +141,17 @@ def test_a_good_argument_reaches_resend_as_it_is(changes: dict[str, Any]) -> Non
     assert json.loads(json.dumps(payload)) == payload
 
 
-def test_the_idempotency_key_is_no_part_of_the_body() -> None:
-    arguments = check(EmailArguments, (), MAIL | {"idempotency_key": "order-1/mail"})
+def test_the_idempotency_key_and_the_deadline_are_no_part_of_the_body() -> None:
+    arguments = check(EmailArguments, (), MAIL | {"idempotency_key": "order-1/mail", "deadline_s": 60})
+    assert arguments.deadline_s == 60
+    assert "deadline_s" not in arguments.payload(sender="us@example.com")
     assert arguments.idempotency_key == "order-1/mail"
     assert "idempotency_key" not in arguments.payload(sender="us@example.com")
 
 
 def test_every_parameter_has_a_good_example() -> None:
     names = {field.alias or name for name, field in EmailArguments.model_fields.items()}
-    assert {name for changes in GOOD for name in changes} | {"idempotency_key"} == names
+    assert {name for changes in GOOD for name in changes} | {"idempotency_key", "deadline_s"} == names
 
 
 @pytest.mark.parametrize("name", ["to", "cc", "bcc", "reply_to"])

@@ -73,6 +73,7 @@ class Bench:
         header: Any = None,
         retries: int = 0,
         direct: bool = False,
+        own_deadline_s: float | None = None,
         pin: str = "",
         doubt: bool | Exception = False,
         **settings: Any,
@@ -98,6 +99,7 @@ class Bench:
                 Want(model="m", pin=pin),
                 lambda key: key,
                 settings=Settings(**settings),  # type: ignore[arg-type]
+                deadline_s=own_deadline_s,
             )
         finally:
             self.task.pop_request()
@@ -210,6 +212,44 @@ async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Benc
     assert bench.sent() == []
 
 
+# Age of the job, its own deadline and the settings', in seconds; how the turn ended; the error and its words.
+@pytest.mark.parametrize(
+    ("age_s", "own_s", "settings_s", "outcome", "words"),
+    [
+        # its own deadline is over, the settings' is not
+        (61, 60, 3600, Deferred(1_000, "tpm"), r"^no key was free within 60 s \(0 deferrals\): tpm$"),
+        # the settings' is over, its own is not
+        (61, 3600, 60, Deferred(1_000, "tpm"), None),
+        (61, None, 60, Deferred(1_000, "tpm"), r"^no key was free within 60 s"),
+        # the next try would come too late
+        (
+            50,
+            60,
+            3600,
+            Fault("it failed", 20_000),
+            r"^no time is left for another try within 60 s \(tries so far: 1\): it",
+        ),
+        (50, 3600, 60, Fault("it failed", 20_000), None),
+        (50, 80, 3600, Fault("it failed", 20_000), None),
+    ],
+)
+async def test_a_deadline_of_its_own_goes_before_that_of_the_settings(  # noqa: PLR0917 - a table
+    bench: Bench, age_s: float, own_s: float | None, settings_s: float, outcome: Exception, words: str | None
+) -> None:
+    header = {"since_ms": round((time.time() - age_s) * 1000)}
+    with pytest.raises(DeadlineExceeded if words else Retry, match=words):
+        await bench.turn(outcome, header=header, own_deadline_s=own_s, deadline_s=settings_s)
+
+
+async def test_nobody_waits_for_a_key_beyond_the_deadline(bench: Bench) -> None:
+    await bench.turn(Served({}, "k", attempts=1, waited_ms=0), own_deadline_s=0.5, max_wait_s=5)
+    assert bench.rotation.want is not None
+    assert 0 < bench.rotation.want.max_wait_ms <= 500
+    late = {"since_ms": round((time.time() - 2) * 1000)}
+    await bench.turn(Served({}, "k", attempts=1, waited_ms=0), header=late, own_deadline_s=0.5, max_wait_s=5)
+    assert bench.rotation.want.max_wait_ms == 0
+
+
 # What the pool knows of the email; how the job ends.
 @pytest.mark.parametrize(
     ("pin", "doubt", "error"),
@@ -244,7 +284,8 @@ async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stop
 
 
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:
-    header = {"since_ms": 1_000, "deferrals": 2, "attempts": 1, "waited_ms": 100}
+    since_ms = round(time.time() * 1000) - 20_000
+    header = {"since_ms": since_ms, "deferrals": 2, "attempts": 1, "waited_ms": 100}
     fault = Fault("it failed")
     fault.attempts, fault.waited_ms = 3, 50  # what the rotation tells of the turn
     with pytest.raises(Retry) as caught:
@@ -253,7 +294,7 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
     assert message["headers"]["retries"] == 2
     assert 2.0 <= caught.value.when <= 4.0
     assert history_of(message) == {
-        "since_ms": 1_000, "deferrals": 2, "attempts": 4, "waited_ms": 150, "ticket": "", "trail": [],
+        "since_ms": since_ms, "deferrals": 2, "attempts": 4, "waited_ms": 150, "ticket": "", "trail": [],
     }  # fmt: skip
 
 
