@@ -9,6 +9,7 @@ from config.fields import RESULT_BACKEND_CLASS
 from config.settings import Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
+CONSUMER_CLASS: Final = "worker.consumer:Consumer"
 TRANSPORT_CLASSES: Final = {"redis": "worker.aio.transport:Transport", "rediss": "worker.aio.transport:TlsTransport"}
 """Our transport for each scheme of the broker's URL; a socket or Sentinel keeps kombu's own."""
 TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
@@ -116,6 +117,7 @@ def _queue(name: str) -> Queue:
 def _worker(settings: Settings) -> dict[str, Any]:
     return {
         "worker_pool": POOL_CLASS,
+        "worker_consumer": CONSUMER_CLASS,
         "worker_concurrency": settings.worker_concurrency,
         "worker_aio_threads": settings.sync_threads,
         "worker_prefetch_multiplier": 1,

@@ -8,7 +8,8 @@
     │   ├── RequestTooLarge   no key may ever carry a request of this size
     │   ├── FaultBudgetSpent  the provider failed more often than a job may try
     │   ├── DeadlineExceeded  no key became free in time
-    │   └── OutcomeUnknown    an email may or may not have been accepted; nobody may send it again blindly
+    │   ├── OutcomeUnknown    an email may or may not have been accepted; nobody may send it again blindly
+    │   └── Poisoned          its worker died too often while it held the job
     └── TurnOver              not a failure yet: the job shall have another turn
         ├── Deferred          no key can serve now, come back later
         └── Fault             the provider faltered, the job may try again
@@ -52,6 +53,10 @@ class DeadlineExceeded(JobError):  # noqa: N818
 
 class OutcomeUnknown(JobError):  # noqa: N818
     """The provider may have carried the request out, and there is no safe way to find out."""
+
+
+class Poisoned(JobError):  # noqa: N818
+    """The job's worker died again and again, so nobody runs it any more."""
 
 
 class TurnOver(KeywheelError):  # noqa: N818

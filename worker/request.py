@@ -1,10 +1,21 @@
-"""What the rest of Celery sees of a job: its name and state, not what it says."""
+"""What the rest of Celery sees of a job: its name and state, not what it says; and how it ends where no task runs."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
+from celery.utils.time import timezone, to_timestamp
+from celery.worker import state
 from celery.worker.request import Request
 
+from worker.deadletters import post
+from worker.errors import DeadlineExceeded
+
 HIDDEN = "<hidden>"
+_NO_END = (Retry, Ignore, Reject, Terminated, WorkerLostError, MemoryError)
+_LIMITS = 2
 
 
 class PrivateRequest(Request):
@@ -16,9 +27,37 @@ class PrivateRequest(Request):
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
+        _check(self)
         if not getattr(self.task, "show_content", False):
             self._argsrepr = self._kwargsrepr = HIDDEN
             self._request_dict["argsrepr"] = self._request_dict["kwargsrepr"] = HIDDEN
+
+    def maybe_expire(self) -> bool:
+        """Whether the producer's `expires` is over. Unlike Celery's own it does not ban the id: a replay has it too."""
+        expires: datetime | None = self.expires
+        return expires is not None and datetime.now(UTC if expires.tzinfo else None) > expires
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
+        if expired:
+            self._keep(DeadlineExceeded("it had not begun when the time that its producer gave it was over"))
+        super()._announce_revoked(reason, terminated, signum, expired)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+        """Keep a job that is ended by the hard time limit as a dead letter."""
+        if not soft and not state.should_terminate:
+            self._keep(TimeLimitExceeded(timeout))
+        super().on_timeout(soft, timeout)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's
+        """Keep a job that failed outside of its task, which hears nothing of it, as a dead letter."""
+        exc = exc_info.exception
+        if not return_ok and isinstance(exc, Exception) and not isinstance(exc, _NO_END):
+            self._keep(exc)
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def _keep(self, exc: BaseException) -> None:
+        if post.is_kept(self.name):
+            post.keep_from_consumer(*post.of_job(self._context, self.name, exc))
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """What `inspect active` and Flower's worker page show."""
@@ -26,3 +65,29 @@ class PrivateRequest(Request):
         if not getattr(self.task, "show_content", False):
             found |= {"args": HIDDEN, "kwargs": HIDDEN}
         return found
+
+
+def _check(request: Any) -> None:
+    """Refuse what would break the worker, or end as a success without a result, later on.
+
+    Raises:
+        InvalidTaskError: The message does not follow Celery's protocol.
+    """
+    limits = request.time_limits
+    if not isinstance(request.id, str) or not request.id:
+        raise InvalidTaskError("its id is no text")
+    if not isinstance(request.args, list | tuple):
+        raise InvalidTaskError("its positional arguments are no list")
+    if not isinstance(request.kwargs, Mapping):
+        raise InvalidTaskError("its keyword arguments are no object")
+    if not (
+        isinstance(limits, list | tuple)
+        and len(limits) == _LIMITS
+        and all(limit is None or (isinstance(limit, int | float) and limit >= 0) for limit in limits)
+    ):
+        raise InvalidTaskError("its time limits are no pair of seconds")
+    if request.eta is not None:
+        try:
+            to_timestamp(timezone.to_system(request.eta))
+        except (OverflowError, ValueError):
+            raise InvalidTaskError("its instant is out of any calendar") from None

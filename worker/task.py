@@ -2,8 +2,14 @@
 
 from typing import Any
 
+from billiard.exceptions import TimeLimitExceeded
+from celery.app.task import Context
+
+from config.settings import get_settings
 from worker.aio.adopt import Task
-from worker.errors import JobError
+from worker.deadletters import post
+from worker.errors import JobError, Poisoned
+from worker.history import DEATHS
 
 
 class ServiceTask(Task):
@@ -24,3 +30,23 @@ class ServiceTask(Task):
         super().__init_subclass__(**options)
         if cls.show_content:
             cls.resultrepr_maxsize = 1024
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002 - Celery gives the signature
+        """Refuse a job whose worker died too often while it held it.
+
+        Raises:
+            Poisoned: It did.
+        """
+        deaths = (self.request.headers or {}).get(DEATHS)
+        if type(deaths) is int and deaths >= get_settings().max_deliveries:
+            raise Poisoned(f"{deaths} workers died while they held this job, so it is not run again by itself")
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
+        """Keep a job that failed as a dead letter, before its message is acknowledged."""
+        request = self.request
+        # The hard time limit is told on the consumer's thread, where the request keeps the letter itself.
+        if request.is_eager or isinstance(exc, TimeLimitExceeded) or not post.is_kept(self.name):
+            return None
+        if request.id is None:  # the tracer itself failed, after the request was put away
+            request = Context(id=task_id, args=args, kwargs=kwargs)
+        return post.keep(*post.of_job(request, self.name, exc))

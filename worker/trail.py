@@ -65,8 +65,7 @@ def note(key: str, code: str, *, in_doubt: bool = False) -> None:
     """
     calls = _turn.get()
     if calls is not None:
-        calls.append(Attempt(round(time.time() * 1000), key, code, in_doubt))
-        del calls[:-LONGEST]
+        calls[:] = latest((*calls, Attempt(round(time.time() * 1000), key, code, in_doubt)))
 
 
 def of_this_turn() -> Trail:
@@ -75,5 +74,10 @@ def of_this_turn() -> Trail:
 
 
 def latest(attempts: Iterable[Attempt]) -> Trail:
-    """The latest of them, as many as are remembered."""
-    return tuple(attempts)[-LONGEST:]
+    """The latest of them, as many as are remembered; a doubt is never forgotten."""
+    found = tuple(attempts)
+    kept = found[-LONGEST:]
+    if any(attempt.in_doubt for attempt in kept):
+        return kept
+    doubts = [attempt for attempt in found[:-LONGEST] if attempt.in_doubt]
+    return (doubts[0], *kept[1:]) if doubts else kept

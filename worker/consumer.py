@@ -1,0 +1,94 @@
+"""Celery's consumer, except that no message can end it, and that those which become no job are kept as dead letters."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.worker.consumer import Consumer as StockConsumer
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from worker.deadletters import post
+from worker.deadletters.letter import shown
+
+_logger = logging.getLogger(__name__)
+
+
+class Consumer(StockConsumer):
+    """Use it as `worker_consumer = "worker.consumer:Consumer"`."""
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Give what takes each message from the broker."""
+        handle = super().create_task_handler(*args, **options)
+        broken = (*self.connection_errors, *self.channel_errors, MemoryError)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except broken:
+                raise
+            except Exception as exc:  # noqa: BLE001 - one message must not end the worker, which gets it again after that
+                self.on_invalid_task(None, message, exc)
+
+        return on_task_received
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Keep and drop a message that is no job."""
+        self._give_up(
+            message, "the message is no Celery job", lambda: super(Consumer, self).on_unknown_message(body, message)
+        )
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
+        """Keep and drop a job of a task that this worker does not know, and tell its caller."""
+        name = shown(message.headers.get("task") if isinstance(message.headers, dict) else "")
+        self._give_up(
+            message,
+            f"{NotRegistered.__name__}: the workers know no task of the name {name}",
+            lambda: super(Consumer, self).on_unknown_task(body, message, exc),
+            runnable=True,
+        )
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Any) -> None:
+        """Keep and drop a job that does not follow the protocol, and tell its caller."""
+        reason = _reason(message, exc)
+        self._give_up(message, reason, lambda: super(Consumer, self).on_invalid_task(body, message, exc))
+        self._tell_caller(message, reason)
+
+    def on_decode_error(self, message: Any, exc: Any) -> None:
+        """Keep and drop a job whose body cannot be read, and tell its caller."""
+        reason = _reason(message, exc)
+        self._give_up(message, reason, lambda: super(Consumer, self).on_decode_error(message, exc))
+        self._tell_caller(message, reason)
+
+    def _give_up(self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False) -> None:
+        if not message.acknowledged:
+            post.keep_from_consumer(*post.of_message(message, reason=reason, runnable=runnable))
+        try:
+            stock()
+        except (*self.connection_errors, *self.channel_errors):
+            raise
+        except Exception as exc:  # noqa: BLE001 - Celery looks for fields that a strange message may lack
+            _logger.warning("a message that is no job could not be reported (%s)", type(exc).__name__)
+        if not message.acknowledged:
+            message.reject_log_error(_logger, self.connection_errors)
+
+    def _tell_caller(self, message: Any, reason: str) -> None:
+        job = message.headers.get("id") if isinstance(message.headers, dict) else None
+        if isinstance(job, str) and job:
+            try:
+                self.app.backend.mark_as_failure(job, InvalidTaskError(reason))
+            except Exception as exc:  # noqa: BLE001 - the letter and the log say it as well
+                _logger.warning("the caller of a job that is no job could not be told (%s)", type(exc).__name__)
+
+
+def _reason(message: Any, exc: Any) -> str:
+    """Why a message cannot be run, without a word of it."""
+    if isinstance(exc, ContentDisallowed):
+        return f"its content type {shown(message.content_type, longest=60)} is not accepted: only JSON is"
+    if isinstance(exc, DecodeError):
+        return "its body cannot be read: it is not the JSON that it says it is"
+    if isinstance(exc, InvalidTaskError):
+        # Celery's own sentences quote the value; ours begin with the field.
+        told = str(exc)
+        return f"it does not follow Celery's protocol{f': {told}' if told.startswith('its ') else ''}"
+    return f"it does not follow Celery's protocol ({type(exc).__name__})"
