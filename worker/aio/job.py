@@ -100,6 +100,13 @@ class Job:
         self._soft_pending = False
         self._done = False
 
+    @property
+    def delivery_tag(self) -> str | None:
+        """How the broker knows the message, where the task came by one."""
+        request = self._args[2] if len(self._args) > 2 else None  # noqa: PLR2004 - name, id, request
+        properties = request.get("properties") if isinstance(request, dict) else None
+        return properties.get("delivery_tag") if isinstance(properties, dict) else None
+
     def __str__(self) -> str:
         return f"{self.name}[{self.task_id}]"
 

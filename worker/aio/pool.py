@@ -15,6 +15,7 @@ Settings of the Celery app, all optional:
 import asyncio
 import gc
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,12 +27,13 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import lifespan, private_loop, publishing, shutdown
+from worker.aio import holding, lifespan, private_loop, publishing, shutdown
 from worker.aio.adopt import adopt, is_async
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.threads import DaemonThreads
+from worker.aio.transport_leases import release_all_carried
 from worker.aio.watchdog import Watchdog
 
 __all__ = ["TaskPool", "current_loop"]
@@ -46,6 +48,8 @@ _CALL_THREADS = 8
 _STARTS_A_TURN = 8
 """Jobs that start before the loop looks at its sockets again: a crowd must not keep the others from their answers."""
 
+_BARRIER_S = 1.0
+"""How long a blocked loop is waited for when a connection was lost, in seconds."""
 
 _GC_OBJECTS = 50_000
 """Python's 700 makes a worker with thousands of jobs in flight spend a third of its time looking for garbage cycles."""
@@ -118,6 +122,7 @@ class TaskPool(BasePool):
         self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)
         self._thread.start()
         private_loop.set_pool_loop(self.loop)
+        holding.set_source(self._tags_that_run_on)
         self.loop.call_soon_threadsafe(lifespan.begin)
         blocked_ms = self._setting("aio_blocked_ms", 250)
         if blocked_ms:
@@ -232,6 +237,18 @@ class TaskPool(BasePool):
                 while True:
                     self._jobs.pop(queue.popleft().pid, None)
 
+    def _tags_that_run_on(self) -> set[str]:
+        """Drop what has not begun, and name the messages of the others, unless they are about to be cancelled."""
+        ending = any(asked is not None and asked is not False for asked in (state.should_stop, state.should_terminate))
+        if ending or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+            return set()
+        self.flush()
+        passed = threading.Event()
+        with suppress(RuntimeError):  # closed
+            self.loop.call_soon_threadsafe(passed.set)
+            passed.wait(_BARRIER_S)  # what the loop was starting in this moment has begun
+        return {job.delivery_tag for job in list(self._jobs.values()) if job.delivery_tag}
+
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Cancel a job by its number: its `finally` blocks run, what it gives is dropped."""
         job = self._jobs.get(pid)
@@ -334,6 +351,7 @@ class TaskPool(BasePool):
         if self._watchdog is not None:
             self._watchdog.stop()
         private_loop.set_pool_loop(None)
+        holding.set_source(None)
         shutdown.end_lifespan(self, patience_s=2.0 if cold else 10.0)
         for threads in (self.task_threads, self.call_threads):
             threads.shutdown(cancel_futures=True)
@@ -342,6 +360,7 @@ class TaskPool(BasePool):
         publishing.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()
+        release_all_carried()
         shutdown.send_acknowledgements(self._hub)
         self.calls.close(self._hub)
 

@@ -9,8 +9,12 @@ share the queues. What differs:
   message with it.
 - Nothing is popped while waiting. The server tells the connection that a list changed (`CLIENT TRACKING`, Redis 6 and
   later, RESP 3); every `sweep_s` seconds it looks by itself, in case the hint got lost.
+- A worker renews what it holds; where one died, the others take over after `lease_s` (60 s), not after the visibility
+  timeout. That still governs what stock workers hold.
 - Acknowledgements of one turn of the hub go out together.
 - One client object serves all commands of a channel; kombu makes one for each command.
+
+Beside kombu's transport options there is `lease_s`, in seconds; 0: no leases, only the visibility timeout.
 
 A channel that consumes without acknowledging (replies to remote control), and one without `ack_emulation`, is kombu's
 own in all of this.
@@ -20,6 +24,7 @@ import json
 import logging
 import ssl
 import time
+import uuid
 from collections import deque
 from queue import Empty
 from typing import Any
@@ -29,7 +34,10 @@ from kombu.connection import Connection
 from kombu.transport import redis as _stock
 from kombu.utils.json import loads
 from kombu.utils.scheduling import priority_cycle
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from worker.aio.transport_leases import LeaseKeeper, keeper_of
 from worker.aio.transport_poller import TAKING, Poller
 from worker.aio.transport_qos import TransportQoS
 from worker.aio.transport_scripts import TAKE
@@ -44,6 +52,11 @@ _MOST = 200
 """Messages in one batch at most: a few milliseconds of the server's time."""
 _UNTOLD_SWEEP_S = 0.1
 _REFUSED_PAUSE_S = 1.0
+_LEASE_S = 60.0
+_RECOVER_S = 5.0
+"""The longest time between two looks for what dead workers had, in seconds."""
+_RENEWAL_TIMEOUT_S = 5.0
+"""How long a renewal may hang before another connection is tried, in seconds."""
 
 _Taken = list[tuple[str, str, bytes]]
 """For each message the list that it was in, its tag and its text."""
@@ -53,6 +66,9 @@ class Channel(StockChannel):
     """A channel that takes messages in batches and books them in the same step."""
 
     QoS = TransportQoS
+    from_transport_options = (*StockChannel.from_transport_options, "lease_s")
+    lease_s: float = _LEASE_S
+    """How long a worker may be silent before its messages go to others, in seconds; 0: for the visibility timeout."""
     connection: "Transport"
     qos: TransportQoS
     _in_poll: Any
@@ -70,6 +86,8 @@ class Channel(StockChannel):
         self._dry = False
         """All queues were empty when last looked at, and no hint came since."""
         self._look_at_s = 0.0
+        self._suffix = f"@{uuid.uuid4().hex[:8]}"
+        self._questions = 0
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
@@ -102,6 +120,46 @@ class Channel(StockChannel):
         if isinstance(self._qos, TransportQoS):
             self._qos.flush_acks()
 
+    # -- leases
+
+    @property
+    def recover_every_s(self) -> float:
+        """How often to look for what dead workers had, in seconds."""
+        return min(_RECOVER_S, self.lease_s / 4) if self.lease_s > 0 else _RECOVER_S
+
+    def recover(self) -> None:
+        """Give back what dead workers had."""
+        if self.takes and self.active_queues:
+            self.qos.recover()
+
+    def keep_leases(self) -> LeaseKeeper | None:
+        """See that what this channel takes is renewed."""
+        if self.lease_s <= 0:
+            return None
+        keeper = self.qos.keeper
+        if keeper is None:
+            lease_s = min(self.lease_s, self.visibility_timeout) if self.visibility_timeout > 0 else self.lease_s
+            names = (self.unacked_key, self.unacked_index_key, self.qos.leases_key, self.qos.pulse_key)
+            first, second, third, fourth = (self.global_keyprefix + name for name in names)
+            params = self._connparams()
+            timeout_s = min(_RENEWAL_TIMEOUT_S, lease_s / 2)
+            params |= {"max_connections": 1, "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+            if "socket_connect_timeout" in params:
+                params["socket_connect_timeout"] = timeout_s
+            client = self.connection.client
+            key = (client.hostname, client.port, client.virtual_host, client.userid, first, lease_s)
+            keeper = keeper_of(
+                key,
+                lambda: LeaseKeeper(
+                    lambda: redis.Redis(connection_pool=redis.ConnectionPool(**params)),
+                    lease_s=lease_s,
+                    keys=(first, second, third, fourth),
+                ),
+            )
+            self.qos.keeper = keeper
+            keeper.join(self.qos)
+        return keeper
+
     # -- ask and take
 
     def ask(self) -> None:
@@ -119,19 +177,40 @@ class Channel(StockChannel):
         if not queues:
             return
         cycle = self.connection.cycle
+        keeper = self.keep_leases()
         if cycle.connect(self):
             self._listen_for_changes(self.client.connection)
+            if keeper is not None:
+                keeper.catch_up()
+                self.qos.recover_at_s = 0.0
+                cycle.recover()
         self._asked_for = room
         self._asked_lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
         self._look_at_s = now_s + self.sweep_s
-        names = (self.unacked_key, self.unacked_index_key, f"{self.unacked_key}.unreadable", *self._asked_lists)
+        names = (
+            self.unacked_key,
+            self.unacked_index_key,
+            self.qos.leases_key,
+            f"{self.unacked_key}.unreadable",
+            *self._asked_lists,
+        )
         keys = [self.global_keyprefix + name for name in names]
         script = ("EVALSHA", self._script_sha) if self._script_sent else ("EVAL", TAKE)
         in_turn = int(not isinstance(self._queue_cycle, priority_cycle))
         # The clock is this machine's, because kombu's own visibility timeout goes by it. No health check: it would
         # open a new connection unseen, one that no hints come to.
+        self._questions += 1
         self.client.connection.send_command(
-            *script, len(keys), *keys, room, repr(time.time()), len(queues), in_turn, check_health=False
+            *script,
+            len(keys),
+            *keys,
+            room,
+            repr(time.time()),
+            len(queues),
+            in_turn,
+            f"{self._suffix}{self._questions:x}",
+            keeper.lease_s if keeper is not None else 0,
+            check_health=False,
         )
         self._in_poll = self.client.connection
         self._brpop_sent_at = now_s  # kombu's health check drops a connection that leaves this unanswered
@@ -235,17 +314,28 @@ class Channel(StockChannel):
             return False
         try:
             message = loads(text)  # type: ignore[no-untyped-call, unused-ignore]
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            logger.error("an entry of the queue %s is no message; it is in %s.unreadable", queue, self.unacked_key)  # noqa: TRY400 - the error would show it
-            self.qos.give_back([(tag, text, [f"{self.unacked_key}.unreadable"])])
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+            self._set_aside(queue, tag, text)
             return True
+        message["properties"]["delivery_tag"] = tag
         self._queue_cycle.rotate(queue)
         self.qos.moved = tag
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way in
+        except (redis.RedisError, OSError):
+            raise
+        except Exception:
+            if tag in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
+                raise  # its consumer had it
+            self._set_aside(queue, tag, text)
         finally:
             self.qos.moved = None
         return True
+
+    def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
+        # Without the error, which may show the text.
+        logger.error("an entry of the queue %s is no message; it is in %s.unreadable", queue, self.unacked_key)
+        self.qos.give_back([(tag, text, [f"{self.unacked_key}.unreadable"])])
 
     # -- end
 
@@ -255,8 +345,9 @@ class Channel(StockChannel):
             self._let_go()
             try:
                 self.flush_acks()
-            except redis.RedisError as exc:
-                logger.warning("could not acknowledge at the end (%s); those messages will come again", exc)
+            except (redis.RedisError, OSError) as exc:
+                if self.qos.keeper is None:
+                    logger.warning("could not acknowledge at the end (%s); those messages will come again", exc)
         super().close()
 
     def _let_go(self) -> None:
@@ -269,7 +360,9 @@ class Channel(StockChannel):
                 if taken := self._read_reply(connection):
                     self.qos.give_back([(tag, text, [name]) for name, tag, text in taken])
         except (redis.RedisError, OSError) as exc:
-            logger.debug("left to the visibility timeout: %r", exc)
+            logger.debug("an answer was lost with its connection: %r", exc)
+            if self.qos.keeper is not None:
+                self.qos.keeper.release_question(f"{self._suffix}{self._questions:x}")
         self._in_poll = None
 
     def _forget_connection(self) -> None:
@@ -292,6 +385,9 @@ class Transport(StockTransport):
         """Let a hub watch the connections."""
         super().register_with_event_loop(connection, loop)
         self.cycle.hub = loop
+        lease_s = float(connection.client.transport_options.get("lease_s", _LEASE_S))
+        if lease_s > 0:
+            loop.call_repeatedly(min(_RECOVER_S, lease_s / 4), self.cycle.recover)
 
 
 class TlsTransport(Transport):

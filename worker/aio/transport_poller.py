@@ -1,12 +1,16 @@
 """kombu's poller, which waits for messages of several channels at once, for channels that take in batches."""
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import redis
 from kombu.transport import redis as _stock
 
 if TYPE_CHECKING:
     from worker.aio.transport import Channel
+
+logger = logging.getLogger(__name__)
 
 StockPoller: Any = _stock.MultiChannelPoller  # kombu's classes are only half typed
 
@@ -54,6 +58,15 @@ class Poller(StockPoller):
                     self._register_BRPOP(channel)
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
+
+    def recover(self) -> None:
+        """Give back what dead workers had."""
+        for channel in list(self._channels):
+            try:
+                channel.recover()
+            except (redis.RedisError, OSError) as exc:
+                # Lost connections are noticed by whoever reads from them; a refusal may pass.
+                logger.debug("cannot look for what dead workers had: %r", exc)
 
     def connect(self, channel: "Channel") -> bool:
         """See that a channel's taking connection is open and watched; true if it was opened or watched only now."""

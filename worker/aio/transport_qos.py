@@ -1,5 +1,6 @@
 """What a channel has delivered and not yet seen acknowledged, with the acknowledgements of one moment sent together."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -11,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import redis
 from kombu.transport import redis as _stock
 from kombu.transport import virtual as _virtual
-from kombu.utils.json import dumps
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
 
-from worker.aio import acknowledging
-from worker.aio.transport_scripts import GIVE_BACK
+from worker.aio import acknowledging, holding
+from worker.aio.transport_leases import LeaseKeeper
+from worker.aio.transport_scripts import EXPIRED, GIVE_BACK
 
 if TYPE_CHECKING:
     from worker.aio.transport import Channel
+
+logger = logging.getLogger(__name__)
 
 # kombu's classes are only half typed.
 StockQoS: Any = _stock.QoS
@@ -29,6 +34,11 @@ _LONG_S = 0.1
 """An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
 _SOON_S = 0.005
 """How soon after an acknowledgement the freed room is looked at, in seconds."""
+_LOOK = 50
+"""Messages of dead workers that are looked at in one step."""
+
+DEATHS = "deaths"
+"""The header that counts how often a message came again because its worker had died."""
 
 
 class TransportQoS(StockQoS):
@@ -42,7 +52,25 @@ class TransportQoS(StockQoS):
         self._oldest_s = 0.0
         self.moved: str | None = None
         """The tag of the message that is being delivered and that the server has in its book already."""
+        self.keeper: LeaseKeeper | None = None
+        """Renews the leases; None while the channel takes nothing, or where there are no leases."""
+        self.recover_at_s = 0.0
         acknowledging.register(self)
+
+    @property
+    def leases_key(self) -> str:
+        """The name of the leases, without the global prefix."""
+        return f"{self.unacked_key}.leases"
+
+    @property
+    def pulse_key(self) -> str:
+        """The name of the pulse, without the global prefix."""
+        return f"{self.unacked_key}.pulse"
+
+    def held_tags(self) -> Iterable[str]:
+        """Name what was delivered and whose acknowledgement has not arrived yet. From any thread."""
+        dirty = self._dirty.copy()
+        return [*(tag for tag in tuple(self._delivered) if tag not in dirty), *self._acked.copy()]
 
     def room(self, *, most: int) -> int:
         """How many messages may be fetched now, `most` at most."""
@@ -64,21 +92,26 @@ class TransportQoS(StockQoS):
         """Acknowledge: at the end of the hub's turn, or at once where no hub runs.
 
         Raises:
-            redis.ConnectionError: The channel is closed, so the broker has the message back.
+            redis.ConnectionError: The channel is closed, and the broker has the message back.
         """
         self._settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Put the message back to its queue, or drop it for good."""
-        if requeue:
+        if not requeue:
+            self._settle(delivery_tag)
+        elif self.channel.closed and self.keeper is not None:
+            self.keeper.release([delivery_tag])
+        else:
             self.flush_acks()
             super().reject(delivery_tag, requeue=True)
-        else:
-            self._settle(delivery_tag)
 
     def _settle(self, delivery_tag: str) -> None:
         if self.channel.closed:
-            raise redis.ConnectionError("the channel of this message is closed; the broker gives it out again")
+            if self.keeper is None:
+                raise redis.ConnectionError("the channel of this message is closed; the broker gives it out again")
+            self.keeper.acknowledge([delivery_tag])
+            return
         now_s = time.monotonic()
         if not self._acked:
             self._oldest_s = now_s
@@ -100,50 +133,129 @@ class TransportQoS(StockQoS):
                 # One transaction: an entry without its index line would stay for ever.
                 pipe.zrem(self.unacked_index_key, *tags)
                 pipe.hdel(self.unacked_key, *tags)
+                if self.keeper is not None:
+                    pipe.zrem(self.leases_key, *tags)
                 pipe.execute()
             for _ in tags:
                 with suppress(IndexError):  # a signal handler may have flushed in between
                     self._acked.popleft()
 
+    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
+        return super()._remove_from_indices(delivery_tag, pipe).zrem(self.leases_key, delivery_tag)
+
+    # -- messages of dead workers
+
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Give back what was taken too long ago, by whomever."""
+        """Give back what dead workers had, and what was taken too long ago, by whomever."""
         self.flush_acks()
+        self.recover()
         super().restore_visible(*args, **kwargs)
+
+    def recover(self) -> None:
+        """Give back what dead workers had, unless that was looked for a moment ago."""
+        keeper = self.channel.keep_leases()
+        if keeper is None or time.monotonic() < self.recover_at_s:
+            return
+        self.recover_at_s = time.monotonic() + self.channel.recover_every_s / 2
+        dead = freed = 0
+        while True:
+            now, found = self._look_for_expired(keeper)
+            if not found:
+                break
+            died = [tag for tag, _, lease in found if float(lease) > 0]
+            dead, freed = dead + len(died), freed + len(found) - len(died)
+            back = [self._as_given_back(tag, entry, died=tag in died) for tag, entry, _ in found]
+            if not self.give_back(back, before=now):
+                break  # all were renewed meanwhile, or somebody was quicker
+        if dead or freed:
+            logger.warning("%d messages of workers that died are given out again, and %d that were let go", dead, freed)
+
+    def _look_for_expired(self, keeper: LeaseKeeper) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+        prefix = self.channel.global_keyprefix
+        keys = [prefix + key for key in (self.pulse_key, self.leases_key, self.unacked_key)]
+        with self.channel.conn_or_acquire() as client:
+            now, *found = client.execute_command("EVAL", EXPIRED, len(keys), *keys, keeper.patience_s, _LOOK)
+        return bytes_to_str(now), [  # type: ignore[no-untyped-call, unused-ignore]
+            (found[at].decode(), found[at + 1], found[at + 2]) for at in range(0, len(found), 3)
+        ]
+
+    def _as_given_back(self, tag: str, entry: bytes, *, died: bool) -> tuple[str, Any, list[str]]:
+        try:
+            payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
+        except (TypeError, ValueError):
+            logger.error("an entry of %s is no message; it is in %s.unreadable", self.unacked_key, self.unacked_key)  # noqa: TRY400 - the error would show it
+            return tag, entry, [f"{self.unacked_key}.unreadable"]
+        _mark_redelivered(payload)
+        headers = payload.get("headers")
+        if died and isinstance(headers, dict):
+            deaths = headers.get(DEATHS)
+            headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
+        return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def _lists_of(self, payload: Any, exchange: Any, routing_key: Any) -> list[str]:
+        """Name the lists that a message goes back to, as in kombu's own restoring."""
+        priority = self.channel._get_message_priority(payload)  # noqa: SLF001
+        queues = self.channel._lookup(exchange, routing_key)  # noqa: SLF001
+        # Where the bindings are gone, the queue of the routing key's name is the best guess; none would lose it.
+        return [self.channel._q_for_pri(queue, priority) for queue in queues or [routing_key]]  # noqa: SLF001
+
+    # -- the end of a channel
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what was delivered and not acknowledged, but for what runs on; once."""
+        keeper = self.keeper
+        if keeper is None:
+            super().restore_unacked_once(stderr)
+            return
+        unsent = list(self._acked)
+        self._acked.clear()
+        keeper.acknowledge(unsent)
+        running = holding.tags_that_run_on()
+        kept = [tag for tag in self.held_tags() if tag in running]
+        keeper.carry(kept)
+        for tag in kept:
+            self._delivered.pop(tag, None)
+        keeper.leave(self)
+        left = list(self.held_tags())
+        try:
+            super().restore_unacked_once(stderr)
+        except (redis.RedisError, OSError) as exc:
+            logger.warning("%d messages cannot be given back now (%s); they are let go instead", len(left), exc)
+            keeper.release(left)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back all that was delivered and not acknowledged, in the order in which it came."""
         with suppress(redis.RedisError):
             self.flush_acks()
-        lists: dict[tuple[Any, Any], list[str]] = {}
         found = []
         for tag, message in self._delivered.items():
             payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
             info = message.delivery_info
+            _mark_redelivered(payload)
             with suppress(KeyError):
-                payload["headers"]["redelivered"] = True
-                payload["properties"]["delivery_info"]["redelivered"] = True
-            route = (info.get("exchange"), info.get("routing_key"))
-            if route not in lists:
-                lists[route] = self.channel._lookup(*route)  # noqa: SLF001 - as in kombu's own restoring
-            priority = self.channel._get_message_priority(payload)  # noqa: SLF001
-            keys = [self.channel._q_for_pri(queue, priority) for queue in lists[route]]  # noqa: SLF001
-            found.append((tag, dumps(payload), keys))  # type: ignore[no-untyped-call, unused-ignore]
+                payload["properties"]["delivery_tag"] = tag.rpartition("@")[0] or tag
+            found.append((tag, dumps(payload), self._lists_of(payload, info.get("exchange"), info.get("routing_key"))))  # type: ignore[no-untyped-call, unused-ignore]
         self.give_back(found, client=client)
         self._delivered.clear()
 
-    def give_back(self, messages: Iterable[tuple[str, Any, list[str]]], *, client: Any = None) -> None:
+    def give_back(self, messages: Iterable[tuple[str, Any, list[str]]], *, client: Any = None, before: str = "") -> int:
         """Put messages back where they are taken next, in their order.
 
         Args:
             messages: For each its tag, its text and the lists that it goes to, without the global prefix.
             client: Default: the channel's.
+            before: Only those whose lease ended by this instant of the server's clock, in seconds.
+
+        Returns:
+            How many there were.
         """
         left = list(messages)
+        given = 0
         while left:
             part, left = left[-_MOST:], left[:-_MOST]
             prefix = self.channel.global_keyprefix
-            keys = [prefix + self.unacked_key, prefix + self.unacked_index_key]
-            arguments: list[Any] = []
+            keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)]
+            arguments: list[Any] = [before]
             for tag, text, names in reversed(part):
                 places = []
                 for name in names:
@@ -152,4 +264,11 @@ class TransportQoS(StockQoS):
                     places.append(keys.index(prefix + name) + 1)
                 arguments += [tag, text, len(places), *places]
             with self.channel.conn_or_acquire(client) as connected:
-                connected.execute_command("EVAL", GIVE_BACK, len(keys), *keys, *arguments)
+                given += connected.execute_command("EVAL", GIVE_BACK, len(keys), *keys, *arguments)
+        return given
+
+
+def _mark_redelivered(payload: Any) -> None:
+    with suppress(KeyError, TypeError):
+        payload["headers"]["redelivered"] = True
+        payload["properties"]["delivery_info"]["redelivered"] = True

@@ -32,7 +32,7 @@ app.conf.update(
     worker_aio_loop=os.environ.get("AIO_LOOP", "auto"),
     worker_aio_cold_s=2,
     worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
-    broker_transport_options={"visibility_timeout": 3600},
+    broker_transport_options={"visibility_timeout": 3600, "lease_s": float(os.environ.get("AIO_LEASE_S", "60"))},
     broker_transport=os.environ.get("AIO_TRANSPORT", "worker.aio.transport:Transport"),
     task_default_queue=os.environ.get("AIO_QUEUE", "aio"),
 )
@@ -71,6 +71,14 @@ async def who(self: Any, pause_s: float) -> list[str | None]:
         seen += part
     seen += [self.request.id, current_task.request.id]
     return seen
+
+
+@app.task(shared=False, bind=True)
+async def deaths(self: Any, seconds: float, key: str) -> None:
+    """Notes how often a worker died of, or with, this job."""
+    note(key, f"began {(self.request.headers or {}).get('deaths', 0)} {self.request.get('deaths', 0)}")
+    await asyncio.sleep(seconds)
+    note(key, "ended")
 
 
 @app.task(shared=False)

@@ -135,7 +135,7 @@ def test_acknowledgements_of_one_moment_go_out_together(url: str, books: Any) ->
         assert books.hlen("unacked") == 100
         one.turn()
         assert books.hlen("unacked") == books.zcard("unacked_index") == 0
-        assert (calls(books, "zrem"), calls(books, "hdel")) == (before[0] + 1, before[1] + 1)
+        assert (calls(books, "zrem"), calls(books, "hdel")) == (before[0] + 2, before[1] + 1)
 
 
 def test_without_a_hub_an_acknowledgement_goes_out_at_once(url: str, books: Any) -> None:
@@ -168,8 +168,8 @@ def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books:
     assert books.hlen("unacked") == books.zcard("unacked_index") == 0
 
 
-def test_an_acknowledgement_after_the_end_is_refused(url: str) -> None:
-    one = Tube(url, "a")
+def test_an_acknowledgement_after_the_end_is_refused_where_there_are_no_leases(url: str) -> None:
+    one = Tube(url, "a", lease_s=0)
     send(url, "a", 1)
     one.until(lambda: one.got)
     one.close()
@@ -370,7 +370,8 @@ def test_either_transport_gives_back_what_the_other_took_too_long_ago(url: str, 
         one.until(lambda: one.got)
         (entry,) = books.hvals("unacked")
         raw, exchange, routing_key = json.loads(entry)
-        assert (raw["properties"]["delivery_tag"], exchange, routing_key) == (one.got[0].delivery_tag, "a", "a")
+        assert one.got[0].delivery_tag.startswith(raw["properties"]["delivery_tag"])
+        assert (exchange, routing_key) == ("a", "a")
         assert abs(books.zscore("unacked_index", one.got[0].delivery_tag) - time.time()) < 60
         with tube(url, transport=transport, visibility_timeout=-60) as other:
             other.channel.qos.restore_visible()

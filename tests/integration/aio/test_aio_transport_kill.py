@@ -110,10 +110,11 @@ def test_a_restart_of_the_server_loses_no_job(server: EmbeddedRedis, tmp_path: P
             server.restart()
             eventually(lambda: not store.llen(worker.queue), within_s=30, what="the end of the queue")
             eventually(lambda: "Connection to broker lost" in worker.log)
-            # What was under way when the server went could not be acknowledged; results are there all the same, or the
-            # message comes again.
-            _give_back(server.url)
-            eventually(lambda: all(store.exists(f"celery-task-meta-{one}") for one in ids), what="the end of all")
+            eventually(
+                lambda: all(store.exists(f"celery-task-meta-{one}") for one in ids), within_s=40, what="all ends"
+            )
+            # What was under way when the server went is acknowledged late.
+            eventually(lambda: not store.hlen("unacked"), within_s=40)
             worker.signal(signal.SIGTERM)
             assert worker.await_exit() == 0
             assert store.llen(worker.queue) == store.hlen("unacked") == 0
