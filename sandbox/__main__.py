@@ -111,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--groq-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long a completion takes")
     add("--groq-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
     add("--groq-completion-tokens", type=_some, default=24, metavar="N", help="length of an answer")
+    add("--groq-stream-ms", type=_ms, default=0.0, metavar="MS", help="time between two pieces of a streamed answer")
     add("--groq-models", default=",".join(DEFAULT_MODELS), metavar="A,B", help="models that exist")
     group = parser.add_argument_group("Resend", "limits are per team; a quota of 0 means none")
     add = group.add_argument
@@ -137,6 +138,7 @@ def config_of(given: argparse.Namespace) -> Config:
             latency_ms=given.groq_latency_ms,
             jitter_ms=given.groq_jitter_ms,
             completion_tokens=given.groq_completion_tokens,
+            stream_ms=given.groq_stream_ms,
         ),
         resend_keys=given.resend_keys,
         resend_keys_per_team=given.resend_keys_per_team,

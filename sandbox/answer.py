@@ -41,6 +41,7 @@ class Answer:
         headers: Further headers, names in lower case.
         content_type: The media type.
         chunks: For a stream: the pieces, written one by one instead of `body`.
+        pause_s: For a stream: the time between two pieces, in seconds.
         delay_s: How long the work takes, in seconds.
         hold_s: How long the answer to finished work is held back, in seconds.
         ending: How much of it the client gets.
@@ -52,6 +53,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = JSON
     chunks: tuple[bytes, ...] = ()
+    pause_s: float = 0.0
     delay_s: float = 0.0
     hold_s: float = 0.0
     ending: Ending = Ending.WHOLE

@@ -38,12 +38,14 @@ class GroqSettings:
         latency_ms: How long a completion takes, in milliseconds.
         jitter_ms: How much longer it may take, by chance, in milliseconds.
         completion_tokens: How long an answer is where the request does not bound it more.
+        stream_ms: The time between two pieces of a streamed answer, in milliseconds.
     """
 
     models: tuple[str, ...] = DEFAULT_MODELS
     latency_ms: float = 0.0
     jitter_ms: float = 0.0
     completion_tokens: int = 24
+    stream_ms: float = 0.0
 
 
 @dataclass(slots=True)
@@ -197,6 +199,7 @@ class Groq:
         if visit.request.get("stream"):
             error = "the generation was stopped" if fault is not None and fault.kind == "stream_error" else None
             answer.content_type = SSE
+            answer.pause_s = self.settings.stream_ms / 1_000
             answer.chunks = stream(
                 completion, visit.model, request_id, created=int(now_s), seconds=latency_s, error=error
             )

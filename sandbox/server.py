@@ -141,6 +141,8 @@ async def _in_pieces(request: web.BaseRequest, answer: Answer) -> web.StreamResp
         await response.prepare(request)
         for piece in pieces:
             await response.write(piece)
+            if answer.pause_s:
+                await asyncio.sleep(answer.pause_s)
         if answer.ending is not Ending.TRUNCATED:
             await response.write_eof()
         elif request.transport is not None:

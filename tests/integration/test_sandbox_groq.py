@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -268,6 +269,16 @@ async def test_a_stream_ends_with_the_usage(client: groq.AsyncGroq) -> None:
     tools = [{"type": "function", "function": {"name": "weather"}}]
     chunks = [chunk async for chunk in await _ask(client, stream=True, tools=tools, tool_choice="required")]
     assert chunks[1].choices[0].delta.tool_calls[0].function.name == "weather"
+
+
+async def test_a_stream_may_take_its_time() -> None:
+    with Sandbox(groq_stream_ms=20) as sandbox:
+        async with groq.AsyncGroq(
+            api_key=sandbox.keys("groq")[0], base_url=sandbox.groq_base_url, max_retries=0
+        ) as client:
+            began = time.monotonic()
+            chunks = [chunk async for chunk in await _ask(client, stream=True)]
+            assert time.monotonic() - began > 0.02 * len(chunks)
 
 
 async def test_a_stream_can_end_early_or_break(sandbox: Sandbox, client: groq.AsyncGroq) -> None:

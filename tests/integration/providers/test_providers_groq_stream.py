@@ -166,7 +166,10 @@ async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_be
     assert (reply.verdict.fate, reply.value) == (Fate.DONE, _VALUE)
 
 
-async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(scripted: Any, heard: Heard) -> None:
+async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
+    scripted: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.providers.groq._AFTER_THE_END_S", 0.1)
     # More bytes are promised than come; the server keeps the connection and says nothing.
     body = _HELLO + _LAST + _DONE
     for sent in (body, _HELLO + b'data: {"error": {"message": "over"}}\n\n'):
