@@ -6,9 +6,10 @@ from typing import Any
 
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
-from celery.utils.time import timezone, to_timestamp
+from celery.utils.time import timezone
 from celery.worker import state
 from celery.worker.request import Request
+from kombu.asynchronous.timer import to_timestamp
 
 from worker.deadletters import post
 from worker.errors import DeadlineExceeded
