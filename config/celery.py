@@ -53,6 +53,8 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
+            # Ours: a worker that is silent for so long counts as dead, and its jobs go to others.
+            "lease_s": settings.worker_lease_s,
             # How often kombu looks for jobs whose worker vanished; by default it acts on every tenth look only, so that
             # they would lie for more than a minute and a half beyond the time-out.
             "unacked_restore_interval": min(_RESTORE_S, settings.visibility_timeout_s / 4),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -75,8 +75,11 @@ class Settings(BaseSettings):
     max_faults: Annotated[int, Field(ge=1, le=1_000)] = 5
     fault_backoff_s: Seconds = 1
     fault_backoff_max_s: Seconds = 60
+    email_ambiguity: Literal["fail", "at_least_once"] = "fail"
+    email_batches: bool = True
 
     visibility_timeout_s: WholeSeconds = 900
+    worker_lease_s: SecondsOrNone = 60
     task_time_limit_s: WholeSeconds = 300
     task_soft_time_limit_s: WholeSeconds = 270
     worker_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 500
