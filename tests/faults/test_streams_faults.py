@@ -1,0 +1,38 @@
+"""A worker that is killed in the middle of a streamed answer."""
+
+from typing import Any
+
+import redis
+from processes import StartFleet, Worker, eventually
+
+
+def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(start_fleet: StartFleet) -> None:
+    settings = {"KEYWHEEL_STREAM_EXPIRES_S": "300"}
+    fleet = start_fleet(settings=settings, count=1, groq_keys=2, groq_stream_ms=50)
+    asked = {"prompt": "Say hello", "stream": True}
+    with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as client:
+        sent = fleet.producer.send("tasks.ai.complete", **asked)
+        name = f"kw:stream:{sent.id}"
+
+        def records(after: str = "-") -> list[tuple[str, dict[str, str]]]:
+            found: Any = client.xrange(name, min=after)
+            return found
+
+        eventually(lambda: any(fields["type"] == "delta" for _, fields in records()), what="a first piece")
+        fleet.workers[0].kill()
+        left = records()
+        assert left[0][1]["type"] == "start"
+        assert "end" not in [fields["type"] for _, fields in left]
+        assert 0 < client.ttl(name) <= 300  # what is left expires by itself
+
+        # The broker gives the message to another worker after the visibility timeout, which other tests wait for.
+        fleet.producer.app.send_task("tasks.ai.complete", kwargs=asked, queue="ai", task_id=sent.id)
+        second = Worker(fleet.folder, fleet.environ, name="w2")
+        try:
+            eventually(lambda: records() and records()[-1][1]["type"] == "end", within_s=60, what="the end")
+            resumed = [fields for _, fields in records(after=f"({left[-1][0]}")]
+            assert resumed[0] == {"type": "restart", "attempt": "2"}
+            text = "".join(fields.get("text", "") for fields in resumed)
+            assert text == fleet.producer.outcome(sent)["text"]
+        finally:
+            second.stop()
