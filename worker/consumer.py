@@ -10,6 +10,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from worker.deadletters import post
 from worker.deadletters.letter import shown
+from worker.protocol import defect_of
 
 _logger = logging.getLogger(__name__)
 
@@ -20,11 +21,16 @@ class Consumer(StockConsumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Give what takes each message from the broker."""
         handle = super().create_task_handler(*args, **options)
-        broken = (*self.connection_errors, *self.channel_errors, MemoryError)
+        # kombu counts KeyError among the broker's errors: so would be a header that is not there.
+        errors = (*self.connection_errors, *self.channel_errors)
+        broken = (*(one for one in errors if not issubclass(one, LookupError)), MemoryError)
 
         def on_task_received(message: Any) -> None:
             try:
-                handle(message)
+                if defect := defect_of(message, known=self.strategies):
+                    self.on_invalid_task(None, message, InvalidTaskError(defect))
+                else:
+                    handle(message)
             except broken:
                 raise
             except Exception as exc:  # noqa: BLE001 - one message must not end the worker, which gets it again after that

@@ -8,6 +8,7 @@ from worker import trail as trails
 from worker.trail import Attempt, Trail
 
 HEADER = "keywheel"
+_MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
 DEATHS = "deaths"
 """The header that counts how many workers died while they held the message; the transport writes it."""
 
@@ -71,7 +72,7 @@ class History:
 
 def _count(told: dict[str, Any], name: str) -> int:
     value = told.get(name)
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value <= _MOST else 0
 
 
 def _trail(told: dict[str, Any]) -> Trail:

@@ -102,6 +102,7 @@ _WHOLE_MESSAGES: Final = {
     "Can't decode message body": (3, 4),
     "Received and deleted unknown message": (0,),
 }
+_UNDECODED: Final = "Can't decode message body"
 
 
 class _ContentFilter(logging.Filter):
@@ -113,6 +114,10 @@ class _ContentFilter(logging.Filter):
                 record.args = {**record.args, "return_value": "(not shown)"}
             elif isinstance(record.args, tuple):
                 record.args = _without_messages(str(record.msg), record.args)
+                if str(record.msg).startswith(_UNDECODED):
+                    # The error of an encoding quotes the whole text.
+                    record.args = (type(record.args[0]), *record.args[1:])
+                    record.exc_info = record.exc_text = None
             data = record.__dict__.get("data")
             if isinstance(data, Mapping):
                 record.__dict__["data"] = {name: data[name] for name in data if name in _SAFE_CONTEXT}

@@ -1,0 +1,110 @@
+"""Whether a message follows Celery's protocol closely enough to be run: checked before Celery reads it.
+
+Celery trusts its producers. A message without an id makes it reconnect for ever, a task's name that is a list raises
+within its loop, and a time limit that is a text leaves a job that neither begins nor ends, nor lets the worker stop.
+"""
+
+import math
+from collections.abc import Callable, Container
+from typing import Any, Final
+
+_LONGEST_NAME = 1_000
+_MOST_RETRIES = 1_000_000
+_BODY_PARTS = 3
+_UNREADABLE: Final = object()
+
+
+def defect_of(message: Any, *, known: Container[str]) -> str:
+    """Say why a message of a known task cannot be run, from the field on; empty if it can, or if Celery has an answer.
+
+    Args:
+        message: As kombu gives it.
+        known: The names of the tasks.
+    """
+    headers = message.headers
+    if not isinstance(headers, dict):
+        return "its headers are no object"
+    if "task" in headers:
+        return _defect_of(headers, known) or _defect_of_body(_payload(message))
+    body = _payload(message)  # of the protocol before this one, or of none: Celery tells them apart
+    return _defect_of(body, known) if isinstance(body, dict) and "task" in body else ""
+
+
+def _defect_of(told: dict[str, Any], known: Container[str]) -> str:
+    name = told["task"]
+    if not isinstance(name, str) or not _is_id(told.get("id")):
+        return "its headers task and id must be short texts"
+    wrong = next((header for header, fits in _HEADERS.items() if not fits(told.get(header))), None)
+    return f"its header {wrong} is malformed" if wrong and name in known else ""
+
+
+def _payload(message: Any) -> Any:
+    try:
+        return message.payload
+    except Exception:  # noqa: BLE001 - Celery reads it again, and answers
+        return _UNREADABLE
+
+
+def _defect_of_body(body: Any) -> str:
+    if body is _UNREADABLE:
+        return ""
+    if not isinstance(body, list) or len(body) != _BODY_PARTS:
+        return "its body is no list of arguments, keyword arguments and options"
+    args, kwargs, embed = body
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return "its arguments must be a list, its keyword arguments an object"
+    if not isinstance(embed, dict | None):
+        return "its options must be an object"
+    follows = embed or {}
+    lists_fit = all(_are_signatures(follows.get(name)) for name in ("callbacks", "errbacks", "chain"))
+    if not lists_fit or not (_is_signature(follows["chord"]) if follows.get("chord") else True):
+        return "its callbacks, chain or chord are malformed"
+    return ""
+
+
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("task"), str)
+
+
+def _are_signatures(value: Any) -> bool:
+    return not value or (isinstance(value, list) and all(map(_is_signature, value)))
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= _LONGEST_NAME)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+
+
+def _is_moment(value: Any) -> bool:
+    # Celery reads it, and answers where it is no date; but it would quote a whole text.
+    return value is None or (isinstance(value, str) and len(value) <= _LONGEST_NAME and set(value) <= _DIGITS)
+
+
+_DIGITS: Final = frozenset("0123456789-:.+TZW ")
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= _MOST_RETRIES)
+
+
+def _are_limits(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_limit, value)))  # noqa: PLR2004 - hard and soft
+
+
+def _is_limit(value: Any) -> bool:
+    return value is None or (type(value) in {int, float} and 0 < value < math.inf)
+
+
+_HEADERS: Final[dict[str, Callable[[Any], bool]]] = {
+    "eta": _is_moment,
+    "expires": _is_moment,
+    "retries": _is_count,
+    "timelimit": _are_limits,
+    "shadow": _is_name,
+    "root_id": _is_name,
+    "parent_id": _is_name,
+    "group": _is_name,
+}
