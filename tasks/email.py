@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from config.keys import ApiKey
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.app import app
 from worker.errors import InvalidArguments
+from worker.history import History
 from worker.keypool import Want
-from worker.providers import Email
+from worker.mailroom import Letter
 from worker.runtime import Runtime
 from worker.turns import take_turn
 
@@ -28,29 +28,32 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         `waited_s` (seconds spent waiting for a key).
 
     Raises:
-        InvalidArguments: An argument is wrong; the message names it.
+        InvalidArguments: An argument is wrong, or the idempotency key was used for another email; the message names it.
         RequestRejected: Resend refuses the email.
         OutcomeUnknown: It may have been sent, and there is no safe way to find out.
     """
     arguments = check(EmailArguments, args, kwargs)
     runtime = Runtime.current()
-    idempotency_key = arguments.idempotency_key or str(self.request.id)
+    request = self.request
     keys = runtime.resend.pool.keys
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
     if keys and len(unable) == len(keys):
         raise InvalidArguments("from: is required, since the settings name no from address (RESEND_FROM) for any key")
-
-    def build(key: ApiKey) -> Email:
-        return Email(arguments.payload(sender=arguments.sender or key.sender or ""), idempotency_key)
-
+    letter = Letter(
+        arguments.idempotency_key or str(request.id),
+        arguments.content_hash(),
+        lambda key: arguments.payload(sender=arguments.sender or key.sender or ""),
+        recipients=arguments.recipients,
+        batchable=arguments.batchable,
+        # For most emails the outbox need not be asked before: none of them was ever here.
+        known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts)
+        or bool((request.delivery_info or {}).get("redelivered")),
+    )
     want = Want(
-        topic=domain_of(arguments.sender) if arguments.sender else "",
-        emails=arguments.recipients,
-        exclude=unable,
-        pin=idempotency_key,
+        topic=domain_of(arguments.sender) if arguments.sender else "", emails=arguments.recipients, exclude=unable
     )
     served, history = await take_turn(
-        self, runtime.resend, want, build, settings=runtime.settings, deadline_s=arguments.deadline_s
+        self, runtime.mailroom, want, letter, settings=runtime.settings, deadline_s=arguments.deadline_s
     )
     return served.value | {
         "key": served.key,

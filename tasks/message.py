@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import hashlib
+import json
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -94,6 +96,16 @@ class EmailArguments(Arguments):
     def recipients(self) -> int:
         """How many addresses it goes to; each counts against Resend's quotas."""
         return len(self.to) + len(self.cc or ()) + len(self.bcc or ())
+
+    @property
+    def batchable(self) -> bool:
+        """Whether it may go out together with others; Resend's batch endpoint takes neither of these."""
+        return self.attachments is None and self.scheduled_at is None
+
+    def content_hash(self) -> str:
+        """Tells one email from another, whatever key it came with."""
+        given = self.model_dump(exclude_none=True, exclude={"idempotency_key", "deadline_s"})
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def payload(self, *, sender: str) -> dict[str, Any]:
         """The body of `POST /emails`; the same arguments always make the same body."""

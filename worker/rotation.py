@@ -176,7 +176,7 @@ class _Turn(Generic[RequestT]):
                 await self._sleep(lease.wait_ms)
             place = await self.sending.take(self.want.model)
             age_ms = (time.monotonic() - began) * 1000
-            if age_ms > _RECHECK_MS and not await _patiently(lambda: self.pool.confirm(lease)):
+            if age_ms > _RECHECK_MS and not await ask_patiently(lambda: self.pool.confirm(lease)):
                 place.leave()
                 return None
         except BaseException:
@@ -198,7 +198,7 @@ class _Turn(Generic[RequestT]):
             while True:
                 want = replace(self.want, max_wait_ms=self._left_ms(since=began))
                 asked = time.monotonic()
-                got = await _patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
+                got = await ask_patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
                 if isinstance(got, Lease) or got.why is not Why.BUSY or got.countdown_ms > want.max_wait_ms:
                     return got
                 await self.asking.wait_for_room(wait_ms=got.countdown_ms)
@@ -209,7 +209,7 @@ class _Turn(Generic[RequestT]):
     async def _look_again(self) -> Unavailable:
         """Keys were at fault in this turn, which is no fault of the job: one of them may be free before the others."""
         want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
-        got = await _patiently(lambda: self.pool.acquire(want))
+        got = await ask_patiently(lambda: self.pool.acquire(want))
         if isinstance(got, Unavailable):
             return got
         # One is free again already, but a turn calls no key twice.
@@ -322,7 +322,7 @@ class _Turn(Generic[RequestT]):
     async def _settle(self, lease: Lease, verdict: Verdict, *, patiently: bool = False) -> Settled | None:
         try:
             if patiently:  # what a refusal says must be known before the next key: which rests, that nothing was sent
-                return await _patiently(lambda: self.pool.settle(lease, verdict))
+                return await ask_patiently(lambda: self.pool.settle(lease, verdict))
             return await self.pool.settle(lease, verdict)
         except RedisError as exc:
             # The answer is worth more than its book-keeping: the lease expires by itself.
@@ -352,7 +352,7 @@ def _rejection(verdict: Verdict) -> RequestRejected:
 ResultT = TypeVar("ResultT")
 
 
-async def _patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
+async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """Ask Redis until it answers, for a minute; a job must not fail because Redis restarts.
 
     Raises:

@@ -18,7 +18,9 @@ from worker import gate
 from worker.aio import lifespan
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
-from worker.providers import Completion, Email, Groq, Resend
+from worker.mailroom import Mailroom
+from worker.outbox import Outbox
+from worker.providers import Completion, Email, Groq, Resend, Sealed
 from worker.rotation import Rotation
 from worker.streams import StreamWriter
 
@@ -27,6 +29,7 @@ _logger = logging.getLogger(__name__)
 _CONNECTIONS = 32  # a script takes well below a millisecond; more connections only cost Redis memory
 _CONNECTION_WAIT_S = 20
 _LEASE_SLACK_MS = 30_000
+_CALL_SLACK_MS = 5_000
 _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
 _CERTIFICATE_RE = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(?:NONE|OPTIONAL|REQUIRED)\b")
@@ -39,7 +42,8 @@ class Runtime:
     settings: Settings
     redis: Redis
     groq: Rotation[Completion]
-    resend: Rotation[Email]
+    resend: Rotation[Email | Sealed]
+    mailroom: Mailroom
     streams: StreamWriter
 
     @classmethod
@@ -152,12 +156,24 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     fault_cooldown_ms = round(settings.server_error_cooldown_s * 1000)
     groq = Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s, fault_cooldown_ms=fault_cooldown_ms)
     groq.prepare(key.secret for key in found["groq"].keys)
-    resend = Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s, fault_cooldown_ms=fault_cooldown_ms)
+    resend = Rotation(
+        open_pool(settings, redis, "resend", found["resend"]),
+        Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s, fault_cooldown_ms=fault_cooldown_ms),
+    )
+    outbox = Outbox(
+        redis, namespace=settings.namespace, call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS
+    )
     return Runtime(
         settings=settings,
         redis=redis,
         groq=Rotation(open_pool(settings, redis, "groq", found["groq"]), groq),
-        resend=Rotation(open_pool(settings, redis, "resend", found["resend"]), resend),
+        resend=resend,
+        mailroom=Mailroom(
+            resend,
+            outbox,
+            batches=settings.email_batches,
+            at_least_once=settings.email_ambiguity == "at_least_once",
+        ),
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
     )
 

@@ -9,32 +9,38 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from celery import Task
 from celery.exceptions import Reject, Retry
-from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, QUEUE_OF
-from config.keys import ApiKey
 from config.settings import Settings
 from worker import trail
-from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown
+from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import DEATHS, History
 from worker.keypool import Want
-from worker.rotation import Rotation, Served
+from worker.rotation import Served
 
-RequestT = TypeVar("RequestT")
+OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts
 
 _BROKER_PATIENCE_S = 60.0
 _BROKER_PAUSE_S = 1.0
 
 
+class Serving(Protocol[OrderT]):
+    """Who can serve a job's turn."""
+
+    async def serve(self, want: Want, order: OrderT, /) -> Served:
+        """Carry it out, or raise why its turn is over."""
+        ...
+
+
 async def take_turn(
     task: Task,
-    rotation: Rotation[RequestT],
+    rotation: Serving[OrderT],
     want: Want,
-    build: Callable[[ApiKey], RequestT],
+    order: OrderT,
     *,
     settings: Settings,
     deadline_s: float | None = None,
@@ -43,9 +49,9 @@ async def take_turn(
 
     Args:
         task: The bound task, for its request.
-        rotation: The service's rotation.
+        rotation: Who serves it: the service's rotation, or the mailroom.
         want: What the job needs of a key.
-        build: Makes the request for the key that was chosen.
+        order: What is to be served: what makes the request for the key that was chosen, or a letter.
         settings: Deadline, fault budget, waits.
         deadline_s: How long the job may take from its first turn on, in seconds, if it brought a deadline of its own.
 
@@ -66,32 +72,28 @@ async def take_turn(
         by=task.request.id or "",
     )
     try:
-        served = await rotation.serve(want, build)
+        served = await rotation.serve(want, order)
     except Deferred as deferred:
         if history.age_s >= deadline_s:
             waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
-            await _end(rotation, want, DeadlineExceeded(f"{waited}: {deferred.reason}"))
+            _end(deferred, DeadlineExceeded(f"{waited}: {deferred.reason}"))
         await _defer(task, deferred, history, settings, deadline_s=deadline_s)
     except Fault as fault:
         tries = task.request.retries + 1
         if tries >= settings.max_faults:
-            await _end(rotation, want, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
+            _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
         backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
         countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
         if history.age_s + countdown_ms / 1000 > deadline_s:
             over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
-            await _end(rotation, want, DeadlineExceeded(f"{over}: {fault.reason}"))
+            _end(fault, DeadlineExceeded(f"{over}: {fault.reason}"))
         await _retry(task, fault, history, countdown_ms)
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 
-async def _end(rotation: Rotation[RequestT], want: Want, why: JobError) -> NoReturn:
+def _end(over: TurnOver, why: JobError) -> NoReturn:
     """Fail the job. An email that may have been accepted must not look as if it had not been."""
-    try:
-        in_doubt = await rotation.pool.in_doubt(want)
-    except RedisError:
-        in_doubt = bool(want.pin)
-    if in_doubt:
+    if over.in_doubt:
         raise OutcomeUnknown(f"an earlier attempt may have been accepted, and then {why}") from None
     raise why from None
 

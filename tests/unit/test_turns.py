@@ -25,24 +25,11 @@ from worker.turns import backoff, take_turn
 CANARY = "canary-prompt-5f1c"
 
 
-class ScriptedPool:
-    """Knows of an email's earlier attempt what the test says."""
-
-    def __init__(self, doubt: bool | Exception) -> None:  # noqa: FBT001 - what it answers
-        self.doubt = doubt
-
-    async def in_doubt(self, want: Want) -> bool:  # noqa: ARG002 - the pool's signature
-        if isinstance(self.doubt, Exception):
-            raise self.doubt
-        return self.doubt
-
-
 class ScriptedRotation:
     """Ends the turn as the test says, and keeps what was wanted."""
 
-    def __init__(self, outcome: Served | Exception, doubt: bool | Exception) -> None:  # noqa: FBT001
+    def __init__(self, outcome: Served | Exception) -> None:
         self.outcome = outcome
-        self.pool = ScriptedPool(doubt)
         self.want: Want | None = None
 
     async def serve(self, want: Want, build: Any) -> Served:  # noqa: ARG002 - the rotation's signature
@@ -74,11 +61,9 @@ class Bench:
         retries: int = 0,
         direct: bool = False,
         own_deadline_s: float | None = None,
-        pin: str = "",
-        doubt: bool | Exception = False,
         **settings: Any,
     ) -> Any:
-        self.rotation = ScriptedRotation(outcome, doubt)
+        self.rotation = ScriptedRotation(outcome)
         headers = {"trace": "kept"} | ({HEADER: header} if header is not None else {})
         self.task.push_request(
             id="job-1",
@@ -96,7 +81,7 @@ class Bench:
             return await take_turn(
                 self.task,
                 self.rotation,
-                Want(model="m", pin=pin),
+                Want(model="m"),
                 lambda key: key,
                 settings=Settings(**settings),  # type: ignore[arg-type]
                 deadline_s=own_deadline_s,
@@ -250,37 +235,23 @@ async def test_nobody_waits_for_a_key_beyond_the_deadline(bench: Bench) -> None:
     assert bench.rotation.want.max_wait_ms == 0
 
 
-# What the pool knows of the email; how the job ends.
-@pytest.mark.parametrize(
-    ("pin", "doubt", "error"),
-    [
-        (
-            "mail-1",
-            True,
-            OutcomeUnknown,
-        ),  # an attempt may have been accepted: the caller must not send it again blindly
-        ("mail-1", False, None),  # surely nothing was sent
-        ("mail-1", redis.ConnectionError("gone"), OutcomeUnknown),  # nobody can say, so nobody may promise
-        ("", redis.ConnectionError("gone"), None),  # a completion is never in doubt
-    ],
-)
 @pytest.mark.parametrize(
     ("turn", "otherwise"),
     [
         ({"outcome": Deferred(1_000, "daily_quota"), "deadline_s": 60, "header": {"since_ms": 1}}, DeadlineExceeded),
+        ({"outcome": Fault("it failed", 90_000), "own_deadline_s": 60}, DeadlineExceeded),
         ({"outcome": Fault("it failed"), "retries": 4}, FaultBudgetSpent),
     ],
 )
-async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stopped_it(  # noqa: PLR0917 - a table
-    bench: Bench,
-    pin: str,
-    doubt: bool | Exception,  # noqa: FBT001 - a row of the table
-    error: type[Exception] | None,
-    turn: dict[str, Any],
-    otherwise: type[Exception],
+async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stopped_it(
+    bench: Bench, turn: dict[str, Any], otherwise: type[Exception]
 ) -> None:
-    with pytest.raises(error or otherwise):
-        await bench.turn(pin=pin, doubt=doubt, **turn)
+    turn["outcome"].in_doubt = False
+    with pytest.raises(otherwise):
+        await bench.turn(**turn)
+    turn["outcome"].in_doubt = True
+    with pytest.raises(OutcomeUnknown, match=r"^an earlier attempt may have been accepted, and then "):
+        await bench.turn(**turn)
 
 
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:

@@ -1,0 +1,6 @@
+"""The mailroom: every email is accepted once; those that wait for the rate limit go out together."""
+
+from worker.mailroom.letter import Letter
+from worker.mailroom.mailroom import Mailroom
+
+__all__ = ["Letter", "Mailroom"]

@@ -1,0 +1,191 @@
+"""What is done beside a call to Resend: the outbox learns of it before, and what became of it after."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from worker.errors import Fault
+from worker.keypool import Lease
+from worker.mailroom.lane import Call, Lane, Signal, Told
+from worker.mailroom.letter import Letter
+from worker.outbox import Envelope, Member, Outbox, batch_of
+from worker.providers import Email, Sealed
+from worker.rotation import ask_patiently
+from worker.verdicts import Fate, Reply, Verdict
+
+_logger = logging.getLogger(__name__)
+
+MOST_IN_BATCH = 100
+_MOST_BATCH_BYTES = 4 * 1024 * 1024
+
+UnderWay = dict[str, "asyncio.Future[Verdict]"]
+"""The calls of this process by the name of their envelope, for jobs that mean the same email."""
+
+
+class Overtaken(Exception):  # noqa: N818 - no error: the letter starts over
+    """Another job has sent the email, or is sending it: look again."""
+
+
+class Errand:
+    """One or several calls with one envelope at a time.
+
+    Attributes:
+        envelope: What is under way.
+        in_doubt: A call may have been carried out.
+        calls: The calls that were made.
+    """
+
+    def __init__(self, outbox: Outbox, under_way: UnderWay) -> None:
+        self.outbox = outbox
+        self.envelope: Envelope | None = None
+        self.in_doubt = False
+        self.calls: list[Call] = []
+        self._under_way = under_way
+
+    def _calling(self, envelope: Envelope) -> Sealed:
+        self.envelope = envelope
+        self._under_way[envelope.name] = asyncio.get_running_loop().create_future()
+        return Sealed(envelope.body, envelope.key, len(envelope.members) if envelope.is_batch else 0)
+
+    async def judged(self, lease: Lease, reply: Reply) -> None:
+        """Write down what became of the call."""
+        envelope, verdict = self.envelope, reply.verdict
+        if envelope is None:  # told already
+            return
+        self.calls.append(Call(lease.key.label, verdict.code, not verdict.definite))
+        if verdict.fate is Fate.DONE:
+            # The email is out: the outbox may fail, and then the same bytes would only bring the same answer.
+            await self._try(self.outbox.accept(envelope, _results(reply, lease.key.label)))
+        elif verdict.definite:
+            if not await self._release(envelope, by=lease.id):
+                self.in_doubt = True
+        else:
+            self.in_doubt = True
+            await self._try(self.outbox.doubt(envelope))
+        self.envelope = None
+        seat = self._under_way.pop(envelope.name, None)
+        if seat is not None and not seat.done():
+            seat.set_result(verdict)
+
+    async def _release(self, envelope: Envelope, *, by: str) -> bool:
+        try:
+            return await ask_patiently(lambda: self.outbox.release(envelope, by=by))
+        except Fault:
+            return False
+
+    async def _try(self, write: Awaitable[None]) -> None:
+        try:
+            await write
+        except RedisError as exc:
+            _logger.warning("an email's outcome could not be written down (%s)", type(exc).__name__)
+
+
+class FirstTry(Errand):
+    """The first attempt of a letter, and of those that it takes along.
+
+    Attributes:
+        aboard: The letters of the next or the latest call, with their seats; the leader has none.
+        departed: Somebody else leads the lane now.
+        lane: Where it stood in line; None: it goes alone.
+    """
+
+    def __init__(self, outbox: Outbox, under_way: UnderWay, leader: Letter, lane: Lane | None) -> None:
+        super().__init__(outbox, under_way)
+        self.leader = leader
+        self.aboard: dict[Letter, asyncio.Future[Told] | None] = {leader: None}
+        self.departed = lane is None
+        self.lane = lane
+
+    async def load(self, lease: Lease) -> Sealed:
+        """Seal what goes out with this lease."""
+        envelopes = self._board(lease)
+        while True:
+            if len(envelopes) == 1:
+                [envelope] = envelopes.values()
+            else:
+                number = uuid.uuid4().hex
+                envelope = batch_of(list(envelopes.values()), names=self.outbox.names, number=number)
+            known = await self._seal(envelope, lease)
+            if not known:
+                break
+            letters = list(envelopes)
+            for place in known:
+                del envelopes[letters[place]]
+                self._leave(letters[place])
+            if not envelopes:
+                raise Overtaken
+        for letter in envelopes:
+            letter.calls += 1
+        if len(envelopes) > 1:
+            _logger.info("📦 %d emails go out in one call", len(envelopes))
+        return self._calling(envelope)
+
+    def _board(self, lease: Lease) -> dict[Letter, Envelope]:
+        """Take along who waits in line, and let the next one lead."""
+        envelopes = {letter: self._single(letter, lease) for letter in self.aboard}
+        lane = self.lane
+        if lane is None:
+            return envelopes
+        size = sum(len(envelope.body) for envelope in envelopes.values())
+        room = MOST_IN_BATCH - len(envelopes)
+        for letter, seat in list(lane.line.items())[: max(0, room)]:
+            envelope = self._single(letter, lease)
+            size += len(envelope.body)
+            if size > _MOST_BATCH_BYTES:
+                break
+            del lane.line[letter]
+            if not seat.done():
+                self.aboard[letter], envelopes[letter] = seat, envelope
+        if not self.departed:
+            self.departed = True
+            lane.pass_on()
+        return envelopes
+
+    def _single(self, letter: Letter, lease: Lease) -> Envelope:
+        body = Email(letter.payload(lease.key), letter.idempotency_key).body().decode()
+        member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
+        return Envelope(member.name, lease.account, letter.idempotency_key, body, (member,))
+
+    async def _seal(self, envelope: Envelope, lease: Lease) -> list[int]:
+        try:
+            return await ask_patiently(lambda: self.outbox.seal(envelope, by=lease.id))
+        except BaseException:
+            # It may be sealed although nothing was sent.
+            await asyncio.shield(asyncio.ensure_future(self._try(self._free(envelope, lease))))
+            raise
+
+    async def _free(self, envelope: Envelope, lease: Lease) -> None:
+        await self.outbox.release(envelope, by=lease.id)
+
+    def _leave(self, letter: Letter) -> None:
+        letter.known = True
+        seat = self.aboard.pop(letter)
+        if seat is not None and not seat.done():
+            seat.set_result(Told(Signal.AGAIN))
+
+
+class Again(Errand):
+    """A later attempt of an envelope, exactly as it is."""
+
+    def __init__(self, outbox: Outbox, under_way: UnderWay, letter: Letter, envelope: Envelope) -> None:
+        super().__init__(outbox, under_way)
+        self.in_doubt = True
+        self._letter = letter
+        self._meant = envelope
+
+    async def load(self, lease: Lease) -> Sealed:  # noqa: ARG002 - any key of the account will do
+        """Take the envelope over."""
+        if not await ask_patiently(lambda: self.outbox.resume(self._meant)):
+            raise Overtaken
+        self._letter.calls += 1
+        return self._calling(self._meant)
+
+
+def _results(reply: Reply, label: str) -> list[dict[str, Any] | None]:
+    value = reply.value or {}
+    results = value.get("results", [value])
+    return [{"id": one["id"], "key": label} if "id" in one else None for one in results]

@@ -1,0 +1,83 @@
+"""A lane: emails that the same keys may send. One of them asks for a key, the others wait in line and go with it."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+from worker.mailroom.letter import Letter
+from worker.rotation import Served
+
+
+class Signal(Enum):
+    """What a letter in line is told, other than its outcome."""
+
+    LEAD = "lead"
+    """It asks for the next key."""
+    AGAIN = "again"
+    """It starts over, by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that was made with a letter: the key's label, the verdict's code, and whether it is in doubt."""
+
+    key: str
+    code: str
+    in_doubt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a letter in line gets in the end.
+
+    Attributes:
+        outcome: Its result, the error that ends its turn, or a signal.
+        calls: The calls that were made with it.
+    """
+
+    outcome: Served | Exception | Signal
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass(slots=True)
+class Lane:
+    """The line, and whether somebody leads it."""
+
+    led: bool = False
+    line: dict[Letter, "asyncio.Future[Told]"] = field(default_factory=dict)
+
+    async def wait(self, letter: Letter, *, wait_ms: int) -> Told | None:
+        """Stand in line until there is news; None: the time was over before somebody took the letter along."""
+        seat: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self.line[letter] = seat
+        began = time.monotonic()
+        try:
+            await asyncio.wait({seat}, timeout=wait_ms / 1000)
+            if not seat.done() and letter in self.line:
+                return None
+            letter.waited_ms += round((time.monotonic() - began) * 1000)
+            return await seat
+        except asyncio.CancelledError:
+            if seat.done() and not seat.cancelled() and seat.result().outcome is Signal.LEAD:
+                self.pass_on()
+            raise
+        finally:
+            self.line.pop(letter, None)
+
+    def pass_on(self) -> None:
+        """Let the first in line lead."""
+        self.led = False
+        for letter, seat in list(self.line.items()):
+            del self.line[letter]
+            if tell(seat, Told(Signal.LEAD)):
+                self.led = True
+                return
+
+
+def tell(seat: "asyncio.Future[Told]", told: Told) -> bool:
+    """Tell a letter, unless its job has gone."""
+    if seat.done():
+        return False
+    seat.set_result(told)
+    return True

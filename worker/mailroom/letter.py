@@ -1,0 +1,32 @@
+"""One email of one job's turn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from config.keys import ApiKey
+
+
+@dataclass(slots=True, eq=False)
+class Letter:
+    """An email on its way.
+
+    Attributes:
+        idempotency_key: The same for every job that means this email.
+        content: A hash of what the job asked for.
+        payload: Makes the body for the key that was chosen, since a from address may depend on it.
+        recipients: How many addresses it goes to.
+        batchable: It may go out together with others.
+        known: A job may have sent it before, so look first.
+        calls: Calls made with it in this turn.
+        waited_ms: Time spent waiting in this turn, in milliseconds.
+    """
+
+    idempotency_key: str
+    content: str
+    payload: Callable[[ApiKey], dict[str, Any]] = field(repr=False)
+    recipients: int = 1
+    batchable: bool = True
+    known: bool = False
+    calls: int = 0
+    waited_ms: int = 0

@@ -1,0 +1,283 @@
+"""How an email of a job goes out: by its envelope if it has one, else alone or together with those that wait."""
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import replace
+
+from worker import trail
+from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected, TurnOver
+from worker.keypool import Want
+from worker.mailroom.errands import Again, FirstTry, Overtaken, UnderWay
+from worker.mailroom.lane import Lane, Signal, Told, tell
+from worker.mailroom.letter import Letter
+from worker.outbox import Envelope, Found, Member, Outbox, State
+from worker.providers import Email, Sealed
+from worker.rotation import Rotation, Served, ask_patiently
+
+_logger = logging.getLogger(__name__)
+
+_ROUNDS = 8  # an email is overtaken once or twice; more often is a crowd of copies, which may as well wait
+_SOON_MS = 1_000
+_SPREAD_MS = 500  # emails that were deferred together come back nearly together, and go out together
+
+
+class Mailroom:
+    """Sends emails, each once.
+
+    Args:
+        rotation: Resend's.
+        outbox: Where envelopes and results are.
+        batches: Emails that wait for a key in this process go out together.
+        at_least_once: An email whose account is gone while its outcome is unknown goes to another account.
+    """
+
+    def __init__(
+        self, rotation: Rotation[Email | Sealed], outbox: Outbox, *, batches: bool = True, at_least_once: bool = False
+    ) -> None:
+        self.rotation = rotation
+        self.outbox = outbox
+        self._batches = batches
+        self._at_least_once = at_least_once
+        self._lanes: dict[tuple[str, frozenset[str]], Lane] = {}
+        self._under_way: UnderWay = {}
+
+    async def serve(self, want: Want, letter: Letter) -> Served:
+        """Send an email, or give the result that another job got for it.
+
+        Args:
+            want: What its call needs of a key; `want.max_wait_ms` bounds the wait over the whole turn.
+            letter: The email.
+
+        Raises:
+            Deferred: No key can serve now, or another job is sending the same email.
+            Fault: Resend failed in a way that may pass.
+            InvalidArguments: The idempotency key was used for another email.
+            RequestRejected: Resend refuses the email for good.
+            OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
+        """
+        try:
+            served = await self._serve(want, letter)
+        except TurnOver as over:
+            over.attempts, over.waited_ms = letter.calls, letter.waited_ms
+            raise
+        return replace(served, attempts=letter.calls, waited_ms=letter.waited_ms)
+
+    async def _serve(self, want: Want, letter: Letter) -> Served:
+        member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
+        for _ in range(_ROUNDS):
+            left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
+            try:
+                if letter.known:
+                    served = await self._by_the_outbox(left, letter, await self._look(member))
+                    if served is not None:
+                        return served
+                return await self._first_try(left, letter)
+            except Overtaken:
+                letter.known = True
+        raise _elsewhere()
+
+    async def _look(self, member: Member) -> Found:
+        try:
+            return await ask_patiently(lambda: self.outbox.look(member))
+        except Fault as fault:
+            fault.in_doubt = True  # nobody can say, so nobody may promise
+            raise
+
+    async def _by_the_outbox(self, want: Want, letter: Letter, found: Found) -> Served | None:
+        """Do what is left to do for an email that was seen before; None: nothing was sent, send it now."""
+        match found:
+            case Found(state=State.FREE):
+                return None
+            case Found(state=State.OTHER):
+                raise InvalidArguments(
+                    "idempotency_key: was used for an email with another content within the last 25 h"
+                )
+            case Found(state=State.SENT, result=result):
+                return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
+            case Found(state=State.BUSY, envelope=Envelope(name=name)):
+                await self._join(want, letter, name)
+                raise Overtaken
+            case Found(state=State.OPEN, envelope=Envelope() as envelope):
+                return await self._again(want, letter, envelope)
+            case Found(state=State.STALE, envelope=Envelope() as envelope) if self._at_least_once:
+                await self._move_on(envelope)
+                return None
+        raise OutcomeUnknown("an earlier attempt may have been accepted, and it is too long ago to be asked for safely")
+
+    async def _join(self, want: Want, letter: Letter, name: str) -> None:
+        """Wait for another job that sends the same email, and look again."""
+        call = self._under_way.get(name)
+        if call is None:  # in another process
+            raise _elsewhere()
+        began = time.monotonic()
+        await asyncio.wait({call}, timeout=want.max_wait_ms / 1000)
+        letter.waited_ms += round((time.monotonic() - began) * 1000)
+        if not call.done():
+            raise _elsewhere()
+        verdict = call.result()
+        if not verdict.definite:
+            fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+            fault.in_doubt = True
+            raise fault
+
+    async def _again(self, want: Want, letter: Letter, envelope: Envelope) -> Served | None:
+        """Send an envelope again, as it is; None: its account is gone, and the email may go elsewhere."""
+        errand = Again(self.outbox, self._under_way, letter, envelope)
+        # What it counts against quotas was charged at its first attempt.
+        bound = replace(want, account=envelope.account, exclude=frozenset(), emails=0)
+        try:
+            served = await self.rotation.run(bound, errand)
+        except (Deferred, Fault) as over:
+            over.in_doubt = True
+            letter.waited_ms += over.waited_ms
+            if self._at_least_once and isinstance(over, Deferred) and over.for_good:
+                await self._move_on(envelope)
+                return None
+            raise
+        except (OutcomeUnknown, RequestRejected) as exc:
+            if self._at_least_once:
+                await self._move_on(envelope)
+                return None
+            if isinstance(exc, OutcomeUnknown):
+                raise
+            raise OutcomeUnknown(
+                f"an earlier attempt may have been accepted, and its account refuses a later one: {exc}"
+            ) from None
+        letter.waited_ms += served.waited_ms
+        names = [member.name for member in envelope.members]
+        return _own(served, names.index(self.outbox.names.mail(letter.idempotency_key)))
+
+    async def _move_on(self, envelope: Envelope) -> None:
+        _logger.warning(
+            "%d email(s) that may have been accepted are sent again, with another account", len(envelope.members)
+        )
+        await ask_patiently(lambda: self.outbox.forget(envelope))
+
+    async def _first_try(self, want: Want, letter: Letter) -> Served:
+        if not (self._batches and letter.batchable):
+            return await self._lead(want, letter, None)
+        name = want.topic, want.exclude
+        lane = self._lanes.setdefault(name, Lane())
+        try:
+            return await self._in_lane(want, letter, lane)
+        finally:
+            if not lane.led and not lane.line and self._lanes.get(name) is lane:
+                del self._lanes[name]
+
+    async def _in_lane(self, want: Want, letter: Letter, lane: Lane) -> Served:
+        if lane.led:
+            told = await lane.wait(letter, wait_ms=want.max_wait_ms)
+            if told is None:
+                letter.waited_ms = want.max_wait_ms
+                raise Deferred(random.randint(_SOON_MS, 3 * _SOON_MS), "many emails wait for the rate limit")  # noqa: S311
+            if told.outcome is not Signal.LEAD:
+                return _take(told)
+        lane.led = True
+        left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
+        return await self._lead(left, letter, lane)
+
+    async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
+        """Ask for a key, and send the letter with those that it takes along."""
+        errand = FirstTry(self.outbox, self._under_way, letter, lane)
+        try:
+            served = await self.rotation.run(want, errand)
+        except (Deferred, Fault) as over:
+            letter.waited_ms += over.waited_ms
+            over.in_doubt = errand.in_doubt
+            _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
+            raise
+        except RequestRejected:
+            if len(errand.aboard) == 1:
+                raise
+            # One of them may be at fault for all: each by itself will tell.
+            for other in errand.aboard:
+                other.batchable = False
+            _tell_all(errand, Signal.AGAIN)
+            raise Overtaken from None
+        except BaseException:
+            _tell_all(errand, _stopped() if errand.in_doubt else Signal.AGAIN)
+            raise
+        finally:
+            if lane is not None and not errand.departed:
+                lane.pass_on()
+        letter.waited_ms += served.waited_ms
+        return _hand_out(errand, served)
+
+
+def _elsewhere() -> Deferred:
+    deferred = Deferred(random.randint(_SOON_MS, 2 * _SOON_MS), "another job is sending the same email")  # noqa: S311
+    deferred.in_doubt = True
+    return deferred
+
+
+def _stopped() -> Fault:
+    fault = Fault("the job that made the call was stopped")
+    fault.in_doubt = True
+    return fault
+
+
+def _tell_all(errand: FirstTry, why: Deferred | Fault | Signal, line: tuple[Letter, ...] = ()) -> None:
+    """Tell everybody who went along, and a line that nobody leads any more, how the turn ended."""
+    calls = tuple(errand.calls)
+    for seat in errand.aboard.values():
+        if seat is not None:
+            tell(seat, Told(_copy(why), calls))
+    if errand.lane is not None:
+        for letter in line:
+            tell(errand.lane.line[letter], Told(_copy(why)))
+
+
+def _copy(why: Deferred | Fault | Signal) -> Exception | Signal:
+    match why:
+        case Deferred():
+            found: Deferred | Fault = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason)  # noqa: S311
+            found.in_doubt = why.in_doubt
+            return found
+        case Fault():
+            found = Fault(why.reason, why.backoff_ms)
+            found.in_doubt = why.in_doubt
+            return found
+    return why
+
+
+def _hand_out(errand: FirstTry, served: Served) -> Served:
+    """Give everybody aboard his own result; returns the leader's."""
+    for place, seat in enumerate(errand.aboard.values()):
+        if seat is None:
+            continue
+        try:
+            outcome: Served | Exception = _own(served, place)
+        except RequestRejected as exc:
+            outcome = exc
+        tell(seat, Told(outcome, tuple(errand.calls)))
+    if errand.leader not in errand.aboard:
+        raise Overtaken
+    return _own(served, list(errand.aboard).index(errand.leader))
+
+
+def _own(served: Served, place: int) -> Served:
+    """One email's part of an answer.
+
+    Raises:
+        RequestRejected: It alone was refused.
+    """
+    results = served.value.get("results")
+    one = served.value if results is None else results[place]
+    if "error" in one:
+        raise RequestRejected(f"rejected: {one['error']}")
+    return Served({"id": one["id"]}, served.key, attempts=0, waited_ms=0)
+
+
+def _take(told: Told) -> Served:
+    """Make what a letter in line was told its own."""
+    for call in told.calls:
+        trail.note(call.key, call.code, in_doubt=call.in_doubt)
+    match told.outcome:
+        case Served():
+            return told.outcome
+        case Signal():
+            raise Overtaken
+        case error:
+            raise error
