@@ -1,11 +1,15 @@
 """What an operator can ask the workers."""
 
-from typing import Annotated, Any, Literal
+import time
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.arguments import Arguments, check
+from worker import deadletters
 from worker.app import app
+from worker.deadletters import Filter
+from worker.deadletters.post import store_of
 from worker.errors import InvalidArguments
 from worker.logs import log_keys_reset
 from worker.runtime import Runtime
@@ -19,6 +23,35 @@ class _ResetArguments(Arguments):
     service: Literal["groq", "resend"] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
     by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
+class _LettersArguments(Arguments):
+    service: Literal["groq", "resend", "other"] | None = None
+    task: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    kind: Literal["failed", "expired", "unknown", "timeout", "poison"] | None = None
+    before: Annotated[int, Field(ge=1, lt=10**15)] | None = None
+
+    def filter(self) -> Filter:
+        return Filter(self.service, self.task, self.kind, self.before)
+
+
+class _ListArguments(_LettersArguments):
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 50
+
+
+class _ReplayArguments(_LettersArguments):
+    id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    force: bool = False
+    by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.id is not None and (self.service or self.task or self.kind or self.before):
+            raise ValueError("give either id, or service, task, kind and before")
+        if not (self.id or self.service or self.task or self.kind or self.before):
+            raise ValueError("say which: id, or service, task, kind, before")
+        return self
 
 
 @app.task(bind=True, name="tasks.admin.key_status")
@@ -62,3 +95,62 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             raise InvalidArguments(f"key: no {service} key has this id") from None
         log_keys_reset(service)
     return {"reset": cleared}
+
+
+@app.task(bind=True, name="tasks.admin.dead_letters")
+async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
+    """List the jobs that ended for good without success, the latest first; never their arguments.
+
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `service` (`groq`, `resend`, `other`), `task` (a task's name), `kind` (`failed`, `expired`, `unknown`,
+            `timeout`, `poison`), `before` (milliseconds since 1970; for the next page the `at_ms` of the last letter),
+            `limit` (default 50).
+
+    Returns:
+        `letters`, and how many there are in all (`total`, `by_service`).
+
+    Raises:
+        InvalidArguments: An argument is wrong; the message names it.
+    """
+    asked = check(_ListArguments, args, kwargs)
+    store = store_of(Runtime.current())
+    found = await store.find(asked.filter(), limit=asked.limit)
+    return (await store.counts()).as_json() | {"letters": [letter.as_json() for letter in found]}
+
+
+@app.task(bind=True, name="tasks.admin.replay")
+async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Run dead letters' jobs again, with the same id and arguments.
+
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `id` (one job's), or a filter as `dead_letters` takes it, with `limit` (default 1000); `force` (also
+            emails that may have been sent: they may arrive twice), `by` (who asks, for the audit trail).
+
+    Returns:
+        `replayed` (ids of the jobs), and `refused` (`id` and `reason` of the others).
+
+    Raises:
+        InvalidArguments: An argument is wrong, or no letter has this id.
+    """
+    asked = check(_ReplayArguments, args, kwargs)
+    store = store_of(Runtime.current())
+    if asked.id is None:
+        letters = await store.find(asked.filter(), limit=asked.limit)
+    else:
+        try:
+            letters = [(await store.get(asked.id))[0]]
+        except KeyError:
+            raise InvalidArguments("id: there is no dead letter of this job") from None
+    done = await deadletters.replay(
+        store,
+        letters,
+        app=app,
+        by=asked.by or f"task {self.request.id}",
+        now_ms=round(time.time() * 1000),
+        force=asked.force,
+    )
+    return done.as_json()

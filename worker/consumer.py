@@ -21,9 +21,7 @@ class Consumer(StockConsumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Give what takes each message from the broker."""
         handle = super().create_task_handler(*args, **options)
-        # kombu counts KeyError among the broker's errors: so would be a header that is not there.
-        errors = (*self.connection_errors, *self.channel_errors)
-        broken = (*(one for one in errors if not issubclass(one, LookupError)), MemoryError)
+        broken: tuple[type[Exception], ...] = (*self._broker_errors(), MemoryError)
 
         def on_task_received(message: Any) -> None:
             try:
@@ -66,12 +64,17 @@ class Consumer(StockConsumer):
         self._give_up(message, reason, lambda: super(Consumer, self).on_decode_error(message, exc))
         self._tell_caller(message, reason)
 
+    def _broker_errors(self) -> tuple[type[Exception], ...]:
+        # kombu counts KeyError among them: so would be a header that is not there.
+        found = (*self.connection_errors, *self.channel_errors)
+        return tuple(error for error in found if not issubclass(error, LookupError | TypeError | ValueError))
+
     def _give_up(self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False) -> None:
         if not message.acknowledged:
             post.keep_from_consumer(*post.of_message(message, reason=reason, runnable=runnable))
         try:
             stock()
-        except (*self.connection_errors, *self.channel_errors):
+        except self._broker_errors():
             raise
         except Exception as exc:  # noqa: BLE001 - Celery looks for fields that a strange message may lack
             _logger.warning("a message that is no job could not be reported (%s)", type(exc).__name__)

@@ -1,6 +1,5 @@
 """What the rest of Celery sees of a job: its name and state, not what it says; and how it ends where no task runs."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +15,6 @@ from worker.errors import DeadlineExceeded
 
 HIDDEN = "<hidden>"
 _NO_END = (Retry, Ignore, Reject, Terminated, WorkerLostError, MemoryError)
-_LIMITS = 2
 
 
 class PrivateRequest(Request):
@@ -69,26 +67,13 @@ class PrivateRequest(Request):
 
 
 def _check(request: Any) -> None:
-    """Refuse what would break the worker, or end as a success without a result, later on.
+    """Refuse what Celery would drop without a dead letter later on; `worker.protocol` has looked at the rest.
 
     Raises:
         InvalidTaskError: The message does not follow Celery's protocol.
     """
-    limits = request.time_limits
-    if not isinstance(request.id, str) or not request.id:
-        raise InvalidTaskError("its id is no text")
-    if not isinstance(request.args, list | tuple):
-        raise InvalidTaskError("its positional arguments are no list")
-    if not isinstance(request.kwargs, Mapping):
-        raise InvalidTaskError("its keyword arguments are no object")
-    if not (
-        isinstance(limits, list | tuple)
-        and len(limits) == _LIMITS
-        and all(limit is None or (isinstance(limit, int | float) and limit >= 0) for limit in limits)
-    ):
-        raise InvalidTaskError("its time limits are no pair of seconds")
     if request.eta is not None:
         try:
-            to_timestamp(timezone.to_system(request.eta))
+            to_timestamp(timezone.to_system(request.eta))  # type: ignore[no-untyped-call]
         except (OverflowError, ValueError):
             raise InvalidTaskError("its instant is out of any calendar") from None

@@ -60,16 +60,17 @@ def objection(letter: Letter, *, now_ms: int, force: bool) -> str | None:
 
 
 def _risk(letter: Letter, now_ms: int) -> str | None:
-    if letter.task not in ONCE_ONLY or not letter.in_doubt:
+    """Why a replay may carry something out twice.
+
+    As long as the idempotency key of an email in doubt counts, a replay is safe: the email stays with its account and
+    its content, and the provider answers with the first one; or the job ends as unknown once more.
+    """
+    if letter.task not in ONCE_ONLY or not letter.in_doubt or now_ms - letter.doubt_ms <= _GUARDED_MS:
         return None
-    if letter.kind == "unknown":
-        return "nobody knows whether this email was sent: a replay may send it twice, which needs force"
-    if now_ms - letter.doubt_ms > _GUARDED_MS:
-        return (
-            "this email may have been sent, and its idempotency key is too old to tell: a replay may send it twice,"
-            " which needs force"
-        )
-    return None
+    return (
+        "nobody knows whether this email was sent, and it is too long ago to find out: a replay may send it twice,"
+        " which needs force"
+    )
 
 
 async def replay(

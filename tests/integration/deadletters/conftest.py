@@ -1,0 +1,42 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
+
+from processes import House, Producer, workers
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
+    options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
+    with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
+        environ = sandbox.env() | {
+            "REDIS_URL": server.url,
+            "KEYWHEEL_FAULT_BACKOFF_S": "0.05",
+            "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "0.05",
+            "KEYWHEEL_MAX_FAULTS": "2",
+            "KEYWHEEL_MAX_DELIVERIES": "3",
+        }
+        producer = Producer(server.url)
+        with workers(folder, environ) as [worker]:
+            yield House(server.url, sandbox, environ, worker, producer, folder)
+        producer.close()
+
+
+@pytest.fixture
+def fresh(house: House) -> House:
+    """The same house with all keys as new and no dead letters."""
+    house.sandbox.control("reset")
+    house.producer.ask("tasks.admin.reset_keys")
+    client = house.producer.app.backend.client
+    if names := client.keys("{kw:dead}:*"):
+        client.delete(*names)
+    return house

@@ -1,0 +1,187 @@
+"""How jobs become dead letters and live again: a real worker, real Redis, the sandbox as both providers."""
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery.result import AsyncResult
+from processes import House, eventually
+
+ANN = "ann@example.com"
+SECRET = "canary-4711 of a prompt"
+EMAIL = {"from": "News <news@team1.example.net>", "to": [ANN], "subject": SECRET, "text": SECRET}
+
+
+def send(house: House, name: str, *, kwargs: dict[str, Any], **options: Any) -> AsyncResult:
+    return house.producer.app.send_task(name, kwargs=kwargs, queue=name.split(".")[1], **options)
+
+
+def complete(house: House, **options: Any) -> AsyncResult:
+    return send(house, "tasks.ai.complete", kwargs={"prompt": SECRET}, **options)
+
+
+def letters(house: House, **which: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)["letters"]
+    return found
+
+
+def letter(house: House, job: str) -> dict[str, Any]:
+    [found] = eventually(lambda: [one for one in letters(house) if one["id"] == job], what=f"the letter of {job}")
+    return dict(found)
+
+
+def publish(
+    house: House, body: Any, *, queue: str = "ai", content_type: str = "application/json", **headers: Any
+) -> None:
+    with house.producer.app.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish(
+            body, routing_key=queue, content_type=content_type, content_encoding="utf-8", headers=headers, retry=True
+        )
+
+
+def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", status=502, count=2)
+    job = complete(fresh)
+    assert type(fresh.producer.outcome(job)).__name__ == "FaultBudgetSpent"
+    found = letter(fresh, job.id)
+    assert (found["task"], found["queue"], found["service"], found["kind"]) == (
+        "tasks.ai.complete", "ai", "groq", "failed",
+    )  # fmt: skip
+    assert found["reason"].startswith("FaultBudgetSpent: gave up after 2 tries")
+    assert [one["code"] for one in found["trail"]] == ["server_error", "server_error"]
+    assert all(one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["trail"])
+    assert found["since_ms"] <= found["trail"][0]["at_ms"] <= found["trail"][1]["at_ms"] <= found["at_ms"] + 1_000
+    assert (found["calls"], found["faults"], found["replayable"]) == (2, 1, True)
+    assert SECRET not in json.dumps(found)
+
+    assert fresh.producer.ask("tasks.admin.replay", id=job.id) == {"replayed": [job.id], "refused": []}
+    again = fresh.producer.app.AsyncResult(job.id)
+    eventually(lambda: again.state == "SUCCESS", what="the replayed job's success")
+    assert letters(fresh) == []
+    assert SECRET not in fresh.worker.log
+
+
+def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> None:
+    wrong = send(fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "temperature": 9})
+    right = complete(fresh)
+    fresh.producer.outcome(wrong)
+    assert fresh.producer.outcome(right)["text"]
+    fresh.producer.ask("tasks.admin.dead_letters", limit=5)
+    [found] = letters(fresh)
+    assert (found["id"], found["kind"], found["in_doubt"]) == (wrong.id, "failed", False)
+    assert found["reason"] == "InvalidArguments: temperature: Input should be less than or equal to 2"
+
+
+def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:
+    assert isinstance(fresh.producer.ask("tasks.admin.replay"), Exception)
+    assert letters(fresh) == []
+
+
+def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: House) -> None:
+    job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["reason"].partition(":")[0]) == ("expired", "DeadlineExceeded")
+    assert fresh.producer.app.AsyncResult(job.id).state == "REVOKED"
+    assert fresh.producer.ask("tasks.admin.replay", kind="expired")["replayed"] == [job.id]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+
+
+def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
+    job = complete(fresh, time_limit=1)
+    assert type(fresh.producer.outcome(job)).__name__ == "TimeLimitExceeded"
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"], found["replayable"]) == ("timeout", True, True)
+    fresh.sandbox.control("clear", service="groq")
+
+
+def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="reset_after", count=2)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    fresh.producer.outcome(job)
+    found = letter(fresh, job.id)
+    assert (found["service"], found["in_doubt"], found["replayable"]) == ("resend", True, True)
+    assert fresh.producer.ask("tasks.admin.replay", service="resend")["replayed"] == [job.id]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+    assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
+
+
+# How many deaths a message says it has caused, and whether it runs.
+@pytest.mark.parametrize(("deaths", "runs"), [(2, True), (3, False), (10**9, False), ("3", True), (True, True)])
+def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths: Any, runs: Any) -> None:
+    job = complete(fresh, headers={"deaths": deaths})
+    outcome = fresh.producer.outcome(job)
+    if runs:
+        assert outcome["text"]
+        assert letters(fresh) == []
+        return
+    assert type(outcome).__name__ == "Poisoned"
+    assert letter(fresh, job.id)["kind"] == "poison"
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 0
+    assert fresh.producer.ask("tasks.admin.replay", kind="poison")["replayed"] == [job.id]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+
+
+def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
+    job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
+    fresh.producer.outcome(job)
+    found = letter(fresh, job.id)
+    assert (found["replayable"], found["size"], found["note"]) == (False, 0, "its arguments were too large to be kept")
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
+    assert answer == {"replayed": [], "refused": [{"id": job.id, "reason": "its arguments were too large to be kept"}]}
+    assert letter(fresh, job.id)
+
+
+GOOD: list[Any] = [[], {"prompt": SECRET}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+COMPLETE = {"task": "tasks.ai.complete", "id": ""}
+
+# What a stranger may put into the queue: body, content type, headers, and what the letter says.
+STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
+    "no JSON": ("{" + SECRET, "application/json", COMPLETE, "cannot be read"),
+    "pickle": (b"\x80\x04]\x94.", "application/x-python-serialize", COMPLETE, "is not accepted: only JSON is"),
+    "another type": (SECRET, "text/x-canary", COMPLETE, "is not accepted: only JSON is"),
+    "an unknown task": (json.dumps(GOOD), "application/json", {**COMPLETE, "task": "tasks.ai.sing"}, "no task of the"),
+    "a later protocol": (json.dumps({"v": 9, "args": 1}), "application/json", COMPLETE, "its body is no list of"),
+    "four parts": (json.dumps([*GOOD, {}]), "application/json", COMPLETE, "its body is no list of"),
+    "arguments that are no list": (json.dumps(["x", {}, {}]), "application/json", COMPLETE, "must be a list"),
+    "keywords that are no object": (json.dumps([[], [1], {}]), "application/json", COMPLETE, "must be a list"),
+    "an id that is a list": (json.dumps(GOOD), "application/json", {**COMPLETE, "id": [1]}, "short texts"),
+    "no id": (json.dumps(GOOD), "application/json", {"task": "tasks.ai.complete"}, "short texts"),
+    "a task's name that is a list": (json.dumps(GOOD), "application/json", {**COMPLETE, "task": []}, "short texts"),
+    "limits that are a text": (json.dumps(GOOD), "application/json", {**COMPLETE, "timelimit": "ab"}, "timelimit"),
+    "an instant that is a text": (json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "soon"}, "header eta"),
+    "an instant that is no date": (json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "12-12"}, "protocol"),
+    "an instant out of any calendar": (
+        json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "0001-01-01T00:00:00+14:00"}, "its instant",
+    ),
+    "no job at all": (json.dumps([SECRET]), "application/json", {}, "is no Celery job"),
+    "an object that is no job": (json.dumps({"hello": SECRET}), "application/json", {}, "is no Celery job"),
+}  # fmt: skip
+
+
+def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: House) -> None:
+    jobs = {}
+    for name, (body, content_type, headers, _) in STRANGE.items():
+        if headers.get("id") == "":
+            jobs[name] = str(uuid.uuid4())
+            headers = headers | {"id": jobs[name]}  # noqa: PLW2901 - each run its own
+        publish(fresh, body, content_type=content_type, **headers)
+    assert fresh.producer.outcome(complete(fresh))["text"]
+    found = eventually(
+        lambda: len(told := letters(fresh, kind="poison")) == len(STRANGE) and told, what="a letter of each"
+    )
+    told = list(reversed(found))  # in the order in which they came
+    for (name, (*_, reason)), one in zip(STRANGE.items(), told, strict=True):
+        assert reason in one["reason"], (name, one["reason"])
+        assert one["replayable"] == (name == "an unknown task"), name
+        if name in jobs:
+            assert one["id"] == jobs[name]
+            outcome = fresh.producer.app.AsyncResult(jobs[name])
+            eventually(outcome.ready, what=f"the caller's answer to {name}")
+            assert outcome.state == "FAILURE"
+            assert reason in str(outcome.result) or "tasks.ai.sing" in str(outcome.result), name
+    assert SECRET not in json.dumps(found)
+    assert SECRET not in fresh.worker.log
+    assert fresh.worker.process.poll() is None
