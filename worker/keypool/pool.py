@@ -78,7 +78,7 @@ class KeyPool:
         cooldowns: Cooldowns | None = None,
         lease_ms: int = 300_000,
         pin_ms: int = 23 * 3_600_000,
-        opening: int = 2,
+        opening: int = 4,
         now_ms: Clock | None = None,
     ) -> None:
         self.service = service

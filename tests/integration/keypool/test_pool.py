@@ -302,7 +302,11 @@ async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool
 
 async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
+    early = await lease(pool)
     await pool.settle(await lease(pool), rpm(600, 500))
+    await pool.settle(early, refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
+    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit()), "it left before the limit was known"
+    clock.tick(50_000)
     crowd = [await lease(pool) for _ in range(20)]
     for held in crowd:  # refused together, it counts once
         await pool.settle(held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
@@ -418,7 +422,7 @@ async def at_once(pool: KeyPool) -> list[Lease]:
     return taken
 
 
-async def test_unknown_limits_open_slowly_and_then_by_a_share_of_what_has_passed(make_pool: Make) -> None:
+async def test_unknown_limits_open_by_a_share_of_what_has_passed(make_pool: Make) -> None:
     pool = make_pool(1, opening=2)
     sizes = []
     while sum(sizes) < 600:
@@ -427,8 +431,7 @@ async def test_unknown_limits_open_slowly_and_then_by_a_share_of_what_has_passed
         for held in batch:
             await pool.settle(held, OK)
     assert sizes[0] == 2
-    assert sizes[10] == 4, "first it doubles soon"
-    assert 10 <= sizes[-1] <= 16, "what a limit of 600 would refuse together is 2 % of what it let through"
+    assert 10 <= sizes[-1] <= 12, "what a limit of 600 would refuse together is 2 % of what it let through"
 
 
 async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(
@@ -439,8 +442,8 @@ async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limit
     assert len(await at_once(pool)) == 3
     away = await nothing(pool)
     assert away.why is Why.BUSY
-    assert 300 <= away.countdown_ms < 360
-    clock.tick(300)  # also where the worker that made the calls was killed
+    assert 250 <= away.countdown_ms < 310
+    clock.tick(250)  # also where the worker that made the calls was killed
     assert len(await at_once(pool)) == 3
 
 

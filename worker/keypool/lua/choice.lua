@@ -7,7 +7,7 @@ local LOST_TICKET_MS = 30000  -- a ticket this late will not come: its job was r
 
 -- While no rate is known, only few calls may be on their way at once: what is on its way when a limit is reached is
 -- refused together. A refusal comes fast, so a call that is older than FLIGHT_MS will not be refused any more.
-local FLIGHT_MS = 300
+local FLIGHT_MS = 250
 
 -- A host or model that failed several times in a row rests, and is then tried by one job before the others.
 -- Returns until when it blocks, why, and whether this job would be the one that tries.

@@ -2,9 +2,10 @@
 
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
 
--- A call was refused although the bucket had room for it. A crowd that is refused together counts once a second.
-local function slow_down(bucket, now_ms)
-  if now_ms - (bucket.slowed_ms or 0) < 1000 then return nil end
+-- A call was refused although the bucket had room for it. A crowd that is refused together counts once, and who left
+-- before the limit was known says nothing against it.
+local function slow_down(bucket, start_ms, now_ms)
+  if now_ms - (bucket.slowed_ms or 0) < 1000 or start_ms <= (bucket.slowed_ms or 0) then return nil end
   bucket.level = bucket.log and bucket.level or level_at(bucket, now_ms)
   bucket.at_ms, bucket.slowed_ms = now_ms, now_ms
   bucket.pace = math.max(LEAST_PACE, (bucket.pace or 1) - PACE_STEP)
@@ -18,6 +19,7 @@ local function speed_up(buckets)
 end
 
 -- observed: {dimension, limit, window_ms, remaining or '' …} four by four, from `first` in `values`.
+-- refused: the record of a lease whose call was refused for a limit; nil where it was not, or has expired.
 local function learn_limits(buckets, values, first, now_ms, refused)
   local learned = {}
   for place = first, #values - 3, 4 do
@@ -27,14 +29,14 @@ local function learn_limits(buckets, values, first, now_ms, refused)
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. values[place + 1]
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
-      bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms,
+      bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
         promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
         used_share = bucket and bucket.used_share,
         log = windowed and (bucket and bucket.log or {}) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
-    elseif refused and window_ms <= 60000 then
-      local slower = slow_down(bucket, now_ms)
+    elseif refused and window_ms <= 60000 and (not remaining or remaining < cost_in(dimension, refused.cost)) then
+      local slower = slow_down(bucket, refused.start_ms, now_ms)
       if slower then learned[#learned + 1] = dimension .. ' ' .. slower end
     end
     -- What the provider has left is known to it alone; calls still in flight make it less, never more.
@@ -60,9 +62,9 @@ local function correct(buckets, record, tokens, counted, now_ms)
   end
 end
 
--- A success lets more calls be on their way while no rate is known, first quickly, then as a share of what has passed:
--- what a limit then refuses together stays small beside what it let through, however high it is.
-local function wider(window) return math.min(window + (window < 4 and 1 / 8 or 1 / 64), 100000) end
+-- A success lets more calls be on their way while no rate is known, as a share of what has passed: what a limit then
+-- refuses together stays small beside what it let through, however high it is.
+local function wider(window) return math.min(window + 1 / 64, 100000) end
 
 local function land(scope_key, flying, start_ms)
   for place, at_ms in ipairs(flying) do

@@ -19,7 +19,7 @@ local record = end_lease(KEYS[1], KEYS[2], KEYS[3], lease_id)
 local state = redis.call('HMGET', KEYS[8], 'buckets', 'window', 'flying')
 local buckets = buckets_of(state[1])
 if record then correct(buckets, record, tokens, counted, now) end
-local learned = learn_limits(buckets, ARGV, 20, now, outcome == 'refused')
+local learned = learn_limits(buckets, ARGV, 20, now, outcome == 'refused' and record)
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then redis.call('HSET', KEYS[8], 'buckets', cmsgpack.pack(buckets)) end
 local window = tonumber(state[2]) or tonumber(ARGV[16])
