@@ -6,6 +6,10 @@ from pydantic import Field, Strict, model_validator
 
 from tasks.arguments import Arguments, Deadline, JsonObject, Text
 
+_MOST_TOKENS = 2**31 - 1
+"""Far above any model's; a number without end would spoil the arithmetic of the pool."""
+_MOST_SEED = 2**63 - 1
+
 
 class Message(Arguments):
     """One message of a conversation."""
@@ -32,11 +36,11 @@ class CompletionArguments(Arguments):
     model: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S+$")] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=-_MOST_SEED - 1, le=_MOST_SEED)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     n: Literal[1] | None = None
     response_format: JsonObject | None = None

@@ -12,6 +12,8 @@ from config.addresses import is_address
 from tasks.arguments import Arguments, Deadline, Text
 
 _MOST_RECIPIENTS = 50
+_ONE_LINE = r"^[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*$"
+"""No line break and no other control character but the tab: a line more would be a header more."""
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
 
@@ -32,11 +34,11 @@ Recipients = Annotated[list[Address], BeforeValidator(_one_or_more), Field(min_l
 class Attachment(Arguments):
     """One attachment: `content` (Base64, or a list of byte values) or `path` (a URL that Resend fetches)."""
 
-    filename: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    filename: Annotated[str, Field(min_length=1, max_length=255, pattern=_ONE_LINE)] | None = None
     content: Text | list[Annotated[int, Field(ge=0, le=255)]] | None = None
     path: Text | None = None
-    content_type: Text | None = None
-    content_id: Text | None = None
+    content_type: Annotated[str, Field(pattern=_ONE_LINE)] | None = None
+    content_id: Annotated[str, Field(pattern=_ONE_LINE)] | None = None
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -72,13 +74,13 @@ class EmailArguments(Arguments):
     cc: Recipients | None = None
     bcc: Recipients | None = None
     reply_to: Recipients | None = None
-    subject: Annotated[str, Field(min_length=1, max_length=998, pattern=r"^[^\r\n]*$")]
+    subject: Annotated[str, Field(min_length=1, max_length=998, pattern=_ONE_LINE)]
     html: Text | None = None
     text: Text | None = None
     attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
     tags: list[Tag] | None = None
     headers: (
-        dict[Annotated[str, Field(pattern=r"^[!-9;-~]+$")], Annotated[str, Field(pattern=r"^[^\r\n]*$")]] | None
+        dict[Annotated[str, Field(pattern=r"^[!-9;-~]+$")], Annotated[str, Field(pattern=_ONE_LINE)]] | None
     ) = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
