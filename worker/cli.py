@@ -68,7 +68,7 @@ def reset(service: str | None, key_id: str | None) -> None:
         raise click.UsageError("--key needs --service")
 
     async def clear(pools: dict[str, KeyPool]) -> dict[str, int]:
-        return {name: await pool.reset(by=f"cli {_who()}", key_id=key_id) for name, pool in pools.items()}
+        return {name: await pool.reset(by=f"cli {who()}", key_id=key_id) for name, pool in pools.items()}
 
     for name, cleared in _run(clear, service).items():
         click.echo(f"🔄 {name.capitalize()} failed keys reset ({cleared} had rested or been disabled)")
@@ -82,7 +82,7 @@ def disable(key_id: str, service: str, reason: str) -> None:
     """Take the key KEY_ID out until it is reset."""
 
     async def take_out(pools: dict[str, KeyPool]) -> bool:
-        return await pools[service].disable(key_id, by=f"cli {_who()}", reason=reason)
+        return await pools[service].disable(key_id, by=f"cli {who()}", reason=reason)
 
     click.echo("disabled" if _run(take_out, service) else "it was disabled already")
 
@@ -141,7 +141,8 @@ def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: s
         raise SystemExit(0) from None
 
 
-def _who() -> str:
+def who() -> str:
+    """Name the person at the terminal, for the audit trail."""
     try:
         return getuser()
     except OSError:

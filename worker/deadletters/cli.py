@@ -1,0 +1,272 @@
+"""`celery -A worker dead …`: look at the jobs that ended without success, run them again, throw them away."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from config.errors import SettingsError
+from config.settings import get_settings
+from worker.cli import who
+from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.replay import Replayed, objection, replay
+from worker.deadletters.store import DeadLetters, Filter
+from worker.runtime import connect
+
+ResultT = TypeVar("ResultT")
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+_MANY = 1_000_000
+_CHUNK = 500
+_REFUSALS_SHOWN = 10
+_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+
+
+@click.group(name="dead")
+def dead() -> None:
+    """Show, replay and drop dead letters: jobs that ended for good without success.
+
+    A letter holds why a job failed, which keys were tried and what they answered, and the arguments for a replay.
+    Kinds: failed, expired (too late), unknown (an email that may have been sent), timeout, poison (a message that
+    cannot be run, or that workers died of).
+    """
+
+
+def _filters(command: CommandT) -> CommandT:
+    for option in (
+        click.option("--before", type=_MOMENT, help="Only what ended before this moment (UTC)."),
+        click.option("--kind", type=click.Choice(KINDS), help="Only letters of this kind."),
+        click.option("--task", help="Only letters of this task, such as tasks.email.send."),
+        click.option("--service", type=click.Choice(SERVICES), help="Only letters of this service."),
+    ):
+        command = option(command)
+    return command
+
+
+@dead.command(name="list")
+@_filters
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Letters at most.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def list_(*, limit: int, as_json: bool, **which: Any) -> None:
+    """List letters, the latest first; never their arguments."""
+
+    async def look(store: DeadLetters) -> tuple[list[Letter], dict[str, Any]]:
+        return await store.find(_filter(**which), limit=limit), (await store.counts()).as_json()
+
+    letters, counts = _run(look)
+    if as_json:
+        click.echo(json.dumps(counts | {"letters": [letter.as_json() for letter in letters]}, indent=2))
+        return
+    table = Table("ended (UTC)", "job", "task", "kind", "calls", "reason")
+    for letter in letters:
+        calls = f"{letter.calls}{' ?' if letter.in_doubt else ''}"
+        table.add_row(_when(letter.at_ms), letter.id, letter.task, letter.kind, calls, _plain(letter.reason))
+    if letters:
+        Console().print(table)
+    total = counts["total"]
+    click.echo(f"{len(letters)} shown of {total} dead letter{'s' * (total != 1)}, {counts['bytes'] / 1e6:.1f} MB.")
+
+
+@dead.command()
+@click.argument("job")
+@click.option("--arguments", is_flag=True, help="Show the arguments too: prompts, addresses, mail bodies.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def show(*, job: str, arguments: bool, as_json: bool) -> None:
+    """Show the letter of the job with the id JOB, with every call that is remembered."""
+    letter, message = _run(lambda store: store.get(job))
+    content = _content(message) if arguments else None
+    if as_json:
+        click.echo(json.dumps(letter.as_json() | ({"arguments": content} if arguments else {}), indent=2))
+        return
+    replaying = objection(letter, now_ms=_now_ms(), force=False) or "possible"
+    facts: dict[str, Any] = {
+        "job": letter.id,
+        "task": f"{letter.task} (queue {letter.queue or 'unknown'})",
+        "ended": f"{_when(letter.at_ms)} UTC, {letter.kind}",
+        "reason": letter.reason,
+        "began": f"{_when(letter.since_ms)} UTC" if letter.since_ms else "never",
+        "tries": f"{letter.calls} calls, {letter.faults} faults of the provider, {letter.deferrals} deferrals",
+        "worker": letter.worker or "unknown",
+        "replay": replaying,
+    }
+    for name, value in facts.items():
+        click.echo(f"{name:<8}{value}")
+    if letter.trail:
+        table = Table("when (UTC)", "key", "answer", "may have been carried out")
+        for call in letter.trail:
+            table.add_row(_when(call["at_ms"]), call["key"], call["code"], "yes" if call.get("in_doubt") else "")
+        Console().print(table)
+    if arguments:
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    elif letter.size:
+        click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them.")
+
+
+@dead.command(name="replay")
+@click.argument("jobs", nargs=-1)
+@_filters
+@click.option("--all", "everything", is_flag=True, help="Every letter there is.")
+@click.option("--force", is_flag=True, help="Also emails that may have been sent long ago: they may arrive twice.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Tell in JSON what was done.")
+@click.pass_context
+def replay_(
+    ctx: click.Context,
+    /,
+    *,
+    jobs: tuple[str, ...],
+    everything: bool,
+    force: bool,
+    yes: bool,
+    as_json: bool,
+    **which: Any,
+) -> None:
+    """Run jobs again: those with the ids JOBS, or those that the options name.
+
+    A job keeps its id, so its caller can still read the result; an email keeps its idempotency key, so it is not sent
+    twice. Its deadline and its tries begin anew.
+    """
+    letters = _chosen(jobs, everything=everything, **which)
+    if not jobs:
+        _confirm(f"Run {_count(letters)} again?", letters, yes=yes)
+
+    async def work(store: DeadLetters, told: Callable[[int], None]) -> Replayed:
+        return await replay(
+            store, letters, app=ctx.obj.app, by=f"cli {who()}", now_ms=_now_ms(), force=force, progress=told
+        )
+
+    done = _with_progress("replaying", letters, work)
+    if as_json:
+        click.echo(json.dumps(done.as_json(), indent=2))
+    else:
+        click.echo(f"{len(done.sent)} of {_count(letters)} sent again.")
+        for job, reason in done.refused[:_REFUSALS_SHOWN]:
+            click.echo(f"not {job}: {reason}", err=True)
+        if len(done.refused) > _REFUSALS_SHOWN:
+            click.echo(f"… and {len(done.refused) - _REFUSALS_SHOWN} more (--json lists them)", err=True)
+    if done.refused and not done.sent:
+        raise SystemExit(1)
+
+
+@dead.command()
+@click.argument("jobs", nargs=-1)
+@_filters
+@click.option("--all", "everything", is_flag=True, help="Every letter there is.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
+    """Throw letters away for good: those of the jobs with the ids JOBS, or those that the options name."""
+    letters = _chosen(jobs, everything=everything, **which)
+    if not jobs:
+        _confirm(f"Throw {_count(letters)} away for good?", letters, yes=yes)
+
+    async def work(store: DeadLetters, told: Callable[[int], None]) -> int:
+        gone = 0
+        for first in range(0, len(letters), _CHUNK):
+            gone += await store.forget(letters[first : first + _CHUNK], by=f"cli {who()}")
+            told(min(first + _CHUNK, len(letters)))
+        return gone
+
+    click.echo(f"{_with_progress('dropping', letters, work)} dropped.")
+
+
+def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[Letter]:
+    """The letters that a command line means.
+
+    Raises:
+        click.UsageError: It means nothing, or two things at once.
+    """
+    named = any(value is not None for value in which.values())
+    if bool(jobs) + named + everything != 1:
+        raise click.UsageError("say which: ids of jobs, or options such as --kind, or --all")
+
+    async def look(store: DeadLetters) -> list[Letter]:
+        if jobs:
+            return [(await store.get(job))[0] for job in dict.fromkeys(jobs)]
+        return await store.find(_filter(**which), limit=_MANY)
+
+    return _run(look)
+
+
+def _filter(
+    service: str | None = None, task: str | None = None, kind: str | None = None, before: datetime | None = None
+) -> Filter:
+    before_ms = None if before is None else round(before.replace(tzinfo=UTC).timestamp() * 1000)
+    return Filter(service=service, task=task, kind=kind, before_ms=before_ms)
+
+
+def _confirm(question: str, letters: Sequence[Letter], *, yes: bool) -> None:
+    if not letters:
+        click.echo("There is no such letter.")
+        raise SystemExit(0)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody can be asked here: add --yes")
+    click.confirm(question, abort=True)
+
+
+def _with_progress(
+    verb: str,
+    letters: Sequence[Letter],
+    work: Callable[[DeadLetters, Callable[[int], None]], Awaitable[ResultT]],
+) -> ResultT:
+    unseen = not sys.stderr.isatty()
+    with click.progressbar(length=len(letters), label=verb, file=sys.stderr, hidden=unseen) as bar:
+        return _run(lambda store: work(store, lambda done: bar.update(done - bar.pos)))
+
+
+def _run(command: Callable[[DeadLetters], Awaitable[ResultT]]) -> ResultT:
+    async def go() -> ResultT:
+        settings = get_settings()
+        redis: Redis = connect(settings)
+        try:
+            return await command(DeadLetters.of(redis, settings))
+        finally:
+            await redis.aclose()
+
+    try:
+        return asyncio.run(go())
+    except SettingsError as exc:
+        raise click.ClickException(str(exc)) from exc
+    except RedisError as exc:
+        url = get_settings().pool_url
+        raise click.ClickException(f"Redis at {url} does not answer ({type(exc).__name__}): is it running?") from exc
+    except OperationalError as exc:
+        url = get_settings().broker_url
+        raise click.ClickException(f"the broker at {url} does not answer: is it running?") from exc
+    except KeyError as exc:
+        raise click.ClickException(f"there is no dead letter of the job {exc}; `dead list` lists them") from exc
+
+
+def _content(message: Message | None) -> Any:
+    if message is None:
+        return None
+    if message.raw is not None:
+        return {"raw": message.raw}
+    return {"args": message.args, "kwargs": message.kwargs, "options": message.options}
+
+
+def _count(letters: Sequence[Letter]) -> str:
+    return f"{len(letters)} job{'s' * (len(letters) != 1)}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")  # rich would take it for a style
+
+
+def _when(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
