@@ -64,6 +64,11 @@ coverage: $(READY)
 	@$(PY) -m pytest --cov --cov-report=term $(ARGS)
 	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
+# The other tests never need it. A lock of npm's would name addresses, so package.json pins the version instead.
+.PHONY: examples
+examples: ## Install what examples/express needs (with npm), so that its tests run
+	@cd examples/express && npm install --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000
+
 .PHONY: lock
 lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes newer versions)
 	@PY="$(PY)" UPGRADE="$(UPGRADE)" sh .ci/lock

@@ -1,0 +1,1 @@
+"""The smallest Django project that enqueues jobs for Keywheel; nothing of Keywheel is imported."""

@@ -1,0 +1,181 @@
+"""A web application that enqueues jobs for Keywheel by name, gives their results and streams answers to the browser.
+
+Nothing of Keywheel is imported. What it relies on stands in docs/enqueueing.md.
+"""
+
+import asyncio
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Annotated, Any
+
+from celery import Celery
+from fastapi import FastAPI, Header, HTTPException, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from kombu.exceptions import OperationalError
+from pydantic import BaseModel, Field
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+NAMESPACE = os.environ.get("KEYWHEEL_NAMESPACE", "kw")
+OURS = "webapp:job:"  # our own note of a job: Redis alone cannot tell an unknown job from one that waits
+KEPT_S = 86_400  # as long as Keywheel keeps results
+POLL_S = 0.2
+SILENCE_MS = 5_000  # after so long without a record, look at the result; and a comment keeps proxies from hanging up
+
+# Without a result backend: enqueueing is quicker then, and results are read below.
+queue = Celery(broker=REDIS_URL, set_as_current=False)
+queue.conf.update(
+    task_routes={"tasks.ai.*": {"queue": "ai"}, "tasks.email.*": {"queue": "email"}},
+    # A visitor is waiting: say soon if it does not work.
+    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 5, "max_retries": 1},
+    task_publish_retry=False,
+)
+redis = Redis.from_url(REDIS_URL, decode_responses=True, socket_connect_timeout=2, socket_timeout=15)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Close the connections at the end."""
+    yield
+    await redis.aclose()
+    queue.close()
+
+
+app = FastAPI(title="Keywheel from FastAPI", lifespan=lifespan)
+
+
+@app.exception_handler(RedisError)
+@app.exception_handler(OperationalError)
+async def unreachable(_: Request, __: Exception) -> JSONResponse:
+    """Answer for a Redis that cannot be reached. The error may quote the URL, so it stays here."""
+    return JSONResponse({"detail": "the queue cannot be reached, try again soon"}, 503, {"Retry-After": "5"})
+
+
+class Question(BaseModel):
+    """What a visitor asks."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=20_000)]
+    stream: bool = True
+
+
+class Mail(BaseModel):
+    """An email that a visitor causes."""
+
+    to: str
+    subject: Annotated[str, Field(min_length=1, max_length=200)]
+    text: str
+
+
+@app.get("/")
+async def page() -> FileResponse:
+    """Show the page."""
+    return FileResponse(Path(__file__).parent / "page.html")
+
+
+@app.post("/completions", status_code=202)
+async def ask(question: Question) -> dict[str, str]:
+    """Enqueue a completion."""
+    return await enqueue("tasks.ai.complete", prompt=question.prompt, stream=question.stream)
+
+
+@app.post("/emails", status_code=202)
+async def send(mail: Mail) -> dict[str, str]:
+    """Enqueue an email."""
+    return await enqueue("tasks.email.send", to=mail.to, subject=mail.subject, text=mail.text)
+
+
+async def enqueue(task: str, **arguments: Any) -> dict[str, str]:
+    """Enqueue a job; returns its id and where to look for it."""
+    job_id = str(uuid.uuid4())
+    await redis.set(OURS + job_id, task, ex=KEPT_S)
+    # It blocks on the broker's socket, so not on the event loop.
+    await asyncio.to_thread(queue.send_task, task, kwargs=arguments, task_id=job_id)
+    return {"id": job_id, "job": f"/jobs/{job_id}", "events": f"/jobs/{job_id}/events"}
+
+
+@app.get("/jobs/{job_id}")
+async def job(job_id: uuid.UUID, wait_s: Annotated[float, Query(ge=0, le=30)] = 0) -> dict[str, Any]:
+    """Tell how a job is; with `wait_s`, wait so long for its end."""
+    await ours(job_id)
+    deadline = time.monotonic() + wait_s
+    state = await state_of(job_id)
+    while state["state"] not in {"done", "failed"} and time.monotonic() < deadline:
+        await asyncio.sleep(POLL_S)
+        state = await state_of(job_id)
+    return state
+
+
+@app.get("/jobs/{job_id}/events")
+async def events(job_id: uuid.UUID, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+    """Relay a job's stream as server-sent events; a browser that comes back names the last one that it has."""
+    await ours(job_id)
+    since = last_event_id if last_event_id and re.fullmatch(r"\d{1,20}-\d{1,20}", last_event_id) else "0"
+    return StreamingResponse(
+        relay(job_id, since),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
+    """Give the records behind `since` as they come, until the last."""
+    name, last = f"{NAMESPACE}:stream:{job_id}", since
+    try:
+        for block_ms in chain([None], repeat(SILENCE_MS)):  # at first without waiting: the job may be over long since
+            found = await redis.xread({name: last}, block=block_ms, count=500)
+            for last, record in found[0][1] if found else ():
+                kind = record.pop("type")
+                yield event(kind, record, identity=last)
+                if kind == "end":
+                    return
+            if not found:
+                state = await state_of(job_id)
+                if state["state"] in {"done", "failed"}:
+                    break
+                yield ": still at work\n\n"
+    except RedisError:
+        return  # the browser connects again by itself, and names the last event that it has
+    # It was ended from outside, was not streamed, or its stream has expired: the result tells.
+    if "result" in state:
+        yield event("restart", {"attempt": str(state["result"]["attempts"])})
+        yield event("delta", {"attempt": str(state["result"]["attempts"]), "text": state["result"].get("text", "")})
+    yield event("end", {"status": state["state"]} | {n: state[n] for n in ("error", "reason") if n in state})
+
+
+def event(kind: str, data: dict[str, Any], *, identity: str = "") -> str:
+    """One server-sent event."""
+    return (f"id: {identity}\n" if identity else "") + f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+async def ours(job_id: uuid.UUID) -> None:
+    """See that a job was enqueued here. A real application also sees to whom it belongs."""
+    if not await redis.exists(f"{OURS}{job_id}"):
+        raise HTTPException(404, "there is no such job")
+
+
+async def state_of(job_id: uuid.UUID) -> dict[str, Any]:
+    """How a job is: `waiting`, `retrying`, `done` with its result, or `failed` with its reason."""
+    stored = await redis.get(f"celery-task-meta-{job_id}")
+    told = json.loads(stored) if stored else {"status": "PENDING", "result": None}
+    status, result = told["status"], told["result"]
+    if status == "SUCCESS":
+        return {"state": "done", "result": result}
+    if status == "RETRY":  # no key is free, or the provider failed; Keywheel comes back to it
+        return {"state": "retrying", "reason": sentence(result)}
+    if status in {"FAILURE", "REVOKED"}:
+        return {"state": "failed", "error": result.get("exc_type", status), "reason": sentence(result)}
+    return {"state": "waiting"}
+
+
+def sentence(failure: dict[str, Any]) -> str:
+    """What an error says."""
+    told = failure.get("exc_message")
+    return " ".join(map(str, told)) if isinstance(told, list) else str(told or "")
