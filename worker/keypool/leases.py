@@ -26,7 +26,8 @@ class Want:
         ticket: The account that promised this job its instant when it was deferred (`Unavailable.ticket`), `NO_TICKET`
             where a deferral promised nothing; with either it does not queue again. Empty: it comes for the first time.
         max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
-        by: The task's id, for the audit stream.
+        by: The task's id, for the audit stream; also names the job that tokens are saved for.
+        bulk: Gives way: it takes what interactive jobs leave, and holds no instant that one of them may need.
     """
 
     model: str = ""
@@ -40,6 +41,7 @@ class Want:
     ticket: str = ""
     max_wait_ms: int = 0
     by: str = ""
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ class KeyPool:
                 self._pin_ms if want.pin else 0,
                 want.topic,
                 self._opening,
+                "bulk" if want.bulk else "interactive",
                 *who,
             ],
         )

@@ -5,15 +5,18 @@
 -- ARGV  1 now_ms or ''   2 lease id       3 model or ''      4 tokens          5 emails (recipients)
 --       6 longest wait ms  7 lease ms     8 ticket: the account that promised this job its instant, '-' none did, '' new
 --       9 by (task id)   10 pin window ms, 0: no pin         11 topic (model or from-domain)
---       12 calls on their way while limits are unknown       then for each candidate: key id, account
+--       12 calls on their way while limits are unknown       13 line: interactive | bulk
+--       then for each candidate: key id, account
 -- Returns {'lease', index, wait_ms, pinned} · {'deferred', wait_ms, reason, account} · {'busy', wait_ms, reason}
 --         {'disabled', reason} · {'unfit', reason} · {'too_large', limit} · {'gone', account} · {'stale', age_ms}
 --         {'remap', id, account, …}
 
 local now = clock(ARGV[1])
-local lease_id, model, topic, by = ARGV[2], ARGV[3], ARGV[11], ARGV[9]
+local lease_id, model, topic, by, bulk = ARGV[2], ARGV[3], ARGV[11], ARGV[9], ARGV[13] == 'bulk'
 local cost = {requests = 1, tokens = tonumber(ARGV[4]), emails = tonumber(ARGV[5])}
-local max_wait, ticket, pin_ms, opening = tonumber(ARGV[6]), ARGV[8], tonumber(ARGV[10]), tonumber(ARGV[12])
+local job = {cost = cost, max_wait = tonumber(ARGV[6]), ticket = ARGV[8], by = by, bulk = bulk,
+  line = bulk and BULK or INTERACTIVE}
+local ticket, pin_ms, opening = ARGV[8], tonumber(ARGV[10]), tonumber(ARGV[12])
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16)) do
   local record = end_lease(KEYS[1], KEYS[2], KEYS[3], expired)
@@ -24,11 +27,12 @@ local pin = pin_ms > 0 and redis.call('HMGET', KEYS[7], 'account', 'since_ms') o
 if pin[1] and now - tonumber(pin[2]) > pin_ms then return {'stale', now - tonumber(pin[2])} end
 local host_until, host_reason, probes_host = breaker(KEYS[5], now)
 local model_until, model_reason, probes_model = breaker(KEYS[6], now)
+local interactive_waits = bulk and now - (tonumber(redis.call('HGET', KEYS[6], 'waits_ms')) or 0) < WAITS_MS
 
-local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, in_account
+local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, in_account, own
 local remap, scopes = {'remap'}, {}
-for index = 1, (#ARGV - 12) / 2 do
-  local id, account, place = ARGV[11 + 2 * index], ARGV[12 + 2 * index], 5 + 3 * index
+for index = 1, (#ARGV - 13) / 2 do
+  local id, account, place = ARGV[12 + 2 * index], ARGV[13 + 2 * index], 5 + 3 * index
   local key = redis.call('HMGET', KEYS[place], 'account', 'state', 'until_ms', 'reason', 'seq', 't:' .. topic)
   if key[1] and key[1] ~= account then
     remap[#remap + 1], remap[#remap + 2] = id, key[1]
@@ -36,18 +40,19 @@ for index = 1, (#ARGV - 12) / 2 do
     in_account = true
     if not scopes[account] then
       scopes[account] = read_scope(KEYS[place + 1], KEYS[place + 2], opening, now)
-      if ticket == account then redeem(scopes[account], cost) redeemed = scopes[account] end
+      if ticket == account then redeemed = redeem(scopes[account], job) and scopes[account] end
     end
     local scope = scopes[account]
-    local open = weigh(scope, cost, now, {{blocked_topic(key[6], now)}, {blocked(key[2], key[3], key[4], now)},
+    local open = weigh(scope, job, now, {{blocked_topic(key[6], now)}, {blocked(key[2], key[3], key[4], now)},
       scope.account, scope.pair, {host_until, host_reason}, {model_until, model_reason}})
     open.index, open.place, open.scope, open.account, open.id = index, place, scope, account, id
-    open.seq, open.start_ms = tonumber(key[5]) or 0, ticket == '' and open.queue_ms or open.earliest_ms
+    open.seq = tonumber(key[5]) or 0
+    if account == ticket and not open.disabled then own = open end
     if open.too_large then
       largest_limit = math.max(largest_limit or 0, open.too_large)
     elseif open.disabled then
       if open.unfit then unfit = open.reason else disabled = open.reason end
-    elseif not open.paced and open.start_ms - now <= max_wait and flight_wait_ms(scope, now) > 0 then
+    elseif not open.paced and open.now and (interactive_waits or flight_wait_ms(scope, now) > 0) then
       busy_ms = math.min(busy_ms or FLIGHT_MS, flight_wait_ms(scope, now))
     else
       if better(open, best) then best = open end
@@ -60,18 +65,24 @@ if #remap > 1 then return remap end
 if redeemed then save_scope(redeemed) end
 if pin[1] and not in_account then return {'gone', pin[1]} end
 -- Asking a busy account again soon beats a long line at another.
-if busy_ms and (not best or best.start_ms - now > max_wait) then
+if busy_ms and not (best and best.now) then
+  if not bulk then redis.call('HSET', KEYS[6], 'waits_ms', now) redis.call('PEXPIRE', KEYS[6], STATE_TTL_MS) end
   return {'busy', busy_ms + redis.call('HINCRBY', KEYS[3], 'turn', 7) % 60, 'limits are not known yet'}
 end
 if not best and largest_limit then return {'too_large', largest_limit} end
 if not best and unfit and not disabled then return {'unfit', unfit} end
 if not best then return {'disabled', disabled or 'no key'} end
-if best.start_ms - now > max_wait then
+if not best.now then
+  local large = own and has_claim(own.scope, job) and own or best
+  local claimed_ms = claim(large, job, now)
+  if claimed_ms then return {'deferred', claimed_ms - now, large.reason, large.account} end
   -- By the shortest line, not by who opens first: a job that may pass the lines now joins one if it is deferred.
   local reason = shortest.reason ~= '' and shortest.reason or 'earlier jobs come first'
-  return {'deferred', queue_up(KEYS[3], shortest, cost) - now, reason, shortest.account}
+  return {'deferred', queue_up(KEYS[3], shortest, job) - now, reason, shortest.account}
 end
 
+if own and own.scope ~= best.scope and unclaim(own.scope, job, now) then save_scope(own.scope) end
+unclaim(best.scope, job, now)
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
 if not best.paced then take_off(best.scope, best.start_ms) end
 -- Not its account: only a learned one is kept there, or a configured one could never take its place.

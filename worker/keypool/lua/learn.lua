@@ -31,7 +31,7 @@ local function learn_limits(buckets, values, first, now_ms, refused)
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
       bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
         promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
-        used_share = bucket and bucket.used_share,
+        bulk = bucket and bucket.bulk, bulk_ms = bucket and bucket.bulk_ms, used_share = bucket and bucket.used_share,
         log = windowed and (bucket and bucket.log or {}) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket

@@ -66,15 +66,15 @@ local function margin_of(bucket, cost)
   return math.max(0, math.min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
 end
 
-local function ready_ms(bucket, cost, now_ms)
+-- `level` is what is in the bucket for this job, and `rate` how fast it refills for it.
+local function ready_ms(bucket, cost, now_ms, level, rate)
   if cost <= 0 then return now_ms end
   if bucket.log then
     local oldest = bucket.log[#bucket.log - bucket.limit + 1]
     local margin_ms = WINDOW_MARGIN_MS + math.floor((1 - (bucket.pace or 1)) * bucket.window_ms)
     return oldest and math.max(now_ms, oldest + bucket.window_ms + margin_ms) or now_ms
   end
-  local missing = cost + margin_of(bucket, cost) - level_at(bucket, now_ms)
-  return now_ms + math.max(0, math.ceil(missing / rate_of(bucket)))
+  return now_ms + math.max(0, math.ceil((cost + margin_of(bucket, cost) - level) / rate))
 end
 
 -- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
