@@ -138,6 +138,7 @@ class _Turn(Generic[RequestT]):
         self.sending = rotation.sending
         self.want = want
         self.shut_out = want.exclude
+        self.lane = f"{want.model} bulk" if want.bulk else want.model  # neither stands behind the other
         self.errand = errand
         self.attempts = 0
         self.waited_ms = 0
@@ -174,7 +175,7 @@ class _Turn(Generic[RequestT]):
         try:
             if lease.wait_ms > 0:
                 await self._sleep(lease.wait_ms)
-            place = await self.sending.take(self.want.model)
+            place = await self.sending.take(self.lane)
             age_ms = (time.monotonic() - began) * 1000
             if age_ms > _RECHECK_MS and not await ask_patiently(lambda: self.pool.confirm(lease)):
                 place.leave()
@@ -190,7 +191,7 @@ class _Turn(Generic[RequestT]):
         """Ask the pool, standing in line for it."""
         began = asked = time.monotonic()
         try:
-            place = await self.asking.take(self.want.model, wait_ms=self._left_ms())
+            place = await self.asking.take(self.lane, wait_ms=self._left_ms())
         except TimeoutError:
             self.waited_ms += round((time.monotonic() - began) * 1000)
             return Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
@@ -199,7 +200,12 @@ class _Turn(Generic[RequestT]):
                 want = replace(self.want, max_wait_ms=self._left_ms(since=began))
                 asked = time.monotonic()
                 got = await ask_patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
-                if isinstance(got, Lease) or got.why is not Why.BUSY or got.countdown_ms > want.max_wait_ms:
+                if (
+                    isinstance(got, Lease)
+                    or got.why is not Why.BUSY
+                    or got.countdown_ms > want.max_wait_ms
+                    or want.bulk
+                ):
                     return got
                 await self.asking.wait_for_room(wait_ms=got.countdown_ms)
         finally:

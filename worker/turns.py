@@ -20,6 +20,7 @@ from worker import trail
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import DEATHS, History
 from worker.keypool import Want
+from worker.priority import BULK_PATIENCE_MS, is_bulk
 from worker.rotation import Served
 
 OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts
@@ -65,11 +66,14 @@ async def take_turn(
     history = History.of(task.request.headers)
     trail.begin()
     deadline_s = deadline_s or settings.deadline_s
+    bulk = is_bulk(task.request.delivery_info)
+    longest_ms = round(max(0.0, min(settings.max_wait_s, deadline_s - history.age_s)) * 1000)
     want = replace(
         want,
         ticket=history.ticket,
-        max_wait_ms=round(max(0.0, min(settings.max_wait_s, deadline_s - history.age_s)) * 1000),
+        max_wait_ms=min(longest_ms, BULK_PATIENCE_MS) if bulk else longest_ms,
         by=task.request.id or "",
+        bulk=bulk,
     )
     try:
         served = await rotation.serve(want, order)

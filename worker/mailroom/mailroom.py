@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from worker import trail
 from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected, TurnOver
@@ -40,8 +41,8 @@ class Mailroom:
         self.outbox = outbox
         self._batches = batches
         self._at_least_once = at_least_once
-        self._lanes: dict[tuple[str, frozenset[str]], Lane] = {}
-        self._under_way: UnderWay = {}
+        self._lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
+        self._under_way = UnderWay()
 
     async def serve(self, want: Want, letter: Letter) -> Served:
         """Send an email, or give the result that another job got for it.
@@ -96,35 +97,42 @@ class Mailroom:
                 )
             case Found(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
-            case Found(state=State.BUSY, envelope=Envelope(name=name)):
+            case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if self._under_way.find(name):
                 await self._join(want, letter, name)
                 raise Overtaken
+            case Found(state=State.BUSY):
+                raise _elsewhere()
             case Found(state=State.OPEN, envelope=Envelope() as envelope):
-                return await self._again(want, letter, envelope)
+                self._under_way.begin(envelope.name)
+                why: Deferred | Fault | None = None
+                try:
+                    return await self._again(want, letter, envelope)
+                except (Deferred, Fault) as over:
+                    why = over
+                    raise
+                finally:
+                    self._under_way.end(envelope.name, why)
             case Found(state=State.STALE, envelope=Envelope() as envelope) if self._at_least_once:
                 await self._move_on(envelope)
                 return None
         raise OutcomeUnknown("an earlier attempt may have been accepted, and it is too long ago to be asked for safely")
 
     async def _join(self, want: Want, letter: Letter, name: str) -> None:
-        """Wait for another job that sends the same email, and look again."""
-        call = self._under_way.get(name)
-        if call is None:  # in another process
-            raise _elsewhere()
+        """Wait for another job of this process that sends the same email."""
+        end = self._under_way.find(name)
+        assert end is not None  # noqa: S101 - looked at in the same step of the loop
         began = time.monotonic()
-        await asyncio.wait({call}, timeout=want.max_wait_ms / 1000)
+        await asyncio.wait({end}, timeout=want.max_wait_ms / 1000)
         letter.waited_ms += round((time.monotonic() - began) * 1000)
-        if not call.done():
+        if not end.done():
             raise _elsewhere()
-        verdict = call.result()
-        if not verdict.definite:
-            fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
-            fault.in_doubt = True
-            raise fault
+        why = _copy(end.result())
+        if why is not None:
+            raise why
 
     async def _again(self, want: Want, letter: Letter, envelope: Envelope) -> Served | None:
         """Send an envelope again, as it is; None: its account is gone, and the email may go elsewhere."""
-        errand = Again(self.outbox, self._under_way, letter, envelope)
+        errand = Again(self.outbox, letter, envelope)
         # What it counts against quotas was charged at its first attempt.
         bound = replace(want, account=envelope.account, exclude=frozenset(), emails=0)
         try:
@@ -158,7 +166,7 @@ class Mailroom:
     async def _first_try(self, want: Want, letter: Letter) -> Served:
         if not (self._batches and letter.batchable):
             return await self._lead(want, letter, None)
-        name = want.topic, want.exclude
+        name = want.topic, want.exclude, want.bulk
         lane = self._lanes.setdefault(name, Lane())
         try:
             return await self._in_lane(want, letter, lane)
@@ -229,17 +237,20 @@ def _tell_all(errand: FirstTry, why: Deferred | Fault | Signal, line: tuple[Lett
             tell(errand.lane.line[letter], Told(_copy(why)))
 
 
-def _copy(why: Deferred | Fault | Signal) -> Exception | Signal:
-    match why:
-        case Deferred():
-            found: Deferred | Fault = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason)  # noqa: S311
-            found.in_doubt = why.in_doubt
-            return found
-        case Fault():
-            found = Fault(why.reason, why.backoff_ms)
-            found.in_doubt = why.in_doubt
-            return found
-    return why
+WhyT = TypeVar("WhyT")
+
+
+def _copy(why: WhyT) -> WhyT:
+    """An error of one's own for each job: an error that several raise would gather the stacks of all."""
+    if not isinstance(why, Deferred | Fault):
+        return why
+    found: Any
+    if isinstance(why, Deferred):
+        found = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason)  # noqa: S311
+    else:
+        found = Fault(why.reason, why.backoff_ms)
+    found.in_doubt = why.in_doubt
+    return cast("WhyT", found)
 
 
 def _hand_out(errand: FirstTry, served: Served) -> Served:
