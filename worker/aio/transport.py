@@ -85,6 +85,7 @@ class Channel(StockChannel):
         self._asked_lists: list[str] = []
         self._dry = False
         """All queues were empty when last looked at, and no hint came since."""
+        self._urgent_only: dict[str, int] = {}
         self._look_at_s = 0.0
         self._suffix = f"@{uuid.uuid4().hex[:8]}"
         self._questions = 0
@@ -110,6 +111,19 @@ class Channel(StockChannel):
             self._forget_connection()
             self.takes = False
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def take_urgent_only(self, queue: str, below: int | None) -> None:
+        """Leave a queue's messages with this priority and less urgent ones in the broker; None takes all again."""
+        if below is None:
+            self._urgent_only.pop(queue, None)
+        else:
+            self._urgent_only[queue] = below
+        self._dry = False
+
+    def _list_of(self, queue: str, step: int) -> str:
+        if step >= self._urgent_only.get(queue, step + 1):
+            return f"{self.unacked_key}.left"  # nothing is ever in there
+        return str(self._q_for_pri(queue, step))
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
@@ -185,7 +199,7 @@ class Channel(StockChannel):
                 self.qos.recover_at_s = 0.0
                 cycle.recover()
         self._asked_for = room
-        self._asked_lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
+        self._asked_lists = [self._list_of(queue, step) for step in self.priority_steps for queue in queues]
         self._look_at_s = now_s + self.sweep_s
         names = (
             self.unacked_key,
