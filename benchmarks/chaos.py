@@ -24,7 +24,7 @@ from typing import Any
 import redis
 from celery import Celery
 from chaos_house import FAULTS, House, house, settings
-from chaos_judge import Job, judge, left_in_broker, read_ends, slowest
+from chaos_judge import Job, evidence, judge, left_in_broker, read_ends, slowest
 from rich.console import Console
 
 RESULTS = Path(__file__).with_name("results")
@@ -191,9 +191,10 @@ class Run:
         """Judge, and say it."""
         self.place.await_redis()
         read_ends(self.client, self.jobs, last=True)
+        mail = self.place.sandbox.mail()
         verdict = judge(
             self.jobs,
-            mail=self.place.sandbox.mail(),
+            mail=mail,
             left=left_in_broker(self.client),
             deaths=self.place.deaths,
             seconds=self.seconds,
@@ -213,6 +214,8 @@ class Run:
             self.say.print(f"{name:>48}  {value}", highlight=False, soft_wrap=True)
         self.say.rule("the slowest")
         for line in slowest(self.jobs, self.place.logs()):
+            self.say.print(line, highlight=False, markup=False, soft_wrap=True)
+        for line in evidence(self.jobs, mail, self.place.sandbox.ledger(full=True)["calls"]):
             self.say.print(line, highlight=False, markup=False, soft_wrap=True)
         self.say.rule()
         for sentence in verdict.broken:

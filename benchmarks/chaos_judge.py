@@ -153,6 +153,19 @@ def judge(
     return verdict
 
 
+def evidence(jobs: list[Job], mail: dict[str, list[str]], calls: list[dict[str, Any]]) -> list[str]:
+    """The provider's records of the emails that were accepted more than once."""
+    lines = []
+    for job in [job for job in jobs if job.email and _times(mail, job) > 1][:_SHOWN]:
+        lines.append(job.id)
+        for call in calls:
+            if job.id in call.get("subjects", ()) or call.get("idempotency_key") == job.id:
+                at_s, count = call["arrived_s"] - job.sent_s, len(call["subjects"])
+                what = f"{call['account']} {call['label']} {call['code']} {call['idempotency_key']}"
+                lines.append(f"    {at_s:6.2f} s  {what}, {count} email(s) accepted")
+    return lines
+
+
 def _times(mail: dict[str, list[str]], job: Job) -> int:
     return len(mail.get(job.id, ()))
 

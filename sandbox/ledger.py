@@ -332,5 +332,6 @@ def _call_dict(call: Call) -> dict[str, Any]:
         "idempotency_key": call.idempotency_key,
         "replayed": call.replayed,
         "emails": list(call.emails),
+        "subjects": list(call.subjects),
         "recipients": call.recipients,
     }

@@ -94,9 +94,14 @@ class EmbeddedRedis:
         command = [find_binary()]
         for name, value in options.items():
             command += [f"--{name}", value]
-        # A session of its own: Ctrl-C in the terminal reaches us, and we decide when the server goes.
         self._process = subprocess.Popen(  # noqa: S603
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # A session of its own: Ctrl-C in the terminal reaches us, and we decide when the server goes.
+            start_new_session=True,
+            # Python ignores the signal of a file that is too large, and so shall the server: tests fill its disk.
+            restore_signals=False,
         )
         self._await_answer(log_path)
         return self
