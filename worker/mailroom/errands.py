@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from worker.errors import Fault
+from worker.errors import Deferred, Fault
 from worker.keypool import Lease
 from worker.mailroom.lane import Call, Lane, Signal, Told
 from worker.mailroom.letter import Letter
@@ -22,8 +22,26 @@ _logger = logging.getLogger(__name__)
 MOST_IN_BATCH = 100
 _MOST_BATCH_BYTES = 4 * 1024 * 1024
 
-UnderWay = dict[str, "asyncio.Future[Verdict]"]
-"""The calls of this process by the name of their envelope, for jobs that mean the same email."""
+
+class UnderWay:
+    """What this process is sending, by the name of the envelope, for jobs that mean the same email."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, asyncio.Future[Deferred | Fault | None]] = {}
+
+    def begin(self, name: str) -> None:
+        """Let others know."""
+        self._ends[name] = asyncio.get_running_loop().create_future()
+
+    def find(self, name: str) -> "asyncio.Future[Deferred | Fault | None] | None":
+        """What ends with None when it is worth looking again, or with what its job was told."""
+        return self._ends.get(name)
+
+    def end(self, name: str, why: Deferred | Fault | None = None) -> None:
+        """It is over. A second call does nothing."""
+        end = self._ends.pop(name, None)
+        if end is not None:
+            end.set_result(why)
 
 
 class Overtaken(Exception):  # noqa: N818 - no error: the letter starts over
@@ -39,16 +57,14 @@ class Errand:
         calls: The calls that were made.
     """
 
-    def __init__(self, outbox: Outbox, under_way: UnderWay) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
         self.envelope: Envelope | None = None
         self.in_doubt = False
         self.calls: list[Call] = []
-        self._under_way = under_way
 
     def _calling(self, envelope: Envelope) -> Sealed:
         self.envelope = envelope
-        self._under_way[envelope.name] = asyncio.get_running_loop().create_future()
         return Sealed(envelope.body, envelope.key, len(envelope.members) if envelope.is_batch else 0)
 
     async def judged(self, lease: Lease, reply: Reply) -> None:
@@ -67,9 +83,6 @@ class Errand:
             self.in_doubt = True
             await self._try(self.outbox.doubt(envelope))
         self.envelope = None
-        seat = self._under_way.pop(envelope.name, None)
-        if seat is not None and not seat.done():
-            seat.set_result(verdict)
 
     async def _release(self, envelope: Envelope, *, by: str) -> bool:
         try:
@@ -94,7 +107,8 @@ class FirstTry(Errand):
     """
 
     def __init__(self, outbox: Outbox, under_way: UnderWay, leader: Letter, lane: Lane | None) -> None:
-        super().__init__(outbox, under_way)
+        super().__init__(outbox)
+        self._under_way = under_way
         self.leader = leader
         self.aboard: dict[Letter, asyncio.Future[Told] | None] = {leader: None}
         self.departed = lane is None
@@ -131,12 +145,15 @@ class FirstTry(Errand):
         if lane is None:
             return envelopes
         size = sum(len(envelope.body) for envelope in envelopes.values())
-        room = MOST_IN_BATCH - len(envelopes)
-        for letter, seat in list(lane.line.items())[: max(0, room)]:
+        keys = {letter.idempotency_key for letter in envelopes}
+        for letter, seat in list(lane.line.items()):
+            if letter.idempotency_key in keys:  # a copy: it has to wait for the outcome
+                continue
             envelope = self._single(letter, lease)
             size += len(envelope.body)
-            if size > _MOST_BATCH_BYTES:
+            if len(envelopes) == MOST_IN_BATCH or size > _MOST_BATCH_BYTES:
                 break
+            keys.add(letter.idempotency_key)
             del lane.line[letter]
             if not seat.done():
                 self.aboard[letter], envelopes[letter] = seat, envelope
@@ -150,13 +167,25 @@ class FirstTry(Errand):
         member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
         return Envelope(member.name, lease.account, letter.idempotency_key, body, (member,))
 
+    async def judged(self, lease: Lease, reply: Reply) -> None:
+        """Write down what became of the call, and tell jobs of this process that mean one of its emails."""
+        name = self.envelope.name if self.envelope is not None else ""
+        await super().judged(lease, reply)
+        self._under_way.end(name, fault_of(reply.verdict) if self.in_doubt else None)
+
     async def _seal(self, envelope: Envelope, lease: Lease) -> list[int]:
+        self._under_way.begin(envelope.name)
+        known: list[int] = []
         try:
-            return await ask_patiently(lambda: self.outbox.seal(envelope, by=lease.id))
+            known = await ask_patiently(lambda: self.outbox.seal(envelope, by=lease.id))
         except BaseException:
+            self._under_way.end(envelope.name)
             # It may be sealed although nothing was sent.
             await asyncio.shield(asyncio.ensure_future(self._try(self._free(envelope, lease))))
             raise
+        if known:
+            self._under_way.end(envelope.name)
+        return known
 
     async def _free(self, envelope: Envelope, lease: Lease) -> None:
         await self.outbox.release(envelope, by=lease.id)
@@ -171,8 +200,8 @@ class FirstTry(Errand):
 class Again(Errand):
     """A later attempt of an envelope, exactly as it is."""
 
-    def __init__(self, outbox: Outbox, under_way: UnderWay, letter: Letter, envelope: Envelope) -> None:
-        super().__init__(outbox, under_way)
+    def __init__(self, outbox: Outbox, letter: Letter, envelope: Envelope) -> None:
+        super().__init__(outbox)
         self.in_doubt = True
         self._letter = letter
         self._meant = envelope
@@ -183,6 +212,13 @@ class Again(Errand):
             raise Overtaken
         self._letter.calls += 1
         return self._calling(self._meant)
+
+
+def fault_of(verdict: Verdict) -> Fault:
+    """What a job is told whose email may have been accepted."""
+    fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+    fault.in_doubt = True
+    return fault
 
 
 def _results(reply: Reply, label: str) -> list[dict[str, Any] | None]:

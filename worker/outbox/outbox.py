@@ -12,6 +12,7 @@ from worker.outbox.envelope import Envelope, Found, Member, State
 from worker.outbox.names import Names
 
 _HOUR_MS = 3_600_000
+_LOOKS = 3
 _VERBS = ("look", "seal", "resume", "accept", "release", "doubt", "forget")
 
 Arg = str | int
@@ -73,11 +74,15 @@ class Outbox:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached; so with every verb.
         """
-        reply = await self._scripts["look"](keys=[member.name], args=[self._now(), member.content, self._again_ms])
         name = member.name
-        if reply[0] == "batch":
+        for _ in range(_LOOKS):
+            reply = await self._scripts["look"](keys=[member.name], args=[self._now(), member.content, self._again_ms])
+            if reply[0] != "batch":
+                break
             name = reply[1]
             reply = await self._scripts["look"](keys=[name], args=[self._now(), "", self._again_ms])
+            if reply[0] != "lost":  # else it may have been settled between the two looks
+                break
         match reply:
             case ["sent", result]:
                 return Found(State.SENT, result=json.loads(result))
