@@ -13,6 +13,7 @@ from worker.dashboard.access import Doors, admit, refuse_other_sites
 from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, read_body, too_large
 from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
 from worker.dashboard.refusals import CODES, Refusal
+from worker.deadletters import DeadLetters
 
 _MOST_ENTRIES = 200
 _SERVER_ERROR = 500
@@ -70,6 +71,13 @@ class AdminHandler(BaseHandler):
         except KeyError:
             raise Refusal(404, "unknown_key", "This Flower has no key of that id in its settings.") from None
 
+    async def ask_dead(self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0) -> ResultT:
+        """Do something with the dead letters, or refuse with 503 where Redis does not answer."""
+        try:
+            return await self.lookout.ask_dead(work, within_s=within_s)
+        except Unreachable as exc:
+            raise Refusal(503, "redis_unreachable", f"{exc}.") from exc
+
     def answer(self, value: dict[str, Any]) -> None:
         """End with this JSON."""
         self.finish(json.dumps(value))
@@ -122,7 +130,14 @@ class Audit(AdminHandler):
                 for entry in await pool.audit(count=count)
             ]
 
-        entries = sorted(await self.ask(read), key=lambda entry: -entry["at_ms"])
+        async def read_letters(store: DeadLetters) -> list[dict[str, Any]]:
+            return [
+                {**entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
+                for entry in await store.audit(count=count)
+            ]
+
+        found = await self.ask(read) + await self.ask_dead(read_letters)
+        entries = sorted(found, key=lambda entry: -entry["at_ms"])
         self.answer({"entries": entries[:count]})
 
 
@@ -147,11 +162,15 @@ class Change(AdminHandler):
         if len(self._body) <= LARGEST_BODY_BYTES:
             self._body += chunk
 
-    def asked(self) -> Asked:
-        """What the body asks for."""
+    def body(self) -> bytes:
+        """The whole body."""
         if len(self._body) > LARGEST_BODY_BYTES:
             raise too_large()
-        return read_body(bytes(self._body), services=SERVICES, fields=self.fields)
+        return bytes(self._body)
+
+    def asked(self) -> Asked:
+        """What the body asks for."""
+        return read_body(self.body(), services=SERVICES, fields=self.fields)
 
     async def show_change(self) -> None:
         """Make the next look see the change."""

@@ -9,7 +9,7 @@ from flower.urls import settings as flower_settings
 from tornado.web import url
 
 from config.settings import get_settings
-from worker.dashboard import api, metrics, page
+from worker.dashboard import api, letters, metrics, page
 from worker.dashboard.access import Doors
 from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.lookout import Lookout
@@ -19,6 +19,7 @@ _logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _PREFIX = "/api/admin/api-keys"
+_LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
     url(r"/keys/static/(.*)", page.Static, {"path": str(page.STATIC)}),
@@ -27,6 +28,9 @@ HANDLERS = [
     url(rf"{_PREFIX}/audit", api.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
     url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
+    url(_LETTERS, letters.Letters, name="letters-list"),
+    url(rf"{_LETTERS}/replay", letters.Replay, name="letters-replay"),
+    url(rf"{_LETTERS}/drop", letters.Drop, name="letters-drop"),
 ]
 
 

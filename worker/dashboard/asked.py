@@ -67,7 +67,7 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
     Raises:
         Refusal: 400 where it is no JSON object of these fields with text in them, 404 for an unknown service.
     """
-    found = _object(body) if body.strip() else {}
+    found = read_object(body) if body.strip() else {}
     if unknown := sorted(set(found).difference(fields)):
         raise Refusal(400, "unknown_field", f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(fields)}.")
     for name, value in found.items():
@@ -81,7 +81,12 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
     return asked
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a body that must be a JSON object.
+
+    Raises:
+        Refusal: 400 where it is none.
+    """
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_no_name_twice)
     except (ValueError, RecursionError):

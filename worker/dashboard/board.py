@@ -1,8 +1,9 @@
 """Everything the page shows, at one instant."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from worker.deadletters import Counts
 from worker.keypool import PoolView
 
 
@@ -87,7 +88,9 @@ class Board:
     """All services at one instant."""
 
     services: dict[str, ServiceView]
+    dead: Counts = field(default_factory=lambda: Counts({}))
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
-        return {"services": {name: view.as_json() for name, view in self.services.items()}}
+        services = {name: view.as_json() for name, view in self.services.items()}
+        return {"services": services, "dead_letters": self.dead.as_json()}

@@ -18,6 +18,7 @@ from config.settings import Settings
 from worker.dashboard.board import Board, QueueView, ServiceView
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.record import Record
+from worker.deadletters import DeadLetters
 from worker.keypool import KeyPool
 from worker.runtime import connect, pools_for_tools
 
@@ -54,6 +55,7 @@ class Lookout:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._redis: Redis
         self._pools: Pools = {}
+        self._dead: DeadLetters
         self._looked_at = 0.0
         self._reloaded_at = time.monotonic()
         self._one_at_a_time: asyncio.Lock
@@ -91,6 +93,7 @@ class Lookout:
         self._one_at_a_time, self._stop = asyncio.Lock(), asyncio.Event()
         self._redis = connect(self._settings)
         self._pools = pools_for_tools(self._redis)
+        self._dead = DeadLetters.of(self._redis, self._settings)
         ready.set()
         tasks = [asyncio.create_task(self._keep_looking()), asyncio.create_task(self._keep_counting())]
         await self._stop.wait()
@@ -120,11 +123,26 @@ class Lookout:
         Raises:
             Unreachable: Redis does not answer, or not in time.
         """
+        return await self._on_its_thread(lambda: work(self._pools), within_s=_ANSWER_WITHIN_S)
+
+    async def ask_dead(self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0) -> ResultT:
+        """Do something with the dead letters, likewise.
+
+        Args:
+            work: What.
+            within_s: How long it may take, in seconds.
+
+        Raises:
+            Unreachable: Redis does not answer, or not in time.
+        """
+        return await self._on_its_thread(lambda: work(self._dead), within_s=within_s)
+
+    async def _on_its_thread(self, work: Callable[[], Awaitable[ResultT]], *, within_s: float) -> ResultT:
         if self._loop is None:
             raise Unreachable("Flower is not ready")
 
         async def bounded() -> ResultT:
-            return await asyncio.wait_for(work(self._pools), _ANSWER_WITHIN_S)
+            return await asyncio.wait_for(work(), within_s)
 
         try:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(bounded(), self._loop))
@@ -147,7 +165,7 @@ class Lookout:
                 )
                 queue = self._queues.get(QUEUE_OF[service]) or QueueView(QUEUE_OF[service])
                 services[service] = ServiceView(view, queue, record.minutes, record.rate)
-            self.board, self._looked_at = Board(services), time.monotonic()
+            self.board, self._looked_at = Board(services, await self._dead.counts()), time.monotonic()
             return self.board
 
     async def _keep_looking(self) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from worker.dashboard.board import ServiceView
 from worker.dashboard.lookout import Lookout
+from worker.deadletters import KINDS, SERVICES, Counts
 
 _STATES = ("ready", "cooling", "disabled")
 
@@ -47,6 +48,7 @@ class KeysCollector(Collector):
             return
         yield from _keys(board.services)
         yield from _queues(board.services)
+        yield from _dead(board.dead)
 
 
 def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
@@ -92,6 +94,16 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)
     workers.add_metric([], max((view.queue.workers for view in services.values()), default=0))
     yield from (length, waiting, oldest, gate, drain, workers)
+
+
+def _dead(counts: Counts) -> Iterator[Metric]:
+    letters = GaugeMetricFamily(
+        "keywheel_dead_letters", "Jobs that ended without success and are kept", labels=["service", "kind"]
+    )
+    for service in SERVICES:
+        for kind in KINDS:  # all of them from the start, so that the first one is seen as an increase
+            letters.add_metric([service, kind], counts.of.get((service, kind), 0))
+    yield letters
 
 
 def registry_of(lookout: Lookout) -> CollectorRegistry:

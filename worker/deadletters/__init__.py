@@ -1,7 +1,19 @@
 """Dead letters: the jobs that ended for good without success, kept so that a person can look at and replay them."""
 
-from worker.deadletters.letter import KINDS, Letter, Message
-from worker.deadletters.replay import Replayed, replay
+from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import Counts, DeadLetters, Filter, Limits
 
-__all__ = ["KINDS", "Counts", "DeadLetters", "Filter", "Letter", "Limits", "Message", "Replayed", "replay"]
+__all__ = [
+    "KINDS",
+    "SERVICES",
+    "Counts",
+    "DeadLetters",
+    "Filter",
+    "Letter",
+    "Limits",
+    "Message",
+    "Replayed",
+    "objection",
+    "replay",
+]

@@ -36,7 +36,9 @@ async def post(site: Site, path: str, **options: Any) -> Any:
 
 
 def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
-    served = {one.regex.pattern.rstrip("$") for one in HANDLERS if one.name and one.name.startswith("keys-")}
+    served = {
+        one.regex.pattern.rstrip("$") for one in HANDLERS if one.name and one.name.startswith(("keys-", "letters-"))
+    }
     assert set(OPENAPI["paths"]) == served
     assert str(LARGEST_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
     for schema in OPENAPI["components"]["schemas"].values():

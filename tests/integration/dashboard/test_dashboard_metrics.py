@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.redis import EmbeddedRedis
 
-LABELS = {"service", "state", "key", "outcome", "queue", "le"}
+LABELS = {"service", "state", "key", "outcome", "queue", "le", "kind"}
 
 
 async def scrape(site: Site) -> dict[tuple[str, ...], float]:
@@ -46,6 +46,7 @@ async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_the
     assert samples["keywheel_calls_total", site.keys["groq"][1].id, "accepted", "groq"] == 0
     assert samples["keywheel_drain_seconds", "email", "resend"] == float("inf")
     assert samples["keywheel_deferrals_total", "groq"] == 0
+    assert samples["keywheel_dead_letters", "poison", "other"] == 0
     text = (await site.client.get("/metrics")).text
     for hidden in (secret("groq", 1), site.keys["groq"][0].label, "acme-account", "GROQ_API_KEY", "by hand", *LOGIN):
         assert hidden not in text

@@ -1,0 +1,189 @@
+"""The admin endpoints for dead letters, held against `docs/openapi.yaml`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dashboard_site import LOGIN, TOKEN, Serve, Site, until
+from jsonschema import Draft202012Validator
+
+from config.settings import get_settings
+from sandbox.redis import EmbeddedRedis, free_port
+from worker.dashboard import letters
+from worker.deadletters import DeadLetters, Letter, Message
+
+OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
+ADDRESS = "/api/admin/dead-letters"
+SECRET = "canary-9310 of a mail"
+DAY_MS = 86_400_000
+
+
+def letter(number: int = 1, **changes: Any) -> Letter:
+    told: dict[str, Any] = {"task": "tasks.ai.complete", "queue": "ai", "service": "groq", "kind": "failed"}
+    trail = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
+    return Letter(id=f"job-{number}", **told | {"reason": "RequestRejected: no", "trail": trail} | changes)
+
+
+def email(number: int = 1, **changes: Any) -> Letter:
+    return letter(number, **{"task": "tasks.email.send", "queue": "email", "service": "resend"} | changes)
+
+
+async def put(site: Site, *found: Letter, message: Message | None = Message(kwargs={"prompt": SECRET})) -> None:  # noqa: B008 - frozen
+    store = DeadLetters.of(site.redis, get_settings())
+    for one in found:
+        await store.put(one, message.text() if message else "")
+
+
+async def ask(site: Site, path: str = "", *, expected: int = 200, **body: Any) -> Any:
+    """GET with a query, or POST where there is a path; holds the answer against the description."""
+    if path:
+        answer = await site.client.post(f"{ADDRESS}/{path}", json=body, auth=LOGIN)
+    else:
+        answer = await site.client.get(ADDRESS, params=body, auth=LOGIN)
+    assert answer.status_code == expected, answer.text
+    operation = OPENAPI["paths"][ADDRESS + (f"/{path}" if path else "")]["post" if path else "get"]
+    described = operation["responses"][str(expected)]
+    if "$ref" in described:
+        described = OPENAPI["components"]["responses"][described["$ref"].rpartition("/")[2]]
+    schema = described["content"]["application/json"]["schema"] | {"components": OPENAPI["components"]}
+    Draft202012Validator(schema).validate(answer.json())
+    assert SECRET not in answer.text
+    return answer.json()
+
+
+async def queued(site: Site, queue: str) -> list[str]:
+    return [json.loads(text)["headers"]["id"] for text in reversed(await site.redis.lrange(queue, 0, -1))]
+
+
+async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Serve) -> None:
+    site = await serve()
+    old_ms = round(time.time() * 1000) - DAY_MS
+    await put(site, letter(1), email(2, kind="unknown", doubt_ms=old_ms), letter(3, kind="poison"))
+    told = await ask(site)
+    assert [one["id"] for one in told["letters"]] == ["job-3", "job-2", "job-1"]
+    assert [one["needs_force"] for one in told["letters"]] == [False, True, False]
+    assert (told["total"], told["by_service"]["resend"]) == (3, {"unknown": 1})
+    assert [one["id"] for one in (await ask(site, service="groq", kind="failed"))["letters"]] == ["job-1"]
+    assert [one["id"] for one in (await ask(site, limit=1))["letters"]] == ["job-3"]
+    assert (await ask(site, before=old_ms))["letters"] == []
+    await site.app.lookout.now(after_change=True)
+    assert (await site.status())["dead_letters"]["total"] == 3
+
+
+async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(serve: Serve) -> None:
+    site = await serve()
+    await put(site, letter(1), letter(2))
+    assert await ask(site, "replay", id="job-1") == {"replayed": ["job-1"], "refused": [], "more": False, "by": "ada"}
+    assert await queued(site, "ai") == ["job-1"]
+    assert (await site.status())["dead_letters"]["total"] == 1  # without any wait
+    assert await ask(site, "drop", id="job-2") == {"dropped": 1, "more": False, "by": "ada"}
+    answer = await site.client.get("/api/admin/api-keys/audit", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert [(one["service"], one["event"], one["name"], one["by"]) for one in answer.json()["entries"]] == [
+        ("groq", "dropped", "job-2", "flower ada"),
+        ("groq", "replayed", "job-1", "flower ada"),
+    ]
+
+
+async def test_an_email_that_may_arrive_twice_needs_force(serve: Serve) -> None:
+    site = await serve()
+    await put(site, email(1, doubt_ms=5), email(2))
+    told = await ask(site, "replay", service="resend")
+    assert told["replayed"] == ["job-2"]
+    assert [one["id"] for one in told["refused"]] == ["job-1"]
+    assert (await ask(site, "replay", id="job-1", force=True))["replayed"] == ["job-1"]
+
+
+async def test_one_request_changes_only_so_many_and_says_that_there_are_more(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "MOST_AT_ONCE", 3)
+    site = await serve()
+    await put(site, *(letter(number) for number in range(1, 8)))
+    told = await ask(site, "replay", all=True)
+    assert (len(told["replayed"]), told["more"]) == (3, True)
+    assert await ask(site, "drop", all=True) == {"dropped": 3, "more": True, "by": "ada"}
+    assert await ask(site, "drop", all=True) == {"dropped": 1, "more": False, "by": "ada"}
+
+
+# What is asked, with which status it is refused, and the word for it.
+@pytest.mark.parametrize(
+    ("path", "body", "expected", "code"),
+    [
+        ("replay", {}, 400, "bad_request"),  # nothing must not mean everything
+        ("drop", {}, 400, "bad_request"),
+        ("drop", {"id": "job-1", "all": True}, 400, "bad_request"),  # two things at once
+        ("drop", {"id": "job-1", "kind": "failed"}, 400, "bad_request"),
+        ("drop", {"all": False}, 400, "bad_request"),
+        ("drop", {"all": 1}, 400, "bad_request"),
+        ("drop", {"id": "job-1", "force": True}, 400, "unknown_field"),
+        ("replay", {"id": "job-1", "force": "yes"}, 400, "bad_request"),
+        ("replay", {"id": ["job-1"]}, 400, "bad_request"),
+        ("replay", {"id": ""}, 400, "bad_request"),
+        ("replay", {"id": "x" * 201}, 400, "bad_request"),
+        ("replay", {"id": "of nobody"}, 404, "unknown_letter"),
+        ("replay", {"id": "job-9"}, 404, "unknown_letter"),
+        ("replay", {"kind": "weird"}, 400, "bad_request"),
+        ("replay", {"service": "mistral"}, 404, "unknown_service"),
+        ("replay", {"before": "1"}, 400, "bad_request"),
+        ("replay", {"before": True}, 400, "bad_request"),
+        ("replay", {"before": 10**15}, 400, "bad_request"),
+        ("", {"limit": "501"}, 400, "bad_request"),
+        ("", {"limit": "-1"}, 400, "bad_request"),
+        ("", {"before": "yesterday"}, 400, "bad_request"),
+        ("", {"id": "job-1"}, 400, "unknown_field"),
+        ("", {"kind": "weird"}, 400, "bad_request"),
+    ],
+)
+async def test_what_is_not_understood_is_refused_and_changes_nothing(
+    serve: Serve, path: str, body: dict[str, Any], expected: int, code: str
+) -> None:
+    site = await serve()
+    await put(site, letter(1))
+    assert (await ask(site, path, expected=expected, **body))["error"] == code
+    assert (await ask(site))["total"] == 1
+    assert await queued(site, "ai") == []
+
+
+async def test_only_administrators_get_in_and_only_where_changes_are_allowed(serve: Serve) -> None:
+    site = await serve(read_only=True)
+    await put(site, letter(1))
+    assert (await site.client.get(ADDRESS)).status_code == 401
+    assert len((await ask(site))["letters"]) == 1
+    for path in ("replay", "drop"):
+        assert (await site.client.post(f"{ADDRESS}/{path}", json={"all": True})).status_code == 401
+        assert (await ask(site, path, expected=403, all=True))["error"] == "read_only"
+        from_elsewhere = {"Origin": "https://evil.example"}
+        answer = await site.client.post(f"{ADDRESS}/{path}", json={"all": True}, auth=LOGIN, headers=from_elsewhere)
+        assert (answer.status_code, answer.json()["error"]) == (403, "wrong_origin")
+    assert (await ask(site))["total"] == 1
+
+
+async def test_letters_show_in_the_metrics(serve: Serve) -> None:
+    site = await serve()
+    await put(site, email(1, kind="expired"))
+    await until(
+        lambda: site.client.get("/metrics"),
+        lambda answer: 'keywheel_dead_letters{kind="expired",service="resend"} 1.0' in answer.text,
+    )
+
+
+async def test_a_broker_that_is_away_costs_no_letter(serve: Serve) -> None:
+    site = await serve()
+    await put(site, letter(1))
+    site.app.capp.conf.broker_url = f"redis://127.0.0.1:{free_port()}/0"
+    site.app.capp.conf.broker_transport_options = {"socket_connect_timeout": 1}
+    site.app.capp.conf.task_publish_retry_policy = {"max_retries": 0}
+    assert (await ask(site, "replay", expected=503, id="job-1"))["error"] == "broker_unreachable"
+    assert (await ask(site))["total"] == 1
+
+
+async def test_without_redis_the_answer_is_503(serve: Serve, tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        site = await serve(environ={"REDIS_URL": server.url})
+        server.stop()
+        for path in ("", "replay", "drop"):
+            told = await ask(site, path, expected=503, **({"all": True} if path else {}))
+            assert told["error"] == "redis_unreachable"
