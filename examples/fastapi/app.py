@@ -133,6 +133,7 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
             found = await redis.xread({name: last}, block=block_ms, count=500)
             for last, record in found[0][1] if found else ():
                 kind = record.pop("type")
+                record |= {name: json.loads(record[name]) for name in ("tool_calls", "usage") if name in record}
                 yield event(kind, record, identity=last)
                 if kind == "end":
                     return

@@ -21,7 +21,8 @@ from worker.keypool.names import Names
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
-ALL_PAGES = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
+ALL_PAGES = [*PAGES, *EXAMPLES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
 
 FENCE_RE = re.compile(r"^ *(?:> )?```(\w+)\n(.*?)^ *(?:> )?```$", re.MULTILINE | re.DOTALL)
 INLINE_RE = re.compile(r"`([^`\n]+)`")

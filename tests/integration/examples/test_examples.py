@@ -138,6 +138,7 @@ def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was
     rest = events(client, asked["events"], last=first[-1]["id"])
     assert [one["event"] for one in (first[0], rest[-1])] == ["start", "end"]
     assert rest[-1]["data"]["status"] == "done"
+    assert rest[-1]["data"]["usage"]["total_tokens"] > 0
     whole = client.get(asked["job"], params={"wait_s": 20}).json()["result"]["text"]
     assert shown(first + rest) == whole
     assert len(first + rest) > 4  # it came in pieces
