@@ -279,6 +279,47 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     assert page.locator("#keys-page img").count() == 0
 
 
+def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site: str, open_page: Open) -> None:
+    def poisoned() -> Any:
+        result = fresh.producer.app.send_task(
+            "tasks.ai.complete", kwargs={"prompt": "canary"}, queue="ai", headers={"deaths": 5}
+        )
+        fresh.producer.outcome(result)
+        return result
+
+    first, second = poisoned(), poisoned()
+    page = open_page(site)
+    row = page.locator(f"tr[data-job='{first.id}']")
+    row.wait_for()
+    for word in ("tasks.ai.complete", "poison", "5 workers died", "none"):
+        assert word in row.inner_text()
+    page.get_by_text("2 jobs ended for good without success").wait_for()
+    assert "canary" not in page.content()
+    assert not page.evaluate(CONTRAST_JS)
+    assert not page.evaluate(NAMELESS_JS)
+    screenshot(page, "keys-letters")
+    row.get_by_role("button", name="Replay").click()
+    dialog = page.get_by_role("dialog")
+    assert "Replay tasks.ai.complete?" in dialog.inner_text()
+    dialog.get_by_role("button", name="Cancel").click()
+    assert row.is_visible()
+    row.get_by_role("button", name="Replay").click()
+    dialog.get_by_role("button", name="Replay").click()
+    row.wait_for(state="detached")
+    eventually(lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS", what="the replayed job's success")
+    page.get_by_role("cell", name="replayed", exact=True).first.wait_for()
+    page.get_by_label("Kind").select_option("failed")
+    page.locator("#letters-table").wait_for(state="hidden")
+    assert page.get_by_role("button", name="Drop these").is_disabled()
+    page.get_by_label("Kind").select_option("poison")
+    page.locator(f"tr[data-job='{second.id}']").wait_for()
+    page.get_by_role("button", name="Drop these").click()
+    assert "Drop 1 poison letter?" in dialog.inner_text()
+    dialog.get_by_role("button", name="Drop").click()
+    page.get_by_text("No job ended without success.").wait_for()
+    page.get_by_role("cell", name="dropped", exact=True).first.wait_for()
+
+
 def test_without_a_login_nothing_is_served(site: str) -> None:
     for path in ("/", "/keys", "/tasks", "/broker", "/api/admin/api-keys/status", "/api/admin/api-keys/audit"):
         with pytest.raises(urllib.error.HTTPError) as caught:

@@ -11,6 +11,7 @@
     const every_ms = 1000;
     const audit_every_ms = 3000;
     const give_up_ms = 10000;
+    const give_up_on_change_ms = 65000; // a replay of many takes its time
     const shown = new Map(); // service name → its elements
     const trouble = document.getElementById("keys-trouble");
     const freshness = document.getElementById("keys-freshness");
@@ -76,7 +77,7 @@
 
     async function talk(url, options) {
         const giveUp = new AbortController();
-        const late = setTimeout(function () { giveUp.abort(); }, give_up_ms);
+        const late = setTimeout(function () { giveUp.abort(); }, options ? give_up_on_change_ms : give_up_ms);
         try {
             const answer = await fetch(url, Object.assign(
                 { credentials: "same-origin", cache: "no-store", signal: giveUp.signal }, options));
@@ -105,6 +106,7 @@
                 showStatus(await talk(page.dataset.statusUrl));
                 if (performance.now() - auditAt >= audit_every_ms) {
                     auditAt = performance.now();
+                    showLetters(await talk(page.dataset.lettersUrl + lettersQuery()));
                     showAudit(await talk(page.dataset.auditUrl + "?count=30"));
                 }
                 trouble.hidden = true;
@@ -491,6 +493,130 @@
             return row;
         }));
     }
+
+    // ---- dead letters ----
+
+    const lettersShown = 50;
+    const kind = document.getElementById("letters-kind");
+    const rows = document.getElementById("letters-rows");
+
+    function lettersQuery() {
+        return "?limit=" + lettersShown + (kind.value ? "&kind=" + kind.value : "");
+    }
+
+    function matching(told) {
+        return Object.values(told.by_service).reduce(function (sum, kinds) {
+            return sum + Object.entries(kinds).reduce(function (inner, pair) {
+                return inner + (!kind.value || pair[0] === kind.value ? pair[1] : 0);
+            }, 0);
+        }, 0);
+    }
+
+    function showLetters(told) {
+        const count_ = matching(told);
+        setText(document.getElementById("letters-count"), !told.total ? "No job ended without success."
+            : plural(told.total, "job") + " ended for good without success and can be looked at"
+            + (count_ > told.letters.length ? "; the latest " + count(told.letters.length) + " of " + count(count_)
+                + " are shown." : "."));
+        document.getElementById("letters-table").hidden = !told.letters.length;
+        ["letters-replay", "letters-drop"].forEach(function (id) {
+            const found = document.getElementById(id);
+            if (found) {
+                found.disabled = !count_;
+                found.dataset.count = count_;
+            }
+        });
+        const are = JSON.stringify(told.letters);
+        if (rows.dataset.are !== are) {
+            rows.dataset.are = are;
+            rows.replaceChildren.apply(rows, told.letters.map(makeLetter));
+        }
+    }
+
+    function makeLetter(letter) {
+        const row = make("tr");
+        row.dataset.job = letter.id;
+        const task = make("td", "", letter.task);
+        task.append(make("small", "letter-job", letter.id));
+        const tries = make("td", "", letter.calls ? plural(letter.calls, "call") : "none");
+        letter.trail.slice(-3).forEach(function (call) {
+            tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")
+                + (call.in_doubt ? " (may have been carried out)" : "")));
+        });
+        row.append(make("td", "", clockTime(letter.at_ms)), task, make("td", "", letter.kind),
+            make("td", "", letter.reason), tries);
+        if (!readOnly) {
+            const cell = make("td");
+            const buttons = make("div", "letter-buttons");
+            const replay = button("Replay", "Replay job " + letter.id, "btn-outline-primary", function () {
+                askReplay(letter);
+            });
+            replay.disabled = !letter.replayable;
+            replay.title = letter.replayable ? "" : letter.note || "Its arguments are no longer kept.";
+            buttons.append(replay, button("Drop", "Drop the letter of job " + letter.id, "btn-outline-danger", function () {
+                askDrop("the letter of " + letter.id, { id: letter.id });
+            }));
+            cell.append(buttons);
+            row.append(cell);
+        }
+        return row;
+    }
+
+    function replayed(told) {
+        const refused = told.refused.length ? " " + plural(told.refused.length, "job") + " not: "
+            + told.refused[0].reason + (told.refused.length > 1 ? " And others." : "") : "";
+        return plural(told.replayed.length, "job") + " sent again." + refused + (told.more ? " There are more." : "");
+    }
+
+    function askReplay(letter) {
+        const text = letter.needs_force
+            ? "Nobody knows whether this email was sent, and it is too long ago to find out: it may arrive twice."
+            : "The job runs again with the same id and arguments"
+                + (letter.in_doubt && letter.service === "resend" ? "; an email keeps its idempotency key." : ".");
+        ask("Replay " + letter.task + "?", text, letter.needs_force ? "Send all the same" : "Replay", {
+            danger: letter.needs_force,
+            act: function () {
+                change(page.dataset.replayUrl, letter.needs_force ? { id: letter.id, force: true } : { id: letter.id },
+                    replayed);
+            },
+        });
+    }
+
+    function askDrop(what, body) {
+        ask("Drop " + what + "?", "What failed, and its arguments, are gone for good.", "Drop", {
+            danger: true,
+            act: function () {
+                change(page.dataset.dropUrl, body, function (told) {
+                    return plural(told.dropped, "letter") + " dropped." + (told.more ? " There are more." : "");
+                });
+            },
+        });
+    }
+
+    function those() {
+        return kind.value ? { kind: kind.value } : { all: true };
+    }
+
+    function bulk(id, act) {
+        const found = document.getElementById(id);
+        if (found) {
+            found.addEventListener("click", function () {
+                act(plural(Number(found.dataset.count), kind.value ? kind.value + " letter" : "letter"));
+            });
+        }
+    }
+
+    bulk("letters-replay", function (what) {
+        ask("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once. Emails"
+            + " that might arrive twice stay here.", "Replay", {
+            act: function () { change(page.dataset.replayUrl, those(), replayed); },
+        });
+    });
+    bulk("letters-drop", function (what) { askDrop(what, those()); });
+    kind.addEventListener("change", function () {
+        auditAt = -audit_every_ms;
+        look();
+    });
 
     // ---- begin ----
 
