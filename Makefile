@@ -75,6 +75,6 @@ lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes
 
 .PHONY: clean
 clean: ## Remove the environment, caches and whatever a run left behind
-	@rm -rf .venv build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
+	@rm -rf .venv examples/express/node_modules build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ from kombu.asynchronous.timer import to_timestamp
 
 from worker.deadletters import post
 from worker.errors import DeadlineExceeded
+from worker.streams.ended import tell_ended
 
 HIDDEN = "<hidden>"
 _NO_END = (Retry, Ignore, Reject, Terminated, WorkerLostError, MemoryError)
@@ -39,6 +40,8 @@ class PrivateRequest(Request):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         if expired:
             self._keep(DeadlineExceeded("it had not begun when the time that its producer gave it was over"))
+        else:
+            tell_ended(self, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
@@ -55,6 +58,8 @@ class PrivateRequest(Request):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def _keep(self, exc: BaseException) -> None:
+        name = type(exc).__name__
+        tell_ended(self, error=name, reason=post.reason_of(exc).removeprefix(f"{name}: "))
         if post.is_kept(self.name):
             post.keep_from_consumer(*post.of_job(self._context, self.name, exc))
 

@@ -1,5 +1,6 @@
 """Streamed answers as a web application reads them: real workers, real Redis, the sandbox's event streams."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -125,6 +126,19 @@ def test_a_stream_tells_of_a_job_that_failed(
     [end] = read(client, sent.id)
     assert (end["status"], end["error"]) == ("failed", error)
     assert end["reason"] == str(fresh.producer.outcome(sent))
+
+
+def test_a_job_that_is_ended_before_it_begins_ends_its_stream(fresh: House, client: redis.Redis) -> None:
+    app = fresh.producer.app
+    late = app.send_task("tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", expires=1e-3)
+    [end] = read(client, late.id)
+    assert (end["status"], end["error"]) == ("failed", "DeadlineExceeded")
+
+    unwanted = str(uuid.uuid4())
+    app.control.revoke(unwanted, reply=True, timeout=20, limit=1)
+    app.send_task("tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", task_id=unwanted)
+    [end] = read(client, unwanted)
+    assert (end["status"], end["error"], end["reason"]) == ("failed", "TaskRevokedError", "the job was revoked")
 
 
 def test_many_streams_at_once_keep_apart(fresh: House, client: redis.Redis) -> None:
