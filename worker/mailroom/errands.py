@@ -44,7 +44,18 @@ class UnderWay:
             end.set_result(why)
 
 
-class Overtaken(Exception):  # noqa: N818 - no error: the letter starts over
+class StartOver(Exception):  # noqa: N818 - no error
+    """The letter starts over within its turn."""
+
+    why: Deferred | None = None
+    """What ends the turn if it happens too often."""
+
+
+class InLine(StartOver):
+    """Nothing was sent, and a key will be free soon."""
+
+
+class Overtaken(StartOver):
     """Another job has sent the email, or is sending it: look again."""
 
 
@@ -174,6 +185,8 @@ class FirstTry(Errand):
         self._under_way.end(name, fault_of(reply.verdict) if self.in_doubt else None)
 
     async def _seal(self, envelope: Envelope, lease: Lease) -> list[int]:
+        if self._under_way.find(envelope.name) is not None:  # a copy of it is just going
+            return [0]
         self._under_way.begin(envelope.name)
         known: list[int] = []
         try:

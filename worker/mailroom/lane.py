@@ -14,8 +14,10 @@ class Signal(Enum):
 
     LEAD = "lead"
     """It asks for the next key."""
+    LINE = "line"
+    """It stands in line again: nothing was sent, and a key will be free soon."""
     AGAIN = "again"
-    """It starts over, by itself."""
+    """It starts over with a look into the outbox."""
 
 
 @dataclass(frozen=True, slots=True)

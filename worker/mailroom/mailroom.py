@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from worker import trail
 from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected, TurnOver
 from worker.keypool import Want
-from worker.mailroom.errands import Again, FirstTry, Overtaken, UnderWay
+from worker.mailroom.errands import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
 from worker.mailroom.lane import Lane, Signal, Told, tell
 from worker.mailroom.letter import Letter
 from worker.outbox import Envelope, Found, Member, Outbox, State
@@ -67,6 +67,7 @@ class Mailroom:
 
     async def _serve(self, want: Want, letter: Letter) -> Served:
         member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
+        why = _elsewhere()
         for _ in range(_ROUNDS):
             left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
             try:
@@ -75,13 +76,18 @@ class Mailroom:
                     if served is not None:
                         return served
                 return await self._first_try(left, letter)
-            except Overtaken:
-                letter.known = True
-        raise _elsewhere()
+            except StartOver as over:
+                letter.known = letter.known or isinstance(over, Overtaken)
+                why = over.why or why
+        raise why
 
     async def _look(self, member: Member) -> Found:
         try:
-            return await ask_patiently(lambda: self.outbox.look(member))
+            found = await ask_patiently(lambda: self.outbox.look(member))
+            if found.envelope is not None and self._under_way.find(found.envelope.name) is None:
+                # A call of this process may have ended while the answer was on its way.
+                found = await ask_patiently(lambda: self.outbox.look(member))
+            return found
         except Fault as fault:
             fault.in_doubt = True  # nobody can say, so nobody may promise
             raise
@@ -194,6 +200,10 @@ class Mailroom:
         except (Deferred, Fault) as over:
             letter.waited_ms += over.waited_ms
             over.in_doubt = errand.in_doubt
+            if isinstance(over, Deferred) and not over.in_doubt and errand.calls and _soon(over, want):
+                # A turn of the rotation calls no key twice; a rate limit that opens in a second is worth another turn.
+                _tell_all(errand, Signal.LINE)
+                raise _in_line(over) from None
             _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
             raise
         except RequestRejected:
@@ -212,6 +222,16 @@ class Mailroom:
                 lane.pass_on()
         letter.waited_ms += served.waited_ms
         return _hand_out(errand, served)
+
+
+def _soon(over: Deferred, want: Want) -> bool:
+    return over.countdown_ms <= want.max_wait_ms - over.waited_ms
+
+
+def _in_line(over: Deferred) -> InLine:
+    found = InLine()
+    found.why = over
+    return found
 
 
 def _elsewhere() -> Deferred:
@@ -288,6 +308,8 @@ def _take(told: Told) -> Served:
     match told.outcome:
         case Served():
             return told.outcome
+        case Signal.LINE:
+            raise InLine
         case Signal():
             raise Overtaken
         case error:

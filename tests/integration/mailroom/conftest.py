@@ -1,0 +1,34 @@
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `rooms`: test folders are no packages
+
+from rooms import House
+
+from sandbox.process import Sandbox
+
+
+@pytest.fixture(scope="package")
+def running() -> Iterator[Sandbox]:
+    """Two teams with a key and a domain each."""
+    with Sandbox(resend_keys=2, resend_rps=100, resend_daily=0, resend_monthly=0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    connections = BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=16)
+    async with Redis.from_pool(connections) as client:
+        yield client
+
+
+@pytest.fixture
+async def house(running: Sandbox, redis: Redis) -> AsyncIterator[House]:
+    running.control("reset")
+    running.control("limits", service="resend", rps=100)
+    async with House(running, redis) as house:
+        yield house

@@ -1,0 +1,96 @@
+"""Mailrooms on one Redis and one sandbox; each stands for a worker process."""
+
+import asyncio
+import hashlib
+import json
+from typing import Any, Self
+
+from redis.asyncio import Redis
+
+from config.keys import make_key
+from sandbox.process import Sandbox
+from worker.keypool import KeyPool, Want
+from worker.mailroom import Letter, Mailroom
+from worker.outbox import Outbox
+from worker.providers import Resend
+from worker.rotation import Rotation, Served
+
+CANARY = "canary-of-a-mail-body"
+ANN = "ann@example.com"
+
+
+class House:
+    """What the rooms share."""
+
+    def __init__(self, sandbox: Sandbox, redis: Redis) -> None:
+        self.sandbox = sandbox
+        self.redis = redis
+        self.providers: list[Resend] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for provider in self.providers:
+            await provider.close()
+
+    def room(
+        self,
+        *,
+        senders: tuple[str, ...] = ("us@team1.example.net", "us@team2.example.net"),
+        keys: tuple[int, ...] = (0, 1),
+        timeout_s: float = 10,
+        call_ms: int = 65_000,
+        now_ms: Any = None,
+        **options: Any,
+    ) -> Mailroom:
+        secrets = self.sandbox.keys("resend")
+        found = [
+            make_key("resend", secret=secrets[n], variable=f"RESEND_API_KEY_{n}", account=f"team{n}", sender=senders[n])
+            for n in keys
+        ]
+        provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s, fault_cooldown_ms=1)
+        self.providers.append(provider)
+        pool = KeyPool(self.redis, "resend", found, opening=16)
+        return Mailroom(Rotation(pool, provider), Outbox(self.redis, call_ms=call_ms, now_ms=now_ms), **options)
+
+    def judgement(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.sandbox.ledger()["judgement"]
+        return found
+
+    def calls(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.sandbox.ledger(full=True)["calls"]
+        return found
+
+    async def everything_in_redis(self) -> str:
+        """All names and values, as text."""
+        found = []
+        async for name in self.redis.scan_iter("*"):
+            kind = await self.redis.type(name)
+            value = await self.redis.execute_command("HGETALL", name, NEVER_DECODE=True) if kind == "hash" else ""  # type: ignore[no-untyped-call]
+            found.append(f"{name} {value}")
+        return "\n".join(found)
+
+
+def letter(number: int | str, *, key: str = "", known: bool | None = None, **changes: Any) -> Letter:
+    """An email as the task makes it; `key` is an idempotency key that the caller gave."""
+    mail = {"to": [ANN], "subject": f"No. {number}", "text": f"{CANARY} {number}"} | changes
+    content = hashlib.sha256(json.dumps(mail, sort_keys=True).encode()).hexdigest()
+    return Letter(
+        key or f"job-{number}",
+        content,
+        lambda chosen: {"from": chosen.sender or ""} | mail,
+        known=bool(key) if known is None else known,
+        batchable="attachments" not in mail,
+    )
+
+
+async def send(room: Mailroom, *letters: Letter, max_wait_ms: int = 20_000, **want: Any) -> list[Any]:
+    """Send letters at once; what each got, or what it raised."""
+    wants = Want(emails=1, max_wait_ms=max_wait_ms, **want)
+    return await asyncio.gather(*(room.serve(wants, one) for one in letters), return_exceptions=True)
+
+
+async def send_one(room: Mailroom, one: Letter, **want: Any) -> Served:
+    """Send one letter, or raise what it raises."""
+    return await room.serve(Want(emails=1, max_wait_ms=20_000, **want), one)

@@ -1,0 +1,214 @@
+"""The outbox's verbs on a real Redis, on a clock of the test's."""
+
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from worker.outbox import Envelope, Found, Member, Names, Outbox, State, batch_of
+from worker.outbox.outbox import source
+
+HOUR_MS = 3_600_000
+NAMES = Names("kw")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ms = 1_764_000_000_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def outbox(redis: Redis, clock: Clock) -> Outbox:
+    return Outbox(redis, call_ms=60_000, now_ms=clock)
+
+
+def member(number: int, content: str = "hash") -> Member:
+    return Member(NAMES.mail(f"job-{number}"), content)
+
+
+def single(number: int, content: str = "hash") -> Envelope:
+    one = member(number, content)
+    return Envelope(one.name, "team1", f"job-{number}", f'{{"subject":"No. {number}"}}', (one,))
+
+
+def batch(*numbers: int) -> Envelope:
+    return batch_of([single(number) for number in numbers], names=NAMES, number="abc")
+
+
+ENVELOPES = pytest.mark.parametrize("make", [lambda: single(1), lambda: batch(1, 2, 3)], ids=["single", "batch"])
+Make = Callable[[], Envelope]
+
+
+def test_a_batch_says_exactly_what_its_emails_said() -> None:
+    made = batch(1, 2)
+    assert made.body == '[{"subject":"No. 1"},{"subject":"No. 2"}]'
+    assert (made.key, made.name) == ("batch-abc", "{kw:outbox}:batch:abc")
+    assert made.is_batch
+    assert made.records == [made.name, member(1).name, member(2).name]
+    assert not single(1).is_batch
+    assert "No. 1" not in repr(made)
+
+
+def test_names_tell_no_idempotency_key_and_share_a_hash_tag() -> None:
+    name = Names("other").mail("welcome/ann@example.com")
+    assert name.startswith("{other:outbox}:mail:")
+    assert "ann" not in name
+    assert name != Names("other").mail("welcome/bob@example.com")
+
+
+@ENVELOPES
+async def test_a_sealed_envelope_is_found_as_it_was_by_each_of_its_emails(
+    outbox: Outbox, clock: Clock, make: Make
+) -> None:
+    made = make()
+    assert await outbox.look(made.members[0]) == Found(State.FREE)
+    assert await outbox.seal(made, by="one") == []
+    clock.ms += 10_000
+    for one in made.members:
+        found = await outbox.look(one)
+        assert (found.state, found.left_ms) == (State.BUSY, 50_000)
+        assert found.envelope == Envelope(
+            made.name, made.account, made.key, made.body, made.members, since_ms=clock.ms - 10_000
+        )
+        assert (await outbox.look(Member(one.name, "another"))).state is State.OTHER
+
+
+@ENVELOPES
+async def test_who_comes_second_seals_nothing(outbox: Outbox, make: Make) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    assert await outbox.seal(single(1), by="two") == [0]
+    crowd = batch_of([single(9), single(1), single(8)], names=NAMES, number="def")
+    assert await outbox.seal(crowd, by="two") == [1]
+    assert (await outbox.look(member(9))).state is State.FREE
+    assert (await outbox.look(member(1))).envelope is not None
+
+
+@ENVELOPES
+async def test_accepted_emails_keep_their_results_and_nothing_of_their_bodies(
+    outbox: Outbox, redis: Redis, make: Make
+) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    results = [{"id": f"id-{place}", "key": "re_abc..."} for place in range(len(made.members))]
+    await outbox.accept(made, results)
+    for one, result in zip(made.members, results, strict=True):
+        assert await outbox.look(one) == Found(State.SENT, result=result)
+        assert set(await redis.hkeys(one.name)) == {"content", "result"}
+        assert 24.9 * HOUR_MS < await redis.pttl(one.name) <= 25 * HOUR_MS
+    assert await redis.exists(made.name) == (0 if made.is_batch else 1)
+
+
+async def test_an_email_that_was_refused_within_a_batch_is_free(outbox: Outbox) -> None:
+    made = batch(1, 2)
+    await outbox.seal(made, by="one")
+    await outbox.accept(made, [None, {"id": "x", "key": "re_abc..."}])
+    assert (await outbox.look(member(1))).state is State.FREE
+    assert (await outbox.look(member(2))).state is State.SENT
+
+
+@ENVELOPES
+async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
+    outbox: Outbox, clock: Clock, redis: Redis, make: Make
+) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    assert await outbox.release(made, by="one") is True
+    assert await redis.keys("{kw:outbox}*") == []
+    await outbox.seal(made, by="one")
+    clock.ms += 61_000  # the first one's worker has died
+    found = (await outbox.look(made.members[0])).envelope
+    assert found is not None
+    assert await outbox.resume(found)
+    assert await outbox.release(made, by="one") is False
+    assert await outbox.release(made, by="two") is False
+    assert (await outbox.look(made.members[0])).state is State.OPEN
+
+
+@ENVELOPES
+async def test_an_envelope_in_doubt_is_sent_by_one_at_a_time(outbox: Outbox, clock: Clock, make: Make) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    found = (await outbox.look(made.members[0])).envelope
+    assert found is not None
+    assert not await outbox.resume(found)
+    await outbox.doubt(made)
+    assert (await outbox.look(made.members[-1])).state is State.OPEN
+    assert await outbox.resume(found)
+    assert not await outbox.resume(found)
+    clock.ms += 60_001
+    assert await outbox.resume(found)
+    await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
+    clock.ms += 60_001
+    assert not await outbox.resume(found)
+
+
+@ENVELOPES
+async def test_an_envelope_that_redis_lost_is_written_again_when_it_is_in_doubt(
+    outbox: Outbox, redis: Redis, make: Make
+) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    await redis.flushdb()
+    await outbox.doubt(made)
+    for one in made.members:
+        found = await outbox.look(one)
+        assert found.state is State.OPEN
+        assert found.envelope is not None
+        assert (found.envelope.body, found.envelope.members) == (made.body, made.members)
+    assert await redis.pttl(made.name) > 24.9 * HOUR_MS
+
+
+@ENVELOPES
+async def test_an_envelope_is_stale_before_resend_forgets_its_key(outbox: Outbox, clock: Clock, make: Make) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    clock.ms += 23 * HOUR_MS
+    assert (await outbox.look(made.members[0])).state is State.OPEN
+    clock.ms += 1
+    assert (await outbox.look(made.members[0])).state is State.STALE
+
+
+@ENVELOPES
+async def test_only_the_envelope_that_is_meant_is_forgotten(
+    outbox: Outbox, clock: Clock, redis: Redis, make: Make
+) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    found = (await outbox.look(made.members[0])).envelope
+    assert found is not None
+    await outbox.forget(found)
+    assert await redis.keys("{kw:outbox}*") == []
+    clock.ms += 5
+    await outbox.seal(made, by="two")
+    await outbox.forget(found)  # who comes late frees nothing
+    assert (await outbox.look(made.members[0])).state is State.BUSY
+
+
+async def test_a_batch_whose_record_is_gone_is_lost(outbox: Outbox, redis: Redis) -> None:
+    made = batch(1, 2)
+    await outbox.seal(made, by="one")
+    await redis.delete(made.name)
+    assert (await outbox.look(member(1))).state is State.LOST
+
+
+async def test_scripts_that_redis_forgot_are_loaded_again(outbox: Outbox, redis: Redis) -> None:
+    await outbox.seal(single(1), by="one")
+    await redis.script_flush()
+    assert (await outbox.look(member(1))).state is State.BUSY
+
+
+@pytest.mark.parametrize("verb", ["look", "seal", "resume", "accept", "release", "doubt", "forget"])
+def test_each_verb_is_headed_by_its_signature(verb: str) -> None:
+    own = source(verb).split("\n-- " + verb + ": ")[1]
+    assert "-- KEYS" in own
+    assert "-- ARGV" in own or "KEYS and ARGV" in own
+    assert "-- Returns" in own
