@@ -3,6 +3,9 @@
 Deferred jobs come back through a queue of their own (`ai.deferred`), which is always consumed, and wait in the worker's
 timer for their instant. While a pool is exhausted, the gate keeps the other jobs in the broker, where they cost nothing
 and cannot crowd out other queues; it opens by itself as the held jobs run, and a reset runs those at once.
+
+Bulk jobs are counted for themselves: a worker that holds many of them leaves the queue's other bulk jobs in the broker
+and still takes the interactive ones.
 """
 
 import logging
@@ -15,6 +18,7 @@ from celery import bootsteps
 from celery.worker.request import Request
 
 from config.celery import DEFERRED, QUEUE_OF
+from worker.priority import BULK_PRIORITY, is_bulk
 
 _logger = logging.getLogger(__name__)
 
@@ -39,12 +43,14 @@ class Gate(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self.closed: dict[str, Any] = {}
+        self.closed_to_bulk: set[str] = set()
         self._awake_until: dict[str, float] = {}
         self._entry: Any = None
 
     def start(self, parent: Any) -> None:
         """Begin to watch; after a reconnection every queue is consumed again, so every gate is open."""
         self.closed.clear()
+        self.closed_to_bulk.clear()
         self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
@@ -55,7 +61,9 @@ class Gate(bootsteps.StartStopStep):
 
     def info(self, parent: Any) -> dict[str, Any]:
         """What `inspect stats` shows: the queues whose gate is closed, and how many deferred jobs are held."""
-        return {"gate": {"closed": sorted(self.closed), "held": dict(_count(parent))}}
+        held, bulk = _count(parent)
+        closed = {"closed": sorted(self.closed), "closed_to_bulk": sorted(self.closed_to_bulk)}
+        return {"gate": closed | {"held": dict(held + bulk), "held_bulk": dict(bulk)}}
 
     def _tick(self, parent: Any) -> None:
         now = time.monotonic()
@@ -65,13 +73,31 @@ class Gate(bootsteps.StartStopStep):
             _run_held(parent, queue)
             if until < now:
                 del self._awake_until[queue]
-        held = _count(parent)
+        held, bulk = _count(parent)
         high = max(_LEAST_HELD, parent.pool.limit or 0)
+        if not hasattr(
+            parent.task_consumer.channel, "take_urgent_only"
+        ):  # kombu's own takes all of a queue, or nothing
+            held, bulk = held + bulk, Counter()
         for queue in QUEUE_OF.values():
+            if bulk[queue] >= high and queue not in self.closed_to_bulk:
+                self._leave_bulk(parent, queue, bulk[queue])
+            elif queue in self.closed_to_bulk and bulk[queue] <= high // 2:
+                self._take_bulk(parent, queue)
             if held[queue] >= high and queue not in self.closed:
                 self._close(parent, queue, held[queue])
             elif queue in self.closed and held[queue] <= high // 2:
                 self._open(parent, queue)
+
+    def _leave_bulk(self, parent: Any, queue: str, held: int) -> None:
+        self.closed_to_bulk.add(queue)
+        parent.task_consumer.channel.take_urgent_only(queue, BULK_PRIORITY)
+        _logger.info("⏸️ Queue %s paused for bulk: %d deferred bulk jobs wait here for a key", queue, held)
+
+    def _take_bulk(self, parent: Any, queue: str) -> None:
+        self.closed_to_bulk.discard(queue)
+        parent.task_consumer.channel.take_urgent_only(queue, None)
+        _logger.info("▶️ Queue %s resumed for bulk", queue)
 
     def _close(self, parent: Any, queue: str, held: int) -> None:
         consumer = parent.task_consumer
@@ -91,21 +117,26 @@ class Gate(bootsteps.StartStopStep):
         _logger.info("▶️ Queue %s resumed", queue)
 
 
-def _held(parent: Any) -> Iterator[tuple[Any, str]]:
-    """Every job that waits in the timer for its instant, with the queue that it first came from."""
+def _held(parent: Any) -> Iterator[tuple[Any, str, bool]]:
+    """Every job that waits in the timer for its instant, the queue that it first came from, and whether it is bulk."""
     for scheduled in list(parent.timer.schedule.queue):
         entry = scheduled.entry
         request = next(iter(entry.args), None)
         if isinstance(request, Request) and not entry.canceled:
-            yield entry, str(request.delivery_info.get("routing_key")).removesuffix(DEFERRED)
+            queue = str(request.delivery_info.get("routing_key")).removesuffix(DEFERRED)
+            yield entry, queue, is_bulk(request.delivery_info)
 
 
-def _count(parent: Any) -> Counter[str]:
-    return Counter(queue for _, queue in _held(parent))
+def _count(parent: Any) -> tuple[Counter[str], Counter[str]]:
+    """How many jobs of each queue are held: interactive ones, bulk ones."""
+    counts: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    for _, queue, bulk in _held(parent):
+        counts[bulk][queue] += 1
+    return counts
 
 
 def _run_held(parent: Any, queue: str) -> None:
-    for entry, its_queue in _held(parent):
+    for entry, its_queue, _ in _held(parent):
         if its_queue == queue:
             entry.cancel()
             entry()
