@@ -295,9 +295,15 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site:
         assert word in row.inner_text()
     page.get_by_text("2 jobs ended for good without success").wait_for()
     assert "canary" not in page.content()
-    assert not page.evaluate(CONTRAST_JS)
-    assert not page.evaluate(NAMELESS_JS)
-    screenshot(page, "keys-letters")
+    phone = open_page(site, size=PHONE, dark=True)
+    phone.locator(f"tr[data-job='{first.id}']").wait_for()
+    assert phone.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    for one, name in ((page, "keys-letters"), (phone, "keys-letters-phone")):
+        assert not one.evaluate(CONTRAST_JS)
+        assert not one.evaluate(NAMELESS_JS)
+        one.locator("#letters-rows").scroll_into_view_if_needed()
+        screenshot(one, name)
+    phone.close()
     row.get_by_role("button", name="Replay").click()
     dialog = page.get_by_role("dialog")
     assert "Replay tasks.ai.complete?" in dialog.inner_text()
