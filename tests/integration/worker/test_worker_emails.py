@@ -1,0 +1,63 @@
+"""Emails as a user of the queue sees them: sent once, whoever asks again, and in time or not at all."""
+
+from typing import Any
+
+from processes import House
+
+ANN = "ann@example.com"
+
+
+def judged(house: House) -> dict[str, Any]:
+    found: dict[str, Any] = house.sandbox.ledger()["judgement"]
+    return found
+
+
+def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(fresh: House) -> None:
+    mail = {"to": ANN, "subject": "Invoice 1", "text": "Hello", "idempotency_key": "invoice-1"}
+    first = fresh.producer.ask("tasks.email.send", **mail)
+    second = fresh.producer.ask("tasks.email.send", **mail, deadline_s=60)  # a deadline is no content
+    assert (second["id"], second["key"], second["attempts"]) == (first["id"], first["key"], 0)
+    other = fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Invoice 2"}))
+    assert str(other) == "idempotency_key: was used for an email with another content within the last 25 h"
+    assert type(other).__name__ == "InvalidArguments"
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
+
+
+def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None:
+    mail = {"to": ANN, "subject": "Twice delivered", "text": "Hello"}
+    sent = [
+        fresh.producer.app.send_task("tasks.email.send", kwargs=mail, queue="email", task_id="the-same-job")
+        for _ in range(3)
+    ]
+    first = fresh.producer.outcome(sent[0])
+    again = fresh.producer.app.send_task("tasks.email.send", kwargs=mail, queue="email", task_id="the-same-job")
+    assert fresh.producer.outcome(again)["id"] == first["id"]
+    # This one's answer comes after those of the copies before it.
+    assert fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Another"}))["id"] != first["id"]
+    found = judged(fresh)
+    assert (found["emails_accepted"], found["emails_accepted_twice"], found["content_accepted_twice"]) == (2, 0, 0)
+
+
+def test_a_crowd_of_emails_goes_out_in_batches_each_job_with_its_own_result(fresh: House) -> None:
+    arguments = [{"to": ANN, "subject": f"Crowd {n}", "text": "Hello"} for n in range(120)]
+    ids = fresh.producer.many("tasks.email.send", arguments)
+    ended = fresh.producer.await_all(ids, within_s=60)
+    assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}
+    assert len({meta["result"]["id"] for meta in ended.values()}) == 120
+    ledger = fresh.sandbox.ledger()
+    assert ledger["judgement"]["emails_accepted"] == 120
+    assert ledger["services"]["resend"]["calls"] < 60
+    assert "emails go out in one call" in fresh.worker.log
+    assert "Traceback" not in fresh.worker.log
+
+
+def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: House) -> None:
+    fresh.sandbox.control("exhaust", service="resend", seconds=40)
+    mail = {"to": ANN, "subject": "In time or never", "text": "Hello"}
+    late = fresh.producer.ask("tasks.email.send", **mail, deadline_s=0.5, within_s=40)
+    assert type(late).__name__ == "DeadlineExceeded"
+    assert str(late).startswith("no key was free within 0.5 s (")
+    fresh.sandbox.control("fault", service="groq", status=502, count=3)
+    late = fresh.producer.ask("tasks.ai.complete", prompt="x", deadline_s=0.05, within_s=40)
+    assert type(late).__name__ == "DeadlineExceeded"
+    assert str(late).startswith("no time is left for another try within 0.05 s (tries so far: 1): ")
