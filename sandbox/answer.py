@@ -27,6 +27,8 @@ class Ending(StrEnum):
     WHOLE = "whole"
     TRUNCATED = "truncated"
     """Half of the body, then the connection closes."""
+    STALLED = "stalled"
+    """Half of the body, then silence for as long as the answer is held."""
     RESET = "reset"
     """Nothing: the connection is reset."""
 

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from sandbox.accounts import Key
 
 SPOILING = frozenset(
-    {"reset_after", "truncated", "html_ok", "broken_json", "hang", "error_after", "stream_error", "stream_cut"}
+    {
+        "reset_after",
+        "truncated",
+        "html_ok",
+        "broken_json",
+        "hang",
+        "error_after",
+        "stream_error",
+        "stream_cut",
+        "stream_hang",
+    }
 )
 """The kinds that let the work be done and spoil the answer; all others refuse the work."""
 

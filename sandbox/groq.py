@@ -311,8 +311,9 @@ def spoil(answer: Answer, fault: Fault) -> None:
         answer.ending = Ending.RESET
     elif kind in {"truncated", "stream_cut"}:
         answer.ending = Ending.TRUNCATED
-    elif kind == "hang":
+    elif kind in {"hang", "stream_hang"}:
         answer.hold_s = fault.hang_s
+        answer.ending = Ending.WHOLE if kind == "hang" else Ending.STALLED
     elif kind != "stream_error":
         answer.chunks = ()
         if kind == "html_ok":

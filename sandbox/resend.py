@@ -19,7 +19,7 @@ from sandbox.limits import DAY_S, iso_utc, retry_after
 from sandbox.resend_intake import Intake, take_in
 from sandbox.resend_request import recipients
 
-_SPOILING = SPOILING - {"stream_error", "stream_cut"}
+_SPOILING = SPOILING - {"stream_error", "stream_cut", "stream_hang"}
 _BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
 KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
 """The fault kinds that Resend knows."""

@@ -105,11 +105,11 @@ class Sandbox:
             await asyncio.sleep(answer.delay_s)
         if answer.finish is not None:
             answer.finish()
-        if answer.hold_s:
+        if answer.hold_s and answer.ending is not Ending.STALLED:
             await asyncio.sleep(answer.hold_s)
         if answer.ending is Ending.RESET:
             return _reset(request)
-        if answer.ending is Ending.TRUNCATED or answer.chunks:
+        if answer.ending in {Ending.TRUNCATED, Ending.STALLED} or answer.chunks:
             return await _in_pieces(request, answer)
         response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
         response.headers["Content-Type"] = answer.content_type
@@ -135,7 +135,7 @@ async def _in_pieces(request: web.BaseRequest, answer: Answer) -> web.StreamResp
     pieces = answer.chunks or (answer.body[: len(answer.body) // 2],)
     if not answer.chunks:
         response.content_length = len(answer.body)
-    if answer.ending is Ending.TRUNCATED and answer.chunks:
+    if answer.ending is not Ending.WHOLE and answer.chunks:
         pieces = pieces[: len(pieces) // 2]
     with suppress(ConnectionError):  # the client may have gone
         await response.prepare(request)
@@ -143,7 +143,9 @@ async def _in_pieces(request: web.BaseRequest, answer: Answer) -> web.StreamResp
             await response.write(piece)
             if answer.pause_s:
                 await asyncio.sleep(answer.pause_s)
-        if answer.ending is not Ending.TRUNCATED:
+        if answer.ending is Ending.STALLED:
+            await asyncio.sleep(answer.hold_s)
+        if answer.ending is Ending.WHOLE:
             await response.write_eof()
         elif request.transport is not None:
             request.transport.close()

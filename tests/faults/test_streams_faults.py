@@ -8,7 +8,8 @@ from processes import StartFleet, Worker, eventually
 
 def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(start_fleet: StartFleet) -> None:
     settings = {"KEYWHEEL_STREAM_EXPIRES_S": "300"}
-    fleet = start_fleet(settings=settings, count=1, groq_keys=2, groq_stream_ms=50)
+    fleet = start_fleet(settings=settings, count=1, groq_keys=2)
+    fleet.sandbox.control("fault", service="groq", kind="stream_hang", count=1)
     asked = {"prompt": "Say hello", "stream": True}
     with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as client:
         sent = fleet.producer.send("tasks.ai.complete", **asked)

@@ -289,6 +289,10 @@ async def test_a_stream_can_end_early_or_break(sandbox: Sandbox, client: groq.As
     with pytest.raises((httpx.RemoteProtocolError, groq.APIConnectionError)):
         async for _ in await _ask(client, stream=True):
             pass
+    sandbox.control("fault", service="groq", kind="stream_hang", count=1)
+    with pytest.raises((httpx.ReadTimeout, groq.APIConnectionError)):
+        async for _ in await _ask(client.with_options(timeout=0.5), stream=True):
+            pass
 
 
 async def test_an_exhausted_service_refuses_every_key_and_the_ledger_sees_who_does_not_wait(

@@ -141,7 +141,7 @@ def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was
     assert rest[-1]["data"]["usage"]["total_tokens"] > 0
     whole = client.get(asked["job"], params={"wait_s": 20}).json()["result"]["text"]
     assert shown(first + rest) == whole
-    assert len(first + rest) > 4  # it came in pieces
+    assert len(first + rest) >= 3
     assert shown(events(client, asked["events"])) == whole
 
 

@@ -72,7 +72,7 @@ def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(fresh: House, 
     assert result["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
     assert found[-1]["finish_reason"] == "stop"
     assert 0 < client.ttl(f"kw:stream:{sent.id}") <= 600
-    assert len(found) <= 6  # 24 tokens
+    assert len(found) < 20  # for 24 tokens; three if the machine is quick
 
 
 def test_tool_calls_are_streamed_and_put_together(fresh: House, client: redis.Redis) -> None:
