@@ -71,7 +71,7 @@ class Consumer(StockConsumer):
 
     def _give_up(self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False) -> None:
         if not message.acknowledged:
-            post.keep_from_consumer(*post.of_message(message, reason=reason, runnable=runnable))
+            post.keep_message(message, reason=reason, runnable=runnable)
         try:
             stock()
         except self._broker_errors():

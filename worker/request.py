@@ -61,7 +61,7 @@ class PrivateRequest(Request):
         name = type(exc).__name__
         tell_ended(self, error=name, reason=post.reason_of(exc).removeprefix(f"{name}: "))
         if post.is_kept(self.name):
-            post.keep_from_consumer(*post.of_job(self._context, self.name, exc))
+            post.keep_request(self._context, self.name, exc)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """What `inspect active` and Flower's worker page show."""

@@ -49,4 +49,4 @@ class ServiceTask(Task):
             return None
         if request.id is None:  # the tracer itself failed, after the request was put away
             request = Context(id=task_id, args=args, kwargs=kwargs)
-        return post.keep(*post.of_job(request, self.name, exc))
+        return post.keep_job(request, self.name, exc)

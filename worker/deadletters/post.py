@@ -10,6 +10,7 @@ import re
 import traceback
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -61,8 +62,34 @@ def store_of(runtime: Runtime) -> DeadLetters:
     return found
 
 
+async def keep_job(context: Any, task: str, exc: BaseException) -> None:
+    """Keep the letter of a job that failed, on the pool's loop; see `of_job`."""
+    try:
+        found = of_job(context, task, exc)
+    except Exception as trouble:  # noqa: BLE001 - see above
+        _not_kept(trouble, task)
+        return
+    await keep(*found)
+
+
+def keep_request(context: Any, task: str, exc: BaseException) -> None:
+    """Keep the letter of a job that no task hears of, on the consumer's thread; see `of_job`."""
+    try:
+        keep_from_consumer(*of_job(context, task, exc))
+    except Exception as trouble:  # noqa: BLE001 - see above
+        _not_kept(trouble, task)
+
+
+def keep_message(message: Any, *, reason: str, runnable: bool = False) -> None:
+    """Keep the letter of a message that became no job, on the consumer's thread; see `of_message`."""
+    try:
+        keep_from_consumer(*of_message(message, reason=reason, runnable=runnable))
+    except Exception as trouble:  # noqa: BLE001 - see above
+        _not_kept(trouble, reason)
+
+
 async def keep(letter: Letter, message: Message | None = None) -> None:
-    """Keep a letter, on the pool's loop. Raises nothing; where Redis does not take it, the log has the reason.
+    """Keep a letter, on the pool's loop. Where Redis does not take it, the log has the reason.
 
     Args:
         letter: What is shown.
@@ -73,25 +100,23 @@ async def keep(letter: Letter, message: Message | None = None) -> None:
             store = store_of(Runtime.current())
             letter, text = _fitted(letter, message, store.limits.message_bytes)
             await store.put(letter, text)
-    except Exception as exc:  # noqa: BLE001 - see above
-        _logger.error(  # noqa: TRY400 - a trace would show the arguments
-            "a dead letter could not be kept (%s): %s[%s] ended as %s: %s",
-            type(exc).__name__,
-            letter.task,
-            letter.id,
-            letter.kind,
-            letter.reason,
-        )
+    except Exception as trouble:  # noqa: BLE001 - see above
+        _not_kept(trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}")
 
 
 def keep_from_consumer(letter: Letter, message: Message | None = None) -> None:
-    """The same from the consumer's thread, which waits a moment: the letter shall be there before the message goes."""
-    try:
+    """Keep a letter from the consumer's thread, which waits a moment: it shall be there before the message goes.
+
+    Raises:
+        RuntimeError: No pool is running.
+    """
+    with suppress(TimeoutError):  # it is written all the same, or the log tells
         lifespan.submit(keep(letter, message)).result(_HOLD_UP_S)
-    except TimeoutError:
-        return  # it is written all the same, or the log tells
-    except Exception as exc:  # noqa: BLE001 - see above
-        _logger.warning("a dead letter could not be kept: %s", type(exc).__name__)
+
+
+def _not_kept(trouble: Exception, what: str) -> None:
+    # Without a trace: that would show the arguments.
+    _logger.error("a dead letter could not be kept (%s): %s", type(trouble).__name__, what)
 
 
 def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message | None]:

@@ -5,6 +5,8 @@
 -- Returns how many letters there are.
 
 local now, keep_ms, id = clock(ARGV[1]), tonumber(ARGV[3]), ARGV[5]
+-- First what a full server refuses, so that nothing is forgotten for a letter that cannot be kept.
+redis.call('ZADD', KEYS[1], now, id)
 forget(id)
 redis.call('ZADD', KEYS[1], now, id)
 redis.call('HSET', KEYS[2], id, ARGV[6])

@@ -1,0 +1,215 @@
+"""What is written of a job that failed, and what happens where it cannot be written."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.app.task import Context
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from config.settings import Settings, get_settings
+from sandbox.redis import EmbeddedRedis, free_port
+from worker import trail
+from worker.deadletters import DeadLetters, Letter, Limits, Message, post
+from worker.errors import (
+    DeadlineExceeded,
+    FaultBudgetSpent,
+    InvalidArguments,
+    OutcomeUnknown,
+    Poisoned,
+    RequestRejected,
+)
+from worker.history import History
+from worker.runtime import Runtime
+from worker.trail import Attempt
+
+SECRET = "canary-6402 of a prompt"
+KEY = "gsk_" + "canary9f3a" * 5
+
+
+@pytest.fixture
+async def redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Redis]:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    get_settings.cache_clear()
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+    await Runtime.current().close()
+    get_settings.cache_clear()
+
+
+def context(**changes: Any) -> Context:
+    told = {"id": "job-1", "args": [], "kwargs": {"prompt": SECRET}, "retries": 1, "hostname": "w1@test"}
+    told |= {"delivery_info": {"routing_key": "ai.deferred", "priority": 0}, "called_directly": False}
+    return Context(told | changes)
+
+
+# What a job failed of, the kind of its letter, and whether it may have been carried out.
+@pytest.mark.parametrize(
+    ("exc", "kind", "in_doubt", "reason"),
+    [
+        (InvalidArguments("to: is required"), "failed", False, "InvalidArguments: to: is required"),
+        (RequestRejected("bad_request: no"), "failed", False, "RequestRejected: bad_request: no"),
+        (FaultBudgetSpent("gave up"), "failed", False, "FaultBudgetSpent: gave up"),
+        (DeadlineExceeded("too late"), "expired", False, "DeadlineExceeded: too late"),
+        (OutcomeUnknown("who knows"), "unknown", True, "OutcomeUnknown: who knows"),
+        (Poisoned("5 workers died"), "poison", True, "Poisoned: 5 workers died"),
+        (TimeLimitExceeded(300), "timeout", True, "TimeLimitExceeded: it ran longer than it may"),
+        (SoftTimeLimitExceeded(270), "timeout", True, "SoftTimeLimitExceeded: it ran longer than it may"),
+        (ValueError(SECRET), "failed", True, "ValueError"),  # its words may quote anything
+        (RequestRejected(f"odd\n{KEY}\x07"), "failed", False, "RequestRejected: odd gsk_canary..."),  # a key, a bell
+        (RequestRejected("x" * 9_000), "failed", False, "RequestRejected: " + "x" * 482 + "…"),
+        (RequestRejected("half a \ud83d character"), "failed", False, "RequestRejected: half a ? character"),
+    ],
+)
+def test_a_letter_says_how_a_job_ended_in_one_sentence(exc: Exception, kind: str, in_doubt: Any, reason: str) -> None:
+    letter, message = post.of_job(context(), "tasks.ai.complete", exc)
+    assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
+    assert (letter.id, letter.queue, letter.service, letter.worker) == ("job-1", "ai", "groq", "w1@test")
+    assert message == Message([], {"prompt": SECRET}, {})
+    assert SECRET not in repr((letter, message))
+
+
+def test_an_unexpected_error_says_where_it_was_raised() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        json.loads(str(1 // 0))
+    letter, _ = post.of_job(context(), "tasks.email.send", caught.value)
+    assert letter.reason.startswith("ZeroDivisionError in deadletters/test_dead_letters_post.py, line ")
+
+
+def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> None:
+    doubt = Attempt(1, "re_abc123...", "read_timeout", in_doubt=True)
+    history = History(since_ms=5, deferrals=2, attempts=30, trail=(doubt,))
+    trail.begin()
+    for number in range(25):
+        trail.note("re_abc123...", f"code_{number}")
+    letter, _ = post.of_job(
+        context(headers=json.loads(json.dumps(history.headers()))), "tasks.email.send", FaultBudgetSpent("gave up")
+    )
+    trail.begin()
+    assert len(letter.trail) == 20
+    assert letter.trail[0]["code"] == "read_timeout"
+    assert [call["code"] for call in letter.trail[1:]] == [f"code_{number}" for number in range(6, 25)]
+    assert (letter.calls, letter.deferrals, letter.since_ms, letter.doubt_ms) == (50, 2, 5, 5)
+
+
+def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:
+    letter, message = post.of_job(
+        context(headers={"keywheel_doubt_ms": 77, "mine": 1}), "tasks.email.send", DeadlineExceeded("x")
+    )
+    assert letter.doubt_ms == 77
+    assert message is not None
+    assert message.options == {"headers": {"mine": 1}}
+
+
+# What a stranger may write into the headers, and what comes of it.
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": None},
+        {"id": ["x"]},
+        {"id": "two words"},
+        {"headers": {"keywheel": 7, "keywheel_doubt_ms": "x", "deaths": []}},
+        {"timelimit": 7},
+        {"retries": "x"},
+        {"delivery_info": None},
+        {"args": None, "kwargs": None},
+    ],
+)
+def test_whatever_the_headers_hold_there_is_a_letter(changes: dict[str, Any]) -> None:
+    letter, _ = post.of_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
+    assert letter.id == "job-1" or letter.id.startswith("no-id-")
+    assert json.loads(letter.head().partition("\n")[2])["kind"] == "failed"
+
+
+def test_only_jobs_are_kept_not_an_operators_own_tasks() -> None:
+    kept = ("tasks.ai.complete", "tasks.email.send", "shop.orders.bill")
+    assert all(post.is_kept(task) for task in kept)
+    assert not any(post.is_kept(task) for task in ("tasks.admin.replay", "celery.chord_unlock"))
+
+
+# A message's arguments, and why they are not kept.
+@pytest.mark.parametrize(
+    ("kwargs", "note"),
+    [
+        ({"prompt": "x" * 2_000}, post.TOO_LARGE),
+        ({"a": ["x"] * 400}, post.TOO_LARGE),  # small pieces add up
+        ({"prompt": "\x00" * 300}, post.TOO_LARGE),  # short, and long once it is JSON
+        ({"file": b"bytes"}, post.NOT_JSON),
+        ({"prompt": "\ud83d"}, ""),  # half a character is JSON
+    ],
+)
+async def test_a_letter_without_its_arguments_says_why(redis: Redis, kwargs: dict[str, Any], note: str) -> None:
+    store = post.store_of(Runtime.current())
+    store.limits = Limits(message_bytes=1_000)
+    await post.keep_job(context(kwargs=kwargs), "tasks.ai.complete", RequestRejected("no"))
+    [found] = await store.find()
+    assert (found.note, found.replayable) == (note, not note)
+    if not note:
+        assert (await store.get("job-1"))[1] == Message([], kwargs, {})
+
+
+def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
+    for body, raw in (
+        (b"{" + b"x" * 100_000, "{" + "x" * 65_535),
+        (b"\xff\xfe", "base64://4="),
+        (memoryview(b"plain"), "plain"),
+        ("text", "text"),
+        (None, "None"),
+    ):
+        told = SimpleNamespace(headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None)
+        letter, message = post.of_message(told, reason="no job", runnable=True)
+        assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", post.UNRUNNABLE)
+        assert message is not None
+        assert message.raw == raw
+
+
+async def test_a_redis_that_is_away_costs_the_letter_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setattr(post, "_WITHIN_S", 0.5)
+    get_settings.cache_clear()
+    await post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+    await Runtime.current().close()
+    get_settings.cache_clear()
+    assert "a dead letter could not be kept" in caplog.text
+    assert "tasks.ai.complete[job-1] ended as failed: RequestRejected: no" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    post.keep_request(context(), "tasks.ai.complete", RequestRejected("no"))
+    post.keep_message(SimpleNamespace(headers={}, body=b"", delivery_info={}), reason="no job")
+    assert caplog.text.count("a dead letter could not be kept (RuntimeError)") == 2
+
+
+async def test_a_letter_that_cannot_be_written_up_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    await post.keep_job(None, "tasks.ai.complete", RequestRejected("no"))
+    post.keep_request(None, "tasks.ai.complete", RequestRejected("no"))
+    assert caplog.text.count("a dead letter could not be kept (AttributeError): tasks.ai.complete") == 2
+
+
+async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        async with Redis.from_url(server.url, decode_responses=True) as client:
+            store = DeadLetters(client)
+            letter = Letter("job-1", "tasks.ai.complete", "ai", "groq", "failed", "first")
+            await store.put(letter)
+            await client.config_set("maxmemory", 1)
+            with pytest.raises(ResponseError, match="memory"):
+                await store.put(letter)
+            assert [found.reason for found in await store.find()] == ["first"]
+            assert (await store.counts()).total == 1
+
+
+def test_the_limits_follow_the_settings() -> None:
+    settings = Settings(dead_letters=7, dead_letters_keep_s=3, dead_letters_mb=2, dead_letter_kb=5)
+    assert Limits.of(settings) == Limits(letters=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000)
+    assert Limits.of(Settings()) == Limits()

@@ -1,0 +1,107 @@
+"""The consumer beside the broker: what may end its loop, and what may not."""
+
+import json
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from kombu.message import Message
+
+from worker.consumer import Consumer
+
+HEADERS = {"task": "tasks.ai.complete", "id": "job-1"}
+SECRET = "canary-1180 of a prompt"
+
+
+class Broker:
+    """The channel and the result store: notes what is rejected, and stores nothing."""
+
+    def __init__(self) -> None:
+        self.rejected: list[str] = []
+
+    def basic_reject(self, tag: str, *, requeue: bool) -> None:
+        assert not requeue
+        self.rejected.append(tag)
+
+    def mark_as_failure(self, *_: Any, **__: Any) -> None:
+        raise redis.ConnectionError("away")
+
+
+def consumer(broker: Broker, strategy: Any) -> Consumer:
+    """A consumer that nothing was started of."""
+    made = Consumer.__new__(Consumer)
+    made.connection_errors = (redis.ConnectionError, OSError, KeyError)  # as kombu gives them
+    made.channel_errors = (redis.ResponseError,)
+    made.strategies = {"tasks.ai.complete": strategy}
+    made.app = SimpleNamespace(backend=broker)
+    made.event_dispatcher, made.on_task_message = None, set()
+    made.restart_count, made._maximum_prefetch_restored = 0, True
+    made.call_soon = lambda function, *args: function(*args)
+    return made
+
+
+def message(broker: Broker, headers: Any = HEADERS, body: Any = ([], {"prompt": SECRET}, {})) -> Message:
+    return Message(  # type: ignore[no-untyped-call, unused-ignore]
+        body=json.dumps(body), channel=broker, delivery_tag="t1", headers=headers,
+        content_type="application/json", content_encoding="utf-8",
+        accept={"application/json"},
+    )  # fmt: skip
+
+
+# What reading a message raises, and whether the consumer's loop hears of it.
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (redis.ConnectionError("gone"), True),
+        (redis.ResponseError("READONLY"), True),
+        (MemoryError(), True),
+        (KeyError("id"), False),  # kombu counts it among the broker's errors
+        (ValueError(SECRET), False),
+        (AttributeError(SECRET), False),
+    ],
+)
+def test_only_the_brokers_own_errors_reach_the_loop(
+    error: Exception, passes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker()
+
+    def strategy(*_: Any) -> None:
+        raise error
+
+    handle = consumer(broker, strategy).create_task_handler()
+    if passes:
+        with pytest.raises(type(error)):
+            handle(message(broker))
+        assert broker.rejected == []
+        return
+    handle(message(broker))
+    assert broker.rejected == ["t1"]
+    assert "could not be told (ConnectionError)" in caplog.text
+
+
+# Messages that Celery itself stumbles over while it reports them.
+@pytest.mark.parametrize("headers", [{"task": "sing", "id": "job-1"}, {"task": ["sing"]}, {}, None])
+def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
+    headers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker()
+    one = message(broker, headers)
+    one.headers = headers
+    handle = consumer(broker, None).create_task_handler()
+    if headers and headers.get("task") == "sing":
+        with pytest.raises(redis.ConnectionError):  # the store is away; it was rejected before
+            handle(one)
+    else:
+        handle(one)
+    assert broker.rejected == ["t1"]
+
+
+def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    broker = Broker()
+    asked = consumer(broker, None)
+    asked.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
+    assert broker.rejected == ["t1"]
+    assert "could not be reported" in caplog.text
