@@ -55,6 +55,8 @@ class Lease:
         want: What was asked for.
         wait_ms: How long to wait before the call, in milliseconds.
         pinned: An earlier attempt of this email has an unknown outcome.
+        spare_emails: How many more recipients the quotas allow, so that others may go in the same call; None: no quota
+            is known.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Lease:
     want: Want
     wait_ms: int
     pinned: bool = False
+    spare_emails: int | None = None
 
 
 class Why(StrEnum):

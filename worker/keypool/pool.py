@@ -166,9 +166,10 @@ class KeyPool:
 
     def _answer(self, reply: list[Any], want: Want, candidates: Sequence[ApiKey], lease_id: str) -> Lease | Unavailable:
         match reply:
-            case ["lease", index, wait_ms, pinned]:
+            case ["lease", index, wait_ms, pinned, spare]:
                 key = candidates[int(index) - 1]
-                return Lease(lease_id, key, self._accounts[key.id], want, int(wait_ms), bool(pinned))
+                account, more = self._accounts[key.id], None if int(spare) < 0 else int(spare)
+                return Lease(lease_id, key, account, want, int(wait_ms), bool(pinned), more)
             case ["deferred", wait_ms, reason, account]:
                 return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(account))
             case ["busy", wait_ms, reason]:
@@ -259,6 +260,7 @@ class KeyPool:
                 want.model if _is_real(verdict) else "",
                 lease.account,
                 self._pin_ms,
+                "" if verdict.emails is None or moved else verdict.emails,
                 *limits,
             ],
         )

@@ -7,7 +7,7 @@
 --       9 by (task id)   10 pin window ms, 0: no pin         11 topic (model or from-domain)
 --       12 calls on their way while limits are unknown       13 line: interactive | bulk
 --       then for each candidate: key id, account
--- Returns {'lease', index, wait_ms, pinned} · {'deferred', wait_ms, reason, account} · {'busy', wait_ms, reason}
+-- Returns {'lease', index, wait_ms, pinned, spare emails (-1: no quota is known)} · {'deferred', wait_ms, reason, account} · {'busy', wait_ms, reason}
 --         {'disabled', reason} · {'unfit', reason} · {'too_large', limit} · {'gone', account} · {'stale', age_ms}
 --         {'remap', id, account, …}
 
@@ -102,4 +102,4 @@ if pin_ms > 0 then
   else redis.call('HSET', KEYS[7], 'account', best.account, 'since_ms', now, 'lease', lease_id) end
   redis.call('PEXPIRE', KEYS[7], pin_ms + PIN_SLACK_MS)
 end
-return {'lease', best.index, best.start_ms - now, pin[1] and 1 or 0}
+return {'lease', best.index, best.start_ms - now, pin[1] and 1 or 0, spare_emails(best.scope.buckets, now)}

@@ -224,3 +224,15 @@ local function queue_up(counters, open, job)
   -- The rate is unknown: one second holds the crowd, each at an instant of its own; bulk comes a second later.
   return open.queue_ms + redis.call('HINCRBY', counters, 'turn', 61) % 1000 + (job.bulk and 1000 or 0)
 end
+
+-- How many more emails the known quotas allow, so that others may go in the same call; -1 where none is known.
+local function spare_emails(buckets, now_ms)
+  local spare = -1
+  for dimension, bucket in pairs(buckets) do
+    if dimension:sub(1, 1) == 'e' then
+      local left = math.max(0, math.floor(level_at(bucket, now_ms)))
+      spare = spare < 0 and left or math.min(spare, left)
+    end
+  end
+  return spare
+end

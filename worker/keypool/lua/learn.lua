@@ -48,7 +48,7 @@ local function learn_limits(buckets, values, first, now_ms, refused)
 end
 
 -- Puts the estimate right, or gives back what a refused call did not use.
-local function correct(buckets, record, tokens, counted, now_ms)
+local function correct(buckets, record, tokens, emails, counted, now_ms)
   for dimension, bucket in pairs(buckets) do
     local back = cost_in(dimension, record.cost)
     if counted then
@@ -56,7 +56,10 @@ local function correct(buckets, record, tokens, counted, now_ms)
       if tokens and dimension:sub(1, 1) == 't' and reserved > 0 then
         bucket.used_share = 0.95 * (bucket.used_share or 1) + 0.05 * math.min(1, tokens / reserved)
       end
-      back = cost_in(dimension, {requests = 0, emails = 0, tokens = record.cost.tokens - (tokens or record.cost.tokens)})
+      -- A batch carries more emails than were reserved; one that is sent again reserved none and was charged before.
+      local more = emails and record.cost.emails > 0 and emails - record.cost.emails or 0
+      back = cost_in(dimension, {requests = 0, emails = -more,
+        tokens = record.cost.tokens - (tokens or record.cost.tokens)})
     end
     if back ~= 0 and not (counted and bucket.log) then charge(bucket, -back, record.start_ms, now_ms) end
   end

@@ -6,6 +6,7 @@
 --       5 tokens used or ''  6 effect: none | cool | disable  7 scope name  8 scope's own name  9 cooldown ms
 --       10 reason  11 by (task id)  12 pin: none | keep | drop | done  13 topic or ''  14 account learned or ''  15 key id
 --       16 calls on their way while limits are unknown, at the start  17 model to remember or ''  18 account  19 pin window ms
+--       20 emails carried or ''
 --       then observed limits: dimension, limit, window ms, remaining or '' …
 -- Returns {'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …}
 
@@ -18,15 +19,15 @@ local record = end_lease(KEYS[1], KEYS[2], KEYS[3], lease_id)
 
 local state = redis.call('HMGET', KEYS[8], 'buckets', 'window', 'flying')
 local buckets = buckets_of(state[1])
-if record then correct(buckets, record, tokens, counted, now) end
-local learned = learn_limits(buckets, ARGV, 20, now, outcome == 'refused' and record)
+if record then correct(buckets, record, tokens, tonumber(ARGV[20]), counted, now) end
+local learned = learn_limits(buckets, ARGV, 21, now, outcome == 'refused' and record)
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then redis.call('HSET', KEYS[8], 'buckets', cmsgpack.pack(buckets)) end
 local window = tonumber(state[2]) or tonumber(ARGV[16])
 if record and state[3] then land(KEYS[8], buckets_of(state[3]), record.start_ms) end
 if outcome == 'ok' then window = wider(window) end
 -- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
-if outcome == 'refused' and #ARGV < 20 then window = math.max(1, math.floor(window / 2)) end
+if outcome == 'refused' and #ARGV < 21 then window = math.max(1, math.floor(window / 2)) end
 redis.call('HSET', KEYS[8], 'window', window)
 redis.call('PEXPIRE', KEYS[8], STATE_TTL_MS)
 for _, what in ipairs(learned) do

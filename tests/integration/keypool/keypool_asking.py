@@ -1,0 +1,57 @@
+"""What the tests of the key pool say to it: verdicts, and asking for a lease that must or must not be had."""
+
+from collections.abc import Callable
+
+from worker.keypool import KeyPool, Lease, Unavailable, Want
+from worker.keypool.leases import Why
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+Make = Callable[..., KeyPool]
+OK = Verdict(fate=Fate.DONE, code="ok", status=200)
+INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
+
+
+def refused(
+    cooldown_ms: int | None = None,
+    scope: Scope = Scope.ACCOUNT_MODEL,
+    *limits: ObservedLimit,
+    account: str | None = None,
+) -> Verdict:
+    return Verdict(
+        fate=Fate.NEXT_KEY,
+        code="rate_limit",
+        effect=Effect.COOL,
+        scope=scope,
+        cooldown_ms=cooldown_ms,
+        status=429,
+        limits=limits,
+        account=account,
+    )
+
+
+def rpm(limit: int, remaining: float | None = None) -> Verdict:
+    return Verdict(fate=Fate.DONE, code="ok", status=200, limits=(ObservedLimit(Dimension.RPM, limit, remaining),))
+
+
+async def lease(pool: KeyPool, **want: object) -> Lease:
+    got = await pool.acquire(Want(**want))  # type: ignore[arg-type]
+    assert isinstance(got, Lease), got
+    return got
+
+
+async def nothing(pool: KeyPool, **want: object) -> Unavailable:
+    got = await pool.acquire(Want(**want))  # type: ignore[arg-type]
+    assert isinstance(got, Unavailable), got
+    return got
+
+
+async def at_once(pool: KeyPool) -> list[Lease]:
+    taken = []
+    while isinstance(got := await pool.acquire(Want()), Lease):
+        taken.append(got)
+    assert got.why is Why.BUSY
+    return taken
+
+
+def fault(scope: Scope) -> Verdict:
+    return Verdict(fate=Fate.RETRY, code="connect_error", scope=scope)

@@ -1,0 +1,171 @@
+"""Limits: learned, never overdrawn, and how fast they are used while they are unknown."""
+
+import asyncio
+
+import pytest
+from keypool_asking import INVALID, OK, Make, at_once, lease, nothing, refused, rpm
+
+from worker.keypool import Lease, Unavailable, Want
+from worker.keypool.leases import NO_TICKET, Why
+from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
+
+
+async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 10))
+    at_once = 0
+    while isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease):
+        at_once += 1
+    assert 9 <= at_once <= 10
+    clock.tick(10_000)
+    later = 0
+    while isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease):
+        later += 1
+    assert 9 <= later <= 10
+
+
+async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    limits = (ObservedLimit(Dimension.RPS, 5, 4),)
+    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    clock.tick(1_100)
+    starts = [(await lease(pool, max_wait_ms=60_000)).wait_ms for _ in range(50)]
+    assert starts[:5] == [0] * 5
+    for first, sixth in zip(starts, starts[5:], strict=False):
+        assert sixth - first > 1_000
+    assert starts[-1] <= 9 * 1_030
+
+
+async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    early = await lease(pool)
+    await pool.settle(await lease(pool), rpm(600, 500))
+    await pool.settle(early, refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
+    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit()), "it left before the limit was known"
+    clock.tick(50_000)
+    crowd = [await lease(pool) for _ in range(20)]
+    for held in crowd:  # refused together, it counts once
+        await pool.settle(held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
+    assert [entry["reason"] for entry in await pool.audit()].count("rpm at 98 % of its pace") == 1
+    clock.tick(10_000)
+    passed = 0
+    while isinstance(await pool.acquire(Want()), Lease):
+        passed += 1
+    assert 94 <= passed <= 98, "98 of the 100 that the limit would refill, less the margin"
+
+
+async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_pool: Make) -> None:
+    pool = make_pool(1)
+    tpm = (ObservedLimit(Dimension.TPM, 6_000, 6_000),)
+    await pool.settle(
+        await lease(pool, tokens=100), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm, tokens=100)
+    )
+    taken = await lease(pool, tokens=4_000)
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(2_000, abs=1)
+    assert isinstance(await pool.acquire(Want(tokens=4_000)), Unavailable)
+    await pool.settle(taken, Verdict(fate=Fate.DONE, code="ok", status=200, tokens=500))
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_500, abs=1)
+
+
+async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(make_pool: Make) -> None:
+    pool = make_pool(1)
+    tpm = (ObservedLimit(Dimension.TPM, 6_000),)
+    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
+    too_large = await nothing(pool, tokens=6_001)
+    assert (too_large.why, too_large.limit) == (Why.TOO_LARGE, 6_000)
+
+
+async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> None:
+    pool = make_pool(1)
+    none = (ObservedLimit(Dimension.TPM, 0, 0),)
+    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=none))
+    assert (await lease(pool, tokens=10)).wait_ms == 0
+
+
+async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 60))
+    before = (await pool.snapshot()).keys[0].buckets[0].remaining
+    await pool.settle(await lease(pool), INVALID)
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(before, abs=0.01)
+
+
+async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(make_pool: Make) -> None:
+    pool, other = make_pool(2), make_pool(2)
+    one = await lease(pool)
+    two = await lease(pool)
+    assert one.account != two.account
+    full = ObservedLimit(Dimension.RPM, 30, 0)
+    await pool.settle(one, refused(5_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
+    await pool.settle(two, refused(5_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
+    assert {key.account for key in (await pool.snapshot()).keys} == {"org_x"}
+    # Another process, which has not heard of it, is put right by its next call.
+    assert (await nothing(other)).why is Why.DEFERRED
+    assert {other.account_of(key) for key in other.keys} == {"org_x"}
+    assert [entry["event"] for entry in await pool.audit()].count("account_learned") == 2
+
+
+async def test_unknown_limits_open_by_a_share_of_what_has_passed(make_pool: Make) -> None:
+    pool = make_pool(1, opening=2)
+    sizes = []
+    while sum(sizes) < 600:
+        batch = await at_once(pool)
+        sizes.append(len(batch))
+        for held in batch:
+            await pool.settle(held, OK)
+    assert sizes[0] == 2
+    assert 10 <= sizes[-1] <= 12, "what a limit of 600 would refuse together is 2 % of what it let through"
+
+
+async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, opening=3)
+    assert len(await at_once(pool)) == 3
+    away = await nothing(pool)
+    assert away.why is Why.BUSY
+    assert 250 <= away.countdown_ms < 310
+    clock.tick(250)  # also where the worker that made the calls was killed
+    assert len(await at_once(pool)) == 3
+
+
+async def test_a_request_that_alone_exceeds_its_limit_lowers_no_pace(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(600, 500))
+    tpm = ObservedLimit(Dimension.TPM, 6_000, 5_000)
+    never_fits = Verdict(
+        fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=429, limits=(tpm,), too_large_limit=6_000
+    )
+    crowd = [await lease(pool, tokens=9_000) for _ in range(2)]
+    for held in crowd:
+        assert not (await pool.settle(held, never_fits)).blocked
+    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit())
+
+
+async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will_be_asked_again(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(2, opening=1)
+    first, second = await lease(pool), await lease(pool)
+    known = ObservedLimit(Dimension.RPM, 30, 0)
+    await pool.settle(first, refused(20_000, Scope.ACCOUNT_MODEL, known))
+    assert (await nothing(pool, max_wait_ms=2_000)).why is Why.BUSY
+    await pool.settle(second, refused(10_000, Scope.ACCOUNT_MODEL, known))
+    assert (await nothing(pool, max_wait_ms=2_000)).why is Why.DEFERRED
+
+
+async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(make_pool: Make) -> None:
+    pool = make_pool(1, opening=2)
+    first, _ = await lease(pool), await lease(pool)
+    await pool.settle(first, refused(20_000))
+    away = await nothing(pool, max_wait_ms=2_000)
+    assert away.why is Why.DEFERRED
+    assert away.countdown_ms >= 20_000
+
+
+async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -> None:
+    pool, other = make_pool(1), make_pool(1)
+    await pool.settle(await lease(pool), rpm(6_000, 75))
+    got = await asyncio.gather(*((pool if n % 2 else other).acquire(Want(ticket=NO_TICKET)) for n in range(200)))
+    assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75

@@ -1,0 +1,64 @@
+"""What the pool keeps in Redis, and what it shows of it."""
+
+from keypool_asking import INVALID, OK, Make, lease, refused
+from redis.asyncio import Redis
+
+from worker.keypool import Lease, Want
+
+
+async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(3)
+    one, two = await lease(pool, model="m"), await lease(pool, model="m")
+    await pool.settle(one, refused(20_000))
+    await pool.settle(two, INVALID)
+    clock.tick(5_000)
+    view = await pool.snapshot()
+    assert [key.state for key in view.keys] == ["cooling", "disabled", "ready"]
+    assert [key.reason for key in view.keys] == ["rate_limit", "invalid_key", ""]
+    assert [key.left_ms for key in view.keys] == [15_000, None, 0]
+    assert view.summary() == {
+        "keys": 3, "ready": 1, "cooling": 1, "disabled": 1, "in_flight": 0, "calls": 2, "refused": 1,
+    }  # fmt: skip
+    assert view.as_json()["keys"][0]["blocks"][0]["name"] == "m"
+
+
+async def test_no_secret_reaches_redis(make_pool: Make, redis: Redis) -> None:
+    pool = make_pool(2)
+    held = await lease(pool, pin="job", model="m", topic="m", by="task")
+    await pool.settle(held, refused(1_000))
+    await pool.settle(await lease(pool, model="m"), INVALID)
+    dump = b""
+    raw = Redis.from_url(f"redis://127.0.0.1:{redis.connection_pool.connection_kwargs['port']}/0")
+    async with raw:
+        async for name in raw.scan_iter():
+            dump += name + (await raw.dump(name) or b"")
+    assert dump
+    for key in pool.keys:
+        assert key.secret.get_secret_value().encode() not in dump
+        assert key.secret.get_secret_value()[12:40].encode() not in dump
+
+
+async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, redis: Redis) -> None:
+    pool = make_pool(2)
+    held = await lease(pool)
+    await redis.script_flush()
+    await redis.flushall()
+    assert (await pool.settle(held, OK)).late
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_what_rests_shows_and_resets_after_the_state_was_flushed(make_pool: Make, redis: Redis) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, model="m"), OK)
+    await redis.flushall()
+    await pool.settle(await lease(pool, model="m"), refused(60_000))
+    assert (await pool.snapshot()).failed == 1
+    assert await pool.reset(by="test") == 1
+    assert isinstance(await pool.acquire(Want(model="m")), Lease)
+
+
+async def test_an_account_that_is_configured_later_takes_effect(make_pool: Make) -> None:
+    pool = make_pool(2)
+    await pool.settle(await lease(pool), OK)
+    await pool.settle(await lease(pool), OK)
+    assert (await lease(make_pool(2, accounts=["team", "team"]))).account == "team"

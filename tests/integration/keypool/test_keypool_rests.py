@@ -1,0 +1,216 @@
+"""What rests, for how long, and how it comes back."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from keypool_asking import INVALID, OK, Make, fault, lease, nothing, refused, rpm
+
+from worker.keypool import Lease, Want
+from worker.keypool.leases import Why
+from worker.verdicts import Effect, Fate, Scope, Verdict
+
+
+async def test_use_is_balanced_over_equal_keys(make_pool: Make) -> None:
+    pool = make_pool(4)
+    used: Counter[str] = Counter()
+    for _ in range(40):
+        taken = await lease(pool)
+        used[taken.key.id] += 1
+        await pool.settle(taken, OK)
+    assert set(used.values()) == {10}
+
+
+async def test_a_refused_key_rests_and_the_next_serves_at_once(make_pool: Make, clock: Callable[[], int]) -> None:
+    pool = make_pool(2)
+    first = await lease(pool)
+    settled = await pool.settle(first, refused(7_000))
+    assert settled.blocked
+    assert settled.newly
+    for _ in range(3):
+        other = await lease(pool)
+        assert other.key.id != first.key.id
+        assert other.wait_ms == 0
+
+
+async def test_a_refusal_that_says_nothing_rests_for_the_default(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused())
+    assert 60_000 <= (await nothing(pool)).countdown_ms < 61_000
+
+
+async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns(make_pool: Make) -> None:
+    pool = make_pool(2)
+    await pool.settle(await lease(pool), refused(20_000))
+    await pool.settle(await lease(pool), refused(30_000))
+    away = await nothing(pool)
+    assert away.why is Why.DEFERRED
+    assert away.reason == "rate_limit"
+    assert 20_000 <= away.countdown_ms < 21_000
+
+
+async def test_a_cooled_key_returns_by_itself(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(20_000))
+    clock.tick(19_999)
+    assert (await nothing(pool)).countdown_ms >= 1
+    clock.tick(1)
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_cooldown_only_grows(make_pool: Make) -> None:
+    pool = make_pool(1)
+    one, two = await lease(pool), await lease(pool)
+    await pool.settle(one, refused(20_000))
+    again = await pool.settle(two, refused(1_000))
+    assert not again.newly
+    assert (await nothing(pool)).countdown_ms >= 20_000
+
+
+async def test_a_short_rest_is_waited_for_in_the_process(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(3_000))
+    waiting = await lease(pool, max_wait_ms=5_000)
+    assert waiting.wait_ms == 3_000
+    clock.tick(3_000)
+    assert await pool.confirm(waiting)
+
+
+async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 60))
+    early = await lease(pool)
+    await pool.settle(await lease(pool), refused(1_000))
+    waiting = await lease(pool, max_wait_ms=5_000)
+    await pool.settle(early, refused(9_000))
+    clock.tick(1_000)
+    left = (await pool.snapshot()).keys[0].buckets[0].remaining
+    assert not await pool.confirm(waiting)
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(min(60, left + 1), abs=0.1)
+    assert not await pool.confirm(waiting), "it has ended"
+
+
+async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), INVALID)
+    clock.tick(40 * 86_400_000)
+    assert (await nothing(pool)).why is Why.DISABLED
+    assert await pool.reset(by="test") == 1
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_cooldown_does_not_bring_a_disabled_key_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    one, two = await lease(pool), await lease(pool)
+    await pool.settle(one, INVALID)
+    await pool.settle(two, refused(1_000, Scope.KEY))
+    clock.tick(2_000)
+    assert (await nothing(pool)).why is Why.DISABLED
+
+
+async def test_reset_of_one_key_leaves_the_others(make_pool: Make) -> None:
+    pool = make_pool(2)
+    await pool.settle(await lease(pool), INVALID)
+    await pool.settle(await lease(pool), INVALID)
+    assert await pool.reset(by="test", key_id=pool.keys[1].id) == 1
+    assert (await lease(pool)).key.id == pool.keys[1].id
+    with pytest.raises(KeyError):
+        await pool.reset(by="test", key_id="unknown")
+
+
+@pytest.mark.parametrize(
+    ("scope", "same_model_serves", "other_model_serves"),
+    [
+        (Scope.KEY, True, True),  # the other key serves both
+        (Scope.KEY_TOPIC, True, True),
+        (Scope.ACCOUNT, False, False),  # both keys belong to one account
+        (Scope.ACCOUNT_MODEL, False, True),
+        (Scope.MODEL, False, True),
+        (Scope.HOST, False, False),
+    ],
+)
+async def test_a_rest_covers_its_scope_and_no_more(
+    make_pool: Make,
+    scope: Scope,
+    same_model_serves: bool,  # noqa: FBT001
+    other_model_serves: bool,  # noqa: FBT001
+) -> None:
+    pool = make_pool(2, accounts=["org_a", "org_a"])
+    first = await lease(pool, model="big", topic="big")
+    await pool.settle(first, refused(10_000, scope))
+    for model, serves in (("big", same_model_serves), ("small", other_model_serves)):
+        for _ in range(2):
+            got = await pool.acquire(Want(model=model, topic=model))
+            assert isinstance(got, Lease) is serves, (model, got)
+            blamed_key = scope is Scope.KEY or (scope is Scope.KEY_TOPIC and model == "big")
+            if isinstance(got, Lease):
+                assert not blamed_key or got.key.id != first.key.id
+    assert (await pool.snapshot()).failed == (1 if scope in {Scope.KEY, Scope.KEY_TOPIC} else 2)
+    assert await pool.reset(by="test") >= 1
+    assert (await pool.snapshot()).failed == 0
+
+
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
+async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    scope: Scope,
+) -> None:
+    pool = make_pool(3)
+    for _ in range(20):  # a crowd that fails together is one fault
+        assert not (await pool.settle(await lease(pool), fault(scope))).blocked
+    clock.tick(1_000)
+    assert (await pool.settle(await lease(pool), fault(scope))).blocked
+    assert (await nothing(pool)).reason == "connect_error"
+    clock.tick(1_000)
+    probe = await lease(pool)
+    assert (await nothing(pool)).why is Why.DEFERRED
+    assert (await pool.settle(probe, fault(scope))).blocked
+    assert (await nothing(pool)).countdown_ms >= 2_000, "each failure in a row doubles the rest"
+    clock.tick(2_000)
+    await pool.settle(await lease(pool), OK)
+    for _ in range(5):
+        assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(2)
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        clock.tick(1_000)
+    await lease(pool)
+    assert (await nothing(pool)).countdown_ms >= 3_000
+    clock.tick(3_000)
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(make_pool: Make) -> None:
+    pool = make_pool(2)
+    unfit = Verdict(
+        fate=Fate.NEXT_KEY, code="domain_not_verified", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
+    )
+    for _ in range(2):
+        await pool.settle(await lease(pool, topic="a.example"), unfit)
+    away = await nothing(pool, topic="a.example")
+    assert (away.why, away.reason) == (Why.UNFIT, "domain_not_verified")
+    await pool.settle(await lease(pool, topic="b.example"), INVALID)
+    await pool.settle(await lease(pool, topic="c.example"), unfit)
+    assert (await nothing(pool, topic="c.example")).why is Why.DISABLED
+
+
+async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> None:
+    pool = make_pool(2)
+    ids = [key.id for key in pool.keys]
+    for _ in range(3):
+        assert (await lease(pool, exclude=frozenset(ids[:1]))).key.id == ids[1]
+        assert (await lease(pool, exclude_accounts=frozenset(ids[1:]))).key.id == ids[0]
+    assert (await nothing(pool, exclude=frozenset(ids))).why is Why.NO_KEYS
+
+
+async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
+    pool = make_pool(1)
+    assert await pool.disable(pool.keys[0].id, by="ann")
+    assert not await pool.disable(pool.keys[0].id, by="ann")
+    assert (await nothing(pool)).why is Why.DISABLED
+    with pytest.raises(KeyError):
+        await pool.disable("unknown", by="ann")
