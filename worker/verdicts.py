@@ -116,6 +116,7 @@ class Verdict:
         limits: Limits that the answer stated; they belong to account × model (Groq) or account (Resend).
         too_large_limit: The limit that this request can never fit under on this account and model, in tokens.
         tokens: What the provider counted for this request, in tokens, where it said so.
+        emails: How many recipients the call carried, where it carried several emails.
         status: The HTTP status, 0 where there was none.
     """
 
@@ -131,6 +132,7 @@ class Verdict:
     limits: tuple[ObservedLimit, ...] = ()
     too_large_limit: int | None = None
     tokens: int | None = None
+    emails: int | None = None
     status: int = 0
 
 

@@ -150,28 +150,29 @@ class FirstTry(Errand):
         return self._calling(envelope)
 
     def _board(self, lease: Lease) -> dict[Letter, Envelope]:
-        """Take along who waits in line, and let the next one lead."""
-        envelopes = {letter: self._single(letter, lease) for letter in self.aboard}
+        """Take along who waits in line, as far as there is room, and let the next one lead."""
+        (first, _), *passengers = self.aboard.items()
+        load = _Load(lease)
+        load.take(first, self._single(first, lease))
+        for letter, seat in passengers:  # from a call that was refused
+            if seat is None or seat.done() or not load.take(letter, self._single(letter, lease)):
+                del self.aboard[letter]
+                if seat is not None and not seat.done():
+                    seat.set_result(Told(Signal.LINE))
         lane = self.lane
         if lane is None:
-            return envelopes
-        size = sum(len(envelope.body) for envelope in envelopes.values())
-        keys = {letter.idempotency_key for letter in envelopes}
+            return load.envelopes
         for letter, seat in list(lane.line.items()):
-            if letter.idempotency_key in keys:  # a copy: it has to wait for the outcome
+            if letter.idempotency_key in load.keys:  # a copy: it has to wait for the outcome
                 continue
-            envelope = self._single(letter, lease)
-            size += len(envelope.body)
-            if len(envelopes) == MOST_IN_BATCH or size > _MOST_BATCH_BYTES:
+            if not load.take(letter, self._single(letter, lease)):
                 break
-            keys.add(letter.idempotency_key)
             del lane.line[letter]
-            if not seat.done():
-                self.aboard[letter], envelopes[letter] = seat, envelope
+            self.aboard[letter] = seat
         if not self.departed:
             self.departed = True
             lane.pass_on()
-        return envelopes
+        return load.envelopes
 
     def _single(self, letter: Letter, lease: Lease) -> Envelope:
         body = Email(letter.payload(lease.key), letter.idempotency_key).body().decode()
@@ -208,6 +209,30 @@ class FirstTry(Errand):
         seat = self.aboard.pop(letter)
         if seat is not None and not seat.done():
             seat.set_result(Told(Signal.AGAIN))
+
+
+class _Load:
+    """What goes out with one lease, within the bounds of a batch and of the quotas that are known."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.envelopes: dict[Letter, Envelope] = {}
+        self.keys: set[str] = set()
+        self._bytes = 0
+        self._spare = lease.spare_emails
+
+    def take(self, letter: Letter, envelope: Envelope) -> bool:
+        """Add an email; False where there is no room. The first one is what the lease was taken for."""
+        size = self._bytes + len(envelope.body)
+        spare = self._spare
+        if self.envelopes:
+            spare = None if spare is None else spare - letter.recipients
+            full = len(self.envelopes) == MOST_IN_BATCH or size > _MOST_BATCH_BYTES
+            if full or (spare is not None and spare < 0):
+                return False
+        self._bytes, self._spare = size, spare
+        self.envelopes[letter] = envelope
+        self.keys.add(letter.idempotency_key)
+        return True
 
 
 class Again(Errand):

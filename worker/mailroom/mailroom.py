@@ -87,10 +87,10 @@ class Mailroom:
             if found.envelope is not None and self._under_way.find(found.envelope.name) is None:
                 # A call of this process may have ended while the answer was on its way.
                 found = await ask_patiently(lambda: self.outbox.look(member))
-            return found
         except Fault as fault:
             fault.in_doubt = True  # nobody can say, so nobody may promise
             raise
+        return found
 
     async def _by_the_outbox(self, want: Want, letter: Letter, found: Found) -> Served | None:
         """Do what is left to do for an email that was seen before; None: nothing was sent, send it now."""

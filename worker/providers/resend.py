@@ -9,7 +9,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parseaddr
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from worker.providers.answers import Answer, safe_sentence, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.resend_verdicts import ResendJudge
-from worker.verdicts import Fate, Reply
+from worker.verdicts import Fate, Reply, Verdict
 
 _MAX_IDEMPOTENCY_KEY = 256
 _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
@@ -55,8 +55,7 @@ class Email:
     @property
     def recipients(self) -> int:
         """How many addresses it goes to; each counts against the quotas."""
-        named = (self.payload.get(name) or () for name in ("to", "cc", "bcc"))
-        return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
+        return _recipients(self.payload)
 
     def body(self) -> bytes:
         """The exact bytes of the request: equal payloads give equal bytes, whatever the order of their fields.
@@ -158,11 +157,12 @@ class Resend:
             resend_http.current.reset(token)
         if exchange.answer is None:
             error_met = exchange.error or RuntimeError("the SDK returned without a call")
-            return Reply(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT))
+            return Reply(_charged(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT), payload, None))
         # The SDK's exception says less than the answer (it loses names and bodies), so the answer is judged.
         value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
         private = _private(payload) if value is None else ()
-        return Reply(self._judge(exchange.answer, value=value, secret=secret, private=private), value)
+        verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
+        return Reply(_charged(verdict, payload, value), value)
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""
@@ -182,6 +182,20 @@ async def _send(payload: Any, idempotency_key: str) -> None:
     await resend.Emails.send_async(
         cast("resend.Emails.SendParams", dict(payload)), {"idempotency_key": idempotency_key}
     )
+
+
+def _recipients(payload: Mapping[str, Any]) -> int:
+    named = (payload.get(name) or () for name in ("to", "cc", "bcc"))
+    return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
+
+
+def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
+    """Say how many recipients a batch counts: those of the accepted emails, or of all where nobody knows."""
+    if not isinstance(payload, list):
+        return verdict
+    results = value["results"] if value is not None else [{}] * len(payload)
+    count = sum(_recipients(email) for email, one in zip(payload, results, strict=True) if "error" not in one)
+    return replace(verdict, emails=count)
 
 
 def _private(payload: Any) -> list[str]:

@@ -8,8 +8,9 @@ import pytest
 from rooms import ANN, CANARY, House, letter, send, send_one
 
 from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected
-from worker.keypool import Want
+from worker.keypool import Lease, Want
 from worker.rotation import Served
+from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 
 def ids(outcomes: list[Any]) -> list[str]:
@@ -303,6 +304,29 @@ async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(house: Hou
     assert min(one.countdown_ms for one in outcomes) > 30_000
     assert not any(one.in_doubt for one in outcomes)
     assert accepted(house) == (0, 0, 0)
+
+
+def quota(limit: int, remaining: int) -> Verdict:
+    limits = (ObservedLimit(Dimension.EMAILS_DAY, limit, remaining=remaining),)
+    return Verdict(Fate.DONE, "ok", limits=limits, status=200)
+
+
+async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charged_for_all(house: House) -> None:
+    room = house.room(keys=(0,))
+    pool = room.rotation.pool
+    lease = await pool.acquire(Want(emails=1))
+    assert isinstance(lease, Lease)
+    assert lease.spare_emails is None
+    await pool.settle(lease, quota(100, remaining=12))
+    outcomes = await send(room, *(letter(n) for n in range(9)), letter("two", to=[ANN, "bob@example.com"]))
+    assert len(set(ids(outcomes))) == 10
+    lease = await pool.acquire(Want(emails=1))
+    assert isinstance(lease, Lease)
+    assert lease.spare_emails == 0  # 12 less 9, 2, and this one
+    await pool.settle(lease, Verdict(Fate.RETRY, "abandoned"))
+    outcomes = await send(room, *(letter(n) for n in range(20, 25)), max_wait_ms=500)
+    assert [type(one) for one in outcomes].count(Served) == 1  # the others wait for tomorrow
+    assert max(len(call["emails"]) for call in house.calls()) <= 10
 
 
 async def until(check: Any, *, within_s: float = 30.0) -> None:
