@@ -5,7 +5,7 @@ import express from "express";
 
 const FLOWER_URL = process.env.FLOWER_URL ?? "http://127.0.0.1:5555";
 const FLOWER_AUTH = process.env.FLOWER_BASIC_AUTH ?? ""; // user:password, the first pair of Flower's own setting
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 5_000;
 const REMEMBERED = 10_000;
 
 // Flower cannot tell an unknown job from one that waits, so this application notes which ones are its own.
