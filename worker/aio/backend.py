@@ -24,6 +24,8 @@ from worker.aio.pipelining import Command, Pipelining, pipelining_of
 
 logger = logging.getLogger(__name__)
 
+_NO_ROOM = ("MISCONF", "NOREPLICAS")
+
 _STORE = """
 local stored = redis.call('GET', KEYS[1])
 if stored then return stored end
@@ -137,6 +139,8 @@ class RedisBackend(StockBackend):
     async def run(self, *commands: Command) -> list[Any]:
         """Run commands in one pipeline with everybody else's; lost connections are retried by Celery's retry policy.
 
+        A server that has no room is asked until it has: the job is done, and doing it again would not help.
+
         Raises:
             redis.RedisError: The server refused a command, or stayed away for as long as the policy allows.
         """
@@ -146,11 +150,17 @@ class RedisBackend(StockBackend):
         while True:
             try:
                 return await self._pipelining().run(commands)
-            except self.connection_errors as exc:
-                tries += 1
-                if most is not None and tries > most:
+            except (*self.connection_errors, redis.ResponseError) as exc:
+                if _has_no_room(exc):
+                    logger.warning("the result store takes nothing (%s); next try in %.1f s", exc, pause_s)
+                elif not isinstance(exc, self.connection_errors):
                     raise
-                logger.warning("cannot reach the result store (%s); try %d of %s in %s s", exc, tries, most, pause_s)
+                else:
+                    tries += 1
+                    if most is not None and tries > most:
+                        raise
+                    words = "cannot reach the result store (%s); try %d of %s in %s s"
+                    logger.warning(words, exc, tries, most, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
 
@@ -164,3 +174,8 @@ class RedisBackend(StockBackend):
         params["retry"] = Retry(NoBackoff(), 1)
         params["connection_class"] = _ASYNC_CLASSES[params.pop("connection_class", None)]
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
+
+
+def _has_no_room(exc: Exception) -> bool:
+    """Whether the server refuses all writes for now: its memory or its disk is full, or a replica is missing."""
+    return isinstance(exc, redis.exceptions.OutOfMemoryError) or str(exc).startswith(_NO_ROOM)
