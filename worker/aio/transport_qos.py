@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -162,9 +163,11 @@ class TransportQoS(StockQoS):
             now, found = self._look_for_expired(keeper)
             if not found:
                 break
-            died = [tag for tag, _, lease in found if float(lease) > 0]
-            dead, freed = dead + len(died), freed + len(found) - len(died)
-            back = [self._as_given_back(tag, entry, died=tag in died) for tag, entry, _ in found]
+            seen = [float(lease) - keeper.lease_s if float(lease) > 0 else None for *_, lease in found]
+            freed, dead = freed + seen.count(None), dead + len(found) - seen.count(None)
+            back = [
+                self._as_given_back(tag, entry, seen_s=at_s) for (tag, entry, _), at_s in zip(found, seen, strict=True)
+            ]
             if not self.give_back(back, before=now):
                 break  # all were renewed meanwhile, or somebody was quicker
         if dead or freed:
@@ -179,7 +182,8 @@ class TransportQoS(StockQoS):
             (found[at].decode(), found[at + 1], found[at + 2]) for at in range(0, len(found), 3)
         ]
 
-    def _as_given_back(self, tag: str, entry: bytes, *, died: bool) -> tuple[str, Any, list[str]]:
+    def _as_given_back(self, tag: str, entry: bytes, *, seen_s: float | None) -> tuple[str, Any, list[str]]:
+        """Make a message ready to go back; `seen_s` says when its dead worker was last heard of."""
         try:
             payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
         except (TypeError, ValueError):
@@ -187,7 +191,8 @@ class TransportQoS(StockQoS):
             return tag, entry, [f"{self.unacked_key}.unreadable"]
         _mark_redelivered(payload)
         headers = payload.get("headers")
-        if died and isinstance(headers, dict):
+        # A worker that died while the message waited for its instant did not die of it.
+        if seen_s is not None and isinstance(headers, dict) and not _waited(headers.get("eta"), seen_s):
             deaths = headers.get(DEATHS)
             headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
         return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
@@ -266,6 +271,15 @@ class TransportQoS(StockQoS):
             with self.channel.conn_or_acquire(client) as connected:
                 given += connected.execute_command("EVAL", GIVE_BACK, len(keys), *keys, *arguments)
         return given
+
+
+def _waited(eta: Any, at_s: float) -> bool:
+    """Whether a message waited for its instant at a moment, in seconds since 1970."""
+    try:
+        instant = datetime.fromisoformat(eta)
+    except (TypeError, ValueError):
+        return False
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() > at_s
 
 
 def _mark_redelivered(payload: Any) -> None:
