@@ -7,7 +7,9 @@ wakes waiting clients are Celery's own. Outside a bridged job every method is Ce
 import asyncio
 import functools
 import logging
-from typing import Any
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -24,21 +26,9 @@ from worker.aio.pipelining import Command, Pipelining, pipelining_of
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _NO_ROOM = ("MISCONF", "NOREPLICAS")
-
-_STORE = """
-local stored = redis.call('GET', KEYS[1])
-if stored then return stored end
-if tonumber(ARGV[2]) > 0 then redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
-else redis.call('SET', KEYS[1], ARGV[1]) end
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return false
-"""
-"""Stores and publishes unless something is stored, which it then gives.
-
-KEYS: the task's key. ARGV: the encoded meta; its expiry in seconds, 0 for never. Nearly every result is the first
-under its key, so this is one round trip; the stock backend's are two, with a gap between them.
-"""
 
 _ASYNC_CLASSES: dict[type | None, type] = {
     None: redis.asyncio.Connection,
@@ -60,6 +50,8 @@ def _through_a_thread(name: str) -> Any:
 
 class RedisBackend(StockBackend):
     """Stores results with all the other jobs' of the same moment in one pipeline, and awaits that."""
+
+    _found: tuple[asyncio.AbstractEventLoop, Pipelining] | None = None
 
     # Chords and groups are many commands and publish, too: the stock code does them, in a thread.
     on_chord_part_return = _through_a_thread("on_chord_part_return")
@@ -111,11 +103,52 @@ class RedisBackend(StockBackend):
         key, value = self.get_key_for_task(task_id), self.encode(meta)
         self._check_size(value)
         expires = self.failure_expires if state == states.FAILURE else self.expires
-        stored = bridge.wait(self.run(("EVAL", _STORE, 1, key, value, expires or 0)))[0]
+        try:
+            stored = bridge.wait(self._pipelining().store(key, value, expires or 0))
+        except (*self.connection_errors, redis.ResponseError) as exc:
+            if not self._may_pass(exc):
+                raise
+            stored = bridge.wait(
+                self._until_reached(lambda: self._pipelining().store(key, value, expires or 0), failed=exc)
+            )
         # Races with another run of the same task: whoever stores first is seen here, and a success stands for ever.
         if stored and self.decode(stored)["status"] != states.SUCCESS:
             bridge.wait(self.run(*self._writes(key, value, expires)))
         return result
+
+    @functools.cached_property
+    def _zone(self) -> Any:
+        return self.app.timezone
+
+    @functools.cached_property
+    def _extended(self) -> bool:
+        return bool(self.app.conf.find_value_for_key("extended", "result"))
+
+    def _get_result_meta(  # noqa: PLR0917 - Celery's signature
+        self,
+        result: Any,
+        state: Any,
+        traceback: Any,
+        request: Any,
+        format_date: bool = True,  # noqa: FBT001, FBT002
+        encode: bool = False,  # noqa: FBT001, FBT002
+    ) -> dict[str, Any]:
+        # Celery's own asks the configuration and the time zone's rules anew for each result.
+        if self._extended or not format_date:
+            meta: dict[str, Any] = super()._get_result_meta(result, state, traceback, request, format_date, encode)
+            return meta
+        meta = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": self.current_task_children(request),
+            "date_done": datetime.now(UTC).astimezone(self._zone).isoformat() if state in self.READY_STATES else None,
+        }
+        if request and getattr(request, "group", None):
+            meta["group_id"] = request.group
+        if request and getattr(request, "parent_id", None):
+            meta["parent_id"] = request.parent_id
+        return meta
 
     def _call_task_errbacks(self, *args: Any, **kwargs: Any) -> None:
         with calling_errbacks():
@@ -144,28 +177,39 @@ class RedisBackend(StockBackend):
         Raises:
             redis.RedisError: The server refused a command, or stayed away for as long as the policy allows.
         """
+        return await self._until_reached(lambda: self._pipelining().run(commands))
+
+    async def _until_reached(self, ask: "Callable[[], asyncio.Future[T]]", *, failed: Exception | None = None) -> T:
         policy = self.retry_policy
         pause_s, most = float(policy["interval_start"]), policy["max_retries"]
         tries = 0
         while True:
-            try:
-                return await self._pipelining().run(commands)
-            except (*self.connection_errors, redis.ResponseError) as exc:
-                if _has_no_room(exc):
-                    logger.warning("the result store takes nothing (%s); next try in %.1f s", exc, pause_s)
-                elif not isinstance(exc, self.connection_errors):
-                    raise
+            if failed is not None:
+                if _has_no_room(failed):
+                    logger.warning("the result store takes nothing (%s); next try in %.1f s", failed, pause_s)
                 else:
                     tries += 1
                     if most is not None and tries > most:
-                        raise
+                        raise failed
                     words = "cannot reach the result store (%s); try %d of %s in %s s"
-                    logger.warning(words, exc, tries, most, pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
+                    logger.warning(words, failed, tries, most, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
+            try:
+                return await ask()
+            except (*self.connection_errors, redis.ResponseError) as exc:
+                if not self._may_pass(exc):
+                    raise
+                failed = exc
+
+    def _may_pass(self, exc: Exception) -> bool:
+        return isinstance(exc, self.connection_errors) or _has_no_room(exc)
 
     def _pipelining(self) -> Pipelining:
-        return pipelining_of((id(self.app), self.url), self._async_client)
+        loop = asyncio.get_running_loop()
+        if self._found is None or self._found[0] is not loop:
+            self._found = loop, pipelining_of((id(self.app), self.url), self._async_client)
+        return self._found[1]
 
     def _async_client(self) -> "redis.asyncio.Redis":
         params = dict(self.connparams)

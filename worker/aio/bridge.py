@@ -18,13 +18,18 @@ T = TypeVar("T")
 
 
 class JobGreenlet(greenlet):
-    """The greenlet of one job. Made on the loop's thread by the task that will drive it."""
+    """The greenlet of one job.
 
-    def __init__(self, run: Callable[[], Any], executor: Executor) -> None:
+    Args:
+        run: The plain code.
+        executor: Where its blocking calls go.
+        driver: The asyncio task that will drive it. Default: the running one.
+    """
+
+    def __init__(self, run: Callable[[], Any], executor: Executor, driver: "asyncio.Task[Any] | None" = None) -> None:
         super().__init__(run)
-        self.driver = asyncio.current_task()
+        self.driver = driver or asyncio.current_task()
         self.executor = executor
-        """Where this job's blocking calls go."""
 
 
 class Drive:

@@ -2,12 +2,14 @@
 
 What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the consumer runs. Any
 thread posts; the first post since the last drain writes one byte to a pipe that the hub watches, the others find it
-written.
+written. On the loop's thread that byte waits until the loop has run all that was ready, because one result store ends
+many jobs: the consumer shall wake up once for them, not once each.
 
 The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above all) waits until the
 next poll ends, up to a second; a reader's callback runs after the poll, so its acknowledgements go out at once.
 """
 
+import asyncio
 import logging
 import os
 import select
@@ -27,6 +29,7 @@ class ConsumerCalls:
         self._armed = False
         self._attached = False
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -35,6 +38,10 @@ class ConsumerCalls:
         """Let a hub drain the queue. Called again after each connection loss, because the hub forgets its readers."""
         self._attached = True
         hub.add_reader(self._reader, self.drain)
+
+    def gather_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake the consumer at most once in a turn of this loop."""
+        self._loop = loop
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
         """Have `function` called on the consumer's thread. Safe from every thread; order is kept."""
@@ -48,8 +55,14 @@ class ConsumerCalls:
             self._arm()
 
     def _arm(self) -> None:
+        self._armed = True
+        if self._loop is not None and asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - asks without raising
+            self._loop.call_soon(self._write)
+        else:
+            self._write()
+
+    def _write(self) -> None:
         if not self._closed:
-            self._armed = True
             with suppress(OSError):  # full (so the hub wakes anyway) or closed in this moment
                 os.write(self._writer, b"\0")
 

@@ -118,10 +118,11 @@ class Job:
         self.driver = start_task(work, loop=self._host.loop, context=stacks.context_of(self))
 
     async def _drive_greenlet(self) -> None:
-        self.driver = asyncio.current_task()
+        if self.driver is None:  # it was started eagerly, before anybody could note it
+            self.driver = asyncio.current_task()
         report = None
         if self._begin():
-            greenlet = bridge.JobGreenlet(self._run, self._host.call_threads)
+            greenlet = bridge.JobGreenlet(self._run, self._host.call_threads, self.driver)
             # The driver's own context, not a copy: what either side sets, the other sees.
             greenlet.gr_context = getcurrent().gr_context
             report = await bridge.Drive(greenlet, self._translate)

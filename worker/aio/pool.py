@@ -27,7 +27,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import holding, lifespan, private_loop, publishing, shutdown
+from worker.aio import fast_json, holding, lifespan, private_loop, publishing, shutdown
 from worker.aio.adopt import adopt, is_async
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
@@ -119,6 +119,8 @@ class TaskPool(BasePool):
         for task in self.app.tasks.values():
             self._adopt(task)
         publishing.install(self.app)
+        fast_json.install()
+        self.calls.gather_on(self.loop)
         self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)
         self._thread.start()
         private_loop.set_pool_loop(self.loop)

@@ -20,7 +20,6 @@ A channel that consumes without acknowledging (replies to remote control), and o
 own in all of this.
 """
 
-import json
 import logging
 import ssl
 import time
@@ -32,11 +31,11 @@ from typing import Any
 import redis
 from kombu.connection import Connection
 from kombu.transport import redis as _stock
-from kombu.utils.json import loads
 from kombu.utils.scheduling import priority_cycle
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.aio import fast_json
 from worker.aio.transport_leases import LeaseKeeper, keeper_of
 from worker.aio.transport_poller import TAKING, Poller
 from worker.aio.transport_qos import TransportQoS
@@ -327,7 +326,7 @@ class Channel(StockChannel):
         if self.closed or queue not in self.connection._callbacks or not self.qos.can_consume():  # noqa: SLF001
             return False
         try:
-            message = loads(text)  # type: ignore[no-untyped-call, unused-ignore]
+            message = fast_json.loads(text)
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             self._set_aside(queue, tag, text)
             return True
