@@ -51,17 +51,21 @@ class Program:
 
 @dataclass
 class Street:
-    """A worker, Flower, and every example that can run here; each a second time without anything behind it."""
+    """A worker, Flower, and every example that can run here; each a second time without anything behind it.
+
+    The one that logs in at Flower runs a third time, with a password that Flower does not know.
+    """
 
     sandbox: Sandbox
     redis: EmbeddedRedis
     examples: dict[str, Program]
     lonely: dict[str, Program]
+    strangers: dict[str, Program]
 
-    def url(self, name: str, *, lonely: bool = False) -> str:
+    def url(self, name: str, *, how: str = "") -> str:
         if name == "express" and name not in self.examples:
             pytest.skip("examples/express needs node and `make examples`")
-        program = (self.lonely if lonely else self.examples)[name]
+        program = {"": self.examples, "lonely": self.lonely, "stranger": self.strangers}[how][name]
         return program.url or program.await_url()
 
 
@@ -107,7 +111,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
         flower = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
         start("flower", [sys.executable, "-m", "celery", "-A", "worker", "flower"], folder, **environ, **flower)
         nowhere = f"127.0.0.1:{free_port()}"
-        examples, lonely = {}, {}
+        examples, lonely, strangers = {}, {}, {}
         for name in NAMES:
             if arguments := command(name):
                 # Only what an example documents reaches it: its requirements are all that it may need.
@@ -116,6 +120,9 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
                 away = {"REDIS_URL": f"redis://{nowhere}/0", "FLOWER_URL": f"http://{nowhere}"}
                 examples[name] = start(name, arguments, ROOT / "examples" / name, **given, **there)
                 lonely[name] = start(f"{name}-lonely", arguments, ROOT / "examples" / name, **given, **away)
+                if name == "express":
+                    forged = given | there | {"FLOWER_BASIC_AUTH": "web:wrong"}
+                    strangers[name] = start(f"{name}-stranger", arguments, ROOT / "examples" / name, **forged)
         stack.enter_context(workers(folder, environ))
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -124,7 +131,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
-        yield Street(sandbox, server, examples, lonely)
+        yield Street(sandbox, server, examples, lonely, strangers)
 
 
 Visit = Callable[..., httpx.Client]
@@ -135,8 +142,8 @@ def visit(street: Street) -> Iterator[Visit]:
     """A browser at an example: keeps cookies, and has what Django wants against forged requests."""
     with ExitStack() as stack:
 
-        def open_one(name: str, *, lonely: bool = False) -> httpx.Client:
-            client = stack.enter_context(httpx.Client(base_url=street.url(name, lonely=lonely), timeout=40))
+        def open_one(name: str, *, how: str = "") -> httpx.Client:
+            client = stack.enter_context(httpx.Client(base_url=street.url(name, how=how), timeout=40))
             if name == "django":
                 token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)
                 assert token

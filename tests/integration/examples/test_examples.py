@@ -86,11 +86,20 @@ def test_what_is_no_question_is_refused(visit: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_anything_behind_it_says_so(visit: Any, name: str) -> None:
-    client = visit(name, lonely=True)
+    client = visit(name, how="lonely")
     answer = client.post("/completions", json={"prompt": "Say hello"})
     assert answer.status_code == 503
     assert answer.json() == {"detail": "the queue cannot be reached, try again soon"}
     assert answer.headers["retry-after"] == "5"
+    if name == "fastapi":  # the others know their jobs without Redis, and this is none
+        for path in (f"/jobs/{uuid.uuid4()}", f"/jobs/{uuid.uuid4()}/events"):
+            assert client.get(path).status_code == 503
+
+
+def test_an_application_that_flower_does_not_know_tells_its_visitors_nothing_of_it(visit: Any) -> None:
+    answer = visit("express", how="stranger").post("/completions", json={"prompt": "Say hello"})
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "the queue does not accept this application"}
 
 
 def test_django_keeps_a_visitors_jobs_from_others_and_refuses_forged_requests(visit: Any) -> None:
