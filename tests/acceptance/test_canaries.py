@@ -79,12 +79,12 @@ def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
     sandbox.control("fault", service="resend", kind="reset_after", count=1)
     sandbox.control("revoke", key="groq:3")
     sandbox.control("revoke", key="resend:2", form=400)
-    ai = [{"prompt": f"{PROMPT} {n}"} for n in range(30)]
+    ai: list[dict[str, Any]] = [{"prompt": f"{PROMPT} {n}", "stream": n % 3 == 0} for n in range(30)]
     ai += [
         {"prompt": PROMPT, "promt": PROMPT},
-        {"prompt": PROMPT, "temperature": PROMPT},
+        {"prompt": PROMPT, "temperature": PROMPT, "stream": True},
         {"messages": [{"role": PROMPT, "content": PROMPT}]},
-        {"prompt": PROMPT, "model": "no-such-model"},
+        {"prompt": PROMPT, "model": "no-such-model", "stream": True},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]},
     ]
     mail = {"to": f"{BODY}@example.com", "subject": BODY, "html": f"<p>{BODY}</p>", "text": BODY}
@@ -151,6 +151,7 @@ def test_nothing_in_redis_holds_a_canary(fleet: Fleet, busy: dict[str, dict[str,
         everything = dump(client)
     assert any(name.startswith("{kw:groq}") for name in everything)
     assert any("audit" in name for name in everything)
+    assert sum(name.startswith("kw:stream:") for name in everything) == 12
     # The broker keeps no message of a job that has ended.
     assert found_in("\n".join(everything.values()), planted) == []
 
