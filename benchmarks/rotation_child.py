@@ -59,7 +59,7 @@ def keywheel(work: dict[str, Any]) -> Serve:
             want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, max_wait_ms=5_000)
             build: Callable[[ApiKey], Any] = lambda _: request  # noqa: E731
         else:
-            want = Want(emails=1, pin=f"bench-{os.getpid()}-{number}", max_wait_ms=5_000)
+            want = Want(emails=1, max_wait_ms=5_000)
             build = lambda key: email(number, key)  # noqa: E731
         while True:
             try:

@@ -256,10 +256,6 @@ class _Turn(Generic[RequestT]):
                 raise OutcomeUnknown(
                     "an earlier attempt may have been accepted, and no key of its account is configured any more"
                 )
-            case Why.STALE:
-                raise OutcomeUnknown(
-                    "an earlier attempt may have been accepted, and it is too long ago to be asked for safely"
-                )
             case Why.UNFIT:
                 raise RequestRejected(f"no {self.pool.service} key may be used for {self.want.topic}: {away.reason}")
         # Every key was tried in this turn, or none exists.
@@ -308,9 +304,9 @@ class _Turn(Generic[RequestT]):
         """Go on with another key by returning, or end the turn."""
         match verdict.fate:
             case Fate.NEXT_KEY:
-                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. A pinned
-                # email must not move: without its account's keys it would look as if the account were gone.
-                if not (lease.pinned or self.want.account):
+                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. Not for a
+                # request that must stay with its account: without keys that would look as if it were gone.
+                if not self.want.account:
                     self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
             case Fate.OTHER_ACCOUNT if self.want.account:
                 raise _rejection(verdict)

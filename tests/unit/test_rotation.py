@@ -17,7 +17,7 @@ from config.keys import ApiKey, make_key
 from sandbox.redis import EmbeddedRedis
 from worker import rotation as rotation_module
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge
-from worker.keypool import Cooldowns, KeyPool, Unavailable, Want
+from worker.keypool import Cooldowns, KeyPool, Lease, Unavailable, Want
 from worker.rotation import Rotation, Served
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Reply, Scope, Verdict
 
@@ -377,54 +377,106 @@ async def test_keys_that_are_all_unfit_for_the_model_reject_the_job(make: Make) 
     assert (await serve(rotation, model="n", topic="n")).attempts == 1
 
 
-async def test_an_ambiguous_attempt_binds_the_request_to_its_account(make: Make) -> None:
+def first_account() -> str:
+    return keys()[0].id
+
+
+async def test_a_request_that_may_have_been_carried_out_ends_the_turn(make: Make) -> None:
     rotation, provider = make(AMBIGUOUS)
     with pytest.raises(Fault, match="no answer came in time"):
-        await serve(rotation, pin="mail-1")
-    for _ in range(3):
-        await serve(rotation)  # others use up the first key's turn
-    await serve(rotation, pin="mail-1")
-    assert provider.keys_used[0] == provider.keys_used[-1]
+        await serve(rotation)
+    assert len(provider.seen) == 1
+
+
+async def test_a_bound_request_stays_with_its_account(make: Make) -> None:
+    rotation, provider = make()
+    for _ in range(4):
+        await serve(rotation, account=first_account())
+    assert set(provider.keys_used) == {SECRETS[0]}
 
 
 async def test_a_limit_does_not_move_a_bound_request_elsewhere(make: Make, redis: Redis) -> None:
-    rotation, provider = make(AMBIGUOUS, refused(20_000))
-    with pytest.raises(Fault):
-        await serve(rotation, pin="mail-1")
+    rotation, provider = make(refused(20_000))
     with pytest.raises(Deferred) as caught:
-        await serve(rotation, pin="mail-1", max_wait_ms=100)
+        await serve(rotation, account=first_account(), max_wait_ms=100)
     assert 18_500 <= caught.value.countdown_ms <= 21_500
-    assert provider.keys_used == [SECRETS[0]] * 2
+    assert not caught.value.for_good
+    assert provider.keys_used == [SECRETS[0]]
     assert await leases_out(redis) == NOTHING_OUT
 
 
 async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_dies(make: Make) -> None:
-    rotation, provider = make(AMBIGUOUS, DEAD, accounts=("one", "one", "two"))
-    with pytest.raises(Fault):
-        await serve(rotation, pin="mail-1")
-    await serve(rotation, pin="mail-1")
-    assert len(provider.keys_used) == 3
-    assert set(provider.keys_used) == {SECRETS[0], SECRETS[1]}
+    rotation, provider = make(DEAD, accounts=("one", "one", "two"))
+    await serve(rotation, account="one")
+    assert provider.keys_used == SECRETS[:2]
+
+
+async def test_a_bound_request_whose_keys_are_all_dead_waits_for_a_person(make: Make) -> None:
+    rotation, provider = make(DEAD, DEAD, accounts=("one", "one", "two"))
+    with pytest.raises(Deferred, match="every groq key of its account is disabled") as caught:
+        await serve(rotation, account="one")
+    assert caught.value.for_good
+    assert len(provider.seen) == 2
 
 
 async def test_a_bound_request_whose_account_is_gone_has_an_unknown_outcome(make: Make) -> None:
-    rotation, provider = make(AMBIGUOUS)
-    with pytest.raises(Fault):
-        await serve(rotation, pin="mail-1")
-    rotation.pool.replace_keys(keys()[1:])
+    rotation, provider = make()
     with pytest.raises(OutcomeUnknown, match="no key of its account is configured"):
-        await serve(rotation, pin="mail-1")
+        await serve(rotation, account="somebody else")
+    assert provider.seen == []
+
+
+async def test_a_bound_request_that_its_account_refuses_is_not_taken_elsewhere(make: Make) -> None:
+    rotation, provider = make(NOT_FOUND)
+    with pytest.raises(RequestRejected, match="model_not_found"):
+        await serve(rotation, account=first_account())
     assert len(provider.seen) == 1
 
 
-async def test_a_bound_request_that_is_too_old_has_an_unknown_outcome(make: Make) -> None:
-    rotation, provider = make(AMBIGUOUS, pin_ms=1)
-    with pytest.raises(Fault):
-        await serve(rotation, pin="mail-1")
-    await asyncio.sleep(0.005)
-    with pytest.raises(OutcomeUnknown, match="too long ago"):
-        await serve(rotation, pin="mail-1")
-    assert len(provider.seen) == 1
+class Book:
+    """An errand that notes what it is told, and fails as the test says."""
+
+    def __init__(self, trouble: BaseException | None = None) -> None:
+        self.trouble = trouble
+        self.told: list[str] = []
+
+    async def load(self, lease: Lease) -> str:
+        self.told.append("load")
+        if self.trouble is not None:
+            raise self.trouble
+        return f"for {lease.key.label}"
+
+    async def judged(self, lease: Lease, reply: Reply) -> None:
+        self.told.append(f"{lease.key.label[:7]} {reply.verdict.code}")
+
+
+async def test_an_errand_is_told_of_every_call_before_and_after(make: Make) -> None:
+    rotation, provider = make(refused())
+    book = Book()
+    served = await rotation.run(Want(), book)
+    assert book.told == ["load", "gsk_abc rate_limit", "load", "gsk_def ok"]
+    assert served.attempts == 2
+    assert provider.seen[1][1] == "for gsk_def456..."
+
+
+async def test_an_errand_that_cannot_be_loaded_makes_no_call_and_gives_its_lease_back(make: Make, redis: Redis) -> None:
+    rotation, provider = make()
+    with pytest.raises(ZeroDivisionError):
+        await rotation.run(Want(), Book(ZeroDivisionError()))
+    assert provider.seen == []
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_an_errand_hears_of_a_call_whose_job_was_stopped(make: Make, redis: Redis) -> None:
+    rotation, provider = make("hang")
+    book = Book()
+    calling = asyncio.create_task(rotation.run(Want(), book), name="turn")
+    await provider.called.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert book.told == ["load", "gsk_abc interrupted"]
+    assert await leases_out(redis) == NOTHING_OUT
 
 
 async def test_a_turn_that_never_ends_is_a_fault(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,22 +520,6 @@ async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_s
     view = await rotation.pool.snapshot()
     assert [key.state for key in view.keys].count("disabled") == 1
     assert provider.keys_used == [SECRETS[0]]
-
-
-async def test_a_job_cancelled_during_its_call_settles_its_lease(make: Make, redis: Redis) -> None:
-    rotation, provider = make("hang")
-    calling = asyncio.create_task(serve(rotation, pin="mail-1"), name="turn")
-    await provider.called.wait()
-    assert (await leases_out(redis))[0] == 1
-    calling.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await calling
-    assert await leases_out(redis) == NOTHING_OUT
-    # The call may have been carried out: the email stays with its account.
-    for _ in range(2):
-        await serve(rotation)
-    await serve(rotation, pin="mail-1")
-    assert provider.keys_used[-1] == provider.keys_used[0]
 
 
 async def test_a_bug_in_the_provider_settles_the_lease_and_comes_out(make: Make, redis: Redis) -> None:
@@ -568,7 +604,7 @@ async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(
             return await super().call(secret, request, sent=sent)
 
     rotation = Rotation(KeyPool(own_redis, "groq", keys()), Blinking(DEAD))
-    served = await serve(rotation, pin="job-1")  # were the refusal lost, the email would be held at the dead key
+    served = await serve(rotation)
     assert served.attempts == 2
     assert (await rotation.pool.snapshot()).failed == 1
 

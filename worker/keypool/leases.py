@@ -21,8 +21,6 @@ class Want:
         exclude_accounts: Accounts that this job must not get.
         account: The only account that may serve, because an earlier attempt went there; also the id of a key whose
             account was not known then. Empty: any.
-        pin: The idempotency key of an email. From the first call on the job stays with that call's account until the
-            provider surely has not carried it out. Empty: the call has no side effect.
         ticket: The account that promised this job its instant when it was deferred (`Unavailable.ticket`), `NO_TICKET`
             where a deferral promised nothing; with either it does not queue again. Empty: it comes for the first time.
         max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
@@ -37,7 +35,6 @@ class Want:
     exclude: frozenset[str] = field(default_factory=frozenset)
     exclude_accounts: frozenset[str] = field(default_factory=frozenset)
     account: str = ""
-    pin: str = ""
     ticket: str = ""
     max_wait_ms: int = 0
     by: str = ""
@@ -54,7 +51,6 @@ class Lease:
         account: The account whose limits were charged.
         want: What was asked for.
         wait_ms: How long to wait before the call, in milliseconds.
-        pinned: An earlier attempt of this email has an unknown outcome.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same call; None: no quota
             is known.
     """
@@ -64,7 +60,6 @@ class Lease:
     account: str
     want: Want
     wait_ms: int
-    pinned: bool = False
     spare_emails: int | None = None
 
 
@@ -82,9 +77,7 @@ class Why(StrEnum):
     TOO_LARGE = "too_large"
     """No key's limit is as large as this request."""
     GONE = "gone"
-    """The account that the email is pinned to has no key any more."""
-    STALE = "stale"
-    """The pin is so old that the provider may have forgotten the idempotency key."""
+    """The only account that may serve has no key any more."""
     NO_KEYS = "no_keys"
     """No key is left after the exclusions."""
 

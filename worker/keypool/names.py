@@ -70,7 +70,3 @@ class Names:
     def account_model(self, account: str, model: str) -> str:
         """Record of one account × model: the home of the buckets."""
         return self._name("account_model", account, model)
-
-    def pin(self, idempotency_key: str) -> str:
-        """Hash: the account that an email belongs to until its outcome is known."""
-        return self._name("pin", idempotency_key)

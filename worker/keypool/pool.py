@@ -63,7 +63,6 @@ class KeyPool:
         namespace: Keeps installations apart that share a Redis.
         cooldowns: Defaults where the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
-        pin_ms: How long an email stays with its account, in milliseconds; below the life of an idempotency key.
         opening: Calls on their way per account and model while no rate is known, at the start; grows as calls succeed.
         now_ms: A clock for tests.
     """
@@ -77,7 +76,6 @@ class KeyPool:
         namespace: str = "kw",
         cooldowns: Cooldowns | None = None,
         lease_ms: int = 300_000,
-        pin_ms: int = 23 * 3_600_000,
         opening: int = 4,
         now_ms: Clock | None = None,
     ) -> None:
@@ -87,7 +85,6 @@ class KeyPool:
         self._scripts = Scripts(redis, now_ms=now_ms)
         self._cooldowns = cooldowns or Cooldowns()
         self._lease_ms = lease_ms
-        self._pin_ms = pin_ms
         self._opening = opening
         self.keys: tuple[ApiKey, ...] = ()
         self._accounts: dict[str, str] = {}
@@ -139,7 +136,6 @@ class KeyPool:
     async def _ask(self, want: Want, candidates: Sequence[ApiKey], lease_id: str) -> list[Any]:
         names = self.names
         keys = [names.leases, names.leased, names.inflight, names.audit, names.host, names.model(want.model)]
-        keys.append(names.pin(want.pin))
         who: list[Arg] = []
         for key in candidates:
             account = self._accounts[key.id]
@@ -156,7 +152,6 @@ class KeyPool:
                 self._lease_ms,
                 want.ticket,
                 want.by,
-                self._pin_ms if want.pin else 0,
                 want.topic,
                 self._opening,
                 "bulk" if want.bulk else "interactive",
@@ -166,10 +161,10 @@ class KeyPool:
 
     def _answer(self, reply: list[Any], want: Want, candidates: Sequence[ApiKey], lease_id: str) -> Lease | Unavailable:
         match reply:
-            case ["lease", index, wait_ms, pinned, spare]:
+            case ["lease", index, wait_ms, spare]:
                 key = candidates[int(index) - 1]
                 account, more = self._accounts[key.id], None if int(spare) < 0 else int(spare)
-                return Lease(lease_id, key, account, want, int(wait_ms), bool(pinned), more)
+                return Lease(lease_id, key, account, want, int(wait_ms), more)
             case ["deferred", wait_ms, reason, account]:
                 return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(account))
             case ["busy", wait_ms, reason]:
@@ -198,7 +193,6 @@ class KeyPool:
                 names.key(lease.key.id),
                 names.account(lease.account),
                 names.account_model(lease.account, want.model),
-                names.pin(want.pin),
             ],
             lease_id=lease.id,
             topic=want.topic,
@@ -231,7 +225,6 @@ class KeyPool:
                 names.leased,
                 names.inflight,
                 names.audit,
-                names.pin(want.pin),
                 names.key(lease.key.id),
                 names.account(account),
                 names.account_model(account, want.model),
@@ -252,14 +245,11 @@ class KeyPool:
                 self._cooldowns.of(verdict),
                 verdict.code,
                 want.by,
-                _pin(verdict, lease),
                 want.topic,
                 verdict.account or "",
                 lease.key.id,
                 self._opening,
                 want.model if _is_real(verdict) else "",
-                lease.account,
-                self._pin_ms,
                 "" if verdict.emails is None or moved else verdict.emails,
                 *limits,
             ],
@@ -267,14 +257,6 @@ class KeyPool:
         return Settled(
             late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
         )
-
-    async def in_doubt(self, want: Want) -> bool:
-        """Whether an email may have been accepted: it is pinned, and no attempt has proved that nothing was sent.
-
-        Raises:
-            redis.exceptions.RedisError: Redis cannot be reached.
-        """
-        return bool(want.pin) and bool(await self._redis.exists(self.names.pin(want.pin)))
 
     def _blamed(self, scope: Scope, lease: Lease, account: str) -> tuple[str, str]:
         names, want = self.names, lease.want
@@ -384,11 +366,3 @@ def _counted(verdict: Verdict) -> bool:
 def _is_real(verdict: Verdict) -> bool:
     """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
     return verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE
-
-
-def _pin(verdict: Verdict, lease: Lease) -> str:
-    if not lease.want.pin:
-        return "none"
-    if not verdict.definite:
-        return "keep"
-    return "done" if verdict.fate is Fate.DONE else "drop"

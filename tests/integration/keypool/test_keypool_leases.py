@@ -1,12 +1,13 @@
-"""Leases and pins: what is held, by whom, until when."""
+"""Leases: what is held, by whom, until when."""
+
+from dataclasses import replace
 
 import pytest
 from keypool_asking import INVALID, OK, Make, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
-from worker.keypool import Lease, Want
+from worker.keypool import KeyPool, Lease, Want
 from worker.keypool.leases import Why
-from worker.verdicts import Fate, Verdict
 
 
 async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, redis: Redis) -> None:  # noqa: ANN001
@@ -42,53 +43,24 @@ async def test_settling_twice_gives_back_once(make_pool: Make) -> None:
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(after, abs=0.01)
 
 
-async def test_an_email_stays_with_its_account_until_it_surely_was_not_sent(make_pool: Make) -> None:
+async def test_a_job_that_is_bound_to_an_account_gets_its_keys_only(make_pool: Make) -> None:
     pool = make_pool(3)
-    first = await lease(pool, pin="job-1")
-    again = await lease(pool, pin="job-1")  # a redelivery while the first call's outcome is open
-    assert again.account == first.account
-    assert again.pinned
-    ambiguous = Verdict(fate=Fate.SAME_ACCOUNT, code="read_timeout", definite=False)
-    await pool.settle(again, ambiguous)
-    await pool.settle(first, refused(60_000))
-    # The first call was surely refused, but the second may have been accepted meanwhile: the account stays.
-    waiting = await nothing(pool, pin="job-1")
-    assert waiting.why is Why.DEFERRED
-    assert isinstance(await pool.acquire(Want(pin="job-2")), Lease)
+    bound = pool.account_of(pool.keys[1])
+    assert {(await lease(pool, account=bound)).account for _ in range(4)} == {bound}
+    await pool.settle(await lease(pool, account=bound), refused(60_000))
+    assert (await nothing(pool, account=bound)).why is Why.DEFERRED
+    assert isinstance(await pool.acquire(Want()), Lease)
 
 
-async def test_an_email_moves_on_after_a_definite_refusal(make_pool: Make) -> None:
+async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make) -> None:
     pool = make_pool(2)
-    first = await lease(pool, pin="job-1")
-    await pool.settle(first, refused(60_000))
-    second = await lease(pool, pin="job-1")
-    assert second.account != first.account
-    assert not second.pinned
+    bound = pool.account_of(pool.keys[0])
+    pool.replace_keys(pool.keys[1:])
+    assert (await nothing(pool, account=bound)).why is Why.GONE
 
 
-async def test_an_email_whose_account_has_no_key_any_more_is_not_sent_elsewhere(make_pool: Make) -> None:
-    pool = make_pool(2)
-    first = await lease(pool, pin="job-1")
-    pool.replace_keys([key for key in pool.keys if key.id != first.key.id])
-    assert (await nothing(pool, pin="job-1")).why is Why.GONE
-
-
-async def test_an_email_is_not_tried_again_when_its_idempotency_key_may_be_forgotten(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    first = await lease(pool, pin="job-1")
-    await pool.settle(first, Verdict(fate=Fate.SAME_ACCOUNT, code="reset", definite=False))
-    clock.tick(23 * 3_600_000 + 1)
-    assert (await nothing(pool, pin="job-1")).why is Why.STALE
-
-
-@pytest.mark.parametrize("verdict", [OK, Verdict(fate=Fate.SAME_ACCOUNT, code="read_timeout", definite=False)])
-async def test_an_email_stays_with_its_account_although_its_pin_was_flushed(
-    make_pool: Make, redis: Redis, verdict: Verdict
-) -> None:
-    pool = make_pool(3)
-    first = await lease(pool, pin="job-1")
-    await redis.flushall()
-    await pool.settle(first, verdict)
-    again = await lease(pool, pin="job-1")
-    assert (again.account, again.pinned) == (first.account, True)
-    assert await redis.pttl(pool.names.pin("job-1")) > 0
+async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(make_pool: Make, redis: Redis) -> None:
+    [key] = make_pool(1).keys
+    pool = KeyPool(redis, "groq", [replace(key, account="team")])
+    assert (await lease(pool, account=key.id)).account == "team"
+    assert (await lease(pool, account="team")).key.id == key.id

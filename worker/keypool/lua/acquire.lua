@@ -1,43 +1,40 @@
 -- acquire: reserve one call with one key, now or within the wait allowed; or say when to come back.
 --
--- KEYS  1 leases (zset)  2 leased (hash)  3 inflight (hash)  4 audit (stream)  5 host  6 model  7 pin (hash)
+-- KEYS  1 leases (zset)  2 leased (hash)  3 inflight (hash)  4 audit (stream)  5 host  6 model
 --       then for each candidate: its key record, account record, account × model record
 -- ARGV  1 now_ms or ''   2 lease id       3 model or ''      4 tokens          5 emails (recipients)
 --       6 longest wait ms  7 lease ms     8 ticket: the account that promised this job its instant, '-' none did, '' new
---       9 by (task id)   10 pin window ms, 0: no pin         11 topic (model or from-domain)
---       12 calls on their way while limits are unknown       13 line: interactive | bulk
+--       9 by (task id)   10 topic (model or from-domain)     11 calls on their way while limits are unknown
+--       12 line: interactive | bulk
 --       then for each candidate: key id, account
--- Returns {'lease', index, wait_ms, pinned, spare emails (-1: no quota is known)} · {'deferred', wait_ms, reason, account} · {'busy', wait_ms, reason}
---         {'disabled', reason} · {'unfit', reason} · {'too_large', limit} · {'gone', account} · {'stale', age_ms}
+-- Returns {'lease', index, wait_ms, spare emails (-1: no quota is known)} · {'deferred', wait_ms, reason, account}
+--         {'busy', wait_ms, reason} · {'disabled', reason} · {'unfit', reason} · {'too_large', limit}
 --         {'remap', id, account, …}
 
 local now = clock(ARGV[1])
-local lease_id, model, topic, by, bulk = ARGV[2], ARGV[3], ARGV[11], ARGV[9], ARGV[13] == 'bulk'
+local lease_id, model, topic, by, bulk = ARGV[2], ARGV[3], ARGV[10], ARGV[9], ARGV[12] == 'bulk'
 local cost = {requests = 1, tokens = tonumber(ARGV[4]), emails = tonumber(ARGV[5])}
 local job = {cost = cost, max_wait = tonumber(ARGV[6]), ticket = ARGV[8], by = by, bulk = bulk,
   line = bulk and BULK or INTERACTIVE}
-local ticket, pin_ms, opening = ARGV[8], tonumber(ARGV[10]), tonumber(ARGV[12])
+local ticket, opening = ARGV[8], tonumber(ARGV[11])
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 16)) do
   local record = end_lease(KEYS[1], KEYS[2], KEYS[3], expired)
   if record then audit(KEYS[4], now, 'lease_expired', 'key', record.key, 'not settled in time', 0, record.by) end
 end
 
-local pin = pin_ms > 0 and redis.call('HMGET', KEYS[7], 'account', 'since_ms') or {}
-if pin[1] and now - tonumber(pin[2]) > pin_ms then return {'stale', now - tonumber(pin[2])} end
 local host_until, host_reason, probes_host = breaker(KEYS[5], now)
 local model_until, model_reason, probes_model = breaker(KEYS[6], now)
 local interactive_waits = bulk and now - (tonumber(redis.call('HGET', KEYS[6], 'waits_ms')) or 0) < WAITS_MS
 
-local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, in_account, own
+local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, own
 local remap, scopes = {'remap'}, {}
-for index = 1, (#ARGV - 13) / 2 do
-  local id, account, place = ARGV[12 + 2 * index], ARGV[13 + 2 * index], 5 + 3 * index
+for index = 1, (#ARGV - 12) / 2 do
+  local id, account, place = ARGV[11 + 2 * index], ARGV[12 + 2 * index], 4 + 3 * index
   local key = redis.call('HMGET', KEYS[place], 'account', 'state', 'until_ms', 'reason', 'seq', 't:' .. topic)
   if key[1] and key[1] ~= account then
     remap[#remap + 1], remap[#remap + 2] = id, key[1]
-  elseif not pin[1] or pin[1] == account then
-    in_account = true
+  else
     if not scopes[account] then
       scopes[account] = read_scope(KEYS[place + 1], KEYS[place + 2], opening, now)
       if ticket == account then redeemed = redeem(scopes[account], job) and scopes[account] end
@@ -63,7 +60,6 @@ end
 
 if #remap > 1 then return remap end
 if redeemed then save_scope(redeemed) end
-if pin[1] and not in_account then return {'gone', pin[1]} end
 -- Asking a busy account again soon beats a long line at another.
 if busy_ms and not (best and best.now) then
   if not bulk then redis.call('HSET', KEYS[6], 'waits_ms', now) redis.call('PEXPIRE', KEYS[6], STATE_TTL_MS) end
@@ -96,10 +92,4 @@ redis.call('HSET', KEYS[2], lease_id, cmsgpack.pack({key = best.id, account = be
   start_ms = best.start_ms, by = by}))
 if probes_host then redis.call('HSET', KEYS[5], 'probe_ms', now + PROBE_MS) end
 if probes_model then redis.call('HSET', KEYS[6], 'probe_ms', now + PROBE_MS) end
-if pin_ms > 0 then
-  -- Only the first attempt, and only while it is alone, may prove that nothing was sent and free the email again.
-  if pin[1] then redis.call('HDEL', KEYS[7], 'lease')
-  else redis.call('HSET', KEYS[7], 'account', best.account, 'since_ms', now, 'lease', lease_id) end
-  redis.call('PEXPIRE', KEYS[7], pin_ms + PIN_SLACK_MS)
-end
-return {'lease', best.index, best.start_ms - now, pin[1] and 1 or 0, spare_emails(best.scope.buckets, now)}
+return {'lease', best.index, best.start_ms - now, spare_emails(best.scope.buckets, now)}

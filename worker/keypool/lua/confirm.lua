@@ -1,6 +1,6 @@
 -- confirm: may a lease that has waited for its instant still be used? If not, it ends here and its capacity goes back.
 --
--- KEYS  1 leases  2 leased  3 inflight  4 host  5 model  6 key record  7 account record  8 account × model record  9 pin
+-- KEYS  1 leases  2 leased  3 inflight  4 host  5 model  6 key record  7 account record  8 account × model record
 -- ARGV  1 now_ms or ''  2 lease id  3 topic
 -- Returns {'ok'} · {'lost'} (expired, or unknown) · {'blocked', reason}
 
@@ -15,7 +15,6 @@ for place = 4, 8 do
     local buckets = buckets_of(redis.call('HGET', KEYS[8], 'buckets'))
     local cost = {requests = -lease.cost.requests, tokens = -lease.cost.tokens, emails = -lease.cost.emails}
     charge_all(KEYS[8], buckets, cost, lease.start_ms, now)
-    if redis.call('HGET', KEYS[9], 'lease') == ARGV[2] then redis.call('DEL', KEYS[9]) end
     return {'blocked', reason}
   end
 end

@@ -6,7 +6,6 @@
 -- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
-local PIN_SLACK_MS = 7200000  -- a pin that is too old is still there for so long, and says so
 local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
 local PROBE_MS = 3000        -- so long one job has to show that it works again, then the next may try
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
