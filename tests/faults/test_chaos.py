@@ -1,0 +1,24 @@
+"""Everything breaks at once: the short version of `benchmarks/chaos.py`."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from processes import ROOT
+
+LONGEST_S = 110
+
+
+def test_nothing_is_lost_and_no_email_goes_twice_while_everything_breaks(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--quick", "--results", str(tmp_path / "results")]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    said = tmp_path / "said"
+    with said.open("wb") as sink, subprocess.Popen(command, env=environ, stdout=sink, stderr=sink) as chaos:
+        try:
+            code = chaos.wait(LONGEST_S)
+        except subprocess.TimeoutExpired:
+            chaos.send_signal(signal.SIGTERM)  # it ends what it started
+            raise
+    assert code == 0, said.read_text(errors="replace")[-6000:]
