@@ -42,6 +42,7 @@ _OURS = (HEADER, DEATHS, DOUBT, "redelivered")
 _WITHIN_S = 5.0
 _HOLD_UP_S = 3.0
 _RAW_BYTES = 65_536
+_LONG_AGO_MS = 1
 _NOT_KEPT = ("celery.", "tasks.admin.")
 _ID_RE = re.compile(r"[!-~]{1,200}")
 _SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
@@ -144,7 +145,7 @@ def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message
         deferrals=history.deferrals,
         calls=history.attempts + len(of_this_turn()),
         trail=tuple(attempt.as_json() for attempt in trail),
-        doubt_ms=_earlier_doubt(context.headers) or (history.since_ms if doubtful else 0),
+        doubt_ms=_earlier_doubt(context.headers) or (_first_tried_ms(context, history) if doubtful else 0),
         worker=shown(context.hostname or ""),
     )
     return letter, _message_of(context)
@@ -212,6 +213,14 @@ def queue_of(delivery_info: Any) -> str:
 
 def _id_of(found: Any) -> str:
     return found if isinstance(found, str) and _ID_RE.fullmatch(found) else f"no-id-{uuid.uuid4()}"
+
+
+def _first_tried_ms(context: Any, history: History) -> int:
+    """When a job may have been carried out at the earliest; long ago where nobody knows, as a worker died with it."""
+    headers = context.headers if isinstance(context.headers, Mapping) else {}
+    delivery = context.delivery_info if isinstance(context.delivery_info, Mapping) else {}
+    came_again = bool(delivery.get("redelivered") or headers.get(DEATHS))
+    return _LONG_AGO_MS if came_again and HEADER not in headers else history.since_ms
 
 
 def _earlier_doubt(headers: Any) -> int:

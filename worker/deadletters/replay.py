@@ -68,7 +68,7 @@ def _risk(letter: Letter, now_ms: int) -> str | None:
     if letter.task not in ONCE_ONLY or not letter.in_doubt or now_ms - letter.doubt_ms <= _GUARDED_MS:
         return None
     return (
-        "nobody knows whether this email was sent, and it is too long ago to find out: a replay may send it twice,"
+        "nobody knows whether this email was sent, and it may be too long ago to find out: a replay may send it twice,"
         " which needs force"
     )
 

@@ -107,6 +107,20 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
     assert message.options == {"headers": {"mine": 1}}
 
 
+# What came before, and since when the job may have been carried out.
+@pytest.mark.parametrize(
+    ("changes", "doubt_ms"),
+    [
+        ({"headers": {"keywheel": {"since_ms": 5}}}, 5),
+        ({"headers": {"keywheel": {"since_ms": 5}, "deaths": 1}}, 5),
+        ({"headers": {"deaths": 1}}, 1),  # a worker died with the first turn, and nobody knows when that was
+        ({"delivery_info": {"routing_key": "email", "redelivered": True}}, 1),
+    ],
+)
+def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], doubt_ms: int) -> None:
+    assert post.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[0].doubt_ms == doubt_ms
+
+
 # What a stranger may write into the headers, and what comes of it.
 @pytest.mark.parametrize(
     "changes",

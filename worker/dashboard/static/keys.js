@@ -570,7 +570,7 @@
 
     function askReplay(letter) {
         const text = letter.needs_force
-            ? "Nobody knows whether this email was sent, and it is too long ago to find out: it may arrive twice."
+            ? "Nobody knows whether this email was sent, and it may be too long ago to find out: it may arrive twice."
             : "The job runs again with the same id and arguments"
                 + (letter.in_doubt && letter.service === "resend" ? "; an email keeps its idempotency key." : ".");
         ask("Replay " + letter.task + "?", text, letter.needs_force ? "Send all the same" : "Replay", {
