@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from celery import Task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.celery import DEFERRED, QUEUE_OF
 from config.settings import Settings
@@ -83,15 +83,11 @@ async def take_turn(
             _end(deferred, DeadlineExceeded(f"{waited}: {deferred.reason}"))
         await _defer(task, deferred, history, settings, deadline_s=deadline_s)
     except Fault as fault:
-        tries = task.request.retries + 1
-        if tries >= settings.max_faults:
-            _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
-        backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
-        countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
-        if history.age_s + countdown_ms / 1000 > deadline_s:
-            over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
-            _end(fault, DeadlineExceeded(f"{over}: {fault.reason}"))
-        await _retry(task, fault, history, countdown_ms)
+        await _try_again(task, fault, history, settings, deadline_s=deadline_s)
+    except SoftTimeLimitExceeded:
+        late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
+        late.in_doubt = want.emails > 0  # the call may have been under way
+        await _try_again(task, late, history, settings, deadline_s=deadline_s)
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 
@@ -121,9 +117,17 @@ async def _defer(
     )
 
 
-async def _retry(task: Task, fault: Fault, history: History, countdown_ms: int) -> NoReturn:
+async def _try_again(task: Task, fault: Fault, history: History, settings: Settings, *, deadline_s: float) -> NoReturn:
+    tries = task.request.retries + 1
+    if tries >= settings.max_faults:
+        _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
+    backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
+    countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
+    if history.age_s + countdown_ms / 1000 > deadline_s:
+        over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
+        _end(fault, DeadlineExceeded(f"{over}: {fault.reason}"))
     after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms, trail=trail.of_this_turn())
-    await _send_back(task, fault, countdown_ms, after, retries=task.request.retries + 1)
+    await _send_back(task, fault, countdown_ms, after, retries=tries)
 
 
 def _longest_hold_ms(settings: Settings) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.exceptions import OperationalError
@@ -61,6 +61,7 @@ class Bench:
         retries: int = 0,
         direct: bool = False,
         own_deadline_s: float | None = None,
+        emails: int = 0,
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)
@@ -81,7 +82,7 @@ class Bench:
             return await take_turn(
                 self.task,
                 self.rotation,
-                Want(model="m"),
+                Want(model="m", emails=emails),
                 lambda key: key,
                 settings=Settings(**settings),  # type: ignore[arg-type]
                 deadline_s=own_deadline_s,
@@ -304,6 +305,19 @@ async def test_the_budget_of_faults_is_kept(bench: Bench, retries: int, budget: 
 async def test_a_spent_budget_says_how_often_and_why(bench: Bench) -> None:
     with pytest.raises(FaultBudgetSpent, match=r"^gave up after 5 tries: it failed \(HTTP 502\)$"):
         await bench.turn(Fault("it failed (HTTP 502)"), retries=4, max_faults=5)
+
+
+async def test_a_turn_that_takes_too_long_is_a_fault_and_not_the_end(bench: Bench) -> None:
+    with pytest.raises(Retry):
+        await bench.turn(SoftTimeLimitExceeded(270))
+    assert bench.sent()[0]["headers"]["retries"] == 1
+    with pytest.raises(FaultBudgetSpent, match=r"^gave up after 5 tries: the turn took longer than "):
+        await bench.turn(SoftTimeLimitExceeded(270), retries=4)
+
+
+async def test_an_email_whose_turn_took_too_long_may_have_been_accepted(bench: Bench) -> None:
+    with pytest.raises(OutcomeUnknown, match="the turn took longer than "):
+        await bench.turn(SoftTimeLimitExceeded(270), retries=4, emails=1)
 
 
 async def test_a_rejection_passes_through(bench: Bench) -> None:
