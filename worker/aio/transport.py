@@ -133,6 +133,11 @@ class Channel(StockChannel):
         if isinstance(self._qos, TransportQoS):
             self._qos.flush_acks()
 
+    def flush_acks_when_due(self) -> None:
+        """Send them if it is worth it."""
+        if isinstance(self._qos, TransportQoS):
+            self._qos.flush_acks_when_due()
+
     # -- leases
 
     @property
@@ -197,6 +202,7 @@ class Channel(StockChannel):
                 keeper.catch_up()
                 self.qos.recover_at_s = 0.0
                 cycle.recover()
+        self.flush_acks()  # or the book would hold more than the window allows
         self._asked_for = room
         self._asked_lists = [self._list_of(queue, step) for step in self.priority_steps for queue in queues]
         self._look_at_s = now_s + self.sweep_s
@@ -254,7 +260,7 @@ class Channel(StockChannel):
         connection = self.client.connection
         delivered = self._read_one(connection)
         # What is in the client's buffer already wakes no poller.
-        while connection is self.client.connection and connection._sock and connection.can_read(0):  # noqa: SLF001
+        while connection is self.client.connection and connection._sock and _has_buffered(connection):  # noqa: SLF001
             delivered = self._read_one(connection) or delivered
         if not delivered:
             if self._dry and self.sweep_s < 1 and self.connection is not None:
@@ -382,6 +388,14 @@ class Channel(StockChannel):
         client = self.__dict__.get("client")
         if client is not None and client.connection is not None:
             client.connection.disconnect()
+
+
+def _has_buffered(connection: Any) -> bool:
+    """Whether a reply waits in the client. Its own `can_read` also asks the socket, which is the poller's to do."""
+    buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
+    if buffer is None or not hasattr(buffer, "unread_bytes"):
+        return bool(connection.can_read(0))
+    return bool(buffer.unread_bytes())
 
 
 class Transport(StockTransport):

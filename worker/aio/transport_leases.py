@@ -21,7 +21,7 @@ from weakref import WeakSet
 import redis
 
 from worker.aio import acknowledging
-from worker.aio.transport_scripts import RENEW
+from worker.aio.transport_scripts import FORGET, RENEW
 
 logger = logging.getLogger(__name__)
 
@@ -182,11 +182,7 @@ class LeaseKeeper:
     def _send(self) -> None:
         with self._lock:
             while tags := list(islice(self._acked, _MOST)):
-                with self._connected().pipeline() as pipe:
-                    pipe.zrem(self._index, *tags)
-                    pipe.zrem(self._leases, *tags)
-                    pipe.hdel(self._unacked, *tags)
-                    pipe.execute()
+                self._execute("EVAL", FORGET, 3, self._unacked, self._index, self._leases, *tags)
                 _drop(self._acked, len(tags))
             while self._unanswered:
                 found = self._connected().zscan_iter(self._leases, match=f"*{self._unanswered[0]}", count=_MOST)

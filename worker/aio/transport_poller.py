@@ -50,7 +50,7 @@ class Poller(StockPoller):
         """Do what must be done before each wait."""
         self._update_brpop_polling()
         for channel in list(self._channels):
-            channel.flush_acks()
+            channel.flush_acks_when_due()
             if channel.active_queues:
                 if channel.takes:
                     channel.ask()

@@ -18,7 +18,7 @@ from kombu.utils.json import dumps, loads
 
 from worker.aio import acknowledging, holding
 from worker.aio.transport_leases import LeaseKeeper
-from worker.aio.transport_scripts import EXPIRED, GIVE_BACK
+from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK
 
 if TYPE_CHECKING:
     from worker.aio.transport import Channel
@@ -31,6 +31,8 @@ VirtualQoS: Any = _virtual.QoS
 
 _MOST = 500
 """Tags or messages in one command at most, so that no command holds up the server for long."""
+_MANY = 100
+"""So many acknowledgements are sent at once; fewer wait a moment for more."""
 _LONG_S = 0.1
 """An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
 _SOON_S = 0.005
@@ -122,6 +124,15 @@ class TransportQoS(StockQoS):
         if not self.channel.connection.cycle.nudge(_SOON_S) or now_s - self._oldest_s > _LONG_S:
             self.flush_acks()
 
+    def flush_acks_when_due(self) -> None:
+        """Send the acknowledgements if they are many, or if one has waited for a few milliseconds.
+
+        Raises:
+            redis.RedisError: They could not be sent.
+        """
+        if self._acked and (len(self._acked) >= _MANY or time.monotonic() - self._oldest_s >= _SOON_S):
+            self.flush_acks()
+
     def flush_acks(self) -> None:
         """Send the acknowledgements. What could not be sent is kept for the next time.
 
@@ -130,16 +141,14 @@ class TransportQoS(StockQoS):
         """
         while self._acked:
             tags = list(islice(self._acked, _MOST))
-            with self.pipe_or_acquire() as pipe:
-                # One transaction: an entry without its index line would stay for ever.
-                pipe.zrem(self.unacked_index_key, *tags)
-                pipe.hdel(self.unacked_key, *tags)
-                if self.keeper is not None:
-                    pipe.zrem(self.leases_key, *tags)
-                pipe.execute()
+            prefix = self.channel.global_keyprefix
+            keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)]
+            with self.channel.conn_or_acquire() as client:
+                client.execute_command("EVAL", FORGET, len(keys), *keys, *tags)
             for _ in tags:
                 with suppress(IndexError):  # a signal handler may have flushed in between
                     self._acked.popleft()
+            self._oldest_s = time.monotonic()
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         return super()._remove_from_indices(delivery_tag, pipe).zrem(self.leases_key, delivery_tag)

@@ -104,6 +104,16 @@ then for each message, the one to be taken last first: its tag, its text, how ma
 KEYS, counted from 1. Gives: how many there were.
 """
 
+FORGET: Final = """
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+return redis.call('HDEL', KEYS[1], unpack(ARGV))
+"""
+"""Forgets acknowledged messages, all three entries at once: one without the others would stay for ever.
+
+KEYS: the hash, the index, the leases. ARGV: at most a few hundred tags.
+"""
+
 _HEARD: Final = """
 local clock = redis.call('TIME')
 local now, patience = clock[1] + clock[2] / 1e6, tonumber(ARGV[1])

@@ -388,8 +388,7 @@ def test_a_key_prefix_stands_before_every_key(url: str, books: Any) -> None:
         one.until(lambda: len(one.got) == 2)
         assert {"p:unacked", "p:unacked_index"} < set(books.keys())
         one.got[0].ack()
-        one.turn()
-        assert books.hlen("p:unacked") == 1
+        one.until(lambda: books.hlen("p:unacked") == 1)
     assert books.llen("p:a") == 1
     assert {"unacked", "unacked_index", "a"}.isdisjoint(books.keys())
 
