@@ -103,7 +103,7 @@ def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(fresh: House, clie
 def test_a_key_that_is_refused_before_the_first_piece_is_not_seen_in_the_stream(
     fresh: House, client: redis.Redis
 ) -> None:
-    with fault(fresh, "rate_limit", count=1):
+    with fault(fresh, "invalid_api_key", count=1):
         sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
         found = read(client, sent.id)
     assert types(found) == ["start", "delta", "end"]
