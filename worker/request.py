@@ -10,7 +10,7 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous.timer import to_timestamp
 
-from worker.deadletters import post
+from worker.deadletters import obituary, post
 from worker.errors import DeadlineExceeded
 from worker.streams.ended import tell_ended
 
@@ -59,7 +59,7 @@ class PrivateRequest(Request):
 
     def _keep(self, exc: BaseException) -> None:
         name = type(exc).__name__
-        tell_ended(self, error=name, reason=post.reason_of(exc).removeprefix(f"{name}: "))
+        tell_ended(self, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: "))
         if post.is_kept(self.name):
             post.keep_request(self._context, self.name, exc)
 

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from config.settings import Settings, get_settings
 from sandbox.redis import EmbeddedRedis, free_port
 from worker import trail
-from worker.deadletters import DeadLetters, Letter, Limits, Message, post
+from worker.deadletters import DeadLetters, Letter, Limits, Message, obituary, post
 from worker.errors import (
     DeadlineExceeded,
     FaultBudgetSpent,
@@ -68,7 +68,7 @@ def context(**changes: Any) -> Context:
     ],
 )
 def test_a_letter_says_how_a_job_ended_in_one_sentence(exc: Exception, kind: str, in_doubt: Any, reason: str) -> None:
-    letter, message = post.of_job(context(), "tasks.ai.complete", exc)
+    letter, message = obituary.of_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
     assert (letter.id, letter.queue, letter.service, letter.worker) == ("job-1", "ai", "groq", "w1@test")
     assert message == Message([], {"prompt": SECRET}, {})
@@ -78,7 +78,7 @@ def test_a_letter_says_how_a_job_ended_in_one_sentence(exc: Exception, kind: str
 def test_an_unexpected_error_says_where_it_was_raised() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         json.loads(str(1 // 0))
-    letter, _ = post.of_job(context(), "tasks.email.send", caught.value)
+    letter, _ = obituary.of_job(context(), "tasks.email.send", caught.value)
     assert letter.reason.startswith("ZeroDivisionError in deadletters/test_dead_letters_post.py, line ")
 
 
@@ -88,7 +88,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     trail.begin()
     for number in range(25):
         trail.note("re_abc123...", f"code_{number}")
-    letter, _ = post.of_job(
+    letter, _ = obituary.of_job(
         context(headers=json.loads(json.dumps(history.headers()))), "tasks.email.send", FaultBudgetSpent("gave up")
     )
     trail.begin()
@@ -99,7 +99,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
 
 
 def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:
-    letter, message = post.of_job(
+    letter, message = obituary.of_job(
         context(headers={"keywheel_doubt_ms": 77, "mine": 1}), "tasks.email.send", DeadlineExceeded("x")
     )
     assert letter.doubt_ms == 77
@@ -118,7 +118,7 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
     ],
 )
 def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], doubt_ms: int) -> None:
-    assert post.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[0].doubt_ms == doubt_ms
+    assert obituary.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[0].doubt_ms == doubt_ms
 
 
 # What a stranger may write into the headers, and what comes of it.
@@ -136,7 +136,7 @@ def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], dou
     ],
 )
 def test_whatever_the_headers_hold_there_is_a_letter(changes: dict[str, Any]) -> None:
-    letter, _ = post.of_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
+    letter, _ = obituary.of_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
     assert letter.id == "job-1" or letter.id.startswith("no-id-")
     assert json.loads(letter.head().partition("\n")[2])["kind"] == "failed"
 
@@ -177,8 +177,8 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         (None, "None"),
     ):
         told = SimpleNamespace(headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None)
-        letter, message = post.of_message(told, reason="no job", runnable=True)
-        assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", post.UNRUNNABLE)
+        letter, message = obituary.of_message(told, reason="no job", runnable=True)
+        assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", obituary.UNRUNNABLE)
         assert message is not None
         assert message.raw == raw
 
