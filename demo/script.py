@@ -36,8 +36,8 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
         organisation: The Groq organisation that is rate-limited alone.
         team: The Resend team that is rate-limited alone.
     """
-    rest_s, faults_s, exhausted_s = max(2, round(3 * pace)), 3 * pace, round(9 * pace, 1)
-    lost = 4
+    rest_s, faults_s, exhausted_s = max(2, round(3 * pace)), 3 * pace, round(8 * pace, 1)
+    lost = 3
 
     def at(seconds: float) -> float:
         return seconds * pace
@@ -45,6 +45,13 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
     # What concerns one Groq organisation comes when the limits of all are known: refused alone at the start, it would
     # be the only one that can promise anything, and the jobs would line up behind it.
     return [
+        # At once, because emails that wait go out many at a time, and are soon all sent.
+        Happening(
+            0.0,
+            f"Resend accepts what {lost} calls bring but answers 500",
+            "fault",
+            {"service": "resend", "status": 500, "accept": True, "count": lost},
+        ),
         Happening(
             at(1.5),
             f"Resend tells {team} to wait {rest_s} s",
@@ -56,12 +63,6 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
             f"Groq answers 500 to every third call for {faults_s:g} s",
             "fault",
             {"service": "groq", "status": 500, "share": 0.33, "seconds": faults_s},
-        ),
-        Happening(
-            at(5),
-            f"Resend accepts {lost} emails but answers 500",
-            "fault",
-            {"service": "resend", "status": 500, "accept": True, "count": lost},
         ),
         Happening(
             at(6.5),

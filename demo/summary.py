@@ -80,9 +80,15 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
         "calls on a revoked key after its refusal": str(judgement["calls_after_refusal"]),
         "emails accepted": f"{judgement['emails_accepted']}, of which twice: {judgement['emails_accepted_twice']}"
-        f" (answers lost on the way: {judgement['accepted_but_answer_lost']})",
+        f" (in {_email_calls(watch, tallies)} calls, of which {judgement['accepted_but_answer_lost']} lost their answer)",
     }
     return summary
+
+
+def _email_calls(watch: Watch, tallies: dict[str, Any]) -> int:
+    """Calls that brought an email or several."""
+    view = watch.views.get("resend")
+    return sum(tallies[key.id]["accepted"] for key in view.keys if key.id in tallies) if view else 0
 
 
 def _short(account: str) -> str:
