@@ -80,7 +80,7 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
         "calls on a revoked key after its refusal": str(judgement["calls_after_refusal"]),
         "emails accepted": f"{judgement['emails_accepted']}, of which twice: {judgement['emails_accepted_twice']}"
-        f" (in {_email_calls(watch, tallies)} calls, {judgement['accepted_but_answer_lost']} of which lost their answer)",
+        f" (in {_email_calls(watch, tallies)} calls, answers lost: {judgement['accepted_but_answer_lost']})",
     }
     return summary
 
