@@ -21,7 +21,7 @@ from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.turnstile import Place, Turnstile
-from worker.verdicts import Effect, Fate, Reply, Verdict
+from worker.verdicts import Effect, Fate, Reply, Scope, Verdict
 
 _logger = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ class _Turn(Generic[RequestT]):
         self.attempts = 0
         self.waited_ms = 0
         self.other_accounts = 0
+        self.doubtful: list[Lease] = []
         self.last: Verdict | None = None
 
     async def run(self) -> Served:
@@ -292,6 +293,7 @@ class _Turn(Generic[RequestT]):
             await self._conclude_whatever_happens(lease, reply)
             raise
         self.asking.room()
+        await self._blame(lease, reply.verdict)
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
             await self._report(lease)
         self.last = reply.verdict
@@ -300,12 +302,22 @@ class _Turn(Generic[RequestT]):
         self._act(lease, reply.verdict)
         return None
 
+    async def _blame(self, lease: Lease, verdict: Verdict) -> None:
+        """End the turn where keys of two accounts that serve others are refused for what may be the request's fault."""
+        if verdict.certain or verdict.effect is not Effect.DISABLE or verdict.scope is not Scope.KEY:
+            return
+        self.doubtful.append(lease)
+        if len({one.account for one in self.doubtful}) > 1 and await ask_patiently(
+            lambda: self.pool.absolve(self.doubtful, verdict)
+        ):
+            raise RequestRejected(f"keys that serve other requests are refused for this one: {verdict.reason}")
+
     def _act(self, lease: Lease, verdict: Verdict) -> None:
         """Go on with another key by returning, or end the turn."""
         match verdict.fate:
             case Fate.NEXT_KEY:
-                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. Not for a
-                # request that must stay with its account: without keys that would look as if it were gone.
+                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. A request
+                # that must not leave its account keeps its keys: without them the account would look gone.
                 if not self.want.account:
                     self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
             case Fate.OTHER_ACCOUNT if self.want.account:

@@ -118,6 +118,8 @@ class Verdict:
         tokens: What the provider counted for this request, in tokens, where it said so.
         emails: How many recipients the call carried, where it carried several emails.
         status: The HTTP status, 0 where there was none.
+        certain: That the scope is to blame. False: it may as well be the request, as where the words of a refusal, or a
+            bare status, are all there is.
     """
 
     fate: Fate
@@ -134,6 +136,7 @@ class Verdict:
     tokens: int | None = None
     emails: int | None = None
     status: int = 0
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,6 +340,24 @@ class KeyPool:
             keys=[self.names.audit, self.names.key(key_id)], by=by, key_id=key_id, reason=reason
         )
 
+    async def absolve(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
+        """Free the keys that one request was refused with, if each has served others shortly before.
+
+        Args:
+            leases: The leases of one job, of different keys, that were settled with a like verdict.
+            verdict: That verdict.
+
+        Returns:
+            Whether the request is at fault; if not, the keys stay disabled.
+        """
+        ids = [lease.key.id for lease in leases]
+        return await self._scripts.absolve(
+            keys=[self.names.audit, *(self.names.key(key_id) for key_id in ids)],
+            by=leases[0].want.by,
+            reason=verdict.code,
+            key_ids=ids,
+        )
+
     async def audit(self, *, count: int = 100) -> list[dict[str, str]]:
         """The latest entries of the audit stream, newest first."""
         entries: Any = await self._redis.xrevrange(self.names.audit, count=count)

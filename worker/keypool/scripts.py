@@ -12,6 +12,7 @@ _FRAGMENTS = {
     "settle": ("prelude", "learn", "settle"),
     "reset": ("prelude", "reset"),
     "disable": ("prelude", "disable"),
+    "absolve": ("prelude", "absolve"),
     "snapshot": ("prelude", "snapshot"),
 }
 
@@ -43,6 +44,7 @@ class Scripts:
         self._settle: _Script = redis.register_script(source("settle"))
         self._reset: _Script = redis.register_script(source("reset"))
         self._disable: _Script = redis.register_script(source("disable"))
+        self._absolve: _Script = redis.register_script(source("absolve"))
         self._snapshot: _Script = redis.register_script(source("snapshot"))
 
     def _now(self) -> Arg:
@@ -67,6 +69,10 @@ class Scripts:
     async def disable(self, *, keys: Sequence[str], by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""
         return bool(await self._disable(keys=keys, args=[self._now(), by, key_id, reason]))
+
+    async def absolve(self, *, keys: Sequence[str], by: str, reason: str, key_ids: Sequence[str]) -> bool:
+        """Free keys that a request was at fault for; returns False where nothing says that it was."""
+        return bool(await self._absolve(keys=keys, args=[self._now(), by, reason, *key_ids]))
 
     async def snapshot(self, *, keys: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""

@@ -1,5 +1,6 @@
 """What each answer of Groq means: the rows of the verdict table, first match wins."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ _MIN_COOLDOWN_MS = 100
 _MAX_BACKOFF_MS = 300_000
 _FLEX_CAPACITY_STATUS = 498
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
+_DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
@@ -51,10 +53,10 @@ class GroqJudge:
         """
         if answer.ok:
             return self._success(answer, value)
+        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (self._key_fault, self._refusal, self._rate, self._server_fault, self._edge):
             if verdict := rule(answer):
-                return verdict
-        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
+                return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
         sentence = f"Groq rejects the request: {said}" if said else f"Groq rejects the request (HTTP {answer.status})"
         if answer.code in _UNKNOWN_MODEL or answer.status == HTTPStatus.NOT_FOUND:
             return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
@@ -122,6 +124,7 @@ class GroqJudge:
                 effect=Effect.DISABLE,
                 scope=Scope.KEY,
                 status=status,
+                certain=code == "invalid_api_key" or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
             )
         if status in {400, 403} and code == "organization_restricted":
             return Verdict(

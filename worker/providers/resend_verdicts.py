@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +21,7 @@ _MAX_BACKOFF_MS = 300_000
 _MIDNIGHT_JITTER_MS = 60_000
 _DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
 _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
+_DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
 _UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
 _POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
 _STATED_QUOTA = re.compile(
@@ -57,10 +59,10 @@ class ResendJudge:
         if value is not None:
             return Verdict(Fate.DONE, "ok", limits=_limits_of(answer), status=answer.status)
         status = _status_of(answer)
+        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (self._unclear, self._key_fault, self._rate, self._conflict, self._edge):
             if verdict := rule(answer, status):
-                return verdict
-        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
+                return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
         sentence = f"Resend rejects the email: {said}" if said else f"Resend rejects the email (HTTP {status})"
         if status != HTTPStatus.FORBIDDEN:
             code = "idempotency_mismatch" if answer.code == "invalid_idempotent_request" else "rejected"
@@ -118,6 +120,8 @@ class ResendJudge:
             effect=Effect.DISABLE,
             scope=Scope.KEY,
             status=status,
+            # The words may stand in a message that quotes the email.
+            certain=answer.code in _DEAD_KEY or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
         )
 
     def _rate(self, answer: Answer, status: int) -> Verdict | None:

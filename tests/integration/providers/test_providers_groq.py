@@ -55,7 +55,17 @@ async def groq(scripted: Any) -> AsyncIterator[Groq]:
 def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
     """The full expectation: what is not named must be at its default."""
     plain = Verdict(fate, code)
-    fields = ("effect", "scope", "cooldown_ms", "definite", "backoff_ms", "account", "limits", "too_large_limit")
+    fields = (
+        "effect",
+        "scope",
+        "cooldown_ms",
+        "definite",
+        "backoff_ms",
+        "account",
+        "limits",
+        "too_large_limit",
+        "certain",
+    )
     return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
 
 
@@ -70,7 +80,8 @@ _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says
     (401, _error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
     (401, _error("Invalid API Key", "something_else"), {}, _INVALID),
-    (401, b"<html>no</html>", {"content-type": "text/html"}, _INVALID),
+    (401, b"<html>no</html>", {"content-type": "text/html"}, _INVALID | {"certain": False}),
+    (401, _error("messages: invalid API key in line 3", "bad_request"), {}, _INVALID | {"certain": False}),
     # a stand-in that says it with 403
     (403, _error("bad key", "invalid_api_key"), {}, _INVALID | {"status": 403}),
     # the whole organisation is banned

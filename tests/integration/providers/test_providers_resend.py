@@ -39,7 +39,17 @@ async def mailer(scripted: Any) -> AsyncIterator[Resend]:
 def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
     """The full expectation: what is not named must be at its default."""
     plain = Verdict(fate, code)
-    fields = ("effect", "scope", "cooldown_ms", "definite", "backoff_ms", "account", "limits", "too_large_limit")
+    fields = (
+        "effect",
+        "scope",
+        "cooldown_ms",
+        "definite",
+        "backoff_ms",
+        "account",
+        "limits",
+        "too_large_limit",
+        "certain",
+    )
     return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
 
 
@@ -58,7 +68,14 @@ _ROWS: list[Any] = [
     (401, _error(401, "missing_api_key"), {}, _verdict(status=401, **_DEAD)),
     (403, _error(403, "invalid_api_key"), {}, _verdict(status=403, **_DEAD)),
     (403, _error(403, "suspended_api_key"), {}, _verdict(status=403, **_DEAD)),
-    (401, b"", {}, _verdict(status=401, **_DEAD)),
+    (401, b"", {}, _verdict(status=401, certain=False, **_DEAD)),
+    # the words of a dead key in a message that may quote the email
+    (
+        400,
+        _error(400, "validation_error", "Invalid `to`: API key is invalid <a@b.example>"),
+        {},
+        _verdict(status=400, certain=False, **_DEAD),
+    ),
     # the from domain is not verified, or it is the test address
     (
         403,

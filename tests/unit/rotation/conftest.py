@@ -1,0 +1,60 @@
+"""Rotation between a scripted provider and the real key pool on a real Redis."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `rotation_scripted`: test folders are no packages
+
+from rotation_scripted import Make, ScriptedProvider, keys
+
+from sandbox.redis import EmbeddedRedis
+from worker.keypool import Cooldowns, KeyPool
+from worker.rotation import Rotation
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    connections = BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=8)
+    async with Redis.from_pool(connections) as client:
+        yield client
+        # What a failed test left behind must not outlive its connections.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            if task.get_name() == "turn":
+                task.cancel()
+
+
+@pytest.fixture
+def make(redis: Redis) -> Make:
+    def build(
+        *script: Any, count: int = 3, accounts: tuple[str, ...] = (), **options: Any
+    ) -> tuple[Rotation[str], ScriptedProvider]:
+        provider = ScriptedProvider(*script)
+        defaults = {"cooldowns": Cooldowns(refused_ms=60_000, server_error_ms=5_000)}
+        pool = KeyPool(redis, "groq", keys(count, accounts), **(defaults | options))
+        return Rotation(pool, provider), provider
+
+    return build
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def own_redis(own_server: EmbeddedRedis) -> AsyncIterator[Redis]:
+    connections = BlockingConnectionPool.from_url(
+        own_server.url, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_connect_timeout=2
+    )
+    async with Redis.from_pool(connections) as client:
+        yield client

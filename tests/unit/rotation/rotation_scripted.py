@@ -1,0 +1,138 @@
+"""A scripted provider and what the tests of rotation ask of it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from config.keys import ApiKey, make_key
+from worker.keypool import Lease, Want
+from worker.rotation import Rotation, Served
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Reply, Scope, Verdict
+
+TAIL = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
+SECRETS = [f"gsk_{name}{TAIL}" for name in ("abc123", "def456", "ghi789")]
+
+OK = Reply(Verdict(Fate.DONE, "ok", status=200, tokens=7), {"text": "hello"})
+
+
+def refused(cooldown_ms: int | None = 60_000, *, account: str | None = None) -> Reply:
+    return Reply(
+        Verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            "the limit is reached",
+            effect=Effect.COOL,
+            scope=Scope.ACCOUNT_MODEL,
+            cooldown_ms=cooldown_ms,
+            account=account,
+            status=429,
+        )
+    )
+
+
+DEAD = Reply(Verdict(Fate.NEXT_KEY, "invalid_key", "not accepted", effect=Effect.DISABLE, scope=Scope.KEY, status=401))
+UNFIT = Reply(Verdict(Fate.NEXT_KEY, "model_blocked", "off", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403))
+FAULTY = Reply(
+    Verdict(
+        Fate.RETRY, "server_error", "it failed (HTTP 502)", effect=Effect.COOL, cooldown_ms=5_000, definite=False,
+        backoff_ms=1_500, status=502,
+    )
+)  # fmt: skip
+NOT_FOUND = Reply(Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", status=404))
+AMBIGUOUS = Reply(Verdict(Fate.SAME_ACCOUNT, "read_timeout", "no answer came in time", definite=False))
+INVALID = Reply(Verdict(Fate.FAIL, "rejected", "messages: must not be so", status=400))
+
+
+def too_large(limit: int) -> Reply:
+    return Reply(
+        Verdict(
+            Fate.OTHER_ACCOUNT,
+            "request_too_large",
+            "too many tokens",
+            limits=(ObservedLimit(Dimension.TPM, limit),),
+            too_large_limit=limit,
+            status=413,
+        )
+    )
+
+
+class ScriptedProvider:
+    """Answers in the order of its script, then well; writes down with which key it was called."""
+
+    service = "groq"
+
+    def __init__(self, *script: Any) -> None:
+        self.script = deque(script)
+        self.seen: list[tuple[str, str]] = []
+        self.called = asyncio.Event()
+
+    @property
+    def keys_used(self) -> list[str]:
+        return [secret for secret, _ in self.seen]
+
+    async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:  # noqa: ARG002
+        self.seen.append((secret.get_secret_value(), request))
+        self.called.set()
+        step = self.script.popleft() if self.script else OK
+        if isinstance(step, BaseException):
+            raise step
+        if isinstance(step, Reply):
+            return step
+        await asyncio.Event().wait()  # "hang"
+        raise AssertionError
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def keys(count: int = 3, accounts: tuple[str, ...] = ()) -> list[ApiKey]:
+    return [
+        make_key("groq", secret=secret, variable=f"GROQ_API_KEY_{n}", account=accounts[n] if accounts else None)
+        for n, secret in enumerate(SECRETS[:count])
+    ]
+
+
+Make = Callable[..., tuple[Rotation[str], ScriptedProvider]]
+
+
+async def serve(rotation: Rotation[str], **want: Any) -> Served:
+    return await rotation.serve(Want(**want), lambda key: f"for {key.label}")
+
+
+async def leases_out(redis: Redis, service: str = "groq") -> tuple[int, int, list[str]]:
+    flying = [name for name in await redis.hkeys(f"{{kw:{service}}}:inflight") if name.startswith(("key:", "am:"))]
+    return await redis.zcard(f"{{kw:{service}}}:leases"), await redis.hlen(f"{{kw:{service}}}:leased"), flying
+
+
+NOTHING_OUT = (0, 0, [])
+
+
+def first_account() -> str:
+    return keys()[0].id
+
+
+class Book:
+    """An errand that notes what it is told, and fails as the test says."""
+
+    def __init__(self, trouble: BaseException | None = None) -> None:
+        self.trouble = trouble
+        self.told: list[str] = []
+
+    async def load(self, lease: Lease) -> str:
+        self.told.append("load")
+        if self.trouble is not None:
+            raise self.trouble
+        return f"for {lease.key.label}"
+
+    async def judged(self, lease: Lease, reply: Reply) -> None:
+        self.told.append(f"{lease.key.label[:7]} {reply.verdict.code}")
+
+
+async def until(check: Callable[[], Any], *, within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not await check():  # noqa: ASYNC110 - what is awaited happens in Redis
+            await asyncio.sleep(0.005)

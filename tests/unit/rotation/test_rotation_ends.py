@@ -1,0 +1,112 @@
+"""How a turn ends that is not served."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+from rotation_scripted import (
+    FAULTY,
+    INVALID,
+    NOT_FOUND,
+    NOTHING_OUT,
+    SECRETS,
+    UNFIT,
+    Make,
+    leases_out,
+    serve,
+    too_large,
+)
+
+from worker.errors import Deferred, Fault, RequestRejected, RequestTooLarge
+from worker.verdicts import Fate, Reply, Verdict
+
+
+async def test_a_crowd_waits_while_the_limits_are_unknown(make: Make) -> None:
+    rotation, provider = make("hang", count=1, opening=1)
+    first = asyncio.create_task(serve(rotation), name="turn")
+    await provider.called.wait()
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation, max_wait_ms=0)
+    assert "limits" in caught.value.reason
+    assert caught.value.countdown_ms >= 1_000
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = await serve(rotation, max_wait_ms=2_000)
+    assert second.attempts == 1
+
+
+async def test_a_crowd_that_may_wait_asks_again_in_the_process(make: Make) -> None:
+    rotation, provider = make("hang", count=1, opening=1)
+    first = asyncio.create_task(serve(rotation), name="turn")
+    await provider.called.wait()
+    second = asyncio.create_task(serve(rotation, max_wait_ms=20_000), name="turn")
+    await asyncio.sleep(0)
+    assert not second.done()
+    first.cancel()
+    served = await second
+    assert served.attempts == 1
+    await asyncio.wait([first])
+
+
+async def test_a_server_fault_ends_the_turn_with_its_backoff(make: Make, redis: Redis) -> None:
+    rotation, provider = make(FAULTY)
+    with pytest.raises(Fault) as caught:
+        await serve(rotation)
+    assert (caught.value.reason, caught.value.backoff_ms) == ("it failed (HTTP 502)", 1_500)
+    assert len(provider.seen) == 1
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_fault_without_a_sentence_names_its_code(make: Make) -> None:
+    rotation, _ = make(Reply(Verdict(Fate.RETRY, "odd")))
+    with pytest.raises(Fault, match=r"^odd$"):
+        await serve(rotation)
+
+
+async def test_a_rejection_ends_the_job_with_the_providers_words(make: Make) -> None:
+    rotation, provider = make(INVALID)
+    with pytest.raises(RequestRejected, match=r"^rejected: messages: must not be so$"):
+        await serve(rotation)
+    assert len(provider.seen) == 1
+
+
+async def test_a_rejection_without_a_sentence_names_its_code(make: Make) -> None:
+    rotation, _ = make(Reply(Verdict(Fate.FAIL, "rejected", status=400)))
+    with pytest.raises(RequestRejected, match=r"^rejected$"):
+        await serve(rotation)
+
+
+async def test_a_model_that_two_accounts_do_not_know_is_rejected(make: Make) -> None:
+    rotation, provider = make(NOT_FOUND, NOT_FOUND)
+    with pytest.raises(RequestRejected, match=r"^model_not_found: there is no such model$"):
+        await serve(rotation, model="m")
+    assert provider.keys_used == SECRETS[:2]
+
+
+async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Make) -> None:
+    rotation, provider = make(NOT_FOUND, accounts=("one", "one", "one"))
+    with pytest.raises(RequestRejected, match="model_not_found"):
+        await serve(rotation, model="m")
+    assert len(provider.seen) == 1
+
+
+async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make: Make) -> None:
+    rotation, provider = make(too_large(100), too_large(300), too_large(200))
+    with pytest.raises(RequestTooLarge, match=r"^request_too_large: too many tokens$"):
+        await serve(rotation, model="m", tokens=1_000)
+    assert len(provider.seen) == 3
+    # Now the pool knows: nothing is sent any more.
+    with pytest.raises(RequestTooLarge, match=r"about 1000 tokens a minute.*limit.*is 300"):
+        await serve(rotation, model="m", tokens=1_000)
+    assert len(provider.seen) == 3
+
+
+async def test_keys_that_are_all_unfit_for_the_model_reject_the_job(make: Make) -> None:
+    rotation, provider = make(UNFIT, UNFIT, UNFIT)
+    with pytest.raises(RequestRejected, match=r"no groq key may be used for m: model_blocked"):
+        await serve(rotation, model="m", topic="m")
+    with pytest.raises(RequestRejected, match=r"no groq key may be used for m: model_blocked"):
+        await serve(rotation, model="m", topic="m")
+    assert len(provider.seen) == 3
+    assert (await serve(rotation, model="n", topic="n")).attempts == 1
