@@ -182,7 +182,7 @@ class Mailroom:
 
     async def _in_lane(self, want: Want, letter: Letter, lane: Lane) -> Served:
         if lane.led:
-            told = await lane.wait(letter, wait_ms=want.max_wait_ms)
+            told = await lane.wait(letter, wait_ms=max(want.max_wait_ms, _SOON_MS))
             if told is None:
                 letter.waited_ms = want.max_wait_ms
                 raise Deferred(random.randint(_SOON_MS, 3 * _SOON_MS), "many emails wait for the rate limit")  # noqa: S311
