@@ -1,0 +1,132 @@
+"""Batches on the wire: exact bytes, headers, and what became of each email."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from worker.providers import Resend, Sealed
+from worker.verdicts import Fate
+
+_KEY = SecretStr("re_canary0123456789")
+_CANARY = "the secret recipe of the house"
+_EMAILS = [
+    {"from": "a@shop.example", "to": ["ann@example.org", "bob@example.org"], "subject": "1", "text": _CANARY},
+    {"from": "a@shop.example", "to": "carl@example.org", "subject": "2", "text": _CANARY, "cc": ["d@example.org"]},
+    {"from": "a@shop.example", "to": ["eve@example.org"], "subject": "3", "html": _CANARY},
+]
+_BATCH = Sealed(json.dumps(_EMAILS), "batch-1", len(_EMAILS))
+
+
+@pytest.fixture
+async def mailer(scripted: Any) -> AsyncIterator[Resend]:
+    provider = Resend(scripted.url, timeout_s=10)
+    yield provider
+    await provider.close()
+
+
+async def test_a_batch_leaves_as_it_was_sealed_and_asks_for_permissive_validation(
+    scripted: Any, mailer: Resend
+) -> None:
+    scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
+    reply = await mailer.call(_KEY, _BATCH)
+    assert reply.value == {"results": [{"id": "x"}, {"id": "y"}, {"id": "z"}]}
+    assert (reply.verdict.fate, reply.verdict.emails) == (Fate.DONE, 5)
+    [seen] = scripted.seen
+    assert (seen.method, seen.path, seen.body) == ("POST", "/emails/batch", _BATCH.text.encode())
+    assert seen.headers["idempotency-key"] == "batch-1"
+    assert seen.headers["x-batch-validation"] == "permissive"
+    assert seen.key == _KEY.get_secret_value()
+
+
+async def test_a_sealed_email_leaves_as_it_was_sealed(scripted: Any, mailer: Resend) -> None:
+    text = '{ "to":"ann@example.org",  "subject":"\\u00e9" , "from":"a@shop.example","text":"x"}'
+    scripted.answer(200, {"id": "x"})
+    reply = await mailer.call(_KEY, Sealed(text, "mail-1"))
+    assert (reply.value, reply.verdict.emails) == ({"id": "x"}, None)
+    [seen] = scripted.seen
+    assert (seen.path, seen.body, seen.headers["idempotency-key"]) == ("/emails", text.encode(), "mail-1")
+
+
+# The answer's data and errors; what each email got, and how many recipients count.
+@pytest.mark.parametrize(
+    ("data", "errors", "results", "count"),
+    [
+        # the middle one is refused: `data` has no gap for it
+        ([{"id": "x"}, {"id": "z"}], [{"index": 1, "message": "Invalid `to` field."}], ["x", None, "z"], 3),
+        # the errors need not come in order
+        ([{"id": "y"}], [{"index": 2, "message": "no"}, {"index": 0, "message": "no"}], [None, "y", None], 2),
+        # none is accepted
+        ([], [{"index": n, "message": "no"} for n in range(3)], [None, None, None], 0),
+        # an error that says nothing
+        ([{"id": "x"}, {"id": "y"}], [{"index": 2}], ["x", "y", None], 4),
+        # no errors at all, in the ways in which that may be said
+        ([{"id": "x"}, {"id": "y"}, {"id": "z"}], None, ["x", "y", "z"], 5),
+        ([{"id": "x"}, {"id": "y"}, {"id": "z"}], [], ["x", "y", "z"], 5),
+    ],
+)
+async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
+    scripted: Any, mailer: Resend, data: Any, errors: Any, results: list[str | None], count: int
+) -> None:
+    scripted.answer(200, {"data": data} | ({"errors": errors} if errors is not None else {}))
+    reply = await mailer.call(_KEY, _BATCH)
+    assert reply.value is not None
+    assert [one.get("id") for one in reply.value["results"]] == results
+    assert all("error" in one for one in reply.value["results"] if "id" not in one)
+    assert reply.verdict.emails == count
+
+
+async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
+    errors = [{"index": 1, "message": f"Bad text: {_CANARY} {_KEY.get_secret_value()}"}]
+    scripted.answer(200, {"data": [{"id": "x"}, {"id": "z"}], "errors": errors})
+    reply = await mailer.call(_KEY, _BATCH)
+    assert reply.value is not None
+    assert reply.value["results"][1]["error"] == "Resend rejects the email: Bad text: […] ***"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": [{"id": "x"}, {"id": "y"}]},  # one is missing
+        {"data": [{"id": "x"}] * 3, "errors": [{"index": 0, "message": "no"}]},  # one too many
+        {
+            "data": [{"id": "x"}, {"id": "y"}],
+            "errors": [{"index": 3, "message": "no"}],
+        },  # of no email
+        {"data": [{"id": "x"}], "errors": [{"index": 1}, {"index": 1}]},  # twice of one, nothing of another
+        {"data": [{"id": "x"}, {"id": "y"}], "errors": [{"index": True, "message": "no"}]},  # an index that is none
+        {"data": [{"id": "x"}, {"id": "y"}], "errors": ["no"]},  # an error that is none
+        {"data": [{"id": "x"}, {"id": ""}, {"id": "z"}]},  # an email without an id
+        {"data": [{"id": "x"}, "y", {"id": "z"}]},  # an email that is none
+        {"data": {"id": "x"}},  # no list
+        {"id": "x"},  # the answer to a single email
+        [],  # nothing
+    ],
+)
+async def test_an_answer_that_leaves_one_email_open_leaves_all_open(scripted: Any, mailer: Resend, body: Any) -> None:
+    scripted.answer(200, body)
+    reply = await mailer.call(_KEY, _BATCH)
+    assert reply.value is None
+    assert (reply.verdict.fate, reply.verdict.definite) == (Fate.SAME_ACCOUNT, False)
+    assert reply.verdict.emails == 5
+
+
+async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(scripted: Any, mailer: Resend) -> None:
+    scripted.reset_before_answer()
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.fate, verdict.definite, verdict.emails) == (Fate.SAME_ACCOUNT, False, 5)
+
+
+async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(scripted: Any, mailer: Resend) -> None:
+    scripted.answer(422, {"statusCode": 422, "name": "validation_error", "message": f"Bad: {_CANARY}"})
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.fate, verdict.reason) == (Fate.FAIL, "Resend rejects the email: Bad: […]")
+
+
+def test_a_sealed_call_shows_no_content_and_checks_its_key() -> None:
+    assert _CANARY not in repr(_BATCH)
+    for key in ("", "a b\n", "x" * 257, "é"):
+        with pytest.raises(ValueError, match="idempotency_key"):
+            Sealed("{}", key)
