@@ -282,3 +282,16 @@ def test_a_message_that_cannot_run_is_logged_without_its_content(
     logging.getLogger("celery.worker.consumer.consumer").error(template, *values)
     assert "CANARY" not in output.text
     assert "(not shown)" in output.text
+
+
+def test_the_error_of_a_body_that_is_no_text_does_not_quote_it(output: Output) -> None:
+    setup_logging("INFO", stream=output.stream)
+    try:
+        b'{"prompt": "canary \xff"}'.decode()
+    except UnicodeDecodeError as exc:
+        values = (exc, "application/json", "utf-8", "{}", "canary")
+        logging.getLogger("celery.worker.consumer.consumer").critical(
+            consumer.MESSAGE_DECODE_ERROR, *values, exc_info=True
+        )
+    assert "UnicodeDecodeError" in output.text
+    assert "canary" not in output.text
