@@ -32,7 +32,7 @@ class Names:
 
     @property
     def inflight(self) -> str:
-        """Hash: calls in flight by key and by account × model, and two counters."""
+        """Hash: calls in flight by key, and two counters."""
         return self._name("inflight")
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 
 _FRAGMENTS = {
-    "acquire": ("prelude", "choice", "acquire"),
+    "acquire": ("prelude", "lines", "choice", "acquire"),
     "confirm": ("prelude", "confirm"),
     "settle": ("prelude", "learn", "settle"),
     "reset": ("prelude", "reset"),

@@ -25,6 +25,7 @@ end
 
 local host_until, host_reason, probes_host = breaker(KEYS[5], now)
 local model_until, model_reason, probes_model = breaker(KEYS[6], now)
+local shared_ms, shared_reason = later(host_until, host_reason, model_until, model_reason)
 local interactive_waits = bulk and now - (tonumber(redis.call('HGET', KEYS[6], 'waits_ms')) or 0) < WAITS_MS
 
 local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, own
@@ -36,19 +37,21 @@ for index = 1, (#ARGV - 12) / 2 do
     remap[#remap + 1], remap[#remap + 2] = id, key[1]
   else
     if not scopes[account] then
-      scopes[account] = read_scope(KEYS[place + 1], KEYS[place + 2], opening, now)
+      scopes[account] = read_scope(KEYS[place + 1], KEYS[place + 2], opening, shared_ms, shared_reason, now)
       if ticket == account then redeemed = redeem(scopes[account], job) and scopes[account] end
     end
     local scope = scopes[account]
-    local open = weigh(scope, job, now, {{blocked_topic(key[6], now)}, {blocked(key[2], key[3], key[4], now)},
-      scope.account, scope.pair, {host_until, host_reason}, {model_until, model_reason}})
+    local topic_ms, topic_reason = blocked_topic(key[6], now)
+    local until_ms, reason = blocked(key[2], key[3], key[4], now)
+    until_ms, reason = later(until_ms, reason, scope.until_ms, scope.reason)
+    local open = weigh(scope, job, now, later(topic_ms, topic_reason, until_ms, reason))
     open.index, open.place, open.scope, open.account, open.id = index, place, scope, account, id
     open.seq = tonumber(key[5]) or 0
     if account == ticket and not open.disabled then own = open end
     if open.too_large then
       largest_limit = math.max(largest_limit or 0, open.too_large)
     elseif open.disabled then
-      if open.unfit then unfit = open.reason else disabled = open.reason end
+      if topic_ms < 0 then unfit = open.reason else disabled = open.reason end
     elseif not open.paced and open.now and (interactive_waits or flight_wait_ms(scope, now) > 0) then
       busy_ms = math.min(busy_ms or FLIGHT_MS, flight_wait_ms(scope, now))
     else
@@ -82,14 +85,13 @@ unclaim(best.scope, job, now)
 charge_all(KEYS[best.place + 2], best.scope.buckets, cost, best.start_ms, now)
 if not best.paced then take_off(best.scope, best.start_ms) end
 -- Not its account: only a learned one is kept there, or a configured one could never take its place.
-redis.call('HSET', KEYS[best.place], 'used_ms', best.start_ms, 'seq', redis.call('HINCRBY', KEYS[3], 'seq', 1))
-redis.call('PEXPIRE', KEYS[3], STATE_TTL_MS)
+local seq = redis.call('HINCRBY', KEYS[3], 'seq', 1)
+redis.call('HSET', KEYS[best.place], 'used_ms', best.start_ms, 'seq', seq)
+if seq % 64 == 1 then redis.call('PEXPIRE', KEYS[3], STATE_TTL_MS) end
 redis.call('HINCRBY', KEYS[3], 'key:' .. best.id, 1)
-redis.call('HINCRBY', KEYS[3], 'am:' .. best.account .. ':' .. model, 1)
 local expires_ms = best.start_ms + tonumber(ARGV[7])
 redis.call('ZADD', KEYS[1], expires_ms, lease_id)
-redis.call('HSET', KEYS[2], lease_id, cmsgpack.pack({key = best.id, account = best.account, model = model, cost = cost,
-  start_ms = best.start_ms, by = by}))
+redis.call('HSET', KEYS[2], lease_id, cmsgpack.pack({key = best.id, cost = cost, start_ms = best.start_ms, by = by}))
 if probes_host then redis.call('HSET', KEYS[5], 'probe_ms', now + PROBE_MS) end
 if probes_model then redis.call('HSET', KEYS[6], 'probe_ms', now + PROBE_MS) end
 return {'lease', best.index, best.start_ms - now, spare_emails(best.scope.buckets, now)}

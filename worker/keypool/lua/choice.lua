@@ -1,47 +1,13 @@
--- Stands before acquire: how good a candidate is, which of two is better, and a place in line for who must come back.
---
--- Every bucket counts what it has promised to deferred jobs. A deferred job is told the instant at which its call will
--- fit behind those promises; who comes new queues behind them too, who comes back with a ticket redeems his own.
-
---
--- There are two lines, and the interactive one always comes first: a bulk job waits behind what was promised in both,
--- and redeems its ticket behind what was promised to interactive ones meanwhile.
---
--- A large job that comes back and does not find its tokens may claim them: from then on half of what refills is saved
--- for it, and the other half lets smaller jobs pass. Claims are served one after another.
-
-local INTERACTIVE = {amount = 'promised', until_ms = 'promised_ms', claims = 'claims'}
-local BULK = {amount = 'bulk', until_ms = 'bulk_ms', claims = 'bulk_claims'}
-local LOST_TICKET_MS = 30000  -- a ticket this late will not come: its job was revoked, or its queue is not consumed
-local LARGE_MS = 5000         -- a job is large where its tokens take longer than this to refill
-local CLAIMS = 16             -- so many large jobs wait in a line, the others come back and try
-local WAITS_MS = 500          -- so long after it asked in vain an interactive job is known to wait
-local BULK_AHEAD_MS = 1000    -- so long at most a bulk job may hold an instant
+-- Stands before acquire, behind lines: how good a candidate is, and which of two is better.
 
 -- While no rate is known, only few calls may be on their way at once: what is on its way when a limit is reached is
 -- refused together. A refusal comes fast, so a call that is older than FLIGHT_MS will not be refused any more.
 local FLIGHT_MS = 250
 
--- Ends a claim; the saving for the next one begins.
-local function close_claim(bucket, line, place, now_ms)
-  local claims = bucket[line.claims]
-  table.remove(claims, place)
-  if place == 1 and claims[1] then claims[1].since_ms = now_ms end
-  if not claims[1] then bucket[line.claims] = nil end
-end
-
--- What is in a bucket for a job at an instant, and how fast it refills for it: others' savings are not for it.
-local function free_in(bucket, job, at_ms)
-  if bucket.log then return 0, rate_of(bucket) end
-  local level, rate = level_at(bucket, at_ms), rate_of(bucket)
-  for _, line in ipairs(job.bulk and {INTERACTIVE, BULK} or {INTERACTIVE}) do
-    local first = bucket[line.claims] and bucket[line.claims][1]
-    if first and first.by ~= job.by then
-      local saved = math.min(first.need, math.max(0, at_ms - first.since_ms) * rate_of(bucket) / 2)
-      level, rate = level - saved, saved < first.need and rate / 2 or rate
-    end
-  end
-  return level, rate
+-- Of two blocks the one that counts: what is disabled, else what opens later.
+local function later(until_ms, reason, other_ms, other_reason)
+  if until_ms < 0 or other_ms >= 0 and until_ms >= other_ms then return until_ms, reason end
+  return other_ms, other_reason
 end
 
 -- A host or model that failed several times in a row rests, and is then tried by one job before the others.
@@ -55,21 +21,19 @@ local function breaker(scope_key, now_ms)
   return 0, '', true
 end
 
-local function forget_the_lost(bucket, now_ms)
-  for _, line in ipairs({INTERACTIVE, BULK}) do
-    if bucket[line.amount] and (bucket[line.until_ms] or 0) + LOST_TICKET_MS < now_ms then bucket[line.amount] = 0 end
-    local claims = bucket[line.claims]
-    while claims and claims[1] and claims[1].due_ms + LOST_TICKET_MS < now_ms do close_claim(bucket, line, 1, now_ms) end
-  end
-end
-
-local function read_scope(account_key, pair_key, opening, now_ms)
+-- What holds for every key of an account, and for this model: when it opens, and its buckets.
+local function read_scope(account_key, pair_key, opening, shared_ms, shared_reason, now_ms)
   local owner = redis.call('HMGET', account_key, 'state', 'until_ms', 'reason')
   local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'buckets', 'window', 'flying')
-  local scope = {account = {blocked(owner[1], owner[2], owner[3], now_ms)}, pair_key = pair_key,
-    pair = {blocked(pair[1], pair[2], pair[3], now_ms)}, buckets = buckets_of(pair[4]),
-    window = tonumber(pair[5]) or opening, flying = buckets_of(pair[6])}
-  for _, bucket in pairs(scope.buckets) do forget_the_lost(bucket, now_ms) end
+  local scope = {pair_key = pair_key, buckets = buckets_of(pair[4]), window = tonumber(pair[5]) or opening,
+    flying = buckets_of(pair[6])}
+  local pair_ms, pair_reason = blocked(pair[1], pair[2], pair[3], now_ms)
+  pair_ms, pair_reason = later(pair_ms, pair_reason, shared_ms, shared_reason)
+  local owner_ms, owner_reason = blocked(owner[1], owner[2], owner[3], now_ms)
+  scope.until_ms, scope.reason = later(owner_ms, owner_reason, pair_ms, pair_reason)
+  for _, bucket in pairs(scope.buckets) do
+    if bucket.promised or bucket.bulk or bucket.claims or bucket.bulk_claims then forget_the_lost(bucket, now_ms) end
+  end
   return scope
 end
 
@@ -91,56 +55,24 @@ local function take_off(scope, start_ms)
   redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
 end
 
-local function save_scope(scope)
-  redis.call('HSET', scope.pair_key, 'buckets', cmsgpack.pack(scope.buckets))
-  redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
-end
-
--- The instant at which a call fits behind what was promised to the lines given.
-local function behind(open, scope, job, lines)
-  local at_ms = open.earliest_ms
-  for dimension, bucket in pairs(scope.buckets) do
-    local needed, promised = cost_in(dimension, job.cost), 0
-    for _, line in ipairs(lines) do promised = promised + (bucket[line.amount] or 0) end
-    if needed > 0 and promised > 0 then
-      local level, rate, missing = free_in(bucket, job, open.earliest_ms), rate_of(bucket), promised
-      if not bucket.log then missing = promised + needed + margin_of(bucket, needed) - level end
-      at_ms = math.max(at_ms, open.earliest_ms + math.ceil(math.max(0, missing) / rate))
-    end
-  end
-  return at_ms
-end
-
--- How long a bulk job may wait for its instant: no longer than one call is worth, and behind nobody else's instant.
-local function bulk_patience(scope, job, now_ms)
-  local longest = BULK_AHEAD_MS
-  for dimension, bucket in pairs(scope.buckets) do
-    local needed = cost_in(dimension, job.cost)
-    if bucket.log and (bucket.log[#bucket.log] or 0) > now_ms then return 0 end
-    if needed > 0 then longest = math.min(longest, (bucket.log and 1 or needed) / rate_of(bucket)) end
-  end
-  return longest
-end
-
--- blocks: {{until_ms, reason}, …} of every scope that covers the candidate, its topic's first.
-local function weigh(scope, job, now_ms, blocks)
+-- until_ms, reason: what blocks the candidate for the longest.
+local function weigh(scope, job, now_ms, until_ms, reason)
   local open = {earliest_ms = now_ms, reason = '', headroom = 1, paced = false}
-  for place, block in ipairs(blocks) do
-    if block[1] < 0 then open.disabled, open.reason, open.unfit = true, block[2], place == 1 return open end
-    if block[1] > open.earliest_ms then open.earliest_ms, open.reason = block[1], block[2] end
-  end
+  if until_ms < 0 then open.disabled, open.reason = true, reason return open end
+  if until_ms > now_ms then open.earliest_ms, open.reason = until_ms, reason end
   local patience = not job.bulk and job.max_wait or open.earliest_ms > now_ms and 0
     or math.min(job.max_wait, bulk_patience(scope, job, now_ms))
   for dimension, bucket in pairs(scope.buckets) do
     local needed = cost_in(dimension, job.cost)
     if needed > bucket.limit then open.too_large = math.max(open.too_large or 0, bucket.limit) end
-    local ready = ready_ms(bucket, needed, now_ms, free_in(bucket, job, now_ms))
+    local level, rate = free_in(bucket, job, now_ms)
+    local ready = ready_ms(bucket, needed, now_ms, level, rate)
     if ready > open.earliest_ms then open.earliest_ms, open.reason = ready, dimension end
-    open.headroom = math.min(open.headroom, headroom_of(bucket, now_ms))
+    open.headroom = math.min(open.headroom, bucket.log and headroom_of(bucket, now_ms) or level / bucket.limit)
     open.paced = open.paced or dimension == 'rpm' or dimension == 'rps'
   end
-  open.queue_ms = behind(open, scope, job, job.bulk and {INTERACTIVE, BULK} or {INTERACTIVE})
-  open.start_ms = job.ticket == '' and open.queue_ms or job.bulk and behind(open, scope, job, {INTERACTIVE})
+  open.queue_ms = behind(open, scope, job, job.bulk and BOTH_LINES or INTERACTIVE_LINE)
+  open.start_ms = job.ticket == '' and open.queue_ms or job.bulk and behind(open, scope, job, INTERACTIVE_LINE)
     or open.earliest_ms
   open.now = open.start_ms - now_ms <= patience
   open.headroom = math.floor(open.headroom * 20)
@@ -152,87 +84,4 @@ local function better(open, best)
   if open.start_ms ~= best.start_ms then return open.start_ms < best.start_ms end
   if open.headroom ~= best.headroom then return open.headroom > best.headroom end
   return open.seq < best.seq
-end
-
--- What a call is likely to use in the end: tokens are reserved for the longest answer, and most answers are shorter.
--- A little less than that, since a job that comes a little early waits in the process, and one too late wastes capacity.
-local function likely(bucket, dimension, cost) return cost_in(dimension, cost) * (bucket.used_share or 1) * 0.95 end
-
-local function has_claim(scope, job)
-  for _, bucket in pairs(scope.buckets) do
-    for _, one in ipairs(bucket[job.line.claims] or {}) do
-      if one.by == job.by then return true end
-    end
-  end
-  return false
-end
-
--- Takes back what was promised to a job that is here again. Returns whether anything was.
-local function redeem(scope, job)
-  if has_claim(scope, job) then return false end  -- its promise was redeemed when it claimed
-  for dimension, bucket in pairs(scope.buckets) do
-    bucket[job.line.amount] = math.max(0, (bucket[job.line.amount] or 0) - likely(bucket, dimension, job.cost))
-  end
-  return true
-end
-
--- A large job that came back in vain does not queue up again: smaller ones would take what it waits for each time.
--- Returns the earliest instant at which what it needs may have been saved, nil where it is not large.
-local function claim(open, job, now_ms)
-  if job.ticket == '' or job.ticket == '-' or job.by == '' then return nil end
-  local earliest_ms
-  for dimension, bucket in pairs(open.scope.buckets) do
-    local needed = cost_in(dimension, job.cost)
-    if dimension:sub(1, 1) == 't' and needed > LARGE_MS * rate_of(bucket) then
-      local claims, place = bucket[job.line.claims] or {}, nil
-      for at, one in ipairs(claims) do place = place or one.by == job.by and at end
-      if not place and #claims < CLAIMS then
-        place = #claims + 1
-        claims[place] = {by = job.by, need = needed + margin_of(bucket, needed), since_ms = now_ms}
-      end
-      if place then
-        local missing = -level_at(bucket, now_ms)
-        for at = 1, place do missing = missing + claims[at].need end
-        claims[place].due_ms = math.max(now_ms + 1000, open.earliest_ms, now_ms + math.ceil(missing / rate_of(bucket)))
-        bucket[job.line.claims], earliest_ms = claims, math.max(earliest_ms or 0, claims[place].due_ms)
-      end
-    end
-  end
-  if earliest_ms then save_scope(open.scope) end
-  return earliest_ms
-end
-
-local function unclaim(scope, job, now_ms)
-  if not has_claim(scope, job) then return false end
-  for _, bucket in pairs(scope.buckets) do
-    for place, one in ipairs(bucket[job.line.claims] or {}) do
-      if one.by == job.by then close_claim(bucket, job.line, place, now_ms) break end
-    end
-  end
-  return true
-end
-
--- Returns the instant at which to come back, and promises the capacity that will be there.
-local function queue_up(counters, open, job)
-  local line = job.line
-  for dimension, bucket in pairs(open.scope.buckets) do
-    bucket[line.amount] = (bucket[line.amount] or 0) + likely(bucket, dimension, job.cost)
-    bucket[line.until_ms] = math.max(bucket[line.until_ms] or 0, open.queue_ms)
-  end
-  if next(open.scope.buckets) then save_scope(open.scope) end
-  if open.paced then return open.queue_ms end
-  -- The rate is unknown: one second holds the crowd, each at an instant of its own; bulk comes a second later.
-  return open.queue_ms + redis.call('HINCRBY', counters, 'turn', 61) % 1000 + (job.bulk and 1000 or 0)
-end
-
--- How many more emails the known quotas allow, so that others may go in the same call; -1 where none is known.
-local function spare_emails(buckets, now_ms)
-  local spare = -1
-  for dimension, bucket in pairs(buckets) do
-    if dimension:sub(1, 1) == 'e' then
-      local left = math.max(0, math.floor(level_at(bucket, now_ms)))
-      spare = spare < 0 and left or math.min(spare, left)
-    end
-  end
-  return spare
 end

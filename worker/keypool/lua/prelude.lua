@@ -38,9 +38,11 @@ end
 
 local function buckets_of(packed) return packed and cmsgpack.unpack(packed) or {} end
 
+local TOKENS, EMAILS = ('t'):byte(), ('e'):byte()  -- dimensions of these begin so, all others count requests
+
 local function cost_in(dimension, cost)
-  local first = dimension:sub(1, 1)
-  return first == 't' and cost.tokens or first == 'e' and cost.emails or cost.requests
+  local first = dimension:byte()
+  return first == TOKENS and cost.tokens or first == EMAILS and cost.emails or cost.requests
 end
 
 -- `pace` falls below 1 where calls were refused that should have passed, and recovers with those that do.
@@ -106,8 +108,7 @@ local function end_lease(leases, leased, inflight, lease_id)
   local record = cmsgpack.unpack(packed)
   redis.call('HDEL', leased, lease_id)
   redis.call('ZREM', leases, lease_id)
-  for _, field in ipairs({'key:' .. record.key, 'am:' .. record.account .. ':' .. record.model}) do
-    if redis.call('HINCRBY', inflight, field, -1) <= 0 then redis.call('HDEL', inflight, field) end
-  end
+  local field = 'key:' .. record.key
+  if redis.call('HINCRBY', inflight, field, -1) <= 0 then redis.call('HDEL', inflight, field) end
   return record
 end
