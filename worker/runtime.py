@@ -16,6 +16,7 @@ from config.keys import SERVICES, Discovery, load_keys
 from config.settings import Settings, get_settings
 from worker import gate
 from worker.aio import lifespan
+from worker.aio.connections import told_of_their_end
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
@@ -127,7 +128,7 @@ def connect(settings: Settings) -> Redis:
     url = _CERTIFICATE_RE.sub(
         lambda match: match[0].removeprefix("CERT_").lower(), settings.pool_url.get_secret_value()
     )
-    return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
+    return Redis.from_pool(told_of_their_end(BlockingConnectionPool.from_url(url, **options)))
 
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:

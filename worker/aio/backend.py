@@ -20,7 +20,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from worker.aio import bridge
+from worker.aio import bridge, connections
 from worker.aio.adopt import calling_errbacks
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
 
@@ -31,10 +31,10 @@ T = TypeVar("T")
 _NO_ROOM = ("MISCONF", "NOREPLICAS")
 
 _ASYNC_CLASSES: dict[type | None, type] = {
-    None: redis.asyncio.Connection,
-    redis.Connection: redis.asyncio.Connection,
-    redis.SSLConnection: redis.asyncio.SSLConnection,
-    redis.UnixDomainSocketConnection: redis.asyncio.UnixDomainSocketConnection,
+    None: connections.TcpConnection,
+    redis.Connection: connections.TcpConnection,
+    redis.SSLConnection: connections.TlsConnection,
+    redis.UnixDomainSocketConnection: connections.SocketConnection,
 }
 
 

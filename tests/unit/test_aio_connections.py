@@ -1,0 +1,48 @@
+"""A connection that was closed under its writer tells it with redis-py's own error."""
+
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from worker.aio.connections import SocketConnection, TcpConnection, TlsConnection, told_of_their_end
+
+
+class ClosedTransport:
+    """What uvloop does once the other side has gone."""
+
+    def writelines(self, data: Any) -> None:  # noqa: ARG002 - the transport's signature
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+async def test_writing_to_a_closed_connection_is_a_lost_connection(redis_url: str) -> None:
+    pool = told_of_their_end(redis.asyncio.ConnectionPool.from_url(redis_url))
+    connection = await pool.get_connection()
+    usual, connection._writer = connection._writer, ClosedTransport()
+    with pytest.raises(redis.ConnectionError, match="closed while it was written to"):
+        await connection.send_command("PING")
+    connection._writer = usual
+    await pool.release(connection)
+    await pool.aclose()
+
+
+# The URL's scheme, and the class that its pool makes.
+@pytest.mark.parametrize(
+    ("url", "made"),
+    [
+        ("redis://h/0", TcpConnection),
+        ("rediss://h/0", TlsConnection),
+        ("unix:///tmp/none.sock", SocketConnection),
+    ],
+)
+def test_every_kind_of_url_gets_such_connections(url: str, made: type) -> None:
+    assert told_of_their_end(redis.asyncio.ConnectionPool.from_url(url)).connection_class is made
+
+
+def test_a_class_of_ones_own_stays() -> None:
+    class Own(redis.asyncio.Connection):
+        pass
+
+    pool = redis.asyncio.ConnectionPool.from_url("redis://h/0", connection_class=Own)
+    assert told_of_their_end(pool).connection_class is Own
