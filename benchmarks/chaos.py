@@ -1,8 +1,9 @@
 """Nothing lost, no email twice, while everything breaks: `python benchmarks/chaos.py`.
 
-Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is restarted twice, calls
-are cut or answered 5xx before and after the provider accepted, one key is revoked, one account runs into its daily
-quota, and some messages are delivered twice. The judge is the provider sandbox's ledger, beside the result store.
+Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is restarted twice, hangs
+once, and forgets its scripts and what the pool knew of the Groq keys, calls are cut or answered 5xx before and after
+the provider accepted, keys are revoked, one account runs into its daily quota, and some messages are delivered twice.
+The judge is the provider sandbox's ledger, beside the result store.
 
 Exits with 1 if a promise was broken: a job lost or stuck, an email accepted twice by whichever accounts, an email
 accepted though its job failed (other than with OutcomeUnknown), a final state that changed, a worker that ended by
@@ -23,7 +24,7 @@ from typing import Any
 
 import redis
 from celery import Celery
-from chaos_house import FAULTS, House, house, settings
+from chaos_house import FAULTS, House, accounts, house, settings
 from chaos_judge import Job, evidence, judge, left_in_broker, read_ends, slowest
 from rich.console import Console
 
@@ -35,6 +36,7 @@ _TURN_S = 0.3
 _LOOK_S = 1.0
 _TELL_S = 5.0
 _RETRY = {"max_retries": 1}
+_GENTLE = 0.2  # of the workers that have to go, so many are asked to, and the others killed
 _CALM = 0.95  # once so many jobs have ended, nobody is killed any more
 
 
@@ -128,9 +130,12 @@ class Run:
         control = place.sandbox.control
         self.plan = deque(
             [
+                (publishing_s * 0.2, "the scripts are flushed", place.flush_scripts),
                 (publishing_s * 0.3, "Redis is killed", lambda: place.restart_redis(kill=True, away_s=_AWAY_S)),
+                (publishing_s * 0.45, "what is known of the Groq keys is deleted", lambda: place.forget_pool("groq")),
                 (publishing_s * 0.5, "a Groq key is revoked", lambda: control("revoke", key="groq:2")),
                 (publishing_s * 0.6, "a Resend key is revoked", lambda: control("revoke", key="resend:2")),
+                (publishing_s * 0.65, "Redis hangs", lambda: place.hang_redis(hang_s=_AWAY_S)),
                 (publishing_s * 0.8, "Redis restarts", lambda: place.restart_redis(kill=False, away_s=_AWAY_S)),
                 (publishing_s + 3, "the quota is raised, the keys are reset", self._raise_quota),
             ]
@@ -159,15 +164,18 @@ class Run:
     def _break_things(self, now_s: float) -> None:
         if self.plan and now_s >= self.plan[0][0]:
             _, words, act = self.plan.popleft()
+            self.place.await_redis()  # one trouble of Redis at a time
             self._note(now_s, words)
             act()
         if now_s >= self.next_kill_s and len(self.open) > len(self.jobs) * (1 - _CALM):
-            self._note(now_s, f"{self.place.kill_one(self.rng)} is killed")
+            if self.rng.random() < _GENTLE:
+                self._note(now_s, f"{self.place.replace_one(self.rng)} is replaced")
+            else:
+                self._note(now_s, f"{self.place.kill_one(self.rng)} is killed")
             self.next_kill_s = self._after_a_while(now_s)
 
     def _raise_quota(self) -> None:
         """Emails in doubt wait for their account, whose day would end at midnight; an operator is quicker."""
-        self.place.await_redis()
         self.place.sandbox.control("limits", service="resend", account="team-3", daily=0)
         self.producer.app.send_task("tasks.admin.reset_keys", queue="admin")
 
@@ -213,6 +221,7 @@ class Run:
         verdict.figures |= {
             "completions made more than once": accepted - self.args.completions,
             "workers killed": self.place.kills,
+            "workers replaced in order": self.place.goodbyes,
             "restarts of Redis": self.place.restarts,
             "messages published twice": self.producer.repeated,
             "publishings that failed and were tried again": self.producer.refused,
@@ -246,6 +255,12 @@ def parse() -> argparse.Namespace:
     add("--kill-every", type=float, metavar="S", help="seconds between two kills, on the average (default: 8)")
     add("--twice", type=float, default=0.05, metavar="SHARE", help="messages published twice (default: %(default)s)")
     add("--quota", type=int, help="emails a day that the third team may send (default: a tenth of the emails)")
+    add(
+        "--rps",
+        type=int,
+        default=60,
+        help="calls a second that each team may make (default: %(default)s); few: batches",
+    )
     add("--minutes", type=float, help="what has not ended by then is stuck (default: 10)")
     add("--deadline", type=int, metavar="S", help="each job's deadline in seconds (default: half of the time)")
     add("--visibility", type=int, metavar="S", help="visibility timeout in seconds (default: 30)")
@@ -254,6 +269,8 @@ def parse() -> argparse.Namespace:
     add("--keep", type=Path, metavar="FOLDER", help="leave the workers' logs and Redis' data there")
     add("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the figures go (default: %(default)s)")
     args = parser.parse_args()
+    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
+        parser.error(f"--keep {args.keep}: is not empty")  # another run's Redis would know these jobs
     long = {"emails": 10_000, "completions": 5_000, "workers": 4, "rate": 75, "kill_every": 8, "minutes": 10}
     long |= {"visibility": 30, "lease": 10}
     quick = {"emails": 300, "completions": 150, "workers": 2, "rate": 45, "kill_every": 4, "minutes": 1.5}
@@ -278,7 +295,13 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         environ = settings(visibility_s=args.visibility, lease_s=args.lease, deadline_s=args.deadline)
         say.print(f"{args.emails} emails, {args.completions} completions, {args.workers} workers, seed {args.seed}")
-        with house(folder, workers=args.workers, quota=args.quota, settings=environ, seed=args.seed) as place:
+        with house(
+            folder,
+            workers=args.workers,
+            accounts=accounts(quota=args.quota, rps=args.rps),
+            settings=environ,
+            seed=args.seed,
+        ) as place:
             for words, fault in FAULTS:
                 place.sandbox.control("fault", service="groq", **fault)
                 place.sandbox.control("fault", service="resend", **fault)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import redis
 
 from config.settings import Settings, variable_of
 from sandbox.process import Sandbox
@@ -44,11 +47,11 @@ def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, s
     return {variable_of(name): str(value) for name, value in wanted.items() if name in Settings.model_fields}
 
 
-def accounts(*, quota: int) -> dict[str, Any]:
+def accounts(*, quota: int, rps: int) -> dict[str, Any]:
     """Wide limits, as the trouble is to come from elsewhere; the third team has a small quota of the day."""
     organisation = {"keys": 1, "rpm": 60_000, "rpd": 0, "tpm": 0, "tpd": 0}
-    teams = [{"account": f"team-{n}", "keys": 2, "rps": 60, "daily": 0, "monthly": 0} for n in (1, 2)]
-    teams.append({"account": "team-3", "keys": 1, "rps": 60, "daily": quota, "monthly": 0})
+    teams = [{"account": f"team-{n}", "keys": 2, "rps": rps, "daily": 0, "monthly": 0} for n in (1, 2)]
+    teams.append({"account": "team-3", "keys": 1, "rps": rps, "daily": quota, "monthly": 0})
     return {
         "groq": [{"account": f"org_{n}"} | organisation for n in range(4)],
         "resend": [team | {"domains": [f"{team['account']}.example.net"]} for team in teams],
@@ -86,6 +89,7 @@ class House:
 
     Attributes:
         kills: How often a worker was killed.
+        goodbyes: How often one was asked to end, and replaced while it finished its jobs.
         deaths: Workers that ended by themselves, with their exit codes.
         restarts: How often Redis was restarted.
     """
@@ -96,6 +100,8 @@ class House:
     folder: Path
     posts: list[Post]
     kills: int = 0
+    goodbyes: int = 0
+    leaving: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
     restarts: int = 0
     _restarting: threading.Thread | None = None
@@ -137,6 +143,39 @@ class House:
             self.kills += 1
         return post.name
 
+    def replace_one(self, rng: random.Random) -> str:
+        """Ask a worker to end, as a new version would, and have another in its place at once; returns its name."""
+        post = rng.choice(self.posts)
+        if post.process is not None and post.process.poll() is None:
+            post.process.terminate()
+            self.leaving.append(post.process)
+            post.process = None
+            self.goodbyes += 1
+        return post.name
+
+    def forget_pool(self, service: str) -> None:
+        """Delete what the pool knows of a service's keys."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            for name in client.scan_iter(f"{{kw:{service}}}*", count=1_000):
+                client.delete(name)
+
+    def flush_scripts(self) -> None:
+        """Let Redis forget every script."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            client.script_flush()
+
+    def hang_redis(self, *, hang_s: float) -> None:
+        """Let Redis take connections and answer nothing for a while. Goes on beside the caller."""
+
+        def hang() -> None:
+            if self.redis.pid is not None:
+                os.kill(self.redis.pid, signal.SIGSTOP)
+                time.sleep(hang_s)
+                os.kill(self.redis.pid, signal.SIGCONT)
+
+        self._restarting = threading.Thread(target=hang)
+        self._restarting.start()
+
     def restart_redis(self, *, kill: bool, away_s: float) -> None:
         """Take Redis away for a while; it comes back with the same data. Goes on beside the caller."""
 
@@ -145,7 +184,6 @@ class House:
             time.sleep(away_s)
             self.redis.start()
 
-        self.await_redis()
         self.restarts += 1
         self._restarting = threading.Thread(target=restart)
         self._restarting.start()
@@ -162,6 +200,7 @@ class House:
     def stop(self) -> None:
         """End every worker."""
         running = [post.process for post in self.posts if post.process is not None and post.process.poll() is None]
+        running += [process for process in self.leaving if process.poll() is None]
         for process in running:
             process.terminate()
         for process in running:
@@ -173,14 +212,16 @@ class House:
 
 
 @contextmanager
-def house(folder: Path, *, workers: int, quota: int, settings: dict[str, str], seed: int) -> Iterator[House]:
+def house(
+    folder: Path, *, workers: int, accounts: dict[str, Any], settings: dict[str, str], seed: int
+) -> Iterator[House]:
     """Start everything; all of it ends with the block."""
     # Whatever Redis has confirmed is on disk, so that its death loses nothing either.
     options = {"appendfsync": "always"}
     with (
         EmbeddedRedis(data_dir=folder / "redis", options=options) as server,
         Sandbox(
-            accounts=accounts(quota=quota), groq_latency_ms=150, groq_jitter_ms=100, resend_latency_ms=100,
+            accounts=accounts, groq_latency_ms=150, groq_jitter_ms=100, resend_latency_ms=100,
             resend_jitter_ms=100, seed=seed,
         ) as sandbox,
     ):  # fmt: skip
