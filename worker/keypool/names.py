@@ -1,6 +1,12 @@
 """The names of the pool's records in Redis, in one place."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4096)  # an acquire names three records of each key
+def _joined(namespace: str, service: str, *parts: str) -> str:
+    return ":".join((f"{{{namespace}:{service}}}", *parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +24,7 @@ class Names:
     service: str
 
     def _name(self, *parts: str) -> str:
-        return ":".join((f"{{{self.namespace}:{self.service}}}", *parts))
+        return _joined(self.namespace, self.service, *parts)
 
     @property
     def leases(self) -> str:
