@@ -1,5 +1,6 @@
 """A connection that was closed under its writer tells it with redis-py's own error."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,22 +10,24 @@ import redis.asyncio
 from worker.aio.connections import SocketConnection, TcpConnection, TlsConnection, told_of_their_end
 
 
-class ClosedTransport:
+class ClosedUnderWriter:
     """What uvloop does once the other side has gone."""
 
     def writelines(self, data: Any) -> None:  # noqa: ARG002 - the transport's signature
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
+    def close(self) -> None:
+        """It is."""
 
-async def test_writing_to_a_closed_connection_is_a_lost_connection(redis_url: str) -> None:
-    pool = told_of_their_end(redis.asyncio.ConnectionPool.from_url(redis_url))
-    connection = await pool.get_connection()
-    usual, connection._writer = connection._writer, ClosedTransport()
+    async def wait_closed(self) -> None:
+        """The same."""
+
+
+async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
+    connection = TcpConnection()
+    connection._reader, connection._writer = asyncio.StreamReader(), ClosedUnderWriter()
     with pytest.raises(redis.ConnectionError, match="closed while it was written to"):
         await connection.send_command("PING")
-    connection._writer = usual
-    await pool.release(connection)
-    await pool.aclose()
 
 
 # The URL's scheme, and the class that its pool makes.
