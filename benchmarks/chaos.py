@@ -263,7 +263,7 @@ def parse() -> argparse.Namespace:
     )
     add("--minutes", type=float, help="what has not ended by then is stuck (default: 10)")
     add("--deadline", type=int, metavar="S", help="each job's deadline in seconds (default: half of the time)")
-    add("--visibility", type=int, metavar="S", help="visibility timeout in seconds (default: 30)")
+    add("--visibility", type=int, metavar="S", help="visibility timeout in seconds (default: 60)")
     add("--lease", type=int, metavar="S", help="worker lease in seconds, where there is such a setting (default: 10)")
     add("--seed", type=int, default=1, help="makes jobs and trouble repeatable, though not their timing (default: 1)")
     add("--keep", type=Path, metavar="FOLDER", help="leave the workers' logs and Redis' data there")
@@ -272,9 +272,9 @@ def parse() -> argparse.Namespace:
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):
         parser.error(f"--keep {args.keep}: is not empty")  # another run's Redis would know these jobs
     long = {"emails": 10_000, "completions": 5_000, "workers": 4, "rate": 75, "kill_every": 8, "minutes": 10}
-    long |= {"visibility": 30, "lease": 10}
+    long |= {"visibility": 60, "lease": 10}
     quick = {"emails": 300, "completions": 150, "workers": 2, "rate": 45, "kill_every": 4, "minutes": 1.5}
-    quick |= {"visibility": 16, "lease": 5}
+    quick |= {"visibility": 40, "lease": 5}
     for name, value in (quick if args.quick else long).items():
         if getattr(args, name) is None:
             setattr(args, name, value)

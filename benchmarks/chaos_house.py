@@ -29,8 +29,9 @@ def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, s
     """The workers' environment: short times, so that minutes show what else takes an hour."""
     wanted = {
         "visibility_timeout_s": visibility_s,
-        "task_time_limit_s": max(6, visibility_s // 2 - 2),
-        "task_soft_time_limit_s": max(5, visibility_s // 2 - 3),
+        # Between the two there is more time than Redis is ever away: what is stopped has to go back to its queue.
+        "task_time_limit_s": visibility_s // 2 - 2,
+        "task_soft_time_limit_s": visibility_s // 2 - 8,
         "groq_timeout_s": 3,
         "resend_timeout_s": 3,
         "max_wait_s": 1,
