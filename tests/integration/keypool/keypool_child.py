@@ -1,0 +1,24 @@
+"""A process that asks the pool for many leases at once: `python keypool_child.py URL COUNT`; tells how many it got."""
+
+import asyncio
+import sys
+
+from conftest import make_key
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from worker.keypool import NO_TICKET, KeyPool, Lease, Want
+
+
+async def main(url: str, count: int) -> None:
+    connections = BlockingConnectionPool.from_url(url, decode_responses=True, max_connections=16)
+    async with Redis.from_pool(connections) as redis:
+        await redis.ping()
+        print("ready", flush=True)  # noqa: T201 - the test reads it
+        await asyncio.to_thread(sys.stdin.readline)
+        pool = KeyPool(redis, "groq", [make_key(0)])
+        got = await asyncio.gather(*(pool.acquire(Want(ticket=NO_TICKET)) for _ in range(count)))
+        print(sum(isinstance(one, Lease) for one in got))  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,46 @@
+"""Several processes on one bucket."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from keypool_asking import Make, lease
+
+from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
+
+CHILD = Path(__file__).with_name("keypool_child.py")
+ROOT = Path(__file__).parents[3]
+PROCESSES, EACH, LIMIT = 4, 50, 75
+
+
+async def test_of_two_hundred_acquirers_in_several_processes_exactly_as_many_pass_as_there_are_calls(
+    make_pool: Make, redis_url: str
+) -> None:
+    pool = make_pool(1, now_ms=None)
+    # A day's bucket: what refills during the test is no call.
+    limits = (ObservedLimit(Dimension.RPD, LIMIT, LIMIT), ObservedLimit(Dimension.RPM, 100_000))
+    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    children = [
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(CHILD),
+            redis_url,
+            str(EACH),
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(PROCESSES)
+    ]
+    try:
+        async with asyncio.timeout(60):
+            for child in children:
+                assert child.stdout is not None
+                assert await child.stdout.readline() == b"ready\n"
+            told = await asyncio.gather(*(child.communicate(b"go\n") for child in children))
+    finally:
+        for child in children:
+            if child.returncode is None:
+                child.kill()
+    assert sum(int(out) for out, _ in told) == LIMIT
