@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import statistics
 import sys
 import time
 from typing import Any
@@ -11,6 +12,9 @@ from pool_counter import Counter
 
 URL = os.environ["BENCH_URL"]
 KIND = os.environ["BENCH_KIND"]
+NAP_S = float(os.environ.get("BENCH_NAP_S", "1"))
+PAUSE_S = 0.02
+"""Between two jobs at light load."""
 OURS = KIND.startswith("keywheel")
 STOCK_PARTS = KIND == "keywheel, stock transport"
 
@@ -36,9 +40,17 @@ if OURS:
 
     @app.task
     async def nap() -> int:
-        """A second of waiting."""
+        """A wait."""
         counter.begin()
-        await asyncio.sleep(1)
+        await asyncio.sleep(NAP_S)
+        counter.end()
+        return 1
+
+    @app.task
+    async def lag(sent_s: float) -> int:
+        """How late it is."""
+        counter.begin()
+        counter.lag(sent_s)
         counter.end()
         return 1
 
@@ -53,18 +65,35 @@ else:
 
     @app.task
     def nap() -> int:
-        """A second of waiting."""
+        """A wait."""
         counter.begin()
-        time.sleep(1)
+        time.sleep(NAP_S)
+        counter.end()
+        return 1
+
+    @app.task
+    def lag(sent_s: float) -> int:
+        """How late it is."""
+        counter.begin()
+        counter.lag(sent_s)
         counter.end()
         return 1
 
 
 def send(task: Any, jobs: int) -> None:
-    """Send as many jobs."""
+    """Send as many jobs; print how long one took to send where they are sent one by one."""
+    took_s = []
     with app.producer_or_acquire() as producer:
         for _ in range(jobs):
-            task.apply_async(producer=producer)
+            if not task.name.endswith(".lag"):
+                task.apply_async(producer=producer)
+                continue
+            time.sleep(PAUSE_S)
+            sent_s = time.time()
+            task.apply_async((sent_s,), producer=producer)
+            took_s.append(time.time() - sent_s)
+    if took_s:
+        print(statistics.median(took_s))
 
 
 if __name__ == "__main__":

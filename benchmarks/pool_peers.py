@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +13,9 @@ from pool_counter import Counter
 URL = os.environ["BENCH_URL"]
 KIND = os.environ["BENCH_KIND"]
 CONCURRENCY = int(os.environ["BENCH_CONCURRENCY"])
+NAP_S = float(os.environ.get("BENCH_NAP_S", "1"))
+PAUSE_S = 0.02
+"""Between two jobs at light load."""
 _AT_ONCE = 100
 counter = Counter(URL)
 
@@ -23,81 +28,107 @@ async def _noop() -> int:
 
 async def _nap() -> int:
     counter.begin()
-    await asyncio.sleep(1)
+    await asyncio.sleep(NAP_S)
     counter.end()
     return 1
 
 
-async def _many(jobs: int, one: Callable[[], Awaitable[Any]]) -> None:
+async def _lag(sent_s: float) -> int:
+    counter.begin()
+    counter.lag(sent_s)
+    counter.end()
+    return 1
+
+
+async def _many(task: str, jobs: int, one: Callable[..., Awaitable[Any]]) -> None:
+    """Send jobs, many at once, or one by one with their instant where that is what they are about."""
+    if task == "lag":
+        took_s = []
+        for _ in range(jobs):
+            await asyncio.sleep(PAUSE_S)
+            sent_s = time.time()
+            await one(sent_s=sent_s)
+            took_s.append(time.time() - sent_s)
+        print(statistics.median(took_s))
+        return
     for first in range(0, jobs, _AT_ONCE):
         await asyncio.gather(*(one() for _ in range(min(_AT_ONCE, jobs - first))))
+
+
+if KIND in {"arq", "saq"}:
+
+    async def noop(_ctx: Any) -> int:
+        """Nothing."""
+        return await _noop()
+
+    async def nap(_ctx: Any) -> int:
+        """A wait."""
+        return await _nap()
+
+    async def lag(_ctx: Any, *, sent_s: float) -> int:
+        """How late it is."""
+        return await _lag(sent_s)
 
 
 if KIND == "arq":
     from arq import create_pool
     from arq.connections import RedisSettings
 
-    async def noop(_ctx: Any) -> int:
-        """Nothing."""
-        return await _noop()
-
-    async def nap(_ctx: Any) -> int:
-        """A second of waiting."""
-        return await _nap()
-
     class WorkerSettings:
         """What `arq` reads."""
 
-        functions = (noop, nap)
+        functions = (noop, nap, lag)
         redis_settings = RedisSettings.from_dsn(URL)
         max_jobs = CONCURRENCY
 
     async def send(task: str, jobs: int) -> None:
         """Send as many jobs."""
         pool = await create_pool(RedisSettings.from_dsn(URL))
-        await _many(jobs, lambda: pool.enqueue_job(task))
+        await _many(task, jobs, lambda **given: pool.enqueue_job(task, **given))
 
 elif KIND == "saq":
     from saq import Queue
 
     queue = Queue.from_url(URL)
-
-    async def noop(_ctx: Any) -> int:
-        """Nothing."""
-        return await _noop()
-
-    async def nap(_ctx: Any) -> int:
-        """A second of waiting."""
-        return await _nap()
-
-    settings = {"queue": queue, "functions": [noop, nap], "concurrency": CONCURRENCY}
+    settings = {"queue": queue, "functions": [noop, nap, lag], "concurrency": CONCURRENCY}
 
     async def send(task: str, jobs: int) -> None:
         """Send as many jobs."""
         await queue.connect()
-        await _many(jobs, lambda: queue.enqueue(task, timeout=120))
+        await _many(task, jobs, lambda **given: queue.enqueue(task, timeout=120, **given))
 
 elif KIND == "taskiq":
     from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
     broker = RedisStreamBroker(URL).with_result_backend(RedisAsyncResultBackend(URL))
-    TASKS = {"noop": broker.task(task_name="noop")(_noop), "nap": broker.task(task_name="nap")(_nap)}
+    TASKS = {
+        "noop": broker.task(task_name="noop")(_noop),
+        "nap": broker.task(task_name="nap")(_nap),
+        "lag": broker.task(task_name="lag")(_lag),
+    }
 
     async def send(task: str, jobs: int) -> None:
         """Send as many jobs."""
         await broker.startup()
-        await _many(jobs, TASKS[task].kiq)
+        await _many(task, jobs, TASKS[task].kiq)
         await broker.shutdown()
 
 elif KIND == "streaq":
     from streaq import Worker
 
     worker = Worker(redis_url=URL, concurrency=CONCURRENCY)
-    TASKS = {"noop": worker.task(name="noop")(_noop), "nap": worker.task(name="nap")(_nap)}
+    TASKS = {
+        "noop": worker.task(name="noop")(_noop),
+        "nap": worker.task(name="nap")(_nap),
+        "lag": worker.task(name="lag")(_lag),
+    }
 
     async def send(task: str, jobs: int) -> None:
         """Send as many jobs."""
         async with worker:
+            if task == "lag":
+                await _many(task, jobs, lambda **given: worker.enqueue_many([TASKS[task].enqueue(**given)]))
+                return
             for first in range(0, jobs, _AT_ONCE):
                 await worker.enqueue_many([TASKS[task].enqueue() for _ in range(min(_AT_ONCE, jobs - first))])
 
