@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import Reject, Retry
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ConnectionError as NoRedis
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from worker.aio.errors import SoftTimeLimit
 from worker.errors import Deferred, Fault, FaultBudgetSpent, InvalidArguments
@@ -107,7 +107,7 @@ async def test_a_stream_lives_from_its_first_record_even_if_its_worker_dies(writ
     stream = writer.open("t1")
     stream.begin()
     stream.piece(text="hel")
-    await until(lambda: writer._task and writer._task.done())
+    await idle(writer)
     assert texts(await records(redis)) == "hel"
     assert 590_000 < await redis.pttl("kw:stream:t1") <= 600_000
 
@@ -117,7 +117,7 @@ async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(writer: StreamW
     stream.calling()
     stream.begin()
     stream.piece(text="broken")
-    await until(lambda: writer._task and writer._task.done())
+    await idle(writer)
     first = await redis.xrange("kw:stream:t1")
     stream.calling()
     stream.calling()  # refused before its first piece
@@ -160,6 +160,112 @@ async def test_an_answer_after_something_else_is_a_restart(
     await tell_done(stream, RESULT)
     first, *_ = await records(redis)
     assert (first["type"], first["attempt"]) == expected
+
+
+async def looked(*streams: AnswerStream) -> None:
+    await until(lambda: all(stream.looked for stream in streams))
+
+
+async def idle(*writers: StreamWriter) -> None:
+    await until(lambda: all(writer._task is None or writer._task.done() for writer in writers))
+
+
+@pytest.fixture
+async def other(redis: Redis) -> AsyncIterator[StreamWriter]:
+    """The writer of another worker."""
+    made = StreamWriter(redis, namespace="kw", expires_s=600)
+    yield made
+    await made.close()
+
+
+async def test_of_two_turns_at_once_the_later_one_has_the_stream(
+    writer: StreamWriter, other: StreamWriter, redis: Redis
+) -> None:
+    """A worker that was taken for dead goes on, and knows nothing of the other one."""
+    first = writer.open("t1")
+    await looked(first)
+    first.begin()
+    first.piece(text="from the first")
+    await idle(writer)
+    second = other.open("t1")
+    second.calling()
+    second.begin()
+    second.piece(text="from the second")
+    await idle(other)
+    first.piece(text=", still")
+    await idle(writer)
+    first.begin()  # another attempt of it, which would clear the stream
+    await tell_done(first, RESULT)  # and its job is not held up
+    assert first.over.is_set()
+    await tell_done(second, RESULT)
+    assert [record["type"] for record in await records(redis)] == ["restart", "delta", "end"]
+    assert texts(await records(redis)) == "from the second"
+
+
+async def test_two_turns_that_begin_at_the_same_instant_do_not_mix(
+    writer: StreamWriter, other: StreamWriter, redis: Redis
+) -> None:
+    first, second = writer.open("t1"), other.open("t1")
+    await looked(first, second)
+    second._claim = first._claim
+    for stream, home in ((first, writer), (second, other)):
+        stream.begin()
+        stream.piece(text="one ")
+        await idle(home)
+    first.piece(text="two")
+    await idle(writer)
+    second.piece(text="two")
+    await asyncio.gather(*(tell_done(stream, RESULT) for stream in (first, second)))
+    assert [record["type"] for record in await records(redis)] == ["restart", "delta", "delta", "end"]
+    assert texts(await records(redis)) == "one two"
+
+
+async def test_a_turn_that_has_gone_back_to_the_queue_does_not_speak_after_the_next_one(
+    writer: StreamWriter, other: StreamWriter, redis: Redis
+) -> None:
+    """The next message is published before this turn ends, so the next turn may be quicker."""
+    with pytest.raises(Retry):  # noqa: PT012 - what happens in between is the point
+        async with answer_stream(writer, request()) as early:
+            await looked(early)
+            late = other.open("t1")
+            late.begin()
+            late.piece(text="hello")
+            await idle(other)
+            raise Retry(exc=Deferred(1, "cooling"), when=0.001)
+    await tell_done(late, RESULT)
+    assert [record["type"] for record in await records(redis)] == ["start", "delta", "end"]
+
+
+async def test_what_a_broken_connection_delivers_late_changes_nothing(redis: Redis) -> None:
+    flaky = Flaky(redis, "", "delivered late")
+    writer = StreamWriter(flaky, namespace="kw", expires_s=600)  # type: ignore[arg-type]
+    stream = writer.open("t1")
+    stream.begin()
+    stream.piece(text="one ")
+    await idle(writer)
+    stream.piece(text="two")
+    await tell_done(stream, RESULT)
+    before = await redis.xrange("kw:stream:t1")
+    [late] = flaky.late
+    assert all("equal or smaller" in str(answer) for answer in (await late(raise_on_error=False))[:1])
+    assert await redis.xrange("kw:stream:t1") == before
+    assert texts(await records(redis)) == "one two"
+    await writer.close()
+
+
+@pytest.mark.parametrize("more", ["two", ""])
+async def test_a_stream_that_vanishes_in_the_middle_begins_anew(writer: StreamWriter, redis: Redis, more: str) -> None:
+    stream = writer.open("t1")
+    stream.calling()
+    stream.begin()
+    stream.piece(text="one ")
+    await idle(writer)
+    assert await redis.delete("kw:stream:t1")
+    stream.piece(text=more)
+    await tell_done(stream, RESULT)
+    found = await records(redis)
+    assert [record["type"] for record in found] == ["restart", "delta", "end"]
+    assert texts(found) == f"one {more}"
 
 
 def request(attempts: int = 0) -> Any:
@@ -216,23 +322,37 @@ async def test_half_a_character_breaks_no_stream(writer: StreamWriter, redis: Re
     assert encoded("ü") == "ü".encode()
 
 
+REFUSALS = {
+    "read-only": ReadOnlyError("replica"),
+    "no disk": ResponseError("MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk."),
+}
+
+
 class Flaky:
     """A Redis client whose pipelines fail as told: before anything, or after all was written."""
 
     def __init__(self, redis: Redis, *plan: str) -> None:
         self.redis = redis
         self.plan = list(plan)
+        self.late: list[Any] = []
 
     def pipeline(self, **options: Any) -> Any:
         pipe = self.redis.pipeline(**options)
         execute = pipe.execute
 
         async def planned(**more: Any) -> Any:
-            adds = any(command[0][0] == "XADD" for command in pipe.command_stack)
+            commands = list(pipe.command_stack)
+            adds = any(command[0][0] == "XADD" for command in commands)
             step = self.plan.pop(0) if adds and self.plan else ""
-            if step == "unreachable":
+            if step == "delivered late":
+                later, pipe.command_stack = self.redis.pipeline(**options), []
+                later.command_stack = commands
+                self.late.append(later.execute)
+            if step in {"unreachable", "delivered late"}:
                 raise NoRedis("gone")
-            answers = await execute(**more) if step != "read-only" else [ReadOnlyError("replica")] * len(pipe)
+            if step in REFUSALS:
+                return [REFUSALS[step]] * len(pipe)
+            answers = await execute(**more)
             if step == "answer lost":
                 raise NoRedis("gone")
             return answers
@@ -241,7 +361,7 @@ class Flaky:
         return pipe
 
 
-@pytest.mark.parametrize("trouble", ["unreachable", "answer lost", "read-only"])
+@pytest.mark.parametrize("trouble", ["unreachable", "answer lost", *REFUSALS])
 async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     redis: Redis, trouble: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,7 +371,7 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     stream.calling()
     stream.begin()
     stream.piece(text="one ")
-    await until(lambda: writer._task and writer._task.done())
+    await idle(writer)
     stream.piece(text="two ")
     await until(lambda: len(flaky.plan) < 2)
     stream.piece(text="three")
@@ -279,7 +399,7 @@ async def test_a_redis_that_stays_away_costs_a_job_two_seconds_and_not_its_resul
     assert not stream.over.is_set()
     await over(stream)  # later the writer gives up as well
     assert "kw:stream:t1 is left incomplete (ConnectionError)" in caplog.text
-    await until(lambda: writer._task and writer._task.done())
+    await idle(writer)
 
 
 async def test_a_name_that_is_taken_spoils_one_stream_only(
@@ -302,7 +422,7 @@ async def test_closing_writes_what_is_left_and_can_be_repeated(redis: Redis, cap
     await writer.close()
     stream = writer.open("t1")
     stream.begin()
-    await until(lambda: writer._task and writer._task.done())
+    await idle(writer)
     stream.piece(text="x")
     await writer.close()
     await writer.close()
@@ -317,5 +437,5 @@ async def test_a_stream_is_bounded(writer: StreamWriter, redis: Redis, monkeypat
     stream.begin()
     for number in range(300):
         stream.piece(text=f"{number} ")
-        await until(lambda: writer._task and writer._task.done())
+        await idle(writer)
     assert await redis.xlen("kw:stream:t1") <= 150  # Redis drops whole nodes of 100 records

@@ -14,12 +14,16 @@ class Record:
     """One entry of a stream.
 
     Attributes:
+        id: Its id in Redis, which refuses one that is not beyond all that the stream has had.
         fields: Its fields, encoded.
         clears: Everything before it is out of date and may go.
+        continues: It is worth nothing without those before it.
     """
 
+    id: str
     fields: Fields
     clears: bool = False
+    continues: bool = False
 
 
 @dataclass(slots=True)
@@ -46,6 +50,10 @@ class _Said:
 class AnswerStream:
     """Hears a job's answer and keeps what the writer has not written yet.
 
+    A job may be under way twice: its worker was taken for dead, or its message came two times. So each turn claims an
+    instant (Redis' clock when it begins) and numbers its records behind it. Once a later turn has written, the ids of
+    an earlier one are too small, and Redis refuses them. It also refuses what a broken connection delivers late.
+
     Args:
         name: The stream's name in Redis.
         attempts: Calls that the job had made before this turn.
@@ -71,6 +79,9 @@ class AnswerStream:
         self._said = _Said()
         self._last: Fields | None = None
         self._last_due = False
+        self._claim = 0
+        self._number = 0
+        self._writes = 0
         self._given_up = False
 
     # -- what is heard; none of it waits
@@ -111,26 +122,41 @@ class AnswerStream:
         """Whether the last thing was said."""
         return self._last is not None
 
-    def found(self, attempt: int | None) -> None:
-        """Take in what the stream held before this turn: the attempt of its last record, None where it is empty."""
+    def found(self, now_ms: int, last_id: str, attempt: int | None) -> None:
+        """Take in what the stream held before this turn, and claim what comes behind it.
+
+        Args:
+            now_ms: Redis' clock.
+            last_id: The id of its last record; empty where there is none.
+            attempt: The attempt of its last record; None where there is none.
+        """
         self.looked = True
+        self._claim = max(now_ms, int(last_id.partition("-")[0] or 0) + 1)
+        self._number = self._writes = 0
         if attempt is not None:
             self._before, self._follows = attempt, True
 
     def take(self) -> list[Record]:
         """What is to be written now, in order. It counts as written unless `on_lost` is called."""
+        if self._given_up:
+            return []
         attempt = {"attempt": b"%d" % (max(self._attempts, self._before) + self._calls)}
         records = []
         if self._begin_due:
             kind = b"restart" if self._follows else b"start"
-            records.append(Record({"type": kind} | attempt, clears=self._follows))
+            records.append(self._record({"type": kind} | attempt, clears=True))
             self._begin_due, self._follows = False, True
         if rest := self._said.rest():
-            records.append(Record({"type": b"delta"} | attempt | rest))
+            records.append(self._record({"type": b"delta"} | attempt | rest, continues=True))
         if self._last is not None and self._last_due:
-            records.append(Record(self._last | attempt))
+            records.append(self._record(self._last | attempt, continues=self._begun))
             self._last_due = False
+        self._writes += bool(records)
         return records
+
+    def _record(self, fields: Fields, *, clears: bool = False, continues: bool = False) -> Record:
+        self._number += 1
+        return Record(f"{self._claim}-{self._number}", fields, clears, continues)
 
     def on_written(self) -> None:
         """What was taken is written."""
@@ -138,16 +164,27 @@ class AnswerStream:
         if self.closed and not self._last_due:
             self.over.set()
 
-    def on_lost(self, *, now_s: float) -> None:
+    def on_lost(self) -> None:
         """What was taken may be written, or half of it, or not: begin anew with all that was said.
 
         To repeat only what is missing would need to know what arrived.
         """
-        self.troubled_since_s = self.troubled_since_s or now_s
         self.renew_at_s = 0.0
         self._said.taken = (0, 0, 0)
         self._begin_due, self._follows = self._begun, True
         self._last_due = self.closed
+
+    def on_late(self) -> bool:
+        """Another turn has claimed the stream and written to it: yield it, or claim it again.
+
+        Returns:
+            Whether to claim it again: this turn had written nothing, and has more to tell than that it waits.
+        """
+        if self._writes > 1 or (self._last is not None and self._last["type"] == b"wait"):
+            return False
+        self.on_lost()
+        self.looked = False
+        return True
 
     def give_up(self) -> None:
         """Nothing more is written."""

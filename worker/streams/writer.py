@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextvars import Context
+from itertools import groupby
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from worker.streams.answer import AnswerStream
 
@@ -24,7 +25,9 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _RENEW_S = 1.0
 _PASSING = (ReadOnlyError, OutOfMemoryError)
+_PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """Replies of a Redis that may take the same command a little later."""
+_LATE = "equal or smaller than the target stream top item"
 
 
 def stream_name(namespace: str, task_id: str) -> str:
@@ -61,7 +64,9 @@ class StreamWriter:
             task_id: The job's id.
             attempts: Calls that the job had made before this turn.
         """
-        return AnswerStream(stream_name(self._namespace, task_id), attempts=attempts, touch=self._touch)
+        stream = AnswerStream(stream_name(self._namespace, task_id), attempts=attempts, touch=self._touch)
+        self._touch(stream, urgent=False)  # looked at now, so that turns claim it in the order in which they begin
+        return stream
 
     async def close(self) -> None:
         """Write what is left, for a short while at most. A second call does nothing."""
@@ -119,41 +124,59 @@ class StreamWriter:
         pipe = self._redis.pipeline(transaction=False)
         owners: list[AnswerStream] = []
         for stream in batch:
-            for record in stream.take():
+            records = stream.take()
+            for record in records:
                 # An exact length of 1 leaves only this record: what is out of date goes in the same step.
                 length = {"maxlen": 1, "approximate": False} if record.clears else {"maxlen": MOST_RECORDS}
-                pipe.xadd(stream.name, record.fields, **length)  # type: ignore[arg-type]
-                owners.append(stream)
-            if stream.closed or now_s >= stream.renew_at_s:
+                pipe.xadd(stream.name, record.fields, id=record.id, nomkstream=record.continues, **length)  # type: ignore[arg-type]
+            if records and (stream.closed or now_s >= stream.renew_at_s):
                 pipe.pexpire(stream.name, round(self._expires_s * 1000))
-                owners.append(stream)
                 stream.renew_at_s = now_s + _RENEW_S
+            owners += [stream] * (len(pipe) - len(owners))
         answers = await pipe.execute(raise_on_error=False)
-        return self._account(batch, zip(owners, answers, strict=True))
+        return self._account(zip(owners, answers, strict=True))
 
     async def _look(self, streams: list[AnswerStream]) -> None:
         """See what earlier turns left: a worker that died told nobody."""
         if not streams:
             return
         pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
         for stream in streams:
             pipe.xrevrange(stream.name, count=1)
-        for stream, last in zip(streams, await pipe.execute(raise_on_error=False), strict=True):
-            if isinstance(last, list):
-                stream.found(_attempt_of(last))
-            else:
-                stream.looked = True  # of the wrong kind: the write will say so
+        now, *lasts = await pipe.execute(raise_on_error=False)
+        if isinstance(now, Exception):
+            raise now
+        for stream, last in zip(streams, lasts, strict=True):
+            # Where something else has the name, the write will say so.
+            [(last_id, fields)] = last if isinstance(last, list) and last else [("", None)]
+            stream.found(now[0] * 1000 + now[1] // 1000, last_id, None if fields is None else _attempt_of(fields))
 
-    def _account(
-        self, batch: list[AnswerStream], answers: Iterable[tuple[AnswerStream, Any]]
-    ) -> dict[AnswerStream, Exception]:
-        refused = {stream: answer for stream, answer in answers if isinstance(answer, Exception)}
-        for stream in batch:
-            if stream not in refused:
+    def _account(self, answers: Iterable[tuple[AnswerStream, Any]]) -> dict[AnswerStream, Exception]:
+        """See what became of each stream's records; returns the streams to be tried again in a while."""
+        refused: dict[AnswerStream, Exception] = {}
+        for stream, told in groupby(answers, key=lambda answer: answer[0]):
+            replies = [reply for _, reply in told]
+            error = next((reply for reply in replies if isinstance(reply, Exception)), None)
+            if error is not None and _LATE in str(error):
+                self._yield_or_claim(stream)
+            elif error is not None and _is_passing(error):
+                refused[stream] = error
+            elif error is not None:
+                _give_up(stream, error)
+            elif None in replies:  # the stream expired or was deleted, and what was to follow was not written
+                stream.on_lost()
+                self._waiting[stream] = None
+            else:
                 stream.on_written()
-            elif not isinstance(refused[stream], _PASSING):
-                _give_up(stream, refused.pop(stream))
         return refused
+
+    def _yield_or_claim(self, stream: AnswerStream) -> None:
+        if stream.on_late():
+            self._waiting[stream] = None
+        else:
+            _logger.info("%s is left to a later turn of its job", stream.name)
+            stream.give_up()
 
     def _on_trouble(self, refused: dict[AnswerStream, Exception]) -> None:
         """Try these again in a while, for as long as it is worth it."""
@@ -163,11 +186,16 @@ class StreamWriter:
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         now_s = asyncio.get_running_loop().time()
         for stream, error in refused.items():
-            stream.on_lost(now_s=now_s)
+            stream.on_lost()
+            stream.troubled_since_s = stream.troubled_since_s or now_s
             if stream.closed and now_s - stream.troubled_since_s > TROUBLE_PATIENCE_S:
                 _give_up(stream, error)
             else:
                 self._waiting[stream] = None
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, _PASSING) or (isinstance(error, ResponseError) and str(error).startswith(_PASSING_WORDS))
 
 
 def _give_up(stream: AnswerStream, error: BaseException) -> None:
@@ -175,8 +203,6 @@ def _give_up(stream: AnswerStream, error: BaseException) -> None:
     stream.give_up()
 
 
-def _attempt_of(last: list[tuple[Any, dict[str, str]]]) -> int | None:
-    if not last:
-        return None
-    told = last[0][1].get("attempt", "")
+def _attempt_of(last: dict[str, str]) -> int:
+    told = last.get("attempt", "")
     return int(told) if told.isascii() and told.isdigit() and len(told) < 10 else 0  # noqa: PLR2004 - no int bomb
