@@ -199,6 +199,15 @@ class KeyPool:
         )
         return bool(reply[0] == "ok")
 
+    async def carry(self, lease: Lease, emails: int) -> None:
+        """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        record = self.names.account_model(lease.account, lease.want.model)
+        await self._scripts.carry(keys=[self.names.leased, record], lease_id=lease.id, emails=emails)
+
     async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
         """End a lease with what the provider's answer meant.
 

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 _FRAGMENTS = {
     "acquire": ("prelude", "lines", "choice", "acquire"),
     "confirm": ("prelude", "confirm"),
+    "carry": ("prelude", "carry"),
     "settle": ("prelude", "learn", "settle"),
     "reset": ("prelude", "reset"),
     "disable": ("prelude", "disable"),
@@ -41,6 +42,7 @@ class Scripts:
         self._now_ms = now_ms
         self._acquire: _Script = redis.register_script(source("acquire"))
         self._confirm: _Script = redis.register_script(source("confirm"))
+        self._carry: _Script = redis.register_script(source("carry"))
         self._settle: _Script = redis.register_script(source("settle"))
         self._reset: _Script = redis.register_script(source("reset"))
         self._disable: _Script = redis.register_script(source("disable"))
@@ -57,6 +59,10 @@ class Scripts:
     async def confirm(self, *, keys: Sequence[str], lease_id: str, topic: str) -> list[Any]:
         """Check a lease after its wait; see confirm.lua."""
         return list(await self._confirm(keys=keys, args=[self._now(), lease_id, topic]))
+
+    async def carry(self, *, keys: Sequence[str], lease_id: str, emails: int) -> None:
+        """Reserve emails that go along; see carry.lua."""
+        await self._carry(keys=keys, args=[self._now(), lease_id, emails])
 
     async def settle(self, *, keys: Sequence[str], args: Sequence[Arg]) -> list[Any]:
         """End a lease with its verdict; see settle.lua."""

@@ -9,8 +9,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from worker.errors import Deferred, Fault
-from worker.keypool import Lease
-from worker.mailroom.lane import Call, Lane, Signal, Told
+from worker.keypool import KeyPool, Lease
+from worker.mailroom.lane import Call, Lane, Seat, Signal, Told, tell
 from worker.mailroom.letter import Letter
 from worker.outbox import Envelope, Member, Outbox, batch_of
 from worker.providers import Email, Sealed
@@ -117,17 +117,24 @@ class FirstTry(Errand):
         lane: Where it stood in line; None: it goes alone.
     """
 
-    def __init__(self, outbox: Outbox, under_way: UnderWay, leader: Letter, lane: Lane | None) -> None:
+    def __init__(self, outbox: Outbox, pool: KeyPool, under_way: UnderWay, leader: Letter, lane: Lane | None) -> None:
         super().__init__(outbox)
+        self._pool = pool
         self._under_way = under_way
         self.leader = leader
-        self.aboard: dict[Letter, asyncio.Future[Told] | None] = {leader: None}
+        self.aboard: dict[Letter, Seat | None] = {leader: None}
         self.departed = lane is None
         self.lane = lane
 
     async def load(self, lease: Lease) -> Sealed:
         """Seal what goes out with this lease."""
-        envelopes = self._board(lease)
+        envelopes, left = self._board(lease)
+        try:
+            more = sum(letter.recipients for letter in envelopes) - lease.want.emails
+            if lease.spare_emails is not None and more > 0:  # before anybody else asks how much is left
+                await ask_patiently(lambda: self._pool.carry(lease, more))
+        finally:
+            self._depart(left)
         while True:
             if len(envelopes) == 1:
                 [envelope] = envelopes.values()
@@ -149,19 +156,19 @@ class FirstTry(Errand):
             _logger.info("📦 %d emails go out in one call", len(envelopes))
         return self._calling(envelope)
 
-    def _board(self, lease: Lease) -> dict[Letter, Envelope]:
-        """Take along who waits in line, as far as there is room, and let the next one lead."""
+    def _board(self, lease: Lease) -> tuple[dict[Letter, Envelope], list[Seat]]:
+        """Take along who waits in line, as far as there is room; also gives the seats of those who must stay."""
+        left = []
         (first, _), *passengers = self.aboard.items()
         load = _Load(lease)
         load.take(first, self._single(first, lease))
         for letter, seat in passengers:  # from a call that was refused
             if seat is None or seat.done() or not load.take(letter, self._single(letter, lease)):
                 del self.aboard[letter]
-                if seat is not None and not seat.done():
-                    seat.set_result(Told(Signal.LINE))
+                left += [] if seat is None else [seat]
         lane = self.lane
         if lane is None:
-            return load.envelopes
+            return load.envelopes, left
         for letter, seat in list(lane.line.items()):
             if letter.idempotency_key in load.keys:  # a copy: it has to wait for the outcome
                 continue
@@ -169,10 +176,15 @@ class FirstTry(Errand):
                 break
             del lane.line[letter]
             self.aboard[letter] = seat
-        if not self.departed:
+        return load.envelopes, left
+
+    def _depart(self, left: list[Seat]) -> None:
+        """Send those who must stay back into line, and let the next one lead."""
+        for seat in left:
+            tell(seat, Told(Signal.LINE))
+        if self.lane is not None and not self.departed:
             self.departed = True
-            lane.pass_on()
-        return load.envelopes
+            self.lane.pass_on()
 
     def _single(self, letter: Letter, lease: Lease) -> Envelope:
         body = Email(letter.payload(lease.key), letter.idempotency_key).body().decode()
@@ -207,8 +219,8 @@ class FirstTry(Errand):
     def _leave(self, letter: Letter) -> None:
         letter.known = True
         seat = self.aboard.pop(letter)
-        if seat is not None and not seat.done():
-            seat.set_result(Told(Signal.AGAIN))
+        if seat is not None:
+            tell(seat, Told(Signal.AGAIN))
 
 
 class _Load:

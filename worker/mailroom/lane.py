@@ -42,16 +42,20 @@ class Told:
     calls: tuple[Call, ...] = ()
 
 
+Seat = asyncio.Future[Told]
+"""Where a letter in line is told."""
+
+
 @dataclass(slots=True)
 class Lane:
     """The line, and whether somebody leads it."""
 
     led: bool = False
-    line: dict[Letter, "asyncio.Future[Told]"] = field(default_factory=dict)
+    line: dict[Letter, Seat] = field(default_factory=dict)
 
     async def wait(self, letter: Letter, *, wait_ms: int) -> Told | None:
         """Stand in line until there is news; None: the time was over before somebody took the letter along."""
-        seat: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        seat: Seat = asyncio.get_running_loop().create_future()
         self.line[letter] = seat
         began = time.monotonic()
         try:
@@ -77,7 +81,7 @@ class Lane:
                 return
 
 
-def tell(seat: "asyncio.Future[Told]", told: Told) -> bool:
+def tell(seat: Seat, told: Told) -> bool:
     """Tell a letter, unless its job has gone."""
     if seat.done():
         return False

@@ -194,7 +194,7 @@ class Mailroom:
 
     async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
-        errand = FirstTry(self.outbox, self._under_way, letter, lane)
+        errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, letter, lane)
         try:
             served = await self.rotation.run(want, errand)
         except (Deferred, Fault) as over:

@@ -91,6 +91,6 @@ async def send(room: Mailroom, *letters: Letter, max_wait_ms: int = 20_000, **wa
     return await asyncio.gather(*(room.serve(wants, one) for one in letters), return_exceptions=True)
 
 
-async def send_one(room: Mailroom, one: Letter, **want: Any) -> Served:
+async def send_one(room: Mailroom, one: Letter, *, max_wait_ms: int = 20_000) -> Served:
     """Send one letter, or raise what it raises."""
-    return await room.serve(Want(emails=1, max_wait_ms=20_000, **want), one)
+    return await room.serve(Want(emails=1, max_wait_ms=max_wait_ms), one)

@@ -2,11 +2,18 @@
 
 import asyncio
 import socket
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from rooms import ANN, CANARY, House, letter, send, send_one
 
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
 from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected
 from worker.keypool import Lease, Want
 from worker.rotation import Served
@@ -304,6 +311,99 @@ async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(house: Hou
     assert min(one.countdown_ms for one in outcomes) > 30_000
     assert not any(one.in_doubt for one in outcomes)
     assert accepted(house) == (0, 0, 0)
+
+
+async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(house: House) -> None:
+    room = house.room(keys=(0,))
+    house.sandbox.control("fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=4)
+    with pytest.raises(Deferred):
+        await send_one(room, letter(0), max_wait_ms=0)
+    leader = asyncio.create_task(room.serve(Want(emails=1, max_wait_ms=20_000), letter(1)))
+    await until(lambda: any(lane.led for lane in room._lanes.values()))
+    with pytest.raises(Deferred, match="many emails wait for the rate limit"):
+        await send_one(room, letter(2), max_wait_ms=0)
+    assert (await leader).value["id"]
+
+
+async def test_copies_in_one_process_share_the_doubt(house: House) -> None:
+    room = house.room()
+    house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
+    wants = Want(emails=1, max_wait_ms=20_000)
+    jobs = [asyncio.create_task(room.serve(wants, letter(1, key="order-1")))]
+    await until(lambda: accepted(house)[0] == 1)
+    jobs += [asyncio.create_task(room.serve(wants, letter(1, key="order-1"))) for _ in range(3)]
+    await until(lambda: len(joined(room)) == 3)
+    impatient = await send(room, letter(1, key="order-1"), max_wait_ms=0)
+    assert isinstance(impatient[0], Deferred)
+    jobs[0].cancel()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert {type(one) for one in outcomes[1:]} == {Fault}
+    assert all(one.in_doubt for one in outcomes if isinstance(one, Fault))
+    house.sandbox.control("clear", service="resend")
+    again = await send(room, *(letter(1, key="order-1") for _ in range(4)))
+    assert len(set(ids(again))) == 1
+    assert accepted(house) == (1, 0, 0)
+
+
+def joined(room: Any) -> list[Any]:
+    """What waits for the end of a call that is under way."""
+    ends = room._under_way._ends.values()
+    return [callback for end in ends for callback in end._callbacks or ()]
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+async def test_an_email_in_doubt_is_not_asked_for_again_when_resend_may_have_forgotten_it(
+    house: House,
+    at_least_once: bool,  # noqa: FBT001 - a row
+) -> None:
+    await in_doubt(house, 1)
+    future_ms = round(time.time() * 1000) + 24 * 3_600_000
+    room = house.room(now_ms=lambda: future_ms, at_least_once=at_least_once)
+    [outcome] = await send(room, letter(1, known=True))
+    if at_least_once:
+        assert isinstance(outcome, Served)
+    else:
+        assert isinstance(outcome, OutcomeUnknown)
+        assert str(outcome).endswith("it is too long ago to be asked for safely")
+    assert accepted(house)[0] == 1 + at_least_once - at_least_once * house.calls()[-1]["replayed"]
+
+
+async def test_passengers_of_a_refused_batch_for_whom_there_is_no_room_stand_in_line_again(house: House) -> None:
+    room = house.room()
+    pool = room.rotation.pool
+    second = await pool.acquire(Want(emails=1, account="team1"))
+    assert isinstance(second, Lease)
+    await pool.settle(second, quota(100, remaining=3))
+    house.sandbox.control("revoke", key="resend:1")
+    outcomes = await send(room, *(letter(n) for n in range(8)), max_wait_ms=500)
+    sent = [one for one in outcomes if isinstance(one, Served)]
+    assert 1 <= len(sent) <= 3
+    assert {type(one) for one in outcomes} == {Served, Deferred}
+    assert accepted(house) == (len(sent), 0, 0)
+
+
+async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
+    house: House, running: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddedRedis(data_dir=tmp_path, options={"appendfsync": "always"}) as server:
+        connections = BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=Retry(NoBackoff(), 0))
+        async with Redis.from_pool(connections) as redis, House(running, redis) as own:
+            room = own.room(call_ms=1)
+            call = room.rotation.provider.call
+
+            async def last_call(*args: Any, **options: Any) -> Any:
+                reply = await call(*args, **options)
+                await asyncio.to_thread(server.stop)
+                return reply
+
+            room.rotation.provider.call = last_call  # type: ignore[method-assign]
+            served = await send_one(room, letter(1))
+            assert "an email's outcome could not be written down" in caplog.text
+            await asyncio.to_thread(server.start)
+            room.rotation.provider.call = call  # type: ignore[method-assign]
+            again = await send_one(own.room(), letter(1, known=True))
+    assert again.value == served.value
+    assert accepted(house) == (1, 0, 0)
 
 
 def quota(limit: int, remaining: int) -> Verdict:

@@ -56,7 +56,7 @@ local function correct(buckets, record, tokens, emails, counted, now_ms)
       if tokens and dimension:sub(1, 1) == 't' and reserved > 0 then
         bucket.used_share = 0.95 * (bucket.used_share or 1) + 0.05 * math.min(1, tokens / reserved)
       end
-      -- A batch carries more emails than were reserved; one that is sent again reserved none and was charged before.
+      -- Not all emails of a batch may have been accepted; one that is sent again reserved none and was charged before.
       local more = emails and record.cost.emails > 0 and emails - record.cost.emails or 0
       back = cost_in(dimension, {requests = 0, emails = -more,
         tokens = record.cost.tokens - (tokens or record.cost.tokens)})
