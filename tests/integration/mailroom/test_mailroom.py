@@ -315,7 +315,7 @@ async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(house: Hou
 
 async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(house: House) -> None:
     room = house.room(keys=(0,))
-    house.sandbox.control("fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=4)
+    house.sandbox.control("fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=3)
     with pytest.raises(Deferred):
         await send_one(room, letter(0), max_wait_ms=0)
     leader = asyncio.create_task(room.serve(Want(emails=1, max_wait_ms=20_000), letter(1)))
