@@ -41,7 +41,7 @@ class PrivateRequest(Request):
         if expired:
             self._keep(DeadlineExceeded("it had not begun when the time that its producer gave it was over"))
         else:
-            tell_ended(self, error="TaskRevokedError", reason=f"the job was {reason}")
+            tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
@@ -59,7 +59,7 @@ class PrivateRequest(Request):
 
     def _keep(self, exc: BaseException) -> None:
         name = type(exc).__name__
-        tell_ended(self, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: "))
+        tell_ended(self._context, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: "))
         if post.is_kept(self.name):
             post.keep_request(self._context, self.name, exc)
 

@@ -10,6 +10,7 @@ from worker.aio.adopt import Task
 from worker.deadletters import post
 from worker.errors import JobError, Poisoned
 from worker.history import DEATHS
+from worker.streams.ended import tell_ended
 
 
 class ServiceTask(Task):
@@ -44,6 +45,8 @@ class ServiceTask(Task):
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
         """Keep a job that failed as a dead letter, before its message is acknowledged."""
         request = self.request
+        if isinstance(exc, Poisoned):  # it was raised before the task could tell
+            tell_ended(request, error=type(exc).__name__, reason=str(exc))
         # The hard time limit is told on the consumer's thread, where the request keeps the letter itself.
         if request.is_eager or isinstance(exc, TimeLimitExceeded) or not post.is_kept(self.name):
             return None

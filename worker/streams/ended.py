@@ -1,4 +1,4 @@
-"""The last record of a job that is ended from outside, where no task can tell: expired, revoked, cut by a limit."""
+"""The last record of a job that ends where no task can tell: it expired, was revoked, cut by a limit or never begun."""
 
 import logging
 from typing import Any
@@ -12,21 +12,21 @@ _logger = logging.getLogger(__name__)
 _STREAMING = "tasks.ai.complete"
 
 
-def tell_ended(request: Any, *, error: str, reason: str) -> None:
-    """Tell a job's stream that the job has failed. From the consumer's thread; waits for nothing and raises nothing.
+def tell_ended(context: Any, *, error: str, reason: str) -> None:
+    """Tell a job's stream that the job has failed. From any thread; waits for nothing and raises nothing.
 
     Args:
-        request: The consumer's request.
+        context: What Celery knows of the job.
         error: The error's name.
         reason: One sentence for the caller.
     """
-    kwargs = request.kwargs
-    if request.name != _STREAMING or not isinstance(kwargs, dict) or kwargs.get("stream") is not True:
+    kwargs = context.kwargs
+    if context.task != _STREAMING or not isinstance(kwargs, dict) or kwargs.get("stream") is not True:
         return
     try:
-        lifespan.submit(_tell(str(request.id), History.of(request._context.headers), error, reason))  # noqa: SLF001
+        lifespan.submit(_tell(str(context.id), History.of(context.headers), error, reason))
     except RuntimeError:
-        _logger.debug("the pool is gone; the stream of %s stays without an end", request.id)
+        _logger.debug("the pool is gone; the stream of %s stays without an end", context.id)
 
 
 async def _tell(task_id: str, history: History, error: str, reason: str) -> None:

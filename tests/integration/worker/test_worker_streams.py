@@ -9,6 +9,8 @@ import pytest
 import redis
 from processes import House, eventually
 
+from worker.history import DEATHS
+
 Records = list[dict[str, str]]
 CITY = {"properties": {"city": {"type": "string"}}}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
@@ -139,6 +141,14 @@ def test_a_job_that_is_ended_before_it_begins_ends_its_stream(fresh: House, clie
     app.send_task("tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", task_id=unwanted)
     [end] = read(client, unwanted)
     assert (end["status"], end["error"], end["reason"]) == ("failed", "TaskRevokedError", "the job was revoked")
+
+
+def test_a_job_whose_workers_died_too_often_ends_its_stream(fresh: House, client: redis.Redis) -> None:
+    asked = {"kwargs": {"prompt": "x", "stream": True}, "queue": "ai", "headers": {DEATHS: 5}}
+    sent = fresh.producer.app.send_task("tasks.ai.complete", **asked)
+    [end] = read(client, sent.id)
+    assert (end["status"], end["error"]) == ("failed", "Poisoned")
+    assert end["reason"] == str(fresh.producer.outcome(sent))
 
 
 def test_many_streams_at_once_keep_apart(fresh: House, client: redis.Redis) -> None:
