@@ -100,7 +100,12 @@ class HeardAnswer:
 
     def whole(self, value: Mapping[str, Any]) -> None:
         """Tell an answer that came in one piece although pieces were asked for."""
-        self._tell(text=value["text"], tool_calls=[{"index": n} | call for n, call in enumerate(value["tool_calls"])])
+        text, calls = value["text"], value["tool_calls"]
+        calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        self._tell(
+            text=text if isinstance(text, str) else "",
+            tool_calls=[{"index": number} | call for number, call in enumerate(calls)],
+        )
 
     def value(self) -> dict[str, Any] | None:
         """What the caller gets, as of a completion that came whole; None where the answer is not complete."""
@@ -163,4 +168,5 @@ class HeardAnswer:
         piece = piece if isinstance(piece, dict) else {}
         function = call.setdefault("function", {"name": "", "arguments": ""})
         function["name"] = piece.get("name") or function["name"]
-        function["arguments"] += piece.get("arguments") or ""
+        arguments = piece.get("arguments")
+        function["arguments"] += arguments if isinstance(arguments, str) else ""

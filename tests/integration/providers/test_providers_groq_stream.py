@@ -202,6 +202,31 @@ async def test_an_answer_in_one_piece_is_told_in_one(scripted: Any, groq: Groq, 
     assert (page.verdict.code, page.value) == ("unreadable_answer", None)
 
 
+# Chunks that Groq would not send. The answer "hello" comes around them, and nothing raises.
+_ODD: list[dict[str, Any]] = [
+    {"content": ["hello"], "reasoning": {"a": 1}, "tool_calls": "none"},
+    {"tool_calls": [7, None, {"index": "first", "function": "f"}]},
+    {"tool_calls": [{"index": 0, "id": 7, "function": {"name": ["f"], "arguments": {"city": "Ulm"}}}]},
+]
+
+
+@pytest.mark.parametrize("odd", _ODD)
+async def test_chunks_of_a_strange_form_break_nothing(
+    scripted: Any, groq: Groq, heard: Heard, odd: dict[str, Any]
+) -> None:
+    scripted.answer(200, _ROLE + chunk({"content": "hel"}) + chunk(odd) + chunk({"content": "lo"}) + _LAST, _SSE)
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    assert (reply.verdict.fate, heard.text) == (Fate.DONE, "hello")
+
+
+async def test_a_whole_answer_of_a_strange_form_breaks_nothing(scripted: Any, groq: Groq, heard: Heard) -> None:
+    message = {"content": [{"type": "text", "text": "hello"}], "tool_calls": [7]}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    scripted.answer(200, {"model": _MODEL, "choices": choices, "usage": _USAGE})
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    assert (reply.verdict.fate, heard.text, heard.calls) == (Fate.DONE, "", [])
+
+
 async def test_a_cancelled_call_gives_its_connection_back(scripted: Any, groq: Groq, heard: Heard) -> None:
     half = scripted.http(200, _HELLO, _SSE | {"content-length": "100000"})
     scripted._script.append(("answer", half))
