@@ -22,6 +22,7 @@ from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdi
 
 ACCOUNTS = ("org_a", "org_a", "org_b")
 LIMIT = 60
+CALL_MS = 60_000 // LIMIT
 LEASE_MS = 20_000
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
 INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
@@ -61,6 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model = Model()
         self.keys = [type(self).new_key(number, account=account) for number, account in enumerate(ACCOUNTS)]
         self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
+        self.behind_ms = 0  # how far Redis' clock is behind the provider's
         self.expired: list[tuple[Lease, int]] = []
         self.run(self._open())
 
@@ -84,32 +86,44 @@ class PoolMachine(RuleBasedStateMachine):
         self.run(self.redis.aclose())
         self.runner.close()
 
-    @rule(max_wait_ms=st.sampled_from([0, 500, 5_000]), ticket=st.booleans(), count=st.integers(1, 30))
-    def acquire(self, max_wait_ms: int, ticket: bool, count: int) -> None:  # noqa: FBT001
+    @rule(
+        max_wait_ms=st.sampled_from([0, 500, 5_000]),
+        ticket=st.booleans(),
+        bulk=st.booleans(),
+        count=st.integers(1, 30),
+    )
+    def acquire(self, max_wait_ms: int, ticket: bool, bulk: bool, count: int) -> None:  # noqa: FBT001
         for _ in range(count):
-            got = self.run(self.pool.acquire(Want(max_wait_ms=max_wait_ms, ticket=NO_TICKET if ticket else "")))
+            want = Want(max_wait_ms=max_wait_ms, ticket=NO_TICKET if ticket else "", bulk=bulk)
+            got = self.run(self.pool.acquire(want))
             usable = [key for key in self.keys if key.id not in self.model.disabled]
             if isinstance(got, Lease):
                 start_ms = self.clock.ms + got.wait_ms
                 assert 0 <= got.wait_ms <= max_wait_ms
                 assert got.key in usable
                 assert self.model.blocked_until(got.key.id, got.account) <= start_ms
-                self.model.calls[got.account].append(start_ms)
+                if bulk:
+                    ahead = [at_ms for other, at_ms in self.leases if other.account == got.account]
+                    assert got.wait_ms <= CALL_MS, "a bulk job holds an instant for one call at most"
+                    assert got.wait_ms == 0 or max(ahead, default=0) < start_ms, "and before nobody"
+                self.model.calls[got.account].append(start_ms + self.behind_ms)
                 self.leases.append((got, start_ms))
             elif got.why is Why.DISABLED:
                 assert not usable
             else:
                 assert got.why is Why.DEFERRED, got
                 assert usable
-                assert max_wait_ms < got.countdown_ms < 3_600_000, "every wait is finite"
+                assert (0 if bulk else max_wait_ms) < got.countdown_ms < 3_600_000, "every wait is finite"
                 assert got.reason
                 return
 
     def _take(self, index: int) -> tuple[Lease, int]:
         return self.leases.pop(index % len(self.leases))
 
-    def _made(self, start_ms: int) -> bool:
-        return start_ms <= self.clock.ms
+    def _not_counted(self, lease: Lease, start_ms: int) -> None:
+        """A refused call counts for nothing; of several that began at one instant it does not matter which."""
+        calls = self.model.calls[lease.account]
+        calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms - self.behind_ms)))
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
@@ -129,7 +143,7 @@ class PoolMachine(RuleBasedStateMachine):
             fate=Fate.NEXT_KEY, code="rate_limit", effect=Effect.COOL, scope=scope, cooldown_ms=cooldown_ms, status=429
         )
         settled = self.run(self.pool.settle(lease, verdict))
-        self.model.calls[lease.account].remove(start_ms)  # a refused call counts for nothing
+        self._not_counted(lease, start_ms)
         name = {Scope.KEY: f"key {lease.key.id}", Scope.ACCOUNT: f"account {lease.account}"}.get(
             scope, f"pair {lease.account}"
         )
@@ -144,7 +158,7 @@ class PoolMachine(RuleBasedStateMachine):
     def settle_as_invalid(self, index: int) -> None:
         lease, start_ms = self._take(index)
         self.run(self.pool.settle(lease, INVALID))
-        self.model.calls[lease.account].remove(start_ms)
+        self._not_counted(lease, start_ms)
         self.model.disabled.add(lease.key.id)
 
     @precondition(lambda self: self.leases)
@@ -157,7 +171,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.run(self.pool.confirm(lease)) is stays
         if not stays:
             self.leases.remove((lease, start_ms))
-            self.model.calls[lease.account].remove(start_ms)
+            self._not_counted(lease, start_ms)
 
     @precondition(lambda self: self.expired)
     @rule(verdict=st.sampled_from([OK, INVALID]))
@@ -176,12 +190,17 @@ class PoolMachine(RuleBasedStateMachine):
             self.expired += gone
             self._sweep(len(gone))
 
+    @rule(ms=st.sampled_from([1, 300, 4_000]))
+    def the_clock_of_redis_steps_back(self, ms: int) -> None:
+        self.clock.tick(-ms)
+        self.behind_ms += ms
+
     def _sweep(self, count: int) -> None:
         """An acquire clears up to 16 expired leases away, whatever it gets itself."""
         for _ in range(count // 16 + 1):
             got = self.run(self.pool.acquire(Want(max_wait_ms=0, ticket=NO_TICKET)))
             if isinstance(got, Lease):
-                self.model.calls[got.account].append(self.clock.ms)
+                self.model.calls[got.account].append(self.clock.ms + self.behind_ms)
                 self.leases.append((got, self.clock.ms))
 
     @rule()

@@ -6,8 +6,8 @@ local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
 -- before the limit was known says nothing against it.
 local function slow_down(bucket, start_ms, now_ms)
   if now_ms - (bucket.slowed_ms or 0) < 1000 or start_ms <= (bucket.slowed_ms or 0) then return nil end
-  bucket.level = bucket.log and bucket.level or level_at(bucket, now_ms)
-  bucket.at_ms, bucket.slowed_ms = now_ms, now_ms
+  bring_up(bucket, now_ms)
+  bucket.slowed_ms = now_ms
   bucket.pace = math.max(LEAST_PACE, (bucket.pace or 1) - PACE_STEP)
   return string.format('at %d %% of its pace', bucket.pace * 100 + 0.5)
 end
@@ -41,7 +41,8 @@ local function learn_limits(buckets, values, first, now_ms, refused)
     end
     -- What the provider has left is known to it alone; calls still in flight make it less, never more.
     if remaining and not bucket.log then
-      bucket.level, bucket.at_ms = math.min(level_at(bucket, now_ms), remaining), now_ms
+      bring_up(bucket, now_ms)
+      bucket.level = math.min(bucket.level, remaining)
     end
   end
   return learned

@@ -52,6 +52,11 @@ local function level_at(bucket, at_ms)
   return math.min(bucket.limit, bucket.level + math.max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
+-- A clock that stepped back refills nothing a second time.
+local function bring_up(bucket, now_ms)
+  bucket.level, bucket.at_ms = level_at(bucket, now_ms), math.max(bucket.at_ms, now_ms)
+end
+
 local function headroom_of(bucket, now_ms)
   if not bucket.log then return level_at(bucket, now_ms) / bucket.limit end
   local recent = 0
@@ -81,7 +86,8 @@ end
 -- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
 local function charge(bucket, cost, at_ms, now_ms)
   if not bucket.log then
-    bucket.level, bucket.at_ms = level_at(bucket, now_ms) - cost, now_ms
+    bring_up(bucket, now_ms)
+    bucket.level = bucket.level - cost
   elseif cost > 0 then
     local place = #bucket.log + 1
     while place > 1 and bucket.log[place - 1] > at_ms do place = place - 1 end
