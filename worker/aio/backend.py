@@ -6,6 +6,7 @@ wakes waiting clients are Celery's own. Outside a bridged job every method is Ce
 
 import asyncio
 import functools
+import hashlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,6 +29,19 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_REPLACE = """
+local stored = redis.call('GET', KEYS[1])
+if stored and redis.sha1hex(stored) ~= ARGV[1] then return stored end
+if tonumber(ARGV[3]) > 0 then redis.call('SETEX', KEYS[1], ARGV[3], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2]) end
+redis.call('PUBLISH', KEYS[1], ARGV[2])
+return false
+"""
+"""Stores and publishes a value in the place of one that was seen.
+
+KEYS: the key. ARGV: the seen value's SHA-1; the value, its expiry in seconds, 0 for never. Gives what is there instead
+of the one that was seen; nothing where the value was stored.
+"""
 _NO_ROOM = ("MISCONF", "NOREPLICAS")
 
 _ASYNC_CLASSES: dict[type | None, type] = {
@@ -111,10 +125,16 @@ class RedisBackend(StockBackend):
             stored = bridge.wait(
                 self._until_reached(lambda: self._pipelining().store(key, value, expires or 0), failed=exc)
             )
-        # Races with another run of the same task: whoever stores first is seen here, and a success stands for ever.
-        if stored and self.decode(stored)["status"] != states.SUCCESS:
-            bridge.wait(self.run(*self._writes(key, value, expires)))
+        # A job that goes back to its queue may have ended elsewhere before its RETRY is stored here. So a value gives
+        # way only as it was seen, and an end only to another end; a success stands for ever.
+        while stored and self._gives_way(stored, state):
+            seen = hashlib.sha1(stored if isinstance(stored, bytes) else stored.encode(), usedforsecurity=False)
+            stored = bridge.wait(self.run(("EVAL", _REPLACE, 1, key, seen.hexdigest(), value, expires or 0)))[0]
         return result
+
+    def _gives_way(self, stored: Any, state: str) -> bool:
+        old = self.decode(stored)["status"]
+        return old != states.SUCCESS and (old not in states.READY_STATES or state in states.READY_STATES)
 
     @functools.cached_property
     def _zone(self) -> Any:

@@ -105,6 +105,38 @@ def test_a_stored_success_is_never_overwritten_and_anything_else_is(run: Run, st
     assert _meta(store, task_id)["result"] == 5
 
 
+def test_an_end_that_comes_while_a_later_state_is_stored_stays(
+    app: Celery, run: Run, store: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = str(uuid.uuid4())
+    key = f"celery-task-meta-{task_id}"
+    store.set(key, json.dumps({"status": "RETRY", "result": None}))
+    decode, ends = app.backend.decode, iter(["SUCCESS"])
+
+    def decode_late(payload: Any) -> Any:
+        # What another worker stores between our look and our write.
+        if end := next(ends, None):
+            store.set(key, json.dumps({"status": end, "result": "of another run"}))
+        return decode(payload)
+
+    monkeypatch.setattr(app.backend, "decode", decode_late)
+    run("first", task_id=task_id)[1].result(10)
+    assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == ("SUCCESS", "of another run")
+
+
+def test_a_job_under_way_does_not_take_back_an_end(run: Run, store: "redis.Redis") -> None:
+    task_id, done = run("fail first")
+    done.result(10)
+    listener = store.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe(f"celery-task-meta-{task_id}")
+    assert listener.get_message(timeout=5) is None  # the confirmation
+    run("second", task_id=task_id)[1].result(10)
+    message = listener.get_message(timeout=5)
+    assert message is not None
+    assert json.loads(message["data"])["status"] == "SUCCESS"  # STARTED was not told
+    listener.close()
+
+
 def test_results_may_live_for_ever(app: Celery, run: Run, store: "redis.Redis") -> None:
     app.conf.result_expires = 0
     with TaskIn(app) as again:
