@@ -111,15 +111,15 @@ def test_an_end_that_comes_while_a_later_state_is_stored_stays(
     task_id = str(uuid.uuid4())
     key = f"celery-task-meta-{task_id}"
     store.set(key, json.dumps({"status": "RETRY", "result": None}))
-    decode, ends = app.backend.decode, iter(["SUCCESS"])
+    decode, ends = type(app.backend).decode, iter(["SUCCESS"])
 
-    def decode_late(payload: Any) -> Any:
+    def decode_late(self: Any, payload: Any) -> Any:
         # What another worker stores between our look and our write.
         if end := next(ends, None):
             store.set(key, json.dumps({"status": end, "result": "of another run"}))
-        return decode(payload)
+        return decode(self, payload)
 
-    monkeypatch.setattr(app.backend, "decode", decode_late)
+    monkeypatch.setattr(type(app.backend), "decode", decode_late)  # each thread has a backend of its own
     run("first", task_id=task_id)[1].result(10)
     assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == ("SUCCESS", "of another run")
 
