@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from worker.outbox import Envelope, Found, Member, Names, Outbox, State, batch_of
 from worker.outbox.outbox import source
@@ -198,6 +199,32 @@ async def test_a_batch_whose_record_is_gone_is_lost(outbox: Outbox, redis: Redis
     await outbox.seal(made, by="one")
     await redis.delete(made.name)
     assert (await outbox.look(member(1))).state is State.LOST
+
+
+@ENVELOPES
+async def test_a_full_redis_seals_nothing_and_keeps_the_results_of_what_was_sent(
+    outbox: Outbox, redis: Redis, make: Make
+) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    await redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(OutOfMemoryError):
+            await outbox.seal(single(9), by="two")
+        await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(made.members)
+    assert (await outbox.look(member(9))).state is State.FREE
+
+
+@ENVELOPES
+async def test_who_is_late_to_doubt_undoes_no_result(outbox: Outbox, make: Make) -> None:
+    made = make()
+    await outbox.seal(made, by="one")
+    await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
+    await outbox.doubt(made)
+    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(made.members)
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again(outbox: Outbox, redis: Redis) -> None:

@@ -4,13 +4,17 @@
 -- ARGV  1 how long to keep results, ms  then for each email: content, result (JSON; '' where it alone was refused)
 -- Returns nothing.
 
-redis.call('DEL', KEYS[1])
 for place = math.min(2, #KEYS), #KEYS do
   local number = #KEYS == 1 and 0 or place - 2
   local content, result = ARGV[2 + 2 * number], ARGV[3 + 2 * number]
-  redis.call('DEL', KEYS[place])
   if result ~= '' then
+    -- A deletion first: a full Redis refuses a script at its first addition, unless it has changed something already.
+    redis.call('HDEL', KEYS[place], 'busy_ms')
     redis.call('HSET', KEYS[place], 'content', content, 'result', result)
+    redis.call('HDEL', KEYS[place], 'since_ms', 'account', 'key', 'body', 'alone', 'batch')
     redis.call('PEXPIRE', KEYS[place], ARGV[1])
+  else
+    redis.call('DEL', KEYS[place])
   end
 end
+if #KEYS > 1 then redis.call('DEL', KEYS[1]) end

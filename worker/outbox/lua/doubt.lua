@@ -5,7 +5,7 @@
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HDEL', KEYS[1], 'busy_ms', 'alone')
-else
+elseif #KEYS == 1 or redis.call('HEXISTS', KEYS[2], 'result') + redis.call('HEXISTS', KEYS[#KEYS], 'result') == 0 then
   -- Redis has lost it since (a crash costs its last second).
   write(clock(ARGV[1]), ARGV[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV, 9)
 end

@@ -11,13 +11,11 @@ end
 -- Writes an envelope and ties its emails to it: a batch's are KEYS 2 and on, a single email is KEYS 1 itself.
 -- contents: the content of each email, from `first` in `values`.
 local function write(now, ttl_ms, account, key, body, members, values, first)
-  redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'since_ms', now, 'account', account, 'key', key, 'body', body)
   if #KEYS == 1 then redis.call('HSET', KEYS[1], 'content', values[first])
   else redis.call('HSET', KEYS[1], 'members', members) end
   redis.call('PEXPIRE', KEYS[1], ttl_ms)
   for place = 2, #KEYS do
-    redis.call('DEL', KEYS[place])
     redis.call('HSET', KEYS[place], 'content', values[first + place - 2], 'batch', KEYS[1])
     redis.call('PEXPIRE', KEYS[place], ttl_ms)
   end
