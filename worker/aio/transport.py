@@ -25,6 +25,7 @@ import ssl
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from queue import Empty
 from sys import intern
 from typing import Any
@@ -374,6 +375,21 @@ class Channel(StockChannel):
                     logger.warning("could not acknowledge at the end (%s); those messages will come again", exc)
         super().close()
 
+    def abandon(self) -> None:
+        """End a channel that could not be closed in order. Its messages go back when the server is there again."""
+        self.closed = True
+        if self.connection is not None:
+            self.connection.cycle.discard(self)
+        if self._qos is not None:
+            with suppress(redis.RedisError, OSError, AttributeError):
+                self._qos.restore_unacked_once()
+
+    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        # kombu forgets the connection's address when it closes it, and would stumble over nothing.
+        if self.connection is None or self.connection.client is None:
+            raise redis.ConnectionError("this channel's connection is closed")
+        return super()._connparams(asynchronous=asynchronous)
+
     def _let_go(self) -> None:
         """Give back the answer that is still on its way."""
         if not self.takes:
@@ -426,11 +442,31 @@ class Transport(StockTransport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let a hub watch the connections."""
+        before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
         self.cycle.hub = loop
+        self.cycle.ticks = set(loop.on_tick) - before
         lease_s = float(connection.client.transport_options.get("lease_s", _LEASE_S))
         if lease_s > 0:
             loop.call_repeatedly(min(_RECOVER_S, lease_s / 4), self.cycle.recover)
+
+    def close_connection(self, connection: Any) -> None:
+        """Close every channel, also where one of them cannot be closed in order because the server is away.
+
+        kombu stops at the first such channel. The others would stay open without a connection: their messages would
+        never come back, and the hub would go on asking for more in their name.
+        """
+        for channel in (*self._avail_channels, *self.channels):
+            try:
+                channel.close()
+            except (redis.RedisError, OSError, AttributeError) as exc:
+                logger.debug("a channel was closed without the server: %r", exc)
+                if isinstance(channel, Channel):
+                    channel.abandon()
+        self._avail_channels.clear()
+        self.channels.clear()
+        self.cycle.end()
+        super().close_connection(connection)
 
 
 class TlsTransport(Transport):

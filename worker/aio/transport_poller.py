@@ -26,7 +26,15 @@ class Poller(StockPoller):
     def __init__(self) -> None:
         super().__init__()
         self.hub: Any = None
+        self.ticks: set[Any] = set()
+        """What the hub calls before each of its waits on this poller's behalf."""
         self._nudge_at_s = 0.0
+
+    def end(self) -> None:
+        """Take leave of the hub, which forgets pollers of lost connections no more than their timers."""
+        if self.hub is not None:
+            self.hub.on_tick.difference_update(self.ticks)
+        self.ticks = set()
 
     def nudge(self, delay_s: float) -> bool:
         """Have the hub make a turn in `delay_s` seconds at the latest; false if there is no hub.

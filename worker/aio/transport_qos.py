@@ -122,7 +122,11 @@ class TransportQoS(StockQoS):
         VirtualQoS.ack(self, delivery_tag)
         # In a warm shutdown the hub stands still, and jobs may end for minutes.
         if not self.channel.connection.cycle.nudge(_SOON_S) or now_s - self._oldest_s > _LONG_S:
-            self.flush_acks()
+            try:
+                self.flush_acks()
+            except (redis.RedisError, OSError) as exc:
+                # It is kept, and sent with the next one or when the channel closes. Celery would show a traceback.
+                logger.warning("cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked))
 
     def flush_acks_when_due(self) -> None:
         """Send the acknowledgements if they are many, or if one has waited for a few milliseconds.
@@ -218,22 +222,23 @@ class TransportQoS(StockQoS):
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Give back what was delivered and not acknowledged, but for what runs on; once."""
         keeper = self.keeper
-        if keeper is None:
-            super().restore_unacked_once(stderr)
-            return
-        unsent = list(self._acked)
-        self._acked.clear()
-        keeper.acknowledge(unsent)
-        running = holding.tags_that_run_on()
-        kept = [tag for tag in self.held_tags() if tag in running]
-        keeper.carry(kept)
-        for tag in kept:
-            self._delivered.pop(tag, None)
-        keeper.leave(self)
-        left = list(self.held_tags())
+        left: list[str] = []
+        if keeper is not None:
+            keeper.acknowledge(list(self._acked))
+            self._acked.clear()
+            running = holding.tags_that_run_on()
+            kept = [tag for tag in self.held_tags() if tag in running]
+            keeper.carry(kept)
+            for tag in kept:
+                self._delivered.pop(tag, None)
+            keeper.leave(self)
+            left = list(self.held_tags())
         try:
             super().restore_unacked_once(stderr)
         except (redis.RedisError, OSError) as exc:
+            self._delivered.clear()
+            if keeper is None:
+                raise
             logger.warning("%d messages cannot be given back now (%s); they are let go instead", len(left), exc)
             keeper.release(left)
 

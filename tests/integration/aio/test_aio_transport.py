@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from kombu import Consumer, Exchange, Queue
 from kombu.exceptions import OperationalError
 from transport_harness import OURS, STOCK, Tube, calls, queue_of, send, tube
 
@@ -360,6 +361,61 @@ def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, boo
     with tube(url, "a", prefetch=0) as two:
         two.until(lambda: len(two.got) == 5)
         assert two.bodies == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lease_s", [60, 0])
+def test_every_channel_ends_with_its_connection_though_the_server_is_away(
+    server: EmbeddedRedis, url: str, books: Any, caplog: pytest.LogCaptureFixture, lease_s: int
+) -> None:
+    one = Tube(url, "a", lease_s=lease_s, visibility_timeout=900)
+    one.with_hub()
+    assert one.hub is not None
+    # As Celery's remote control has one: a queue that goes with its channel, which needs the server.
+    other = one.connection.channel()
+    fanout = Exchange("told", type="fanout")
+    Consumer(other, [Queue("ear", fanout, auto_delete=True)], on_message=print, no_ack=True).consume()
+    send(url, "a", 1, 2)
+    one.until(lambda: len(one.got) == 2)
+    one.got[0].ack()
+    server.stop()
+    try:
+        one.connection.collect()  # as Celery does
+        one.connection.close()
+        assert one.channel.closed
+        assert other.closed
+        assert not one.hub.on_tick, "the hub would ask for messages in the name of a closed channel"
+        with pytest.raises(redis.ConnectionError, match="is closed"):
+            one.channel._connparams()
+    finally:
+        server.start()
+        one.hub.close()
+    with tube(url, "a", lease_s=lease_s, visibility_timeout=900) as two:
+        two.with_hub()
+        if lease_s:
+            two.until(lambda: two.got, within_s=30)  # let go of, so it comes at once
+            assert two.bodies == [2]
+    if lease_s:
+        assert "2 messages cannot be given back" not in caplog.text
+        assert "Traceback" not in caplog.text
+
+
+def test_an_acknowledgement_that_cannot_be_sent_is_kept_and_told_in_one_line(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tube(url, "a") as one:
+        send(url, "a", 1)
+        one.until(lambda: one.got)
+        with monkeypatch.context() as patch:
+
+            def refuse() -> None:
+                raise redis.ConnectionError("no road")
+
+            patch.setattr(one.channel.qos, "flush_acks", refuse)
+            one.got[0].ack()
+        assert "cannot acknowledge now (no road)" in caplog.text
+        assert "Traceback" not in caplog.text
+        one.channel.flush_acks()
+        assert books.hlen("unacked") == 0
 
 
 @pytest.mark.parametrize("transport", [OURS, STOCK])
