@@ -21,6 +21,7 @@ class FlowerError extends Error {
 
 async function flower(path, body) {
   let answer;
+  let told;
   try {
     answer = await fetch(FLOWER_URL + path, {
       method: body ? "POST" : "GET",
@@ -31,6 +32,7 @@ async function flower(path, body) {
       body: body && JSON.stringify(body),
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
+    told = answer.ok && (await answer.json());
   } catch {
     throw new FlowerError(503, "the queue cannot be reached, try again soon");
   }
@@ -39,7 +41,7 @@ async function flower(path, body) {
     throw new FlowerError(500, "the queue does not accept this application");
   }
   if (!answer.ok) throw new FlowerError(503, "the queue cannot be reached, try again soon"); // Flower without its Redis
-  return answer.json();
+  return told;
 }
 
 async function enqueue(task, queue, kwargs) {

@@ -28,6 +28,7 @@ NAMESPACE = os.environ.get("KEYWHEEL_NAMESPACE", "kw")
 OURS = "webapp:job:"  # our own note of a job: Redis alone cannot tell an unknown job from one that waits
 KEPT_S = 86_400  # as long as Keywheel keeps results
 POLL_S = 0.2
+PAGES = 5_000  # that follow a stream at once in this process; each holds a connection to Redis
 SILENCE_MS = 5_000  # after so long without a record, look at the result; and a comment keeps proxies from hanging up
 
 # Without a result backend: enqueueing is quicker then, and results are read below.
@@ -35,10 +36,21 @@ queue = Celery(broker=REDIS_URL, set_as_current=False)
 queue.conf.update(
     task_routes={"tasks.ai.*": {"queue": "ai"}, "tasks.email.*": {"queue": "email"}},
     # A visitor is waiting: say soon if it does not work.
-    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 5, "max_retries": 1},
+    broker_transport_options={
+        "socket_connect_timeout": 2,
+        "socket_timeout": 5,
+        "max_retries": 1,
+        "interval_start": 0.2,
+    },
     task_publish_retry=False,
 )
-redis = Redis.from_url(REDIS_URL, decode_responses=True, socket_connect_timeout=2, socket_timeout=15)
+redis = Redis.from_url(
+    REDIS_URL,
+    decode_responses=True,
+    max_connections=PAGES + 100,  # otherwise a hundred open pages would keep everybody else out
+    socket_connect_timeout=2,
+    socket_timeout=15,
+)
 
 
 @asynccontextmanager
@@ -128,12 +140,13 @@ async def events(job_id: uuid.UUID, last_event_id: Annotated[str | None, Header(
 async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
     """Give the records behind `since` as they come, until the last."""
     name, last = f"{NAMESPACE}:stream:{job_id}", since
+    yield "retry: 1000\n\n"  # how long the browser waits before it connects again, in milliseconds
     try:
         for block_ms in chain([None], repeat(SILENCE_MS)):  # at first without waiting: the job may be over long since
             found = await redis.xread({name: last}, block=block_ms, count=500)
             for last, record in found[0][1] if found else ():
                 kind = record.pop("type")
-                record |= {name: json.loads(record[name]) for name in ("tool_calls", "usage") if name in record}
+                record |= {part: json.loads(record[part]) for part in ("tool_calls", "usage") if part in record}
                 yield event(kind, record, identity=last)
                 if kind == "end":
                     return

@@ -363,8 +363,9 @@ class Flaky:
 
 @pytest.mark.parametrize("trouble", ["unreachable", "answer lost", *REFUSALS])
 async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
-    redis: Redis, trouble: str, caplog: pytest.LogCaptureFixture
+    redis: Redis, trouble: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writing, "_FIRST_PAUSE_S", 0.01)
     flaky = Flaky(redis, "", trouble, trouble)
     writer = StreamWriter(flaky, namespace="kw", expires_s=600)  # type: ignore[arg-type]
     stream = writer.open("t1")
@@ -435,7 +436,7 @@ async def test_a_stream_is_bounded(writer: StreamWriter, redis: Redis, monkeypat
     monkeypatch.setattr(writing, "INTERVAL_S", 0.0)
     stream = writer.open("t1")
     stream.begin()
-    for number in range(300):
+    for number in range(200):
         stream.piece(text=f"{number} ")
         await idle(writer)
     assert await redis.xlen("kw:stream:t1") <= 150  # Redis drops whole nodes of 100 records

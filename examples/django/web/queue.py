@@ -5,7 +5,6 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import BackendError
-from celery.result import AsyncResult
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from kombu.exceptions import OperationalError
@@ -16,7 +15,12 @@ _sender = Celery(broker=settings.REDIS_URL, set_as_current=False)
 _sender.conf.update(
     task_routes={"tasks.ai.*": {"queue": "ai"}, "tasks.email.*": {"queue": "email"}},
     # A visitor is waiting: say soon if it does not work.
-    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 5, "max_retries": 1},
+    broker_transport_options={
+        "socket_connect_timeout": 2,
+        "socket_timeout": 5,
+        "max_retries": 1,
+        "interval_start": 0.2,
+    },
     task_publish_retry=False,
 )
 _reader = Celery(backend=settings.REDIS_URL, set_as_current=False)
@@ -56,8 +60,8 @@ def state_of(job_id: str) -> dict[str, Any]:
     Raises:
         BackendError: Redis cannot be reached.
     """
-    found = AsyncResult(job_id, app=_reader)
-    state, result = found.state, found.result
+    found = _reader.backend.get_task_meta(job_id, cache=False)  # both at once: the job may end in between
+    state, result = found["status"], found["result"]
     if state == "SUCCESS":
         return {"state": "done", "result": result}
     if state == "RETRY":  # no key is free, or the provider failed; Keywheel comes back to it

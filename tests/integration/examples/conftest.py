@@ -83,13 +83,16 @@ def command(name: str) -> list[str] | None:
     if name == "django":
         return [*python, "manage.py", "runserver", "--noreload", "--skip-checks", "127.0.0.1:0"]
     node = shutil.which("node")
-    return [node, "server.js"] if node and (ROOT / "examples/express/node_modules/express").is_dir() else None
+    # npm writes this file last: what it left when it was cut short does not count.
+    return (
+        [node, "server.js"] if node and (ROOT / "examples/express/node_modules/.package-lock.json").is_file() else None
+    )
 
 
 @pytest.fixture(scope="package")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     folder = tmp_path_factory.mktemp("street")
-    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100, "groq_stream_ms": 10}
+    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100, "groq_stream_ms": 20}
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedRedis(data_dir=folder / "redis"))
         sandbox = stack.enter_context(Sandbox(**limits))

@@ -125,8 +125,8 @@ def events(client: httpx.Client, path: str, *, last: str = "", most: int = 10_00
             name, _, value = line.partition(": ")
             if line and name:
                 fields[name] = json.loads(value) if name == "data" else value
-            elif fields:
-                found.append(fields)
+            else:
+                found += [fields] if "event" in fields else []
                 fields = {}
             if len(found) >= most:
                 break

@@ -1,0 +1,87 @@
+"""The FastAPI example's page in a real browser: Debian's Chromium, driven by Playwright."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (PyPI: playwright)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)")
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+WITHIN_MS = 30_000
+# What the page hears, and how much of the answer it shows whenever that changes.
+WATCH_JS = """window.heard = []; window.lengths = [];
+window.EventSource = class extends EventSource {
+  constructor(url) {
+    super(url);
+    for (const kind of ["start", "restart", "delta", "end"])
+      this.addEventListener(kind, (event) => heard.push([kind, event.lastEventId]));
+  }
+};
+addEventListener("DOMContentLoaded", () => {
+  const answer = document.getElementById("answer");
+  new MutationObserver(() => lengths.push(answer.textContent.length)).observe(answer, { childList: true });
+});"""
+DONE_JS = """() => document.getElementById("status").textContent === "Done." """
+
+
+@pytest.fixture
+def page(street: Any) -> Iterator[Any]:
+    complaints: list[str] = []
+    with playwright_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        opened = browser.new_page(base_url=street.url("fastapi"))
+        opened.add_init_script(WATCH_JS)
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        opened.goto("/")
+        yield opened
+        browser.close()
+    assert complaints == []
+
+
+def beginning(url: str, *, events: int) -> str:
+    """The first events of a stream."""
+    kept = ""
+    with httpx.stream("GET", url, timeout=40) as answer:
+        for line in answer.iter_lines():
+            kept += f"{line}\n"
+            if kept.count("\ndata: ") == events and not line:
+                break
+    return kept
+
+
+def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_reload(street: Any, page: Any) -> None:
+    visits = 0
+
+    def cut(route: Any) -> None:
+        nonlocal visits
+        visits += 1
+        if visits == 1:  # this connection breaks after three events
+            start = beginning(route.request.url, events=3).replace("retry: 1000", "retry: 50")
+            route.fulfill(body=start, content_type="text/event-stream")
+        else:
+            route.continue_()
+
+    page.route("**/events", cut)
+    with page.expect_response("**/completions") as asked:
+        page.get_by_role("button", name="Ask").click()
+    page.wait_for_function(DONE_JS, timeout=WITHIN_MS)
+    job = httpx.get(street.url("fastapi") + asked.value.json()["job"], params={"wait_s": 30}, timeout=40).json()
+    assert page.locator("#answer").text_content() == job["result"]["text"]
+    kinds, ids = zip(*page.evaluate("heard"), strict=True)
+    assert (visits, kinds[0], kinds[-1]) == (2, "start", "end")
+    assert set(kinds[1:-1]) == {"delta"}
+    assert len(set(ids)) == len(ids) > 4  # nothing twice
+    lengths = [length for length in page.evaluate("lengths") if length]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 1
+
+    page.reload()
+    page.wait_for_function(DONE_JS, timeout=WITHIN_MS)
+    assert page.locator("#answer").text_content() == job["result"]["text"]
