@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.utils.time import timezone
@@ -15,7 +16,7 @@ from worker.errors import DeadlineExceeded
 from worker.streams.ended import tell_ended
 
 HIDDEN = "<hidden>"
-_NO_END = (Retry, Ignore, Reject, Terminated, WorkerLostError, MemoryError)
+_NO_END = (Retry, Ignore, Terminated, MemoryError)
 
 
 class PrivateRequest(Request):
@@ -53,9 +54,21 @@ class PrivateRequest(Request):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's
         """Keep a job that failed outside of its task, which hears nothing of it, as a dead letter."""
         exc = exc_info.exception
-        if not return_ok and isinstance(exc, Exception) and not isinstance(exc, _NO_END):
+        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        # The tracer itself may fail, too: then the task has put its request away and knows no more than an id.
+        if isinstance(exc, Exception) and (not return_ok or exc_info.internal) and not self._runs_on(exc):
             self._keep(exc)
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def _runs_on(self, exc: Exception) -> bool:
+        """Whether this is no end of the job, or a person's will."""
+        if isinstance(exc, Reject):
+            return bool(exc.requeue)
+        if not isinstance(exc, WorkerLostError):
+            return isinstance(exc, _NO_END)
+        # A job that meant to end its worker: Celery tries it again, unless it had succeeded before.
+        most = self.task.max_retries if self.task.retry_on_worker_lost else None
+        return most is None or self._context.retries < most or bool(self._success_was_stored())
 
     def _keep(self, exc: BaseException) -> None:
         name = type(exc).__name__

@@ -3,11 +3,11 @@
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
-from celery.app.task import Context
 
 from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.deadletters import post
+from worker.deadletters.letter import DOUBT
 from worker.errors import JobError, Poisoned
 from worker.history import DEATHS
 from worker.streams.ended import tell_ended
@@ -26,6 +26,8 @@ class ServiceTask(Task):
     resultrepr_maxsize = 1
     """Of a result only its kind shows (`{, ...}`); the result itself is the caller's."""
     show_content = False
+    retry_on_worker_lost = True
+    """A job that means to end its worker (SystemExit, MemoryError) is tried again as often as other retries allow."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -47,9 +49,12 @@ class ServiceTask(Task):
         request = self.request
         if isinstance(exc, Poisoned):  # it was raised before the task could tell
             tell_ended(request, error=type(exc).__name__, reason=str(exc))
-        # The hard time limit is told on the consumer's thread, where the request keeps the letter itself.
-        if request.is_eager or isinstance(exc, TimeLimitExceeded) or not post.is_kept(self.name):
-            return None
-        if request.id is None:  # the tracer itself failed, after the request was put away
-            request = Context(id=task_id, args=args, kwargs=kwargs)
-        return post.keep_job(request, self.name, exc)
+        # At a hard time limit, and where the tracer itself fails (no id), the consumer's request keeps the letter.
+        untold = request.is_eager or request.id is None or isinstance(exc, TimeLimitExceeded)
+        return None if untold or not post.is_kept(self.name) else post.keep_job(request, self.name, exc)
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
+        """Take out the letter of a job that had failed and came again: by a replay, or since its worker died then."""
+        request = self.request
+        came_again = (request.delivery_info or {}).get("redelivered") or DOUBT in (request.headers or {})
+        return post.take_out(task_id) if came_again and not request.is_eager else None

@@ -70,9 +70,9 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
     table = Table("ended (UTC)", "job", "task", "kind", "calls", "reason")
     for letter in letters:
         calls = f"{letter.calls}{' ?' if letter.in_doubt else ''}"
-        table.add_row(_when(letter.at_ms), letter.id, letter.task, letter.kind, calls, _plain(letter.reason))
+        table.add_row(_when(letter.at_ms), letter.id, letter.task, letter.kind, calls, letter.reason)
     if letters:
-        Console().print(table)
+        _print(table)
     total = counts["total"]
     click.echo(f"{len(letters)} shown of {total} dead letter{'s' * (total != 1)}, {counts['bytes'] / 1e6:.1f} MB.")
 
@@ -105,9 +105,10 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
         table = Table("when (UTC)", "key", "answer", "may have been carried out")
         for call in letter.trail:
             table.add_row(_when(call["at_ms"]), call["key"], call["code"], "yes" if call.get("in_doubt") else "")
-        Console().print(table)
+        _print(table)
     if arguments:
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        # Half a character is JSON, but no terminal can show it.
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode())
     elif letter.size:
         click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them.")
 
@@ -260,8 +261,8 @@ def _count(letters: Sequence[Letter]) -> str:
     return f"{len(letters)} job{'s' * (len(letters) != 1)}"
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")  # rich would take it for a style
+def _print(table: Table) -> None:
+    Console(markup=False, emoji=False, highlight=False).print(table)  # strangers may have written what is in it
 
 
 def _when(at_ms: int) -> str:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 
 from config.celery import DEFERRED, QUEUE_OF
 from worker.deadletters.letter import DOUBT, Letter, Message, sentence, shown
@@ -72,7 +72,7 @@ def of_message(message: Any, *, reason: str, runnable: bool = False) -> tuple[Le
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     kept = _body_as_message(message, headers) if runnable else None
     letter = Letter(
-        id=_id_of(headers.get("id")),
+        id=_id_of(headers.get("id"), message),
         task=shown(headers.get("task") or "(none)"),
         queue=queue_of(message.delivery_info),
         service=service_of(str(headers.get("task"))),
@@ -89,7 +89,7 @@ def kind_of(exc: BaseException) -> str:
         return "unknown"
     if isinstance(exc, DeadlineExceeded):
         return "expired"
-    if isinstance(exc, Poisoned):
+    if isinstance(exc, Poisoned | WorkerLostError):
         return "poison"
     if isinstance(exc, TimeLimitExceeded | SoftTimeLimitExceeded):
         return "timeout"
@@ -121,8 +121,12 @@ def queue_of(delivery_info: Any) -> str:
     return shown(found or "").removesuffix(DEFERRED)
 
 
-def _id_of(found: Any) -> str:
-    return found if isinstance(found, str) and _ID_RE.fullmatch(found) else f"no-id-{uuid.uuid4()}"
+def _id_of(found: Any, message: Any = None) -> str:
+    if isinstance(found, str) and _ID_RE.fullmatch(found):
+        return found
+    # A delivery's tag stays the same when the message comes again, but for what the transport puts behind it.
+    tag = str(getattr(message, "delivery_tag", None) or uuid.uuid4()).partition("@")[0]
+    return f"no-id-{tag}" if _ID_RE.fullmatch(tag) else f"no-id-{uuid.uuid4()}"
 
 
 def _first_tried_ms(context: Any, history: History) -> int:

@@ -1,17 +1,19 @@
 """Writes letters: from a job that failed, from a request that never ran, from a message that nobody can read.
 
-Nothing here raises, and nothing waits for long: a job's own result and the worker are worth more than its letter.
+Nothing here raises. While Redis is away or full a job waits for its letter for a minute, as its message cannot be
+acknowledged then either; the consumer waits for a moment.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from worker.aio import lifespan
 from worker.deadletters.letter import Letter, Message
@@ -24,7 +26,8 @@ _logger = logging.getLogger(__name__)
 TOO_LARGE: Final = "its arguments were too large to be kept"
 NOT_JSON: Final = "its arguments cannot be kept"
 
-_WITHIN_S = 5.0
+_WITHIN_S = 60.0
+_PAUSE_S = 0.5
 _HOLD_UP_S = 3.0
 _NOT_KEPT = ("celery.", "tasks.admin.")
 
@@ -81,9 +84,31 @@ async def keep(letter: Letter, message: Message | None = None) -> None:
         async with asyncio.timeout(_WITHIN_S):
             store = store_of(Runtime.current())
             letter, text = _fitted(letter, message, store.limits.message_bytes)
-            await store.put(letter, text)
+            await _patiently(lambda: store.put(letter, text))
     except Exception as trouble:  # noqa: BLE001 - see above
         _not_kept(trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}")
+
+
+async def take_out(job: str) -> None:
+    """Take out the letter of a job that has succeeded after all, if there is one."""
+    try:
+        store = store_of(Runtime.current())
+        letter, _ = await store.get(job)
+        await store.forget([letter], by="the job itself", event="succeeded")
+    except KeyError:
+        pass
+    except RedisError as trouble:
+        _logger.warning("a dead letter of %s, which succeeded, may have stayed (%s)", job, type(trouble).__name__)
+
+
+async def _patiently(write: Callable[[], Awaitable[None]]) -> None:
+    """Try again for as long as Redis is away or full: the job's message is acknowledged after this."""
+    while True:
+        try:
+            return await write()
+        except RedisError as trouble:
+            _logger.debug("a dead letter cannot be kept yet (%s)", type(trouble).__name__)
+        await asyncio.sleep(_PAUSE_S)
 
 
 def keep_from_consumer(letter: Letter, message: Message | None = None) -> None:

@@ -146,7 +146,7 @@ async def _send(store: DeadLetters, letter: Letter, app: Celery, *, own_key: boo
         return "it has changed meanwhile"
     try:
         await asyncio.to_thread(_publish, app, letter, message, own_key=own_key)
-    except BaseException:
+    except Exception:  # who is stopped meanwhile keeps the right: its message may still get through
         await store.unclaim(letter)
         raise
     return None
@@ -156,8 +156,7 @@ def _publish(app: Celery, letter: Letter, message: Message, *, own_key: bool) ->
     kwargs, options = dict(message.kwargs), dict(message.options)
     if own_key:
         kwargs["idempotency_key"] = f"{str(kwargs.get('idempotency_key') or letter.id)[:200]}/again-{letter.at_ms}"
-    elif letter.in_doubt:
-        options["headers"] = {**(options.get("headers") or {}), DOUBT: letter.doubt_ms}
+    options["headers"] = {**(options.get("headers") or {}), DOUBT: 0 if own_key else letter.doubt_ms}
     with suppress(Exception):  # who waits for the result must not read the old failure; without a store there is none
         app.backend.delete(app.backend.get_key_for_task(letter.id))
     sender = _sender_for(app)
@@ -182,6 +181,9 @@ def _sender_for(app: Celery) -> Celery:
     if found is None:
         found = _senders[app] = Celery("replay", set_as_current=False)
         found.backend_cls = "disabled"
-        names = ("broker_url", "broker_transport", "broker_transport_options", "task_publish_retry_policy")
+        names = (
+            "broker_url", "broker_transport", "broker_transport_options", "task_publish_retry_policy",
+            "task_queues", "task_routes", "task_default_queue",
+        )  # fmt: skip
         found.conf.update({name: app.conf[name] for name in names if app.conf.get(name) is not None})
     return found

@@ -13,7 +13,7 @@ from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
 _PAGE = 200
 _FORGET = 500
 _AUDIT_LENGTH = 1_000
-_CLAIM_S = 60
+_CLAIM_S = 300
 _RECORDS = ("index", "heads", "messages", "kept", "counts", "audit")
 
 
@@ -223,7 +223,7 @@ class DeadLetters:
         return gone
 
     async def claim(self, letter: Letter) -> bool:
-        """Take the right to replay a letter, for a minute; False where somebody else has it."""
+        """Take the right to replay a letter, for five minutes; False where somebody else has it."""
         name = self.name("claim", f"{letter.id}:{letter.at_ms}")
         return bool(await self._redis.set(name, "1", nx=True, ex=_CLAIM_S))
 

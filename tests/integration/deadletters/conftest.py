@@ -6,10 +6,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
 
-from processes import House, Producer, workers
+from processes import House, Producer, Worker
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+
+SHOP = """
+from celery.exceptions import Reject
+from worker.app import app
+
+@app.task(name="shop.orders.doom", max_retries=1, default_retry_delay=0)
+async def doom(how, words):
+    raise {"SystemExit": SystemExit, "MemoryError": MemoryError, "Reject": Reject}[how](words)
+"""
+"""A project's own task, which ends every worker that is not on its guard."""
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +36,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "KEYWHEEL_MAX_DELIVERIES": "3",
         }
         producer = Producer(server.url)
-        with workers(folder, environ) as [worker]:
-            yield House(server.url, sandbox, environ, worker, producer, folder)
+        (folder / "shop.py").write_text(SHOP)
+        worker = Worker(folder, environ, "--include", "shop")
+        try:
+            yield House(server.url, sandbox, environ, worker.await_ready(), producer, folder)
+        finally:
+            worker.stop()
         producer.close()
 
 

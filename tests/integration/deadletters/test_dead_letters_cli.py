@@ -3,7 +3,10 @@
 import asyncio
 import base64
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -146,6 +149,54 @@ def test_many_are_replayed_by_what_they_are_and_what_cannot_be_is_named(cli: Cli
     assert (told["replayed"], len(told["refused"])) == ([], 13)
 
 
+def test_whatever_a_stranger_wrote_into_a_letter_can_be_shown(cli: Cli, redis_url: str) -> None:
+    call = {"at_ms": NOW_MS, "key": "[/red]", "code": ":smile:"}
+    put(
+        redis_url,
+        replace(letter(task="[/]", trail=(call,)), id="[bold]1[/bold]"),
+        message=Message(kwargs={"prompt": "half a \ud83d character, ä"}),
+    )
+    listed, shown = cli("list"), cli("show", "[bold]1[/bold]", "--arguments")
+    assert (listed.exit_code, shown.exit_code) == (0, 0), (listed.exception, shown.exception)
+    assert "[bold]1[/bold]" in listed.output
+    assert "[/]" in listed.output
+    assert all(word in shown.output for word in ("[/red]", ":smile:", "half a ? character, ä"))
+
+
+def test_a_letter_that_knows_no_queue_is_replayed_where_its_task_belongs(redis_url: str) -> None:
+    put(redis_url, letter(queue=""))
+    app = Celery("test", broker=redis_url, set_as_current=False)
+    app.conf.task_routes = {"tasks.ai.*": {"queue": "ai"}}
+    assert again(redis_url, app=app).sent == ("job-1",)
+    assert [one["headers"]["id"] for one in queued(redis_url, "ai")] == ["job-1"]
+
+
+async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get_through(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["worker.deadletters.replay"]
+    publish, begun, go_on = module._publish, threading.Event(), threading.Event()
+
+    def slowly(*args: Any, **options: Any) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        publish(*args, **options)
+
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        store, app = DeadLetters(client), Celery("test", broker=redis_url, set_as_current=False)
+        await store.put(letter(), Message().text())
+        found = await store.find()
+        monkeypatch.setattr(module, "_publish", slowly)
+        first = asyncio.ensure_future(replay(store, found, app=app, by="ada", now_ms=NOW_MS))
+        assert await asyncio.to_thread(begun.wait, 30)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = await replay(store, found, app=app, by="bob", now_ms=NOW_MS)
+        go_on.set()
+    assert second.refused == (("job-1", "somebody replays it at this moment"),)
+
+
 def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str) -> None:
     put(redis_url, *(letter(number) for number in range(1, 8)))
     assert "2 dropped" in cli("drop", "job-1", "job-2").output
@@ -208,7 +259,7 @@ def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe
     assert messages[0]["kwargs"].get("idempotency_key", "").startswith("job-1/again-" if new_key else "")
     # The next letter of this job must not forget the doubt.
     doubt_ms = changes.get("doubt_ms")
-    assert messages[0]["headers"].get("keywheel_doubt_ms") == (None if new_key else doubt_ms)
+    assert messages[0]["headers"]["keywheel_doubt_ms"] == (0 if new_key else doubt_ms or 0)
 
 
 def find(url: str) -> list[Letter]:

@@ -15,7 +15,7 @@ EMAIL = {"from": "News <news@team1.example.net>", "to": [ANN], "subject": SECRET
 
 
 def send(house: House, name: str, *, kwargs: dict[str, Any], **options: Any) -> AsyncResult:
-    return house.producer.app.send_task(name, kwargs=kwargs, queue=name.split(".")[1], **options)
+    return house.producer.app.send_task(name, kwargs=kwargs, **{"queue": name.split(".")[1]} | options)
 
 
 def complete(house: House, **options: Any) -> AsyncResult:
@@ -122,6 +122,44 @@ def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 0
     assert fresh.producer.ask("tasks.admin.replay", kind="poison")["replayed"] == [job.id]
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+
+
+@pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
+def test_a_job_that_means_to_end_its_worker_again_and_again_is_kept_in_the_end(fresh: House, how: str) -> None:
+    job = send(fresh, "shop.orders.doom", kwargs={"how": how, "words": "canary-58"}, queue="ai")
+    found = letter(fresh, job.id)
+    assert (found["service"], found["kind"], found["faults"], found["replayable"]) == ("other", "poison", 1, True)
+    assert found["reason"].startswith("WorkerLostError in ")
+    assert "canary-58" not in json.dumps(found)
+    assert type(fresh.producer.outcome(job)).__name__ == "WorkerLostError"
+
+
+def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
+    job = send(fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai")
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["reason"].partition(" in ")[0], found["replayable"]) == ("failed", "Reject", True)
+
+
+def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: House) -> None:
+    errback = {"task": "shop.apology", "args": [], "kwargs": {}, "options": {"serializer": "none"}}
+    job = send(fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback)
+    found = letter(fresh, job.id)
+    assert (found["queue"], found["kind"], found["replayable"]) == ("ai", "failed", True)
+
+
+# What tells that a job which had failed was given out once more.
+@pytest.mark.parametrize("how", ["replayed", "redelivered"])
+def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how: str) -> None:
+    job = complete(fresh, headers={"deaths": 3})
+    fresh.producer.outcome(job)
+    assert letter(fresh, job.id)
+    job.forget()
+    if how == "replayed":  # and whoever did it was killed before he took the letter out
+        complete(fresh, task_id=job.id, headers={"keywheel_doubt_ms": 0})
+    else:
+        complete(fresh, task_id=job.id, delivery_info={"redelivered": True})
+    eventually(lambda: not letters(fresh), what="the letter's end")
+    assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
 def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:

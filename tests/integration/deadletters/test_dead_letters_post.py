@@ -1,5 +1,6 @@
 """What is written of a job that failed, and what happens where it cannot be written."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.app.task import Context
+from processes import eventually
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -195,6 +197,34 @@ async def test_a_redis_that_is_away_costs_the_letter_and_nothing_else(
     assert "a dead letter could not be kept" in caplog.text
     assert "tasks.ai.complete[job-1] ended as failed: RequestRejected: no" in caplog.text
     assert SECRET not in caplog.text
+
+
+async def test_a_letter_waits_until_redis_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, post.__name__)
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        get_settings.cache_clear()
+        async with Redis.from_url(server.url, decode_responses=True) as client:
+            await client.config_set("maxmemory", 1)
+            keeping = asyncio.ensure_future(post.keep_job(context(), "tasks.ai.complete", RequestRejected("no")))
+            await asyncio.to_thread(eventually, lambda: "cannot be kept yet" in caplog.text, what="a try")
+            await client.config_set("maxmemory", 0)
+            await keeping
+            assert (await DeadLetters(client).counts()).total == 1
+        await Runtime.current().close()
+    get_settings.cache_clear()
+
+
+def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None:
+    def told(tag: str) -> str:
+        message = SimpleNamespace(headers={}, body=b"", delivery_info={}, delivery_tag=tag)
+        return obituary.of_message(message, reason="no job")[0].id
+
+    assert told("f00d-1@1a") == told("f00d-1@2b") == "no-id-f00d-1"
+    assert told("f00d-2@1a") != told("f00d-1@1a")
+    assert told("two words").startswith("no-id-")
 
 
 def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
