@@ -20,6 +20,7 @@ from typing import Any
 import redis
 from rich.console import Console
 from rich.table import Table
+from rotation_plot import draw
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
@@ -278,15 +279,18 @@ def main() -> int:
     )
     parser.add_argument("--scenarios", nargs="+", choices=[scenario.name for scenario in SCENARIOS])
     args = parser.parse_args()
-    console = Console(width=max(140, Console().width))
+    console = Console(width=max(170, Console().width))
     table = Table(
         "scenario", "contender", "proc.", "acc ÷ allowed", "ref ÷ acc", "accepted", "429s", "failed", "cooling"
     )
     for title in ("wait p50 s", "p99 s", "cpu ms/call", "trips/call"):
         table.add_column(title, justify="right")
     RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"rotation-{time.strftime('%Y%m%d-%H%M%S')}.jsonl").open("w") as log:
+    kept = RESULTS / f"rotation-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+    runs = []
+    with kept.open("w") as log:
         for one in outcomes(args, console):
+            runs.append(one)
             log.write(json.dumps(asdict(one)) + "\n")
             table.add_row(
                 one.scenario,
@@ -301,6 +305,8 @@ def main() -> int:
                 f"{one.trips:.1f}",
             )
     console.print(table)
+    draw(runs, kept.with_suffix(".svg"))
+    console.print(f"figures: {kept}, picture: {kept.with_suffix('.svg')}")
     return 0
 
 
