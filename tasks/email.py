@@ -1,16 +1,20 @@
 """Emails through Resend."""
 
+import time
 from typing import Any
 
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.app import app
 from worker.errors import InvalidArguments
-from worker.history import History
+from worker.history import History, doubt_ms
 from worker.keypool import Want
 from worker.mailroom import Letter
 from worker.runtime import Runtime
 from worker.turns import take_turn
+
+_FORGOTTEN_S = 23 * 3600
+"""Resend keeps an idempotency key for 24 hours, the outbox an envelope for 25."""
 
 
 @app.task(bind=True, name="tasks.email.send")
@@ -39,6 +43,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
     if keys and len(unable) == len(keys):
         raise InvalidArguments("from: is required, since the settings name no from address (RESEND_FROM) for any key")
+    in_doubt_ms = doubt_ms(request.headers)
     letter = Letter(
         arguments.idempotency_key or str(request.id),
         arguments.content_hash(),
@@ -46,8 +51,9 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         recipients=arguments.recipients,
         batchable=arguments.batchable,
         # For most emails the outbox need not be asked before: none of them was ever here.
-        known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts)
+        known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts or in_doubt_ms)
         or bool((request.delivery_info or {}).get("redelivered")),
+        late=0 < in_doubt_ms < (time.time() - _FORGOTTEN_S) * 1000,
     )
     want = Want(
         topic=domain_of(arguments.sender) if arguments.sender else "", emails=arguments.recipients, exclude=unable

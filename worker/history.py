@@ -11,6 +11,8 @@ HEADER = "keywheel"
 _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
 DEATHS = "deaths"
 """The header that counts how many workers died while they held the message; the transport writes it."""
+DOUBT = "keywheel_doubt_ms"
+"""The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ class History:
     def headers(self) -> dict[str, Any]:
         """What the next message carries."""
         return {HEADER: asdict(self) | {"trail": [attempt.as_json() for attempt in self.trail]}}
+
+
+def doubt_ms(headers: Any) -> int:
+    """When a job may have been carried out for the first time, in milliseconds since 1970; 0: not that it knew."""
+    replayed = _count(headers, DOUBT) if isinstance(headers, dict) else 0
+    return replayed or next((attempt.at_ms for attempt in History.of(headers).trail if attempt.in_doubt), 0)
 
 
 def _count(told: dict[str, Any], name: str) -> int:

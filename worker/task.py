@@ -7,9 +7,8 @@ from billiard.exceptions import TimeLimitExceeded
 from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.deadletters import post
-from worker.deadletters.letter import DOUBT
 from worker.errors import JobError, Poisoned
-from worker.history import DEATHS
+from worker.history import DEATHS, DOUBT
 from worker.streams.ended import tell_ended
 
 

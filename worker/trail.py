@@ -74,10 +74,8 @@ def of_this_turn() -> Trail:
 
 
 def latest(attempts: Iterable[Attempt]) -> Trail:
-    """The latest of them, as many as are remembered; a doubt is never forgotten."""
+    """The latest of them, as many as are remembered; the first doubt is never forgotten."""
     found = tuple(attempts)
     kept = found[-LONGEST:]
-    if any(attempt.in_doubt for attempt in kept):
-        return kept
-    doubts = [attempt for attempt in found[:-LONGEST] if attempt.in_doubt]
-    return (doubts[0], *kept[1:]) if doubts else kept
+    doubt = next((attempt for attempt in found if attempt.in_doubt), None)
+    return kept if doubt is None or doubt in kept else (doubt, *kept[1:])

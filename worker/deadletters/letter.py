@@ -11,9 +11,6 @@ a message that cannot be run, or that its worker died of."""
 SERVICES: Final = ("groq", "resend", "other")
 """Whose job it was; `other` for tasks of no service of ours."""
 
-DOUBT: Final = "keywheel_doubt_ms"
-"""The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
-
 _LONGEST_REASON = 500
 _LONGEST_NAME = 200
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 
 from config.celery import DEFERRED, QUEUE_OF
-from worker.deadletters.letter import DOUBT, Letter, Message, sentence, shown
+from worker.deadletters.letter import Letter, Message, sentence, shown
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
-from worker.history import DEATHS, HEADER, History
+from worker.history import DEATHS, DOUBT, HEADER, History
 from worker.logs import redactor
 from worker.trail import latest, of_this_turn
 

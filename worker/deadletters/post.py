@@ -94,7 +94,7 @@ async def take_out(job: str) -> None:
     try:
         store = store_of(Runtime.current())
         letter, _ = await store.get(job)
-        await store.forget([letter], by="the job itself", event="succeeded")
+        await store.forget([letter], by="", event="")
     except KeyError:
         pass
     except RedisError as trouble:

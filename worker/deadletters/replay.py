@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery
 
-from worker.deadletters.letter import DOUBT, Letter, Message
+from worker.deadletters.letter import Letter, Message
 from worker.deadletters.store import DeadLetters
+from worker.history import DOUBT
 
 ONCE_ONLY: Final = frozenset({"tasks.email.send"})
 """Tasks that must not be carried out twice."""

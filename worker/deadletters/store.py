@@ -204,7 +204,7 @@ class DeadLetters:
         Args:
             letters: Which.
             by: Who asks.
-            event: What the audit stream calls it.
+            event: What the audit stream calls it; empty for no entry.
 
         Returns:
             How many were still there.

@@ -18,6 +18,7 @@ class Letter:
         recipients: How many addresses it goes to.
         batchable: It may go out together with others.
         known: A job may have sent it before, so look first.
+        late: It may have been accepted so long ago that the outbox has forgotten it.
         calls: Calls made with it in this turn.
         waited_ms: Time spent waiting in this turn, in milliseconds.
     """
@@ -28,5 +29,6 @@ class Letter:
     recipients: int = 1
     batchable: bool = True
     known: bool = False
+    late: bool = False
     calls: int = 0
     waited_ms: int = 0

@@ -95,7 +95,7 @@ class Mailroom:
     async def _by_the_outbox(self, want: Want, letter: Letter, found: Found) -> Served | None:
         """Do what is left to do for an email that was seen before; None: nothing was sent, send it now."""
         match found:
-            case Found(state=State.FREE):
+            case Found(state=State.FREE) if not letter.late or self._at_least_once:
                 return None
             case Found(state=State.OTHER):
                 raise InvalidArguments(

@@ -1,6 +1,7 @@
 """How jobs become dead letters and live again: a real worker, real Redis, the sandbox as both providers."""
 
 import json
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -106,6 +107,17 @@ def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) ->
     assert fresh.producer.ask("tasks.admin.replay", service="resend")["replayed"] == [job.id]
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
+
+
+def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fresh: House) -> None:
+    two_days_ago_ms = round((time.time() - 48 * 3600) * 1000)
+    replayed = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"keywheel_doubt_ms": two_days_ago_ms})
+    call = {"at_ms": two_days_ago_ms, "key": "re_abc123...", "code": "timeout", "in_doubt": True}
+    waited = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"keywheel": {"attempts": 1, "trail": [call]}})
+    for job in (replayed, waited):
+        assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
+        assert letter(fresh, job.id)["kind"] == "unknown"
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
 
 
 # How many deaths a message says it has caused, and whether it runs.

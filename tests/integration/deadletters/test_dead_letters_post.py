@@ -98,6 +98,8 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     assert letter.trail[0]["code"] == "read_timeout"
     assert [call["code"] for call in letter.trail[1:]] == [f"code_{number}" for number in range(6, 25)]
     assert (letter.calls, letter.deferrals, letter.since_ms, letter.doubt_ms) == (50, 2, 5, 5)
+    later = [Attempt(number, "re_abc123...", "read_timeout", in_doubt=True) for number in range(2, 40)]
+    assert [attempt.at_ms for attempt in trail.latest((doubt, *later))] == [1, *range(21, 40)]
 
 
 def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:

@@ -134,7 +134,9 @@ async def test_who_drops_letters_stands_in_the_audit_stream(make: Make) -> None:
     assert await store.forget(found[:1], by="cli ada") == 1
     assert await store.forget(found, by="flower ada") == 2
     assert await store.forget(found, by="nobody") == 0
+    assert await store.forget(found[:1], by="bob", event="replayed") == 0  # its job was quicker and took it out
     assert [(entry["event"], entry["name"], entry["by"], entry["service"]) for entry in await store.audit()] == [
+        ("replayed", found[0].id, "bob", "groq"),
         ("dropped", "2 letters", "flower ada", "groq"),
         ("dropped", found[0].id, "cli ada", "groq"),
     ]

@@ -1,4 +1,5 @@
--- forget: take letters out, unless they were replaced meanwhile, and say so in the audit stream.
+-- forget: take letters out, unless they were replaced meanwhile, and say so in the audit stream. Who replayed is said of
+-- those, too, whose job was so quick that it has taken its letter out itself.
 --
 -- ARGV  1 now_ms or ''  2 event ('' for no entry)  3 service  4 by  5 audit length  6 … id, when_ms ('' for any), …
 -- Returns how many were there.
@@ -10,10 +11,12 @@ for place = 6, #ARGV, 2 do
   if score and (at == '' or tonumber(at) == tonumber(score)) then
     gone = gone + forget(id)
     names[#names + 1] = id
+  elseif ARGV[2] == 'replayed' then
+    names[#names + 1] = id
   end
 end
-if gone > 0 and ARGV[2] ~= '' then
-  local name = gone == 1 and names[1] or (gone .. ' letters')
+if #names > 0 and ARGV[2] ~= '' then
+  local name = #names == 1 and names[1] or (#names .. ' letters')
   redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[5], '*', 'at_ms', now, 'event', ARGV[2], 'scope', 'dead_letter',
     'name', name, 'reason', '', 'until_ms', 0, 'by', ARGV[4], 'service', ARGV[3])
 end
