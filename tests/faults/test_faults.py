@@ -8,6 +8,7 @@ from processes import Fleet, StartFleet, Worker, eventually
 
 # Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do 180 jobs at once.
 SHORT = {
+    "KEYWHEEL_WORKER_LEASE_S": "5",
     "KEYWHEEL_VISIBILITY_TIMEOUT_S": "18",
     "KEYWHEEL_TASK_TIME_LIMIT_S": "8",
     "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "7",
