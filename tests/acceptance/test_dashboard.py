@@ -148,8 +148,11 @@ def open_page(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture
 def fresh(fleet: Fleet) -> Fleet:
-    """All keys as new, with some calls behind them."""
+    """All keys as new, with some calls behind them, and no dead letter."""
     fleet.sandbox.control("reset")
+    client = fleet.producer.app.backend.client
+    if names := client.keys("{kw:dead}:*"):
+        client.delete(*names)
     fleet.producer.ask("tasks.admin.reset_keys")
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
     fleet.producer.await_all(ids, within_s=30)
@@ -174,9 +177,22 @@ def metric(url: str, name: str) -> float:
 
 
 def screenshot(page: Any, name: str) -> None:
-    """Keep a picture where KEEP_SCREENSHOTS names a folder."""
+    """Keep a picture where KEEP_SCREENSHOTS names a folder: of the whole page, or of what a phone shows of it."""
     if folder := os.environ.get("KEEP_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=page.viewport_size != PHONE)
+
+
+def end_some_jobs(fleet: Fleet) -> None:
+    """Have jobs that end for good without success: a caller's mistake, one that workers died of, an email in doubt."""
+    call = {"at_ms": 1, "key": f"{fleet.sandbox.keys('resend')[0][:9]}...", "code": "timeout", "in_doubt": True}
+    mail = {"from": "a@team1.example.net", "to": "ann@example.com", "subject": "canary", "text": "canary"}
+    for name, kwargs, headers in (
+        ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}),
+        ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5}),
+        ("tasks.email.send", mail, {"keywheel": {"attempts": 1, "trail": [call]}}),
+    ):
+        result = fleet.producer.app.send_task(name, kwargs=kwargs, queue=name.split(".")[1], headers=headers)
+        fleet.producer.outcome(result)
 
 
 # How the page is looked at.
@@ -192,6 +208,7 @@ def screenshot(page: Any, name: str) -> None:
 def test_the_page_is_readable_everywhere(
     fresh: Fleet, site: str, open_page: Open, name: str, size: dict[str, int], *, dark: bool
 ) -> None:
+    end_some_jobs(fresh)
     fresh.sandbox.control("revoke", key="groq:1")
     for key in fresh.sandbox.state()["keys"][1:3]:  # the first three are Groq's
         fresh.sandbox.control("exhaust", service="groq", account=key["account"], seconds=45)
@@ -209,8 +226,11 @@ def test_the_page_is_readable_everywhere(
     assert not page.evaluate(CONTRAST_JS)
     assert not page.evaluate(NAMELESS_JS)
     assert page.get_by_role("meter").count() >= 3
+    page.get_by_text("3 jobs ended for good without success").wait_for()
     assert "canary" not in page.content()
     assert not [secret for secret in fresh.sandbox.keys("groq") if secret in page.content()]
+    if size == PHONE:
+        page.evaluate("document.querySelector('#letters-title').scrollIntoView({block: 'center'})")
     screenshot(page, name)
 
 
@@ -291,7 +311,7 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site:
     page = open_page(site)
     row = page.locator(f"tr[data-job='{first.id}']")
     row.wait_for()
-    for word in ("tasks.ai.complete", "poison", "5 workers died", "none"):
+    for word in ("tasks.ai.complete", "poison", "5 workers died", "no call"):
         assert word in row.inner_text()
     page.get_by_text("2 jobs ended for good without success").wait_for()
     assert "canary" not in page.content()

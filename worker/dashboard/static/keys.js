@@ -538,7 +538,7 @@
         row.dataset.job = letter.id;
         const task = make("td", "", letter.task);
         task.append(make("small", "letter-job", letter.id));
-        const tries = make("td", "", letter.calls ? plural(letter.calls, "call") : "none");
+        const tries = make("td", "", letter.calls ? plural(letter.calls, "call") : "no call");
         letter.trail.slice(-3).forEach(function (call) {
             tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")
                 + (call.in_doubt ? " (may have been carried out)" : "")));
