@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from config.errors import SettingsError
 from config.settings import get_settings
@@ -67,10 +67,11 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
     if as_json:
         click.echo(json.dumps(counts | {"letters": [letter.as_json() for letter in letters]}, indent=2))
         return
-    table = Table("ended (UTC)", "job", "task", "kind", "calls", "reason")
+    # An id that is cut off on a narrow screen would be no use.
+    table = Table("ended (UTC)", Column("job", no_wrap=True), Column("why", overflow="fold"), show_lines=True)
     for letter in letters:
-        calls = f"{letter.calls}{' ?' if letter.in_doubt else ''}"
-        table.add_row(_when(letter.at_ms), letter.id, letter.task, letter.kind, calls, letter.reason)
+        calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{', in doubt' if letter.in_doubt else ''}"
+        table.add_row(_when(letter.at_ms), f"{letter.task}\n{letter.id}", f"{letter.kind} ({calls})\n{letter.reason}")
     if letters:
         _print(table)
     total = counts["total"]

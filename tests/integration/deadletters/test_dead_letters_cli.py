@@ -5,6 +5,7 @@ import base64
 import json
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -98,6 +99,15 @@ def test_the_list_shows_everything_but_arguments(cli: Cli, redis_url: str) -> No
     assert told["total"] == 2
     assert SECRET not in shown.output + json.dumps(told)
     assert "0 shown of 2" in cli("list", "--before", "2001-01-01").output
+
+
+def test_no_id_is_cut_off_on_a_narrow_screen(cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    job = str(uuid.uuid4())
+    put(redis_url, replace(email(reason="OutcomeUnknown: " + "nobody knows " * 20, doubt_ms=5, calls=1), id=job))
+    shown = cli("list").output
+    for word in (job, "tasks.email.send", "(1 call,"):
+        assert word in shown
 
 
 def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(cli: Cli, redis_url: str) -> None:
