@@ -67,7 +67,7 @@ coverage: $(READY)
 # The other tests never need it. A lock of npm's would name addresses, so package.json pins the version instead.
 .PHONY: examples
 examples: ## Install what examples/express needs (with npm), so that its tests run
-	@cd examples/express && npm install --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000
+	@cd examples/express && npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
 
 .PHONY: lock
 lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes newer versions)
