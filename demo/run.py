@@ -201,6 +201,7 @@ Everything is still running, until Ctrl-C.
   the keys' states       sh {stage.tool} keys status --watch
   what happened to them  sh {stage.tool} keys audit
   more work              REDIS_URL={shlex.quote(stage.redis_url)} .venv/bin/python demo/producer.py 100 50
+  for examples/          export REDIS_URL={shlex.quote(stage.redis_url)} KEYWHEEL_NAMESPACE={stage.namespace}
   bring the revoked key back, at the provider and here
                          curl -X POST {stage.sandbox.groq_base_url}/control/restore -d '{{"key": "{REVOKED}"}}'
                          sh {stage.tool} keys reset --service groq
