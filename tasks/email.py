@@ -14,7 +14,7 @@ from worker.runtime import Runtime
 from worker.turns import take_turn
 
 _FORGOTTEN_S = 23 * 3600
-"""Resend keeps an idempotency key for 24 hours, the outbox an envelope for 25."""
+"""Resend keeps an idempotency key for 24 hours, the outbox an envelope for 73."""
 
 
 @app.task(bind=True, name="tasks.email.send")

@@ -67,6 +67,7 @@ class Lane:
         except asyncio.CancelledError:
             if seat.done() and not seat.cancelled() and seat.result().outcome is Signal.LEAD:
                 self.pass_on()
+            seat.cancel()  # nobody shall take it along any more
             raise
         finally:
             self.line.pop(letter, None)

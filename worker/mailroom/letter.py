@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config.keys import ApiKey
+from worker.errors import InvalidArguments
+from worker.providers import is_idempotency_key
 
 
 @dataclass(slots=True, eq=False)
@@ -21,6 +23,9 @@ class Letter:
         late: It may have been accepted so long ago that the outbox has forgotten it.
         calls: Calls made with it in this turn.
         waited_ms: Time spent waiting in this turn, in milliseconds.
+
+    Raises:
+        InvalidArguments: The idempotency key cannot stand in a header. Later it would fail those that go along, too.
     """
 
     idempotency_key: str
@@ -32,3 +37,9 @@ class Letter:
     late: bool = False
     calls: int = 0
     waited_ms: int = 0
+
+    def __post_init__(self) -> None:
+        if not is_idempotency_key(self.idempotency_key):
+            raise InvalidArguments(
+                "idempotency_key: is required, since the job's id is not 1 to 256 visible ASCII characters"
+            )

@@ -67,7 +67,7 @@ class Mailroom:
 
     async def _serve(self, want: Want, letter: Letter) -> Served:
         member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
-        why = _elsewhere()
+        why: Deferred = _in_a_crowd()
         for _ in range(_ROUNDS):
             left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
             try:
@@ -78,7 +78,7 @@ class Mailroom:
                 return await self._first_try(left, letter)
             except StartOver as over:
                 letter.known = letter.known or isinstance(over, Overtaken)
-                why = over.why or why
+                why = over.why or (_elsewhere() if isinstance(over, Overtaken) else _in_a_crowd())
         raise why
 
     async def _look(self, member: Member) -> Found:
@@ -99,7 +99,7 @@ class Mailroom:
                 return None
             case Found(state=State.OTHER):
                 raise InvalidArguments(
-                    "idempotency_key: was used for an email with another content within the last 25 h"
+                    "idempotency_key: was used for an email with another content within the last three days"
                 )
             case Found(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
@@ -185,7 +185,7 @@ class Mailroom:
             told = await lane.wait(letter, wait_ms=max(want.max_wait_ms, _SOON_MS))
             if told is None:
                 letter.waited_ms = want.max_wait_ms
-                raise Deferred(random.randint(_SOON_MS, 3 * _SOON_MS), "many emails wait for the rate limit")  # noqa: S311
+                raise _in_a_crowd()
             if told.outcome is not Signal.LEAD:
                 return _take(told)
         lane.led = True
@@ -205,9 +205,11 @@ class Mailroom:
                 _tell_all(errand, Signal.LINE)
                 raise _in_line(over) from None
             _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
+            if letter not in errand.aboard:  # another job had its email: this was the others' call
+                raise Overtaken from None
             raise
         except RequestRejected:
-            if len(errand.aboard) == 1:
+            if list(errand.aboard) == [letter]:
                 raise
             # One of them may be at fault for all: each by itself will tell.
             for other in errand.aboard:
@@ -232,6 +234,10 @@ def _in_line(over: Deferred) -> InLine:
     found = InLine()
     found.why = over
     return found
+
+
+def _in_a_crowd() -> Deferred:
+    return Deferred(random.randint(_SOON_MS, 3 * _SOON_MS), "many emails wait for the rate limit")  # noqa: S311
 
 
 def _elsewhere() -> Deferred:

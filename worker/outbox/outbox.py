@@ -43,7 +43,8 @@ class Outbox:
         redis: A client that decodes responses to text. Not closed here.
         namespace: Keeps installations apart that share a Redis.
         call_ms: How long a call may take, in milliseconds; for so long nobody else sends the same email.
-        keep_ms: How long an envelope or a result is kept, in milliseconds; above the 24 h of an idempotency key.
+        keep_ms: How long an envelope or a result is kept, in milliseconds; above the 24 h of an idempotency key, and so
+            long that jobs of a system that is off over a weekend find theirs.
         again_ms: How long an envelope may be sent again, in milliseconds; below those 24 h.
         now_ms: A clock for tests. Default: Redis' own.
     """
@@ -54,7 +55,7 @@ class Outbox:
         *,
         namespace: str = "kw",
         call_ms: int = 65_000,
-        keep_ms: int = 25 * _HOUR_MS,
+        keep_ms: int = 73 * _HOUR_MS,
         again_ms: int = 23 * _HOUR_MS,
         now_ms: Clock | None = None,
     ) -> None:
@@ -107,8 +108,11 @@ class Outbox:
         return [int(place) for place in await self._write("seal", envelope, by=by)]
 
     async def resume(self, envelope: Envelope) -> bool:
-        """Take an envelope over to send it again as it is; False where another job is doing so, or it is settled."""
-        args = [self._now(), self._call_ms, envelope.since_ms]
+        """Take an envelope over to send it again as it is; False where that is not allowed.
+
+        So it is while another job is doing so, once it is settled, and when Resend may have forgotten its key.
+        """
+        args = [self._now(), self._call_ms, envelope.since_ms, self._again_ms]
         return bool(await self._scripts["resume"](keys=[envelope.name], args=args))
 
     async def accept(self, envelope: Envelope, results: Sequence[dict[str, Any] | None]) -> None:

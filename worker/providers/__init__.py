@@ -2,6 +2,15 @@
 
 from worker.providers.base import Provider
 from worker.providers.groq import Completion, Groq, estimate_tokens
-from worker.providers.resend import Email, Resend, Sealed
+from worker.providers.resend import Email, Resend, Sealed, is_idempotency_key
 
-__all__ = ["Completion", "Email", "Groq", "Provider", "Resend", "Sealed", "estimate_tokens"]
+__all__ = [
+    "Completion",
+    "Email",
+    "Groq",
+    "Provider",
+    "Resend",
+    "Sealed",
+    "estimate_tokens",
+    "is_idempotency_key",
+]

@@ -169,8 +169,13 @@ class Resend:
         await self._http.aclose()
 
 
+def is_idempotency_key(key: str) -> bool:
+    """Whether Resend takes it, and a header can carry it."""
+    return 0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and key == key.strip()
+
+
 def _check_key(key: str) -> None:
-    if not (0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and key == key.strip()):
+    if not is_idempotency_key(key):
         raise ValueError("idempotency_key: 1 to 256 visible ASCII characters")
 
 

@@ -85,6 +85,26 @@ def letter(number: int | str, *, key: str = "", known: bool | None = None, **cha
     )
 
 
+def hold(room: Mailroom) -> asyncio.Event:
+    """Let nobody of a room have a key until the event is set."""
+    free, pool = asyncio.Event(), room.rotation.pool
+    acquire = pool.acquire
+
+    async def wait(want: Want) -> Any:
+        await free.wait()
+        return await acquire(want)
+
+    pool.acquire = wait  # type: ignore[method-assign]
+    return free
+
+
+async def in_line(room: Mailroom, count: int) -> None:
+    """Wait until so many letters of a room stand in line."""
+    async with asyncio.timeout(30):
+        while sum(len(lane.line) for lane in room._lanes.values()) != count:  # noqa: ASYNC110 - lanes tell nobody
+            await asyncio.sleep(0)
+
+
 async def send(room: Mailroom, *letters: Letter, max_wait_ms: int = 20_000, **want: Any) -> list[Any]:
     """Send letters at once; what each got, or what it raised."""
     wants = Want(emails=1, max_wait_ms=max_wait_ms, **want)

@@ -10,14 +10,14 @@ import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from rooms import ANN, CANARY, House, letter, send, send_one
+from rooms import ANN, CANARY, House, hold, in_line, letter, send, send_one
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected
 from worker.keypool import Lease, Want
 from worker.rotation import Served
-from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
+from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
 def ids(outcomes: list[Any]) -> list[str]:
@@ -272,18 +272,18 @@ async def test_a_mail_body_is_in_redis_only_while_its_outcome_is_open_and_an_add
 
 async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next(house: House) -> None:
     room = house.room(keys=(0,))
-    house.sandbox.control("limits", service="resend", rps=1)
-    await send_one(room, letter(0))  # the limit is known now, and used up for a second
+    free = hold(room)
     wants = Want(emails=1, max_wait_ms=20_000)
-    jobs = [asyncio.create_task(room.serve(wants, letter(n))) for n in range(1, 6)]
-    await until(lambda: sum(len(lane.line) for lane in room._lanes.values()) == 4)
+    jobs = [asyncio.create_task(room.serve(wants, letter(n))) for n in range(5)]
+    await in_line(room, 4)
     jobs[0].cancel()
     jobs[2].cancel()
+    free.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert [type(one).__name__ for one in outcomes] == [
         "CancelledError", "Served", "CancelledError", "Served", "Served",
     ]  # fmt: skip
-    assert accepted(house) == (4, 0, 0)
+    assert accepted(house) == (3, 0, 0)
     assert room._lanes == {}
 
 
@@ -315,13 +315,13 @@ async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(house: Hou
 
 async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(house: House) -> None:
     room = house.room(keys=(0,))
-    house.sandbox.control("fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=3)
-    with pytest.raises(Deferred):
-        await send_one(room, letter(0), max_wait_ms=0)
-    leader = asyncio.create_task(room.serve(Want(emails=1, max_wait_ms=20_000), letter(1)))
+    free = hold(room)
+    leader = asyncio.create_task(send_one(room, letter(1)))
     await until(lambda: any(lane.led for lane in room._lanes.values()))
-    with pytest.raises(Deferred, match="many emails wait for the rate limit"):
+    with pytest.raises(Deferred, match="many emails wait for the rate limit") as caught:
         await send_one(room, letter(2), max_wait_ms=0)
+    assert not caught.value.in_doubt
+    free.set()
     assert (await leader).value["id"]
 
 
@@ -427,6 +427,53 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
     outcomes = await send(room, *(letter(n) for n in range(20, 25)), max_wait_ms=500)
     assert [type(one) for one in outcomes].count(Served) == 1  # the others wait for tomorrow
     assert max(len(call["emails"]) for call in house.calls()) <= 10
+
+
+@pytest.mark.parametrize("kind", ["missing_required_field", "reset_after", "rate_limit_exceeded"])
+async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_its_own_end(
+    house: House, kind: str
+) -> None:
+    sent = await send_one(house.room(), letter("copy"))
+    room = house.room(keys=(0,))
+    free = hold(room)
+    house.sandbox.control("fault", service="resend", kind=kind, count=2, retry_after_s=60)
+    leader = asyncio.create_task(send_one(room, letter("copy")))
+    passenger = asyncio.create_task(send_one(room, letter(1), max_wait_ms=19_000))
+    await in_line(room, 1)
+    free.set()
+    async with asyncio.timeout(30):
+        outcomes: list[Any] = await asyncio.gather(leader, passenger, return_exceptions=True)
+    expected = {"missing_required_field": RequestRejected, "reset_after": Fault, "rate_limit_exceeded": Deferred}
+    assert isinstance(outcomes[0], Served)
+    assert outcomes[0].value == sent.value
+    assert type(outcomes[1]) is expected[kind]
+    assert room._lanes == {}
+
+
+async def test_who_is_stopped_while_a_refused_call_moves_on_is_not_sent(house: House) -> None:
+    room = house.room()
+    free = hold(room)
+    jobs = [asyncio.create_task(send_one(room, letter(n))) for n in range(3)]
+    await in_line(room, 2)
+    call = room.rotation.provider.call
+
+    async def refused(*_: Any, **__: Any) -> Reply:
+        jobs[1].cancel()
+        await asyncio.wait({jobs[1]})
+        room.rotation.provider.call = call  # type: ignore[method-assign]
+        return Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "too fast"))
+
+    room.rotation.provider.call = refused  # type: ignore[method-assign]
+    free.set()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(one).__name__ for one in outcomes] == ["Served", "CancelledError", "Served"]
+    assert accepted(house) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("key", ["b\u00fcro", "x" * 257, "line\nbreak"])
+def test_an_idempotency_key_that_no_header_can_carry_fails_its_own_job_alone(key: str) -> None:
+    with pytest.raises(InvalidArguments, match=r"^idempotency_key: is required, since the job's id"):
+        letter(1, key=key)
 
 
 async def until(check: Any, *, within_s: float = 30.0) -> None:

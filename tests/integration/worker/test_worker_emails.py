@@ -18,7 +18,7 @@ def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(f
     second = fresh.producer.ask("tasks.email.send", **mail, deadline_s=60)  # a deadline is no content
     assert (second["id"], second["key"], second["attempts"]) == (first["id"], first["key"], 0)
     other = fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Invoice 2"}))
-    assert str(other) == "idempotency_key: was used for an email with another content within the last 25 h"
+    assert str(other) == "idempotency_key: was used for an email with another content within the last three days"
     assert type(other).__name__ == "InvalidArguments"
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
 

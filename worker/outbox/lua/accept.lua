@@ -13,7 +13,8 @@ for place = math.min(2, #KEYS), #KEYS do
     redis.call('HSET', KEYS[place], 'content', content, 'result', result)
     redis.call('HDEL', KEYS[place], 'since_ms', 'account', 'key', 'body', 'alone', 'batch')
     redis.call('PEXPIRE', KEYS[place], ARGV[1])
-  else
+  elseif redis.call('HGET', KEYS[place], 'batch') == KEYS[1] then
+    -- Not if somebody sends it in another form by now: the answer may be the second one to the same call.
     redis.call('DEL', KEYS[place])
   end
 end
