@@ -250,6 +250,14 @@ async def test_who_is_late_to_doubt_undoes_no_result(outbox: Outbox, make: Make)
     assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(made.members)
 
 
+async def test_who_is_late_to_doubt_writes_no_batch_anew_of_which_one_email_was_accepted(outbox: Outbox) -> None:
+    made = batch(1, 2, 3)
+    await outbox.seal(made, by="one")
+    await outbox.accept(made, [None, {"id": "x", "key": "k"}, None])
+    await outbox.doubt(made)
+    assert [(await outbox.look(one)).state for one in made.members] == [State.FREE, State.SENT, State.FREE]
+
+
 async def test_scripts_that_redis_forgot_are_loaded_again(outbox: Outbox, redis: Redis) -> None:
     await outbox.seal(single(1), by="one")
     await redis.script_flush()
