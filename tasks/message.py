@@ -79,9 +79,7 @@ class EmailArguments(Arguments):
     text: Text | None = None
     attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
     tags: list[Tag] | None = None
-    headers: (
-        dict[Annotated[str, Field(pattern=r"^[!-9;-~]+$")], Annotated[str, Field(pattern=_ONE_LINE)]] | None
-    ) = None
+    headers: dict[Annotated[str, Field(pattern=r"^[!-9;-~]+$")], Annotated[str, Field(pattern=_ONE_LINE)]] | None = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
     deadline_s: Deadline | None = None
