@@ -354,7 +354,7 @@ class TaskPool(BasePool):
             self._watchdog.stop()
         private_loop.set_pool_loop(None)
         holding.set_source(None)
-        shutdown.end_lifespan(self, patience_s=2.0 if cold else 10.0)
+        shutdown.end_lifespan(self.loop, patience_s=2.0 if cold else 10.0)
         for threads in (self.task_threads, self.call_threads):
             threads.shutdown(cancel_futures=True)
         if not thread.stop(patience_s=2.0):

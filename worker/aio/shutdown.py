@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from celery.worker import state
 from kombu.message import Message
 
 from worker.aio import acknowledging, lifespan
-
-if TYPE_CHECKING:
-    from worker.aio.pool import TaskPool
+from worker.aio.consumer_calls import ConsumerCalls
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +17,23 @@ _STEP_S = 0.5
 _ACKNOWLEDGING = ("ack_log_error", "reject_log_error")
 
 
-def wait_for_jobs(pool: "TaskPool", hub: Any, *, cold: bool, cold_patience_s: float) -> None:
+class Running(Protocol):
+    """What ends: the pool."""
+
+    calls: ConsumerCalls
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+
+    def drain(self) -> None:
+        """Start nothing more."""
+
+    def cancel_all(self) -> None:
+        """Cancel what runs."""
+
+
+def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float) -> None:
     """Wait until no job runs, doing the hub's work meanwhile: callbacks, acknowledgements, timers.
 
     Args:
@@ -47,7 +61,7 @@ def wait_for_jobs(pool: "TaskPool", hub: Any, *, cold: bool, cold_patience_s: fl
     send_acknowledgements(hub)
 
 
-def wait_softly(pool: "TaskPool", worker: Any) -> None:
+def wait_softly(pool: Running, worker: Any) -> None:
     """Do what `WorkController.wait_for_soft_shutdown` does, but keep the books meanwhile.
 
     The original sleeps on the consumer's thread, so that jobs which end in that time still look active and are requeued
@@ -66,10 +80,10 @@ def wait_softly(pool: "TaskPool", worker: Any) -> None:
         pool.calls.wait(0.1)
 
 
-def end_lifespan(pool: "TaskPool", *, patience_s: float) -> None:
+def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
     """Run the lifespan's end on the loop, and wait for at most `patience_s` seconds."""
     try:
-        asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), pool.loop).result(patience_s)
+        asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), loop).result(patience_s)
     except TimeoutError:
         logger.warning("the cleanups did not end in %s s", patience_s)
     except Exception:

@@ -2,13 +2,10 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import redis
 from kombu.transport import redis as _stock
-
-if TYPE_CHECKING:
-    from worker.aio.transport import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +15,31 @@ TAKING = "TAKE"
 """How a connection that takes in batches is registered, beside kombu's BRPOP and LISTEN."""
 
 
+class Channel(Protocol):
+    """What is needed of a channel; the rest is kombu's."""
+
+    qos: Any
+    client: Any
+    handlers: dict[str, Any]
+    active_queues: Any
+    active_fanout_queues: Any
+    takes: bool
+    sweep_s: float
+
+    def flush_acks_when_due(self) -> None:
+        """Send acknowledgements if it is worth it."""
+
+    def ask(self) -> None:
+        """Ask for messages if there is room."""
+
+    def recover(self) -> None:
+        """Give back what dead workers had."""
+
+
 class Poller(StockPoller):
     """kombu's poller, which before each wait also sends acknowledgements and asks for messages."""
 
-    _channels: "set[Channel]"
+    _channels: set[Channel]
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +94,7 @@ class Poller(StockPoller):
                 # Lost connections are noticed by whoever reads from them; a refusal may pass.
                 logger.debug("cannot look for what dead workers had: %r", exc)
 
-    def connect(self, channel: "Channel") -> bool:
+    def connect(self, channel: Channel) -> bool:
         """See that a channel's taking connection is open and watched; true if it was opened or watched only now."""
         if self._client_registered(channel, channel.client, TAKING):
             return False

@@ -8,7 +8,7 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import redis
 from kombu.transport import redis as _stock
@@ -19,9 +19,6 @@ from kombu.utils.json import dumps, loads
 from worker.aio import acknowledging, holding
 from worker.aio.transport_leases import LeaseKeeper
 from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK
-
-if TYPE_CHECKING:
-    from worker.aio.transport import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +41,29 @@ DEATHS = "deaths"
 """The header that counts how often a message came again because its worker had died."""
 
 
+class Channel(Protocol):
+    """What is needed of a channel beside what kombu's has."""
+
+    closed: bool
+    connection: Any
+    global_keyprefix: str
+    conn_or_acquire: Any
+    _lookup: Any
+    _q_for_pri: Any
+    _get_message_priority: Any
+
+    @property
+    def recover_every_s(self) -> float:
+        """How often to look for what dead workers had, in seconds."""
+
+    def keep_leases(self) -> LeaseKeeper | None:
+        """See that what this channel takes is renewed."""
+
+
 class TransportQoS(StockQoS):
     """Stock in all that it stores. Not thread-safe, but for `ack`."""
 
-    channel: "Channel"
+    channel: Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -6,19 +6,27 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from worker.aio import stacks
 from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread
 
-if TYPE_CHECKING:
-    from worker.aio.pool import TaskPool
-
 logger = logging.getLogger(__name__)
 
 _IDLE_FILES = ("selectors.py", "loop_thread.py", "base_events.py", "runners.py")
 _DEPTH = 12
+
+
+class Watched(Protocol):
+    """Whose jobs are watched: the pool."""
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+
+    def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
+        """Find the job that an asyncio task drives."""
 
 
 class Watchdog:
@@ -30,7 +38,7 @@ class Watchdog:
         threshold_s: The longest silence that is fine, in seconds.
     """
 
-    def __init__(self, thread: LoopThread, pool: "TaskPool", *, threshold_s: float) -> None:
+    def __init__(self, thread: LoopThread, pool: Watched, *, threshold_s: float) -> None:
         self._watched = thread
         self._pool = pool
         self._threshold_s = threshold_s
