@@ -3,9 +3,11 @@
 #   PYTHON=/path/to/python   the interpreter to build .venv with (default: the newest supported one that runs)
 #   KEEP=1                   `make demo` stays up after its summary, for a look around in Flower
 #   ARGS="-k lease -x"       more arguments for pytest in `make test`
+#   JOBS=0                   all tests in one process, for a debugger (default: two processes, which mostly wait)
 #   UPGRADE=1                `make lock` takes the newest versions instead of keeping the ones in the lock
 
 SHELL := /bin/sh
+JOBS ?= 2
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -31,7 +33,7 @@ demo: $(READY) ## Run the whole thing here, without any key, for about a minute 
 
 .PHONY: test
 test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
-	@exec $(PY) -m pytest $(ARGS)
+	@exec $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured
@@ -61,7 +63,7 @@ images: $(READY)
 .PHONY: coverage
 coverage: $(READY)
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest --cov --cov-report=term $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
 	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
 # The other tests never need it. A lock of npm's would name addresses, so package.json pins the version instead.

@@ -199,8 +199,10 @@ class TransportQoS(StockQoS):
             ]
             if not self.give_back(back, before=now):
                 break  # all were renewed meanwhile, or somebody was quicker
-        if dead or freed:
-            logger.warning("%d messages of workers that died are given out again, and %d that were let go", dead, freed)
+        if dead:
+            logger.warning("%d messages of workers that died are given out again", dead)
+        if freed:
+            logger.info("%d messages that went down with a connection are given out again", freed)
 
     def _look_for_expired(self, keeper: LeaseKeeper) -> tuple[str, list[tuple[str, bytes, bytes]]]:
         prefix = self.channel.global_keyprefix

@@ -37,6 +37,12 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
     module.store.close()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_connections(aio: ModuleType) -> None:
+    """The client has no connection left that the tests of another module cut."""
+    aio.app._after_fork()
+
+
 @pytest.fixture(scope="package")
 def store(aio_redis: EmbeddedRedis) -> Iterator["redis.Redis"]:
     with redis.Redis.from_url(aio_redis.url, decode_responses=True) as client:
