@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import redis
+from kombu import pools
 
 from sandbox.redis import EmbeddedRedis
 
@@ -40,6 +41,7 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_connections(aio: ModuleType) -> None:
     """The client has no connection left that the tests of another module cut."""
+    pools.reset()
     aio.app._after_fork()
 
 
