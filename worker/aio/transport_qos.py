@@ -34,6 +34,8 @@ _LONG_S = 0.1
 """An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
 _SOON_S = 0.005
 """How soon after an acknowledgement the freed room is looked at, in seconds."""
+_REFUSED_PAUSE_S = 1.0
+"""How long a server that refuses acknowledgements is left alone, in seconds."""
 _LOOK = 50
 """Messages of dead workers that are looked at in one step."""
 
@@ -69,6 +71,7 @@ class TransportQoS(StockQoS):
         super().__init__(*args, **kwargs)
         self._acked: deque[str] = deque()
         self._oldest_s = 0.0
+        self._refused_until_s = 0.0
         self.moved: str | None = None
         """The tag of the message that is being delivered and that the server has in its book already."""
         self.keeper: LeaseKeeper | None = None
@@ -148,10 +151,18 @@ class TransportQoS(StockQoS):
         """Send the acknowledgements if they are many, or if one has waited for a few milliseconds.
 
         Raises:
-            redis.RedisError: They could not be sent.
+            redis.ConnectionError: They could not be sent.
         """
-        if self._acked and (len(self._acked) >= _MANY or time.monotonic() - self._oldest_s >= _SOON_S):
-            self.flush_acks()
+        now_s = time.monotonic()
+        if not self._acked or now_s < self._refused_until_s:
+            return
+        if len(self._acked) >= _MANY or now_s - self._oldest_s >= _SOON_S:
+            try:
+                self.flush_acks()
+            except redis.ResponseError as exc:
+                # Its memory or disk is full, say. That ends no worker: they are kept, and their leases with them.
+                self._refused_until_s = now_s + _REFUSED_PAUSE_S
+                logger.warning("the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked))
 
     def flush_acks(self) -> None:
         """Send the acknowledgements. What could not be sent is kept for the next time.
@@ -177,9 +188,12 @@ class TransportQoS(StockQoS):
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Give back what dead workers had, and what was taken too long ago, by whomever."""
-        self.flush_acks()
-        self.recover()
-        super().restore_visible(*args, **kwargs)
+        try:
+            self.flush_acks()
+            self.recover()
+            super().restore_visible(*args, **kwargs)
+        except redis.ResponseError as exc:
+            logger.warning("the broker gives nothing back now (%s)", exc)
 
     def recover(self) -> None:
         """Give back what dead workers had, unless that was looked for a moment ago."""

@@ -11,7 +11,6 @@ from types import ModuleType
 
 import pytest
 import redis
-from kombu import pools
 
 from sandbox.redis import EmbeddedRedis
 
@@ -41,7 +40,7 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_connections(aio: ModuleType) -> None:
     """The client has no connection left that the tests of another module cut."""
-    pools.reset()
+    aio.app.pool.force_close_all(close_pool=False)
     aio.app._after_fork()
 
 

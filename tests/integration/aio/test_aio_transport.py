@@ -159,6 +159,26 @@ def test_acknowledgements_do_not_wait_for_a_hub_that_stands_still(url: str, book
         assert books.hlen("unacked") == 0
 
 
+def test_a_server_that_refuses_acknowledgements_ends_nothing_and_has_them_later(
+    url: str, books: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        books.config_set("min-replicas-to-write", 1)  # refuses all writes, as a full disk does
+        try:
+            for message in one.got:
+                message.ack()
+            one.until(lambda: "the broker refuses acknowledgements" in caplog.text)
+            one.channel.qos.restore_visible()
+            assert "the broker gives nothing back now" in caplog.text
+            assert books.hlen("unacked") == 2
+        finally:
+            books.config_set("min-replicas-to-write", 0)
+        one.until(lambda: not books.hlen("unacked"))
+
+
 def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books: Any) -> None:
     with tube(url, "a") as one:
         one.with_hub()
