@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import redis
+from kombu import pools
 
 from sandbox.redis import EmbeddedRedis
 
@@ -40,7 +41,9 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_connections(aio: ModuleType) -> None:
     """The client has no connection left that the tests of another module cut."""
-    aio.app.pool.force_close_all(close_pool=False)
+    # Dropped and not closed: other tests' clients hold pools as well, and keep theirs.
+    pools.connections.clear()
+    pools.producers.clear()
     aio.app._after_fork()
 
 
