@@ -35,6 +35,9 @@ class Channel(Protocol):
     def recover(self) -> None:
         """Give back what dead workers had."""
 
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep the bindings of queues that expire."""
+
 
 class Poller(StockPoller):
     """kombu's poller, which before each wait also sends acknowledgements and asks for messages."""
@@ -93,6 +96,14 @@ class Poller(StockPoller):
             except (redis.RedisError, OSError) as exc:
                 # Lost connections are noticed by whoever reads from them; a refusal may pass.
                 logger.debug("cannot look for what dead workers had: %r", exc)
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep the bindings of queues that expire. kombu tells of a refusal, a forgotten script say, by a traceback."""
+        for channel in list(self._channels):
+            try:
+                channel.maybe_refresh_binding_expiry()
+            except (redis.RedisError, OSError) as exc:
+                logger.info("cannot renew bindings now (%s); the next turn tries again", exc)
 
     def connect(self, channel: Channel) -> bool:
         """See that a channel's taking connection is open and watched; true if it was opened or watched only now."""
