@@ -1,8 +1,10 @@
 """The base of our tasks: what Celery may show of a job, and which failures are expected."""
 
+import logging
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
+from celery.exceptions import Ignore
 
 from config.settings import get_settings
 from worker.aio.adopt import Task
@@ -10,6 +12,8 @@ from worker.deadletters import post
 from worker.errors import JobError, Poisoned
 from worker.history import DEATHS, DOUBT
 from worker.streams.ended import tell_ended
+
+_logger = logging.getLogger(__name__)
 
 
 class ServiceTask(Task):
@@ -33,13 +37,28 @@ class ServiceTask(Task):
         if cls.show_content:
             cls.resultrepr_maxsize = 1024
 
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:  # noqa: ARG002 - Celery gives the signature
-        """Refuse a job whose worker died too often while it held it.
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - Celery gives the signature
+        """Refuse a job whose worker died too often while it held it; drop one that had failed before its worker died.
 
         Raises:
-            Poisoned: It did.
+            Poisoned: Too many did.
+            celery.exceptions.Ignore: It has failed, and its caller was told; awaited.
         """
-        deaths = (self.request.headers or {}).get(DEATHS)
+        request = self.request
+        came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
+        if came_again and post.is_kept(self.name):
+            return self._begin_again(request)
+        return self._refuse_the_deadly(request)
+
+    async def _begin_again(self, request: Any) -> None:
+        if await post.has_ended(request):
+            _logger.info("%s has failed already: its worker died before it could tell the broker", request.id)
+            raise Ignore
+        self._refuse_the_deadly(request)
+
+    @staticmethod
+    def _refuse_the_deadly(request: Any) -> None:
+        deaths = (request.headers or {}).get(DEATHS)
         if type(deaths) is int and deaths >= get_settings().max_deliveries:
             raise Poisoned(f"{deaths} workers died while they held this job, so it is not run again by itself")
 

@@ -36,6 +36,7 @@ class Letter:
         size: The size of the message that is kept for a replay, in bytes; 0: none is.
         worker: Which worker wrote this.
         note: Why no message is kept, where that is known.
+        delivery: Which message of the broker's it was; the same when that is delivered again. For workers only.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Letter:
     size: int = 0
     worker: str = ""
     note: str = ""
+    delivery: str = ""
 
     @property
     def label(self) -> str:
@@ -86,9 +88,10 @@ class Letter:
         return cls(**known | {"id": letter_id, "at_ms": at_ms, "size": size, "trail": tuple(told.get("trail", ()))})
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
-        extra = {"trail": list(self.trail), "in_doubt": self.in_doubt, "replayable": self.replayable}
-        return asdict(self) | extra
+        """Everything that is shown, in JSON types."""
+        shown = asdict(self)
+        del shown["delivery"]
+        return shown | {"trail": list(self.trail), "in_doubt": self.in_doubt, "replayable": self.replayable}
 
 
 @dataclass(frozen=True, slots=True)

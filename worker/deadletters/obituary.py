@@ -57,6 +57,7 @@ def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message
         trail=tuple(attempt.as_json() for attempt in trail),
         doubt_ms=_earlier_doubt(context.headers) or (_first_tried_ms(context, history) if doubtful else 0),
         worker=shown(context.hostname or ""),
+        delivery=delivery_of(context),
     )
     return letter, _message_of(context)
 
@@ -121,11 +122,21 @@ def queue_of(delivery_info: Any) -> str:
     return shown(found or "").removesuffix(DEFERRED)
 
 
+def delivery_of(context: Any) -> str:
+    """Which message a job came by: the same again when that is delivered again; empty where nobody knows."""
+    found = context.properties.get("delivery_tag") if isinstance(context.properties, Mapping) else None
+    return _lasting(found) if isinstance(found, str) and _ID_RE.fullmatch(found) else ""
+
+
+def _lasting(tag: str) -> str:
+    """What stays of a delivery's tag when the message comes again: the transport may put something behind it."""
+    return tag.partition("@")[0]
+
+
 def _id_of(found: Any, message: Any = None) -> str:
     if isinstance(found, str) and _ID_RE.fullmatch(found):
         return found
-    # A delivery's tag stays the same when the message comes again, but for what the transport puts behind it.
-    tag = str(getattr(message, "delivery_tag", None) or uuid.uuid4()).partition("@")[0]
+    tag = _lasting(str(getattr(message, "delivery_tag", None) or uuid.uuid4()))
     return f"no-id-{tag}" if _ID_RE.fullmatch(tag) else f"no-id-{uuid.uuid4()}"
 
 

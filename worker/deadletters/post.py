@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from worker.aio import lifespan
 from worker.deadletters.letter import Letter, Message
-from worker.deadletters.obituary import of_job, of_message
+from worker.deadletters.obituary import delivery_of, of_job, of_message
 from worker.deadletters.store import DeadLetters
 from worker.runtime import Runtime
 
@@ -87,6 +87,25 @@ async def keep(letter: Letter, message: Message | None = None) -> None:
             await _patiently(lambda: store.put(letter, text))
     except Exception as trouble:  # noqa: BLE001 - see above
         _not_kept(trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}")
+
+
+async def has_ended(context: Any) -> bool:
+    """Whether this very message's job has failed already, and only its acknowledgement was lost with its worker.
+
+    The letter is what is written last of a failure: by then the result is stored and the errbacks are on their way.
+
+    Args:
+        context: Celery's context of the request.
+    """
+    delivery = delivery_of(context)
+    try:
+        letter, _ = await store_of(Runtime.current()).get(context.id)
+    except KeyError:
+        return False
+    except RedisError as trouble:
+        _logger.debug("whether %s has ended cannot be asked (%s): it runs", context.id, type(trouble).__name__)
+        return False
+    return bool(delivery) and letter.delivery == delivery
 
 
 async def take_out(job: str) -> None:

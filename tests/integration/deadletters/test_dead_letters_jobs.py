@@ -174,6 +174,25 @@ def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how:
     assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
+def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_lost(fresh: House) -> None:
+    client = fresh.producer.app.backend.client
+    job = complete(fresh, queue="parked")
+    message = json.loads(client.rpop("parked"))
+    message["properties"]["delivery_info"]["routing_key"] = "ai"
+    fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    client.lpush("ai", json.dumps(message))
+    assert type(fresh.producer.outcome(job)).__name__ == "RequestRejected"
+    before = letter(fresh, job.id)
+
+    message["properties"]["delivery_info"]["redelivered"] = True
+    client.lpush("ai", json.dumps(message))
+    eventually(lambda: f"{job.id} has failed already" in fresh.worker.log, what="the second delivery's end")
+    eventually(lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement")
+    assert job.state == "FAILURE"
+    assert letter(fresh, job.id) == before
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
+
+
 def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
