@@ -3,23 +3,21 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from getpass import getuser
 from typing import TypeVar
 
 import click
 from kombu.exceptions import OperationalError
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from config.errors import SettingsError
 from config.keys import SERVICES
 from config.settings import get_settings
 from worker.keypool import KeyPool, KeyView, PoolView
-from worker.runtime import connect, pools_for_tools
+from worker.runtime import pools_for_tools
+from worker.terminal import run, who
 
 ResultT = TypeVar("ResultT")
 
@@ -50,7 +48,8 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
                 live.update(_tables(await look(pools)), refresh=True)
 
     if watch:
-        _run(follow, service)
+        with suppress(KeyboardInterrupt):
+            _run(follow, service)
         return
     views = _run(look, service)
     if as_json:
@@ -121,32 +120,10 @@ def reload(ctx: click.Context) -> None:
 
 
 def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: str | None) -> ResultT:
-    async def go() -> ResultT:
-        redis: Redis = connect(get_settings())
-        try:
-            return await command(pools_for_tools(redis, [service] if service else SERVICES))
-        finally:
-            await redis.aclose()
-
-    try:
-        return asyncio.run(go())
-    except SettingsError as exc:
-        raise click.ClickException(str(exc)) from exc
-    except RedisError as exc:
-        url = get_settings().pool_url
-        raise click.ClickException(f"Redis at {url} does not answer ({type(exc).__name__}): is it running?") from exc
-    except KeyError as exc:
-        raise click.ClickException(f"no key here has the id {exc}; `keys status` lists the ids") from exc
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
-
-
-def who() -> str:
-    """Name the person at the terminal, for the audit trail."""
-    try:
-        return getuser()
-    except OSError:
-        return "unknown user"
+    return run(
+        lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
+        missing="no key here has the id {}; `keys status` lists the ids",
+    )
 
 
 def _tables(views: list[PoolView]) -> Table:

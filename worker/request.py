@@ -13,7 +13,7 @@ from kombu.asynchronous.timer import to_timestamp
 
 from worker.deadletters import obituary, post
 from worker.errors import DeadlineExceeded
-from worker.streams.ended import tell_ended
+from worker.unfinished import tell_ended
 
 HIDDEN = "<hidden>"
 _NO_END = (Retry, Ignore, Terminated, MemoryError)

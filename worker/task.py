@@ -11,7 +11,7 @@ from worker.aio.adopt import Task
 from worker.deadletters import post
 from worker.errors import JobError, Poisoned
 from worker.history import DEATHS, DOUBT
-from worker.streams.ended import tell_ended
+from worker.unfinished import tell_ended
 
 _logger = logging.getLogger(__name__)
 

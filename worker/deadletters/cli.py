@@ -1,6 +1,5 @@
 """`celery -A worker dead …`: look at the jobs that ended without success, run them again, throw them away."""
 
-import asyncio
 import json
 import sys
 import time
@@ -9,19 +8,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
-from kombu.exceptions import OperationalError
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Column, Table
 
-from config.errors import SettingsError
 from config.settings import get_settings
-from worker.cli import who
 from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import DeadLetters, Filter
-from worker.runtime import connect
+from worker.terminal import run, who
 
 ResultT = TypeVar("ResultT")
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -228,26 +222,10 @@ def _with_progress(
 
 
 def _run(command: Callable[[DeadLetters], Awaitable[ResultT]]) -> ResultT:
-    async def go() -> ResultT:
-        settings = get_settings()
-        redis: Redis = connect(settings)
-        try:
-            return await command(DeadLetters.of(redis, settings))
-        finally:
-            await redis.aclose()
-
-    try:
-        return asyncio.run(go())
-    except SettingsError as exc:
-        raise click.ClickException(str(exc)) from exc
-    except RedisError as exc:
-        url = get_settings().pool_url
-        raise click.ClickException(f"Redis at {url} does not answer ({type(exc).__name__}): is it running?") from exc
-    except OperationalError as exc:
-        url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} does not answer: is it running?") from exc
-    except KeyError as exc:
-        raise click.ClickException(f"there is no dead letter of the job {exc}; `dead list` lists them") from exc
+    return run(
+        lambda redis: command(DeadLetters.of(redis, get_settings())),
+        missing="there is no dead letter of the job {}; `dead list` lists them",
+    )
 
 
 def _content(message: Message | None) -> Any:

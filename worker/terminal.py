@@ -1,0 +1,57 @@
+"""What our commands share: they run on Redis, end with one sentence where something is wrong, and know who asks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from getpass import getuser
+from typing import TypeVar
+
+import click
+from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from config.errors import SettingsError
+from config.settings import get_settings
+from worker.runtime import connect
+
+ResultT = TypeVar("ResultT")
+
+
+def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> ResultT:
+    """Run a command with a client of the pool's Redis.
+
+    Args:
+        command: What is to be done.
+        missing: The sentence for a `KeyError`, with `{}` where what was asked for stands.
+
+    Raises:
+        click.ClickException: The settings are wrong, Redis or the broker is away, or there is no such thing.
+    """
+
+    async def go() -> ResultT:
+        redis: Redis = connect(get_settings())
+        try:
+            return await command(redis)
+        finally:
+            await redis.aclose()
+
+    try:
+        return asyncio.run(go())
+    except SettingsError as exc:
+        raise click.ClickException(str(exc)) from exc
+    except RedisError as exc:
+        url = get_settings().pool_url
+        raise click.ClickException(f"Redis at {url} does not answer ({type(exc).__name__}): is it running?") from exc
+    except OperationalError as exc:
+        url = get_settings().broker_url
+        raise click.ClickException(f"the broker at {url} does not answer: is it running?") from exc
+    except KeyError as exc:
+        raise click.ClickException(missing.format(exc)) from exc
+
+
+def who() -> str:
+    """Name the person at the terminal, for the audit trail."""
+    try:
+        return getuser()
+    except OSError:
+        return "unknown user"
