@@ -143,6 +143,22 @@ class Outcome:
     wait_p99_s: float
     cpu_ms: float
     trips: float
+    after: "Recovery | None" = None
+
+
+@dataclass
+class Recovery:
+    """What came after an outage of all keys.
+
+    Attributes:
+        first_second: Calls accepted in its first second, as a share of what was allowed then.
+        refused: Calls refused in its first five seconds.
+        back_s: After how many seconds as many calls were accepted as the keys allow in one second.
+    """
+
+    first_second: float
+    refused: int
+    back_s: float
 
 
 def run(
@@ -186,7 +202,25 @@ def run(
             ]
             reports = [json.loads(child.communicate(timeout=seconds + 120)[0].splitlines()[-1]) for child in children]
             stats = client.info("commandstats")
-        return judge(scenario, contender, reports=reports, ledger=sandbox.ledger(), stats=stats, seconds=seconds)
+        outcome = judge(scenario, contender, reports=reports, ledger=sandbox.ledger(), stats=stats, seconds=seconds)
+        if scenario.name == "exhausted":
+            outcome.after = recovery(scenario, sandbox.ledger(full=True)["calls"])
+        return outcome
+
+
+def recovery(scenario: Scenario, calls: list[dict[str, Any]]) -> Recovery:
+    """Judge the first seconds after the outage."""
+    step = scenario.steps[0]
+    end_s = min(call["arrived_s"] for call in calls) + step["at_s"] + step["seconds"]
+    after = [(call["arrived_s"] - end_s, call) for call in calls if call["arrived_s"] >= end_s]
+    accepted = sorted(at_s for at_s, call in after if call["accepted"])
+    allowed = scenario.per_second * (step["seconds"] + 1)  # the refusals had said that every bucket was empty
+    worth = round(scenario.per_second)
+    return Recovery(
+        first_second=sum(at_s < 1 for at_s in accepted) / allowed,
+        refused=sum(at_s < 5 and call["status"] == 429 for at_s, call in after),  # noqa: PLR2004 - see above; HTTP
+        back_s=accepted[worth - 1] if len(accepted) >= worth else float("inf"),
+    )
 
 
 def judge(
@@ -262,6 +296,11 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
             f"    accepted ÷ allowed {outcome.accepted_of_allowed:.3f}, refused ÷ accepted"
             f" {outcome.refused_of_accepted:.4f} ({time.monotonic() - began:.0f} s)"
         )
+        if outcome.after:
+            console.print(
+                f"    after the outage: {outcome.after.first_second:.2f} of what is allowed in the first second,"
+                f" {outcome.after.refused} refused, a second's worth of calls after {outcome.after.back_s:.2f} s"
+            )
         yield outcome
 
 
