@@ -114,3 +114,22 @@ async def send(room: Mailroom, *letters: Letter, max_wait_ms: int = 20_000, **wa
 async def send_one(room: Mailroom, one: Letter, *, max_wait_ms: int = 20_000) -> Served:
     """Send one letter, or raise what it raises."""
     return await room.serve(Want(emails=1, max_wait_ms=max_wait_ms), one)
+
+
+def ids(outcomes: list[Any]) -> list[str]:
+    """The ids that Resend gave; every email was sent."""
+    assert [one for one in outcomes if not isinstance(one, Served)] == []
+    return [one.value["id"] for one in outcomes]
+
+
+def accepted(house: House) -> tuple[int, int, int]:
+    """How many emails were accepted, and how many of them twice by key and by content."""
+    found = house.judgement()
+    return found["emails_accepted"], found["emails_accepted_twice"], found["content_accepted_twice"]
+
+
+async def until(check: Any, *, within_s: float = 30.0) -> None:
+    """Wait for what happens in another process or room."""
+    async with asyncio.timeout(within_s):
+        while not await asyncio.to_thread(check):  # noqa: ASYNC110 - what is awaited happens in another process
+            await asyncio.sleep(0.01)

@@ -1,0 +1,89 @@
+"""One email asked for more than once: it is sent once, and each who asked gets the result; against the sandbox."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from rooms import House, accepted, ids, letter, send, send_one, until
+
+from worker.errors import Deferred, Fault, InvalidArguments
+from worker.keypool import Want
+
+
+async def test_a_second_copy_gets_the_first_ones_result_without_a_call(house: House) -> None:
+    first = await send_one(house.room(), letter(1, key="order-1"))
+    second = await send_one(house.room(), letter(1, key="order-1"))
+    assert second.value == first.value
+    assert (second.key, second.attempts) == (first.key, 0)
+    assert len(house.calls()) == 1
+    # A copy of a job that nobody expects to be one: the message was delivered twice.
+    third = await send_one(house.room(), letter(1, key="order-1", known=False))
+    assert third.value == first.value
+    assert len(house.calls()) == 1
+
+
+async def test_an_idempotency_key_with_another_content_is_refused(house: House) -> None:
+    room = house.room()
+    await send_one(room, letter(1, key="order-1"))
+    for known in (True, False):
+        with pytest.raises(InvalidArguments, match="idempotency_key: was used for an email with another content"):
+            await send_one(room, letter(2, key="order-1", known=known))
+    assert accepted(house) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_copies_that_race_in_one_process_or_in_two_send_one_email(house: House, known: bool) -> None:  # noqa: FBT001
+    rooms = house.room(), house.room()
+    copies = [letter(1, key="order-1", known=known) for _ in range(8)]
+    wants = Want(emails=1, max_wait_ms=20_000)
+    outcomes: list[Any] = await asyncio.gather(
+        *(rooms[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
+    )
+    late = [n for n, one in enumerate(outcomes) if isinstance(one, Deferred)]  # the other process was at it
+    for n in late:
+        assert outcomes[n].in_doubt
+        outcomes[n] = await rooms[n % 2].serve(wants, copies[n])
+    assert len(set(ids(outcomes))) == 1
+    assert accepted(house) == (1, 0, 0)
+
+
+async def test_copies_among_a_crowd_do_not_go_with_the_batch(house: House) -> None:
+    room = house.room()
+    sent = await send_one(room, letter(3))
+    outcomes = await send(room, *(letter(n, known=False) for n in range(10)), letter(5))
+    assert outcomes[3].value == sent.value
+    assert outcomes[5].value == outcomes[10].value
+    assert len(set(ids(outcomes))) == 10
+    assert accepted(house) == (10, 0, 0)
+
+
+async def test_copies_in_one_process_share_the_doubt(house: House) -> None:
+    room = house.room()
+    house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
+    wants = Want(emails=1, max_wait_ms=20_000)
+    jobs = [asyncio.create_task(room.serve(wants, letter(1, key="order-1")))]
+    await until(lambda: accepted(house)[0] == 1)
+    jobs += [asyncio.create_task(room.serve(wants, letter(1, key="order-1"))) for _ in range(3)]
+    await until(lambda: len(joined(room)) == 3)
+    impatient = await send(room, letter(1, key="order-1"), max_wait_ms=0)
+    assert isinstance(impatient[0], Deferred)
+    jobs[0].cancel()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert {type(one) for one in outcomes[1:]} == {Fault}
+    assert all(one.in_doubt for one in outcomes if isinstance(one, Fault))
+    house.sandbox.control("clear", service="resend")
+    again = await send(room, *(letter(1, key="order-1") for _ in range(4)))
+    assert len(set(ids(again))) == 1
+    assert accepted(house) == (1, 0, 0)
+
+
+def joined(room: Any) -> list[Any]:
+    """What waits for the end of a call that is under way."""
+    ends = room._under_way._ends.values()
+    return [callback for end in ends for callback in end._callbacks or ()]
+
+
+@pytest.mark.parametrize("key", ["b\u00fcro", "x" * 257, "line\nbreak"])
+def test_an_idempotency_key_that_no_header_can_carry_fails_its_own_job_alone(key: str) -> None:
+    with pytest.raises(InvalidArguments, match=r"^idempotency_key: is required, since the job's id"):
+        letter(1, key=key)
