@@ -153,12 +153,12 @@ class Recovery:
     Attributes:
         first_second: Calls accepted in its first second, as a share of what was allowed then.
         refused: Calls refused in its first five seconds.
-        back_s: After how many seconds as many calls were accepted as the keys allow in one second.
+        behind_s: How much later than the keys allow as many calls were accepted as fit into one second.
     """
 
     first_second: float
     refused: int
-    back_s: float
+    behind_s: float
 
 
 def run(
@@ -204,22 +204,23 @@ def run(
             stats = client.info("commandstats")
         outcome = judge(scenario, contender, reports=reports, ledger=sandbox.ledger(), stats=stats, seconds=seconds)
         if scenario.name == "exhausted":
-            outcome.after = recovery(scenario, sandbox.ledger(full=True)["calls"])
+            outcome.after = recovery(scenario, sandbox.ledger(full=True)["calls"], seconds=seconds)
         return outcome
 
 
-def recovery(scenario: Scenario, calls: list[dict[str, Any]]) -> Recovery:
+def recovery(scenario: Scenario, calls: list[dict[str, Any]], *, seconds: float) -> Recovery:
     """Judge the first seconds after the outage."""
     step = scenario.steps[0]
     end_s = min(call["arrived_s"] for call in calls) + step["at_s"] + step["seconds"]
     after = [(call["arrived_s"] - end_s, call) for call in calls if call["arrived_s"] >= end_s]
     accepted = sorted(at_s for at_s, call in after if call["accepted"])
-    allowed = scenario.per_second * (step["seconds"] + 1)  # the refusals had said that every bucket was empty
+    at_once = len(scenario.accounts["groq"])  # at the end of the outage one call of each account fits
+    allowed = scenario.per_second + at_once
     worth = round(scenario.per_second)
     return Recovery(
         first_second=sum(at_s < 1 for at_s in accepted) / allowed,
         refused=sum(at_s < 5 and call["status"] == 429 for at_s, call in after),  # noqa: PLR2004 - see above; HTTP
-        back_s=accepted[worth - 1] if len(accepted) >= worth else float("inf"),
+        behind_s=accepted[worth - 1] - (worth - at_once) / scenario.per_second if len(accepted) >= worth else seconds,
     )
 
 
@@ -269,9 +270,10 @@ def used(scenario: Scenario, book: dict[str, Any], seconds: float) -> float:
     if scenario.name == "revoked":  # its share after 20 s, and the failing key's while it fails
         allowed -= scenario.per_second / 5 * (seconds - 20) + scenario.per_second / 5 * 10
     if scenario.name == "exhausted":
-        # The refusals say that every bucket is empty at 20 s; from then on only what refills is allowed.
-        before = 20 * 3 * scenario.per_second
-        allowed = min(before, scenario.burst + 20 * scenario.per_second) + scenario.per_second * (seconds - 20)
+        # When the outage ends every bucket is empty; from then on only what refills is allowed.
+        step = scenario.steps[0]
+        before = min(3 * step["at_s"] * scenario.per_second, scenario.burst + step["at_s"] * scenario.per_second)
+        allowed = before + scenario.per_second * (seconds - step["at_s"] - step["seconds"])
     return float(book["accepted"] / allowed)
 
 
@@ -299,7 +301,8 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
         if outcome.after:
             console.print(
                 f"    after the outage: {outcome.after.first_second:.2f} of what is allowed in the first second,"
-                f" {outcome.after.refused} refused, a second's worth of calls after {outcome.after.back_s:.2f} s"
+                f" {outcome.after.refused} refused; a second's worth of calls"
+                f" {outcome.after.behind_s:.2f} s later than allowed"
             )
         yield outcome
 

@@ -85,6 +85,13 @@ class Organisation:
             found = self.buckets[model] = ModelBuckets(self.model_limits.get(model, self.limits))
         return found
 
+    def exhaust(self, now_s: float, wait_s: float) -> None:
+        """Refuse every call for so long. By then the buckets of requests a minute have room for one call again."""
+        self.exhausted_until_s = now_s + wait_s
+        for buckets in self.buckets.values():
+            if buckets.rpm is not None:
+                buckets.rpm.use_up(now_s, wait_s)
+
     def set_limits(self, changes: Mapping[str, Any]) -> None:
         """Change limits for all models; buckets start anew and full."""
         self.limits = replace(self.limits, **changes)
@@ -110,6 +117,10 @@ class Team:
         self.window = FixedWindow(self.limits.rps)
         self.daily = CalendarQuota(self.limits.daily)
         self.monthly = CalendarQuota(self.limits.monthly, monthly=True)
+
+    def exhaust(self, now_s: float, wait_s: float) -> None:
+        """Refuse every call for so long."""
+        self.exhausted_until_s = now_s + wait_s
 
     def set_limits(self, changes: Mapping[str, Any]) -> None:
         """Change limits; what was used stays used."""

@@ -181,11 +181,11 @@ class Control:
         return [found]
 
     def _exhaust(self, body: dict[str, Any]) -> dict[str, Any]:
-        until_s = self._clock.now() + _number(body, "seconds")
+        now_s, wait_s = self._clock.now(), _number(body, "seconds")
         chosen = self._chosen(body)
         for account in chosen:
-            account.exhausted_until_s = until_s
-        return {"exhausted": [account.name for account in chosen], "until_s": until_s}
+            account.exhaust(now_s, wait_s)
+        return {"exhausted": [account.name for account in chosen], "until_s": now_s + wait_s}
 
     def _standing(self, body: dict[str, Any]) -> dict[str, Any]:
         """Restrict an organisation, or take a model from it (`model` with `code`, null gives it back)."""

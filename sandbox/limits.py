@@ -63,6 +63,10 @@ class Bucket:
         """Use `amount`; a negative one gives back."""
         self.used = max(0.0, self.used_at(now_s) + amount)
 
+    def use_up(self, now_s: float, wait_s: float) -> None:
+        """Leave so little that the next one fits in `wait_s`, if not less is left already."""
+        self.used = max(self.used_at(now_s), self.limit - 1 + wait_s * self.limit / self.window_s)
+
     def remaining(self, now_s: float) -> int:
         """What is left now, in whole units, never below 0."""
         return max(0, math.floor(self.limit - self.used_at(now_s) + 1e-6))

@@ -260,6 +260,7 @@ class KeyPool:
                 self._opening,
                 want.model if _is_real(verdict) else "",
                 "" if verdict.emails is None or moved else verdict.emails,
+                "" if verdict.cooldown_ms is None else verdict.cooldown_ms,
                 *limits,
             ],
         )

@@ -1,6 +1,7 @@
 """Limits: learned, never overdrawn, and how fast they are used while they are unknown."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from keypool_asking import INVALID, OK, Make, at_once, lease, nothing, refused, rpm
@@ -80,6 +81,18 @@ async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> N
     none = (ObservedLimit(Dimension.TPM, 0, 0),)
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=none))
     assert (await lease(pool, tokens=10)).wait_ms == 0
+
+
+async def test_after_a_stated_wait_one_call_fits_and_the_others_follow_at_the_rate(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    early = await lease(pool)
+    await pool.settle(await lease(pool), rpm(60, 60))
+    await pool.settle(early, refused(30_000, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0)))
+    clock.tick(30_000)
+    starts = [(await lease(pool, max_wait_ms=60_000)).wait_ms for _ in range(5)]
+    # A margin of less than a call stays in a bucket of 60.
+    assert 0 <= starts[0] <= 1_000
+    assert [later - first for first, later in pairwise(starts)] == [pytest.approx(1_000, abs=2)] * 4
 
 
 async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:

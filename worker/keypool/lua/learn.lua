@@ -20,12 +20,14 @@ end
 
 -- observed: {dimension, limit, window_ms, remaining or '' …} four by four, from `first` in `values`.
 -- refused: the record of a lease whose call was refused for a limit; nil where it was not, or has expired.
-local function learn_limits(buckets, values, first, now_ms, refused)
+-- stated_ms: after which time the provider told it to come again; nil where it told nothing.
+local function learn_limits(buckets, values, first, now_ms, refused, stated_ms)
   local learned = {}
   for place = first, #values - 3, 4 do
     local dimension, limit, window_ms = values[place], tonumber(values[place + 1]), tonumber(values[place + 2])
     local remaining = tonumber(values[place + 3])
     local bucket = buckets[dimension]
+    local short = refused and (not remaining or remaining < cost_in(dimension, refused.cost))
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. values[place + 1]
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
@@ -35,7 +37,7 @@ local function learn_limits(buckets, values, first, now_ms, refused)
         log = windowed and (bucket and bucket.log or {}) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
-    elseif refused and window_ms <= 60000 and (not remaining or remaining < cost_in(dimension, refused.cost)) then
+    elseif short and window_ms <= 60000 then
       local slower = slow_down(bucket, refused.start_ms, now_ms)
       if slower then learned[#learned + 1] = dimension .. ' ' .. slower end
     end
@@ -43,6 +45,11 @@ local function learn_limits(buckets, values, first, now_ms, refused)
     if remaining and not bucket.log then
       bring_up(bucket, now_ms)
       bucket.level = math.min(bucket.level, remaining)
+    end
+    -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
+    if short and stated_ms and not bucket.log then
+      bring_up(bucket, now_ms)
+      bucket.level = math.min(bucket.level, cost_in(dimension, refused.cost) - stated_ms * rate_of(bucket))
     end
   end
   return learned

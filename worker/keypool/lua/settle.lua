@@ -6,6 +6,7 @@
 --       5 tokens used or ''  6 effect: none | cool | disable  7 scope name  8 scope's own name  9 cooldown ms
 --       10 reason  11 by (task id)  12 topic or ''  13 account learned or ''  14 key id
 --       15 calls on their way while limits are unknown, at the start  16 model to remember or ''  17 emails carried or ''
+--       18 ms that the provider told to wait or ''
 --       then observed limits: dimension, limit, window ms, remaining or '' …
 -- Returns {'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …}
 
@@ -19,14 +20,14 @@ local record = end_lease(KEYS[1], KEYS[2], KEYS[3], lease_id)
 local state = redis.call('HMGET', KEYS[7], 'buckets', 'window', 'flying')
 local buckets = buckets_of(state[1])
 if record then correct(buckets, record, tokens, tonumber(ARGV[17]), counted, now) end
-local learned = learn_limits(buckets, ARGV, 18, now, outcome == 'refused' and record)
+local learned = learn_limits(buckets, ARGV, 19, now, outcome == 'refused' and record, tonumber(ARGV[18]))
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then redis.call('HSET', KEYS[7], 'buckets', cmsgpack.pack(buckets)) end
 local window = tonumber(state[2]) or tonumber(ARGV[15])
 if record and state[3] then land(KEYS[7], buckets_of(state[3]), record.start_ms) end
 if outcome == 'ok' then window = wider(window) end
 -- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
-if outcome == 'refused' and #ARGV < 18 then window = math.max(1, math.floor(window / 2)) end
+if outcome == 'refused' and #ARGV < 19 then window = math.max(1, math.floor(window / 2)) end
 redis.call('HSET', KEYS[7], 'window', window)
 redis.call('PEXPIRE', KEYS[7], STATE_TTL_MS)
 for _, what in ipairs(learned) do
