@@ -325,8 +325,9 @@ class _Turn(Generic[RequestT]):
             case Fate.OTHER_ACCOUNT:
                 account = verdict.account or lease.account
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
-                self.other_accounts += 1
-                if self.other_accounts > 1 and verdict.too_large_limit is None:
+                # Only one team has a domain, maybe the last; the keys of the others are marked, so each is asked once
+                self.other_accounts += verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None
+                if self.other_accounts > 1:
                     raise _rejection(verdict)
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 raise Fault(verdict.reason or verdict.code, verdict.backoff_ms)

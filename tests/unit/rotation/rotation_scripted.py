@@ -43,6 +43,12 @@ FAULTY = Reply(
     )
 )  # fmt: skip
 NOT_FOUND = Reply(Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", status=404))
+NOT_ITS_DOMAIN = Reply(
+    Verdict(
+        Fate.OTHER_ACCOUNT, "domain_not_verified", "not verified", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC,
+        status=403,
+    )
+)  # fmt: skip
 AMBIGUOUS = Reply(Verdict(Fate.SAME_ACCOUNT, "read_timeout", "no answer came in time", definite=False))
 INVALID = Reply(Verdict(Fate.FAIL, "rejected", "messages: must not be so", status=400))
 

@@ -8,6 +8,7 @@ from rotation_scripted import (
     FAULTY,
     INVALID,
     NOT_FOUND,
+    NOT_ITS_DOMAIN,
     NOTHING_OUT,
     SECRETS,
     UNFIT,
@@ -89,6 +90,15 @@ async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Mak
     with pytest.raises(RequestRejected, match="model_not_found"):
         await serve(rotation, model="m")
     assert len(provider.seen) == 1
+
+
+async def test_a_domain_that_no_account_has_is_rejected_by_each_once(make: Make) -> None:
+    rotation, provider = make(*[NOT_ITS_DOMAIN] * 3)
+    with pytest.raises(RequestRejected, match=r"^domain_not_verified: not verified$"):
+        await serve(rotation, topic="example.com")
+    with pytest.raises(RequestRejected, match=r"no groq key may be used for example.com: domain_not_verified"):
+        await serve(rotation, topic="example.com")
+    assert len(provider.seen) == 3
 
 
 async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make: Make) -> None:

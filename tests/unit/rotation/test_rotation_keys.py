@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from rotation_scripted import (
     DEAD,
     NOT_FOUND,
+    NOT_ITS_DOMAIN,
     NOTHING_OUT,
     SECRETS,
     UNFIT,
@@ -75,6 +76,7 @@ async def test_a_key_that_was_out_already_is_not_logged_again(make: Make, caplog
         ([refused(None), DEAD], [0, 1, 2]),  # a limit that says nothing
         ([UNFIT], [0, 1]),  # off for this model only
         ([NOT_FOUND], [0, 1]),  # one other account may know the model
+        ([NOT_ITS_DOMAIN] * 2, [0, 1, 2]),  # the team of a domain may be the last one asked
     ],
 )
 async def test_a_key_at_fault_means_the_next_key_at_once(
