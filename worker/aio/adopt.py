@@ -146,7 +146,7 @@ def complete(value: Any, *, name: str | None = None) -> Any:
     Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the caller waits. A hook
     that the consumer's thread calls (after a hard time limit) is started on the pool's loop and not waited for.
     """
-    if not isinstance(value, Coroutine):
+    if not bridge.is_coroutine(value):
         return value
     if bridge.is_bridged():
         return bridge.wait(value)

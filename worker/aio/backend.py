@@ -17,11 +17,13 @@ import redis.asyncio
 from celery import states
 from celery.backends.redis import RedisBackend as StockBackend
 from celery.exceptions import BackendStoreError
+from kombu import serialization
+from kombu.exceptions import EncodeError
 from kombu.utils.encoding import bytes_to_str
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from worker.aio import bridge, connections
+from worker.aio import bridge, connections, fast_json
 from worker.aio.adopt import calling_errbacks
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
 
@@ -107,6 +109,17 @@ class RedisBackend(StockBackend):
         self._check_size(value)
         return bridge.wait(self.run(*self._writes(key, value, self.expires if expires is None else expires)))
 
+    def store_result(
+        self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """Store what came of a task, and give it as it was encoded."""
+        if self.always_retry or kwargs or not self._bridged():
+            return super().store_result(task_id, result, state, traceback, request=request, **kwargs)
+        # Without the stock loop around it, which only retries where `result_backend_always_retry` asks for that.
+        result = self.encode_result(result, state)
+        self._store_result(task_id, result, state, traceback, request=request)
+        return result
+
     def _store_result(
         self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
@@ -135,6 +148,16 @@ class RedisBackend(StockBackend):
     def _gives_way(self, stored: Any, state: str) -> bool:
         old = self.decode(stored)["status"]
         return old != states.SUCCESS and (old not in states.READY_STATES or state in states.READY_STATES)
+
+    def _encode(self, data: Any) -> Any:
+        # kombu looks up its encoder anew for each text. `fast_json` is there unless the project brought another one.
+        encoder = serialization.registry._encoders.get(self.serializer)  # noqa: SLF001 - there is no public way to ask
+        if encoder is None or encoder.encoder is not fast_json.dumps:
+            return super()._encode(data)
+        try:
+            return encoder.content_type, encoder.content_encoding, fast_json.dumps(data)
+        except Exception as exc:
+            raise EncodeError(exc) from exc
 
     @functools.cached_property
     def _zone(self) -> Any:

@@ -10,15 +10,31 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import copy_context
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 
+_KEPT = 256
+"""Idle greenlets at most; each holds a few kilobytes."""
+_EAGER = hasattr(asyncio, "eager_task_factory")
+"""Whether a task may begin inside another's step: from Python 3.12 on."""
+
+
+class _Desk:
+    """What a greenlet works on. Its code holds this and not the greenlet, which could not be dropped else."""
+
+    __slots__ = ("ended", "work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work: Callable[[], Any] | None = work
+        self.ended = False
+
 
 class JobGreenlet(greenlet):
-    """The greenlet of one job.
+    """The greenlet of one job, and when that has ended of another.
 
     Args:
         run: The plain code.
@@ -27,9 +43,75 @@ class JobGreenlet(greenlet):
     """
 
     def __init__(self, run: Callable[[], Any], executor: Executor, driver: "asyncio.Task[Any] | None" = None) -> None:
-        super().__init__(run)
+        super().__init__(_serve)
+        self._desk = _Desk(run)
         self.driver = driver or asyncio.current_task()
         self.executor = executor
+
+    @property
+    def ended(self) -> bool:
+        """Whether the plain code has returned, or raised."""
+        return self._desk.ended or self.dead
+
+    def begin(self) -> Any:
+        """Run the plain code to its first wish, or its end."""
+        return self.switch() if self else self.switch(self._desk)
+
+    def resume(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> None:
+        """Make it ready for other code; the earlier one has returned."""
+        self._desk.work, self._desk.ended, self.driver = run, False, driver
+
+
+def _serve(desk: _Desk) -> None:
+    # All in one frame: where C code calls Python code it takes room on the C stack, which is copied for each job that
+    # waits.
+    while True:
+        work, desk.work = desk.work, None
+        assert work is not None  # noqa: S101 - whoever switches here has set it
+        answer = [work()]
+        work, desk.ended = None, True
+        parent = getcurrent().parent
+        assert parent is not None  # noqa: S101 - it was switched to from there
+        parent.switch(answer.pop())
+
+
+class JobGreenlets:
+    """Keeps greenlets whose jobs have ended for others: a new one costs two system calls and a page fault.
+
+    On one thread only.
+
+    Args:
+        executor: Where blocking calls go.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._idle: list[JobGreenlet] = []
+        self._closed = False
+
+    def take(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> JobGreenlet:
+        """Give one that will run `run` in the context of its driver, which is the running one."""
+        here = getcurrent()
+        if self._idle:
+            job = self._idle.pop()
+            job.resume(run, driver)
+        else:
+            job = JobGreenlet(run, self._executor, driver)
+        # The driver's own context, not a copy: what either side sets, the other sees.
+        job.gr_context = here.gr_context
+        return job
+
+    def give_back(self, job: JobGreenlet) -> None:
+        """Keep one for later."""
+        job.driver = None
+        if not job.dead and job.ended and not self._closed and len(self._idle) < _KEPT:
+            job.gr_context = None
+            self._idle.append(job)
+
+    def close(self) -> None:
+        """Let them go."""
+        self._closed = True
+        self._idle.clear()
 
 
 class Drive:
@@ -46,8 +128,8 @@ class Drive:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         job, translate = self._job, self._translate
-        wish = job.switch()
-        while not job.dead:
+        wish = job.begin()
+        while not job.ended:
             try:
                 answer = yield wish
             except BaseException as exc:  # noqa: BLE001 - cancellation is the job's to handle
@@ -57,6 +139,11 @@ class Drive:
         return wish
 
 
+def is_coroutine(value: Any) -> bool:
+    """Whether it is a coroutine, of whatever make. The abstract class alone would take a microsecond for each value."""
+    return type(value) is CoroutineType or isinstance(value, Coroutine)
+
+
 def is_bridged() -> bool:
     """Whether `wait` may be used here.
 
@@ -64,12 +151,12 @@ def is_bridged() -> bool:
     there would make the driver yield in the child's name.
     """
     current = getcurrent()
-    return isinstance(current, JobGreenlet) and asyncio.current_task() is current.driver
+    return isinstance(current, JobGreenlet) and (not _EAGER or asyncio.current_task() is current.driver)
 
 
 def wait(awaitable: Awaitable[T]) -> T:
     """Await from plain code in a job's greenlet, and give what the awaitable gives. Only where `is_bridged`."""
-    steps: Any = awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__()
+    steps: Any = awaitable if is_coroutine(awaitable) else awaitable.__await__()
     parent = getcurrent().parent
     assert parent is not None  # noqa: S101 - a job's greenlet has one
     switch = parent.switch

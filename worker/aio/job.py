@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
-from greenlet import getcurrent
 
 from worker.aio import bridge, stacks
 from worker.aio.consumer_calls import ConsumerCalls
@@ -21,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 INSIST_S = 1.0
 """How long a coroutine that swallowed its cancellation is left alone before the next one, in seconds."""
+
+_TRACED: Final = 6
+"""Arguments of Celery's trace functions."""
 
 _pids = itertools.count(1)
 
@@ -39,6 +41,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     task_threads: Executor
     call_threads: Executor
+    greenlets: bridge.JobGreenlets
 
     def on_done(self, job: "Job") -> None:
         """The job has ended and its slot is free."""
@@ -122,10 +125,9 @@ class Job:
             self.driver = asyncio.current_task()
         report = None
         if self._begin():
-            greenlet = bridge.JobGreenlet(self._run, self._host.call_threads, self.driver)
-            # The driver's own context, not a copy: what either side sets, the other sees.
-            greenlet.gr_context = getcurrent().gr_context
+            greenlet = self._host.greenlets.take(self._run, self.driver)
             report = await bridge.Drive(greenlet, self._translate)
+            self._host.greenlets.give_back(greenlet)
         self._end(report)
 
     async def _drive_thread(self) -> None:
@@ -171,6 +173,10 @@ class Job:
     def _run(self) -> Any:
         """Trace the task, and give the callback with its argument."""
         try:
+            if len(self._args) == _TRACED:
+                # Spelled out, because a call with a star goes through C.
+                name, task_id, request, body, content_type, content_encoding = self._args
+                return self._callback, self._target(name, task_id, request, body, content_type, content_encoding)
             return self._callback, self._target(*self._args)
         except Exception:  # noqa: BLE001 - a Reject out of the tracer, above all; the request handles it
             return self._error_callback, ExceptionInfo()
@@ -222,7 +228,7 @@ class Job:
 
     def complete(self, value: Any) -> Any:
         """Await a coroutine from the tracer, wherever that runs; give any other value as it is."""
-        if not isinstance(value, Coroutine):
+        if not bridge.is_coroutine(value):
             return value
         if bridge.is_bridged():
             return bridge.wait(value)

@@ -16,7 +16,7 @@ _STORES = 100
 """Results in one script at most: a millisecond of the server's time."""
 
 _STORE = """
-local reply = {}
+local found = {}
 for at, key in ipairs(KEYS) do
   local value, expires = ARGV[2 * at - 1], tonumber(ARGV[2 * at])
   local stored = redis.pcall('GET', key)
@@ -26,15 +26,15 @@ for at, key in ipairs(KEYS) do
     else written = redis.pcall('SET', key, value) end
     if written.err then stored = written else redis.pcall('PUBLISH', key, value) end
   end
-  reply[at] = stored
+  if stored then found[#found + 1], found[#found + 2] = at - 1, stored end
 end
-return reply
+return found
 """
 """Stores and publishes each value whose key holds nothing.
 
-KEYS: the keys. ARGV: for each the value and its expiry in seconds, 0 for never. Gives: for each what was there already,
-or nothing. Nearly every result is the first under its key, so this is one round trip for many; the stock backend's are
-two for one, with a gap between them.
+KEYS: the keys. ARGV: for each the value and its expiry in seconds, 0 for never. Gives: the places, counted from 0, of
+those that were there already, each followed by what is there, or by what the server refused. Nearly every result is the
+first under its key, so this is one round trip for many; the stock backend's are two for one, with a gap between them.
 """
 
 
@@ -118,9 +118,11 @@ class Pipelining:
             at += len(commands)
             _answer(future, own, next((answer for answer in own if isinstance(answer, Exception)), None))
         for part, answer in zip(stores, answers[at:], strict=True):
+            failed = answer if isinstance(answer, Exception) else None
+            found = {} if failed else dict(zip(answer[::2], answer[1::2], strict=True))
             for place, (*_, stored) in enumerate(part):
-                found = answer if isinstance(answer, Exception) else answer[place]
-                _answer(stored, found, found if isinstance(found, Exception) else None)
+                there = failed or found.get(place)
+                _answer(stored, there, there if isinstance(there, Exception) else None)
 
 
 def _answer(future: "asyncio.Future[Any]", answer: Any, refused: Exception | None) -> None:

@@ -27,8 +27,9 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import fast_json, holding, lifespan, private_loop, publishing, shutdown
+from worker.aio import fast_json, holding, lifespan, private_loop, publishing, shutdown, tracing
 from worker.aio.adopt import adopt, is_async
+from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread, new_loop
@@ -69,6 +70,7 @@ class TaskPool(BasePool):
         self.loop: asyncio.AbstractEventLoop
         self.task_threads: DaemonThreads
         self.call_threads: DaemonThreads
+        self.greenlets: JobGreenlets
         self._thread: LoopThread | None = None
         self._watchdog: Watchdog | None = None
         self._hub: Any = None
@@ -115,7 +117,9 @@ class TaskPool(BasePool):
             self._setting("aio_threads", min(self.limit, 16)), name="aio-task", prepare=self._prepare_thread
         )
         self.call_threads = DaemonThreads(_CALL_THREADS, name="aio-call", prepare=self._prepare_thread)
+        self.greenlets = JobGreenlets(self.call_threads)
         self.loop.set_default_executor(DaemonThreads(32, name="aio-default", prepare=self._prepare_thread))
+        tracing.install()
         for task in self.app.tasks.values():
             self._adopt(task)
         publishing.install(self.app)
@@ -207,6 +211,11 @@ class TaskPool(BasePool):
             with suppress(RuntimeError):  # the loop is closed: the pool has stopped
                 self.loop.call_soon_threadsafe(self._admit)
 
+    def _wake_from_loop(self) -> None:
+        if not self._incoming_armed:
+            self._incoming_armed = True
+            self.loop.call_soon(self._admit)
+
     def _admit(self) -> None:
         """Start what came and what waited, as far as the limit allows. On the loop's thread."""
         self._incoming_armed = False
@@ -223,14 +232,14 @@ class TaskPool(BasePool):
             self._running += 1
             job.start()
         if self._waiting:
-            self._wake()
+            self._wake_from_loop()
 
     def on_done(self, job: Job) -> None:
         """Free a job's slot. On the loop's thread, by the job."""
         self._running -= 1
         self._jobs.pop(job.pid, None)
         if self._waiting or self._incoming:
-            self._wake()
+            self._wake_from_loop()
 
     def flush(self) -> None:
         """Drop what waits unaccepted: the connection that it came by is gone, and the broker gives it out again."""
@@ -357,8 +366,11 @@ class TaskPool(BasePool):
         shutdown.end_lifespan(self.loop, patience_s=2.0 if cold else 10.0)
         for threads in (self.task_threads, self.call_threads):
             threads.shutdown(cancel_futures=True)
+        with suppress(RuntimeError):  # closed
+            self.loop.call_soon_threadsafe(self.greenlets.close)
         if not thread.stop(patience_s=2.0):
             logger.warning("the event loop does not answer; leaving it behind")
+        tracing.uninstall()
         publishing.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()

@@ -11,7 +11,10 @@ from typing import Any
 
 from celery import _state
 from celery.exceptions import ImproperlyConfigured
+from celery.utils.threads import _LocalStack
 from greenlet import getcurrent
+
+StockStack: Any = _LocalStack  # Celery has no types
 
 _owner: ContextVar[object | None] = ContextVar("owner of the task stacks", default=None)
 
@@ -29,15 +32,62 @@ def context_of(new_owner: object) -> Context:
     return context
 
 
+class OwnedStack(StockStack):
+    """Celery's stack keyed by owner, in one look instead of Celery's three: each job asks a dozen times."""
+
+    _held: dict[object, list[Any]]
+
+    def __release_local__(self) -> None:
+        self._held.pop(owner(), None)
+
+    def push(self, obj: Any) -> list[Any]:
+        """Put something on top, and give the whole."""
+        key = _owner.get() or getcurrent()
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = []
+        held.append(obj)
+        return held
+
+    def pop(self) -> Any:
+        """Take what is on top, if there is something."""
+        key = _owner.get() or getcurrent()
+        held = self._held.get(key)
+        if not held:
+            return None
+        if len(held) == 1:
+            del self._held[key]  # else every job that ever ran would stay
+        return held.pop()
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    @property
+    def stack(self) -> list[Any]:
+        """The whole of it."""
+        return self._held.get(_owner.get() or getcurrent()) or []
+
+    @property
+    def top(self) -> Any:
+        """What is on top, if there is something."""
+        held = self._held.get(_owner.get() or getcurrent())
+        return held[-1] if held else None
+
+
 def share(stack: Any) -> None:
     """Key a stack of Celery's by owner. Harmless when repeated.
 
     Raises:
         ImproperlyConfigured: Celery was told to use stacks that cannot be keyed.
     """
-    if not hasattr(type(stack), "__ident_func__"):
+    if isinstance(stack, OwnedStack):
+        return
+    if type(stack) is not StockStack:
         raise ImproperlyConfigured("the asyncio pool cannot work with USE_FAST_LOCALS: remove it from the environment")
-    stack.__ident_func__ = owner
+    # The very object, because Celery's modules have it under names of their own. Its keys are greenlets, as ours are.
+    held = {key: held["stack"] for key, held in dict(stack._local.__storage__).items()}  # noqa: SLF001 - to keep it
+    stack.__dict__["_held"] = held
+    stack.__class__ = OwnedStack
 
 
 def share_current_task() -> None:
