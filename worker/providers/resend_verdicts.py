@@ -24,9 +24,6 @@ _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
 _DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
 _UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
 _POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
-_STATED_QUOTA = re.compile(
-    r"\b(?:quota|limit) (?:of|is) ([0-9][0-9,]{0,12})|\b([0-9][0-9,]{0,12}) emails\b", re.IGNORECASE
-)
 
 
 class ResendJudge:
@@ -129,19 +126,16 @@ class ResendJudge:
             return None
         # The wordings differ from the documentation's, so the name decides.
         if answer.code.startswith("daily_quota"):
-            code, sentence, dimension = "daily_quota", "the team's quota of the day is used up", Dimension.EMAILS_DAY
+            code, sentence = "daily_quota", "the team's quota of the day is used up"
             cooldown_ms: int | None = self._until_midnight_ms() + int(self._jitter(0, _MIDNIGHT_JITTER_MS))
         elif answer.code.startswith("monthly_quota"):
-            code, sentence, dimension = (
-                "monthly_quota",
-                "the team's quota of the month is used up",
-                Dimension.EMAILS_MONTH,
-            )
+            code, sentence = "monthly_quota", "the team's quota of the month is used up"
             # Only GET /usage knows the end, and a key that may only send cannot ask: one email a day finds out.
             cooldown_ms = _DAY_MS
         else:
             return self._too_fast(answer)
-        limits = (*_limits_of(answer), *_stated_quota(answer, dimension))
+        # A quota that the words name is not taught: the pool's buckets refill bit by bit, so a day would begin with
+        # an empty one, while Resend's quota is whole again at once.
         return Verdict(
             Fate.NEXT_KEY,
             code,
@@ -149,7 +143,7 @@ class ResendJudge:
             effect=Effect.COOL,
             scope=Scope.ACCOUNT,
             cooldown_ms=cooldown_ms,
-            limits=limits,
+            limits=_limits_of(answer),
             status=status,
         )
 
@@ -227,10 +221,3 @@ def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
             window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms,
         ),
     )
-
-
-def _stated_quota(answer: Answer, dimension: Dimension) -> tuple[ObservedLimit, ...]:
-    found = _STATED_QUOTA.search(answer.message)
-    if found is None:
-        return ()
-    return (ObservedLimit(dimension, int((found[1] or found[2]).replace(",", "")), remaining=0.0),)

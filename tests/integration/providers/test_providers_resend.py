@@ -141,39 +141,26 @@ _ROWS: list[Any] = [
     # it says nothing: the service's default
     (429, _error(429, "rate_limit_exceeded"), {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
     (429, b"<html/>", _HTML, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
-    # the quota of the day: until 00:00 UTC plus jitter, whatever retry-after says; the limit only where it is named
+    # the quota of the day: until 00:00 UTC plus jitter, whatever retry-after says
     (
         429,
         _error(429, "daily_quota_exceeded", "You have reached your daily email sending quota."),
         {"retry-after": "1", "x-resend-daily-quota": "100"},
         _verdict(Fate.NEXT_KEY, "daily_quota", 429, **_TEAM, cooldown_ms=2 * 3_600_000 + 30_000),
     ),
+    # its size is not learned: it does not refill bit by bit
     (
         429,
         _error(429, "daily_quota_exceeded", "You have reached your daily quota of 100 emails."),
         {},
-        _verdict(
-            Fate.NEXT_KEY,
-            "daily_quota",
-            429,
-            **_TEAM,
-            cooldown_ms=2 * 3_600_000 + 30_000,
-            limits=(ObservedLimit(Dimension.EMAILS_DAY, 100, 0.0),),
-        ),
+        _verdict(Fate.NEXT_KEY, "daily_quota", 429, **_TEAM, cooldown_ms=2 * 3_600_000 + 30_000),
     ),
     # the quota of the month: one try a day
     (
         429,
         _error(429, "monthly_quota_exceeded", "You can send 3,000 emails a month."),
         {},
-        _verdict(
-            Fate.NEXT_KEY,
-            "monthly_quota",
-            429,
-            **_TEAM,
-            cooldown_ms=_DAY_MS,
-            limits=(ObservedLimit(Dimension.EMAILS_MONTH, 3_000, 0.0),),
-        ),
+        _verdict(Fate.NEXT_KEY, "monthly_quota", 429, **_TEAM, cooldown_ms=_DAY_MS),
     ),
     # an unfinished twin
     *(
