@@ -43,7 +43,7 @@ class Plan:
 
         A full minute's worth may go at once, the rest as the limit refills.
         """
-        return max(10, round(self.jobs * (0.32 if self.pace == 1.0 else 0.28)))
+        return max(10, round(self.jobs * (0.5 if self.pace == 1.0 else 0.28)))
 
     @property
     def resend_rps(self) -> int:
