@@ -4,6 +4,7 @@ What a verdict blames where nothing cools: `Effect.NONE` with `Scope.HOST` or `S
 at fault and that a breaker for that host or model may count this failure. `Effect.NONE` with `Scope.KEY` blames nobody.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -60,7 +61,12 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
         error: What the HTTP client raised.
         if_ambiguous: What becomes of a request that may have been carried out: `Fate.RETRY` where a repetition is
             harmless, `Fate.SAME_ACCOUNT` where it is not.
+
+    Raises:
+        asyncio.CancelledError: It is no failure but a soft time limit, which the SDKs take for one.
     """
+    if isinstance(error, asyncio.CancelledError):
+        raise error
     if isinstance(error, httpx.PoolTimeout):
         return Verdict(Fate.RETRY, "pool_timeout", "all connections of this process were in use for too long")
     definite = isinstance(error, _DEFINITE)

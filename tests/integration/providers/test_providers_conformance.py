@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from worker.aio.errors import SoftTimeLimit
 from worker.providers import Completion, Email, Groq, Resend
 from worker.providers.connections import SHARD_SIZE
 from worker.verdicts import Effect, Fate, Scope
@@ -110,6 +111,18 @@ async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
         await task
     scripted.answer(200, case.success)
     assert (await provider.call(_KEY, case.request)).verdict.fate is Fate.DONE
+
+
+async def test_a_soft_time_limit_is_no_fault_of_the_provider(scripted: Any, case: _Case, provider: Any) -> None:
+    limit = SoftTimeLimit(3)
+
+    def sent() -> None:  # it strikes in the middle of the call
+        raise limit
+
+    scripted.hang()
+    with pytest.raises(SoftTimeLimit) as caught:
+        await provider.call(_KEY, case.request, sent=sent)
+    assert caught.value is limit
 
 
 async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(scripted: Any, case: _Case) -> None:
