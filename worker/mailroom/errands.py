@@ -98,7 +98,7 @@ class Errand:
     async def _release(self, envelope: Envelope, *, by: str) -> bool:
         try:
             return await ask_patiently(lambda: self.outbox.release(envelope, by=by))
-        except Fault:
+        except Deferred:
             return False
 
     async def _try(self, write: Awaitable[None]) -> None:

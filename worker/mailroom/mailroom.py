@@ -87,8 +87,8 @@ class Mailroom:
             if found.envelope is not None and self._under_way.find(found.envelope.name) is None:
                 # A call of this process may have ended while the answer was on its way.
                 found = await ask_patiently(lambda: self.outbox.look(member))
-        except Fault as fault:
-            fault.in_doubt = True  # nobody can say, so nobody may promise
+        except TurnOver as over:
+            over.in_doubt = True  # nobody can say, so nobody may promise
             raise
         return found
 
