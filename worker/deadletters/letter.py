@@ -27,7 +27,7 @@ class Letter:
         kind: How it ended; one of `KINDS`.
         reason: Why, in one sentence.
         at_ms: When it ended, in milliseconds since 1970.
-        since_ms: When its first turn began; the same as `at_ms` where it had none.
+        since_ms: When its first turn began; near `at_ms` where it had none, 0 for a message that became no job.
         faults: How often the provider failed.
         deferrals: How often no key was free.
         calls: Calls made to the provider.
