@@ -15,6 +15,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostErr
 from worker.aio import bridge, stacks
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.errors import JobGone, SoftTimeLimit, UnexpectedCancellation, WorkerLost
+from worker.aio.reports import Reports
 
 logger = logging.getLogger(__name__)
 
@@ -48,60 +49,79 @@ class Host(Protocol):
 
 
 class Job:
-    """A traced task: `target(*args)` with Celery's four callbacks.
+    """A traced task: `target(*args)`, and who is told of it.
 
     Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread of the pool. The
-    end is reported once: as timed out (`timeout_callback`), as terminated (`error_callback` with `Terminated`), or
-    with what the tracer gave; whatever comes after a report is dropped.
+    end is reported once: as timed out (`on_timeout`), as terminated (`on_failure` with `Terminated`), or with what the
+    tracer gave; whatever comes after a report is dropped.
 
     Args:
         host: The pool.
         target: Celery's trace function.
         args: Its arguments; the first is the task's name, the second its id.
+        reports: Who is told.
         in_thread: Whether the task is plain `def`.
-        callback: Takes the tracer's answer.
-        error_callback: Takes an `ExceptionInfo`, where the tracer itself raised.
-        accept_callback: Takes this job's number (its "pid") and the monotonic time at which it started.
-        timeout_callback: Takes whether the limit was the soft one, and the limit in seconds.
         soft_timeout_s: The soft time limit in seconds.
         timeout_s: The hard time limit in seconds.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_begun",
+        "_body_ended",
+        "_done",
+        "_doomed",
+        "_host",
+        "_over",
+        "_reports",
+        "_soft_pending",
+        "_soft_timeout_s",
+        "_target",
+        "_timeout_s",
+        "_timers",
+        "driver",
+        "in_thread",
+        "pid",
+    )
 
     def __init__(
         self,
         host: Host,
         target: Callable[..., Any],
         args: tuple[Any, ...],
+        reports: Reports,
         *,
         in_thread: bool,
-        callback: Callable[..., Any] | None = None,
-        error_callback: Callable[..., Any] | None = None,
-        accept_callback: Callable[..., Any] | None = None,
-        timeout_callback: Callable[..., Any] | None = None,
         soft_timeout_s: float | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self.pid = next(_pids)
-        self.name: str = str(args[0]) if args else repr(target)
-        self.task_id: str = str(args[1]) if len(args) > 1 else ""
         self.in_thread = in_thread
         self.driver: asyncio.Task[None] | None = None
         self._host = host
         self._target = target
         self._args = args
-        self._callback = callback
-        self._error_callback = error_callback
-        self._accept_callback = accept_callback
-        self._timeout_callback = timeout_callback
+        self._reports = reports
         self._soft_timeout_s = soft_timeout_s
         self._timeout_s = timeout_s
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
         self._over: Over | None = None
         self._doomed: int | None = None
         self._begun = False
         self._body_ended = False
         self._soft_pending = False
         self._done = False
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return str(self._args[0]) if self._args else repr(self._target)
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return str(self._args[1]) if len(self._args) > 1 else ""
 
     @property
     def delivery_tag(self) -> str | None:
@@ -150,8 +170,7 @@ class Job:
     def _begin(self) -> bool:
         """Report the job as accepted; false if it was terminated while it waited, so that nothing of it may run."""
         self._begun = True
-        if self._accept_callback is not None:
-            self._host.calls.post(self._accept_callback, self.pid, time.monotonic())
+        self._host.calls.post(self._reports.on_accepted, self.pid, time.monotonic())
         if self._doomed is not None:
             self._over = Over.TERMINATED
             return False
@@ -166,9 +185,9 @@ class Job:
         if self._done:
             return
         if self._soft_timeout_s:
-            self._timers.append(self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit))
+            self._timers += (self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit),)
         if self._timeout_s:
-            self._timers.append(self._host.loop.call_later(self._timeout_s, self._on_hard_limit))
+            self._timers += (self._host.loop.call_later(self._timeout_s, self._on_hard_limit),)
 
     def _run(self) -> Any:
         """Trace the task, and give the callback with its argument."""
@@ -176,26 +195,28 @@ class Job:
             if len(self._args) == _TRACED:
                 # Spelled out, because a call with a star goes through C.
                 name, task_id, request, body, content_type, content_encoding = self._args
-                return self._callback, self._target(name, task_id, request, body, content_type, content_encoding)
-            return self._callback, self._target(*self._args)
+                return self._reports.on_success, self._target(
+                    name, task_id, request, body, content_type, content_encoding
+                )
+            return self._reports.on_success, self._target(*self._args)
         except Exception:  # noqa: BLE001 - a Reject out of the tracer, above all; the request handles it
-            return self._error_callback, ExceptionInfo()
+            return self._reports.on_failure, ExceptionInfo()
         except asyncio.CancelledError as exc:
-            return self._error_callback, _info(_unexpected(exc))
+            return self._reports.on_failure, _info(_unexpected(exc))
         except BaseException as exc:  # noqa: BLE001 - SystemExit and the like must not end the worker
-            return self._error_callback, _info(_lost(exc))
+            return self._reports.on_failure, _info(_lost(exc))
 
     def _end(self, report: Any) -> None:
         self._done = True
         for timer in self._timers:
             timer.cancel()
-        self._timers.clear()
+        self._timers = ()
         try:
             if self._over is Over.TERMINATED:
-                report = self._error_callback, _info(Terminated(self._doomed))
+                report = self._reports.on_failure, _info(Terminated(self._doomed))
             elif self._over is Over.TIMED_OUT:
                 report = None
-            if report is not None and report[0] is not None:
+            if report is not None:
                 self._host.calls.post(*report)
         finally:
             self._host.on_done(self)
@@ -256,14 +277,13 @@ class Job:
         # A thread cannot be cancelled: its job was reported, and what it gives later is dropped.
         if not self._done and not self.in_thread and self.driver is not None:
             self.driver.cancel()
-            self._timers.append(self._host.loop.call_later(INSIST_S, self._insist))
+            self._timers += (self._host.loop.call_later(INSIST_S, self._insist),)
 
     def _on_soft_limit(self) -> None:
         # Once the body has ended the tracer only stores and reports: the limit has nothing left to protect.
         if self._body_ended or self._done or self._over is not None:
             return
-        if self._timeout_callback is not None:
-            self._host.calls.post(self._timeout_callback, True, self._soft_timeout_s)
+        self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
             self._soft_pending = True
             self.driver.cancel()
@@ -273,8 +293,7 @@ class Job:
         # storing a success, the store is cut short or stands, and a stored success is never overwritten.
         if self._done or self._over is not None:
             return
-        if self._timeout_callback is not None:
-            self._host.calls.post(self._timeout_callback, False, self._timeout_s)
+        self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)
         self._cut(Over.TIMED_OUT)
 
     def _translate(self, exc: BaseException) -> BaseException:

@@ -27,12 +27,13 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import fast_json, holding, lifespan, private_loop, publishing, shutdown, tracing
+from worker.aio import fast_json, holding, intake, lifespan, private_loop, publishing, shutdown, tracing
 from worker.aio.adopt import adopt, is_async
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread, new_loop
+from worker.aio.reports import Callbacks, Reports
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport_leases import release_all_carried
 from worker.aio.watchdog import Watchdog
@@ -146,6 +147,7 @@ class TaskPool(BasePool):
 
     def _adopt(self, task: Any) -> None:
         adopt(task)
+        intake.prepare(task)
         self._in_thread[task.name] = not is_async(task)
         task.__trace__ = build_tracer(task.name, task, self.app.loader, self._hostname, app=self.app)
 
@@ -181,20 +183,33 @@ class TaskPool(BasePool):
         **_: Any,
     ) -> Job:
         """Take a job. It starts when fewer than `limit` run; until then the pool keeps it, unaccepted."""
+        reports = Callbacks(
+            accepted=accept_callback, timed_out=timeout_callback, succeeded=callback, failed=error_callback
+        )
+        run = target if not kwargs else (lambda *given: target(*given, **kwargs))
+        return self.take(run, tuple(args or ()), reports, soft_timeout_s=soft_timeout, timeout_s=timeout)
+
+    def take(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        reports: Reports,
+        *,
+        soft_timeout_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Job:
+        """Take a job as `on_apply` does; `reports` is told of it."""
         name = args[0] if args else None
         if name not in self._in_thread and name in self.app.tasks:
             self._adopt(self.app.tasks[name])  # registered after the start
         job = Job(
             self,
-            target if not kwargs else (lambda *given: target(*given, **kwargs)),
-            tuple(args or ()),
+            target,
+            args,
+            reports,
             in_thread=self._in_thread.get(str(name), True),
-            callback=callback,
-            error_callback=error_callback,
-            accept_callback=accept_callback,
-            timeout_callback=timeout_callback,
-            soft_timeout_s=soft_timeout or self.options.get("soft_timeout"),
-            timeout_s=timeout or self.options.get("timeout"),
+            soft_timeout_s=soft_timeout_s or self.options.get("soft_timeout"),
+            timeout_s=timeout_s or self.options.get("timeout"),
         )
         if self._draining or self._stopped:
             logger.debug("%s came after the end; the broker keeps it", job)

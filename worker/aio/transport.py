@@ -435,6 +435,8 @@ class Transport(StockTransport):
 
     Channel = Channel
     cycle: Poller
+    notes_acks = True
+    """An acknowledgement is only noted where it is asked for; it is sent later, with others."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

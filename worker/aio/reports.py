@@ -1,0 +1,52 @@
+"""Who is told of a job: that it began, that a limit passed, and how it ended."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Reports(Protocol):
+    """Celery's request, or what has the same four methods."""
+
+    def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
+        """The job began: its number, and the monotonic time."""
+
+    def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - Celery's signature
+        """A limit has passed: whether the soft one, and how many seconds it was."""
+
+    def on_success(self, answer: Any, /) -> Any:
+        """The tracer answered."""
+
+    def on_failure(self, info: Any, /) -> Any:
+        """The tracer raised, or the job was terminated: an `ExceptionInfo`."""
+
+
+class Callbacks:
+    """Four functions, each of which may be missing."""
+
+    __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out")
+
+    def __init__(
+        self,
+        *,
+        accepted: Callable[..., Any] | None,
+        timed_out: Callable[..., Any] | None,
+        succeeded: Callable[..., Any] | None,
+        failed: Callable[..., Any] | None,
+    ) -> None:
+        self._accepted, self._timed_out, self._succeeded, self._failed = accepted, timed_out, succeeded, failed
+
+    def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
+        """The job began."""
+        return self._accepted and self._accepted(pid, time_accepted)
+
+    def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - as in `Reports`
+        """A limit has passed."""
+        return self._timed_out and self._timed_out(soft, timeout)
+
+    def on_success(self, answer: Any, /) -> Any:
+        """The tracer answered."""
+        return self._succeeded and self._succeeded(answer)
+
+    def on_failure(self, info: Any, /) -> Any:
+        """The tracer raised, or the job was terminated."""
+        return self._failed and self._failed(info)
