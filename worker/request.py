@@ -12,7 +12,9 @@ from celery.worker.request import Request
 from kombu.asynchronous.timer import to_timestamp
 
 from worker.deadletters import obituary, post
-from worker.errors import DeadlineExceeded
+from worker.deadletters.replay import ONCE_ONLY
+from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
+from worker.history import HEADER, doubt_ms
 from worker.unfinished import tell_ended
 
 HIDDEN = "<hidden>"
@@ -40,10 +42,20 @@ class PrivateRequest(Request):
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         if expired:
-            self._keep(DeadlineExceeded("it had not begun when the time that its producer gave it was over"))
+            self._keep(self._too_late())
         else:
             tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _too_late(self) -> JobError:
+        """Why a job does not run any more. An email in doubt must not look as if it had not been sent."""
+        headers = self._context.headers
+        had_a_turn = isinstance(headers, dict) and HEADER in headers
+        what = "it was not done" if had_a_turn else "it had not begun"
+        late = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
+        if self.name in ONCE_ONLY and doubt_ms(headers):
+            return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {late}")
+        return late
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Keep a job that is ended by the hard time limit as a dead letter."""

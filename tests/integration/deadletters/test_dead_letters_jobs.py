@@ -89,6 +89,26 @@ def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: Hou
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
 
 
+# What the job had behind it when its producer's time was over; what its letter says.
+@pytest.mark.parametrize(
+    ("in_doubt", "kind", "reason"),
+    [
+        (False, "expired", "DeadlineExceeded: it was not done when the time that its producer gave it was over"),
+        (True, "unknown", "OutcomeUnknown: an earlier attempt may have been accepted, and then it was not done when"),
+    ],
+)
+def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
+    fresh: House, *, in_doubt: bool, kind: str, reason: str
+) -> None:
+    call = {"at_ms": round(time.time() * 1000), "key": "re_abc123...", "code": "read_timeout", "in_doubt": in_doubt}
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    headers = {"keywheel": {"since_ms": call["at_ms"], "attempts": 1, "trail": [call]}}
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, headers=headers)
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"]) == (kind, in_doubt)
+    assert found["reason"].startswith(reason)
+
+
 def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
     job = complete(fresh, time_limit=1)
