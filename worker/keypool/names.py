@@ -13,7 +13,8 @@ def _joined(namespace: str, service: str, *parts: str) -> str:
 class Names:
     """Names the records of one service's pool.
 
-    All share one hash tag, so that a cluster keeps them on one node and a script may touch them together.
+    All share one hash tag, so that a cluster keeps them on one node and a script may touch them together. The scripts
+    that run for each call are given the root alone and make the other names themselves, in the same way.
 
     Args:
         namespace: What stands before every name; keeps installations apart that share a Redis.
@@ -25,6 +26,10 @@ class Names:
 
     def _name(self, *parts: str) -> str:
         return _joined(self.namespace, self.service, *parts)
+
+    def root(self) -> str:
+        """What all names begin with; no record."""
+        return self._name()
 
     @property
     def leases(self) -> str:

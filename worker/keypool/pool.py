@@ -11,8 +11,9 @@ from config.keys import ApiKey
 from worker.keypool import snapshot as snapshots
 from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
-from worker.keypool.scripts import Arg, Clock, Scripts
-from worker.verdicts import Effect, Fate, Scope, Verdict
+from worker.keypool.roster import Candidates, Roster
+from worker.keypool.scripts import Clock, Scripts
+from worker.verdicts import Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
@@ -82,22 +83,24 @@ class KeyPool:
         self.service = service
         self.names = Names(namespace, service)
         self._redis = redis
-        self._scripts = Scripts(redis, now_ms=now_ms)
+        self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
         self._cooldowns = cooldowns or Cooldowns()
         self._lease_ms = lease_ms
         self._opening = opening
-        self.keys: tuple[ApiKey, ...] = ()
-        self._accounts: dict[str, str] = {}
-        self.replace_keys(keys)
+        self._roster = Roster(keys)
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys that the pool serves from."""
+        return self._roster.keys
 
     def replace_keys(self, keys: Sequence[ApiKey]) -> None:
         """Serve from these keys from now on; leases that are out stay valid."""
-        self.keys = tuple(keys)
-        self._accounts = {key.id: self._accounts.get(key.id) or key.account or key.id for key in keys}
+        self._roster.replace(keys)
 
     def account_of(self, key: ApiKey) -> str:
         """The account that a key is known to belong to."""
-        return self._accounts[key.id]
+        return self._roster.accounts[key.id]
 
     async def acquire(self, want: Want) -> Lease | Unavailable:
         """Reserve one call.
@@ -111,59 +114,39 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        if want.account and not self._candidates(want):
+        if want.account and not self._roster.candidates(want).keys:
             await self._learn_accounts()  # another process may know better whose keys these are
         for _ in range(_REMAPS):
-            candidates = self._candidates(want)
-            if not candidates:
+            candidates = self._roster.candidates(want)
+            if not candidates.keys:
                 return Unavailable(Why.GONE if want.account else Why.NO_KEYS)
             lease_id = uuid.uuid4().hex
             reply = await self._ask(want, candidates, lease_id)
             if reply[0] != "remap":
                 return self._answer(reply, want, candidates, lease_id)
-            self._accounts.update(zip(reply[1::2], reply[2::2], strict=True))
+            self._roster.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
 
-    def _candidates(self, want: Want) -> list[ApiKey]:
-        return [
-            key
-            for key in self.keys
-            if key.id not in want.exclude
-            and self._accounts[key.id] not in want.exclude_accounts
-            and (not want.account or want.account in {self._accounts[key.id], key.id})
-        ]
+    async def _ask(self, want: Want, candidates: Candidates, lease_id: str) -> list[Any]:
+        asked = {
+            "model": want.model,
+            "topic": want.topic,
+            "tokens": want.tokens,
+            "emails": want.emails,
+            "wait_ms": want.max_wait_ms,
+            "lease_ms": self._lease_ms,
+            "ticket": want.ticket,
+            "by": want.by,
+            "bulk": want.bulk,
+            "opening": self._opening,
+        }
+        return await self._scripts.acquire(lease_id=lease_id, want=asked, candidates=candidates.told)
 
-    async def _ask(self, want: Want, candidates: Sequence[ApiKey], lease_id: str) -> list[Any]:
-        names = self.names
-        keys = [names.leases, names.leased, names.inflight, names.audit, names.host, names.model(want.model)]
-        who: list[Arg] = []
-        for key in candidates:
-            account = self._accounts[key.id]
-            keys += [names.key(key.id), names.account(account), names.account_model(account, want.model)]
-            who += [key.id, account]
-        return await self._scripts.acquire(
-            keys=keys,
-            args=[
-                lease_id,
-                want.model,
-                want.tokens,
-                want.emails,
-                want.max_wait_ms,
-                self._lease_ms,
-                want.ticket,
-                want.by,
-                want.topic,
-                self._opening,
-                "bulk" if want.bulk else "interactive",
-                *who,
-            ],
-        )
-
-    def _answer(self, reply: list[Any], want: Want, candidates: Sequence[ApiKey], lease_id: str) -> Lease | Unavailable:
+    def _answer(self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str) -> Lease | Unavailable:
         match reply:
             case ["lease", index, wait_ms, spare]:
-                key = candidates[int(index) - 1]
-                account, more = self._accounts[key.id], None if int(spare) < 0 else int(spare)
+                place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
+                key, account = candidates.keys[place], candidates.accounts[place]
                 return Lease(lease_id, key, account, want, int(wait_ms), more)
             case ["deferred", wait_ms, reason, account]:
                 return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(account))
@@ -182,20 +165,12 @@ class KeyPool:
 
         A key can be refused or revoked for another job while this one waits for its instant.
         """
-        names, want = self.names, lease.want
         reply = await self._scripts.confirm(
-            keys=[
-                names.leases,
-                names.leased,
-                names.inflight,
-                names.host,
-                names.model(want.model),
-                names.key(lease.key.id),
-                names.account(lease.account),
-                names.account_model(lease.account, want.model),
-            ],
             lease_id=lease.id,
-            topic=want.topic,
+            key_id=lease.key.id,
+            account=lease.account,
+            model=lease.want.model,
+            topic=lease.want.topic,
         )
         return bool(reply[0] == "ok")
 
@@ -216,73 +191,59 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached; the lease then expires by itself.
         """
-        names, want = self.names, lease.want
+        want = lease.want
         account = verdict.account or lease.account
         moved = account != lease.account
         if moved:
-            self._accounts[lease.key.id] = account
-        blamed, name = self._blamed(verdict.scope, lease, account)
-        limits: list[Arg] = []
-        for seen in verdict.limits:
-            if seen.limit <= 0:  # "none at all" is no limit to plan by, and would make every job look too large
-                continue
-            window_ms = seen.window_ms or seen.dimension.window_ms
-            limits += [seen.dimension, seen.limit, window_ms, "" if seen.remaining is None else seen.remaining]
-        reply = await self._scripts.settle(
-            keys=[
-                names.leases,
-                names.leased,
-                names.inflight,
-                names.audit,
-                names.key(lease.key.id),
-                names.account(account),
-                names.account_model(account, want.model),
-                blamed,
-                names.host,
-                names.model(want.model),
-                names.models,
-            ],
-            args=[
-                lease.id,
-                _outcome(verdict),
-                # What was reserved in another account's buckets cannot be put right in this one's.
-                int(moved or _counted(verdict)),
-                "" if verdict.tokens is None or moved else verdict.tokens,
-                verdict.effect,
-                verdict.scope,
-                name,
-                self._cooldowns.of(verdict),
-                verdict.code,
-                want.by,
-                want.topic,
-                verdict.account or "",
-                lease.key.id,
-                self._opening,
-                want.model if _is_real(verdict) else "",
-                "" if verdict.emails is None or moved else verdict.emails,
-                "" if verdict.cooldown_ms is None else verdict.cooldown_ms,
-                *limits,
-            ],
-        )
+            self._roster.learn({lease.key.id: account})
+        said: dict[str, object] = {
+            "key": lease.key.id,
+            "account": account,
+            "model": want.model,
+            "topic": want.topic,
+            "by": want.by,
+            "outcome": _outcome(verdict),
+            # What was reserved in another account's buckets cannot be put right in this one's.
+            "counted": moved or _counted(verdict),
+            "effect": verdict.effect,
+            "scope": verdict.scope,
+            "name": self._blamed(verdict.scope, lease, account),
+            "rest_ms": self._cooldowns.of(verdict),
+            "reason": verdict.code,
+            "opening": self._opening,
+            "real": bool(want.model) and _is_real(verdict),
+            # "None at all" is no limit to plan by, and would make every job look too large.
+            "limits": [_stated(seen) for seen in verdict.limits if seen.limit > 0],
+        }
+        if verdict.tokens is not None and not moved:
+            said["tokens"] = verdict.tokens
+        if verdict.emails is not None and not moved:
+            said["emails"] = verdict.emails
+        if verdict.cooldown_ms is not None:
+            said["stated_ms"] = verdict.cooldown_ms
+        if verdict.account:
+            said["learned"] = verdict.account
+        reply = await self._scripts.settle(lease_id=lease.id, said=said)
         return Settled(
             late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
         )
 
-    def _blamed(self, scope: Scope, lease: Lease, account: str) -> tuple[str, str]:
-        names, want = self.names, lease.want
+    def _blamed(self, scope: Scope, lease: Lease, account: str) -> str:
+        """What people call the scope that a verdict blames."""
+        model = lease.want.model
         match scope:
             case Scope.KEY:
-                return names.key(lease.key.id), lease.key.label
+                return lease.key.label
             case Scope.KEY_TOPIC:
-                return names.key(lease.key.id), f"{lease.key.label} × {want.topic}"
+                return f"{lease.key.label} × {lease.want.topic}"
             case Scope.ACCOUNT:
-                return names.account(account), account
+                return account
             case Scope.ACCOUNT_MODEL:
-                return names.account_model(account, want.model), f"{account} × {want.model}" if want.model else account
+                return f"{account} × {model}" if model else account
             case Scope.MODEL:
-                return names.model(want.model), want.model
+                return model
             case Scope.HOST:
-                return names.host, self.service
+                return self.service
 
     async def _view_models(self) -> tuple[str, ...]:
         found = await self._redis.zrange(self.names.models, 0, -1)
@@ -292,7 +253,7 @@ class KeyPool:
         names = self.names
         found = [names.host, *(names.model(model) for model in models)]
         for key in keys:
-            account = self._accounts[key.id]
+            account = self.account_of(key)
             found += [names.key(key.id), names.account(account)]
             found += [names.account_model(account, model) for model in models]
         return found
@@ -303,16 +264,15 @@ class KeyPool:
         models = await self._view_models()
         text = await self._scripts.snapshot(keys=[self.names.inflight, *self._record_names(self.keys, models)])
         return snapshots.parse(
-            text, service=self.service, keys=self.keys, accounts=self._accounts, models=tuple(models)
+            text, service=self.service, keys=self.keys, accounts=self._roster.accounts, models=tuple(models)
         )
 
     async def _learn_accounts(self) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in self.keys:
                 pipe.hget(self.names.key(key.id), "account")
-            for key, account in zip(self.keys, await pipe.execute(), strict=True):
-                if account:
-                    self._accounts[key.id] = account
+            accounts = zip((key.id for key in self.keys), await pipe.execute(), strict=True)
+        self._roster.learn({key_id: account for key_id, account in accounts if account})
 
     async def reset(self, *, by: str, key_id: str | None = None) -> int:
         """Bring resting and disabled keys back, and wake what waits.
@@ -389,6 +349,12 @@ def _counted(verdict: Verdict) -> bool:
     if not verdict.definite or verdict.fate is Fate.DONE:
         return True
     return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
+
+
+def _stated(seen: ObservedLimit) -> list[object]:
+    """A limit as settle.lua reads it."""
+    told: list[object] = [seen.dimension, seen.limit, seen.window_ms or seen.dimension.window_ms]
+    return told if seen.remaining is None else [*told, seen.remaining]
 
 
 def _is_real(verdict: Verdict) -> bool:

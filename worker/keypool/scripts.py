@@ -1,10 +1,13 @@
 """The pool's Lua scripts, each as one typed method: one verb, one round trip."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 _FRAGMENTS = {
     "acquire": ("prelude", "lines", "choice", "acquire"),
@@ -17,11 +20,10 @@ _FRAGMENTS = {
     "snapshot": ("prelude", "snapshot"),
 }
 
-Arg = str | int | float
+Arg = str | bytes | int | float
 
-
-class _Script(Protocol):
-    async def __call__(self, keys: Sequence[str], args: Sequence[Arg]) -> Any: ...
+as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""How a script is told of more than a few things: one argument costs the client less than ten do."""
 
 
 def source(verb: str) -> str:
@@ -30,43 +32,64 @@ def source(verb: str) -> str:
     return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in _FRAGMENTS[verb])
 
 
+class _Script:
+    """One script on one Redis. Where the server has lost it (restart, flush), it is loaded again.
+
+    redis-py's own `Script` does the same, and takes 10 µs longer for it.
+    """
+
+    def __init__(self, redis: Redis, verb: str) -> None:
+        self._redis = redis
+        self._text = source(verb)
+        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        try:
+            return await self._redis.evalsha(self._digest, len(keys), *keys, *args)
+        except NoScriptError:
+            await self._redis.script_load(self._text)
+            return await self._redis.evalsha(self._digest, len(keys), *keys, *args)
+
+
 class Scripts:
     """Calls the scripts on one Redis. A script that the server has lost (restart, flush) is loaded again by itself.
 
     Args:
         redis: A client that decodes responses to text.
+        root: What the names of all records begin with.
         now_ms: A clock for tests, in milliseconds. Default: Redis' own.
     """
 
-    def __init__(self, redis: Redis, *, now_ms: "Clock | None" = None) -> None:
+    def __init__(self, redis: Redis, *, root: str, now_ms: "Clock | None" = None) -> None:
         self._now_ms = now_ms
-        self._acquire: _Script = redis.register_script(source("acquire"))
-        self._confirm: _Script = redis.register_script(source("confirm"))
-        self._carry: _Script = redis.register_script(source("carry"))
-        self._settle: _Script = redis.register_script(source("settle"))
-        self._reset: _Script = redis.register_script(source("reset"))
-        self._disable: _Script = redis.register_script(source("disable"))
-        self._absolve: _Script = redis.register_script(source("absolve"))
-        self._snapshot: _Script = redis.register_script(source("snapshot"))
+        self._root = (root,)
+        self._acquire = _Script(redis, "acquire")
+        self._confirm = _Script(redis, "confirm")
+        self._carry = _Script(redis, "carry")
+        self._settle = _Script(redis, "settle")
+        self._reset = _Script(redis, "reset")
+        self._disable = _Script(redis, "disable")
+        self._absolve = _Script(redis, "absolve")
+        self._snapshot = _Script(redis, "snapshot")
 
     def _now(self) -> Arg:
         return self._now_ms() if self._now_ms else ""
 
-    async def acquire(self, *, keys: Sequence[str], args: Sequence[Arg]) -> list[Any]:
-        """Reserve a call; see acquire.lua for the reply."""
-        return list(await self._acquire(keys=keys, args=[self._now(), *args]))
+    async def acquire(self, *, lease_id: str, want: Mapping[str, object], candidates: bytes) -> list[Any]:
+        """Reserve a call; see acquire.lua for what is said and answered."""
+        return list(await self._acquire(keys=self._root, args=(self._now(), lease_id, as_json(want), candidates)))
 
-    async def confirm(self, *, keys: Sequence[str], lease_id: str, topic: str) -> list[Any]:
+    async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> list[Any]:
         """Check a lease after its wait; see confirm.lua."""
-        return list(await self._confirm(keys=keys, args=[self._now(), lease_id, topic]))
+        return list(await self._confirm(keys=self._root, args=(self._now(), lease_id, key_id, account, model, topic)))
 
     async def carry(self, *, keys: Sequence[str], lease_id: str, emails: int) -> None:
         """Reserve emails that go along; see carry.lua."""
         await self._carry(keys=keys, args=[self._now(), lease_id, emails])
 
-    async def settle(self, *, keys: Sequence[str], args: Sequence[Arg]) -> list[Any]:
-        """End a lease with its verdict; see settle.lua."""
-        return list(await self._settle(keys=keys, args=[self._now(), *args]))
+    async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
+        """End a lease with its verdict; see settle.lua for what is said and answered."""
+        return list(await self._settle(keys=self._root, args=(self._now(), lease_id, as_json(said))))
 
     async def reset(self, *, keys: Sequence[str], by: str, what: str, channel: str) -> int:
         """Clear records; returns how many were blocked."""

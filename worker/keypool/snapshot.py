@@ -1,6 +1,7 @@
 """A pool at one instant, for people: what each key does, why, and for how much longer."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -113,7 +114,7 @@ class PoolView:
 
 
 def parse(
-    text: str, *, service: str, keys: tuple[ApiKey, ...], accounts: dict[str, str], models: tuple[str, ...]
+    text: str, *, service: str, keys: tuple[ApiKey, ...], accounts: Mapping[str, str], models: tuple[str, ...]
 ) -> PoolView:
     """Shape the snapshot script's JSON text, whose records stand in the order of `record_names`."""
     raw = json.loads(text)

@@ -11,4 +11,5 @@ local record, more = cmsgpack.unpack(packed), tonumber(ARGV[3])
 record.cost.emails = record.cost.emails + more
 redis.call('HSET', KEYS[1], ARGV[2], cmsgpack.pack(record))
 local buckets = buckets_of(redis.call('HGET', KEYS[2], 'buckets'))
-charge_all(KEYS[2], buckets, {requests = 0, tokens = 0, emails = more}, now, now)
+charge_all(buckets, {requests = 0, tokens = 0, emails = more}, now, now)
+save_buckets(KEYS[2], buckets)

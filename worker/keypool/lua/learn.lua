@@ -8,28 +8,27 @@ local function slow_down(bucket, start_ms, now_ms)
   if now_ms - (bucket.slowed_ms or 0) < 1000 or start_ms <= (bucket.slowed_ms or 0) then return nil end
   bring_up(bucket, now_ms)
   bucket.slowed_ms = now_ms
-  bucket.pace = math.max(LEAST_PACE, (bucket.pace or 1) - PACE_STEP)
+  bucket.pace = max(LEAST_PACE, (bucket.pace or 1) - PACE_STEP)
   return string.format('at %d %% of its pace', bucket.pace * 100 + 0.5)
 end
 
 local function speed_up(buckets)
   for _, bucket in pairs(buckets) do
-    if bucket.pace then bucket.pace = math.min(1, bucket.pace + PACE_RECOVERY) end
+    if bucket.pace then bucket.pace = min(1, bucket.pace + PACE_RECOVERY) end
   end
 end
 
--- observed: {dimension, limit, window_ms, remaining or '' …} four by four, from `first` in `values`.
+-- observed: limits as the answer stated them, each {dimension, limit, window_ms, remaining or nil}.
 -- refused: the record of a lease whose call was refused for a limit; nil where it was not, or has expired.
 -- stated_ms: after which time the provider told it to come again; nil where it told nothing.
-local function learn_limits(buckets, values, first, now_ms, refused, stated_ms)
+local function learn_limits(buckets, observed, now_ms, refused, stated_ms)
   local learned = {}
-  for place = first, #values - 3, 4 do
-    local dimension, limit, window_ms = values[place], tonumber(values[place + 1]), tonumber(values[place + 2])
-    local remaining = tonumber(values[place + 3])
+  for _, seen in ipairs(observed) do
+    local dimension, limit, window_ms, remaining = seen[1], seen[2], seen[3], seen[4]
     local bucket = buckets[dimension]
     local short = refused and (not remaining or remaining < cost_in(dimension, refused.cost))
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
-      learned[#learned + 1] = dimension .. '=' .. values[place + 1]
+      learned[#learned + 1] = dimension .. '=' .. limit
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
       bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
         promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
@@ -44,12 +43,12 @@ local function learn_limits(buckets, values, first, now_ms, refused, stated_ms)
     -- What the provider has left is known to it alone; calls still in flight make it less, never more.
     if remaining and not bucket.log then
       bring_up(bucket, now_ms)
-      bucket.level = math.min(bucket.level, remaining)
+      bucket.level = min(bucket.level, remaining)
     end
     -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
     if short and stated_ms and not bucket.log then
       bring_up(bucket, now_ms)
-      bucket.level = math.min(bucket.level, cost_in(dimension, refused.cost) - stated_ms * rate_of(bucket))
+      bucket.level = min(bucket.level, cost_in(dimension, refused.cost) - stated_ms * rate_of(bucket))
     end
   end
   return learned
@@ -62,7 +61,7 @@ local function correct(buckets, record, tokens, emails, counted, now_ms)
     if counted then
       local reserved = cost_in(dimension, record.cost)
       if tokens and dimension:sub(1, 1) == 't' and reserved > 0 then
-        bucket.used_share = 0.95 * (bucket.used_share or 1) + 0.05 * math.min(1, tokens / reserved)
+        bucket.used_share = 0.95 * (bucket.used_share or 1) + 0.05 * min(1, tokens / reserved)
       end
       -- Not all emails of a batch may have been accepted; one that is sent again reserved none and was charged before.
       local more = emails and record.cost.emails > 0 and emails - record.cost.emails or 0
@@ -75,13 +74,12 @@ end
 
 -- A success lets more calls be on their way while no rate is known, as a share of what has passed: what a limit then
 -- refuses together stays small beside what it let through, however high it is.
-local function wider(window) return math.min(window + 1 / 64, 100000) end
+local function wider(window) return min(window + 1 / 64, 100000) end
 
-local function land(scope_key, flying, start_ms)
+local function land(flying, start_ms)
   for place, at_ms in ipairs(flying) do
     if at_ms == start_ms then table.remove(flying, place) break end
   end
-  redis.call('HSET', scope_key, 'flying', cmsgpack.pack(flying))
 end
 
 -- Counts a fault of a host or model that no key is to blame for. Returns until when it rests, 0 where it does not.
@@ -95,7 +93,7 @@ local function count_fault(scope_key, reason, now_ms)
   redis.call('HSET', scope_key, 'faults', faults, 'fault_ms', now_ms)
   redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
   if faults < BREAKER_FAULTS then return 0 end
-  until_ms = now_ms + math.min(1000 * 2 ^ (faults - BREAKER_FAULTS), 30000)
+  until_ms = now_ms + min(1000 * 2 ^ (faults - BREAKER_FAULTS), 30000)
   redis.call('HSET', scope_key, 'until_ms', until_ms, 'since_ms', now_ms, 'reason', reason)
   return until_ms
 end

@@ -29,12 +29,13 @@ end
 -- What is in a bucket for a job at an instant, and how fast it refills for it: others' savings are not for it.
 local function free_in(bucket, job, at_ms)
   if bucket.log then return 0, rate_of(bucket) end
-  local level, rate = level_at(bucket, at_ms), rate_of(bucket)
+  local rate = rate_of(bucket)
+  local level = min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate)
   if not (bucket.claims or bucket.bulk_claims) then return level, rate end
   for _, line in ipairs(job.bulk and BOTH_LINES or INTERACTIVE_LINE) do
     local first = bucket[line.claims] and bucket[line.claims][1]
     if first and first.by ~= job.by then
-      local saved = math.min(first.need, math.max(0, at_ms - first.since_ms) * rate_of(bucket) / 2)
+      local saved = min(first.need, max(0, at_ms - first.since_ms) * rate_of(bucket) / 2)
       level, rate = level - saved, saved < first.need and rate / 2 or rate
     end
   end
@@ -49,21 +50,16 @@ local function forget_the_lost(bucket, now_ms)
   end
 end
 
-local function save_scope(scope)
-  redis.call('HSET', scope.pair_key, 'buckets', cmsgpack.pack(scope.buckets))
-  redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
-end
-
 -- The instant at which a call fits behind what was promised to the lines given.
-local function behind(open, scope, job, lines)
-  local at_ms = open.earliest_ms
+local function behind(earliest_ms, scope, job, lines)
+  local at_ms = earliest_ms
   for dimension, bucket in pairs(scope.buckets) do
     local needed, promised = cost_in(dimension, job.cost), 0
     for _, line in ipairs(lines) do promised = promised + (bucket[line.amount] or 0) end
     if needed > 0 and promised > 0 then
-      local level, rate, missing = free_in(bucket, job, open.earliest_ms), rate_of(bucket), promised
+      local level, rate, missing = free_in(bucket, job, earliest_ms), rate_of(bucket), promised
       if not bucket.log then missing = promised + needed + margin_of(bucket, needed) - level end
-      at_ms = math.max(at_ms, open.earliest_ms + math.ceil(math.max(0, missing) / rate))
+      at_ms = max(at_ms, earliest_ms + ceil(max(0, missing) / rate))
     end
   end
   return at_ms
@@ -75,7 +71,7 @@ local function bulk_patience(scope, job, now_ms)
   for dimension, bucket in pairs(scope.buckets) do
     local needed = cost_in(dimension, job.cost)
     if bucket.log and (bucket.log[#bucket.log] or 0) > now_ms then return 0 end
-    if needed > 0 then longest = math.min(longest, (bucket.log and 1 or needed) / rate_of(bucket)) end
+    if needed > 0 then longest = min(longest, (bucket.log and 1 or needed) / rate_of(bucket)) end
   end
   return longest
 end
@@ -97,7 +93,7 @@ end
 local function redeem(scope, job)
   if has_claim(scope, job) then return false end  -- its promise was redeemed when it claimed
   for dimension, bucket in pairs(scope.buckets) do
-    bucket[job.line.amount] = math.max(0, (bucket[job.line.amount] or 0) - likely(bucket, dimension, job.cost))
+    bucket[job.line.amount] = max(0, (bucket[job.line.amount] or 0) - likely(bucket, dimension, job.cost))
   end
   return true
 end
@@ -119,12 +115,12 @@ local function claim(open, job, now_ms)
       if place then
         local missing = -level_at(bucket, now_ms)
         for at = 1, place do missing = missing + claims[at].need end
-        claims[place].due_ms = math.max(now_ms + 1000, open.earliest_ms, now_ms + math.ceil(missing / rate_of(bucket)))
-        bucket[job.line.claims], earliest_ms = claims, math.max(earliest_ms or 0, claims[place].due_ms)
+        claims[place].due_ms = max(now_ms + 1000, open.earliest_ms, now_ms + ceil(missing / rate_of(bucket)))
+        bucket[job.line.claims], earliest_ms = claims, max(earliest_ms or 0, claims[place].due_ms)
       end
     end
   end
-  if earliest_ms then save_scope(open.scope) end
+  if earliest_ms then save_buckets(open.scope.pair_key, open.scope.buckets) end
   return earliest_ms
 end
 
@@ -143,9 +139,9 @@ local function queue_up(counters, open, job)
   local line = job.line
   for dimension, bucket in pairs(open.scope.buckets) do
     bucket[line.amount] = (bucket[line.amount] or 0) + likely(bucket, dimension, job.cost)
-    bucket[line.until_ms] = math.max(bucket[line.until_ms] or 0, open.queue_ms)
+    bucket[line.until_ms] = max(bucket[line.until_ms] or 0, open.queue_ms)
   end
-  if next(open.scope.buckets) then save_scope(open.scope) end
+  save_buckets(open.scope.pair_key, open.scope.buckets)
   if open.paced then return open.queue_ms end
   -- The rate is unknown: one second holds the crowd, each at an instant of its own; bulk comes a second later.
   return open.queue_ms + redis.call('HINCRBY', counters, 'turn', 61) % 1000 + (job.bulk and 1000 or 0)
@@ -156,8 +152,8 @@ local function spare_emails(buckets, now_ms)
   local spare = -1
   for dimension, bucket in pairs(buckets) do
     if dimension:sub(1, 1) == 'e' then
-      local left = math.max(0, math.floor(level_at(bucket, now_ms)))
-      spare = spare < 0 and left or math.min(spare, left)
+      local left = max(0, floor(level_at(bucket, now_ms)))
+      spare = spare < 0 and left or min(spare, left)
     end
   end
   return spare

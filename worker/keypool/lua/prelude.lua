@@ -1,5 +1,8 @@
 -- Stands before every script: the clock, scope records, buckets, the audit stream.
 --
+-- Where a script is given the root of all names (`{namespace:service}`, which also keeps them on one node of a cluster),
+-- it makes the names itself, as names.py does: what a call sends does not grow with the keys.
+--
 -- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of
 -- Redis' clock.
 -- A bucket is {limit, window_ms, level, at_ms} and refills continuously, or {limit, window_ms, log = {ms, …}} where the
@@ -11,10 +14,12 @@ local PROBE_MS = 3000        -- so long one job has to show that it works again,
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
 
+local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
+
 local function clock(given_ms)
   if given_ms ~= '' then return tonumber(given_ms) end
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + floor(time[2] / 1000)
 end
 
 local function audit(stream, now_ms, event, scope, name, reason, until_ms, by)
@@ -25,7 +30,7 @@ end
 -- Until when a record blocks: 0 it does not, -1 until a person resets it. Also says why.
 local function blocked(state, until_ms, reason, now_ms)
   if state == 'disabled' then return -1, reason or 'disabled' end
-  until_ms = tonumber(until_ms) or 0
+  until_ms = until_ms and tonumber(until_ms) or 0
   if until_ms > now_ms then return until_ms, reason or 'cooling' end
   return 0, ''
 end
@@ -38,23 +43,28 @@ end
 
 local function buckets_of(packed) return packed and cmsgpack.unpack(packed) or {} end
 
-local TOKENS, EMAILS = ('t'):byte(), ('e'):byte()  -- dimensions of these begin so, all others count requests
+local COUNTED = {t = 'tokens', e = 'emails'}  -- by how a dimension begins; all others count requests
+local kinds = {}
 
 local function cost_in(dimension, cost)
-  local first = dimension:byte()
-  return first == TOKENS and cost.tokens or first == EMAILS and cost.emails or cost.requests
+  local kind = kinds[dimension]
+  if not kind then
+    kind = COUNTED[dimension:sub(1, 1)] or 'requests'
+    kinds[dimension] = kind
+  end
+  return cost[kind]
 end
 
 -- `pace` falls below 1 where calls were refused that should have passed, and recovers with those that do.
 local function rate_of(bucket) return (bucket.pace or 1) * bucket.limit / bucket.window_ms end
 
 local function level_at(bucket, at_ms)
-  return math.min(bucket.limit, bucket.level + math.max(0, at_ms - bucket.at_ms) * rate_of(bucket))
+  return min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
 -- A clock that stepped back refills nothing a second time.
 local function bring_up(bucket, now_ms)
-  bucket.level, bucket.at_ms = level_at(bucket, now_ms), math.max(bucket.at_ms, now_ms)
+  bucket.level, bucket.at_ms = level_at(bucket, now_ms), max(bucket.at_ms, now_ms)
 end
 
 local function headroom_of(bucket, now_ms)
@@ -69,7 +79,7 @@ end
 -- What stays in the bucket, so that calls that arrive a little early are not refused.
 local function margin_of(bucket, cost)
   if bucket.window_ms > 3600000 then return 0 end
-  return math.max(0, math.min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
+  return max(0, min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
 end
 
 -- `level` is what is in the bucket for this job, and `rate` how fast it refills for it.
@@ -77,10 +87,11 @@ local function ready_ms(bucket, cost, now_ms, level, rate)
   if cost <= 0 then return now_ms end
   if bucket.log then
     local oldest = bucket.log[#bucket.log - bucket.limit + 1]
-    local margin_ms = WINDOW_MARGIN_MS + math.floor((1 - (bucket.pace or 1)) * bucket.window_ms)
-    return oldest and math.max(now_ms, oldest + bucket.window_ms + margin_ms) or now_ms
+    local margin_ms = WINDOW_MARGIN_MS + floor((1 - (bucket.pace or 1)) * bucket.window_ms)
+    return oldest and max(now_ms, oldest + bucket.window_ms + margin_ms) or now_ms
   end
-  return now_ms + math.max(0, math.ceil((cost + margin_of(bucket, cost) - level) / rate))
+  local missing = cost + margin_of(bucket, cost) - level
+  return missing > 0 and now_ms + ceil(missing / rate) or now_ms
 end
 
 -- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
@@ -100,20 +111,24 @@ local function charge(bucket, cost, at_ms, now_ms)
   end
 end
 
-local function charge_all(scope_key, buckets, cost, at_ms, now_ms)
-  if not next(buckets) then return end
+local function charge_all(buckets, cost, at_ms, now_ms)
   for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
+end
+
+local function save_buckets(scope_key, buckets)
+  if not next(buckets) then return end
   redis.call('HSET', scope_key, 'buckets', cmsgpack.pack(buckets))
   redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
 end
 
 -- Ends a lease: gives its place in flight back. Returns its record, or nil where it is gone already.
-local function end_lease(leases, leased, inflight, lease_id)
+local function end_lease(root, lease_id)
+  local leased, inflight = root .. ':leased', root .. ':inflight'
   local packed = redis.call('HGET', leased, lease_id)
   if not packed then return nil end
   local record = cmsgpack.unpack(packed)
   redis.call('HDEL', leased, lease_id)
-  redis.call('ZREM', leases, lease_id)
+  redis.call('ZREM', root .. ':leases', lease_id)
   local field = 'key:' .. record.key
   if redis.call('HINCRBY', inflight, field, -1) <= 0 then redis.call('HDEL', inflight, field) end
   return record

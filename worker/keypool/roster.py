@@ -1,0 +1,74 @@
+"""The keys of this process and whose they are: what an acquire may choose from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from config.keys import ApiKey
+from worker.keypool.leases import Want
+from worker.keypool.scripts import as_json
+
+_CHOICES = 256  # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Some keys, in the order in which a script is told of them.
+
+    Attributes:
+        keys: The keys.
+        accounts: The account of each.
+        told: Their ids and accounts, as acquire.lua reads them.
+    """
+
+    keys: tuple[ApiKey, ...]
+    accounts: tuple[str, ...]
+    told: bytes
+
+
+class Roster:
+    """Knows the keys and the account each was last seen to belong to.
+
+    Choosing is done for each call and its outcome changes seldom, so it is kept until keys or accounts change.
+
+    Args:
+        keys: The keys of this process.
+    """
+
+    def __init__(self, keys: Sequence[ApiKey]) -> None:
+        self.keys: tuple[ApiKey, ...] = ()
+        self.accounts: Mapping[str, str] = {}
+        self._choices: dict[tuple[frozenset[str], frozenset[str], str], Candidates] = {}
+        self.replace(keys)
+
+    def replace(self, keys: Sequence[ApiKey]) -> None:
+        """Know these keys from now on; of those known before, the accounts too."""
+        self.keys = tuple(keys)
+        self.accounts = {key.id: self.accounts.get(key.id) or key.account or key.id for key in keys}
+        self._choices.clear()
+
+    def learn(self, accounts: Mapping[str, str]) -> None:
+        """Know these accounts, by key id, from now on."""
+        self.accounts = {**self.accounts, **accounts}
+        self._choices.clear()
+
+    def candidates(self, want: Want) -> Candidates:
+        """The keys that may serve a job."""
+        choice = (want.exclude, want.exclude_accounts, want.account)
+        found = self._choices.get(choice)
+        if found is None:
+            if len(self._choices) >= _CHOICES:
+                self._choices.clear()
+            found = self._choices[choice] = self._choose(want)
+        return found
+
+    def _choose(self, want: Want) -> Candidates:
+        accounts = self.accounts
+        keys = tuple(
+            key
+            for key in self.keys
+            if key.id not in want.exclude
+            and accounts[key.id] not in want.exclude_accounts
+            and (not want.account or want.account in {accounts[key.id], key.id})
+        )
+        whose = tuple(accounts[key.id] for key in keys)
+        return Candidates(keys, whose, as_json([[key.id for key in keys], whose]).encode())
