@@ -130,8 +130,9 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # A moment without Redis must not cut off hundreds of calls in flight: that would turn each email under way into
-        # one with an unknown outcome and waste the tokens of each completion. They finish and store their result; the
-        # message comes back after the visibility timeout, and the next setting lets it pass without running again.
+        # one with an unknown outcome and waste the tokens of each completion. They finish and store their result. Our
+        # transport acknowledges them when Redis is back; with kombu's, and where the worker dies, the message comes
+        # again, and the next setting lets a success pass without running again.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_deduplicate_successful_tasks": True,
     }

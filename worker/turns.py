@@ -131,7 +131,7 @@ async def _try_again(task: Task, fault: Fault, history: History, settings: Setti
 
 
 def _longest_hold_ms(settings: Settings) -> int:
-    """Half of the visibility timeout: a message that a worker holds for longer would be delivered a second time."""
+    """Half of the visibility timeout: kombu's own transport would deliver a second time what is held beyond that."""
     return settings.visibility_timeout_s * 500
 
 

@@ -18,7 +18,7 @@ ONCE_ONLY: Final = frozenset({"tasks.email.send"})
 
 _CHUNK = 200
 _AT_ONCE = 8
-_GUARDED_MS = 22 * 3_600_000  # the provider keeps idempotency keys for 24 hours, a pin is used for 23
+_GUARDED_MS = 22 * 3_600_000  # the provider keeps idempotency keys for 24 hours, an envelope is used for 23
 _PATIENCE_S = 10
 _HIDDEN = "<hidden>"
 
