@@ -47,7 +47,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     letter = Letter(
         arguments.idempotency_key or str(request.id),
         arguments.content_hash(),
-        lambda key: arguments.payload(sender=arguments.sender or key.sender or ""),
+        arguments.payload_for,
         recipients=arguments.recipients,
         batchable=arguments.batchable,
         # For most emails the outbox need not be asked before: none of them was ever here.

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from config.addresses import is_address
+from config.keys import ApiKey
 from tasks.arguments import Arguments, Deadline, Text
+from worker.errors import Deferred
 
 _MOST_RECIPIENTS = 50
 _ONE_LINE = r"^[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*$"
@@ -111,6 +113,17 @@ class EmailArguments(Arguments):
         """The body of `POST /emails`; the same arguments always make the same body."""
         given = self.model_dump(exclude_none=True, exclude={"sender", "idempotency_key", "deadline_s"})
         return {"from": sender} | given
+
+    def payload_for(self, key: ApiKey) -> dict[str, Any]:
+        """The body of an email that goes out with a key.
+
+        Raises:
+            Deferred: Nobody says whom it is from: the key was found after the turn began, and the next passes it over.
+        """
+        sender = self.sender or key.sender
+        if not sender:
+            raise Deferred(1_000, "a key without a from address came in")
+        return self.payload(sender=sender)
 
 
 def domain_of(address: str) -> str:

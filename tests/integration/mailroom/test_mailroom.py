@@ -1,11 +1,13 @@
 """Emails on their way: alone at light load, in batches where they wait; against the sandbox."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rooms import ANN, House, accepted, hold, ids, in_line, letter, send, send_one, until
 
+from tasks.message import EmailArguments
 from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Lease, Want
 from worker.rotation import Served
@@ -235,3 +237,21 @@ async def test_who_is_stopped_while_a_refused_call_moves_on_is_not_sent(house: H
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert [type(one).__name__ for one in outcomes] == ["Served", "CancelledError", "Served"]
     assert accepted(house) == (2, 0, 0)
+
+
+async def test_a_key_without_a_from_address_that_comes_while_emails_wait_sends_none_of_them(house: House) -> None:
+    room = house.room(keys=(0,))
+    pool = room.rotation.pool
+    free = hold(room)
+    arguments = EmailArguments(to=[ANN], subject="No sender of its own", text="Hello")
+    waiting = [letter(n) for n in range(3)]
+    for one in waiting:
+        one.payload = arguments.payload_for
+    jobs = asyncio.gather(*(send_one(room, one) for one in waiting), return_exceptions=True)
+    await in_line(room, 2)
+    pool.replace_keys([replace(pool.keys[0], sender=None)])
+    free.set()
+    outcomes = await jobs
+    assert [(type(one).__name__, one.countdown_ms < 5_000) for one in outcomes] == [("Deferred", True)] * 3
+    assert house.calls() == []
+    assert await house.redis.zcard(pool.names.leases) == 0
