@@ -104,7 +104,14 @@ class Fault(TurnOver):
     Args:
         reason: What happened, in one sentence.
         backoff_ms: The shortest wait before the next try, in milliseconds, where the provider named one.
+
+    Attributes:
+        code: The verdict's code, where an answer was judged.
+        most_repeats: How often the job may try again after faults of this code; None: as often as after any.
     """
+
+    code = ""
+    most_repeats: int | None = None
 
     def __init__(self, reason: str, backoff_ms: int | None = None) -> None:
         super().__init__(reason)

@@ -331,7 +331,9 @@ class _Turn(Generic[RequestT]):
                 if self.other_accounts > 1:
                     raise _rejection(verdict)
             case Fate.RETRY | Fate.SAME_ACCOUNT:
-                raise Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+                fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+                fault.code, fault.most_repeats = verdict.code, verdict.most_repeats
+                raise fault
             case _:
                 raise _rejection(verdict)
 

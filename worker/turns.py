@@ -119,7 +119,8 @@ async def _defer(
 
 async def _try_again(task: Task, fault: Fault, history: History, settings: Settings, *, deadline_s: float) -> NoReturn:
     tries = task.request.retries + 1
-    if tries >= settings.max_faults:
+    met = sum(call.code == fault.code for call in (*history.trail, *trail.of_this_turn()))
+    if tries >= settings.max_faults or (fault.most_repeats is not None and met > fault.most_repeats):
         _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
     backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
     countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))

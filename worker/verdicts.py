@@ -112,6 +112,7 @@ class Verdict:
         cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the service's default.
         definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may have been.
         backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it to the retry policy.
+        most_repeats: How often a job may try again after answers of this code; None: as often as after any fault.
         account: The account that the provider named (Groq's `org_…`), if it did.
         limits: Limits that the answer stated; they belong to account × model (Groq) or account (Resend).
         too_large_limit: The limit that this request can never fit under on this account and model, in tokens.
@@ -130,6 +131,7 @@ class Verdict:
     cooldown_ms: int | None = None
     definite: bool = True
     backoff_ms: int | None = None
+    most_repeats: int | None = None
     account: str | None = None
     limits: tuple[ObservedLimit, ...] = ()
     too_large_limit: int | None = None

@@ -302,6 +302,26 @@ async def test_the_budget_of_faults_is_kept(bench: Bench, retries: int, budget: 
     assert len(bench.sent()) == again
 
 
+# The calls of a job that was just answered so; whether it tries again after a fault that may be met three times.
+@pytest.mark.parametrize(
+    ("codes", "again"),
+    [
+        (["bad_generation"] * 2, True),
+        (["bad_generation"] * 3, False),
+        (["bad_generation"] * 2 + ["server_error"] * 2, True),  # others count only for the whole budget
+    ],
+)
+async def test_a_fault_that_may_not_be_repeated_for_long_has_a_budget_of_its_own(
+    bench: Bench, codes: list[str], again: int
+) -> None:
+    fault = Fault("no JSON")
+    fault.code, fault.most_repeats = "bad_generation", 2
+    calls = [{"at_ms": 1, "key": "gsk_abc123...", "code": code, "in_doubt": True} for code in codes]
+    with pytest.raises(Retry if again else FaultBudgetSpent):
+        await bench.turn(fault, header={"trail": calls}, retries=len(codes) - 1)
+    assert len(bench.sent()) == again
+
+
 async def test_a_spent_budget_says_how_often_and_why(bench: Bench) -> None:
     with pytest.raises(FaultBudgetSpent, match=r"^gave up after 5 tries: it failed \(HTTP 502\)$"):
         await bench.turn(Fault("it failed (HTTP 502)"), retries=4, max_faults=5)

@@ -19,6 +19,7 @@ _DAY_MS = 24 * _HOUR_MS
 _MIN_COOLDOWN_MS = 100
 _MAX_BACKOFF_MS = 300_000
 _FLEX_CAPACITY_STATUS = 498
+_MOST_GENERATIONS_MORE = 2  # each costs its tokens, and a model that fails three times will not learn it
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 _DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
@@ -170,6 +171,7 @@ class GroqJudge:
                 "bad_generation",
                 "the model's output did not fit the requested form",
                 definite=False,
+                most_repeats=_MOST_GENERATIONS_MORE,
                 status=status,
             )
         if status not in {413, 429}:

@@ -61,6 +61,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "cooldown_ms",
         "definite",
         "backoff_ms",
+        "most_repeats",
         "account",
         "limits",
         "too_large_limit",
@@ -74,6 +75,7 @@ _RESTRICTED = {"effect": Effect.DISABLE, "scope": Scope.ACCOUNT}
 _SPENT = {"effect": Effect.COOL, "scope": Scope.ACCOUNT, "cooldown_ms": _HOUR_MS}
 _BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
 _COOL = {"effect": Effect.COOL, "scope": Scope.ACCOUNT_MODEL}
+_TWICE_MORE = {"definite": False, "most_repeats": 2}
 _FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
 
 _ROWS: list[Any] = [
@@ -141,8 +143,8 @@ _ROWS: list[Any] = [
     (422, _error("semantic"), {}, _verdict(Fate.FAIL, "rejected", 422)),
     (418, {"error": "a teapot"}, {}, _verdict(Fate.FAIL, "rejected", 418)),
     # a bad generation
-    (400, _error("no JSON", "json_validate_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, definite=False)),
-    (400, _error("no tool", "tool_use_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, definite=False)),
+    (400, _error("no JSON", "json_validate_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
+    (400, _error("no tool", "tool_use_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
     # larger than the limit of this organisation and model: 413, and a 429 that says the same
     (
         413,
