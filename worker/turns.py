@@ -158,6 +158,21 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
 
 
 async def _publish(signature: Any) -> None:
+    """Put a message into the broker. A soft time limit is for the work, which is over.
+
+    Cut off here the job would end, or a second message would follow one that is on its way.
+    """
+    publishing = asyncio.ensure_future(_publish_patiently(signature))
+    try:
+        await asyncio.shield(publishing)
+    except SoftTimeLimitExceeded:
+        await publishing
+    except asyncio.CancelledError:
+        publishing.cancel()
+        raise
+
+
+async def _publish_patiently(signature: Any) -> None:
     """Put a message into the broker, however often it takes within a minute.
 
     The new message is there before the old one is acknowledged: a crash in between leaves two, never none.
