@@ -115,7 +115,6 @@ class House:
                 post.process = None
             if post.process is None:
                 command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{post.name}@chaos"]
-                command += ["--without-gossip", "--without-mingle"]
                 with post.log.open("ab") as sink:
                     post.process = subprocess.Popen(  # noqa: S603 - our own worker
                         command, cwd=self.folder, env=self.environ, stdout=sink, stderr=sink, start_new_session=True

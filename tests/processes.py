@@ -51,7 +51,7 @@ class Worker:
         self.name = f"{name}@test"
         self.log_path = folder / f"{name}.log"
         command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", self.name]
-        command += ["--without-gossip", "--without-mingle", *arguments]
+        command += arguments
         with self.log_path.open("wb") as sink:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment(**environ), stdout=sink, stderr=sink, start_new_session=True

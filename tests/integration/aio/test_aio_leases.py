@@ -47,8 +47,8 @@ def journal(store: Any) -> Callable[[str], list[str]]:
 def start(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Start]:
     workers: list[WorkerProcess] = []
 
-    def begin(*arguments: str, **environment: str) -> WorkerProcess:
-        workers.append(WorkerProcess(server.url, tmp_path / f"{len(workers)}.log", *arguments, **environment))
+    def begin(*arguments: str, **options: Any) -> WorkerProcess:
+        workers.append(WorkerProcess(server.url, tmp_path / f"{len(workers)}.log", *arguments, **options))
         return workers[-1]
 
     yield begin
@@ -87,6 +87,21 @@ def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
     eventually(lambda: not store.hlen("unacked"))
     assert store.zcard("unacked.leases") == store.zcard("unacked_index") == 0
     assert "messages of workers that died are given out again" in second.log
+
+
+def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
+    start: Start, client: Celery, store: Any, aio: ModuleType
+) -> None:
+    workers = [start("-c", "10", greets=True).await_ready()]
+    workers.append(start("-n", "second@test", "-c", "10", greets=True, AIO_QUEUE=workers[0].queue).await_ready())
+    assert "sync with 1 nodes" in workers[1].log
+    for number in range(12):
+        client.send_task(aio.sleep.name, (3, f"job{number}"), queue=workers[0].queue)
+    eventually(lambda: len(store.keys("journal:job*")) == 12, within_s=PATIENCE_S)
+    assert store.zcard("unacked.leases") == store.hlen("unacked") == 12
+    commands = {one["cmd"] for one in store.client_list()}
+    assert "brpop" not in commands
+    eventually(lambda: not store.hlen("unacked"), within_s=PATIENCE_S)
 
 
 def test_what_goes_back_politely_counts_no_death(start: Start, client: Celery, store: Any, aio: ModuleType) -> None:
