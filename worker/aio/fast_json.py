@@ -12,16 +12,31 @@ from kombu import serialization
 from kombu.utils import json as _stock
 
 _encode = _stock.JSONEncoder().encode
-_MARKS = ('"__type__"', "\\u00")
-"""kombu's mark, and what it may hide behind: letters written as escapes."""
+_MARK = '"__type__"'
+_ESCAPED = "\\u00"
+"""What kombu's mark may hide behind: letters written as escapes."""
+
+
+_decode = json.JSONDecoder().decode
+
+
+def loads_plain(text: str) -> Any:
+    """Decode a text without kombu's marks.
+
+    Raises:
+        ValueError: It may have such a mark, or it is no JSON.
+    """
+    if _MARK in text or _ESCAPED in text:
+        raise ValueError("kombu may have marked this text")
+    return _decode(text)
 
 
 def loads(text: Any) -> Any:
     """Decode what kombu's `loads` would decode, to the same."""
     if isinstance(text, bytes):
         text = text.decode()
-    if isinstance(text, str) and not any(mark in text for mark in _MARKS):
-        return json.loads(text)
+    if isinstance(text, str) and _MARK not in text and _ESCAPED not in text:
+        return _decode(text)
     return _stock.loads(text)  # type: ignore[no-untyped-call, unused-ignore]
 
 

@@ -1,0 +1,393 @@
+"""A channel of the transport: asks for messages, takes them in batches, hands them to their consumers."""
+
+import logging
+import time
+import uuid
+from collections import deque
+from contextlib import suppress
+from queue import Empty
+from typing import Any
+
+import redis
+from kombu.transport import redis as _stock
+from kombu.utils.scheduling import priority_cycle
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.aio.transport_leases import LeaseKeeper, keeper_of
+from worker.aio.transport_messages import UNREADABLE, Message, decode, share_values
+from worker.aio.transport_poller import TAKING
+from worker.aio.transport_qos import TransportQoS
+from worker.aio.transport_scripts import TAKE
+
+logger = logging.getLogger(__name__)
+
+# kombu's classes are only half typed.
+StockChannel: Any = _stock.Channel
+
+_MOST = 200
+"""Messages in one batch at most: a few milliseconds of the server's time."""
+_UNTOLD_SWEEP_S = 0.1
+_REFUSED_PAUSE_S = 1.0
+LEASE_S = 60.0
+RECOVER_S = 5.0
+"""The longest time between two looks for what dead workers had, in seconds."""
+_RENEWAL_TIMEOUT_S = 5.0
+"""How long a renewal may hang before another connection is tried, in seconds."""
+
+_Taken = list[tuple[str, str, bytes]]
+"""For each message the list that it was in, its tag and its text."""
+
+
+class Channel(StockChannel):
+    """A channel that takes messages in batches and books them in the same step."""
+
+    QoS = TransportQoS
+    Message = Message
+    from_transport_options = (*StockChannel.from_transport_options, "lease_s")
+    lease_s: float = LEASE_S
+    """How long a worker may be silent before its messages go to others, in seconds; 0: for the visibility timeout."""
+    connection: Any
+    qos: TransportQoS
+    _in_poll: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._commands: redis.Redis | None = None
+        self.takes = True
+        """False once a consumer without acknowledgements came: then the channel is kombu's own."""
+        self.sweep_s = _UNTOLD_SWEEP_S
+        """How long the queues may go without a look, in seconds."""
+        self._script_sent = False
+        self._script_sha = ""
+        self._asked_for = 0
+        self._asked_lists: list[str] = []
+        self._dry = False
+        """All queues were empty when last looked at, and no hint came since."""
+        self._urgent_only: dict[str, int] = {}
+        self._look_at_s = 0.0
+        self._suffix = f"@{uuid.uuid4().hex[:8]}"
+        self._questions = 0
+        super().__init__(*args, **kwargs)
+        self.takes = self.ack_emulation
+        self.handlers[TAKING] = self._read_taken
+
+    # -- one client
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        if asynchronous:  # these are bound to a connection of their own
+            return super()._create_client(asynchronous=True)
+        if self._commands is None or self._commands.connection_pool is not self.pool:
+            self._commands = super()._create_client()
+        return self._commands
+
+    # -- which queues
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
+        """Consume from a queue."""
+        if no_ack and queue not in self._fanout_queues and self.takes:
+            self._let_go()
+            self._forget_connection()
+            self.takes = False
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def take_urgent_only(self, queue: str, below: int | None) -> None:
+        """Leave a queue's messages with this priority and less urgent ones in the broker; None takes all again."""
+        if below is None:
+            self._urgent_only.pop(queue, None)
+        else:
+            self._urgent_only[queue] = below
+        self._dry = False
+
+    def _list_of(self, queue: str, step: int) -> str:
+        if step >= self._urgent_only.get(queue, step + 1):
+            return f"{self.unacked_key}.left"  # nothing is ever in there
+        return str(self._q_for_pri(queue, step))
+
+    def _update_queue_cycle(self) -> None:
+        super()._update_queue_cycle()
+        self._dry = False
+
+    def flush_acks(self) -> None:
+        """Send the acknowledgements of this channel's messages."""
+        if isinstance(self._qos, TransportQoS):
+            self._qos.flush_acks()
+
+    def flush_acks_when_due(self) -> None:
+        """Send them if it is worth it."""
+        if isinstance(self._qos, TransportQoS):
+            self._qos.flush_acks_when_due()
+
+    # -- leases
+
+    @property
+    def recover_every_s(self) -> float:
+        """How often to look for what dead workers had, in seconds."""
+        return min(RECOVER_S, self.lease_s / 4) if self.lease_s > 0 else RECOVER_S
+
+    def recover(self) -> None:
+        """Give back what dead workers had."""
+        if self.takes and self.active_queues:
+            self.qos.recover()
+
+    def keep_leases(self) -> LeaseKeeper | None:
+        """See that what this channel takes is renewed."""
+        if self.lease_s <= 0:
+            return None
+        keeper = self.qos.keeper
+        if keeper is None:
+            lease_s = min(self.lease_s, self.visibility_timeout) if self.visibility_timeout > 0 else self.lease_s
+            names = (self.unacked_key, self.unacked_index_key, self.qos.leases_key, self.qos.pulse_key)
+            first, second, third, fourth = (self.global_keyprefix + name for name in names)
+            params = self._connparams()
+            timeout_s = min(_RENEWAL_TIMEOUT_S, lease_s / 2)
+            params |= {"max_connections": 1, "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+            if "socket_connect_timeout" in params:
+                params["socket_connect_timeout"] = timeout_s
+            client = self.connection.client
+            key = (client.hostname, client.port, client.virtual_host, client.userid, first, lease_s)
+            keeper = keeper_of(
+                key,
+                lambda: LeaseKeeper(
+                    lambda: redis.Redis(connection_pool=redis.ConnectionPool(**params)),
+                    lease_s=lease_s,
+                    keys=(first, second, third, fourth),
+                ),
+            )
+            self.qos.keeper = keeper
+            keeper.join(self.qos)
+        return keeper
+
+    # -- ask and take
+
+    def ask(self) -> None:
+        """Ask for as many messages as there is room for, unless that is asked already or the queues are empty."""
+        if self._in_poll:
+            return
+        room = self.qos.room(most=_MOST)
+        now_s = time.monotonic()
+        if not room or (self._dry and now_s < self._look_at_s):
+            return
+        # A quarter of the window is worth a round trip; less is once the hub has nothing else to come back for.
+        if room < min(_MOST, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        cycle = self.connection.cycle
+        keeper = self.keep_leases()
+        if cycle.connect(self):
+            self._listen_for_changes(self.client.connection)
+            if keeper is not None:
+                keeper.catch_up()
+                self.qos.recover_at_s = 0.0
+                cycle.recover()
+        self.flush_acks()  # or the book would hold more than the window allows
+        self._asked_for = room
+        self._asked_lists = [self._list_of(queue, step) for step in self.priority_steps for queue in queues]
+        self._look_at_s = now_s + self.sweep_s
+        names = (
+            self.unacked_key,
+            self.unacked_index_key,
+            self.qos.leases_key,
+            f"{self.unacked_key}.unreadable",
+            *self._asked_lists,
+        )
+        keys = [self.global_keyprefix + name for name in names]
+        script = ("EVALSHA", self._script_sha) if self._script_sent else ("EVAL", TAKE)
+        in_turn = int(not isinstance(self._queue_cycle, priority_cycle))
+        # The clock is this machine's, because kombu's own visibility timeout goes by it. No health check: it would
+        # open a new connection unseen, one that no hints come to.
+        self._questions += 1
+        self.client.connection.send_command(
+            *script,
+            len(keys),
+            *keys,
+            room,
+            repr(time.time()),
+            len(queues),
+            in_turn,
+            f"{self._suffix}{self._questions:x}",
+            keeper.lease_s if keeper is not None else 0,
+            check_health=False,
+        )
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = now_s  # kombu's health check drops a connection that leaves this unanswered
+
+    def _listen_for_changes(self, connection: Any) -> None:
+        self._script_sent, self._dry = False, False
+        self.sweep_s = _UNTOLD_SWEEP_S
+        if str(connection.get_protocol()) != "3":
+            return
+        try:
+            # NOLOOP: not of what this connection takes itself.
+            connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
+            connection.read_response()
+            connection.send_command("SCRIPT", "LOAD", TAKE)
+            self._script_sha = connection.read_response().decode()
+        except redis.ResponseError as exc:
+            logger.info("the broker does not tell of changes (%s); looking every %d ms", exc, _UNTOLD_SWEEP_S * 1000)
+        else:
+            self._script_sent = True
+            self.sweep_s = float(self.brpop_timeout or 1)
+
+    def _read_taken(self) -> bool:
+        """Read what the taking connection has: replies, and hints that a list changed.
+
+        Raises:
+            Empty: No message was among it.
+        """
+        connection = self.client.connection
+        delivered = self._read_one(connection)
+        # What is in the client's buffer already wakes no poller.
+        while connection is self.client.connection and connection._sock and _has_buffered(connection):  # noqa: SLF001
+            delivered = self._read_one(connection) or delivered
+        if not delivered:
+            if self._dry and self.sweep_s < 1 and self.connection is not None:
+                self.connection.cycle.nudge(self.sweep_s)
+            raise Empty
+        return True
+
+    def _read_one(self, connection: Any) -> bool:
+        taken = self._read_reply(connection)
+        if taken is None:
+            return False
+        return self._deliver(taken)
+
+    def _read_reply(self, connection: Any) -> _Taken | None:
+        """Read one reply or hint; nothing if it was a hint, or a refusal."""
+        try:
+            answer = connection.read_response(disable_decoding=True, push_request=True)
+        except redis.exceptions.NoScriptError:  # somebody flushed the scripts
+            self._in_poll, self._script_sent, self._dry = None, False, False
+            return None
+        except redis.exceptions.ReadOnlyError as exc:  # the server became a replica: another is the primary now
+            connection.disconnect()
+            raise redis.ConnectionError(str(exc)) from exc
+        except redis.ResponseError as exc:
+            self._in_poll, self._dry = None, True
+            self._look_at_s = time.monotonic() + _REFUSED_PAUSE_S
+            logger.warning("the broker gives out no messages: %s", exc)
+            return None
+        if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
+            self._dry = False
+            return None
+        self._in_poll = None
+        set_aside, sizes, tags, texts = answer
+        if set_aside:
+            logger.error(
+                "%d entries that are no messages were found in a queue; they are in %s.unreadable",
+                set_aside,
+                self.unacked_key,
+            )
+        numbers, taken, at = [int(part) for part in sizes.split()], [], 0
+        for place, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
+            taken.append((self._asked_lists[place], tags[at : at + length].decode(), text))
+            at += length
+        self._dry = len(taken) + set_aside < self._asked_for
+        self._flush_brpop_reauth()
+        return taken
+
+    def _deliver(self, taken: _Taken) -> bool:
+        """Hand the messages to their consumers; those that nobody may have any more go back. True if one was had."""
+        left = deque(taken)
+        messages = iter(decode([text for *_, text in taken]))
+        returned: list[tuple[str, bytes, list[str]]] = []
+        try:
+            while left:
+                name, tag, text = left[0]
+                if not self._hand_over(name, tag, text, next(messages)):
+                    returned.append((tag, text, [name]))
+                left.popleft()
+        finally:
+            # Where a consumer raised, the messages behind it were not had either; nor was that one, unless booked.
+            if left and left[0][1] in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
+                left.popleft()
+            returned += [(tag, text, [name]) for name, tag, text in left]
+            if returned:
+                self.qos.give_back(returned)
+        return len(returned) < len(taken)
+
+    def _hand_over(self, name: str, tag: str, text: bytes, message: Any) -> bool:
+        queue = name.rsplit(self.sep, 1)[0]
+        # Between the question and now a consumer may have been cancelled, or the window made smaller.
+        if self.closed or queue not in self.connection._callbacks or not self.qos.can_consume():  # noqa: SLF001
+            return False
+        if message is UNREADABLE:
+            self._set_aside(queue, tag, text)
+            return True
+        share_values(message)
+        message["properties"]["delivery_tag"] = tag
+        self._queue_cycle.rotate(queue)
+        self.qos.moved = tag
+        try:
+            self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way in
+        except (redis.RedisError, OSError):
+            raise
+        except Exception:
+            if tag in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
+                raise  # its consumer had it
+            self._set_aside(queue, tag, text)
+        finally:
+            self.qos.moved = None
+        return True
+
+    def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
+        # Without the error, which may show the text.
+        logger.error("an entry of the queue %s is no message; it is in %s.unreadable", queue, self.unacked_key)
+        self.qos.give_back([(tag, text, [f"{self.unacked_key}.unreadable"])])
+
+    # -- end
+
+    def close(self) -> None:
+        """Close: what was taken and not acknowledged goes back."""
+        if not self.closed:
+            self._let_go()
+            try:
+                self.flush_acks()
+            except (redis.RedisError, OSError) as exc:
+                if self.qos.keeper is None:
+                    logger.warning("could not acknowledge at the end (%s); those messages will come again", exc)
+        super().close()
+
+    def abandon(self) -> None:
+        """End a channel that could not be closed in order. Its messages go back when the server is there again."""
+        self.closed = True
+        if self.connection is not None:
+            self.connection.cycle.discard(self)
+        if self._qos is not None:
+            with suppress(redis.RedisError, OSError, AttributeError):
+                self._qos.restore_unacked_once()
+
+    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        # kombu forgets the connection's address when it closes it, and would stumble over nothing.
+        if self.connection is None or self.connection.client is None:
+            raise redis.ConnectionError("this channel's connection is closed")
+        return super()._connparams(asynchronous=asynchronous)
+
+    def _let_go(self) -> None:
+        """Give back the answer that is still on its way."""
+        if not self.takes:
+            return
+        connection = self._in_poll
+        try:
+            while connection and self._in_poll is connection:
+                if taken := self._read_reply(connection):
+                    self.qos.give_back([(tag, text, [name]) for name, tag, text in taken])
+        except (redis.RedisError, OSError) as exc:
+            logger.debug("an answer was lost with its connection: %r", exc)
+            if self.qos.keeper is not None:
+                self.qos.keeper.release_question(f"{self._suffix}{self._questions:x}")
+        self._in_poll = None
+
+    def _forget_connection(self) -> None:
+        client = self.__dict__.get("client")
+        if client is not None and client.connection is not None:
+            client.connection.disconnect()
+
+
+def _has_buffered(connection: Any) -> bool:
+    """Whether a reply waits in the client. Its own `can_read` also asks the socket, which is the poller's to do."""
+    buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
+    if buffer is None or not hasattr(buffer, "unread_bytes"):
+        return bool(connection.can_read(0))
+    return bool(buffer.unread_bytes())
