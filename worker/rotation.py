@@ -259,7 +259,8 @@ class _Turn(Generic[RequestT]):
                     "an earlier attempt may have been accepted, and no key of its account is configured any more"
                 )
             case Why.UNFIT:
-                raise RequestRejected(f"no {self.pool.service} key may be used for {self.want.topic}: {away.reason}")
+                topic = self.want.topic or "the from address that is set for it"
+                raise RequestRejected(f"no {self.pool.service} key may be used for {topic}: {away.reason}")
         # Every key was tried in this turn, or none exists.
         if self.last is None:
             raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job")

@@ -92,12 +92,16 @@ async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Mak
     assert len(provider.seen) == 1
 
 
-async def test_a_domain_that_no_account_has_is_rejected_by_each_once(make: Make) -> None:
+# The from-domain, empty where each key has an address of its own; how it is called.
+@pytest.mark.parametrize(
+    ("domain", "words"), [("example.com", "example.com"), ("", "the from address that is set for it")]
+)
+async def test_a_domain_that_no_account_has_is_rejected_by_each_once(make: Make, domain: str, words: str) -> None:
     rotation, provider = make(*[NOT_ITS_DOMAIN] * 3)
     with pytest.raises(RequestRejected, match=r"^domain_not_verified: not verified$"):
-        await serve(rotation, topic="example.com")
-    with pytest.raises(RequestRejected, match=r"no groq key may be used for example.com: domain_not_verified"):
-        await serve(rotation, topic="example.com")
+        await serve(rotation, topic=domain)
+    with pytest.raises(RequestRejected, match=f"no groq key may be used for {words}: domain_not_verified"):
+        await serve(rotation, topic=domain)
     assert len(provider.seen) == 3
 
 
