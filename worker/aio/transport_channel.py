@@ -54,7 +54,8 @@ class Channel(StockChannel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._commands: redis.Redis | None = None
         self.takes = True
-        """False once a consumer without acknowledgements came: then the channel is kombu's own."""
+        """False while somebody consumes without acknowledging: then the channel is kombu's own."""
+        self._trusting: set[str] = set()
         self.sweep_s = _UNTOLD_SWEEP_S
         """How long the queues may go without a look, in seconds."""
         self._script_sent = False
@@ -82,13 +83,27 @@ class Channel(StockChannel):
 
     # -- which queues
 
-    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
-        """Consume from a queue."""
-        if no_ack and queue not in self._fanout_queues and self.takes:
-            self._let_go()
-            self._forget_connection()
-            self.takes = False
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
+        """Consume from a queue. Without acknowledgements nothing can be booked: that is left to kombu."""
+        if no_ack and queue not in self._fanout_queues:
+            self._trusting.add(consumer_tag)
+            if self.takes:
+                self._let_go()
+                self._forget_connection()
+                self.takes = False
+        return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        cancelled = super()._basic_cancel(consumer_tag)
+        # A worker greets its neighbours on this channel and reads their answers without acknowledging, before it begins
+        # to take jobs. A BRPOP that is still on its way can only bring more of those: no other queue is consumed yet.
+        if consumer_tag in self._trusting:
+            self._trusting.discard(consumer_tag)
+            if not self._trusting and not self.active_queues and self.ack_emulation:
+                self._in_poll = None
+                self._forget_connection()
+                self.takes, self._dry = True, False
+        return cancelled
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
         """Leave a queue's messages with this priority and less urgent ones in the broker; None takes all again."""

@@ -27,7 +27,7 @@ UNREADABLE: Final = object()
 class Message(StockMessage):
     """kombu's message without the text that it was made of."""
 
-    errors = ()
+    errors: Any = ()
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
         headers, properties, body = payload.get("headers"), payload["properties"], payload.get("body")
