@@ -74,10 +74,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
 def _results(settings: Settings) -> dict[str, Any]:
     return {
         "result_backend": f"{RESULT_BACKEND_CLASS}+{_with_tls_check(settings.result_backend_url.get_secret_value())}",
-        # How long one result is tried before the job's task ends with the store's error.
-        "result_backend_transport_options": {
-            "retry_policy": {"max_retries": 20, "interval_start": 0, "interval_step": 0.2, "interval_max": 2},
-        },
+        "result_backend_transport_options": {"retry_policy": _retries_for(settings.task_time_limit_s)},
         "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "redis_socket_timeout": _SOCKET_TIMEOUT_S,
         "redis_socket_keepalive": True,
@@ -88,6 +85,20 @@ def _results(settings: Settings) -> dict[str, Any]:
         "result_accept_content": ["json"],
         # Extended results would keep the arguments, which are prompts and mail bodies, in Redis.
         "result_extended": False,
+    }
+
+
+def _retries_for(wait_s: int) -> dict[str, float]:
+    """Try to store a result for at least so long: until then the job has its time limit, and what it did is done.
+
+    A job whose result cannot be stored ends with the store's error, although an email was sent or tokens were spent.
+    """
+    longest_s = 5
+    return {
+        "max_retries": wait_s // longest_s + 10,
+        "interval_start": 0,
+        "interval_step": 0.5,
+        "interval_max": longest_s,
     }
 
 

@@ -48,6 +48,19 @@ def test_json_only_and_no_arguments_beside_results() -> None:
     assert CONFIG["result_extended"] is False
 
 
+@pytest.mark.parametrize("limit_s", [10, 300, 440])
+def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> None:
+    settings = Settings(
+        task_time_limit_s=limit_s, task_soft_time_limit_s=limit_s - 1, groq_timeout_s=3, resend_timeout_s=3
+    )
+    policy = celery_config(settings)["result_backend_transport_options"]["retry_policy"]
+    pauses = [
+        min(policy["interval_start"] + n * policy["interval_step"], policy["interval_max"])
+        for n in range(policy["max_retries"])
+    ]
+    assert limit_s < sum(pauses) < limit_s + 60
+
+
 def test_settings_reach_celery() -> None:
     config = celery_config(
         Settings(
