@@ -35,7 +35,7 @@ _BUSY_MS = 1_000
 _REDIS_PATIENCE_S = 60.0
 _REDIS_FIRST_PAUSE_S = 0.05
 _REDIS_LONGEST_PAUSE_S = 2.0
-_REDIS_AWAY_MS = 30_000
+_REDIS_AWAY_MS = 5_000
 
 ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
 INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
@@ -384,7 +384,7 @@ async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
             return await ask()
         except RedisError as exc:
             if time.monotonic() + pause_s > deadline:
-                pause_ms = random.randint(_REDIS_AWAY_MS, 2 * _REDIS_AWAY_MS)  # noqa: S311 - spreads a crowd
+                pause_ms = random.randint(_REDIS_AWAY_MS, 3 * _REDIS_AWAY_MS)  # noqa: S311 - spreads a crowd
                 raise Deferred(pause_ms, f"the key pool's Redis does not answer ({type(exc).__name__})") from exc
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _REDIS_LONGEST_PAUSE_S)
