@@ -385,6 +385,6 @@ async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
         except RedisError as exc:
             if time.monotonic() + pause_s > deadline:
                 pause_ms = random.randint(_REDIS_AWAY_MS, 3 * _REDIS_AWAY_MS)  # noqa: S311 - spreads a crowd
-                raise Deferred(pause_ms, f"the key pool's Redis does not answer ({type(exc).__name__})") from exc
+                raise Deferred(pause_ms, f"Redis does not answer ({type(exc).__name__})") from exc
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _REDIS_LONGEST_PAUSE_S)
