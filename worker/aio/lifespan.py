@@ -71,7 +71,9 @@ def begin() -> None:
 
 async def end(*, patience_s: float) -> None:
     """Cancel the background tasks, then await the cleanups, each for at most `patience_s` seconds. By the pool."""
-    for task in (tasks := list(_background)):
+    loop = asyncio.get_running_loop()
+    # Not those of another pool in this process: only their own loop can end them, and this one would wait in vain.
+    for task in (tasks := [one for one in _background if one.get_loop() is loop]):
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=patience_s)
