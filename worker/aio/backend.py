@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from worker.aio import bridge, connections, fast_json
 from worker.aio.adopt import calling_errbacks
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
+from worker.aio.result_consumer import ResultConsumer
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def _through_a_thread(name: str) -> Any:
 class RedisBackend(StockBackend):
     """Stores results with all the other jobs' of the same moment in one pipeline, and awaits that."""
 
+    ResultConsumer = ResultConsumer
     _found: tuple[asyncio.AbstractEventLoop, Pipelining] | None = None
 
     # Chords and groups are many commands and publish, too: the stock code does them, in a thread.
@@ -77,6 +79,9 @@ class RedisBackend(StockBackend):
     delete = _through_a_thread("delete")
     incr = _through_a_thread("incr")
     expire = _through_a_thread("expire")
+
+    def on_task_call(self, producer: Any, task_id: Any) -> None:
+        """Nothing: who waits for the result listens from then on."""
 
     @property
     def awaits_in_jobs(self) -> bool:
