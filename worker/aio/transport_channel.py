@@ -11,11 +11,9 @@ from typing import Any
 import redis
 from kombu.transport import redis as _stock
 from kombu.utils.scheduling import priority_cycle
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from worker.aio.transport_leases import LeaseKeeper, keeper_of
-from worker.aio.transport_messages import UNREADABLE, Message, decode, share_values
+from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
+from worker.aio.transport_messages import UNREADABLE, Message, Taken, decode, read_batch, share_values
 from worker.aio.transport_poller import TAKING
 from worker.aio.transport_qos import TransportQoS
 from worker.aio.transport_scripts import TAKE
@@ -32,11 +30,6 @@ _REFUSED_PAUSE_S = 1.0
 LEASE_S = 60.0
 RECOVER_S = 5.0
 """The longest time between two looks for what dead workers had, in seconds."""
-_RENEWAL_TIMEOUT_S = 5.0
-"""How long a renewal may hang before another connection is tried, in seconds."""
-
-_Taken = list[tuple[str, str, bytes]]
-"""For each message the list that it was in, its tag and its text."""
 
 
 class Channel(StockChannel):
@@ -153,20 +146,12 @@ class Channel(StockChannel):
             lease_s = min(self.lease_s, self.visibility_timeout) if self.visibility_timeout > 0 else self.lease_s
             names = (self.unacked_key, self.unacked_index_key, self.qos.leases_key, self.qos.pulse_key)
             first, second, third, fourth = (self.global_keyprefix + name for name in names)
-            params = self._connparams()
-            timeout_s = min(_RENEWAL_TIMEOUT_S, lease_s / 2)
-            params |= {"max_connections": 1, "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
-            if "socket_connect_timeout" in params:
-                params["socket_connect_timeout"] = timeout_s
             client = self.connection.client
             key = (client.hostname, client.port, client.virtual_host, client.userid, first, lease_s)
+            params = self._connparams()
             keeper = keeper_of(
                 key,
-                lambda: LeaseKeeper(
-                    lambda: redis.Redis(connection_pool=redis.ConnectionPool(**params)),
-                    lease_s=lease_s,
-                    keys=(first, second, third, fourth),
-                ),
+                lambda: LeaseKeeper(connecting(params, lease_s), lease_s=lease_s, keys=(first, second, third, fourth)),
             )
             self.qos.keeper = keeper
             keeper.join(self.qos)
@@ -257,8 +242,11 @@ class Channel(StockChannel):
         while connection is self.client.connection and connection._sock and _has_buffered(connection):  # noqa: SLF001
             delivered = self._read_one(connection) or delivered
         if not delivered:
-            if self._dry and self.sweep_s < 1 and self.connection is not None:
-                self.connection.cycle.nudge(self.sweep_s)
+            if self.connection is not None:
+                if not self._dry:
+                    self.ask()  # a list changed: a turn of the hub earlier than it would
+                elif self.sweep_s < 1:
+                    self.connection.cycle.nudge(self.sweep_s)
             raise Empty
         return True
 
@@ -268,7 +256,7 @@ class Channel(StockChannel):
             return False
         return self._deliver(taken)
 
-    def _read_reply(self, connection: Any) -> _Taken | None:
+    def _read_reply(self, connection: Any) -> Taken | None:
         """Read one reply or hint; nothing if it was a hint, or a refusal."""
         try:
             answer = connection.read_response(disable_decoding=True, push_request=True)
@@ -287,22 +275,18 @@ class Channel(StockChannel):
             self._dry = False
             return None
         self._in_poll = None
-        set_aside, sizes, tags, texts = answer
+        set_aside, taken = read_batch(answer, self._asked_lists)
         if set_aside:
             logger.error(
                 "%d entries that are no messages were found in a queue; they are in %s.unreadable",
                 set_aside,
                 self.unacked_key,
             )
-        numbers, taken, at = [int(part) for part in sizes.split()], [], 0
-        for place, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
-            taken.append((self._asked_lists[place], tags[at : at + length].decode(), text))
-            at += length
         self._dry = len(taken) + set_aside < self._asked_for
         self._flush_brpop_reauth()
         return taken
 
-    def _deliver(self, taken: _Taken) -> bool:
+    def _deliver(self, taken: Taken) -> bool:
         """Hand the messages to their consumers; those that nobody may have any more go back. True if one was had."""
         left = deque(taken)
         messages = iter(decode([text for *_, text in taken]))

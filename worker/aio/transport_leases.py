@@ -19,6 +19,8 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from worker.aio import acknowledging
 from worker.aio.transport_scripts import FORGET, RENEW
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _MOST = 500
 """Tags in one command at most."""
+_TIMEOUT_S = 5.0
+"""How long a renewal may hang before another connection is tried, in seconds."""
 _RETRY_S = 1.0
 """Between two tries to reach the server, in seconds."""
 
@@ -217,6 +221,15 @@ def _text(tag: bytes | str) -> str:
 def _drop(queue: "deque[str]", count: int) -> None:
     for _ in range(count):
         queue.popleft()
+
+
+def connecting(params: dict[str, Any], lease_s: float) -> "Callable[[], redis.Redis]":
+    """Give what makes a client that never hangs for long, out of a connection's parameters."""
+    timeout_s = min(_TIMEOUT_S, lease_s / 2)
+    params = params | {"max_connections": 1, "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+    if "socket_connect_timeout" in params:
+        params["socket_connect_timeout"] = timeout_s
+    return lambda: redis.Redis(connection_pool=redis.ConnectionPool(**params))
 
 
 _keepers: dict[Hashable, LeaseKeeper] = {}

@@ -23,6 +23,9 @@ _JSON: Final = "application/json"
 
 UNREADABLE: Final = object()
 
+Taken = list[tuple[str, str, bytes]]
+"""For each message the list that it was in, its tag and its text."""
+
 
 class Message(StockMessage):
     """kombu's message without the text that it was made of."""
@@ -75,6 +78,21 @@ class Message(StockMessage):
             return fast_json.loads(self.body)
         except Exception as exc:
             raise DecodeError(exc) from exc
+
+
+def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken]:
+    """Give what the taking script answered: how many entries it set aside, and the messages.
+
+    Args:
+        answer: The script's.
+        lists: Those that it was asked to look into.
+    """
+    set_aside, sizes, tags, texts = answer
+    numbers, taken, at = [int(part) for part in sizes.split()], [], 0
+    for place, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
+        taken.append((lists[place], tags[at : at + length].decode(), text))
+        at += length
+    return set_aside, taken
 
 
 def decode(texts: list[bytes]) -> list[Any]:
