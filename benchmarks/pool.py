@@ -9,7 +9,7 @@ hits all alike: compare the ratios, not the figures.
 - A worker that has little to do: how long after it was sent a job begins, one job every 20 ms.
 - Memory: idle, and what each of 4,000 jobs in flight adds.
 
-The asyncio queues and gevent live in environments of their own, made on the first run under `.tmp/bench`.
+All live in environments of their own, made on the first run under `.tmp/bench`.
 """
 
 import argparse

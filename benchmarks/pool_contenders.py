@@ -8,12 +8,16 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 ENVIRONMENTS = ROOT / ".tmp" / "bench"
+_CELERY_PACKAGES = ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2")
 REQUIREMENTS = {
+    # The pool as another project would use it: `celery` loads the commands of what is installed beside it, and this
+    # project's bring 26 MB of its own.
+    "celery": (*_CELERY_PACKAGES, "greenlet>=3.1", "uvloop>=0.21"),
     "arq": ("arq",),
     "saq": ("saq[redis,hiredis]", "typing-extensions"),
     "taskiq": ("taskiq", "taskiq-redis"),
     "streaq": ("streaq", "redis"),
-    "gevent": ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2", "gevent"),
+    "gevent": (*_CELERY_PACKAGES, "gevent"),
 }
 """What each environment installs on the first run: they disagree about the redis client."""
 
@@ -25,28 +29,28 @@ class Contender:
     Attributes:
         name: For the table and the child.
         command: The worker's, after `python -m`; `{c}` is the concurrency.
-        environment: "" for this project's own.
+        environment: Whose packages it needs.
         most: The highest concurrency that makes sense; more threads or processes only choke.
     """
 
     name: str
     command: str
-    environment: str = ""
+    environment: str
     most: int = 1_000_000
 
     @property
     def module(self) -> str:
         """What sends the jobs."""
-        return "pool_celery" if self.environment in {"", "gevent"} else "pool_peers"
+        return "pool_celery" if self.environment in {"celery", "gevent"} else "pool_peers"
 
 
 _CELERY = "celery -A pool_celery worker -l WARNING --without-gossip --without-mingle --without-heartbeat -c {c}"
 REFERENCE = "keywheel"
 CONTENDERS = (
-    Contender(REFERENCE, _CELERY),
-    Contender("keywheel, stock transport", _CELERY),
-    Contender("prefork", _CELERY, most=16),
-    Contender("threads", _CELERY, most=200),
+    Contender(REFERENCE, _CELERY, "celery"),
+    Contender("keywheel, stock transport", _CELERY, "celery"),
+    Contender("prefork", _CELERY, "celery", most=16),
+    Contender("threads", _CELERY, "celery", most=200),
     Contender("gevent", _CELERY + " -P gevent", "gevent"),
     Contender("arq", "arq pool_peers.WorkerSettings", "arq"),
     Contender("saq", "saq pool_peers.settings", "saq"),
@@ -61,8 +65,6 @@ def interpreter(environment: str) -> str:
     Raises:
         OSError, subprocess.SubprocessError: It cannot be made.
     """
-    if not environment:
-        return sys.executable
     python = ENVIRONMENTS / environment / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)  # noqa: S603
