@@ -14,7 +14,7 @@ from kombu.utils.scheduling import priority_cycle
 
 from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
 from worker.aio.transport_messages import UNREADABLE, Message, Taken, decode, read_batch, share_values
-from worker.aio.transport_poller import TAKING
+from worker.aio.transport_poller import TAKING, has_buffered
 from worker.aio.transport_qos import TransportQoS
 from worker.aio.transport_scripts import TAKE
 
@@ -159,11 +159,15 @@ class Channel(StockChannel):
 
     # -- ask and take
 
-    def ask(self) -> None:
-        """Ask for as many messages as there is room for, unless that is asked already or the queues are empty."""
+    def ask(self, *, coming: int = 0) -> None:
+        """Ask for as many messages as there is room for, unless that is asked already or the queues are empty.
+
+        Args:
+            coming: How many are here and not handed over yet.
+        """
         if self._in_poll:
             return
-        room = self.qos.room(most=_MOST)
+        room = self.qos.room(most=_MOST, coming=coming)
         now_s = time.monotonic()
         if not room or (self._dry and now_s < self._look_at_s):
             return
@@ -239,7 +243,7 @@ class Channel(StockChannel):
         connection = self.client.connection
         delivered = self._read_one(connection)
         # What is in the client's buffer already wakes no poller.
-        while connection is self.client.connection and connection._sock and _has_buffered(connection):  # noqa: SLF001
+        while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
             delivered = self._read_one(connection) or delivered
         if not delivered:
             if self.connection is not None:
@@ -254,7 +258,13 @@ class Channel(StockChannel):
         taken = self._read_reply(connection)
         if taken is None:
             return False
-        return self._deliver(taken)
+        delivered = False
+        try:
+            if not self._dry:
+                self.ask(coming=len(taken))  # the server looks for the next while these are handed over
+        finally:
+            delivered = self._deliver(taken)
+        return delivered
 
     def _read_reply(self, connection: Any) -> Taken | None:
         """Read one reply or hint; nothing if it was a hint, or a refusal."""
@@ -382,11 +392,3 @@ class Channel(StockChannel):
         client = self.__dict__.get("client")
         if client is not None and client.connection is not None:
             client.connection.disconnect()
-
-
-def _has_buffered(connection: Any) -> bool:
-    """Whether a reply waits in the client. Its own `can_read` also asks the socket, which is the poller's to do."""
-    buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
-    if buffer is None or not hasattr(buffer, "unread_bytes"):
-        return bool(connection.can_read(0))
-    return bool(buffer.unread_bytes())

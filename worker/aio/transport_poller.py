@@ -127,3 +127,11 @@ class Poller(StockPoller):
 
 def _nothing() -> None:
     pass
+
+
+def has_buffered(connection: Any) -> bool:
+    """Whether a reply waits in the client. Its own `can_read` also asks the socket, which is the poller's to do."""
+    buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
+    if buffer is None or not hasattr(buffer, "unread_bytes"):
+        return bool(connection.can_read(0))
+    return bool(buffer.unread_bytes())

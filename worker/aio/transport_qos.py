@@ -94,14 +94,14 @@ class TransportQoS(StockQoS):
         dirty = self._dirty.copy()
         return [*(tag for tag in tuple(self._delivered) if tag not in dirty), *self._acked.copy()]
 
-    def room(self, *, most: int) -> int:
-        """How many messages may be fetched now, `most` at most."""
+    def room(self, *, most: int, coming: int = 0) -> int:
+        """How many messages may be fetched now, `most` at most, when so many more are about to be delivered."""
         if not self.can_consume():
             return 0
         if "can_consume" in self.__dict__:
-            return 1  # Celery's `worker_disable_prefetch` put its own rule there, which says yes or no
+            return int(not coming)  # Celery's `worker_disable_prefetch` put its own rule there, which says yes or no
         left = self.can_consume_max_estimate()
-        return most if left is None else min(left, most)
+        return most if left is None else max(min(left - coming, most), 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a delivery, in the server's book as well unless it is there."""
