@@ -172,7 +172,7 @@ class KeyPool:
             model=lease.want.model,
             topic=lease.want.topic,
         )
-        return bool(reply[0] == "ok")
+        return reply == "ok"
 
     async def carry(self, lease: Lease, emails: int) -> None:
         """Count emails against the quotas that go along with a lease, beyond those that it was taken for.

@@ -12,14 +12,14 @@ from redis.exceptions import NoScriptError
 from worker.keypool.wire import Wire
 
 _FRAGMENTS = {
-    "acquire": ("prelude", "lines", "choice", "acquire"),
-    "confirm": ("prelude", "confirm"),
-    "carry": ("prelude", "carry"),
-    "settle": ("prelude", "learn", "settle"),
+    "acquire": ("prelude", "buckets", "lines", "choice", "acquire"),
+    "confirm": ("prelude", "buckets", "confirm"),
+    "carry": ("prelude", "buckets", "carry"),
+    "settle": ("prelude", "buckets", "learn", "settle"),
     "reset": ("prelude", "reset"),
     "disable": ("prelude", "disable"),
     "absolve": ("prelude", "absolve"),
-    "snapshot": ("prelude", "snapshot"),
+    "snapshot": ("prelude", "buckets", "snapshot"),
 }
 
 Arg = str | bytes | int | float
@@ -76,11 +76,11 @@ class Scripts:
 
     async def acquire(self, *, lease_id: str, want: Mapping[str, object], candidates: bytes) -> list[Any]:
         """Reserve a call; see acquire.lua for what is said and answered."""
-        return list(await self._acquire(keys=self._root, args=(self._now(), lease_id, as_json(want), candidates)))
+        return _read(await self._acquire(keys=self._root, args=(self._now(), lease_id, as_json(want), candidates)))
 
-    async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> list[Any]:
+    async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> str:
         """Check a lease after its wait; see confirm.lua."""
-        return list(await self._confirm(keys=self._root, args=(self._now(), lease_id, key_id, account, model, topic)))
+        return str(await self._confirm(keys=self._root, args=(self._now(), lease_id, key_id, account, model, topic)))
 
     async def carry(self, *, keys: Sequence[str], lease_id: str, emails: int) -> None:
         """Reserve emails that go along; see carry.lua."""
@@ -88,7 +88,7 @@ class Scripts:
 
     async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
         """End a lease with its verdict; see settle.lua for what is said and answered."""
-        return list(await self._settle(keys=self._root, args=(self._now(), lease_id, as_json(said))))
+        return _read(await self._settle(keys=self._root, args=(self._now(), lease_id, as_json(said))))
 
     async def reset(self, *, keys: Sequence[str], by: str, what: str, channel: str) -> int:
         """Clear records; returns how many were blocked."""
@@ -105,6 +105,10 @@ class Scripts:
     async def snapshot(self, *, keys: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""
         return str(await self._snapshot(keys=keys, args=[self._now()]))
+
+
+def _read(answer: str) -> list[Any]:
+    return list(json.loads(answer))
 
 
 class Clock(Protocol):

@@ -6,15 +6,16 @@
 --         account that promised this job its instant, '-' none did, '' new), by (task id), topic (model or from-domain),
 --         opening (calls on their way while limits are unknown), bulk
 --       4 the candidates, as JSON: their ids, then the account of each
--- Returns {'lease', index, wait_ms, spare emails (-1: no quota is known)} · {'deferred', wait_ms, reason, account}
---         {'busy', wait_ms, reason} · {'disabled', reason} · {'unfit', reason} · {'too_large', limit}
---         {'remap', id, account, …}
+-- Returns one of these as JSON, which the client reads faster than a list:
+--         ['lease', index, wait_ms, spare emails (-1: no quota is known)] · ['deferred', wait_ms, reason, account]
+--         ['busy', wait_ms, reason] · ['disabled', reason] · ['unfit', reason] · ['too_large', limit]
+--         ['remap', id, account, …]
 
 local now, root, lease_id = clock(ARGV[1]), KEYS[1], ARGV[2]
 local want, candidates = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local ids, accounts, by, bulk, ticket = candidates[1], candidates[2], want.by, want.bulk, want.ticket
 local cost = {requests = 1, tokens = want.tokens, emails = want.emails}
-local job = {cost = cost, max_wait = want.wait_ms, ticket = ticket, by = by, bulk = bulk,
+local job = {cost = cost, max_wait = want.wait_ms, ticket = ticket, by = by, bulk = bulk, opening = want.opening,
   line = bulk and BULK or INTERACTIVE}
 local leases, inflight, trail = root .. ':leases', root .. ':inflight', root .. ':audit'
 local host, model = root .. ':host', root .. ':model:' .. want.model
@@ -40,7 +41,8 @@ for index, id in ipairs(ids) do
     local scope = scopes[account]
     if not scope then
       scope = read_scope(accounts_rest and root .. ':account:' .. account,
-        root .. ':account_model:' .. account .. ':' .. want.model, want.opening, shared_ms, shared_reason, now)
+        root .. ':account_model:' .. account .. ':' .. want.model, job, ticket == account or #ids == 1,
+        shared_ms, shared_reason, now)
       scopes[account] = scope
       if ticket == account then redeemed = redeem(scope, job) and scope end
     end
@@ -65,23 +67,25 @@ for index, id in ipairs(ids) do
   end
 end
 
-if #remap > 1 then return remap end
+if #remap > 1 then return cjson.encode(remap) end
 if redeemed then save_buckets(redeemed.pair_key, redeemed.buckets) end
 -- Asking a busy account again soon beats a long line at another.
 if busy_ms and not (best and best.now) then
   if not bulk then redis.call('HSET', model, 'waits_ms', now) redis.call('PEXPIRE', model, STATE_TTL_MS) end
-  return {'busy', busy_ms + redis.call('HINCRBY', inflight, 'turn', 7) % 60, 'limits are not known yet'}
+  return cjson.encode({'busy', busy_ms + redis.call('HINCRBY', inflight, 'turn', 7) % 60, 'limits are not known yet'})
 end
-if not best and largest_limit then return {'too_large', largest_limit} end
-if not best and unfit and not disabled then return {'unfit', unfit} end
-if not best then return {'disabled', disabled or 'no key'} end
+if not best and largest_limit then return cjson.encode({'too_large', largest_limit}) end
+if not best and unfit and not disabled then return cjson.encode({'unfit', unfit}) end
+if not best then return cjson.encode({'disabled', disabled or 'no key'}) end
+open_buckets(best.scope, now)
 if not best.now then
   local large = own and has_claim(own.scope, job) and own or best
   local claimed_ms = claim(large, job, now)
-  if claimed_ms then return {'deferred', claimed_ms - now, large.reason, large.account} end
+  if claimed_ms then return cjson.encode({'deferred', claimed_ms - now, large.reason, large.account}) end
   -- By the shortest line, not by who opens first: a job that may pass the lines now joins one if it is deferred.
+  open_buckets(shortest.scope, now)
   local reason = shortest.reason ~= '' and shortest.reason or 'earlier jobs come first'
-  return {'deferred', queue_up(inflight, shortest, job) - now, reason, shortest.account}
+  return cjson.encode({'deferred', queue_up(inflight, shortest, job) - now, reason, shortest.account})
 end
 
 if own and own.scope ~= best.scope and unclaim(own.scope, job, now) then
@@ -99,4 +103,4 @@ redis.call('HSET', root .. ':leased', lease_id,
   cmsgpack.pack({key = best.id, cost = cost, start_ms = best.start_ms, by = by}))
 if probes_host then redis.call('HSET', host, 'probe_ms', now + PROBE_MS) end
 if probes_model then redis.call('HSET', model, 'probe_ms', now + PROBE_MS) end
-return {'lease', best.index, best.start_ms - now, spare_emails(best.scope.buckets, now)}
+return cjson.encode({'lease', best.index, best.start_ms - now, spare_emails(best.scope.buckets, now)})

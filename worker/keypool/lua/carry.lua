@@ -10,6 +10,6 @@ if not packed then return end
 local record, more = cmsgpack.unpack(packed), tonumber(ARGV[3])
 record.cost.emails = record.cost.emails + more
 redis.call('HSET', KEYS[1], ARGV[2], cmsgpack.pack(record))
-local buckets = buckets_of(redis.call('HGET', KEYS[2], 'buckets'))
+local buckets = buckets_of(redis.call('HGET', KEYS[2], 'limits'))
 charge_all(buckets, {requests = 0, tokens = 0, emails = more}, now, now)
 save_buckets(KEYS[2], buckets)

@@ -28,9 +28,17 @@ local function resting_accounts(root, accounts)
   return redis.call('EXISTS', unpack(names)) > 0
 end
 
--- What holds for every key of an account, and for this model: when it opens, and its buckets.
-local function read_scope(account_key, pair_key, opening, shared_ms, shared_reason, now_ms)
-  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'buckets', 'window', 'flying')
+-- Makes tables of an account's buckets, for who must know more than a glance tells, or change them.
+local function open_buckets(scope, now_ms)
+  if scope.buckets then return end
+  scope.buckets = buckets_of(scope.text)
+  for _, bucket in pairs(scope.buckets) do forget_the_lost(bucket, now_ms) end
+end
+
+-- What holds for every key of an account, and for this model: when it opens, and its buckets as text. Most accounts are
+-- only glanced at; `open`: not this one, nor any for a bulk job, which has more to know.
+local function read_scope(account_key, pair_key, job, open, shared_ms, shared_reason, now_ms)
+  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying')
   local until_ms, reason = blocked(pair[1], pair[2], pair[3], now_ms)
   until_ms, reason = later(until_ms, reason, shared_ms, shared_reason)
   if account_key then
@@ -38,15 +46,10 @@ local function read_scope(account_key, pair_key, opening, shared_ms, shared_reas
     local owner_ms, owner_reason = blocked(owner[1], owner[2], owner[3], now_ms)
     until_ms, reason = later(owner_ms, owner_reason, until_ms, reason)
   end
-  local buckets, promised = buckets_of(pair[4]), false
-  for _, bucket in pairs(buckets) do
-    if bucket.promised or bucket.bulk or bucket.claims or bucket.bulk_claims then
-      forget_the_lost(bucket, now_ms)
-      promised = true
-    end
-  end
-  return {pair_key = pair_key, buckets = buckets, promised = promised, until_ms = until_ms, reason = reason,
-    window = tonumber(pair[5]) or opening, flying = buckets_of(pair[6])}
+  local scope = {pair_key = pair_key, text = pair[4] or '', until_ms = until_ms, reason = reason, buckets = nil,
+    window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6])}
+  if open or job.bulk then open_buckets(scope, now_ms) end
+  return scope
 end
 
 -- How long until one more call may be on its way: 0 now. Also forgets the calls that are older.
@@ -61,29 +64,64 @@ local function flight_wait_ms(scope, now_ms)
   return oldest and oldest + FLIGHT_MS - now_ms or 0
 end
 
--- until_ms, reason: what blocks the candidate for the longest. seq: the greater, the later it was used.
--- This runs for each key of each call, so the usual case (a bucket without log, promises and claims) is kept short.
-local function weigh(scope, job, now_ms, until_ms, reason, seq)
-  if until_ms < 0 then return {disabled = true, reason = reason} end
-  local earliest_ms, headroom, paced, too_large = max(now_ms, until_ms), 1, false, nil
-  local patience = not job.bulk and job.max_wait or earliest_ms > now_ms and 0
-    or min(job.max_wait, bulk_patience(scope, job, now_ms))
-  for dimension, bucket in pairs(scope.buckets) do
-    local needed, limit = cost_in(dimension, job.cost), bucket.limit
+-- When an account has room for a call, in which dimension that takes longest ('' in none), its head-room, whether a
+-- request limit is known, and the limit that the call is too large for. Nothing where it takes more than a look to tell.
+local function glance(text, cost, now_ms)
+  local earliest_ms, why, headroom, paced, too_large, place = now_ms, '', 1, false, nil, 2
+  for _ = 1, text:byte() or 0 do
+    local dimension, limit, window_ms, level, at_ms, pace, promised = struct.unpack(WEIGHED, text, place)
+    if promised > 0 then return nil end
+    local needed, rate = cost_in(dimension, cost), pace * limit / window_ms
     if needed > limit then too_large = max(too_large or 0, limit) end
+    if now_ms > at_ms then level = level + (now_ms - at_ms) * rate end
+    if level > limit then level = limit end
+    if needed > 0 then
+      local missing = needed + margin_of(limit, window_ms, needed) - level
+      if missing > 0 and now_ms + ceil(missing / rate) > earliest_ms then
+        earliest_ms, why = now_ms + ceil(missing / rate), dimension
+      end
+    end
+    if level / limit < headroom then headroom = level / limit end
+    paced = paced or dimension == 'rpm' or dimension == 'rps'
+    place = place + 1 + #dimension + 8 * NUMBERS
+  end
+  if place <= #text then return nil end
+  return earliest_ms, why, headroom, paced, too_large
+end
+
+-- The same by the buckets, with their logs and claims.
+local function look(buckets, job, now_ms)
+  local earliest_ms, why, headroom, paced, too_large = now_ms, '', 1, false, nil
+  for dimension, bucket in pairs(buckets) do
+    local needed = cost_in(dimension, job.cost)
+    if needed > bucket.limit then too_large = max(too_large or 0, bucket.limit) end
     local level, rate = free_in(bucket, job, now_ms)
     local ready = ready_ms(bucket, needed, now_ms, level, rate)
-    if ready > earliest_ms then earliest_ms, reason = ready, dimension end
-    headroom = min(headroom, bucket.log and headroom_of(bucket, now_ms) or level / limit)
+    if ready > earliest_ms then earliest_ms, why = ready, dimension end
+    headroom = min(headroom, bucket.log and headroom_of(bucket, now_ms) or level / bucket.limit)
     paced = paced or dimension == 'rpm' or dimension == 'rps'
   end
-  local queue_ms, start_ms = earliest_ms, earliest_ms
-  if scope.promised then
+  return earliest_ms, why, headroom, paced, too_large
+end
+
+-- until_ms, reason: what blocks the candidate for the longest. seq: the greater, the later it was used.
+local function weigh(scope, job, now_ms, until_ms, reason, seq)
+  if until_ms < 0 then return {disabled = true, reason = reason} end
+  local earliest_ms, why, headroom, paced, too_large
+  if not scope.buckets then
+    earliest_ms, why, headroom, paced, too_large = glance(scope.text, job.cost, now_ms)
+    if not earliest_ms then open_buckets(scope, now_ms) end
+  end
+  if scope.buckets then earliest_ms, why, headroom, paced, too_large = look(scope.buckets, job, now_ms) end
+  if until_ms >= earliest_ms then earliest_ms, why = until_ms, reason end
+  local queue_ms, start_ms, patience = earliest_ms, earliest_ms, job.max_wait
+  if scope.buckets then
     queue_ms = behind(earliest_ms, scope, job, job.bulk and BOTH_LINES or INTERACTIVE_LINE)
     if job.ticket == '' then start_ms = queue_ms
     elseif job.bulk then start_ms = behind(earliest_ms, scope, job, INTERACTIVE_LINE) end
+    if job.bulk then patience = until_ms > now_ms and 0 or min(patience, bulk_patience(scope, job, now_ms)) end
   end
-  return {earliest_ms = earliest_ms, reason = reason, paced = paced, too_large = too_large, queue_ms = queue_ms,
+  return {earliest_ms = earliest_ms, reason = why, paced = paced, too_large = too_large, queue_ms = queue_ms,
     start_ms = start_ms, now = start_ms - now_ms <= patience, headroom = floor(headroom * 20), seq = seq, scope = scope}
 end
 
@@ -99,7 +137,7 @@ local function take(open, job, now_ms)
   local scope, fields = open.scope, {}
   if next(scope.buckets) then
     charge_all(scope.buckets, job.cost, open.start_ms, now_ms)
-    fields = {'buckets', cmsgpack.pack(scope.buckets)}
+    fields = {'limits', pack_buckets(scope.buckets)}
   end
   if not open.paced then
     table.insert(scope.flying, open.start_ms)

@@ -2,23 +2,23 @@
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id  3 key id  4 account  5 model or ''  6 topic
--- Returns {'ok'} · {'lost'} (expired, or unknown) · {'blocked', reason}
+-- Returns 'ok' · 'lost' (expired, or unknown) · 'blocked'
 
 local now, root, lease_id, topic = clock(ARGV[1]), KEYS[1], ARGV[2], 't:' .. ARGV[6]
-if redis.call('HEXISTS', root .. ':leased', lease_id) == 0 then return {'lost'} end
+if redis.call('HEXISTS', root .. ':leased', lease_id) == 0 then return 'lost' end
 local pair = root .. ':account_model:' .. ARGV[4] .. ':' .. ARGV[5]
 local scopes = {root .. ':host', root .. ':model:' .. ARGV[5], root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}
 for _, scope in ipairs(scopes) do
-  local record = redis.call('HMGET', scope, 'state', 'until_ms', 'reason', topic)
-  local until_ms, reason = blocked(record[1], record[2], record[3], now)
-  if until_ms == 0 then until_ms, reason = blocked_topic(record[4], now) end
+  local record = redis.call('HMGET', scope, 'state', 'until_ms', topic)
+  local until_ms = blocked(record[1], record[2], '', now)
+  if until_ms == 0 then until_ms = blocked_topic(record[3], now) end
   if until_ms ~= 0 then
     local lease = end_lease(root, lease_id)
-    local buckets = buckets_of(redis.call('HGET', pair, 'buckets'))
+    local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
     local cost = {requests = -lease.cost.requests, tokens = -lease.cost.tokens, emails = -lease.cost.emails}
     charge_all(buckets, cost, lease.start_ms, now)
     save_buckets(pair, buckets)
-    return {'blocked', reason}
+    return 'blocked'
   end
 end
-return {'ok'}
+return 'ok'

@@ -58,7 +58,7 @@ local function behind(earliest_ms, scope, job, lines)
     for _, line in ipairs(lines) do promised = promised + (bucket[line.amount] or 0) end
     if needed > 0 and promised > 0 then
       local level, rate, missing = free_in(bucket, job, earliest_ms), rate_of(bucket), promised
-      if not bucket.log then missing = promised + needed + margin_of(bucket, needed) - level end
+      if not bucket.log then missing = promised + needed + margin_of(bucket.limit, bucket.window_ms, needed) - level end
       at_ms = max(at_ms, earliest_ms + ceil(max(0, missing) / rate))
     end
   end
@@ -110,7 +110,7 @@ local function claim(open, job, now_ms)
       for at, one in ipairs(claims) do place = place or one.by == job.by and at end
       if not place and #claims < CLAIMS then
         place = #claims + 1
-        claims[place] = {by = job.by, need = needed + margin_of(bucket, needed), since_ms = now_ms}
+        claims[place] = {by = job.by, need = needed + margin_of(bucket.limit, bucket.window_ms, needed), since_ms = now_ms}
       end
       if place then
         local missing = -level_at(bucket, now_ms)

@@ -8,7 +8,7 @@
 --         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
--- Returns {'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …}
+-- Returns as JSON ['ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …]
 
 local MODELS_KEPT = 64
 
@@ -22,14 +22,14 @@ local blamed = ({key = key, key_topic = key, account = root .. ':account:' .. sa
   model = model, host = host})[scope]
 local record = end_lease(root, ARGV[2])
 
-local state = redis.call('HMGET', pair, 'buckets', 'window', 'flying')
+local state = redis.call('HMGET', pair, 'limits', 'window', 'flying')
 local buckets, window, kept = buckets_of(state[1]), tonumber(state[2]) or said.opening, {}
 if record then correct(buckets, record, tokens, said.emails, said.counted, now) end
 local learned = learn_limits(buckets, said.limits, now, outcome == 'refused' and record, said.stated_ms)
 if outcome == 'ok' then speed_up(buckets) end
-if next(buckets) then kept = {'buckets', cmsgpack.pack(buckets)} end
+if next(buckets) then kept = {'limits', pack_buckets(buckets)} end
 if record and state[3] then
-  local flying = buckets_of(state[3])
+  local flying = unpacked(state[3])
   land(flying, record.start_ms)
   kept[#kept + 1], kept[#kept + 2] = 'flying', cmsgpack.pack(flying)
 end
@@ -61,12 +61,12 @@ elseif effect == 'none' and (scope == 'host' or scope == 'model') then
   local rests_ms = count_fault(blamed, reason, now)
   if rests_ms > 0 then
     audit(trail, now, 'cooled', scope, name, reason, rests_ms, by)
-    return {record and 'ok' or 'late', rests_ms, 1, unpack(learned)}
+    return cjson.encode({record and 'ok' or 'late', rests_ms, 1, unpack(learned)})
   end
 end
-if effect == 'none' then return {record and 'ok' or 'late', 0, 0, unpack(learned)} end
+if effect == 'none' then return cjson.encode({record and 'ok' or 'late', 0, 0, unpack(learned)}) end
 local field = scope == 'key_topic' and 't:' .. topic or nil
-local before = field and buckets_of(redis.call('HGET', blamed, field))
+local before = field and unpacked(redis.call('HGET', blamed, field))
   or {state = redis.call('HGET', blamed, 'state') or nil, until_ms = redis.call('HGET', blamed, 'until_ms')}
 local was = blocked(before.state, before.until_ms, '', now)
 local until_ms = effect == 'disable' and -1 or max(now + said.rest_ms, tonumber(before.until_ms) or 0)
@@ -86,4 +86,4 @@ if until_ms < 0 then redis.call('PERSIST', blamed)
 elseif scope ~= 'key' and scope ~= 'key_topic' then
   redis.call('PEXPIRE', blamed, max(STATE_TTL_MS, until_ms - now))
 end
-return {record and 'ok' or 'late', until_ms, was == 0 and 1 or 0, unpack(learned)}
+return cjson.encode({record and 'ok' or 'late', until_ms, was == 0 and 1 or 0, unpack(learned)})

@@ -16,14 +16,14 @@ local records = {}
 for place = 2, #KEYS do
   local record, topics = as_map(redis.call('HGETALL', KEYS[place])), {}
   local buckets = {}
-  for dimension, bucket in pairs(buckets_of(record.buckets)) do
+  for dimension, bucket in pairs(buckets_of(record.limits)) do
     local left = bucket.log and headroom_of(bucket, now) * bucket.limit or level_at(bucket, now)
     buckets[dimension] = {limit = bucket.limit, window_ms = bucket.window_ms, remaining = left}
   end
   for field, value in pairs(record) do
     if field:sub(1, 2) == 't:' then topics[field:sub(3)], record[field] = cmsgpack.unpack(value), nil end
   end
-  record.buckets, record.topics, record.flying = buckets, topics, nil
+  record.buckets, record.topics, record.flying, record.limits = buckets, topics, nil, nil
   records[#records + 1] = record
 end
 return cjson.encode({now_ms = now, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})

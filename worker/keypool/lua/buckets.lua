@@ -1,0 +1,123 @@
+-- Stands before the scripts that read or change buckets: what is in one, and how it is kept.
+--
+-- A bucket is {limit, window_ms, level, at_ms} and refills continuously, or {limit, window_ms, log = {ms, …}} where the
+-- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts.
+
+local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
+local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
+
+local COUNTED = {t = 'tokens', e = 'emails'}  -- by how a dimension begins; all others count requests
+local kinds = {}
+
+local function cost_in(dimension, cost)
+  local kind = kinds[dimension]
+  if not kind then
+    kind = COUNTED[dimension:sub(1, 1)] or 'requests'
+    kinds[dimension] = kind
+  end
+  return cost[kind]
+end
+
+-- `pace` falls below 1 where calls were refused that should have passed, and recovers with those that do.
+local function rate_of(bucket) return (bucket.pace or 1) * bucket.limit / bucket.window_ms end
+
+local function level_at(bucket, at_ms)
+  return min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate_of(bucket))
+end
+
+-- A clock that stepped back refills nothing a second time.
+local function bring_up(bucket, now_ms)
+  bucket.level, bucket.at_ms = level_at(bucket, now_ms), max(bucket.at_ms, now_ms)
+end
+
+local function headroom_of(bucket, now_ms)
+  if not bucket.log then return level_at(bucket, now_ms) / bucket.limit end
+  local recent = 0
+  for _, at_ms in ipairs(bucket.log) do
+    if at_ms > now_ms - bucket.window_ms then recent = recent + 1 end
+  end
+  return 1 - recent / bucket.limit
+end
+
+-- What stays in the bucket, so that calls that arrive a little early are not refused.
+local function margin_of(limit, window_ms, cost)
+  if window_ms > 3600000 then return 0 end
+  return max(0, min(limit / 100, 2 * cost, limit - cost))
+end
+
+-- `level` is what is in the bucket for this job, and `rate` how fast it refills for it.
+local function ready_ms(bucket, cost, now_ms, level, rate)
+  if cost <= 0 then return now_ms end
+  if bucket.log then
+    local oldest = bucket.log[#bucket.log - bucket.limit + 1]
+    local margin_ms = WINDOW_MARGIN_MS + floor((1 - (bucket.pace or 1)) * bucket.window_ms)
+    return oldest and max(now_ms, oldest + bucket.window_ms + margin_ms) or now_ms
+  end
+  local missing = cost + margin_of(bucket.limit, bucket.window_ms, cost) - level
+  return missing > 0 and now_ms + ceil(missing / rate) or now_ms
+end
+
+-- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
+local function charge(bucket, cost, at_ms, now_ms)
+  if not bucket.log then
+    bring_up(bucket, now_ms)
+    bucket.level = bucket.level - cost
+  elseif cost > 0 then
+    local place = #bucket.log + 1
+    while place > 1 and bucket.log[place - 1] > at_ms do place = place - 1 end
+    table.insert(bucket.log, place, at_ms)
+    while #bucket.log > bucket.limit do table.remove(bucket.log, 1) end
+  elseif cost < 0 then
+    for place = #bucket.log, 1, -1 do
+      if bucket.log[place] == at_ms then table.remove(bucket.log, place) break end
+    end
+  end
+end
+
+local function charge_all(buckets, cost, at_ms, now_ms)
+  for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
+end
+
+-- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; logs and claims, which few
+-- have, follow as one map. A candidate is weighed by the first six numbers, without making a table of each bucket.
+local NUMBERS = 11
+local BUCKET, WEIGHED = '<Bc0' .. ('d'):rep(NUMBERS), '<Bc0' .. ('d'):rep(6)
+
+local function pack_buckets(buckets)
+  local parts, others = {''}, {}
+  for dimension, bucket in pairs(buckets) do
+    parts[#parts + 1] = struct.pack(BUCKET, #dimension, dimension, bucket.limit, bucket.window_ms, bucket.level,
+      bucket.at_ms, bucket.pace or 1, bucket.promised or 0, bucket.promised_ms or 0, bucket.bulk or 0,
+      bucket.bulk_ms or 0, bucket.slowed_ms or 0, bucket.used_share or 1)
+    if bucket.log or bucket.claims or bucket.bulk_claims then
+      others[dimension] = {log = bucket.log, claims = bucket.claims, bulk_claims = bucket.bulk_claims}
+    end
+  end
+  parts[1] = string.char(#parts - 1)
+  if next(others) then parts[#parts + 1] = cmsgpack.pack(others) end
+  return table.concat(parts)
+end
+
+local function buckets_of(text)
+  local buckets, place = {}, 2
+  for _ = 1, text and text:byte() or 0 do
+    local dimension, limit, window_ms, level, at_ms, pace, promised, promised_ms, bulk, bulk_ms, slowed_ms, used_share
+    dimension, limit, window_ms, level, at_ms, pace, promised, promised_ms, bulk, bulk_ms, slowed_ms, used_share, place
+      = struct.unpack(BUCKET, text, place)
+    buckets[dimension] = {limit = limit, window_ms = window_ms, level = level, at_ms = at_ms, pace = pace,
+      promised = promised, promised_ms = promised_ms, bulk = bulk, bulk_ms = bulk_ms, slowed_ms = slowed_ms,
+      used_share = used_share}
+  end
+  if text and place <= #text then
+    for dimension, other in pairs(cmsgpack.unpack(text:sub(place))) do
+      for name, value in pairs(other) do buckets[dimension][name] = value end
+    end
+  end
+  return buckets
+end
+
+local function save_buckets(scope_key, buckets)
+  if not next(buckets) then return end
+  redis.call('HSET', scope_key, 'limits', pack_buckets(buckets))
+  redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
+end
