@@ -86,3 +86,22 @@ def journal(store: "redis.Redis") -> Callable[[str], list[str]]:
 @pytest.fixture
 def key() -> str:
     return uuid.uuid4().hex
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A server of our own: its settings change under the tests."""
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("transport-redis")) as started:
+        yield started
+
+
+@pytest.fixture
+def url(server: EmbeddedRedis) -> str:
+    server.flush()
+    return server.url
+
+
+@pytest.fixture
+def books(url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        yield client

@@ -1,46 +1,13 @@
 """The transport against a real Redis: what it takes, what it leaves, and that nothing gets lost on the way."""
 
-import base64
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
-from kombu import Consumer, Exchange, Queue
 from kombu.exceptions import OperationalError
-from transport_harness import OURS, STOCK, Tube, calls, queue_of, send, tube
-
-from sandbox.redis import EmbeddedRedis
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """A server of our own: its settings change under the tests."""
-    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("transport-redis")) as started:
-        yield started
-
-
-@pytest.fixture
-def url(server: EmbeddedRedis) -> str:
-    server.flush()
-    return server.url
-
-
-@pytest.fixture
-def books(url: str) -> Iterator["redis.Redis"]:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
-        yield client
-
-
-def _waiting(books: Any, queue: str) -> list[Any]:
-    """The bodies in a queue, the next one first."""
-    return [json.loads(_plain_body(text)) for text in reversed(books.lrange(queue, 0, -1))]
-
-
-def _plain_body(text: str) -> bytes:
-    return base64.b64decode(json.loads(text)["body"])
+from transport_harness import OURS, STOCK, queue_of, send, tube, waiting
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
@@ -125,114 +92,6 @@ def test_a_rule_that_says_only_yes_or_no_gets_one_message_at_a_time(url: str, bo
         assert (books.hlen("unacked"), books.llen("a")) == (2, 3)
 
 
-def test_acknowledgements_of_one_moment_go_out_together(url: str, books: Any) -> None:
-    with tube(url, "a", prefetch=100) as one:
-        one.with_hub()
-        send(url, "a", *range(100))
-        one.until(lambda: len(one.got) == 100)
-        before = calls(books, "zrem"), calls(books, "hdel")
-        for message in one.got:
-            message.ack()
-        assert books.hlen("unacked") == 100
-        one.turn()
-        assert books.hlen("unacked") == books.zcard("unacked_index") == 0
-        assert (calls(books, "zrem"), calls(books, "hdel")) == (before[0] + 2, before[1] + 1)
-
-
-def test_without_a_hub_an_acknowledgement_goes_out_at_once(url: str, books: Any) -> None:
-    with tube(url, "a") as one:
-        send(url, "a", 1)
-        one.until(lambda: one.got)
-        one.got[0].ack()
-        assert books.hlen("unacked") == 0
-
-
-def test_acknowledgements_do_not_wait_for_a_hub_that_stands_still(url: str, books: Any) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        send(url, "a", 1, 2)
-        one.until(lambda: len(one.got) == 2)
-        one.got[0].ack()
-        assert books.hlen("unacked") == 2
-        one.channel.qos._oldest_s -= 1  # as if it had waited for a second
-        one.got[1].ack()
-        assert books.hlen("unacked") == 0
-
-
-def test_a_server_that_refuses_acknowledgements_ends_nothing_and_has_them_later(
-    url: str, books: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        send(url, "a", 1, 2)
-        one.until(lambda: len(one.got) == 2)
-        books.config_set("min-replicas-to-write", 1)  # refuses all writes, as a full disk does
-        try:
-            for message in one.got:
-                message.ack()
-            one.until(lambda: "the broker refuses acknowledgements" in caplog.text)
-            one.channel.qos.restore_visible()
-            assert "the broker gives nothing back now" in caplog.text
-            assert books.hlen("unacked") == 2
-        finally:
-            books.config_set("min-replicas-to-write", 0)
-        one.until(lambda: not books.hlen("unacked"))
-
-
-def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books: Any) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        send(url, "a", 1, 2)
-        one.until(lambda: len(one.got) == 2)
-        one.got[0].ack()
-    assert _waiting(books, "a") == [2]
-    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
-
-
-def test_an_acknowledgement_after_the_end_is_refused_where_there_are_no_leases(url: str) -> None:
-    one = Tube(url, "a", lease_s=0)
-    send(url, "a", 1)
-    one.until(lambda: one.got)
-    one.close()
-    with pytest.raises(redis.ConnectionError, match="is closed"):
-        one.got[0].ack()
-
-
-def test_a_rejected_message_is_dropped_or_comes_again(url: str, books: Any) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        send(url, "a", 1, 2)
-        one.until(lambda: len(one.got) == 2)
-        one.got[0].reject()
-        one.got[1].requeue()
-        one.until(lambda: len(one.got) == 3)
-        assert one.bodies == [1, 2, 2]
-        assert one.got[2].headers["redelivered"]
-        assert books.hlen("unacked") == 1
-
-
-def test_closing_gives_back_what_was_delivered_in_its_order(url: str, books: Any) -> None:
-    send(url, "a", *range(5))
-    send(url, "a", 9, priority=9)
-    with tube(url, "a", prefetch=4) as one:
-        one.until(lambda: len(one.got) == 4)
-        one.got[1].ack()
-    assert _waiting(books, "a") == [0, 2, 3, 4]
-    assert _waiting(books, "a\x06\x169") == [9]
-    assert [json.loads(text)["headers"].get("redelivered") for text in books.lrange("a", 0, -1)] == [None] + [True] * 3
-    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
-
-
-def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: Any) -> None:
-    send(url, "a", *range(5))
-    texts = books.lrange("a", 0, -1)
-    with tube(url, "a", prefetch=3) as one:
-        one.until_asked()
-    assert books.lrange("a", 0, -1) == texts  # untouched: nobody had seen them
-    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
-    assert one.got == []
-
-
 def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resumed(url: str, books: Any) -> None:
     with tube(url, "a", "b", prefetch=100) as one:
         one.with_hub()
@@ -244,7 +103,7 @@ def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resum
         send(url, "a", *range(20, 30))
         send(url, "b", "again")
         one.until(lambda: len(one.bodies) == 2)
-        assert _waiting(books, "a") == list(range(30))
+        assert waiting(books, "a") == list(range(30))
         assert books.hlen("unacked") == 2
         one.consumer.add_queue(queue_of("a"))
         one.consumer.consume()
@@ -260,7 +119,7 @@ def test_messages_that_no_longer_fit_go_back(url: str, books: Any) -> None:
         one.until_asked()
         one.channel.basic_qos(0, 2, False)
         one.until(lambda: len(one.got) == 2)
-        assert _waiting(books, "a") == [2, 3, 4]
+        assert waiting(books, "a") == [2, 3, 4]
         assert books.hlen("unacked") == 2
 
 
@@ -276,9 +135,9 @@ def test_where_a_consumer_raises_the_messages_behind_go_back(url: str, books: An
         with pytest.raises(ZeroDivisionError):
             one.until(lambda: False)
         assert one.bodies == [0, 1]
-        assert _waiting(books, "a") == [2, 3, 4]
+        assert waiting(books, "a") == [2, 3, 4]
         assert books.hlen("unacked") == 2
-    assert _waiting(books, "a") == [0, 1, 2, 3, 4]
+    assert waiting(books, "a") == [0, 1, 2, 3, 4]
 
 
 def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -383,61 +242,6 @@ def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, boo
         assert two.bodies == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("lease_s", [60, 0])
-def test_every_channel_ends_with_its_connection_though_the_server_is_away(
-    server: EmbeddedRedis, url: str, books: Any, caplog: pytest.LogCaptureFixture, lease_s: int
-) -> None:
-    one = Tube(url, "a", lease_s=lease_s, visibility_timeout=900)
-    one.with_hub()
-    assert one.hub is not None
-    # As Celery's remote control has one: a queue that goes with its channel, which needs the server.
-    other = one.connection.channel()
-    fanout = Exchange("told", type="fanout")
-    Consumer(other, [Queue("ear", fanout, auto_delete=True)], on_message=print, no_ack=True).consume()
-    send(url, "a", 1, 2)
-    one.until(lambda: len(one.got) == 2)
-    one.got[0].ack()
-    server.stop()
-    try:
-        one.connection.collect()  # as Celery does
-        one.connection.close()
-        assert one.channel.closed
-        assert other.closed
-        assert not one.hub.on_tick, "the hub would ask for messages in the name of a closed channel"
-        with pytest.raises(redis.ConnectionError, match="is closed"):
-            one.channel._connparams()
-    finally:
-        server.start()
-        one.hub.close()
-    with tube(url, "a", lease_s=lease_s, visibility_timeout=900) as two:
-        two.with_hub()
-        if lease_s:
-            two.until(lambda: two.got, within_s=30)  # let go of, so it comes at once
-            assert two.bodies == [2]
-    if lease_s:
-        assert "2 messages cannot be given back" not in caplog.text
-        assert "Traceback" not in caplog.text
-
-
-def test_an_acknowledgement_that_cannot_be_sent_is_kept_and_told_in_one_line(
-    url: str, books: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tube(url, "a") as one:
-        send(url, "a", 1)
-        one.until(lambda: one.got)
-        with monkeypatch.context() as patch:
-
-            def refuse() -> None:
-                raise redis.ConnectionError("no road")
-
-            patch.setattr(one.channel.qos, "flush_acks", refuse)
-            one.got[0].ack()
-        assert "cannot acknowledge now (no road)" in caplog.text
-        assert "Traceback" not in caplog.text
-        one.channel.flush_acks()
-        assert books.hlen("unacked") == 0
-
-
 @pytest.mark.parametrize("transport", [OURS, STOCK])
 def test_either_transport_gives_back_what_the_other_took_too_long_ago(url: str, books: Any, transport: str) -> None:
     first = OURS if transport == STOCK else STOCK
@@ -452,9 +256,9 @@ def test_either_transport_gives_back_what_the_other_took_too_long_ago(url: str, 
         with tube(url, transport=transport, visibility_timeout=-60) as other:
             other.channel.qos.restore_visible()
         assert books.hlen("unacked") == books.zcard("unacked_index") == 0
-        assert _waiting(books, "a\x06\x166") == ["late"]
+        assert waiting(books, "a\x06\x166") == ["late"]
     # The late one is closed by now, and must not have given it back a second time.
-    assert _waiting(books, "a\x06\x166") == ["late"]
+    assert waiting(books, "a\x06\x166") == ["late"]
 
 
 def test_a_key_prefix_stands_before_every_key(url: str, books: Any) -> None:
@@ -480,7 +284,7 @@ def test_a_consumer_without_acknowledgements_is_served_by_the_stock_path(url: st
         one.until(lambda: len(one.bodies) == 2)
         assert books.hlen("unacked") == 1
         assert one.channel.connection._callbacks
-    assert _waiting(books, "a") == [1]
+    assert waiting(books, "a") == [1]
 
 
 def test_a_channel_without_acknowledgements_is_stock(url: str, books: Any) -> None:

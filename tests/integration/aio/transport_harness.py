@@ -1,5 +1,7 @@
 """A consumer of the transport in this process, with or without a hub, and the commands that look behind it."""
 
+import base64
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -94,3 +96,12 @@ def send(url: str, queue: str, *bodies: Any, priority: int | None = None, **opti
 def calls(store: "redis.Redis", command: str) -> int:
     """How often the server ran a command."""
     return int(store.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+def waiting(books: Any, queue: str) -> list[Any]:
+    """The bodies in a queue, the next one first."""
+    return [json.loads(plain_body(text)) for text in reversed(books.lrange(queue, 0, -1))]
+
+
+def plain_body(text: str) -> bytes:
+    return base64.b64decode(json.loads(text)["body"])

@@ -1,0 +1,174 @@
+"""How the transport acknowledges, and what becomes of messages that are not acknowledged when it ends."""
+
+import json
+from typing import Any
+
+import pytest
+import redis
+from kombu import Consumer, Exchange, Queue
+from transport_harness import Tube, calls, send, tube, waiting
+
+from sandbox.redis import EmbeddedRedis
+
+
+def test_acknowledgements_of_one_moment_go_out_together(url: str, books: Any) -> None:
+    with tube(url, "a", prefetch=100) as one:
+        one.with_hub()
+        send(url, "a", *range(100))
+        one.until(lambda: len(one.got) == 100)
+        before = calls(books, "zrem"), calls(books, "hdel")
+        for message in one.got:
+            message.ack()
+        assert books.hlen("unacked") == 100
+        one.turn()
+        assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+        assert (calls(books, "zrem"), calls(books, "hdel")) == (before[0] + 2, before[1] + 1)
+
+
+def test_without_a_hub_an_acknowledgement_goes_out_at_once(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        send(url, "a", 1)
+        one.until(lambda: one.got)
+        one.got[0].ack()
+        assert books.hlen("unacked") == 0
+
+
+def test_acknowledgements_do_not_wait_for_a_hub_that_stands_still(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        one.got[0].ack()
+        assert books.hlen("unacked") == 2
+        one.channel.qos._oldest_s -= 1  # as if it had waited for a second
+        one.got[1].ack()
+        assert books.hlen("unacked") == 0
+
+
+def test_a_server_that_refuses_acknowledgements_ends_nothing_and_has_them_later(
+    url: str, books: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        books.config_set("min-replicas-to-write", 1)  # refuses all writes, as a full disk does
+        try:
+            for message in one.got:
+                message.ack()
+            one.until(lambda: "the broker refuses acknowledgements" in caplog.text)
+            one.channel.qos.restore_visible()
+            assert "the broker gives nothing back now" in caplog.text
+            assert books.hlen("unacked") == 2
+        finally:
+            books.config_set("min-replicas-to-write", 0)
+        one.until(lambda: not books.hlen("unacked"))
+
+
+def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        one.got[0].ack()
+    assert waiting(books, "a") == [2]
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+
+
+def test_an_acknowledgement_after_the_end_is_refused_where_there_are_no_leases(url: str) -> None:
+    one = Tube(url, "a", lease_s=0)
+    send(url, "a", 1)
+    one.until(lambda: one.got)
+    one.close()
+    with pytest.raises(redis.ConnectionError, match="is closed"):
+        one.got[0].ack()
+
+
+def test_a_rejected_message_is_dropped_or_comes_again(url: str, books: Any) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2)
+        one.got[0].reject()
+        one.got[1].requeue()
+        one.until(lambda: len(one.got) == 3)
+        assert one.bodies == [1, 2, 2]
+        assert one.got[2].headers["redelivered"]
+        assert books.hlen("unacked") == 1
+
+
+def test_closing_gives_back_what_was_delivered_in_its_order(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    send(url, "a", 9, priority=9)
+    with tube(url, "a", prefetch=4) as one:
+        one.until(lambda: len(one.got) == 4)
+        one.got[1].ack()
+    assert waiting(books, "a") == [0, 2, 3, 4]
+    assert waiting(books, "a\x06\x169") == [9]
+    assert [json.loads(text)["headers"].get("redelivered") for text in books.lrange("a", 0, -1)] == [None] + [True] * 3
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+
+
+def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    texts = books.lrange("a", 0, -1)
+    with tube(url, "a", prefetch=3) as one:
+        one.until_asked()
+    assert books.lrange("a", 0, -1) == texts  # untouched: nobody had seen them
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+    assert one.got == []
+
+
+@pytest.mark.parametrize("lease_s", [60, 0])
+def test_every_channel_ends_with_its_connection_though_the_server_is_away(
+    server: EmbeddedRedis, url: str, books: Any, caplog: pytest.LogCaptureFixture, lease_s: int
+) -> None:
+    one = Tube(url, "a", lease_s=lease_s, visibility_timeout=900)
+    one.with_hub()
+    assert one.hub is not None
+    # As Celery's remote control has one: a queue that goes with its channel, which needs the server.
+    other = one.connection.channel()
+    fanout = Exchange("told", type="fanout")
+    Consumer(other, [Queue("ear", fanout, auto_delete=True)], on_message=print, no_ack=True).consume()
+    send(url, "a", 1, 2)
+    one.until(lambda: len(one.got) == 2)
+    one.got[0].ack()
+    server.stop()
+    try:
+        one.connection.collect()  # as Celery does
+        one.connection.close()
+        assert one.channel.closed
+        assert other.closed
+        assert not one.hub.on_tick, "the hub would ask for messages in the name of a closed channel"
+        with pytest.raises(redis.ConnectionError, match="is closed"):
+            one.channel._connparams()
+    finally:
+        server.start()
+        one.hub.close()
+    with tube(url, "a", lease_s=lease_s, visibility_timeout=900) as two:
+        two.with_hub()
+        if lease_s:
+            two.until(lambda: two.got, within_s=30)  # let go of, so it comes at once
+            assert two.bodies == [2]
+    if lease_s:
+        assert "2 messages cannot be given back" not in caplog.text
+        assert "Traceback" not in caplog.text
+
+
+def test_an_acknowledgement_that_cannot_be_sent_is_kept_and_told_in_one_line(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tube(url, "a") as one:
+        send(url, "a", 1)
+        one.until(lambda: one.got)
+        with monkeypatch.context() as patch:
+
+            def refuse() -> None:
+                raise redis.ConnectionError("no road")
+
+            patch.setattr(one.channel.qos, "flush_acks", refuse)
+            one.got[0].ack()
+        assert "cannot acknowledge now (no road)" in caplog.text
+        assert "Traceback" not in caplog.text
+        one.channel.flush_acks()
+        assert books.hlen("unacked") == 0
