@@ -1,0 +1,126 @@
+"""Messages as the transport reads them, and requests as the tracer sees them: the same as Celery's and kombu's own."""
+
+import json
+from typing import Any
+
+import pytest
+from celery.app.task import Context
+from celery.utils.threads import _LocalStack
+from kombu import Connection
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport import virtual
+
+from worker.aio import fast_json, stacks
+from worker.aio.tracing import JobContext
+from worker.aio.transport_messages import UNREADABLE, Message, decode, share_values
+
+JSON = "application/json"
+
+
+@pytest.fixture
+def channel() -> Any:
+    with Connection("memory://") as connection:
+        yield connection.channel()
+
+
+def _payload(body: Any, *, encoding: str | None = "base64", headers: Any = None, content: str = JSON) -> dict[str, Any]:
+    properties: dict[str, Any] = {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "q"}}
+    if encoding:
+        properties["body_encoding"] = encoding
+    return {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": content,
+        "headers": {"id": "1", "task": "a"} if headers is None else headers,
+        "properties": properties,
+    }
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        _payload("W1tdLCB7fSwge31d"),
+        # a body that is not encoded
+        _payload('[[], {"a": "\u00e9"}, {}]', encoding=None),
+        # a compressed one
+        _payload("eJyLjgUAARUAuQ==", headers={"compression": "application/x-gzip"}),
+        # without a body, and with headers that are none
+        _payload(None),
+        _payload("e30=", headers=[]),
+    ],
+)
+def test_a_message_is_kombus_and_goes_back_as_it_came(channel: Any, payload: dict[str, Any]) -> None:
+    before = json.dumps(payload, sort_keys=True)
+    ours, stock = Message(json.loads(before), channel=channel), virtual.Message(json.loads(before), channel=channel)
+    for name in ("body", "headers", "properties", "delivery_info", "delivery_tag", "content_type", "content_encoding"):
+        assert getattr(ours, name) == getattr(stock, name), name
+    assert bool(ours.errors) == bool(stock.errors)
+    assert json.dumps(ours._raw, sort_keys=True) == before
+
+
+def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any) -> None:
+    fast_json.install()
+    message = Message(_payload("W1tdLCB7fSwge31d"), channel=channel)
+    with pytest.raises(ContentDisallowed):
+        Message(_payload("gAQu", content="application/x-python-serialize"), channel=channel).decode()
+    message.accept = {JSON}
+    assert message.payload == [[], {}, {}]
+    broken = Message(_payload("W10x"), channel=channel)
+    broken.accept = {JSON}
+    with pytest.raises(DecodeError):
+        broken.decode()
+
+
+def test_texts_are_decoded_together_and_one_that_means_nothing_harms_no_other() -> None:
+    texts = [b'{"n": %d}' % number for number in range(40)]
+    assert decode(texts) == [{"n": number} for number in range(40)]
+    texts[7], texts[20] = b"[1, 2", b'{"a": {"__type__": "uuid", "__value__": "not one"}}'
+    found = decode(texts)
+    assert found[7] is UNREADABLE
+    assert found[20] is UNREADABLE
+    assert [message["n"] for place, message in enumerate(found) if place not in {7, 20}] == [
+        number for number in range(40) if number not in {7, 20}
+    ]
+    assert decode([b"1, 2", b"3"]) == [UNREADABLE, 3]  # two values in one text are no text
+
+
+def test_what_stands_in_a_message_several_times_is_kept_once() -> None:
+    message = json.loads('{"headers": {"id": "12 34", "root_id": "12 34"}, "properties": {"correlation_id": "12 34"}}')
+    share_values(message)
+    job = message["headers"]["id"]
+    assert message["headers"]["root_id"] is job
+    assert message["properties"]["correlation_id"] is job
+    share_values({"headers": None, "properties": {}})
+
+
+@pytest.mark.parametrize(
+    "request_dict",
+    [
+        {"id": "1", "timelimit": [5, 3], "retries": 2, "deaths": 1, "own": "x"},
+        {"id": "1", "timelimit": None, "ignore_result": True},
+        {"id": "1", "headers": {"own": "y"}},
+    ],
+)
+def test_a_jobs_context_is_celerys(request_dict: dict[str, Any]) -> None:
+    more: dict[str, Any] = {"args": [1], "kwargs": {}, "called_directly": False}
+    assert vars(JobContext(dict(request_dict), **more)) == vars(Context(dict(request_dict), **more))
+    assert vars(JobContext(id="2")) == vars(Context(id="2"))
+
+
+def test_a_stack_keeps_what_it_held_when_it_is_shared() -> None:
+    stack: Any = _LocalStack()
+    stack.push("before")
+    stacks.share(stack)
+    stacks.share(stack)
+    assert stack.top == "before"
+    job = object()
+    context = stacks.context_of(job)
+    assert context.run(lambda: stack.top) is None
+    assert context.run(stack.push, "of the job") == ["of the job"]
+    assert context.run(stack.push, "above") == ["of the job", "above"]
+    assert (len(stack), context.run(len, stack), stack.stack) == (1, 2, ["before"])
+    assert [context.run(stack.pop) for _ in range(3)] == ["above", "of the job", None]
+    assert stack.pop() == "before"
+    stack.push("left")
+    stack.__release_local__()
+    assert stack.top is None
