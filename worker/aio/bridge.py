@@ -42,6 +42,8 @@ class JobGreenlet(greenlet):
         driver: The asyncio task that will drive it. Default: the running one.
     """
 
+    __slots__ = ("_desk", "driver", "executor")
+
     def __init__(self, run: Callable[[], Any], executor: Executor, driver: "asyncio.Task[Any] | None" = None) -> None:
         super().__init__(_serve)
         self._desk = _Desk(run)
@@ -121,6 +123,8 @@ class Drive:
         job: The greenlet.
         translate: Turns an exception that arrives at the await into the one that the job shall see.
     """
+
+    __slots__ = ("_job", "_translate")
 
     def __init__(self, job: JobGreenlet, translate: Callable[[BaseException], BaseException]) -> None:
         self._job = job

@@ -122,18 +122,22 @@ def _decode_one(text: bytes) -> Any:
 def share_values(message: dict[str, Any]) -> None:
     """Keep once what stands in a message several times, or in most messages."""
     headers, properties = message.get("headers"), message["properties"]
+    _share(message, ("content-type", "content-encoding"))
+    _share(properties, ("reply_to", "body_encoding"))
+    if isinstance(goes := properties.get("delivery_info"), dict):
+        _share(goes, ("exchange", "routing_key"))
     if not isinstance(headers, dict):
         return
-    for name in _REPEATED:
-        value = headers.get(name)
-        if isinstance(value, str):
-            headers[name] = intern(value)
-    for name in ("reply_to", "body_encoding"):
-        value = properties.get(name)
-        if isinstance(value, str):
-            properties[name] = intern(value)
+    _share(headers, _REPEATED)
     job = headers.get("id")
     if headers.get("root_id") == job:
         headers["root_id"] = job
     if properties.get("correlation_id") == job:
         properties["correlation_id"] = job
+
+
+def _share(part: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        value = part.get(name)
+        if type(value) is str:
+            part[name] = intern(value)
