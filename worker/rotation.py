@@ -173,21 +173,26 @@ class _Turn(Generic[RequestT]):
     async def _way_to_the_wire(self, lease: Lease) -> Place | None:
         """Wait for the lease's instant and for a place; None means that the key was told to rest meanwhile."""
         began = time.monotonic()
-        place = None
+        place, waits = None, lease
         try:
-            if lease.wait_ms > 0:
-                await self._sleep(lease.wait_ms)
-            place = await self.sending.take(self.lane)
-            age_ms = (time.monotonic() - began) * 1000
-            if age_ms > _RECHECK_MS and not await ask_patiently(lambda: self.pool.confirm(lease)):
+            while True:
+                if waits.wait_ms > 0:
+                    await self._sleep(waits.wait_ms)
+                place = await self.sending.take(self.lane)
+                if lease.wait_ms == 0 and (time.monotonic() - began) * 1000 <= _RECHECK_MS:
+                    return place
+                confirmed = await ask_patiently(lambda: self.pool.confirm(lease))
+                if confirmed is not None and confirmed.wait_ms == 0:
+                    return place
                 place.leave()
-                return None
+                if confirmed is None:
+                    return None
+                place, waits = None, confirmed
         except BaseException:
             if place is not None:
                 place.leave()
             await self._settle_whatever_happens(lease, ABANDONED)
             raise
-        return place
 
     async def _ask(self) -> Lease | Unavailable:
         """Ask the pool, standing in line for it."""

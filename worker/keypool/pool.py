@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -160,19 +160,30 @@ class KeyPool:
                 return Unavailable(Why(why))
         raise AssertionError(f"acquire.lua answered {reply!r}")
 
-    async def confirm(self, lease: Lease) -> bool:
-        """Check, after its wait, that a lease may still be used. Where it may not, it has ended and cost nothing.
+    async def confirm(self, lease: Lease) -> Lease | None:
+        """Check, after its wait, that a lease may still be used.
 
-        A key can be refused or revoked for another job while this one waits for its instant.
+        A key can be refused or revoked for another job while this one waits for its instant; and where a provider
+        counts in windows, calls that left late keep the next ones waiting.
+
+        Args:
+            lease: One that had to wait, or was kept waiting.
+
+        Returns:
+            The lease with what it still has to wait (`wait_ms`, mostly 0; confirm it again after that); or None: it
+            has ended, and cost nothing.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
         """
-        reply = await self._scripts.confirm(
+        wait_ms = await self._scripts.confirm(
             lease_id=lease.id,
             key_id=lease.key.id,
             account=lease.account,
             model=lease.want.model,
             topic=lease.want.topic,
         )
-        return reply == "ok"
+        return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 
     async def carry(self, lease: Lease, emails: int) -> None:
         """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
@@ -262,16 +273,16 @@ class KeyPool:
         """What each key does now, why, and for how much longer. Never scans."""
         await self._learn_accounts()
         models = await self._view_models()
-        text = await self._scripts.snapshot(keys=[self.names.inflight, *self._record_names(self.keys, models)])
-        return snapshots.parse(
-            text, service=self.service, keys=self.keys, accounts=self._roster.accounts, models=tuple(models)
-        )
+        keys, accounts = self.keys, self._roster.accounts  # a reload may replace them while Redis is asked
+        text = await self._scripts.snapshot(keys=[self.names.inflight, *self._record_names(keys, models)])
+        return snapshots.parse(text, service=self.service, keys=keys, accounts=accounts, models=tuple(models))
 
     async def _learn_accounts(self) -> None:
+        keys = self.keys
         async with self._redis.pipeline(transaction=False) as pipe:
-            for key in self.keys:
+            for key in keys:
                 pipe.hget(self.names.key(key.id), "account")
-            accounts = zip((key.id for key in self.keys), await pipe.execute(), strict=True)
+            accounts = zip((key.id for key in keys), await pipe.execute(), strict=True)
         self._roster.learn({key_id: account for key_id, account in accounts if account})
 
     async def reset(self, *, by: str, key_id: str | None = None) -> int:

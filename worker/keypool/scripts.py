@@ -16,7 +16,7 @@ _FRAGMENTS = {
     "confirm": ("prelude", "buckets", "confirm"),
     "carry": ("prelude", "buckets", "carry"),
     "settle": ("prelude", "buckets", "learn", "settle"),
-    "reset": ("prelude", "reset"),
+    "reset": ("prelude", "buckets", "reset"),
     "disable": ("prelude", "disable"),
     "absolve": ("prelude", "absolve"),
     "snapshot": ("prelude", "buckets", "snapshot"),
@@ -78,9 +78,9 @@ class Scripts:
         """Reserve a call; see acquire.lua for what is said and answered."""
         return _read(await self._acquire(keys=self._root, args=(self._now(), lease_id, as_json(want), candidates)))
 
-    async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> str:
+    async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> int:
         """Check a lease after its wait; see confirm.lua."""
-        return str(await self._confirm(keys=self._root, args=(self._now(), lease_id, key_id, account, model, topic)))
+        return int(await self._confirm(keys=self._root, args=(self._now(), lease_id, key_id, account, model, topic)))
 
     async def carry(self, *, keys: Sequence[str], lease_id: str, emails: int) -> None:
         """Reserve emails that go along; see carry.lua."""

@@ -37,6 +37,37 @@ async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool
     assert starts[-1] <= 9 * 1_030
 
 
+async def test_calls_that_left_before_their_window_was_known_count_in_it(make_pool: Make) -> None:
+    pool = make_pool(1)
+    early = [await lease(pool) for _ in range(4)]
+    limits = (ObservedLimit(Dimension.RPS, 5, 4),)
+    await pool.settle(early[0], Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    waits = [(await lease(pool, max_wait_ms=60_000)).wait_ms for _ in range(2)]
+    assert waits[0] == 0
+    assert 1_000 < waits[1] < 1_100
+
+
+async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    limits = (ObservedLimit(Dimension.RPS, 2, 2),)
+    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    clock.tick(2_000)
+    crowd = [await lease(pool, max_wait_ms=60_000) for _ in range(6)]
+    first, second = crowd[2:4], crowd[4:]
+    clock.tick(first[0].wait_ms + 80)  # their process was held up
+    for held in first:
+        confirmed = await pool.confirm(held)
+        assert confirmed is not None
+        assert confirmed.wait_ms == 0
+    clock.tick(second[0].wait_ms - first[0].wait_ms - 80)
+    for held in second:
+        confirmed = await pool.confirm(held)
+        assert confirmed is not None
+        assert confirmed.wait_ms == 80
+    clock.tick(80)
+    assert [left.wait_ms for held in second if (left := await pool.confirm(held))] == [0, 0]
+
+
 async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     early = await lease(pool)
@@ -93,6 +124,20 @@ async def test_after_a_stated_wait_one_call_fits_and_the_others_follow_at_the_ra
     # A margin of less than a call stays in a bucket of 60.
     assert 0 <= starts[0] <= 1_000
     assert [later - first for first, later in pairwise(starts)] == [pytest.approx(1_000, abs=2)] * 4
+
+
+async def test_a_reset_gives_back_what_a_stated_wait_had_taken(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    crowd = [await lease(pool) for _ in range(2)]
+    await pool.settle(await lease(pool), rpm(60, 60))
+    for early in crowd:
+        await pool.settle(early, refused(40_000, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0)))
+        clock.tick(5_000)
+    await pool.reset(by="ann")
+    at_once = 0
+    while isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease):
+        at_once += 1
+    assert 4 <= at_once <= 5, "what has refilled since the last refusal said that nothing was left, less the margin"
 
 
 async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:

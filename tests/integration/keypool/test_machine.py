@@ -169,7 +169,7 @@ class PoolMachine(RuleBasedStateMachine):
         stays = lease.key.id not in self.model.disabled and (
             self.model.blocked_until(lease.key.id, lease.account) <= self.clock.ms
         )
-        assert self.run(self.pool.confirm(lease)) is stays
+        assert (self.run(self.pool.confirm(lease)) is not None) is stays
         if not stays:
             self.leases.remove((lease, start_ms))
             self._not_counted(lease, start_ms)

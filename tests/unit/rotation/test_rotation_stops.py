@@ -16,7 +16,6 @@ from rotation_scripted import (
     leases_out,
     refused,
     serve,
-    until,
 )
 
 from config.keys import ApiKey
@@ -35,12 +34,24 @@ async def test_a_turn_that_never_ends_is_a_fault(make: Make, monkeypatch: pytest
         await serve(rotation)
 
 
-async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(make: Make, redis: Redis) -> None:
+async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rotation, provider = make(refused(2_000), count=1)
     with pytest.raises(Deferred):
         await serve(rotation)
+    acquire, taken = rotation.pool.acquire, asyncio.Event()
+
+    async def noted(want: Want) -> Any:
+        try:
+            return await acquire(want)
+        finally:
+            taken.set()
+
+    monkeypatch.setattr(rotation.pool, "acquire", noted)
     waiting = asyncio.create_task(serve(rotation, max_wait_ms=5_000), name="turn")
-    await until(lambda: redis.zcard("{kw:groq}:leases"))
+    await taken.wait()
+    assert await redis.zcard("{kw:groq}:leases") == 1
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

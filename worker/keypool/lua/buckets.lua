@@ -1,7 +1,8 @@
 -- Stands before the scripts that read or change buckets: what is in one, and how it is kept.
 --
 -- A bucket is {limit, window_ms, level, at_ms} and refills continuously, or {limit, window_ms, log = {ms, …}} where the
--- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts.
+-- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts. `log` has the
+-- instants that calls were promised, `left` those at which they really went.
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
@@ -45,13 +46,18 @@ local function margin_of(limit, window_ms, cost)
   return max(0, min(limit / 100, 2 * cost, limit - cost))
 end
 
+-- When one more call may go where the provider counts in windows, by the instants in `log` or in `left`.
+local function window_opens_ms(bucket, instants)
+  local oldest = instants and instants[#instants - bucket.limit + 1]
+  if not oldest then return 0 end
+  return oldest + bucket.window_ms + WINDOW_MARGIN_MS + floor((1 - (bucket.pace or 1)) * bucket.window_ms)
+end
+
 -- `level` is what is in the bucket for this job, and `rate` how fast it refills for it.
 local function ready_ms(bucket, cost, now_ms, level, rate)
   if cost <= 0 then return now_ms end
   if bucket.log then
-    local oldest = bucket.log[#bucket.log - bucket.limit + 1]
-    local margin_ms = WINDOW_MARGIN_MS + floor((1 - (bucket.pace or 1)) * bucket.window_ms)
-    return oldest and max(now_ms, oldest + bucket.window_ms + margin_ms) or now_ms
+    return max(now_ms, window_opens_ms(bucket, bucket.log), window_opens_ms(bucket, bucket.left))
   end
   local missing = cost + margin_of(bucket.limit, bucket.window_ms, cost) - level
   return missing > 0 and now_ms + ceil(missing / rate) or now_ms
@@ -74,12 +80,43 @@ local function charge(bucket, cost, at_ms, now_ms)
   end
 end
 
+-- Notes calls that go now.
+local function depart(buckets, now_ms)
+  for _, bucket in pairs(buckets) do
+    if bucket.log then
+      local left = bucket.left or {}
+      left[#left + 1] = now_ms
+      while #left > bucket.limit do table.remove(left, 1) end
+      bucket.left = left
+    end
+  end
+end
+
+-- Takes out what a provider's word says is not there until `until_ms`; a reset gives that back.
+local function hold_back(bucket, level, until_ms, now_ms)
+  bring_up(bucket, now_ms)
+  if level >= bucket.level then return end
+  local held = bucket.held and bucket.held.until_ms > now_ms and bucket.held or {amount = 0, until_ms = 0}
+  bucket.held = {amount = held.amount + bucket.level - level, until_ms = max(held.until_ms, until_ms)}
+  bucket.level = level
+end
+
+-- Puts that back, where its time is not over. Whether anything changed.
+local function let_go(bucket, now_ms)
+  local held = bucket.held
+  if not held then return false end
+  bring_up(bucket, now_ms)
+  if held.until_ms > now_ms then bucket.level = min(bucket.limit, bucket.level + held.amount) end
+  bucket.held = nil
+  return true
+end
+
 local function charge_all(buckets, cost, at_ms, now_ms)
   for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
 end
 
--- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; logs and claims, which few
--- have, follow as one map. A candidate is weighed by the first six numbers, without making a table of each bucket.
+-- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; logs, claims and what is
+-- held back, which few have, follow as one map. A candidate is weighed by the first six numbers, without making a table of each bucket.
 local NUMBERS = 11
 local BUCKET, WEIGHED = '<Bc0' .. ('d'):rep(NUMBERS), '<Bc0' .. ('d'):rep(6)
 
@@ -89,8 +126,9 @@ local function pack_buckets(buckets)
     parts[#parts + 1] = struct.pack(BUCKET, #dimension, dimension, bucket.limit, bucket.window_ms, bucket.level,
       bucket.at_ms, bucket.pace or 1, bucket.promised or 0, bucket.promised_ms or 0, bucket.bulk or 0,
       bucket.bulk_ms or 0, bucket.slowed_ms or 0, bucket.used_share or 1)
-    if bucket.log or bucket.claims or bucket.bulk_claims then
-      others[dimension] = {log = bucket.log, claims = bucket.claims, bulk_claims = bucket.bulk_claims}
+    if bucket.log or bucket.claims or bucket.bulk_claims or bucket.held then
+      others[dimension] = {log = bucket.log, left = bucket.left, claims = bucket.claims,
+        bulk_claims = bucket.bulk_claims, held = bucket.held}
     end
   end
   parts[1] = string.char(#parts - 1)

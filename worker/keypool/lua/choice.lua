@@ -137,6 +137,7 @@ local function take(open, job, now_ms)
   local scope, fields = open.scope, {}
   if next(scope.buckets) then
     charge_all(scope.buckets, job.cost, open.start_ms, now_ms)
+    if open.start_ms <= now_ms then depart(scope.buckets, now_ms) end
     fields = {'limits', pack_buckets(scope.buckets)}
   end
   if not open.paced then

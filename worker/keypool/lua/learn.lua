@@ -18,10 +18,21 @@ local function speed_up(buckets)
   end
 end
 
+-- The calls that went while their window was not known yet.
+local function recent(starts, window_ms, now_ms)
+  local log = {}
+  for _, start_ms in ipairs(starts) do
+    if start_ms > now_ms - window_ms then log[#log + 1] = start_ms end
+  end
+  table.sort(log)
+  return log
+end
+
 -- observed: limits as the answer stated them, each {dimension, limit, window_ms, remaining or nil}.
+-- flying: when the calls left that are on their way, as far as that was noted.
 -- refused: the record of a lease whose call was refused for a limit; nil where it was not, or has expired.
 -- stated_ms: after which time the provider told it to come again; nil where it told nothing.
-local function learn_limits(buckets, observed, now_ms, refused, stated_ms)
+local function learn_limits(buckets, observed, flying, now_ms, refused, stated_ms)
   local learned = {}
   for _, seen in ipairs(observed) do
     local dimension, limit, window_ms, remaining = seen[1], seen[2], seen[3], seen[4]
@@ -33,7 +44,7 @@ local function learn_limits(buckets, observed, now_ms, refused, stated_ms)
       bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
         promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
         bulk = bucket and bucket.bulk, bulk_ms = bucket and bucket.bulk_ms, used_share = bucket and bucket.used_share,
-        log = windowed and (bucket and bucket.log or {}) or nil}
+        log = windowed and (bucket and bucket.log or recent(flying, window_ms, now_ms)) or nil}
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
     elseif short and window_ms <= 60000 then
@@ -43,12 +54,15 @@ local function learn_limits(buckets, observed, now_ms, refused, stated_ms)
     -- What the provider has left is known to it alone; calls still in flight make it less, never more.
     if remaining and not bucket.log then
       bring_up(bucket, now_ms)
+      if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, remaining - bucket.level)) end
       bucket.level = min(bucket.level, remaining)
     end
     -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
     if short and stated_ms and not bucket.log then
-      bring_up(bucket, now_ms)
-      bucket.level = min(bucket.level, cost_in(dimension, refused.cost) - stated_ms * rate_of(bucket))
+      local level = cost_in(dimension, refused.cost) - stated_ms * rate_of(bucket)
+      hold_back(bucket, level, now_ms + stated_ms, now_ms)
+    elseif bucket.held and bucket.held.until_ms <= now_ms then
+      bucket.held = nil
     end
   end
   return learned

@@ -24,12 +24,12 @@ local record = end_lease(root, ARGV[2])
 
 local state = redis.call('HMGET', pair, 'limits', 'window', 'flying')
 local buckets, window, kept = buckets_of(state[1]), tonumber(state[2]) or said.opening, {}
+local flying = unpacked(state[3])
 if record then correct(buckets, record, tokens, said.emails, said.counted, now) end
-local learned = learn_limits(buckets, said.limits, now, outcome == 'refused' and record, said.stated_ms)
+local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then kept = {'limits', pack_buckets(buckets)} end
 if record and state[3] then
-  local flying = unpacked(state[3])
   land(flying, record.start_ms)
   kept[#kept + 1], kept[#kept + 2] = 'flying', cmsgpack.pack(flying)
 end
