@@ -8,6 +8,7 @@ import asyncio
 import functools
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ KEYS: the key. ARGV: the seen value's SHA-1; the value, its expiry in seconds, 0
 of the one that was seen; nothing where the value was stored.
 """
 _NO_ROOM = ("MISCONF", "NOREPLICAS")
+_QUIET_S = 5.0
 
 _ASYNC_CLASSES: dict[type | None, type] = {
     None: connections.TcpConnection,
@@ -70,6 +72,7 @@ class RedisBackend(StockBackend):
 
     ResultConsumer = ResultConsumer
     _found: tuple[asyncio.AbstractEventLoop, Pipelining] | None = None
+    _quiet_until_s = 0.0
 
     # Chords and groups are many commands and publish, too: the stock code does them, in a thread.
     on_chord_part_return = _through_a_thread("on_chord_part_return")
@@ -234,13 +237,13 @@ class RedisBackend(StockBackend):
         while True:
             if failed is not None:
                 if _has_no_room(failed):
-                    logger.warning("the result store takes nothing (%s); next try in %.1f s", failed, pause_s)
+                    self._tell("the result store takes nothing (%s); next try in %.1f s", failed, pause_s)
                 else:
                     tries += 1
                     if most is not None and tries > most:
                         raise failed
                     words = "cannot reach the result store (%s); try %d of %s in %s s"
-                    logger.warning(words, failed, tries, most, pause_s)
+                    self._tell(words, failed, tries, most, pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
             try:
@@ -249,6 +252,13 @@ class RedisBackend(StockBackend):
                 if not self._may_pass(exc):
                     raise
                 failed = exc
+
+    def _tell(self, words: str, *about: object) -> None:
+        """Warn of a trouble that many jobs meet at once, and again and again: in one line every few seconds."""
+        now_s = time.monotonic()
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + _QUIET_S
+            logger.warning(words, *about)
 
     def _may_pass(self, exc: Exception) -> bool:
         return isinstance(exc, self.connection_errors) or _has_no_room(exc)

@@ -74,6 +74,7 @@ class Job:
         "_doomed",
         "_host",
         "_over",
+        "_prolonged",
         "_reports",
         "_soft_pending",
         "_soft_timeout_s",
@@ -110,6 +111,7 @@ class Job:
         self._doomed: int | None = None
         self._begun = False
         self._body_ended = False
+        self._prolonged = False
         self._soft_pending = False
         self._done = False
 
@@ -289,9 +291,12 @@ class Job:
             self.driver.cancel()
 
     def _on_hard_limit(self) -> None:
-        # Races with the end of the body: after a terminate the job was reported as revoked; where the tracer is already
-        # storing a success, the store is cut short or stands, and a stored success is never overwritten.
         if self._done or self._over is not None:
+            return
+        # What has been done is not undone by a result store that is away: storing it, and hooks, have as long again.
+        if self._body_ended and not self._prolonged:
+            self._prolonged = True
+            self._timers += (self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit),)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)
         self._cut(Over.TIMED_OUT)

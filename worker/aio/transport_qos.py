@@ -125,8 +125,15 @@ class TransportQoS(StockQoS):
         elif self.channel.closed and self.keeper is not None:
             self.keeper.release([delivery_tag])
         else:
-            self.flush_acks()
-            super().reject(delivery_tag, requeue=True)
+            try:
+                self.flush_acks()
+                super().reject(delivery_tag, requeue=True)
+            except redis.ResponseError as exc:
+                # A server without room refuses what would make it none. The message stays booked; its lease ends.
+                logger.warning("the broker takes no message back now (%s); it gives this one out again later", exc)
+                if self.keeper is not None:
+                    self.keeper.release([delivery_tag])
+                VirtualQoS.ack(self, delivery_tag)
 
     def _settle(self, delivery_tag: str) -> None:
         if self.channel.closed:

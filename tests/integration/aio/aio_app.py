@@ -133,6 +133,21 @@ class Hooked(app.Task):  # type: ignore[name-defined, misc]
         note(f"{task_id}:{self.request.retries}", f"after_return {status}")
 
 
+class Tidy(app.Task):  # type: ignore[name-defined, misc]
+    """Has more to do after its body than during it."""
+
+    abstract = True
+
+    async def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        await asyncio.sleep(3)
+        note(task_id, "tidied up")
+
+
+@app.task(shared=False, base=Tidy, time_limit=2)
+async def tidy() -> str:
+    return "done"
+
+
 @app.task(shared=False, base=Hooked, bind=True, max_retries=2)
 async def hooked(self: Any, plan: str) -> str:
     await asyncio.sleep(0)

@@ -244,3 +244,21 @@ def test_without_leases_only_the_visibility_timeout_counts(server: EmbeddedRedis
         one.channel.recover()
         assert not store.exists("unacked.leases", "unacked.pulse")
         assert one.channel.qos.keeper is None
+
+
+def test_what_a_full_server_does_not_take_back_is_given_out_again_later(server: EmbeddedRedis, store: Any) -> None:
+    send(server.url, "a", "job")
+    with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
+        one.until(lambda: one.got)
+        store.config_set("maxmemory", 1)
+        try:
+            one.got[0].reject(requeue=True)
+            assert store.hlen("unacked") == 1
+        finally:
+            store.config_set("maxmemory", 0)
+        medic.until(lambda: store.zscore("unacked.leases", one.got[0].delivery_tag) in {0, None})
+        medic.channel.qos.recover_at_s = 0
+        medic.channel.recover()
+        one.until(lambda: len(one.got) == 2)
+        assert one.got[1].decode() == "job"
+        assert "deaths" not in one.got[1].headers

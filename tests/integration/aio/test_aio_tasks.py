@@ -118,6 +118,13 @@ def test_a_hard_limit_ends_even_a_job_that_swallows_cancellation(app: ModuleType
     assert "on_success" not in notes
 
 
+def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(app: ModuleType, journal: Journal) -> None:
+    result = app.tidy.delay()
+    assert result.get(timeout=10) == "done"
+    eventually(lambda: journal(result.id) == ["tidied up"])
+    assert result.state == "SUCCESS"
+
+
 def test_a_terminated_job_runs_its_finally_blocks_and_stays_revoked(
     app: ModuleType, key: str, journal: Journal
 ) -> None:
