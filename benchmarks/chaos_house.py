@@ -111,7 +111,8 @@ class House:
         """Start a worker at each post that has none."""
         for post in self.posts:
             if post.process is not None and (code := post.process.poll()) is not None:
-                self.deaths.append(f"{post.name} ended with {code}")
+                said = post.log.read_text(errors="replace").splitlines()[-40:]
+                self.deaths.append("\n".join((f"{post.name} ended with {code}; the last that it said:", *said)))
                 post.process = None
             if post.process is None:
                 command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{post.name}@chaos"]
