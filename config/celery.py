@@ -51,6 +51,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
         # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
+        "broker_channel_error_retry": True,  # a Redis that refuses, as a full one does, is waited for as well
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
             # Ours: a worker that is silent for so long counts as dead, and its jobs go to others.

@@ -1,12 +1,13 @@
 """Celery's consumer, except that no message can end it, and that those which become no job are kept as dead letters."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer as StockConsumer
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
 from worker.deadletters import post
 from worker.deadletters.letter import shown
@@ -14,9 +15,22 @@ from worker.protocol import defect_of
 
 _logger = logging.getLogger(__name__)
 
+_REFUSED_PAUSE_S = 1.0
+
 
 class Consumer(StockConsumer):
     """Use it as `worker_consumer = "worker.consumer:Consumer"`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
+        self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Connect again; where the broker answers and refuses, a full one for instance, not before a second is over."""
+        super().on_connection_error_after_connected(exc)
+        if not isinstance(exc, self.conninfo.connection_errors):
+            time.sleep(_REFUSED_PAUSE_S)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Give what takes each message from the broker."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from processes import House, Producer, Worker, eventually
 
 from sandbox.redis import EmbeddedRedis, free_port
@@ -84,6 +85,15 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
     control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
     eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
+
+
+def test_a_worker_that_starts_on_a_full_redis_waits_for_room(start: Start, tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+        worker = start(REDIS_URL=server.url)
+        worker.await_log("OutOfMemoryError", within_s=30)
+        client.config_set("maxmemory", 0)
+        worker.await_ready()
 
 
 def test_a_worker_starts_before_redis_and_works_once_it_is_there(start: Start, tmp_path: Path) -> None:
