@@ -3,11 +3,12 @@
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-# The packages first: they change seldom, so a change of our code reuses their layer.
+# The packages first: they change seldom, so a change of our code reuses their layer. The locks are complete: pip resolves
+# nothing.
 COPY requirements-runtime.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/keywheel \
-    && python -m pip --python /opt/keywheel install --require-hashes -r requirements-runtime.lock \
-    && python -m pip install --require-hashes -r requirements-build.lock
+    && python -m pip --python /opt/keywheel install --require-hashes --no-deps -r requirements-runtime.lock \
+    && python -m pip install --require-hashes --no-deps -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY config config
 COPY worker worker
