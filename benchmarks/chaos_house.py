@@ -111,7 +111,7 @@ class House:
         """Start a worker at each post that has none."""
         for post in self.posts:
             if post.process is not None and (code := post.process.poll()) is not None:
-                said = post.log.read_text(errors="replace").splitlines()[-40:]
+                said = last_words(post.log.read_text(errors="replace"))
                 self.deaths.append("\n".join((f"{post.name} ended with {code}; the last that it said:", *said)))
                 post.process = None
             if post.process is None:
@@ -210,6 +210,11 @@ class House:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def last_words(log: str) -> list[str]:
+    """What a worker said at last, but for what went well: its jobs may end for seconds after it gave up."""
+    return [line for line in log.splitlines() if " INFO " not in line and " DEBUG " not in line][-40:]
 
 
 @contextmanager

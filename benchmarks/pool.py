@@ -17,7 +17,8 @@ import os
 import subprocess
 import time
 
-from pool_contenders import CONTENDERS, Contender, interpreter
+from environments import interpreter
+from pool_contenders import CONTENDERS, Contender
 from pool_measure import Bench, Run
 from pool_report import Calms, Runs, show
 from rich.console import Console

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
-from pool_contenders import HERE, ROOT, Contender
+from environments import HERE, ROOT
+from pool_contenders import Contender
 from pool_counter import COUNTS, LAGS
 
 _STEP_S = 0.05

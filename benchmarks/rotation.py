@@ -2,7 +2,7 @@
 
 Each scenario runs for every contender against a fresh provider sandbox and a fresh Redis database, with the load spread
 over worker processes. The judge is the sandbox's ledger. Limits are unknown to Keywheel at the start of each run;
-LiteLLM is given them. LiteLLM is measured where it is installed (`pip install litellm`).
+LiteLLM is given them. It is installed on its first run, in an environment of its own under `.tmp/bench`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from environments import ROOT, interpreter
 from rich.console import Console
 from rich.table import Table
 from rotation_plot import draw
@@ -188,12 +189,13 @@ def run(
             "accounts": scenario.accounts[scenario.service],
             "redis": server.url,
         }
-        environment = dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url}
+        environment = dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+        python = interpreter("litellm") if contender == "litellm" else sys.executable
         with redis.Redis.from_url(server.url) as client:
             client.config_resetstat()
             children = [
                 subprocess.Popen(  # noqa: S603 - our own script
-                    [sys.executable, str(CHILD), json.dumps(work | {"number": number})],
+                    [python, str(CHILD), json.dumps(work | {"number": number})],
                     env=environment,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -317,7 +319,7 @@ def main() -> int:
     )
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="worker processes (default: 1 2 4)")
     parser.add_argument(
-        "--contenders", nargs="+", default=["keywheel", "plain"], choices=["keywheel", "plain", "litellm"]
+        "--contenders", nargs="+", default=["keywheel", "plain", "litellm"], choices=["keywheel", "plain", "litellm"]
     )
     parser.add_argument("--scenarios", nargs="+", choices=[scenario.name for scenario in SCENARIOS])
     args = parser.parse_args()

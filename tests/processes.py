@@ -38,6 +38,12 @@ def eventually(check: Callable[[], Any], *, within_s: float = 20.0, what: str = 
     return found
 
 
+def inspected(app: Any, name: str, method: str) -> Any:
+    """Ask a worker as `celery inspect` does; again where it did not hear: it subscribes just after it says "ready"."""
+    asked = app.control.inspect([name], timeout=5)  # of one worker: answers at once
+    return eventually(lambda: getattr(asked, method)(), what=f"an answer to {method}")[name]
+
+
 def environment(**changes: str) -> dict[str, str]:
     """This process' environment, with what a worker needs to be found from anywhere."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "220", **changes}

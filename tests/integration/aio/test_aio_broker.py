@@ -15,11 +15,12 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
     aio: ModuleType, start_worker: Callable[..., WorkerProcess], key: str, journal: Journal
 ) -> None:
     worker = start_worker(AIO_LOOP="asyncio", AIO_BACKEND="")
-    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]["pool"]
-    assert stats["loop"].startswith("asyncio.")
     who = [aio.who.apply_async((0.01,), queue=worker.queue) for _ in range(50)]
     for result in who:
         assert set(result.get(timeout=20)) == {result.id}
+    # Only now: a worker that is just ready does not hear yet.
+    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]["pool"]
+    assert stats["loop"].startswith("asyncio.")
     assert aio.parent.apply_async(queue=worker.queue).get(timeout=20) == [3, [1, 2, 3], 6, 10, True]
     assert aio.awaits_failure.apply_async(queue=worker.queue).get(timeout=20) == ["inner", "ValueError", "TimeoutError"]
     assert aio.soft.apply_async(("catch", key), queue=worker.queue).get(timeout=10) == "caught"

@@ -259,7 +259,8 @@ async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) 
     assert {seen.body for seen in scripted.seen} == {_MAIL.body()}
 
 
-async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any, mailer: Resend) -> None:
+async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> None:
+    mailer = Resend(scripted.url, timeout_s=100)  # all at once, they take turns
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
     scripted.default = lambda seen: scripted.http(200, {"id": f"{seen.headers['idempotency-key']} {seen.key}"})
 
@@ -269,9 +270,10 @@ async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any, mai
         value = (await mailer.call(key, mail)).value
         return value == {"id": f"job-{number} {key.get_secret_value()}"}
 
-    assert all(await asyncio.gather(*(one(number) for number in range(2_000))))
-    assert len(scripted.seen) == 2_000
+    assert all(await asyncio.gather(*(one(number) for number in range(1_000))))
+    assert len(scripted.seen) == 1_000
     assert resend.api_key is None
+    await mailer.close()
 
 
 async def test_two_providers_in_one_process_keep_their_urls_apart(scripted: Any, refused_url: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from processes import House, Producer, Worker, eventually
+from processes import House, Producer, Worker, eventually, inspected
 
 from sandbox.redis import EmbeddedRedis, free_port
 
@@ -58,8 +58,7 @@ def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Star
 def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others(house: House, start: Start) -> None:
     worker = start(**without(house, "groq")).await_ready()
     assert "this worker leaves the queue 'ai' alone" in worker.log
-    queues = house.producer.app.control.inspect([worker.name], timeout=5).active_queues()
-    names = {queue["name"] for queue in queues[worker.name]}
+    names = {queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")}
     assert {"email", "admin"} <= names
     assert not any(name.startswith("ai") for name in names)
 
@@ -73,8 +72,7 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     control = house.producer.app.control
 
     def consumed() -> set[str]:
-        queues = control.inspect([worker.name], timeout=5).active_queues()
-        return {queue["name"] for queue in queues[worker.name]}
+        return {queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")}
 
     assert consumed() == {"ai", "ai.deferred", "admin"}
     (tmp_path / "groq").unlink()

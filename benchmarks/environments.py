@@ -1,0 +1,40 @@
+"""Environments of their own for what is measured beside this project, made on the first run under `.tmp/bench`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+ENVIRONMENTS = ROOT / ".tmp" / "bench"
+_CELERY_PACKAGES = ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2")
+REQUIREMENTS = {
+    # The pool as another project would use it: `celery` loads the commands of what is installed beside it, and this
+    # project's bring 26 MB of its own.
+    "celery": (*_CELERY_PACKAGES, "greenlet>=3.1", "uvloop>=0.21"),
+    "arq": ("arq",),
+    "saq": ("saq[redis,hiredis]", "typing-extensions"),
+    "taskiq": ("taskiq", "taskiq-redis"),
+    "streaq": ("streaq", "redis"),
+    "gevent": (*_CELERY_PACKAGES, "gevent"),
+    "litellm": ("litellm", str(ROOT)),  # the benchmark's jobs are told in this project's words
+}
+"""What each environment installs on the first run: they disagree about their packages."""
+
+
+def interpreter(environment: str) -> str:
+    """Give the Python that has an environment's packages; made when it is missing.
+
+    Raises:
+        OSError, subprocess.SubprocessError: It cannot be made.
+    """
+    python = ENVIRONMENTS / environment / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)  # noqa: S603
+        subprocess.run(  # noqa: S603
+            [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *REQUIREMENTS[environment]],
+            check=True,
+            timeout=300,
+            stderr=subprocess.DEVNULL,
+        )
+    return str(python)
