@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -242,6 +243,14 @@ def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start)
     assert current_loop() is None
     pool.terminate_job(1)
     pool.grow()
+
+
+def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(app: Celery, start: Start) -> None:
+    start()
+    with ExitStack() as lent, app.connection_for_write() as connection:
+        for _ in range(app.pool.limit):
+            lent.enter_context(app.producer_pool.acquire())
+        app.control.broadcast("ping", connection=connection)  # as the consumer greets its neighbours
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import fast_json, holding, intake, lifespan, private_loop, publishing, shutdown, tracing
+from worker.aio import fast_json, holding, intake, lifespan, mailbox, private_loop, publishing, shutdown, tracing
 from worker.aio.adopt import adopt, is_async
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
@@ -124,6 +124,7 @@ class TaskPool(BasePool):
         for task in self.app.tasks.values():
             self._adopt(task)
         publishing.install(self.app)
+        mailbox.install(self.app)
         fast_json.install()
         self.calls.gather_on(self.loop)
         self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)
@@ -387,6 +388,7 @@ class TaskPool(BasePool):
             logger.warning("the event loop does not answer; leaving it behind")
         tracing.uninstall()
         publishing.uninstall(self.app)
+        mailbox.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()
         release_all_carried()
