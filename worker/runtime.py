@@ -92,7 +92,9 @@ class Runtime:
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_S)
                         if message is not None:
-                            gate.wake(services[message["channel"]])
+                            service = services[message["channel"]]
+                            self.pools[service].wake()
+                            gate.wake(service)
             except RedisError:
                 await asyncio.sleep(_RECONNECT_S)
 

@@ -1,5 +1,6 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts
-from worker.verdicts import Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
@@ -88,6 +89,7 @@ class KeyPool:
         self._lease_ms = lease_ms
         self._opening = opening
         self._roster = Roster(keys)
+        self._woken = asyncio.Event()
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
@@ -148,8 +150,8 @@ class KeyPool:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
                 key, account = candidates.keys[place], candidates.accounts[place]
                 return Lease(lease_id, key, account, want, int(wait_ms), more)
-            case ["deferred", wait_ms, reason, account]:
-                return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(account))
+            case ["deferred", wait_ms, reason, ticket]:
+                return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(ticket))
             case ["busy", wait_ms, reason]:
                 return Unavailable(Why.BUSY, countdown_ms=int(wait_ms), reason=str(reason))
             case [("disabled" | "unfit") as why, reason]:
@@ -184,6 +186,20 @@ class KeyPool:
             topic=lease.want.topic,
         )
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
+
+    async def wait(self, lease: Lease) -> bool:
+        """Wait for a lease's instant; returns False where a reset came first, so that an earlier one may be had now."""
+        try:
+            async with asyncio.timeout(lease.wait_ms / 1000):
+                await self._woken.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def wake(self) -> None:
+        """End the waits of this process: a reset was made, here or elsewhere."""
+        self._woken.set()
+        self._woken = asyncio.Event()
 
     async def carry(self, lease: Lease, emails: int) -> None:
         """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
@@ -346,6 +362,8 @@ class KeyPool:
 
 
 def _outcome(verdict: Verdict) -> str:
+    if verdict is ABANDONED:
+        return "unused"
     if verdict.fate is Fate.DONE:
         return "ok"
     if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate

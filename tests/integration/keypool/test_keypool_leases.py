@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from worker.keypool import KeyPool, Lease, Want
 from worker.keypool.leases import Why
+from worker.verdicts import ABANDONED
 
 
 async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, redis: Redis) -> None:  # noqa: ANN001
@@ -30,6 +31,15 @@ async def test_a_late_settle_changes_no_count_but_teaches(make_pool: Make, clock
     assert settled.late
     assert settled.blocked
     assert (await pool.snapshot()).keys[0].in_flight == flying == 0
+
+
+async def test_a_lease_that_was_not_used_counts_as_no_call(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 59))
+    await pool.settle(await lease(pool), ABANDONED)
+    [key] = (await pool.snapshot()).keys
+    assert (key.calls, key.faults, key.in_flight, key.state) == (1, 0, 0, "ready")
+    assert key.buckets[0].remaining == 59
 
 
 async def test_settling_twice_gives_back_once(make_pool: Make) -> None:

@@ -41,10 +41,10 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
       local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
+      local known = bucket or {}
       bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
-        promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
-        bulk = bucket and bucket.bulk, bulk_ms = bucket and bucket.bulk_ms, used_share = bucket and bucket.used_share,
-        log = windowed and (bucket and bucket.log or recent(flying, window_ms, now_ms)) or nil}
+        used_share = known.used_share, log = windowed and (known.log or recent(flying, window_ms, now_ms)) or nil}
+      for _, line in ipairs({'again', 'promised', 'bulk_again', 'bulk'}) do bucket[line] = known[line] end
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
     elseif short and window_ms <= 60000 then
