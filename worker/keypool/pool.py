@@ -65,6 +65,7 @@ class KeyPool:
         namespace: Keeps installations apart that share a Redis.
         cooldowns: Defaults where the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
+        limits: What to go by at an account and model until its own limits are known. None is needed.
         opening: Calls on their way per account and model while no rate is known, at the start; grows as calls succeed.
         now_ms: A clock for tests.
     """
@@ -78,6 +79,7 @@ class KeyPool:
         namespace: str = "kw",
         cooldowns: Cooldowns | None = None,
         lease_ms: int = 300_000,
+        limits: Sequence[ObservedLimit] = (),
         opening: int = 4,
         now_ms: Clock | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class KeyPool:
         self._cooldowns = cooldowns or Cooldowns()
         self._lease_ms = lease_ms
         self._opening = opening
+        self._limits = [_stated(limit) for limit in limits]
         self._roster = Roster(keys)
         self._woken = asyncio.Event()
 
@@ -141,6 +144,7 @@ class KeyPool:
             "by": want.by,
             "bulk": want.bulk,
             "opening": self._opening,
+            "limits": self._limits,
         }
         return await self._scripts.acquire(lease_id=lease_id, want=asked, candidates=candidates.told)
 

@@ -226,6 +226,18 @@ async def test_unknown_limits_open_by_a_share_of_what_has_passed(make_pool: Make
     assert 10 <= sizes[-1] <= 12, "what a limit of 600 would refuse together is 2 % of what it let through"
 
 
+async def test_configured_limits_are_a_start_until_the_provider_speaks(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)])
+    assert (await nothing(pool, tokens=6_001)).why is Why.TOO_LARGE
+    taken = [await lease(pool, tokens=100) for _ in range(50)]
+    assert (await nothing(pool, tokens=6_000 - 5_000 + 1)).why is Why.DEFERRED, "what they took counts"
+    await pool.settle(taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100))
+    remaining = {one.dimension: one.remaining for one in (await pool.snapshot()).keys[0].buckets}
+    assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(11_000)}
+    clock.tick(1_000)
+    assert (await lease(pool, tokens=7_000)).wait_ms == 0
+
+
 async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(
     make_pool: Make,
     clock,  # noqa: ANN001

@@ -4,7 +4,8 @@
 -- ARGV  1 now_ms or ''  2 lease id
 --       3 what is wanted, as JSON: model, tokens, emails (recipients), wait_ms (the longest), lease_ms, ticket (the
 --         ticket of its deferral, '-' where that promised nothing, '' new), by (task id), topic (model or from-domain),
---         opening (calls on their way while limits are unknown), bulk
+--         opening (calls on their way while limits are unknown), bulk, limits (what to go by until an account's own
+--         are known: each [dimension, limit, window ms])
 --       4 the candidates, as JSON: their ids, then the account of each
 -- Returns one of these as JSON, which the client reads faster than a list:
 --         ['lease', index, wait_ms, spare emails (-1: no quota is known)] · ['deferred', wait_ms, reason, ticket]
@@ -16,7 +17,12 @@ local want, candidates = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local ids, accounts, by, bulk, ticket = candidates[1], candidates[2], want.by, want.bulk, read_ticket(want.ticket)
 local cost = {requests = 1, tokens = want.tokens, emails = want.emails}
 local job = {cost = cost, max_wait = want.wait_ms, ticket = ticket, by = by, bulk = bulk, opening = want.opening,
-  own = bulk and BULK or INTERACTIVE}
+  own = bulk and BULK or INTERACTIVE, first_limits = ''}
+if #want.limits > 0 then
+  local buckets = {}
+  for _, first in ipairs(want.limits) do buckets[first[1]] = new_bucket(first[2], first[3], now) end
+  job.first_limits = pack_buckets(buckets)
+end
 job.before, job.behind, job.joins = lines_before(bulk, ticket.kind)
 local leases, inflight, trail = root .. ':leases', root .. ':inflight', root .. ':audit'
 local host, model = root .. ':host', root .. ':model:' .. want.model

@@ -165,6 +165,12 @@ local function buckets_of(text)
   return buckets
 end
 
+-- A full bucket of a limit that was not known before.
+local function new_bucket(limit, window_ms, now_ms)
+  return {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
+    log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil}
+end
+
 local function save_buckets(scope_key, buckets)
   if not next(buckets) then return end
   redis.call('HSET', scope_key, 'limits', pack_buckets(buckets))

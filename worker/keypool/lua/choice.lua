@@ -38,7 +38,7 @@ local function read_scope(account_key, pair_key, job, open, shared_ms, shared_re
     local owner_ms, owner_reason = blocked(owner[1], owner[2], owner[3], now_ms)
     until_ms, reason = later(owner_ms, owner_reason, until_ms, reason)
   end
-  local scope = {pair_key = pair_key, text = pair[4] or '', until_ms = until_ms, reason = reason, buckets = nil,
+  local scope = {pair_key = pair_key, text = pair[4] or job.first_limits, until_ms = until_ms, reason = reason, buckets = nil,
     window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6])}
   if open or job.bulk then open_buckets(scope, now_ms) end
   return scope

@@ -40,10 +40,10 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     local short = refused and (not remaining or remaining < cost_in(dimension, refused.cost))
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
-      local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
       local known = bucket or {}
-      bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
-        used_share = known.used_share, log = windowed and (known.log or recent(flying, window_ms, now_ms)) or nil}
+      bucket = new_bucket(limit, window_ms, now_ms)
+      bucket.used_share = known.used_share
+      bucket.log = bucket.log and (known.log or recent(flying, window_ms, now_ms))
       for _, line in ipairs({'again', 'promised', 'bulk_again', 'bulk'}) do bucket[line] = known[line] end
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
