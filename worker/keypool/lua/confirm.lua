@@ -1,4 +1,5 @@
 -- confirm: may a lease that has waited for its instant still be used? If not, it ends here and its capacity goes back.
+-- Not so where the key, or what covers it, rests by now, nor where the key's account was learned meanwhile.
 -- Where others left later than they were to, and the provider counts in windows, it waits a little longer; so it does
 -- where one job tries alone whether a host or model works again.
 --
@@ -14,10 +15,11 @@ local pair = root .. ':account_model:' .. ARGV[4] .. ':' .. ARGV[5]
 local host, model = root .. ':host', root .. ':model:' .. ARGV[5]
 local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
 for _, scope in ipairs({host, model, root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}) do
-  local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic)
+  local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic, 'account')
   local until_ms = blocked(rests[1], rests[2], '', now)
   if until_ms == 0 then until_ms = blocked_topic(rests[3], now) end
-  if until_ms ~= 0 then
+  -- Where the key turned out to be another account's, nothing was reserved there.
+  if until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
     local cost = record.cost
     end_lease(root, lease_id)
     charge_all(buckets, {requests = -cost.requests, tokens = -cost.tokens, emails = -cost.emails}, record.start_ms, now)
