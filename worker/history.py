@@ -1,6 +1,8 @@
 """What a job remembers of its earlier turns: it travels in the headers when the job is deferred or retried."""
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -11,6 +13,8 @@ HEADER = "keywheel"
 _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
 DEATHS = "deaths"
 """The header that counts how many workers died while they held the message; the transport writes it."""
+DIED = "died_s"
+"""The header beside it: when the first of those workers was last heard of, in seconds since 1970."""
 DOUBT = "keywheel_doubt_ms"
 """The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
 
@@ -76,6 +80,25 @@ def doubt_ms(headers: Any) -> int:
     """When a job may have been carried out for the first time, in milliseconds since 1970; 0: not that it knew."""
     replayed = _count(headers, DOUBT) if isinstance(headers, dict) else 0
     return replayed or next((attempt.at_ms for attempt in History.of(headers).trail if attempt.in_doubt), 0)
+
+
+def came_again(context: Any) -> bool:
+    """Whether a worker may have begun this job already without saying how it went: it died, or lost its broker.
+
+    Args:
+        context: Celery's context of the request.
+    """
+    delivery = context.delivery_info if isinstance(context.delivery_info, Mapping) else {}
+    headers = context.headers if isinstance(context.headers, Mapping) else {}
+    return bool(delivery.get("redelivered") or headers.get(DEATHS) or headers.get(DIED))
+
+
+def died_ms(headers: Any) -> int:
+    """When the first worker that died with a job was last heard of, in milliseconds since 1970; 0: nobody knows."""
+    found = headers.get(DIED) if isinstance(headers, Mapping) else None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        return 0
+    return round(found * 1000) if 0 < found <= _MOST / 1000 else 0
 
 
 def _count(told: dict[str, Any], name: str) -> int:

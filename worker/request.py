@@ -1,5 +1,6 @@
 """What the rest of Celery sees of a job: its name and state, not what it says; and how it ends where no task runs."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,10 @@ from kombu.asynchronous.timer import to_timestamp
 from worker.deadletters import obituary, post
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
-from worker.history import HEADER, doubt_ms
+from worker.history import HEADER, came_again, doubt_ms
 from worker.unfinished import tell_ended
+
+_logger = logging.getLogger(__name__)
 
 HIDDEN = "<hidden>"
 _NO_END = (Retry, Ignore, Terminated, MemoryError)
@@ -42,10 +45,20 @@ class PrivateRequest(Request):
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         if expired:
+            if self._success_was_stored():  # by a copy, or only the acknowledgement was lost
+                self._have_done()
+                return
             self._keep(self._too_late())
         else:
             tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _have_done(self) -> None:
+        """Drop a job that has succeeded already."""
+        _logger.info("%s has succeeded already, although the time that its producer gave it is over", self.id)
+        state.task_ready(self)
+        self.acknowledge()
+        self._already_revoked = True
 
     def _too_late(self) -> JobError:
         """Why a job does not run any more. An email in doubt must not look as if it had not been sent."""
@@ -53,7 +66,7 @@ class PrivateRequest(Request):
         had_a_turn = isinstance(headers, dict) and HEADER in headers
         what = "it was not done" if had_a_turn else "it had not begun"
         late = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
-        if self.name in ONCE_ONLY and doubt_ms(headers):
+        if self.name in ONCE_ONLY and (doubt_ms(headers) or came_again(self._context)):
             return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {late}")
         return late
 

@@ -109,6 +109,33 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     assert found["reason"].startswith(reason)
 
 
+# How a message tells that a worker has held it before.
+@pytest.mark.parametrize("told", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}])
+def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(fresh: House, told: dict[str, Any]) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **told)
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"]) == ("unknown", True)
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
+    assert [one["id"] for one in answer["refused"]] == [job.id]
+    assert "which needs force" in answer["refused"][0]["reason"]
+    # A completion has no side effect.
+    job = complete(fresh, expires=past, **told)
+    assert (letter(fresh, job.id)["kind"], letter(fresh, job.id)["in_doubt"]) == ("expired", False)
+
+
+def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again_and_has_expired(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    first = fresh.producer.outcome(job)
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    again = {"task_id": job.id, "expires": past, "delivery_info": {"redelivered": True}}
+    send(fresh, "tasks.email.send", kwargs=EMAIL, **again)
+    eventually(lambda: f"{job.id} has succeeded already" in fresh.worker.log, what="the second delivery's end")
+    eventually(lambda: not fresh.producer.app.backend.client.hlen("unacked"), what="its acknowledgement")
+    assert letters(fresh) == []
+    assert fresh.producer.app.AsyncResult(job.id).result["id"] == first["id"]
+
+
 def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
     job = complete(fresh, time_limit=1)
