@@ -146,7 +146,7 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     request: Any = task.request
     countdown_s = countdown_ms / 1000
     headers = {**(request.headers or {}), **history.headers()}
-    headers.pop(DEATHS, None)  # it lived through this turn
+    headers.pop(DEATHS, None)  # it lived through this turn; when the first of those workers died stays worth knowing
     queue = _way_back(request.delivery_info or {})
     signature = task.signature_from_request(
         request, countdown=countdown_s, retries=retries, headers=headers, queue=queue

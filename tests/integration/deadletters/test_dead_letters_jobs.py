@@ -167,6 +167,21 @@ def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fres
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
 
 
+# How long ago the worker was last heard of that died with an email, in hours, and whether the email is sent anew. The
+# outbox knows nothing of it: it was not sent, or that is too long ago.
+@pytest.mark.parametrize(("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)])
+def test_an_email_whose_worker_died_longer_ago_than_the_outbox_remembers_is_not_sent_anew(
+    fresh: House, hours: float, runs: Any
+) -> None:
+    headers = {"deaths": 1, "died_s": time.time() - hours * 3600}
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers=headers)
+    outcome = fresh.producer.outcome(job)
+    assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == runs
+    if not runs:
+        assert type(outcome).__name__ == "OutcomeUnknown"
+        assert letter(fresh, job.id)["in_doubt"]
+
+
 # How many deaths a message says it has caused, and whether it runs.
 @pytest.mark.parametrize(("deaths", "runs"), [(2, True), (3, False), (10**9, False), ("3", True), (True, True)])
 def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths: Any, runs: Any) -> None:
