@@ -179,10 +179,10 @@ class Resend:
             invalid = intake.invalid
             return Refused("validation_error", invalid.message, invalid.name, invalid.status)
         count = sum(map(recipients, intake.emails))
-        if not team.daily.fits(now_s, count):
-            return Refused("daily_quota_exceeded", cool_until_s=team.daily.resets_at_s)
-        if not team.monthly.fits(now_s, count):
-            return Refused("monthly_quota_exceeded", cool_until_s=team.monthly.resets_at_s)
+        for quota, kind in ((team.daily, "daily_quota_exceeded"), (team.monthly, "monthly_quota_exceeded")):
+            if not quota.fits(now_s, count):
+                # A batch goes in whole or not at all, and nobody tells how much is left: single emails of it may fit.
+                return Refused(kind, cool_until_s=quota.resets_at_s if len(intake.emails) == 1 else 0.0)
         team.daily.take(now_s, count)
         team.monthly.take(now_s, count)
         return None

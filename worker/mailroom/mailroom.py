@@ -13,6 +13,7 @@ from worker.keypool import Want
 from worker.mailroom.errands import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
 from worker.mailroom.lane import Lane, Signal, Told, tell
 from worker.mailroom.letter import Letter
+from worker.mailroom.portions import Portions
 from worker.outbox import Envelope, Found, Member, Outbox, State
 from worker.providers import Email, Sealed
 from worker.rotation import Rotation, Served, ask_patiently
@@ -43,6 +44,7 @@ class Mailroom:
         self._at_least_once = at_least_once
         self._lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
         self._under_way = UnderWay()
+        self._portions = Portions()
 
     async def serve(self, want: Want, letter: Letter) -> Served:
         """Send an email, or give the result that another job got for it.
@@ -194,7 +196,7 @@ class Mailroom:
 
     async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
-        errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, letter, lane)
+        errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane)
         try:
             served = await self.rotation.run(want, errand)
         except (Deferred, Fault) as over:
