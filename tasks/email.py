@@ -6,13 +6,13 @@ from typing import Any
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.app import app
-from worker.errors import InvalidArguments
 from worker.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import Want
 from worker.mailroom import Letter
 from worker.runtime import Runtime
 from worker.turns import take_turn
 
+_NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 _FORGOTTEN_S = 23 * 3600
 """An attempt that is known of: Resend keeps its idempotency key for 24 hours."""
 _LOST_S = 72 * 3600
@@ -43,8 +43,6 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     request = self.request
     keys = runtime.resend.pool.keys
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
-    if keys and len(unable) == len(keys):
-        raise InvalidArguments("from: is required, since the settings name no from address (RESEND_FROM) for any key")
     in_doubt_ms, now_ms = doubt_ms(request.headers), time.time() * 1000
     gone = 0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000 or 0 < died_ms(request.headers) < now_ms - _LOST_S * 1000
     letter = Letter(
@@ -56,6 +54,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         # For most emails the outbox need not be asked before: none of them was ever here.
         known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts or in_doubt_ms)
         or came_again(request),
+        unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
         late=gone,
     )
     want = Want(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from processes import House
+from processes import House, Worker
 
 ANN = "ann@example.com"
 
@@ -21,6 +21,24 @@ def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(f
     assert str(other) == "idempotency_key: was used for an email with another content within the last three days"
     assert type(other).__name__ == "InvalidArguments"
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
+
+
+def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_more(fresh: House) -> None:
+    mail = {"to": ANN, "subject": "Invoice 3", "text": "Hello", "idempotency_key": "invoice-3"}
+    first = fresh.producer.ask("tasks.email.send", **mail)
+    nameless = {name: value for name, value in fresh.environ.items() if not name.startswith("RESEND_FROM")}
+    worker = Worker(fresh.folder, nameless, "-Q", "nameless", name="nameless")
+    try:
+        worker.await_ready()
+        again = fresh.producer.outcome(fresh.producer.send("tasks.email.send", "nameless", **mail))
+        assert again["id"] == first["id"]
+        new = fresh.producer.outcome(
+            fresh.producer.send("tasks.email.send", "nameless", **(mail | {"idempotency_key": "invoice-4"}))
+        )
+        assert str(new).startswith("from: is required, since the settings name no from address")
+    finally:
+        worker.stop()
+    assert judged(fresh)["emails_accepted"] == 1
 
 
 def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None:
