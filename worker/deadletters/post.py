@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from worker.aio import lifespan
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.obituary import delivery_of, of_job, of_message
+from worker.deadletters.roll import Roll
 from worker.deadletters.store import DeadLetters
 from worker.runtime import Runtime
 
@@ -32,6 +33,7 @@ _HOLD_UP_S = 3.0
 _NOT_KEPT = ("celery.", "tasks.admin.")
 
 _stores: "WeakKeyDictionary[Redis, DeadLetters]" = WeakKeyDictionary()
+_rolls: "WeakKeyDictionary[DeadLetters, Roll]" = WeakKeyDictionary()
 
 
 def is_kept(task: str) -> bool:
@@ -109,9 +111,14 @@ async def has_ended(context: Any) -> bool:
 
 
 async def take_out(job: str) -> None:
-    """Take out the letter of a job that has succeeded after all, if there is one."""
+    """Take out the letter of a job that has succeeded after all, if there is one; jobs of one moment look together."""
     try:
         store = store_of(Runtime.current())
+        roll = _rolls.get(store)
+        if roll is None:
+            roll = _rolls[store] = Roll(store)
+        if not await roll.has(job):
+            return
         letter, _ = await store.get(job)
         await store.forget([letter], by="", event="")
     except KeyError:

@@ -236,6 +236,38 @@ def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how:
     assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
+def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    first = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    fresh.producer.outcome(first)
+    assert letter(fresh, first.id)["kind"] == "failed"
+    send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=first.id)
+    eventually(lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS", what="the copy's success")
+    eventually(lambda: not letters(fresh), what="the letter's end")
+
+
+def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    sent = fresh.producer.outcome(job)
+    send(fresh, "tasks.email.send", kwargs=EMAIL | {"to": "nobody at all"}, task_id=job.id)
+    eventually(lambda: f"{job.id} has succeeded already, by a copy" in fresh.worker.log, what="the copy's end")
+    assert letters(fresh) == []
+    assert fresh.producer.app.AsyncResult(job.id).result == sent
+
+
+def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    job = complete(fresh)
+    fresh.producer.outcome(job)
+    assert letter(fresh, job.id)
+    complete(fresh, task_id=job.id)  # for a completion nobody looks after a letter
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success")
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id, force=True)
+    reason = "it has succeeded: a copy of its message did not fail"
+    assert answer == {"replayed": [], "refused": [{"id": job.id, "reason": reason}]}
+    assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
+
+
 def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_lost(fresh: House) -> None:
     client = fresh.producer.app.backend.client
     job = complete(fresh, queue="parked")

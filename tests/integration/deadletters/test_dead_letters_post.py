@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,3 +259,20 @@ def test_the_limits_follow_the_settings() -> None:
     settings = Settings(dead_letters=7, dead_letters_keep_s=3, dead_letters_mb=2, dead_letter_kb=5)
     assert Limits.of(settings) == Limits(letters=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000)
     assert Limits.of(Settings()) == Limits()
+
+
+async def test_jobs_that_succeed_together_look_for_their_letters_together(redis: Redis) -> None:
+    store = post.store_of(Runtime.current())
+    ask, asked = store.present, []
+
+    async def counted(ids: Sequence[str]) -> set[str]:
+        asked.append(len(ids))
+        return await ask(ids)
+
+    store.present = counted  # type: ignore[method-assign]
+    for number in range(3):
+        await store.put(Letter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no"))
+    await asyncio.gather(*(post.take_out(f"job-{number}") for number in range(1, 100)))
+    assert sum(asked) == 99
+    assert len(asked) == 1
+    assert [found.id for found in await store.find()] == ["job-0"]
