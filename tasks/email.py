@@ -44,7 +44,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     keys = runtime.resend.pool.keys
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
     in_doubt_ms, now_ms = doubt_ms(request.headers), time.time() * 1000
-    gone = 0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000 or 0 < died_ms(request.headers) < now_ms - _LOST_S * 1000
+    lost_ms = died_ms(request.headers)
     letter = Letter(
         arguments.idempotency_key or str(request.id),
         arguments.content_hash(),
@@ -53,9 +53,10 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         batchable=arguments.batchable,
         # For most emails the outbox need not be asked before: none of them was ever here.
         known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts or in_doubt_ms)
+        or bool(lost_ms)
         or came_again(request),
         unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
-        late=gone,
+        late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000 or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )
     want = Want(
         topic=domain_of(arguments.sender) if arguments.sender else "", emails=arguments.recipients, exclude=unable

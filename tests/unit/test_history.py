@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.history import HEADER, History, came_again, died_ms
+from worker.history import HEADER, History, came_again, died_ms, doubt_ms
 from worker.trail import Attempt
 
 
@@ -32,7 +32,7 @@ def test_a_ticket_serves_for_one_turn_only() -> None:
 
 
 def test_the_header_survives_json() -> None:
-    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, ticket="org_a")
+    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, ticket="org_a", reason="tpm", in_doubt=True)
     headers = json.loads(json.dumps({"other": 1, **history.headers()}))
     assert History.of(headers) == history
 
@@ -114,9 +114,15 @@ def test_when_a_worker_died_is_read_whatever_stands_there(told: Any, at_ms: int)
         ({"redelivered": False}, {"keywheel": {}}, False),
         ({"redelivered": True}, None, True),
         ({}, {"deaths": 1}, True),
-        ({}, {"died_s": 1_700_000_000.0}, True),  # the turns since then take the count of deaths away
+        ({}, {"died_s": 1_700_000_000.0}, False),  # it has had a turn since
         ("x", ["y"], False),
     ],
 )
 def test_a_message_tells_whether_a_worker_held_it_before(delivery: Any, headers: Any, again: Any) -> None:
     assert came_again(SimpleNamespace(delivery_info=delivery, headers=headers)) is again
+
+
+def test_a_doubt_of_the_last_turn_is_as_old_as_the_job_and_ends_with_the_next() -> None:
+    doubtful = History(since_ms=7).after(attempts=0, waited_ms=0, in_doubt=True)
+    assert doubt_ms(doubtful.headers()) == 7
+    assert doubt_ms(doubtful.after(attempts=0, waited_ms=0).headers()) == 0

@@ -1,5 +1,6 @@
 """Emails as a user of the queue sees them: sent once, whoever asks again, and in time or not at all."""
 
+import time
 from typing import Any
 
 from processes import House, Worker
@@ -81,3 +82,13 @@ def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: House) ->
     late = fresh.producer.ask("tasks.ai.complete", prompt="x", deadline_s=0.05, within_s=40)
     assert type(late).__name__ == "DeadlineExceeded"
     assert str(late).startswith("no time is left for another try within 0.05 s (tries so far: 1): ")
+
+
+def test_a_job_past_its_deadline_is_not_sent_although_a_key_is_free(fresh: House) -> None:
+    past = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 2, "ticket": "-", "reason": "rate_limit"}
+    kwargs = {"to": ANN, "subject": "Nobody waits for it", "text": "Hello", "deadline_s": 60}
+    job = fresh.producer.app.send_task("tasks.email.send", kwargs=kwargs, queue="email", headers={"keywheel": past})
+    late = fresh.producer.outcome(job)
+    assert type(late).__name__ == "DeadlineExceeded"
+    assert str(late) == "no key was free within 60 s (2 deferrals): rate_limit"
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
