@@ -31,6 +31,8 @@ class PrivateRequest(Request):
     replaced before anything reads it. Set `show_content` on the task class to leave it, for debugging.
     """
 
+    _unkept = False
+
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         _check(self)
@@ -99,7 +101,14 @@ class PrivateRequest(Request):
         name = type(exc).__name__
         tell_ended(self._context, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: "))
         if post.is_kept(self.name):
-            post.keep_request(self._context, self.name, exc)
+            self._unkept = not post.keep_request(self._context, self.name, exc)
+
+    def acknowledge(self) -> None:
+        """Let the message go; back to its queue where its letter is not written yet, so that the job ends once more."""
+        if self._unkept:
+            self.reject(requeue=True)
+        else:
+            super().acknowledge()
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """What `inspect active` and Flower's worker page show."""

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded
 from celery import states
 from celery.exceptions import Ignore
 
@@ -45,6 +44,7 @@ class ServiceTask(Task):
         Raises:
             Poisoned: Too many did.
             celery.exceptions.Ignore: It has failed, and its caller was told; awaited.
+            Exception: It has failed, and the caller may have been told; only the letter is missing; awaited.
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
@@ -56,10 +56,13 @@ class ServiceTask(Task):
         if await post.has_ended(request):
             _logger.info("%s has failed already: its worker died before it could tell the broker", request.id)
             raise Ignore
+        # The result is stored before the letter: a failure that the caller may have read stands.
+        stored = self._stored(request.id)
+        if stored.get("status") == states.FAILURE and isinstance(stored.get("result"), Exception):
+            raise stored["result"]
         self._refuse_the_deadly(request)
 
-    @staticmethod
-    def _refuse_the_deadly(request: Any) -> None:
+    def _refuse_the_deadly(self, request: Any) -> None:
         deaths = (request.headers or {}).get(DEATHS)
         if type(deaths) is int and deaths >= get_settings().max_deliveries:
             raise Poisoned(f"{deaths} workers died while they held this job, so it is not run again by itself")
@@ -69,8 +72,9 @@ class ServiceTask(Task):
         request = self.request
         if isinstance(exc, Poisoned):  # it was raised before the task could tell
             tell_ended(request, error=type(exc).__name__, reason=str(exc))
-        # At a hard time limit, and where the tracer itself fails (no id), the consumer's request keeps the letter.
-        untold = request.is_eager or request.id is None or isinstance(exc, TimeLimitExceeded)
+        # At a hard time limit, and where the tracer itself fails, no id is known here: the consumer's request keeps the
+        # letter.
+        untold = request.is_eager or request.id is None
         if untold or not post.is_kept(self.name):
             return None
         if self.name in ONCE_ONLY and self._stored(task_id).get("status") == states.SUCCESS:

@@ -287,6 +287,50 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
 
 
+def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    first = fresh.producer.outcome(job)
+    before = letter(fresh, job.id)
+    client = fresh.producer.app.backend.client
+    client.delete(*client.keys("{kw:dead}:*"))  # as if it had not come to that
+    send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True})
+    again = letter(fresh, job.id)
+    assert (again["kind"], again["reason"], again["replayable"]) == (before["kind"], before["reason"], True)
+    second = fresh.producer.app.AsyncResult(job.id).result
+    assert (type(second).__name__, str(second)) == (type(first).__name__, str(first))
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
+    # A person may still decide otherwise: a replay takes the failure out first.
+    assert fresh.producer.ask("tasks.admin.replay", id=job.id)["replayed"] == [job.id]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the replayed job's success")
+
+
+# How a job ends that no letter can be written of for a while.
+@pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
+def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, how: str) -> None:
+    client = fresh.producer.app.backend.client
+    client.set("{kw:dead}:index", "no sorted set")  # so every letter is refused
+    options: dict[str, Any] = {}
+    if how == "expired":
+        options = {"expires": datetime.now(UTC) - timedelta(minutes=1)}
+    elif how == "timeout":
+        fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
+        options = {"time_limit": 1}
+    else:
+        fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    job = complete(fresh, **options)
+    ended = {"failed": "FAILURE", "expired": "REVOKED", "timeout": "FAILURE"}[how]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == ended, what="the job's end")
+    given_up = f"a dead letter could not be kept (TimeoutError): tasks.ai.complete[{job.id}]"
+    eventually(lambda: given_up in fresh.worker.log, what="the end of the patience")
+    client.delete("{kw:dead}:index")
+    assert letter(fresh, job.id)["kind"] == how
+    eventually(lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement")
+    fresh.sandbox.control("clear", service="groq")
+    assert fresh.producer.app.AsyncResult(job.id).state == ended
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == (how != "expired")
+
+
 def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
