@@ -182,6 +182,14 @@ def test_an_email_whose_worker_died_longer_ago_than_the_outbox_remembers_is_not_
         assert letter(fresh, job.id)["in_doubt"]
 
 
+def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3})
+    outcome = fresh.producer.outcome(job)
+    assert type(outcome).__name__ == "Poisoned"
+    assert str(outcome).endswith("so it is not run again by itself; the email may have been sent")
+    assert letter(fresh, job.id)["in_doubt"]
+
+
 # How many deaths a message says it has caused, and whether it runs.
 @pytest.mark.parametrize(("deaths", "runs"), [(2, True), (3, False), (10**9, False), ("3", True), (True, True)])
 def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths: Any, runs: Any) -> None:
