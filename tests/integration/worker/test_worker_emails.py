@@ -42,6 +42,18 @@ def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_
     assert judged(fresh)["emails_accepted"] == 1
 
 
+def test_an_email_to_a_suppressed_address_succeeds_and_one_that_resend_refuses_fails_with_its_reason(
+    fresh: House,
+) -> None:
+    mail = {"subject": "Dropped by Resend", "text": "Hello"}
+    # Resend takes it, gives an id, and tells on its own pages that it was suppressed.
+    assert fresh.producer.ask("tasks.email.send", **mail, to="suppressed@resend.dev")["id"]
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    refused = fresh.producer.ask("tasks.email.send", **mail, to=ANN)
+    assert type(refused).__name__ == "RequestRejected"
+    assert str(refused).endswith("We found an error with one or more fields in the request.")
+
+
 def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None:
     mail = {"to": ANN, "subject": "Twice delivered", "text": "Hello"}
     sent = [
