@@ -14,7 +14,7 @@ _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
 _LONGEST_REASON = 200
 DEATHS = "deaths"
 """The header that counts how many workers died while they held the message; the transport writes it."""
-DIED = "died_s"
+DIED_S = "died_s"
 """The header beside it: when the first of those workers was last heard of, in seconds since 1970."""
 DOUBT = "keywheel_doubt_ms"
 """The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
@@ -115,7 +115,7 @@ def came_again(context: Any) -> bool:
 
 def died_ms(headers: Any) -> int:
     """When the first worker that died with a job was last heard of, in milliseconds since 1970; 0: nobody knows."""
-    found = headers.get(DIED) if isinstance(headers, Mapping) else None
+    found = headers.get(DIED_S) if isinstance(headers, Mapping) else None
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         return 0
     return round(found * 1000) if 0 < found <= _MOST / 1000 else 0
