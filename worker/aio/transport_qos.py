@@ -41,6 +41,8 @@ _LOOK = 50
 
 DEATHS = "deaths"
 """The header that counts how often a message came again because its worker had died."""
+DIED_S = "died_s"
+"""The header that tells when the first of them was last heard of, in seconds since 1970 by the server's clock."""
 
 
 class Channel(Protocol):
@@ -247,6 +249,7 @@ class TransportQoS(StockQoS):
         if seen_s is not None and isinstance(headers, dict) and not _waited(headers.get("eta"), seen_s):
             deaths = headers.get(DEATHS)
             headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
+            headers[DIED_S] = _earlier(headers.get(DIED_S), round(seen_s, 3))
         return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
 
     def _lists_of(self, payload: Any, exchange: Any, routing_key: Any) -> list[str]:
@@ -333,6 +336,11 @@ def _waited(eta: Any, at_s: float) -> bool:
     except (TypeError, ValueError):
         return False
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() > at_s
+
+
+def _earlier(told: Any, at_s: float) -> float:
+    """Give the earlier of two moments, in seconds since 1970; the first is a stranger's and may be anything."""
+    return min(float(told), at_s) if type(told) in {int, float} and 0 < told < at_s else at_s
 
 
 def _mark_redelivered(payload: Any) -> None:

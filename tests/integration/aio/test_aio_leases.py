@@ -15,6 +15,7 @@ from celery import Celery
 from transport_harness import STOCK, send, tube
 
 from sandbox.redis import EmbeddedRedis
+from worker.aio.transport_qos import _earlier
 
 SHORT_S = "2"
 """A lease for tests in which a worker dies."""
@@ -154,20 +155,30 @@ def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(serve
         tags = [message.delivery_tag for message in one.got]
         assert store.zrange("unacked.leases", 0, -1) == sorted(tags)
         medic.turn()
-        store.zadd("unacked.leases", {tags[0]: time.time() - 1, tags[1]: 0})  # it died with one, let go of another
+        died_s = round(time.time() - 1000, 3)
+        store.zadd("unacked.leases", {tags[0]: died_s + 900, tags[1]: 0})  # it died with one, let go of another
         medic.channel.qos.recover_at_s = 0
         medic.channel.recover()
         assert store.hkeys("unacked") == store.zrange("unacked.leases", 0, -1) == [tags[2]]
         one.until(lambda: len(one.got) == 5)
         again = {message.decode(): message for message in one.got[3:]}
         assert again[0].headers["deaths"] == 1
-        assert "deaths" not in again[1].headers
+        assert again[0].headers["died_s"] == pytest.approx(died_s, abs=0.002)
+        assert not {"deaths", "died_s"} & set(again[1].headers)
         assert all(message.headers["redelivered"] for message in again.values())
         # The tags are others: who had it first can neither forget nor return what somebody else has now.
         assert {message.delivery_tag for message in again.values()}.isdisjoint(tags)
         one.got[0].reject()
         one.channel.flush_acks()
         assert store.hlen("unacked") == 3
+
+
+# What a message that a worker died of a second time says of the first, and what it says then; that second is at 1000.
+@pytest.mark.parametrize(
+    ("told", "kept"), [(900.5, 900.5), (2000, 1000.0), (None, 1000.0), ("x", 1000.0), (True, 1000.0), (-5, 1000.0)]
+)
+def test_the_earliest_death_is_the_one_that_is_told(told: Any, kept: float) -> None:
+    assert _earlier(told, 1000.0) == kept
 
 
 def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(server: EmbeddedRedis, store: Any) -> None:
