@@ -126,6 +126,7 @@ class TransportQoS(StockQoS):
             self._settle(delivery_tag)
         elif self.channel.closed and self.keeper is not None:
             self.keeper.release([delivery_tag])
+            self._hold_no_more(delivery_tag)
         else:
             try:
                 self.flush_acks()
@@ -142,6 +143,7 @@ class TransportQoS(StockQoS):
             if self.keeper is None:
                 raise redis.ConnectionError("the channel of this message is closed; the broker gives it out again")
             self.keeper.acknowledge([delivery_tag])
+            self._hold_no_more(delivery_tag)
             return
         now_s = time.monotonic()
         if not self._acked:
@@ -155,6 +157,11 @@ class TransportQoS(StockQoS):
             except (redis.RedisError, OSError) as exc:
                 # It is kept, and sent with the next one or when the channel closes. Celery would show a traceback.
                 logger.warning("cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked))
+
+    def _hold_no_more(self, delivery_tag: str) -> None:
+        # In the moment of the channel's end it is still to be given back; later it is not held.
+        if delivery_tag in self._delivered:
+            VirtualQoS.ack(self, delivery_tag)
 
     def flush_acks_when_due(self) -> None:
         """Send the acknowledgements if they are many, or if one has waited for a few milliseconds.
@@ -266,9 +273,9 @@ class TransportQoS(StockQoS):
         keeper = self.keeper
         left: list[str] = []
         if keeper is not None:
+            running = holding.tags_that_run_on()  # acknowledges what has ended
             keeper.acknowledge(list(self._acked))
             self._acked.clear()
-            running = holding.tags_that_run_on()
             kept = [tag for tag in self.held_tags() if tag in running]
             keeper.carry(kept)
             for tag in kept:

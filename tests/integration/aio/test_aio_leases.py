@@ -12,7 +12,7 @@ import pytest
 import redis
 from aio_harness import WorkerProcess, eventually
 from celery import Celery
-from transport_harness import STOCK, send, tube
+from transport_harness import STOCK, send, tube, waiting
 
 from sandbox.redis import EmbeddedRedis
 from worker.aio.transport_qos import _earlier
@@ -243,6 +243,31 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
         assert store.zscore("unacked.leases", tags[2]) > 0
         keeper = one.channel.qos.keeper
         keeper.release_question(tags[2].partition("@")[2])
+        eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
+        keeper.release_carried()
+
+
+def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_again(
+    server: EmbeddedRedis, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(server.url, "a", *range(5))
+    with tube(server.url, "a", lease_s=900) as one:
+        one.until(lambda: len(one.got) == 5)
+        tags = [message.delivery_tag for message in one.got]
+
+        def tell() -> set[str]:
+            """As the pool does: two were running when it looked, then it read what had ended."""
+            one.got[0].ack()
+            one.got[1].ack()
+            one.got[2].requeue()
+            return {tags[1], tags[2], tags[3]}
+
+        monkeypatch.setattr("worker.aio.holding._source", tell)
+        one.close()
+        keeper = one.channel.qos.keeper
+        assert keeper._carried == {tags[3]}
+        assert waiting(store, "a") == [4]
+        eventually(lambda: sorted(store.hkeys("unacked")) == sorted(tags[2:4]))
         eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
         keeper.release_carried()
 
