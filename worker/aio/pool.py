@@ -278,7 +278,11 @@ class TaskPool(BasePool):
         if self.calls.is_read_here:
             self.calls.drain()
         ending = any(asked is not None and asked is not False for asked in (state.should_stop, state.should_terminate))
-        return set() if ending or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss else running
+        if ending or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+            return set()
+        # Who asks takes so many messages fewer. Celery would do that as well, and not for as long as these jobs run.
+        self.app.conf.worker_enable_prefetch_count_reduction = False
+        return running
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Cancel a job by its number: its `finally` blocks run, what it gives is dropped."""

@@ -167,6 +167,7 @@ class Channel(StockChannel):
         """
         if self._in_poll:
             return
+        keeper = self.keep_leases()  # first: it knows what runs on since the last connection
         room = self.qos.room(most=_MOST, coming=coming)
         now_s = time.monotonic()
         if not room or (self._dry and now_s < self._look_at_s):
@@ -178,7 +179,6 @@ class Channel(StockChannel):
         if not queues:
             return
         cycle = self.connection.cycle
-        keeper = self.keep_leases()
         if cycle.connect(self):
             self._listen_for_changes(self.client.connection)
             if keeper is not None:

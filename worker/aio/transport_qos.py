@@ -96,6 +96,16 @@ class TransportQoS(StockQoS):
         dirty = self._dirty.copy()
         return [*(tag for tag in tuple(self._delivered) if tag not in dirty), *self._acked.copy()]
 
+    def can_consume(self) -> bool:
+        """Whether there is room for another message."""
+        left = self.can_consume_max_estimate()
+        return left is None or left > 0
+
+    def can_consume_max_estimate(self) -> int | None:
+        """How many more messages there is room for, beside those whose jobs outlive their channel; None: any number."""
+        left: int | None = super().can_consume_max_estimate()
+        return left if left is None or self.keeper is None else max(left - self.keeper.carried, 0)
+
     def room(self, *, most: int, coming: int = 0) -> int:
         """How many messages may be fetched now, `most` at most, when so many more are about to be delivered."""
         if not self.can_consume():
