@@ -61,6 +61,7 @@ class Channel(StockChannel):
         self._look_at_s = 0.0
         self._suffix = f"@{uuid.uuid4().hex[:8]}"
         self._questions = 0
+        self._reading = False
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
@@ -96,6 +97,10 @@ class Channel(StockChannel):
                 self._in_poll = None
                 self._forget_connection()
                 self.takes, self._dry = True, False
+        # After the last one nobody reads an answer that is on its way, for as long as a warm shutdown takes. One that
+        # is being read (a signal comes at any time) has who reads it.
+        elif not self.active_queues and not self._reading:
+            self._let_go()
         return cancelled
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
@@ -241,10 +246,16 @@ class Channel(StockChannel):
             Empty: No message was among it.
         """
         connection = self.client.connection
-        delivered = self._read_one(connection)
-        # What is in the client's buffer already wakes no poller.
-        while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
-            delivered = self._read_one(connection) or delivered
+        self._reading = True
+        try:
+            delivered = self._read_one(connection)
+            # What is in the client's buffer already wakes no poller.
+            while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
+                delivered = self._read_one(connection) or delivered
+        finally:
+            self._reading = False
+            if not self.active_queues:  # the last one was cancelled meanwhile
+                self._let_go()
         if not delivered:
             if self.connection is not None:
                 if not self._dry:
