@@ -130,6 +130,14 @@ class Channel(StockChannel):
         if isinstance(self._qos, TransportQoS):
             self._qos.flush_acks_when_due()
 
+    def rebook(self, message: Any, headers: dict[str, Any]) -> None:
+        """Let a message that was delivered have these headers as well if it comes again, as when this worker dies.
+
+        Raises:
+            redis.RedisError: The server cannot be reached, or refuses.
+        """
+        self.qos.rebook(message, headers)
+
     # -- leases
 
     @property

@@ -18,7 +18,7 @@ from kombu.utils.json import dumps, loads
 
 from worker.aio import acknowledging, holding
 from worker.aio.transport_leases import LeaseKeeper
-from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK
+from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK, REBOOK
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +207,19 @@ class TransportQoS(StockQoS):
                     self._acked.popleft()
             self._oldest_s = time.monotonic()
 
+    def rebook(self, message: Any, headers: dict[str, Any]) -> None:
+        """Write headers into the server's book: the message has them if it comes again, as when this worker dies.
+
+        Raises:
+            redis.RedisError: They could not be written.
+        """
+        payload, info = _payload_of(message), message.delivery_info
+        payload["headers"] = {**payload["headers"], **headers}
+        entry = dumps([payload, info.get("exchange"), info.get("routing_key")])  # type: ignore[no-untyped-call, unused-ignore]
+        key = self.channel.global_keyprefix + self.unacked_key
+        with self.channel.conn_or_acquire() as client:
+            client.execute_command("EVAL", REBOOK, 1, key, message.delivery_tag, entry)
+
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         return super()._remove_from_indices(delivery_tag, pipe).zrem(self.leases_key, delivery_tag)
 
@@ -263,7 +276,7 @@ class TransportQoS(StockQoS):
         _mark_redelivered(payload)
         headers = payload.get("headers")
         # A worker that died while the message waited for its instant did not die of it.
-        if seen_s is not None and isinstance(headers, dict) and not _waited(headers.get("eta"), seen_s):
+        if seen_s is not None and isinstance(headers, dict) and not waits(headers.get("eta"), seen_s):
             deaths = headers.get(DEATHS)
             headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
             headers[DIED_S] = _earlier(headers.get(DIED_S), round(seen_s, 3))
@@ -307,11 +320,8 @@ class TransportQoS(StockQoS):
             self.flush_acks()
         found = []
         for tag, message in self._delivered.items():
-            payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
-            info = message.delivery_info
+            payload, info = _payload_of(message), message.delivery_info
             _mark_redelivered(payload)
-            with suppress(KeyError):
-                payload["properties"]["delivery_tag"] = tag.rpartition("@")[0] or tag
             found.append((tag, dumps(payload), self._lists_of(payload, info.get("exchange"), info.get("routing_key"))))  # type: ignore[no-untyped-call, unused-ignore]
         self.give_back(found, client=client)
         self._delivered.clear()
@@ -346,8 +356,16 @@ class TransportQoS(StockQoS):
         return given
 
 
-def _waited(eta: Any, at_s: float) -> bool:
-    """Whether a message waited for its instant at a moment, in seconds since 1970."""
+def _payload_of(message: Any) -> Any:
+    """Give what a message was made of, with the tag that its producer gave it."""
+    payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
+    with suppress(KeyError):
+        payload["properties"]["delivery_tag"] = message.delivery_tag.rpartition("@")[0] or message.delivery_tag
+    return payload
+
+
+def waits(eta: Any, at_s: float) -> bool:
+    """Whether a message waits for its instant at a moment, in seconds since 1970."""
     try:
         instant = datetime.fromisoformat(eta)
     except (TypeError, ValueError):

@@ -115,6 +115,14 @@ return redis.call('HDEL', KEYS[1], unpack(ARGV))
 KEYS: the hash, the index, the leases. ARGV: at most a few hundred tags.
 """
 
+REBOOK: Final = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+"""
+"""Replaces an entry, if it is still there.
+
+KEYS: the hash. ARGV: the tag, the entry.
+"""
+
 _HEARD: Final = """
 local clock = redis.call('TIME')
 local now, patience = clock[1] + clock[2] / 1e6, tonumber(ARGV[1])

@@ -181,6 +181,34 @@ def test_the_earliest_death_is_the_one_that_is_told(told: Any, kept: float) -> N
     assert _earlier(told, 1000.0) == kept
 
 
+def test_what_is_rebooked_stands_in_the_message_that_comes_again_and_not_in_this_one(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", "dies", "goes back", "ends")
+    with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
+        one.until(lambda: len(one.got) == 3)
+        tags = [message.delivery_tag for message in one.got]
+        for message in one.got:
+            one.channel.rebook(message, {"note": message.delivery_tag})
+            assert "note" not in message.headers
+        one.got[1].requeue()
+        one.got[2].ack()
+        one.channel.rebook(one.got[2], {"note": "late"})
+        medic.turn()
+        store.zadd("unacked.leases", {tags[0]: time.time() - 1})
+        medic.channel.qos.recover_at_s = 0
+        medic.channel.recover()
+        assert store.hlen("unacked") == 0
+        one.until(lambda: len(one.got) == 5)
+        again = {message.decode(): message.headers for message in one.got[3:]}
+        assert again["dies"]["note"] == tags[0]
+        assert again["dies"]["deaths"] == 1
+        assert "deaths" not in again["goes back"]
+        assert {message.delivery_tag.partition("@")[0] for message in one.got[3:]} == {
+            tag.partition("@")[0] for tag in tags[:2]
+        }
+
+
 def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(server: EmbeddedRedis, store: Any) -> None:
     send(server.url, "a", 1)
     with tube(server.url, "a", lease_s=900) as one:
