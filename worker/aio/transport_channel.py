@@ -206,7 +206,7 @@ class Channel(StockChannel):
             self.unacked_key,
             self.unacked_index_key,
             self.qos.leases_key,
-            f"{self.unacked_key}.unreadable",
+            self.qos.unreadable_key,
             *self._asked_lists,
         )
         keys = [self.global_keyprefix + name for name in names]
@@ -307,9 +307,9 @@ class Channel(StockChannel):
         set_aside, taken = read_batch(answer, self._asked_lists)
         if set_aside:
             logger.error(
-                "%d entries that are no messages were found in a queue; they are in %s.unreadable",
+                "%d entries that are no messages were found in a queue; they are in %s",
                 set_aside,
-                self.unacked_key,
+                self.qos.unreadable_key,
             )
         self._dry = len(taken) + set_aside < self._asked_for
         self._flush_brpop_reauth()
@@ -361,8 +361,8 @@ class Channel(StockChannel):
 
     def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
         # Without the error, which may show the text.
-        logger.error("an entry of the queue %s is no message; it is in %s.unreadable", queue, self.unacked_key)
-        self.qos.give_back([(tag, text, [f"{self.unacked_key}.unreadable"])])
+        logger.error("an entry of the queue %s is no message; it is in %s", queue, self.qos.unreadable_key)
+        self.qos.give_back([(tag, text, [self.qos.unreadable_key])])
 
     # -- end
 

@@ -91,6 +91,11 @@ class TransportQoS(StockQoS):
         """The name of the pulse, without the global prefix."""
         return f"{self.unacked_key}.pulse"
 
+    @property
+    def unreadable_key(self) -> str:
+        """The name of the list for what is no message, without the global prefix."""
+        return f"{self.unacked_key}.unreadable"
+
     def held_tags(self) -> Iterable[str]:
         """Name what was delivered and whose acknowledgement has not arrived yet. From any thread."""
         dirty = self._dirty.copy()
@@ -271,8 +276,8 @@ class TransportQoS(StockQoS):
         try:
             payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
         except (TypeError, ValueError):
-            logger.error("an entry of %s is no message; it is in %s.unreadable", self.unacked_key, self.unacked_key)  # noqa: TRY400 - the error would show it
-            return tag, entry, [f"{self.unacked_key}.unreadable"]
+            logger.error("an entry of %s is no message; it is in %s", self.unacked_key, self.unreadable_key)  # noqa: TRY400 - the error would show it
+            return tag, entry, [self.unreadable_key]
         _mark_redelivered(payload)
         headers = payload.get("headers")
         # A worker that died while the message waited for its instant did not die of it.
@@ -342,11 +347,12 @@ class TransportQoS(StockQoS):
         while left:
             part, left = left[-_MOST:], left[:-_MOST]
             prefix = self.channel.global_keyprefix
-            keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)]
+            names = (self.unacked_key, self.unacked_index_key, self.leases_key, self.unreadable_key)
+            keys = [prefix + name for name in names]
             arguments: list[Any] = [before]
-            for tag, text, names in reversed(part):
+            for tag, text, lists in reversed(part):
                 places = []
-                for name in names:
+                for name in lists:
                     if prefix + name not in keys:
                         keys.append(prefix + name)
                     places.append(keys.index(prefix + name) + 1)
