@@ -14,8 +14,10 @@ _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
 _LONGEST_REASON = 200
 DEATHS = "deaths"
 """The header that counts how many workers died while they held the message; the transport writes it."""
+ALONE = "keywheel_alone"
+"""The header that tells with how many deaths a message began to run as the only suspect; see `worker.quarantine`."""
 DIED_S = "died_s"
-"""The header beside it: when the first of those workers was last heard of, in seconds since 1970."""
+"""The header that tells when the first of them was last heard of, in seconds since 1970; as well the transport's."""
 DOUBT = "keywheel_doubt_ms"
 """The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
 

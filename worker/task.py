@@ -65,8 +65,7 @@ class ServiceTask(Task):
     def _refuse_the_deadly(self, request: Any) -> None:
         deaths = (request.headers or {}).get(DEATHS)
         if type(deaths) is int and deaths >= get_settings().max_deliveries:
-            sent = "; the email may have been sent" if self.name in ONCE_ONLY else ""
-            raise Poisoned(f"{deaths} workers died while they held this job, so it is not run again by itself{sent}")
+            raise Poisoned.after(deaths, in_doubt=self.name in ONCE_ONLY)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
         """Keep a job that failed as a dead letter, before its message is acknowledged."""

@@ -18,7 +18,7 @@ from config.celery import DEFERRED, QUEUE_OF
 from config.settings import Settings
 from worker import trail
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
-from worker.history import DEATHS, History, came_again, doubt_ms
+from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
 from worker.priority import BULK_PATIENCE_MS, is_bulk
 from worker.rotation import Served
@@ -170,7 +170,8 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     request: Any = task.request
     countdown_s = countdown_ms / 1000
     headers = {**(request.headers or {}), **history.headers()}
-    headers.pop(DEATHS, None)  # it lived through this turn; when the first of those workers died stays worth knowing
+    for name in (DEATHS, ALONE):  # it lived through this turn; when the first of those workers died stays worth knowing
+        headers.pop(name, None)
     queue = _way_back(request.delivery_info or {})
     signature = task.signature_from_request(
         request, countdown=countdown_s, retries=retries, headers=headers, queue=queue

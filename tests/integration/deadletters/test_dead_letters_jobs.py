@@ -183,17 +183,22 @@ def test_an_email_whose_worker_died_longer_ago_than_the_outbox_remembers_is_not_
 
 
 def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: House) -> None:
-    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3})
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3, "keywheel_alone": 2})
     outcome = fresh.producer.outcome(job)
     assert type(outcome).__name__ == "Poisoned"
     assert str(outcome).endswith("so it is not run again by itself; the email may have been sent")
     assert letter(fresh, job.id)["in_doubt"]
 
 
-# How many deaths a message says it has caused, and whether it runs.
-@pytest.mark.parametrize(("deaths", "runs"), [(2, True), (3, False), (10**9, False), ("3", True), (True, True)])
-def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths: Any, runs: Any) -> None:
-    job = complete(fresh, headers={"deaths": deaths})
+# How many deaths a message says it was near, with how many it ran alone, and whether it runs.
+@pytest.mark.parametrize(
+    ("deaths", "alone", "runs"),
+    [(2, None, True), (10**9, None, True), (3, 2, False), (9, 2, False), ("3", 2, True), (True, 2, True)],
+)
+def test_a_job_whose_worker_died_too_often_is_not_run_again(
+    fresh: House, deaths: Any, alone: int | None, runs: Any
+) -> None:
+    job = complete(fresh, headers={"deaths": deaths, "keywheel_alone": alone})
     outcome = fresh.producer.outcome(job)
     if runs:
         assert outcome["text"]
@@ -204,6 +209,14 @@ def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 0
     assert fresh.producer.ask("tasks.admin.replay", kind="poison")["replayed"] == [job.id]
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+
+
+def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as_it_came(fresh: House) -> None:
+    job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
+    assert type(fresh.producer.outcome(job)).__name__ == "Poisoned"
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["task"], found["replayable"]) == ("poison", "tasks.ai.complete", False)
+    assert found["reason"].startswith("Poisoned: 4 workers died")
 
 
 @pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
@@ -232,7 +245,7 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Ho
 # What tells that a job which had failed was given out once more.
 @pytest.mark.parametrize("how", ["replayed", "redelivered"])
 def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how: str) -> None:
-    job = complete(fresh, headers={"deaths": 3})
+    job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
     fresh.producer.outcome(job)
     assert letter(fresh, job.id)
     job.forget()
