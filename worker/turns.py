@@ -22,6 +22,7 @@ from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
 from worker.priority import BULK_PATIENCE_MS, is_bulk
 from worker.rotation import Served
+from worker.verdicts import SERVER_ERROR
 
 OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts
 
@@ -75,6 +76,7 @@ async def take_turn(
         ticket=history.ticket,
         max_wait_ms=min(longest_ms, BULK_PATIENCE_MS) if bulk else longest_ms,
         by=task.request.id or "",
+        suspect=len({call.key for call in history.trail if call.code == SERVER_ERROR}) > 1,
         bulk=bulk,
     )
     try:

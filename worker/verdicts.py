@@ -141,6 +141,9 @@ class Verdict:
     certain: bool = True
 
 
+SERVER_ERROR = "server_error"
+"""The code of a verdict on a provider's 5xx that rests the key."""
+
 ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
 """No call was made with a lease, so it says nothing of anybody."""
 

@@ -231,6 +231,23 @@ async def test_an_email_past_its_deadline_says_whether_it_may_have_been_accepted
         await bench.turn(Deferred(1_000, "x"), header={"since_ms": 1} | told, emails=emails, deadline_s=60)
 
 
+@pytest.mark.parametrize(
+    ("calls", "suspect"),
+    [
+        ([("gsk_a...", "server_error"), ("gsk_b...", "server_error")], True),
+        ([("gsk_a...", "server_error"), ("gsk_a...", "server_error")], False),  # the key's fault as well as the job's
+        ([("gsk_a...", "server_error"), ("gsk_b...", "read_timeout")], False),
+    ],
+)
+async def test_a_job_that_failed_with_several_keys_is_suspected_itself(
+    bench: Bench, calls: list[tuple[str, str]], suspect: Any
+) -> None:
+    told = [{"at_ms": 1, "key": key, "code": code} for key, code in calls]
+    await bench.turn(Served({}, "gsk_c...", attempts=1, waited_ms=0), header={"trail": told})
+    assert bench.rotation.want is not None
+    assert bench.rotation.want.suspect is suspect
+
+
 async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in_doubt(bench: Bench) -> None:
     for over in (Deferred(1_000, "tpm"), Fault("it failed" * 100)):
         over.in_doubt = True

@@ -26,6 +26,8 @@ class Want:
             who wait for theirs. Empty: it comes for the first time.
         max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
         by: The task's id, for the audit stream; also names the job that tokens are saved for.
+        suspect: Earlier attempts failed alike with several keys, so a failure of the provider (5xx) is taken for the
+            request's and rests no key.
         bulk: Gives way: it takes what interactive jobs leave, and holds no instant that one of them may need.
     """
 
@@ -39,6 +41,7 @@ class Want:
     ticket: str = ""
     max_wait_ms: int = 0
     by: str = ""
+    suspect: bool = False
     bulk: bool = False
 
 

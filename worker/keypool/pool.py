@@ -227,6 +227,7 @@ class KeyPool:
         moved = account != lease.account
         if moved:
             self._roster.learn({lease.key.id: account})
+        spared = want.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
         said: dict[str, object] = {
             "key": lease.key.id,
             "account": account,
@@ -236,7 +237,7 @@ class KeyPool:
             "outcome": _outcome(verdict),
             # What was reserved in another account's buckets cannot be put right in this one's.
             "counted": moved or _counted(verdict),
-            "effect": verdict.effect,
+            "effect": Effect.NONE if spared else verdict.effect,
             "scope": verdict.scope,
             "name": self._blamed(verdict.scope, lease, account),
             "rest_ms": self._cooldowns.of(verdict),

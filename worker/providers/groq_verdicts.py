@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from worker.providers.answers import Answer, safe_sentence
 from worker.providers.groq_limits import Refusal, limits_of, read_refusal
 from worker.providers.groq_stream import HeardAnswer
-from worker.verdicts import Effect, Fate, Scope, Verdict
+from worker.verdicts import SERVER_ERROR, Effect, Fate, Scope, Verdict
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -234,7 +234,7 @@ class GroqJudge:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.FAILED_DEPENDENCY:
             return Verdict(
                 Fate.RETRY,
-                "server_error",
+                SERVER_ERROR,
                 f"Groq failed (HTTP {status})",
                 effect=Effect.COOL,
                 scope=Scope.KEY,

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from worker.providers.answers import Answer, safe_sentence
 from worker.providers.durations import duration_ms
-from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import SERVER_ERROR, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 EMAIL_QUOTAS: Final = frozenset({"daily_quota", "monthly_quota"})
 """The codes of refusals for a quota that counts emails."""
@@ -82,7 +82,7 @@ class ResendJudge:
     def _unclear(self, answer: Answer, status: int) -> Verdict | None:
         """The email may have been accepted."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            code, sentence = "server_error", f"Resend failed (HTTP {status})"
+            code, sentence = SERVER_ERROR, f"Resend failed (HTTP {status})"
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             code, sentence = "unreadable_answer", "Resend answered without the email's id"
         elif status == HTTPStatus.REQUEST_TIMEOUT:

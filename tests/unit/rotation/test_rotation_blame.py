@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from rotation_scripted import DEAD, OK, SECRETS, Make, serve
+from rotation_scripted import DEAD, FAULTY, OK, SECRETS, Make, serve
 
-from worker.errors import Deferred, RequestRejected
+from worker.errors import Deferred, Fault, RequestRejected
 from worker.verdicts import Reply
 
 ODD = Reply(replace(DEAD.verdict, reason="not accepted: line 3 makes no sense", certain=False))
@@ -24,6 +24,16 @@ async def test_a_request_that_keys_of_two_accounts_are_refused_for_is_at_fault_a
     events = [(entry["event"], entry["by"]) for entry in await rotation.pool.audit()]
     assert events.count(("freed", "poison")) == 2
     assert (await serve(rotation)).attempts == 1
+
+
+async def test_a_request_that_failed_with_several_keys_rests_no_other_one(make: Make) -> None:
+    rotation, _ = make(FAULTY, FAULTY)
+    with pytest.raises(Fault):
+        await serve(rotation, suspect=True)
+    assert (await rotation.pool.snapshot()).failed == 0
+    with pytest.raises(Fault):
+        await serve(rotation)
+    assert (await rotation.pool.snapshot()).failed == 1
 
 
 async def test_a_certain_refusal_is_the_keys_fault(make: Make) -> None:
