@@ -331,6 +331,13 @@ async def parent(self: Any) -> list[Any]:
     ]
 
 
+@app.task(shared=False)
+async def spreads(n: int) -> int:
+    """Sends a group of chords of chords."""
+    inner = [chord([chord([add.s(n, 1), add.s(n, 2)], total.s()), add.s(n, 3)], total.s()) for _ in range(2)]
+    return sum(await await_result(group(inner).apply_async(), timeout_s=40))
+
+
 @app.task(shared=False, bind=True)
 async def awaits_failure(self: Any) -> list[str]:
     failed = boom.delay("inner")

@@ -209,6 +209,14 @@ def test_a_job_publishes_and_awaits_other_jobs(app: ModuleType) -> None:
     assert app.awaits_failure.delay().get(timeout=20) == ["inner", "ValueError", "TimeoutError"]
 
 
+def test_many_jobs_send_groups_at_once(app: ModuleType) -> None:
+    # Each takes a producer for several messages, and there are ten.
+    replaced = [app.replaced.delay(n) for n in range(50)]
+    spread = [app.spreads.delay(n) for n in range(50)]
+    assert [result.get(timeout=40) for result in replaced] == [2 * n + 3 for n in range(50)]
+    assert [result.get(timeout=40) for result in spread] == [2 * (3 * n + 6) for n in range(50)]
+
+
 def test_plain_tasks_run_in_threads_and_see_their_request(app: ModuleType) -> None:
     results = [app.plain.delay(0.05) for _ in range(30)]
     for result in results:
