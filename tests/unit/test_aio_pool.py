@@ -203,6 +203,31 @@ def test_a_time_out_is_reported_once_and_nothing_after_it(app: Celery, start: St
     assert not job.ended.done()
 
 
+def test_a_job_that_is_over_frees_its_slot_once(app: Celery, start: Start) -> None:
+    gate, swallowed = asyncio.Event(), threading.Event()
+
+    @app.task(shared=False)
+    async def stubborn() -> None:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                swallowed.set()
+
+    pool = start(1)
+    Outcome(pool, stubborn, timeout=0.05)
+    assert swallowed.wait(10)
+    others = [Outcome(pool, stubborn) for _ in range(2)]
+    others[0].accepted.result(10)
+    assert _settled(pool, running=2, queued=1)
+    assert pool.unsettled == 1
+    pool.loop.call_soon_threadsafe(gate.set)
+    for each in others:
+        assert each.answer[0] == 0
+    assert _settled(pool, running=0, queued=0)
+    assert pool.unsettled == 0
+
+
 def test_a_job_after_the_end_is_left_to_the_broker(app: Celery, start: Start) -> None:
     @app.task(shared=False)
     async def double(x: int) -> int:

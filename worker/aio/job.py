@@ -44,6 +44,9 @@ class Host(Protocol):
     call_threads: Executor
     greenlets: bridge.JobGreenlets
 
+    def on_over(self, job: "Job") -> None:
+        """The job's end is known, and its slot is free; it may still run for a while, or for ever."""
+
     def on_done(self, job: "Job") -> None:
         """The job has ended and its slot is free."""
 
@@ -72,15 +75,16 @@ class Job:
         "_body_ended",
         "_done",
         "_doomed",
+        "_hard_timer",
         "_host",
         "_over",
         "_prolonged",
         "_reports",
         "_soft_pending",
         "_soft_timeout_s",
+        "_soft_timer",
         "_target",
         "_timeout_s",
-        "_timers",
         "driver",
         "in_thread",
         "pid",
@@ -106,7 +110,9 @@ class Job:
         self._reports = reports
         self._soft_timeout_s = soft_timeout_s
         self._timeout_s = timeout_s
-        self._timers: tuple[asyncio.TimerHandle, ...] = ()
+        self._soft_timer: asyncio.TimerHandle | None = None
+        self._hard_timer: asyncio.TimerHandle | None = None
+        """The hard limit; once the job is over, the next cancellation."""
         self._over: Over | None = None
         self._doomed: int | None = None
         self._begun = False
@@ -184,12 +190,12 @@ class Job:
         return True
 
     def _set_limits(self) -> None:
-        if self._done:
+        if self._done or self._over is not None:
             return
         if self._soft_timeout_s:
-            self._timers += (self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit),)
+            self._soft_timer = self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit)
         if self._timeout_s:
-            self._timers += (self._host.loop.call_later(self._timeout_s, self._on_hard_limit),)
+            self._hard_timer = self._host.loop.call_later(self._timeout_s, self._on_hard_limit)
 
     def _run(self) -> Any:
         """Trace the task, and give the callback with its argument."""
@@ -210,9 +216,7 @@ class Job:
 
     def _end(self, report: Any) -> None:
         self._done = True
-        for timer in self._timers:
-            timer.cancel()
-        self._timers = ()
+        self._stop_timers()
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, _info(Terminated(self._doomed))
@@ -222,6 +226,12 @@ class Job:
                 self._host.calls.post(*report)
         finally:
             self._host.on_done(self)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._soft_timer, self._hard_timer):
+            if timer is not None:
+                timer.cancel()
+        self._soft_timer = self._hard_timer = None
 
     # -- the body, in the greenlet or thread
 
@@ -273,13 +283,16 @@ class Job:
         # its end. `_begin` sees the order to die as well.
         if self._begun and self._over is None and not self._done:
             self._over = why
+            self._stop_timers()
+            # Its body may swallow each cancellation, or stand in a thread: nobody shall wait for it.
+            self._host.on_over(self)
             self._insist()
 
     def _insist(self) -> None:
         # A thread cannot be cancelled: its job was reported, and what it gives later is dropped.
         if not self._done and not self.in_thread and self.driver is not None:
             self.driver.cancel()
-            self._timers += (self._host.loop.call_later(INSIST_S, self._insist),)
+            self._hard_timer = self._host.loop.call_later(INSIST_S, self._insist)
 
     def _on_soft_limit(self) -> None:
         # Once the body has ended the tracer only stores and reports: the limit has nothing left to protect.
@@ -296,7 +309,7 @@ class Job:
         # What has been done is not undone by a result store that is away: storing it, and hooks, have as long again.
         if self._body_ended and not self._prolonged:
             self._prolonged = True
-            self._timers += (self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit),)
+            self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)
         self._cut(Over.TIMED_OUT)

@@ -82,6 +82,8 @@ class TaskPool(BasePool):
         self._incoming_armed = False
         self._waiting: deque[Job] = deque()
         self._running = 0
+        self._over: set[Job] = set()
+        """Jobs that run although their end is known; they take no slot."""
         self._gc_before = gc.get_threshold()
         self._draining = False
         self._stopped = False
@@ -238,7 +240,7 @@ class TaskPool(BasePool):
             while True:
                 self._waiting.append(self._incoming.popleft())
         for _ in range(_STARTS_A_TURN):
-            if self._running >= self.limit or self._draining:
+            if self.unsettled >= self.limit or self._draining:
                 return
             try:
                 job = self._waiting.popleft()
@@ -249,9 +251,20 @@ class TaskPool(BasePool):
         if self._waiting:
             self._wake_from_loop()
 
+    def on_over(self, job: Job) -> None:
+        """Free the slot of a job whose end is known. On the loop's thread, by the job."""
+        self._over.add(job)
+        if job.in_thread:
+            self.task_threads.write_off(1)
+        self._wake_from_loop()
+
     def on_done(self, job: Job) -> None:
-        """Free a job's slot. On the loop's thread, by the job."""
+        """Free a job's slot, unless that was done. On the loop's thread, by the job."""
         self._running -= 1
+        if job in self._over:
+            self._over.remove(job)
+            if job.in_thread:
+                self.task_threads.write_off(-1)
         self._jobs.pop(job.pid, None)
         if self._waiting or self._incoming:
             self._wake_from_loop()
@@ -306,6 +319,11 @@ class TaskPool(BasePool):
     def running(self) -> int:
         """How many jobs run."""
         return self._running
+
+    @property
+    def unsettled(self) -> int:
+        """How many jobs run whose end is not known yet: each has a slot."""
+        return self._running - len(self._over)
 
     @property
     def queued(self) -> int:

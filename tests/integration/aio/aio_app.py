@@ -31,6 +31,7 @@ app.conf.update(
     worker_soft_shutdown_timeout=float(os.environ.get("AIO_SOFT_S", "0")),
     worker_aio_loop=os.environ.get("AIO_LOOP", "auto"),
     worker_aio_cold_s=2,
+    worker_aio_threads=int(os.environ["AIO_THREADS"]) if os.environ.get("AIO_THREADS") else None,
     worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
     broker_transport_options={"visibility_timeout": 3600, "lease_s": float(os.environ.get("AIO_LEASE_S", "60"))},
     broker_transport=os.environ.get("AIO_TRANSPORT", "worker.aio.transport:Transport"),
@@ -387,6 +388,20 @@ async def blocks() -> None:
 def hangs(key: str) -> None:
     note(key, "began")
     time.sleep(120)
+
+
+@app.task(shared=False, time_limit=0.5)
+async def never_gives_in() -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
+
+
+@app.task(shared=False, time_limit=0.5)
+def never_returns() -> None:
+    threading.Event().wait()
 
 
 @app.task(shared=False)

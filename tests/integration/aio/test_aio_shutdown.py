@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aio_harness import WorkerProcess, eventually
+from celery.exceptions import TimeLimitExceeded
 
 Journal = Callable[[str], list[str]]
 Start = Callable[..., WorkerProcess]
@@ -91,6 +92,21 @@ def test_a_job_that_hangs_does_not_keep_a_cold_shutdown_from_ending(  # noqa: PL
     worker.signal(signal.SIGQUIT)
     worker.await_exit()
     assert _waiting(store, worker) == 1
+
+
+@pytest.mark.parametrize("name", ["never_gives_in", "never_returns"])
+def test_a_job_that_outlives_its_hard_limit_keeps_neither_its_slot_nor_a_warm_shutdown(
+    aio: ModuleType, start_worker: Start, name: str
+) -> None:
+    worker = start_worker("-c", "1", AIO_THREADS="1")
+    for _ in range(2):
+        with pytest.raises(TimeLimitExceeded):
+            _send(aio, name, worker).get(timeout=10)
+    assert _send(aio, "plain", worker, 0).get(timeout=10)
+    assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
+    worker.signal(signal.SIGTERM)
+    assert worker.await_exit() == 0
+    assert "2 jobs that were cut or terminated run on" in worker.log
 
 
 def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyond_it(
