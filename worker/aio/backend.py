@@ -24,8 +24,9 @@ from kombu.utils.encoding import bytes_to_str
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from worker.aio import bridge, connections, fast_json
+from worker.aio import bridge, connections, fast_json, stacks
 from worker.aio.adopt import calling_errbacks
+from worker.aio.job import Job
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
 from worker.aio.result_consumer import ResultConsumer
 
@@ -223,7 +224,8 @@ class RedisBackend(StockBackend):
     async def run(self, *commands: Command) -> list[Any]:
         """Run commands in one pipeline with everybody else's; lost connections are retried by Celery's retry policy.
 
-        A server that has no room is asked until it has: the job is done, and doing it again would not help.
+        A server that has no room is asked until it has, and for a job whose body has ended one that is away until it is
+        back: the job is done, and doing it again would not help.
 
         Raises:
             redis.RedisError: The server refused a command, or stayed away for as long as the policy allows.
@@ -231,19 +233,29 @@ class RedisBackend(StockBackend):
         return await self._until_reached(lambda: self._pipelining().run(commands))
 
     async def _until_reached(self, ask: "Callable[[], asyncio.Future[T]]", *, failed: Exception | None = None) -> T:
+        job = _ended_job()
+        try:
+            return await self._retried(ask, failed, job)
+        finally:
+            if job is not None:
+                job.waits_for_store = False
+
+    async def _retried(self, ask: "Callable[[], asyncio.Future[T]]", failed: Exception | None, job: Job | None) -> T:
         policy = self.retry_policy
-        pause_s, most = float(policy["interval_start"]), policy["max_retries"]
+        pause_s, most = float(policy["interval_start"]), policy["max_retries"] if job is None else None
         tries = 0
         while True:
             if failed is not None:
+                if job is not None:
+                    job.waits_for_store = True
                 if _has_no_room(failed):
                     self._tell("the result store takes nothing (%s); next try in %.1f s", failed, pause_s)
                 else:
                     tries += 1
                     if most is not None and tries > most:
                         raise failed
-                    words = "cannot reach the result store (%s); try %d of %s in %s s"
-                    self._tell(words, failed, tries, most, pause_s)
+                    words = "cannot reach the result store (%s); try %d%s in %s s"
+                    self._tell(words, failed, tries, "" if most is None else f" of {most}", pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
             try:
@@ -276,6 +288,12 @@ class RedisBackend(StockBackend):
         params["retry"] = Retry(NoBackoff(), 1)
         params["connection_class"] = _ASYNC_CLASSES[params.pop("connection_class", None)]
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
+
+
+def _ended_job() -> Job | None:
+    """Give the job that this is part of, if its body has ended."""
+    job = stacks.owner()
+    return job if isinstance(job, Job) and job.body_ended else None
 
 
 def _has_no_room(exc: Exception) -> bool:

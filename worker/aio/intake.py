@@ -20,6 +20,8 @@ from celery.worker import state
 from celery.worker import strategy as _strategy
 from vine import promise
 
+from worker.aio import settling
+
 Handler = Callable[..., Any]
 
 STOCK_STRATEGY: Final = "celery.worker.strategy:default"
@@ -144,6 +146,15 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
             job = pool.take(run, traced, self, soft_timeout_s=soft or soft_s, timeout_s=hard or hard_s)
             self._apply_result = ref(job)
             return job
+
+        def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+            settling.report(super().on_timeout, soft, timeout)
+
+        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+            settling.report(super().on_failure, exc_info, send_failed_event, return_ok)
+
+        def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's signature
+            settling.report(super()._announce_revoked, reason, terminated, signum, expired)
 
     return PlainRequest
 

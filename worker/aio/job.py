@@ -72,7 +72,6 @@ class Job:
         "__weakref__",
         "_args",
         "_begun",
-        "_body_ended",
         "_done",
         "_doomed",
         "_hard_timer",
@@ -85,9 +84,11 @@ class Job:
         "_soft_timer",
         "_target",
         "_timeout_s",
+        "body_ended",
         "driver",
         "in_thread",
         "pid",
+        "waits_for_store",
     )
 
     def __init__(
@@ -116,7 +117,9 @@ class Job:
         self._over: Over | None = None
         self._doomed: int | None = None
         self._begun = False
-        self._body_ended = False
+        self.body_ended = False
+        self.waits_for_store = False
+        """Whether the result store is full or away, and this job has a result for it."""
         self._prolonged = False
         self._soft_pending = False
         self._done = False
@@ -247,14 +250,14 @@ class Job:
         try:
             result = self.complete(run(*args, **kwargs))
         except BaseException as exc:
-            self._body_ended = True
+            self.body_ended = True
             if self._over is not None:
                 raise JobGone from exc
             seen = _as_the_tracer_knows_it(exc)
             if seen is exc:
                 raise
             raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)
-        self._body_ended = True
+        self.body_ended = True
         if self._over is not None:
             raise JobGone
         return result
@@ -296,7 +299,7 @@ class Job:
 
     def _on_soft_limit(self) -> None:
         # Once the body has ended the tracer only stores and reports: the limit has nothing left to protect.
-        if self._body_ended or self._done or self._over is not None:
+        if self.body_ended or self._done or self._over is not None:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
@@ -306,9 +309,10 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._done or self._over is not None:
             return
-        # What has been done is not undone by a result store that is away: storing it, and hooks, have as long again.
-        if self._body_ended and not self._prolonged:
-            self._prolonged = True
+        # What has been done is not undone by a result store that is away, however long. Storing it, and hooks, have as
+        # long again.
+        if self.body_ended and (self.waits_for_store or not self._prolonged):
+            self._prolonged = self._prolonged or not self.waits_for_store
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from worker.aio.settling import report
+
 
 class Reports(Protocol):
     """Celery's request, or what has the same four methods."""
@@ -37,16 +39,20 @@ class Callbacks:
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
         """The job began."""
-        return self._accepted and self._accepted(pid, time_accepted)
+        if self._accepted:
+            report(self._accepted, pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - as in `Reports`
         """A limit has passed."""
-        return self._timed_out and self._timed_out(soft, timeout)
+        if self._timed_out:
+            report(self._timed_out, soft, timeout)
 
     def on_success(self, answer: Any, /) -> Any:
         """The tracer answered."""
-        return self._succeeded and self._succeeded(answer)
+        if self._succeeded:
+            report(self._succeeded, answer)
 
     def on_failure(self, info: Any, /) -> Any:
         """The tracer raised, or the job was terminated."""
-        return self._failed and self._failed(info)
+        if self._failed:
+            report(self._failed, info)

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 from celery import Celery, chord, current_task, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.worker.request import Request
 
 from worker.aio import lifespan
 from worker.aio.result import await_result
@@ -229,6 +230,29 @@ async def stubborn(self: Any) -> str:
             note(f"{self.request.id}:0", "swallowed")
     note(f"{self.request.id}:0", "gave in")
     return "too late"
+
+
+async def _cut(key: str) -> str:
+    if store.llen(f"journal:{key}"):
+        note(key, "began again")
+        return "done"
+    note(key, "began")
+    await asyncio.sleep(60)
+    return "not reached"
+
+
+class OwnRequest(Request):  # type: ignore[misc]
+    """Of a kind of its own, as a project may bring one."""
+
+
+@app.task(shared=False, time_limit=1)
+async def cut(key: str) -> str:
+    return await _cut(key)
+
+
+@app.task(shared=False, time_limit=1, Request="aio_app:OwnRequest")
+async def cut_privately(key: str) -> str:
+    return await _cut(key)
 
 
 @app.task(shared=False, bind=True)
