@@ -12,10 +12,10 @@ from typing import Any, Final, Protocol
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
 
-from worker.aio import bridge, stacks
+from worker.aio import bridge, revoking, stacks
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.errors import JobGone, SoftTimeLimit, UnexpectedCancellation, WorkerLost
-from worker.aio.reports import Reports
+from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _pids = itertools.count(1)
 class Over(Enum):
     """Why a job is over before its body is."""
 
+    REVOKED = "revoked while it waited"
     TERMINATED = "terminated"
     TIMED_OUT = "timed out"
 
@@ -141,6 +142,12 @@ class Job:
         properties = request.get("properties") if isinstance(request, dict) else None
         return properties.get("delivery_tag") if isinstance(properties, dict) else None
 
+    @property
+    def _request(self) -> Any:
+        """Celery's request, where that is who is told."""
+        reports = self._reports
+        return reports.request if isinstance(reports, Callbacks) else reports
+
     def __str__(self) -> str:
         return f"{self.name}[{self.task_id}]"
 
@@ -179,8 +186,11 @@ class Job:
         return self._run()
 
     def _begin(self) -> bool:
-        """Report the job as accepted; false if it was terminated while it waited, so that nothing of it may run."""
+        """Report the job as accepted; false if nothing of it may run: it was revoked or terminated meanwhile."""
         self._begun = True
+        if self._doomed is None and revoking.is_revoked(self._request):
+            self._over = Over.REVOKED
+            return False
         self._host.calls.post(self._reports.on_accepted, self.pid, time.monotonic())
         if self._doomed is not None:
             self._over = Over.TERMINATED
@@ -223,6 +233,8 @@ class Job:
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, _info(Terminated(self._doomed))
+            elif self._over is Over.REVOKED:
+                report = revoking.announce, self._request
             elif self._over is Over.TIMED_OUT:
                 report = None
             if report is not None:

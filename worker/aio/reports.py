@@ -25,7 +25,7 @@ class Reports(Protocol):
 class Callbacks:
     """Four functions, each of which may be missing."""
 
-    __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out")
+    __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out", "request")
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class Callbacks:
         failed: Callable[..., Any] | None,
     ) -> None:
         self._accepted, self._timed_out, self._succeeded, self._failed = accepted, timed_out, succeeded, failed
+        self.request = getattr(accepted, "__self__", None)
+        """Whose methods they are."""
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
         """The job began."""

@@ -409,6 +409,13 @@ async def blocks() -> None:
 
 
 @app.task(shared=False)
+def holds_thread(seconds: float, key: str) -> float:
+    note(key, "began")
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(shared=False)
 def hangs(key: str) -> None:
     note(key, "began")
     time.sleep(120)

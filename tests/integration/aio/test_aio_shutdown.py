@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aio_harness import WorkerProcess, eventually
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
 Journal = Callable[[str], list[str]]
 Start = Callable[..., WorkerProcess]
@@ -16,6 +16,16 @@ Start = Callable[..., WorkerProcess]
 
 def _send(aio: ModuleType, name: str, worker: WorkerProcess, *args: Any) -> Any:
     return getattr(aio, name).apply_async(args, queue=worker.queue)
+
+
+def _ask(aio: ModuleType, worker: WorkerProcess, command: str, **arguments: Any) -> Any:
+    """Ask as `celery inspect` does; again where it did not hear: it subscribes just after it says "ready"."""
+    replies = eventually(
+        lambda: aio.app.control.broadcast(
+            command, destination=[worker.name], arguments=arguments, reply=True, timeout=5, limit=1
+        )
+    )
+    return replies[0][worker.name]
 
 
 def _waiting(store: Any, worker: WorkerProcess) -> int:
@@ -127,6 +137,44 @@ def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyon
         result.revoke()
     worker.signal(signal.SIGQUIT)
     worker.await_exit()
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "first", "later"),
+    [
+        ("1", "sleep", "sleep"),  # they wait for a slot
+        ("4", "holds_thread", "note_task"),  # plain `def`: they have a slot and wait for a thread
+    ],
+)
+def test_a_job_that_is_revoked_or_expires_while_it_waits_in_the_pool_never_runs(  # noqa: PLR0917 - fixtures
+    aio: ModuleType,
+    start_worker: Start,
+    key: str,
+    journal: Journal,
+    store: Any,
+    concurrency: str,
+    first: str,
+    later: str,
+) -> None:
+    worker = start_worker("-c", concurrency, "--prefetch-multiplier", "4", AIO_THREADS="1")
+    running = _send(aio, first, worker, 2, f"{key}first")
+    eventually(lambda: journal(f"{key}first") == ["began"])
+    task, options = getattr(aio, later), {"queue": worker.queue}
+    revoked = task.apply_async((0, f"{key}revoked"), **options)
+    late = task.apply_async((0, f"{key}late"), expires=1, **options)
+    good = task.apply_async((0, f"{key}good"), **options)
+    ids = {revoked.id, late.id, good.id}
+    eventually(lambda: {told["id"] for told in _ask(aio, worker, "reserved")} == ids, what="three jobs reserved")
+    aio.app.control.revoke(revoked.id, destination=[worker.name], reply=True, timeout=5, limit=1)
+    assert running.get(timeout=10) == 2
+    for result in (revoked, late):
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=10)
+    good.get(timeout=10)
+    assert [journal(f"{key}revoked"), journal(f"{key}late")] == [[], []]
+    assert f"Discarding revoked task: aio_app.{later}[{revoked.id}]" in worker.log
+    eventually(lambda: store.hlen("unacked") == 0)
+    assert _ask(aio, worker, "reserved") == []
 
 
 def test_autoscale_grows_the_pool_under_load(aio: ModuleType, start_worker: Start, key: str) -> None:
