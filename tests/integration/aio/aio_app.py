@@ -105,6 +105,11 @@ async def sleep(seconds: float, key: str | None = None) -> float:
 
 
 @app.task(shared=False)
+async def unhurried() -> None:
+    await asyncio.sleep(5)
+
+
+@app.task(shared=False)
 async def boom(text: str = "boom") -> None:
     await asyncio.sleep(0)
     raise ValueError(text)  # the user's own line

@@ -263,6 +263,9 @@ def test_remote_control_sees_and_steers_the_pool(
     assert inspect("rate_limit", task_name="aio_app.limited", rate_limit="20/s") == {
         "ok": "new rate limit set successfully"
     }
+    assert "ok" in inspect("time_limit", task_name="aio_app.unhurried", soft=0.2)
+    with pytest.raises(SoftTimeLimitExceeded):
+        app.unhurried.delay().get(timeout=10)
     for result in results:  # none of that hurt them
         assert result.get(timeout=10) == 2
 
