@@ -129,6 +129,32 @@ def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, sta
         assert job.answer[0] == 0
 
 
+def test_a_pool_never_shrinks_to_nothing(app: Celery, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    @app.task(shared=False)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    pool = start(2)
+    pool.shrink(5)
+    assert pool.num_processes == 1
+    assert "shrinks to one job at a time and not by 5" in caplog.text
+    assert Outcome(pool, double, 4).answer[1] == "8"
+
+
+def test_a_pool_that_has_grown_runs_as_many_plain_tasks_at_once(app: Celery, start: Start) -> None:
+    together = threading.Barrier(4)
+
+    @app.task(shared=False)
+    def meet() -> None:
+        together.wait(10)
+
+    pool = start(1)
+    pool.grow(3)
+    jobs = [Outcome(pool, meet) for _ in range(4)]
+    assert [job.answer[0] for job in jobs] == [0] * 4
+    assert pool.info["threads"] == 4  # no more than were needed
+
+
 def _settled(pool: TaskPool, *, running: int, queued: int) -> bool:
     deadline = time.monotonic() + 10
     while (pool.running, pool.queued) != (running, queued) and time.monotonic() < deadline:
