@@ -9,7 +9,8 @@ from typing import Any
 
 import redis
 from celery import Celery, chord, current_task, group, signals
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, TaskRevokedError
+from celery.result import ResultSet
 from celery.worker.request import Request
 
 from worker.aio import lifespan
@@ -366,6 +367,31 @@ async def spreads(n: int) -> int:
     """Sends a group of chords of chords."""
     inner = [chord([chord([add.s(n, 1), add.s(n, 2)], total.s()), add.s(n, 3)], total.s()) for _ in range(2)]
     return sum(await await_result(group(inner).apply_async(), timeout_s=40))
+
+
+@app.task(shared=False, ignore_result=True)
+async def unanswered() -> str:
+    return "nobody asks"
+
+
+@app.task(shared=False)
+async def awaits_nothing() -> Any:
+    return await await_result(unanswered.delay())
+
+
+@app.task(shared=False)
+async def awaits_revoked() -> str:
+    """Waits for a chain and a chord, each of which has a link that is revoked before its time."""
+    seen = []
+    for whole in (add.s(1, 1).set(countdown=1) | add.s(1), chord([add.s(1, 1).set(countdown=1)], total.s())):
+        result = await asyncio.to_thread(whole.apply_async)
+        first = result.parent.results[0] if isinstance(result.parent, ResultSet) else result.parent
+        await asyncio.to_thread(first.revoke)
+        try:
+            await await_result(result)
+        except TaskRevokedError as exc:
+            seen.append(f"{type(exc).__name__}")
+    return " ".join(seen)
 
 
 @app.task(shared=False, bind=True)

@@ -209,6 +209,11 @@ def test_a_job_publishes_and_awaits_other_jobs(app: ModuleType) -> None:
     assert app.awaits_failure.delay().get(timeout=20) == ["inner", "ValueError", "TimeoutError"]
 
 
+def test_a_job_does_not_wait_for_what_never_comes(app: ModuleType) -> None:
+    assert app.awaits_nothing.delay().get(timeout=10) is None
+    assert app.awaits_revoked.delay().get(timeout=20) == "TaskRevokedError TaskRevokedError"
+
+
 def test_many_jobs_send_groups_at_once(app: ModuleType) -> None:
     # Each takes a producer for several messages, and there are ten.
     replaced = [app.replaced.delay(n) for n in range(50)]
