@@ -83,11 +83,11 @@ def wait_softly(pool: Running, worker: Any) -> None:
     conf = worker.app.conf
     timeout_s = float(conf.worker_soft_shutdown_timeout)
     pool.calls.drain()
+    pool.drain()  # also where nothing is waited for: else what waits takes the slots of what is about to be cancelled
     idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
     if timeout_s <= 0 or not (idle_too or state.active_requests):
         return
     logger.warning("Initiating Soft Shutdown, terminating in %s seconds", timeout_s)
-    pool.drain()
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and (pool.running or idle_too):
         pool.calls.wait(0.1)

@@ -271,6 +271,15 @@ async def cleaned(self: Any, key: str) -> None:
         note(key, "finally")
 
 
+@app.task(shared=False, acks_late=False)
+async def acks_early(key: str) -> None:
+    note(key, "began")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note(key, "finally")
+
+
 @app.task(shared=False)
 async def stray() -> None:
     await asyncio.sleep(0)
@@ -308,6 +317,18 @@ async def _end(ending: str) -> None:
 @app.task(shared=False)
 async def ends(ending: str) -> None:
     await _end(ending)
+
+
+@app.task(shared=False)
+def ends_plainly(ending: str) -> None:
+    raise ENDINGS[ending]
+
+
+@app.task(shared=False, reject_on_worker_lost=True)
+def ends_plainly_once(ending: str, key: str) -> str:
+    if store.incr(f"count:{key}") == 1:
+        raise ENDINGS[ending]
+    return "survived"
 
 
 @app.task(shared=False, reject_on_worker_lost=True)
@@ -480,6 +501,12 @@ async def counted(key: str, pause_s: float) -> int:
     await asyncio.sleep(pause_s)
     store.decr(f"now:{key}")
     return int(now)
+
+
+@app.task(shared=False)
+async def hurried(key: str) -> None:
+    """Has a limit once the worker is told of one."""
+    store.rpush(f"at:{key}", str(time.time()))
 
 
 @app.task(shared=False, rate_limit="10/s")

@@ -77,6 +77,39 @@ def test_a_second_signal_turns_a_warm_shutdown_cold(
     assert _waiting(store, worker) == 1
 
 
+def test_ctrl_c_twice_turns_a_warm_shutdown_cold(
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start_worker()
+    _send(aio, "cleaned", worker, key)
+    eventually(lambda: journal(key) == ["began"])
+    worker.signal(signal.SIGINT)
+    eventually(lambda: "Warm shutdown" in worker.log)
+    assert journal(key) == ["began"]
+    worker.signal(signal.SIGINT)
+    worker.await_exit()
+    assert journal(key) == ["began", "finally"]
+    assert _waiting(store, worker) == 1
+    assert store.hlen("unacked") == 0
+
+
+def test_a_cold_shutdown_gives_nothing_back_that_was_acknowledged_early_and_begins_nothing(
+    aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start_worker("-c", "1", "--prefetch-multiplier", "2")
+    for number in range(2):
+        _send(aio, "acks_early", worker, f"{key}{number}")
+    eventually(lambda: journal(f"{key}0") == ["began"])
+    # The one that runs is acknowledged, the one that waits is not.
+    eventually(lambda: store.hlen("unacked") == 1)
+    worker.signal(signal.SIGQUIT)
+    worker.await_exit()
+    assert journal(f"{key}0") == ["began", "finally"]
+    assert journal(f"{key}1") == []
+    assert _waiting(store, worker) == 1
+    assert store.hlen("unacked") == 0
+
+
 def test_a_soft_shutdown_lets_short_jobs_end_and_requeues_long_ones(
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
 ) -> None:
@@ -177,10 +210,14 @@ def test_a_job_that_is_revoked_or_expires_while_it_waits_in_the_pool_never_runs(
     assert _ask(aio, worker, "reserved") == []
 
 
-def test_autoscale_grows_the_pool_under_load(aio: ModuleType, start_worker: Start, key: str) -> None:
-    worker = start_worker("--autoscale", "8,1")
+def test_autoscale_grows_the_pool_under_load_and_shrinks_it_afterwards(
+    aio: ModuleType, start_worker: Start, key: str
+) -> None:
+    worker = start_worker("--autoscale", "8,1", AUTOSCALE_KEEPALIVE="1")
     results = [aio.counted.apply_async((key, 0.3), queue=worker.queue) for _ in range(16)]
     assert 1 < max(result.get(timeout=20) for result in results) <= 8
+    eventually(lambda: _ask(aio, worker, "stats")["pool"]["max-concurrency"] == 1, what="the smallest size")
+    assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
     worker.signal(signal.SIGTERM)
     assert worker.await_exit() == 0
 
