@@ -234,6 +234,15 @@ def _away(server: EmbeddedRedis) -> Iterator[None]:
     server.start()
 
 
+async def _quick(value: str) -> str:
+    return value
+
+
+def _quick_plain(value: str) -> str:
+    return value
+
+
+@pytest.mark.parametrize("body", [_quick, _quick_plain])
 @pytest.mark.parametrize(
     ("trouble", "words"), [(_full, "the result store takes nothing"), (_away, "cannot reach the result store")]
 )
@@ -244,16 +253,13 @@ def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # 
     caplog: pytest.LogCaptureFixture,
     trouble: Callable[[EmbeddedRedis], Any],
     words: str,
+    body: Callable[[str], Any],
 ) -> None:
     app.conf.result_backend_transport_options = {
         "retry_policy": {"max_retries": 2, "interval_step": 0.1, "interval_max": 0.2}
     }
     limits: list[bool] = []
-
-    @app.task(shared=False, name="quick")
-    async def quick(value: str) -> str:
-        return value
-
+    app.task(body, shared=False, name="quick")
     with TaskIn(app, "quick", (), timeout=0.3, timeout_callback=lambda soft, _: limits.append(soft)) as again:
         with trouble(aio_redis):
             task_id, done = again("kept")
