@@ -16,7 +16,7 @@ from celery.app.trace import trace_task_ret
 from celery.exceptions import ImproperlyConfigured
 from kombu.asynchronous import Hub
 
-from worker.aio import lifespan
+from worker.aio import lifespan, shutdown
 from worker.aio.pool import TaskPool, current_loop
 
 Start = Callable[..., TaskPool]
@@ -252,6 +252,26 @@ def test_a_job_that_is_over_frees_its_slot_once(app: Celery, start: Start) -> No
         assert each.answer[0] == 0
     assert _settled(pool, running=0, queued=0)
     assert pool.unsettled == 0
+
+
+def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutdown, "_LINGER_S", 0.0)  # what a warm one gives them
+    cleaned = threading.Event()
+
+    @app.task(shared=False)
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+            cleaned.set()
+
+    pool = start()
+    Outcome(pool, slow_to_end).accepted.result(10)
+    pool.terminate()
+    assert cleaned.is_set()
 
 
 def test_a_job_after_the_end_is_left_to_the_broker(app: Celery, start: Start) -> None:

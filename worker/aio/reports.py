@@ -41,8 +41,7 @@ class Callbacks:
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
         """The job began."""
-        if self._accepted:
-            report(self._accepted, pid, time_accepted)
+        return self._accepted and self._accepted(pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - as in `Reports`
         """A limit has passed."""

@@ -39,8 +39,8 @@ def announce(request: Any) -> None:
     """End a job that did not begin as Celery ends revoked ones. On the consumer's thread."""
     try:
         revoked = request.revoked()
-    except Exception as exc:  # noqa: BLE001 - the result store's
-        settling.give_back(request, exc)
+    except Exception as exc:  # noqa: BLE001 - the result store's, or of who listens to signals
+        settling.settle(request, exc)
         return
     if not revoked:  # not any more: the list of revoked jobs has an end
         request.reject(requeue=True)

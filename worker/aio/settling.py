@@ -9,13 +9,18 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import redis
+from celery.exceptions import BackendError
 from celery.worker.request import Request
+from kombu.exceptions import OperationalError
 
 logger = logging.getLogger(__name__)
 
+_STORE_ERRORS = (redis.RedisError, BackendError, OperationalError, OSError)
+
 
 def report(told: Callable[..., Any], *args: Any) -> None:
-    """Call a method of a request; where it raises, say so in a line and give the message back to its queue.
+    """Call a method of a request that tells of an end; where it raises, settle the message nevertheless.
 
     On the consumer's thread. What is no request's method may raise as it likes.
     """
@@ -25,19 +30,24 @@ def report(told: Callable[..., Any], *args: Any) -> None:
         request = getattr(told, "__self__", None)
         if not isinstance(request, Request):
             raise
-        give_back(request, exc)
+        settle(request, exc)
 
 
-def give_back(request: Any, exc: Exception) -> None:
-    """Reject a request's message with requeue, unless it is settled, because its end could not be told."""
-    logger.error(
-        "the end of %s could not be told (%s: %s)%s",
-        request.humaninfo(),
-        type(exc).__name__,
-        exc,
-        "" if request.acknowledged else "; its message goes back to the queue",
-    )
+def settle(request: Any, exc: Exception) -> None:
+    """Settle a message, unless it is settled, although the end of its job could not be told.
+
+    Where the result store did not take it the message goes back to its queue. Any other error would come again with
+    the message: it is acknowledged, as that of a job that has failed.
+    """
+    if isinstance(exc, _STORE_ERRORS):
+        words = "the end of %s could not be told (%s: %s), so its message goes back to the queue"
+        logger.error(words, request.humaninfo(), type(exc).__name__, exc)
+    else:
+        logger.error("the end of %s could not be told", request.humaninfo(), exc_info=exc)
     try:
-        request.reject(requeue=True)
+        if isinstance(exc, _STORE_ERRORS):
+            request.reject(requeue=True)
+        else:
+            request.acknowledge()
     except Exception as refused:  # noqa: BLE001 - of any broker; a lost connection gives the message back by itself
-        logger.error("the message of %s could not be given back (%s)", request.humaninfo(), refused)  # noqa: TRY400
+        logger.error("the message of %s could not be settled (%s)", request.humaninfo(), refused)  # noqa: TRY400

@@ -62,7 +62,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             logger.warning("%d jobs did not end when they were cancelled; leaving them behind", pool.running)
             break
         settled_s = None if pool.unsettled else settled_s or time.monotonic()
-        if settled_s is not None and time.monotonic() > settled_s + _LINGER_S:
+        if deadline_s is None and settled_s is not None and time.monotonic() > settled_s + _LINGER_S:
             logger.warning("%d jobs that were cut or terminated run on; leaving them behind", pool.running)
             break
         pool.calls.wait(_STEP_S if deadline_s is None else 0.1)

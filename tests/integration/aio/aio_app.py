@@ -151,6 +151,21 @@ class Tidy(app.Task):  # type: ignore[name-defined, misc]
         note(task_id, "tidied up")
 
 
+class Clumsy(app.Task):  # type: ignore[name-defined, misc]
+    """Has a hook that is wrong."""
+
+    abstract = True
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        raise KeyError("of a hook")
+
+
+@app.task(shared=False, base=Clumsy, time_limit=0.5)
+async def clumsy(key: str) -> None:
+    note(key, "began")
+    await asyncio.sleep(60)
+
+
 @app.task(shared=False, base=Tidy, time_limit=2)
 async def tidy() -> str:
     return "done"

@@ -125,6 +125,18 @@ def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(app: ModuleTy
     assert result.state == "SUCCESS"
 
 
+def test_a_hook_that_raises_after_the_hard_limit_does_not_keep_the_message(
+    app: ModuleType, worker: WorkerProcess, key: str, journal: Journal, store: Any
+) -> None:
+    result = app.clumsy.delay(key)
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=10)
+    eventually(lambda: f"the end of aio_app.clumsy[{result.id}] could not be told" in worker.log)
+    eventually(lambda: store.hlen("unacked") == 0)
+    assert "KeyError: 'of a hook'" in worker.log
+    assert journal(key) == ["began"]
+
+
 def test_a_terminated_job_runs_its_finally_blocks_and_stays_revoked(
     app: ModuleType, key: str, journal: Journal
 ) -> None:
