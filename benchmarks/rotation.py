@@ -1,8 +1,9 @@
 """How much of what the keys allow is used, and how many calls are refused: `python benchmarks/rotation.py`.
 
 Each scenario runs for every contender against a fresh provider sandbox and a fresh Redis database, with the load spread
-over worker processes. The judge is the sandbox's ledger. Limits are unknown to Keywheel at the start of each run;
-LiteLLM is given them. It is installed on its first run, in an environment of its own under `.tmp/bench`.
+over worker processes that begin at one instant. The judge is the sandbox's ledger. Limits are unknown to Keywheel at
+the start of each run; LiteLLM is given them. It is installed on its first run, in an environment of its own under
+`.tmp/bench`.
 """
 
 import argparse
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,128 +24,67 @@ from environments import ROOT, interpreter
 from rich.console import Console
 from rich.table import Table
 from rotation_plot import draw
+from rotation_scenarios import SCENARIOS, Load, Scenario
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
 CHILD = Path(__file__).with_name("rotation_child.py")
 RESULTS = Path(__file__).with_name("results")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One situation.
-
-    Attributes:
-        name: For the table.
-        says: What happens, in a few words.
-        service: `groq` or `resend`.
-        accounts: The sandbox's accounts file.
-        per_second: Calls that all keys together allow a second, once their burst is used up.
-        burst: Calls that they allow at once at the start.
-        tokens: Reserved tokens of each job, drawn from this list in turn.
-        steps: A script of faults, with `at_s`.
-        lost_s: Seconds of full capacity that the faults take away.
-    """
-
-    name: str
-    says: str
-    service: str
-    accounts: dict[str, Any]
-    per_second: float
-    burst: float
-    tokens: tuple[int, ...] = (40,)
-    steps: tuple[dict[str, Any], ...] = ()
-    lost: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def _groq(*rpms: int, keys: tuple[int, ...] = (), **limits: int) -> dict[str, Any]:
-    base = {"rpd": 0, "tpm": 0, "tpd": 0} | limits
-    return {
-        "groq": [
-            {"account": f"org_{n}", "keys": keys[n] if keys else 1, "rpm": rpm} | base for n, rpm in enumerate(rpms)
-        ],
-        "resend": [],
-    }
-
-
-SCENARIOS = (
-    Scenario("equal", "5 equal keys", "groq", _groq(*[300] * 5), 25, 1500),
-    Scenario(
-        "unequal", "unequal keys, two of one organisation", "groq", _groq(600, 150, 300, keys=(1, 1, 2)), 17.5, 1050
-    ),
-    Scenario(
-        "revoked",
-        "one key revoked at 20 s, one failing from 30 s to 40 s",
-        "groq",
-        _groq(*[300] * 5),
-        25,
-        1500,
-        steps=(
-            {"at_s": 20, "do": "revoke", "key": "groq:1"},
-            {"at_s": 30, "do": "fault", "service": "groq", "status": 500, "key": "groq:2", "seconds": 10},
-        ),
-    ),
-    Scenario(
-        "exhausted",
-        "all keys out from 20 s for 15 s",
-        "groq",
-        _groq(*[300] * 5),
-        25,
-        1500,
-        steps=({"at_s": 20, "do": "exhaust", "service": "groq", "seconds": 15},),
-    ),
-    Scenario(
-        "tokens",
-        "bound by tokens a minute, jobs of 50 to 1,600",
-        "groq",
-        _groq(*[0] * 4, tpm=30_000),
-        0,
-        0,
-        tokens=(50, 100, 200, 400, 800, 1600),
-        options={"groq_completion_tokens": 5000},
-    ),
-    Scenario(
-        "emails",
-        "3 teams at 5 a second, one with a daily quota of 200",
-        "resend",
-        {
-            "groq": [],
-            "resend": [
-                {
-                    "account": f"team_{n}",
-                    "keys": 1,
-                    "rps": 5,
-                    "daily": 200 if n == 0 else 0,
-                    "domains": [f"t{n}.example.net"],
-                }
-                for n in range(3)
-            ],
-        },
-        15,
-        0,
-    ),
-)
+REFUSED = frozenset({"429", "413"})
+SOON_S = 5
+"""How long after an outage refusals are held against it."""
+_AHEAD_S = 1.0
 
 
 @dataclass
 class Outcome:
-    """One run."""
+    """One run.
+
+    Attributes:
+        allowed: See `Scenario.allowed`, in calls or in tokens.
+        used: What was accepted of it, in the same unit.
+        span_s: From the first arrival at the provider to the last.
+        due: Jobs that were due within the run.
+        not_begun: Jobs that got no place in a worker before it was over.
+        served: Jobs that ended well.
+        failed: Jobs that ended with an error.
+        still_open: Jobs in progress at the end.
+        lost: Jobs that got a place and are none of these.
+        lost_to: What their code raised, by name.
+        refused: Calls answered 429 or 413.
+        statuses: Calls by the status of the answer; 0 is none.
+        others: Those of them that are no success and no refusal, and that no step of the scenario makes.
+        wait_p50_s: Of the jobs served, from their place in a worker to their end.
+        trips: Round trips to Redis for each accepted call, by the name of the script.
+    """
 
     scenario: str
     contender: str
     processes: int
+    seconds: float
+    rate: float
+    span_s: float
+    allowed: float
+    used: float
     accepted_of_allowed: float
     refused_of_accepted: float
     accepted: int
     refused: int
+    statuses: dict[str, int]
+    others: dict[str, int]
+    due: int
+    not_begun: int
+    served: int
     failed: int
+    lost: int
+    lost_to: dict[str, int]
+    still_open: int
     while_cooling: int
     wait_p50_s: float
     wait_p99_s: float
     cpu_ms: float
-    trips: float
+    trips: dict[str, float]
     after: "Recovery | None" = None
 
 
@@ -152,7 +93,7 @@ class Recovery:
     """What came after an outage of all keys.
 
     Attributes:
-        first_second: Calls accepted in its first second, as a share of what was allowed then.
+        first_second: Calls that arrived in its first second, accepted or not, as a share of what was allowed then.
         refused: Calls refused in its first five seconds.
         behind_s: How much later than the keys allow as many calls were accepted as fit into one second.
     """
@@ -162,10 +103,18 @@ class Recovery:
     behind_s: float
 
 
+@dataclass(frozen=True)
+class Crew:
+    """The worker processes of one run, and when they began to offer jobs, in seconds since 1970."""
+
+    reports: list[dict[str, Any]]
+    began_s: float
+
+
 def run(
-    scenario: Scenario, contender: str, processes: int, *, seconds: float, load: float, latency_ms: float
+    scenario: Scenario, contender: str, processes: int, *, seconds: float, multiple: float, latency_ms: float
 ) -> Outcome:
-    """Run one contender through one scenario."""
+    """Run one contender through one scenario, at a multiple of what the keys allow."""
     with (
         tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder,
         EmbeddedRedis(data_dir=Path(folder) / "redis") as server,
@@ -179,49 +128,69 @@ def run(
             **scenario.options,
         ) as sandbox,
     ):
-        rate = load * (scenario.per_second or 20)
-        work = {
+        load = Load(multiple * scenario.per_second, processes, seconds)
+        work = asdict(load) | {
             "contender": contender,
             "service": scenario.service,
-            "rate": rate / processes,
-            "seconds": seconds,
             "tokens": scenario.tokens,
-            "accounts": scenario.accounts[scenario.service],
+            "accounts": scenario.owners,
             "redis": server.url,
         }
         environment = dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
-        python = interpreter("litellm") if contender == "litellm" else sys.executable
         with redis.Redis.from_url(server.url) as client:
             client.config_resetstat()
-            children = [
-                subprocess.Popen(  # noqa: S603 - our own script
-                    [python, str(CHILD), json.dumps(work | {"number": number})],
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-                for number in range(processes)
-            ]
-            reports = [json.loads(child.communicate(timeout=seconds + 120)[0].splitlines()[-1]) for child in children]
+            crew = employ(work, environment)
             stats = client.info("commandstats")
-        outcome = judge(scenario, contender, reports=reports, ledger=sandbox.ledger(), stats=stats, seconds=seconds)
-        if scenario.name == "exhausted":
+        outcome = judge(scenario, contender, load=load, crew=crew, ledger=sandbox.ledger(), stats=stats)
+        if scenario.outage and seconds >= scenario.outage["at_s"] + scenario.outage["seconds"] + SOON_S:
             outcome.after = recovery(scenario, sandbox.ledger(full=True)["calls"], seconds=seconds)
         return outcome
 
 
+def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
+    """Run the worker processes. None begins before all have imported what they need.
+
+    Raises:
+        RuntimeError: One ended before it was ready.
+    """
+    python = interpreter("litellm") if work["contender"] == "litellm" else sys.executable
+    children = [
+        subprocess.Popen(  # noqa: S603 - our own script
+            [python, str(CHILD), json.dumps(work | {"number": number})],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(work["processes"])
+    ]
+    try:
+        for child in children:
+            if not any(line == "READY\n" for line in iter(child.stdout.readline, "")):
+                raise RuntimeError("a worker process ended before it was ready")
+        began_s = time.time() + _AHEAD_S
+        for child in children:
+            child.stdin.write(f"{began_s}\n")
+            child.stdin.flush()
+        wait_s = work["seconds"] + 120
+        reports = [json.loads(child.communicate(timeout=wait_s)[0].splitlines()[-1]) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    return Crew(reports, began_s)
+
+
 def recovery(scenario: Scenario, calls: list[dict[str, Any]], *, seconds: float) -> Recovery:
     """Judge the first seconds after the outage."""
-    step = scenario.steps[0]
+    step = scenario.outage or {}
     end_s = min(call["arrived_s"] for call in calls) + step["at_s"] + step["seconds"]
     after = [(call["arrived_s"] - end_s, call) for call in calls if call["arrived_s"] >= end_s]
     accepted = sorted(at_s for at_s, call in after if call["accepted"])
-    at_once = len(scenario.accounts["groq"])  # at the end of the outage one call of each account fits
-    allowed = scenario.per_second + at_once
+    at_once = len(scenario.owners)  # at the end of the outage one call of each account fits
     worth = round(scenario.per_second)
     return Recovery(
-        first_second=sum(at_s < 1 for at_s in accepted) / allowed,
-        refused=sum(at_s < 5 and call["status"] == 429 for at_s, call in after),  # noqa: PLR2004 - see above; HTTP
+        first_second=sum(at_s < 1 for at_s, _ in after) / (scenario.per_second + at_once),
+        refused=sum(at_s < SOON_S and str(call["status"]) in REFUSED for at_s, call in after),
         behind_s=accepted[worth - 1] - (worth - at_once) / scenario.per_second if len(accepted) >= worth else seconds,
     )
 
@@ -230,53 +199,59 @@ def judge(
     scenario: Scenario,
     contender: str,
     *,
-    reports: list[dict[str, Any]],
+    load: Load,
+    crew: Crew,
     ledger: dict[str, Any],
     stats: dict[str, Any],
-    seconds: float,
 ) -> Outcome:
     """Hold what was accepted against what the keys allowed."""
     book = ledger["services"][scenario.service]
-    accepted = book["accepted"]
-    refused = book["by_status"].get("429", 0)
+    accepted, statuses, reports = book["accepted"], book["by_status"], crew.reports
+    refused = sum(statuses.get(status, 0) for status in REFUSED)
+    made = {str(step["status"]) for step in scenario.steps if "status" in step}
+    # Should a process have stopped late, the keys allowed more meanwhile.
+    allowed = scenario.allowed(load, max(load.seconds, book["last_s"] - crew.began_s))
+    used = book["tokens"] if scenario.by_tokens else accepted
+    jobs = {name: sum(report[name] for report in reports) for name in ("started", "ok", "failed", "open")}
+    due = sum(load.due(load.seconds))
     waits = sorted(wait for report in reports for wait in report["waits_s"]) or [0.0]
-    trips = sum(
-        line["calls"] for name, line in stats.items() if name in {"cmdstat_evalsha", "cmdstat_get", "cmdstat_mget"}
-    )
     return Outcome(
         scenario=scenario.name,
         contender=contender,
-        processes=len(reports),
-        accepted_of_allowed=used(scenario, book, seconds) if accepted else 0.0,
+        processes=load.processes,
+        seconds=load.seconds,
+        rate=load.rate,
+        span_s=round(book["last_s"] - book["first_s"], 3),
+        allowed=allowed,
+        used=used,
+        accepted_of_allowed=used / allowed,
         refused_of_accepted=refused / max(accepted, 1),
         accepted=accepted,
         refused=refused,
-        failed=sum(report["failed"] for report in reports),
+        statuses=statuses,
+        others={status: count for status, count in statuses.items() if status not in REFUSED | made | {"200"}},
+        due=due,
+        not_begun=due - jobs["started"],
+        served=jobs["ok"],
+        failed=jobs["failed"],
+        lost=jobs["started"] - jobs["ok"] - jobs["failed"] - jobs["open"],
+        lost_to=dict(sum((Counter(report["raised"]) for report in reports), Counter())),
+        still_open=jobs["open"],
         while_cooling=ledger["judgement"]["calls_while_cooling"],
         wait_p50_s=waits[len(waits) // 2],
         wait_p99_s=waits[int(len(waits) * 0.99)],
         cpu_ms=sum(report["cpu_s"] for report in reports) * 1000 / max(accepted, 1),
-        trips=trips / max(accepted, 1),
+        trips={name: count / max(accepted, 1) for name, count in trips(contender, reports, stats).items()},
     )
 
 
-def used(scenario: Scenario, book: dict[str, Any], seconds: float) -> float:
-    """Accepted ÷ allowed. Tokens: what was used of the tokens; else calls."""
-    if scenario.name == "tokens":
-        allowed = sum(account["tpm"] * (1 + seconds / 60) for account in scenario.accounts["groq"])
-        return float(book["tokens"] / allowed)
-    if scenario.name == "emails":
-        quota = 200
-        return float(book["accepted"] / (min(quota, 5 * seconds) + 2 * 5 * seconds))
-    allowed = scenario.burst + scenario.per_second * seconds
-    if scenario.name == "revoked":  # its share after 20 s, and the failing key's while it fails
-        allowed -= scenario.per_second / 5 * (seconds - 20) + scenario.per_second / 5 * 10
-    if scenario.name == "exhausted":
-        # When the outage ends every bucket is empty; from then on only what refills is allowed.
-        step = scenario.steps[0]
-        before = min(3 * step["at_s"] * scenario.per_second, scenario.burst + step["at_s"] * scenario.per_second)
-        allowed = before + scenario.per_second * (seconds - step["at_s"] - step["seconds"])
-    return float(book["accepted"] / allowed)
+def trips(contender: str, reports: list[dict[str, Any]], stats: dict[str, Any]) -> dict[str, int]:
+    """Count round trips to Redis: Keywheel's by the name of the script, of the others all commands together."""
+    if contender == "keywheel":
+        return dict(sum((Counter(report["trips"]) for report in reports), Counter()))
+    aside = {"hello", "auth", "client", "select", "ping", "info", "config"}
+    commands = [(name.removeprefix("cmdstat_").partition("|")[0], line["calls"]) for name, line in stats.items()]
+    return {"commands": sum(count for name, count in commands if name not in aside)}
 
 
 def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
@@ -295,18 +270,53 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
         console.print(
             f"[{number}/{len(plan)}] {scenario.name}: {scenario.says} · {contender} · {processes} process(es)"
         )
-        outcome = run(scenario, contender, processes, seconds=args.seconds, load=args.load, latency_ms=args.latency_ms)
+        if any(step["at_s"] + step.get("seconds", 0) >= args.seconds for step in scenario.steps):
+            console.print("    the run is too short for all of that")
+        outcome = run(
+            scenario, contender, processes, seconds=args.seconds, multiple=args.load, latency_ms=args.latency_ms
+        )
         console.print(
             f"    accepted ÷ allowed {outcome.accepted_of_allowed:.3f}, refused ÷ accepted"
-            f" {outcome.refused_of_accepted:.4f} ({time.monotonic() - began:.0f} s)"
+            f" {outcome.refused_of_accepted:.4f}, {outcome.due} jobs due, {outcome.served} served"
+            f" ({time.monotonic() - began:.0f} s)"
         )
+        if outcome.lost_to:
+            console.print(f"    jobs lost to {outcome.lost_to}")
         if outcome.after:
             console.print(
-                f"    after the outage: {outcome.after.first_second:.2f} of what is allowed in the first second,"
-                f" {outcome.after.refused} refused; a second's worth of calls"
+                f"    after the outage: {outcome.after.first_second:.2f} of what is allowed arrived in the first second"
+                f", {outcome.after.refused} refused in five; a second's worth of calls"
                 f" {outcome.after.behind_s:.2f} s later than allowed"
             )
         yield outcome
+
+
+def row(one: Outcome) -> list[str]:
+    """One line of the table."""
+    acquires = one.trips.get("acquire")
+    return [
+        one.scenario,
+        one.contender,
+        str(one.processes),
+        f"{one.accepted_of_allowed:.3f}",
+        f"{one.refused_of_accepted:.4f}",
+        str(one.accepted),
+        str(one.refused),
+        ", ".join(f"{count} × {status}" for status, count in one.others.items()) or "-",
+        *(str(count) for count in (one.failed, one.lost, one.still_open, one.not_begun, one.while_cooling)),
+        f"{one.wait_p50_s:.2f}",
+        f"{one.wait_p99_s:.2f}",
+        f"{one.cpu_ms:.1f}",
+        "-" if acquires is None else f"{acquires:.2f}",
+        f"{sum(one.trips.values()):.2f}",
+    ]
+
+
+HEADS = (
+    *("scenario", "contender", "proc.", "accepted\n÷ allowed", "refused ÷\naccepted", "accepted", "refused", "others"),
+    *("failed", "lost", "open", "not\nbegun", "cooling", "wait in the\nworker p50 s", "p99 s", "cpu ms\n/call"),
+    *("acquires\n/call", "trips\n/call"),
+)
 
 
 def main() -> int:
@@ -323,12 +333,10 @@ def main() -> int:
     )
     parser.add_argument("--scenarios", nargs="+", choices=[scenario.name for scenario in SCENARIOS])
     args = parser.parse_args()
-    console = Console(width=max(170, Console().width))
-    table = Table(
-        "scenario", "contender", "proc.", "acc ÷ allowed", "ref ÷ acc", "accepted", "429s", "failed", "cooling"
-    )
-    for title in ("wait p50 s", "p99 s", "cpu ms/call", "trips/call"):
-        table.add_column(title, justify="right")
+    console = Console(width=max(190, Console().width))
+    table = Table()
+    for number, head in enumerate(HEADS):
+        table.add_column(head, justify="right" if number > 1 else "left")
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / f"rotation-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     runs = []
@@ -336,18 +344,7 @@ def main() -> int:
         for one in outcomes(args, console):
             runs.append(one)
             log.write(json.dumps(asdict(one)) + "\n")
-            table.add_row(
-                one.scenario,
-                one.contender,
-                str(one.processes),
-                f"{one.accepted_of_allowed:.3f}",
-                f"{one.refused_of_accepted:.4f}",
-                *(str(number) for number in (one.accepted, one.refused, one.failed, one.while_cooling)),
-                f"{one.wait_p50_s:.2f}",
-                f"{one.wait_p99_s:.2f}",
-                f"{one.cpu_ms:.1f}",
-                f"{one.trips:.1f}",
-            )
+            table.add_row(*row(one))
     console.print(table)
     draw(runs, kept.with_suffix(".svg"))
     console.print(f"figures: {kept}, picture: {kept.with_suffix('.svg')}")

@@ -1,6 +1,8 @@
 """One worker process of the rotation benchmark: offers jobs at a steady rate and counts how they end."""
 
 import asyncio
+import functools
+import inspect
 import itertools
 import json
 import logging
@@ -8,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +18,7 @@ from config.keys import ApiKey, load_keys
 from config.settings import Settings
 from worker.errors import Deferred, Fault, JobError
 from worker.keypool import Want
+from worker.keypool.scripts import Scripts
 from worker.providers import Completion, Email, Groq, Resend
 from worker.runtime import connect, open_pool
 from worker.verdicts import Effect, Fate
@@ -27,9 +31,12 @@ PLAIN_COOLDOWN_S = {"groq": 60.0, "resend": 300.0}
 Serve = Callable[[int, int], Awaitable[str]]
 """Serves job number N of so many tokens; returns `ok` or `failed`."""
 
+TRIPS: Counter[str] = Counter()
+"""Keywheel's round trips to Redis, by the name of the script."""
+
 
 def completion(tokens: int) -> Completion:
-    """A completion whose answer takes as many tokens as it may."""
+    """A completion that reserves so many tokens for its answer."""
     params = {"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "max_completion_tokens": tokens}
     return Completion.of(params)
 
@@ -44,6 +51,7 @@ def keywheel(work: dict[str, Any]) -> Serve:
     """Our rotation, with the deferrals slept through in this process."""
     from worker.rotation import Rotation  # noqa: PLC0415 - the other contenders do without
 
+    count_trips()
     settings = Settings(redis_url=work["redis"])
     service = work["service"]
     redis = connect(settings)
@@ -56,10 +64,12 @@ def keywheel(work: dict[str, Any]) -> Serve:
     async def serve(number: int, tokens: int) -> str:
         if service == "groq":
             request = completion(tokens)
-            want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, max_wait_ms=5_000)
+            want = Want(
+                model=MODEL, topic=MODEL, tokens=request.tokens, max_wait_ms=5_000, by=f"{os.getpid()}-{number}"
+            )
             build: Callable[[ApiKey], Any] = lambda _: request  # noqa: E731
         else:
-            want = Want(emails=1, max_wait_ms=5_000)
+            want = Want(emails=1, max_wait_ms=5_000, by=f"{os.getpid()}-{number}")
             build = lambda key: email(number, key)  # noqa: E731
         while True:
             try:
@@ -77,6 +87,22 @@ def keywheel(work: dict[str, Any]) -> Serve:
                 return "ok"
 
     return serve
+
+
+def count_trips() -> None:
+    """Count the calls of each of the pool's scripts."""
+
+    def counted(verb: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(method)
+        async def call(*args: Any, **named: Any) -> Any:
+            TRIPS[verb] += 1
+            return await method(*args, **named)
+
+        return call
+
+    for verb, method in list(vars(Scripts).items()):
+        if inspect.iscoroutinefunction(method):
+            setattr(Scripts, verb, counted(verb, method))
 
 
 def plain(work: dict[str, Any]) -> Serve:
@@ -145,45 +171,63 @@ def litellm(work: dict[str, Any]) -> Serve:
     return serve
 
 
-async def offer(serve: Serve, work: dict[str, Any]) -> dict[str, Any]:
-    """Offer jobs at the rate for the time; jobs that are not served by then do not count."""
+async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, Any]:
+    """Offer this process' share of the jobs until the time is over, and count how they end.
+
+    Args:
+        serve: The contender.
+        work: What the benchmark asks for; `rate` is that of all processes.
+        began: When to begin, on the monotonic clock.
+    """
     tokens = itertools.cycle(work["tokens"])
-    began, waits, ends = time.monotonic(), [], {"ok": 0, "failed": 0}
+    started, waits, ends = 0, [], {"ok": 0, "failed": 0}
+    raised: Counter[str] = Counter()
     places = asyncio.Semaphore(IN_FLIGHT + HELD)  # a queue holds the rest, as a worker's gate would
     tasks: set[asyncio.Task[None]] = set()
 
-    async def job(number: int, size: int, due: float) -> None:
+    async def job(number: int, size: int, placed: float) -> None:
         try:
-            ends[await serve(number, size)] += 1
-            waits.append(round(time.monotonic() - due, 3))
+            end = await serve(number, size)
+            ends[end] += 1
+            if end == "ok":
+                waits.append(round(time.monotonic() - placed, 3))
+        except Exception as exc:  # noqa: BLE001 - such a job is lost, and the report says to what
+            raised[type(exc).__name__] += 1
         finally:
             places.release()
 
-    async def offering() -> None:
-        for number in itertools.count():
-            await asyncio.sleep(max(0, began + number / work["rate"] - time.monotonic()))
-            await places.acquire()
-            task = asyncio.create_task(job(number, next(tokens), time.monotonic()))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
     try:
-        async with asyncio.timeout(work["seconds"]):
-            await offering()
+        async with asyncio.timeout_at(began + work["seconds"]):  # the loop's clock is the monotonic one
+            for number in itertools.count():
+                due = began + (number * work["processes"] + work["number"]) / work["rate"]
+                await asyncio.sleep(max(0, due - time.monotonic()))
+                await places.acquire()
+                task = asyncio.create_task(job(number, next(tokens), time.monotonic()))
+                started += 1
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
     except TimeoutError:
         pass
-    return {"waits_s": waits, **ends}
+    still_open = sum(not task.done() for task in tasks)
+    return {"waits_s": waits, "started": started, "open": still_open, "raised": raised, "trips": TRIPS, **ends}
+
+
+def cpu_s() -> float:
+    """CPU time of this process until now."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 async def main() -> None:
-    """Run and print one line of JSON."""
+    """Get ready, begin when told to, and print one line of JSON."""
     work = json.loads(sys.argv[1])
     logging.disable(logging.CRITICAL)
     serve = {"keywheel": keywheel, "plain": plain, "litellm": litellm}[work["contender"]](work)
-    report = await offer(serve, work)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    sys.stdout.write(json.dumps(report | {"cpu_s": used.ru_utime + used.ru_stime}) + "\n")
-    sys.stdout.flush()
+    print("READY", flush=True)
+    began = time.monotonic() + float(sys.stdin.readline()) - time.time()
+    spent_s = cpu_s()
+    report = await offer(serve, work, began)
+    print(json.dumps(report | {"cpu_s": cpu_s() - spent_s}), flush=True)
     os._exit(0)
 
 

@@ -49,6 +49,24 @@ def _credentials(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _limits(*known: str) -> BeforeValidator:
+    expected = f"must be limits such as {known[0]}=30, of {', '.join(known)}, separated by commas"
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.lower().split(",") if part.strip()]
+        found = {name.strip(): limit.strip() for name, _, limit in pairs}
+        if len(found) < len(pairs) or not all(
+            name in known and limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**12
+            for name, limit in found.items()
+        ):
+            raise ValueError(expected)
+        return tuple((name, int(limit)) for name, limit in found.items())
+
+    return BeforeValidator(check)
+
+
 def _upper(value: Any) -> Any:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -69,3 +87,5 @@ Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], Befo
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Credentials = Annotated[SecretStr | None, AfterValidator(_credentials)]
+GroqLimits = Annotated[tuple[tuple[str, int], ...], _limits("rpm", "rpd", "tpm", "tpd")]
+ResendLimits = Annotated[tuple[tuple[str, int], ...], _limits("rps")]

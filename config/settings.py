@@ -18,11 +18,13 @@ from config.fields import (
     BaseUrl,
     CeleryUrl,
     Credentials,
+    GroqLimits,
     Level,
     LogFormat,
     Namespace,
     PoolUrl,
     RedisUrl,
+    ResendLimits,
     Seconds,
     SecondsOrNone,
     WholeSeconds,
@@ -70,6 +72,8 @@ class Settings(BaseSettings):
     groq_cooldown_s: Seconds = 60
     resend_cooldown_s: Seconds = 300
     server_error_cooldown_s: SecondsOrNone = 5
+    groq_limits: GroqLimits = ()
+    resend_limits: ResendLimits = ()
     max_wait_s: SecondsOrNone = 5
     deadline_s: Seconds = 86_400
     max_faults: Annotated[int, Field(ge=1, le=1_000)] = 5

@@ -234,9 +234,10 @@ class Groq:
             return groq_errors.too_large(
                 visit.model, organisation.name, dimension, limit=shortage.limit, requested=shortage.requested
             )
-        told_s = retry_after(shortage.wait_s)
+        # The words tell it exactly, the header in whole seconds.
+        cool_until_s = now_s + shortage.wait_s
         self._ledger.record(
-            Call(visit.arrived_s, visit.key, visit.model, 429, dimension.short.lower(), cool_until_s=now_s + told_s)
+            Call(visit.arrived_s, visit.key, visit.model, 429, dimension.short.lower(), cool_until_s=cool_until_s)
         )
         body = groq_errors.rate_limited(
             visit.model,
@@ -248,7 +249,7 @@ class Groq:
             wait=go_duration(shortage.wait_s),
         )
         headers = _headers(organisation.buckets_of(visit.model), now_s, next_id("req_"))
-        return Answer(429, body, headers | {"retry-after": str(told_s)})
+        return Answer(429, body, headers | {"retry-after": str(retry_after(shortage.wait_s))})
 
     def _refuse(self, visit: _Visit, kind: str, *, status: int = 0, echo: str = "") -> Answer:
         answer = groq_errors.refuse(kind, visit.named, status=status, echo=echo)

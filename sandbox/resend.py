@@ -17,7 +17,7 @@ from sandbox.idempotency import IdempotencyKeys, Remembered, digest
 from sandbox.ledger import Call, Ledger
 from sandbox.limits import DAY_S, iso_utc, retry_after
 from sandbox.resend_intake import Intake, take_in
-from sandbox.resend_request import recipients
+from sandbox.resend_request import everybody, recipients
 
 _SPOILING = SPOILING - {"stream_error", "stream_cut", "stream_hang"}
 _BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
@@ -27,6 +27,8 @@ KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
 _UNKNOWN = Team("unknown")
 _KEPT_EMAILS = 10_000
 _MOST_KEY_CHARS = 256
+_SUPPRESSED = "suppressed@resend.dev"
+"""Resend's own test address: an email to it is taken like any other, and not delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,10 @@ class Resend:
             invalid = intake.invalid
             return Refused("validation_error", invalid.message, invalid.name, invalid.status)
         count = sum(map(recipients, intake.emails))
-        if not team.daily.fits(now_s, count):
-            return Refused("daily_quota_exceeded", cool_until_s=team.daily.resets_at_s)
-        if not team.monthly.fits(now_s, count):
-            return Refused("monthly_quota_exceeded", cool_until_s=team.monthly.resets_at_s)
+        for quota, kind in ((team.daily, "daily_quota_exceeded"), (team.monthly, "monthly_quota_exceeded")):
+            if not quota.fits(now_s, count):
+                # A batch goes in whole or not at all, and nobody tells how much is left: single emails of it may fit.
+                return Refused(kind, cool_until_s=quota.resets_at_s if len(intake.emails) == 1 else 0.0)
         team.daily.take(now_s, count)
         team.monthly.take(now_s, count)
         return None
@@ -229,9 +231,10 @@ class Resend:
 
     def _keep(self, team: Team, number: str, email: dict[str, Any]) -> None:
         kept = {name: value for name, value in email.items() if name != "attachments"}
+        event = "suppressed" if _SUPPRESSED in everybody(email) else "delivered"
         self._emails[number] = (
             team.name,
-            {"object": "email", "id": number, "created_at": iso_utc(self._clock()), "last_event": "delivered", **kept},
+            {"object": "email", "id": number, "created_at": iso_utc(self._clock()), "last_event": event, **kept},
         )
         if len(self._emails) > _KEPT_EMAILS:
             self._emails.popitem(last=False)

@@ -28,9 +28,14 @@ def addresses(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def everybody(email: dict[str, Any]) -> list[Any]:
+    """All recipients of an email."""
+    return [address for name in ("to", "cc", "bcc") for address in addresses(email.get(name))]
+
+
 def recipients(email: dict[str, Any]) -> int:
     """How many recipients an email has; each counts against the quotas."""
-    return sum(len(addresses(email.get(name))) for name in ("to", "cc", "bcc"))
+    return len(everybody(email))
 
 
 def domain_of(address: str) -> str:

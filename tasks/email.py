@@ -6,15 +6,17 @@ from typing import Any
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.app import app
-from worker.errors import InvalidArguments
-from worker.history import History, doubt_ms
+from worker.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import Want
 from worker.mailroom import Letter
 from worker.runtime import Runtime
 from worker.turns import take_turn
 
+_NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 _FORGOTTEN_S = 23 * 3600
-"""Resend keeps an idempotency key for 24 hours, the outbox an envelope for 73."""
+"""An attempt that is known of: Resend keeps its idempotency key for 24 hours."""
+_LOST_S = 72 * 3600
+"""A call that nobody knows of, since its worker died with it: the outbox would tell of it for 73 hours."""
 
 
 @app.task(bind=True, name="tasks.email.send")
@@ -41,9 +43,8 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     request = self.request
     keys = runtime.resend.pool.keys
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
-    if keys and len(unable) == len(keys):
-        raise InvalidArguments("from: is required, since the settings name no from address (RESEND_FROM) for any key")
-    in_doubt_ms = doubt_ms(request.headers)
+    in_doubt_ms, now_ms = doubt_ms(request.headers), time.time() * 1000
+    lost_ms = died_ms(request.headers)
     letter = Letter(
         arguments.idempotency_key or str(request.id),
         arguments.content_hash(),
@@ -52,8 +53,10 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         batchable=arguments.batchable,
         # For most emails the outbox need not be asked before: none of them was ever here.
         known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts or in_doubt_ms)
-        or bool((request.delivery_info or {}).get("redelivered")),
-        late=0 < in_doubt_ms < (time.time() - _FORGOTTEN_S) * 1000,
+        or bool(lost_ms)
+        or came_again(request),
+        unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
+        late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000 or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )
     want = Want(
         topic=domain_of(arguments.sender) if arguments.sender else "", emails=arguments.recipients, exclude=unable

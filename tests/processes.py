@@ -41,7 +41,7 @@ def eventually(check: Callable[[], Any], *, within_s: float = 20.0, what: str = 
 def inspected(app: Any, name: str, method: str) -> Any:
     """Ask a worker as `celery inspect` does; again where it did not hear: it subscribes just after it says "ready"."""
     asked = app.control.inspect([name], timeout=5)  # of one worker: answers at once
-    return eventually(lambda: getattr(asked, method)(), what=f"an answer to {method}")[name]
+    return eventually(getattr(asked, method), what=f"an answer to {method}")[name]
 
 
 def environment(**changes: str) -> dict[str, str]:

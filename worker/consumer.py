@@ -9,9 +9,14 @@ from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
+from config.settings import get_settings
 from worker.deadletters import post
 from worker.deadletters.letter import shown
+from worker.deadletters.obituary import reason_of
+from worker.deadletters.replay import ONCE_ONLY
+from worker.errors import Poisoned
 from worker.protocol import defect_of
+from worker.quarantine import Quarantine, settle
 
 _logger = logging.getLogger(__name__)
 
@@ -24,6 +29,7 @@ class Consumer(StockConsumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
+        self.quarantine = Quarantine(self)
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -38,6 +44,15 @@ class Consumer(StockConsumer):
         broken: tuple[type[Exception], ...] = (*self._broker_errors(), MemoryError)
 
         def on_task_received(message: Any) -> None:
+            # Before anything is decoded, since a worker may die of that. One death sooner the task refuses it, with its
+            # callbacks and all.
+            deaths = settle(message.headers)
+            if deaths and deaths > get_settings().max_deliveries:
+                self._on_deadly_task(message, deaths)
+            elif not self.quarantine.takes(message, run):
+                run(message)
+
+        def run(message: Any) -> None:
             try:
                 if defect := defect_of(message, known=self.strategies):
                     self.on_invalid_task(None, message, InvalidTaskError(defect))
@@ -49,6 +64,18 @@ class Consumer(StockConsumer):
                 self.on_invalid_task(None, message, exc)
 
         return on_task_received
+
+    def on_close(self) -> None:
+        """Forget what came by a connection that is gone."""
+        super().on_close()
+        self.quarantine.forget()
+
+    def _on_deadly_task(self, message: Any, deaths: int) -> None:
+        """Keep and drop a job that workers died of before a task could refuse it, and tell its caller."""
+        exc = Poisoned.after(deaths, in_doubt=message.headers.get("task") in ONCE_ONLY)
+        _logger.error("a message is dropped unread: %s", exc)
+        self._give_up(message, reason_of(exc), lambda: None)
+        self._tell_caller(message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Keep and drop a message that is no job."""
@@ -70,13 +97,13 @@ class Consumer(StockConsumer):
         """Keep and drop a job that does not follow the protocol, and tell its caller."""
         reason = _reason(message, exc)
         self._give_up(message, reason, lambda: super(Consumer, self).on_invalid_task(body, message, exc))
-        self._tell_caller(message, reason)
+        self._tell_caller(message, InvalidTaskError(reason))
 
     def on_decode_error(self, message: Any, exc: Any) -> None:
         """Keep and drop a job whose body cannot be read, and tell its caller."""
         reason = _reason(message, exc)
         self._give_up(message, reason, lambda: super(Consumer, self).on_decode_error(message, exc))
-        self._tell_caller(message, reason)
+        self._tell_caller(message, InvalidTaskError(reason))
 
     def _broker_errors(self) -> tuple[type[Exception], ...]:
         # kombu counts KeyError among them: so would be a header that is not there.
@@ -95,11 +122,11 @@ class Consumer(StockConsumer):
         if not message.acknowledged:
             message.reject_log_error(_logger, self.connection_errors)
 
-    def _tell_caller(self, message: Any, reason: str) -> None:
+    def _tell_caller(self, message: Any, error: Exception) -> None:
         job = message.headers.get("id") if isinstance(message.headers, dict) else None
         if isinstance(job, str) and job:
             try:
-                self.app.backend.mark_as_failure(job, InvalidTaskError(reason))
+                self.app.backend.mark_as_failure(job, error)
             except Exception as exc:  # noqa: BLE001 - the letter and the log say it as well
                 _logger.warning("the caller of a job that is no job could not be told (%s)", type(exc).__name__)
 

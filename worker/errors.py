@@ -18,6 +18,8 @@ Job errors travel as JSON through the result backend, so each is built from one 
 holds a key, a prompt or a mail body.
 """
 
+from typing import Self
+
 
 class KeywheelError(Exception):
     """Base of every error in this project."""
@@ -57,6 +59,12 @@ class OutcomeUnknown(JobError):  # noqa: N818
 
 class Poisoned(JobError):  # noqa: N818
     """The job's worker died again and again, so nobody runs it any more."""
+
+    @classmethod
+    def after(cls, deaths: int, *, in_doubt: bool = False) -> Self:
+        """Give the error of a job that so many workers died of; `in_doubt`: it is an email that may have been sent."""
+        sent = "; the email may have been sent" if in_doubt else ""
+        return cls(f"{deaths} workers died while they held this job, so it is not run again by itself{sent}")
 
 
 class TurnOver(KeywheelError):  # noqa: N818

@@ -1,6 +1,8 @@
 """What a job remembers of its earlier turns: it travels in the headers when the job is deferred or retried."""
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -9,8 +11,13 @@ from worker.trail import Attempt, Trail
 
 HEADER = "keywheel"
 _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
+_LONGEST_REASON = 200
 DEATHS = "deaths"
 """The header that counts how many workers died while they held the message; the transport writes it."""
+ALONE = "keywheel_alone"
+"""The header that tells with how many deaths a message began to run as the only suspect; see `worker.quarantine`."""
+DIED_S = "died_s"
+"""The header that tells when the first of them was last heard of, in seconds since 1970; as well the transport's."""
 DOUBT = "keywheel_doubt_ms"
 """The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
 
@@ -26,6 +33,8 @@ class History:
         waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
         ticket: What the key pool gave the job to bring when it comes back; empty before the first deferral.
         trail: The latest calls of the earlier turns.
+        reason: Why the last turn was not the end, in a few words.
+        in_doubt: After the last turn the job may have been carried out, by whomever.
     """
 
     since_ms: int
@@ -34,6 +43,8 @@ class History:
     waited_ms: int = 0
     ticket: str = ""
     trail: Trail = ()
+    reason: str = ""
+    in_doubt: bool = False
 
     @classmethod
     def of(cls, headers: Any) -> Self:
@@ -41,7 +52,7 @@ class History:
         found = headers.get(HEADER) if isinstance(headers, dict) else None
         told: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
-        ticket = told.get("ticket")
+        ticket, reason = told.get("ticket"), told.get("reason")
         return cls(
             since_ms=min(_count(told, "since_ms") or now_ms, now_ms),
             deferrals=_count(told, "deferrals"),
@@ -49,6 +60,8 @@ class History:
             waited_ms=_count(told, "waited_ms"),
             ticket=ticket if isinstance(ticket, str) else "",
             trail=_trail(told),
+            reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
+            in_doubt=told.get("in_doubt") is True,
         )
 
     @property
@@ -56,7 +69,16 @@ class History:
         """Time since the first turn began, in seconds."""
         return max(0.0, time.time() - self.since_ms / 1000)
 
-    def after(self, *, attempts: int, waited_ms: int, ticket: str = "", trail: Trail = ()) -> Self:
+    def after(
+        self,
+        *,
+        attempts: int,
+        waited_ms: int,
+        ticket: str = "",
+        trail: Trail = (),
+        reason: str = "",
+        in_doubt: bool = False,
+    ) -> Self:
         """The history after one more turn; `ticket` says that it was a deferral."""
         return replace(
             self,
@@ -65,6 +87,8 @@ class History:
             deferrals=self.deferrals + bool(ticket),
             ticket=ticket,
             trail=trails.latest(self.trail + trail),
+            reason=reason[:_LONGEST_REASON],
+            in_doubt=in_doubt,
         )
 
     def headers(self) -> dict[str, Any]:
@@ -75,7 +99,28 @@ class History:
 def doubt_ms(headers: Any) -> int:
     """When a job may have been carried out for the first time, in milliseconds since 1970; 0: not that it knew."""
     replayed = _count(headers, DOUBT) if isinstance(headers, dict) else 0
-    return replayed or next((attempt.at_ms for attempt in History.of(headers).trail if attempt.in_doubt), 0)
+    history = History.of(headers)
+    called = next((attempt.at_ms for attempt in history.trail if attempt.in_doubt), 0)
+    return replayed or called or (history.since_ms if history.in_doubt else 0)
+
+
+def came_again(context: Any) -> bool:
+    """Whether a worker may have had this very message already and not said how it went: it died, or lost its broker.
+
+    Args:
+        context: Celery's context of the request.
+    """
+    delivery = context.delivery_info if isinstance(context.delivery_info, Mapping) else {}
+    headers = context.headers if isinstance(context.headers, Mapping) else {}
+    return bool(delivery.get("redelivered") or headers.get(DEATHS))
+
+
+def died_ms(headers: Any) -> int:
+    """When the first worker that died with a job was last heard of, in milliseconds since 1970; 0: nobody knows."""
+    found = headers.get(DIED_S) if isinstance(headers, Mapping) else None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        return 0
+    return round(found * 1000) if 0 < found <= _MOST / 1000 else 0
 
 
 def _count(told: dict[str, Any], name: str) -> int:

@@ -1,5 +1,6 @@
 """What the rest of Celery sees of a job: its name and state, not what it says; and how it ends where no task runs."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,10 @@ from kombu.asynchronous.timer import to_timestamp
 from worker.deadletters import obituary, post
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
-from worker.history import HEADER, doubt_ms
+from worker.history import HEADER, came_again, doubt_ms
 from worker.unfinished import tell_ended
+
+_logger = logging.getLogger(__name__)
 
 HIDDEN = "<hidden>"
 _NO_END = (Retry, Ignore, Terminated, MemoryError)
@@ -27,6 +30,8 @@ class PrivateRequest(Request):
     Producers put a repr of the arguments into the message's headers, prompts and mail bodies included; here it is
     replaced before anything reads it. Set `show_content` on the task class to leave it, for debugging.
     """
+
+    _unkept = False
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -42,10 +47,20 @@ class PrivateRequest(Request):
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         if expired:
+            if self._success_was_stored():  # by a copy, or only the acknowledgement was lost
+                self._have_done()
+                return
             self._keep(self._too_late())
         else:
             tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _have_done(self) -> None:
+        """Drop a job that has succeeded already."""
+        _logger.info("%s has succeeded already, although the time that its producer gave it is over", self.id)
+        state.task_ready(self)
+        self.acknowledge()
+        self._already_revoked = True
 
     def _too_late(self) -> JobError:
         """Why a job does not run any more. An email in doubt must not look as if it had not been sent."""
@@ -53,7 +68,7 @@ class PrivateRequest(Request):
         had_a_turn = isinstance(headers, dict) and HEADER in headers
         what = "it was not done" if had_a_turn else "it had not begun"
         late = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
-        if self.name in ONCE_ONLY and doubt_ms(headers):
+        if self.name in ONCE_ONLY and (doubt_ms(headers) or came_again(self._context)):
             return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {late}")
         return late
 
@@ -86,7 +101,14 @@ class PrivateRequest(Request):
         name = type(exc).__name__
         tell_ended(self._context, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: "))
         if post.is_kept(self.name):
-            post.keep_request(self._context, self.name, exc)
+            self._unkept = not post.keep_request(self._context, self.name, exc)
+
+    def acknowledge(self) -> None:
+        """Let the message go; back to its queue where its letter is not written yet, so that the job ends once more."""
+        if self._unkept:
+            self.reject(requeue=True)
+        else:
+            super().acknowledge()
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """What `inspect active` and Flower's worker page show."""

@@ -17,11 +17,11 @@ from redis.exceptions import RedisError
 from config.keys import ApiKey
 from worker import trail
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
-from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
+from worker.keypool import NO_TICKET, KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.turnstile import Place, Turnstile
-from worker.verdicts import Effect, Fate, Reply, Scope, Verdict
+from worker.verdicts import ABANDONED, Effect, Fate, Reply, Scope, Verdict
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ _REDIS_FIRST_PAUSE_S = 0.05
 _REDIS_LONGEST_PAUSE_S = 2.0
 _REDIS_AWAY_MS = 5_000
 
-ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
 INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
 
 
@@ -152,6 +151,7 @@ class _Turn(Generic[RequestT]):
             lease = await self._lease()
             place = await self._way_to_the_wire(lease)
             if place is None:
+                self.want = replace(self.want, ticket=NO_TICKET)  # it had an instant, and lines up no more
                 continue
             try:
                 value = await self._call(lease, place)
@@ -166,18 +166,19 @@ class _Turn(Generic[RequestT]):
         got = await self._ask()
         if isinstance(got, Unavailable):
             if self.last is not None and self.last.fate is Fate.NEXT_KEY:
-                got = await self._look_again()
+                got = await self._look_again(got)
             self._give_up(got)
         return got
 
     async def _way_to_the_wire(self, lease: Lease) -> Place | None:
-        """Wait for the lease's instant and for a place; None means that the key was told to rest meanwhile."""
+        """Wait for the lease's instant and for a place; None: the key was told to rest meanwhile, or all were reset."""
         began = time.monotonic()
         place, waits = None, lease
         try:
             while True:
-                if waits.wait_ms > 0:
-                    await self._sleep(waits.wait_ms)
+                if waits.wait_ms > 0 and not await self._wait(waits):
+                    await self._settle_whatever_happens(lease, ABANDONED)
+                    return None
                 place = await self.sending.take(self.lane)
                 if lease.wait_ms == 0 and (time.monotonic() - began) * 1000 <= _RECHECK_MS:
                     return place
@@ -207,6 +208,8 @@ class _Turn(Generic[RequestT]):
                 want = replace(self.want, max_wait_ms=self._left_ms(since=began))
                 asked = time.monotonic()
                 got = await ask_patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
+                if self.want.ticket:  # it is redeemed now
+                    self.want = replace(self.want, ticket=NO_TICKET)
                 if (
                     isinstance(got, Lease)
                     or got.why is not Why.BUSY
@@ -219,9 +222,9 @@ class _Turn(Generic[RequestT]):
             place.leave()
             self.waited_ms += round((asked - began) * 1000)  # the last round trip is no wait
 
-    async def _look_again(self) -> Unavailable:
+    async def _look_again(self, away: Unavailable) -> Unavailable:
         """Keys were at fault in this turn, which is no fault of the job: one of them may be free before the others."""
-        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0)
+        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0, ticket=away.ticket)
         got = await ask_patiently(lambda: self.pool.acquire(want))
         if isinstance(got, Unavailable):
             return got
@@ -233,10 +236,12 @@ class _Turn(Generic[RequestT]):
         spent_ms = self.waited_ms + (0 if since is None else round((time.monotonic() - since) * 1000))
         return max(0, self.want.max_wait_ms - spent_ms)
 
-    async def _sleep(self, wait_ms: int) -> None:
+    async def _wait(self, lease: Lease) -> bool:
         started = time.monotonic()
-        await asyncio.sleep(wait_ms / 1000)
-        self.waited_ms += round((time.monotonic() - started) * 1000)
+        try:
+            return await self.pool.wait(lease)
+        finally:
+            self.waited_ms += round((time.monotonic() - started) * 1000)
 
     def _give_up(self, away: Unavailable) -> NoReturn:
         match away.why:

@@ -24,6 +24,7 @@ from worker.outbox import Outbox
 from worker.providers import Completion, Email, Groq, Resend, Sealed
 from worker.rotation import Rotation
 from worker.streams import StreamWriter
+from worker.verdicts import Dimension, ObservedLimit
 
 _logger = logging.getLogger(__name__)
 
@@ -92,7 +93,9 @@ class Runtime:
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_S)
                         if message is not None:
-                            gate.wake(services[message["channel"]])
+                            service = services[message["channel"]]
+                            self.pools[service].wake()
+                            gate.wake(service)
             except RedisError:
                 await asyncio.sleep(_RECONNECT_S)
 
@@ -133,9 +136,9 @@ def connect(settings: Settings) -> Redis:
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
     """One service's key pool, as the settings describe it."""
-    cooldown_s, timeout_s = {
-        "groq": (settings.groq_cooldown_s, settings.groq_timeout_s),
-        "resend": (settings.resend_cooldown_s, settings.resend_timeout_s),
+    cooldown_s, timeout_s, limits = {
+        "groq": (settings.groq_cooldown_s, settings.groq_timeout_s, settings.groq_limits),
+        "resend": (settings.resend_cooldown_s, settings.resend_timeout_s, settings.resend_limits),
     }[service]
     return KeyPool(
         redis,
@@ -146,6 +149,7 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
             refused_ms=round(cooldown_s * 1000), server_error_ms=round(settings.server_error_cooldown_s * 1000)
         ),
         lease_ms=round(timeout_s * 2000) + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
+        limits=[ObservedLimit(Dimension(name), limit) for name, limit in limits],
     )
 
 

@@ -3,12 +3,13 @@
 import logging
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded
+from celery import states
 from celery.exceptions import Ignore
 
 from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.deadletters import post
+from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import JobError, Poisoned
 from worker.history import DEATHS, DOUBT
 from worker.unfinished import tell_ended
@@ -43,6 +44,7 @@ class ServiceTask(Task):
         Raises:
             Poisoned: Too many did.
             celery.exceptions.Ignore: It has failed, and its caller was told; awaited.
+            Exception: It has failed, and the caller may have been told; only the letter is missing; awaited.
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
@@ -54,25 +56,47 @@ class ServiceTask(Task):
         if await post.has_ended(request):
             _logger.info("%s has failed already: its worker died before it could tell the broker", request.id)
             raise Ignore
+        # The result is stored before the letter: a failure that the caller may have read stands.
+        stored = self._stored(request.id)
+        if stored.get("status") == states.FAILURE and isinstance(stored.get("result"), Exception):
+            raise stored["result"]
         self._refuse_the_deadly(request)
 
-    @staticmethod
-    def _refuse_the_deadly(request: Any) -> None:
+    def _refuse_the_deadly(self, request: Any) -> None:
         deaths = (request.headers or {}).get(DEATHS)
         if type(deaths) is int and deaths >= get_settings().max_deliveries:
-            raise Poisoned(f"{deaths} workers died while they held this job, so it is not run again by itself")
+            raise Poisoned.after(deaths, in_doubt=self.name in ONCE_ONLY)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
         """Keep a job that failed as a dead letter, before its message is acknowledged."""
         request = self.request
         if isinstance(exc, Poisoned):  # it was raised before the task could tell
             tell_ended(request, error=type(exc).__name__, reason=str(exc))
-        # At a hard time limit, and where the tracer itself fails (no id), the consumer's request keeps the letter.
-        untold = request.is_eager or request.id is None or isinstance(exc, TimeLimitExceeded)
-        return None if untold or not post.is_kept(self.name) else post.keep_job(request, self.name, exc)
+        # At a hard time limit, and where the tracer itself fails, no id is known here: the consumer's request keeps the
+        # letter.
+        untold = request.is_eager or request.id is None
+        if untold or not post.is_kept(self.name):
+            return None
+        if self.name in ONCE_ONLY and self._stored(task_id).get("status") == states.SUCCESS:
+            _logger.info("%s has succeeded already, by a copy of its message", task_id)
+            return None
+        return post.keep_job(request, self.name, exc)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
-        """Take out the letter of a job that had failed and came again: by a replay, or since its worker died then."""
+        """Take out the letter of a job that had failed and came again: by a replay, or since its worker died then.
+
+        An email's letter may also be a copy's, whose replay would be a second email: so that is always looked for.
+        """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") or DOUBT in (request.headers or {})
-        return post.take_out(task_id) if came_again and not request.is_eager else None
+        looks = (came_again or self.name in ONCE_ONLY) and not request.is_eager
+        return post.take_out(task_id) if looks else None
+
+    def _stored(self, task_id: str) -> dict[str, Any]:
+        """What the result store has of a job; empty where it cannot say."""
+        try:
+            found: dict[str, Any] = self.backend.get_task_meta(task_id, cache=False)
+        except Exception as exc:  # noqa: BLE001 - whatever it is: the job ends as it would without a store
+            _logger.debug("what is stored of %s cannot be read (%s)", task_id, type(exc).__name__)
+            return {}
+        return found

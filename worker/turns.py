@@ -18,7 +18,7 @@ from config.celery import DEFERRED, QUEUE_OF
 from config.settings import Settings
 from worker import trail
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
-from worker.history import DEATHS, History
+from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
 from worker.priority import BULK_PATIENCE_MS, is_bulk
 from worker.rotation import Served
@@ -66,6 +66,8 @@ async def take_turn(
     history = History.of(task.request.headers)
     trail.begin()
     deadline_s = deadline_s or settings.deadline_s
+    if history.age_s >= deadline_s:
+        _end_too_late(task.request, history, deadline_s=deadline_s, in_doubt_matters=want.emails > 0)
     bulk = is_bulk(task.request.delivery_info)
     longest_ms = round(max(0.0, min(settings.max_wait_s, deadline_s - history.age_s)) * 1000)
     want = replace(
@@ -98,6 +100,17 @@ def _end(over: TurnOver, why: JobError) -> NoReturn:
     raise why from None
 
 
+def _end_too_late(request: Any, history: History, *, deadline_s: float, in_doubt_matters: bool) -> NoReturn:
+    """Fail a job whose deadline is over before its turn: even with a key that is free, nobody waits for it any more."""
+    over = TurnOver()
+    over.in_doubt = in_doubt_matters and bool(doubt_ms(request.headers) or came_again(request))
+    if history.ticket:
+        waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
+    else:
+        waited = f"no time is left for another try within {deadline_s:g} s (tries so far: {request.retries})"
+    _end(over, DeadlineExceeded(f"{waited}: {history.reason}" if history.reason else waited))
+
+
 async def _defer(
     task: Task, deferred: Deferred, history: History, settings: Settings, *, deadline_s: float
 ) -> NoReturn:
@@ -106,7 +119,12 @@ async def _defer(
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
     waited_ms = deferred.waited_ms + countdown_ms
     after = history.after(
-        attempts=deferred.attempts, waited_ms=waited_ms, ticket=deferred.ticket, trail=trail.of_this_turn()
+        attempts=deferred.attempts,
+        waited_ms=waited_ms,
+        ticket=deferred.ticket,
+        trail=trail.of_this_turn(),
+        reason=deferred.reason,
+        in_doubt=deferred.in_doubt,
     )
     await _send_back(
         task,
@@ -127,7 +145,13 @@ async def _try_again(task: Task, fault: Fault, history: History, settings: Setti
     if history.age_s + countdown_ms / 1000 > deadline_s:
         over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
         _end(fault, DeadlineExceeded(f"{over}: {fault.reason}"))
-    after = history.after(attempts=fault.attempts, waited_ms=fault.waited_ms, trail=trail.of_this_turn())
+    after = history.after(
+        attempts=fault.attempts,
+        waited_ms=fault.waited_ms,
+        trail=trail.of_this_turn(),
+        reason=fault.reason,
+        in_doubt=fault.in_doubt,
+    )
     await _send_back(task, fault, countdown_ms, after, retries=tries)
 
 
@@ -146,7 +170,8 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     request: Any = task.request
     countdown_s = countdown_ms / 1000
     headers = {**(request.headers or {}), **history.headers()}
-    headers.pop(DEATHS, None)  # it lived through this turn
+    for name in (DEATHS, ALONE):  # it lived through this turn; when the first of those workers died stays worth knowing
+        headers.pop(name, None)
     queue = _way_back(request.delivery_info or {})
     signature = task.signature_from_request(
         request, countdown=countdown_s, retries=retries, headers=headers, queue=queue

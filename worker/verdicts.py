@@ -141,6 +141,10 @@ class Verdict:
     certain: bool = True
 
 
+ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
+"""No call was made with a lease, so it says nothing of anybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A judged answer together with what it brought.

@@ -188,7 +188,7 @@ def end_some_jobs(fleet: Fleet) -> None:
     mail = {"from": "a@team1.example.net", "to": "ann@example.com", "subject": "canary", "text": "canary"}
     for name, kwargs, headers in (
         ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}),
-        ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5}),
+        ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5, "keywheel_alone": 4}),
         ("tasks.email.send", mail, {"keywheel": {"attempts": 1, "trail": [call]}}),
     ):
         result = fleet.producer.app.send_task(name, kwargs=kwargs, queue=name.split(".")[1], headers=headers)
@@ -302,7 +302,7 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
 def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site: str, open_page: Open) -> None:
     def poisoned() -> Any:
         result = fresh.producer.app.send_task(
-            "tasks.ai.complete", kwargs={"prompt": "canary"}, queue="ai", headers={"deaths": 5}
+            "tasks.ai.complete", kwargs={"prompt": "canary"}, queue="ai", headers={"deaths": 5, "keywheel_alone": 4}
         )
         fresh.producer.outcome(result)
         return result

@@ -76,6 +76,11 @@ async def test_an_email_is_taken_with_the_documented_headers_and_can_be_read(san
     assert email["subject"] == "Hi"
 
 
+async def test_an_email_to_a_suppressed_address_is_taken_and_not_delivered(sandbox: Sandbox) -> None:
+    sent = await _send(sandbox, to="suppressed@resend.dev")
+    assert (await resend.Emails.get_async(sent["id"]))["last_event"] == "suppressed"
+
+
 async def test_a_team_may_send_so_often_a_second_whichever_key_it_uses(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

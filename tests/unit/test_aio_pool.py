@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from celery.app.trace import trace_task_ret
 from celery.exceptions import ImproperlyConfigured
 from kombu.asynchronous import Hub
 
-from worker.aio import lifespan, shutdown
+from worker.aio import holding, lifespan, shutdown
 from worker.aio.pool import TaskPool, current_loop
 
 Start = Callable[..., TaskPool]
@@ -47,13 +48,13 @@ def start(app: Celery) -> Iterator[Start]:
 class Outcome:
     """The four callbacks of one job, as the consumer's request has them."""
 
-    def __init__(self, pool: TaskPool, task: Any, *args: Any, **options: Any) -> None:
+    def __init__(self, pool: TaskPool, task: Any, *args: Any, tag: str | None = None, **options: Any) -> None:
         self.id = str(uuid.uuid4())
         self.accepted: Future[int] = Future()
         self.ended: Future[Any] = Future()
         self.timeouts: list[bool] = []
         self.threads: set[str] = set()
-        request = {"id": self.id, "task": task.name, "delivery_info": {}}
+        request = {"id": self.id, "task": task.name, "delivery_info": {}, "properties": {"delivery_tag": tag}}
         self.job = pool.apply_async(
             trace_task_ret,
             (task.name, self.id, request, (args, {}, {}), None, None),
@@ -177,6 +178,54 @@ def test_a_lost_connection_drops_what_waits_and_spares_what_runs(app: Celery, st
     assert first.answer[0] == 0
     assert _settled(pool, running=0, queued=0)
     assert not second.accepted.done()
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_reported(
+    app: Celery, start: Start, *, cancels: bool
+) -> None:
+    app.conf.worker_cancel_long_running_tasks_on_connection_loss = cancels
+    gates = [asyncio.Event() for _ in range(2)]
+
+    @app.task(shared=False)
+    async def wait(place: int) -> None:
+        await gates[place].wait()
+
+    pool, hub = start(2), Hub()
+    pool.register_with_event_loop(hub)  # and it does not turn: nothing that is posted is read
+    ended, running, waiting = (Outcome(pool, wait, place, tag=f"tag{place}") for place in (0, 1, 1))
+    assert _settled(pool, running=2, queued=1)
+    pool.loop.call_soon_threadsafe(gates[0].set)
+    assert _settled(pool, running=2, queued=0)  # the third takes its slot
+    late = Outcome(pool, wait, 0, tag="late")
+    assert _settled(pool, running=2, queued=1)
+    assert not ended.ended.done()
+    assert holding.tags_that_run_on() == (set() if cancels else {"tag1"})
+    assert ended.ended.done()
+    pool.loop.call_soon_threadsafe(gates[1].set)
+    assert _settled(pool, running=0, queued=0)
+    pool.calls.drain()
+    assert running.ended.done()
+    assert waiting.ended.done()
+    assert not late.accepted.done()
+    hub.close()
+
+
+def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def nothing() -> None: ...
+
+    pool, hub = start(), Hub()
+    pool.register_with_event_loop(hub)
+    done = Outcome(pool, nothing)
+    assert _settled(pool, running=0, queued=0)
+    stranger = threading.Thread(target=holding.tags_that_run_on)
+    stranger.start()
+    stranger.join()
+    assert not done.ended.done()
+    pool.calls.drain()
+    assert done.ended.done()
+    hub.close()
 
 
 def test_a_job_terminated_while_it_waits_is_accepted_and_never_runs(app: Celery, start: Start) -> None:
@@ -313,6 +362,14 @@ def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start)
     assert current_loop() is None
     pool.terminate_job(1)
     pool.grow()
+
+
+def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(app: Celery, start: Start) -> None:
+    start()
+    with ExitStack() as lent, app.connection_for_write() as connection:
+        for _ in range(app.pool.limit):
+            lent.enter_context(app.producer_pool.acquire())
+        app.control.broadcast("ping", connection=connection)  # as the consumer greets its neighbours
 
 
 @pytest.mark.parametrize(

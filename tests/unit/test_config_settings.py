@@ -311,6 +311,19 @@ def test_the_secrets_are_named_for_those_who_hide_them() -> None:
     assert settings_from(environ).secrets == ("p%40ss", "p@ss", "first", "second", "token-token-token")
 
 
+def test_limits_are_read_by_their_names() -> None:
+    settings = settings_from({"KEYWHEEL_GROQ_LIMITS": "RPM=30, tpm = 6000", "KEYWHEEL_RESEND_LIMITS": "rps=2"})
+    assert settings.groq_limits == (("rpm", 30), ("tpm", 6_000))
+    assert settings.resend_limits == (("rps", 2),)
+    assert settings_from({"KEYWHEEL_GROQ_LIMITS": " "}).groq_limits == ()
+
+
+@pytest.mark.parametrize("text", ["30", "rps=2", "rpm=0", "rpm=-1", "rpm=x", "rpm=30,rpm=40", "rpm", "rpm=1e3"])
+def test_wrong_limits_are_refused_with_the_names_that_there_are(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"KEYWHEEL_GROQ_LIMITS .*must be limits such as rpm=30, of rpm, rpd, tpm"):
+        settings_from({"KEYWHEEL_GROQ_LIMITS": text})
+
+
 def test_a_countdown_stays_below_half_the_visibility_timeout() -> None:
     assert Settings().longest_countdown_s < Settings().visibility_timeout_s / 2
 
@@ -339,4 +352,5 @@ def test_the_example_names_every_setting_with_its_default() -> None:
     for name, field in fields.items():
         default = Settings.model_fields[field].default
         if field not in SECRET_FIELDS:
-            assert offered[name] == (str(default).lower() if isinstance(default, bool) else str(default)), name
+            written = str(default).lower() if isinstance(default, bool) else "" if default == () else str(default)
+            assert offered[name] == written, name

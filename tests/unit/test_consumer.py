@@ -10,6 +10,7 @@ import redis
 from kombu.message import Message
 
 from worker.consumer import Consumer
+from worker.quarantine import Quarantine
 
 HEADERS = {"task": "tasks.ai.complete", "id": "job-1"}
 SECRET = "canary-1180 of a prompt"
@@ -37,6 +38,7 @@ def consumer(broker: Broker, strategy: Any) -> Consumer:
     made.strategies = {"tasks.ai.complete": strategy}
     made.app = SimpleNamespace(backend=broker)
     made.event_dispatcher, made.on_task_message = None, set()
+    made.quarantine = Quarantine(made)
     made.restart_count, made._maximum_prefetch_restored = 0, True
     made.call_soon = lambda function, *args: function(*args)
     return made
@@ -96,6 +98,38 @@ def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
     else:
         handle(one)
     assert broker.rejected == ["t1"]
+
+
+class Told(Broker):
+    """Notes whom it told what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, str]] = []
+
+    def mark_as_failure(self, job: Any, exc: Any = None, *_: Any, **__: Any) -> None:
+        self.told.append((job, f"{type(exc).__name__}: {exc}"))
+
+
+# How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses it.
+@pytest.mark.parametrize(("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)])
+def test_a_message_that_workers_die_of_in_reading_it_is_dropped_unread(
+    deaths: int, alone: int | None, reads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, seen, kept = Told(), [], []
+    monkeypatch.setattr("worker.deadletters.post.keep_message", lambda _, **options: kept.append(options["reason"]))
+    one = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
+    monkeypatch.setattr(Message, "_decode", lambda _: seen.append("read") or [[], {}, {}])
+    consumer(broker, lambda *_: seen.append("run")).create_task_handler()(one)
+    if reads:
+        assert seen == ["read", "run"]
+        assert broker.rejected == kept == []
+        return
+    assert seen == []
+    assert broker.rejected == ["t1"]
+    [(job, reason)] = broker.told
+    assert (job, kept) == ("job-1", [reason])
+    assert reason.startswith("Poisoned: 6 workers died")
 
 
 def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -109,7 +109,7 @@ def shown(field: str) -> str:
     value: Any = getattr(Settings(), field)
     if isinstance(value, SecretUrl):
         value = value.get_secret_value()
-    if value is None:
+    if value is None or value == ():
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -2,13 +2,14 @@
 
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.history import HEADER, History
+from worker.history import HEADER, History, came_again, died_ms, doubt_ms
 from worker.trail import Attempt
 
 
@@ -31,7 +32,7 @@ def test_a_ticket_serves_for_one_turn_only() -> None:
 
 
 def test_the_header_survives_json() -> None:
-    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, ticket="org_a")
+    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, ticket="org_a", reason="tpm", in_doubt=True)
     headers = json.loads(json.dumps({"other": 1, **history.headers()}))
     assert History.of(headers) == history
 
@@ -83,3 +84,45 @@ def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
     assert min(history.deferrals, history.attempts, history.waited_ms) >= 0
     after = history.after(attempts=1, waited_ms=1, ticket="-")
     assert History.of(json.loads(json.dumps(after.headers()))) == after
+
+
+# What stands in the header, and when that was in milliseconds.
+@pytest.mark.parametrize(
+    ("told", "at_ms"),
+    [
+        (1_700_000_000.25, 1_700_000_000_250),
+        (1_700_000_000, 1_700_000_000_000),
+        (None, 0),
+        (True, 0),
+        ("1700000000", 0),
+        (-5.0, 0),
+        (float("nan"), 0),
+        (float("inf"), 0),
+        (1e300, 0),
+    ],
+)
+def test_when_a_worker_died_is_read_whatever_stands_there(told: Any, at_ms: int) -> None:
+    assert died_ms({"died_s": told}) == at_ms
+    assert died_ms(told) == 0
+
+
+# A message's delivery and headers, and whether a worker held it before.
+@pytest.mark.parametrize(
+    ("delivery", "headers", "again"),
+    [
+        (None, None, False),
+        ({"redelivered": False}, {"keywheel": {}}, False),
+        ({"redelivered": True}, None, True),
+        ({}, {"deaths": 1}, True),
+        ({}, {"died_s": 1_700_000_000.0}, False),  # it has had a turn since
+        ("x", ["y"], False),
+    ],
+)
+def test_a_message_tells_whether_a_worker_held_it_before(delivery: Any, headers: Any, again: Any) -> None:
+    assert came_again(SimpleNamespace(delivery_info=delivery, headers=headers)) is again
+
+
+def test_a_doubt_of_the_last_turn_is_as_old_as_the_job_and_ends_with_the_next() -> None:
+    doubtful = History(since_ms=7).after(attempts=0, waited_ms=0, in_doubt=True)
+    assert doubt_ms(doubtful.headers()) == 7
+    assert doubt_ms(doubtful.after(attempts=0, waited_ms=0).headers()) == 0

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import select
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,7 @@ class ConsumerCalls:
         self._armed = False
         self._attached = False
         self._closed = False
+        self._thread = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -37,7 +39,13 @@ class ConsumerCalls:
     def attach(self, hub: Any) -> None:
         """Let a hub drain the queue. Called again after each connection loss, because the hub forgets its readers."""
         self._attached = True
+        self._thread = threading.get_ident()
         hub.add_reader(self._reader, self.drain)
+
+    @property
+    def is_read_here(self) -> bool:
+        """Whether this thread is the consumer's."""
+        return self._thread == threading.get_ident()
 
     def gather_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake the consumer at most once in a turn of this loop."""

@@ -27,7 +27,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import fast_json, holding, intake, lifespan, private_loop, publishing, shutdown, tracing
+from worker.aio import fast_json, holding, intake, lifespan, mailbox, private_loop, publishing, shutdown, tracing
 from worker.aio.adopt import adopt, is_async
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
@@ -129,6 +129,7 @@ class TaskPool(BasePool):
         for task in self.app.tasks.values():
             self._adopt(task)
         publishing.install(self.app)
+        mailbox.install(self.app)
         fast_json.install()
         self.calls.gather_on(self.loop)
         self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)
@@ -280,16 +281,25 @@ class TaskPool(BasePool):
                     self._jobs.pop(queue.popleft().pid, None)
 
     def _tags_that_run_on(self) -> set[str]:
-        """Drop what has not begun, and name the messages of the others, unless they are about to be cancelled."""
-        ending = any(asked is not None and asked is not False for asked in (state.should_stop, state.should_terminate))
-        if ending or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
-            return set()
+        """Drop what has not begun, report what has ended, and name the messages of the others.
+
+        None are named when they are about to be cancelled.
+        """
         self.flush()
         passed = threading.Event()
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(passed.set)
             passed.wait(_BARRIER_S)  # what the loop was starting in this moment has begun
-        return {job.delivery_tag for job in list(self._jobs.values()) if job.delivery_tag}
+        running = {job.delivery_tag for job in list(self._jobs.values()) if job.delivery_tag}
+        # Only now: a job that ends meanwhile is named although its report is read, and none is missed by both.
+        if self.calls.is_read_here:
+            self.calls.drain()
+        ending = any(asked is not None and asked is not False for asked in (state.should_stop, state.should_terminate))
+        if ending or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+            return set()
+        # Who asks takes so many messages fewer. Celery would do that as well, and not for as long as these jobs run.
+        self.app.conf.worker_enable_prefetch_count_reduction = False
+        return running
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Cancel a job by its number: its `finally` blocks run, what it gives is dropped."""
@@ -411,6 +421,7 @@ class TaskPool(BasePool):
             logger.warning("the event loop does not answer; leaving it behind")
         tracing.uninstall()
         publishing.uninstall(self.app)
+        mailbox.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()
         release_all_carried()

@@ -61,6 +61,7 @@ class Channel(StockChannel):
         self._look_at_s = 0.0
         self._suffix = f"@{uuid.uuid4().hex[:8]}"
         self._questions = 0
+        self._reading = False
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
@@ -96,6 +97,10 @@ class Channel(StockChannel):
                 self._in_poll = None
                 self._forget_connection()
                 self.takes, self._dry = True, False
+        # After the last one nobody reads an answer that is on its way, for as long as a warm shutdown takes. One that
+        # is being read (a signal comes at any time) has who reads it.
+        elif not self.active_queues and not self._reading:
+            self._let_go()
         return cancelled
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
@@ -124,6 +129,14 @@ class Channel(StockChannel):
         """Send them if it is worth it."""
         if isinstance(self._qos, TransportQoS):
             self._qos.flush_acks_when_due()
+
+    def rebook(self, message: Any, headers: dict[str, Any]) -> None:
+        """Let a message that was delivered have these headers as well if it comes again, as when this worker dies.
+
+        Raises:
+            redis.RedisError: The server cannot be reached, or refuses.
+        """
+        self.qos.rebook(message, headers)
 
     # -- leases
 
@@ -167,6 +180,7 @@ class Channel(StockChannel):
         """
         if self._in_poll:
             return
+        keeper = self.keep_leases()  # first: it knows what runs on since the last connection
         room = self.qos.room(most=_MOST, coming=coming)
         now_s = time.monotonic()
         if not room or (self._dry and now_s < self._look_at_s):
@@ -178,7 +192,6 @@ class Channel(StockChannel):
         if not queues:
             return
         cycle = self.connection.cycle
-        keeper = self.keep_leases()
         if cycle.connect(self):
             self._listen_for_changes(self.client.connection)
             if keeper is not None:
@@ -193,7 +206,7 @@ class Channel(StockChannel):
             self.unacked_key,
             self.unacked_index_key,
             self.qos.leases_key,
-            f"{self.unacked_key}.unreadable",
+            self.qos.unreadable_key,
             *self._asked_lists,
         )
         keys = [self.global_keyprefix + name for name in names]
@@ -241,10 +254,16 @@ class Channel(StockChannel):
             Empty: No message was among it.
         """
         connection = self.client.connection
-        delivered = self._read_one(connection)
-        # What is in the client's buffer already wakes no poller.
-        while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
-            delivered = self._read_one(connection) or delivered
+        self._reading = True
+        try:
+            delivered = self._read_one(connection)
+            # What is in the client's buffer already wakes no poller.
+            while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
+                delivered = self._read_one(connection) or delivered
+        finally:
+            self._reading = False
+            if not self.active_queues:  # the last one was cancelled meanwhile
+                self._let_go()
         if not delivered:
             if self.connection is not None:
                 if not self._dry:
@@ -288,9 +307,9 @@ class Channel(StockChannel):
         set_aside, taken = read_batch(answer, self._asked_lists)
         if set_aside:
             logger.error(
-                "%d entries that are no messages were found in a queue; they are in %s.unreadable",
+                "%d entries that are no messages were found in a queue; they are in %s",
                 set_aside,
-                self.unacked_key,
+                self.qos.unreadable_key,
             )
         self._dry = len(taken) + set_aside < self._asked_for
         self._flush_brpop_reauth()
@@ -342,8 +361,8 @@ class Channel(StockChannel):
 
     def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
         # Without the error, which may show the text.
-        logger.error("an entry of the queue %s is no message; it is in %s.unreadable", queue, self.unacked_key)
-        self.qos.give_back([(tag, text, [f"{self.unacked_key}.unreadable"])])
+        logger.error("an entry of the queue %s is no message; it is in %s", queue, self.qos.unreadable_key)
+        self.qos.give_back([(tag, text, [self.qos.unreadable_key])])
 
     # -- end
 

@@ -83,6 +83,11 @@ class LeaseKeeper:
                 self._thread = threading.Thread(target=self._run, name="aio-leases", daemon=True)
                 self._thread.start()
 
+    @property
+    def carried(self) -> int:
+        """How many messages of channels that are gone this process still works on."""
+        return len(self._carried)
+
     def leave(self, holder: Holder) -> None:
         """Renew a holder's messages no longer."""
         with self._lock:

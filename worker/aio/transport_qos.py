@@ -18,7 +18,7 @@ from kombu.utils.json import dumps, loads
 
 from worker.aio import acknowledging, holding
 from worker.aio.transport_leases import LeaseKeeper
-from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK
+from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK, REBOOK
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ _LOOK = 50
 
 DEATHS = "deaths"
 """The header that counts how often a message came again because its worker had died."""
+DIED_S = "died_s"
+"""The header that tells when the first of them was last heard of, in seconds since 1970 by the server's clock."""
 
 
 class Channel(Protocol):
@@ -89,10 +91,25 @@ class TransportQoS(StockQoS):
         """The name of the pulse, without the global prefix."""
         return f"{self.unacked_key}.pulse"
 
+    @property
+    def unreadable_key(self) -> str:
+        """The name of the list for what is no message, without the global prefix."""
+        return f"{self.unacked_key}.unreadable"
+
     def held_tags(self) -> Iterable[str]:
         """Name what was delivered and whose acknowledgement has not arrived yet. From any thread."""
         dirty = self._dirty.copy()
         return [*(tag for tag in tuple(self._delivered) if tag not in dirty), *self._acked.copy()]
+
+    def can_consume(self) -> bool:
+        """Whether there is room for another message."""
+        left = self.can_consume_max_estimate()
+        return left is None or left > 0
+
+    def can_consume_max_estimate(self) -> int | None:
+        """How many more messages there is room for, beside those whose jobs outlive their channel; None: any number."""
+        left: int | None = super().can_consume_max_estimate()
+        return left if left is None or self.keeper is None else max(left - self.keeper.carried, 0)
 
     def room(self, *, most: int, coming: int = 0) -> int:
         """How many messages may be fetched now, `most` at most, when so many more are about to be delivered."""
@@ -124,6 +141,7 @@ class TransportQoS(StockQoS):
             self._settle(delivery_tag)
         elif self.channel.closed and self.keeper is not None:
             self.keeper.release([delivery_tag])
+            self._hold_no_more(delivery_tag)
         else:
             try:
                 self.flush_acks()
@@ -140,6 +158,7 @@ class TransportQoS(StockQoS):
             if self.keeper is None:
                 raise redis.ConnectionError("the channel of this message is closed; the broker gives it out again")
             self.keeper.acknowledge([delivery_tag])
+            self._hold_no_more(delivery_tag)
             return
         now_s = time.monotonic()
         if not self._acked:
@@ -153,6 +172,11 @@ class TransportQoS(StockQoS):
             except (redis.RedisError, OSError) as exc:
                 # It is kept, and sent with the next one or when the channel closes. Celery would show a traceback.
                 logger.warning("cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked))
+
+    def _hold_no_more(self, delivery_tag: str) -> None:
+        # In the moment of the channel's end it is still to be given back; later it is not held.
+        if delivery_tag in self._delivered:
+            VirtualQoS.ack(self, delivery_tag)
 
     def flush_acks_when_due(self) -> None:
         """Send the acknowledgements if they are many, or if one has waited for a few milliseconds.
@@ -187,6 +211,19 @@ class TransportQoS(StockQoS):
                 with suppress(IndexError):  # a signal handler may have flushed in between
                     self._acked.popleft()
             self._oldest_s = time.monotonic()
+
+    def rebook(self, message: Any, headers: dict[str, Any]) -> None:
+        """Write headers into the server's book: the message has them if it comes again, as when this worker dies.
+
+        Raises:
+            redis.RedisError: They could not be written.
+        """
+        payload, info = _payload_of(message), message.delivery_info
+        payload["headers"] = {**payload["headers"], **headers}
+        entry = dumps([payload, info.get("exchange"), info.get("routing_key")])  # type: ignore[no-untyped-call, unused-ignore]
+        key = self.channel.global_keyprefix + self.unacked_key
+        with self.channel.conn_or_acquire() as client:
+            client.execute_command("EVAL", REBOOK, 1, key, message.delivery_tag, entry)
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
         return super()._remove_from_indices(delivery_tag, pipe).zrem(self.leases_key, delivery_tag)
@@ -239,14 +276,15 @@ class TransportQoS(StockQoS):
         try:
             payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
         except (TypeError, ValueError):
-            logger.error("an entry of %s is no message; it is in %s.unreadable", self.unacked_key, self.unacked_key)  # noqa: TRY400 - the error would show it
-            return tag, entry, [f"{self.unacked_key}.unreadable"]
+            logger.error("an entry of %s is no message; it is in %s", self.unacked_key, self.unreadable_key)  # noqa: TRY400 - the error would show it
+            return tag, entry, [self.unreadable_key]
         _mark_redelivered(payload)
         headers = payload.get("headers")
         # A worker that died while the message waited for its instant did not die of it.
-        if seen_s is not None and isinstance(headers, dict) and not _waited(headers.get("eta"), seen_s):
+        if seen_s is not None and isinstance(headers, dict) and not waits(headers.get("eta"), seen_s):
             deaths = headers.get(DEATHS)
             headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
+            headers[DIED_S] = _earlier(headers.get(DIED_S), round(seen_s, 3))
         return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
 
     def _lists_of(self, payload: Any, exchange: Any, routing_key: Any) -> list[str]:
@@ -263,9 +301,9 @@ class TransportQoS(StockQoS):
         keeper = self.keeper
         left: list[str] = []
         if keeper is not None:
+            running = holding.tags_that_run_on()  # acknowledges what has ended
             keeper.acknowledge(list(self._acked))
             self._acked.clear()
-            running = holding.tags_that_run_on()
             kept = [tag for tag in self.held_tags() if tag in running]
             keeper.carry(kept)
             for tag in kept:
@@ -287,11 +325,8 @@ class TransportQoS(StockQoS):
             self.flush_acks()
         found = []
         for tag, message in self._delivered.items():
-            payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
-            info = message.delivery_info
+            payload, info = _payload_of(message), message.delivery_info
             _mark_redelivered(payload)
-            with suppress(KeyError):
-                payload["properties"]["delivery_tag"] = tag.rpartition("@")[0] or tag
             found.append((tag, dumps(payload), self._lists_of(payload, info.get("exchange"), info.get("routing_key"))))  # type: ignore[no-untyped-call, unused-ignore]
         self.give_back(found, client=client)
         self._delivered.clear()
@@ -312,11 +347,12 @@ class TransportQoS(StockQoS):
         while left:
             part, left = left[-_MOST:], left[:-_MOST]
             prefix = self.channel.global_keyprefix
-            keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)]
+            names = (self.unacked_key, self.unacked_index_key, self.leases_key, self.unreadable_key)
+            keys = [prefix + name for name in names]
             arguments: list[Any] = [before]
-            for tag, text, names in reversed(part):
+            for tag, text, lists in reversed(part):
                 places = []
-                for name in names:
+                for name in lists:
                     if prefix + name not in keys:
                         keys.append(prefix + name)
                     places.append(keys.index(prefix + name) + 1)
@@ -326,13 +362,26 @@ class TransportQoS(StockQoS):
         return given
 
 
-def _waited(eta: Any, at_s: float) -> bool:
-    """Whether a message waited for its instant at a moment, in seconds since 1970."""
+def _payload_of(message: Any) -> Any:
+    """Give what a message was made of, with the tag that its producer gave it."""
+    payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
+    with suppress(KeyError):
+        payload["properties"]["delivery_tag"] = message.delivery_tag.rpartition("@")[0] or message.delivery_tag
+    return payload
+
+
+def waits(eta: Any, at_s: float) -> bool:
+    """Whether a message waits for its instant at a moment, in seconds since 1970."""
     try:
         instant = datetime.fromisoformat(eta)
     except (TypeError, ValueError):
         return False
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() > at_s
+
+
+def _earlier(told: Any, at_s: float) -> float:
+    """Give the earlier of two moments, in seconds since 1970; the first is a stranger's and may be anything."""
+    return min(float(told), at_s) if type(told) in {int, float} and 0 < told < at_s else at_s
 
 
 def _mark_redelivered(payload: Any) -> None:

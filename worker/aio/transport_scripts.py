@@ -11,7 +11,17 @@ where that is long ago the server itself was away, and nobody is given up before
 
 from typing import Final
 
-TAKE: Final = """
+_SET_ASIDE: Final = """
+local function set_aside(list, item)
+  redis.call('LPUSH', list, item:sub(1, 8192))
+  redis.call('LTRIM', list, 0, 9999)
+end
+"""
+"""Keeps what is no message: the latest 10,000, of each the first 8 KB, or whoever pushes it fills the server."""
+
+TAKE: Final = (
+    _SET_ASIDE
+    + """
 local unacked, index, leases, aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local most, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6])
@@ -48,7 +58,7 @@ for first = 5, #KEYS, width do
         redis.call('HSET', unacked, tag, entry)
         texts[#texts + 1], tags[#tags + 1], sizes[#sizes + 1] = item, tag, (at - 5) .. ' ' .. #tag
       else
-        redis.call('LPUSH', aside, item)
+        set_aside(aside, item)
         aside_count = aside_count + 1
       end
       redis.call('RPOP', KEYS[at])
@@ -62,6 +72,7 @@ if taken < most then
 end
 return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts}
 """
+)
 """Takes messages in kombu's order: the most urgent priority first, within it the queues in turn.
 
 A message is read, entered, and only then removed, so that no error in between can lose it. What is no message is set
@@ -78,7 +89,9 @@ Gives: how many were set aside; for each message the place of its list and the l
 the book as one text; the texts. Few parts, because the client takes as long for a short one as for a long one.
 """
 
-GIVE_BACK: Final = """
+GIVE_BACK: Final = (
+    _SET_ASIDE
+    + """
 local before, at, given = ARGV[1] ~= '' and ARGV[1], 2, 0
 while at <= #ARGV do
   local tag, text, lists = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
@@ -88,7 +101,10 @@ while at <= #ARGV do
     due = lease and tonumber(lease) <= tonumber(before)
   end
   if due and redis.call('HEXISTS', KEYS[1], tag) == 1 then
-    for list = 1, lists do redis.call('RPUSH', KEYS[tonumber(ARGV[at + 2 + list])], text) end
+    for list = 1, lists do
+      local place = tonumber(ARGV[at + 2 + list])
+      if place == 4 then set_aside(KEYS[place], text) else redis.call('RPUSH', KEYS[place], text) end
+    end
     redis.call('HDEL', KEYS[1], tag)
     redis.call('ZREM', KEYS[2], tag)
     redis.call('ZREM', KEYS[3], tag)
@@ -98,9 +114,11 @@ while at <= #ARGV do
 end
 return given
 """
+)
 """Puts messages back where they are taken next, unless somebody else gave them back already.
 
-KEYS: the hash, the index, the leases, then lists. ARGV: an instant by which their leases must have ended, or nothing;
+KEYS: the hash, the index, the leases, the list for what is no message, then other lists.
+ARGV: an instant by which their leases must have ended, or nothing;
 then for each message, the one to be taken last first: its tag, its text, how many lists it goes to, and their places in
 KEYS, counted from 1. Gives: how many there were.
 """
@@ -113,6 +131,14 @@ return redis.call('HDEL', KEYS[1], unpack(ARGV))
 """Forgets acknowledged messages, all three entries at once: one without the others would stay for ever.
 
 KEYS: the hash, the index, the leases. ARGV: at most a few hundred tags.
+"""
+
+REBOOK: Final = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+"""
+"""Replaces an entry, if it is still there.
+
+KEYS: the hash. ARGV: the tag, the entry.
 """
 
 _HEARD: Final = """

@@ -12,7 +12,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from config.celery import DEFERRED, QUEUE_OF
 from worker.deadletters.letter import Letter, Message, sentence, shown
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
-from worker.history import DEATHS, DOUBT, HEADER, History
+from worker.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
 from worker.logs import redactor
 from worker.trail import latest, of_this_turn
 
@@ -22,7 +22,7 @@ _KEPT_OPTIONS = (
     "root_id", "parent_id", "group_id", "group_index", "shadow", "chord", "chain", "link", "link_error",
     "soft_time_limit", "time_limit", "reply_to", "replaced_task_nesting",
 )  # fmt: skip
-_OURS = (HEADER, DEATHS, DOUBT, "redelivered")
+_OURS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, "redelivered")
 _RAW_BYTES = 65_536
 _LONGEST_RUNNABLE = 4_000_000
 _LONG_AGO_MS = 1
@@ -143,9 +143,7 @@ def _id_of(found: Any, message: Any = None) -> str:
 def _first_tried_ms(context: Any, history: History) -> int:
     """When a job may have been carried out at the earliest; long ago where nobody knows, as a worker died with it."""
     headers = context.headers if isinstance(context.headers, Mapping) else {}
-    delivery = context.delivery_info if isinstance(context.delivery_info, Mapping) else {}
-    came_again = bool(delivery.get("redelivered") or headers.get(DEATHS))
-    return _LONG_AGO_MS if came_again and HEADER not in headers else history.since_ms
+    return _LONG_AGO_MS if came_again(context) and HEADER not in headers else history.since_ms
 
 
 def _earlier_doubt(headers: Any) -> int:

@@ -1,23 +1,24 @@
 """Writes letters: from a job that failed, from a request that never ran, from a message that nobody can read.
 
-Nothing here raises. While Redis is away or full a job waits for its letter for a minute, as its message cannot be
-acknowledged then either; the consumer waits for a moment.
+While Redis is away or full a job waits for its letter for a minute, the consumer for a moment; then the message goes
+back, so that the job ends once more when a letter can be written. Nothing else here raises.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from celery.exceptions import Reject
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio import lifespan
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.obituary import delivery_of, of_job, of_message
+from worker.deadletters.roll import Roll
 from worker.deadletters.store import DeadLetters
 from worker.runtime import Runtime
 
@@ -32,6 +33,7 @@ _HOLD_UP_S = 3.0
 _NOT_KEPT = ("celery.", "tasks.admin.")
 
 _stores: "WeakKeyDictionary[Redis, DeadLetters]" = WeakKeyDictionary()
+_rolls: "WeakKeyDictionary[DeadLetters, Roll]" = WeakKeyDictionary()
 
 
 def is_kept(task: str) -> bool:
@@ -48,21 +50,31 @@ def store_of(runtime: Runtime) -> DeadLetters:
 
 
 async def keep_job(context: Any, task: str, exc: BaseException) -> None:
-    """Keep the letter of a job that failed, on the pool's loop; see `of_job`."""
+    """Keep the letter of a job that failed, on the pool's loop; see `of_job`.
+
+    Raises:
+        celery.exceptions.Reject: Redis takes no letter: the message goes back.
+    """
     try:
         found = of_job(context, task, exc)
     except Exception as trouble:  # noqa: BLE001 - see above
         _not_kept(trouble, task)
         return
-    await keep(*found)
+    if not await keep(*found):
+        raise Reject("its letter cannot be written yet", requeue=True)
 
 
-def keep_request(context: Any, task: str, exc: BaseException) -> None:
-    """Keep the letter of a job that no task hears of, on the consumer's thread; see `of_job`."""
+def keep_request(context: Any, task: str, exc: BaseException) -> bool:
+    """Keep the letter of a job that no task hears of, on the consumer's thread; see `of_job`.
+
+    Returns:
+        False where Redis has not taken it yet: the message must come again.
+    """
     try:
-        keep_from_consumer(*of_job(context, task, exc))
+        return keep_from_consumer(*of_job(context, task, exc))
     except Exception as trouble:  # noqa: BLE001 - see above
         _not_kept(trouble, task)
+        return True
 
 
 def keep_message(message: Any, *, reason: str, runnable: bool = False) -> None:
@@ -73,12 +85,15 @@ def keep_message(message: Any, *, reason: str, runnable: bool = False) -> None:
         _not_kept(trouble, reason)
 
 
-async def keep(letter: Letter, message: Message | None = None) -> None:
-    """Keep a letter, on the pool's loop. Where Redis does not take it, the log has the reason.
+async def keep(letter: Letter, message: Message | None = None) -> bool:
+    """Keep a letter, on the pool's loop. Where it is not kept, the log has the reason.
 
     Args:
         letter: What is shown.
         message: What a replay needs.
+
+    Returns:
+        False where Redis did not take it for a minute, and may later.
     """
     try:
         async with asyncio.timeout(_WITHIN_S):
@@ -87,6 +102,8 @@ async def keep(letter: Letter, message: Message | None = None) -> None:
             await _patiently(lambda: store.put(letter, text))
     except Exception as trouble:  # noqa: BLE001 - see above
         _not_kept(trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}")
+        return not isinstance(trouble, TimeoutError)
+    return True
 
 
 async def has_ended(context: Any) -> bool:
@@ -109,9 +126,14 @@ async def has_ended(context: Any) -> bool:
 
 
 async def take_out(job: str) -> None:
-    """Take out the letter of a job that has succeeded after all, if there is one."""
+    """Take out the letter of a job that has succeeded after all, if there is one; jobs of one moment look together."""
     try:
         store = store_of(Runtime.current())
+        roll = _rolls.get(store)
+        if roll is None:
+            roll = _rolls[store] = Roll(store)
+        if not await roll.has(job):
+            return
         letter, _ = await store.get(job)
         await store.forget([letter], by="", event="")
     except KeyError:
@@ -130,14 +152,19 @@ async def _patiently(write: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(_PAUSE_S)
 
 
-def keep_from_consumer(letter: Letter, message: Message | None = None) -> None:
+def keep_from_consumer(letter: Letter, message: Message | None = None) -> bool:
     """Keep a letter from the consumer's thread, which waits a moment: it shall be there before the message goes.
+
+    Returns:
+        False where it is not there yet. It may still be written, or the log tells.
 
     Raises:
         RuntimeError: No pool is running.
     """
-    with suppress(TimeoutError):  # it is written all the same, or the log tells
-        lifespan.submit(keep(letter, message)).result(_HOLD_UP_S)
+    try:
+        return lifespan.submit(keep(letter, message)).result(_HOLD_UP_S)
+    except TimeoutError:
+        return False
 
 
 def _not_kept(trouble: Exception, what: str) -> None:

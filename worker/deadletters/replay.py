@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from celery import Celery
+from celery import Celery, states
 
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.store import DeadLetters
@@ -146,11 +146,21 @@ async def _send(store: DeadLetters, letter: Letter, app: Celery, *, own_key: boo
     if message is None or found.at_ms != letter.at_ms:
         return "it has changed meanwhile"
     try:
+        if await asyncio.to_thread(_has_succeeded, app, letter):
+            await store.unclaim(letter)
+            return "it has succeeded: a copy of its message did not fail"
         await asyncio.to_thread(_publish, app, letter, message, own_key=own_key)
     except Exception:  # who is stopped meanwhile keeps the right: its message may still get through
         await store.unclaim(letter)
         raise
     return None
+
+
+def _has_succeeded(app: Celery, letter: Letter) -> bool:
+    try:
+        return bool(app.backend.get_task_meta(letter.id, cache=False)["status"] == states.SUCCESS)
+    except Exception:  # noqa: BLE001 - without a store nobody knows, and it was to be replayed
+        return False
 
 
 def _publish(app: Celery, letter: Letter, message: Message, *, own_key: bool) -> None:

@@ -198,6 +198,15 @@ class DeadLetters:
         letter = Letter.of(letter_id, int(score), head, len(text.encode()) if text else 0)
         return letter, Message.of(text) if text else None
 
+    async def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that have a letter.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        heads = await self._redis.hmget(self.name("heads"), list(ids))
+        return {one for one, head in zip(ids, heads, strict=True) if head is not None}
+
     async def forget(self, letters: Sequence[Letter], *, by: str, event: str = "dropped") -> int:
         """Take letters out, unless their job died again since they were read; the audit stream tells who did.
 

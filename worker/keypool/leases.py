@@ -21,8 +21,9 @@ class Want:
         exclude_accounts: Accounts that this job must not get.
         account: The only account that may serve, because an earlier attempt went there; also the id of a key whose
             account was not known then. Empty: any.
-        ticket: The account that promised this job its instant when it was deferred (`Unavailable.ticket`), `NO_TICKET`
-            where a deferral promised nothing; with either it does not queue again. Empty: it comes for the first time.
+        ticket: Names the instant that this job was promised when it was deferred (`Unavailable.ticket`); `NO_TICKET`
+            where a deferral promised nothing, or the promise is redeemed. With either it does not queue behind those
+            who wait for theirs. Empty: it comes for the first time.
         max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
         by: The task's id, for the audit stream; also names the job that tokens are saved for.
         bulk: Gives way: it takes what interactive jobs leave, and holds no instant that one of them may need.

@@ -1,5 +1,6 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts
-from worker.verdicts import Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
@@ -64,6 +65,7 @@ class KeyPool:
         namespace: Keeps installations apart that share a Redis.
         cooldowns: Defaults where the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
+        limits: What to go by at an account and model until its own limits are known. None is needed.
         opening: Calls on their way per account and model while no rate is known, at the start; grows as calls succeed.
         now_ms: A clock for tests.
     """
@@ -77,6 +79,7 @@ class KeyPool:
         namespace: str = "kw",
         cooldowns: Cooldowns | None = None,
         lease_ms: int = 300_000,
+        limits: Sequence[ObservedLimit] = (),
         opening: int = 4,
         now_ms: Clock | None = None,
     ) -> None:
@@ -87,7 +90,9 @@ class KeyPool:
         self._cooldowns = cooldowns or Cooldowns()
         self._lease_ms = lease_ms
         self._opening = opening
+        self._limits = [_stated(limit) for limit in limits]
         self._roster = Roster(keys)
+        self._woken = asyncio.Event()
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
@@ -139,6 +144,7 @@ class KeyPool:
             "by": want.by,
             "bulk": want.bulk,
             "opening": self._opening,
+            "limits": self._limits,
         }
         return await self._scripts.acquire(lease_id=lease_id, want=asked, candidates=candidates.told)
 
@@ -148,8 +154,8 @@ class KeyPool:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
                 key, account = candidates.keys[place], candidates.accounts[place]
                 return Lease(lease_id, key, account, want, int(wait_ms), more)
-            case ["deferred", wait_ms, reason, account]:
-                return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(account))
+            case ["deferred", wait_ms, reason, ticket]:
+                return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(ticket))
             case ["busy", wait_ms, reason]:
                 return Unavailable(Why.BUSY, countdown_ms=int(wait_ms), reason=str(reason))
             case [("disabled" | "unfit") as why, reason]:
@@ -184,6 +190,20 @@ class KeyPool:
             topic=lease.want.topic,
         )
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
+
+    async def wait(self, lease: Lease) -> bool:
+        """Wait for a lease's instant; returns False where a reset came first, so that an earlier one may be had now."""
+        try:
+            async with asyncio.timeout(lease.wait_ms / 1000):
+                await self._woken.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def wake(self) -> None:
+        """End the waits of this process: a reset was made, here or elsewhere."""
+        self._woken.set()
+        self._woken = asyncio.Event()
 
     async def carry(self, lease: Lease, emails: int) -> None:
         """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
@@ -346,6 +366,8 @@ class KeyPool:
 
 
 def _outcome(verdict: Verdict) -> str:
+    if verdict is ABANDONED:
+        return "unused"
     if verdict.fate is Fate.DONE:
         return "ok"
     if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate

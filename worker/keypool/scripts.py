@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 from worker.keypool.wire import Wire
 
 _FRAGMENTS = {
-    "acquire": ("prelude", "buckets", "lines", "choice", "acquire"),
+    "acquire": ("prelude", "buckets", "claims", "lines", "choice", "acquire"),
     "confirm": ("prelude", "buckets", "confirm"),
     "carry": ("prelude", "buckets", "carry"),
     "settle": ("prelude", "buckets", "learn", "settle"),

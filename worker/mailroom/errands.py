@@ -12,14 +12,14 @@ from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Lease
 from worker.mailroom.lane import Call, Lane, Seat, Signal, Told, tell
 from worker.mailroom.letter import Letter
+from worker.mailroom.portions import Portions
 from worker.outbox import Envelope, Member, Outbox, batch_of
-from worker.providers import Email, Sealed
+from worker.providers import EMAIL_QUOTAS, Email, Sealed
 from worker.rotation import ask_patiently
 from worker.verdicts import Fate, Reply, Verdict
 
 _logger = logging.getLogger(__name__)
 
-MOST_IN_BATCH = 100
 _MOST_BATCH_BYTES = 4 * 1024 * 1024
 
 
@@ -74,9 +74,9 @@ class Errand:
         self.in_doubt = False
         self.calls: list[Call] = []
 
-    def _calling(self, envelope: Envelope) -> Sealed:
+    def _calling(self, envelope: Envelope, *, splits: bool = False) -> Sealed:
         self.envelope = envelope
-        return Sealed(envelope.body, envelope.key, len(envelope.members) if envelope.is_batch else 0)
+        return Sealed(envelope.body, envelope.key, len(envelope.members) if envelope.is_batch else 0, splits=splits)
 
     async def judged(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call."""
@@ -117,10 +117,19 @@ class FirstTry(Errand):
         lane: Where it stood in line; None: it goes alone.
     """
 
-    def __init__(self, outbox: Outbox, pool: KeyPool, under_way: UnderWay, leader: Letter, lane: Lane | None) -> None:
+    def __init__(  # noqa: PLR0917 - what a mailroom has, and the letter
+        self,
+        outbox: Outbox,
+        pool: KeyPool,
+        under_way: UnderWay,
+        portions: Portions,
+        leader: Letter,
+        lane: Lane | None,
+    ) -> None:
         super().__init__(outbox)
         self._pool = pool
         self._under_way = under_way
+        self._portions = portions
         self.leader = leader
         self.aboard: dict[Letter, Seat | None] = {leader: None}
         self.departed = lane is None
@@ -154,13 +163,13 @@ class FirstTry(Errand):
             letter.calls += 1
         if len(envelopes) > 1:
             _logger.info("📦 %d emails go out in one call", len(envelopes))
-        return self._calling(envelope)
+        return self._calling(envelope, splits=len(envelopes) > 1)
 
     def _board(self, lease: Lease) -> tuple[dict[Letter, Envelope], list[Seat]]:
         """Take along who waits in line, as far as there is room; also gives the seats of those who must stay."""
         left = []
         (first, _), *passengers = self.aboard.items()
-        load = _Load(lease)
+        load = _Load(lease, most=self._portions.most(lease.account))
         load.take(first, self._single(first, lease))
         for letter, seat in passengers:  # from a call that was refused
             if seat is None or seat.done() or not load.take(letter, self._single(letter, lease)):
@@ -193,9 +202,18 @@ class FirstTry(Errand):
 
     async def judged(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call, and tell jobs of this process that mean one of its emails."""
-        name = self.envelope.name if self.envelope is not None else ""
+        envelope = self.envelope
         await super().judged(lease, reply)
-        self._under_way.end(name, fault_of(reply.verdict) if self.in_doubt else None)
+        if envelope is None:
+            return
+        if reply.verdict.code in EMAIL_QUOTAS:
+            size = len(envelope.members)
+            self._portions.refused(lease.account, size=size)
+            if size > 1:
+                _logger.info(
+                    "📦 The quota of %s has no room for %d emails at once: fewer follow", lease.key.label, size
+                )
+        self._under_way.end(envelope.name, fault_of(reply.verdict) if self.in_doubt else None)
 
     async def _seal(self, envelope: Envelope, lease: Lease) -> list[int]:
         if self._under_way.find(envelope.name) is not None:  # a copy of it is just going
@@ -226,9 +244,10 @@ class FirstTry(Errand):
 class _Load:
     """What goes out with one lease, within the bounds of a batch and of the quotas that are known."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, *, most: int) -> None:
         self.envelopes: dict[Letter, Envelope] = {}
         self.keys: set[str] = set()
+        self._most = most
         self._bytes = 0
         self._spare = lease.spare_emails
 
@@ -238,7 +257,7 @@ class _Load:
         spare = self._spare
         if self.envelopes:
             spare = None if spare is None else spare - letter.recipients
-            full = len(self.envelopes) == MOST_IN_BATCH or size > _MOST_BATCH_BYTES
+            full = len(self.envelopes) >= self._most or size > _MOST_BATCH_BYTES
             if full or (spare is not None and spare < 0):
                 return False
         self._bytes, self._spare = size, spare

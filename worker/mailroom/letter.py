@@ -20,6 +20,7 @@ class Letter:
         recipients: How many addresses it goes to.
         batchable: It may go out together with others.
         known: A job may have sent it before, so look first.
+        unsendable: Why it cannot be sent as a new email, if so; one that was sent before is still looked up.
         late: It may have been accepted so long ago that the outbox has forgotten it.
         calls: Calls made with it in this turn.
         waited_ms: Time spent waiting in this turn, in milliseconds.
@@ -34,6 +35,7 @@ class Letter:
     recipients: int = 1
     batchable: bool = True
     known: bool = False
+    unsendable: str = ""
     late: bool = False
     calls: int = 0
     waited_ms: int = 0

@@ -13,6 +13,7 @@ from worker.keypool import Want
 from worker.mailroom.errands import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
 from worker.mailroom.lane import Lane, Signal, Told, tell
 from worker.mailroom.letter import Letter
+from worker.mailroom.portions import Portions
 from worker.outbox import Envelope, Found, Member, Outbox, State
 from worker.providers import Email, Sealed
 from worker.rotation import Rotation, Served, ask_patiently
@@ -43,6 +44,7 @@ class Mailroom:
         self._at_least_once = at_least_once
         self._lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
         self._under_way = UnderWay()
+        self._portions = Portions()
 
     async def serve(self, want: Want, letter: Letter) -> Served:
         """Send an email, or give the result that another job got for it.
@@ -54,7 +56,7 @@ class Mailroom:
         Raises:
             Deferred: No key can serve now, or another job is sending the same email.
             Fault: Resend failed in a way that may pass.
-            InvalidArguments: The idempotency key was used for another email.
+            InvalidArguments: The idempotency key was used for another email, or it is new and `letter.unsendable`.
             RequestRejected: Resend refuses the email for good.
             OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
         """
@@ -67,6 +69,7 @@ class Mailroom:
 
     async def _serve(self, want: Want, letter: Letter) -> Served:
         member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
+        letter.known = letter.known or bool(letter.unsendable)  # a copy of it may have been sent
         why: Deferred = _in_a_crowd()
         for _ in range(_ROUNDS):
             left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
@@ -95,7 +98,7 @@ class Mailroom:
     async def _by_the_outbox(self, want: Want, letter: Letter, found: Found) -> Served | None:
         """Do what is left to do for an email that was seen before; None: nothing was sent, send it now."""
         match found:
-            case Found(state=State.FREE) if not letter.late or self._at_least_once:
+            case Found(state=State.FREE) if not letter.late or self._may_go_twice(letter):
                 return None
             case Found(state=State.OTHER):
                 raise InvalidArguments(
@@ -118,10 +121,13 @@ class Mailroom:
                     raise
                 finally:
                     self._under_way.end(envelope.name, why)
-            case Found(state=State.STALE, envelope=Envelope() as envelope) if self._at_least_once:
+            case Found(state=State.STALE, envelope=Envelope() as envelope) if self._may_go_twice(letter):
                 await self._move_on(envelope)
                 return None
         raise OutcomeUnknown("an earlier attempt may have been accepted, and it is too long ago to be asked for safely")
+
+    def _may_go_twice(self, letter: Letter) -> bool:
+        return self._at_least_once and not letter.unsendable
 
     async def _join(self, want: Want, letter: Letter, name: str) -> None:
         """Wait for another job of this process that sends the same email."""
@@ -146,12 +152,12 @@ class Mailroom:
         except (Deferred, Fault) as over:
             over.in_doubt = True
             letter.waited_ms += over.waited_ms
-            if self._at_least_once and isinstance(over, Deferred) and over.for_good:
+            if self._may_go_twice(letter) and isinstance(over, Deferred) and over.for_good:
                 await self._move_on(envelope)
                 return None
             raise
         except (OutcomeUnknown, RequestRejected) as exc:
-            if self._at_least_once:
+            if self._may_go_twice(letter):
                 await self._move_on(envelope)
                 return None
             if isinstance(exc, OutcomeUnknown):
@@ -170,6 +176,8 @@ class Mailroom:
         await ask_patiently(lambda: self.outbox.forget(envelope))
 
     async def _first_try(self, want: Want, letter: Letter) -> Served:
+        if letter.unsendable:
+            raise InvalidArguments(letter.unsendable)
         if not (self._batches and letter.batchable):
             return await self._lead(want, letter, None)
         name = want.topic, want.exclude, want.bulk
@@ -194,7 +202,7 @@ class Mailroom:
 
     async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
-        errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, letter, lane)
+        errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane)
         try:
             served = await self.rotation.run(want, errand)
         except (Deferred, Fault) as over:

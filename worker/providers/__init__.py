@@ -3,8 +3,10 @@
 from worker.providers.base import Provider
 from worker.providers.groq import Completion, Groq, estimate_tokens
 from worker.providers.resend import Email, Resend, Sealed, is_idempotency_key
+from worker.providers.resend_verdicts import EMAIL_QUOTAS
 
 __all__ = [
+    "EMAIL_QUOTAS",
     "Completion",
     "Email",
     "Groq",

@@ -17,6 +17,7 @@ from worker.verdicts import Effect, Fate, Scope, Verdict
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _MIN_COOLDOWN_MS = 100
+_SECOND_MS = 1_000
 _MAX_BACKOFF_MS = 300_000
 _FLEX_CAPACITY_STATUS = 498
 _MOST_GENERATIONS_MORE = 2  # each costs its tokens, and a model that fails three times will not learn it
@@ -193,7 +194,7 @@ class GroqJudge:
         if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
             return None
         refusal = read_refusal(answer.message)
-        stated = [wait for wait in (answer.retry_after_ms(now_s=self._now()), refusal.wait_ms) if wait is not None]
+        stated_ms = _stated_ms(answer.retry_after_ms(now_s=self._now()), refusal.wait_ms)
         return Verdict(
             Fate.NEXT_KEY,
             "rate_limit",
@@ -202,7 +203,7 @@ class GroqJudge:
             else "Groq's limit is reached",
             effect=Effect.COOL,
             scope=Scope.ACCOUNT_MODEL,
-            cooldown_ms=min(max(*stated, _MIN_COOLDOWN_MS), _DAY_MS) if stated else None,
+            cooldown_ms=None if stated_ms is None else min(max(stated_ms, _MIN_COOLDOWN_MS), _DAY_MS),
             account=refusal.account,
             limits=limits_of(answer, refusal),
             status=answer.status,
@@ -290,3 +291,10 @@ def _too_large_sentence(refusal: Refusal) -> str:
     if refusal.limit is None or refusal.requested is None:
         return "the request is larger than this organisation may send for this model"
     return f"the request needs {refusal.requested} tokens, this organisation's limit for this model is {refusal.limit}"
+
+
+def _stated_ms(header_ms: int | None, words_ms: int | None) -> int | None:
+    """The wait that a refusal states: in its words to the millisecond, in `retry-after` rounded up to whole seconds."""
+    if header_ms is None or words_ms is None:
+        return words_ms if header_ms is None else header_ms
+    return words_ms if header_ms - words_ms <= _SECOND_MS else header_ms

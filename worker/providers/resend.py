@@ -21,8 +21,8 @@ from worker.providers import resend_http
 from worker.providers.answers import Answer, safe_sentence, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
-from worker.providers.resend_verdicts import ResendJudge
-from worker.verdicts import Fate, Reply, Verdict
+from worker.providers.resend_verdicts import EMAIL_QUOTAS, ResendJudge
+from worker.verdicts import Effect, Fate, Reply, Verdict
 
 _MAX_IDEMPOTENCY_KEY = 256
 _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
@@ -74,6 +74,7 @@ class Sealed:
         text: The exact JSON text of the body.
         idempotency_key: As for `Email`.
         size: How many emails a batch holds; 0 for a single email.
+        splits: Its emails may go in smaller calls as well: a quota that does not hold them all may hold some.
 
     Raises:
         ValueError: The idempotency key is empty, too long, or cannot stand in a header.
@@ -82,6 +83,7 @@ class Sealed:
     text: str = field(repr=False)
     idempotency_key: str
     size: int = 0
+    splits: bool = False
 
     def __post_init__(self) -> None:
         _check_key(self.idempotency_key)
@@ -162,6 +164,8 @@ class Resend:
         value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
+        if isinstance(request, Sealed) and request.splits and verdict.code in EMAIL_QUOTAS:
+            verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None)
         return Reply(_charged(verdict, payload, value), value)
 
     async def close(self) -> None:

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretStr
 
 from worker.providers.answers import Answer, safe_sentence
 from worker.providers.durations import duration_ms
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+EMAIL_QUOTAS: Final = frozenset({"daily_quota", "monthly_quota"})
+"""The codes of refusals for a quota that counts emails."""
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS

@@ -12,9 +12,10 @@ import pytest
 import redis
 from aio_harness import WorkerProcess, eventually
 from celery import Celery
-from transport_harness import STOCK, send, tube
+from transport_harness import STOCK, send, tube, waiting
 
 from sandbox.redis import EmbeddedRedis
+from worker.aio.transport_qos import _earlier
 
 SHORT_S = "2"
 """A lease for tests in which a worker dies."""
@@ -154,20 +155,58 @@ def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(serve
         tags = [message.delivery_tag for message in one.got]
         assert store.zrange("unacked.leases", 0, -1) == sorted(tags)
         medic.turn()
-        store.zadd("unacked.leases", {tags[0]: time.time() - 1, tags[1]: 0})  # it died with one, let go of another
+        died_s = round(time.time() - 1000, 3)
+        store.zadd("unacked.leases", {tags[0]: died_s + 900, tags[1]: 0})  # it died with one, let go of another
         medic.channel.qos.recover_at_s = 0
         medic.channel.recover()
         assert store.hkeys("unacked") == store.zrange("unacked.leases", 0, -1) == [tags[2]]
         one.until(lambda: len(one.got) == 5)
         again = {message.decode(): message for message in one.got[3:]}
         assert again[0].headers["deaths"] == 1
-        assert "deaths" not in again[1].headers
+        assert again[0].headers["died_s"] == pytest.approx(died_s, abs=0.002)
+        assert not {"deaths", "died_s"} & set(again[1].headers)
         assert all(message.headers["redelivered"] for message in again.values())
         # The tags are others: who had it first can neither forget nor return what somebody else has now.
         assert {message.delivery_tag for message in again.values()}.isdisjoint(tags)
         one.got[0].reject()
         one.channel.flush_acks()
         assert store.hlen("unacked") == 3
+
+
+# What a message that a worker died of a second time says of the first, and what it says then; that second is at 1000.
+@pytest.mark.parametrize(
+    ("told", "kept"), [(900.5, 900.5), (2000, 1000.0), (None, 1000.0), ("x", 1000.0), (True, 1000.0), (-5, 1000.0)]
+)
+def test_the_earliest_death_is_the_one_that_is_told(told: Any, kept: float) -> None:
+    assert _earlier(told, 1000.0) == kept
+
+
+def test_what_is_rebooked_stands_in_the_message_that_comes_again_and_not_in_this_one(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", "dies", "goes back", "ends")
+    with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
+        one.until(lambda: len(one.got) == 3)
+        tags = [message.delivery_tag for message in one.got]
+        for message in one.got:
+            one.channel.rebook(message, {"note": message.delivery_tag})
+            assert "note" not in message.headers
+        one.got[1].requeue()
+        one.got[2].ack()
+        one.channel.rebook(one.got[2], {"note": "late"})
+        medic.turn()
+        store.zadd("unacked.leases", {tags[0]: time.time() - 1})
+        medic.channel.qos.recover_at_s = 0
+        medic.channel.recover()
+        assert store.hlen("unacked") == 0
+        one.until(lambda: len(one.got) == 5)
+        again = {message.decode(): message.headers for message in one.got[3:]}
+        assert again["dies"]["note"] == tags[0]
+        assert again["dies"]["deaths"] == 1
+        assert "deaths" not in again["goes back"]
+        assert {message.delivery_tag.partition("@")[0] for message in one.got[3:]} == {
+            tag.partition("@")[0] for tag in tags[:2]
+        }
 
 
 def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(server: EmbeddedRedis, store: Any) -> None:
@@ -232,6 +271,31 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
         assert store.zscore("unacked.leases", tags[2]) > 0
         keeper = one.channel.qos.keeper
         keeper.release_question(tags[2].partition("@")[2])
+        eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
+        keeper.release_carried()
+
+
+def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_again(
+    server: EmbeddedRedis, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(server.url, "a", *range(5))
+    with tube(server.url, "a", lease_s=900) as one:
+        one.until(lambda: len(one.got) == 5)
+        tags = [message.delivery_tag for message in one.got]
+
+        def tell() -> set[str]:
+            """As the pool does: two were running when it looked, then it read what had ended."""
+            one.got[0].ack()
+            one.got[1].ack()
+            one.got[2].requeue()
+            return {tags[1], tags[2], tags[3]}
+
+        monkeypatch.setattr("worker.aio.holding._source", tell)
+        one.close()
+        keeper = one.channel.qos.keeper
+        assert keeper._carried == {tags[3]}
+        assert waiting(store, "a") == [4]
+        eventually(lambda: sorted(store.hkeys("unacked")) == sorted(tags[2:4]))
         eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
         keeper.release_carried()
 

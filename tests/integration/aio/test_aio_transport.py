@@ -161,6 +161,19 @@ def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog:
     assert "delivery_info" not in caplog.text
 
 
+@pytest.mark.parametrize("reader", ["the server", "this process"])
+def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(url: str, books: Any, reader: str) -> None:
+    send(url, "a", "x" * 9_000)
+    foreign = books.rpop("a").encode().replace(b"{", b"[" if reader == "the server" else b'{"x": "\xff", ', 1)
+    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
+        raw.rpush("unacked.unreadable", *(["older"] * 9_999), "oldest")
+        raw.lpush("a", foreign)
+        one.until(lambda: raw.lindex("unacked.unreadable", 0) == foreign[:8192])
+        assert raw.llen("unacked.unreadable") == 10_000
+        assert raw.lindex("unacked.unreadable", -1) == b"older"
+        assert raw.hlen("unacked") == raw.llen("a") == 0
+
+
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\\ud800", "\\\ud800", "😀"])
 def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(url: str, books: Any, text: str) -> None:
     send(url, "a", "whole")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 from kombu import Consumer, Exchange, Queue
-from transport_harness import Tube, calls, send, tube, waiting
+from transport_harness import Tube, calls, queue_of, send, tube, waiting
 
 from sandbox.redis import EmbeddedRedis
 
@@ -117,6 +117,50 @@ def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: 
     assert books.lrange("a", 0, -1) == texts  # untouched: nobody had seen them
     assert books.hlen("unacked") == books.zcard("unacked_index") == 0
     assert one.got == []
+
+
+def test_cancelling_the_last_consumer_gives_back_an_answer_that_is_still_on_its_way(url: str, books: Any) -> None:
+    send(url, "a", *range(5))
+    texts = books.lrange("a", 0, -1)
+    with tube(url, "a", "b", prefetch=3) as one:
+        one.with_hub()
+        one.until_asked()
+        one.consumer.cancel_by_queue("b")
+        assert one.channel._in_poll
+        one.consumer.cancel_by_queue("a")  # as a warm shutdown does, and then waits for its jobs
+        assert books.lrange("a", 0, -1) == texts
+        assert books.hlen("unacked") == books.zcard("unacked_index") == books.zcard("unacked.leases") == 0
+        one.turn()
+        one.consumer.add_queue(queue_of("a"))
+        one.consumer.consume()
+        one.until(lambda: one.bodies == [0, 1, 2])
+
+
+# While an answer is read, and while its messages are handed over and the next one is on its way.
+@pytest.mark.parametrize("during", ["reading", "delivering"])
+def test_the_last_consumer_may_be_cancelled_at_any_instant(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    send(url, "a", *range(5))
+    with tube(url, "a", prefetch=4) as one:
+        one.with_hub()
+        one.until_asked()
+        if during == "delivering":
+            one.on_message = lambda _: one.consumer.cancel()
+        else:
+            connection = one.channel.client.connection
+            read = connection.read_response
+
+            def interrupted(**options: Any) -> Any:
+                one.consumer.cancel()  # by a signal's handler
+                return read(**options)
+
+            monkeypatch.setattr(connection, "read_response", interrupted)
+        one.until(lambda: not one.channel.active_queues and not one.channel._in_poll)
+        had = one.bodies
+        assert had == [0][: during == "delivering"]
+        assert waiting(books, "a") == [*range(len(had), 5)]
+        assert books.hlen("unacked") == len(had)
 
 
 @pytest.mark.parametrize("lease_s", [60, 0])

@@ -109,6 +109,33 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     assert found["reason"].startswith(reason)
 
 
+# How a message tells that a worker has held it before.
+@pytest.mark.parametrize("told", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}])
+def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(fresh: House, told: dict[str, Any]) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **told)
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"]) == ("unknown", True)
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
+    assert [one["id"] for one in answer["refused"]] == [job.id]
+    assert "which needs force" in answer["refused"][0]["reason"]
+    # A completion has no side effect.
+    job = complete(fresh, expires=past, **told)
+    assert (letter(fresh, job.id)["kind"], letter(fresh, job.id)["in_doubt"]) == ("expired", False)
+
+
+def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again_and_has_expired(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    first = fresh.producer.outcome(job)
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    again = {"task_id": job.id, "expires": past, "delivery_info": {"redelivered": True}}
+    send(fresh, "tasks.email.send", kwargs=EMAIL, **again)
+    eventually(lambda: f"{job.id} has succeeded already" in fresh.worker.log, what="the second delivery's end")
+    eventually(lambda: not fresh.producer.app.backend.client.hlen("unacked"), what="its acknowledgement")
+    assert letters(fresh) == []
+    assert fresh.producer.app.AsyncResult(job.id).result["id"] == first["id"]
+
+
 def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
     job = complete(fresh, time_limit=1)
@@ -140,10 +167,38 @@ def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fres
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
 
 
-# How many deaths a message says it has caused, and whether it runs.
-@pytest.mark.parametrize(("deaths", "runs"), [(2, True), (3, False), (10**9, False), ("3", True), (True, True)])
-def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths: Any, runs: Any) -> None:
-    job = complete(fresh, headers={"deaths": deaths})
+# How long ago the worker was last heard of that died with an email, in hours, and whether the email is sent anew. The
+# outbox knows nothing of it: it was not sent, or that is too long ago.
+@pytest.mark.parametrize(("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)])
+def test_an_email_whose_worker_died_longer_ago_than_the_outbox_remembers_is_not_sent_anew(
+    fresh: House, hours: float, runs: Any
+) -> None:
+    headers = {"deaths": 1, "died_s": time.time() - hours * 3600}
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers=headers)
+    outcome = fresh.producer.outcome(job)
+    assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == runs
+    if not runs:
+        assert type(outcome).__name__ == "OutcomeUnknown"
+        assert letter(fresh, job.id)["in_doubt"]
+
+
+def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3, "keywheel_alone": 2})
+    outcome = fresh.producer.outcome(job)
+    assert type(outcome).__name__ == "Poisoned"
+    assert str(outcome).endswith("so it is not run again by itself; the email may have been sent")
+    assert letter(fresh, job.id)["in_doubt"]
+
+
+# How many deaths a message says it was near, with how many it ran alone, and whether it runs.
+@pytest.mark.parametrize(
+    ("deaths", "alone", "runs"),
+    [(2, None, True), (10**9, None, True), (3, 2, False), (9, 2, False), ("3", 2, True), (True, 2, True)],
+)
+def test_a_job_whose_worker_died_too_often_is_not_run_again(
+    fresh: House, deaths: Any, alone: int | None, runs: Any
+) -> None:
+    job = complete(fresh, headers={"deaths": deaths, "keywheel_alone": alone})
     outcome = fresh.producer.outcome(job)
     if runs:
         assert outcome["text"]
@@ -154,6 +209,14 @@ def test_a_job_whose_worker_died_too_often_is_not_run_again(fresh: House, deaths
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 0
     assert fresh.producer.ask("tasks.admin.replay", kind="poison")["replayed"] == [job.id]
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+
+
+def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as_it_came(fresh: House) -> None:
+    job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
+    assert type(fresh.producer.outcome(job)).__name__ == "Poisoned"
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["task"], found["replayable"]) == ("poison", "tasks.ai.complete", False)
+    assert found["reason"].startswith("Poisoned: 4 workers died")
 
 
 @pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
@@ -182,7 +245,7 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Ho
 # What tells that a job which had failed was given out once more.
 @pytest.mark.parametrize("how", ["replayed", "redelivered"])
 def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how: str) -> None:
-    job = complete(fresh, headers={"deaths": 3})
+    job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
     fresh.producer.outcome(job)
     assert letter(fresh, job.id)
     job.forget()
@@ -191,6 +254,38 @@ def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how:
     else:
         complete(fresh, task_id=job.id, delivery_info={"redelivered": True})
     eventually(lambda: not letters(fresh), what="the letter's end")
+    assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
+
+
+def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    first = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    fresh.producer.outcome(first)
+    assert letter(fresh, first.id)["kind"] == "failed"
+    send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=first.id)
+    eventually(lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS", what="the copy's success")
+    eventually(lambda: not letters(fresh), what="the letter's end")
+
+
+def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    sent = fresh.producer.outcome(job)
+    send(fresh, "tasks.email.send", kwargs=EMAIL | {"to": "nobody at all"}, task_id=job.id)
+    eventually(lambda: f"{job.id} has succeeded already, by a copy" in fresh.worker.log, what="the copy's end")
+    assert letters(fresh) == []
+    assert fresh.producer.app.AsyncResult(job.id).result == sent
+
+
+def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    job = complete(fresh)
+    fresh.producer.outcome(job)
+    assert letter(fresh, job.id)
+    complete(fresh, task_id=job.id)  # for a completion nobody looks after a letter
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success")
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id, force=True)
+    reason = "it has succeeded: a copy of its message did not fail"
+    assert answer == {"replayed": [], "refused": [{"id": job.id, "reason": reason}]}
     assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
@@ -211,6 +306,50 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
     assert job.state == "FAILURE"
     assert letter(fresh, job.id) == before
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
+
+
+def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    first = fresh.producer.outcome(job)
+    before = letter(fresh, job.id)
+    client = fresh.producer.app.backend.client
+    client.delete(*client.keys("{kw:dead}:*"))  # as if it had not come to that
+    send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True})
+    again = letter(fresh, job.id)
+    assert (again["kind"], again["reason"], again["replayable"]) == (before["kind"], before["reason"], True)
+    second = fresh.producer.app.AsyncResult(job.id).result
+    assert (type(second).__name__, str(second)) == (type(first).__name__, str(first))
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
+    # A person may still decide otherwise: a replay takes the failure out first.
+    assert fresh.producer.ask("tasks.admin.replay", id=job.id)["replayed"] == [job.id]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the replayed job's success")
+
+
+# How a job ends that no letter can be written of for a while.
+@pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
+def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, how: str) -> None:
+    client = fresh.producer.app.backend.client
+    client.set("{kw:dead}:index", "no sorted set")  # so every letter is refused
+    options: dict[str, Any] = {}
+    if how == "expired":
+        options = {"expires": datetime.now(UTC) - timedelta(minutes=1)}
+    elif how == "timeout":
+        fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
+        options = {"time_limit": 1}
+    else:
+        fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    job = complete(fresh, **options)
+    ended = {"failed": "FAILURE", "expired": "REVOKED", "timeout": "FAILURE"}[how]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == ended, what="the job's end")
+    given_up = f"a dead letter could not be kept (TimeoutError): tasks.ai.complete[{job.id}]"
+    eventually(lambda: given_up in fresh.worker.log, what="the end of the patience")
+    client.delete("{kw:dead}:index")
+    assert letter(fresh, job.id)["kind"] == how
+    eventually(lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement")
+    fresh.sandbox.control("clear", service="groq")
+    assert fresh.producer.app.AsyncResult(job.id).state == ended
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == (how != "expired")
 
 
 def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.app.task import Context
+from celery.exceptions import Reject
 from processes import eventually
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -187,13 +188,15 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         assert message.raw == raw
 
 
-async def test_a_redis_that_is_away_costs_the_letter_and_nothing_else(
+async def test_where_redis_takes_no_letter_the_message_goes_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     monkeypatch.setattr(post, "_WITHIN_S", 0.5)
     get_settings.cache_clear()
-    await post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+    with pytest.raises(Reject) as caught:
+        await post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+    assert caught.value.requeue
     await Runtime.current().close()
     get_settings.cache_clear()
     assert "a dead letter could not be kept" in caplog.text
@@ -230,7 +233,7 @@ def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None
 
 
 def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    post.keep_request(context(), "tasks.ai.complete", RequestRejected("no"))
+    assert post.keep_request(context(), "tasks.ai.complete", RequestRejected("no"))
     post.keep_message(SimpleNamespace(headers={}, body=b"", delivery_info={}), reason="no job")
     assert caplog.text.count("a dead letter could not be kept (RuntimeError)") == 2
 
@@ -259,3 +262,20 @@ def test_the_limits_follow_the_settings() -> None:
     settings = Settings(dead_letters=7, dead_letters_keep_s=3, dead_letters_mb=2, dead_letter_kb=5)
     assert Limits.of(settings) == Limits(letters=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000)
     assert Limits.of(Settings()) == Limits()
+
+
+async def test_jobs_that_succeed_together_look_for_their_letters_together(redis: Redis) -> None:
+    store = post.store_of(Runtime.current())
+    ask, asked = store.present, []
+
+    async def counted(ids: Sequence[str]) -> set[str]:
+        asked.append(len(ids))
+        return await ask(ids)
+
+    store.present = counted  # type: ignore[method-assign]
+    for number in range(3):
+        await store.put(Letter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no"))
+    await asyncio.gather(*(post.take_out(f"job-{number}") for number in range(1, 100)))
+    assert sum(asked) == 99
+    assert len(asked) == 1
+    assert [found.id for found in await store.find()] == ["job-0"]

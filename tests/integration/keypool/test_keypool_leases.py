@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from worker.keypool import KeyPool, Lease, Want
 from worker.keypool.leases import Why
+from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
 
 
 async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, redis: Redis) -> None:  # noqa: ANN001
@@ -30,6 +31,24 @@ async def test_a_late_settle_changes_no_count_but_teaches(make_pool: Make, clock
     assert settled.late
     assert settled.blocked
     assert (await pool.snapshot()).keys[0].in_flight == flying == 0
+
+
+async def test_a_lease_of_a_key_whose_account_was_learned_meanwhile_is_not_used(make_pool: Make) -> None:
+    pool = make_pool(1)
+    first, second = await lease(pool), await lease(pool)
+    taught = ObservedLimit(Dimension.RPM, 60, 0)
+    await pool.settle(first, refused(0, Scope.ACCOUNT_MODEL, taught, account="org_a"))
+    assert await pool.confirm(second) is None, "it took nothing out of the bucket of org_a"
+    assert (await nothing(pool)).reason == "rpm"
+
+
+async def test_a_lease_that_was_not_used_counts_as_no_call(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 59))
+    await pool.settle(await lease(pool), ABANDONED)
+    [key] = (await pool.snapshot()).keys
+    assert (key.calls, key.faults, key.in_flight, key.state) == (1, 0, 0, "ready")
+    assert key.buckets[0].remaining == 59
 
 
 async def test_settling_twice_gives_back_once(make_pool: Make) -> None:

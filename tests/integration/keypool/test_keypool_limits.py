@@ -1,6 +1,7 @@
 """Limits: learned, never overdrawn, and how fast they are used while they are unknown."""
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -25,6 +26,18 @@ async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(make
     assert 9 <= later <= 10
 
 
+async def test_a_clock_that_was_set_back_stops_no_refill(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 0))
+    clock.tick(-600_000)
+    assert not isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease), "and refills nothing at once"
+    clock.tick(30_000)
+    passed = 0
+    while isinstance(await pool.acquire(Want(ticket=NO_TICKET)), Lease):
+        passed += 1
+    assert 28 <= passed <= 30
+
+
 async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     limits = (ObservedLimit(Dimension.RPS, 5, 4),)
@@ -45,6 +58,19 @@ async def test_calls_that_left_before_their_window_was_known_count_in_it(make_po
     waits = [(await lease(pool, max_wait_ms=60_000)).wait_ms for _ in range(2)]
     assert waits[0] == 0
     assert 1_000 < waits[1] < 1_100
+
+
+async def test_a_call_that_is_held_up_on_its_way_counts_once(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 2, 1),)))
+    clock.tick(5_000)
+    both = [await lease(pool), await lease(pool)]
+    clock.tick(60)
+    for one in both:
+        confirmed = await pool.confirm(one)
+        assert confirmed is not None
+        assert confirmed.wait_ms == 0
+    assert (await lease(pool, max_wait_ms=5_000)).wait_ms >= 1_000 - 60, "and the next one waits for their window"
 
 
 async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -99,12 +125,37 @@ async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_poo
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_500, abs=1)
 
 
+async def test_what_a_call_did_not_use_comes_back_on_top_of_what_the_provider_had_left(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 6_000),)))
+    taken = await lease(pool, tokens=5_000)
+    # The header was written while the provider still reserved all that the call might use.
+    await pool.settle(taken, replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 1_000),), tokens=100))
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_900, abs=1)
+    refusal = await lease(pool, tokens=2_000)
+    await pool.settle(refusal, refused(0, Scope.KEY, ObservedLimit(Dimension.TPM, 6_000, 1_000)))
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(1_000, abs=1), "nothing was reserved"
+
+
 async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(make_pool: Make) -> None:
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000),)
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
     too_large = await nothing(pool, tokens=6_001)
     assert (too_large.why, too_large.limit) == (Why.TOO_LARGE, 6_000)
+
+
+async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_pool: Make) -> None:
+    pool = make_pool(2)
+    for limit in (6_000, 250_000):
+        tpm = (ObservedLimit(Dimension.TPM, limit),)
+        taken = await lease(pool)
+        await pool.settle(taken, replace(OK, limits=tpm))
+    await pool.disable(taken.key.id, by="ann")
+    assert (await nothing(pool, tokens=10_000)).why is Why.DISABLED
+    assert (await nothing(pool, tokens=300_000)).why is Why.TOO_LARGE
 
 
 async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> None:
@@ -173,6 +224,18 @@ async def test_unknown_limits_open_by_a_share_of_what_has_passed(make_pool: Make
             await pool.settle(held, OK)
     assert sizes[0] == 2
     assert 10 <= sizes[-1] <= 12, "what a limit of 600 would refuse together is 2 % of what it let through"
+
+
+async def test_configured_limits_are_a_start_until_the_provider_speaks(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)])
+    assert (await nothing(pool, tokens=6_001)).why is Why.TOO_LARGE
+    taken = [await lease(pool, tokens=100) for _ in range(50)]
+    assert (await nothing(pool, tokens=6_000 - 5_000 + 1)).why is Why.DEFERRED, "what they took counts"
+    await pool.settle(taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100))
+    remaining = {one.dimension: one.remaining for one in (await pool.snapshot()).keys[0].buckets}
+    assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(11_000)}
+    clock.tick(1_000)
+    assert (await lease(pool, tokens=7_000)).wait_ms == 0
 
 
 async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(

@@ -179,9 +179,39 @@ async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clo
         await pool.settle(await lease(pool), fault(Scope.HOST))
         clock.tick(1_000)
     await lease(pool)
-    assert (await nothing(pool)).countdown_ms >= 3_000
-    clock.tick(3_000)
+    assert (await nothing(pool)).countdown_ms >= 250
+    clock.tick(2_500)
+    await nothing(pool)
+    clock.tick(500)
     assert (await lease(pool)).wait_ms == 0
+
+
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
+async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_before_the_others(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    scope: Scope,
+) -> None:
+    pool = make_pool(2)
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(scope))
+        clock.tick(1_000)
+    await pool.settle(await lease(pool), fault(scope))  # rests for two seconds now
+    crowd = [await lease(pool, max_wait_ms=5_000) for _ in range(20)]
+    clock.tick(max(one.wait_ms for one in crowd))
+
+    async def confirmed(waiting: list[Lease]) -> list[Lease]:
+        found = [await pool.confirm(one) for one in waiting]
+        assert all(one is not None and one.wait_ms < 1_000 for one in found)
+        return [one for one in found if one is not None and one.wait_ms == 0]
+
+    [probe] = await confirmed(crowd)
+    others = [one for one in crowd if one.id != probe.id]
+    assert await confirmed(others) == []
+    late = await lease(pool, max_wait_ms=5_000)
+    assert 0 < late.wait_ms < 1_000, "who comes meanwhile does not wait for longer than it takes to know"
+    await pool.settle(probe, OK)
+    assert len(await confirmed([*others, late])) == 20
 
 
 async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(make_pool: Make) -> None:

@@ -5,7 +5,9 @@ and must then never overdraw them, never hand out a key that rests, and never lo
 """
 
 import asyncio
-from collections.abc import Callable
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +20,7 @@ from redis.asyncio import Redis
 from config.keys import ApiKey
 from worker.keypool import Cooldowns, KeyPool, Lease
 from worker.keypool.leases import NO_TICKET, Want, Why
-from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 ACCOUNTS = ("org_a", "org_a", "org_b")
 LIMIT = 60
@@ -26,6 +28,13 @@ CALL_MS = 60_000 // LIMIT
 LEASE_MS = 20_000
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
 INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
+UNFIT = Verdict(fate=Fate.NEXT_KEY, code="unfit", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403)
+BANNED = Verdict(fate=Fate.NEXT_KEY, code="banned", effect=Effect.DISABLE, scope=Scope.ACCOUNT, status=403)
+REJECTED = Verdict(fate=Fate.FAIL, code="rejected", status=400)
+FAILED = Verdict(Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=5_000, definite=False, status=500)
+UNREACHED = Verdict(Fate.RETRY, "connect_error", scope=Scope.HOST)
+TOPIC = "some"
+GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads small numbers
 FULL = (ObservedLimit(Dimension.RPM, LIMIT, LIMIT - 1),)  # the call that taught it is counted
 
 
@@ -34,11 +43,31 @@ class Model:
     """What the provider and a careful reader of the rules know."""
 
     rests: dict[str, int] = field(default_factory=dict)  # scope → until (ms)
-    disabled: set[str] = field(default_factory=set)
+    disabled: set[str] = field(default_factory=set)  # ids of keys
+    banned: set[str] = field(default_factory=set)  # accounts
+    unfit: set[tuple[str, str]] = field(default_factory=set)  # ids of keys, each with a topic
+    faults: int = 0  # of the host, in a row
+    fault_ms: int = 0
     calls: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ACCOUNTS})  # starts (ms)
 
     def blocked_until(self, key_id: str, account: str) -> int:
-        return max(self.rests.get(scope, 0) for scope in (f"key {key_id}", f"account {account}", f"pair {account}"))
+        scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
+        return max(self.rests.get(scope, 0) for scope in scopes)
+
+    def serves(self, key: ApiKey, *, topic: str = "") -> bool:
+        """No person is needed before it serves again."""
+        unfit = (key.id, topic) in self.unfit
+        return not (unfit or key.id in self.disabled or key.account in self.banned)
+
+    def host_failed(self, now_ms: int) -> bool:
+        """One failure a second counts, and from the second in a row on the host rests. Whether it rests anew."""
+        if now_ms - self.fault_ms < 1_000 or self.rests.get("host", 0) > now_ms:
+            return False
+        self.faults, self.fault_ms = self.faults + 1, now_ms
+        if self.faults < 2:
+            return False
+        self.rests["host"] = now_ms + min(1_000 * 2 ** (self.faults - 2), 30_000)
+        return True
 
     def overdraft(self, account: str, since_ms: int) -> float:
         """The lowest that the true bucket ever was, replaying the calls in the order of their starts."""
@@ -53,9 +82,11 @@ class PoolMachine(RuleBasedStateMachine):
     url = ""
     new_clock: Callable[[], Any]
     new_key: Callable[..., ApiKey]
+    numbers: Iterator[int]
 
     def __init__(self) -> None:
         super().__init__()
+        type(self).numbers = itertools.count(1)
         self.runner = asyncio.Runner()
         self.clock = type(self).new_clock()
         self.began_ms = self.clock.ms
@@ -64,6 +95,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
         self.behind_ms = 0  # how far Redis' clock is behind the provider's
         self.expired: list[tuple[Lease, int]] = []
+        self.tickets: list[tuple[int, str, bool]] = []  # when each is due, and whether it is a bulk job's
         self.run(self._open())
 
     def run(self, coroutine: Any) -> Any:
@@ -88,15 +120,20 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(
         max_wait_ms=st.sampled_from([0, 500, 5_000]),
-        ticket=st.booleans(),
+        comes=st.sampled_from(["new", "back", "without a promise"]),
+        topic=st.sampled_from(["", TOPIC]),
         bulk=st.booleans(),
         count=st.integers(1, 30),
     )
-    def acquire(self, max_wait_ms: int, ticket: bool, bulk: bool, count: int) -> None:  # noqa: FBT001
+    def acquire(self, max_wait_ms: int, comes: str, topic: str, bulk: bool, count: int) -> None:  # noqa: FBT001
         for _ in range(count):
-            want = Want(max_wait_ms=max_wait_ms, ticket=NO_TICKET if ticket else "", bulk=bulk)
+            ticket = NO_TICKET if comes == "without a promise" else ""
+            if comes == "back" and self.tickets and min(self.tickets)[0] <= self.clock.ms:
+                self.tickets.sort()
+                _, ticket, bulk = self.tickets.pop(0)
+            want = Want(max_wait_ms=max_wait_ms, ticket=ticket, bulk=bulk, topic=topic)
             got = self.run(self.pool.acquire(want))
-            usable = [key for key in self.keys if key.id not in self.model.disabled]
+            usable = [key for key in self.keys if self.model.serves(key, topic=topic)]
             if isinstance(got, Lease):
                 start_ms = self.clock.ms + got.wait_ms
                 assert 0 <= got.wait_ms <= max_wait_ms
@@ -109,13 +146,16 @@ class PoolMachine(RuleBasedStateMachine):
                     assert self.behind_ms or not got.wait_ms or max(ahead, default=0) < start_ms, "behind nobody's"
                 self.model.calls[got.account].append(start_ms + self.behind_ms)
                 self.leases.append((got, start_ms))
-            elif got.why is Why.DISABLED:
+            elif got.why in {Why.DISABLED, Why.UNFIT}:
                 assert not usable
+                assert got.why is Why.DISABLED or self.model.unfit
             else:
                 assert got.why is Why.DEFERRED, got
                 assert usable
-                assert (0 if bulk else max_wait_ms) < got.countdown_ms < 3_600_000, "every wait is finite"
+                assert 0 < got.countdown_ms < 3_600_000, "every wait is finite"
+                assert bulk or got.countdown_ms > 0.9 * max_wait_ms, "who may wait that long here, does"
                 assert got.reason
+                self.tickets.append((self.clock.ms + got.countdown_ms, got.ticket, bulk))
                 return
 
     def _take(self, index: int) -> tuple[Lease, int]:
@@ -127,10 +167,35 @@ class PoolMachine(RuleBasedStateMachine):
         calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms - self.behind_ms)))
 
     @precondition(lambda self: self.leases)
-    @rule(index=st.integers(0, 50))
-    def settle_as_accepted(self, index: int) -> None:
+    @rule(index=st.integers(0, 50), verdict=st.sampled_from([OK, REJECTED]))
+    def settle_as_counted(self, index: int, verdict: Verdict) -> None:
         lease, _ = self._take(index)
-        assert not self.run(self.pool.settle(lease, OK)).late
+        assert not self.run(self.pool.settle(lease, verdict)).late
+        self.model.faults = 0
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 50))
+    def settle_as_not_used(self, index: int) -> None:
+        lease, start_ms = self._take(index)
+        before = {key.id: key.calls for key in self.run(self.pool.snapshot()).keys}
+        self.run(self.pool.settle(lease, ABANDONED))
+        self._not_counted(lease, start_ms)
+        assert {key.id: key.calls for key in self.run(self.pool.snapshot()).keys} == before
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 50))
+    def settle_as_failed(self, index: int) -> None:
+        lease, _ = self._take(index)  # the provider may have counted it
+        self.run(self.pool.settle(lease, FAILED))
+        name = f"key {lease.key.id}"
+        self.model.rests[name] = max(self.model.rests.get(name, 0), self.clock.ms + 5_000)
+
+    @precondition(lambda self: self.leases)
+    @rule(index=st.integers(0, 50))
+    def settle_as_unreached(self, index: int) -> None:
+        lease, start_ms = self._take(index)
+        assert self.run(self.pool.settle(lease, UNREACHED)).blocked is self.model.host_failed(self.clock.ms)
+        self._not_counted(lease, start_ms)
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -145,42 +210,58 @@ class PoolMachine(RuleBasedStateMachine):
         )
         settled = self.run(self.pool.settle(lease, verdict))
         self._not_counted(lease, start_ms)
+        self.model.faults = 0
         name = {Scope.KEY: f"key {lease.key.id}", Scope.ACCOUNT: f"account {lease.account}"}.get(
             scope, f"pair {lease.account}"
         )
         before = self.model.rests.get(name, 0)
         self.model.rests[name] = max(before, self.clock.ms + (30_000 if cooldown_ms is None else cooldown_ms))
         assert settled.blocked
-        if scope is not Scope.KEY or lease.key.id not in self.model.disabled:
+        out = lease.key.id in self.model.disabled if scope is Scope.KEY else lease.account in self.model.banned
+        if scope is Scope.ACCOUNT_MODEL or not out:
             assert settled.newly == (before <= self.clock.ms)
 
     @precondition(lambda self: self.leases)
-    @rule(index=st.integers(0, 50))
-    def settle_as_invalid(self, index: int) -> None:
+    @rule(index=st.integers(0, 50), verdict=st.sampled_from([INVALID, UNFIT, BANNED]))
+    def settle_as_disabled(self, index: int, verdict: Verdict) -> None:
         lease, start_ms = self._take(index)
-        self.run(self.pool.settle(lease, INVALID))
+        self.run(self.pool.settle(lease, verdict))
         self._not_counted(lease, start_ms)
-        self.model.disabled.add(lease.key.id)
+        self.model.faults = 0
+        self._disable(lease, verdict)
+
+    def _disable(self, lease: Lease, verdict: Verdict) -> None:
+        if verdict is INVALID:
+            self.model.disabled.add(lease.key.id)
+        elif verdict is BANNED:
+            self.model.banned.add(lease.account)
+        elif verdict is UNFIT:
+            self.model.unfit.add((lease.key.id, lease.want.topic))
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
     def confirm(self, index: int) -> None:
         lease, start_ms = self.leases[index % len(self.leases)]
-        stays = lease.key.id not in self.model.disabled and (
+        stays = self.model.serves(lease.key, topic=lease.want.topic) and (
             self.model.blocked_until(lease.key.id, lease.account) <= self.clock.ms
         )
-        assert (self.run(self.pool.confirm(lease)) is not None) is stays
-        if not stays:
+        confirmed = self.run(self.pool.confirm(lease))
+        assert (confirmed is not None) is stays
+        if confirmed is None:
             self.leases.remove((lease, start_ms))
             self._not_counted(lease, start_ms)
+        else:
+            assert not confirmed.wait_ms or self.model.faults >= 2, (
+                "only while another one tries whether the host works"
+            )
 
     @precondition(lambda self: self.expired)
     @rule(verdict=st.sampled_from([OK, INVALID]))
     def settle_late(self, verdict: Verdict) -> None:
         lease, _ = self.expired.pop()
         assert self.run(self.pool.settle(lease, verdict)).late
-        if verdict is INVALID:
-            self.model.disabled.add(lease.key.id)
+        self.model.faults = 0
+        self._disable(lease, verdict)
 
     @rule(ms=st.sampled_from([1, 40, 1_000, 9_000, 60_000]))
     def time_passes(self, ms: int) -> None:
@@ -208,7 +289,26 @@ class PoolMachine(RuleBasedStateMachine):
     def reset(self) -> None:
         self.run(self.pool.reset(by="machine"))
         self.model.rests.clear()
-        self.model.disabled.clear()
+        for gone in (self.model.disabled, self.model.banned, self.model.unfit):
+            gone.clear()
+        self.model.faults = 0
+
+    @rule()
+    def nothing_is_held_back_for_ever(self) -> None:
+        """However many promises were lost: when all that was out is over, everything is there once more."""
+        self.reset()
+        while self.leases:
+            self.run(self.pool.settle(self._take(0)[0], OK))
+        longest_ms = max((due_ms for due_ms, *_ in self.tickets), default=self.clock.ms) - self.clock.ms
+        self.tickets.clear()
+        self.time_passes(120_000 + round(1.2 * max(0, longest_ms)))
+        for account in set(ACCOUNTS):
+            for _ in range(LIMIT - 2):
+                got = self.run(self.pool.acquire(Want(account=account)))
+                assert isinstance(got, Lease), (account, got)
+                assert got.wait_ms == 0
+                self.model.calls[account].append(self.clock.ms + self.behind_ms)
+                self.run(self.pool.settle(got, OK))
 
     @invariant()
     def no_bucket_is_overdrawn(self) -> None:
@@ -221,18 +321,21 @@ class PoolMachine(RuleBasedStateMachine):
         assert sum(key.in_flight for key in view.keys) == len(self.leases)
         for key in view.keys:
             until_ms = self.model.blocked_until(key.id, key.account)
-            disabled = key.id in self.model.disabled
-            assert key.state == ("disabled" if disabled else "cooling" if until_ms > self.clock.ms else "ready")
+            disabled = key.id in self.model.disabled or key.account in self.model.banned
+            cooling = until_ms > self.clock.ms or any(key.id == unfit for unfit, _ in self.model.unfit)
+            assert key.state == ("disabled" if disabled else "cooling" if cooling else "ready")
 
 
 @pytest.mark.timeout(300)
 def test_no_interleaving_breaks_the_pool(
-    redis_url: str, new_clock: Callable[[], Any], new_key: Callable[..., ApiKey]
+    redis_url: str, new_clock: Callable[[], Any], new_key: Callable[..., ApiKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The ids of leases spread who looks again when, and a failure must come again with the same steps.
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(PoolMachine.numbers) * GOLDEN % 2**128))
     PoolMachine.url, PoolMachine.new_clock, PoolMachine.new_key = redis_url, new_clock, new_key
     run_state_machine_as_test(
         PoolMachine,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -72,7 +72,9 @@ class House:
         return "\n".join(found)
 
 
-def letter(number: int | str, *, key: str = "", known: bool | None = None, **changes: Any) -> Letter:
+def letter(
+    number: int | str, *, key: str = "", known: bool | None = None, unsendable: str = "", **changes: Any
+) -> Letter:
     """An email as the task makes it; `key` is an idempotency key that the caller gave."""
     mail = {"to": [ANN], "subject": f"No. {number}", "text": f"{CANARY} {number}"} | changes
     content = hashlib.sha256(json.dumps(mail, sort_keys=True).encode()).hexdigest()
@@ -82,6 +84,7 @@ def letter(number: int | str, *, key: str = "", known: bool | None = None, **cha
         lambda chosen: {"from": chosen.sender or ""} | mail,
         known=bool(key) if known is None else known,
         batchable="attachments" not in mail,
+        unsendable=unsendable,
     )
 
 

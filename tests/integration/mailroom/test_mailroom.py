@@ -10,6 +10,7 @@ from rooms import ANN, House, accepted, hold, ids, in_line, letter, send, send_o
 from tasks.message import EmailArguments
 from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Lease, Want
+from worker.mailroom.portions import Portions
 from worker.rotation import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
@@ -196,6 +197,59 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
     outcomes = await send(room, *(letter(n) for n in range(20, 25)), max_wait_ms=500)
     assert [type(one) for one in outcomes].count(Served) == 1  # the others wait for tomorrow
     assert max(len(call["emails"]) for call in house.calls()) <= 10
+
+
+# The quota, the recipients of each email, and how many emails it holds.
+@pytest.mark.parametrize(("holds", "recipients", "fit"), [(100, 1, 100), (77, 1, 77), (100, 2, 50), (100, 3, 33)])
+@pytest.mark.parametrize("quota", ["daily", "monthly"])
+async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
+    house: House, quota: str, holds: int, recipients: int, fit: int
+) -> None:
+    house.sandbox.control("limits", service="resend", **{quota: holds})
+    try:
+        letters = [letter(n, to=[f"ann{m}@example.com" for m in range(recipients)]) for n in range(300)]
+        for one in letters:
+            one.recipients = recipients
+        outcomes = await send(house.room(keys=(0,)), *letters)
+        sent = [one for one in outcomes if isinstance(one, Served)]
+        assert {type(one) for one in outcomes} == {Served, Deferred}
+        assert not any(one.in_doubt for one in outcomes if isinstance(one, Deferred))
+        assert (len(sent), accepted(house)) == (fit, (fit, 0, 0))
+        ledger = house.sandbox.ledger()
+        assert ledger["judgement"]["calls_while_cooling"] == 0
+        assert ledger["services"]["resend"]["calls"] < 40
+        # The account is closed by now, and nobody asks again.
+        assert isinstance((await send(house.room(keys=(0,)), letter("late"), max_wait_ms=0))[0], Deferred)
+        assert house.sandbox.ledger()["services"]["resend"]["calls"] == ledger["services"]["resend"]["calls"]
+    finally:
+        house.sandbox.control("limits", service="resend", **{quota: 0})
+
+
+async def test_a_batch_that_one_account_has_no_room_for_goes_out_with_another(house: House) -> None:
+    house.sandbox.control("limits", service="resend", account="team-1", daily=5)
+    try:
+        outcomes = await send(house.room(), *(letter(n) for n in range(60)))
+        assert len(set(ids(outcomes))) == 60
+        assert accepted(house) == (60, 0, 0)
+    finally:
+        house.sandbox.control("limits", service="resend", daily=0)
+
+
+def test_batches_grow_smaller_until_one_email_closes_the_account_or_the_day_ends() -> None:
+    now_s = 1_700_000_000.0
+    portions = Portions(now_s=lambda: now_s)
+    assert portions.most("team1") == 100
+    portions.refused("team1", size=100)
+    portions.refused("team1", size=99)  # it was on its way already
+    assert (portions.most("team1"), portions.most("team2")) == (49, 100)
+    portions.refused("team1", size=3)
+    assert portions.most("team1") == 1
+    portions.refused("team1", size=1)
+    assert portions.most("team1") == 100
+    portions.refused("team1", size=20)
+    assert portions.most("team1") == 10
+    now_s += 86_400
+    assert portions.most("team1") == 100
 
 
 @pytest.mark.parametrize("kind", ["missing_required_field", "reset_after", "rate_limit_exceeded"])

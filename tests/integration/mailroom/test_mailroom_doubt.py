@@ -14,7 +14,7 @@ from rooms import ANN, CANARY, House, accepted, ids, letter, send, send_one
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected
+from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected
 from worker.rotation import Served
 
 
@@ -67,6 +67,23 @@ async def test_at_least_once_moves_on_to_another_account(house: House, how: str)
     again = await send(room, *(letter(n, known=True) for n in (1, 2, 3)))
     assert len(set(ids(again))) == 3
     assert accepted(house)[0] >= 4
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+async def test_an_email_without_a_from_address_any_more_is_looked_up_before_it_is_refused(
+    house: House, *, at_least_once: bool
+) -> None:
+    await in_doubt(house, 1)
+    nameless = house.room(senders=("", ""), at_least_once=at_least_once)
+    served = await send_one(nameless, letter(1, unsendable="from: is required"))
+    assert served.value["id"]
+    assert accepted(house) == (1, 0, 0)
+    with pytest.raises(InvalidArguments, match="from: is required"):
+        await send_one(nameless, letter(2, unsendable="from: is required"))
+    await in_doubt(house, 3)
+    gone = house.room(senders=("", ""), keys=(1,), at_least_once=at_least_once)
+    with pytest.raises(OutcomeUnknown):
+        await send_one(gone, letter(3, unsendable="from: is required"))
 
 
 async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_been_accepted(house: House) -> None:

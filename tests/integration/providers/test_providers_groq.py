@@ -173,7 +173,7 @@ _ROWS: list[Any] = [
         ),
     ),
     (413, b"<html>too large</html>", {}, _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 413)),
-    # a rate limit: the longer of retry-after and the words
+    # a rate limit: the longer of retry-after and the words, which say exactly what the header rounds up
     (
         429,
         _error(_TPD, "rate_limit_exceeded", "tokens"),
@@ -198,6 +198,20 @@ _ROWS: list[Any] = [
             429,
             **_COOL,
             cooldown_ms=7_000,
+            account="org_01abc",
+            limits=(ObservedLimit(Dimension.RPM, 30, 0.0),),
+        ),
+    ),
+    (
+        429,
+        _error(_RPM, "rate_limit_exceeded", "requests"),
+        {"retry-after": "3"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            429,
+            **_COOL,
+            cooldown_ms=2_000,
             account="org_01abc",
             limits=(ObservedLimit(Dimension.RPM, 30, 0.0),),
         ),

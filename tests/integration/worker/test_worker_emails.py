@@ -1,8 +1,9 @@
 """Emails as a user of the queue sees them: sent once, whoever asks again, and in time or not at all."""
 
+import time
 from typing import Any
 
-from processes import House
+from processes import House, Worker
 
 ANN = "ann@example.com"
 
@@ -21,6 +22,36 @@ def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(f
     assert str(other) == "idempotency_key: was used for an email with another content within the last three days"
     assert type(other).__name__ == "InvalidArguments"
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
+
+
+def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_more(fresh: House) -> None:
+    mail = {"to": ANN, "subject": "Invoice 3", "text": "Hello", "idempotency_key": "invoice-3"}
+    first = fresh.producer.ask("tasks.email.send", **mail)
+    nameless = {name: value for name, value in fresh.environ.items() if not name.startswith("RESEND_FROM")}
+    worker = Worker(fresh.folder, nameless, "-Q", "nameless", name="nameless")
+    try:
+        worker.await_ready()
+        again = fresh.producer.outcome(fresh.producer.send("tasks.email.send", "nameless", **mail))
+        assert again["id"] == first["id"]
+        new = fresh.producer.outcome(
+            fresh.producer.send("tasks.email.send", "nameless", **(mail | {"idempotency_key": "invoice-4"}))
+        )
+        assert str(new).startswith("from: is required, since the settings name no from address")
+    finally:
+        worker.stop()
+    assert judged(fresh)["emails_accepted"] == 1
+
+
+def test_an_email_to_a_suppressed_address_succeeds_and_one_that_resend_refuses_fails_with_its_reason(
+    fresh: House,
+) -> None:
+    mail = {"subject": "Dropped by Resend", "text": "Hello"}
+    # Resend takes it, gives an id, and tells on its own pages that it was suppressed.
+    assert fresh.producer.ask("tasks.email.send", **mail, to="suppressed@resend.dev")["id"]
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    refused = fresh.producer.ask("tasks.email.send", **mail, to=ANN)
+    assert type(refused).__name__ == "RequestRejected"
+    assert str(refused).endswith("We found an error with one or more fields in the request.")
 
 
 def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None:
@@ -63,3 +94,13 @@ def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: House) ->
     late = fresh.producer.ask("tasks.ai.complete", prompt="x", deadline_s=0.05, within_s=40)
     assert type(late).__name__ == "DeadlineExceeded"
     assert str(late).startswith("no time is left for another try within 0.05 s (tries so far: 1): ")
+
+
+def test_a_job_past_its_deadline_is_not_sent_although_a_key_is_free(fresh: House) -> None:
+    past = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 2, "ticket": "-", "reason": "rate_limit"}
+    kwargs = {"to": ANN, "subject": "Nobody waits for it", "text": "Hello", "deadline_s": 60}
+    job = fresh.producer.app.send_task("tasks.email.send", kwargs=kwargs, queue="email", headers={"keywheel": past})
+    late = fresh.producer.outcome(job)
+    assert type(late).__name__ == "DeadlineExceeded"
+    assert str(late) == "no key was free within 60 s (2 deferrals): rate_limit"
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0

@@ -9,7 +9,7 @@ import pytest
 import redis
 from processes import House, eventually
 
-from worker.history import DEATHS
+from worker.history import ALONE, DEATHS
 
 Records = list[dict[str, str]]
 CITY = {"properties": {"city": {"type": "string"}}}
@@ -144,7 +144,7 @@ def test_a_job_that_is_ended_before_it_begins_ends_its_stream(fresh: House, clie
 
 
 def test_a_job_whose_workers_died_too_often_ends_its_stream(fresh: House, client: redis.Redis) -> None:
-    asked = {"kwargs": {"prompt": "x", "stream": True}, "queue": "ai", "headers": {DEATHS: 5}}
+    asked = {"kwargs": {"prompt": "x", "stream": True}, "queue": "ai", "headers": {DEATHS: 5, ALONE: 4}}
     sent = fresh.producer.app.send_task("tasks.ai.complete", **asked)
     [end] = read(client, sent.id)
     assert (end["status"], end["error"]) == ("failed", "Poisoned")

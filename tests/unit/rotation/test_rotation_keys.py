@@ -20,7 +20,7 @@ from rotation_scripted import (
 )
 
 from worker.errors import Deferred
-from worker.keypool import Unavailable, Want
+from worker.keypool import NO_TICKET, Lease, Unavailable, Want
 from worker.rotation import Served
 from worker.verdicts import Fate, Reply, Verdict
 
@@ -145,6 +145,45 @@ async def test_a_short_rest_is_waited_out_in_the_process(make: Make) -> None:
     assert len(provider.seen) == 2
     assert served.attempts == 1
     assert 0 < served.waited_ms < 4_000
+
+
+async def test_a_reset_ends_the_waits_in_the_process(make: Make, redis: Redis) -> None:
+    rotation, provider = make(refused(60_000), count=1)
+    with pytest.raises(Deferred):
+        await serve(rotation)
+    waiting = [asyncio.create_task(serve(rotation, max_wait_ms=100_000), name="turn") for _ in range(2)]
+    await until(lambda: _leased(redis, 2))
+    await rotation.pool.reset(by="test")
+    rotation.pool.wake()
+    async with asyncio.timeout(10):
+        assert [served.attempts for served in await asyncio.gather(*waiting)] == [1, 1]
+    assert len(provider.seen) == 3
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def _leased(redis: Redis, count: int) -> bool:
+    return bool(await redis.zcard("{kw:groq}:leases") == count)
+
+
+async def test_a_ticket_is_brought_once_in_a_turn_and_a_promise_made_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, _ = make(refused(20_000), refused(30_000), count=2)
+    brought = []
+    acquire = rotation.pool.acquire
+
+    async def noting(want: Want) -> Lease | Unavailable:
+        got = await acquire(want)
+        brought.append((want.ticket, getattr(got, "ticket", "lease")))
+        return got
+
+    monkeypatch.setattr(rotation.pool, "acquire", noting)
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation, ticket="p1 nobody")
+    (first, _), (second, _), (third, promised), (fourth, told) = brought
+    assert (first, second, third) == ("p1 nobody", NO_TICKET, NO_TICKET)
+    assert fourth == promised, "what was promised without the keys that were at fault is taken back"
+    assert caught.value.ticket == told
 
 
 async def test_a_lease_whose_key_died_during_the_wait_is_not_used(make: Make, redis: Redis) -> None:

@@ -6,6 +6,7 @@
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
+local STEP_MS = 10000        -- a clock that is so far behind has been set
 
 local COUNTED = {t = 'tokens', e = 'emails'}  -- by how a dimension begins; all others count requests
 local kinds = {}
@@ -26,9 +27,11 @@ local function level_at(bucket, at_ms)
   return min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
--- A clock that stepped back refills nothing a second time.
+-- A clock that stepped back a little refills nothing a second time. One that stepped back far is believed, or nothing
+-- would be refilled until it is where it was.
 local function bring_up(bucket, now_ms)
-  bucket.level, bucket.at_ms = level_at(bucket, now_ms), max(bucket.at_ms, now_ms)
+  bucket.level = level_at(bucket, now_ms)
+  bucket.at_ms = bucket.at_ms - now_ms > STEP_MS and now_ms or max(bucket.at_ms, now_ms)
 end
 
 local function headroom_of(bucket, now_ms)
@@ -80,14 +83,25 @@ local function charge(bucket, cost, at_ms, now_ms)
   end
 end
 
--- Notes calls that go now.
+-- Notes a call that goes now. Returns whether anything is counted in windows.
 local function depart(buckets, now_ms)
+  local windowed = nil
   for _, bucket in pairs(buckets) do
     if bucket.log then
       local left = bucket.left or {}
       left[#left + 1] = now_ms
       while #left > bucket.limit do table.remove(left, 1) end
-      bucket.left = left
+      bucket.left, windowed = left, true
+    end
+  end
+  return windowed
+end
+
+-- Takes back what was noted at an instant: the call was held up on its way.
+local function stay(buckets, at_ms)
+  for _, bucket in pairs(buckets) do
+    for place, left_ms in ipairs(bucket.left or {}) do
+      if left_ms == at_ms then table.remove(bucket.left, place) break end
     end
   end
 end
@@ -115,21 +129,20 @@ local function charge_all(buckets, cost, at_ms, now_ms)
   for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
 end
 
--- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; logs, claims and what is
--- held back, which few have, follow as one map. A candidate is weighed by the first six numbers, without making a table of each bucket.
-local NUMBERS = 11
-local BUCKET, WEIGHED = '<Bc0' .. ('d'):rep(NUMBERS), '<Bc0' .. ('d'):rep(6)
+-- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; what few have (PARTS)
+-- follows as one map. A candidate is weighed by the first five numbers, without making a table of each bucket.
+local NUMBERS = 7
+local BUCKET, WEIGHED = '<Bc0' .. ('d'):rep(NUMBERS), '<Bc0' .. ('d'):rep(5)
+local PARTS = {'log', 'left', 'again', 'promised', 'bulk_again', 'bulk', 'claims', 'bulk_claims', 'held'}
 
 local function pack_buckets(buckets)
   local parts, others = {''}, {}
   for dimension, bucket in pairs(buckets) do
     parts[#parts + 1] = struct.pack(BUCKET, #dimension, dimension, bucket.limit, bucket.window_ms, bucket.level,
-      bucket.at_ms, bucket.pace or 1, bucket.promised or 0, bucket.promised_ms or 0, bucket.bulk or 0,
-      bucket.bulk_ms or 0, bucket.slowed_ms or 0, bucket.used_share or 1)
-    if bucket.log or bucket.claims or bucket.bulk_claims or bucket.held then
-      others[dimension] = {log = bucket.log, left = bucket.left, claims = bucket.claims,
-        bulk_claims = bucket.bulk_claims, held = bucket.held}
-    end
+      bucket.at_ms, bucket.pace or 1, bucket.slowed_ms or 0, bucket.used_share or 1)
+    local other = {}
+    for _, part in ipairs(PARTS) do other[part] = bucket[part] end
+    if next(other) then others[dimension] = other end
   end
   parts[1] = string.char(#parts - 1)
   if next(others) then parts[#parts + 1] = cmsgpack.pack(others) end
@@ -139,12 +152,10 @@ end
 local function buckets_of(text)
   local buckets, place = {}, 2
   for _ = 1, text and text:byte() or 0 do
-    local dimension, limit, window_ms, level, at_ms, pace, promised, promised_ms, bulk, bulk_ms, slowed_ms, used_share
-    dimension, limit, window_ms, level, at_ms, pace, promised, promised_ms, bulk, bulk_ms, slowed_ms, used_share, place
-      = struct.unpack(BUCKET, text, place)
+    local dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share
+    dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share, place = struct.unpack(BUCKET, text, place)
     buckets[dimension] = {limit = limit, window_ms = window_ms, level = level, at_ms = at_ms, pace = pace,
-      promised = promised, promised_ms = promised_ms, bulk = bulk, bulk_ms = bulk_ms, slowed_ms = slowed_ms,
-      used_share = used_share}
+      slowed_ms = slowed_ms, used_share = used_share}
   end
   if text and place <= #text then
     for dimension, other in pairs(cmsgpack.unpack(text:sub(place))) do
@@ -152,6 +163,12 @@ local function buckets_of(text)
     end
   end
   return buckets
+end
+
+-- A full bucket of a limit that was not known before.
+local function new_bucket(limit, window_ms, now_ms)
+  return {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
+    log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil}
 end
 
 local function save_buckets(scope_key, buckets)

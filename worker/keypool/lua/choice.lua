@@ -10,17 +10,6 @@ local function later(until_ms, reason, other_ms, other_reason)
   return other_ms, other_reason
 end
 
--- A host or model that failed several times in a row rests, and is then tried by one job before the others.
--- Returns until when it blocks, why, and whether this job would be the one that tries.
-local function breaker(scope_key, now_ms)
-  local record = redis.call('HMGET', scope_key, 'state', 'until_ms', 'reason', 'faults', 'probe_ms')
-  local until_ms, reason = blocked(record[1], record[2], record[3], now_ms)
-  if until_ms ~= 0 or (tonumber(record[4]) or 0) < BREAKER_FAULTS then return until_ms, reason, false end
-  local probe_ms = tonumber(record[5]) or 0
-  if probe_ms > now_ms then return probe_ms, record[3] or 'probing', false end
-  return 0, '', true
-end
-
 -- Until when an account rests. Few ever do: one look says whether any of those asked for has a record at all.
 local function resting_accounts(root, accounts)
   local names = {}
@@ -32,7 +21,10 @@ end
 local function open_buckets(scope, now_ms)
   if scope.buckets then return end
   scope.buckets = buckets_of(scope.text)
-  for _, bucket in pairs(scope.buckets) do forget_the_lost(bucket, now_ms) end
+  for _, bucket in pairs(scope.buckets) do
+    forget_the_lost(bucket, now_ms)
+    if bucket.at_ms - now_ms > STEP_MS then bring_up(bucket, now_ms) end
+  end
 end
 
 -- What holds for every key of an account, and for this model: when it opens, and its buckets as text. Most accounts are
@@ -46,7 +38,7 @@ local function read_scope(account_key, pair_key, job, open, shared_ms, shared_re
     local owner_ms, owner_reason = blocked(owner[1], owner[2], owner[3], now_ms)
     until_ms, reason = later(owner_ms, owner_reason, until_ms, reason)
   end
-  local scope = {pair_key = pair_key, text = pair[4] or '', until_ms = until_ms, reason = reason, buckets = nil,
+  local scope = {pair_key = pair_key, text = pair[4] or job.first_limits, until_ms = until_ms, reason = reason, buckets = nil,
     window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6])}
   if open or job.bulk then open_buckets(scope, now_ms) end
   return scope
@@ -69,8 +61,7 @@ end
 local function glance(text, cost, now_ms)
   local earliest_ms, why, headroom, paced, too_large, place = now_ms, '', 1, false, nil, 2
   for _ = 1, text:byte() or 0 do
-    local dimension, limit, window_ms, level, at_ms, pace, promised = struct.unpack(WEIGHED, text, place)
-    if promised > 0 then return nil end
+    local dimension, limit, window_ms, level, at_ms, pace = struct.unpack(WEIGHED, text, place)
     local needed, rate = cost_in(dimension, cost), pace * limit / window_ms
     if needed > limit then too_large = max(too_large or 0, limit) end
     if now_ms > at_ms then level = level + (now_ms - at_ms) * rate end
@@ -106,23 +97,23 @@ end
 
 -- until_ms, reason: what blocks the candidate for the longest. seq: the greater, the later it was used.
 local function weigh(scope, job, now_ms, until_ms, reason, seq)
-  if until_ms < 0 then return {disabled = true, reason = reason} end
   local earliest_ms, why, headroom, paced, too_large
   if not scope.buckets then
     earliest_ms, why, headroom, paced, too_large = glance(scope.text, job.cost, now_ms)
     if not earliest_ms then open_buckets(scope, now_ms) end
   end
   if scope.buckets then earliest_ms, why, headroom, paced, too_large = look(scope.buckets, job, now_ms) end
+  if until_ms < 0 then return {disabled = true, reason = reason, too_large = too_large} end
   if until_ms >= earliest_ms then earliest_ms, why = until_ms, reason end
   local queue_ms, start_ms, patience = earliest_ms, earliest_ms, job.max_wait
   if scope.buckets then
-    queue_ms = behind(earliest_ms, scope, job, job.bulk and BOTH_LINES or INTERACTIVE_LINE)
-    if job.ticket == '' then start_ms = queue_ms
-    elseif job.bulk then start_ms = behind(earliest_ms, scope, job, INTERACTIVE_LINE) end
+    queue_ms = behind(earliest_ms, scope, job, job.behind)
+    start_ms = job.before == job.behind and queue_ms or behind(earliest_ms, scope, job, job.before)
     if job.bulk then patience = until_ms > now_ms and 0 or min(patience, bulk_patience(scope, job, now_ms)) end
   end
   return {earliest_ms = earliest_ms, reason = why, paced = paced, too_large = too_large, queue_ms = queue_ms,
-    start_ms = start_ms, now = start_ms - now_ms <= patience, headroom = floor(headroom * 20), seq = seq, scope = scope}
+    start_ms = start_ms, now = start_ms - now_ms <= patience, patience = patience, headroom = floor(headroom * 20),
+    seq = seq, scope = scope}
 end
 
 local function better(open, best)
@@ -137,7 +128,7 @@ local function take(open, job, now_ms)
   local scope, fields = open.scope, {}
   if next(scope.buckets) then
     charge_all(scope.buckets, job.cost, open.start_ms, now_ms)
-    if open.start_ms <= now_ms then depart(scope.buckets, now_ms) end
+    if open.start_ms <= now_ms then open.left = depart(scope.buckets, now_ms) end
     fields = {'limits', pack_buckets(scope.buckets)}
   end
   if not open.paced then

@@ -1,34 +1,48 @@
 -- confirm: may a lease that has waited for its instant still be used? If not, it ends here and its capacity goes back.
--- Where others left later than they were to, and the provider counts in windows, it waits a little longer.
+-- Not so where the key, or what covers it, rests by now, nor where the key's account was learned meanwhile.
+-- Where others left later than they were to, and the provider counts in windows, it waits a little longer; so it does
+-- where one job tries alone whether a host or model works again.
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id  3 key id  4 account  5 model or ''  6 topic
 -- Returns how long it still has to wait, in ms (0: it goes now) · -1 it has ended: expired, unknown, or blocked
 
 local now, root, lease_id, topic = clock(ARGV[1]), KEYS[1], ARGV[2], 't:' .. ARGV[6]
-if redis.call('HEXISTS', root .. ':leased', lease_id) == 0 then return -1 end
+local record = redis.call('HGET', root .. ':leased', lease_id)
+if not record then return -1 end
+record = cmsgpack.unpack(record)
 local pair = root .. ':account_model:' .. ARGV[4] .. ':' .. ARGV[5]
+local host, model = root .. ':host', root .. ':model:' .. ARGV[5]
 local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
-local scopes = {root .. ':host', root .. ':model:' .. ARGV[5], root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}
-for _, scope in ipairs(scopes) do
-  local record = redis.call('HMGET', scope, 'state', 'until_ms', topic)
-  local until_ms = blocked(record[1], record[2], '', now)
-  if until_ms == 0 then until_ms = blocked_topic(record[3], now) end
-  if until_ms ~= 0 then
-    local lease = end_lease(root, lease_id)
-    local cost = {requests = -lease.cost.requests, tokens = -lease.cost.tokens, emails = -lease.cost.emails}
-    charge_all(buckets, cost, lease.start_ms, now)
+for _, scope in ipairs({host, model, root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}) do
+  local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic, 'account')
+  local until_ms = blocked(rests[1], rests[2], '', now)
+  if until_ms == 0 then until_ms = blocked_topic(rests[3], now) end
+  -- Where the key turned out to be another account's, nothing was reserved there.
+  if until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
+    local cost = record.cost
+    end_lease(root, lease_id)
+    charge_all(buckets, {requests = -cost.requests, tokens = -cost.tokens, emails = -cost.emails}, record.start_ms, now)
     save_buckets(pair, buckets)
     return -1
   end
+end
+local host_ms, _, probes_host = breaker(host, lease_id, now)
+local model_ms, _, probes_model = breaker(model, lease_id, now)
+if max(host_ms, model_ms) > now then return max(host_ms, model_ms) - now end
+
+if record.left then  -- it was noted as gone when it was taken, and is still here
+  stay(buckets, record.start_ms)
+  record.left = nil
+  redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(record))
 end
 local opens_ms, windowed = 0, false
 for _, bucket in pairs(buckets) do
   if bucket.log then opens_ms, windowed = max(opens_ms, window_opens_ms(bucket, bucket.left)), true end
 end
+if opens_ms <= now then depart(buckets, now) end
+if windowed then save_buckets(pair, buckets) end
 if opens_ms > now then return opens_ms - now end
-if windowed then
-  depart(buckets, now)
-  save_buckets(pair, buckets)
-end
+if probes_host then try_alone(host, lease_id, now) end
+if probes_model then try_alone(model, lease_id, now) end
 return 0

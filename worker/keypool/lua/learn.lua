@@ -40,11 +40,11 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     local short = refused and (not remaining or remaining < cost_in(dimension, refused.cost))
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
-      local windowed = window_ms <= 1000 and limit <= LOG_LIMIT
-      bucket = {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
-        promised = bucket and bucket.promised, promised_ms = bucket and bucket.promised_ms,
-        bulk = bucket and bucket.bulk, bulk_ms = bucket and bucket.bulk_ms, used_share = bucket and bucket.used_share,
-        log = windowed and (bucket and bucket.log or recent(flying, window_ms, now_ms)) or nil}
+      local known = bucket or {}
+      bucket = new_bucket(limit, window_ms, now_ms)
+      bucket.used_share = known.used_share
+      bucket.log = bucket.log and (known.log or recent(flying, window_ms, now_ms))
+      for _, line in ipairs({'again', 'promised', 'bulk_again', 'bulk'}) do bucket[line] = known[line] end
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
     elseif short and window_ms <= 60000 then

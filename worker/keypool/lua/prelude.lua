@@ -9,6 +9,7 @@
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
 local PROBE_MS = 3000        -- so long one job has to show that it works again, then the next may try
+local PROBE_LOOK_MS = 300    -- who waits meanwhile looks again after this, or up to twice this
 
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 
@@ -35,6 +36,24 @@ local function blocked_topic(packed, now_ms)
   if not packed then return 0, '' end
   local topic = cmsgpack.unpack(packed)
   return blocked(topic.state, topic.until_ms, topic.reason, now_ms)
+end
+
+-- A host or model that failed several times in a row rests, and is then tried by one job before the others.
+-- Returns until when it blocks, why, and whether this lease is the one that tries, or would be.
+local function breaker(scope_key, lease_id, now_ms)
+  local record = redis.call('HMGET', scope_key, 'state', 'until_ms', 'reason', 'faults', 'probe_ms', 'probe_by')
+  local until_ms, reason = blocked(record[1], record[2], record[3], now_ms)
+  if until_ms ~= 0 or (tonumber(record[4]) or 0) < BREAKER_FAULTS then return until_ms, reason, false end
+  local probe_ms = tonumber(record[5]) or 0
+  if probe_ms > now_ms and record[6] ~= lease_id then
+    local spread_ms = (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
+    return min(probe_ms, now_ms + PROBE_LOOK_MS + spread_ms), record[3] or 'probing', false
+  end
+  return 0, '', true
+end
+
+local function try_alone(scope_key, lease_id, now_ms)
+  redis.call('HSET', scope_key, 'probe_ms', now_ms + PROBE_MS, 'probe_by', lease_id)
 end
 
 local function unpacked(packed) return packed and cmsgpack.unpack(packed) or {} end

@@ -18,7 +18,7 @@ for place = 2, #KEYS do
   local buckets, changed = buckets_of(redis.call('HGET', KEYS[place], 'limits')), false
   for _, bucket in pairs(buckets) do changed = let_go(bucket, now) or changed end
   if changed then save_buckets(KEYS[place], buckets) end
-  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'faults', 'probe_ms')
+  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'faults', 'probe_ms', 'probe_by')
   if hit then cleared = cleared + 1 end
 end
 audit(KEYS[1], now, 'reset', 'service', ARGV[3], cleared .. ' cleared', 0, ARGV[2])

@@ -3,7 +3,7 @@
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id
 --       3 what the answer means, as JSON: key (its id), account, model, topic, by (task id)
---         outcome: ok | refused | fault | rejected; counted: the provider counted it; tokens used, emails carried,
+--         outcome: ok | refused | fault | rejected | unused (no call was made); counted: the provider counted it; tokens used, emails carried,
 --         stated_ms (the wait that the provider told), learned (the account that it named), each where known
 --         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
@@ -25,8 +25,13 @@ local record = end_lease(root, ARGV[2])
 local state = redis.call('HMGET', pair, 'limits', 'window', 'flying')
 local buckets, window, kept = buckets_of(state[1]), tonumber(state[2]) or said.opening, {}
 local flying = unpacked(state[3])
-if record then correct(buckets, record, tokens, said.emails, said.counted, now) end
+-- What the provider says is left was counted while this call's reserve was still taken out, as far as it counted the
+-- call at all. So what the call did not use comes back on top of it, into the buckets that it was taken from.
+local reserved = {}
+for dimension, bucket in pairs(buckets) do reserved[dimension] = bucket end
+if record and not said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
 local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
+if record and said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
 if outcome == 'ok' then speed_up(buckets) end
 if next(buckets) then kept = {'limits', pack_buckets(buckets)} end
 if record and state[3] then
@@ -40,6 +45,7 @@ redis.call('HSET', pair, 'window', window, unpack(kept))
 redis.call('PEXPIRE', pair, STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
+if outcome == 'unused' then return cjson.encode({record and 'ok' or 'late', 0, 0}) end
 local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
 local grown = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}
 if outcome == 'ok' then grown[5], grown[6] = 'ok_ms', now end
@@ -55,8 +61,8 @@ if said.real and redis.call('ZADD', root .. ':models', now, said.model) > 0 then
 end
 
 if outcome ~= 'fault' then  -- the host answered, and so did the model
-  redis.call('HDEL', host, 'faults', 'probe_ms')
-  redis.call('HDEL', model, 'faults', 'probe_ms')
+  redis.call('HDEL', host, 'faults', 'probe_ms', 'probe_by')
+  redis.call('HDEL', model, 'faults', 'probe_ms', 'probe_by')
 elseif effect == 'none' and (scope == 'host' or scope == 'model') then
   local rests_ms = count_fault(blamed, reason, now)
   if rests_ms > 0 then

@@ -1,0 +1,65 @@
+"""A job that kills its worker each time, beside jobs that only happen to be near."""
+
+import os
+from pathlib import Path
+
+import pytest
+from processes import Producer, Worker, eventually
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+
+SHOP = """
+import asyncio, os
+from worker.app import app
+
+@app.task(name="shop.orders.kill")
+async def kill():
+    with open(os.environ["SHOP_LOG"], "a") as log:
+        log.write("killed ")
+    os._exit(9)
+
+@app.task(name="shop.orders.slow")
+async def slow():
+    await asyncio.sleep(0.3)
+"""
+SETTINGS = {"KEYWHEEL_WORKER_LEASE_S": "2", "KEYWHEEL_MAX_DELIVERIES": "3"}
+
+
+@pytest.mark.timeout(240)
+def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    told = tmp_path / "told"
+    with EmbeddedRedis(data_dir=tmp_path / "redis") as server, Sandbox(groq_keys=1, resend_keys=1) as sandbox:
+        environ = sandbox.env() | SETTINGS | {"REDIS_URL": server.url, "SHOP_LOG": str(told)}
+        producer = Producer(server.url)
+
+        def send(name: str) -> str:
+            return str(producer.app.send_task(name, queue="ai").id)
+
+        innocent = [send("shop.orders.slow") for _ in range(15)]
+        poison = send("shop.orders.kill")
+        innocent += [send("shop.orders.slow") for _ in range(15)]
+        lives: list[Worker] = []
+
+        def have_ended() -> bool:
+            if not lives or lives[-1].process.poll() is not None:  # as a process manager does
+                lives.append(Worker(tmp_path, environ, "--include", "shop", name=f"w{len(lives)}"))
+            return len(producer.states([poison, *innocent])) == 31
+
+        try:
+            eventually(have_ended, within_s=200, what="the end of every job")
+            [letter] = producer.ask("tasks.admin.dead_letters")["letters"]
+            client = producer.app.backend.client
+            eventually(lambda: not client.hlen("unacked"), what="the last acknowledgement")
+        finally:
+            for life in lives:
+                life.stop()
+        states = producer.states([poison, *innocent])
+        assert {states[one]["status"] for one in innocent} == {"SUCCESS"}
+        assert states[poison]["result"]["exc_type"] == "Poisoned"
+        assert (letter["id"], letter["kind"], letter["replayable"]) == (poison, "poison", True)
+        assert told.read_text().split() == ["killed"] * 3
+        assert [life.process.returncode for life in lives] == [9, 9, 9, os.EX_OK]
+        assert not client.llen("ai")
+        producer.close()
