@@ -47,6 +47,31 @@ async def test_a_direct_call_stays_a_coroutine(add: Any) -> None:
     assert await add(1, 2) == 3
 
 
+def test_an_eager_task_may_call_another_and_that_one_a_third(app: Celery, add: Any) -> None:
+    @app.task(shared=False, bind=True)
+    async def inner(self: Any, n: int) -> list[Any]:
+        await asyncio.sleep(0)
+        in_a_thread = await asyncio.to_thread(add.delay, n, 2)
+        return [add.delay(n, 1).result, add.apply((n, n)).result, in_a_thread.result, self.request.id]
+
+    @app.task(shared=False, bind=True)
+    async def outer(self: Any) -> list[Any]:
+        *sums, inner_id = inner.delay(3).result
+        return [sums, inner_id != self.request.id, current_task.request.id == self.request.id]
+
+    assert outer.delay().get() == [[4, 6, 5], True, True]
+    assert outer.apply().get() == [[4, 6, 5], True, True]
+
+
+def test_an_eager_task_may_be_replaced_by_another(app: Celery, add: Any) -> None:
+    @app.task(shared=False, bind=True)
+    async def stands_in(self: Any) -> Any:
+        await asyncio.sleep(0)
+        return self.replace(add.s(1, 2))
+
+    assert stands_in.apply().get() == 3
+
+
 def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
     @app.task(shared=False, bind=True)
     async def who(self: Any) -> list[str]:

@@ -17,7 +17,7 @@ from celery.app.trace import trace_task_ret
 from celery.exceptions import ImproperlyConfigured
 from kombu.asynchronous import Hub
 
-from worker.aio import holding, lifespan
+from worker.aio import holding, lifespan, shutdown
 from worker.aio.pool import TaskPool, current_loop
 
 Start = Callable[..., TaskPool]
@@ -128,6 +128,32 @@ def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, sta
     pool.loop.call_soon_threadsafe(gate.set)
     for job in jobs:
         assert job.answer[0] == 0
+
+
+def test_a_pool_never_shrinks_to_nothing(app: Celery, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    @app.task(shared=False)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    pool = start(2)
+    pool.shrink(5)
+    assert pool.num_processes == 1
+    assert "shrinks to one job at a time and not by 5" in caplog.text
+    assert Outcome(pool, double, 4).answer[1] == "8"
+
+
+def test_a_pool_that_has_grown_runs_as_many_plain_tasks_at_once(app: Celery, start: Start) -> None:
+    together = threading.Barrier(4)
+
+    @app.task(shared=False)
+    def meet() -> None:
+        together.wait(10)
+
+    pool = start(1)
+    pool.grow(3)
+    jobs = [Outcome(pool, meet) for _ in range(4)]
+    assert [job.answer[0] for job in jobs] == [0] * 4
+    assert pool.info["threads"] == 4  # no more than were needed
 
 
 def _settled(pool: TaskPool, *, running: int, queued: int) -> bool:
@@ -250,6 +276,51 @@ def test_a_time_out_is_reported_once_and_nothing_after_it(app: Celery, start: St
     assert _settled(pool, running=0, queued=0)
     assert job.timeouts == [False]
     assert not job.ended.done()
+
+
+def test_a_job_that_is_over_frees_its_slot_once(app: Celery, start: Start) -> None:
+    gate, swallowed = asyncio.Event(), threading.Event()
+
+    @app.task(shared=False)
+    async def stubborn() -> None:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                swallowed.set()
+
+    pool = start(1)
+    Outcome(pool, stubborn, timeout=0.05)
+    assert swallowed.wait(10)
+    others = [Outcome(pool, stubborn) for _ in range(2)]
+    others[0].accepted.result(10)
+    assert _settled(pool, running=2, queued=1)
+    assert pool.unsettled == 1
+    pool.loop.call_soon_threadsafe(gate.set)
+    for each in others:
+        assert each.answer[0] == 0
+    assert _settled(pool, running=0, queued=0)
+    assert pool.unsettled == 0
+
+
+def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutdown, "_LINGER_S", 0.0)  # what a warm one gives them
+    cleaned = threading.Event()
+
+    @app.task(shared=False)
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+            cleaned.set()
+
+    pool = start()
+    Outcome(pool, slow_to_end).accepted.result(10)
+    pool.terminate()
+    assert cleaned.is_set()
 
 
 def test_a_job_after_the_end_is_left_to_the_broker(app: Celery, start: Start) -> None:

@@ -41,6 +41,14 @@ class Task(celery.Task):
         super().__init__()
         _wrap(self)
 
+    @classmethod
+    def bind(cls, app: celery.Celery) -> Any:
+        """Tie the task to its app, which makes its stack of requests."""
+        bound = super().bind(app)
+        # Before the first request: one eager task may call another, in whose thread only the owner is the same.
+        stacks.share(cls.request_stack)
+        return bound
+
 
 def adopt(task: celery.Task) -> None:
     """Prepare a task for the pool. Harmless when repeated."""
@@ -150,6 +158,8 @@ def complete(value: Any, *, name: str | None = None) -> Any:
         return value
     if bridge.is_bridged():
         return bridge.wait(value)
+    if private_loop.serves_here():
+        return private_loop.run(value)
     pool_loop = private_loop.pool_loop()
     if pool_loop is not None and name is not None and not isinstance(stacks.owner(), Job):
         asyncio.run_coroutine_threadsafe(_logged(value, name), pool_loop)

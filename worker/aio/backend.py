@@ -1,7 +1,7 @@
 """Celery's Redis result backend, except that jobs of the asyncio pool do not block the event loop with it.
 
 Use it as `result_backend = "worker.aio.backend:RedisBackend+redis://…"`. Keys, format, expiry and the publish that
-wakes waiting clients are Celery's own. Outside a bridged job every method is Celery's own, too.
+wakes waiting clients are Celery's own. Outside a job of the pool every method is Celery's own, too.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,8 +24,9 @@ from kombu.utils.encoding import bytes_to_str
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from worker.aio import bridge, connections, fast_json
+from worker.aio import bridge, connections, fast_json, private_loop, stacks
 from worker.aio.adopt import calling_errbacks
+from worker.aio.job import Job
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
 from worker.aio.result_consumer import ResultConsumer
 
@@ -92,19 +93,19 @@ class RedisBackend(StockBackend):
         return self.connparams.get("connection_class") in _ASYNC_CLASSES
 
     def _bridged(self) -> bool:
-        return self.awaits_in_jobs and bridge.is_bridged()
+        return self.awaits_in_jobs and (bridge.is_bridged() or _job_of_thread() is not None)
 
     def get(self, key: Any) -> Any:
         """Read one value."""
         if not self._bridged():
             return super().get(key)
-        return bridge.wait(self.run(("GET", key)))[0]
+        return _wait(self.run(("GET", key)))[0]
 
     def mget(self, keys: Any) -> Any:
         """Read several values."""
         if not self._bridged():
             return super().mget(keys)
-        return bridge.wait(self.run(("MGET", *keys)))[0]
+        return _wait(self.run(("MGET", *keys)))[0]
 
     def set(self, key: Any, value: Any, expires: int | None = None, **retry_policy: Any) -> Any:
         """Store and publish a value.
@@ -115,7 +116,7 @@ class RedisBackend(StockBackend):
         if not self._bridged():
             return super().set(key, value, expires=expires, **retry_policy)
         self._check_size(value)
-        return bridge.wait(self.run(*self._writes(key, value, self.expires if expires is None else expires)))
+        return _wait(self.run(*self._writes(key, value, self.expires if expires is None else expires)))
 
     def store_result(
         self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
@@ -138,20 +139,25 @@ class RedisBackend(StockBackend):
         key, value = self.get_key_for_task(task_id), self.encode(meta)
         self._check_size(value)
         expires = self.failure_expires if state == states.FAILURE else self.expires
-        try:
-            stored = bridge.wait(self._pipelining().store(key, value, expires or 0))
-        except (*self.connection_errors, redis.ResponseError) as exc:
-            if not self._may_pass(exc):
-                raise
-            stored = bridge.wait(
-                self._until_reached(lambda: self._pipelining().store(key, value, expires or 0), failed=exc)
-            )
+        stored = self._store(key, value, expires or 0)
         # A job that goes back to its queue may have ended elsewhere before its RETRY is stored here. So a value gives
         # way only as it was seen, and an end only to another end; a success stands for ever.
         while stored and self._gives_way(stored, state):
             seen = hashlib.sha1(stored if isinstance(stored, bytes) else stored.encode(), usedforsecurity=False)
-            stored = bridge.wait(self.run(("EVAL", _REPLACE, 1, key, seen.hexdigest(), value, expires or 0)))[0]
+            stored = _wait(self.run(("EVAL", _REPLACE, 1, key, seen.hexdigest(), value, expires or 0)))[0]
         return result
+
+    def _store(self, key: Any, value: Any, expires_s: int) -> Any:
+        """Store and publish a value unless its key holds one; give what is there."""
+        failed: Exception | None = None
+        if bridge.is_bridged():  # the usual case, without a coroutine
+            try:
+                return bridge.wait(self._pipelining().store(key, value, expires_s))
+            except (*self.connection_errors, redis.ResponseError) as exc:
+                if not self._may_pass(exc):
+                    raise
+                failed = exc
+        return _wait(self._until_reached(lambda: self._pipelining().store(key, value, expires_s), failed=failed))
 
     def _gives_way(self, stored: Any, state: str) -> bool:
         old = self.decode(stored)["status"]
@@ -223,7 +229,8 @@ class RedisBackend(StockBackend):
     async def run(self, *commands: Command) -> list[Any]:
         """Run commands in one pipeline with everybody else's; lost connections are retried by Celery's retry policy.
 
-        A server that has no room is asked until it has: the job is done, and doing it again would not help.
+        A server that has no room is asked until it has, and for a job whose body has ended one that is away until it is
+        back: the job is done, and doing it again would not help.
 
         Raises:
             redis.RedisError: The server refused a command, or stayed away for as long as the policy allows.
@@ -231,19 +238,29 @@ class RedisBackend(StockBackend):
         return await self._until_reached(lambda: self._pipelining().run(commands))
 
     async def _until_reached(self, ask: "Callable[[], asyncio.Future[T]]", *, failed: Exception | None = None) -> T:
+        job = _ended_job()
+        try:
+            return await self._retried(ask, failed, job)
+        finally:
+            if job is not None:
+                job.waits_for_store = False
+
+    async def _retried(self, ask: "Callable[[], asyncio.Future[T]]", failed: Exception | None, job: Job | None) -> T:
         policy = self.retry_policy
-        pause_s, most = float(policy["interval_start"]), policy["max_retries"]
+        pause_s, most = float(policy["interval_start"]), policy["max_retries"] if job is None else None
         tries = 0
         while True:
             if failed is not None:
+                if job is not None:
+                    job.waits_for_store = True
                 if _has_no_room(failed):
                     self._tell("the result store takes nothing (%s); next try in %.1f s", failed, pause_s)
                 else:
                     tries += 1
                     if most is not None and tries > most:
                         raise failed
-                    words = "cannot reach the result store (%s); try %d of %s in %s s"
-                    self._tell(words, failed, tries, most, pause_s)
+                    words = "cannot reach the result store (%s); try %d%s in %s s"
+                    self._tell(words, failed, tries, "" if most is None else f" of {most}", pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
             try:
@@ -276,6 +293,27 @@ class RedisBackend(StockBackend):
         params["retry"] = Retry(NoBackoff(), 1)
         params["connection_class"] = _ASYNC_CLASSES[params.pop("connection_class", None)]
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
+
+
+def _job_of_thread() -> Job | None:
+    """Give the job whose plain function this thread runs."""
+    job = stacks.owner()
+    return job if isinstance(job, Job) and job.in_thread and not private_loop.is_running_here() else None
+
+
+def _wait(awaitable: Awaitable[T]) -> T:
+    """Wait for what the loop does, in a job: in its greenlet, or in its thread."""
+    job = None if bridge.is_bridged() else _job_of_thread()
+    if job is None:
+        return bridge.wait(awaitable)
+    answer: T = job.complete(awaitable)
+    return answer
+
+
+def _ended_job() -> Job | None:
+    """Give the job that this is part of, if its body has ended."""
+    job = stacks.owner()
+    return job if isinstance(job, Job) and job.body_ended else None
 
 
 def _has_no_room(exc: Exception) -> bool:

@@ -20,6 +20,8 @@ from celery.worker import state
 from celery.worker import strategy as _strategy
 from vine import promise
 
+from worker.aio import settling
+
 Handler = Callable[..., Any]
 
 STOCK_STRATEGY: Final = "celery.worker.strategy:default"
@@ -101,7 +103,6 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
     hostname, eventer, errors = consumer.hostname, consumer.event_dispatcher, consumer.connection_errors
     base: Any = _request.create_request_cls(_request.Request, task, consumer.pool, hostname, eventer, app=app)
     run = trace.fast_trace_task if app.use_fast_trace_task else trace.trace_task_ret
-    hard_s, soft_s = task.time_limit, task.soft_time_limit
     utc, ignore_results, zone = app.uses_utc_timezone(), task.ignore_result, app.conf.timezone
 
     class PlainRequest(base):
@@ -141,9 +142,20 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
                 raise TaskRevokedError(self.id)
             hard, soft = self.time_limits
             traced = (self._type, self.id, self._request_dict, self._body, None, None)
-            job = pool.take(run, traced, self, soft_timeout_s=soft or soft_s, timeout_s=hard or hard_s)
+            job = pool.take(
+                run, traced, self, soft_timeout_s=soft or task.soft_time_limit, timeout_s=hard or task.time_limit
+            )
             self._apply_result = ref(job)
             return job
+
+        def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
+            settling.report(super().on_timeout, soft, timeout)
+
+        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+            settling.report(super().on_failure, exc_info, send_failed_event, return_ok)
+
+        def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's signature
+            settling.report(super()._announce_revoked, reason, terminated, signum, expired)
 
     return PlainRequest
 

@@ -12,10 +12,10 @@ from typing import Any, Final, Protocol
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
 
-from worker.aio import bridge, stacks
+from worker.aio import bridge, revoking, stacks
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.errors import JobGone, SoftTimeLimit, UnexpectedCancellation, WorkerLost
-from worker.aio.reports import Reports
+from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _pids = itertools.count(1)
 class Over(Enum):
     """Why a job is over before its body is."""
 
+    REVOKED = "revoked while it waited"
     TERMINATED = "terminated"
     TIMED_OUT = "timed out"
 
@@ -43,6 +44,9 @@ class Host(Protocol):
     task_threads: Executor
     call_threads: Executor
     greenlets: bridge.JobGreenlets
+
+    def on_over(self, job: "Job") -> None:
+        """The job's end is known, and its slot is free; it may still run for a while, or for ever."""
 
     def on_done(self, job: "Job") -> None:
         """The job has ended and its slot is free."""
@@ -69,21 +73,23 @@ class Job:
         "__weakref__",
         "_args",
         "_begun",
-        "_body_ended",
         "_done",
         "_doomed",
+        "_hard_timer",
         "_host",
         "_over",
         "_prolonged",
         "_reports",
         "_soft_pending",
         "_soft_timeout_s",
+        "_soft_timer",
         "_target",
         "_timeout_s",
-        "_timers",
+        "body_ended",
         "driver",
         "in_thread",
         "pid",
+        "waits_for_store",
     )
 
     def __init__(
@@ -106,11 +112,15 @@ class Job:
         self._reports = reports
         self._soft_timeout_s = soft_timeout_s
         self._timeout_s = timeout_s
-        self._timers: tuple[asyncio.TimerHandle, ...] = ()
+        self._soft_timer: asyncio.TimerHandle | None = None
+        self._hard_timer: asyncio.TimerHandle | None = None
+        """The hard limit; once the job is over, the next cancellation."""
         self._over: Over | None = None
         self._doomed: int | None = None
         self._begun = False
-        self._body_ended = False
+        self.body_ended = False
+        self.waits_for_store = False
+        """Whether the result store is full or away, and this job has a result for it."""
         self._prolonged = False
         self._soft_pending = False
         self._done = False
@@ -131,6 +141,12 @@ class Job:
         request = self._args[2] if len(self._args) > 2 else None  # noqa: PLR2004 - name, id, request
         properties = request.get("properties") if isinstance(request, dict) else None
         return properties.get("delivery_tag") if isinstance(properties, dict) else None
+
+    @property
+    def _request(self) -> Any:
+        """Celery's request, where that is who is told."""
+        reports = self._reports
+        return reports.request if isinstance(reports, Callbacks) else reports
 
     def __str__(self) -> str:
         return f"{self.name}[{self.task_id}]"
@@ -170,8 +186,11 @@ class Job:
         return self._run()
 
     def _begin(self) -> bool:
-        """Report the job as accepted; false if it was terminated while it waited, so that nothing of it may run."""
+        """Report the job as accepted; false if nothing of it may run: it was revoked or terminated meanwhile."""
         self._begun = True
+        if self._doomed is None and revoking.is_revoked(self._request):
+            self._over = Over.REVOKED
+            return False
         self._host.calls.post(self._reports.on_accepted, self.pid, time.monotonic())
         if self._doomed is not None:
             self._over = Over.TERMINATED
@@ -184,12 +203,12 @@ class Job:
         return True
 
     def _set_limits(self) -> None:
-        if self._done:
+        if self._done or self._over is not None:
             return
         if self._soft_timeout_s:
-            self._timers += (self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit),)
+            self._soft_timer = self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit)
         if self._timeout_s:
-            self._timers += (self._host.loop.call_later(self._timeout_s, self._on_hard_limit),)
+            self._hard_timer = self._host.loop.call_later(self._timeout_s, self._on_hard_limit)
 
     def _run(self) -> Any:
         """Trace the task, and give the callback with its argument."""
@@ -210,18 +229,24 @@ class Job:
 
     def _end(self, report: Any) -> None:
         self._done = True
-        for timer in self._timers:
-            timer.cancel()
-        self._timers = ()
+        self._stop_timers()
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, _info(Terminated(self._doomed))
+            elif self._over is Over.REVOKED:
+                report = revoking.announce, self._request
             elif self._over is Over.TIMED_OUT:
                 report = None
             if report is not None:
                 self._host.calls.post(*report)
         finally:
             self._host.on_done(self)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._soft_timer, self._hard_timer):
+            if timer is not None:
+                timer.cancel()
+        self._soft_timer = self._hard_timer = None
 
     # -- the body, in the greenlet or thread
 
@@ -237,14 +262,14 @@ class Job:
         try:
             result = self.complete(run(*args, **kwargs))
         except BaseException as exc:
-            self._body_ended = True
+            self.body_ended = True
             if self._over is not None:
                 raise JobGone from exc
             seen = _as_the_tracer_knows_it(exc)
             if seen is exc:
                 raise
             raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)
-        self._body_ended = True
+        self.body_ended = True
         if self._over is not None:
             raise JobGone
         return result
@@ -273,17 +298,20 @@ class Job:
         # its end. `_begin` sees the order to die as well.
         if self._begun and self._over is None and not self._done:
             self._over = why
+            self._stop_timers()
+            # Its body may swallow each cancellation, or stand in a thread: nobody shall wait for it.
+            self._host.on_over(self)
             self._insist()
 
     def _insist(self) -> None:
         # A thread cannot be cancelled: its job was reported, and what it gives later is dropped.
         if not self._done and not self.in_thread and self.driver is not None:
             self.driver.cancel()
-            self._timers += (self._host.loop.call_later(INSIST_S, self._insist),)
+            self._hard_timer = self._host.loop.call_later(INSIST_S, self._insist)
 
     def _on_soft_limit(self) -> None:
         # Once the body has ended the tracer only stores and reports: the limit has nothing left to protect.
-        if self._body_ended or self._done or self._over is not None:
+        if self.body_ended or self._done or self._over is not None:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
@@ -293,10 +321,11 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._done or self._over is not None:
             return
-        # What has been done is not undone by a result store that is away: storing it, and hooks, have as long again.
-        if self._body_ended and not self._prolonged:
-            self._prolonged = True
-            self._timers += (self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit),)
+        # What has been done is not undone by a result store that is away, however long. Storing it, and hooks, have as
+        # long again.
+        if self.body_ended and (self.waits_for_store or not self._prolonged):
+            self._prolonged = self._prolonged or not self.waits_for_store
+            self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)
         self._cut(Over.TIMED_OUT)

@@ -6,7 +6,7 @@ main thread. Celery's tracer runs unchanged, one greenlet a job (see `bridge`); 
 Settings of the Celery app, all optional:
 
     worker_aio_loop         "auto" (uvloop where installed), "uvloop" or "asyncio"
-    worker_aio_threads      the most threads for plain `def` tasks; default: the concurrency, at most 16
+    worker_aio_threads      the most threads for plain `def` tasks; they start as they are needed; default 16
     worker_aio_blocked_ms   a task that holds up the loop longer is named in a warning; 0: never; default 250
     worker_aio_cold_s       how long a cold shutdown waits for cancelled jobs; default 5
     worker_aio_gc_objects   new objects between two garbage collections; 0: as Python has it; default 50,000
@@ -43,6 +43,9 @@ __all__ = ["TaskPool", "current_loop"]
 logger = logging.getLogger(__name__)
 
 current_loop = lifespan.current_loop
+
+_TASK_THREADS = 16
+"""Not fewer where the concurrency is: autoscale begins with its minimum."""
 
 _CALL_THREADS = 8
 """Threads for publishing and other blocking calls of the tracer; Celery's own pool of broker connections holds 10."""
@@ -82,6 +85,8 @@ class TaskPool(BasePool):
         self._incoming_armed = False
         self._waiting: deque[Job] = deque()
         self._running = 0
+        self._over: set[Job] = set()
+        """Jobs that run although their end is known; they take no slot."""
         self._gc_before = gc.get_threshold()
         self._draining = False
         self._stopped = False
@@ -115,7 +120,7 @@ class TaskPool(BasePool):
             gc.set_threshold(int(gc_objects), 20, 50)
         self.loop = new_loop(self._setting("aio_loop", "auto"))
         self.task_threads = DaemonThreads(
-            self._setting("aio_threads", min(self.limit, 16)), name="aio-task", prepare=self._prepare_thread
+            self._setting("aio_threads", _TASK_THREADS), name="aio-task", prepare=self._prepare_thread
         )
         self.call_threads = DaemonThreads(_CALL_THREADS, name="aio-call", prepare=self._prepare_thread)
         self.greenlets = JobGreenlets(self.call_threads)
@@ -239,7 +244,7 @@ class TaskPool(BasePool):
             while True:
                 self._waiting.append(self._incoming.popleft())
         for _ in range(_STARTS_A_TURN):
-            if self._running >= self.limit or self._draining:
+            if self.unsettled >= self.limit or self._draining:
                 return
             try:
                 job = self._waiting.popleft()
@@ -250,9 +255,20 @@ class TaskPool(BasePool):
         if self._waiting:
             self._wake_from_loop()
 
+    def on_over(self, job: Job) -> None:
+        """Free the slot of a job whose end is known. On the loop's thread, by the job."""
+        self._over.add(job)
+        if job.in_thread:
+            self.task_threads.write_off(1)
+        self._wake_from_loop()
+
     def on_done(self, job: Job) -> None:
-        """Free a job's slot. On the loop's thread, by the job."""
+        """Free a job's slot, unless that was done. On the loop's thread, by the job."""
         self._running -= 1
+        if job in self._over:
+            self._over.remove(job)
+            if job.in_thread:
+                self.task_threads.write_off(-1)
         self._jobs.pop(job.pid, None)
         if self._waiting or self._incoming:
             self._wake_from_loop()
@@ -299,8 +315,11 @@ class TaskPool(BasePool):
         self._wake()
 
     def shrink(self, n: int = 1) -> None:
-        """Allow `n` jobs fewer at a time. What runs goes on."""
-        self.limit = max(self.limit - n, 0)
+        """Allow `n` jobs fewer at a time, but one. What runs goes on."""
+        if self.limit - n < 1:
+            # With none, Celery would go on fetching as many as before, and none of them would run.
+            logger.warning("the pool shrinks to one job at a time and not by %d: it had %d", n, self.limit)
+        self.limit = max(self.limit - n, 1)
 
     def restart(self) -> None:
         """Take up tasks that were reloaded. What runs goes on: there is no process to replace."""
@@ -316,6 +335,11 @@ class TaskPool(BasePool):
     def running(self) -> int:
         """How many jobs run."""
         return self._running
+
+    @property
+    def unsettled(self) -> int:
+        """How many jobs run whose end is not known yet: each has a slot."""
+        return self._running - len(self._over)
 
     @property
     def queued(self) -> int:

@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
-from contextvars import copy_context
+from concurrent.futures import Future
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from worker.aio import stacks
@@ -11,6 +12,7 @@ from worker.aio import stacks
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pool_loop: asyncio.AbstractEventLoop | None = None
+_serves: ContextVar[bool] = ContextVar("a loop of ours runs this", default=False)
 
 
 def set_pool_loop(loop: asyncio.AbstractEventLoop | None) -> None:
@@ -33,11 +35,35 @@ def is_running_here() -> bool:
     return True
 
 
+def serves_here() -> bool:
+    """Whether this code is part of what `run` runs, also in a thread or a child task of that."""
+    return _serves.get()
+
+
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine on the private loop and wait for it. It sees the caller's current task and request."""
+    """Run a coroutine on the private loop and wait for it. It sees the caller's current task and request.
+
+    What waits in here for another one holds up its loop. So the other one gets a loop and a thread of its own.
+    """
     context = copy_context()
     context.run(stacks._owner.set, stacks.owner())  # noqa: SLF001 - the caller waits, so both may use one stack
+    if serves_here():
+        return _run_apart(coroutine, context)
+    context.run(_serves.set, True)
     return context.run(asyncio.run_coroutine_threadsafe, coroutine, _started()).result()
+
+
+def _run_apart(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+    done: Future[Any] = Future()
+
+    def serve() -> None:
+        try:
+            done.set_result(context.run(asyncio.run, coroutine))
+        except BaseException as exc:  # noqa: BLE001 - it belongs to whoever waits
+            done.set_exception(exc)
+
+    threading.Thread(target=serve, name="aio-eager-inner", daemon=True).start()
+    return done.result()
 
 
 def _started() -> asyncio.AbstractEventLoop:

@@ -1,11 +1,15 @@
 """Keeps Celery's blocking calls off the event loop: publishing, and result backends other than ours."""
 
 import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import celery
+from celery import canvas
 
-from worker.aio import bridge
+from worker.aio import bridge, private_loop
 from worker.aio.adopt import calling_errbacks
 
 _BACKEND_METHODS = (
@@ -17,6 +21,9 @@ _BACKEND_METHODS = (
     "set_chord_size",
 )
 
+_WHOLE = ((canvas.group, "apply_async", canvas.group.apply_async), (canvas._chord, "run", canvas._chord.run))  # noqa: SLF001
+"""What sends several messages and holds one of the ten producers from the first to the last."""
+
 
 def install(app: celery.Celery) -> None:
     """Send from inside a job through a thread, so that a slow broker holds up that job only.
@@ -25,13 +32,49 @@ def install(app: celery.Celery) -> None:
     use `asyncio.to_thread(task.delay, …)` there.
     """
     app.send_task = functools.partial(bridge.call, app.send_task)
+    app.producer_or_acquire = _one_a_thread(app.producer_or_acquire)
     app.amqp._retry_publish = functools.partial(bridge.call, app.amqp._retry_publish)  # noqa: SLF001
+    for holder, name, stock in _WHOLE:
+        setattr(holder, name, _in_one_call(stock))
 
 
 def uninstall(app: celery.Celery) -> None:
     """Undo `install`."""
-    for holder, name in ((app, "send_task"), (app.amqp, "_retry_publish")):
-        holder.__dict__.pop(name, None)
+    for instance, name in ((app, "send_task"), (app, "producer_or_acquire"), (app.amqp, "_retry_publish")):
+        instance.__dict__.pop(name, None)
+    for holder, name, stock in _WHOLE:
+        setattr(holder, name, stock)
+
+
+def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Do all of it in one thread: a job that held a producer while others run would have them wait on the loop."""
+
+    @functools.wraps(stock)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return bridge.call(stock, *args, **kwargs)
+
+    return called
+
+
+def _one_a_thread(stock: Callable[..., AbstractContextManager[Any]]) -> Callable[..., AbstractContextManager[Any]]:
+    """Lend a thread the producer that it has: a group in a group takes a second one, while others wait with a first."""
+    mine = threading.local()
+
+    @contextmanager
+    def producer_or_acquire(producer: Any = None) -> Iterator[Any]:
+        held = getattr(mine, "producer", None)
+        if producer is not None or held is not None or private_loop.is_running_here():
+            with stock(producer or held) as given:
+                yield given
+            return
+        with stock() as taken:
+            mine.producer = taken
+            try:
+                yield taken
+            finally:
+                mine.producer = None
+
+    return producer_or_acquire
 
 
 def guard_backend(app: celery.Celery) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from worker.aio.settling import report
+
 
 class Reports(Protocol):
     """Celery's request, or what has the same four methods."""
@@ -23,7 +25,7 @@ class Reports(Protocol):
 class Callbacks:
     """Four functions, each of which may be missing."""
 
-    __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out")
+    __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out", "request")
 
     def __init__(
         self,
@@ -34,6 +36,8 @@ class Callbacks:
         failed: Callable[..., Any] | None,
     ) -> None:
         self._accepted, self._timed_out, self._succeeded, self._failed = accepted, timed_out, succeeded, failed
+        self.request = getattr(accepted, "__self__", None)
+        """Whose methods they are."""
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
         """The job began."""
@@ -41,12 +45,15 @@ class Callbacks:
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - as in `Reports`
         """A limit has passed."""
-        return self._timed_out and self._timed_out(soft, timeout)
+        if self._timed_out:
+            report(self._timed_out, soft, timeout)
 
     def on_success(self, answer: Any, /) -> Any:
         """The tracer answered."""
-        return self._succeeded and self._succeeded(answer)
+        if self._succeeded:
+            report(self._succeeded, answer)
 
     def on_failure(self, info: Any, /) -> Any:
         """The tracer raised, or the job was terminated."""
-        return self._failed and self._failed(info)
+        if self._failed:
+            report(self._failed, info)

@@ -14,6 +14,8 @@ from worker.aio.consumer_calls import ConsumerCalls
 logger = logging.getLogger(__name__)
 
 _STEP_S = 0.5
+_LINGER_S = 3.0
+"""How long jobs whose end is known may take to end."""
 _ACKNOWLEDGING = ("ack_log_error", "reject_log_error")
 
 
@@ -26,6 +28,10 @@ class Running(Protocol):
     def running(self) -> int:
         """How many jobs run."""
 
+    @property
+    def unsettled(self) -> int:
+        """How many of them have an end that is not known yet."""
+
     def drain(self) -> None:
         """Start nothing more."""
 
@@ -36,6 +42,8 @@ class Running(Protocol):
 def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float) -> None:
     """Wait until no job runs, doing the hub's work meanwhile: callbacks, acknowledgements, timers.
 
+    Jobs whose end is known are waited for a few seconds only: one may swallow every cancellation.
+
     Args:
         pool: The pool; it starts nothing any more.
         hub: The hub, if there is one.
@@ -44,6 +52,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
         cold_patience_s: In seconds.
     """
     deadline_s: float | None = None
+    settled_s: float | None = None
     next_timers_s = 0.0
     while pool.running:
         if deadline_s is None and (cold or state.should_terminate not in (None, False)):
@@ -51,6 +60,10 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             pool.cancel_all()
         if deadline_s is not None and time.monotonic() > deadline_s:
             logger.warning("%d jobs did not end when they were cancelled; leaving them behind", pool.running)
+            break
+        settled_s = None if pool.unsettled else settled_s or time.monotonic()
+        if deadline_s is None and settled_s is not None and time.monotonic() > settled_s + _LINGER_S:
+            logger.warning("%d jobs that were cut or terminated run on; leaving them behind", pool.running)
             break
         pool.calls.wait(_STEP_S if deadline_s is None else 0.1)
         send_acknowledgements(hub)
@@ -70,11 +83,11 @@ def wait_softly(pool: Running, worker: Any) -> None:
     conf = worker.app.conf
     timeout_s = float(conf.worker_soft_shutdown_timeout)
     pool.calls.drain()
+    pool.drain()  # also where nothing is waited for: else what waits takes the slots of what is about to be cancelled
     idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
     if timeout_s <= 0 or not (idle_too or state.active_requests):
         return
     logger.warning("Initiating Soft Shutdown, terminating in %s seconds", timeout_s)
-    pool.drain()
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and (pool.running or idle_too):
         pool.calls.wait(0.1)

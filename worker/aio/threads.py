@@ -55,9 +55,7 @@ class DaemonThreads(ThreadPoolExecutor):
             self._work.put((future, lambda: fn(*args, **kwargs)))
             self._unclaimed += 1
             if self._unclaimed > 0 and self._alive < self._limit:
-                self._alive += 1
-                self._unclaimed -= 1
-                threading.Thread(target=self._run, name=f"{self._name}-{self._alive}", daemon=True).start()
+                self._start()
         return future
 
     def _run(self) -> None:
@@ -80,6 +78,18 @@ class DaemonThreads(ThreadPoolExecutor):
                 del result
             del work, future, function
         self._work.put(None)  # for the next thread
+
+    def write_off(self, count: int) -> None:
+        """Let so many threads more run, in the place of some that may never be free; fewer if it is negative."""
+        with self._lock:
+            self._limit += count
+            if count > 0 and self._unclaimed > 0 and not self._stopped:
+                self._start()
+
+    def _start(self) -> None:
+        self._alive += 1
+        self._unclaimed -= 1
+        threading.Thread(target=self._run, name=f"{self._name}-{self._alive}", daemon=True).start()
 
     def _count_free(self) -> None:
         with self._lock:

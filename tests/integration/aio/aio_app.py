@@ -9,7 +9,9 @@ from typing import Any
 
 import redis
 from celery import Celery, chord, current_task, group, signals
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, TaskRevokedError
+from celery.result import ResultSet
+from celery.worker.request import Request
 
 from worker.aio import lifespan
 from worker.aio.result import await_result
@@ -31,6 +33,7 @@ app.conf.update(
     worker_soft_shutdown_timeout=float(os.environ.get("AIO_SOFT_S", "0")),
     worker_aio_loop=os.environ.get("AIO_LOOP", "auto"),
     worker_aio_cold_s=2,
+    worker_aio_threads=int(os.environ["AIO_THREADS"]) if os.environ.get("AIO_THREADS") else None,
     worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
     broker_transport_options={"visibility_timeout": 3600, "lease_s": float(os.environ.get("AIO_LEASE_S", "60"))},
     broker_transport=os.environ.get("AIO_TRANSPORT", "worker.aio.transport:Transport"),
@@ -103,6 +106,11 @@ async def sleep(seconds: float, key: str | None = None) -> float:
 
 
 @app.task(shared=False)
+async def unhurried() -> None:
+    await asyncio.sleep(5)
+
+
+@app.task(shared=False)
 async def boom(text: str = "boom") -> None:
     await asyncio.sleep(0)
     raise ValueError(text)  # the user's own line
@@ -141,6 +149,21 @@ class Tidy(app.Task):  # type: ignore[name-defined, misc]
     async def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
         await asyncio.sleep(3)
         note(task_id, "tidied up")
+
+
+class Clumsy(app.Task):  # type: ignore[name-defined, misc]
+    """Has a hook that is wrong."""
+
+    abstract = True
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        raise KeyError("of a hook")
+
+
+@app.task(shared=False, base=Clumsy, time_limit=0.5)
+async def clumsy(key: str) -> None:
+    note(key, "began")
+    await asyncio.sleep(60)
 
 
 @app.task(shared=False, base=Tidy, time_limit=2)
@@ -230,6 +253,29 @@ async def stubborn(self: Any) -> str:
     return "too late"
 
 
+async def _cut(key: str) -> str:
+    if store.llen(f"journal:{key}"):
+        note(key, "began again")
+        return "done"
+    note(key, "began")
+    await asyncio.sleep(60)
+    return "not reached"
+
+
+class OwnRequest(Request):  # type: ignore[misc]
+    """Of a kind of its own, as a project may bring one."""
+
+
+@app.task(shared=False, time_limit=1)
+async def cut(key: str) -> str:
+    return await _cut(key)
+
+
+@app.task(shared=False, time_limit=1, Request="aio_app:OwnRequest")
+async def cut_privately(key: str) -> str:
+    return await _cut(key)
+
+
 @app.task(shared=False, bind=True)
 async def cleaned(self: Any, key: str) -> None:
     note(key, "began")
@@ -237,6 +283,15 @@ async def cleaned(self: Any, key: str) -> None:
         await asyncio.sleep(60)
     finally:
         await asyncio.sleep(0)
+        note(key, "finally")
+
+
+@app.task(shared=False, acks_late=False)
+async def acks_early(key: str) -> None:
+    note(key, "began")
+    try:
+        await asyncio.sleep(60)
+    finally:
         note(key, "finally")
 
 
@@ -277,6 +332,18 @@ async def _end(ending: str) -> None:
 @app.task(shared=False)
 async def ends(ending: str) -> None:
     await _end(ending)
+
+
+@app.task(shared=False)
+def ends_plainly(ending: str) -> None:
+    raise ENDINGS[ending]
+
+
+@app.task(shared=False, reject_on_worker_lost=True)
+def ends_plainly_once(ending: str, key: str) -> str:
+    if store.incr(f"count:{key}") == 1:
+        raise ENDINGS[ending]
+    return "survived"
 
 
 @app.task(shared=False, reject_on_worker_lost=True)
@@ -331,6 +398,38 @@ async def parent(self: Any) -> list[Any]:
     ]
 
 
+@app.task(shared=False)
+async def spreads(n: int) -> int:
+    """Sends a group of chords of chords."""
+    inner = [chord([chord([add.s(n, 1), add.s(n, 2)], total.s()), add.s(n, 3)], total.s()) for _ in range(2)]
+    return sum(await await_result(group(inner).apply_async(), timeout_s=40))
+
+
+@app.task(shared=False, ignore_result=True)
+async def unanswered() -> str:
+    return "nobody asks"
+
+
+@app.task(shared=False)
+async def awaits_nothing() -> Any:
+    return await await_result(unanswered.delay())
+
+
+@app.task(shared=False)
+async def awaits_revoked() -> str:
+    """Waits for a chain and a chord, each of which has a link that is revoked before its time."""
+    seen = []
+    for whole in (add.s(1, 1).set(countdown=1) | add.s(1), chord([add.s(1, 1).set(countdown=1)], total.s())):
+        result = await asyncio.to_thread(whole.apply_async)
+        first = result.parent.results[0] if isinstance(result.parent, ResultSet) else result.parent
+        await asyncio.to_thread(first.revoke)
+        try:
+            await await_result(result)
+        except TaskRevokedError as exc:
+            seen.append(f"{type(exc).__name__}")
+    return " ".join(seen)
+
+
 @app.task(shared=False, bind=True)
 async def awaits_failure(self: Any) -> list[str]:
     failed = boom.delay("inner")
@@ -377,9 +476,30 @@ async def blocks() -> None:
 
 
 @app.task(shared=False)
+def holds_thread(seconds: float, key: str) -> float:
+    note(key, "began")
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(shared=False)
 def hangs(key: str) -> None:
     note(key, "began")
     time.sleep(120)
+
+
+@app.task(shared=False, time_limit=0.5)
+async def never_gives_in() -> None:
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            continue
+
+
+@app.task(shared=False, time_limit=0.5)
+def never_returns() -> None:
+    threading.Event().wait()
 
 
 @app.task(shared=False)
@@ -396,6 +516,12 @@ async def counted(key: str, pause_s: float) -> int:
     await asyncio.sleep(pause_s)
     store.decr(f"now:{key}")
     return int(now)
+
+
+@app.task(shared=False)
+async def hurried(key: str) -> None:
+    """Has a limit once the worker is told of one."""
+    store.rpush(f"at:{key}", str(time.time()))
 
 
 @app.task(shared=False, rate_limit="10/s")

@@ -1,9 +1,11 @@
 """The awaited result backend against the stock one: same keys, same format; and a result store that goes away."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -148,8 +150,11 @@ def test_results_may_live_for_ever(app: Celery, run: Run, store: "redis.Redis") 
 class TaskIn:
     """A second pool of the app, whose backend is made with the settings of now."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, name: str = "echo", more: tuple[Any, ...] = ("PROGRESS",), **options: Any) -> None:
         self._pool = TaskPool(1, app=app)
+        self._name = name
+        self._more = more
+        self._options = options
 
     def __enter__(self) -> Run:
         self._pool.start()
@@ -157,11 +162,12 @@ class TaskIn:
         def run(value: Any) -> tuple[str, "Future[Any]"]:
             task_id = str(uuid.uuid4())
             done: Future[Any] = Future()
-            request = {"id": task_id, "task": "echo", "delivery_info": {}}
+            request = {"id": task_id, "task": self._name, "delivery_info": {}}
             self._pool.apply_async(
                 trace_task_ret,
-                ("echo", task_id, request, ((value, "PROGRESS"), {}, {}), None, None),
+                (self._name, task_id, request, ((value, *self._more), {}, {}), None, None),
                 callback=done.set_result,
+                **self._options,
             )
             return task_id, done
 
@@ -211,6 +217,61 @@ def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
     for number, (task_id, done) in enumerate(jobs):
         assert done.result(15)[0] == 0
         assert eventually(lambda task_id=task_id: _meta(store, task_id))["result"] == number
+
+
+@contextmanager
+def _full(server: EmbeddedRedis) -> Iterator[None]:
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", "1")
+        yield
+        client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def _away(server: EmbeddedRedis) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+async def _quick(value: str) -> str:
+    return value
+
+
+def _quick_plain(value: str) -> str:
+    return value
+
+
+@pytest.mark.parametrize("body", [_quick, _quick_plain])
+@pytest.mark.parametrize(
+    ("trouble", "words"), [(_full, "the result store takes nothing"), (_away, "cannot reach the result store")]
+)
+def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # noqa: PLR0917 - fixtures
+    app: Celery,
+    aio_redis: EmbeddedRedis,
+    store: "redis.Redis",
+    caplog: pytest.LogCaptureFixture,
+    trouble: Callable[[EmbeddedRedis], Any],
+    words: str,
+    body: Callable[[str], Any],
+) -> None:
+    app.conf.result_backend_transport_options = {
+        "retry_policy": {"max_retries": 2, "interval_step": 0.1, "interval_max": 0.2}
+    }
+    limits: list[bool] = []
+    app.task(body, shared=False, name="quick")
+    with TaskIn(app, "quick", (), timeout=0.3, timeout_callback=lambda soft, _: limits.append(soft)) as again:
+        with trouble(aio_redis):
+            task_id, done = again("kept")
+            eventually(lambda: words in caplog.text)
+            began_s = time.monotonic()
+            eventually(
+                lambda: time.monotonic() > began_s + 2
+            )  # it is the length that is tested: seven limits, ten tries
+            assert not done.done()
+        assert done.result(15)[0] == 0
+    assert _meta(store, task_id)["result"] == "kept"
+    assert limits == []
 
 
 def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Celery) -> None:

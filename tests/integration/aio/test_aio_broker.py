@@ -1,13 +1,15 @@
 """Lost connections, and the pool beside Celery's own parts: plain asyncio, the stock result backend."""
 
+import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import kombu.pools
 import pytest
-from aio_harness import WorkerProcess, eventually
+from aio_harness import HERE, ROOT, WorkerProcess, eventually
 
 Journal = Callable[[str], list[str]]
 
@@ -30,6 +32,16 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
         failed.get(timeout=10)
     eventually(lambda: journal(f"errback:{failed.id}") == ["ValueError('err')"])
     assert "a callback of the pool raised" not in worker.log
+
+
+def test_the_loop_is_asyncios_where_uvloop_is_not_installed(
+    aio: ModuleType, start_worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
+    worker = start_worker(PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT), str(HERE))))
+    assert aio.add.apply_async((1, 2), queue=worker.queue).get(timeout=10) == 3
+    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]["pool"]
+    assert stats["loop"].startswith("asyncio.")
 
 
 @pytest.mark.parametrize("cancel", ["", "yes"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aio_harness import WorkerProcess, eventually
 from celery import chain, chord, group
-from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 
 from worker.aio.errors import UnexpectedCancellation
 
@@ -125,6 +125,18 @@ def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(app: ModuleTy
     assert result.state == "SUCCESS"
 
 
+def test_a_hook_that_raises_after_the_hard_limit_does_not_keep_the_message(
+    app: ModuleType, worker: WorkerProcess, key: str, journal: Journal, store: Any
+) -> None:
+    result = app.clumsy.delay(key)
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=10)
+    eventually(lambda: f"the end of aio_app.clumsy[{result.id}] could not be told" in worker.log)
+    eventually(lambda: store.hlen("unacked") == 0)
+    assert "KeyError: 'of a hook'" in worker.log
+    assert journal(key) == ["began"]
+
+
 def test_a_terminated_job_runs_its_finally_blocks_and_stays_revoked(
     app: ModuleType, key: str, journal: Journal
 ) -> None:
@@ -165,16 +177,24 @@ def test_a_lost_job_runs_again_where_the_task_asks_for_it(app: ModuleType, key: 
     assert app.ends_once.delay(ending, key).get(timeout=10) == "survived"
 
 
+@pytest.mark.parametrize("ending", ["SystemExit", "KeyboardInterrupt", "MemoryError"])
+def test_a_plain_task_that_means_to_end_the_process_counts_as_lost_too(app: ModuleType, key: str, ending: str) -> None:
+    with pytest.raises(WorkerLostError):
+        app.ends_plainly.delay(ending).get(timeout=10)
+    assert app.ends_plainly_once.delay(ending, key).get(timeout=10) == "survived"
+
+
 def test_a_job_rejected_with_requeue_comes_back(app: ModuleType, key: str) -> None:
     assert app.rejects.delay(True, key).get(timeout=10) == "second time"
 
 
 def test_a_job_rejected_for_good_fails_and_does_not_come_back(app: ModuleType, key: str, store: Any) -> None:
     result = app.rejects.delay(False, key)
-    eventually(lambda: store.get(f"count:{key}") == "1")
-    assert app.add.delay(2, 2).get(timeout=10) == 4
+    with pytest.raises(Reject):
+        result.get(timeout=10)
+    assert result.state == "FAILURE"
+    eventually(lambda: store.hlen("unacked") == 0)
     assert store.get(f"count:{key}") == "1"
-    assert result.state in {"PENDING", "FAILURE"}
 
 
 def test_an_ignored_job_is_acknowledged_and_stores_nothing(
@@ -207,6 +227,19 @@ def test_a_failure_calls_its_errback_and_fails_its_chord(app: ModuleType, journa
 def test_a_job_publishes_and_awaits_other_jobs(app: ModuleType) -> None:
     assert app.parent.delay().get(timeout=20) == [3, [1, 2, 3], 6, 10, True]
     assert app.awaits_failure.delay().get(timeout=20) == ["inner", "ValueError", "TimeoutError"]
+
+
+def test_a_job_does_not_wait_for_what_never_comes(app: ModuleType) -> None:
+    assert app.awaits_nothing.delay().get(timeout=10) is None
+    assert app.awaits_revoked.delay().get(timeout=20) == "TaskRevokedError TaskRevokedError"
+
+
+def test_many_jobs_send_groups_at_once(app: ModuleType) -> None:
+    # Each takes a producer for several messages, and there are ten.
+    replaced = [app.replaced.delay(n) for n in range(50)]
+    spread = [app.spreads.delay(n) for n in range(50)]
+    assert [result.get(timeout=40) for result in replaced] == [2 * n + 3 for n in range(50)]
+    assert [result.get(timeout=40) for result in spread] == [2 * (3 * n + 6) for n in range(50)]
 
 
 def test_plain_tasks_run_in_threads_and_see_their_request(app: ModuleType) -> None:
@@ -255,6 +288,9 @@ def test_remote_control_sees_and_steers_the_pool(
     assert inspect("rate_limit", task_name="aio_app.limited", rate_limit="20/s") == {
         "ok": "new rate limit set successfully"
     }
+    assert "ok" in inspect("time_limit", task_name="aio_app.unhurried", soft=0.2)
+    with pytest.raises(SoftTimeLimitExceeded):
+        app.unhurried.delay().get(timeout=10)
     for result in results:  # none of that hurt them
         assert result.get(timeout=10) == 2
 
@@ -265,6 +301,25 @@ def test_rate_limits_hold(app: ModuleType, key: str, store: Any) -> None:
     eventually(lambda: store.llen(f"at:{key}") == 10)
     at = sorted(float(each) for each in store.lrange(f"at:{key}", 0, -1))
     assert at[-1] - at[0] >= 9 / 20 * 0.8
+
+
+def test_a_rate_limit_that_is_set_while_the_worker_runs_holds_until_it_is_lifted(
+    app: ModuleType, inspect: Callable[..., Any], key: str, store: Any
+) -> None:
+    def pace_s(at: str) -> float:
+        for _ in range(8):
+            app.hurried.delay(at)
+        eventually(lambda: store.llen(f"at:{at}") == 8)
+        times = sorted(float(each) for each in store.lrange(f"at:{at}", 0, -1))
+        return (times[-1] - times[0]) / 7
+
+    def limit(text: str) -> None:
+        assert "ok" in inspect("rate_limit", task_name="aio_app.hurried", rate_limit=text)
+
+    limit("5/s")
+    assert pace_s(f"{key}limited") >= 0.2 * 0.8
+    limit("0")
+    assert pace_s(f"{key}free") < 0.1
 
 
 def test_no_job_is_left_running(inspect: Callable[..., Any]) -> None:

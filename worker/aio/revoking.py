@@ -1,0 +1,46 @@
+"""Jobs that were revoked, or whose `expires` passed, while they waited in the pool."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.worker import state
+from celery.worker.request import Request
+
+from worker.aio import settling
+
+
+def is_revoked(request: Any) -> bool:
+    """Whether Celery would discard a job, were it to begin now. Changes nothing, so any thread may ask."""
+    if not isinstance(request, Request):
+        return False
+    if state.revoked and request.id in state.revoked:
+        return True
+    expires: datetime | None = request.expires
+    if expires is not None and datetime.now(UTC if expires.tzinfo else None) > expires:
+        return True
+    return bool(state.revoked_stamps) and _is_revoked_by_stamp(request)
+
+
+def _is_revoked_by_stamp(request: Any) -> bool:
+    stamps = request.stamps
+    return any(
+        not set(_several(stamps.get(stamp))).isdisjoint(_several(revoked))
+        for stamp, revoked in dict(state.revoked_stamps).items()
+    )
+
+
+def _several(value: Any) -> "list[Any] | tuple[Any, ...] | set[Any]":
+    if value is None:
+        return ()
+    return value if isinstance(value, list | tuple | set) else (value,)
+
+
+def announce(request: Any) -> None:
+    """End a job that did not begin as Celery ends revoked ones. On the consumer's thread."""
+    try:
+        revoked = request.revoked()
+    except Exception as exc:  # noqa: BLE001 - the result store's, or of who listens to signals
+        settling.settle(request, exc)
+        return
+    if not revoked:  # not any more: the list of revoked jobs has an end
+        request.reject(requeue=True)
