@@ -105,14 +105,16 @@ local function weigh(scope, job, now_ms, until_ms, reason, seq)
   if scope.buckets then earliest_ms, why, headroom, paced, too_large = look(scope.buckets, job, now_ms) end
   if until_ms < 0 then return {disabled = true, reason = reason, too_large = too_large} end
   if until_ms >= earliest_ms then earliest_ms, why = until_ms, reason end
-  local queue_ms, start_ms, patience = earliest_ms, earliest_ms, job.max_wait
+  -- A job has its turn at turn_ms, behind those before it. Where it may wait that long here it takes the earliest instant:
+  -- those before it come back within that time, too, and find later ones; an instant left free for them would be lost.
+  local queue_ms, turn_ms, patience = earliest_ms, earliest_ms, job.max_wait
   if scope.buckets then
     queue_ms = behind(earliest_ms, scope, job, job.behind)
-    start_ms = job.before == job.behind and queue_ms or behind(earliest_ms, scope, job, job.before)
+    turn_ms = job.before == job.behind and queue_ms or behind(earliest_ms, scope, job, job.before)
     if job.bulk then patience = until_ms > now_ms and 0 or min(patience, bulk_patience(scope, job, now_ms)) end
   end
   return {earliest_ms = earliest_ms, reason = why, paced = paced, too_large = too_large, queue_ms = queue_ms,
-    start_ms = start_ms, now = start_ms - now_ms <= patience, patience = patience, headroom = floor(headroom * 20),
+    start_ms = job.bulk and turn_ms or earliest_ms, now = turn_ms - now_ms <= patience, patience = patience, headroom = floor(headroom * 20),
     seq = seq, scope = scope}
 end
 
