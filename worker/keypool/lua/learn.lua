@@ -18,13 +18,13 @@ local function speed_up(buckets)
   end
 end
 
--- The calls that went while their window was not known yet.
+-- The calls that went while their window was not known yet. They count from now on: the first ones take long to leave,
+-- since they wait for a connection.
 local function recent(starts, window_ms, now_ms)
   local log = {}
   for _, start_ms in ipairs(starts) do
-    if start_ms > now_ms - window_ms then log[#log + 1] = start_ms end
+    if start_ms > now_ms - window_ms then log[#log + 1] = now_ms end
   end
-  table.sort(log)
   return log
 end
 
