@@ -1,7 +1,7 @@
 """Nothing lost, no email twice, while everything breaks: `python benchmarks/chaos.py`.
 
 Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is restarted twice, hangs
-once, and forgets its scripts and what the pool knew of the Groq keys, calls are cut or answered 5xx before and after
+once, and forgets its scripts and what the pool knew of the keys, calls are cut or answered 5xx before and after
 the provider accepted, keys are revoked, one account runs into its daily quota, and some messages are delivered twice.
 The judge is the provider sandbox's ledger, beside the result store.
 
@@ -30,7 +30,6 @@ from rich.console import Console
 
 RESULTS = Path(__file__).with_name("results")
 _RECIPIENT = "ann@example.com"
-_AWAY_S = 2.0
 _TICK_S = 0.05
 _TURN_S = 0.3
 _LOOK_S = 1.0
@@ -131,12 +130,13 @@ class Run:
         self.plan = deque(
             [
                 (publishing_s * 0.2, "the scripts are flushed", place.flush_scripts),
-                (publishing_s * 0.3, "Redis is killed", lambda: place.restart_redis(kill=True, away_s=_AWAY_S)),
+                (publishing_s * 0.3, "Redis is killed", lambda: place.restart_redis(kill=True, away_s=args.away)),
+                (publishing_s * 0.4, "what is known of the Resend keys is deleted", lambda: place.forget_pool("resend")),
                 (publishing_s * 0.45, "what is known of the Groq keys is deleted", lambda: place.forget_pool("groq")),
                 (publishing_s * 0.5, "a Groq key is revoked", lambda: control("revoke", key="groq:2")),
                 (publishing_s * 0.6, "a Resend key is revoked", lambda: control("revoke", key="resend:2")),
-                (publishing_s * 0.65, "Redis hangs", lambda: place.hang_redis(hang_s=_AWAY_S)),
-                (publishing_s * 0.8, "Redis restarts", lambda: place.restart_redis(kill=False, away_s=_AWAY_S)),
+                (publishing_s * 0.65, "Redis hangs", lambda: place.hang_redis(hang_s=args.away)),
+                (publishing_s * 0.8, "Redis restarts", lambda: place.restart_redis(kill=False, away_s=args.away)),
                 (publishing_s + 3, "the quota is raised, the keys are reset", self._raise_quota),
             ]
         )
@@ -261,6 +261,7 @@ def parse() -> argparse.Namespace:
         default=60,
         help="calls a second that each team may make (default: %(default)s); few: batches",
     )
+    add("--away", type=float, default=2.0, metavar="S", help="how long Redis is away or hangs (default: %(default)s)")
     add("--minutes", type=float, help="what has not ended by then is stuck (default: 10)")
     add("--deadline", type=int, metavar="S", help="each job's deadline in seconds (default: half of the time)")
     add("--visibility", type=int, metavar="S", help="visibility timeout in seconds (default: 60)")

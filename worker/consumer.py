@@ -28,8 +28,8 @@ class Consumer(StockConsumer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
         self.quarantine = Quarantine(self)
+        # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
