@@ -131,7 +131,11 @@ class Run:
             [
                 (publishing_s * 0.2, "the scripts are flushed", place.flush_scripts),
                 (publishing_s * 0.3, "Redis is killed", lambda: place.restart_redis(kill=True, away_s=args.away)),
-                (publishing_s * 0.4, "what is known of the Resend keys is deleted", lambda: place.forget_pool("resend")),
+                (
+                    publishing_s * 0.4,
+                    "what is known of the Resend keys is deleted",
+                    lambda: place.forget_pool("resend"),
+                ),
                 (publishing_s * 0.45, "what is known of the Groq keys is deleted", lambda: place.forget_pool("groq")),
                 (publishing_s * 0.5, "a Groq key is revoked", lambda: control("revoke", key="groq:2")),
                 (publishing_s * 0.6, "a Resend key is revoked", lambda: control("revoke", key="resend:2")),
