@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
+from heapq import heapify
 from typing import Any
 
 from celery import bootsteps
@@ -136,7 +137,12 @@ def _count(parent: Any) -> tuple[Counter[str], Counter[str]]:
 
 
 def _run_held(parent: Any, queue: str) -> None:
-    for entry, its_queue, _ in _held(parent):
-        if its_queue == queue:
-            entry.cancel()
-            entry()
+    found = [entry for entry, its_queue, _ in _held(parent) if its_queue == queue]
+    for entry in found:
+        entry.cancel()
+        entry()
+    if found:
+        # A cancelled entry stays in the timer until its instant, with its job and message.
+        waiting = parent.timer.schedule._queue  # noqa: SLF001 - kombu has no other way to take one out
+        waiting[:] = [scheduled for scheduled in waiting if not scheduled.entry.canceled]
+        heapify(waiting)

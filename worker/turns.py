@@ -181,7 +181,7 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     if request.called_directly or request.is_eager:
         raise why
     await _publish(signature)
-    raise Retry(exc=why, when=countdown_s, sig=signature)
+    raise Retry(exc=why, when=countdown_s, sig=signature) from None  # Celery formats and stores all that it came from
 
 
 async def _publish(signature: Any) -> None:

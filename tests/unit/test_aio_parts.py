@@ -1,13 +1,16 @@
 """The pool's small parts."""
 
 import asyncio
+import pickle
 import threading
+import traceback
 from typing import Any
 
 import pytest
+from billiard.einfo import ExceptionInfo
 from celery.exceptions import ImproperlyConfigured
 
-from worker.aio import bridge, stacks
+from worker.aio import bridge, stacks, tracing
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.threads import DaemonThreads
 
@@ -160,3 +163,21 @@ async def test_a_blocking_call_outlives_one_cancellation_but_not_two() -> None:
         if cancellations == 1:
             assert done == ["done"]
     threads.shutdown()
+
+
+def test_tracebacks_share_the_positions_of_their_code_and_read_as_billiards_do() -> None:
+    def failed() -> Any:
+        try:
+            return int("x")
+        except ValueError:
+            return ExceptionInfo()
+
+    stock = failed()
+    tracing.install()
+    try:
+        ours, again = failed(), failed()
+    finally:
+        tracing.uninstall()
+    assert traceback.format_tb(ours.tb) == traceback.format_tb(stock.tb)
+    assert traceback.format_tb(pickle.loads(pickle.dumps(ours.tb))) == traceback.format_tb(stock.tb)  # noqa: S301 - ours
+    assert ours.tb.tb_frame.f_code._co_positions is again.tb.tb_frame.f_code._co_positions
