@@ -1,11 +1,15 @@
 """Names the task that holds up the event loop."""
 
 import asyncio
+import gc
 import logging
+import selectors
 import sys
 import threading
 import time
 import traceback
+from contextvars import Context
+from types import FrameType
 from typing import Any, Protocol
 
 from worker.aio import stacks
@@ -14,7 +18,11 @@ from worker.aio.loop_thread import LoopThread
 
 logger = logging.getLogger(__name__)
 
-_IDLE_FILES = ("selectors.py", "loop_thread.py", "base_events.py", "runners.py")
+_OF_THE_LOOP = frozenset(
+    function.__code__.co_filename
+    for function in (selectors.SelectSelector.select, asyncio.BaseEventLoop.run_forever, LoopThread.start)
+)
+"""The files of the loop's own code."""
 _DEPTH = 12
 
 
@@ -72,7 +80,7 @@ class Watchdog:
     def _report(self, asked_s: float) -> None:
         frame = sys._current_frames().get(self._watched.ident or 0)  # noqa: SLF001 - what it is for
         # A machine that gives us no CPU time looks like a blocked loop, but then the loop stands in its own code.
-        if frame is None or frame.f_code.co_filename.endswith(_IDLE_FILES) or self._answered.is_set():
+        if frame is None or _is_loops_own(frame) or self._answered.is_set():
             return
         logger.warning(
             "%s has blocked the event loop for more than %d ms; every other job waits. Await, or make it a plain "
@@ -85,9 +93,26 @@ class Watchdog:
     def _name(self) -> str:
         task = asyncio.current_task(self._watched.loop)
         job = self._pool.job_of(task)
-        if job is None and task is not None and hasattr(task, "get_context"):  # a child task; from Python 3.12 on
-            owner = task.get_context().get(stacks._owner)  # noqa: SLF001
+        if job is None and task is not None and (context := _context_of(task)) is not None:  # a child task
+            owner = context.get(stacks._owner)  # noqa: SLF001
             job = owner if isinstance(owner, Job) else None
         if job is not None:
             return f"task {job}"
         return f"asyncio task {task.get_name()!r}" if task is not None else "a callback"
+
+
+def _is_loops_own(frame: FrameType | None) -> bool:
+    # All the way down: a job that waits for a child process stands in `selectors` as well.
+    while frame is not None and frame.f_code.co_filename in _OF_THE_LOOP:
+        if frame.f_code is LoopThread._run.__code__:  # noqa: SLF001 - the loop's first frame
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _context_of(task: "asyncio.Task[Any]") -> Context | None:
+    if hasattr(task, "get_context"):
+        found: Context = task.get_context()
+        return found
+    # Python 3.11 shows it to the garbage collector alone, and before the contexts of the task's callbacks.
+    return next((each for each in gc.get_referents(task) if isinstance(each, Context)), None)
