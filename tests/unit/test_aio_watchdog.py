@@ -14,6 +14,7 @@ import pytest
 from celery import Celery
 from celery.app.trace import trace_task_ret
 
+from worker.aio import lifespan
 from worker.aio.pool import TaskPool
 
 HOLD_S = 0.4
@@ -23,7 +24,8 @@ Run = Callable[[Any], str]
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def pool(request: pytest.FixtureRequest) -> Iterator[TaskPool]:
+def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskPool]:
+    monkeypatch.setattr(lifespan, "_startups", [])  # those of apps that other tests have loaded may block
     app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
     pool = TaskPool(4, app=app, aio_blocked_ms=50, aio_loop=request.param)
     pool.start()
