@@ -49,6 +49,11 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "220", **changes}
 
 
+def unmeasured(environ: dict[str, str]) -> dict[str, str]:
+    """The same without coverage, whose tracer may spin for ever where a process ends many threads beside greenlets."""
+    return {name: value for name, value in environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+
 class Worker:
     """`celery -A worker worker` in a folder without a `.env`, stopped with its group."""
 

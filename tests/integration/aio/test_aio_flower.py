@@ -28,10 +28,12 @@ class Flower:
     def __init__(self, url: str, log: Any) -> None:
         self._address = f"http://127.0.0.1:{(port := free_port())}"
         environment = {"AIO_REDIS_URL": url, "FLOWER_UNAUTHENTICATED_API": "1", "FLOWER_PORT": str(port)}
+        inherited = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "aio_app", "flower"],
             cwd=HERE,
-            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))},
+            # Not measured: coverage's tracer may spin for ever where a process ends many threads beside greenlets.
+            env={**inherited, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -18,7 +18,7 @@ from worker.dashboard.templates import KeysLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
 
-from processes import ROOT, environment, eventually
+from processes import ROOT, environment, eventually, unmeasured
 
 
 async def test_the_page_stands_in_flowers_navigation(serve: Serve) -> None:
@@ -115,7 +115,7 @@ def test_the_stock_command_shows_the_page_and_ends_when_asked(tmp_path: Path, re
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "worker", "flower"],
             cwd=tmp_path,
-            env=environment(**settings),
+            env=unmeasured(environment(**settings)),
             stdout=sink,
             stderr=sink,
             start_new_session=True,
@@ -153,5 +153,6 @@ def test_the_stock_command_shows_the_page_and_ends_when_asked(tmp_path: Path, re
             assert process.wait(20) == 0
         finally:
             process.kill()
+            process.wait()
     assert "Traceback" not in log_path.read_text()
     assert "canary" not in log_path.read_text()
