@@ -336,6 +336,6 @@ def test_no_interleaving_breaks_the_pool(
     run_state_machine_as_test(
         PoolMachine,
         settings=settings(
-            max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
