@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult
 
 from sandbox.process import Sandbox
@@ -42,6 +43,16 @@ def inspected(app: Any, name: str, method: str) -> Any:
     """Ask a worker as `celery inspect` does; again where it did not hear: it subscribes just after it says "ready"."""
     asked = app.control.inspect([name], timeout=5)  # of one worker: answers at once
     return eventually(getattr(asked, method), what=f"an answer to {method}")[name]
+
+
+def hang_up(app: Celery) -> None:
+    """Close what an app holds open, which `Celery.close` leaves open; it connects anew where it has to."""
+    for pool in (app.amqp.producer_pool, app.pool):
+        pool.force_close_all(close_pool=False)
+        pool.setup()
+    if not isinstance(app.backend, DisabledBackend):
+        app.backend.client.connection_pool.disconnect()
+    app._after_fork()  # what it knew of its subscriptions is gone as well
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -140,11 +151,12 @@ class Producer:
 
     def __init__(self, url: str) -> None:
         self.app = Celery("producer", broker=url, backend=url, set_as_current=False)
-        # Without a backend it subscribes to no result, which is much quicker for many jobs.
+        # Without a backend it subscribes to no result: quicker, and nothing to lose where Redis goes away.
         self.sender = Celery("sender", broker=url, set_as_current=False)
 
     def send(self, name: str, queue: str = "", **kwargs: Any) -> AsyncResult:
-        return self.app.send_task(name, kwargs=kwargs, queue=queue or name.split(".")[1])
+        sent = self.sender.send_task(name, kwargs=kwargs, queue=queue or name.split(".")[1])
+        return self.app.AsyncResult(sent.id)
 
     def ask(self, name: str, *, within_s: float = 20.0, **kwargs: Any) -> Any:
         return self.outcome(self.send(name, **kwargs), within_s=within_s)
@@ -199,8 +211,9 @@ class Producer:
 
     def close(self) -> None:
         gc.collect()  # results unsubscribe when they are collected, which needs the server
-        self.app.close()
-        self.sender.close()
+        for app in (self.app, self.sender):
+            hang_up(app)
+            app.close()
 
 
 _ENDED = {"SUCCESS", "FAILURE", "REVOKED"}

@@ -376,6 +376,7 @@ class Channel(StockChannel):
                 if self.qos.keeper is None:
                     logger.warning("could not acknowledge at the end (%s); those messages will come again", exc)
         super().close()
+        self._hang_up()
 
     def abandon(self) -> None:
         """End a channel that could not be closed in order. Its messages go back when the server is there again."""
@@ -385,6 +386,14 @@ class Channel(StockChannel):
         if self._qos is not None:
             with suppress(redis.RedisError, OSError, AttributeError):
                 self._qos.restore_unacked_once()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close what was opened to give messages back: kombu does that after it has closed all connections."""
+        for name in ("client", "subclient"):
+            if (client := self.__dict__.get(name)) is not None:
+                client.connection_pool.disconnect()
+        self._disconnect_pools()
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         # kombu forgets the connection's address when it closes it, and would stumble over nothing.

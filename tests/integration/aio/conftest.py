@@ -11,13 +11,15 @@ from types import ModuleType
 
 import pytest
 import redis
-from kombu import pools
 
 from sandbox.redis import EmbeddedRedis
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the test app and the harness: test folders are no packages
+# For the test app and the harness, and for `processes`: test folders are no packages.
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from aio_harness import WorkerProcess
+from processes import hang_up
 
 
 @pytest.fixture(scope="package")
@@ -34,6 +36,7 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
     module = importlib.import_module("aio_app")
     yield module
     gc.collect()  # results unsubscribe when they are collected, which needs the server
+    hang_up(module.app)
     module.app.close()
     module.store.close()
 
@@ -41,10 +44,7 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_connections(aio: ModuleType) -> None:
     """The client has no connection left that the tests of another module cut."""
-    # Dropped and not closed: other tests' clients hold pools as well, and keep theirs.
-    pools.connections.clear()
-    pools.producers.clear()
-    aio.app._after_fork()
+    hang_up(aio.app)
 
 
 @pytest.fixture(scope="package")

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import kombu.pools
 import pytest
 from aio_harness import HERE, ROOT, WorkerProcess, eventually
+from processes import hang_up
 
 Journal = Callable[[str], list[str]]
 
@@ -106,5 +106,4 @@ def test_jobs_that_outlive_their_connection_take_up_their_room_and_no_more(
 def _cut(aio: ModuleType, store: Any) -> None:
     for kind in ("normal", "pubsub"):
         store.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    aio.app._after_fork()  # ours were cut as well: forget them
-    kombu.pools.reset()
+    hang_up(aio.app)  # ours were cut as well

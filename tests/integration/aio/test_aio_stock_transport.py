@@ -5,10 +5,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import kombu.pools
 import pytest
 from aio_harness import WorkerProcess, eventually
 from kombu import Connection
+from processes import hang_up
 
 from sandbox.redis import EmbeddedRedis
 
@@ -61,8 +61,7 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
     eventually(lambda: store.llen(worker.queue) == 4)
     for kind in ("normal", "pubsub"):
         store.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    aio.app._after_fork()  # ours were cut as well: forget them
-    kombu.pools.reset()
+    hang_up(aio.app)  # ours were cut as well
     eventually(lambda: "Connection to broker lost" in worker.log)
     assert [result.get(timeout=30) for result in results] == [1.5] * 12
     assert send("add", worker, 1, 2).get(timeout=10) == 3

@@ -1,57 +1,151 @@
-"""Connections that are kept: no answer is ever taken for another command's, and none is missed by the others."""
+"""One connection for all: no answer is ever taken for another command's, and none is missed by anybody."""
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
+import redis.exceptions
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from sandbox.redis import EmbeddedRedis
 from worker.keypool.wire import Wire
 
 
-async def until_blocked(redis: Redis) -> None:
+@pytest.fixture
+async def wire(redis: Redis) -> Wire:
+    return Wire(redis)
+
+
+@pytest.fixture
+async def hurried(redis_url: str) -> AsyncIterator[Redis]:
+    """A client that waits for half a second only, with one connection."""
+    pool = BlockingConnectionPool.from_url(redis_url, decode_responses=True, socket_timeout=0.5, max_connections=1)
+    client = Redis.from_pool(pool)
+    yield client
+    await client.aclose()
+
+
+async def until_asked(redis: Redis, who: int, command: str) -> None:
+    """Wait until the server has begun with a command."""
     deadline = time.monotonic() + 30
-    while not (await redis.info("clients"))["blocked_clients"]:
+    while command not in str(await redis.client_list(client_id=[str(who)])):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
 
 
-async def test_a_cancelled_command_leaves_no_answer_behind(redis: Redis) -> None:
-    wire = Wire(redis)
-    assert await wire.send("ECHO", "first") == "first"
+async def test_many_commands_at_once_share_one_connection(redis: Redis, wire: Wire) -> None:
+    texts = [str(number) for number in range(500)]
+    assert await asyncio.gather(*(wire.send("ECHO", text) for text in texts)) == texts
+    assert len(set(await asyncio.gather(*(wire.send("CLIENT", "ID") for _ in range(20))))) == 1
+
+
+async def test_a_cancelled_command_leaves_no_answer_behind(redis: Redis, wire: Wire) -> None:
+    first = await wire.send("CLIENT", "ID")
     waiting = asyncio.create_task(wire.send("BLPOP", "list", 0))
-    await until_blocked(redis)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
+    await until_asked(redis, first, "blpop")
+    behind = [asyncio.create_task(wire.send("ECHO", text)) for text in "abcd"]
+    await asyncio.sleep(0)
+    for cancelled in (waiting, behind[1]):
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
     await redis.rpush("list", "late")
-    assert [await wire.send("ECHO", text) for text in "abc"] == ["a", "b", "c"]
+    assert await asyncio.gather(behind[0], *behind[2:]) == ["a", "c", "d"]
+    assert await wire.send("CLIENT", "ID") == first
 
 
-async def test_a_connection_that_the_server_closed_meanwhile_is_opened_again(redis: Redis) -> None:
-    wire = Wire(redis)
+async def test_a_connection_that_the_server_closed_is_opened_again(redis: Redis, wire: Wire) -> None:
     theirs = await wire.send("CLIENT", "ID")
-    kept = wire._kept[0]  # nothing else tells when its end has been heard of
+    line = wire._line
+    assert line is not None
     await redis.client_kill_filter(_id=theirs)
     deadline = time.monotonic() + 30
-    while not await kept.can_read():
+    while line.fit():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
     assert await wire.send("CLIENT", "ID") != theirs
-
-
-async def test_many_commands_at_once_borrow_connections_and_give_them_back(redis: Redis) -> None:
-    wire = Wire(redis)
-    texts = [str(number) for number in range(50)]
-    assert await asyncio.gather(*(wire.send("ECHO", text) for text in texts)) == texts
-    async with asyncio.timeout(30):  # of 16 two are kept
+    async with asyncio.timeout(30):  # and the old one was given back: sixteen there are
         assert await asyncio.gather(*(redis.ping() for _ in range(50))) == [True] * 50
 
 
-async def test_a_command_that_is_refused_costs_no_connection(redis: Redis) -> None:
-    wire = Wire(redis)
+async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(redis: Redis, wire: Wire) -> None:
+    theirs = await wire.send("CLIENT", "ID")
+    waiting = [asyncio.create_task(wire.send(*command)) for command in (("BLPOP", "list", 0), ("ECHO", "a"))]
+    await until_asked(redis, theirs, "blpop")
+    await redis.client_kill_filter(_id=theirs)
+    for lost in waiting:
+        with pytest.raises(redis_error("ConnectionError"), match="lost before the answer came"):
+            await lost
+    assert await wire.send("ECHO", "b") == "b"
+
+
+async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Redis) -> None:
+    wire = Wire(hurried)
+    assert await wire.send("ECHO", "a") == "a"
+    waiting = [asyncio.create_task(wire.send(*command)) for command in (("BLPOP", "list", 0), ("ECHO", "b"))]
+    for late in waiting:
+        with pytest.raises(redis_error("TimeoutError"), match=r"has not answered for 0\.5 s"):
+            await late
+    assert await wire.send("ECHO", "c") == "c"
+
+
+async def test_answers_in_time_are_waited_for_however_long_there_are_some(redis: Redis, hurried: Redis) -> None:
+    wire = Wire(hurried)
+
+    async def ask() -> None:
+        ends_s = time.monotonic() + 1.2
+        while time.monotonic() < ends_s:
+            assert await wire.send("BLPOP", "nothing", 0.05) is None
+
+    await ask()
+    assert await wire.send("ECHO", "a") == "a"
+
+
+async def test_a_connection_that_idled_is_opened_anew(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await wire.send("CLIENT", "ID")
+    assert await wire.send("CLIENT", "ID") == first
+    monkeypatch.setattr("worker.keypool.wire._IDLE_S", 0.0)
+    assert await wire.send("CLIENT", "ID") != first
+
+
+async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(tmp_path: Path) -> None:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        retry = Retry(NoBackoff(), 0)
+        client = Redis.from_pool(BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=retry))
+        wire = Wire(client)
+        assert await wire.send("PING") == "PONG"
+        await asyncio.to_thread(server.stop)
+        for _ in range(2):
+            outcomes = await asyncio.gather(*(wire.send("PING") for _ in range(5)), return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {redis_error("ConnectionError")}
+        await asyncio.to_thread(server.start)
+        assert await wire.send("PING") == "PONG"
+        await client.aclose()
+
+
+async def test_who_closes_the_client_waits_for_nothing(hurried: Redis) -> None:
+    wire = Wire(hurried)
+    assert await wire.send("ECHO", "a") == "a"
+    waiting = asyncio.create_task(wire.send("BLPOP", "list", 0))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        await hurried.aclose()
+        with pytest.raises(redis_error("ConnectionError")):
+            await waiting
+
+
+async def test_a_command_that_is_refused_costs_no_connection(wire: Wire) -> None:
     before = await wire.send("CLIENT", "ID")
     with pytest.raises(ResponseError):
         await wire.send("HGET", "too", "many", "words")
     assert await wire.send("CLIENT", "ID") == before
+
+
+def redis_error(name: str) -> type[Exception]:
+    """One of redis-py's errors that shares its name with one of Python's."""
+    return getattr(redis.exceptions, name)  # type: ignore[no-any-return]
