@@ -1,7 +1,7 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
 import asyncio
-import uuid
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,8 @@ from worker.keypool import snapshot as snapshots
 from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
 from worker.keypool.roster import Candidates, Roster
-from worker.keypool.scripts import Clock, Scripts
+from worker.keypool.scripts import Clock, Scripts, as_json
+from worker.keypool.wire import words
 from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
@@ -88,9 +89,8 @@ class KeyPool:
         self._redis = redis
         self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
         self._cooldowns = cooldowns or Cooldowns()
-        self._lease_ms = lease_ms
         self._opening = opening
-        self._limits = [_stated(limit) for limit in limits]
+        self._terms = words(lease_ms, opening, as_json([_stated(limit) for limit in limits]) if limits else "")
         self._roster = Roster(keys)
         self._woken = asyncio.Event()
 
@@ -125,7 +125,7 @@ class KeyPool:
             candidates = self._roster.candidates(want)
             if not candidates.keys:
                 return Unavailable(Why.GONE if want.account else Why.NO_KEYS)
-            lease_id = uuid.uuid4().hex
+            lease_id = f"{random.getrandbits(128):032x}"
             reply = await self._ask(want, candidates, lease_id)
             if reply[0] != "remap":
                 return self._answer(reply, want, candidates, lease_id)
@@ -133,20 +133,19 @@ class KeyPool:
         raise AssertionError("the accounts of the keys change faster than they can be read")
 
     async def _ask(self, want: Want, candidates: Candidates, lease_id: str) -> list[Any]:
-        asked = {
-            "model": want.model,
-            "topic": want.topic,
-            "tokens": want.tokens,
-            "emails": want.emails,
-            "wait_ms": want.max_wait_ms,
-            "lease_ms": self._lease_ms,
-            "ticket": want.ticket,
-            "by": want.by,
-            "bulk": want.bulk,
-            "opening": self._opening,
-            "limits": self._limits,
-        }
-        return await self._scripts.acquire(lease_id=lease_id, want=asked, candidates=candidates.told)
+        return await self._scripts.acquire(
+            lease_id,
+            want.model,
+            want.topic,
+            want.tokens,
+            want.emails,
+            want.max_wait_ms,
+            want.ticket,
+            want.by,
+            "bulk" if want.bulk else "",
+            self._terms,
+            candidates.told,
+        )
 
     def _answer(self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str) -> Lease | Unavailable:
         match reply:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from config.keys import ApiKey
 from worker.keypool.leases import Want
-from worker.keypool.scripts import as_json
+from worker.keypool.wire import Words, words
 
 _CHOICES = 256  # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
 
@@ -17,12 +17,12 @@ class Candidates:
     Attributes:
         keys: The keys.
         accounts: The account of each.
-        told: Their ids and accounts, as acquire.lua reads them.
+        told: The id of each and its account, as acquire.lua reads them.
     """
 
     keys: tuple[ApiKey, ...]
     accounts: tuple[str, ...]
-    told: bytes
+    told: Words
 
 
 class Roster:
@@ -71,4 +71,4 @@ class Roster:
             and (not want.account or want.account in {accounts[key.id], key.id})
         )
         whose = tuple(accounts[key.id] for key in keys)
-        return Candidates(keys, whose, as_json([[key.id for key in keys], whose]).encode())
+        return Candidates(keys, whose, words(*(part for key in keys for part in (key.id, accounts[key.id]))))

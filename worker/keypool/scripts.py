@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from worker.keypool.wire import Wire
+from worker.keypool.wire import Wire, Word, Words, words
 
 _FRAGMENTS = {
     "acquire": ("prelude", "buckets", "claims", "lines", "choice", "acquire"),
@@ -22,10 +22,8 @@ _FRAGMENTS = {
     "snapshot": ("prelude", "buckets", "snapshot"),
 }
 
-Arg = str | bytes | int | float
-
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""How a script is told of more than a few things: one argument costs the client less than ten do."""
+"""How a script is told of what has parts; what has none goes as a word of its own, which Redis need not read."""
 
 
 def source(verb: str) -> str:
@@ -40,14 +38,19 @@ class _Script:
     def __init__(self, wire: Wire, verb: str) -> None:
         self._wire = wire
         self._text = source(verb)
-        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._evalsha = words("EVALSHA", digest)
 
-    async def __call__(self, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+    async def __call__(self, keys: Words, *args: Word | Words) -> Any:
         try:
-            return await self._wire.send("EVALSHA", self._digest, len(keys), *keys, *args)
+            return await self._wire.send(self._evalsha, keys, *args)
         except NoScriptError:
             await self._wire.send("SCRIPT", "LOAD", self._text)
-            return await self._wire.send("EVALSHA", self._digest, len(keys), *keys, *args)
+            return await self._wire.send(self._evalsha, keys, *args)
+
+
+def _keys(names: Sequence[str]) -> Words:
+    return words(len(names), *names)
 
 
 class Scripts:
@@ -61,7 +64,7 @@ class Scripts:
 
     def __init__(self, redis: Redis, *, root: str, now_ms: "Clock | None" = None) -> None:
         self._now_ms = now_ms
-        self._root, wire = (root,), Wire(redis)
+        self._root, wire = _keys([root]), Wire(redis)
         self._acquire = _Script(wire, "acquire")
         self._confirm = _Script(wire, "confirm")
         self._carry = _Script(wire, "carry")
@@ -71,44 +74,40 @@ class Scripts:
         self._absolve = _Script(wire, "absolve")
         self._snapshot = _Script(wire, "snapshot")
 
-    def _now(self) -> Arg:
+    def _now(self) -> Word:
         return self._now_ms() if self._now_ms else ""
 
-    async def acquire(self, *, lease_id: str, want: Mapping[str, object], candidates: bytes) -> list[Any]:
+    async def acquire(self, lease_id: str, *said: Word | Words) -> list[Any]:
         """Reserve a call; see acquire.lua for what is said and answered."""
-        return _read(await self._acquire(keys=self._root, args=(self._now(), lease_id, as_json(want), candidates)))
+        return list(await self._acquire(self._root, self._now(), lease_id, *said))
 
     async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> int:
         """Check a lease after its wait; see confirm.lua."""
-        return int(await self._confirm(keys=self._root, args=(self._now(), lease_id, key_id, account, model, topic)))
+        return int(await self._confirm(self._root, self._now(), lease_id, key_id, account, model, topic))
 
     async def carry(self, *, keys: Sequence[str], lease_id: str, emails: int) -> None:
         """Reserve emails that go along; see carry.lua."""
-        await self._carry(keys=keys, args=[self._now(), lease_id, emails])
+        await self._carry(_keys(keys), self._now(), lease_id, emails)
 
     async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
         """End a lease with its verdict; see settle.lua for what is said and answered."""
-        return _read(await self._settle(keys=self._root, args=(self._now(), lease_id, as_json(said))))
+        return list(await self._settle(self._root, self._now(), lease_id, as_json(said)))
 
     async def reset(self, *, keys: Sequence[str], by: str, what: str, channel: str) -> int:
         """Clear records; returns how many were blocked."""
-        return int(await self._reset(keys=keys, args=[self._now(), by, what, channel]))
+        return int(await self._reset(_keys(keys), self._now(), by, what, channel))
 
     async def disable(self, *, keys: Sequence[str], by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""
-        return bool(await self._disable(keys=keys, args=[self._now(), by, key_id, reason]))
+        return bool(await self._disable(_keys(keys), self._now(), by, key_id, reason))
 
     async def absolve(self, *, keys: Sequence[str], by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Free keys that a request was at fault for; returns False where nothing says that it was."""
-        return bool(await self._absolve(keys=keys, args=[self._now(), by, reason, *key_ids]))
+        return bool(await self._absolve(_keys(keys), self._now(), by, reason, *key_ids))
 
     async def snapshot(self, *, keys: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""
-        return str(await self._snapshot(keys=keys, args=[self._now()]))
-
-
-def _read(answer: str) -> list[Any]:
-    return list(json.loads(answer))
+        return str(await self._snapshot(_keys(keys), self._now()))
 
 
 class Clock(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from contextvars import Context
+from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
@@ -15,6 +16,22 @@ from redis.exceptions import TimeoutError as LateError
 _MORE = object()  # what has arrived is no whole answer
 _TIMEOUT_S = 10.0  # where the client has none
 _IDLE_S = 30.0  # after this a connection may be gone without a word, as behind a firewall
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Some words of a command that many commands have in common: how many they are, and as Redis reads them."""
+
+    count: int
+    text: str
+
+
+Word = str | int | float
+
+
+def words(*parts: Word) -> Words:
+    """Write words once that are sent many times."""
+    return Words(len(parts), "".join(map(_written, parts)))
 
 
 class Wire:
@@ -34,7 +51,7 @@ class Wire:
         self._line: _Line | None = None
         self._opening: asyncio.Task[_Line] | None = None
 
-    async def send(self, *command: str | bytes | float) -> Any:
+    async def send(self, *command: Word | Words) -> Any:
         """Send a command and wait for its answer.
 
         Raises:
@@ -161,7 +178,20 @@ class _Line(asyncio.Protocol):
             self._transport.abort()
 
 
-def _packed(command: tuple[str | bytes | float, ...]) -> bytes:
-    """Write a command as Redis reads it. The client's own way takes a fifth of a call's time, for one long text."""
-    arguments = [part if isinstance(part, bytes) else str(part).encode() for part in command]
-    return b"*%d\r\n" % len(arguments) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments])
+def _written(word: Word) -> str:
+    text = str(word)
+    size = len(text) if text.isascii() else len(text.encode())
+    return f"${size}\r\n{text}\r\n"
+
+
+def _packed(command: tuple[Word | Words, ...]) -> bytes:
+    """Write a command. The client's own way takes a fifth of a call's time."""
+    count, texts = 0, []
+    for part in command:
+        if isinstance(part, Words):
+            count += part.count
+            texts.append(part.text)
+        else:
+            count += 1
+            texts.append(_written(part))
+    return f"*{count}\r\n{''.join(texts)}".encode()

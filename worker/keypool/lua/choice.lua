@@ -10,13 +10,6 @@ local function later(until_ms, reason, other_ms, other_reason)
   return other_ms, other_reason
 end
 
--- Until when an account rests. Few ever do: one look says whether any of those asked for has a record at all.
-local function resting_accounts(root, accounts)
-  local names = {}
-  for place, account in ipairs(accounts) do names[place] = root .. ':account:' .. account end
-  return redis.call('EXISTS', unpack(names)) > 0
-end
-
 -- Makes tables of an account's buckets, for who must know more than a glance tells, or change them.
 local function open_buckets(scope, now_ms)
   if scope.buckets then return end
@@ -109,6 +102,7 @@ local function weigh(scope, job, now_ms, until_ms, reason, seq)
   -- those before it come back within that time, too, and find later ones; an instant left free for them would be lost.
   local queue_ms, turn_ms, patience = earliest_ms, earliest_ms, job.max_wait
   if scope.buckets then
+    find_lines(job)
     queue_ms = behind(earliest_ms, scope, job, job.behind)
     turn_ms = job.before == job.behind and queue_ms or behind(earliest_ms, scope, job, job.before)
     if job.bulk then patience = until_ms > now_ms and 0 or min(patience, bulk_patience(scope, job, now_ms)) end
@@ -125,13 +119,36 @@ local function better(open, best)
   return open.seq < best.seq
 end
 
--- Takes what a call costs out of its account's buckets, and notes its start where no rate is known.
+-- Takes what a call costs out of buckets that nobody has made tables of. Returns the new text, and how many more emails
+-- their quotas allow (-1 where there is none).
+local function charge_text(text, cost, now_ms)
+  local parts, place, spare = {text:sub(1, 1)}, 2, -1
+  for at = 2, text:byte() + 1 do
+    local dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share
+    dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share, place = struct.unpack(BUCKET, text, place)
+    if now_ms > at_ms then level = level + (now_ms - at_ms) * pace * limit / window_ms end
+    if now_ms > at_ms or at_ms - now_ms > STEP_MS then at_ms = now_ms end
+    level = min(limit, level) - cost_in(dimension, cost)
+    if COUNTED[dimension:sub(1, 1)] == 'emails' then
+      local left = max(0, floor(level))
+      spare = spare < 0 and left or min(spare, left)
+    end
+    parts[at] = struct.pack(BUCKET, #dimension, dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share)
+  end
+  return table.concat(parts), spare
+end
+
+-- Takes what a call costs out of its account's buckets, and notes its start where no rate is known. Returns how many more
+-- emails may go along.
 local function take(open, job, now_ms)
-  local scope, fields = open.scope, {}
-  if next(scope.buckets) then
+  local scope, fields, spare = open.scope, {}, -1
+  if not scope.buckets and scope.text ~= '' then
+    fields[2], spare = charge_text(scope.text, job.cost, now_ms)
+    fields[1] = 'limits'
+  elseif scope.buckets and next(scope.buckets) then
     charge_all(scope.buckets, job.cost, open.start_ms, now_ms)
     if open.start_ms <= now_ms then open.left = depart(scope.buckets, now_ms) end
-    fields = {'limits', pack_buckets(scope.buckets)}
+    fields[1], fields[2], spare = 'limits', pack_buckets(scope.buckets), spare_emails(scope.buckets, now_ms)
   end
   if not open.paced then
     table.insert(scope.flying, open.start_ms)
@@ -141,4 +158,5 @@ local function take(open, job, now_ms)
   if redis.call('HSET', scope.pair_key, unpack(fields)) > 0 then
     redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
   end
+  return spare
 end

@@ -1,5 +1,6 @@
 -- Stands before settle: what an answer teaches about limits.
 
+local FAULTS_APART_MS = 1000
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
 
 -- A call was refused although the bucket had room for it. A crowd that is refused together counts once, and who left
@@ -102,7 +103,7 @@ local function count_fault(scope_key, reason, now_ms)
   local record = redis.call('HMGET', scope_key, 'faults', 'fault_ms', 'until_ms')
   local faults, until_ms = tonumber(record[1]) or 0, tonumber(record[3]) or 0
   redis.call('HDEL', scope_key, 'probe_ms')
-  if now_ms - (tonumber(record[2]) or 0) < 1000 or until_ms > now_ms then return 0 end
+  if now_ms - (tonumber(record[2]) or 0) < FAULTS_APART_MS or until_ms > now_ms then return 0 end
   faults = faults + 1
   redis.call('HSET', scope_key, 'faults', faults, 'fault_ms', now_ms)
   redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
@@ -110,4 +111,12 @@ local function count_fault(scope_key, reason, now_ms)
   until_ms = now_ms + min(1000 * 2 ^ (faults - BREAKER_FAULTS), 30000)
   redis.call('HSET', scope_key, 'until_ms', until_ms, 'since_ms', now_ms, 'reason', reason)
   return until_ms
+end
+
+-- A host or model answered. A record that says nothing any more goes, since every acquire looks at those there are.
+local function recover(scope_key, now_ms)
+  redis.call('HDEL', scope_key, 'faults', 'probe_ms', 'probe_by')
+  local left = redis.call('HMGET', scope_key, 'state', 'until_ms', 'fault_ms')
+  local last_ms = max(tonumber(left[2]) or 0, (tonumber(left[3]) or 0) + FAULTS_APART_MS)
+  if not left[1] and last_ms <= now_ms then redis.call('DEL', scope_key) end
 end

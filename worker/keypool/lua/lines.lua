@@ -85,17 +85,19 @@ end
 
 -- What a ticket says: its line ('p' who had come new, 'a' who had lined up again, 'c' who claims), instant and account.
 local function read_ticket(ticket)
+  if #ticket < 2 then return {kind = ticket, at_ms = 0, account = ticket} end
   local kind, at_ms, account = ticket:match('^([pac])(%d+) (.*)$')
   return {kind = kind or ticket, at_ms = tonumber(at_ms) or 0, account = account or ticket}
 end
 
--- The lines before a job: those that it starts behind, and those that it queues behind should it have to come back.
-local function lines_before(bulk, kind)
-  local own = bulk and BULK or INTERACTIVE
-  local after_new = {own.new, unpack(own.before_new)}
-  if kind == '' then return after_new, after_new, own.new end
-  local after_again = {own.again, unpack(own.before_again)}
-  return (kind == 'a' or kind == 'c') and own.before_again or own.before_new, after_again, own.again
+-- The lines before a job: `before`, which it starts behind, and `behind`, which it queues behind, in the line `joins`,
+-- should it have to come back.
+local function find_lines(job)
+  if job.joins then return end
+  local own, kind = job.own, job.ticket.kind
+  job.joins = kind == '' and own.new or own.again
+  job.behind = {job.joins, unpack(kind == '' and own.before_new or own.before_again)}
+  job.before = kind == '' and job.behind or (kind == 'a' or kind == 'c') and own.before_again or own.before_new
 end
 
 -- Takes back what was promised to a job that is here again. Returns whether anything was.
@@ -111,6 +113,7 @@ end
 
 -- Promises the capacity that will be there. Returns the instant at which to come back, and the ticket.
 local function queue_up(counters, open, job, now_ms)
+  find_lines(job)
   local at_ms, kind = open.queue_ms, job.joins == job.own.again and 'a' or 'p'
   for dimension, bucket in pairs(open.scope.buckets) do
     local needed = cost_in(dimension, job.cost)

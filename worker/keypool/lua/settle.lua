@@ -8,9 +8,10 @@
 --         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
--- Returns as JSON ['ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …]
+-- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …
 
 local MODELS_KEPT = 64
+local RECORD_STAYS_MS = 600000  -- so long after an account's rest its record stays; an acquire looks at each there is
 
 local now, root, said = clock(ARGV[1]), KEYS[1], cjson.decode(ARGV[3])
 local outcome, tokens, effect, scope, name = said.outcome, said.tokens, said.effect, said.scope, said.name
@@ -45,7 +46,7 @@ redis.call('HSET', pair, 'window', window, unpack(kept))
 redis.call('PEXPIRE', pair, STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
-if outcome == 'unused' then return cjson.encode({record and 'ok' or 'late', 0, 0}) end
+if outcome == 'unused' then return {record and 'ok' or 'late', 0, 0} end
 local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
 local grown = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}
 if outcome == 'ok' then grown[5], grown[6] = 'ok_ms', now end
@@ -61,16 +62,18 @@ if said.real and redis.call('ZADD', root .. ':models', now, said.model) > 0 then
 end
 
 if outcome ~= 'fault' then  -- the host answered, and so did the model
-  redis.call('HDEL', host, 'faults', 'probe_ms', 'probe_by')
-  redis.call('HDEL', model, 'faults', 'probe_ms', 'probe_by')
+  if redis.call('EXISTS', host, model) > 0 then
+    recover(host, now)
+    recover(model, now)
+  end
 elseif effect == 'none' and (scope == 'host' or scope == 'model') then
   local rests_ms = count_fault(blamed, reason, now)
   if rests_ms > 0 then
     audit(trail, now, 'cooled', scope, name, reason, rests_ms, by)
-    return cjson.encode({record and 'ok' or 'late', rests_ms, 1, unpack(learned)})
+    return {record and 'ok' or 'late', rests_ms, 1, unpack(learned)}
   end
 end
-if effect == 'none' then return cjson.encode({record and 'ok' or 'late', 0, 0, unpack(learned)}) end
+if effect == 'none' then return {record and 'ok' or 'late', 0, 0, unpack(learned)} end
 local field = scope == 'key_topic' and 't:' .. topic or nil
 local before = field and unpacked(redis.call('HGET', blamed, field))
   or {state = redis.call('HGET', blamed, 'state') or nil, until_ms = redis.call('HGET', blamed, 'until_ms')}
@@ -89,7 +92,8 @@ if was ~= until_ms then
   audit(trail, now, effect == 'disable' and 'disabled' or 'cooled', scope, name, reason, until_ms, by)
 end
 if until_ms < 0 then redis.call('PERSIST', blamed)
+elseif scope == 'account' then redis.call('PEXPIRE', blamed, until_ms - now + RECORD_STAYS_MS)
 elseif scope ~= 'key' and scope ~= 'key_topic' then
   redis.call('PEXPIRE', blamed, max(STATE_TTL_MS, until_ms - now))
 end
-return cjson.encode({record and 'ok' or 'late', until_ms, was == 0 and 1 or 0, unpack(learned)})
+return {record and 'ok' or 'late', until_ms, was == 0 and 1 or 0, unpack(learned)}
