@@ -8,6 +8,8 @@
 
 SHELL := /bin/sh
 JOBS ?= 2
+# A file's tests stay together. In their folders' order, since the long ones are in the first ones: no process waits at the end.
+SPREAD := --dist loadfile --no-loadscope-reorder
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,7 +35,7 @@ demo: $(READY) ## Run the whole thing here, without any key, for about a minute 
 
 .PHONY: test
 test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
-	@exec $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@exec $(PY) -m pytest -n $(JOBS) $(SPREAD) $(ARGS)
 
 .PHONY: check
 check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured
@@ -63,7 +65,7 @@ images: $(READY)
 .PHONY: coverage
 coverage: $(READY)
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) $(SPREAD) --cov --cov-report=term $(ARGS)
 	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
 # The other tests never need it. A lock of npm's would name addresses, so package.json pins the version instead.

@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,3 +34,15 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
     """The URL of an empty database."""
     redis_server.flush()
     return redis_server.url
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """For tests that run much of our code over and over: what measures coverage makes that ten times slower.
+
+    pytest-cov's own mark for this does nothing in pytest-xdist's processes, where two measurements lie upon each other.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)

@@ -55,6 +55,7 @@ def test_a_label_shows_the_prefix_and_six_but_never_more_than_a_third(secret: st
     assert masked_key(secret) == label
 
 
+@pytest.mark.usefixtures("untraced")
 @given(st.text())
 def test_a_label_never_shows_more_than_a_third(secret: str) -> None:
     assert (len(masked_key(secret)) - 3) * 3 <= len(secret)
@@ -212,6 +213,7 @@ def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped()
         require_any_key([Discovery((), ())])
 
 
+@pytest.mark.usefixtures("untraced")
 @given(
     st.dictionaries(
         st.sampled_from(

@@ -1,7 +1,7 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
 import asyncio
-import random
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -125,7 +125,7 @@ class KeyPool:
             candidates = self._roster.candidates(want)
             if not candidates.keys:
                 return Unavailable(Why.GONE if want.account else Why.NO_KEYS)
-            lease_id = f"{random.getrandbits(128):032x}"
+            lease_id = os.urandom(16).hex()  # whatever a task does to the seed of `random`
             reply = await self._ask(want, candidates, lease_id)
             if reply[0] != "remap":
                 return self._answer(reply, want, candidates, lease_id)

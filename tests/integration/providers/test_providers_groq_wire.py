@@ -81,6 +81,7 @@ async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
     await provider.close()
 
 
+@pytest.mark.usefixtures("untraced")
 async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: Any) -> None:
     groq = Groq(scripted.url, timeout_s=100)  # all at once, they take turns
     keys = [SecretStr(f"gsk_key{number}") for number in range(4)]

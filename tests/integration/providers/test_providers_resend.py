@@ -259,6 +259,7 @@ async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) 
     assert {seen.body for seen in scripted.seen} == {_MAIL.body()}
 
 
+@pytest.mark.usefixtures("untraced")
 async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> None:
     mailer = Resend(scripted.url, timeout_s=100)  # all at once, they take turns
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
