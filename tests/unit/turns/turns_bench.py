@@ -1,0 +1,99 @@
+"""A task of a real Celery app, and a rotation that does as it is told."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from celery import Celery
+
+from config.settings import Settings
+from worker.history import HEADER
+from worker.keypool import Want
+from worker.rotation import Served
+from worker.turns import take_turn
+
+CANARY = "canary-prompt-5f1c"
+
+
+class ScriptedRotation:
+    """Ends the turn as the test says, and keeps what was wanted."""
+
+    def __init__(self, outcome: Served | Exception) -> None:
+        self.outcome = outcome
+        self.want: Want | None = None
+
+    async def serve(self, want: Want, build: Any) -> Served:  # noqa: ARG002 - the rotation's signature
+        self.want = want
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Bench:
+    """A task of a real Celery app, called with a request as a worker would make it."""
+
+    def __init__(self, url: str) -> None:
+        self.app = Celery("bench", broker=url, backend=None, set_as_current=False)
+        self.app.conf.task_routes = {"bench.*": {"queue": "bench"}}
+        self.client = redis.Redis.from_url(url)
+
+        @self.app.task(bind=True, name="bench.job", shared=False)
+        def job(self: Any, **kwargs: Any) -> None:
+            """Only its request is used."""
+
+        self.task = job
+
+    async def turn(
+        self,
+        outcome: Served | Exception,
+        *,
+        header: Any = None,
+        retries: int = 0,
+        direct: bool = False,
+        own_deadline_s: float | None = None,
+        emails: int = 0,
+        **settings: Any,
+    ) -> Any:
+        self.rotation = ScriptedRotation(outcome)
+        headers = {"trace": "kept"} | ({HEADER: header} if header is not None else {})
+        self.task.push_request(
+            id="job-1",
+            task="bench.job",
+            args=(),
+            kwargs={"prompt": CANARY},
+            retries=retries,
+            headers=headers,
+            called_directly=direct,
+            is_eager=False,
+            delivery_info={"exchange": "", "routing_key": "bench"},
+            correlation_id="job-1",
+        )
+        try:
+            return await take_turn(
+                self.task,
+                self.rotation,
+                Want(model="m", emails=emails),
+                lambda key: key,
+                settings=Settings(**settings),  # type: ignore[arg-type]
+                deadline_s=own_deadline_s,
+            )
+        finally:
+            self.task.pop_request()
+
+    def sent(self) -> list[dict[str, Any]]:
+        return [json.loads(raw) for raw in self.client.lrange("bench", 0, -1)]
+
+    def close(self) -> None:
+        self.client.close()
+        self.app.close()
+
+
+def history_of(message: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = message["headers"][HEADER]
+    return found
+
+
+def eta_s(message: dict[str, Any]) -> float:
+    eta = datetime.fromisoformat(message["headers"]["eta"])
+    return (eta - datetime.now(UTC)).total_seconds()
