@@ -14,7 +14,7 @@ from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts, as_json
-from worker.keypool.wire import words
+from worker.keypool.words import words
 from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500

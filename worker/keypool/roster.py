@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from config.keys import ApiKey
 from worker.keypool.leases import Want
-from worker.keypool.wire import Words, words
+from worker.keypool.words import Words, words
 
 _CHOICES = 256  # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
 

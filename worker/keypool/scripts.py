@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from worker.keypool.wire import Wire, Word, Words, words
+from worker.keypool.wire import Wire
+from worker.keypool.words import Word, Words, words
 
 _FRAGMENTS = {
     "acquire": ("prelude", "buckets", "claims", "lines", "choice", "acquire"),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aio_harness import HERE, ROOT, WorkerProcess, eventually
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
+from processes import unmeasured
 
 from sandbox.redis import EmbeddedRedis, free_port
 
@@ -28,12 +29,10 @@ class Flower:
     def __init__(self, url: str, log: Any) -> None:
         self._address = f"http://127.0.0.1:{(port := free_port())}"
         environment = {"AIO_REDIS_URL": url, "FLOWER_UNAUTHENTICATED_API": "1", "FLOWER_PORT": str(port)}
-        inherited = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "aio_app", "flower"],
             cwd=HERE,
-            # Not measured: coverage's tracer may spin for ever where a process ends many threads beside greenlets.
-            env={**inherited, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))},
+            env=unmeasured({**os.environ, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))}),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -1,5 +1,6 @@
 """The transport against a real Redis: what it takes, what it leaves, and that nothing gets lost on the way."""
 
+import gc
 import json
 import time
 from typing import Any
@@ -316,3 +317,27 @@ def test_all_commands_of_a_channel_share_one_client(url: str) -> None:
         with one.channel.conn_or_acquire() as third:
             assert third is not first
             assert third.ping()
+
+
+@pytest.mark.parametrize("end", ["close", "abandon"])
+def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open(
+    url: str, books: Any, end: str
+) -> None:
+    def connections() -> set[str]:
+        return {client["id"] for client in books.client_list()}
+
+    send(url, "a", 1, 2)
+    gc.collect()
+    gc.disable()  # it would close them, some day
+    try:
+        before = connections()
+        with tube(url, "a") as one:
+            one.until(lambda: len(one.got) == 2)
+            assert connections() > before
+            getattr(one.channel, end)()
+            assert books.llen("a") == 2
+        deadline = time.monotonic() + 15
+        while connections() - before:
+            assert time.monotonic() < deadline
+    finally:
+        gc.enable()
