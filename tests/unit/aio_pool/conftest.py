@@ -1,0 +1,35 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from worker.aio.pool import TaskPool
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `pool_outcome`: test folders are no packages
+
+from pool_outcome import Start
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def start(app: Celery) -> Iterator[Start]:
+    pools: list[TaskPool] = []
+
+    def start(limit: int = 4, **options: Any) -> TaskPool:
+        pool = TaskPool(limit, app=app, **options)
+        pools.append(pool)
+        pool.start()
+        return pool
+
+    yield start
+    for pool in pools:
+        pool.terminate()

@@ -1,0 +1,141 @@
+"""Lost connections, stops and starts out of order: what begins, what ends, what goes back."""
+
+import asyncio
+import threading
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from celery import Celery
+from kombu.asynchronous import Hub
+from pool_outcome import Outcome, Start, settled
+
+from worker.aio import holding, shutdown
+from worker.aio.pool import TaskPool, current_loop
+
+
+def test_a_lost_connection_drops_what_waits_and_spares_what_runs(app: Celery, start: Start) -> None:
+    gate = asyncio.Event()
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await gate.wait()
+
+    pool = start(1)
+    first, second = Outcome(pool, wait), Outcome(pool, wait)
+    first.accepted.result(10)
+    pool.flush()
+    pool.loop.call_soon_threadsafe(gate.set)
+    assert first.answer[0] == 0
+    assert settled(pool, running=0, queued=0)
+    assert not second.accepted.done()
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_reported(
+    app: Celery, start: Start, *, cancels: bool
+) -> None:
+    app.conf.worker_cancel_long_running_tasks_on_connection_loss = cancels
+    gates = [asyncio.Event() for _ in range(2)]
+
+    @app.task(shared=False)
+    async def wait(place: int) -> None:
+        await gates[place].wait()
+
+    pool, hub = start(2), Hub()
+    pool.register_with_event_loop(hub)  # and it does not turn: nothing that is posted is read
+    ended, running, waiting = (Outcome(pool, wait, place, tag=f"tag{place}") for place in (0, 1, 1))
+    assert settled(pool, running=2, queued=1)
+    pool.loop.call_soon_threadsafe(gates[0].set)
+    assert settled(pool, running=2, queued=0)  # the third takes its slot
+    late = Outcome(pool, wait, 0, tag="late")
+    assert settled(pool, running=2, queued=1)
+    assert not ended.ended.done()
+    assert holding.tags_that_run_on() == (set() if cancels else {"tag1"})
+    assert ended.ended.done()
+    pool.loop.call_soon_threadsafe(gates[1].set)
+    assert settled(pool, running=0, queued=0)
+    pool.calls.drain()
+    assert running.ended.done()
+    assert waiting.ended.done()
+    assert not late.accepted.done()
+    hub.close()
+
+
+def test_a_job_terminated_while_it_waits_is_accepted_and_never_runs(app: Celery, start: Start) -> None:
+    gate, ran = asyncio.Event(), []
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await gate.wait()
+
+    @app.task(shared=False)
+    async def never() -> None:
+        ran.append("async")
+
+    @app.task(shared=False)
+    def never_either() -> None:
+        ran.append("plain")
+
+    pool = start(1)
+    first = Outcome(pool, wait)
+    doomed = [Outcome(pool, never), Outcome(pool, never_either)]
+    first.accepted.result(10)
+    for each in doomed:
+        each.job.terminate(15)
+        pool.terminate_job(each.job.pid, 15)
+    pool.terminate_job(10**9)
+    pool.loop.call_soon_threadsafe(gate.set)
+    for each in doomed:
+        assert isinstance(each.answer, ExceptionInfo)
+        assert each.answer.type.__name__ == "Terminated"
+        assert each.accepted.done()
+    assert ran == []
+
+
+def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutdown, "_LINGER_S", 0.0)  # what a warm one gives them
+    cleaned = threading.Event()
+
+    @app.task(shared=False)
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.3)
+            cleaned.set()
+
+    pool = start()
+    Outcome(pool, slow_to_end).accepted.result(10)
+    pool.terminate()
+    assert cleaned.is_set()
+
+
+def test_a_job_after_the_end_is_left_to_the_broker(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    pool = start()
+    pool.close()
+    late = Outcome(pool, double, 1)
+    pool.stop()
+    assert not late.accepted.done()
+
+
+def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start) -> None:
+    never = TaskPool(2, app=app)
+    never.close()
+    never.stop()
+    never.stop()
+    never.terminate()
+    assert never.info["loop"] is None
+    pool = start()
+    assert current_loop() is pool.loop
+    pool.stop()
+    pool.stop()
+    pool.terminate()
+    assert current_loop() is None
+    pool.terminate_job(1)
+    pool.grow()

@@ -1,0 +1,75 @@
+"""How many jobs the pool runs at once, and settings that it refuses. In this process, without a consumer."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import ImproperlyConfigured
+from pool_outcome import Outcome, Start, settled
+
+
+def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, start: Start) -> None:
+    gate = asyncio.Event()
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await gate.wait()
+
+    pool = start(2)
+    jobs = [Outcome(pool, wait) for _ in range(5)]
+    jobs[1].accepted.result(10)
+    assert settled(pool, running=2, queued=3)
+    pool.grow(2)
+    jobs[3].accepted.result(10)
+    assert settled(pool, running=4, queued=1)
+    pool.shrink(3)
+    assert pool.num_processes == pool.info["max-concurrency"] == 1
+    assert pool.info["running"] == 4  # what runs goes on
+    pool.loop.call_soon_threadsafe(gate.set)
+    for job in jobs:
+        assert job.answer[0] == 0
+
+
+def test_a_pool_never_shrinks_to_nothing(app: Celery, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    @app.task(shared=False)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    pool = start(2)
+    pool.shrink(5)
+    assert pool.num_processes == 1
+    assert "shrinks to one job at a time and not by 5" in caplog.text
+    assert Outcome(pool, double, 4).answer[1] == "8"
+
+
+def test_a_pool_that_has_grown_runs_as_many_plain_tasks_at_once(app: Celery, start: Start) -> None:
+    together = threading.Barrier(4)
+
+    @app.task(shared=False)
+    def meet() -> None:
+        together.wait(10)
+
+    pool = start(1)
+    pool.grow(3)
+    jobs = [Outcome(pool, meet) for _ in range(4)]
+    assert [job.answer[0] for job in jobs] == [0] * 4
+    assert pool.info["threads"] == 4  # no more than were needed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"maxtasksperchild": 10}, "worker_max_tasks_per_child has no meaning"),
+        ({"max_memory_per_child": 10}, "worker_max_memory_per_child has no meaning"),
+    ],
+)
+def test_recycling_is_refused(start: Start, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=words):
+        start(**options)
+
+
+def test_an_unknown_loop_is_refused(start: Start) -> None:
+    with pytest.raises(ValueError, match="worker_aio_loop must be one of"):
+        start(aio_loop="twisted")

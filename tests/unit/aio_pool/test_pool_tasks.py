@@ -1,0 +1,110 @@
+"""Tasks, the lifespan and remote control in a pool that runs in this process."""
+
+import asyncio
+import logging
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from celery import Celery
+from pool_outcome import Outcome, Start
+
+from worker.aio import lifespan
+
+
+def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -> None:
+    pool = start()
+
+    @app.task(shared=False)
+    async def late() -> str:
+        return "here"
+
+    assert Outcome(pool, late).answer[1] == "'here'"
+    pool.restart()
+    assert Outcome(pool, late).answer[1] == "'here'"
+
+
+def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(app: Celery, start: Start) -> None:
+    start()
+    with ExitStack() as lent, app.connection_for_write() as connection:
+        for _ in range(app.pool.limit):
+            lent.enter_context(app.producer_pool.acquire())
+        app.control.broadcast("ping", connection=connection)  # as the consumer greets its neighbours
+
+
+def test_the_lifespan_begins_serves_other_threads_and_ends(
+    start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifespan, "_startups", [])
+    seen: list[str] = []
+    began = threading.Event()
+
+    @lifespan.on_startup
+    async def forever() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("cancelled")
+
+    async def first() -> None:
+        seen.append("first")
+
+    async def broken() -> None:
+        raise ValueError("broken cleanup")
+
+    for function in (first, broken):
+        lifespan.on_shutdown(function)
+    pool = start(aio_loop="asyncio")
+    assert began.wait(10)
+    late = threading.Event()
+
+    async def later() -> None:
+        late.set()
+        raise ValueError("broken background")
+
+    lifespan.on_startup(later)
+    assert late.wait(10)
+
+    async def answer() -> int:
+        return 42
+
+    assert lifespan.submit(answer()).result(10) == 42
+    with caplog.at_level(logging.ERROR):
+        pool.stop()
+    assert seen == ["cancelled", "first"]
+    assert "broken cleanup" in caplog.text
+    with pytest.raises(RuntimeError, match="no asyncio pool is running"):
+        lifespan.submit(answer())
+
+
+def test_a_child_tasks_exit_does_not_stop_the_loop(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def spawns() -> str:
+        async def child() -> None:
+            raise SystemExit(3)
+
+        task = asyncio.create_task(child())
+        await asyncio.wait((task,))
+        return type(task.exception()).__name__
+
+    for loop in ("asyncio", "auto"):
+        pool = start(aio_loop=loop)
+        assert Outcome(pool, spawns).answer[1] == "'SystemExit'"
+        assert Outcome(pool, spawns).answer[1] == "'SystemExit'"
+        pool.stop()
+
+
+def test_an_async_call_of_the_task_class_is_awaited(app: Celery, start: Start) -> None:
+    class Traced(app.Task):  # type: ignore[name-defined, misc]
+        abstract = True
+
+        async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return ["traced", await self.run(*args, **kwargs)]
+
+    @app.task(shared=False, base=Traced)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    assert Outcome(start(), double, 2).answer[1] == "['traced', 4]"
