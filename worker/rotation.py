@@ -142,7 +142,7 @@ class _Turn(Generic[RequestT]):
         self.errand = errand
         self.attempts = 0
         self.waited_ms = 0
-        self.other_accounts = 0
+        self.turned_down: Verdict | None = None
         self.doubtful: list[Lease] = []
         self.last: Verdict | None = None
 
@@ -165,7 +165,7 @@ class _Turn(Generic[RequestT]):
         """Take a lease, or end the turn."""
         got = await self._ask()
         if isinstance(got, Unavailable):
-            if self.last is not None and self.last.fate is Fate.NEXT_KEY:
+            if self.want.exclude != self.shut_out:
                 got = await self._look_again(got)
             self._give_up(got)
         return got
@@ -249,6 +249,8 @@ class _Turn(Generic[RequestT]):
                 raise Deferred(random.randint(_BUSY_MS, 3 * _BUSY_MS), away.reason)  # noqa: S311 - spreads a crowd
             case Why.DEFERRED:
                 raise Deferred(away.countdown_ms, away.reason, away.ticket)
+            case Why.DISABLED if self.turned_down:  # by every account that can be asked
+                raise _rejection(self.turned_down)
             case Why.DISABLED:
                 whose = " of its account" if self.want.account else ""
                 deferred = Deferred(_NO_KEY_MS, f"every {self.pool.service} key{whose} is disabled ({away.reason})")
@@ -274,8 +276,8 @@ class _Turn(Generic[RequestT]):
         # Every key was tried in this turn, or none exists.
         if self.last is None:
             raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job")
-        if self.last.fate is Fate.OTHER_ACCOUNT:
-            raise _rejection(self.last)
+        if self.turned_down or self.last.fate is Fate.OTHER_ACCOUNT:
+            raise _rejection(self.turned_down or self.last)
         raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)
 
     async def _call(self, lease: Lease, place: Place) -> dict[str, Any] | None:
@@ -338,9 +340,10 @@ class _Turn(Generic[RequestT]):
                 account = verdict.account or lease.account
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
                 # Only one team has a domain, maybe the last; the keys of the others are marked, so each is asked once
-                self.other_accounts += verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None
-                if self.other_accounts > 1:
-                    raise _rejection(verdict)
+                if verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None:
+                    if self.turned_down:
+                        raise _rejection(verdict)
+                    self.turned_down = verdict
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
                 fault.code, fault.most_repeats = verdict.code, verdict.most_repeats

@@ -5,15 +5,18 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 from rotation_scripted import (
+    DEAD,
     FAULTY,
     INVALID,
     NOT_FOUND,
     NOT_ITS_DOMAIN,
     NOTHING_OUT,
+    OK,
     SECRETS,
     UNFIT,
     Make,
     leases_out,
+    refused,
     serve,
     too_large,
 )
@@ -90,6 +93,31 @@ async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Mak
     with pytest.raises(RequestRejected, match="model_not_found"):
         await serve(rotation, model="m")
     assert len(provider.seen) == 1
+
+
+async def test_a_key_that_only_rests_is_waited_for_though_another_account_turned_the_job_down(make: Make) -> None:
+    rotation, provider = make(DEAD, OK, refused(30_000), NOT_FOUND)
+    await serve(rotation, model="n")  # the first key is out from now on
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation, model="m")
+    assert len(provider.seen) == 4
+    assert not caught.value.for_good
+    assert 20_000 < caught.value.countdown_ms <= 31_000
+
+
+async def test_a_model_is_rejected_where_the_keys_of_all_other_accounts_are_out(make: Make) -> None:
+    rotation, provider = make(DEAD, DEAD, OK, NOT_FOUND)
+    await serve(rotation, model="n")
+    with pytest.raises(RequestRejected, match="model_not_found"):
+        await serve(rotation, model="m")
+    assert len(provider.seen) == 4
+
+
+async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_same_account(make: Make) -> None:
+    rotation, provider = make(NOT_FOUND, refused(account="org_one"), NOT_FOUND, count=2, accounts=("org_one", "two"))
+    with pytest.raises(RequestRejected, match="model_not_found"):
+        await serve(rotation, model="m")
+    assert len(provider.seen) == 2
 
 
 # The from-domain, empty where each key has an address of its own; how it is called.
