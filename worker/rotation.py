@@ -261,6 +261,11 @@ class _Turn(Generic[RequestT]):
 
     def _fail(self, away: Unavailable) -> NoReturn:
         match away.why:
+            case Why.TOO_LARGE if self.want.emails > away.limit:
+                raise RequestTooLarge(
+                    f"the email has {self.want.emails} recipients, and the largest quota of any {self.pool.service} key"
+                    f" is {away.limit}: split it"
+                )
             case Why.TOO_LARGE:
                 raise RequestTooLarge(
                     f"the request needs about {self.want.tokens} tokens a minute, and the largest limit of any"

@@ -100,6 +100,21 @@ class ObservedLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenQuota:
+    """A quota of which the provider tells what is used of it, but not how large it is.
+
+    Attributes:
+        dimension: What it counts.
+        used: How much of it is used, this call included where it was carried out.
+        spent: The call was refused because it was more than what is left.
+    """
+
+    dimension: Dimension
+    used: int
+    spent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """One answer, judged.
 
@@ -115,6 +130,7 @@ class Verdict:
         most_repeats: How often a job may try again after answers of this code; None: as often as after any fault.
         account: The account that the provider named (Groq's `org_…`), if it did.
         limits: Limits that the answer stated; they belong to account × model (Groq) or account (Resend).
+        quotas: Quotas of which the answer told what is used; they belong where `limits` do.
         too_large_limit: The limit that this request can never fit under on this account and model, in tokens.
         tokens: What the provider counted for this request, in tokens, where it said so.
         emails: How many recipients the call carried, where it carried several emails.
@@ -134,6 +150,7 @@ class Verdict:
     most_repeats: int | None = None
     account: str | None = None
     limits: tuple[ObservedLimit, ...] = ()
+    quotas: tuple[SeenQuota, ...] = ()
     too_large_limit: int | None = None
     tokens: int | None = None
     emails: int | None = None

@@ -313,9 +313,9 @@ def test_the_secrets_are_named_for_those_who_hide_them() -> None:
 
 
 def test_limits_are_read_by_their_names() -> None:
-    settings = settings_from({"KEYWHEEL_GROQ_LIMITS": "RPM=30, tpm = 6000", "KEYWHEEL_RESEND_LIMITS": "rps=2"})
+    settings = settings_from({"KEYWHEEL_GROQ_LIMITS": "RPM=30, tpm = 6000", "KEYWHEEL_RESEND_LIMITS": "rps=2,epd=100"})
     assert settings.groq_limits == (("rpm", 30), ("tpm", 6_000))
-    assert settings.resend_limits == (("rps", 2),)
+    assert settings.resend_limits == (("rps", 2), ("epd", 100))
     assert settings_from({"KEYWHEEL_GROQ_LIMITS": " "}).groq_limits == ()
 
 

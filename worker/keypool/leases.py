@@ -94,7 +94,7 @@ class Unavailable:
         why: The kind of reason.
         countdown_ms: When to ask again, in milliseconds from now; 0 where asking again is no use by itself.
         reason: The reason of the scope that opens first, such as `rate_limit` or `tpm`.
-        limit: The largest limit there is, in tokens, with `Why.TOO_LARGE`.
+        limit: The largest limit there is, in tokens or recipients, with `Why.TOO_LARGE`.
         ticket: What to bring as `Want.ticket` next time, with `Why.DEFERRED`.
     """
 

@@ -245,6 +245,7 @@ class KeyPool:
             "real": bool(want.model) and _is_real(verdict),
             # "None at all" is no limit to plan by, and would make every job look too large.
             "limits": [_stated(seen) for seen in verdict.limits if seen.limit > 0],
+            "quotas": [[one.dimension, one.used, one.dimension.window_ms, int(one.spent)] for one in verdict.quotas],
         }
         if verdict.tokens is not None and not moved:
             said["tokens"] = verdict.tokens

@@ -165,7 +165,8 @@ class Resend:
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
         if isinstance(request, Sealed) and request.splits and verdict.code in EMAIL_QUOTAS:
-            verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None)
+            left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
+            verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None, quotas=left)
         return Reply(_charged(verdict, payload, value), value)
 
     async def close(self) -> None:

@@ -11,10 +11,7 @@ from pydantic import SecretStr
 
 from worker.providers.answers import Answer, safe_sentence
 from worker.providers.durations import duration_ms
-from worker.verdicts import SERVER_ERROR, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
-
-EMAIL_QUOTAS: Final = frozenset({"daily_quota", "monthly_quota"})
-"""The codes of refusals for a quota that counts emails."""
+from worker.verdicts import SERVER_ERROR, Dimension, Effect, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -26,6 +23,13 @@ _DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
 _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
 _DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
 _UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
+_QUOTAS = {
+    "daily_quota": ("x-resend-daily-quota", Dimension.EMAILS_DAY),
+    "monthly_quota": ("x-resend-monthly-quota", Dimension.EMAILS_MONTH),
+}
+EMAIL_QUOTAS: Final = frozenset(_QUOTAS)
+"""The codes of refusals for a quota that counts emails."""
+
 _POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
 
 
@@ -57,7 +61,7 @@ class ResendJudge:
             private: Texts of the email, which no reason may repeat.
         """
         if value is not None:
-            return Verdict(Fate.DONE, "ok", limits=_limits_of(answer), status=answer.status)
+            return Verdict(Fate.DONE, "ok", limits=_limits_of(answer), quotas=_quotas_of(answer), status=answer.status)
         status = _status_of(answer)
         said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (self._unclear, self._key_fault, self._rate, self._conflict, self._edge):
@@ -137,8 +141,6 @@ class ResendJudge:
             cooldown_ms = _DAY_MS
         else:
             return self._too_fast(answer)
-        # A quota that the words name is not taught: the pool's buckets refill bit by bit, so a day would begin with
-        # an empty one, while Resend's quota is whole again at once.
         return Verdict(
             Fate.NEXT_KEY,
             code,
@@ -147,6 +149,7 @@ class ResendJudge:
             scope=Scope.ACCOUNT,
             cooldown_ms=cooldown_ms,
             limits=_limits_of(answer),
+            quotas=_quotas_of(answer, spent=code),
             status=status,
         )
 
@@ -207,7 +210,7 @@ def _status_of(answer: Answer) -> int:
 
 
 def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
-    """The rate limit of the team; the quota headers tell what is used, not what is allowed, so they teach no limit."""
+    """The rate limit of the team."""
     limit = answer.header_int("ratelimit-limit")
     window_ms = Dimension.RPS.window_ms
     if policy := _POLICY.search(answer.headers.get("ratelimit-policy", "")):
@@ -224,3 +227,12 @@ def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
             window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms,
         ),
     )
+
+
+def _quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
+    """What is used of the team's quotas: the headers tell that, and nobody tells how large they are.
+
+    The daily quota's header comes with the free plan only (Resend documentation, account quotas and limits).
+    """
+    found = ((code, dimension, answer.header_int(name)) for code, (name, dimension) in _QUOTAS.items())
+    return tuple(SeenQuota(dimension, used, spent=code == spent) for code, dimension, used in found if used is not None)

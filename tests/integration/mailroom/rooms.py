@@ -42,6 +42,7 @@ class House:
         timeout_s: float = 10,
         call_ms: int = 65_000,
         now_ms: Any = None,
+        pool_now_ms: Any = None,
         **options: Any,
     ) -> Mailroom:
         secrets = self.sandbox.keys("resend")
@@ -51,7 +52,7 @@ class House:
         ]
         provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s, fault_cooldown_ms=1)
         self.providers.append(provider)
-        pool = KeyPool(self.redis, "resend", found, opening=16)
+        pool = KeyPool(self.redis, "resend", found, opening=16, now_ms=pool_now_ms)
         return Mailroom(Rotation(pool, provider), Outbox(self.redis, call_ms=call_ms, now_ms=now_ms), **options)
 
     def judgement(self) -> dict[str, Any]:

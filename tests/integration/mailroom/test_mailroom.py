@@ -1,12 +1,15 @@
 """Emails on their way: alone at light load, in batches where they wait; against the sandbox."""
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from rooms import ANN, House, accepted, hold, ids, in_line, letter, send, send_one, until
 
+from sandbox.process import Sandbox
 from tasks.message import EmailArguments
 from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Lease, Want
@@ -223,6 +226,21 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         assert house.sandbox.ledger()["services"]["resend"]["calls"] == ledger["services"]["resend"]["calls"]
     finally:
         house.sandbox.control("limits", service="resend", **{quota: 0})
+
+
+async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_refused_call(redis: Redis) -> None:
+    day_s = 25 * 3_600
+    with Sandbox(resend_keys=1, resend_rps=100, resend_daily=37) as sandbox:  # of its own: its clock is moved
+        async with House(sandbox, redis) as house:
+            outcomes = await send(house.room(keys=(0,)), *(letter(n) for n in range(60)))
+            assert [type(one) for one in outcomes].count(Served) == 37
+            refused = [call["status"] for call in house.calls()].count(429)
+            assert refused > 0
+            sandbox.control("advance", seconds=day_s)
+            tomorrow = house.room(keys=(0,), pool_now_ms=lambda: round((time.time() + day_s) * 1_000))
+            outcomes = await send(tomorrow, *(letter(n) for n in range(100, 160)))
+            assert [type(one) for one in outcomes].count(Served) == 37
+            assert [call["status"] for call in house.calls()].count(429) == refused
 
 
 async def test_a_batch_that_one_account_has_no_room_for_goes_out_with_another(house: House) -> None:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from worker.providers import Email, Resend
 from worker.providers.resend_http import KeyedClient
-from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
 _KEY = SecretStr("re_canary0123456789")
 _BODY_TEXT = "the secret recipe of the house"
@@ -47,6 +47,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "backoff_ms",
         "account",
         "limits",
+        "quotas",
         "too_large_limit",
         "certain",
     )
@@ -145,10 +146,17 @@ _ROWS: list[Any] = [
     (
         429,
         _error(429, "daily_quota_exceeded", "You have reached your daily email sending quota."),
-        {"retry-after": "1", "x-resend-daily-quota": "100"},
-        _verdict(Fate.NEXT_KEY, "daily_quota", 429, **_TEAM, cooldown_ms=2 * 3_600_000 + 30_000),
+        {"retry-after": "1", "x-resend-daily-quota": "100", "x-resend-monthly-quota": "412"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "daily_quota",
+            429,
+            **_TEAM,
+            cooldown_ms=2 * 3_600_000 + 30_000,
+            quotas=(SeenQuota(Dimension.EMAILS_DAY, 100, spent=True), SeenQuota(Dimension.EMAILS_MONTH, 412)),
+        ),
     ),
-    # its size is not learned: it does not refill bit by bit
+    # what is used of it is told by the header alone
     (
         429,
         _error(429, "daily_quota_exceeded", "You have reached your daily quota of 100 emails."),
@@ -159,8 +167,15 @@ _ROWS: list[Any] = [
     (
         429,
         _error(429, "monthly_quota_exceeded", "You can send 3,000 emails a month."),
-        {},
-        _verdict(Fate.NEXT_KEY, "monthly_quota", 429, **_TEAM, cooldown_ms=_DAY_MS),
+        {"x-resend-monthly-quota": "3000"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "monthly_quota",
+            429,
+            **_TEAM,
+            cooldown_ms=_DAY_MS,
+            quotas=(SeenQuota(Dimension.EMAILS_MONTH, 3_000, spent=True),),
+        ),
     ),
     # an unfinished twin
     *(
@@ -235,9 +250,9 @@ async def test_an_accepted_email_brings_its_id_and_teaches_the_rate_limit(script
 
     reply = await mailer.call(_KEY, _MAIL)
 
-    # The quota headers count what is used: they teach no limit.
     learned = (ObservedLimit(Dimension.RPS, 10, 9.0, window_ms=5_000),)
-    assert reply.verdict == Verdict(Fate.DONE, "ok", limits=learned, status=200)
+    quotas = (SeenQuota(Dimension.EMAILS_DAY, 17), SeenQuota(Dimension.EMAILS_MONTH, 170))
+    assert reply.verdict == Verdict(Fate.DONE, "ok", limits=learned, quotas=quotas, status=200)
     assert reply.value == {"id": "49a3999c"}
     sent = scripted.seen[0]
     assert (sent.method, sent.path, sent.key) == ("POST", "/emails", _KEY.get_secret_value())

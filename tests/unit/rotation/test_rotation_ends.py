@@ -22,7 +22,7 @@ from rotation_scripted import (
 )
 
 from worker.errors import Deferred, Fault, RequestRejected, RequestTooLarge
-from worker.verdicts import Fate, Reply, Verdict
+from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
 async def test_a_crowd_waits_while_the_limits_are_unknown(make: Make) -> None:
@@ -142,6 +142,13 @@ async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make:
     with pytest.raises(RequestTooLarge, match=r"about 1000 tokens a minute.*limit.*is 300"):
         await serve(rotation, model="m", tokens=1_000)
     assert len(provider.seen) == 3
+
+
+async def test_an_email_to_more_than_any_quota_holds_is_told_so(make: Make) -> None:
+    rotation, provider = make(limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
+    with pytest.raises(RequestTooLarge, match=r"the email has 21 recipients, and the largest quota .* is 20: split it"):
+        await serve(rotation, emails=21)
+    assert provider.seen == []
 
 
 async def test_keys_that_are_all_unfit_for_the_model_reject_the_job(make: Make) -> None:

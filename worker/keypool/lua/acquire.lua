@@ -19,7 +19,7 @@ local job = {cost = cost, max_wait = tonumber(ARGV[7]), ticket = ticket, by = by
   opening = tonumber(ARGV[12]), own = bulk and BULK or INTERACTIVE, first_limits = ''}
 if ARGV[13] ~= '' then
   local buckets = {}
-  for _, first in ipairs(cjson.decode(ARGV[13])) do buckets[first[1]] = new_bucket(first[2], first[3], now) end
+  for _, first in ipairs(cjson.decode(ARGV[13])) do buckets[first[1]] = new_bucket(first[1], first[2], first[3], now) end
   job.first_limits = pack_buckets(buckets)
 end
 local leases, inflight, trail = root .. ':leases', root .. ':inflight', root .. ':audit'

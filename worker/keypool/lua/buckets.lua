@@ -1,12 +1,15 @@
 -- Stands before the scripts that read or change buckets: what is in one, and how it is kept.
 --
--- A bucket is {limit, window_ms, level, at_ms} and refills continuously, or {limit, window_ms, log = {ms, …}} where the
--- provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts. `log` has the
--- instants that calls were promised, `left` those at which they really went.
+-- A bucket is {limit, window_ms, level, at_ms} and refills continuously. Where it has `ends_ms` it is the quota of a day
+-- or month and is full again at that instant, not before. Where it has `log` = {ms, …} the provider counts in windows: then
+-- no `limit + 1` calls may fall into any window, wherever it starts. `log` has the instants that calls were promised,
+-- `left` those at which they really went.
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
 local STEP_MS = 10000        -- a clock that is so far behind has been set
+local DAY_MS = 86400000
+local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 
 local COUNTED = {t = 'tokens', e = 'emails'}  -- by how a dimension begins; all others count requests
 local kinds = {}
@@ -20,10 +23,17 @@ local function cost_in(dimension, cost)
   return cost[kind]
 end
 
+-- When a quota is whole again: after midnight (UTC), from then on each day. That of a month is then believed to be whole,
+-- until the next answer tells what is used: nobody tells when it ends.
+local function quota_ends_ms(now_ms)
+  return ceil((now_ms + 1 - AFTER_MIDNIGHT_MS) / DAY_MS) * DAY_MS + AFTER_MIDNIGHT_MS
+end
+
 -- `pace` falls below 1 where calls were refused that should have passed, and recovers with those that do.
 local function rate_of(bucket) return (bucket.pace or 1) * bucket.limit / bucket.window_ms end
 
 local function level_at(bucket, at_ms)
+  if bucket.ends_ms then return at_ms < bucket.ends_ms and bucket.level or bucket.limit end
   return min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
@@ -31,6 +41,7 @@ end
 -- would be refilled until it is where it was.
 local function bring_up(bucket, now_ms)
   bucket.level = level_at(bucket, now_ms)
+  if bucket.ends_ms then bucket.ends_ms = quota_ends_ms(now_ms) end
   bucket.at_ms = bucket.at_ms - now_ms > STEP_MS and now_ms or max(bucket.at_ms, now_ms)
 end
 
@@ -63,7 +74,8 @@ local function ready_ms(bucket, cost, now_ms, level, rate)
     return max(now_ms, window_opens_ms(bucket, bucket.log), window_opens_ms(bucket, bucket.left))
   end
   local missing = cost + margin_of(bucket.limit, bucket.window_ms, cost) - level
-  return missing > 0 and now_ms + ceil(missing / rate) or now_ms
+  if missing <= 0 then return now_ms end
+  return bucket.ends_ms or now_ms + ceil(missing / rate)
 end
 
 -- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
@@ -133,7 +145,8 @@ end
 -- follows as one map. A candidate is weighed by the first five numbers, without making a table of each bucket.
 local NUMBERS = 7
 local BUCKET, WEIGHED = '<Bc0' .. ('d'):rep(NUMBERS), '<Bc0' .. ('d'):rep(5)
-local PARTS = {'log', 'left', 'again', 'promised', 'bulk_again', 'bulk', 'claims', 'bulk_claims', 'held'}
+local PARTS = {'log', 'left', 'again', 'promised', 'bulk_again', 'bulk', 'claims', 'bulk_claims', 'held', 'ends_ms',
+  'learned_ms'}
 
 local function pack_buckets(buckets)
   local parts, others = {''}, {}
@@ -166,13 +179,14 @@ local function buckets_of(text)
 end
 
 -- A full bucket of a limit that was not known before.
-local function new_bucket(limit, window_ms, now_ms)
+local function new_bucket(dimension, limit, window_ms, now_ms)
   return {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
-    log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil}
+    log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil,
+    ends_ms = COUNTED[dimension:sub(1, 1)] == 'emails' and quota_ends_ms(now_ms) or nil}
 end
 
 local function save_buckets(scope_key, buckets)
-  if not next(buckets) then return end
+  if not next(buckets) then return redis.call('HDEL', scope_key, 'limits') end
   redis.call('HSET', scope_key, 'limits', pack_buckets(buckets))
   redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
 end

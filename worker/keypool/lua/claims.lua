@@ -29,8 +29,7 @@ end
 -- What is in a bucket for a job at an instant, and how fast it refills for it: others' savings are not for it.
 local function free_in(bucket, job, at_ms)
   if bucket.log then return 0, rate_of(bucket) end
-  local rate = rate_of(bucket)
-  local level = min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate)
+  local level, rate = level_at(bucket, at_ms), rate_of(bucket)
   if not (bucket.claims or bucket.bulk_claims) then return level, rate end
   for _, line in ipairs(job.bulk and ALL_CLAIMS or INTERACTIVE_CLAIMS) do
     local first = bucket[line.claims] and bucket[line.claims][1]

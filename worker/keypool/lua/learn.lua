@@ -42,7 +42,7 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
       local known = bucket or {}
-      bucket = new_bucket(limit, window_ms, now_ms)
+      bucket = new_bucket(dimension, limit, window_ms, now_ms)
       bucket.used_share = known.used_share
       bucket.log = bucket.log and (known.log or recent(flying, window_ms, now_ms))
       for _, line in ipairs({'again', 'promised', 'bulk_again', 'bulk'}) do bucket[line] = known[line] end
@@ -65,6 +65,35 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     elseif bucket.held and bucket.held.until_ms <= now_ms then
       bucket.held = nil
     end
+  end
+  return learned
+end
+
+-- A quota that the provider names by what is used of it: its limit shows when it ends. What was learned so goes where the
+-- provider does not speak of it any more, where it turns out to be larger, and after some days, in which that would not show.
+-- quotas: each {dimension, used, window_ms, 1 where the call was refused for it}. record: of the call's lease, if it is not lost.
+local function learn_quotas(buckets, quotas, record, outcome, now_ms)
+  local learned, told = {}, {}
+  for _, seen in ipairs(quotas) do
+    local dimension, used, window_ms, spent = seen[1], seen[2], seen[3], seen[4] == 1
+    local bucket, cost = buckets[dimension], record and cost_in(dimension, record.cost) or 0
+    told[dimension] = true
+    if bucket and used > bucket.limit then bucket, buckets[dimension] = nil, nil end
+    local limit = used + cost - 1  -- at most: one less would have fitted
+    if spent and cost > 0 and limit > 0 and (not bucket or bucket.limit > limit) then
+      bucket = new_bucket(dimension, limit, window_ms, now_ms)
+      bucket.learned_ms = now_ms
+      buckets[dimension], learned[#learned + 1] = bucket, dimension .. '=' .. limit
+    end
+    -- What an answer of yesterday tells of its quota says nothing of today's.
+    if bucket and bucket.ends_ms and record and record.start_ms >= quota_ends_ms(now_ms) - DAY_MS then
+      bring_up(bucket, now_ms)
+      bucket.level = min(bucket.level, bucket.limit - used)
+    end
+  end
+  for dimension, bucket in pairs(buckets) do
+    local silent = outcome == 'ok' and not told[dimension]
+    if bucket.learned_ms and (silent or now_ms - bucket.learned_ms > STATE_TTL_MS) then buckets[dimension] = nil end
   end
   return learned
 end

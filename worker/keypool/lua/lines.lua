@@ -66,7 +66,11 @@ local function behind(earliest_ms, scope, job, names)
     if needed > 0 and ahead > 0 then
       local level, rate, missing = free_in(bucket, job, earliest_ms), rate_of(bucket), ahead
       if not bucket.log then missing = ahead + needed + margin_of(bucket.limit, bucket.window_ms, needed) - level end
-      at_ms = max(at_ms, earliest_ms + ceil(max(0, missing) / rate))
+      if not bucket.ends_ms then
+        at_ms = max(at_ms, earliest_ms + ceil(max(0, missing) / rate))
+      elseif missing > 0 then  -- one quota after the other
+        at_ms = max(at_ms, quota_ends_ms(earliest_ms) + (ceil(missing / bucket.limit) - 1) * DAY_MS)
+      end
     end
   end
   return at_ms

@@ -1,5 +1,5 @@
 -- reset: clear cooldowns and disabled marks of the records given, and say so to whoever waits. What a provider's word had
--- taken out of a bucket for the time of a rest comes back with it.
+-- taken out of a bucket for the time of a rest comes back with it; quotas that were learned are learned anew.
 --
 -- KEYS  1 audit (stream)  2 … the records of keys, accounts, account × models, models, host
 -- ARGV  1 now_ms or ''  2 by  3 what (service or key id)  4 channel of the wake-up
@@ -16,7 +16,10 @@ for place = 2, #KEYS do
     end
   end
   local buckets, changed = buckets_of(redis.call('HGET', KEYS[place], 'limits')), false
-  for _, bucket in pairs(buckets) do changed = let_go(bucket, now) or changed end
+  for dimension, bucket in pairs(buckets) do
+    changed = let_go(bucket, now) or bucket.learned_ms or changed
+    if bucket.learned_ms then buckets[dimension] = nil end
+  end
   if changed then save_buckets(KEYS[place], buckets) end
   redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'faults', 'probe_ms', 'probe_by')
   if hit then cleared = cleared + 1 end

@@ -8,6 +8,7 @@
 --         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
+--         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it, else 0]
 -- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …
 
 local MODELS_KEPT = 64
@@ -32,9 +33,11 @@ local reserved = {}
 for dimension, bucket in pairs(buckets) do reserved[dimension] = bucket end
 if record and not said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
 local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
+for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end
 if record and said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
 if outcome == 'ok' then speed_up(buckets) end
-if next(buckets) then kept = {'limits', pack_buckets(buckets)} end
+if next(buckets) then kept = {'limits', pack_buckets(buckets)}
+elseif state[1] then redis.call('HDEL', pair, 'limits') end
 if record and state[3] then
   land(flying, record.start_ms)
   kept[#kept + 1], kept[#kept + 2] = 'flying', cmsgpack.pack(flying)

@@ -1,0 +1,204 @@
+"""Quotas of emails: learned where they end, whole again the day after, forgotten where they may be others by now."""
+
+from dataclasses import replace
+
+import pytest
+from keypool_asking import OK, Make, lease, nothing, refused
+
+from worker.keypool import KeyPool, Lease, Want
+from worker.keypool.leases import NO_TICKET, Why
+from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+TO_MIDNIGHT_MS = 16 * HOUR_MS  # on the tests' clock
+RATE = (ObservedLimit(Dimension.RPS, 1_000, 999),)  # so that the rate is known and holds nobody up
+
+
+def used(count: int, dimension: Dimension = Dimension.EMAILS_DAY) -> Verdict:
+    return replace(OK, limits=RATE, quotas=(SeenQuota(dimension, count),))
+
+
+def spent(count: int, dimension: Dimension = Dimension.EMAILS_DAY, *, rest_ms: int = TO_MIDNIGHT_MS) -> Verdict:
+    return replace(refused(rest_ms, Scope.ACCOUNT), quotas=(SeenQuota(dimension, count, spent=True),))
+
+
+async def known(pool: KeyPool, *, limit: int = 10) -> None:
+    """Let a pool of one account learn its quota, which is used up then."""
+    first, second = await lease(pool, emails=1), await lease(pool, emails=1)
+    await pool.settle(first, used(limit))
+    settled = await pool.settle(second, spent(limit))
+    assert settled.learned == (f"epd={limit}",)
+
+
+async def left(pool: KeyPool) -> dict[str, tuple[float, float]]:
+    buckets = (await pool.snapshot()).keys[0].buckets
+    return {bucket.dimension: (bucket.limit, bucket.remaining) for bucket in buckets if bucket.dimension != "rps"}
+
+
+async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    assert (await lease(pool, emails=1)).spare_emails is None
+    await known(pool)
+    assert await left(pool) == {"epd": (10, 0)}
+    clock.tick(TO_MIDNIGHT_MS + 1_000)  # a provider's clock may be behind
+    away = await nothing(pool, emails=1)
+    assert (away.why, away.countdown_ms) == (Why.DEFERRED, 59_000)
+    clock.tick(59_000)
+    assert (await lease(pool, emails=1)).spare_emails == 9
+    assert await left(pool) == {"epd": (10, 9)}
+
+
+async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS + 60_000)
+    passed = []
+    while isinstance(got := await pool.acquire(Want(emails=2, ticket=NO_TICKET)), Lease):
+        passed.append(got.spare_emails)
+    assert passed == [8, 6, 4, 2, 0]
+    assert got.why is Why.DEFERRED
+    assert got.reason == "epd"
+    assert 0.9 * DAY_MS < got.countdown_ms <= DAY_MS
+
+
+async def test_who_waits_for_a_quota_comes_on_the_day_that_has_room_for_it(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS)
+    days = [round((await nothing(pool, emails=1)).countdown_ms / DAY_MS, 1) for _ in range(25)]
+    assert days == [0] * 10 + [1] * 10 + [2] * 5
+
+
+async def test_what_others_use_of_a_quota_is_not_there(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
+    await pool.settle(await lease(pool, emails=1), used(7))
+    assert await left(pool) == {"epd": (10, 3)}
+    on_its_way = await lease(pool, emails=1)
+    await pool.settle(await lease(pool, emails=1), used(8))  # the other one is not counted yet
+    assert await left(pool) == {"epd": (10, 1)}
+    await pool.settle(on_its_way, used(9))
+    assert await left(pool) == {"epd": (10, 1)}
+
+
+async def test_an_answer_of_yesterday_says_nothing_of_the_quota_of_today(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1, lease_ms=HOUR_MS)
+    await known(pool)
+    await pool.reset(by="ann")
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS + 60_000)
+    await pool.settle(await lease(pool, emails=1), used(1))
+    clock.tick(DAY_MS - 30_000)
+    slow = await lease(pool, emails=1)
+    clock.tick(60_000)
+    await pool.settle(slow, used(10))
+    assert await left(pool) == {"epd": (10, 10)}
+
+
+async def test_the_refusal_of_an_email_to_several_tells_how_much_there_is_at_most(make_pool: Make) -> None:
+    pool = make_pool(1)
+    held = [await lease(pool, emails=5) for _ in range(3)]
+    assert (await pool.settle(held[0], spent(8))).learned == ("epd=12",)
+    assert (await pool.settle(held[1], spent(6))).learned == ("epd=10",)
+    assert (await pool.settle(held[2], spent(9))).learned == ()
+    assert await left(pool) == {"epd": (10, 1)}
+
+
+@pytest.mark.parametrize("emails", [0, 1])
+async def test_a_refusal_that_tells_no_size_teaches_none(make_pool: Make, emails: int) -> None:
+    pool = make_pool(1)
+    # An email that is sent again was charged before; and a quota of nothing at all is no limit to plan by.
+    await pool.settle(await lease(pool, emails=emails), spent(0 if emails else 50))
+    assert await left(pool) == {}
+
+
+async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
+    held = await lease(pool, emails=1)
+    await pool.settle(held, used(11))
+    assert await left(pool) == {}
+
+
+async def test_a_quota_that_the_provider_does_not_speak_of_any_more_is_forgotten(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
+    first, second = await lease(pool, emails=1), await lease(pool, emails=1)
+    await pool.settle(first, Verdict(Fate.SAME_ACCOUNT, "read_timeout", definite=False))  # nobody spoke
+    assert await left(pool) == {"epd": (10, 8)}
+    await pool.settle(second, replace(OK, limits=RATE))
+    assert await left(pool) == {}
+
+
+async def test_the_last_limit_that_is_forgotten_leaves_none(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, emails=1), spent(10))
+    clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
+    await pool.settle(await lease(pool, emails=1), OK)
+    assert (await pool.snapshot()).keys[0].buckets == ()
+
+
+async def test_after_some_days_a_quota_is_learned_anew(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    for _ in range(7):
+        clock.tick(DAY_MS)
+        assert await left(pool) == {"epd": (10, 10)}
+        await pool.settle(await lease(pool, emails=1), used(1))
+    clock.tick(HOUR_MS)
+    await pool.settle(await lease(pool, emails=1), used(2))
+    assert await left(pool) == {}
+
+
+async def test_a_reset_forgets_the_quotas_that_were_learned(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await known(pool)
+    assert await pool.reset(by="ann") == 1
+    assert await left(pool) == {}
+    assert (await lease(pool, emails=1)).spare_emails is None
+
+
+async def test_a_quota_of_a_month_is_believed_to_be_whole_each_day_until_told(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    held = await lease(pool, emails=1)
+    await pool.settle(held, spent(3_000, Dimension.EMAILS_MONTH, rest_ms=DAY_MS))
+    assert await left(pool) == {"epmo": (3_000, 0)}
+    clock.tick(DAY_MS)
+    assert await left(pool) == {"epmo": (3_000, 3_000)}
+    await pool.settle(await lease(pool, emails=1), spent(3_000, Dimension.EMAILS_MONTH, rest_ms=DAY_MS))
+    assert await left(pool) == {"epmo": (3_000, 0)}
+    clock.tick(DAY_MS)
+    await pool.settle(await lease(pool, emails=1), used(1, Dimension.EMAILS_MONTH))
+    assert await left(pool) == {"epmo": (3_000, 2_999)}
+
+
+async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20), ObservedLimit(Dimension.RPS, 1_000)))
+    held = await lease(pool, emails=1)
+    assert held.spare_emails == 19
+    await pool.settle(held, used(15))
+    assert await left(pool) == {"epd": (20, 5)}
+    await pool.settle(await lease(pool, emails=1), OK)
+    await pool.reset(by="ann")
+    assert await left(pool) == {"epd": (20, 4)}
+    clock.tick(DAY_MS)
+    assert await left(pool) == {"epd": (20, 20)}
+
+
+async def test_an_email_that_no_quota_holds_is_told_the_largest(make_pool: Make) -> None:
+    pool = make_pool(2, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
+    away = await nothing(pool, emails=21)
+    assert (away.why, away.limit) == (Why.TOO_LARGE, 20)
+
+
+async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
+    pool = make_pool(1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 2), ObservedLimit(Dimension.RPS, 1_000)))
+    await lease(pool, emails=1, bulk=True)
+    await lease(pool, emails=1)
+    away = await nothing(pool, emails=1, bulk=True, max_wait_ms=5_000)
+    assert (away.why, away.reason) == (Why.DEFERRED, "epd")
+    assert away.countdown_ms >= 0.9 * TO_MIDNIGHT_MS
