@@ -126,6 +126,7 @@ class Verdict:
         scope: What the effect covers.
         cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the service's default.
         definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may have been.
+        counted: Whether the provider counted the call against its limits; None: as `definite` and `status` tell.
         backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it to the retry policy.
         most_repeats: How often a job may try again after answers of this code; None: as often as after any fault.
         account: The account that the provider named (Groq's `org_…`), if it did.
@@ -146,6 +147,7 @@ class Verdict:
     scope: Scope = Scope.KEY
     cooldown_ms: int | None = None
     definite: bool = True
+    counted: bool | None = None
     backoff_ms: int | None = None
     most_repeats: int | None = None
     account: str | None = None

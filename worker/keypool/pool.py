@@ -380,6 +380,8 @@ def _outcome(verdict: Verdict) -> str:
 
 def _counted(verdict: Verdict) -> bool:
     """Whether the provider counted the call against its limits; in doubt it did."""
+    if verdict.counted is not None:
+        return verdict.counted
     if not verdict.definite or verdict.fate is Fate.DONE:
         return True
     return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}

@@ -87,7 +87,8 @@ class GroqJudge:
         """
         if heard.error is not None:
             # Not definite whatever it says: some of the answer was made, and is counted.
-            return replace(self(answer, value=None, secret=secret, private=private), definite=False)
+            verdict = self(answer, value=None, secret=secret, private=private)
+            return replace(verdict, definite=False, counted=True)
         if heard.stopped:
             said = safe_sentence(heard.stopped, secret=secret.get_secret_value(), private=private)
             sentence = f"Groq stopped in the middle of the answer: {said}"
@@ -210,6 +211,11 @@ class GroqJudge:
         )
 
     def _server_fault(self, answer: Answer) -> Verdict | None:
+        """Groq failed.
+
+        Nobody says whether that counts against the limits. If it does, a call is refused later, and its words put the
+        bucket right for all; a failure that were counted here and not there would waste a call each time.
+        """
         status = answer.status
         if status == _FLEX_CAPACITY_STATUS or answer.code == "capacity_exceeded":
             return Verdict(
@@ -228,6 +234,7 @@ class GroqJudge:
                 "the model is overloaded for every key",
                 scope=Scope.MODEL,
                 definite=False,
+                counted=False,
                 backoff_ms=backoff_ms,
                 status=status,
             )
@@ -240,6 +247,7 @@ class GroqJudge:
                 scope=Scope.KEY,
                 cooldown_ms=self._fault_cooldown_ms,
                 definite=False,
+                counted=False,
                 backoff_ms=backoff_ms,
                 status=status,
             )

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from worker.keypool import KeyPool, Lease, Want
 from worker.keypool.leases import Why
-from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
 async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, redis: Redis) -> None:  # noqa: ANN001
@@ -60,6 +60,18 @@ async def test_settling_twice_gives_back_once(make_pool: Make) -> None:
     after = (await pool.snapshot()).keys[0].buckets[0].remaining
     await pool.settle(held, INVALID)
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(after, abs=0.01)
+
+
+# Whether the provider counts its failures, where its file says so; without a word it is taken to count them.
+@pytest.mark.parametrize(("counted", "left"), [(None, 58), (True, 58), (False, 59)])
+async def test_a_failure_costs_what_the_provider_counts(make_pool: Make, counted: bool | None, left: int) -> None:  # noqa: FBT001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60))
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == 60
+    await pool.settle(await lease(pool), OK)
+    failed = Verdict(Fate.RETRY, "server_error", definite=False, counted=counted, status=500)
+    await pool.settle(await lease(pool), failed)
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == left
 
 
 async def test_a_job_that_is_bound_to_an_account_gets_its_keys_only(make_pool: Make) -> None:

@@ -60,6 +60,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "scope",
         "cooldown_ms",
         "definite",
+        "counted",
         "backoff_ms",
         "most_repeats",
         "account",
@@ -76,7 +77,7 @@ _SPENT = {"effect": Effect.COOL, "scope": Scope.ACCOUNT, "cooldown_ms": _HOUR_MS
 _BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
 _COOL = {"effect": Effect.COOL, "scope": Scope.ACCOUNT_MODEL}
 _TWICE_MORE = {"definite": False, "most_repeats": 2}
-_FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
+_FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False, "counted": False}
 
 _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says
@@ -234,9 +235,9 @@ _ROWS: list[Any] = [
         503,
         _error("over capacity"),
         {"retry-after": "9"},
-        _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, backoff_ms=9_000),
+        _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False, backoff_ms=9_000),
     ),
-    (503, b"<html/>", {}, _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False)),
+    (503, b"<html/>", {}, _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False)),
     # server errors cool the key briefly
     (500, _error("Internal Server Error"), {}, _verdict(Fate.RETRY, "server_error", 500, **_FAULT)),
     (502, b"<html>bad gateway</html>", {}, _verdict(Fate.RETRY, "server_error", 502, **_FAULT)),

@@ -118,8 +118,8 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
     (_HELLO + b"data: {half\n\n" + _LAST, {"code": "unreadable_answer", "scope": Scope.HOST}),
     (_HELLO + b"data: []\n\n", {"code": "unreadable_answer"}),
     # an error in the middle is judged by the table: a failure of Groq …
-    (_HELLO + b'data: {"error": {"message": "over"}}\n\n', {"code": "server_error", "effect": Effect.COOL}),
-    (_HELLO + b'event: error\ndata: {"error": "over"}\n\n', {"code": "server_error"}),
+    (_HELLO + b'data: {"error": {"message": "over"}}\n\n', {"code": "server_error", "counted": True}),
+    (_HELLO + b'event: error\ndata: {"error": "over"}\n\n', {"code": "server_error", "effect": Effect.COOL}),
     (_HELLO + b'data: {"error": {"status_code": 503}}\n\n', {"code": "over_capacity", "scope": Scope.MODEL}),
     # … a generation that did not fit the form …
     (
