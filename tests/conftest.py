@@ -1,10 +1,12 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
 # A busy machine is no finding: examples may take their time.
@@ -34,6 +36,37 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
     """The URL of an empty database."""
     redis_server.flush()
     return redis_server.url
+
+
+@contextmanager
+def _unmeasured() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unmeasured_processes() -> Iterator[None]:
+    """For tests whose processes cover what those of others cover too, or are killed and tell nothing of it.
+
+    They run as fast as they would for a user; measured, one takes twice as long to start.
+    """
+    with _unmeasured():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unmeasured_sandboxes() -> Iterator[None]:
+    """Nothing that a sandbox runs is measured."""
+    start = Sandbox.start
+
+    def start_unmeasured(self: Sandbox) -> Sandbox:
+        with _unmeasured():
+            return start(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sandbox, "start", start_unmeasured)
+        yield
 
 
 @pytest.fixture

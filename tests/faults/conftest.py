@@ -10,11 +10,8 @@ from processes import StartFleet, fleets
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _unmeasured() -> Iterator[None]:
-    """Processes run as fast as they would for a user: what they cover, other tests cover too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        yield
+def _unmeasured(unmeasured_processes: None) -> None:
+    """All tests here are for the whole."""
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from transport_harness import STOCK, send, tube, waiting
 from sandbox.redis import EmbeddedRedis
 from worker.aio.transport_qos import _earlier
 
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
 SHORT_S = "2"
 """A lease for tests in which a worker dies."""
 LONG_S = "5"

@@ -12,6 +12,8 @@ from processes import hang_up
 
 from sandbox.redis import EmbeddedRedis
 
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
 Journal = Callable[[str], list[str]]
 Start = Callable[..., WorkerProcess]
 Send = Callable[..., Any]

@@ -21,6 +21,8 @@ from transport_harness import OURS, STOCK, send, tube
 
 from sandbox.redis import EmbeddedRedis
 
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
 HERE = Path(__file__).parent
 
 

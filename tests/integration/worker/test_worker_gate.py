@@ -13,6 +13,8 @@ import pytest
 import redis
 from processes import Fleet, eventually, fleets, inspected, run_celery
 
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
 JOBS = 400
 BOUND = 50
 MOST_HELD = JOBS - BOUND

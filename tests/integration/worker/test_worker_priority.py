@@ -21,13 +21,9 @@ def deferred_bulk(client: "redis.Redis") -> list[int]:
     return [message["properties"]["priority"] for message, _, queue in entries if queue == "ai.deferred"]
 
 
-@pytest.fixture(autouse=True)
-def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where threads end, coverage's tracer may ask greenlet for what is being freed, and spin for ever.
-
-    Only deferrals in numbers, which threads publish, make that likely.
-    """
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+# Where threads end, coverage's tracer may ask greenlet for what is being freed, and spin for ever. Only deferrals in
+# numbers, which threads publish, make that likely.
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
 
 def test_a_worker_full_of_held_bulk_jobs_takes_and_serves_interactive_ones(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from processes import House, Producer, Worker, eventually, inspected
 
 from sandbox.redis import EmbeddedRedis, free_port
 
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
 Start = Callable[..., Worker]
 
 
