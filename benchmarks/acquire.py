@@ -127,6 +127,8 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
                 await pool.settle(lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
         for out in (0, leases):
             await take_out(pool, known, out)
+            # Redis is still busy with its append-only file, some megabytes for 10,000 leases.
+            await picks(pool, redis, known, taught, count=count, leases=out)
             print((await picks(pool, redis, known, taught, count=count, leases=out)).row())
             print((await picks(pool, redis, unknown, silent, count=count, leases=out)).row())
     floor_us = await floor(redis, count=count)
