@@ -1,5 +1,7 @@
 """Quotas of emails: learned where they end, whole again the day after, forgotten where they may be others by now."""
 
+import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -7,7 +9,7 @@ from keypool_asking import OK, Make, lease, nothing, refused
 
 from worker.keypool import KeyPool, Lease, Want
 from worker.keypool.leases import NO_TICKET, Why
-from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -68,6 +70,57 @@ async def test_who_waits_for_a_quota_comes_on_the_day_that_has_room_for_it(make_
     clock.tick(TO_MIDNIGHT_MS)
     days = [round((await nothing(pool, emails=1)).countdown_ms / DAY_MS, 1) for _ in range(25)]
     assert days == [0] * 10 + [1] * 10 + [2] * 5
+
+
+async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_quota(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(TO_MIDNIGHT_MS + 57_000)
+    passed = []
+    while isinstance(got := await pool.acquire(Want(emails=1, ticket=NO_TICKET, max_wait_ms=5_000)), Lease):
+        passed.append(got.wait_ms)
+    assert passed == [3_000] * 10
+    assert 0.9 * DAY_MS < got.countdown_ms <= DAY_MS + 3_000
+    clock.tick(3_000)
+    assert await left(pool) == {"epd": (10, 0)}
+    assert 0.9 * DAY_MS < (await nothing(pool, emails=1, ticket=NO_TICKET)).countdown_ms <= DAY_MS
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(make_pool: Make, clock, seed: int) -> None:  # noqa: ANN001
+    chance = random.Random(seed)
+    pool = make_pool(1, lease_ms=10 * DAY_MS)
+    await known(pool)
+    taken: Counter[int] = Counter()
+    held: list[tuple[Lease, int]] = []
+    waiting: list[tuple[int, str, int]] = []
+    clock.tick(TO_MIDNIGHT_MS + 60_000)
+    until_ms = clock.ms + 6 * DAY_MS  # then it is learned anew
+    while clock.ms < until_ms:
+        clock.tick(chance.choice([0, 0, 0, 1_000, 57_000, HOUR_MS, 3 * HOUR_MS]))
+        due = [one for one in waiting if one[0] <= clock.ms]
+        if not due and len(waiting) > 8:
+            continue
+        _, ticket, emails = due[0] if due else (0, "", chance.randint(1, 4))
+        waiting = [one for one in waiting if one not in due[:1]]
+        got = await pool.acquire(Want(emails=emails, ticket=ticket, max_wait_ms=chance.choice([0, 5_000])))
+        if isinstance(got, Lease):
+            day = (clock.ms + got.wait_ms - 60_000) // DAY_MS
+            taken[day] += emails
+            held.append((got, day))
+        else:
+            assert 0 < got.countdown_ms < 8 * DAY_MS
+            waiting.append((clock.ms + got.countdown_ms, got.ticket, emails))
+        if held and chance.random() < 0.7:
+            one, day = held.pop(chance.randrange(len(held)))
+            if chance.random() < 0.05:
+                await pool.settle(one, ABANDONED)
+                taken[day] -= one.want.emails
+            else:
+                await pool.settle(one, used(max(0, taken[(clock.ms - 60_000) // DAY_MS])))
+    assert max(taken.values()) <= 10
+    _, *whole_days, _ = (count for _, count in sorted(taken.items()))
+    assert sum(whole_days) > 0.5 * 10 * len(whole_days), "emails to four do not always fit into what is left"
 
 
 async def test_what_others_use_of_a_quota_is_not_there(make_pool: Make, clock) -> None:  # noqa: ANN001

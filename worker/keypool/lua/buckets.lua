@@ -33,7 +33,11 @@ end
 local function rate_of(bucket) return (bucket.pace or 1) * bucket.limit / bucket.window_ms end
 
 local function level_at(bucket, at_ms)
-  if bucket.ends_ms then return at_ms < bucket.ends_ms and bucket.level or bucket.limit end
+  if bucket.ends_ms then
+    if at_ms < bucket.ends_ms then return bucket.level end
+    local ended = 1 + floor((at_ms - bucket.ends_ms) / DAY_MS)
+    return min(bucket.limit, ended * bucket.limit + min(0, bucket.level))  -- below 0: taken from the next one
+  end
   return min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
@@ -75,7 +79,11 @@ local function ready_ms(bucket, cost, now_ms, level, rate)
   end
   local missing = cost + margin_of(bucket.limit, bucket.window_ms, cost) - level
   if missing <= 0 then return now_ms end
-  return bucket.ends_ms or now_ms + ceil(missing / rate)
+  if bucket.ends_ms then
+    local ends_ms = now_ms < bucket.ends_ms and bucket.ends_ms or quota_ends_ms(now_ms)
+    return ends_ms + (ceil(missing / bucket.limit) - 1) * DAY_MS
+  end
+  return now_ms + ceil(missing / rate)
 end
 
 -- Takes `cost` out (negative: puts it back). `at_ms` is when the call starts.
