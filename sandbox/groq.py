@@ -62,6 +62,7 @@ class _Visit:
     request: Any = None
     named: str = ""
     model: str = ""
+    requested: int = 0
 
     @property
     def organisation(self) -> Organisation:
@@ -171,7 +172,7 @@ class Groq:
         now_s = self._clock()
         prompt = prompt_tokens(visit.request)
         bound = reserved_tokens(visit.request, self.settings.completion_tokens)
-        requested = prompt + bound
+        requested = visit.requested = prompt + bound
         buckets = visit.organisation.buckets_of(visit.model)
         charges = (
             (RPM, buckets.rpm, 1),
@@ -221,6 +222,7 @@ class Groq:
                 accepted=True,
                 delivered=fault is None,
                 tokens=completion.total_tokens,
+                requested=visit.requested,
             )
         )
         return answer
@@ -236,8 +238,19 @@ class Groq:
             )
         # The words tell it exactly, the header in whole seconds.
         cool_until_s = now_s + shortage.wait_s
+        # It tells it for a call of this size: where tokens are short a smaller one may fit before.
+        cool_tokens = visit.requested if dimension in {TPM, TPD} else 0
         self._ledger.record(
-            Call(visit.arrived_s, visit.key, visit.model, 429, dimension.short.lower(), cool_until_s=cool_until_s)
+            Call(
+                visit.arrived_s,
+                visit.key,
+                visit.model,
+                429,
+                dimension.short.lower(),
+                requested=visit.requested,
+                cool_until_s=cool_until_s,
+                cool_tokens=cool_tokens,
+            )
         )
         body = groq_errors.rate_limited(
             visit.model,

@@ -31,6 +31,7 @@ class Call:
         accepted: The work was done: a completion made, an email taken.
         delivered: The client gets a whole answer.
         tokens: What it used (Groq).
+        requested: What it asked for, in tokens (Groq).
         idempotency_key: As the client sent it.
         replayed: An answer given before was given again.
         emails: The ids of accepted emails.
@@ -38,6 +39,7 @@ class Call:
         contents: A fingerprint of each accepted email, over all accounts the same.
         subjects: The subject of each accepted email.
         cool_until_s: Where the answer tells the client to wait: until when.
+        cool_tokens: The wait holds for calls that ask for so many tokens or more: smaller ones may fit before.
         dead: The answer says that this key will not work again.
     """
 
@@ -49,6 +51,7 @@ class Call:
     accepted: bool = False
     delivered: bool = True
     tokens: int = 0
+    requested: int = 0
     idempotency_key: str = ""
     replayed: bool = False
     emails: tuple[str, ...] = ()
@@ -56,6 +59,7 @@ class Call:
     contents: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
     cool_until_s: float = 0.0
+    cool_tokens: int = 0
     dead: bool = False
 
 
@@ -63,6 +67,7 @@ class Call:
 class _Told:
     since_s: float
     until_s: float
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -152,8 +157,8 @@ class Ledger:
         scope, key_scope = (key.account.name, call.model), (key.fingerprint, call.model)
         self._judge(call, tally, scope, key_scope)
         if call.cool_until_s > now_s:
-            _tell(self._told, scope, now_s, call.cool_until_s)
-            _tell(self._told_key, key_scope, now_s, call.cool_until_s)
+            _tell(self._told, scope, now_s, call)
+            _tell(self._told_key, key_scope, now_s, call)
         if call.dead and not tally.refused_s:
             tally.refused_s = now_s
         tally.count(call)
@@ -179,7 +184,7 @@ class Ledger:
         return tally
 
     def _judge(self, call: Call, tally: _Tally, scope: tuple[str, str], key_scope: tuple[str, str]) -> None:
-        told = _running(self._told, scope, call.arrived_s)
+        told = _running(self._told, scope, call)
         if told is not None:
             if self._is_late(call, told.since_s):
                 self._judgement["calls_while_cooling"] += 1
@@ -190,7 +195,7 @@ class Ledger:
             elif call.arrived_s > told.since_s:
                 self._judgement["in_flight_while_cooling"] += 1
                 tally.in_flight += 1
-        told = _running(self._told_key, key_scope, call.arrived_s)
+        told = _running(self._told_key, key_scope, call)
         if told is not None and self._is_late(call, told.since_s):
             self._judgement["calls_while_cooling_same_key"] += 1
         if tally.refused_s:
@@ -297,21 +302,22 @@ class Ledger:
         return [{"decided_s": round(now_s, 4), **_call_dict(call)} for now_s, call in self._calls]
 
 
-def _tell(told: dict[tuple[str, str], _Told], scope: tuple[str, str], now_s: float, until_s: float) -> None:
+def _tell(told: dict[tuple[str, str], _Told], scope: tuple[str, str], now_s: float, call: Call) -> None:
     known = told.get(scope)
     if known is None or known.until_s <= now_s:
-        told[scope] = _Told(now_s, until_s)
-    elif until_s > known.until_s:
-        known.until_s = until_s
+        told[scope] = _Told(now_s, call.cool_until_s, call.cool_tokens)
+    else:
+        known.until_s = max(known.until_s, call.cool_until_s)
+        known.tokens = min(known.tokens, call.cool_tokens)
 
 
-def _running(told: dict[tuple[str, str], _Told], scope: tuple[str, str], at_s: float) -> _Told | None:
-    """What the scope was told, if it still has to wait at that moment; forgets what is over."""
+def _running(told: dict[tuple[str, str], _Told], scope: tuple[str, str], call: Call) -> _Told | None:
+    """What the scope was told, if such a call still has to wait when it arrives; forgets what is over."""
     known = told.get(scope)
-    if known is not None and at_s >= known.until_s - _EARLY_S:
+    if known is not None and call.arrived_s >= known.until_s - _EARLY_S:
         del told[scope]
         return None
-    return known
+    return known if known is not None and call.requested >= known.tokens else None
 
 
 def _call_dict(call: Call) -> dict[str, Any]:

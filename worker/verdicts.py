@@ -125,6 +125,7 @@ class Verdict:
         effect: What happens to `scope`.
         scope: What the effect covers.
         cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the service's default.
+        sized: The provider told `cooldown_ms` for a call of this size: one of fewer tokens may pass before.
         definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may have been.
         counted: Whether the provider counted the call against its limits; None: as `definite` and `status` tell.
         backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it to the retry policy.
@@ -146,6 +147,7 @@ class Verdict:
     effect: Effect = Effect.NONE
     scope: Scope = Scope.KEY
     cooldown_ms: int | None = None
+    sized: bool = False
     definite: bool = True
     counted: bool | None = None
     backoff_ms: int | None = None

@@ -80,6 +80,18 @@ def test_a_later_refusal_lengthens_the_wait_and_never_shortens_it(ledger: Ledger
     assert _call(ledger, time, 1_005.2)["calls_while_cooling"] == 1
 
 
+def test_a_wait_told_for_a_large_call_holds_for_no_smaller_one(ledger: Ledger, time: Time) -> None:
+    _call(ledger, time, 1_000.0, status=429, requested=500, cool_until_s=1_010.0, cool_tokens=500)
+    assert _call(ledger, time, 1_001.0, requested=499)["calls_while_cooling"] == 0
+    assert _call(ledger, time, 1_002.0, requested=500)["calls_while_cooling"] == 1
+    _call(ledger, time, 1_003.0, status=429, requested=200, cool_until_s=1_005.0, cool_tokens=200)
+    assert _call(ledger, time, 1_004.0, requested=300)["calls_while_cooling"] == 2, (
+        "the longest wait, the smallest size"
+    )
+    _call(ledger, time, 1_006.0, status=429, cool_until_s=1_008.0)
+    assert _call(ledger, time, 1_007.0)["calls_while_cooling"] == 3, "and this one for all"
+
+
 def test_a_violation_carries_its_evidence(ledger: Ledger, time: Time) -> None:
     _refused(ledger, time, 1_000.0, 10.0)
     _call(ledger, time, 1_004.0)

@@ -240,6 +240,7 @@ class KeyPool:
             "scope": verdict.scope,
             "name": self._blamed(verdict.scope, lease, account),
             "rest_ms": self._cooldowns.of(verdict),
+            "sized": verdict.sized,
             "reason": verdict.code,
             "opening": self._opening,
             "real": bool(want.model) and _is_real(verdict),

@@ -38,6 +38,7 @@ class BlockView:
         reason: Why.
         since_ms: Since when, in milliseconds since 1970.
         left_ms: For how much longer, in milliseconds; None until a reset.
+        from_tokens: It holds for jobs of so many tokens or more; 0: for all.
     """
 
     scope: str
@@ -46,6 +47,7 @@ class BlockView:
     reason: str
     since_ms: int
     left_ms: int | None
+    from_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +185,6 @@ def _blocks(scope: str, name: str, record: dict[str, Any], now_ms: int) -> tuple
             reason=str(record.get("reason", "")),
             since_ms=int(record.get("since_ms", 0)),
             left_ms=None if disabled else left_ms,
+            from_tokens=0 if disabled else int(record.get("from_tokens", 0)),
         ),
     )

@@ -58,6 +58,12 @@ class Refusal:
         return counts_tokens and self.requested > self.limit
 
     @property
+    def for_its_size(self) -> bool:
+        """Whether the wait is for a request of this size, and it is known what is left for smaller ones."""
+        counts_tokens = self.dimension is not None and self.dimension.counts_tokens
+        return counts_tokens and self.wait_ms is not None and self.limit is not None and self.used is not None
+
+    @property
     def observed(self) -> ObservedLimit | None:
         """The limit for the key pool."""
         if self.dimension is None or self.limit is None:

@@ -205,6 +205,7 @@ class GroqJudge:
             effect=Effect.COOL,
             scope=Scope.ACCOUNT_MODEL,
             cooldown_ms=None if stated_ms is None else min(max(stated_ms, _MIN_COOLDOWN_MS), _DAY_MS),
+            sized=refusal.for_its_size,
             account=refusal.account,
             limits=limits_of(answer, refusal),
             status=answer.status,

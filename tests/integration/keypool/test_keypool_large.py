@@ -1,11 +1,13 @@
 """Jobs of many tokens among jobs of few."""
 
+from dataclasses import replace
+
 import pytest
-from keypool_asking import Make, lease, nothing
+from keypool_asking import Make, lease, nothing, refused
 
 from worker.keypool import KeyPool, Lease, Want
-from worker.keypool.leases import NO_TICKET
-from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
+from worker.keypool.leases import NO_TICKET, Why
+from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 TPM = 6_000  # 100 tokens a second
 SMALL, LARGE = 100, 4_000
@@ -100,3 +102,95 @@ async def test_large_jobs_are_served_in_the_order_of_their_claims(make_pool: Mak
                 served.append(by)
                 await pool.settle(got, done(LARGE))
     assert served == ["a", "b", "c"]
+
+
+def token_refusal(limit: int, *, used: int, requested: int, wait_ms: int) -> Verdict:
+    told = ObservedLimit(Dimension.TPD, limit, limit - used)
+    assert wait_ms == round((used + requested - limit) * 86_400_000 / limit)
+    return replace(refused(wait_ms, Scope.ACCOUNT_MODEL, told), sized=True)
+
+
+SIZED = token_refusal(100_000, used=97_000, requested=LARGE, wait_ms=864_000)
+
+
+async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    before, large_before = await lease(pool, tokens=SMALL), await lease(pool, tokens=LARGE)
+    settled = await pool.settle(await lease(pool, tokens=LARGE), SIZED)
+    assert settled.blocked
+    assert settled.newly
+    [key] = (await pool.snapshot()).keys
+    assert (key.state, key.blocks[0].from_tokens, key.left_ms) == ("cooling", LARGE, 864_000)
+    # Who waited for its instant goes; who is as large as the refused one does not.
+    assert await pool.confirm(before) is not None
+    assert await pool.confirm(large_before) is None
+    small = await lease(pool, tokens=SMALL)
+    assert small.wait_ms == 0
+    away = await nothing(pool, tokens=LARGE)
+    assert (away.why, away.countdown_ms >= 864_000) == (Why.DEFERRED, True)
+    # They take what is there and no more.
+    passed = SMALL
+    while isinstance(await pool.acquire(Want(tokens=SMALL, ticket=NO_TICKET)), Lease):
+        passed += SMALL
+    assert 2_800 <= passed <= 3_000
+
+
+@pytest.mark.parametrize(
+    "verdicts", [(SIZED, refused(60_000)), (refused(60_000), SIZED), (replace(SIZED, sized=False),)]
+)
+async def test_a_rest_for_all_holds_for_small_jobs_whatever_came_before_or_after(
+    make_pool: Make, verdicts: tuple[Verdict, ...]
+) -> None:
+    pool = make_pool(1)
+    held = [await lease(pool, tokens=LARGE) for _ in verdicts]
+    for one, verdict in zip(held, verdicts, strict=True):
+        await pool.settle(one, verdict)
+    assert (await nothing(pool, tokens=SMALL)).why is Why.DEFERRED
+    await pool.reset(by="ann")
+    assert (await pool.snapshot()).keys[0].blocks == ()
+
+
+async def test_a_rest_for_all_that_is_over_says_nothing_of_the_next(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, tokens=LARGE), refused(1_000))
+    clock.tick(1_001)
+    await pool.settle(await lease(pool, tokens=LARGE), SIZED)
+    assert (await lease(pool, tokens=SMALL)).wait_ms == 0
+
+
+async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_ones_and_not_starved(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    rate = 100_000 / 86_400  # tokens a second
+    await pool.settle(await lease(pool, tokens=LARGE), SIZED)
+    clock.tick(1_000)
+    away = await nothing(pool, tokens=LARGE, by="large")
+    assert away.countdown_ms == pytest.approx(864_000 + (LARGE / 100) / rate * 1_000, rel=0.2)  # what it lacks
+    began_ms, due_ms, ticket, passed, waiting = clock.ms, clock.ms + away.countdown_ms, away.ticket, 0, clock.ms
+    while True:
+        clock.tick(20_000)
+        assert clock.ms - began_ms < 4 * away.countdown_ms
+        while clock.ms >= waiting:  # small ones come new, one after the other
+            got = await pool.acquire(Want(tokens=SMALL, by=f"small {passed}"))
+            if isinstance(got, Lease):
+                passed += SMALL
+                await pool.settle(got, done(SMALL))
+            else:
+                waiting = clock.ms + got.countdown_ms
+        if clock.ms >= due_ms:
+            got = await pool.acquire(Want(tokens=LARGE, by="large", ticket=ticket))
+            if isinstance(got, Lease):
+                break
+            due_ms, ticket = clock.ms + got.countdown_ms, got.ticket
+    assert passed >= 1_500, "as much as it lacked at first, and half of what refilled"
+
+
+async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1, lease_ms=1_000)
+    held = await lease(pool, tokens=LARGE)
+    clock.tick(1_001)
+    await lease(pool, tokens=SMALL)  # which ends what has expired
+    await pool.settle(held, SIZED)
+    assert (await nothing(pool, tokens=SMALL)).why is Why.DEFERRED

@@ -95,3 +95,24 @@ async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(mak
     pool = KeyPool(redis, "groq", [replace(key, account="team")])
     assert (await lease(pool, account=key.id)).account == "team"
     assert (await lease(pool, account="team")).key.id == key.id
+
+
+async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_while_it_was_out(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    out = [await lease(pool) for _ in range(7)]
+    await pool.settle(out[0], rpm(60, 20))
+    await pool.settle(out[1], OK)
+    await pool.settle(out[2], ABANDONED)
+    await pool.settle(out[3], INVALID)
+    assert await pool.confirm(out[4]) is None
+    await pool.reset(by="ann")
+    [bucket] = (await pool.snapshot()).keys[0].buckets
+    assert bucket.remaining == 20, "what was left did not count them"
+    clock.tick(1_000)
+    held = await lease(pool)
+    await pool.settle(held, ABANDONED)
+    [bucket] = (await pool.snapshot()).keys[0].buckets
+    assert bucket.remaining == 21

@@ -59,6 +59,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "effect",
         "scope",
         "cooldown_ms",
+        "sized",
         "definite",
         "counted",
         "backoff_ms",
@@ -185,8 +186,24 @@ _ROWS: list[Any] = [
             429,
             **_COOL,
             cooldown_ms=578_016,
+            sized=True,
             account="org_01abc",
             limits=(ObservedLimit(Dimension.TPD, 100_000, 2_950.0),),
+        ),
+    ),
+    # where it does not say what is used, nobody knows what a smaller one finds
+    (
+        429,
+        _error(_TPD.replace("Used 97050, ", ""), "rate_limit_exceeded", "tokens"),
+        {"retry-after": "2"},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            429,
+            **_COOL,
+            cooldown_ms=578_016,
+            account="org_01abc",
+            limits=(ObservedLimit(Dimension.TPD, 100_000),),
         ),
     ),
     (

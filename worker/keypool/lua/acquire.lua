@@ -118,7 +118,7 @@ if own and own.scope ~= best.scope and unclaim(own.scope, job, now) then
   save_buckets(own.scope.pair_key, own.scope.buckets)
 end
 if best.scope.buckets then unclaim(best.scope, job, now) end
-local spare = take(best, job, now)
+local spare, dimensions = take(best, job, now)
 -- Not its account: only a learned one is kept there, or a configured one could never take its place.
 local seq = redis.call('HINCRBY', inflight, 'seq', 1)
 redis.call('HSET', best.key_name, 'used_ms', best.start_ms, 'seq', seq)
@@ -126,7 +126,7 @@ if seq % 64 == 1 then redis.call('PEXPIRE', inflight, STATE_TTL_MS) end
 redis.call('HINCRBY', inflight, 'key:' .. best.id, 1)
 redis.call('ZADD', leases, best.start_ms + tonumber(ARGV[11]), lease_id)
 redis.call('HSET', root .. ':leased', lease_id,
-  cmsgpack.pack({key = best.id, cost = cost, start_ms = best.start_ms, by = by, left = best.left}))
+  cmsgpack.pack({key = best.id, cost = cost, start_ms = best.start_ms, by = by, left = best.left, dims = dimensions}))
 if probes_host then try_alone(host, lease_id, now) end
 if probes_model then try_alone(model, lease_id, now) end
 return {'lease', best.index, best.start_ms - now, spare}

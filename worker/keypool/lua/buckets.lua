@@ -145,6 +145,13 @@ local function let_go(bucket, now_ms)
   return true
 end
 
+-- The buckets that a lease's cost was taken out of: others were learned while it was out.
+local function taken_from(record, buckets)
+  local found = {}
+  for dimension in record.dims:gmatch('%S+') do found[dimension] = buckets[dimension] end
+  return found
+end
+
 local function charge_all(buckets, cost, at_ms, now_ms)
   for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
 end

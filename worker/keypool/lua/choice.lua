@@ -23,8 +23,8 @@ end
 -- What holds for every key of an account, and for this model: when it opens, and its buckets as text. Most accounts are
 -- only glanced at; `open`: not this one, nor any for a bulk job, which has more to know.
 local function read_scope(account_key, pair_key, job, open, shared_ms, shared_reason, now_ms)
-  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying')
-  local until_ms, reason = blocked(pair[1], pair[2], pair[3], now_ms)
+  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying', 'from_tokens')
+  local until_ms, reason = blocked_from(pair[7], job.cost.tokens, blocked(pair[1], pair[2], pair[3], now_ms))
   until_ms, reason = later(until_ms, reason, shared_ms, shared_reason)
   if account_key then
     local owner = redis.call('HMGET', account_key, 'state', 'until_ms', 'reason')
@@ -119,10 +119,10 @@ local function better(open, best)
   return open.seq < best.seq
 end
 
--- Takes what a call costs out of buckets that nobody has made tables of. Returns the new text, and how many more emails
--- their quotas allow (-1 where there is none).
+-- Takes what a call costs out of buckets that nobody has made tables of. Returns the new text, how many more emails their
+-- quotas allow (-1 where there is none), and their dimensions.
 local function charge_text(text, cost, now_ms)
-  local parts, place, spare = {text:sub(1, 1)}, 2, -1
+  local parts, place, spare, dimensions = {text:sub(1, 1)}, 2, -1, {}
   for at = 2, text:byte() + 1 do
     local dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share
     dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share, place = struct.unpack(BUCKET, text, place)
@@ -134,21 +134,23 @@ local function charge_text(text, cost, now_ms)
       spare = spare < 0 and left or min(spare, left)
     end
     parts[at] = struct.pack(BUCKET, #dimension, dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share)
+    dimensions[at - 1] = dimension
   end
-  return table.concat(parts), spare
+  return table.concat(parts), spare, table.concat(dimensions, ' ')
 end
 
 -- Takes what a call costs out of its account's buckets, and notes its start where no rate is known. Returns how many more
--- emails may go along.
+-- emails may go along, and out of which dimensions it was taken.
 local function take(open, job, now_ms)
-  local scope, fields, spare = open.scope, {}, -1
+  local scope, fields, spare, dimensions = open.scope, {}, -1, ''
   if not scope.buckets and scope.text ~= '' then
-    fields[2], spare = charge_text(scope.text, job.cost, now_ms)
+    fields[2], spare, dimensions = charge_text(scope.text, job.cost, now_ms)
     fields[1] = 'limits'
   elseif scope.buckets and next(scope.buckets) then
     charge_all(scope.buckets, job.cost, open.start_ms, now_ms)
     if open.start_ms <= now_ms then open.left = depart(scope.buckets, now_ms) end
     fields[1], fields[2], spare = 'limits', pack_buckets(scope.buckets), spare_emails(scope.buckets, now_ms)
+    for dimension in pairs(scope.buckets) do dimensions = dimensions .. ' ' .. dimension end
   end
   if not open.paced then
     table.insert(scope.flying, open.start_ms)
@@ -158,5 +160,5 @@ local function take(open, job, now_ms)
   if redis.call('HSET', scope.pair_key, unpack(fields)) > 0 then
     redis.call('PEXPIRE', scope.pair_key, STATE_TTL_MS)
   end
-  return spare
+  return spare, dimensions
 end

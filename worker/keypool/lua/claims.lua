@@ -1,7 +1,8 @@
 -- Stands before acquire, before lines: what is saved for large jobs.
 --
--- A large job that comes back and does not find its tokens may claim them: from then on half of what refills is saved
--- for it, and the other half lets smaller jobs pass. Claims are served one after another, each line its own.
+-- A large job that comes back and does not find its tokens may claim them, and one that would have to wait for long does so
+-- when it comes: from then on half of what refills is saved for it, and the other half lets smaller jobs pass. Claims are
+-- served one after another, each line its own.
 
 local INTERACTIVE = {new = 'promised', again = 'again', claims = 'claims', before_again = {}, before_new = {'again'}}
 local BULK = {new = 'bulk', again = 'bulk_again', claims = 'bulk_claims', before_again = {'again', 'promised'},
@@ -9,6 +10,7 @@ local BULK = {new = 'bulk', again = 'bulk_again', claims = 'bulk_claims', before
 local INTERACTIVE_CLAIMS, ALL_CLAIMS = {INTERACTIVE}, {INTERACTIVE, BULK}
 local LOST_TICKET_MS = 30000  -- a ticket this late will not come: its job was revoked, or its queue is not consumed
 local LARGE_MS = 5000         -- a job is large where its tokens take longer than this to refill
+local LONG_MS = 60000         -- such a wait is for tokens of the day: others need not stand behind it
 local CLAIMS = 16             -- so many large jobs wait in a line, the others come back and try
 
 -- Ends a claim; the saving for the next one begins.
@@ -50,20 +52,44 @@ local function has_claim(scope, job)
   return false
 end
 
--- A large job that came back in vain does not queue up again: smaller ones would take what it waits for each time.
--- Returns the earliest instant at which what it needs may have been saved, nil where it is not large.
+-- Whether a job is to claim its tokens: a large one that came back in vain, since smaller ones would take what it waits for
+-- each time; and one that has to wait for the tokens of a day, if it is the largest that does and nobody else stands in line.
+local function may_claim(bucket, job, needed, now_ms)
+  if needed <= LARGE_MS * rate_of(bucket) then return false end
+  if bucket.window_ms <= LONG_MS then return job.ticket.at_ms > 0 end
+  for _, one in ipairs(bucket[job.own.claims] or {}) do
+    if one.by ~= job.by and one.need > needed then return false end
+  end
+  if job.ticket.at_ms > 0 then return true end
+  for _, line in ipairs({job.own.new, unpack(job.own.before_new)}) do
+    if bucket[line] then return false end
+  end
+  return ready_ms(bucket, needed, now_ms, free_in(bucket, job, now_ms)) - now_ms > LONG_MS
+end
+
+-- The place of a job among the claims of its line, the last one if it is new; nil where there is none.
+local function place_of(claims, job, bucket, needed, now_ms)
+  for place, one in ipairs(claims) do
+    if one.by == job.by then return place end
+  end
+  if #claims == CLAIMS then return nil end
+  local need = needed + margin_of(bucket.limit, bucket.window_ms, needed)
+  -- Of what is there now smaller jobs may take as much as it lacks.
+  local saved = max(0, 2 * level_at(bucket, now_ms) - need)
+  claims[#claims + 1] = {by = job.by, need = need, since_ms = now_ms - floor(saved / (rate_of(bucket) / 2))}
+  return #claims
+end
+
+-- Such a job does not queue up (again). Returns the earliest instant at which what it needs may have been saved, nil where it
+-- claims nothing.
 local function claim(open, job, now_ms)
-  if job.ticket.at_ms == 0 or job.by == '' then return nil end
+  if job.by == '' then return nil end
   local earliest_ms
   for dimension, bucket in pairs(open.scope.buckets) do
     local needed = cost_in(dimension, job.cost)
-    if dimension:sub(1, 1) == 't' and needed > LARGE_MS * rate_of(bucket) then
-      local claims, place = bucket[job.own.claims] or {}, nil
-      for at, one in ipairs(claims) do place = place or one.by == job.by and at end
-      if not place and #claims < CLAIMS then
-        place = #claims + 1
-        claims[place] = {by = job.by, need = needed + margin_of(bucket.limit, bucket.window_ms, needed), since_ms = now_ms}
-      end
+    if dimension:sub(1, 1) == 't' and may_claim(bucket, job, needed, now_ms) then
+      local claims = bucket[job.own.claims] or {}
+      local place = place_of(claims, job, bucket, needed, now_ms)
       if place then
         local missing = -level_at(bucket, now_ms)
         for at = 1, place do missing = missing + claims[at].need end

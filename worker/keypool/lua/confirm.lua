@@ -15,14 +15,14 @@ local pair = root .. ':account_model:' .. ARGV[4] .. ':' .. ARGV[5]
 local host, model = root .. ':host', root .. ':model:' .. ARGV[5]
 local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
 for _, scope in ipairs({host, model, root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}) do
-  local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic, 'account')
-  local until_ms = blocked(rests[1], rests[2], '', now)
+  local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic, 'account', 'from_tokens')
+  local until_ms = blocked_from(rests[5], record.cost.tokens, blocked(rests[1], rests[2], '', now))
   if until_ms == 0 then until_ms = blocked_topic(rests[3], now) end
   -- Where the key turned out to be another account's, nothing was reserved there.
   if until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
     local cost = record.cost
     end_lease(root, lease_id)
-    charge_all(buckets, {requests = -cost.requests, tokens = -cost.tokens, emails = -cost.emails}, record.start_ms, now)
+    charge_all(taken_from(record, buckets), {requests = -cost.requests, tokens = -cost.tokens, emails = -cost.emails}, record.start_ms, now)
     save_buckets(pair, buckets)
     return -1
   end

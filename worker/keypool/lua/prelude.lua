@@ -32,6 +32,12 @@ local function blocked(state, until_ms, reason, now_ms)
   return 0, ''
 end
 
+-- The same of a rest that is told for calls of so many tokens or more: it does not hold for smaller ones.
+local function blocked_from(from_tokens, tokens, until_ms, reason)
+  if until_ms > 0 and tokens < tonumber(from_tokens or 0) then return 0, '' end
+  return until_ms, reason
+end
+
 local function blocked_topic(packed, now_ms)
   if not packed then return 0, '' end
   local topic = cmsgpack.unpack(packed)

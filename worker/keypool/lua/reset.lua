@@ -21,7 +21,7 @@ for place = 2, #KEYS do
     if bucket.learned_ms then buckets[dimension] = nil end
   end
   if changed then save_buckets(KEYS[place], buckets) end
-  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'faults', 'probe_ms', 'probe_by')
+  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'from_tokens', 'faults', 'probe_ms', 'probe_by')
   if hit then cleared = cleared + 1 end
 end
 audit(KEYS[1], now, 'reset', 'service', ARGV[3], cleared .. ' cleared', 0, ARGV[2])

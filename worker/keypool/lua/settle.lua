@@ -5,7 +5,8 @@
 --       3 what the answer means, as JSON: key (its id), account, model, topic, by (task id)
 --         outcome: ok | refused | fault | rejected | unused (no call was made); counted: the provider counted it; tokens used, emails carried,
 --         stated_ms (the wait that the provider told), learned (the account that it named), each where known
---         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason
+--         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
+--         of an account_model is told for a call of this size, smaller ones may pass
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
 --         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it, else 0]
@@ -31,7 +32,10 @@ local flying = unpacked(state[3])
 -- call at all. So what the call did not use comes back on top of it, into the buckets that it was taken from.
 local reserved = {}
 for dimension, bucket in pairs(buckets) do reserved[dimension] = bucket end
-if record and not said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
+-- A call that was not counted is not in what was told meanwhile of limits that were not known when it was reserved.
+if record and not said.counted then
+  correct(taken_from(record, reserved), record, tokens, said.emails, said.counted, now)
+end
 local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
 for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end
 if record and said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
@@ -85,6 +89,11 @@ local until_ms = effect == 'disable' and -1 or max(now + said.rest_ms, tonumber(
 if was < 0 then until_ms = -1 end
 local after = {'until_ms', until_ms, 'since_ms', now, 'reason', reason, 'by', by}
 if until_ms < 0 then after[#after + 1], after[#after + 2] = 'state', 'disabled' end
+if scope == 'account_model' then
+  local from_tokens = said.sized and record and record.cost.tokens or 0
+  if was ~= 0 then from_tokens = min(from_tokens, tonumber(redis.call('HGET', pair, 'from_tokens')) or 0) end
+  redis.call('HSET', pair, 'from_tokens', from_tokens)
+end
 if was ~= until_ms then
   if field then
     redis.call('HSET', blamed, field, cmsgpack.pack({until_ms = until_ms, since_ms = now, reason = reason,

@@ -1,0 +1,42 @@
+"""The rotation against the sandbox: what a refusal of Groq's means for the jobs that come after it."""
+
+import pytest
+from redis.asyncio import Redis
+
+from config.keys import make_key
+from sandbox.process import Sandbox
+from worker.errors import Deferred
+from worker.keypool import KeyPool, Want
+from worker.providers import Completion, Groq
+from worker.rotation import Rotation, Served
+
+MODEL = "llama-3.3-70b-versatile"
+
+
+async def ask(rotation: Rotation[Completion], tokens: int) -> Served:
+    messages = [{"role": "user", "content": "go on"}]
+    request = Completion.of({"model": MODEL, "messages": messages, "max_completion_tokens": tokens})
+    return await rotation.serve(
+        Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"job of {tokens}"), lambda _: request
+    )
+
+
+async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redis_url: str) -> None:
+    limits = {"groq_rpm": 0, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 20_000, "groq_completion_tokens": 50_000}
+    with Sandbox(groq_keys=1, resend_keys=0, **limits) as sandbox:
+        [secret] = sandbox.keys("groq")
+        groq = Groq(sandbox.groq_base_url)
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            pool = KeyPool(redis, "groq", [make_key("groq", secret=secret, variable="GROQ_API_KEY")])
+            rotation: Rotation[Completion] = Rotation(pool, groq)
+            assert (await ask(rotation, 19_000)).attempts == 1
+            with pytest.raises(Deferred) as refused:
+                await ask(rotation, 2_000)  # nobody could know the limit of the day: no header tells it
+            assert refused.value.countdown_ms > 3_600_000
+            assert (await ask(rotation, 300)).attempts == 1
+            with pytest.raises(Deferred):
+                await ask(rotation, 2_000)
+            statuses = [call["status"] for call in sandbox.ledger(full=True)["calls"]]
+            assert statuses == [200, 429, 200]
+            assert sandbox.ledger()["judgement"]["calls_while_cooling"] == 0
+        await groq.close()
