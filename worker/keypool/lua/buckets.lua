@@ -148,7 +148,7 @@ end
 -- The buckets that a lease's cost was taken out of: others were learned while it was out.
 local function taken_from(record, buckets)
   local found = {}
-  for dimension in record.dims:gmatch('%S+') do found[dimension] = buckets[dimension] end
+  for dimension in (record.dims or ''):gmatch('%S+') do found[dimension] = buckets[dimension] end
   return found
 end
 
