@@ -15,7 +15,7 @@ from rich.table import Table
 
 from config.keys import SERVICES
 from config.settings import get_settings
-from worker.keypool import KeyPool, KeyView, PoolView
+from worker.keypool import BlockView, KeyPool, KeyView, PoolView
 from worker.runtime import pools_for_tools
 from worker.terminal import run, who
 
@@ -147,7 +147,12 @@ def _tables(views: list[PoolView]) -> Table:
 
 
 def _why(key: KeyView) -> str:
-    return ", ".join(dict.fromkeys(f"{block.reason} {block.name}".strip() for block in key.blocks))
+    return ", ".join(dict.fromkeys(map(_reason, key.blocks)))
+
+
+def _reason(block: BlockView) -> str:
+    size = f"for {block.from_tokens:,} tokens or more" if block.from_tokens else ""
+    return " ".join(filter(None, (block.reason, block.name, size)))
 
 
 def _left(key: KeyView) -> str:

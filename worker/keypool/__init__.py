@@ -2,10 +2,11 @@
 
 from worker.keypool.leases import NO_TICKET, Lease, Unavailable, Want, Why
 from worker.keypool.pool import Cooldowns, KeyPool, Settled
-from worker.keypool.snapshot import BucketView, KeyView, PoolView
+from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 
 __all__ = [
     "NO_TICKET",
+    "BlockView",
     "BucketView",
     "Cooldowns",
     "KeyPool",

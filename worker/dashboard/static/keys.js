@@ -361,7 +361,7 @@
 
     function showBlocks(card, blocks) {
         const are = JSON.stringify(blocks.map(function (one) {
-            return [one.scope, one.name, one.state, one.reason, one.since_ms];
+            return [one.scope, one.name, one.state, one.reason, one.since_ms, one.from_tokens];
         }));
         if (are !== card.blocksAre) {
             card.blocksAre = are;
@@ -373,6 +373,7 @@
                     key_topic: one.name + ": ", model: "model " + one.name + ", all keys: ",
                     host: "provider, all keys: " }[one.scope];
                 item.append(left, make("span", "", " · " + where + one.reason.replaceAll("_", " ")
+                    + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
                     + (one.since_ms ? ", since " + clockTime(one.since_ms) : "")));
                 card.blocks.append(item);
                 return { left: left, until: null };
