@@ -234,6 +234,7 @@ class KeyPool:
             "topic": want.topic,
             "by": want.by,
             "outcome": _outcome(verdict),
+            "answered": _answered(verdict),
             # What was reserved in another account's buckets cannot be put right in this one's.
             "counted": moved or _counted(verdict),
             "effect": Effect.NONE if spared else verdict.effect,
@@ -377,6 +378,11 @@ def _outcome(verdict: Verdict) -> str:
     if verdict.status == _TOO_MANY_REQUESTS:
         return "refused"
     return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"
+
+
+def _answered(verdict: Verdict) -> bool:
+    """Whether the provider did its work: it took the request, or refused it with reason, be it for the key."""
+    return _outcome(verdict) != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0)
 
 
 def _counted(verdict: Verdict) -> bool:

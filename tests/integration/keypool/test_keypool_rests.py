@@ -244,3 +244,26 @@ async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
     assert (await nothing(pool)).why is Why.DISABLED
     with pytest.raises(KeyError):
         await pool.disable("unknown", by="ann")
+
+
+# What comes between two failures of the host, and whether it shows that the host works.
+@pytest.mark.parametrize(
+    ("between", "works"),
+    [
+        (OK, True),
+        (INVALID, True),
+        (refused(1), True),
+        (Verdict(Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, cooldown_ms=1, status=400), True),
+        (Verdict(Fate.FAIL, "rejected", status=400), True),
+        (Verdict(Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=1, definite=False, status=500), False),
+        (Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE), False),  # no call was made
+    ],
+)
+async def test_a_host_that_refuses_a_key_works(make_pool: Make, clock, between: Verdict, works: bool) -> None:  # noqa: ANN001, FBT001
+    pool = make_pool(3)
+    held = [await lease(pool) for _ in range(3)]
+    await pool.settle(held[0], fault(Scope.HOST))
+    clock.tick(2_000)
+    await pool.settle(held[1], between)
+    clock.tick(2_000)
+    assert (await pool.settle(held[2], fault(Scope.HOST))).blocked is not works

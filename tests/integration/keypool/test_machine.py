@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis.asyncio import Redis
@@ -337,6 +337,11 @@ def test_no_interleaving_breaks_the_pool(
     run_state_machine_as_test(
         PoolMachine,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            # Not `explain`: it traces every line, so a failure would run out of time before it is shown.
+            phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
         ),
     )

@@ -3,8 +3,9 @@
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id
 --       3 what the answer means, as JSON: key (its id), account, model, topic, by (task id)
---         outcome: ok | refused | fault | rejected | unused (no call was made); counted: the provider counted it; tokens used, emails carried,
---         stated_ms (the wait that the provider told), learned (the account that it named), each where known
+--         outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work;
+--         counted: the provider counted it; tokens used, emails carried, stated_ms (the wait that the provider told),
+--         learned (the account that it named), each where known
 --         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
 --         of an account_model is told for a call of this size, smaller ones may pass
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
@@ -68,7 +69,7 @@ if said.real and redis.call('ZADD', root .. ':models', now, said.model) > 0 then
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
 end
 
-if outcome ~= 'fault' then  -- the host answered, and so did the model
+if said.answered then  -- by the host, and so by the model
   if redis.call('EXISTS', host, model) > 0 then
     recover(host, now)
     recover(model, now)
