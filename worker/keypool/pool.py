@@ -12,13 +12,13 @@ from config.keys import ApiKey
 from worker.keypool import snapshot as snapshots
 from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
+from worker.keypool.report import report, stated
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts, as_json
 from worker.keypool.words import words
-from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
-_TOO_MANY_REQUESTS = 429
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
 
 
@@ -90,7 +90,7 @@ class KeyPool:
         self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
         self._cooldowns = cooldowns or Cooldowns()
         self._opening = opening
-        self._terms = words(lease_ms, opening, as_json([_stated(limit) for limit in limits]) if limits else "")
+        self._terms = words(lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else "")
         self._roster = Roster(keys)
         self._woken = asyncio.Event()
 
@@ -221,63 +221,14 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached; the lease then expires by itself.
         """
-        want = lease.want
         account = verdict.account or lease.account
-        moved = account != lease.account
-        if moved:
+        if account != lease.account:
             self._roster.learn({lease.key.id: account})
-        spared = want.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
-        said: dict[str, object] = {
-            "key": lease.key.id,
-            "account": account,
-            "model": want.model,
-            "topic": want.topic,
-            "by": want.by,
-            "outcome": _outcome(verdict),
-            "answered": _answered(verdict),
-            # What was reserved in another account's buckets cannot be put right in this one's.
-            "counted": moved or _counted(verdict),
-            "effect": Effect.NONE if spared else verdict.effect,
-            "scope": verdict.scope,
-            "name": self._blamed(verdict.scope, lease, account),
-            "rest_ms": self._cooldowns.of(verdict),
-            "sized": verdict.sized,
-            "reason": verdict.code,
-            "opening": self._opening,
-            "real": bool(want.model) and _is_real(verdict),
-            # "None at all" is no limit to plan by, and would make every job look too large.
-            "limits": [_stated(seen) for seen in verdict.limits if seen.limit > 0],
-            "quotas": [[one.dimension, one.used, one.dimension.window_ms, int(one.spent)] for one in verdict.quotas],
-        }
-        if verdict.tokens is not None and not moved:
-            said["tokens"] = verdict.tokens
-        if verdict.emails is not None and not moved:
-            said["emails"] = verdict.emails
-        if verdict.cooldown_ms is not None:
-            said["stated_ms"] = verdict.cooldown_ms
-        if verdict.account:
-            said["learned"] = verdict.account
+        said = report(lease, verdict, service=self.service, rest_ms=self._cooldowns.of(verdict), opening=self._opening)
         reply = await self._scripts.settle(lease_id=lease.id, said=said)
         return Settled(
             late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
         )
-
-    def _blamed(self, scope: Scope, lease: Lease, account: str) -> str:
-        """What people call the scope that a verdict blames."""
-        model = lease.want.model
-        match scope:
-            case Scope.KEY:
-                return lease.key.label
-            case Scope.KEY_TOPIC:
-                return f"{lease.key.label} × {lease.want.topic}"
-            case Scope.ACCOUNT:
-                return account
-            case Scope.ACCOUNT_MODEL:
-                return f"{account} × {model}" if model else account
-            case Scope.MODEL:
-                return model
-            case Scope.HOST:
-                return self.service
 
     async def _view_models(self) -> tuple[str, ...]:
         found = await self._redis.zrange(self.names.models, 0, -1)
@@ -366,40 +317,3 @@ class KeyPool:
         """The latest entries of the audit stream, newest first."""
         entries: Any = await self._redis.xrevrange(self.names.audit, count=count)
         return [dict(fields) for _, fields in entries]
-
-
-def _outcome(verdict: Verdict) -> str:
-    if verdict is ABANDONED:
-        return "unused"
-    if verdict.fate is Fate.DONE:
-        return "ok"
-    if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate
-        return "rejected"
-    if verdict.status == _TOO_MANY_REQUESTS:
-        return "refused"
-    return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"
-
-
-def _answered(verdict: Verdict) -> bool:
-    """Whether the provider did its work: it took the request, or refused it with reason, be it for the key."""
-    return _outcome(verdict) != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0)
-
-
-def _counted(verdict: Verdict) -> bool:
-    """Whether the provider counted the call against its limits; in doubt it did."""
-    if verdict.counted is not None:
-        return verdict.counted
-    if not verdict.definite or verdict.fate is Fate.DONE:
-        return True
-    return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
-
-
-def _stated(seen: ObservedLimit) -> list[object]:
-    """A limit as settle.lua reads it."""
-    told: list[object] = [seen.dimension, seen.limit, seen.window_ms or seen.dimension.window_ms]
-    return told if seen.remaining is None else [*told, seen.remaining]
-
-
-def _is_real(verdict: Verdict) -> bool:
-    """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
-    return verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE

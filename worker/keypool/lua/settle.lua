@@ -35,7 +35,7 @@ local reserved = {}
 for dimension, bucket in pairs(buckets) do reserved[dimension] = bucket end
 -- A call that was not counted is not in what was told meanwhile of limits that were not known when it was reserved.
 if record and not said.counted then
-  correct(taken_from(record, reserved), record, tokens, said.emails, said.counted, now)
+  correct(taken_from(record, buckets), record, tokens, said.emails, said.counted, now)
 end
 local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
 for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end

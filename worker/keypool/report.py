@@ -1,0 +1,104 @@
+"""What a settle tells Redis of an answer: settle.lua says what each part means."""
+
+from worker.keypool.leases import Lease
+from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
+
+_SERVER_ERROR = 500
+_TOO_MANY_REQUESTS = 429
+
+
+def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, opening: int) -> dict[str, object]:
+    """Tell what a verdict means for the pool, in JSON types.
+
+    Args:
+        lease: The lease of the call.
+        verdict: The answer, judged.
+        service: `groq` or `resend`.
+        rest_ms: How long what is blamed rests, in milliseconds.
+        opening: Calls on their way while limits are unknown, at the start.
+    """
+    want, account, outcome = lease.want, verdict.account or lease.account, _outcome(verdict)
+    moved = account != lease.account
+    spared = want.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
+    said: dict[str, object] = {
+        "key": lease.key.id,
+        "account": account,
+        "model": want.model,
+        "topic": want.topic,
+        "by": want.by,
+        "outcome": outcome,
+        # The provider did its work: it took the request, or refused it with reason, be it for the key.
+        "answered": outcome != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0),
+        # What was reserved in another account's buckets cannot be put right in this one's.
+        "counted": moved or _counted(verdict),
+        "effect": Effect.NONE if spared else verdict.effect,
+        "scope": verdict.scope,
+        "name": _blamed(lease, verdict.scope, account=account, service=service),
+        "rest_ms": rest_ms,
+        "sized": verdict.sized,
+        "reason": verdict.code,
+        "opening": opening,
+        "real": bool(want.model) and _is_real(verdict),
+        # "None at all" is no limit to plan by, and would make every job look too large.
+        "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
+        "quotas": [[one.dimension, one.used, one.dimension.window_ms, int(one.spent)] for one in verdict.quotas],
+    }
+    if verdict.tokens is not None and not moved:
+        said["tokens"] = verdict.tokens
+    if verdict.emails is not None and not moved:
+        said["emails"] = verdict.emails
+    if verdict.cooldown_ms is not None:
+        said["stated_ms"] = verdict.cooldown_ms
+    if verdict.account:
+        said["learned"] = verdict.account
+    return said
+
+
+def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
+    """What people call the scope that a verdict blames."""
+    model = lease.want.model
+    match scope:
+        case Scope.KEY:
+            return lease.key.label
+        case Scope.KEY_TOPIC:
+            return f"{lease.key.label} × {lease.want.topic}"
+        case Scope.ACCOUNT:
+            return account
+        case Scope.ACCOUNT_MODEL:
+            return f"{account} × {model}" if model else account
+        case Scope.MODEL:
+            return model
+        case Scope.HOST:
+            return service
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict is ABANDONED:
+        return "unused"
+    if verdict.fate is Fate.DONE:
+        return "ok"
+    if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate
+        return "rejected"
+    if verdict.status == _TOO_MANY_REQUESTS:
+        return "refused"
+    return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"
+
+
+def _counted(verdict: Verdict) -> bool:
+    """Whether the provider counted the call against its limits; in doubt it did."""
+    if verdict.counted is not None:
+        return verdict.counted
+    if not verdict.definite or verdict.fate is Fate.DONE:
+        return True
+    return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
+
+
+def stated(seen: ObservedLimit) -> list[object]:
+    """A limit as the scripts read it."""
+    told: list[object] = [seen.dimension, seen.limit, seen.window_ms or seen.dimension.window_ms]
+    return told if seen.remaining is None else [*told, seen.remaining]
+
+
+def _is_real(verdict: Verdict) -> bool:
+    """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
+    return verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE
