@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from worker import trail
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
 from worker.keypool import NO_TICKET, KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
+from worker.patience import ask_patiently
 from worker.providers.base import Provider
 from worker.turnstile import Place, Turnstile
 from worker.verdicts import ABANDONED, Effect, Fate, Reply, Scope, Verdict
@@ -32,10 +33,6 @@ _SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must 
 _RECHECK_MS = 50  # a lease that is older than this is checked again before the call
 _NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
 _BUSY_MS = 1_000
-_REDIS_PATIENCE_S = 60.0
-_REDIS_FIRST_PAUSE_S = 0.05
-_REDIS_LONGEST_PAUSE_S = 2.0
-_REDIS_AWAY_MS = 5_000
 
 INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
 
@@ -384,25 +381,3 @@ class _Turn(Generic[RequestT]):
 def _rejection(verdict: Verdict) -> RequestRejected:
     sentence = f"{verdict.code}: {verdict.reason}" if verdict.reason else verdict.code
     return RequestTooLarge(sentence) if verdict.too_large_limit is not None else RequestRejected(sentence)
-
-
-ResultT = TypeVar("ResultT")
-
-
-async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Ask Redis until it answers, for a minute; a job must not fail because Redis restarts.
-
-    Raises:
-        Deferred: Redis did not answer for that long. However long it is away, that costs no try: no provider failed.
-    """
-    deadline = time.monotonic() + _REDIS_PATIENCE_S
-    pause_s = _REDIS_FIRST_PAUSE_S
-    while True:
-        try:
-            return await ask()
-        except RedisError as exc:
-            if time.monotonic() + pause_s > deadline:
-                pause_ms = random.randint(_REDIS_AWAY_MS, 3 * _REDIS_AWAY_MS)  # noqa: S311 - spreads a crowd
-                raise Deferred(pause_ms, f"Redis does not answer ({type(exc).__name__})") from exc
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _REDIS_LONGEST_PAUSE_S)

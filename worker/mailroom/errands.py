@@ -14,8 +14,8 @@ from worker.mailroom.lane import Call, Lane, Seat, Signal, Told, tell
 from worker.mailroom.letter import Letter
 from worker.mailroom.portions import Portions
 from worker.outbox import Envelope, Member, Outbox, batch_of
+from worker.patience import ask_patiently
 from worker.providers import EMAIL_QUOTAS, Email, Sealed
-from worker.rotation import ask_patiently
 from worker.verdicts import Fate, Reply, Verdict
 
 _logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from worker.mailroom.lane import Lane, Signal, Told, tell
 from worker.mailroom.letter import Letter
 from worker.mailroom.portions import Portions
 from worker.outbox import Envelope, Found, Member, Outbox, State
+from worker.patience import ask_patiently
 from worker.providers import Email, Sealed
-from worker.rotation import Rotation, Served, ask_patiently
+from worker.rotation import Rotation, Served
 
 _logger = logging.getLogger(__name__)
 

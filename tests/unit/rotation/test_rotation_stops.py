@@ -20,6 +20,7 @@ from rotation_scripted import (
 
 from config.keys import ApiKey
 from sandbox.redis import EmbeddedRedis
+from worker import patience
 from worker import rotation as rotation_module
 from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Want
@@ -115,7 +116,7 @@ async def test_a_job_waits_for_a_redis_that_comes_back(own_server: EmbeddedRedis
 async def test_a_redis_that_stays_away_costs_no_try(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation_module, "_REDIS_PATIENCE_S", 0.2)
+    monkeypatch.setattr(patience, "_PATIENCE_S", 0.2)
     rotation = Rotation(KeyPool(own_redis, "groq", keys()), ScriptedProvider())
     own_server.stop()
     with pytest.raises(Deferred, match=r"^no key is free: Redis does not answer \(ConnectionError\); ") as caught:
