@@ -23,7 +23,7 @@ from worker.providers import Completion, Email, Groq, Resend
 from worker.runtime import connect, open_pool
 from worker.verdicts import Effect, Fate
 
-MODEL = "llama-3.3-70b-versatile"
+MODEL = "openai/gpt-oss-120b"
 IN_FLIGHT = 200
 HELD = 200
 PLAIN_COOLDOWN_S = {"groq": 60.0, "resend": 300.0}

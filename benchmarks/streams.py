@@ -42,7 +42,7 @@ async def reading(tokens: int, rounds: int) -> dict[str, float]:
         for round_number in range(rounds):
             for reader in ("sdk", "ours"):
                 raw = await create(
-                    model="llama-3.3-70b-versatile",
+                    model="openai/gpt-oss-120b",
                     messages=[{"role": "user", "content": f"round {round_number}"}],
                     max_tokens=tokens,
                     stream=True,

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
 
     groq_base_url: Annotated[BaseUrl, _Variable("GROQ_BASE_URL")] = "https://api.groq.com"
     resend_api_url: Annotated[BaseUrl, _Variable("RESEND_API_URL")] = "https://api.resend.com"
-    groq_model: Annotated[Word, _Variable("GROQ_MODEL")] = "llama-3.3-70b-versatile"
+    groq_model: Annotated[Word, _Variable("GROQ_MODEL")] = "openai/gpt-oss-120b"
     groq_timeout_s: Seconds = 60
     resend_timeout_s: Seconds = 30
 

@@ -8,10 +8,11 @@ import signal
 import sys
 from pathlib import Path
 
-from sandbox.accounts import DEFAULT_MODELS, GroqLimits, ResendLimits
+from sandbox.accounts import GroqLimits, ResendLimits
 from sandbox.config import Config
 from sandbox.control import ControlError
 from sandbox.groq import GroqSettings
+from sandbox.models import LIVING
 from sandbox.resend import ResendSettings
 from sandbox.scenario import Scenario, play, read_scenario
 from sandbox.server import Listener, Sandbox
@@ -30,7 +31,8 @@ examples:
   python -m sandbox --keys-file accounts.json --scenario trouble.json
 
 accounts.json (all but the lists may be left out; keys may be a number):
-  {"groq":   [{"account": "org_a", "keys": ["gsk_..."], "rpm": 30, "models": {"openai/gpt-oss-20b": {"tpm": 8000}}}],
+  {"living": ["openai/gpt-oss-20b", "openai/gpt-oss-120b", "a-new-model"],
+   "groq":   [{"account": "org_a", "keys": ["gsk_..."], "rpm": 30, "models": {"openai/gpt-oss-20b": {"tpm": 8000}}}],
    "resend": [{"account": "team_a", "keys": 2, "domains": ["a.example.net"], "from": "Me <me@a.example.net>"}]}
 
 trouble.json:
@@ -48,7 +50,8 @@ control calls (POST /control/VERB with a JSON object; GET for the first four):
   revoke    {"key", "form"?: 400|401|403, "standing"?: revoked|suspended|restricted}
   restore   {"key"}                                       key: secret, fingerprint, label, or groq:1
   standing  {"service": "groq", "account"?, "standing": organization_restricted|blocked_api_access|live}
-  standing  {"service": "groq", "account"?, "model", "code": model_permission_blocked_project|null}
+  standing  {"service": "groq", "account"?, "model",
+             "code": model_not_found|model_decommissioned|model_terms_required|…|null}
   limits    {"service", "account"?, "rpm"|"rpd"|"tpm"|"tpd"|"rps"|"daily"|"monthly"}
   advance   {"seconds"}                                   moves the sandbox's clock
   reset     {"ledger"?: true}                             all as new
@@ -112,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--groq-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
     add("--groq-completion-tokens", type=_some, default=24, metavar="N", help="length of an answer")
     add("--groq-stream-ms", type=_ms, default=0.0, metavar="MS", help="time between two pieces of a streamed answer")
-    add("--groq-models", default=",".join(DEFAULT_MODELS), metavar="A,B", help="models that exist")
+    add("--groq-models", default=",".join(LIVING), metavar="A,B", help="models that exist (default: %(default)s)")
     group = parser.add_argument_group("Resend", "limits are per team; a quota of 0 means none")
     add = group.add_argument
     add("--resend-keys", type=_count, default=2, metavar="N")

@@ -10,12 +10,6 @@ from typing import Any
 from sandbox.limits import DAY_S, MINUTE_S, Bucket, CalendarQuota, FixedWindow
 
 SERVICES = ("groq", "resend")
-DEFAULT_MODELS = (
-    "llama-3.1-8b-instant",
-    "llama-3.3-70b-versatile",
-    "openai/gpt-oss-20b",
-    "openai/gpt-oss-120b",
-)
 LIVE, REVOKED, SUSPENDED, RESTRICTED = "live", "revoked", "suspended", "restricted"
 _ALNUM = string.ascii_letters + string.digits
 _MOST_UNKNOWN = 10_000
@@ -66,6 +60,7 @@ class Organisation:
     Attributes:
         standing: `live`, or the code of the error that every call gets: `organization_restricted`,
             `blocked_api_access`, `spend_limit_reached`.
+        model_limits: Limits of single models. The organisation has these models even where others do not.
         blocked_models: Models that are off, with the code that says so.
         exhausted_until_s: Every call is told to wait until then.
     """

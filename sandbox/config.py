@@ -52,10 +52,11 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """The accounts, and the environment that a client needs to use them."""
+    """The accounts, the environment that a client needs to use them, and the models of every Groq organisation."""
 
     accounts: Accounts
     environment: dict[str, str]
+    models: tuple[str, ...]
 
 
 def make_roster(config: Config) -> Roster:
@@ -66,7 +67,7 @@ def make_roster(config: Config) -> Roster:
     """
     accounts = Accounts(accept_unknown=config.accept_unknown_keys, groq=config.groq_limits, resend=config.resend_limits)
     if config.keys_file is not None:
-        return Roster(accounts, _read(config, accounts))
+        return _read(config, accounts)
     for first in range(0, config.groq_keys, config.groq_keys_per_org):
         count = min(config.groq_keys_per_org, config.groq_keys - first)
         organisation = Organisation(new_organisation_name(), config.groq_limits)
@@ -76,7 +77,7 @@ def make_roster(config: Config) -> Roster:
         domains = frozenset({f"team{number}.example.net"})
         team = Team(f"team-{number}", limits=config.resend_limits, domains=domains)
         accounts.add_team(team, [new_secret("resend") for _ in range(count)])
-    return Roster(accounts, _environment(accounts, {}))
+    return Roster(accounts, _environment(accounts, {}), config.groq.models)
 
 
 def _environment(accounts: Accounts, froms: dict[str, str]) -> dict[str, str]:
@@ -92,13 +93,16 @@ def _environment(accounts: Accounts, froms: dict[str, str]) -> dict[str, str]:
     return lines
 
 
-def _read(config: Config, accounts: Accounts) -> dict[str, str]:
+def _read(config: Config, accounts: Accounts) -> Roster:
     assert config.keys_file is not None  # noqa: S101 - narrows the type
     try:
         content = json.loads(config.keys_file.read_text())
     except (OSError, ValueError) as exc:
         raise ValueError(f"{config.keys_file}: {exc}") from exc
-    _known(content, set(SERVICES), "the keys file")
+    _known(content, {"living", *SERVICES}, "the keys file")
+    living = content.get("living", list(config.groq.models))
+    if not isinstance(living, list) or not all(isinstance(name, str) and name for name in living):
+        raise ValueError("living must be a list of models")
     froms = {}
     for number, entry in enumerate(content.get("groq", ())):
         place = f"groq[{number}]"
@@ -120,7 +124,7 @@ def _read(config: Config, accounts: Accounts) -> dict[str, str]:
         accounts.add_team(team, _keys(entry, "resend", place))
         if "from" in entry:
             froms[name] = entry["from"]
-    return _environment(accounts, froms)
+    return Roster(accounts, _environment(accounts, froms), tuple(living))
 
 
 def _names(kind: type[Any]) -> set[str]:

@@ -198,7 +198,7 @@ class Control:
                 elif code in groq_errors.REFUSALS:
                     account.blocked_models[str(body["model"])] = code
                 else:
-                    raise ControlError("code: is model_permission_blocked_project, model_not_found, …")
+                    raise ControlError(f"code: is null or one of {', '.join(groq_errors.REFUSALS)}")
             elif body.get("standing") in _STANDINGS[service] and isinstance(account, Organisation):
                 account.standing = str(body["standing"])
             else:

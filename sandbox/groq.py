@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox import groq_errors
-from sandbox.accounts import DEFAULT_MODELS, LIVE, Accounts, Key, ModelBuckets, Organisation, make_key
+from sandbox.accounts import LIVE, Accounts, Key, ModelBuckets, Organisation, make_key
 from sandbox.answer import HTML, SSE, Answer, Ending, encode
 from sandbox.faults import SPOILING, Fault, Faults
 from sandbox.groq_completion import Completion, complete, next_id, stream, whole
@@ -16,6 +16,7 @@ from sandbox.groq_errors import RPD, RPM, TPD, TPM, Dimension
 from sandbox.groq_request import Invalid, prompt_tokens, reserved_tokens, validate
 from sandbox.ledger import Call, Ledger
 from sandbox.limits import Bucket, go_duration, retry_after
+from sandbox.models import LIVING, missing_code
 
 _BEFORE = frozenset({"reset_before", "hang_before", "edge_blocked", "gateway_page", "rate_limit", "too_large"})
 KINDS = tuple(sorted({*groq_errors.REFUSALS, *SPOILING, *_BEFORE}))
@@ -34,14 +35,14 @@ class GroqSettings:
     """How the simulated Groq behaves when all is well.
 
     Attributes:
-        models: The models that exist.
+        models: The models that exist for every organisation.
         latency_ms: How long a completion takes, in milliseconds.
         jitter_ms: How much longer it may take, by chance, in milliseconds.
         completion_tokens: How long an answer is where the request does not bound it more.
         stream_ms: The time between two pieces of a streamed answer, in milliseconds.
     """
 
-    models: tuple[str, ...] = DEFAULT_MODELS
+    models: tuple[str, ...] = LIVING
     latency_ms: float = 0.0
     jitter_ms: float = 0.0
     completion_tokens: int = 24
@@ -117,9 +118,13 @@ class Groq:
         key = self._accounts.lookup("groq", secret)
         if key is None or key.standing != LIVE:
             return self._refuse(_Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key")
+        organisation = _Visit(key, arrived_s).organisation
+        if organisation.standing != LIVE:
+            return self._refuse(_Visit(key, arrived_s), organisation.standing)
         listed = [
             {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox", "active": True}
-            for name in self.settings.models
+            for name in dict.fromkeys((*self.settings.models, *organisation.model_limits))
+            if name not in organisation.blocked_models
         ]
         self._ledger.record(Call(arrived_s, key, "(models)"))
         return Answer(200, encode({"object": "list", "data": listed}))
@@ -144,7 +149,8 @@ class Groq:
             return self._invalid(visit, Invalid("request body is not a JSON object"))
         named = visit.request.get("model")
         visit.named = named if isinstance(named, str) else ""
-        visit.model = visit.named if visit.named in self._model_json else _OTHER_MODEL
+        known = visit.named in self._model_json or visit.named in visit.organisation.model_limits
+        visit.model = visit.named if known else _OTHER_MODEL
         fault = self._faults.pick("groq", key, visit.named, arrived_s)
         if fault is not None:
             return self._faulty(visit, fault)
@@ -162,7 +168,7 @@ class Groq:
         if invalid := validate(visit.request):
             return self._invalid(visit, invalid)
         if visit.model == _OTHER_MODEL:
-            return self._refuse(visit, "model_not_found")
+            return self._refuse(visit, missing_code(visit.named))
         if visit.model in organisation.blocked_models:
             return self._refuse(visit, organisation.blocked_models[visit.model])
         return None
@@ -205,7 +211,7 @@ class Groq:
                 completion, visit.model, request_id, created=int(now_s), seconds=latency_s, error=error
             )
         else:
-            model = self._model_json[visit.model]
+            model = self._model_json.get(visit.model) or encode(visit.model)
             answer.body = whole(completion, model, request_id, created=int(now_s), seconds=latency_s)
         if unused:
             answer.finish = lambda: _give_back(buckets, self._clock(), unused)

@@ -3,17 +3,19 @@
 import itertools
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox.answer import encode
 from sandbox.groq_request import example_of, requested_tool
+from sandbox.models import reasoning_tokens
 
 _TEXT = (
     "every key keeps its own pace and every job waits its turn until one is free again so nothing is lost "
     "and nothing is sent twice while the wheel goes round"
 )
 _WORDS = _TEXT.split()
+_THOUGHTS = "first see what is asked then what is known of it and then how to say it in few words".split()  # noqa: SIM905
 _numbers = itertools.count(1)
 _TEMPLATE = (
     b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,"message":%b,'
@@ -32,11 +34,14 @@ class Completion:
     """One answer of the model.
 
     Attributes:
-        text: The content, None where a tool is called.
+        text: The content, None where a tool is called; empty where reasoning used all that was allowed.
         tool_calls: The calls, in Groq's form.
         finish_reason: `stop`, `length` or `tool_calls`.
         prompt_tokens: What the prompt counted.
-        completion_tokens: What the answer counts.
+        completion_tokens: What the answer counts, reasoning included.
+        reasoning: What the model thought before; empty where it does not reason.
+        reasoning_tokens: What that counts.
+        shows_reasoning: Whether the request wants to see it.
     """
 
     text: str | None
@@ -44,6 +49,14 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    reasoning: str = ""
+    reasoning_tokens: int = 0
+    shows_reasoning: bool = True
+
+    @property
+    def shown_reasoning(self) -> str:
+        """The reasoning that stands in the answer."""
+        return self.reasoning if self.shows_reasoning else ""
 
     @property
     def total_tokens(self) -> int:
@@ -61,6 +74,22 @@ def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound:
         bound: How long it may be.
     """
     used = min(tokens, bound)
+    thinks = reasoning_tokens(request["model"], request.get("reasoning_effort"), tokens)
+    if not thinks:
+        return _answer(request, prompt_tokens=prompt_tokens, tokens=tokens, used=used)
+    if bound <= thinks:
+        answer = Completion("", None, "length", prompt_tokens, used)
+        thinks = used
+    else:
+        spoken = _answer(request, prompt_tokens=prompt_tokens, tokens=tokens - thinks, used=used - thinks)
+        answer = replace(spoken, completion_tokens=used)
+    reasoning = " ".join(itertools.islice(itertools.cycle(_THOUGHTS), thinks))
+    shows = request.get("include_reasoning") is not False
+    return replace(answer, reasoning=reasoning, reasoning_tokens=thinks, shows_reasoning=shows)
+
+
+def _answer(request: dict[str, Any], *, prompt_tokens: int, tokens: int, used: int) -> Completion:
+    """What is said after the reasoning: `used` of the `tokens` that it would like to be long."""
     function = requested_tool(request)
     if function is not None:
         arguments = example_of(function.get("parameters") or {"type": "object"})
@@ -79,11 +108,12 @@ def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound:
         return Completion(text, None, "stop", prompt_tokens, used)
     mark = zlib.crc32(encode(request["messages"][-1].get("content")))
     words = [f"Sandbox {mark:08x}:", *itertools.islice(itertools.cycle(_WORDS), max(0, used - 2))]
-    return Completion(" ".join(words), None, "stop" if tokens <= bound else "length", prompt_tokens, used)
+    return Completion(" ".join(words), None, "stop" if tokens <= used else "length", prompt_tokens, used)
 
 
 def usage(completion: Completion, seconds: float) -> dict[str, Any]:
     """Groq's usage object."""
+    details = {"completion_tokens_details": {"reasoning_tokens": completion.reasoning_tokens}}
     return {
         "queue_time": 0.001,
         "prompt_tokens": completion.prompt_tokens,
@@ -92,7 +122,7 @@ def usage(completion: Completion, seconds: float) -> dict[str, Any]:
         "completion_time": round(seconds, 6),
         "total_tokens": completion.total_tokens,
         "total_time": round(seconds + 0.001, 6),
-    }
+    } | (details if completion.reasoning_tokens else {})
 
 
 def whole(completion: Completion, model: bytes, request_id: str, *, created: int, seconds: float) -> bytes:
@@ -105,15 +135,15 @@ def whole(completion: Completion, model: bytes, request_id: str, *, created: int
         created: Seconds since the epoch.
         seconds: How long it took.
     """
-    if completion.tool_calls is None:
-        message = b'{"role":"assistant","content":%b}' % encode(completion.text)
-    else:
-        message = encode({"role": "assistant", "tool_calls": completion.tool_calls})
+    message: dict[str, Any] = {"role": "assistant"}
+    message |= {"content": completion.text} if completion.tool_calls is None else {"tool_calls": completion.tool_calls}
+    if completion.shown_reasoning:
+        message["reasoning"] = completion.shown_reasoning
     return _TEMPLATE % (
         next_id("").encode(),
         created,
         model,
-        message,
+        encode(message),
         completion.finish_reason.encode(),
         encode(usage(completion, seconds)),
         request_id.encode(),
@@ -137,10 +167,12 @@ def stream(
         return b"data: " + encode(head | {"choices": [choice]} | more) + b"\n\n"
 
     chunks = [chunk({"role": "assistant", "content": ""}, x_groq={"id": request_id})]
+    if completion.shown_reasoning:
+        chunks.append(chunk({"reasoning": completion.shown_reasoning, "channel": "analysis"}))
     if completion.tool_calls is not None:
         chunks.append(chunk({"tool_calls": [{"index": 0} | completion.tool_calls[0]]}))
-    else:
-        words = (completion.text or "").split(" ")
+    elif completion.text:
+        words = completion.text.split(" ")
         chunks += [chunk({"content": word if not number else " " + word}) for number, word in enumerate(words)]
     if error is not None:
         chunks = [*chunks[:2], chunk({}, x_groq={"id": request_id, "error": error})]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.models import EFFORTS, reasons
+
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("temperature", 0, 2),
@@ -41,7 +43,12 @@ def validate(request: dict[str, Any]) -> Invalid | None:
     for number, message in enumerate(messages):
         if invalid := _validate_message(number, message):
             return invalid
-    return _validate_ranges(request) or _validate_format(request, messages) or _validate_tools(request)
+    return (
+        _validate_ranges(request)
+        or _validate_format(request, messages)
+        or _validate_tools(request)
+        or _validate_reasoning(request)
+    )
 
 
 def _validate_message(number: int, message: Any) -> Invalid | None:
@@ -99,6 +106,19 @@ def _validate_tools(request: dict[str, Any]) -> Invalid | None:
         for tool in tools
     ):
         return Invalid("'tools' : every tool must have a function with a name", param="tools")
+    return None
+
+
+def _validate_reasoning(request: dict[str, Any]) -> Invalid | None:
+    effort, format_ = request.get("reasoning_effort"), request.get("reasoning_format")
+    if format_ is not None and request.get("include_reasoning") is not None:
+        return Invalid("cannot specify both 'include_reasoning' and 'reasoning_format'", param="reasoning_format")
+    if not reasons(request["model"]):
+        return None
+    if effort is not None and effort not in EFFORTS:
+        return Invalid(f"'reasoning_effort' : must be one of {', '.join(EFFORTS)}", param="reasoning_effort")
+    if format_ is not None:
+        return Invalid("'reasoning_format' is not supported with this model", param="reasoning_format")
     return None
 
 

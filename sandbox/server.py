@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -43,7 +44,8 @@ class Sandbox:
         self.ledger = Ledger(now, grace_ms=config.grace_ms, ring=config.ledger_size)
         self.faults = Faults(rng)
         accounts = self.roster.accounts
-        self.groq = Groq(accounts, ledger=self.ledger, faults=self.faults, clock=now, settings=config.groq, rng=rng)
+        groq = replace(config.groq, models=self.roster.models)
+        self.groq = Groq(accounts, ledger=self.ledger, faults=self.faults, clock=now, settings=groq, rng=rng)
         self.resend = Resend(
             accounts, ledger=self.ledger, faults=self.faults, clock=now, settings=config.resend, rng=rng
         )

@@ -10,7 +10,7 @@ from processes import Fleet, StartFleet
 KEYS, RPM = 5, 600
 ALLOWED_A_SECOND = KEYS * RPM / 60
 SENDING_S, MEASURED_S = 8, 18
-MODEL = "llama-3.3-70b-versatile"
+MODEL = "openai/gpt-oss-120b"
 
 
 def left_of(fleet: Fleet) -> list[float]:

@@ -15,7 +15,7 @@ from worker.keypool import KeyPool, Want
 from worker.providers import Completion, Groq
 from worker.rotation import Rotation, Served
 
-MODEL = "llama-3.3-70b-versatile"
+MODEL = "openai/gpt-oss-120b"
 
 
 async def ask(rotation: Rotation[Completion], tokens: int) -> Served:

@@ -13,7 +13,7 @@ import pytest
 
 from sandbox.process import Sandbox
 
-_MODEL = "llama-3.1-8b-instant"
+_MODEL = "openai/gpt-oss-20b"
 _ASK: Any = [{"role": "user", "content": "hello in json"}]
 
 
@@ -97,7 +97,7 @@ async def test_a_refusal_says_who_what_and_how_long_in_the_recorded_words(
     # The other key of the organisation is refused alike, a key of another one is not.
     assert (await _refusal(client.with_options(api_key=sandbox.keys("groq")[1]))).status_code == 429
     await _ask(client.with_options(api_key=sandbox.keys("groq")[2]))
-    await _ask(client, model="llama-3.3-70b-versatile")
+    await _ask(client, model="openai/gpt-oss-120b")
 
 
 async def test_tokens_run_short_by_what_is_requested(client: groq.AsyncGroq) -> None:
@@ -243,6 +243,48 @@ async def test_malformed_requests_are_refused(sandbox: Sandbox, client: groq.Asy
         assert (await plain.get("/openai/v1/nothing")).json()["error"]["code"] == "unknown_url"
 
 
+async def test_a_model_that_reasons_says_so_and_may_use_its_whole_cap_for_it(client: groq.AsyncGroq) -> None:
+    answer = await _ask(client)
+    assert answer.choices[0].message.reasoning
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 8  # of the 24
+    assert (await _ask(client, reasoning_effort="high")).usage.completion_tokens_details.reasoning_tokens == 16
+    cut = await _ask(client, max_completion_tokens=8)
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("", "length")
+    assert cut.usage.completion_tokens == cut.usage.completion_tokens_details.reasoning_tokens == 8
+    hidden = await _ask(client, include_reasoning=False)
+    assert hidden.choices[0].message.reasoning is None
+    assert hidden.usage.completion_tokens_details.reasoning_tokens == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reasoning_effort": "none"},  # these models cannot leave it
+        {"reasoning_format": "raw"},
+        {"reasoning_format": "parsed", "include_reasoning": True},
+    ],
+)
+async def test_what_a_model_that_reasons_does_not_take_is_refused(
+    client: groq.AsyncGroq, changes: dict[str, Any]
+) -> None:
+    assert (await _refusal(client, **changes)).status_code == 400
+
+
+async def test_models_that_were_switched_off_are_refused_unless_the_organisation_keeps_them() -> None:
+    kept = {"keys": ["gsk_keeps"], "models": {"llama-3.3-70b-versatile": {}}}
+    with Sandbox(accounts={"living": [_MODEL, "new"], "groq": [kept, {"keys": ["gsk_other"]}]}) as sandbox:
+        async with groq.AsyncGroq(api_key="gsk_keeps", base_url=sandbox.groq_base_url, max_retries=0) as keeps:
+            other = keeps.with_options(api_key="gsk_other")
+            await _ask(keeps, model="llama-3.3-70b-versatile")
+            await _ask(other, model="new")
+            gone: Any = await _refusal(other, model="llama-3.3-70b-versatile")
+            assert (gone.status_code, gone.body["error"]["code"]) == (404, "model_not_found")
+            ended: Any = await _refusal(other, model="mixtral-8x7b-32768")
+            assert (ended.status_code, ended.body["error"]["code"]) == (400, "model_decommissioned")
+            assert [model.id for model in (await other.models.list()).data] == [_MODEL, "new"]
+            assert [model.id for model in (await keeps.models.list()).data][-1] == "llama-3.3-70b-versatile"
+
+
 async def test_all_models_are_listed(client: groq.AsyncGroq) -> None:
     assert _MODEL in [model.id for model in (await client.models.list()).data]
 
@@ -268,7 +310,8 @@ async def test_a_stream_ends_with_the_usage(client: groq.AsyncGroq) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
     tools = [{"type": "function", "function": {"name": "weather"}}]
     chunks = [chunk async for chunk in await _ask(client, stream=True, tools=tools, tool_choice="required")]
-    assert chunks[1].choices[0].delta.tool_calls[0].function.name == "weather"
+    assert chunks[1].choices[0].delta.reasoning
+    assert chunks[2].choices[0].delta.tool_calls[0].function.name == "weather"
 
 
 async def test_a_stream_may_take_its_time() -> None:

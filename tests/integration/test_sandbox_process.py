@@ -37,7 +37,7 @@ def _post(url: str, path: str, key: str, body: Any) -> tuple[int, Any]:
         connection.close()
 
 
-_CHAT = {"model": "llama-3.1-8b-instant", "messages": [{"role": "user", "content": "hello"}]}
+_CHAT = {"model": "openai/gpt-oss-20b", "messages": [{"role": "user", "content": "hello"}]}
 
 
 def test_help_shows_options_control_calls_and_examples() -> None:

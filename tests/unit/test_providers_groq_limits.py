@@ -13,7 +13,7 @@ from worker.verdicts import Dimension, ObservedLimit
         # as recorded
         (
             (
-                "Rate limit reached for model `llama-3.1-8b-instant` in organization `org_01jx` service tier "
+                "Rate limit reached for model `openai/gpt-oss-20b` in organization `org_01jx` service tier "
                 "`on_demand` on tokens per minute (TPM): Limit 6000, Used 5804, Requested 1180. Please try again in "
                 "9.84s. Need more tokens?"
             ),

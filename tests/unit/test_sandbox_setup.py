@@ -71,6 +71,7 @@ def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
     [
         ("{", "keys.json"),  # no JSON
         ([], "must be an object"),
+        ({"living": ["a", 1]}, "living must be a list of models"),
         ({"openai": []}, "does not know openai"),
         ({"groq": [{"rps": 5}]}, "does not know rps"),
         ({"groq": [{"rpm": -1}]}, "must be a whole number"),

@@ -11,7 +11,7 @@ from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdi
 
 _KEY = SecretStr("gsk_canary0123456789abcdef")
 _PROMPT = "the secret recipe of the house"
-_MODEL = "llama-3.3-70b-versatile"
+_MODEL = "openai/gpt-oss-120b"
 _PARAMS = {"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 50}
 _ASKED = Completion.of(_PARAMS)
 _NOW_S = datetime(2026, 11, 10, 12, 0, tzinfo=UTC).timestamp()

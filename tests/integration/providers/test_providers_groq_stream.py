@@ -14,7 +14,7 @@ from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdi
 
 _KEY = SecretStr("gsk_canary0123456789abcdef")
 _PROMPT = "the secret recipe of the house"
-_MODEL = "llama-3.3-70b-versatile"
+_MODEL = "openai/gpt-oss-120b"
 _PARAMS = {"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 50}
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
 _USAGE = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}

@@ -13,7 +13,7 @@ from worker.verdicts import Effect, Fate, Scope
 
 _KEY = SecretStr("gsk_canary0123456789abcdef")
 _PROMPT = "the secret recipe of the house"
-_MODEL = "llama-3.3-70b-versatile"
+_MODEL = "openai/gpt-oss-120b"
 _ASKED = Completion.of({"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}]})
 _COMPLETION = {"model": _MODEL, "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
 

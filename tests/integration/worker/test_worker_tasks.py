@@ -26,7 +26,7 @@ def test_a_prompt_is_completed(fresh: House) -> None:
         "text", "model", "usage", "finish_reason", "tool_calls", "key", "attempts", "waited_s",
     }  # fmt: skip
     assert answer["text"]
-    assert answer["model"] == "llama-3.3-70b-versatile"
+    assert answer["model"] == "openai/gpt-oss-120b"
     assert answer["usage"]["total_tokens"] > 0
     assert answer["finish_reason"] == "stop"
     assert answer["tool_calls"] == []

@@ -1,0 +1,39 @@
+"""The models of the simulated Groq: which live, which were switched off, and which reason before they answer.
+
+As Groq's list of deprecations stood in November 2026; the command line (`--groq-models`) and the keys file (`living`)
+name others, and an organisation keeps what its own `models` name.
+"""
+
+LIVING = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
+"""What exists where nothing else is said."""
+
+_DECOMMISSIONED = frozenset(
+    {
+        "deepseek-r1-distill-llama-70b",
+        "gemma-7b-it",
+        "gemma2-9b-it",
+        "llama-3.1-70b-versatile",
+        "llama3-70b-8192",
+        "llama3-8b-8192",
+        "mixtral-8x7b-32768",
+        "qwen-qwq-32b",
+    }
+)
+_REASONING_SHARE = {"low": 1 / 6, "medium": 1 / 3, "high": 2 / 3}
+EFFORTS = tuple(_REASONING_SHARE)
+"""What `reasoning_effort` takes for a model that reasons."""
+
+
+def reasons(model: str) -> bool:
+    """Whether a model reasons before it answers."""
+    return model.startswith("openai/gpt-oss")
+
+
+def reasoning_tokens(model: str, effort: str | None, tokens: int) -> int:
+    """How many of an answer's tokens a model spends on reasoning; 0 where it does not reason."""
+    return int(tokens * _REASONING_SHARE[effort or "medium"]) if reasons(model) else 0
+
+
+def missing_code(model: str) -> str:
+    """The code of the refusal for a model that is not there: only models that ended long ago are told as such."""
+    return "model_decommissioned" if model in _DECOMMISSIONED else "model_not_found"
