@@ -124,3 +124,10 @@ def test_a_stack_keeps_what_it_held_when_it_is_shared() -> None:
     stack.push("left")
     stack.__release_local__()
     assert stack.top is None
+
+
+def test_a_message_that_is_not_celerys_gains_no_header() -> None:
+    message = _payload("e30=", headers={"kind": "foreign"})
+    before = json.dumps(message)
+    share_values(message)
+    assert json.dumps(message) == before

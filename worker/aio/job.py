@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from contextvars import copy_context
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -281,6 +282,10 @@ class Job:
         if bridge.is_bridged():
             return bridge.wait(value)
         return asyncio.run_coroutine_threadsafe(value, self._host.loop).result()
+
+    async def call_in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call plain code of this job where plain tasks run."""
+        return await self._host.loop.run_in_executor(self._host.task_threads, copy_context().run, call)
 
     # -- limits and cancellation, on the loop's thread
 

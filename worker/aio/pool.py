@@ -27,7 +27,18 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
-from worker.aio import fast_json, holding, intake, lifespan, mailbox, private_loop, publishing, shutdown, tracing
+from worker.aio import (
+    fast_json,
+    holding,
+    intake,
+    lifespan,
+    mailbox,
+    mapping,
+    private_loop,
+    publishing,
+    shutdown,
+    tracing,
+)
 from worker.aio.adopt import adopt, is_async
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
@@ -79,6 +90,8 @@ class TaskPool(BasePool):
         self._watchdog: Watchdog | None = None
         self._hub: Any = None
         self._in_thread: dict[str, bool] = {}
+        self._adopted: dict[str, Any] = {}
+        """By their names, because a task may be registered again under the name of another."""
         self._jobs: dict[int, Job] = {}
         """Every job that runs or waits, by number."""
         self._incoming: deque[Job] = deque()
@@ -152,9 +165,11 @@ class TaskPool(BasePool):
         publishing.guard_backend(self.app)
 
     def _adopt(self, task: Any) -> None:
+        mapping.await_items_of(task)
         adopt(task)
         intake.prepare(task)
         self._in_thread[task.name] = not is_async(task)
+        self._adopted[task.name] = task
         task.__trace__ = build_tracer(task.name, task, self.app.loader, self._hostname, app=self.app)
 
     @property
@@ -206,8 +221,9 @@ class TaskPool(BasePool):
     ) -> Job:
         """Take a job as `on_apply` does; `reports` is told of it."""
         name = args[0] if args else None
-        if name not in self._in_thread and name in self.app.tasks:
-            self._adopt(self.app.tasks[name])  # registered after the start
+        task = self.app.tasks.get(name)
+        if task is not None and self._adopted.get(task.name) is not task:
+            self._adopt(task)  # registered after the start
         job = Job(
             self,
             target,
@@ -273,24 +289,41 @@ class TaskPool(BasePool):
         if self._waiting or self._incoming:
             self._wake_from_loop()
 
-    def flush(self) -> None:
-        """Drop what waits unaccepted: the connection that it came by is gone, and the broker gives it out again."""
+    def flush(self, tags: set[str] | None = None) -> None:
+        """Drop what waits unaccepted: the broker gives it out again.
+
+        Args:
+            tags: Only the jobs of these messages, whose connection is gone.
+        """
         for queue in (self._incoming, self._waiting):
+            kept = []
             with suppress(IndexError):
                 while True:
-                    self._jobs.pop(queue.popleft().pid, None)
+                    job = queue.popleft()
+                    if tags is None or job.delivery_tag in tags:
+                        self._jobs.pop(job.pid, None)
+                    else:
+                        kept.append(job)
+            if kept:
+                queue.extendleft(reversed(kept))
+                self._wake()
 
-    def _tags_that_run_on(self) -> set[str]:
-        """Drop what has not begun, report what has ended, and name the messages of the others.
+    def _tags_that_run_on(self, held: set[str]) -> set[str]:
+        """Drop what has not begun, report what has ended, and name the messages of the others, all of those held.
 
         None are named when they are about to be cancelled.
         """
-        self.flush()
+        if not any(job.delivery_tag in held for job in list(self._jobs.values())):
+            # A connection that a job, or a command of remote control, had for itself; or no job is left to run on.
+            if self.calls.is_read_here:
+                self.calls.drain()
+            return set()
+        self.flush(held)
         passed = threading.Event()
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(passed.set)
             passed.wait(_BARRIER_S)  # what the loop was starting in this moment has begun
-        running = {job.delivery_tag for job in list(self._jobs.values()) if job.delivery_tag}
+        running = {job.delivery_tag for job in list(self._jobs.values()) if job.delivery_tag} & held
         # Only now: a job that ends meanwhile is named although its report is read, and none is missed by both.
         if self.calls.is_read_here:
             self.calls.drain()

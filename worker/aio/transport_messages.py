@@ -130,6 +130,8 @@ def share_values(message: dict[str, Any]) -> None:
         return
     _share(headers, _REPEATED)
     job = headers.get("id")
+    if job is None:
+        return  # not Celery's
     if headers.get("root_id") == job:
         headers["root_id"] = job
     if properties.get("correlation_id") == job:

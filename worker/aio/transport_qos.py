@@ -117,6 +117,9 @@ class TransportQoS(StockQoS):
             return 0
         if "can_consume" in self.__dict__:
             return int(not coming)  # Celery's `worker_disable_prefetch` put its own rule there, which says yes or no
+        if self.channel.connection.cycle.hub is None:
+            # Who drains by hand wants one event a call, as with kombu, and may go away with the others booked.
+            return int(not coming)
         left = self.can_consume_max_estimate()
         return most if left is None else max(min(left - coming, most), 0)
 
@@ -301,7 +304,7 @@ class TransportQoS(StockQoS):
         keeper = self.keeper
         left: list[str] = []
         if keeper is not None:
-            running = holding.tags_that_run_on()  # acknowledges what has ended
+            running = holding.tags_that_run_on(self.held_tags())  # acknowledges what has ended
             keeper.acknowledge(list(self._acked))
             self._acked.clear()
             kept = [tag for tag in self.held_tags() if tag in running]

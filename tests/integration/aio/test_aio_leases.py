@@ -262,7 +262,7 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
     with tube(server.url, "a", lease_s=900) as one:
         one.until(lambda: len(one.got) == 4)
         tags = [message.delivery_tag for message in one.got]
-        monkeypatch.setattr("worker.aio.holding._source", lambda: set(tags[:3]))  # the pool runs three of them
+        monkeypatch.setattr("worker.aio.holding._source", lambda _: set(tags[:3]))  # the pool runs three of them
         one.close()
         assert store.llen("a") == 1
         assert sorted(store.hkeys("unacked")) == sorted(tags[:3])
@@ -285,7 +285,7 @@ def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_agai
         one.until(lambda: len(one.got) == 5)
         tags = [message.delivery_tag for message in one.got]
 
-        def tell() -> set[str]:
+        def tell(_: set[str]) -> set[str]:
             """As the pool does: two were running when it looked, then it read what had ended."""
             one.got[0].ack()
             one.got[1].ack()

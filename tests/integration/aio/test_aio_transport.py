@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from kombu import Connection
 from kombu.exceptions import OperationalError
 from transport_harness import OURS, STOCK, queue_of, send, tube, waiting
 
@@ -152,6 +153,7 @@ def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog:
         good.replace(tag, "other").encode().replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
     ]
     with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
+        one.with_hub()
         raw.rpush("a", good, *foreign)
         one.until(lambda: one.bodies == ["good"])
         assert sorted(raw.lrange("unacked.unreadable", 0, -1)) == sorted(foreign)
@@ -341,3 +343,16 @@ def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open
             assert time.monotonic() < deadline
     finally:
         gc.enable()
+
+
+def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_rest(url: str, books: Any) -> None:
+    with Connection(url, transport=OURS) as one, Connection(url, transport=OURS) as other:
+        queue = one.SimpleQueue("a")
+        for number in range(10):
+            queue.put(number)
+        first = queue.get(timeout=10)
+        assert (first.payload, books.llen("a"), books.hlen("unacked")) == (0, 9, 1)
+        assert other.SimpleQueue("a").get(timeout=10).payload == 1
+    with tube(url, "a", prefetch=0) as several:  # no window
+        several.until(lambda: several.got)
+        assert (len(several.got), books.llen("a")) == (1, 9)

@@ -50,7 +50,7 @@ def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_report
     late = Outcome(pool, wait, 0, tag="late")
     assert settled(pool, running=2, queued=1)
     assert not ended.ended.done()
-    assert holding.tags_that_run_on() == (set() if cancels else {"tag1"})
+    assert holding.tags_that_run_on(("tag0", "tag1", "late")) == (set() if cancels else {"tag1"})
     assert ended.ended.done()
     pool.loop.call_soon_threadsafe(gates[1].set)
     assert settled(pool, running=0, queued=0)
@@ -139,3 +139,21 @@ def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start)
     assert current_loop() is None
     pool.terminate_job(1)
     pool.grow()
+
+
+def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(app: Celery, start: Start) -> None:
+    gate = asyncio.Event()
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await gate.wait()
+
+    pool = start(1)
+    running, waiting = (Outcome(pool, wait, tag=tag) for tag in ("one", "two"))
+    assert settled(pool, running=1, queued=1)
+    assert holding.tags_that_run_on({"of a job's own connection"}) == set()
+    assert holding.tags_that_run_on({"two", "of the consumer as well"}) == set()  # the first came by another connection
+    assert settled(pool, running=1, queued=0)
+    pool.loop.call_soon_threadsafe(gate.set)
+    assert running.answer[0] == 0
+    assert not waiting.accepted.done()

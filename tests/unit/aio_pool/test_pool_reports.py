@@ -54,7 +54,7 @@ def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(app: Celery, s
     pool.register_with_event_loop(hub)
     done = Outcome(pool, nothing)
     assert settled(pool, running=0, queued=0)
-    stranger = threading.Thread(target=holding.tags_that_run_on)
+    stranger = threading.Thread(target=holding.tags_that_run_on, args=((),))
     stranger.start()
     stranger.join()
     assert not done.ended.done()

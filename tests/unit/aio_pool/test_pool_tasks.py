@@ -108,3 +108,47 @@ def test_an_async_call_of_the_task_class_is_awaited(app: Celery, start: Start) -
         return 2 * x
 
     assert Outcome(start(), double, 2).answer[1] == "['traced', 4]"
+
+
+def test_a_task_that_is_registered_again_under_its_name_is_the_one_that_runs(app: Celery, start: Start) -> None:
+    pool = start()
+
+    @app.task(shared=False, name="same")
+    async def before() -> str:
+        return "before"
+
+    assert Outcome(pool, before).answer[1] == "'before'"
+    app.tasks.pop("same")
+
+    @app.task(shared=False, name="same")
+    def after() -> str:
+        return "after"
+
+    assert Outcome(pool, after).answer[1] == "'after'"
+
+
+def test_the_maps_of_async_and_of_plain_tasks_give_what_the_items_give(app: Celery, start: Start) -> None:
+    @app.task(shared=False, bind=True)
+    async def double(self: Any, x: int) -> int:
+        await asyncio.sleep(0)
+        assert self.request.args == (x,)
+        return 2 * x
+
+    @app.task(shared=False)
+    def difference(x: int, y: int) -> int:
+        assert "aio-task" in threading.current_thread().name
+        return x - y
+
+    @app.task(shared=False)
+    async def total(x: int, y: int) -> int:
+        return x + y
+
+    pool = start()
+    for kind, task, items, given in (
+        ("map", double, [1, 2, 3], [2, 4, 6]),
+        ("starmap", total, [(1, 2), (3, 4)], [3, 7]),
+        ("starmap", difference, [[5, 2], [3, 3]], [3, 0]),
+    ):
+        signature = getattr(task, kind)(items)
+        arguments = (signature.kwargs["task"], signature.kwargs["it"])
+        assert Outcome(pool, app.tasks[signature.task], *arguments).answer[1] == repr(given)

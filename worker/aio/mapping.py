@@ -1,0 +1,55 @@
+"""`task.map`, `task.starmap` and `task.chunks` of tasks that are `async def`.
+
+Celery makes a job of the whole sequence, which calls the task's body for one item after the other. It would keep the
+coroutines that it gets; here each is awaited before the next item.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import celery
+from celery import _state, signature
+
+from worker.aio import stacks
+from worker.aio.adopt import is_async
+from worker.aio.job import Job
+
+_STARRED: Final = {"celery.map": False, "celery.starmap": True}
+"""The tasks that Celery brings for this, and whether an item is all arguments of a call."""
+
+
+def await_items_of(task: celery.Task) -> None:
+    """Let a task await its items if it is one of those; leave any other as it is. Harmless when repeated."""
+    starred = _STARRED.get(task.name)
+    if starred is None or is_async(task):
+        return
+    app = task.app
+
+    async def each(task: Any, it: Iterable[Any]) -> list[Any]:
+        body = signature(task, app=app).type
+        calls = [tuple(item) if starred else (item,) for item in it]
+        if is_async(body):
+            return [await _awaited(body, args) for args in calls]
+        values: list[Any] = await _in_a_thread(lambda: [body(*args) for args in calls])
+        return values
+
+    task.run = each
+
+
+async def _awaited(task: celery.Task, args: tuple[Any, ...]) -> Any:
+    # What `Task.__call__` does, but until the coroutine has ended and not only until it is made.
+    _state._task_stack.push(task)  # noqa: SLF001 - there is no public way
+    stacks.share(task.request_stack)
+    task.push_request(args=args, kwargs={})
+    try:
+        return await task.run(*args)
+    finally:
+        task.pop_request()
+        _state._task_stack.pop()  # noqa: SLF001
+
+
+async def _in_a_thread(call: Callable[[], Any]) -> Any:
+    """Call where plain tasks run."""
+    job = stacks.owner()
+    return await (job.call_in_thread(call) if isinstance(job, Job) else asyncio.to_thread(call))
