@@ -11,8 +11,11 @@ from worker.app import app
 from worker.deadletters import Filter
 from worker.deadletters.post import store_of
 from worker.errors import InvalidArguments
+from worker.keypool import resets
 from worker.logs import log_keys_reset
 from worker.runtime import Runtime
+
+_By = Annotated[str, Field(min_length=1, max_length=100)] | None
 
 
 class _Nothing(Arguments):
@@ -22,7 +25,8 @@ class _Nothing(Arguments):
 class _ResetArguments(Arguments):
     service: Literal["groq", "resend"] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
-    by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    include_disabled: bool = False
+    by: _By = None
 
 
 class _LettersArguments(Arguments):
@@ -43,7 +47,7 @@ class _ReplayArguments(_LettersArguments):
     id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     force: bool = False
-    by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    by: _By = None
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
@@ -65,16 +69,17 @@ async def key_status(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  #
 
 @app.task(bind=True, name="tasks.admin.reset_keys")
 async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Bring resting and disabled keys back.
+    """Bring resting and refused keys back.
 
     Args:
         self: The task.
         *args: `service` may come without its name.
-        **kwargs: `service` (`groq`, `resend`; default both), `key` (a key's id, of that service), `by` (who asks, for
-            the audit trail).
+        **kwargs: `service` (`groq`, `resend`; default both), `key` (a key's id, of that service), `include_disabled`
+            (bring back keys that a person disabled, too; default False), `by` (who asks, for the audit trail).
 
     Returns:
-        How many scopes had rested or been disabled, by service.
+        By service: how many blocks were cleared (`reset`), which (`brought_back`), and the keys that stay out since a
+        person disabled them (`left_disabled`).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -85,16 +90,23 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         asked = check(_ResetArguments, args, kwargs)
     if asked.key and not asked.service:
         raise InvalidArguments("service: is required with key")
-    cleared = {}
+    done = {}
     for service, pool in Runtime.current().pools.items():
         if asked.service not in {None, service}:
             continue
         try:
-            cleared[service] = await pool.reset(by=asked.by or f"task {self.request.id}", key_id=asked.key)
+            done[service] = await pool.reset(
+                by=_by(self, asked.by), key_id=asked.key, include_disabled=asked.include_disabled
+            )
         except KeyError:
             raise InvalidArguments(f"key: no {service} key has this id") from None
         log_keys_reset(service)
-    return {"reset": cleared}
+    return resets.as_json(done)
+
+
+def _by(task: Any, given: str | None) -> str:
+    """Who asks, for the audit trail: always the task first, so that no job passes for a person who logged in."""
+    return f"task {task.request.id}" + (f" for {given}" if given else "")
 
 
 @app.task(bind=True, name="tasks.admin.dead_letters")
@@ -149,7 +161,7 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         store,
         letters,
         app=app,
-        by=asked.by or f"task {self.request.id}",
+        by=_by(self, asked.by),
         now_ms=round(time.time() * 1000),
         force=asked.force,
     )

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from config.keys import SERVICES
 from config.settings import get_settings
-from worker.keypool import BlockView, KeyPool, KeyView, PoolView
+from worker.keypool import BlockView, HeldBlock, KeyPool, KeyView, PoolView, ResetDone
 from worker.runtime import pools_for_tools
 from worker.terminal import run, who
 
@@ -61,16 +61,27 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 @keys.command()
 @click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
 @click.option("--key", "key_id", help="Only the key with this id (see `keys status`); needs --service.")
-def reset(service: str | None, key_id: str | None) -> None:
-    """Bring resting and disabled keys back."""
+@click.option("--include-disabled", is_flag=True, help="Bring back keys that a person disabled, too.")
+def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Bring resting and refused keys back.
+
+    Keys that a person disabled stay out, unless --key names one of them or --include-disabled is given.
+    """
     if key_id and not service:
         raise click.UsageError("--key needs --service")
 
-    async def clear(pools: dict[str, KeyPool]) -> dict[str, int]:
-        return {name: await pool.reset(by=f"cli {who()}", key_id=key_id) for name, pool in pools.items()}
+    async def clear(pools: dict[str, KeyPool]) -> dict[str, ResetDone]:
+        return {
+            name: await pool.reset(by=f"cli {who()}", key_id=key_id, include_disabled=include_disabled)
+            for name, pool in pools.items()
+        }
 
-    for name, cleared in _run(clear, service).items():
-        click.echo(f"🔄 {name.capitalize()} failed keys reset ({cleared} had rested or been disabled)")
+    for name, done in _run(clear, service).items():
+        click.echo(f"🔄 {name.capitalize()} failed keys reset ({done.count} had rested or been disabled)")
+        for block in done.brought_back:
+            click.echo(f"   back: {_held(block)}")
+        for block in done.left_disabled:
+            click.echo(f"   still out: {_held(block)}; `--include-disabled` or `--key {block.key}` brings it back")
 
 
 @keys.command()
@@ -89,11 +100,12 @@ def disable(key_id: str, service: str, reason: str) -> None:
 @keys.command()
 @click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
 @click.option("--count", default=30, show_default=True, type=click.IntRange(1, 1000), help="Entries a service.")
-def audit(service: str | None, count: int) -> None:
+@click.option("--people", is_flag=True, help="Only what people and programs asked for: resets, keys taken out.")
+def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show what happened to the keys, the latest first."""
 
     async def read(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
-        return {name: await pool.audit(count=count) for name, pool in pools.items()}
+        return {name: await pool.audit(count=count, people_only=people) for name, pool in pools.items()}
 
     table = Table("when (UTC)", "service", "event", "scope", "name", "reason", "by")
     for name, entries in _run(read, service).items():
@@ -144,6 +156,11 @@ def _tables(views: list[PoolView]) -> Table:
                 *(str(number) for number in (key.in_flight, key.calls, key.refused, key.tokens)),
             )
     return table
+
+
+def _held(block: HeldBlock) -> str:
+    by = f" by {block.disabled_by}" if block.disabled_by else ""
+    return f"{block.scope.replace('_', ' × ')} {block.name}, {block.state}{by}: {block.reason.replace('_', ' ')}"
 
 
 def _why(key: KeyView) -> str:

@@ -153,7 +153,7 @@ def fresh(fleet: Fleet) -> Fleet:
     client = fleet.producer.app.backend.client
     if names := client.keys("{kw:dead}:*"):
         client.delete(*names)
-    fleet.producer.ask("tasks.admin.reset_keys")
+    fleet.producer.ask("tasks.admin.reset_keys", include_disabled=True)
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
     fleet.producer.await_all(ids, within_s=30)
     return fleet

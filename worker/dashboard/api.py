@@ -10,12 +10,14 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from config.keys import SERVICES
 from worker.dashboard.access import Doors, admit, refuse_other_sites
-from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, read_body, too_large
+from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, read_body, too_large, whole_number
 from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
 from worker.dashboard.refusals import CODES, Refusal
 from worker.deadletters import DeadLetters
+from worker.keypool import ResetDone, resets
 
 _MOST_ENTRIES = 200
+_LATEST_MS = 10**15 - 1
 _SERVER_ERROR = 500
 
 
@@ -114,31 +116,44 @@ class Status(AdminHandler):
 
 
 class Audit(AdminHandler):
-    """`GET /api/admin/api-keys/audit`: what happened to the keys, the latest first."""
+    """`GET /api/admin/api-keys/audit`: what happened to keys and dead letters, the latest first."""
 
     async def get(self) -> None:
-        """Answer with the latest entries of all services."""
-        text = self.get_query_argument("count", "50")
-        if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= _MOST_ENTRIES):  # noqa: PLR2004
-            raise Refusal(400, "bad_request", f"count must be a whole number from 1 to {_MOST_ENTRIES}.")
-        count = int(text)
+        """Answer with a page of the entries of all services."""
+        count = whole_number(self.get_query_argument("count", "50"), "count", most=_MOST_ENTRIES)
+        before_ms = whole_number(self.get_query_argument("before", str(_LATEST_MS)), "before", most=_LATEST_MS)
+        whose = self.get_query_argument("by", "all")
+        if whose not in {"all", "people"}:
+            raise Refusal(400, "bad_request", "by must be all or people.")
 
         async def read(pools: Pools) -> list[dict[str, Any]]:
             return [
                 {"service": name, **entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
                 for name, pool in pools.items()
-                for entry in await pool.audit(count=count)
+                for entry in await pool.audit(count=count + 1, before_ms=before_ms, people_only=whose == "people")
             ]
 
         async def read_letters(store: DeadLetters) -> list[dict[str, Any]]:
             return [
                 {**entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
-                for entry in await store.audit(count=count)
+                for entry in await store.audit(count=count + 1, before_ms=before_ms)
             ]
 
         found = await self.ask(read) + await self.ask_dead(read_letters)
-        entries = sorted(found, key=lambda entry: -entry["at_ms"])
-        self.answer({"entries": entries[:count]})
+        page, next_before = _page(sorted(found, key=lambda entry: -entry["at_ms"]), count)
+        self.answer({"entries": page, "next_before": next_before})
+
+
+def _page(entries: list[dict[str, Any]], count: int) -> tuple[list[dict[str, Any]], int | None]:
+    """The first entries, and before which instant the next page begins; None where there is none.
+
+    Entries of one millisecond stay together where they can, since the next page begins with the millisecond before.
+    """
+    if len(entries) <= count:
+        return entries, None
+    ends_at_ms = entries[count]["at_ms"]
+    whole = [entry for entry in entries[:count] if entry["at_ms"] > ends_at_ms] or entries[:count]
+    return whole, whole[-1]["at_ms"]
 
 
 @stream_request_body
@@ -183,19 +198,24 @@ class Change(AdminHandler):
 class Reset(Change):
     """`POST /api/admin/api-keys/reset`: bring keys back."""
 
-    fields = ("service", "key")
+    fields = ("service", "key", "include_disabled")
 
     async def post(self) -> None:
         """Reset a key, a service, or everything."""
         asked = self.asked()
         services = [asked.service] if asked.service else SERVICES
 
-        async def reset(pools: Pools) -> dict[str, int]:
-            return {name: await pools[name].reset(by=f"flower {self.admin}", key_id=asked.key) for name in services}
+        async def reset(pools: Pools) -> dict[str, ResetDone]:
+            return {
+                name: await pools[name].reset(
+                    by=f"flower {self.admin}", key_id=asked.key, include_disabled=asked.include_disabled
+                )
+                for name in services
+            }
 
-        cleared = await self.ask(reset)
+        done = await self.ask(reset)
         await self.show_change()
-        self.answer({"reset": cleared, "by": self.admin})
+        self.answer(resets.as_json(done) | {"by": self.admin})
 
 
 class Disable(Change):

@@ -21,11 +21,13 @@ class Asked:
         service: The service; None for all.
         key: The key's id; None for all of the service.
         reason: Why, in the person's words; empty where not said.
+        include_disabled: Bring back keys that a person disabled, too.
     """
 
     service: str | None = None
     key: str | None = None
     reason: str = ""
+    include_disabled: bool = False
 
 
 def check_headers(headers: Mapping[str, str], query: str) -> None:
@@ -70,7 +72,11 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
     found = read_object(body) if body.strip() else {}
     if unknown := sorted(set(found).difference(fields)):
         raise Refusal(400, "unknown_field", f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(fields)}.")
+    if not isinstance(found.get("include_disabled", False), bool):
+        raise Refusal(400, "bad_request", "include_disabled must be true or false.")
     for name, value in found.items():
+        if name == "include_disabled":
+            continue
         if not isinstance(value, str) or not value.strip() or len(value) > _MOST_CHARACTERS or not value.isprintable():
             raise Refusal(400, "bad_request", f"{name} must be plain text of 1 to {_MOST_CHARACTERS} characters.")
     asked = Asked(**found)
@@ -94,6 +100,17 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refusal(400, "bad_json", "The body must be a JSON object.")
     return found
+
+
+def whole_number(text: str, name: str, *, most: int) -> int:
+    """Read a number of the address.
+
+    Raises:
+        Refusal: 400 where it is no whole number from 1 to `most`.
+    """
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most:
+        return int(text)
+    raise Refusal(400, "bad_request", f"{name} must be a whole number from 1 to {most}.")
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from kombu.exceptions import OperationalError
 
 from worker.dashboard.api import AdminHandler, Change
-from worker.dashboard.asked import read_object
+from worker.dashboard.asked import read_object, whole_number
 from worker.dashboard.refusals import Refusal
 from worker.deadletters import KINDS, SERVICES, DeadLetters, Filter, Letter, Replayed, objection, replay
 
@@ -98,9 +98,9 @@ class Letters(AdminHandler):
     async def get(self) -> None:
         """Answer with some of them, and how many there are."""
         found: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        limit = _whole(found.pop("limit", str(_SHOWN)), "limit", most=_MOST_SHOWN)
+        limit = whole_number(found.pop("limit", str(_SHOWN)), "limit", most=_MOST_SHOWN)
         if "before" in found:
-            found["before"] = _whole(found["before"], "before", most=_LATEST_MS - 1)
+            found["before"] = whole_number(found["before"], "before", most=_LATEST_MS - 1)
         which = read_which(found, fields=("service", "task", "kind", "before"), needed=False)
 
         async def read(store: DeadLetters) -> dict[str, Any]:
@@ -171,12 +171,6 @@ def _shown(letter: Letter) -> dict[str, Any]:
     return letter.as_json() | {
         "needs_force": blocked is None and objection(letter, now_ms=_now_ms(), force=False) is not None
     }
-
-
-def _whole(text: str, name: str, *, most: int) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most:
-        return int(text)
-    raise Refusal(400, "bad_request", f"{name} must be a whole number from 1 to {most}.")
 
 
 def _now_ms() -> int:

@@ -240,9 +240,10 @@ class DeadLetters:
         """Give that right back."""
         await self._redis.delete(self.name("claim", f"{letter.id}:{letter.at_ms}"))
 
-    async def audit(self, *, count: int = 100) -> list[dict[str, str]]:
+    async def audit(self, *, count: int = 100, before_ms: int | None = None) -> list[dict[str, str]]:
         """Who replayed and dropped what, the latest first, in the form of the key pool's audit."""
-        entries: Any = await self._redis.xrevrange(self.name("audit"), count=count)
+        latest = "+" if before_ms is None else str(before_ms - 1)
+        entries: Any = await self._redis.xrevrange(self.name("audit"), max=latest, count=count)
         return [dict(fields) for _, fields in entries]
 
     def _bounds(self) -> list[Any]:

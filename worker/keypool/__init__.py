@@ -2,6 +2,7 @@
 
 from worker.keypool.leases import NO_TICKET, Lease, Unavailable, Want, Why
 from worker.keypool.pool import Cooldowns, KeyPool, Settled
+from worker.keypool.resets import HeldBlock, ResetDone
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 
 __all__ = [
@@ -9,10 +10,12 @@ __all__ = [
     "BlockView",
     "BucketView",
     "Cooldowns",
+    "HeldBlock",
     "KeyPool",
     "KeyView",
     "Lease",
     "PoolView",
+    "ResetDone",
     "Settled",
     "Unavailable",
     "Want",

@@ -52,6 +52,11 @@ class Names:
         return self._name("audit")
 
     @property
+    def actions(self) -> str:
+        """Stream: the resets and the keys taken out, beside `audit`, where thousands of other entries push them out."""
+        return self._name("actions")
+
+    @property
     def host(self) -> str:
         """Record of the provider's host."""
         return self._name("host")

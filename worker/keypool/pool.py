@@ -9,10 +9,12 @@ from typing import Any
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
+from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
 from worker.keypool.leases import Lease, Unavailable, Want, Why
 from worker.keypool.names import Names
 from worker.keypool.report import report, stated
+from worker.keypool.resets import RecordName, ResetDone
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts, as_json
 from worker.keypool.words import words
@@ -234,13 +236,21 @@ class KeyPool:
         found = await self._redis.zrange(self.names.models, 0, -1)
         return tuple(str(model) for model in found) or ("",)
 
-    def _record_names(self, keys: Sequence[ApiKey], models: Sequence[str]) -> list[str]:
+    def _records(self, keys: Sequence[ApiKey], models: Sequence[str]) -> list[RecordName]:
         names = self.names
-        found = [names.host, *(names.model(model) for model in models)]
+        found = [RecordName(names.host, "host", self.service)]
+        found += [RecordName(names.model(model), "model", model) for model in models]
         for key in keys:
             account = self.account_of(key)
-            found += [names.key(key.id), names.account(account)]
-            found += [names.account_model(account, model) for model in models]
+            called = key.label if account == key.id else account  # until its account is known, a key is its own
+            found += [RecordName(names.key(key.id), "key", key.label, key.id)]
+            found += [RecordName(names.account(account), "account", called)]
+            found += [
+                RecordName(
+                    names.account_model(account, model), "account_model", f"{called} × {model}" if model else called
+                )
+                for model in models
+            ]
         return found
 
     async def snapshot(self) -> snapshots.PoolView:
@@ -248,7 +258,8 @@ class KeyPool:
         await self._learn_accounts()
         models = await self._view_models()
         keys, accounts = self.keys, self._roster.accounts  # a reload may replace them while Redis is asked
-        text = await self._scripts.snapshot(keys=[self.names.inflight, *self._record_names(keys, models)])
+        records = [record.redis for record in self._records(keys, models)]
+        text = await self._scripts.snapshot(keys=[self.names.inflight, *records])
         return snapshots.parse(text, service=self.service, keys=keys, accounts=accounts, models=tuple(models))
 
     async def _learn_accounts(self) -> None:
@@ -259,15 +270,18 @@ class KeyPool:
             accounts = zip((key.id for key in keys), await pipe.execute(), strict=True)
         self._roster.learn({key_id: account for key_id, account in accounts if account})
 
-    async def reset(self, *, by: str, key_id: str | None = None) -> int:
-        """Bring resting and disabled keys back, and wake what waits.
+    async def reset(self, *, by: str, key_id: str | None = None, include_disabled: bool = False) -> ResetDone:
+        """Bring resting and refused keys back, and wake what waits.
+
+        A key that a person disabled comes back only by a reset of that key, or of one that includes the disabled ones.
 
         Args:
             by: Who asked, for the audit stream.
             key_id: One key; default: the whole service.
+            include_disabled: Bring back keys that a person disabled, too.
 
         Returns:
-            How many scopes had rested or been disabled.
+            What was brought back, and which keys stay out since a person disabled them.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -278,13 +292,19 @@ class KeyPool:
             keys = tuple(key for key in self.keys if key.id == key_id)
             if not keys:
                 raise KeyError(key_id)
-        records = dict.fromkeys(self._record_names(keys, await self._view_models()))
-        return await self._scripts.reset(
-            keys=[self.names.audit, *records], by=by, what=key_id or self.service, channel=self.names.wake
+        records = list({one.redis: one for one in self._records(keys, await self._view_models())}.values())
+        rows = await self._scripts.reset(
+            keys=[self.names.audit, self.names.actions, *(record.redis for record in records)],
+            by=by,
+            scope="key" if key_id else "service",
+            name=key_id or self.service,
+            channel=self.names.wake,
+            include_disabled=include_disabled or key_id is not None,
         )
+        return resets.parse(rows, records)
 
     async def disable(self, key_id: str, *, by: str, reason: str = "by hand") -> bool:
-        """Take a key out until a person resets it; returns False where it was out already.
+        """Take a key out until a person brings it back; returns False where it was out already.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -292,7 +312,7 @@ class KeyPool:
         if all(key.id != key_id for key in self.keys):
             raise KeyError(key_id)
         return await self._scripts.disable(
-            keys=[self.names.audit, self.names.key(key_id)], by=by, key_id=key_id, reason=reason
+            keys=[self.names.audit, self.names.actions, self.names.key(key_id)], by=by, key_id=key_id, reason=reason
         )
 
     async def absolve(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
@@ -313,7 +333,25 @@ class KeyPool:
             key_ids=ids,
         )
 
-    async def audit(self, *, count: int = 100) -> list[dict[str, str]]:
-        """The latest entries of the audit stream, newest first."""
-        entries: Any = await self._redis.xrevrange(self.names.audit, count=count)
-        return [dict(fields) for _, fields in entries]
+    async def audit(
+        self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False
+    ) -> list[dict[str, str]]:
+        """The latest entries of the audit stream, newest first. Keys stand in it by their labels, where they are known.
+
+        Args:
+            count: How many, at most.
+            before_ms: Only entries before this instant, in milliseconds since 1970.
+            people_only: Only what was asked for by hand or by a program: resets, and keys taken out.
+        """
+        stream = self.names.actions if people_only else self.names.audit
+        latest = "+" if before_ms is None else str(before_ms - 1)
+        entries: Any = await self._redis.xrevrange(stream, max=latest, count=count)
+        return [self._with_labels(dict(fields)) for _, fields in entries]
+
+    def _with_labels(self, entry: dict[str, str]) -> dict[str, str]:
+        name = entry["name"]
+        if entry["scope"] == "account_model":
+            name = name.replace(":", " × ", 1).removesuffix(" × ")
+        for key in self.keys:
+            name = name.replace(key.id, key.label)
+        return entry | {"name": name}

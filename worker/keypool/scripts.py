@@ -94,9 +94,12 @@ class Scripts:
         """End a lease with its verdict; see settle.lua for what is said and answered."""
         return list(await self._settle(self._root, self._now(), lease_id, as_json(said)))
 
-    async def reset(self, *, keys: Sequence[str], by: str, what: str, channel: str) -> int:
-        """Clear records; returns how many were blocked."""
-        return int(await self._reset(_keys(keys), self._now(), by, what, channel))
+    async def reset(
+        self, *, keys: Sequence[str], by: str, scope: str, name: str, channel: str, include_disabled: bool
+    ) -> list[list[Any]]:
+        """Clear records; returns the blocks that held, as reset.lua tells them."""
+        told = (by, scope, name, channel, "1" if include_disabled else "")
+        return list(await self._reset(_keys(keys), self._now(), *told))
 
     async def disable(self, *, keys: Sequence[str], by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""

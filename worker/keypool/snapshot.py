@@ -1,6 +1,7 @@
 """A pool at one instant, for people: what each key does, why, and for how much longer."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class BlockView:
         since_ms: Since when, in milliseconds since 1970.
         left_ms: For how much longer, in milliseconds; None until a reset.
         from_tokens: It holds for jobs of so many tokens or more; 0: for all.
+        disabled_by: The person who disabled it by hand; empty where the provider refused it, and for a rest.
     """
 
     scope: str
@@ -48,6 +50,7 @@ class BlockView:
     since_ms: int
     left_ms: int | None
     from_tokens: int = 0
+    disabled_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,8 @@ class KeyView:
 
     @property
     def reason(self) -> str:
-        """Why the key does not serve; empty where it does."""
-        return self.blocks[0].reason if self.blocks else ""
+        """Why the key does not serve: the reason of the block that holds longest; empty where it does serve."""
+        return max(self.blocks, key=_holds_ms).reason if self.blocks else ""
 
     @property
     def left_ms(self) -> int | None:
@@ -172,6 +175,10 @@ def parse(
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
 
 
+def _holds_ms(block: BlockView) -> float:
+    return math.inf if block.left_ms is None else block.left_ms
+
+
 def _blocks(scope: str, name: str, record: dict[str, Any], now_ms: int) -> tuple[BlockView, ...]:
     disabled = record.get("state") == "disabled"
     left_ms = int(record.get("until_ms", 0)) - now_ms
@@ -186,5 +193,6 @@ def _blocks(scope: str, name: str, record: dict[str, Any], now_ms: int) -> tuple
             since_ms=int(record.get("since_ms", 0)),
             left_ms=None if disabled else left_ms,
             from_tokens=0 if disabled else int(record.get("from_tokens", 0)),
+            disabled_by=str(record.get("person", "")) if disabled else "",
         ),
     )

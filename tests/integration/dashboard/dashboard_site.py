@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 
 from config.keys import ApiKey
 from worker.dashboard import KeysFlower
+from worker.keypool import Lease, Want
+from worker.verdicts import Effect, Fate, Verdict
 
 LOGIN = ("ada", "canary-password-5571")
 TOKEN = "canary-token-0c1d2e3f4a5b6c7d8e9f"
@@ -58,6 +60,15 @@ class Site:
         key_id = self.keys[service][number].id
         await self.pools[service].disable(key_id, by="test")
         return key_id
+
+    async def refuse(self, service: str = "groq") -> str:
+        """Have the provider refuse some key for good; returns its id."""
+        lease = await self.pools[service].acquire(Want())
+        assert isinstance(lease, Lease)
+        await self.pools[service].settle(
+            lease, Verdict(Fate.NEXT_KEY, "invalid_key", effect=Effect.DISABLE, status=401)
+        )
+        return lease.key.id
 
 
 Serve = Callable[..., Awaitable[Site]]

@@ -62,7 +62,11 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
     assert (await site.key("groq"))["state"] == "disabled"
     answer = await post(site, "reset", json={"service": "groq", "key": key_id}, **options)
     assert answer.status_code == 200
-    assert check(answer, "reset") == {"reset": {"groq": 1}, "by": name}
+    back = {"scope": "key", "name": site.keys["groq"][0].label, "key": key_id, "state": "disabled", "reason": "by hand",
+            "disabled_by": "test"}  # fmt: skip
+    assert check(answer, "reset") == {
+        "reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []}, "by": name,
+    }  # fmt: skip
     # Without any wait: the change is in the very next answer.
     assert (await site.status())["services"]["groq"]["keys"][0]["state"] == "ready"
     newest = (await site.pools["groq"].audit())[0]
@@ -90,12 +94,28 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
 async def test_a_reset_covers_what_was_asked_for(serve: Serve, options: dict[str, Any], services: set[str]) -> None:
     site = await serve()
     for service in ("groq", "resend"):
-        await site.disable(service)
+        await site.refuse(service)
     headers = {name: value.format(url=site.url) for name, value in options.get("headers", {}).items()}
     told = check(await post(site, "reset", **(options | {"headers": headers})), "reset")
     assert told["reset"] == dict.fromkeys(sorted(services), 1)
-    for service in ("groq", "resend"):
-        assert (await site.key(service))["state"] == ("ready" if service in services else "disabled")
+    await site.app.lookout.now(after_change=True)
+    for service, view in (await site.status())["services"].items():
+        assert view["summary"]["disabled"] == (0 if service in services else 1)
+
+
+# What the body says, and whether keys that a person disabled come back.
+@pytest.mark.parametrize(
+    ("body", "comes_back"), [({}, False), ({"include_disabled": False}, False), ({"include_disabled": True}, True)]
+)
+async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwise(
+    serve: Serve, body: dict[str, Any], *, comes_back: bool
+) -> None:
+    site = await serve()
+    key_id = await site.disable()
+    told = check(await post(site, "reset", json=body), "reset")
+    assert [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
+    assert told["reset"]["groq"] == int(comes_back)
+    assert (await site.key("groq"))["state"] == ("ready" if comes_back else "disabled")
 
 
 async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> None:
@@ -118,6 +138,30 @@ async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve
     entries = check(answer, "audit")["entries"]
     assert [entry["event"] for entry in entries] == ["reset", "disabled"]
     assert entries[0]["at_ms"] >= entries[1]["at_ms"]
+
+
+async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serve: Serve) -> None:
+    site = await serve()
+    for entry in range(5):  # each is disabled and enabled in turn, with much between
+        await site.disable("groq", entry % 3)
+        await site.redis.xadd("{kw:groq}:audit", {"at_ms": 1, "event": "cooled", "scope": "host", "name": "groq",
+                                                  "reason": "server_error", "until_ms": 2, "by": "a-task"})  # fmt: skip
+        await post(site, "reset", json={"service": "groq", "key": site.keys["groq"][entry % 3].id})
+    query: str | None = f"{PREFIX}/audit?count=4&by=people"
+    seen, pages = [], 0
+    while query:
+        page = check(await site.client.get(query, auth=LOGIN), "audit")
+        assert len(page["entries"]) <= 4
+        seen += page["entries"]
+        pages += 1
+        query = page["next_before"] and f"{PREFIX}/audit?count=4&by=people&before={page['next_before']}"
+    assert [entry["event"] for entry in seen] == ["reset", "disabled"] * 5
+    assert pages >= 3
+    assert {entry["name"] for entry in seen} == {key.label for key in site.keys["groq"]}
+    assert {entry["scope"] for entry in seen} == {"key"}
+    assert "flower ada" in {entry["by"] for entry in seen}
+    all_of_them = check(await site.client.get(f"{PREFIX}/audit?count=200", auth=LOGIN), "audit")
+    assert (len(all_of_them["entries"]), all_of_them["next_before"]) == (15, None)
 
 
 # How many keys each service has.

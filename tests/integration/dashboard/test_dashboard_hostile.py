@@ -107,7 +107,13 @@ REQUESTS = {
     "a reason without end": Hostile(
         400, "bad_request", path=DISABLE, body={"service": "groq", "key": "x", "reason": "y" * 201}
     ),
+    "a word for a yes": Hostile(400, "bad_request", body=b'{"include_disabled": "yes"}'),
+    "a number for a yes": Hostile(400, "bad_request", body=b'{"include_disabled": 1}'),
+    "a yes where it means nothing": Hostile(400, "unknown_field", path=DISABLE, body=b'{"include_disabled": true}'),
     "a huge count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=99999", body=b""),
+    "a count just too large": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=201", body=b""),
+    "a filter that nobody knows": Hostile(400, "bad_request", "GET", f"{AUDIT}?by=robots", body=b""),
+    "a page before time began": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=0", body=b""),
     "a negative count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=-1", body=b""),
     "a count in other digits": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=٣", body=b""),
 }
@@ -125,8 +131,9 @@ async def ask(site: Site, case: Hostile) -> Any:
 
 
 async def test_hostile_requests_are_refused_with_the_right_status_and_change_nothing(serve: Serve) -> None:
-    site = await serve()
-    await site.disable()
+    site = await serve(groq=1)
+    key_id = await site.refuse()
+    assert key_id == site.keys["groq"][0].id
     wrong = []
     for name, case in REQUESTS.items():
         answer = await ask(site, case)

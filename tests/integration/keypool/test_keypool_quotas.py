@@ -210,7 +210,7 @@ async def test_after_some_days_a_quota_is_learned_anew(make_pool: Make, clock) -
 async def test_a_reset_forgets_the_quotas_that_were_learned(make_pool: Make) -> None:
     pool = make_pool(1)
     await known(pool)
-    assert await pool.reset(by="ann") == 1
+    assert (await pool.reset(by="ann")).count == 1
     assert await left(pool) == {}
     assert (await lease(pool, emails=1)).spare_emails is None
 

@@ -56,7 +56,7 @@ async def test_what_rests_shows_and_resets_after_the_state_was_flushed(make_pool
     await redis.flushall()
     await pool.settle(await lease(pool, model="m"), refused(60_000))
     assert (await pool.snapshot()).failed == 1
-    assert await pool.reset(by="test") == 1
+    assert (await pool.reset(by="test")).count == 1
     assert isinstance(await pool.acquire(Want(model="m")), Lease)
 
 

@@ -95,7 +95,7 @@ async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock
     await pool.settle(await lease(pool), INVALID)
     clock.tick(40 * 86_400_000)
     assert (await nothing(pool)).why is Why.DISABLED
-    assert await pool.reset(by="test") == 1
+    assert (await pool.reset(by="test")).count == 1
     assert (await lease(pool)).wait_ms == 0
 
 
@@ -112,7 +112,7 @@ async def test_reset_of_one_key_leaves_the_others(make_pool: Make) -> None:
     pool = make_pool(2)
     await pool.settle(await lease(pool), INVALID)
     await pool.settle(await lease(pool), INVALID)
-    assert await pool.reset(by="test", key_id=pool.keys[1].id) == 1
+    assert (await pool.reset(by="test", key_id=pool.keys[1].id)).count == 1
     assert (await lease(pool)).key.id == pool.keys[1].id
     with pytest.raises(KeyError):
         await pool.reset(by="test", key_id="unknown")
@@ -146,7 +146,7 @@ async def test_a_rest_covers_its_scope_and_no_more(
             if isinstance(got, Lease):
                 assert not blamed_key or got.key.id != first.key.id
     assert (await pool.snapshot()).failed == (1 if scope in {Scope.KEY, Scope.KEY_TOPIC} else 2)
-    assert await pool.reset(by="test") >= 1
+    assert (await pool.reset(by="test")).count >= 1
     assert (await pool.snapshot()).failed == 0
 
 
@@ -244,6 +244,55 @@ async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
     assert (await nothing(pool)).why is Why.DISABLED
     with pytest.raises(KeyError):
         await pool.disable("unknown", by="ann")
+
+
+async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(make_pool: Make) -> None:
+    pool = make_pool(3, accounts=["team", "acme", "acme"])
+    by_hand, refused_before, rests = pool.keys
+    await pool.disable(by_hand.id, by="cli ann", reason="leaked")
+    await pool.settle(await lease(pool, exclude=frozenset({rests.id})), INVALID)
+    await pool.settle(await lease(pool, model="m"), refused(9_000))
+    assert not await pool.disable(refused_before.id, by="cli ann", reason="moved"), "the provider had refused it before"
+    shown = {key.id: [block.disabled_by for block in key.blocks] for key in (await pool.snapshot()).keys}
+    assert shown == {by_hand.id: ["cli ann"], refused_before.id: ["cli ann", ""], rests.id: [""]}
+
+    done = await pool.reset(by="bob")
+    assert [(block.scope, block.name, block.state, block.reason) for block in done.brought_back] == [
+        ("account_model", "acme × m", "cooling", "rate_limit")
+    ]
+    assert [(block.key, block.reason, block.disabled_by) for block in done.left_disabled] == [
+        (by_hand.id, "leaked", "cli ann"),
+        (refused_before.id, "moved", "cli ann"),
+    ]
+    newest = (await pool.audit(people_only=True))[0]
+    assert [newest[name] for name in ("event", "scope", "name", "reason", "by")] == [
+        "reset", "service", "groq", "1 cleared, 2 left disabled", "bob",
+    ]  # fmt: skip
+    for answer, options in ((by_hand, {"key_id": by_hand.id}), (refused_before, {"include_disabled": True})):
+        done = await pool.reset(by="bob", **options)
+        assert ([block.name for block in done.brought_back], done.left_disabled) == ([answer.label], ())
+    assert [key.state for key in (await pool.snapshot()).keys] == ["ready"] * 3
+    entries = await pool.audit(people_only=True)
+    assert [(entry["event"], entry["scope"], entry["name"]) for entry in entries] == [
+        ("reset", "service", "groq"),
+        ("reset", "key", by_hand.label),
+        ("reset", "service", "groq"),
+        ("disabled", "key", refused_before.label),
+        ("disabled", "key", by_hand.label),
+    ]
+
+
+async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> None:
+    pool = make_pool(1)
+    one, two = await lease(pool, model="m"), await lease(pool, model="n")
+    await pool.settle(one, refused(9_000, Scope.KEY))
+    spent = Verdict(
+        Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, scope=Scope.ACCOUNT, cooldown_ms=70_000, status=400
+    )
+    await pool.settle(two, spent)
+    (key,) = (await pool.snapshot()).keys
+    assert (key.reason, key.left_ms, len(key.blocks)) == ("spend_limit", 70_000, 2)
+    assert (key.calls, key.tokens) == (2, 0), "it never served"
 
 
 # What comes between two failures of the host, and whether it shows that the host works.

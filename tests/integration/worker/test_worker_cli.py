@@ -39,8 +39,12 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
     shown = cli(fresh, "keys", "reset", "--service", "resend")
+    assert "🔄 Resend failed keys reset (0 had rested or been disabled)" in shown.stdout
+    assert f"still out: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
+    shown = cli(fresh, "keys", "reset", "--service", "resend", "--include-disabled")
     assert "🔄 Resend failed keys reset (1 had rested or been disabled)" in shown.stdout
-    shown = cli(fresh, "keys", "audit", "--service", "resend", "--count", "2")
+    assert f"back: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
+    shown = cli(fresh, "keys", "audit", "--service", "resend", "--count", "3", "--people")
     assert "reset" in shown.stdout
     assert "leaked on a slide" in shown.stdout
     assert "cli" in shown.stdout

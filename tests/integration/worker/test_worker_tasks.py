@@ -1,5 +1,6 @@
 """What a user of the queue sees: real workers, real Redis, the real sandbox as the provider."""
 
+import re
 from typing import Any
 
 import pytest
@@ -186,14 +187,19 @@ def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: House) -> None:
     label = second_label(fresh)
     assert f"🚨 API key marked as failed: {label} (1/3 failed)" in fresh.worker.log
     fresh.sandbox.control("restore", key="groq:2")
-    assert fresh.producer.ask("tasks.admin.reset_keys", service="resend") == {"reset": {"resend": 0}}
-    assert fresh.producer.ask("tasks.admin.reset_keys", service="groq", key=dead["id"]) == {"reset": {"groq": 1}}
+    assert fresh.producer.ask("tasks.admin.reset_keys", service="resend")["reset"] == {"resend": 0}
+    done = fresh.producer.ask("tasks.admin.reset_keys", service="groq", key=dead["id"], by="flower alice")
+    back = {"scope": "key", "name": label, "key": dead["id"], "state": "disabled", "reason": "invalid_key",
+            "disabled_by": ""}  # fmt: skip
+    assert done == {"reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []}}
+    audit = fresh.producer.app.backend.client.xrevrange("{kw:groq}:actions", count=1)
+    assert re.fullmatch(r"task [0-9a-f-]{36} for flower alice", audit[0][1][b"by"].decode()), "it poses as nobody"
     assert "🔄 Groq failed keys reset" in fresh.worker.log
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["groq"]["summary"]["ready"] == 3
-    assert fresh.producer.ask("tasks.admin.reset_keys") == {"reset": {"groq": 0, "resend": 0}}
+    assert fresh.producer.ask("tasks.admin.reset_keys")["reset"] == {"groq": 0, "resend": 0}
     sent = fresh.producer.app.send_task("tasks.admin.reset_keys", args=["groq"], queue="admin")
-    assert fresh.producer.outcome(sent) == {"reset": {"groq": 0}}
+    assert fresh.producer.outcome(sent)["reset"] == {"groq": 0}
 
 
 def second_label(house: House) -> str:

@@ -1,17 +1,29 @@
--- reset: clear cooldowns and disabled marks of the records given, and say so to whoever waits. What a provider's word had
+-- reset: clear cooldowns and disabled marks of the records given, and wake the jobs that wait. What a provider's word had
 -- taken out of a bucket for the time of a rest comes back with it; quotas that were learned are learned anew.
+-- A key that a person disabled stays disabled, unless the reset includes those.
 --
--- KEYS  1 audit (stream)  2 … the records of keys, accounts, account × models, models, host
--- ARGV  1 now_ms or ''  2 by  3 what (service or key id)  4 channel of the wake-up
--- Returns how many records were blocked.
+-- KEYS  1 audit (stream)  2 people's actions (stream)  3 … the records of keys, accounts, account × models, models, host
+-- ARGV  1 now_ms or ''  2 by  3 scope (service or key)  4 name (service or key id)  5 channel of the wake-up
+--       6 '1': bring back keys that a person disabled, too
+-- Returns the blocks that held, each [place of its record from 1 on, topic or '', 'cooling' | 'disabled', reason,
+-- the person who disabled it or '', 1: cleared | 0: left disabled].
 
-local now, cleared = clock(ARGV[1]), 0
-for place = 2, #KEYS do
-  local record = redis.call('HMGET', KEYS[place], 'state', 'until_ms', 'reason')
-  local hit = blocked(record[1], record[2], record[3], now) ~= 0
+local now, found, cleared = clock(ARGV[1]), {}, 0
+
+local function note(place, topic, until_ms, reason, person, stays)
+  if until_ms == 0 then return end
+  if not stays then cleared = cleared + 1 end
+  found[#found + 1] = {place - 2, topic, until_ms < 0 and 'disabled' or 'cooling', reason, person or '', stays and 0 or 1}
+end
+
+for place = 3, #KEYS do
+  local record = redis.call('HMGET', KEYS[place], 'state', 'until_ms', 'reason', 'person')
+  local until_ms, reason = blocked(record[1], record[2], record[3], now)
+  local stays = record[4] and ARGV[6] ~= '1'
+  note(place, '', until_ms, reason, record[4], stays)
   for _, field in ipairs(redis.call('HKEYS', KEYS[place])) do
     if field:sub(1, 2) == 't:' then
-      hit = blocked_topic(redis.call('HGET', KEYS[place], field), now) ~= 0 or hit
+      note(place, field:sub(3), blocked_topic(redis.call('HGET', KEYS[place], field), now))
       redis.call('HDEL', KEYS[place], field)
     end
   end
@@ -21,9 +33,13 @@ for place = 2, #KEYS do
     if bucket.learned_ms then buckets[dimension] = nil end
   end
   if changed then save_buckets(KEYS[place], buckets) end
-  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'from_tokens', 'faults', 'probe_ms', 'probe_by')
-  if hit then cleared = cleared + 1 end
+  if not stays then
+    redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by', 'person', 'from_tokens', 'faults',
+      'probe_ms', 'probe_by')
+  end
 end
-audit(KEYS[1], now, 'reset', 'service', ARGV[3], cleared .. ' cleared', 0, ARGV[2])
-redis.call('PUBLISH', ARGV[4], ARGV[3])
-return cleared
+
+local what = cleared .. ' cleared' .. (#found > cleared and ', ' .. #found - cleared .. ' left disabled' or '')
+for place = 1, 2 do audit(KEYS[place], now, 'reset', ARGV[3], ARGV[4], what, 0, ARGV[2]) end
+redis.call('PUBLISH', ARGV[5], ARGV[4])
+return found
