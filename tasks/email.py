@@ -56,6 +56,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         or bool(lost_ms)
         or came_again(request),
         unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
+        job=str(request.id),
         late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000 or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )
     want = Want(

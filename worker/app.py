@@ -10,6 +10,7 @@ from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings
 from worker import control, queues  # noqa: F401 - control registers its commands
+from worker.cancelling import Cancelling
 from worker.gate import Gate
 from worker.health import PoolHealth
 from worker.logs import redactor, setup_logging
@@ -30,6 +31,7 @@ def create_app() -> Celery:
     created.Task.show_content = settings.show_content
     created.steps["worker"].add(PoolHealth)
     created.steps["consumer"].add(Gate)
+    created.steps["consumer"].add(Cancelling)
     return created
 
 

@@ -2,14 +2,30 @@
 
 from typing import Any
 
+from celery.utils.functional import maybe_list
+from celery.worker import control
 from celery.worker.control import control_command
 
 from config.errors import SettingsError
-from worker import queues
+from worker import cancelling, queues
 from worker.aio import lifespan
 from worker.runtime import Runtime
 
 _TIMEOUT_S = 10
+
+
+@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
+    """Cancel jobs by their ids, for good: in the place of Celery's own command, which is forgotten with its workers."""
+    answer = control.revoke(state, task_id, terminate=terminate, signal=signal, **kwargs)
+    cancelling.hear(state.consumer, [str(one) for one in maybe_list(task_id) or ()])
+    return answer
+
+
+@control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")
+def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
+    """Cancel jobs by their ids, also where they run."""
+    return revoke(state, task_id, terminate=True, signal=signal, **kwargs)
 
 
 @control_command()

@@ -27,7 +27,6 @@ class PoolHealth(bootsteps.StartStopStep):
         self._summaries: dict[str, Any] = {}
         self._timer: Any = None
         lifespan.on_startup(self._watch)
-        lifespan.on_startup(_listen)
 
     def start(self, parent: Any) -> None:
         """Begin to send events."""
@@ -61,7 +60,3 @@ class PoolHealth(bootsteps.StartStopStep):
                 told = False
                 self._summaries = {service: view.summary() for service, view in views.items()}
             await asyncio.sleep(self.interval_s)
-
-
-async def _listen() -> None:
-    await Runtime.current().listen()

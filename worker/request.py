@@ -52,6 +52,8 @@ class PrivateRequest(Request):
                 return
             self._keep(self._too_late())
         else:
+            if self._is_in_doubt():
+                reason += "; an earlier attempt may have been accepted"
             tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
 
@@ -68,9 +70,13 @@ class PrivateRequest(Request):
         had_a_turn = isinstance(headers, dict) and HEADER in headers
         what = "it was not done" if had_a_turn else "it had not begun"
         late = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
-        if self.name in ONCE_ONLY and (doubt_ms(headers) or came_again(self._context)):
+        if self._is_in_doubt():
             return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {late}")
         return late
+
+    def _is_in_doubt(self) -> bool:
+        """Whether it is an email that an earlier turn may have sent."""
+        return self.name in ONCE_ONLY and bool(doubt_ms(self._context.headers) or came_again(self._context))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Keep a job that is ended by the hard time limit as a dead letter."""

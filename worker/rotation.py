@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from config.keys import ApiKey
 from worker import trail
+from worker.cancellations import end_if_cancelled
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
 from worker.keypool import NO_TICKET, KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
@@ -285,6 +286,7 @@ class _Turn(Generic[RequestT]):
     async def _call(self, lease: Lease, place: Place) -> dict[str, Any] | None:
         """Make the call and act on the verdict; None: the next key. The place is free once the bytes have left."""
         try:
+            await end_if_cancelled(self.want.by)
             request = await self.errand.load(lease)
         except BaseException:
             await self._settle_whatever_happens(lease, ABANDONED)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from config.settings import Settings, get_settings
 from worker import gate
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
+from worker.cancellations import Cancellations, use
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
@@ -47,6 +48,7 @@ class Runtime:
     resend: Rotation[Email | Sealed]
     mailroom: Mailroom
     streams: StreamWriter
+    cancellations: Cancellations
 
     @classmethod
     def current(cls) -> "Runtime":
@@ -83,19 +85,27 @@ class Runtime:
             self.pools[service].replace_keys(discovery.keys)
         return {service: len(discovery.keys) for service, discovery in found.items()}
 
-    async def listen(self) -> None:
-        """Hear of resets, wherever they are made, and wake what waits here. Runs until it is cancelled."""
+    async def listen(self, on_cancelled: Callable[[str], None]) -> None:
+        """Hear of resets and cancels, wherever they are made, and wake what waits here. Runs until it is cancelled.
+
+        Args:
+            on_cancelled: Takes the id of each job that is cancelled.
+        """
         services = {pool.names.wake: service for service, pool in self.pools.items()}
         while True:
             try:
                 async with self.redis.pubsub() as channel:
-                    await channel.subscribe(*services)
+                    await channel.subscribe(*services, self.cancellations.channel)
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_S)
-                        if message is not None:
-                            service = services[message["channel"]]
-                            self.pools[service].wake()
-                            gate.wake(service)
+                        if message is None:
+                            continue
+                        if message["channel"] == self.cancellations.channel:
+                            on_cancelled(message["data"])
+                            continue
+                        service = services[message["channel"]]
+                        self.pools[service].wake()
+                        gate.wake(service)
             except RedisError:
                 await asyncio.sleep(_RECONNECT_S)
 
@@ -168,6 +178,8 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     outbox = Outbox(
         redis, namespace=settings.namespace, call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS
     )
+    cancellations = Cancellations(redis, namespace=settings.namespace)
+    use(cancellations)
     return Runtime(
         settings=settings,
         redis=redis,
@@ -180,6 +192,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
             at_least_once=settings.email_ambiguity == "at_least_once",
         ),
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
+        cancellations=cancellations,
     )
 
 

@@ -17,6 +17,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from config.celery import DEFERRED, QUEUE_OF
 from config.settings import Settings
 from worker import trail
+from worker.cancellations import end_if_cancelled
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
@@ -180,6 +181,7 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     )
     if request.called_directly or request.is_eager:
         raise why
+    await end_if_cancelled(request.id, patiently=False)
     await _publish(signature)
     raise Retry(exc=why, when=countdown_s, sig=signature) from None  # Celery formats and stores all that it came from
 

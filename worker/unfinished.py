@@ -31,4 +31,4 @@ def tell_ended(context: Any, *, error: str, reason: str) -> None:
 
 async def _tell(task_id: str, history: History, error: str, reason: str) -> None:
     stream = Runtime.current().streams.open(task_id, attempts=history.attempts)
-    stream.close("end", status="failed", error=error, reason=reason)
+    stream.end_from_outside(begins=True, status="failed", error=error, reason=reason)

@@ -6,6 +6,7 @@ Exception
 └── UnexpectedCancellation  a coroutine was cancelled, and nobody asked for it
 BaseException
 ├── JobGone                 unwinds the tracer of a job whose end was reported already
+├── Revoked                 a job's body finds that the job is revoked
 └── WorkerLost              unwinds the tracer of a job that meant to end the process
 """
 
@@ -28,6 +29,13 @@ class UnexpectedCancellation(Exception):  # noqa: N818 - reads as a sentence in 
 
 class JobGone(BaseException):
     """The job was reported as terminated or timed out: whatever its body gives now is nobody's business."""
+
+
+class Revoked(BaseException):
+    """The job's body finds that its job is revoked: it ends as one that was revoked before it began.
+
+    The body adds the job's id to `celery.worker.state.revoked` before, as Celery does where it hears of it.
+    """
 
 
 class WorkerLost(BaseException):

@@ -15,7 +15,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostErr
 
 from worker.aio import bridge, revoking, stacks
 from worker.aio.consumer_calls import ConsumerCalls
-from worker.aio.errors import JobGone, SoftTimeLimit, UnexpectedCancellation, WorkerLost
+from worker.aio.errors import JobGone, Revoked, SoftTimeLimit, UnexpectedCancellation, WorkerLost
 from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ class Job:
         """Call the task's body and await what it gives, so that the tracer sees a plain function.
 
         Raises:
-            JobGone: The job's end was reported while the body ran.
+            JobGone: The job's end was reported while the body ran, or the body found that the job is revoked.
             SoftTimeLimitExceeded: The body let the soft limit pass through.
             UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
             WorkerLost: The body ran out of memory.
@@ -264,6 +264,8 @@ class Job:
             result = self.complete(run(*args, **kwargs))
         except BaseException as exc:
             self.body_ended = True
+            if isinstance(exc, Revoked) and self._over is None:
+                self._over = Over.REVOKED
             if self._over is not None:
                 raise JobGone from exc
             seen = _as_the_tracer_knows_it(exc)

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError
 from worker.aio import lifespan
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.obituary import delivery_of, of_job, of_message
-from worker.deadletters.roll import Roll
 from worker.deadletters.store import DeadLetters
+from worker.roll import Roll
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)

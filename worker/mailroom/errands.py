@@ -8,6 +8,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from worker.aio.errors import Revoked
+from worker.cancellations import is_cancelled
 from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Lease
 from worker.mailroom.lane import Call, Lane, Seat, Signal, Told, tell
@@ -139,6 +141,7 @@ class FirstTry(Errand):
         """Seal what goes out with this lease."""
         envelopes, left = self._board(lease)
         try:
+            await self._leave_cancelled(envelopes)
             more = sum(letter.recipients for letter in envelopes) - lease.want.emails
             if lease.spare_emails is not None and more > 0:  # before anybody else asks how much is left
                 await ask_patiently(lambda: self._pool.carry(lease, more))
@@ -186,6 +189,16 @@ class FirstTry(Errand):
             del lane.line[letter]
             self.aboard[letter] = seat
         return load.envelopes, left
+
+    async def _leave_cancelled(self, envelopes: dict[Letter, Envelope]) -> None:
+        """Leave out whose job a person has cancelled meanwhile; the rotation has asked for the leader's."""
+        passengers = [letter for letter in envelopes if self.aboard[letter] is not None]
+        cancelled = await asyncio.gather(*(is_cancelled(letter.job) for letter in passengers))
+        for letter in (one for one, gone in zip(passengers, cancelled, strict=True) if gone):
+            del envelopes[letter]
+            seat = self.aboard.pop(letter)
+            if seat is not None:
+                tell(seat, Told(Revoked()))
 
     def _depart(self, left: list[Seat]) -> None:
         """Send those who must stay back into line, and let the next one lead."""

@@ -38,7 +38,7 @@ class Told:
         calls: The calls that were made with it.
     """
 
-    outcome: Served | Exception | Signal
+    outcome: Served | BaseException | Signal
     calls: tuple[Call, ...] = ()
 
 

@@ -83,6 +83,8 @@ class AnswerStream:
         self._number = 0
         self._writes = 0
         self._given_up = False
+        self._outside = False
+        self._begins = True
 
     # -- what is heard; none of it waits
 
@@ -111,6 +113,16 @@ class AnswerStream:
         self._last_due = True
         self._tell(urgent=True)
 
+    def end_from_outside(self, *, begins: bool, **fields: str) -> None:
+        """Say that the job has ended where no turn of it tells; nothing where the stream's last record is an end.
+
+        Args:
+            begins: Whether that is said as well where the job has no stream.
+            **fields: What the record says.
+        """
+        self._outside, self._begins = True, begins
+        self.close("end", **fields)
+
     def _tell(self, *, urgent: bool = False) -> None:
         if not self._given_up:
             self._touch(self, urgent)
@@ -122,14 +134,17 @@ class AnswerStream:
         """Whether the last thing was said."""
         return self._last is not None
 
-    def found(self, now_ms: int, last_id: str, attempt: int | None) -> None:
+    def found(self, now_ms: int, last_id: str, attempt: int | None, *, ended: bool = False) -> None:
         """Take in what the stream held before this turn, and claim what comes behind it.
 
         Args:
             now_ms: Redis' clock.
             last_id: The id of its last record; empty where there is none.
             attempt: The attempt of its last record; None where there is none.
+            ended: Its last record is an end.
         """
+        if self._outside and (ended or not (last_id or self._begins)):
+            self.give_up()
         self.looked = True
         self._claim = max(now_ms, int(last_id.partition("-")[0] or 0) + 1)
         self._number = self._writes = 0

@@ -150,7 +150,12 @@ class StreamWriter:
         for stream, last in zip(streams, lasts, strict=True):
             # Where something else has the name, the write will say so.
             [(last_id, fields)] = last if isinstance(last, list) and last else [("", None)]
-            stream.found(now[0] * 1000 + now[1] // 1000, last_id, None if fields is None else _attempt_of(fields))
+            stream.found(
+                now[0] * 1000 + now[1] // 1000,
+                last_id,
+                None if fields is None else _attempt_of(fields),
+                ended=(fields or {}).get("type") == "end",
+            )
 
     def _account(self, answers: Iterable[tuple[AnswerStream, Any]]) -> dict[AnswerStream, Exception]:
         """See what became of each stream's records; returns the streams to be tried again in a while."""

@@ -1,4 +1,4 @@
-"""Tells whether jobs have letters, for all that ask at one time in one round trip."""
+"""Looks jobs up in Redis (is there a letter, a cancel?), for all that ask at one time in one round trip."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from typing import Final, Protocol
 
 
 class Kept(Protocol):
-    """Where letters are."""
+    """Where the records are."""
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of these jobs that have a letter."""
+        """Those of these jobs that have a record."""
         ...
 
 
@@ -19,7 +19,7 @@ class Roll:
     On one event loop only.
 
     Args:
-        store: Where letters are.
+        store: Where the records are.
     """
 
     def __init__(self, store: Kept) -> None:
@@ -29,7 +29,7 @@ class Roll:
         self._asking: asyncio.Task[set[str]] | None = None
 
     async def has(self, job: str) -> bool:
-        """Whether a job has a letter.
+        """Whether a job has a record.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.

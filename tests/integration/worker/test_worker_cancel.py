@@ -1,0 +1,84 @@
+"""A cancel lasts: through a restart of all workers, where no worker runs, and by whichever way it comes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from processes import Fleet, eventually, fleets, workers
+
+from worker.cancellations import KEPT_S
+
+MAIL = {"to": "a@example.com", "subject": "Hello", "text": "x"}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleets(lambda: tmp_path_factory.mktemp("fleet")) as start:
+        yield start(count=1, groq_keys=1, resend_keys=1, resend_rps=100)
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Iterator[Any]:
+    with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as made:
+        yield made
+
+
+def cancel_by_hand(client: Any, task_id: str) -> None:
+    """What docs/enqueueing.md tells a program in another language to do."""
+    client.set(f"kw:cancelled:{task_id}", "1", ex=KEPT_S)
+    client.publish("kw:cancelled", task_id)
+
+
+def deferred(fleet: Fleet, name: str, **kwargs: Any) -> Any:
+    sent = fleet.producer.send(name, **kwargs)
+    eventually(lambda: sent.state == "RETRY", what="a deferral")
+    return sent
+
+
+def last(client: Any, task_id: str) -> dict[str, str]:
+    [(_, record)] = client.xrevrange(f"kw:stream:{task_id}", count=1)
+    return dict(record)
+
+
+def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, client: Any) -> None:
+    for service in ("groq", "resend"):
+        fleet.sandbox.control("exhaust", service=service, seconds=600)
+    revoked = [
+        deferred(fleet, "tasks.email.send", **MAIL),
+        deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
+    ]
+    by_hand = [
+        deferred(fleet, "tasks.email.send", **MAIL),
+        deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
+    ]
+    kept = deferred(fleet, "tasks.email.send", **MAIL)
+    fleet.producer.app.control.revoke([job.id for job in revoked], reply=True, timeout=20, limit=1)
+    for job in by_hand:
+        cancel_by_hand(client, job.id)
+    for job in (*revoked, *by_hand):
+        eventually(lambda job=job: job.state == "REVOKED", what="a stored cancel")
+    for job in (revoked[1], by_hand[1]):
+        eventually(lambda job=job: last(client, job.id)["type"] == "end", what="the end of its stream")
+        assert last(client, job.id)["error"] == "TaskRevokedError"
+        assert client.xlen(f"kw:stream:{job.id}") == 2, "it waited, and has one end"
+    eventually(lambda: client.hlen("unacked") == 1, what="the end of the cancelled jobs, long before their time")
+
+    fleet.workers[0].stop()
+    unheard = [fleet.producer.send("tasks.email.send", **MAIL), fleet.producer.send("tasks.ai.complete", prompt="x")]
+    for job in unheard:
+        cancel_by_hand(client, job.id)
+    copies = client.lrange("email", 0, -1)
+    fleet.sandbox.control("reset", ledger=False)
+    with workers(fleet.folder / "again", fleet.environ) as [worker]:
+        fleet.producer.ask("tasks.admin.reset_keys")
+        assert fleet.producer.outcome(kept)["id"]
+        for job in (*revoked, *by_hand, *unheard):
+            eventually(lambda job=job: job.state == "REVOKED", what=f"the cancel of {job.id}\n{worker.log}")
+        client.lpush("email", *copies)  # as it comes where a worker died
+        probe = fleet.producer.ask("tasks.email.send", **MAIL)
+        assert probe["attempts"] == 1
+        eventually(lambda: not client.llen("email") and not client.hlen("unacked"), what="the end of the copies")
+    states = {job.id: job.state for job in (*revoked, *by_hand, *unheard)}
+    assert set(states.values()) == {"REVOKED"}
+    assert len(fleet.sandbox.mail()["Hello"]) == 2

@@ -1,0 +1,149 @@
+"""Which jobs a person has cancelled, kept in Redis: a cancel outlives every worker, and counts where none was running.
+
+`SET kw:cancelled:ID 1 EX 2592000` cancels a job; `PUBLISH kw:cancelled ID` tells the workers at once. Celery's own
+`revoke` does the same, by whichever worker hears it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from celery.worker import state
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from worker.aio.errors import Revoked
+from worker.patience import ask_patiently
+from worker.roll import Roll
+
+_logger = logging.getLogger(__name__)
+
+KEPT_S: Final = 30 * 86_400
+"""How long a cancel counts: as long as the longest deadline that a job may have."""
+_TOLD: Final = "told"
+
+
+class Cancellations:
+    """The cancelled jobs of one installation.
+
+    Args:
+        redis: The pool's Redis; a client that decodes responses to text.
+        namespace: What stands before every name.
+    """
+
+    def __init__(self, redis: Redis, *, namespace: str) -> None:
+        self._redis = redis
+        self._namespace = namespace
+        self._roll = Roll(self)
+
+    @property
+    def channel(self) -> str:
+        """Where the ids of jobs are published that were cancelled."""
+        return f"{self._namespace}:cancelled"
+
+    def name(self, task_id: str) -> str:
+        """The key that says that a job is cancelled."""
+        return f"{self._namespace}:cancelled:{task_id}"
+
+    async def has(self, task_id: str) -> bool:
+        """Whether a job is cancelled; all that ask at one time are answered in one round trip.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        return await self._roll.has(task_id)
+
+    async def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that are cancelled."""
+        found = await self._redis.mget([self.name(task_id) for task_id in ids])
+        return {task_id for task_id, value in zip(ids, found, strict=True) if value is not None}
+
+    async def cancel(self, ids: Iterable[str]) -> int:
+        """Cancel jobs, and tell the workers.
+
+        Returns:
+            How many workers were told; each has heard of the last job.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for task_id in ids:
+            pipe.set(self.name(task_id), "1", ex=KEPT_S)
+            pipe.publish(self.channel, task_id)
+        return int((await pipe.execute() or [0])[-1])
+
+    async def write_down(self, ids: Sequence[str]) -> list[str]:
+        """Keep the cancels of jobs that a worker has heard of.
+
+        Returns:
+            Those of which no other worker has heard before, so that one of many tells the readers.
+
+        Raises:
+            Deferred: Redis did not answer for a minute.
+        """
+
+        async def write() -> list[str | None]:
+            pipe = self._redis.pipeline(transaction=False)
+            for task_id in ids:
+                pipe.set(self.name(task_id), _TOLD, ex=KEPT_S, get=True)
+            return list(await pipe.execute())
+
+        before = await ask_patiently(write)
+        return [task_id for task_id, value in zip(ids, before, strict=True) if value != _TOLD]
+
+    async def forget(self, task_id: str) -> None:
+        """Let a job run again.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        await self._redis.delete(self.name(task_id))
+
+
+_BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Cancellations] = WeakKeyDictionary()
+
+
+def use(cancellations: Cancellations) -> None:
+    """Ask these from now on, on the running loop."""
+    _BY_LOOP[asyncio.get_running_loop()] = cancellations
+
+
+async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
+    """Whether a person has cancelled a job; asked before each call, and before a job goes back to its queue.
+
+    What this process has heard is known without Redis. Every other job costs its share of one `MGET`.
+
+    Args:
+        task_id: The job's id.
+        patiently: Wait while Redis is away, since a call may follow. Otherwise a Redis that is away knows of none.
+
+    Raises:
+        Deferred: Redis did not answer for a minute.
+    """
+    if task_id in state.revoked:
+        return True
+    known = _BY_LOOP.get(asyncio.get_running_loop())
+    if known is None or not task_id:
+        return False
+    try:
+        cancelled = await (ask_patiently(lambda: known.has(task_id)) if patiently else known.has(task_id))
+    except RedisError as exc:
+        _logger.debug("whether %s is cancelled cannot be asked (%s)", task_id, type(exc).__name__)
+        return False
+    if cancelled:
+        state.revoked.add(task_id)  # where Celery's request looks when it ends
+    return cancelled
+
+
+async def end_if_cancelled(task_id: str, *, patiently: bool = True) -> None:
+    """End a job that is cancelled; see `is_cancelled`.
+
+    Raises:
+        worker.aio.errors.Revoked: It is. The pool reports the job as `REVOKED`.
+        Deferred: Redis did not answer for a minute.
+    """
+    if await is_cancelled(task_id, patiently=patiently):
+        raise Revoked

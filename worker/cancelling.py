@@ -1,0 +1,112 @@
+"""What a worker does where it hears of a cancel: it keeps it, ends the job if it holds it, and tells the readers."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from heapq import heapify
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import control, state
+from celery.worker.request import Request
+
+from worker.aio import lifespan
+from worker.errors import Deferred
+from worker.runtime import Runtime
+
+_logger = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+
+_heard: deque[tuple[str, bool]] = deque()
+"""Jobs that were cancelled, and whether this worker is the one to store that; see `hear`."""
+
+
+@lifespan.on_startup
+async def listen() -> None:
+    """Hear of resets and of cancels that were published, on the pool's loop. Runs until it is cancelled."""
+    ids: asyncio.Queue[str] = asyncio.Queue()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(Runtime.current().listen(ids.put_nowait))
+        while True:
+            found = [await ids.get()]
+            while not ids.empty():
+                found.append(ids.get_nowait())
+            first = set(await _keep(found))
+            _heard.extend((task_id, task_id in first) for task_id in found)
+
+
+def hear(consumer: Any, ids: Iterable[str]) -> None:
+    """Keep the cancels that came by Celery's `revoke`, and end the jobs that wait here. On the consumer's thread."""
+    found = list(ids)
+    try:
+        lifespan.submit(_keep(found))
+    except RuntimeError:
+        _logger.warning("the pool is gone, so the cancel of %s is not kept", ", ".join(found))
+    _end_waiting(consumer, set(found))
+
+
+async def _keep(ids: list[str]) -> list[str]:
+    runtime = Runtime.current()
+    try:
+        first = await runtime.cancellations.write_down(ids)
+    except Deferred as away:
+        _logger.warning("a cancel could not be kept (%s): %s", away.reason, ", ".join(ids))
+        return ids
+    for task_id in first:
+        runtime.streams.open(task_id).end_from_outside(
+            begins=False, status="failed", error="TaskRevokedError", reason="the job was revoked"
+        )
+    return first
+
+
+class Cancelling(bootsteps.StartStopStep):
+    """Ends jobs that wait in this worker, on the consumer's thread, once their cancel was heard."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    name = "Cancelling"
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._entry: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin to look."""
+        self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
+        """Look no more. A second call does nothing."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.cancel()
+
+    def _tick(self, parent: Any) -> None:
+        if not _heard:
+            return
+        found = [_heard.popleft() for _ in range(len(_heard))]
+        ids = {task_id for task_id, _ in found}
+        state.revoked.update(ids)
+        if mine := {task_id for task_id, mine in found if mine}:
+            # As Celery does it: flags them, and stores REVOKED for each that has not ended and does not run here.
+            control._revoke(parent, mine)  # noqa: SLF001 - of what it is given it reads `app` only
+        _end_waiting(parent, ids)
+
+
+def _end_waiting(consumer: Any, ids: set[str]) -> None:
+    """Run the jobs that wait in the timer for their instant: Celery sees that they are revoked, and ends them."""
+    waiting = consumer.timer.schedule._queue  # noqa: SLF001 - kombu has no other way to take one out
+    entries = [scheduled.entry for scheduled in waiting if _job_of(scheduled.entry) in ids]
+    for entry in entries:
+        if not entry.canceled:
+            entry.cancel()
+            entry()
+    if entries:
+        # A cancelled entry stays in the timer until its instant, with its job and message.
+        waiting[:] = [scheduled for scheduled in waiting if not scheduled.entry.canceled]
+        heapify(waiting)
+
+
+def _job_of(entry: Any) -> str | None:
+    request = next(iter(entry.args), None)
+    return request.id if isinstance(request, Request) else None
