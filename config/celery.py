@@ -134,6 +134,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_consumer": CONSUMER_CLASS,
         "worker_concurrency": settings.worker_concurrency,
         "worker_aio_threads": settings.sync_threads,
+        # One more than our own bound, which also keeps a dead letter.
+        "worker_aio_lost_runs": settings.max_deliveries + 1,
         "worker_prefetch_multiplier": 1,
         "worker_eta_task_limit": max(settings.eta_task_limit, settings.worker_concurrency),
         "worker_send_task_events": True,

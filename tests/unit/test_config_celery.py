@@ -15,8 +15,8 @@ CONFIG = celery_config(Settings())
 
 def test_every_name_is_one_that_celery_knows() -> None:
     known = {name for name, _ in flatten(NAMESPACES)}
-    # the one is read by Celery's Redis backend, though missing from its table; the other by our pool
-    assert set(CONFIG) - known == {"redis_backend_health_check_interval", "worker_aio_threads"}
+    # the one is read by Celery's Redis backend, though missing from its table; the others by our pool
+    assert set(CONFIG) - known == {"redis_backend_health_check_interval", "worker_aio_threads", "worker_aio_lost_runs"}
 
 
 def test_every_transport_option_is_one_that_the_transport_reads() -> None:

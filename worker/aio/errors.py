@@ -3,6 +3,7 @@
 asyncio.CancelledError
 └── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: what a coroutine sees at its await
 Exception
+├── LostTooOften            the job has cost its worker too often; no WorkerLostError, which Celery sends back again
 └── UnexpectedCancellation  a coroutine was cancelled, and nobody asked for it
 BaseException
 ├── JobGone                 unwinds the tracer of a job whose end was reported already
@@ -25,6 +26,10 @@ class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
 
 class UnexpectedCancellation(Exception):  # noqa: N818 - reads as a sentence in a result
     """The coroutine was cancelled, though neither a limit nor a person had asked for it."""
+
+
+class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result
+    """So many runs of the job were lost with their worker that it does not run again."""
 
 
 class JobGone(BaseException):

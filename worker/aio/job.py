@@ -16,6 +16,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostErr
 from worker.aio import bridge, revoking, stacks
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.errors import JobGone, Revoked, SoftTimeLimit, UnexpectedCancellation, WorkerLost
+from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ _pids = itertools.count(1)
 class Over(Enum):
     """Why a job is over before its body is."""
 
+    LOST = "lost too often to run again"
     REVOKED = "revoked while it waited"
     TERMINATED = "terminated"
     TIMED_OUT = "timed out"
@@ -45,6 +47,7 @@ class Host(Protocol):
     task_threads: Executor
     call_threads: Executor
     greenlets: bridge.JobGreenlets
+    lost_runs: LostRuns
 
     def on_over(self, job: "Job") -> None:
         """The job's end is known, and its slot is free; it may still run for a while, or for ever."""
@@ -139,9 +142,14 @@ class Job:
     @property
     def delivery_tag(self) -> str | None:
         """How the broker knows the message, where the task came by one."""
-        request = self._args[2] if len(self._args) > 2 else None  # noqa: PLR2004 - name, id, request
+        request = self._headers
         properties = request.get("properties") if isinstance(request, dict) else None
         return properties.get("delivery_tag") if isinstance(properties, dict) else None
+
+    @property
+    def _headers(self) -> Any:
+        """The message's headers, with what Celery puts beside them."""
+        return self._args[2] if len(self._args) > 2 else None  # noqa: PLR2004 - name, id, request
 
     @property
     def _request(self) -> Any:
@@ -196,6 +204,9 @@ class Job:
         if self._doomed is not None:
             self._over = Over.TERMINATED
             return False
+        if self._host.lost_runs.refuse(self._headers) is not None:
+            self._over = Over.LOST
+            return False
         if self._timeout_s or self._soft_timeout_s:
             if self.in_thread:
                 self._host.loop.call_soon_threadsafe(self._set_limits)
@@ -226,7 +237,7 @@ class Job:
         except asyncio.CancelledError as exc:
             return self._reports.on_failure, _info(_unexpected(exc))
         except BaseException as exc:  # noqa: BLE001 - SystemExit and the like must not end the worker
-            return self._reports.on_failure, _info(_lost(exc))
+            return self._host.lost_runs.report, self._reports, self._request, _info(_lost(exc))
 
     def _end(self, report: Any) -> None:
         self._done = True
@@ -234,6 +245,8 @@ class Job:
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, _info(Terminated(self._doomed))
+            elif self._over is Over.LOST:
+                report = self._reports.on_failure, self._host.lost_runs.refuse(self._headers)
             elif self._over is Over.REVOKED:
                 report = revoking.announce, self._request
             elif self._over is Over.TIMED_OUT:

@@ -9,6 +9,8 @@ Settings of the Celery app, all optional:
     worker_aio_threads      the most threads for plain `def` tasks; they start as they are needed; default 16
     worker_aio_blocked_ms   a task that holds up the loop longer is named in a warning; 0: never; default 250
     worker_aio_cold_s       how long a cold shutdown waits for cancelled jobs; default 5
+    worker_aio_lost_runs    so many runs that end with their worker, or would, end the job; 0: none do; default 5
+    worker_aio_lost_pause_s how long a job waits that is lost before it goes back to its queue; doubles; default 1
     worker_aio_gc_objects   new objects between two garbage collections; 0: as Python has it; default 50,000
 """
 
@@ -44,6 +46,7 @@ from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread, new_loop
+from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport_leases import release_all_carried
@@ -63,6 +66,11 @@ _CALL_THREADS = 8
 
 _STARTS_A_TURN = 8
 """Jobs that start before the loop looks at its sockets again: a crowd must not keep the others from their answers."""
+
+_LOST_RUNS = 5
+
+_LOST_PAUSE_S = 1.0
+"""About as long as prefork takes for a new process."""
 
 _BARRIER_S = 1.0
 """How long a blocked loop is waited for when a connection was lost, in seconds."""
@@ -86,6 +94,7 @@ class TaskPool(BasePool):
         self.task_threads: DaemonThreads
         self.call_threads: DaemonThreads
         self.greenlets: JobGreenlets
+        self.lost_runs: LostRuns
         self._thread: LoopThread | None = None
         self._watchdog: Watchdog | None = None
         self._hub: Any = None
@@ -137,6 +146,12 @@ class TaskPool(BasePool):
         )
         self.call_threads = DaemonThreads(_CALL_THREADS, name="aio-call", prepare=self._prepare_thread)
         self.greenlets = JobGreenlets(self.call_threads)
+        self.lost_runs = LostRuns(
+            self.calls,
+            self.loop,
+            most=int(self._setting("aio_lost_runs", _LOST_RUNS)),
+            pause_s=float(self._setting("aio_lost_pause_s", _LOST_PAUSE_S)),
+        )
         self.loop.set_default_executor(DaemonThreads(32, name="aio-default", prepare=self._prepare_thread))
         tracing.install()
         for task in self.app.tasks.values():

@@ -33,6 +33,7 @@ app.conf.update(
     worker_soft_shutdown_timeout=float(os.environ.get("AIO_SOFT_S", "0")),
     worker_aio_loop=os.environ.get("AIO_LOOP", "auto"),
     worker_aio_cold_s=2,
+    worker_aio_lost_pause_s=0.02,
     worker_aio_threads=int(os.environ["AIO_THREADS"]) if os.environ.get("AIO_THREADS") else None,
     worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
     broker_transport_options={"visibility_timeout": 3600, "lease_s": float(os.environ.get("AIO_LEASE_S", "60"))},
@@ -351,6 +352,12 @@ async def ends_once(ending: str, key: str) -> str:
     if store.incr(f"count:{key}") == 1:
         await _end(ending)
     return "survived"
+
+
+@app.task(shared=False, reject_on_worker_lost=True)
+async def ends_always(ending: str, key: str) -> None:
+    store.incr(f"count:{key}")
+    await _end(ending)
 
 
 @app.task(shared=False)

@@ -10,7 +10,7 @@ from aio_harness import WorkerProcess, eventually
 from celery import chain, chord, group
 from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 
-from worker.aio.errors import UnexpectedCancellation
+from worker.aio.errors import LostTooOften, UnexpectedCancellation
 
 Journal = Callable[[str], list[str]]
 
@@ -175,6 +175,25 @@ def test_a_job_that_means_to_end_the_process_counts_as_lost(app: ModuleType, end
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_lost_job_runs_again_where_the_task_asks_for_it(app: ModuleType, key: str, ending: str) -> None:
     assert app.ends_once.delay(ending, key).get(timeout=10) == "survived"
+
+
+@pytest.mark.parametrize("ending", ["SystemExit", "MemoryError"])
+def test_a_job_that_is_lost_again_and_again_fails_after_five_runs(
+    app: ModuleType, key: str, store: Any, ending: str
+) -> None:
+    with pytest.raises(LostTooOften, match="5 runs of this job were lost"):
+        app.ends_always.delay(ending, key).get(timeout=15)
+    eventually(lambda: store.hlen("unacked") == 0)
+    assert store.get(f"count:{key}") == "5"
+
+
+def test_runs_that_a_workers_death_cut_short_count_as_well(app: ModuleType, key: str, store: Any) -> None:
+    with pytest.raises(LostTooOften, match="5 runs"):
+        app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 3}).get(timeout=15)
+    assert store.get(f"count:{key}") == "2"
+    with pytest.raises(LostTooOften, match="7 runs"):
+        app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 7}).get(timeout=15)
+    assert store.get(f"count:{key}") == "2"
 
 
 @pytest.mark.parametrize("ending", ["SystemExit", "KeyboardInterrupt", "MemoryError"])

@@ -1,0 +1,107 @@
+"""How often a job may cost its worker before it fails.
+
+`task_reject_on_worker_lost` sends a job back whose worker was lost. A job that raises `SystemExit` costs no process
+here, so it would be back at once, hundreds of times a second, for ever. It waits before it goes back, longer each time,
+and fails in the end. Runs that a worker's death cut short count as well: our transport notes them in the message.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import Any, Final, Protocol
+
+from billiard.einfo import ExceptionInfo
+
+from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.errors import LostTooOften
+
+logger = logging.getLogger(__name__)
+
+LOST_RUNS: Final = "lost_runs"
+"""The header that counts the runs that were lost although the process went on."""
+DEATHS: Final = "deaths"
+"""The header in which our transport counts the workers that died with the message."""
+_LONGEST_PAUSE_S: Final = 60.0
+_REMEMBERED: Final = 10_000
+"""Jobs whose count this process knows, for brokers that let no header be changed."""
+
+
+class Told(Protocol):
+    """Is told of a job's failure."""
+
+    def on_failure(self, info: Any, /) -> Any:
+        """The job failed: an `ExceptionInfo`."""
+
+
+class LostRuns:
+    """Sends lost jobs back after a pause, or lets them fail.
+
+    Args:
+        calls: Where reports are made.
+        loop: Whose timers are used.
+        most: So many lost runs end a job; 0: none do.
+        pause_s: Before the first return, in seconds; twice as long before each further one, a minute at most.
+    """
+
+    def __init__(self, calls: ConsumerCalls, loop: asyncio.AbstractEventLoop, *, most: int, pause_s: float) -> None:
+        self._calls = calls
+        self._loop = loop
+        self._most = most
+        self._pause_s = pause_s
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    def refuse(self, headers: Any) -> ExceptionInfo | None:
+        """Give the failure of a job that has been lost too often to run again; nothing for any other."""
+        lost = _count_in(headers)
+        return self._failure(lost) if self._most and lost >= self._most else None
+
+    def report(self, reports: Told, request: Any, info: ExceptionInfo) -> None:
+        """Tell that a run was lost, now or after a pause. On the consumer's thread."""
+        if not _goes_back(request):
+            reports.on_failure(info)
+            return
+        lost = self._note(request)
+        if self._most and lost >= self._most:
+            reports.on_failure(self._failure(lost))
+            return
+        pause_s = min(self._pause_s * 2 ** min(lost - 1, 16), _LONGEST_PAUSE_S)
+        logger.warning("%s goes back to its queue in %g s: run %d was lost", request.humaninfo(), pause_s, lost)
+        self._loop.call_soon_threadsafe(self._loop.call_later, pause_s, self._calls.post, reports.on_failure, info)
+
+    def _note(self, request: Any) -> int:
+        """Count a lost run, in the message where the broker allows that, and give how many there were."""
+        headers = request.request_dict
+        here = max(self._counts.pop(request.id, 0), _number(headers, LOST_RUNS)) + 1
+        self._counts[request.id] = here
+        if len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
+        message = request.message
+        message.headers[LOST_RUNS] = here
+        if rebook := getattr(message.channel, "rebook", None):
+            try:
+                rebook(message, {LOST_RUNS: here})
+            except Exception as exc:  # noqa: BLE001 - of any broker; this process remembers it
+                logger.warning("cannot note that %s was lost: %s", request.humaninfo(), exc)
+        return here + _number(headers, DEATHS)
+
+    def _failure(self, lost: int) -> ExceptionInfo:
+        try:
+            raise LostTooOften(f"{lost} runs of this job were lost with their worker, so it does not run again")  # noqa: TRY301 - for its traceback
+        except LostTooOften:
+            return ExceptionInfo()
+
+
+def _goes_back(request: Any) -> bool:
+    """Whether Celery would put the message back to its queue."""
+    task = getattr(request, "task", None)
+    # `retry_on_worker_lost` brings its own bound and its own pause.
+    return bool(task and task.acks_late and task.reject_on_worker_lost and not task.retry_on_worker_lost)
+
+
+def _count_in(headers: Any) -> int:
+    return _number(headers, LOST_RUNS) + _number(headers, DEATHS)
+
+
+def _number(headers: Any, name: str) -> int:
+    found = headers.get(name) if isinstance(headers, dict) else None
+    return found if type(found) is int and found > 0 else 0
