@@ -63,6 +63,11 @@ REFUSALS: dict[str, Refusal] = {
     "model_decommissioned": Refusal(
         400, "The model `{model}` has been decommissioned and is no longer supported.", code="model_decommissioned"
     ),
+    "model_terms_required": Refusal(
+        400,
+        "The model `{model}` requires terms acceptance. Please have the org admin accept the terms in the console.",
+        code="model_terms_required",
+    ),
     "context_length_exceeded": Refusal(
         400, "Please reduce the length of the messages or completion.", code="context_length_exceeded"
     ),
@@ -72,6 +77,8 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "tool_use_failed": Refusal(400, "Failed to call a function. Please adjust your prompt.", code="tool_use_failed"),
     "failed_dependency": Refusal(424, "A dependency of this request failed.", type=_INTERNAL),
+    "misdirected": Refusal(421, "Misdirected Request", type=_INTERNAL),
+    "call_cut": Refusal(499, "Request Cancelled", type=_INTERNAL),
     "rate_limit_silent": Refusal(429, ""),
     "capacity_exceeded": Refusal(
         498, "Flex tier capacity exceeded, please try again later.", type=_INTERNAL, code="capacity_exceeded"
@@ -91,9 +98,11 @@ BY_STATUS = {
     401: "invalid_api_key",
     403: "forbidden",
     404: "model_not_found",
+    421: "misdirected",
     422: "unprocessable",
     424: "failed_dependency",
     429: "rate_limit_silent",
+    499: "call_cut",
     498: "capacity_exceeded",
     500: "internal_error",
     502: "bad_gateway",

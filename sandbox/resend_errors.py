@@ -31,6 +31,13 @@ REFUSALS: dict[str, Refusal] = {
     "invalid_api_key": Refusal(403, "invalid_api_key", _BAD_KEY, dead=True),
     "suspended_api_key": Refusal(403, "suspended_api_key", "This API key is suspended.", dead=True),
     "restricted_api_key": Refusal(401, "restricted_api_key", "This API key is restricted to only send emails"),
+    "key_restricted": Refusal(403, "restricted_api_key", "This API key may not send from this domain."),
+    "example_recipient": Refusal(
+        422,
+        "validation_error",
+        "Invalid `to` field. Please use our testing email address instead of domains like `example.com`.",
+    ),
+    "misdirected": Refusal(421, "application_error", "Misdirected Request"),
     "domain_not_verified": Refusal(
         403, "validation_error", "The domain is not verified. Please, add and verify your domain"
     ),
@@ -79,6 +86,7 @@ BY_STATUS = {
     405: "method_not_allowed",
     409: "resource_locked",
     413: "payload_too_large",
+    421: "misdirected",
     422: "missing_required_field",
     429: "rate_limit_exceeded",
     451: "security_error",

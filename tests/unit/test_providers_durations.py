@@ -64,6 +64,8 @@ def test_a_duration_is_read_as_milliseconds_or_not_at_all(text: str | float, exp
         ("2m", 120_000),
         (formatdate(_NOW_S + 90, usegmt=True), 90_000),  # an HTTP date
         (formatdate(_NOW_S - 90, usegmt=True), 0),  # one that has passed
+        ("3, 2m, soon", 120_000),  # several headers at once: the longest
+        (f"3, {formatdate(_NOW_S + 90, usegmt=True)}, 5", 90_000),
         ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_MS),
         ("Someday, 45 Foo 2026 99:99:99 GMT", None),
         ("", None),

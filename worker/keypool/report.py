@@ -79,6 +79,8 @@ def _outcome(verdict: Verdict) -> str:
         return "ok"
     if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate
         return "rejected"
+    if verdict.scope is Scope.HOST:  # something before the provider has answered, which says nothing of any limit
+        return "fault"
     if verdict.status == _TOO_MANY_REQUESTS:
         return "refused"
     return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"

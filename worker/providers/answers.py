@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import httpx
 
@@ -12,6 +12,9 @@ from worker.providers.durations import retry_after_ms
 
 MAX_SENTENCE = 300
 """The most characters that are kept of a provider's message."""
+
+MOST_OF_ANYTHING = 10**12
+"""No limit, use or quota that a provider states counts for more: beyond it the number is a mistake and is not read."""
 
 _MAX_MESSAGE = 4_000
 _KEY_LIKE = re.compile(r"\b(gsk|re)_[^\s\"'`,;()<>\]}]+")
@@ -30,20 +33,23 @@ class Answer:
         status: The HTTP status.
         headers: Read without regard to case.
         body: The parsed JSON; None where the body is no JSON.
+        is_page: The body is a page for people (HTML): something before the provider has answered.
     """
 
     status: int
     headers: Mapping[str, str]
     body: Any = field(default=None, repr=False)
+    is_page: bool = False
 
     @classmethod
     def parse(cls, status: int, headers: Mapping[str, str], content: bytes) -> "Answer":
         """Read an answer whatever its content type claims."""
         try:
-            body = json.loads(content)
+            body = parse_json(content)
         except (ValueError, RecursionError):  # ValueError covers bad JSON and bad UTF-8
             body = None
-        return cls(status, httpx.Headers(dict(headers)), body)
+        is_page = body is None and content.lstrip()[:1] == b"<"
+        return cls(status, httpx.Headers(dict(headers)), body, is_page)
 
     @property
     def ok(self) -> bool:
@@ -85,7 +91,24 @@ class Answer:
     def header_int(self, name: str) -> int | None:
         """A header that holds a whole number from 0 on, else None."""
         value = self.headers.get(name, "").strip()
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None  # noqa: PLR2004 - no int bomb
+        if not value.isascii() or not value.isdigit() or len(value) > len(str(MOST_OF_ANYTHING)):  # no int bomb
+            return None
+        return int(value) if int(value) <= MOST_OF_ANYTHING else None
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON; NaN and Infinity, which are none, become null, since a result that holds them is read by nobody else.
+
+    Raises:
+        ValueError: It is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(content, parse_constant=lambda _: None)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a number in an answer can count anything: whole, not negative, and not absurd."""
+    return type(value) is int and 0 <= value <= MOST_OF_ANYTHING
 
 
 def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> str:

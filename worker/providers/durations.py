@@ -29,6 +29,8 @@ _UNIT_NAMES = {
     "day": "d",
 }
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
+_ONE_OF_SEVERAL = re.compile(r"[A-Za-z]{3,9}, [^,]+|[^,]+")
+_MAX_SEVERAL_CHARS = 1_000
 _PART = re.compile(r"((?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))\s?([a-zµ]+)\s?")
 
 
@@ -58,15 +60,20 @@ def duration_ms(text: str | float) -> int | None:
 
 
 def retry_after_ms(text: str, *, now_s: float) -> int | None:
-    """Read a `retry-after` header: seconds, a duration, or an HTTP date.
+    """Read a `retry-after` header: seconds, a duration, or an HTTP date; of several the longest.
 
     Args:
-        text: The header's value.
+        text: The header's value; several headers are joined by commas, as HTTP allows.
         now_s: The present, in seconds since the epoch, from which a date is counted.
 
     Returns:
         Milliseconds from now, 0 for a date that has passed, at most `MAX_MS`; None for nonsense.
     """
+    found = (_wait_ms(one.strip(), now_s=now_s) for one in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS]))
+    return max((wait_ms for wait_ms in found if wait_ms is not None), default=None)
+
+
+def _wait_ms(text: str, *, now_s: float) -> int | None:
     stated = duration_ms(text)
     if stated is not None or len(text) > _MAX_CHARS:
         return stated

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.providers.answers import Answer
+from worker.providers.answers import Answer, is_count
 from worker.providers.durations import duration_ms
 from worker.verdicts import Dimension, ObservedLimit
 
@@ -140,7 +140,8 @@ def _dimension(message: str) -> Dimension | None:
 
 def _number(name: str, message: str) -> int | None:
     found = _NUMBER[name].search(message)
-    return int(found[1].replace(",", "")) if found else None
+    number = int(found[1].replace(",", "")) if found else None
+    return number if is_count(number) else None
 
 
 def _without_stop(words: str) -> str:

@@ -4,10 +4,11 @@ The SDK makes the call, but the events are read here: its models cost 90 to 110 
 hundreds of streams share one event loop.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
+
+from worker.providers.answers import parse_json
 
 EVENT_STREAM = "text/event-stream"
 _DONE = b"[DONE]"
@@ -82,7 +83,7 @@ class HeardAnswer:
             self.done = True
             return
         try:
-            chunk = json.loads(data)
+            chunk = parse_json(data)
         except (ValueError, RecursionError):
             chunk = None
         if not isinstance(chunk, dict):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from worker.providers.answers import Answer, safe_sentence
+from worker.providers.answers import Answer, is_count, safe_sentence
 from worker.providers.groq_limits import Refusal, limits_of, read_refusal
 from worker.providers.groq_stream import HeardAnswer
 from worker.verdicts import SERVER_ERROR, Effect, Fate, Scope, Verdict
@@ -23,6 +23,14 @@ _FLEX_CAPACITY_STATUS = 498
 _MOST_GENERATIONS_MORE = 2  # each costs its tokens, and a model that fails three times will not learn it
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 _DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
+_MOST_TOKENS = 10**8  # far above what one call can use; charged to a bucket, more would close the account for good
+_NOT_NOW = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.MISDIRECTED_REQUEST,
+    HTTPStatus.TOO_EARLY,
+    499,  # somebody between has cut the call
+}
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
@@ -152,6 +160,16 @@ class GroqJudge:
                 account=account,
                 status=status,
             )
+        if code == "model_terms_required" and _is_client_error(status):
+            return Verdict(
+                Fate.NEXT_KEY,
+                "model_terms",
+                "the organisation has not accepted the model's terms: accept them in its console, then reset the key",
+                effect=Effect.DISABLE,
+                scope=Scope.KEY_TOPIC,
+                account=account,
+                status=status,
+            )
         if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
             return Verdict(
                 Fate.NEXT_KEY,
@@ -192,7 +210,7 @@ class GroqJudge:
         return None
 
     def _rate(self, answer: Answer) -> Verdict | None:
-        if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page:
             return None
         refusal = read_refusal(answer.message)
         stated_ms = _stated_ms(answer.retry_after_ms(now_s=self._now()), refusal.wait_ms)
@@ -239,7 +257,16 @@ class GroqJudge:
                 backoff_ms=backoff_ms,
                 status=status,
             )
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.FAILED_DEPENDENCY:
+        if status == HTTPStatus.FAILED_DEPENDENCY:
+            return Verdict(
+                Fate.RETRY,
+                "dependency_failed",
+                "a tool server that the request names has failed",
+                definite=False,
+                backoff_ms=backoff_ms,
+                status=status,
+            )
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return Verdict(
                 Fate.RETRY,
                 SERVER_ERROR,
@@ -252,7 +279,7 @@ class GroqJudge:
                 backoff_ms=backoff_ms,
                 status=status,
             )
-        if status in {408, 409, 425}:
+        if status in _NOT_NOW:
             return Verdict(
                 Fate.RETRY,
                 "not_now",
@@ -265,6 +292,17 @@ class GroqJudge:
 
     def _edge(self, answer: Answer) -> Verdict | None:
         """The answer of something before Groq: it hits every key alike."""
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            backoff_ms = answer.retry_after_ms(now_s=self._now())
+            return Verdict(
+                Fate.RETRY,
+                "edge_limited",
+                "something before Groq limits the calls from this address",
+                scope=Scope.HOST,
+                counted=False,
+                backoff_ms=None if backoff_ms is None else min(backoff_ms, _MAX_BACKOFF_MS),
+                status=answer.status,
+            )
         if (answer.status == HTTPStatus.FORBIDDEN and not answer.code) or answer.status < HTTPStatus.BAD_REQUEST:
             return Verdict(
                 Fate.RETRY,
@@ -289,11 +327,11 @@ def _is_client_error(status: int) -> bool:
 def _counted_tokens(usage: Mapping[str, Any]) -> int | None:
     """What counts against the limits, in tokens: cached prompt tokens do not."""
     total = usage.get("total_tokens")
-    if not isinstance(total, int):
+    if not is_count(total) or total > _MOST_TOKENS:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return max(0, total - cached) if isinstance(cached, int) else total
+    return max(0, total - cached) if is_count(cached) else total
 
 
 def _too_large_sentence(refusal: Refusal) -> str:

@@ -23,6 +23,15 @@ _DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
 _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
 _DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
 _UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
+_NOT_NOW = {
+    HTTPStatus.REQUEST_TIMEOUT: ("server_timeout", "Resend gave up waiting for the request"),
+    HTTPStatus.MISDIRECTED_REQUEST: ("not_now", "Resend did not take the request this time (HTTP 421)"),
+    HTTPStatus.TOO_EARLY: ("not_now", "Resend did not take the request this time (HTTP 425)"),
+    499: ("call_cut", "the call was cut before Resend answered (HTTP 499)"),
+}
+_NOT_FOR_THIS_KEY = {"restricted_api_key", "invalid_permission", "invalid_access"}
+_EXAMPLE_DOMAINS = re.compile(r"\btesting email address\b|\bdomains? like `?example\.", re.IGNORECASE)
+_LONGEST_WINDOW_S = 86_400
 _QUOTAS = {
     "daily_quota": ("x-resend-daily-quota", Dimension.EMAILS_DAY),
     "monthly_quota": ("x-resend-monthly-quota", Dimension.EMAILS_MONTH),
@@ -30,6 +39,10 @@ _QUOTAS = {
 EMAIL_QUOTAS: Final = frozenset(_QUOTAS)
 """The codes of refusals for a quota that counts emails."""
 
+_EXAMPLE_RECIPIENT: Final = (
+    "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to a real address, or to"
+    " delivered@resend.dev in a test"
+)
 _POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
 
 
@@ -67,8 +80,12 @@ class ResendJudge:
         for rule in (self._unclear, self._key_fault, self._rate, self._conflict, self._edge):
             if verdict := rule(answer, status):
                 return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
+        if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY} and _EXAMPLE_DOMAINS.search(
+            answer.message
+        ):
+            return Verdict(Fate.FAIL, "example_recipient", _EXAMPLE_RECIPIENT, limits=_limits_of(answer), status=status)
         sentence = f"Resend rejects the email: {said}" if said else f"Resend rejects the email (HTTP {status})"
-        if status != HTTPStatus.FORBIDDEN:
+        if status != HTTPStatus.FORBIDDEN or answer.code == "invalid_from_address":
             code = "idempotency_mismatch" if answer.code == "invalid_idempotent_request" else "rejected"
             return Verdict(Fate.FAIL, code, sentence, limits=_limits_of(answer), status=status)
         if answer.code == "validation_error":
@@ -89,8 +106,8 @@ class ResendJudge:
             code, sentence = SERVER_ERROR, f"Resend failed (HTTP {status})"
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             code, sentence = "unreadable_answer", "Resend answered without the email's id"
-        elif status == HTTPStatus.REQUEST_TIMEOUT:
-            code, sentence = "server_timeout", "Resend gave up waiting for the request"
+        elif status in _NOT_NOW:
+            code, sentence = _NOT_NOW[status]
         else:
             return None
         stated = answer.retry_after_ms(now_s=self._now())
@@ -109,9 +126,30 @@ class ResendJudge:
 
     def _key_fault(self, answer: Answer, status: int) -> Verdict | None:
         refused = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-        if status not in refused or answer.code == "restricted_api_key":
+        if status not in refused:
+            return None
+        if answer.code in _NOT_FOR_THIS_KEY and status == HTTPStatus.FORBIDDEN:
+            return Verdict(
+                Fate.NEXT_KEY,
+                "key_restricted",
+                "this key may not send from this address",
+                effect=Effect.DISABLE,
+                scope=Scope.KEY_TOPIC,
+                status=status,
+            )
+        if answer.code in _NOT_FOR_THIS_KEY:
             # A restricted key may send; the call was of another kind.
             return None
+        if answer.code == "restricted":
+            return Verdict(
+                Fate.NEXT_KEY,
+                "account_restricted",
+                "Resend has restricted this team",
+                effect=Effect.COOL,
+                scope=Scope.ACCOUNT,
+                cooldown_ms=_HOUR_MS,
+                status=status,
+            )
         dead = answer.code in _DEAD_KEY or _DEAD_KEY_WORDS.search(answer.message)
         if not dead and status != HTTPStatus.UNAUTHORIZED:
             return None
@@ -129,7 +167,8 @@ class ResendJudge:
         )
 
     def _rate(self, answer: Answer, status: int) -> Verdict | None:
-        if status != HTTPStatus.TOO_MANY_REQUESTS:
+        above = answer.code == "email_above_quota" and status >= HTTPStatus.BAD_REQUEST
+        if not above and (status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page):
             return None
         # The wordings differ from the documentation's, so the name decides.
         if answer.code.startswith("daily_quota"):
@@ -139,6 +178,12 @@ class ResendJudge:
             code, sentence = "monthly_quota", "the team's quota of the month is used up"
             # Only GET /usage knows the end, and a key that may only send cannot ask: one email a day finds out.
             cooldown_ms = _DAY_MS
+        elif above:
+            code, sentence, cooldown_ms = (
+                "email_above_quota",
+                "the email is more than what is left of a quota",
+                _HOUR_MS,
+            )
         else:
             return self._too_fast(answer)
         return Verdict(
@@ -185,6 +230,18 @@ class ResendJudge:
 
     def _edge(self, answer: Answer, status: int) -> Verdict | None:
         """The answer of something before Resend: it hits every key alike, and the email went no further."""
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            stated = answer.retry_after_ms(now_s=self._now())
+            return Verdict(
+                Fate.SAME_ACCOUNT,
+                "edge_limited",
+                "something before Resend limits the calls from this address",
+                scope=Scope.HOST,
+                definite=False,
+                counted=False,
+                backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
+                status=status,
+            )
         if (status == HTTPStatus.FORBIDDEN and not answer.code) or status < HTTPStatus.BAD_REQUEST:
             return Verdict(
                 Fate.RETRY,
@@ -216,7 +273,7 @@ def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
     if policy := _POLICY.search(answer.headers.get("ratelimit-policy", "")):
         limit = limit or int(policy[1])
         window_ms = int(policy[2]) * 1_000
-    if not limit or not window_ms:
+    if not limit or not 0 < window_ms <= _LONGEST_WINDOW_S * 1_000:
         return ()
     remaining = answer.header_int("ratelimit-remaining")
     return (

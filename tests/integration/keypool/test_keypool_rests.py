@@ -305,6 +305,7 @@ async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> No
         (Verdict(Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, cooldown_ms=1, status=400), True),
         (Verdict(Fate.FAIL, "rejected", status=400), True),
         (Verdict(Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=1, definite=False, status=500), False),
+        (Verdict(Fate.RETRY, "edge_limited", scope=Scope.HOST, counted=False, status=429), False),  # nobody's limit
         (Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE), False),  # no call was made
     ],
 )

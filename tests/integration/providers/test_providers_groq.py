@@ -118,6 +118,13 @@ _ROWS: list[Any] = [
         {},
         _verdict(Fate.NEXT_KEY, "model_blocked", 403, **_BLOCKED),
     ),
+    # the organisation has not accepted the model's terms; others may have
+    (
+        400,
+        _error("The model `m` requires terms acceptance.", "model_terms_required"),
+        {},
+        _verdict(Fate.NEXT_KEY, "model_terms", 400, **_BLOCKED),
+    ),
     # 403 by the edge: HTML, or JSON without a code
     (
         403,
@@ -245,6 +252,21 @@ _ROWS: list[Any] = [
     # a 429 that says nothing: the service's default
     (429, b"", {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
     (429, _error("Too many requests"), {"retry-after": "soon"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
+    # several waits at once: the longest; an absurd number is none
+    (429, b"", {"retry-after": "7, 2"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=7_000)),
+    (
+        429,
+        _error(_RPM.replace("Limit 30", "Limit 9999999999999999999"), "rate_limit_exceeded", "requests"),
+        {"x-ratelimit-limit-tokens": "9999999999999999999"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=2_000, account="org_01abc"),
+    ),
+    # a page: something before Groq limits this address
+    (
+        429,
+        b"<html>slow down</html>",
+        {"retry-after": "9"},
+        _verdict(Fate.RETRY, "edge_limited", 429, scope=Scope.HOST, counted=False, backoff_ms=9_000),
+    ),
     # flex capacity: a jittered backoff, the key is fine
     (498, _error("full", "capacity_exceeded"), {}, _verdict(Fate.RETRY, "flex_capacity", 498, backoff_ms=4_500)),
     # the model is overloaded for every key
@@ -259,10 +281,14 @@ _ROWS: list[Any] = [
     (500, _error("Internal Server Error"), {}, _verdict(Fate.RETRY, "server_error", 500, **_FAULT)),
     (502, b"<html>bad gateway</html>", {}, _verdict(Fate.RETRY, "server_error", 502, **_FAULT)),
     (504, b"", {"retry-after": "86400"}, _verdict(Fate.RETRY, "server_error", 504, **_FAULT, backoff_ms=300_000)),
-    (424, _error("failed dependency"), {}, _verdict(Fate.RETRY, "server_error", 424, **_FAULT)),
+    # a tool server of the request's failed, which is nothing of the key's
+    (424, _error("failed dependency"), {}, _verdict(Fate.RETRY, "dependency_failed", 424, definite=False)),
     # what the SDK would repeat by itself
     (408, b"", {}, _verdict(Fate.RETRY, "not_now", 408, definite=False)),
     (409, _error("conflict"), {}, _verdict(Fate.RETRY, "not_now", 409, definite=False)),
+    (421, b"", {"retry-after": "1"}, _verdict(Fate.RETRY, "not_now", 421, definite=False, backoff_ms=1_000)),
+    (425, b"", {}, _verdict(Fate.RETRY, "not_now", 425, definite=False)),
+    (499, b"", {}, _verdict(Fate.RETRY, "not_now", 499, definite=False)),
     # a 200 that is no completion: text/html (the SDK returns a str), bad JSON (it raises), JSON of another shape
     *(
         (
@@ -295,6 +321,17 @@ async def test_every_row_of_the_table_is_judged_as_written(
     assert reply.value is None
     assert reply.verdict.reason
     assert len(scripted.seen) == 1  # the SDK tried once
+
+
+@pytest.mark.parametrize("total", [10**300, -5, True, float("nan"), 47.5, "47"])
+async def test_an_absurd_number_of_tokens_counts_for_nothing_and_the_answer_stays_whole(
+    scripted: Any, groq: Groq, total: Any
+) -> None:
+    scripted.answer(200, json.dumps(_COMPLETION | {"usage": {"total_tokens": total}}).encode())
+    reply = await groq.call(_KEY, _ASKED)
+    assert (reply.verdict.fate, reply.verdict.tokens) == (Fate.DONE, None)
+    assert reply.value is not None
+    json.dumps(reply.value, allow_nan=False)
 
 
 async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(scripted: Any, groq: Groq) -> None:

@@ -58,6 +58,7 @@ _DEAD = {"fate": Fate.NEXT_KEY, "code": "invalid_key", "effect": Effect.DISABLE}
 _NO_DOMAIN = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
 _TEAM = {"effect": Effect.COOL, "scope": Scope.ACCOUNT}
 _FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
+_AN_HOUR = {"cooldown_ms": 3_600_000}
 _TWIN = {"definite": False, "backoff_ms": 3_000}
 _HTML = {"content-type": "text/html"}
 
@@ -94,17 +95,49 @@ _ROWS: list[Any] = [
     (403, _error(403, "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
     (403, b"<html>blocked</html>", _HTML, _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST)),
     (307, b"", {"location": "/elsewhere"}, _verdict(Fate.RETRY, "edge_blocked", 307, scope=Scope.HOST)),
+    # the key may not send from this domain; the team may, with another
+    *(
+        (403, _error(403, name), {}, _verdict(Fate.NEXT_KEY, "key_restricted", 403, **_NO_DOMAIN))
+        for name in ("restricted_api_key", "invalid_permission", "invalid_access")
+    ),
+    # the team is restricted, or has less left of a quota than the email needs
+    (403, _error(403, "restricted"), {}, _verdict(Fate.NEXT_KEY, "account_restricted", 403, **_TEAM, **_AN_HOUR)),
+    *(
+        (
+            status,
+            _error(status, "email_above_quota"),
+            {},
+            _verdict(Fate.NEXT_KEY, "email_above_quota", status, **_TEAM, **_AN_HOUR),
+        )
+        for status in (403, 422, 429)
+    ),
+    # an address that stands for nobody
+    (
+        422,
+        _error(
+            422,
+            "validation_error",
+            "Invalid `to` field. Use our testing email address, not domains like `example.com`.",
+        ),
+        {},
+        _verdict(Fate.FAIL, "example_recipient", 422),
+    ),
     # fails for good
     *(
         (status, _error(status, name), {}, _verdict(Fate.FAIL, "rejected", status))
         for status, name in (
             (401, "restricted_api_key"),
+            (403, "invalid_from_address"),
             (400, "validation_error"),
             (400, "invalid_idempotency_key"),
             (404, "not_found"),
             (405, "method_not_allowed"),
             (413, "payload_too_large"),
             (422, "missing_required_field"),
+            (422, "missing_required_parameter"),
+            (422, "invalid_from_address"),
+            (422, "invalid_access"),
+            (422, "invalid_region"),
             (422, "invalid_attachment"),
             (422, "invalid_parameter"),
             (422, "validation_error"),
@@ -141,7 +174,20 @@ _ROWS: list[Any] = [
     (429, b"", {"retry-after": "9999999"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_600_000)),
     # it says nothing: the service's default
     (429, _error(429, "rate_limit_exceeded"), {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
-    (429, b"<html/>", _HTML, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
+    # a page: something before Resend limits this address, and nobody knows how far the email came
+    (
+        429,
+        b"<html/>",
+        _HTML | {"retry-after": "3, 5"},
+        _verdict(Fate.SAME_ACCOUNT, "edge_limited", 429, scope=Scope.HOST, definite=False, backoff_ms=5_000),
+    ),
+    # a window beyond reason is not believed
+    (
+        429,
+        _error(429, "rate_limit_exceeded"),
+        {"retry-after": "1", "ratelimit-limit": "2", "ratelimit-policy": "2;w=999999999"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=1_000),
+    ),
     # the quota of the day: until 00:00 UTC plus jitter, whatever retry-after says
     (
         429,
@@ -204,6 +250,9 @@ _ROWS: list[Any] = [
         _verdict(Fate.SAME_ACCOUNT, "server_error", 503, **_FAULT, backoff_ms=9_000),
     ),
     (408, b"", {}, _verdict(Fate.SAME_ACCOUNT, "server_timeout", 408, **_FAULT)),
+    (421, b"", {}, _verdict(Fate.SAME_ACCOUNT, "not_now", 421, **_FAULT)),
+    (425, b"", {}, _verdict(Fate.SAME_ACCOUNT, "not_now", 425, **_FAULT)),
+    (499, b"", {}, _verdict(Fate.SAME_ACCOUNT, "call_cut", 499, **_FAULT)),
     # a 200 that brings no id
     *(
         (200, body, headers, _verdict(Fate.SAME_ACCOUNT, "unreadable_answer", 200, **_FAULT))
