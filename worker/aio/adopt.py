@@ -16,11 +16,15 @@ from typing import Any
 
 import celery
 from celery.app.trace import task_has_custom
+from celery.utils.dispatch import Signal
 
 from worker.aio import bridge, private_loop, stacks
 from worker.aio.job import Job
 
 logger = logging.getLogger(__name__)
+
+StockSignal: Any = Signal  # Celery has no types
+_stock_live_receivers = StockSignal._live_receivers  # noqa: SLF001 - there is no public way
 
 HOOKS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
 
@@ -152,7 +156,8 @@ def complete(value: Any, *, name: str | None = None) -> Any:
     """Await a coroutine from plain code, wherever that runs; give any other value as it is.
 
     Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the caller waits. A hook
-    that the consumer's thread calls (after a hard time limit) is started on the pool's loop and not waited for.
+    that the consumer's thread calls (after a hard time limit), or a child task, is started on the pool's loop and not
+    waited for.
     """
     if not bridge.is_coroutine(value):
         return value
@@ -160,13 +165,49 @@ def complete(value: Any, *, name: str | None = None) -> Any:
         return bridge.wait(value)
     if private_loop.serves_here():
         return private_loop.run(value)
-    pool_loop = private_loop.pool_loop()
-    if pool_loop is not None and name is not None and not isinstance(stacks.owner(), Job):
-        asyncio.run_coroutine_threadsafe(_logged(value, name), pool_loop)
+    if name is not None and _started_beside(value, name):
         return None
+    pool_loop = private_loop.pool_loop()
     if pool_loop is not None and not private_loop.is_running_here():
         return asyncio.run_coroutine_threadsafe(value, pool_loop).result()
     return private_loop.run(value)
+
+
+def _started_beside(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
+    """Start on the pool's loop what cannot be waited for here, or need not be; false where it can and must."""
+    if private_loop.is_pool_loop_here():
+        private_loop.start_beside(_logged(coroutine, name))
+        return True
+    pool_loop = private_loop.pool_loop()
+    if pool_loop is None or isinstance(stacks.owner(), Job):
+        return False
+    asyncio.run_coroutine_threadsafe(_logged(coroutine, name), pool_loop)
+    return True
+
+
+def await_receivers() -> None:
+    """Await what signals' receivers give that are `async def`, as hooks are awaited. Until `leave_receivers`."""
+    StockSignal._live_receivers = _live_receivers  # noqa: SLF001 - Celery's modules hold on to `send`
+
+
+def leave_receivers() -> None:
+    """Undo `await_receivers`."""
+    StockSignal._live_receivers = _stock_live_receivers  # noqa: SLF001
+
+
+def _live_receivers(signal: Any, sender: Any) -> Any:
+    receivers = _stock_live_receivers(signal, sender)
+    if any(map(inspect.iscoroutinefunction, receivers)):
+        return [_receiver(each) if inspect.iscoroutinefunction(each) else each for each in receivers]
+    return receivers
+
+
+def _receiver(receiver: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(receiver)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return complete(receiver(*args, **kwargs), name=f"the receiver {receiver.__qualname__}")
+
+    return called
 
 
 async def _logged(coroutine: Coroutine[Any, Any, Any], name: str) -> None:

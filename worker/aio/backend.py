@@ -122,6 +122,10 @@ class RedisBackend(StockBackend):
         self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
         """Store what came of a task, and give it as it was encoded."""
+        if self.awaits_in_jobs and not kwargs and not bridge.is_bridged() and private_loop.is_pool_loop_here():
+            # A child task: to wait here would hold up every job. What is stored later stands behind it in line.
+            private_loop.start_beside(self._store_beside(task_id, result, state, traceback, request))
+            return result
         if self.always_retry or kwargs or not self._bridged():
             return super().store_result(task_id, result, state, traceback, request=request, **kwargs)
         # Without the stock loop around it, which only retries where `result_backend_always_retry` asks for that.
@@ -134,18 +138,34 @@ class RedisBackend(StockBackend):
     ) -> Any:
         if not self._bridged():
             return super()._store_result(task_id, result, state, traceback, request=request, **kwargs)
+        key, value, expires_s = self._entry(task_id, result, state, traceback, request)
+        if stored := self._store(key, value, expires_s):
+            _wait(self._replace(stored, key, value, expires_s, state))
+        return result
+
+    def _entry(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> tuple[Any, Any, int]:
+        """Give the key, the value and its expiry in seconds."""
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = bytes_to_str(task_id)  # type: ignore[no-untyped-call, unused-ignore]
-        key, value = self.get_key_for_task(task_id), self.encode(meta)
+        value = self.encode(meta)
         self._check_size(value)
         expires = self.failure_expires if state == states.FAILURE else self.expires
-        stored = self._store(key, value, expires or 0)
+        return self.get_key_for_task(task_id), value, expires or 0
+
+    async def _replace(self, stored: Any, key: Any, value: Any, expires_s: int, state: str) -> None:
         # A job that goes back to its queue may have ended elsewhere before its RETRY is stored here. So a value gives
         # way only as it was seen, and an end only to another end; a success stands for ever.
         while stored and self._gives_way(stored, state):
             seen = hashlib.sha1(stored if isinstance(stored, bytes) else stored.encode(), usedforsecurity=False)
-            stored = _wait(self.run(("EVAL", _REPLACE, 1, key, seen.hexdigest(), value, expires or 0)))[0]
-        return result
+            (stored,) = await self.run(("EVAL", _REPLACE, 1, key, seen.hexdigest(), value, expires_s))
+
+    async def _store_beside(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> None:
+        try:
+            key, value, expires_s = self._entry(task_id, self.encode_result(result, state), state, traceback, request)
+            stored = await self._until_reached(lambda: self._pipelining().store(key, value, expires_s))
+            await self._replace(stored, key, value, expires_s, state)
+        except Exception as exc:  # noqa: BLE001 - nobody waits for it
+            logger.warning("the state %s of %s could not be stored: %s", state, task_id, exc)
 
     def _store(self, key: Any, value: Any, expires_s: int) -> Any:
         """Store and publish a value unless its key holds one; give what is there."""

@@ -41,7 +41,7 @@ from worker.aio import (
     shutdown,
     tracing,
 )
-from worker.aio.adopt import adopt, is_async
+from worker.aio.adopt import adopt, await_receivers, is_async, leave_receivers
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
@@ -154,6 +154,7 @@ class TaskPool(BasePool):
         )
         self.loop.set_default_executor(DaemonThreads(32, name="aio-default", prepare=self._prepare_thread))
         tracing.install()
+        await_receivers()
         for task in self.app.tasks.values():
             self._adopt(task)
         publishing.install(self.app)
@@ -468,6 +469,7 @@ class TaskPool(BasePool):
         if not thread.stop(patience_s=2.0):
             logger.warning("the event loop does not answer; leaving it behind")
         tracing.uninstall()
+        leave_receivers()
         publishing.uninstall(self.app)
         mailbox.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))

@@ -12,6 +12,8 @@ from worker.aio import stacks
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pool_loop: asyncio.AbstractEventLoop | None = None
+_beside: set[asyncio.Task[None]] = set()
+"""What nobody else holds on to."""
 _serves: ContextVar[bool] = ContextVar("a loop of ours runs this", default=False)
 
 
@@ -24,6 +26,18 @@ def set_pool_loop(loop: asyncio.AbstractEventLoop | None) -> None:
 def pool_loop() -> asyncio.AbstractEventLoop | None:
     """The loop of the pool that runs in this process."""
     return _pool_loop
+
+
+def is_pool_loop_here() -> bool:
+    """Whether this thread is running the pool's loop."""
+    return _pool_loop is not None and is_running_here() and asyncio.get_running_loop() is _pool_loop
+
+
+def start_beside(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine beside what runs on this thread's loop; it must not raise."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    _beside.add(task)
+    task.add_done_callback(_beside.discard)
 
 
 def is_running_here() -> bool:

@@ -1,5 +1,6 @@
 """The awaited result backend against the stock one: same keys, same format; and a result store that goes away."""
 
+import asyncio
 import json
 import time
 import uuid
@@ -36,6 +37,23 @@ def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
             raise ValueError(value)
         return value
 
+    @app.task(shared=False, name="tells", bind=True, track_started=True)
+    async def tells(self: Any, state: str) -> list[str]:
+        """Changes its state in a child task, and gives the states that a blocking look finds there and later."""
+        seen = []
+
+        async def child() -> None:
+            with redis.Redis.from_url(url) as client:
+                key = self.backend.get_key_for_task(self.request.id)
+                self.update_state(state=state, meta={"at": 1})
+                seen.append(json.loads(client.get(key))["status"])
+                while (now := json.loads(client.get(key))["status"]) == seen[0]:  # noqa: ASYNC110 - the server tells nobody
+                    await asyncio.sleep(0)
+                seen.append(now)
+
+        await asyncio.create_task(child())
+        return seen
+
     yield app
     app.close()
 
@@ -45,13 +63,13 @@ def run(app: Celery) -> Iterator[Run]:
     pool = TaskPool(8, app=app)
     pool.start()
 
-    def run(value: Any, *more: Any, task_id: str | None = None) -> tuple[str, "Future[Any]"]:
+    def run(value: Any, *more: Any, task_id: str | None = None, task: str = "echo") -> tuple[str, "Future[Any]"]:
         task_id = task_id or str(uuid.uuid4())
         done: Future[Any] = Future()
-        request = {"id": task_id, "task": "echo", "delivery_info": {}, "parent_id": "p", "group": "g"}
+        request = {"id": task_id, "task": task, "delivery_info": {}, "parent_id": "p", "group": "g"}
         pool.apply_async(
             trace_task_ret,
-            ("echo", task_id, request, ((value, *more), {}, {}), None, None),
+            (task, task_id, request, ((value, *more), {}, {}), None, None),
             callback=done.set_result,
             error_callback=done.set_result,
         )
@@ -282,3 +300,8 @@ def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Cel
     assert backend.awaits_in_jobs
     backend.connparams["connection_class"] = Odd
     assert not backend.awaits_in_jobs
+
+
+def test_a_state_that_a_child_task_tells_is_stored_without_holding_up_the_loop(run: Run) -> None:
+    _, done = run("PROGRESS", task="tells")
+    assert done.result(10)[1] == "['STARTED', 'PROGRESS']"  # not there yet when the call returned

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, signals
 from pool_outcome import Outcome, Start
 
 from worker.aio import lifespan
@@ -152,3 +152,41 @@ def test_the_maps_of_async_and_of_plain_tasks_give_what_the_items_give(app: Cele
         signature = getattr(task, kind)(items)
         arguments = (signature.kwargs["task"], signature.kwargs["it"])
         assert Outcome(pool, app.tasks[signature.task], *arguments).answer[1] == repr(given)
+
+
+def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(app: Celery, start: Start) -> None:
+    seen: list[str] = []
+    last = threading.Event()
+
+    async def receiver(signal: Any = None, **_: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append(signal.name)
+
+    async def broken(**_: Any) -> None:
+        raise ValueError("of a receiver")
+
+    async def late(**_: Any) -> None:
+        last.set()
+
+    @app.task(shared=False)
+    async def nothing() -> list[str]:
+        return seen[:]
+
+    @app.task(shared=False)
+    async def tells() -> None:
+        async def child() -> None:
+            signals.task_revoked.send(sender=nothing)
+
+        await asyncio.create_task(child())
+
+    pool = start()
+    for signal in (signals.task_prerun, signals.task_success, signals.task_postrun):
+        signal.connect(broken, sender=nothing)
+        signal.connect(receiver, sender=nothing)
+    signals.task_revoked.connect(late, sender=nothing)
+    assert Outcome(pool, nothing).answer[1] == "['task_prerun']"
+    assert seen == ["task_prerun", "task_success", "task_postrun"]
+    assert Outcome(pool, tells).answer[0] == 0
+    assert last.wait(10)
+    pool.stop()
+    assert signals.task_success.send(sender=app) == []
