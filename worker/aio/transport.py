@@ -14,7 +14,13 @@ share the queues. What differs:
 - Acknowledgements of one turn of the hub go out together.
 - One client object serves all commands of a channel; kombu makes one for each command.
 
-Beside kombu's transport options there is `lease_s`, in seconds; 0: no leases, only the visibility timeout.
+- Messages with a countdown for the queues that the option `delayed_queues` names wait in Redis and not in a worker, and
+  are handed out when they are due by the clock of Redis; see `worker.aio.delayed`.
+
+Beside kombu's transport options there are two:
+
+    lease_s         in seconds; 0: no leases, only the visibility timeout
+    delayed_queues  the names of queues, the same for all producers and workers
 
 A channel that consumes without acknowledging (replies to remote control), and one without `ack_emulation`, is kombu's
 own in all of this.

@@ -9,9 +9,10 @@ from queue import Empty
 from typing import Any
 
 import redis
-from kombu.transport import redis as _stock
 from kombu.utils.scheduling import priority_cycle
 
+from worker.aio import delayed
+from worker.aio.transport_delaying import DelayingChannel
 from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
 from worker.aio.transport_messages import UNREADABLE, Message, Taken, decode, read_batch, share_values
 from worker.aio.transport_poller import TAKING, has_buffered
@@ -20,24 +21,23 @@ from worker.aio.transport_scripts import TAKE
 
 logger = logging.getLogger(__name__)
 
-# kombu's classes are only half typed.
-StockChannel: Any = _stock.Channel
-
 _MOST = 200
 """Messages in one batch at most: a few milliseconds of the server's time."""
 _UNTOLD_SWEEP_S = 0.1
+_GUARD_SWEEPS = 2.5
+"""Who guards a delayed queue looks at it once a sweep; after this many another channel takes over."""
 _REFUSED_PAUSE_S = 1.0
 LEASE_S = 60.0
 RECOVER_S = 5.0
 """The longest time between two looks for what dead workers had, in seconds."""
 
 
-class Channel(StockChannel):
+class Channel(DelayingChannel):
     """A channel that takes messages in batches and books them in the same step."""
 
     QoS = TransportQoS
     Message = Message
-    from_transport_options = (*StockChannel.from_transport_options, "lease_s")
+    from_transport_options = (*DelayingChannel.from_transport_options, "lease_s")
     lease_s: float = LEASE_S
     """How long a worker may be silent before its messages go to others, in seconds; 0: for the visibility timeout."""
     connection: Any
@@ -59,6 +59,8 @@ class Channel(StockChannel):
         """All queues were empty when last looked at, and no hint came since."""
         self._urgent_only: dict[str, int] = {}
         self._look_at_s = 0.0
+        self._due_at_s = 0.0
+        """When the next delayed message is due that this channel wakes up for, if that is soon."""
         self._suffix = f"@{uuid.uuid4().hex[:8]}"
         self._questions = 0
         self._reading = False
@@ -209,6 +211,9 @@ class Channel(StockChannel):
             self.qos.unreadable_key,
             *self._asked_lists,
         )
+        places = [place for place, queue in enumerate(queues, 1) if queue in self.delayed_queues]
+        if places:
+            names += (delayed.CLOCK_KEY, *(key for place in places for key in self.delayed_keys(queues[place - 1])))
         keys = [self.global_keyprefix + name for name in names]
         script = ("EVALSHA", self._script_sha) if self._script_sent else ("EVAL", TAKE)
         in_turn = int(not isinstance(self._queue_cycle, priority_cycle))
@@ -225,6 +230,9 @@ class Channel(StockChannel):
             in_turn,
             f"{self._suffix}{self._questions:x}",
             keeper.lease_s if keeper is not None else 0,
+            len(self.priority_steps),
+            round(_GUARD_SWEEPS * max(self.sweep_s, 1.0) * 1000),
+            *places,
             check_health=False,
         )
         self._in_poll = self.client.connection
@@ -304,7 +312,7 @@ class Channel(StockChannel):
             self._dry = False
             return None
         self._in_poll = None
-        set_aside, taken = read_batch(answer, self._asked_lists)
+        set_aside, taken, due_in_s = read_batch(answer, self._asked_lists)
         if set_aside:
             logger.error(
                 "%d entries that are no messages were found in a queue; they are in %s",
@@ -312,8 +320,26 @@ class Channel(StockChannel):
                 self.qos.unreadable_key,
             )
         self._dry = len(taken) + set_aside < self._asked_for
+        if due_in_s is not None:
+            self._wake_up_in(due_in_s)
         self._flush_brpop_reauth()
         return taken
+
+    def _wake_up_in(self, due_in_s: float) -> None:
+        """Look into the queues again when the next delayed message is due, if not earlier."""
+        at_s = time.monotonic() + due_in_s
+        if at_s >= self._look_at_s:
+            return
+        self._look_at_s = self._due_at_s = at_s
+        hub = self.connection.cycle.hub if self.connection is not None else None
+        if hub is not None:
+            hub.call_later(due_in_s, _nothing)
+
+    @property
+    def look_in_s(self) -> float:
+        """How long the poller may wait until the queues are looked into again, in seconds."""
+        due_in_s = self._due_at_s - time.monotonic()
+        return min(self.sweep_s, due_in_s) if due_in_s > 0 else self.sweep_s
 
     def _deliver(self, taken: Taken) -> bool:
         """Hand the messages to their consumers; those that nobody may have any more go back. True if one was had."""
@@ -420,3 +446,7 @@ class Channel(StockChannel):
         client = self.__dict__.get("client")
         if client is not None and client.connection is not None:
             client.connection.disconnect()
+
+
+def _nothing() -> None:
+    pass

@@ -80,19 +80,22 @@ class Message(StockMessage):
             raise DecodeError(exc) from exc
 
 
-def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken]:
-    """Give what the taking script answered: how many entries it set aside, and the messages.
+def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, float | None]:
+    """Give what the taking script answered: how many entries it set aside, the messages, and when to look again.
 
     Args:
         answer: The script's.
         lists: Those that it was asked to look into.
+
+    Returns:
+        The last part: in how many seconds the next delayed message is due, where this channel is to wake up for it.
     """
-    set_aside, sizes, tags, texts = answer
+    set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0
     for place, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
         taken.append((lists[place], tags[at : at + length].decode(), text))
         at += length
-    return set_aside, taken
+    return set_aside, taken, due_in_us / 1e6 if due_in_us >= 0 else None
 
 
 def decode(texts: list[bytes]) -> list[Any]:

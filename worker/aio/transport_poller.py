@@ -24,7 +24,10 @@ class Channel(Protocol):
     active_queues: Any
     active_fanout_queues: Any
     takes: bool
-    sweep_s: float
+
+    @property
+    def look_in_s(self) -> float:
+        """How long the queues may still go without a look, in seconds."""
 
     def flush_acks_when_due(self) -> None:
         """Send acknowledgements if it is worth it."""
@@ -121,7 +124,7 @@ class Poller(StockPoller):
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Wait for one event where no hub runs, and look into the queues every now and then."""
-        longest_s = min((one.sweep_s for one in self._channels if one.takes), default=timeout)
+        longest_s = min((one.look_in_s for one in self._channels if one.takes), default=timeout)
         return super().get(callback, timeout=longest_s if timeout is None else min(timeout, longest_s or timeout))
 
 

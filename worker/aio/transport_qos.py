@@ -373,13 +373,19 @@ def _payload_of(message: Any) -> Any:
     return payload
 
 
-def waits(eta: Any, at_s: float) -> bool:
-    """Whether a message waits for its instant at a moment, in seconds since 1970."""
+def instant_of(eta: Any) -> datetime | None:
+    """Read a message's instant; nothing where it has none, or none that can be read."""
     try:
         instant = datetime.fromisoformat(eta)
     except (TypeError, ValueError):
-        return False
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp() > at_s
+        return None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def waits(eta: Any, at_s: float) -> bool:
+    """Whether a message waits for its instant at a moment, in seconds since 1970."""
+    instant = instant_of(eta)
+    return instant is not None and instant.timestamp() > at_s
 
 
 def _earlier(told: Any, at_s: float) -> float:

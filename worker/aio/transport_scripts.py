@@ -11,6 +11,8 @@ where that is long ago the server itself was away, and nobody is given up before
 
 from typing import Final
 
+from worker.aio.delayed import CLOCK
+
 _SET_ASIDE: Final = """
 local function set_aside(list, item)
   redis.call('LPUSH', list, item:sub(1, 8192))
@@ -21,10 +23,13 @@ end
 
 TAKE: Final = (
     _SET_ASIDE
+    + CLOCK
     + """
 local unacked, index, leases, aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local most, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6])
+local rows, guard_ms, delayed = tonumber(ARGV[7]), ARGV[8], #ARGV - 8
+local last = 4 + width * rows
 if lease_s > 0 then
   local clock = redis.call('TIME')
   until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
@@ -41,12 +46,42 @@ local function entry_of(item, text)
   tag = (tag:match('^(.+)@%x+$') or tag) .. suffix
   return tag, '[' .. item .. ', ' .. cjson.encode(from.exchange) .. ', ' .. cjson.encode(from.routing_key) .. ']'
 end
+-- What is due of the delayed queues, by the place of the list beside.
+local due, looked, now_us = {}, {}, delayed > 0 and clock_us(KEYS[last + 1])
+local function first_of(number) return last + 2 + (number - 1) * (3 + rows) end
+for number = 1, delayed do
+  local first, column = first_of(number), tonumber(ARGV[8 + number])
+  local next_us = redis.call('GETEX', KEYS[first])
+  if next_us and tonumber(next_us) <= now_us then
+    looked[#looked + 1] = first
+    for row = 1, rows do
+      local set, beside = KEYS[first + 2 + row], 4 + (row - 1) * width + column
+      local is_open = KEYS[beside] ~= unacked .. '.left'
+      local ids = is_open and redis.call('ZRANGEBYSCORE', set, '-inf', string.format('%.0f', now_us), 'LIMIT', 0, most)
+      if ids and ids[1] then due[beside] = {set = set, texts = KEYS[first + 2], ids = ids, at = 1} end
+    end
+  end
+end
+local function forget(from)
+  redis.call('ZREM', from.set, from.ids[from.at])
+  redis.call('HDEL', from.texts, from.ids[from.at])
+  from.at = from.at + 1
+end
+local function head_of(at)
+  local from = due[at]
+  while from and from.ids[from.at] do
+    local item = redis.call('HGET', from.texts, from.ids[from.at])
+    if item then return item, from end
+    forget(from)
+  end
+  return redis.call('LINDEX', KEYS[at], -1)
+end
 for place = 1, width do order[place] = place end
-for first = 5, #KEYS, width do
+for first = 5, last, width do
   local place = 1
   while taken < most and place <= width do
     local at = first + order[place] - 1
-    local item = redis.call('LINDEX', KEYS[at], -1)
+    local item, from = head_of(at)
     if not item then
       place = place + 1
     else
@@ -61,16 +96,35 @@ for first = 5, #KEYS, width do
         set_aside(aside, item)
         aside_count = aside_count + 1
       end
-      redis.call('RPOP', KEYS[at])
+      if from then forget(from) else redis.call('RPOP', KEYS[at]) end
       taken = taken + 1
       if in_turn then table.insert(order, table.remove(order, place)) end
     end
   end
 end
-if taken < most then
-  for at = 5, #KEYS do redis.call('LLEN', KEYS[at]) end
+for _, first in ipairs(looked) do
+  local next_us
+  for at = first + 3, first + 2 + rows do
+    local head = redis.call('ZRANGE', KEYS[at], 0, 0, 'WITHSCORES')[2]
+    if head and not (next_us and next_us <= tonumber(head)) then next_us = tonumber(head) end
+  end
+  if next_us then redis.call('SET', KEYS[first], string.format('%.0f', next_us)) else redis.call('DEL', KEYS[first]) end
 end
-return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts}
+local wait_us = -1
+if taken < most then
+  for at = 5, last do redis.call('LLEN', KEYS[at]) end
+  for number = 1, delayed do
+    local first = first_of(number)
+    local next_key, guard, name = KEYS[first], KEYS[first + 1], suffix:match('^@%x%x%x%x%x%x%x%x')
+    local is_mine = redis.call('SET', guard, name, 'NX', 'PX', guard_ms)
+    if not is_mine and redis.call('GETEX', guard) == name then is_mine = redis.call('PEXPIRE', guard, guard_ms) end
+    local next_us = is_mine and redis.call('GET', next_key)
+    local left_us = next_us and tonumber(next_us) - now_us or 0
+    -- What is due already is in a list's place that is left alone.
+    if left_us > 0 and (wait_us < 0 or left_us < wait_us) then wait_us = left_us end
+  end
+end
+return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts, wait_us}
 """
 )
 """Takes messages in kombu's order: the most urgent priority first, within it the queues in turn.
@@ -79,14 +133,22 @@ A message is read, entered, and only then removed, so that no error in between c
 aside, or it would be found again for ever. Once all lists are empty, each is read once more: that makes the server tell
 this connection (`CLIENT TRACKING`) when one changes.
 
+Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in the order of their
+instants. Of all channels that wait one guards each delayed queue: it alone is told of the next instant, and by the
+server when that changes. So one wakes up for one message; where that one is full or gone, the others find the message
+when they look by themselves.
+
 The tag in the book is the message's own with a suffix, `@` and hexadecimal digits: a message that comes a second time
 is another entry, so that who had it first cannot put it back, nor have it forgotten, in the name of who has it now.
 
-KEYS: the hash, the index, the leases, the list for what is no message; then the queues' lists, priority by priority.
+KEYS: the hash, the index, the leases, the list for what is no message; then the queues' lists, priority by priority;
+where there are delayed queues the clock, and for each its next instant, its guard, its texts, the sets of its lists.
 ARGV: the most to take; now, in seconds since 1970; how many queues there are; 1 to serve them in turn, 0 in order; the
-suffix; the lease in seconds, 0 for none.
+suffix, eight digits of which name the channel; the lease in seconds, 0 for none; how many priorities there are; how
+long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted from 1.
 Gives: how many were set aside; for each message the place of its list and the length of its tag in bytes; the tags in
-the book as one text; the texts. Few parts, because the client takes as long for a short one as for a long one.
+the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none.
+Few parts, because the client takes as long for a short one as for a long one.
 """
 
 GIVE_BACK: Final = (

@@ -1,0 +1,225 @@
+"""Delayed queues of the transport: a message waits in the broker for its instant, and is handed out then."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Producer
+from transport_harness import OURS, STOCK, calls, queue_of, send, tube
+
+from worker.aio import delayed
+from worker.aio.transport_scripts import TAKE
+from worker.deferred import count_deferred, wake_deferred
+
+OPTIONS: dict[str, Any] = {"delayed_queues": ["late"]}
+LONG_S = 3600
+
+
+def delay(url: str, countdown_s: float, *bodies: Any, transport: str = OURS, **options: Any) -> None:
+    """Publish as Celery does where a countdown is asked for."""
+    with Connection(url, transport=transport, transport_options=OPTIONS) as connection:
+        producer = Producer(connection)
+        for body in bodies:
+            eta = (datetime.now(UTC) + timedelta(seconds=countdown_s)).isoformat()
+            producer.publish(
+                body, routing_key="late", declare=[queue_of("late")], headers={"eta": eta, "x": 1}, serializer="json",
+                **options,
+            )  # fmt: skip
+
+
+def ask(url: str, what: Callable[..., Any], *args: Any) -> Any:
+    async def asked() -> Any:
+        async with redis.asyncio.Redis.from_url(url) as client:
+            return await what(client, *args)
+
+    return asyncio.run(asked())
+
+
+def now_us(books: Any) -> int:
+    seconds, us = books.time()
+    return int(seconds * 1_000_000 + us)
+
+
+@pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
+def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, hub: bool) -> None:
+    came: list[tuple[str, int]] = []
+    with tube(url, "late", polling_interval=60, **OPTIONS) as one:
+        if hub:
+            one.with_hub()
+        one.until(lambda: one.channel._dry)
+        one.on_message = lambda message: (came.append((message.decode(), now_us(books))), message.ack())
+        delay(url, 0.3, "second")
+        delay(url, 0.15, "first")
+        due = {json.loads(books.hget("late.due.texts", tag))["body"]: at for tag, at in
+               books.zrange("late.due", 0, -1, withscores=True)}  # fmt: skip
+        assert books.llen("late") == 0
+        one.until(lambda: len(came) == 2, within_s=20)  # a sweep would be a minute later
+        assert [body for body, _ in came] == ["first", "second"]
+        assert all(at >= instant for (_, at), instant in zip(came, sorted(due.values()), strict=True))
+        one.turn()
+        one.channel.flush_acks()
+    assert set(books.keys("*")) <= {"unacked.clock", "unacked.pulse", "late.due.guard", "_kombu.binding.late",
+                                    "_kombu.binding_permanent.late"}  # fmt: skip
+
+
+def test_the_consumer_has_no_instant_to_wait_for_a_second_time(url: str) -> None:
+    with tube(url, "late", **OPTIONS) as one:
+        delay(url, 0.01, 1)
+        one.until(lambda: one.got)
+        assert (one.got[0].headers["eta"], one.got[0].headers["x"]) == (None, 1)
+
+
+def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(url: str, books: Any) -> None:
+    delay(url, LONG_S, "second")
+    delay(url, LONG_S - 1, "first")
+    delay(url, LONG_S - 2, "bulk", priority=9)
+    send(url, "late", "in the list")
+    send(url, "a", "elsewhere")
+    assert books.zcard("late\x06\x169.due") == 1
+    with tube(url, "late", "a", prefetch=100, **OPTIONS) as one:
+        one.until(lambda: len(one.got) == 2)
+        assert ask(url, count_deferred, "late") == ask(url, wake_deferred, "late") == 3
+        send(url, "late", "later in the list")
+        one.until(lambda: len(one.got) == 6)
+        late = [body for body in one.bodies[2:] if body != "elsewhere"]
+        assert late in (
+            ["first", "second", "later in the list", "bulk"],
+            ["later in the list", "first", "second", "bulk"],
+        )
+
+
+def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> None:
+    delay(url, LONG_S, *range(20))
+    for _ in range(50):
+        ask(url, wake_deferred, "late")
+    delay(url, LONG_S - 1, 20)
+    ask(url, wake_deferred, "late")
+    with tube(url, "late", prefetch=100, **OPTIONS) as one:
+        one.until(lambda: one.bodies == list(range(21)))
+
+
+def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> None:
+    with tube(url, "late", polling_interval=60, **OPTIONS) as one:
+        one.with_hub()
+        delay(url, LONG_S, 1)
+        one.until(lambda: one.channel._dry)
+        ask(url, wake_deferred, "late")
+        one.until(lambda: one.got, within_s=20)
+
+
+def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gone(url: str, books: Any) -> None:
+    with tube(url, "late", polling_interval=60, **OPTIONS) as first:
+        first.with_hub()
+        first.until(lambda: first.channel._dry)
+        with tube(url, "late", polling_interval=60, **OPTIONS) as second:
+            second.with_hub()
+            second.until(lambda: second.channel._dry)
+            before = calls(books, "evalsha")
+            for _ in range(3):
+                delay(url, 0.05, 1)
+                second.turn()
+            first.until(lambda: len(first.got) == 3)
+            for _ in range(3):
+                second.channel.connection.cycle.nudge(0.01)
+                second.turn()
+            assert not second.got
+            # Told of each new earliest instant, and awake at each; the second channel was asked for nothing.
+            assert calls(books, "evalsha") - before <= 3 * 3
+            first.close()
+            books.delete("late.due.guard")  # it expires by itself
+            second.channel._dry = False  # as when the time for a sweep has come
+            second.until(lambda: second.channel._dry)
+            delay(url, 0.05, 2)
+            second.until(lambda: 2 in second.bodies)
+
+
+def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(url: str, books: Any) -> None:
+    with tube(url, "late", prefetch=100, **OPTIONS) as one:
+        one.with_hub()
+        one.channel.take_urgent_only("late", 6)
+        delay(url, LONG_S, "bulk", priority=9)
+        ask(url, wake_deferred, "late")
+        delay(url, 0.05, "urgent")
+        one.until(lambda: one.bodies == ["urgent"])
+        assert books.zcard("late\x06\x169.due") == 1
+        one.channel.take_urgent_only("late", None)
+        one.until(lambda: one.bodies == ["urgent", "bulk"])
+
+
+def test_queues_are_counted_purged_and_deleted_with_what_is_delayed(url: str, books: Any) -> None:
+    with tube(url, **OPTIONS) as one:
+        delay(url, LONG_S, 1, 2)
+        delay(url, LONG_S, 3, priority=6)
+        send(url, "late", 4)
+        assert one.channel.queue_declare("late", passive=True).message_count == 4
+        assert one.channel.queue_purge("late") == 4
+        assert one.channel._size("late") == 0
+        assert not books.keys("late*")
+        delay(url, LONG_S, 1)
+        bound = queue_of("late")(one.channel)
+        bound.declare()
+        bound.delete()
+        assert not books.keys("late*")
+
+
+def test_a_message_whose_consumer_ends_goes_to_the_list_and_comes_at_once(url: str, books: Any) -> None:
+    delay(url, 0.01, 1)
+    with tube(url, "late", **OPTIONS) as one:
+        one.until(lambda: one.got)
+    assert (books.llen("late"), books.zcard("late.due"), books.hlen("unacked")) == (1, 0, 0)
+    with tube(url, "late", **OPTIONS) as one:
+        one.until(lambda: one.got)
+        assert one.got[0].headers["redelivered"]
+
+
+def test_messages_with_an_instant_that_wait_in_the_list_are_handed_out_as_they_are(url: str) -> None:
+    delay(url, LONG_S, "by the stock transport", transport=STOCK)
+    delay(url, -1, "due already")
+    with tube(url, "late", **OPTIONS) as one:
+        one.until(lambda: len(one.got) == 2)
+        assert one.bodies == ["by the stock transport", "due already"]
+        assert [bool(message.headers["eta"]) for message in one.got] == [True, False]
+
+
+def test_a_clock_that_is_set_back_makes_no_countdown_longer(url: str, books: Any) -> None:
+    ahead_us = now_us(books) + 600_000_000
+    books.set(delayed.CLOCK_KEY, f"{ahead_us} 0")  # what it was
+    delay(url, 0.05, 1)
+    assert books.zscore("late.due", books.zrange("late.due", 0, 0)[0]) > ahead_us
+    with tube(url, "late", **OPTIONS) as one:
+        one.until(lambda: one.got)
+
+
+def test_what_is_no_message_is_set_aside_and_a_lost_text_is_passed_over(url: str, books: Any) -> None:
+    with tube(url, "late", **OPTIONS) as one:
+        books.zadd("late.due", {"lost": 1, "odd": 2})
+        books.hset("late.due.texts", "odd", "no message")
+        delay(url, LONG_S, "good")
+        ask(url, wake_deferred, "late")
+        one.until(lambda: one.bodies == ["good"])
+        assert books.lrange("unacked.unreadable", 0, -1) == ["no message"]
+        assert not books.exists("late.due", "late.due.texts", "late.due.next")
+
+
+def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(url: str, books: Any) -> None:
+    options = OPTIONS | {"global_keyprefix": "here:"}
+    with Connection(url, transport=OURS, transport_options=options) as connection:
+        producer = Producer(connection)
+        eta = (datetime.now(UTC) + timedelta(seconds=0.05)).isoformat()
+        with producer.batch():
+            for body in range(3):
+                producer.publish(body, routing_key="late", headers={"eta": eta}, serializer="json")
+        assert producer.channel._size("late") == books.zcard("here:late.due") == 3
+    with tube(url, "late", **options) as one:
+        one.until(lambda: sorted(one.bodies) == [0, 1, 2])
+
+
+def test_the_taking_script_reads_no_sorted_set_of_what_is_not_due() -> None:
+    """The server would tell every waiting worker of every message that is delayed."""
+    before_any_is_due = TAKE.partition("tonumber(next_us) <= now_us then")[0]
+    assert "GETEX" in before_any_is_due
+    assert "ZRANGE" not in before_any_is_due
