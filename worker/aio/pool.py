@@ -48,6 +48,7 @@ from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
+from worker.aio.task_limits import TaskLimits
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport_leases import release_all_carried
 from worker.aio.watchdog import Watchdog
@@ -106,6 +107,7 @@ class TaskPool(BasePool):
         self._incoming: deque[Job] = deque()
         self._incoming_armed = False
         self._waiting: deque[Job] = deque()
+        self._task_limits = TaskLimits()
         self._running = 0
         self._over: set[Job] = set()
         """Jobs that run although their end is known; they take no slot."""
@@ -186,6 +188,7 @@ class TaskPool(BasePool):
         intake.prepare(task)
         self._in_thread[task.name] = not is_async(task)
         self._adopted[task.name] = task
+        self._task_limits.set_from(task)
         task.__trace__ = build_tracer(task.name, task, self.app.loader, self._hostname, app=self.app)
 
     @property
@@ -282,14 +285,16 @@ class TaskPool(BasePool):
                 job = self._waiting.popleft()
             except IndexError:  # `flush` may empty it from the consumer's thread at any time
                 return
-            self._running += 1
-            job.start()
+            if self._task_limits.admit(job):
+                self._running += 1
+                job.start()
         if self._waiting:
             self._wake_from_loop()
 
     def on_over(self, job: Job) -> None:
         """Free the slot of a job whose end is known. On the loop's thread, by the job."""
         self._over.add(job)
+        self._start_next(job)
         if job.in_thread:
             self.task_threads.write_off(1)
         self._wake_from_loop()
@@ -297,7 +302,9 @@ class TaskPool(BasePool):
     def on_done(self, job: Job) -> None:
         """Free a job's slot, unless that was done. On the loop's thread, by the job."""
         self._running -= 1
-        if job in self._over:
+        if job not in self._over:
+            self._start_next(job)
+        else:
             self._over.remove(job)
             if job.in_thread:
                 self.task_threads.write_off(-1)
@@ -305,13 +312,17 @@ class TaskPool(BasePool):
         if self._waiting or self._incoming:
             self._wake_from_loop()
 
+    def _start_next(self, job: Job) -> None:
+        if (following := self._task_limits.release(job)) is not None:
+            self._waiting.appendleft(following)
+
     def flush(self, tags: set[str] | None = None) -> None:
         """Drop what waits unaccepted: the broker gives it out again.
 
         Args:
             tags: Only the jobs of these messages, whose connection is gone.
         """
-        for queue in (self._incoming, self._waiting):
+        for queue in (self._incoming, self._waiting, *self._task_limits.waiting()):
             kept = []
             with suppress(IndexError):
                 while True:
@@ -393,7 +404,7 @@ class TaskPool(BasePool):
     @property
     def queued(self) -> int:
         """How many jobs wait for a slot."""
-        return len(self._waiting) + len(self._incoming)
+        return len(self._waiting) + len(self._incoming) + sum(map(len, self._task_limits.waiting()))
 
     def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
         """Find the job that an asyncio task drives."""

@@ -9,8 +9,10 @@ import pytest
 from aio_harness import WorkerProcess, eventually
 from celery import chain, chord, group
 from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from kombu.exceptions import EncodeError
 
 from worker.aio.errors import LostTooOften, UnexpectedCancellation
+from worker.aio.once import apply_once
 
 Journal = Callable[[str], list[str]]
 
@@ -259,6 +261,18 @@ def test_many_jobs_send_groups_at_once(app: ModuleType) -> None:
     spread = [app.spreads.delay(n) for n in range(50)]
     assert [result.get(timeout=40) for result in replaced] == [2 * n + 3 for n in range(50)]
     assert [result.get(timeout=40) for result in spread] == [2 * (3 * n + 6) for n in range(50)]
+
+
+def test_a_job_is_sent_once_under_its_id_unless_it_failed(app: ModuleType, key: str, journal: Journal) -> None:
+    for _ in range(3):
+        assert apply_once(app.sleep.s(0, key), task_id=key).get(timeout=10) == 0
+    assert journal(key) == ["began", "ended"]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no luck"):
+            apply_once(app.boom.s("no luck"), task_id=f"{key}-failed").get(timeout=10)
+    with pytest.raises(EncodeError):
+        apply_once(app.sleep.s(object()), task_id=f"{key}-unsent")
+    assert apply_once(app.sleep.s(0), task_id=f"{key}-unsent").get(timeout=10) == 0
 
 
 def test_plain_tasks_run_in_threads_and_see_their_request(app: ModuleType) -> None:

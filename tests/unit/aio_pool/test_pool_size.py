@@ -73,3 +73,46 @@ def test_recycling_is_refused(start: Start, options: dict[str, Any], words: str)
 def test_an_unknown_loop_is_refused(start: Start) -> None:
     with pytest.raises(ValueError, match="worker_aio_loop must be one of"):
         start(aio_loop="twisted")
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_tasks_own_limit_keeps_its_jobs_back_and_no_others(app: Celery, start: Start, *, plain: bool) -> None:
+    gates = [asyncio.Event() for _ in range(5)]
+    free = [threading.Event() for _ in range(5)]
+    running: list[int] = []
+
+    async def asynchronous(number: int) -> None:
+        running.append(number)
+        await gates[number].wait()
+
+    def synchronous(number: int) -> None:
+        running.append(number)
+        free[number].wait(10)
+
+    limited = app.task(shared=False, concurrency_limit=2)(synchronous if plain else asynchronous)
+
+    @app.task(shared=False)
+    async def other() -> None: ...
+
+    pool = start(10)
+    jobs = [Outcome(pool, limited, number) for number in range(5)]
+    assert Outcome(pool, other).answer[0] == 0
+    assert settled(pool, running=2, queued=3)
+    for number in range(5):
+        pool.loop.call_soon_threadsafe(gates[number].set)
+        free[number].set()
+        assert jobs[number].answer[0] == 0
+        assert settled(pool, running=min(2, 4 - number), queued=max(0, 2 - number))
+    assert sorted(running) == [0, 1, 2, 3, 4]
+    dropped = [Outcome(pool, limited, number) for number in range(5)]
+    pool.flush()
+    assert settled(pool, running=0, queued=0)
+    assert len(dropped) == 5
+
+
+def test_a_limit_that_is_no_number_is_refused(app: Celery, start: Start) -> None:
+    @app.task(shared=False, concurrency_limit=0)
+    async def nothing() -> None: ...
+
+    with pytest.raises(ValueError, match="concurrency_limit must be a positive whole number, not 0"):
+        start()

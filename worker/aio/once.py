@@ -1,0 +1,52 @@
+"""Sends a job unless one with its id was sent already."""
+
+from typing import Any
+
+from celery import Signature, states
+from celery.backends.redis import RedisBackend
+from celery.exceptions import ImproperlyConfigured
+from celery.result import AsyncResult
+
+from worker.aio import bridge
+
+_DAY_S = 86_400
+
+
+def apply_once(signature: Signature, *, task_id: str, within_s: int | None = None, **options: Any) -> AsyncResult:
+    """Send a job if none with this id was sent within `within_s` seconds, and give the result of the one that was.
+
+    A job that has failed is sent again. In a child asyncio task this would block, as sending does.
+
+    Args:
+        signature: What to send: `fetch.s(1)`.
+        task_id: The same for all calls that mean the same job.
+        within_s: Default: as long as results are kept; a day where they are kept for ever.
+        options: Those of `apply_async`.
+
+    Returns:
+        The result; its job is the one that was sent first.
+
+    Raises:
+        ImproperlyConfigured: The results are not in Redis, which is what remembers the ids.
+    """
+    result: AsyncResult = bridge.call(_apply, signature, task_id, within_s, options)
+    return result
+
+
+def _apply(signature: Signature, task_id: str, within_s: int | None, options: dict[str, Any]) -> AsyncResult:
+    backend = signature.app.backend
+    if not isinstance(backend, RedisBackend):
+        raise ImproperlyConfigured("apply_once needs a result backend in Redis")
+    stored_at = backend.get_key_for_task(task_id)
+    key, expires_s = stored_at + b".once", within_s or backend.expires or _DAY_S
+    if not backend.client.set(key, b"1", nx=True, ex=expires_s):
+        result = signature.app.AsyncResult(task_id)
+        # Of several that find a failure the one sends again that removes it.
+        if result.state != states.FAILURE or not backend.client.delete(stored_at):
+            return result
+        backend.client.set(key, b"1", ex=expires_s)
+    try:
+        return signature.apply_async(task_id=task_id, **options)
+    except BaseException:
+        backend.client.delete(key)
+        raise
