@@ -1,15 +1,35 @@
-"""Counters turned into minutes and a rate."""
+"""Counters turned into minutes, a rate, and since when nothing moves."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from worker.dashboard.board import Minute, QueueView, ServiceView
+from worker.dashboard.ended import jobs_ended
 from worker.dashboard.record import Record
-from worker.keypool import PoolView
+from worker.keypool import BucketView, KeyView, PoolView
 
 START_MS = 1_700_000_040_000  # the beginning of a minute
+COUNTS = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms")
+
+
+def seen(after_s: float, *, state: str = "ready", left: float = 30, **counts: int) -> PoolView:
+    """One key, so many seconds after the beginning, with `left` of 30 calls a minute."""
+    bucket = BucketView("m", "rpm", 30, left, 60_000)
+    key = KeyView(
+        "0" * 12, "gsk_x...", "GROQ_API_KEY", "a", state, (), buckets=(bucket,), **(dict.fromkeys(COUNTS, 0) | counts)
+    )
+    return PoolView("groq", START_MS + round(after_s * 1000), (key,))
+
+
+def look(record: Record, after_s: float, *, waiting: int = 0, ended: int = 0, **key: Any) -> None:
+    record.add(seen(after_s, **key), waiting=waiting, ended=ended)
 
 
 def test_what_happened_before_the_first_sight_is_no_news() -> None:
     record = Record()
-    record.add(now_ms=START_MS, calls=500, refused=20, accepted=480)
+    look(record, 0, calls=500, refused=20, accepted=480)
     assert record.minutes == (Minute(START_MS, 0, 0),)
     assert record.rate == 0
 
@@ -17,35 +37,76 @@ def test_what_happened_before_the_first_sight_is_no_news() -> None:
 def test_calls_go_to_the_minute_in_which_they_are_seen() -> None:
     record = Record()
     for after_s, calls, refused in ((0, 0, 0), (10, 5, 1), (59, 9, 1), (60, 10, 3)):
-        record.add(now_ms=START_MS + after_s * 1000, calls=calls, refused=refused, accepted=calls - refused)
+        look(record, after_s, calls=calls, refused=refused)
     assert record.minutes == (Minute(START_MS, 9, 1), Minute(START_MS + 60_000, 1, 2))
 
 
 def test_an_hour_is_kept_and_no_more() -> None:
     record = Record()
     for minute in range(100):
-        record.add(now_ms=START_MS + minute * 60_000, calls=minute, refused=0, accepted=minute)
+        look(record, minute * 60, calls=minute)
     assert len(record.minutes) == 60
     assert record.minutes[-1] == Minute(START_MS + 99 * 60_000, 1, 0)
 
 
-def test_the_rate_is_that_of_the_last_minute() -> None:
+# What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the jobs are many.
+@pytest.mark.parametrize("what", ["accepted", "ended"])
+def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
     record = Record()
     for second in range(0, 200, 10):
-        record.add(now_ms=START_MS + second * 1000, calls=second * 2, refused=0, accepted=second * 2)
+        look(record, second, **{what: second * 2})
     assert record.rate == 2
     for second in range(200, 300, 10):
-        record.add(now_ms=START_MS + second * 1000, calls=400, refused=0, accepted=380)
+        look(record, second, **{what: 380})
     assert record.rate == 0
 
 
 def test_counters_that_fall_start_anew() -> None:
     record = Record()
-    record.add(now_ms=START_MS, calls=100, refused=10, accepted=90)
-    record.add(now_ms=START_MS + 1000, calls=0, refused=0, accepted=0)
-    record.add(now_ms=START_MS + 2000, calls=3, refused=1, accepted=2)
+    look(record, 0, calls=100, refused=10, accepted=90)
+    look(record, 1)
+    look(record, 2, calls=3, refused=1, accepted=2)
     assert record.minutes == (Minute(START_MS, 3, 1),)
     assert record.rate == 2
+
+
+# What is seen beside waiting jobs while no call ends, and whether that is a standstill.
+@pytest.mark.parametrize(
+    ("key", "waiting", "idle"),
+    [
+        ({}, 5, True),
+        ({}, 0, False),  # nothing waits
+        ({"state": "cooling"}, 5, False),  # no key serves
+        ({"left": 1}, 5, False),  # what is left may be too little for the job that is next
+        ({"left": 3}, 5, True),
+        ({"in_flight": 1}, 5, False),  # a call is under way
+    ],
+)
+def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
+    key: dict[str, Any], waiting: int, *, idle: bool
+) -> None:
+    record = Record()
+    for second in range(0, 200, 10):
+        look(record, second, waiting=waiting, calls=7, **key)
+    assert record.idle_s == (190 if idle else 0)
+    look(record, 200, waiting=waiting, calls=8, **key)
+    assert record.idle_s == 0, "a call was made"
+
+
+def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
+    class Flowers:
+        events = Counter("flower_events", "events", ["worker", "type", "task"], registry=CollectorRegistry())
+
+    for worker, kind, task, count in (
+        ("w1", "task-succeeded", "tasks.email.send", 90),
+        ("w2", "task-succeeded", "tasks.email.send", 9),
+        ("w1", "task-failed", "tasks.email.send", 1),
+        ("w1", "task-retried", "tasks.email.send", 50),
+        ("w1", "task-succeeded", "tasks.ai.complete", 7),
+        ("w1", "task-succeeded", "shop.charge", 3),
+    ):
+        Flowers.events.labels(worker, kind, task).inc(count)
+    assert jobs_ended(Flowers) == {"resend": 100, "groq": 7}
 
 
 def view(rate: float, **queue: float) -> ServiceView:
@@ -58,8 +119,8 @@ def test_the_queue_is_empty_when_all_that_waits_is_done() -> None:
     assert view(0.0).drain_s == 0  # nothing waits
 
 
-def test_a_gate_is_closed_when_every_worker_has_closed_it() -> None:
-    assert view(0, workers=2).queue.gate == "open"
-    assert view(0, workers=2, closed=1).queue.gate == "partly"
-    assert view(0, workers=2, closed=2).queue.gate == "closed"
-    assert view(0, workers=0).queue.gate == "unknown"
+def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
+    assert view(0, workers=2).queue.paused == "none"
+    assert view(0, workers=2, paused_workers=1).queue.paused == "some"
+    assert view(0, workers=2, paused_workers=2).queue.paused == "all"
+    assert view(0, workers=0).queue.paused == "unknown"

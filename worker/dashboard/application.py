@@ -12,6 +12,7 @@ from config.settings import get_settings
 from worker.dashboard import api, letters, metrics, page
 from worker.dashboard.access import Doors
 from worker.dashboard.deferrals import Deferrals
+from worker.dashboard.ended import jobs_ended
 from worker.dashboard.lookout import Lookout
 from worker.dashboard.templates import KeysLoader
 
@@ -49,7 +50,7 @@ class KeysFlower(Flower):
         ours = get_settings()
         token = ours.admin_token
         self.admin_token = token.get_secret_value() if token else None
-        self.lookout = Lookout(ours, self.capp)
+        self.lookout = Lookout(ours, self.capp, ended=lambda: jobs_ended(self.events.state.metrics))
         self.metrics = metrics.registry_of(self.lookout)
         self.deferrals = Deferrals(self.metrics)
         self._hear_events()

@@ -31,16 +31,16 @@ class QueueView:
         ready: Jobs in the broker that no worker has fetched.
         deferred: Jobs in the broker on their way back, waiting for their instant.
         held: Deferred jobs that workers hold in their timers.
-        closed: Workers whose gate is closed: they fetch no more of this queue for now.
+        paused_workers: Workers that take no more of this queue for now, since they hold many deferred jobs of it.
         workers: Workers that answered.
-        oldest_s: A job has waited in the broker for at least so long, in seconds.
+        oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included.
     """
 
     name: str
     ready: int = 0
     deferred: int = 0
     held: int = 0
-    closed: int = 0
+    paused_workers: int = 0
     workers: int = 0
     oldest_s: float = 0.0
 
@@ -50,22 +50,30 @@ class QueueView:
         return self.ready + self.deferred + self.held
 
     @property
-    def gate(self) -> str:
-        """`open`, `closed` (for every worker), `partly`, or `unknown` where no worker answers."""
+    def paused(self) -> str:
+        """`none` of the workers has paused the queue, `some` or `all` have; `unknown` where no worker answers."""
         if not self.workers:
             return "unknown"
-        return "open" if not self.closed else "closed" if self.closed >= self.workers else "partly"
+        return "none" if not self.paused_workers else "all" if self.paused_workers >= self.workers else "some"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """One service: its keys, its queue, its last hour, and when the queue will be empty."""
+    """One service: its keys, its queue, its last hour, and when the queue will be empty.
+
+    Attributes:
+        pool: Its keys.
+        queue: Its queue.
+        history: Its last hour, by minutes.
+        rate: Jobs that ended a second, over the last minute or so.
+        idle_s: For so long jobs have waited, a key has had room, and no call was made, in seconds; 0: all is well.
+    """
 
     pool: PoolView
     queue: QueueView
     history: tuple[Minute, ...]
     rate: float
-    """Jobs done a second, over the last minute or so."""
+    idle_s: float = 0.0
 
     @property
     def drain_s(self) -> float | None:
@@ -76,9 +84,9 @@ class ServiceView:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
-        queue = asdict(self.queue) | {"waiting": self.queue.waiting, "gate": self.queue.gate}
+        queue = asdict(self.queue) | {"waiting": self.queue.waiting, "paused": self.queue.paused}
         return self.pool.as_json() | {
-            "queue": queue | {"rate": round(self.rate, 3), "drain_s": self.drain_s},
+            "queue": queue | {"rate": round(self.rate, 3), "drain_s": self.drain_s, "idle_s": round(self.idle_s, 1)},
             "history": [asdict(minute) for minute in self.history],
         }
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from celery import Celery
@@ -44,12 +44,14 @@ class Lookout:
     Args:
         settings: Where Redis is.
         app: The Celery app, for the queues.
+        ended: How many jobs of each service were ever seen to end.
     """
 
-    def __init__(self, settings: Settings, app: Celery) -> None:
+    def __init__(self, settings: Settings, app: Celery, *, ended: Callable[[], Mapping[str, int]] = dict) -> None:
         self._settings = settings
         self._watch = QueueWatch(app, tuple(QUEUE_OF.values()))
         self._queues: dict[str, QueueView] = {}
+        self._ended = ended
         self._records = {service: Record() for service in SERVICES}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,17 +156,12 @@ class Lookout:
             if self.board is not None and time.monotonic() - self._looked_at < fresh_s:
                 return self.board
             views = {service: await pool.snapshot() for service, pool in self._pools.items()}
-            services = {}
+            services, ended = {}, self._ended()
             for service, view in views.items():
                 record = self._records[service]
-                record.add(
-                    now_ms=view.now_ms,
-                    calls=sum(key.calls for key in view.keys),
-                    refused=sum(key.refused for key in view.keys),
-                    accepted=sum(key.accepted for key in view.keys),
-                )
                 queue = self._queues.get(QUEUE_OF[service]) or QueueView(QUEUE_OF[service])
-                services[service] = ServiceView(view, queue, record.minutes, record.rate)
+                record.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
+                services[service] = ServiceView(view, queue, record.minutes, record.rate, record.idle_s)
             self.board, self._looked_at = Board(services, await self._dead.counts()), time.monotonic()
             return self.board
 

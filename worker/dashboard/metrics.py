@@ -80,9 +80,18 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
     length = GaugeMetricFamily("keywheel_queue_length", "Jobs in the broker, not fetched", labels=["service", "queue"])
     waiting = GaugeMetricFamily("keywheel_jobs_waiting", "Jobs that wait, wherever", labels=["service", "queue"])
     oldest = GaugeMetricFamily(
-        "keywheel_queue_oldest_seconds", "A job has waited in the broker at least so long", labels=["service", "queue"]
+        "keywheel_queue_oldest_seconds",
+        "The job that has waited longest has waited at least so long, deferred jobs included",
+        labels=["service", "queue"],
     )
-    gate = GaugeMetricFamily("keywheel_gate_closed", "Workers whose gate is closed", labels=["service", "queue"])
+    paused = GaugeMetricFamily(
+        "keywheel_queue_paused", "Workers that take no more of the queue for now", labels=["service", "queue"]
+    )
+    idle = GaugeMetricFamily(
+        "keywheel_idle_seconds",
+        "For so long jobs have waited, a key has had room, and no call was made",
+        labels=["service", "queue"],
+    )
     drain = GaugeMetricFamily("keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"])
     workers = GaugeMetricFamily("keywheel_workers", "Workers that answer")
     for service, view in services.items():
@@ -90,10 +99,11 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         length.add_metric(labels, view.queue.ready + view.queue.deferred)
         waiting.add_metric(labels, view.queue.waiting)
         oldest.add_metric(labels, view.queue.oldest_s)
-        gate.add_metric(labels, view.queue.closed)
+        paused.add_metric(labels, view.queue.paused_workers)
+        idle.add_metric(labels, view.idle_s)
         drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)
     workers.add_metric([], max((view.queue.workers for view in services.values()), default=0))
-    yield from (length, waiting, oldest, gate, drain, workers)
+    yield from (length, waiting, oldest, paused, idle, drain, workers)
 
 
 def _dead(counts: Counts) -> Iterator[Metric]:

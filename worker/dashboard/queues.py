@@ -1,7 +1,7 @@
 """What waits in the broker and in the workers. Everything here blocks on the network: call it from a thread."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +10,15 @@ from celery import Celery
 
 from config.celery import DEFERRED
 from worker.dashboard.board import QueueView
+from worker.dashboard.queue_age import QueueAge
 
 _ASK_WORKERS_EVERY_S = 4.0
 _REPLY_TIMEOUT_S = 1.0
-_LARGEST_MARKER_BYTES = 65_536
 
 
 @dataclass
 class QueueWatch:
-    """Looks at queues again and again, and remembers what it needs to tell how old a queue is.
-
-    Messages carry no time of their own. So the newest message of a queue is remembered, and as long as it is still
-    there, everything before it has waited at least that long.
+    """Looks at queues again and again, and remembers what it needs to tell how long their jobs have waited.
 
     Args:
         app: The Celery app, for its broker.
@@ -30,8 +27,8 @@ class QueueWatch:
 
     app: Celery
     queues: tuple[str, ...]
-    _markers: dict[str, tuple[Any, float]] = field(default_factory=dict)
-    _gates: list[dict[str, Any]] = field(default_factory=list)
+    _ages: dict[str, QueueAge] = field(default_factory=lambda: defaultdict(QueueAge))
+    _workers: list[dict[str, Any]] = field(default_factory=list)
     _asked_at: float | None = None
 
     def look(self) -> dict[str, QueueView]:
@@ -43,28 +40,26 @@ class QueueWatch:
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
             channel = connection.channel()  # unlike `default_channel` it gives up where the broker is gone
-            found = {
-                name: (channel._size(name), channel._size(name + DEFERRED), self._oldest_s(channel, name, now))  # noqa: SLF001 - kombu's only way to count all priorities
-                for name in self.queues
-            }
+            ready = {name: self._waiting(channel, name, now) for name in self.queues}
+            deferred = {name: self._waiting(channel, name + DEFERRED, now) for name in self.queues}
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
                 self._asked_at = now
-                self._gates = self._ask_workers(connection, channel)
-        closed = Counter(name for gate in self._gates for name in gate.get("closed", ()))
+                self._workers = self._ask_workers(connection, channel)
+        paused = Counter(name for worker in self._workers for name in worker.get("closed", ()))
         held: Counter[str] = Counter()
-        for gate in self._gates:
-            held.update(gate.get("held", {}))
+        for worker in self._workers:
+            held.update(worker.get("held", {}))
         return {
             name: QueueView(
                 name,
-                ready=ready,
-                deferred=deferred,
+                ready=ready[name][0],
+                deferred=deferred[name][0],
                 held=held[name],
-                closed=closed[name],
-                workers=len(self._gates),
-                oldest_s=oldest_s,
+                paused_workers=paused[name],
+                workers=len(self._workers),
+                oldest_s=max(ready[name][1], deferred[name][1]),
             )
-            for name, (ready, deferred, oldest_s) in found.items()
+            for name in self.queues
         }
 
     def _ask_workers(self, connection: Any, channel: Any) -> list[dict[str, Any]]:
@@ -76,13 +71,8 @@ class QueueWatch:
         )
         return [stats["gate"] for reply in replies for stats in reply.values() if "gate" in stats]
 
-    def _oldest_s(self, channel: Any, name: str, now: float) -> float:
-        marker, since = self._markers.get(name, (None, now))
-        if marker is not None and channel.client.lpos(name, marker) is not None:
-            return now - since
-        newest = channel.client.lindex(name, 0)
-        if newest is None or len(newest) > _LARGEST_MARKER_BYTES:
-            self._markers.pop(name, None)
-        else:
-            self._markers[name] = (newest, now)
-        return 0.0
+    def _waiting(self, channel: Any, name: str, now: float) -> tuple[int, float]:
+        """How many messages of all priorities a queue holds, and for how long the oldest has waited, in seconds."""
+        lists = [channel._q_for_pri(name, priority) for priority in channel.priority_steps]  # noqa: SLF001 - kombu's only way
+        count = sum(channel.client.llen(one) for one in lists)
+        return count, max(self._ages[one].look(channel.client, one, now) for one in lists)

@@ -1,5 +1,7 @@
 """What the admin endpoints answer, held against `docs/openapi.yaml`."""
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +176,7 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
     for service in ("groq", "resend"):
         assert len(told["services"][service]["keys"]) == count
         assert not [number for number in range(1, count + 1) if secret(service, number) in answer.text]
-        assert told["services"][service]["queue"]["gate"] == "unknown"  # no worker runs here
+        assert told["services"][service]["queue"]["paused"] == "unknown"  # no worker runs here
     assert TOKEN not in answer.text
     assert LOGIN[1] not in answer.text
 
@@ -193,6 +195,31 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 1, 5)
     assert queue["drain_s"] is None  # nothing moves
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
+
+
+async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
+    site = await serve()
+    look = site.app.lookout._watch.look  # by hand from here on, with a clock of ours
+    await asyncio.to_thread(site.app.lookout.stop)
+    now_s = 1_000.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now_s)
+        seen = {}
+        for step in range(12):  # a job comes in every 10 s, and from the middle on one is taken
+            if step < 11:
+                await site.redis.lpush("ai", f'{{"job": {step}}}')
+            if step == 6:
+                await site.redis.lpush("email.deferred", "{}")
+            if step >= 6:
+                await site.redis.rpop("ai")
+            queues = look()
+            seen[step] = round(queues["ai"].oldest_s), round(queues["email"].oldest_s)
+            now_s += 10
+    # The oldest job of step 6 is the second one, which came at step 1.
+    assert seen == {
+        0: (0, 0), 1: (10, 0), 2: (20, 0), 3: (30, 0), 4: (40, 0), 5: (50, 0),
+        6: (50, 0), 7: (50, 10), 8: (50, 20), 9: (50, 30), 10: (50, 40), 11: (50, 50),
+    }  # fmt: skip
 
 
 async def test_a_session_of_flowers_login_may_look_and_needs_its_token_to_change(serve: Serve) -> None:

@@ -250,7 +250,7 @@
         }
         const list = make("dl", "keys-facts");
         const facts = {};
-        ["Serving", "In flight", "Jobs waiting", "Gate", "Empty in", "Oldest waits", "Calls", "Refusals"].forEach(
+        ["Serving", "In flight", "Jobs waiting", "Paused", "Empty in", "Oldest job waits", "Calls", "Refusals"].forEach(
             function (name) { facts[name] = fact(list, name); });
         const plot = makePlot();
         const grid = make("div", "keys-grid");
@@ -272,11 +272,11 @@
         setText(its.facts["In flight"], count(summary.in_flight));
         setText(its.facts["Jobs waiting"], count(queue.waiting)
             + (queue.held + queue.deferred ? " (" + count(queue.held + queue.deferred) + " deferred)" : ""));
-        setText(its.facts.Gate, { open: "open", closed: "closed", partly: "closed for " + queue.closed + " of "
-            + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.gate]);
+        setText(its.facts.Paused, { none: "no", all: "by every worker", some: "by " + queue.paused_workers + " of "
+            + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused]);
         setText(its.facts["Empty in"], !queue.waiting ? "empty" : queue.drain_s === null ? "nothing moves"
             : "about " + duration(queue.drain_s * 1000));
-        setText(its.facts["Oldest waits"], queue.oldest_s > 0 ? duration(queue.oldest_s * 1000) + " or more" : "–");
+        setText(its.facts["Oldest job waits"], queue.oldest_s > 0 ? duration(queue.oldest_s * 1000) + " or more" : "–");
         setText(its.facts.Calls, count(summary.calls));
         setText(its.facts.Refusals, count(summary.refused));
         drawPlot(its.plot, told.history, told.now_ms);
