@@ -52,7 +52,7 @@ control calls (POST /control/VERB with a JSON object; GET for the first four):
   standing  {"service": "groq", "account"?, "standing": organization_restricted|blocked_api_access|live}
   standing  {"service": "groq", "account"?, "model",
              "code": model_not_found|model_decommissioned|model_terms_required|…|null}
-  limits    {"service", "account"?, "rpm"|"rpd"|"tpm"|"tpd"|"rps"|"daily"|"monthly"}
+  limits    {"service", "account"?, "rpm"|"rpd"|"tpm"|"tpd"|"itpm"|"otpm"|"rps"|"daily"|"monthly"}
   advance   {"seconds"}                                   moves the sandbox's clock
   reset     {"ledger"?: true}                             all as new
 
@@ -111,6 +111,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--groq-rpd", type=_count, default=limits.rpd, metavar="N", help="requests a day (default: %(default)s)")
     add("--groq-tpm", type=_count, default=limits.tpm, metavar="N", help="tokens a minute (default: %(default)s)")
     add("--groq-tpd", type=_count, default=limits.tpd, metavar="N", help="tokens a day (default: %(default)s)")
+    add("--groq-itpm", type=_count, default=limits.itpm, metavar="N", help="tokens of prompts a minute")
+    add("--groq-otpm", type=_count, default=limits.otpm, metavar="N", help="tokens of answers a minute")
     add("--groq-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long a completion takes")
     add("--groq-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
     add("--groq-completion-tokens", type=_some, default=24, metavar="N", help="length of an answer")
@@ -135,7 +137,9 @@ def config_of(given: argparse.Namespace) -> Config:
     return Config(
         groq_keys=given.groq_keys,
         groq_keys_per_org=given.groq_keys_per_org,
-        groq_limits=GroqLimits(given.groq_rpm, given.groq_rpd, given.groq_tpm, given.groq_tpd),
+        groq_limits=GroqLimits(
+            given.groq_rpm, given.groq_rpd, given.groq_tpm, given.groq_tpd, given.groq_itpm, given.groq_otpm
+        ),
         groq=GroqSettings(
             models=tuple(name.strip() for name in given.groq_models.split(",") if name.strip()),
             latency_ms=given.groq_latency_ms,

@@ -4,13 +4,15 @@ import hashlib
 import secrets
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from sandbox.limits import DAY_S, MINUTE_S, Bucket, CalendarQuota, FixedWindow
 
 SERVICES = ("groq", "resend")
 LIVE, REVOKED, SUSPENDED, RESTRICTED = "live", "revoked", "suspended", "restricted"
+DEFAULT_TIER = "on_demand"
+_FLEX_FACTOR = 10
 _ALNUM = string.ascii_letters + string.digits
 _MOST_UNKNOWN = 10_000
 _LABEL_CHARS = {"groq": 10, "resend": 9}
@@ -27,6 +29,8 @@ class GroqLimits:
     rpd: int = 14_400
     tpm: int = 6_000
     tpd: int = 500_000
+    itpm: int = 0
+    otpm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,13 @@ class ResendLimits:
 
 
 class ModelBuckets:
-    """The four buckets of one organisation and one model, each full at the start."""
+    """The buckets of one organisation, model and service tier, each full at the start."""
 
-    __slots__ = ("rpd", "rpm", "tpd", "tpm")
+    __slots__ = ("itpm", "otpm", "rpd", "rpm", "tpd", "tpm")
 
     def __init__(self, limits: GroqLimits) -> None:
+        self.itpm = Bucket(limits.itpm, MINUTE_S) if limits.itpm else None
+        self.otpm = Bucket(limits.otpm, MINUTE_S) if limits.otpm else None
         self.rpm = Bucket(limits.rpm, MINUTE_S) if limits.rpm else None
         self.rpd = Bucket(limits.rpd, DAY_S) if limits.rpd else None
         self.tpm = Bucket(limits.tpm, MINUTE_S) if limits.tpm else None
@@ -73,11 +79,15 @@ class Organisation:
     exhausted_until_s: float = 0.0
     buckets: dict[str, ModelBuckets] = field(default_factory=dict)
 
-    def buckets_of(self, model: str) -> ModelBuckets:
-        """The buckets of one model."""
-        found = self.buckets.get(model)
+    def buckets_of(self, model: str, tier: str = DEFAULT_TIER) -> ModelBuckets:
+        """The buckets of one model and service tier; flex has ten times as much."""
+        name = model if tier == DEFAULT_TIER else f"{model} ({tier})"
+        found = self.buckets.get(name)
         if found is None:
-            found = self.buckets[model] = ModelBuckets(self.model_limits.get(model, self.limits))
+            limits = self.model_limits.get(model, self.limits)
+            if tier == "flex":
+                limits = GroqLimits(*(_FLEX_FACTOR * limit for limit in astuple(limits)))
+            found = self.buckets[name] = ModelBuckets(limits)
         return found
 
     def exhaust(self, now_s: float, wait_s: float) -> None:

@@ -17,7 +17,7 @@ _STANDINGS = {
     "groq": {LIVE, "organization_restricted", "blocked_api_access", "spend_limit_reached"},
     "resend": {LIVE},
 }
-_LIMITS = {"groq": {"rpm", "rpd", "tpm", "tpd"}, "resend": {"rps", "daily", "monthly"}}
+_LIMITS = {"groq": {"rpm", "rpd", "tpm", "tpd", "itpm", "otpm"}, "resend": {"rps", "daily", "monthly"}}
 
 
 class ControlError(Exception):
@@ -267,7 +267,7 @@ def _organisation(organisation: Organisation, now_s: float) -> dict[str, Any]:
     for model, buckets in organisation.buckets.items():
         models[model] = {
             name: {"limit": bucket.limit, "used": round(bucket.used_at(now_s), 2)}
-            for name in ("rpm", "rpd", "tpm", "tpd")
+            for name in ("rpm", "rpd", "tpm", "tpd", "itpm", "otpm")
             if (bucket := getattr(buckets, name)) is not None
         }
     return {

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox import groq_errors
-from sandbox.accounts import LIVE, Accounts, Key, ModelBuckets, Organisation, make_key
+from sandbox.accounts import DEFAULT_TIER, LIVE, Accounts, Key, ModelBuckets, Organisation, make_key
 from sandbox.answer import HTML, SSE, Answer, Ending, encode
 from sandbox.faults import SPOILING, Fault, Faults
 from sandbox.groq_completion import Completion, complete, next_id, stream, whole
-from sandbox.groq_errors import RPD, RPM, TPD, TPM, Dimension
+from sandbox.groq_errors import ITPM, OTPM, RPD, RPM, TPD, TPM, Dimension
 from sandbox.groq_request import Invalid, prompt_tokens, reserved_tokens, validate
 from sandbox.ledger import Call, Ledger
 from sandbox.limits import Bucket, go_duration, retry_after
@@ -64,6 +64,12 @@ class _Visit:
     named: str = ""
     model: str = ""
     requested: int = 0
+
+    @property
+    def tier(self) -> str:
+        """The service tier; `auto` is served as the default one."""
+        tier = self.request.get("service_tier") if isinstance(self.request, dict) else None
+        return tier if tier in {"flex", "performance"} else DEFAULT_TIER
 
     @property
     def organisation(self) -> Organisation:
@@ -179,12 +185,14 @@ class Groq:
         prompt = prompt_tokens(visit.request)
         bound = reserved_tokens(visit.request, self.settings.completion_tokens)
         requested = visit.requested = prompt + bound
-        buckets = visit.organisation.buckets_of(visit.model)
+        buckets = visit.organisation.buckets_of(visit.model, visit.tier)
         charges = (
             (RPM, buckets.rpm, 1),
             (RPD, buckets.rpd, 1),
             (TPM, buckets.tpm, requested),
             (TPD, buckets.tpd, requested),
+            (ITPM, buckets.itpm, prompt),
+            (OTPM, buckets.otpm, bound),
         )
         shortage = _worst_shortage(charges, now_s)
         if shortage is not None:
@@ -238,14 +246,20 @@ class Groq:
         now_s = self._clock()
         dimension, organisation = shortage.dimension, visit.organisation
         if math.isinf(shortage.wait_s):
-            self._ledger.record(Call(visit.arrived_s, visit.key, visit.model, 413, "too_large"))
-            return groq_errors.too_large(
-                visit.model, organisation.name, dimension, limit=shortage.limit, requested=shortage.requested
+            answer = groq_errors.too_large(
+                visit.model,
+                organisation.name,
+                dimension,
+                limit=shortage.limit,
+                requested=shortage.requested,
+                tier=visit.tier,
             )
+            self._ledger.record(Call(visit.arrived_s, visit.key, visit.model, answer.status, "too_large"))
+            return answer
         # The words tell it exactly, the header in whole seconds.
         cool_until_s = now_s + shortage.wait_s
         # It tells it for a call of this size: where tokens are short a smaller one may fit before.
-        cool_tokens = visit.requested if dimension in {TPM, TPD} else 0
+        cool_tokens = visit.requested if dimension in {TPM, TPD, ITPM, OTPM} else 0
         self._ledger.record(
             Call(
                 visit.arrived_s,
@@ -266,8 +280,9 @@ class Groq:
             used=shortage.used,
             requested=shortage.requested,
             wait=go_duration(shortage.wait_s),
+            tier=visit.tier,
         )
-        headers = _headers(organisation.buckets_of(visit.model), now_s, next_id("req_"))
+        headers = _headers(organisation.buckets_of(visit.model, visit.tier), now_s, next_id("req_"))
         return Answer(429, body, headers | {"retry-after": str(retry_after(shortage.wait_s))})
 
     def _refuse(self, visit: _Visit, kind: str, *, status: int = 0, echo: str = "") -> Answer:
@@ -307,11 +322,20 @@ class Groq:
             if fault.status == _TOO_MANY:
                 # Seen in real traffic: a 429 that asks to wait although no wait can help.
                 body = groq_errors.rate_limited(
-                    visit.named, organisation.name, TPM, limit=limit, used=0, requested=limit * 2, wait="1m0s"
+                    visit.named,
+                    organisation.name,
+                    TPM,
+                    limit=limit,
+                    used=0,
+                    requested=limit * 2,
+                    wait="1m0s",
+                    tier=visit.tier,
                 )
                 answer = Answer(_TOO_MANY, body, {"retry-after": "60"})
             else:
-                answer = groq_errors.too_large(visit.named, organisation.name, TPM, limit=limit, requested=limit * 2)
+                answer = groq_errors.too_large(
+                    visit.named, organisation.name, TPM, limit=limit, requested=limit * 2, tier=visit.tier
+                )
         elif kind == "edge_blocked":
             answer = groq_errors.blocked_by_edge()
         elif kind == "gateway_page":
@@ -357,7 +381,7 @@ def _worst_shortage(charges: Iterable[tuple[Dimension, Bucket | None, int]], now
 
 
 def _give_back(buckets: ModelBuckets, now_s: float, tokens: int) -> None:
-    for bucket in (buckets.tpm, buckets.tpd):
+    for bucket in (buckets.tpm, buckets.tpd, buckets.otpm):
         if bucket is not None:
             bucket.take(now_s, -tokens)
 

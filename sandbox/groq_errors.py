@@ -163,14 +163,16 @@ RPM = Dimension("requests per minute", "RPM", "requests")
 RPD = Dimension("requests per day", "RPD", "requests")
 TPM = Dimension("tokens per minute", "TPM", "tokens")
 TPD = Dimension("tokens per day", "TPD", "tokens")
+ITPM = Dimension("input tokens per minute", "ITPM", "tokens")
+OTPM = Dimension("output tokens per minute", "OTPM", "tokens")
 
 
 def rate_limited(
-    model: str, organisation: str, dimension: Dimension, *, limit: int, used: int, requested: int, wait: str
+    model: str, organisation: str, dimension: Dimension, *, limit: int, used: int, requested: int, wait: str, tier: str
 ) -> bytes:
     """The body of a 429, in the words that were recorded from real traffic."""
     return error_body(
-        f"Rate limit reached for model `{model}` in organization `{organisation}` service tier `on_demand` on "
+        f"Rate limit reached for model `{model}` in organization `{organisation}` service tier `{tier}` on "
         f"{dimension.words} ({dimension.short}): Limit {limit}, Used {used}, Requested {requested}. "
         f"Please try again in {wait}. {_BILLING}",
         type_=dimension.type,
@@ -178,13 +180,13 @@ def rate_limited(
     )
 
 
-def too_large(model: str, organisation: str, dimension: Dimension, *, limit: int, requested: int) -> Answer:
-    """The 413 for a request that exceeds the limit itself: same code, other words, no wait."""
+def too_large(model: str, organisation: str, dimension: Dimension, *, limit: int, requested: int, tier: str) -> Answer:
+    """The 413 for a request that exceeds the limit itself: same code, other words, no wait. OTPM says it with a 400."""
     body = error_body(
-        f"Request too large for model `{model}` in organization `{organisation}` service tier `on_demand` on "
+        f"Request too large for model `{model}` in organization `{organisation}` service tier `{tier}` on "
         f"{dimension.words} ({dimension.short}): Limit {limit}, Requested {requested}, "
         f"please reduce your message size and try again. {_BILLING}",
-        type_=dimension.type,
-        code="rate_limit_exceeded",
+        type_=_INVALID if dimension is OTPM else dimension.type,
+        code=None if dimension is OTPM else "rate_limit_exceeded",
     )
-    return Answer(413, body, content_type=JSON)
+    return Answer(400 if dimension is OTPM else 413, body, content_type=JSON)

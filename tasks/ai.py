@@ -51,7 +51,13 @@ async def _complete(
             stream.calling()
         return completion
 
-    want = Want(model=completion.model, topic=completion.model, tokens=completion.tokens)
+    want = Want(
+        model=completion.limited_as,
+        topic=completion.model,
+        tokens=completion.tokens,
+        input_tokens=completion.input_tokens,
+        output_tokens=completion.output_tokens,
+    )
     served, history = await take_turn(
         task, runtime.groq, want, build, settings=runtime.settings, deadline_s=arguments.deadline_s
     )

@@ -56,6 +56,10 @@ class Dimension(StrEnum):
     RPD = "rpd"
     TPM = "tpm"
     TPD = "tpd"
+    ITPM = "itpm"
+    """Tokens of prompts, beside TPM."""
+    OTPM = "otpm"
+    """Tokens reserved for answers, beside TPM."""
     EMAILS_DAY = "epd"
     EMAILS_MONTH = "epmo"
 
@@ -67,7 +71,7 @@ class Dimension(StrEnum):
     @property
     def counts_tokens(self) -> bool:
         """Whether the limit counts tokens rather than requests."""
-        return self in {Dimension.TPM, Dimension.TPD}
+        return self in {Dimension.TPM, Dimension.TPD, Dimension.ITPM, Dimension.OTPM}
 
 
 _DAY_MS = 86_400_000
@@ -77,6 +81,8 @@ _WINDOW_MS = {
     Dimension.RPD: _DAY_MS,
     Dimension.TPM: 60_000,
     Dimension.TPD: _DAY_MS,
+    Dimension.ITPM: 60_000,
+    Dimension.OTPM: 60_000,
     Dimension.EMAILS_DAY: _DAY_MS,
     Dimension.EMAILS_MONTH: 30 * _DAY_MS,
 }
@@ -135,6 +141,9 @@ class Verdict:
         quotas: Quotas of which the answer told what is used; they belong where `limits` do.
         too_large_limit: The limit that this request can never fit under on this account and model, in tokens.
         tokens: What the provider counted for this request, in tokens, where it said so.
+        input_tokens: How many of them the prompt counted, where it said so.
+        output_tokens: How many the answer did.
+        service_tier: The tier that the provider named in a refusal; limits belong to one.
         emails: How many recipients the call carried, where it carried several emails.
         status: The HTTP status, 0 where there was none.
         certain: That the scope is to blame. False: it may as well be the request, as where the words of a refusal, or a
@@ -157,10 +166,16 @@ class Verdict:
     quotas: tuple[SeenQuota, ...] = ()
     too_large_limit: int | None = None
     tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    service_tier: str | None = None
     emails: int | None = None
     status: int = 0
     certain: bool = True
 
+
+RATE_LIMIT = "rate_limit"
+"""The code of a verdict on a refusal for a limit, whatever its status."""
 
 SERVER_ERROR = "server_error"
 """The code of a verdict on a provider's 5xx that rests the key."""

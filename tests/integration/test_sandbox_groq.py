@@ -26,7 +26,7 @@ def running() -> Iterator[Sandbox]:
 @pytest.fixture
 def sandbox(running: Sandbox) -> Sandbox:
     running.control("reset")
-    running.control("limits", service="groq", rpm=5, tpm=2_000)
+    running.control("limits", service="groq", rpm=5, tpm=2_000, itpm=0, otpm=0)
     return running
 
 
@@ -108,6 +108,20 @@ async def test_tokens_run_short_by_what_is_requested(client: groq.AsyncGroq) -> 
     assert "tokens per minute (TPM): Limit 2000, Used " in body["error"]["message"]
     assert "Requested 504" in body["error"]["message"]
     assert body["error"]["type"] == "tokens"
+
+
+async def test_prompts_answers_and_service_tiers_have_limits_of_their_own(
+    sandbox: Sandbox, client: groq.AsyncGroq
+) -> None:
+    sandbox.control("limits", service="groq", itpm=100, otpm=50)
+    too_large: Any = await _refusal(client, max_completion_tokens=51)
+    assert (too_large.status_code, too_large.body["error"].get("code")) == (400, None)
+    assert "on output tokens per minute (OTPM): Limit 50, Requested 51" in too_large.body["error"]["message"]
+    long = [{"role": "user", "content": "x" * 240}]
+    await _ask(client, messages=long, max_completion_tokens=2)
+    refused: Any = await _refusal(client, messages=long, max_completion_tokens=2)
+    assert "`on_demand` on input tokens per minute (ITPM): Limit 100, Used " in refused.body["error"]["message"]
+    await _ask(client, messages=long, max_completion_tokens=2, service_tier="flex")
 
 
 async def test_a_request_above_the_limit_itself_is_too_large(client: groq.AsyncGroq) -> None:

@@ -17,8 +17,21 @@ from worker.verdicts import Dimension, ObservedLimit
                 "`on_demand` on tokens per minute (TPM): Limit 6000, Used 5804, Requested 1180. Please try again in "
                 "9.84s. Need more tokens?"
             ),
-            Refusal("org_01jx", Dimension.TPM, 6000, 5804, 1180, 9_840),
+            Refusal("org_01jx", Dimension.TPM, 6000, 5804, 1180, 9_840, "on_demand"),
         ),
+        # tokens of prompts and of answers are limited on their own, and a tier has limits of its own
+        (
+            "service tier `flex` on input tokens per minute (ITPM): Limit 7000, Used 4690, Requested 2600.",
+            Refusal(None, Dimension.ITPM, 7000, 4690, 2600, service_tier="flex"),
+        ),
+        (
+            "on output tokens per minute (OTPM): Limit 1000, Requested 2048",
+            Refusal(None, Dimension.OTPM, 1000, requested=2048),
+        ),
+        ("limit of output tokens per minute reached", Refusal(dimension=Dimension.OTPM)),
+        # a limit that nobody knows yet is not taken for one that it is spelled like
+        ("on thinking tokens per minute (THPM): Limit 10, Used 10", Refusal(limit=10, used=10)),
+        ("input tokens per day: Limit 10", Refusal(limit=10)),
         # hours and minutes
         (
             (

@@ -49,6 +49,16 @@ def test_a_completion_knows_its_model_and_hides_its_prompt() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tier", "expected"),
+    [(None, "m"), ("on_demand", "m"), ("flex", "m (flex)"), ("performance", "m (performance)"), ("auto", "m (auto)")],
+)
+def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected: str) -> None:
+    asked = Completion.of(_asking("x" * 400, max_tokens=10) | ({"service_tier": tier} if tier else {}))
+    assert (asked.limited_as, asked.topic) == (expected, "m")  # a key that may not use the model may not in any tier
+    assert (asked.input_tokens, asked.output_tokens, asked.tokens) == (104, 10, 114)
+
+
+@pytest.mark.parametrize(
     ("sender", "expected"),
     [
         ("Shop <a@Shop.example>", "shop.example"),

@@ -16,6 +16,8 @@ class Want:
         model: The model (Groq); empty where a service has none.
         topic: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
         tokens: What the call will count against token limits, as an estimate.
+        input_tokens: How many of them are the prompt's.
+        output_tokens: How many of them are reserved for the answer.
         emails: What the call counts against email quotas: its recipients.
         exclude: Ids of keys that this job must not get.
         exclude_accounts: Accounts that this job must not get.
@@ -34,6 +36,8 @@ class Want:
     model: str = ""
     topic: str = ""
     tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     emails: int = 0
     exclude: frozenset[str] = field(default_factory=frozenset)
     exclude_accounts: frozenset[str] = field(default_factory=frozenset)

@@ -1,7 +1,7 @@
 """What a settle tells Redis of an answer: settle.lua says what each part means."""
 
 from worker.keypool.leases import Lease
-from worker.verdicts import ABANDONED, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ABANDONED, RATE_LIMIT, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
@@ -45,6 +45,10 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, openin
     }
     if verdict.tokens is not None and not moved:
         said["tokens"] = verdict.tokens
+    if verdict.input_tokens is not None and not moved:
+        said["input_tokens"] = verdict.input_tokens
+    if verdict.output_tokens is not None and not moved:
+        said["output_tokens"] = verdict.output_tokens
     if verdict.emails is not None and not moved:
         said["emails"] = verdict.emails
     if verdict.cooldown_ms is not None:
@@ -81,7 +85,7 @@ def _outcome(verdict: Verdict) -> str:
         return "rejected"
     if verdict.scope is Scope.HOST:  # something before the provider has answered, which says nothing of any limit
         return "fault"
-    if verdict.status == _TOO_MANY_REQUESTS:
+    if verdict.status == _TOO_MANY_REQUESTS or verdict.code == RATE_LIMIT:
         return "refused"
     return "rejected" if verdict.fate in {Fate.FAIL, Fate.OTHER_ACCOUNT} else "fault"
 
@@ -92,7 +96,8 @@ def _counted(verdict: Verdict) -> bool:
         return verdict.counted
     if not verdict.definite or verdict.fate is Fate.DONE:
         return True
-    return verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
+    refused = verdict.code == RATE_LIMIT or verdict.too_large_limit is not None
+    return not refused and verdict.status not in {0, 401, 403, 413, _TOO_MANY_REQUESTS}
 
 
 def stated(seen: ObservedLimit) -> list[object]:

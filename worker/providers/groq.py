@@ -26,6 +26,9 @@ from worker.verdicts import Fate, Reply
 DEFAULT_RESERVED_TOKENS = 1_024
 """What a completion is taken to need where the request sets no cap, in tokens."""
 
+DEFAULT_TIER = "on_demand"
+"""The service tier of a completion that names none."""
+
 _BYTES_A_TOKEN = 4
 _MESSAGE_OVERHEAD_TOKENS = 4
 _IMAGE_TOKENS = 1_000
@@ -42,19 +45,32 @@ class Completion:
     Attributes:
         params: The validated keyword arguments of `chat.completions.create`: `model` and `messages`, not `stream`.
         model: The model.
-        tokens: The estimated use, prompt and reserved answer together, in tokens.
+        input_tokens: What the prompt counts, as an estimate.
+        output_tokens: What is reserved for the answer.
         listener: Hears the answer while it comes; None: it comes in one piece.
     """
 
     params: Mapping[str, Any] = field(repr=False)
     model: str
-    tokens: int
+    input_tokens: int
+    output_tokens: int
     listener: Listener | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, params: Mapping[str, Any], *, listener: Listener | None = None) -> "Completion":
         """Make a completion with its estimate from validated arguments."""
-        return cls(params, str(params["model"]), estimate_tokens(params), listener)
+        return cls(params, str(params["model"]), prompt_tokens(params), reserved_tokens(params), listener)
+
+    @property
+    def tokens(self) -> int:
+        """The estimated use, prompt and reserved answer together."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def limited_as(self) -> str:
+        """What limits belong to, beside the account: the model, and the service tier where it is not the default."""
+        tier = self.params.get("service_tier")
+        return self.model if tier in {None, DEFAULT_TIER} else f"{self.model} ({tier})"
 
     @property
     def topic(self) -> str:
@@ -63,10 +79,23 @@ class Completion:
 
 
 def estimate_tokens(params: Mapping[str, Any]) -> int:
-    """Estimate what Groq will count as requested: the prompt and the reserved answer, in tokens.
+    """Estimate what Groq will count as requested: the prompt and the reserved answer, in tokens."""
+    return prompt_tokens(params) + reserved_tokens(params)
+
+
+def reserved_tokens(params: Mapping[str, Any]) -> int:
+    """How many tokens are reserved for the answer.
+
+    `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, for each of `n` answers.
+    """
+    reserve = params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
+    return int(reserve) * int(params.get("n") or 1)
+
+
+def prompt_tokens(params: Mapping[str, Any]) -> int:
+    """Estimate what Groq will count for the prompt, in tokens.
 
     A quarter of the prompt's UTF-8 bytes (so that scripts beyond ASCII are not underrated), an image counts 1,000.
-    The reserve is `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, for each of `n` answers.
     """
     prompt_bytes, fixed = 0, 0
     for message in params.get("messages") or ():
@@ -80,8 +109,7 @@ def estimate_tokens(params: Mapping[str, Any]) -> int:
     for name in ("tools", "functions", "response_format"):
         if schema := params.get(name):
             prompt_bytes += len(json.dumps(schema, default=str))
-    reserve = params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
-    return -(-prompt_bytes // _BYTES_A_TOKEN) + fixed + int(reserve) * int(params.get("n") or 1)
+    return -(-prompt_bytes // _BYTES_A_TOKEN) + fixed
 
 
 class Groq:

@@ -9,13 +9,17 @@ from worker.providers.durations import duration_ms
 from worker.verdicts import Dimension, ObservedLimit
 
 _ORGANISATION = re.compile(r"\borganization\s+`?(org_[A-Za-z0-9]{1,64})")
-_DIMENSION = re.compile(r"\((RPM|RPD|TPM|TPD)\)")
-_SPELLED = re.compile(r"\b(requests|tokens) per (minute|day)\b", re.IGNORECASE)
+_SERVICE_TIER = re.compile(r"\bservice tier\s+`?([a-z_]{1,32})\b")
+_DIMENSION = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM)\)")
+_SOME_DIMENSION = re.compile(r"\bper \w{1,12} \(([A-Za-z]{2,8})\)")
+_SPELLED = re.compile(r"\b(input |output |audio |cached )?(requests|tokens) per (minute|day)\b", re.IGNORECASE)
 _SPELLED_DIMENSION = {
-    ("requests", "minute"): Dimension.RPM,
-    ("requests", "day"): Dimension.RPD,
-    ("tokens", "minute"): Dimension.TPM,
-    ("tokens", "day"): Dimension.TPD,
+    "requests minute": Dimension.RPM,
+    "requests day": Dimension.RPD,
+    "tokens minute": Dimension.TPM,
+    "tokens day": Dimension.TPD,
+    "input tokens minute": Dimension.ITPM,
+    "output tokens minute": Dimension.OTPM,
 }
 _NUMBER = {
     name: re.compile(rf"\b{name}:?\s{{1,4}}([0-9][0-9,]{{0,18}})", re.IGNORECASE)
@@ -40,6 +44,7 @@ class Refusal:
         used: What was in use.
         requested: What this request would have added, in tokens or requests.
         wait_ms: After how many milliseconds a request of this size passes.
+        service_tier: The tier whose limit it is.
     """
 
     account: str | None = None
@@ -48,6 +53,7 @@ class Refusal:
     used: int | None = None
     requested: int | None = None
     wait_ms: int | None = None
+    service_tier: str | None = None
 
     @property
     def never_fits(self) -> bool:
@@ -80,6 +86,7 @@ def read_refusal(message: str) -> Refusal:
     """
     organisation = _ORGANISATION.search(message)
     wait = _WAIT.search(message)
+    tier = _SERVICE_TIER.search(message)
     return Refusal(
         account=organisation[1] if organisation else None,
         dimension=_dimension(message),
@@ -87,6 +94,7 @@ def read_refusal(message: str) -> Refusal:
         used=_number("Used", message),
         requested=_number("Requested", message),
         wait_ms=duration_ms(_without_stop(wait[1])) if wait else None,
+        service_tier=tier[1] if tier else None,
     )
 
 
@@ -133,9 +141,9 @@ def _reset_ms(headers: Mapping[str, str], name: str) -> int | None:
 def _dimension(message: str) -> Dimension | None:
     if short := _DIMENSION.search(message):
         return Dimension(short[1].lower())
-    if spelled := _SPELLED.search(message):
-        return _SPELLED_DIMENSION[spelled[1].lower(), spelled[2].lower()]
-    return None
+    # A limit that we do not know must not be taken for one that it is spelled like.
+    spelled = None if _SOME_DIMENSION.search(message) else _SPELLED.search(message)
+    return _SPELLED_DIMENSION.get(f"{spelled[1] or ''}{spelled[2]} {spelled[3]}".lower()) if spelled else None
 
 
 def _number(name: str, message: str) -> int | None:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from worker.providers.answers import Answer, is_count, safe_sentence
 from worker.providers.groq_limits import Refusal, limits_of, read_refusal
 from worker.providers.groq_stream import HeardAnswer
-from worker.verdicts import SERVER_ERROR, Effect, Fate, Scope, Verdict
+from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Dimension, Effect, Fate, Scope, Verdict
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -31,6 +31,7 @@ _NOT_NOW = {
     HTTPStatus.TOO_EARLY,
     499,  # somebody between has cut the call
 }
+_REFUSAL_WORDS = re.compile(r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `")
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
@@ -121,7 +122,16 @@ class GroqJudge:
                 limits=limits,
                 status=answer.status,
             )
-        return Verdict(Fate.DONE, "ok", limits=limits, tokens=_counted_tokens(value["usage"]), status=answer.status)
+        usage = value["usage"]
+        return Verdict(
+            Fate.DONE,
+            "ok",
+            limits=limits,
+            tokens=_counted_tokens(usage),
+            input_tokens=_counted_tokens(usage, of="prompt_tokens"),
+            output_tokens=_counted_tokens(usage, of="completion_tokens", cached_too=True),
+            status=answer.status,
+        )
 
     def _key_fault(self, answer: Answer) -> Verdict | None:
         status, code = answer.status, answer.code
@@ -194,7 +204,7 @@ class GroqJudge:
                 most_repeats=_MOST_GENERATIONS_MORE,
                 status=status,
             )
-        if status not in {413, 429}:
+        if status not in {413, 429} and not _is_refusal_as_400(answer):
             return None
         refusal = read_refusal(answer.message)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or refusal.never_fits:
@@ -205,18 +215,19 @@ class GroqJudge:
                 account=refusal.account,
                 limits=limits_of(answer, refusal),
                 too_large_limit=refusal.limit,
+                service_tier=refusal.service_tier,
                 status=status,
             )
         return None
 
     def _rate(self, answer: Answer) -> Verdict | None:
-        if answer.status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page:
+        if not _is_refusal_as_400(answer) and (answer.status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page):
             return None
         refusal = read_refusal(answer.message)
         stated_ms = _stated_ms(answer.retry_after_ms(now_s=self._now()), refusal.wait_ms)
         return Verdict(
             Fate.NEXT_KEY,
-            "rate_limit",
+            RATE_LIMIT,
             f"Groq's limit is reached ({refusal.dimension.upper()})"
             if refusal.dimension
             else "Groq's limit is reached",
@@ -226,6 +237,7 @@ class GroqJudge:
             sized=refusal.for_its_size,
             account=refusal.account,
             limits=limits_of(answer, refusal),
+            service_tier=refusal.service_tier,
             status=answer.status,
         )
 
@@ -324,11 +336,18 @@ def _is_client_error(status: int) -> bool:
     return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _counted_tokens(usage: Mapping[str, Any]) -> int | None:
+def _is_refusal_as_400(answer: Answer) -> bool:
+    """Whether a limit refused under another status: seen of limits of output tokens, as a plain invalid request."""
+    return answer.status == HTTPStatus.BAD_REQUEST and _REFUSAL_WORDS.match(answer.message) is not None
+
+
+def _counted_tokens(usage: Mapping[str, Any], *, of: str = "total_tokens", cached_too: bool = False) -> int | None:
     """What counts against the limits, in tokens: cached prompt tokens do not."""
-    total = usage.get("total_tokens")
+    total = usage.get(of)
     if not is_count(total) or total > _MOST_TOKENS:
         return None
+    if cached_too:
+        return total
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
     return max(0, total - cached) if is_count(cached) else total
@@ -337,7 +356,13 @@ def _counted_tokens(usage: Mapping[str, Any]) -> int | None:
 def _too_large_sentence(refusal: Refusal) -> str:
     if refusal.limit is None or refusal.requested is None:
         return "the request is larger than this organisation may send for this model"
-    return f"the request needs {refusal.requested} tokens, this organisation's limit for this model is {refusal.limit}"
+    if refusal.dimension is Dimension.OTPM:
+        return (
+            f"the request reserves {refusal.requested} tokens for its answer, this organisation's limit for this model"
+            f" is {refusal.limit}: lower max_completion_tokens"
+        )
+    whose = "the prompt" if refusal.dimension is Dimension.ITPM else "the request"
+    return f"{whose} needs {refusal.requested} tokens, this organisation's limit for this model is {refusal.limit}"
 
 
 def _stated_ms(header_ms: int | None, words_ms: int | None) -> int | None:

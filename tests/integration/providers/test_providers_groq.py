@@ -30,6 +30,14 @@ _TPD = (
     f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` service tier `on_demand` on tokens per day "
     "(TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more tokens? Upgrade today."
 )
+_OTPM = (
+    f"Request too large for model `{_MODEL}` in organization `org_01abc` service tier `on_demand` on output tokens per "
+    "minute (OTPM): Limit 1000, Requested 1024, please reduce your message size and try again."
+)
+_ITPM = (
+    f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` service tier `flex` on input tokens per "
+    "minute (ITPM): Limit 7000, Used 4690, Requested 2602. Please try again in 2.5s."
+)
 _RPM = (
     f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` on requests per minute (RPM): Limit 30, "
     "Used 30, Requested 1. Please try again in 2s."
@@ -67,6 +75,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "account",
         "limits",
         "too_large_limit",
+        "service_tier",
         "certain",
     )
     return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
@@ -182,6 +191,35 @@ _ROWS: list[Any] = [
         ),
     ),
     (413, b"<html>too large</html>", {}, _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 413)),
+    # limits of prompts and of answers alone; the latter may come as a plain invalid request
+    *(
+        (
+            400,
+            _error(_OTPM.replace("1024", requested)),
+            {},
+            _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 400, account="org_01abc", service_tier="on_demand")
+            | {"too_large_limit": 1000, "limits": (ObservedLimit(Dimension.OTPM, 1000),)},
+        )
+        for requested in ("1024", "2,048")
+    ),
+    (
+        400,
+        _error(_ITPM),
+        {},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            400,
+            **_COOL,
+            cooldown_ms=2_500,
+            sized=True,
+            account="org_01abc",
+            service_tier="flex",
+            limits=(ObservedLimit(Dimension.ITPM, 7000, 2310.0),),
+        ),
+    ),
+    # the same words where they do not stand at the beginning may be the user's
+    (400, _error(f"'messages.0' : {_OTPM}"), {}, _verdict(Fate.FAIL, "rejected", 400)),
     # a rate limit: the longer of retry-after and the words, which say exactly what the header rounds up
     (
         429,
@@ -195,6 +233,7 @@ _ROWS: list[Any] = [
             cooldown_ms=578_016,
             sized=True,
             account="org_01abc",
+            service_tier="on_demand",
             limits=(ObservedLimit(Dimension.TPD, 100_000, 2_950.0),),
         ),
     ),
@@ -210,6 +249,7 @@ _ROWS: list[Any] = [
             **_COOL,
             cooldown_ms=578_016,
             account="org_01abc",
+            service_tier="on_demand",
             limits=(ObservedLimit(Dimension.TPD, 100_000),),
         ),
     ),
@@ -345,7 +385,7 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(script
 
     plain, tools, uncounted = [await groq.call(_KEY, _ASKED) for _ in range(3)]
 
-    assert plain.verdict == Verdict(Fate.DONE, "ok", tokens=47, status=200)
+    assert plain.verdict == Verdict(Fate.DONE, "ok", tokens=47, input_tokens=40, output_tokens=7, status=200)
     assert plain.value == {
         "text": "hello",
         "model": _MODEL,
@@ -353,7 +393,11 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(script
         "finish_reason": "stop",
         "tool_calls": [],
     }
-    assert tools.verdict.tokens == 17  # cached prompt tokens do not count
+    assert (tools.verdict.tokens, tools.verdict.input_tokens, tools.verdict.output_tokens) == (
+        17,
+        10,
+        7,
+    )  # cached prompt tokens do not count
     assert tools.value is not None
     assert (tools.value["text"], tools.value["tool_calls"]) == ("", calls)
     assert uncounted.verdict.tokens is None

@@ -76,7 +76,9 @@ async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one
 
     assert reply.value == _VALUE
     tokens = ObservedLimit(Dimension.TPM, 18_000, 17_997.0)
-    assert reply.verdict == Verdict(Fate.DONE, "ok", limits=(tokens,), tokens=47, status=200)
+    assert reply.verdict == Verdict(
+        Fate.DONE, "ok", limits=(tokens,), tokens=47, input_tokens=40, output_tokens=7, status=200
+    )
     assert (heard.begun, heard.text, told) == (1, _VALUE["text"], ["sent"])
     assert json.loads(scripted.seen[0].body) == _PARAMS | {"stream": True}
 
