@@ -14,6 +14,7 @@ from worker.cancelling import Cancelling
 from worker.gate import Gate
 from worker.health import PoolHealth
 from worker.logs import redactor, setup_logging
+from worker.providers.proxies import proxy_for
 
 _logger = logging.getLogger(__name__)
 
@@ -53,10 +54,15 @@ def _remember_queues(options: dict[str, Any], **_: Any) -> None:
 @signals.celeryd_after_setup.connect(weak=False)
 def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     """A worker that has no key for a service leaves that service's jobs to the workers that have."""
+    settings = get_settings()
+    base_urls = {"groq": settings.groq_base_url, "resend": settings.resend_api_url}
     try:
         found = {service: load_keys(service) for service in SERVICES}
         if not queues.are_asked_for():
             require_any_key(found.values())
+        for service, discovery in found.items():
+            if discovery.keys:
+                proxy_for(base_urls[service])  # where none can be used, each job would fail
     except SettingsError as exc:
         # Celery logs what a signal's receiver raises and goes on; this it lets through.
         raise SystemExit(f"keywheel cannot start.\n{exc}") from None

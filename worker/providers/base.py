@@ -40,7 +40,7 @@ _DEFINITE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.U
 _CODES: tuple[tuple[type[Exception], str, str], ...] = (
     (httpx.ConnectTimeout, "connect_timeout", "the connection could not be opened in time"),
     (httpx.ConnectError, "connect_error", "the connection could not be opened"),
-    (httpx.ProxyError, "proxy_error", "the proxy refused the connection"),
+    (httpx.ProxyError, "proxy_error", "the proxy could not be used"),
     (httpx.UnsupportedProtocol, "bad_url", "the base URL is not an http or https URL"),
     (httpx.WriteTimeout, "write_timeout", "the request could not be sent in time"),
     (httpx.WriteError, "write_error", "the connection broke while the request was sent"),
@@ -55,7 +55,7 @@ _CODES: tuple[tuple[type[Exception], str, str], ...] = (
 def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
     """Judge a failure that brought no complete answer.
 
-    The key is never blamed. The classes are those of httpx, which lies below both SDKs (measured).
+    The key is never blamed. The classes are those of httpx, which lies below both SDKs (see `failures`).
 
     Args:
         error: What the HTTP client raised.
@@ -75,6 +75,8 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
         if isinstance(error, kind):
             code, sentence = known_code, known_sentence
             break
+    if definite and (cause := str(error)):  # our own words: see `failures`
+        sentence = f"{sentence}: {cause}"
     return Verdict(
         Fate.RETRY if definite else if_ambiguous,
         code,

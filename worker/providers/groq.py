@@ -8,9 +8,9 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import groq
 import httpx
@@ -35,7 +35,7 @@ _IMAGE_TOKENS = 1_000
 _MAX_CLIENTS = 64
 _AFTER_THE_END_S = 1.0  # the connection serves on if it is read to its end, which is not worth a long wait
 
-_Create = Callable[..., Awaitable[Any]]
+_PATH = "/openai/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Groq:
         self._http = shared_client(
             self._base_url, timeout_s=timeout_s, max_connections=max_connections, keepalive_expiry_s=20.0
         )
-        self._creates: dict[str, _Create] = {}
+        self._clients: dict[str, groq.AsyncGroq] = {}
         self._judge = GroqJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
         # At DEBUG the SDK logs whole requests, prompts included.
         logging.getLogger("groq._base_client").setLevel(logging.INFO)
@@ -150,7 +150,7 @@ class Groq:
         """Make the SDK's clients, so that the first call is as quick as the others (100 ms the first, 2 the next)."""
         for secret in secrets:
             if is_sendable(secret):
-                self._create(secret)
+                self._client(secret)
 
     async def call(self, secret: SecretStr, request: Completion, *, sent: Callable[[], None] | None = None) -> Reply:
         """Ask for one completion and judge the answer.
@@ -166,9 +166,7 @@ class Groq:
         heard = HeardAnswer(request.listener) if request.listener else None
         try:
             async with asyncio.timeout(2 * self._timeout_s) as limit:
-                # The parameter only where it is wanted: a request without it stays as it was.
-                raw = await self._create(secret)(**request.params, **({"stream": True} if heard else {}))
-                response: httpx.Response = raw.http_response
+                response = await self._post(secret, request, stream=heard is not None)
                 if heard:
                     await _listen(response, heard, limit)
         except groq.APIStatusError as error:
@@ -198,13 +196,26 @@ class Groq:
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""
-        self._creates.clear()
+        self._clients.clear()
         await self._http.aclose()
 
-    def _create(self, secret: SecretStr) -> _Create:
+    async def _post(self, secret: SecretStr, request: Completion, *, stream: bool) -> httpx.Response:
+        """Let the SDK send the request as it is.
+
+        `create` would look through the arguments for names to translate, of which a completion has none, and make a
+        model of the answer, which is read elsewhere: 1.35 ms of CPU against 1.03 (measured).
+        """
+        # The parameter only where it is wanted: a request without it stays as it was.
+        body = {**request.params, "stream": True} if stream else request.params
+        answer = await self._client(secret).post(
+            _PATH, cast_to=httpx.Response, body=body, stream=stream, stream_cls=groq.AsyncStream[Any]
+        )
+        return cast("httpx.Response", answer)
+
+    def _client(self, secret: SecretStr) -> groq.AsyncGroq:
         value = secret.get_secret_value()
-        create = self._creates.get(value)
-        if create is None:
+        client = self._clients.get(value)
+        if client is None:
             # One SDK client a key, made once: 2.1 ms a call against 3.0 ms with `with_options` (measured).
             client = groq.AsyncGroq(
                 api_key=value,
@@ -213,10 +224,10 @@ class Groq:
                 max_retries=0,  # the key pool decides, the SDK would hammer the same key
                 http_client=self._http,
             )
-            if len(self._creates) >= _MAX_CLIENTS:  # only after many reloads with other keys
-                self._creates.pop(next(iter(self._creates)))
-            create = self._creates[value] = client.chat.completions.with_raw_response.create
-        return create
+            if len(self._clients) >= _MAX_CLIENTS:  # only after many reloads with other keys
+                self._clients.pop(next(iter(self._clients)))
+            self._clients[value] = client
+        return client
 
 
 async def _listen(response: httpx.Response, heard: HeardAnswer, limit: asyncio.Timeout) -> None:

@@ -384,7 +384,7 @@ async def test_the_sdk_forgets_a_key_from_the_environment(scripted: Any, monkeyp
         # closed without an answer
         (lambda script: script.raw(b""), "protocol_error"),
         # reset, and closed, after half a body
-        (lambda script: script.reset_after_half(b'{"id": "1"}' * 20), "read_error"),
+        (lambda script: script.reset_after_half(b'{"id": "1"}' * 20), "protocol_error"),
         (lambda script: script.close_after_half(b'{"id": "1"}' * 20), "protocol_error"),
         # something that is not HTTP
         (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),

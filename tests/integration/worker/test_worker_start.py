@@ -40,6 +40,7 @@ def without(house: House, service: str) -> dict[str, str]:
         ({"KEYWHEEL_MAX_FAULTS": "many"}, "KEYWHEEL_MAX_FAULTS must be a whole number."),  # not a number
         ({"REDIS_URL": "http://:canary-password@localhost"}, "REDIS_URL must start with redis://"),  # not Redis
         ({"KEYWHEEL_TASK_TIME_LIMIT_S": "800"}, "KEYWHEEL_TASK_TIME_LIMIT_S (800) must stay below"),  # out of step
+        ({"ALL_PROXY": "socks5://u:canary-password@x:1"}, "ALL_PROXY names a socks5:// proxy"),  # no call could be made
     ],
 )
 def test_wrong_settings_end_the_start_with_one_sentence(start: Start, changes: dict[str, str], sentence: str) -> None:

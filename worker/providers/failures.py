@@ -1,0 +1,88 @@
+"""Failures of aiohttp's connections as the classes of httpx, which the verdicts know, and their causes in words.
+
+What decides is how far the call has come. Without a connection the request was surely not carried out, whatever went
+wrong; with one it may have been.
+"""
+
+import os
+import ssl
+from typing import Protocol
+
+import aiohttp
+import httpx
+
+
+class Progress(Protocol):
+    """How far a call has come: see `connections.Passage`."""
+
+    opening: bool
+    connected: bool
+    sent: bool
+
+
+def failure_of(error: Exception, progress: Progress) -> Exception:
+    """Say what a failure means.
+
+    Args:
+        error: What the transport raised: aiohttp's error, or httpx's that was made of it.
+        progress: How far the call had come.
+
+    Returns:
+        Without a connection `PoolTimeout`, `ConnectTimeout`, `ProxyError`, `UnsupportedProtocol` or `ConnectError`,
+        whose text is the cause, fit for logs. Otherwise `WriteError`, `ReadTimeout`, `RemoteProtocolError` or
+        `ReadError`; what is none of them stays as it is.
+    """
+    met = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
+    return _in_doubt(met, error, progress) if progress.connected else _unsent(met, progress)
+
+
+def _unsent(met: BaseException, progress: Progress) -> Exception:
+    match met:
+        case aiohttp.NonHttpUrlClientError() | aiohttp.InvalidURL():
+            return httpx.UnsupportedProtocol("")
+        case aiohttp.ClientHttpProxyError():
+            return httpx.ProxyError(f"it answered {met.status}")
+        case aiohttp.ClientProxyConnectionError():
+            return httpx.ProxyError(_cause(met))
+        case TimeoutError() if progress.opening:
+            return httpx.ConnectTimeout("")
+        case TimeoutError():
+            return httpx.PoolTimeout("")
+        case _:
+            return httpx.ConnectError(_cause(met))
+
+
+def _in_doubt(met: BaseException, error: Exception, progress: Progress) -> Exception:
+    match met:
+        case TimeoutError():
+            return httpx.ReadTimeout("")
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
+            return httpx.RemoteProtocolError("")
+        case aiohttp.ClientConnectionError() | OSError():
+            return httpx.ReadError("") if progress.sent else httpx.WriteError("")
+        case _:
+            return error
+
+
+def _cause(met: BaseException) -> str:
+    """Why no connection came to be. Texts of others are left out where they could hold more than that."""
+    match met:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as refused):
+            return f"its certificate is not accepted: {refused.verify_message}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {met.host} cannot be resolved: {_words(met.os_error)}"
+        case aiohttp.ClientConnectorSSLError() if isinstance(met.os_error, ssl.SSLError):
+            return f"TLS failed: {met.os_error.reason or met.os_error.strerror}"
+        case aiohttp.ClientConnectorError():
+            return _words(met.os_error)
+        case OSError():
+            return _words(met)
+        case _:
+            return type(met).__name__
+
+
+def _words(error: OSError) -> str:
+    # asyncio puts an address where the system's words stand; numbers below 1 are those of the name service.
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__

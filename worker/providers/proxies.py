@@ -1,0 +1,48 @@
+"""The proxy that the environment names for a provider: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY."""
+
+import os
+import urllib.request
+from typing import Final
+
+import httpx
+
+from config.errors import SettingsError
+
+_KINDS: Final = {"http", "https"}
+
+
+def proxy_for(base_url: str) -> httpx.Proxy | None:
+    """Find the proxy for a provider's address.
+
+    Raises:
+        SettingsError: It is none that we can use; the sentence names the variable.
+    """
+    url = httpx.URL(base_url)
+    if any(urllib.request.proxy_bypass(host) for host in (url.host, url.netloc.decode("ascii"))):
+        return None
+    proxies = urllib.request.getproxies()
+    scheme = url.scheme if url.scheme in proxies else "all"
+    if not (named := proxies.get(scheme)):
+        return None
+    full = named if "://" in named else f"http://{named}"
+    try:
+        proxy = httpx.Proxy(full)
+    except (ValueError, httpx.InvalidURL):
+        proxy = None
+    if proxy is None or proxy.url.scheme not in _KINDS or not proxy.url.host:
+        kind = full.partition("://")[0]  # no more of it: the address may hold a password
+        kind = "an address that cannot be read" if kind in _KINDS else f"a {kind}:// proxy"
+        sentence = (
+            f"{_variable(scheme)} names {kind}, and calls to {url.host} can only go through an http:// or https:// one:"
+            f" set {url.scheme.upper()}_PROXY to one, or NO_PROXY to {url.host}."
+        )
+        raise SettingsError([sentence])
+    # aiohttp reads user and password from the address; as `auth`, where httpx keeps them, it warns of them.
+    proxy.url, proxy.auth = httpx.URL(full), None
+    return proxy
+
+
+def _variable(scheme: str) -> str:
+    """The variable as it is spelled; the small letters win, as they do for `getproxies`."""
+    name = f"{scheme}_proxy"
+    return name if os.environ.get(name) else name.upper()
