@@ -67,6 +67,21 @@ class Poisoned(JobError):  # noqa: N818
         return cls(f"{deaths} workers died while they held this job, so it is not run again by itself{sent}")
 
 
+def error_of(reason: str) -> JobError:
+    """Give the error that a dead letter tells of.
+
+    Args:
+        reason: Its name and its sentence, as `InvalidArguments: to: is required`.
+    """
+    name, _, sentence = reason.partition(": ")
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, JobError):
+        return found(sentence)
+    words = name.split(" ", 1)
+    named: type[JobError] = type(words[0], (JobError,), {"__module__": __name__})
+    return named(sentence or reason)
+
+
 class TurnOver(KeywheelError):  # noqa: N818
     """A turn ended without an answer, and the job shall have another.
 

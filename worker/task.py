@@ -10,7 +10,7 @@ from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.deadletters import post
 from worker.deadletters.replay import ONCE_ONLY
-from worker.errors import JobError, Poisoned
+from worker.errors import JobError, Poisoned, error_of
 from worker.history import DEATHS, DOUBT
 from worker.unfinished import tell_ended
 
@@ -44,7 +44,7 @@ class ServiceTask(Task):
         Raises:
             Poisoned: Too many did.
             celery.exceptions.Ignore: It has failed, and its caller was told; awaited.
-            Exception: It has failed, and the caller may have been told; only the letter is missing; awaited.
+            Exception: It has failed, and the letter is missing, or what the caller is told; awaited.
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
@@ -53,13 +53,16 @@ class ServiceTask(Task):
         return self._refuse_the_deadly(request)
 
     async def _begin_again(self, request: Any) -> None:
-        if await post.has_ended(request):
+        reason = await post.ended_as(request)
+        stored = self._stored(request.id)
+        if reason is not None and stored.get("status") in states.READY_STATES:
             _logger.info("%s has failed already: its worker died before it could tell the broker", request.id)
             raise Ignore
         # The result is stored before the letter: a failure that the caller may have read stands.
-        stored = self._stored(request.id)
         if stored.get("status") == states.FAILURE and isinstance(stored.get("result"), Exception):
             raise stored["result"]
+        if reason is not None:  # the result store had refused it
+            raise error_of(reason)
         self._refuse_the_deadly(request)
 
     def _refuse_the_deadly(self, request: Any) -> None:

@@ -4,8 +4,9 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import kill
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -90,6 +91,26 @@ def disk_full(fleet: Fleet) -> Iterator[None]:
         resource.prlimit(fleet.redis.pid, resource.RLIMIT_FSIZE, usual)
 
 
+def run_for_ever(client: "redis.Redis") -> None:
+    with suppress(redis.ResponseError):  # it is killed in the end
+        client.eval("while true do end", 0)
+
+
+@contextmanager
+def busy(fleet: Fleet) -> Iterator[None]:
+    """Somebody's script runs and runs, and all others are turned away."""
+    with redis.Redis.from_url(fleet.redis.url) as client, redis.Redis.from_url(fleet.redis.url) as other:
+        client.config_set("busy-reply-threshold", 50)
+        script = Thread(target=run_for_ever, args=(client,))
+        script.start()
+        try:
+            eventually(lambda: refuses(other), what="a refused write")
+            yield
+        finally:
+            other.script_kill()
+            script.join()
+
+
 def refuses(client: "redis.Redis") -> bool:
     try:
         client.set("probe", "x", ex=60)
@@ -104,9 +125,10 @@ def refuses(client: "redis.Redis") -> bool:
     [
         (full, "maxmemory"),  # the memory
         (disk_full, "MISCONF"),  # the disk
+        (busy, "BUSY"),  # nothing: it is busy
     ],
 )
-def test_a_full_redis_refuses_new_jobs_in_words_and_does_all_that_it_took(
+def test_a_redis_that_takes_nothing_refuses_new_jobs_in_words_and_does_all_that_it_took(
     fleet: Fleet, trouble: Callable[[Fleet], Any], word: str
 ) -> None:
     ids = send(fleet, word)

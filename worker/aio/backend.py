@@ -8,7 +8,6 @@ import asyncio
 import functools
 import hashlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from worker.aio import bridge, connections, fast_json, private_loop, stacks
 from worker.aio.adopt import calling_errbacks
 from worker.aio.job import Job
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
+from worker.aio.redis_retry import needs_a_person, passes_by_itself, refuses_for_now, warn, words_of
 from worker.aio.result_consumer import ResultConsumer
 
 logger = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ return false
 KEYS: the key. ARGV: the seen value's SHA-1; the value, its expiry in seconds, 0 for never. Gives what is there instead
 of the one that was seen; nothing where the value was stored.
 """
-_NO_ROOM = ("MISCONF", "NOREPLICAS")
-_QUIET_S = 5.0
 
 _ASYNC_CLASSES: dict[type | None, type] = {
     None: connections.TcpConnection,
@@ -73,7 +71,6 @@ class RedisBackend(StockBackend):
 
     ResultConsumer = ResultConsumer
     _found: tuple[asyncio.AbstractEventLoop, Pipelining] | None = None
-    _quiet_until_s = 0.0
 
     # Chords and groups are many commands and publish, too: the stock code does them, in a thread.
     on_chord_part_return = _through_a_thread("on_chord_part_return")
@@ -249,8 +246,8 @@ class RedisBackend(StockBackend):
     async def run(self, *commands: Command) -> list[Any]:
         """Run commands in one pipeline with everybody else's; lost connections are retried by Celery's retry policy.
 
-        A server that has no room is asked until it has, and for a job whose body has ended one that is away until it is
-        back: the job is done, and doing it again would not help.
+        A server that takes nothing for now is asked until it does. For a job whose body has ended one that is away is
+        asked until it is back: the job is done, and doing it again would not help.
 
         Raises:
             redis.RedisError: The server refused a command, or stayed away for as long as the policy allows.
@@ -273,14 +270,14 @@ class RedisBackend(StockBackend):
             if failed is not None:
                 if job is not None:
                     job.waits_for_store = True
-                if _has_no_room(failed):
-                    self._tell("the result store takes nothing (%s); next try in %.1f s", failed, pause_s)
+                if refuses_for_now(failed) or needs_a_person(failed):
+                    warn("the result store takes nothing (%s); next try in %.1f s", words_of(failed), pause_s)
                 else:
                     tries += 1
                     if most is not None and tries > most:
                         raise failed
                     words = "cannot reach the result store (%s); try %d%s in %s s"
-                    self._tell(words, failed, tries, "" if most is None else f" of {most}", pause_s)
+                    warn(words, words_of(failed), tries, "" if most is None else f" of {most}", pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
             try:
@@ -290,15 +287,10 @@ class RedisBackend(StockBackend):
                     raise
                 failed = exc
 
-    def _tell(self, words: str, *about: object) -> None:
-        """Warn of a trouble that many jobs meet at once, and again and again: in one line every few seconds."""
-        now_s = time.monotonic()
-        if now_s >= self._quiet_until_s:
-            self._quiet_until_s = now_s + _QUIET_S
-            logger.warning(words, *about)
-
     def _may_pass(self, exc: Exception) -> bool:
-        return isinstance(exc, self.connection_errors) or _has_no_room(exc)
+        if needs_a_person(exc):  # a job that is done waits for its person: to do it again would not help
+            return _ended_job() is not None
+        return isinstance(exc, self.connection_errors) or passes_by_itself(exc)
 
     def _pipelining(self) -> Pipelining:
         loop = asyncio.get_running_loop()
@@ -334,8 +326,3 @@ def _ended_job() -> Job | None:
     """Give the job that this is part of, if its body has ended."""
     job = stacks.owner()
     return job if isinstance(job, Job) and job.body_ended else None
-
-
-def _has_no_room(exc: Exception) -> bool:
-    """Whether the server refuses all writes for now: its memory or its disk is full, or a replica is missing."""
-    return isinstance(exc, redis.exceptions.OutOfMemoryError) or str(exc).startswith(_NO_ROOM)

@@ -6,7 +6,7 @@ back, so that the job ends once more when a letter can be written. Nothing else 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio import lifespan
+from worker.aio.redis_retry import RECORD, retried
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.obituary import delivery_of, of_job, of_message
 from worker.deadletters.store import DeadLetters
@@ -27,8 +28,6 @@ _logger = logging.getLogger(__name__)
 TOO_LARGE: Final = "its arguments were too large to be kept"
 NOT_JSON: Final = "its arguments cannot be kept"
 
-_WITHIN_S = 60.0
-_PAUSE_S = 0.5
 _HOLD_UP_S = 3.0
 _NOT_KEPT = ("celery.", "tasks.admin.")
 
@@ -96,33 +95,37 @@ async def keep(letter: Letter, message: Message | None = None) -> bool:
         False where Redis did not take it for a minute, and may later.
     """
     try:
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(RECORD.within_s):
             store = store_of(Runtime.current())
             letter, text = _fitted(letter, message, store.limits.message_bytes)
-            await _patiently(lambda: store.put(letter, text))
+            await retried(lambda: store.put(letter, text), RECORD)
     except Exception as trouble:  # noqa: BLE001 - see above
         _not_kept(trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}")
-        return not isinstance(trouble, TimeoutError)
+        return not isinstance(trouble, TimeoutError | RedisError)
     return True
 
 
-async def has_ended(context: Any) -> bool:
-    """Whether this very message's job has failed already, and only its acknowledgement was lost with its worker.
+async def ended_as(context: Any) -> str | None:
+    """Why this very message's job has failed already, where only its acknowledgement was lost with its worker.
 
-    The letter is what is written last of a failure: by then the result is stored and the errbacks are on their way.
+    The letter is what is written last of a failure: by then the result is stored and the errbacks are on their way,
+    unless the result store refused them.
 
     Args:
         context: Celery's context of the request.
+
+    Returns:
+        The letter's reason; None where the job has not failed, or nobody knows.
     """
     delivery = delivery_of(context)
     try:
         letter, _ = await store_of(Runtime.current()).get(context.id)
     except KeyError:
-        return False
+        return None
     except RedisError as trouble:
         _logger.debug("whether %s has ended cannot be asked (%s): it runs", context.id, type(trouble).__name__)
-        return False
-    return bool(delivery) and letter.delivery == delivery
+        return None
+    return letter.reason if delivery and letter.delivery == delivery else None
 
 
 async def take_out(job: str) -> None:
@@ -140,16 +143,6 @@ async def take_out(job: str) -> None:
         pass
     except RedisError as trouble:
         _logger.warning("a dead letter of %s, which succeeded, may have stayed (%s)", job, type(trouble).__name__)
-
-
-async def _patiently(write: Callable[[], Awaitable[None]]) -> None:
-    """Try again for as long as Redis is away or full: the job's message is acknowledged after this."""
-    while True:
-        try:
-            return await write()
-        except RedisError as trouble:
-            _logger.debug("a dead letter cannot be kept yet (%s)", type(trouble).__name__)
-        await asyncio.sleep(_PAUSE_S)
 
 
 def keep_from_consumer(letter: Letter, message: Message | None = None) -> bool:

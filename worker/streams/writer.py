@@ -8,8 +8,9 @@ from itertools import groupby
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
+from worker.aio.redis_retry import passes_by_itself, words_of
 from worker.streams.answer import AnswerStream
 
 _logger = logging.getLogger(__name__)
@@ -24,9 +25,6 @@ TROUBLE_PATIENCE_S = 60.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _RENEW_S = 1.0
-_PASSING = (ReadOnlyError, OutOfMemoryError)
-_PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
-"""Replies of a Redis that may take the same command a little later."""
 _LATE = "equal or smaller than the target stream top item"
 
 
@@ -165,7 +163,7 @@ class StreamWriter:
             error = next((reply for reply in replies if isinstance(reply, Exception)), None)
             if error is not None and _LATE in str(error):
                 self._yield_or_claim(stream)
-            elif error is not None and _is_passing(error):
+            elif error is not None and passes_by_itself(error):
                 refused[stream] = error
             elif error is not None:
                 _give_up(stream, error)
@@ -186,7 +184,7 @@ class StreamWriter:
     def _on_trouble(self, refused: dict[AnswerStream, Exception]) -> None:
         """Try these again in a while, for as long as it is worth it."""
         if not self._pause_s:
-            reasons = ", ".join({type(error).__name__ for error in refused.values()})
+            reasons = ", ".join({words_of(error) for error in refused.values()})
             _logger.warning("streams cannot be written (%s); the jobs go on", reasons)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         now_s = asyncio.get_running_loop().time()
@@ -197,10 +195,6 @@ class StreamWriter:
                 _give_up(stream, error)
             else:
                 self._waiting[stream] = None
-
-
-def _is_passing(error: Exception) -> bool:
-    return isinstance(error, _PASSING) or (isinstance(error, ResponseError) and str(error).startswith(_PASSING_WORDS))
 
 
 def _give_up(stream: AnswerStream, error: BaseException) -> None:

@@ -14,11 +14,13 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
 SHOP = """
+from dataclasses import replace
+
 from celery.exceptions import Reject
 from worker.app import app
 from worker.deadletters import post
 
-post._WITHIN_S = 2.0  # no test waits for a letter for a minute
+post.RECORD = replace(post.RECORD, within_s=2.0)  # no test waits for a letter for a minute
 
 @app.task(name="shop.orders.doom", max_retries=1, default_retry_delay=0)
 async def doom(how, words):

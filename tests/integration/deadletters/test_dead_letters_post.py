@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from redis.exceptions import ResponseError
 from config.settings import Settings, get_settings
 from sandbox.redis import EmbeddedRedis, free_port
 from worker import trail
+from worker.aio import redis_retry
 from worker.deadletters import DeadLetters, Letter, Limits, Message, obituary, post
 from worker.errors import (
     DeadlineExceeded,
@@ -192,7 +194,7 @@ async def test_where_redis_takes_no_letter_the_message_goes_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setattr(post, "_WITHIN_S", 0.5)
+    monkeypatch.setattr(post, "RECORD", replace(post.RECORD, within_s=0.5))
     get_settings.cache_clear()
     with pytest.raises(Reject) as caught:
         await post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
@@ -207,14 +209,14 @@ async def test_where_redis_takes_no_letter_the_message_goes_back(
 async def test_a_letter_waits_until_redis_has_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, post.__name__)
+    caplog.set_level(logging.DEBUG, redis_retry.__name__)
     with EmbeddedRedis(data_dir=tmp_path) as server:
         monkeypatch.setenv("REDIS_URL", server.url)
         get_settings.cache_clear()
         async with Redis.from_url(server.url, decode_responses=True) as client:
             await client.config_set("maxmemory", 1)
             keeping = asyncio.ensure_future(post.keep_job(context(), "tasks.ai.complete", RequestRejected("no")))
-            await asyncio.to_thread(eventually, lambda: "cannot be kept yet" in caplog.text, what="a try")
+            await asyncio.to_thread(eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try")
             await client.config_set("maxmemory", 0)
             await keeping
             assert (await DeadLetters(client).counts()).total == 1

@@ -1,6 +1,7 @@
 """Jobs that are stopped, bugs, and a Redis that is away."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ async def test_a_job_waits_for_a_redis_that_comes_back(own_server: EmbeddedRedis
 async def test_a_redis_that_stays_away_costs_no_try(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(patience, "JOB", replace(patience.JOB, within_s=0.2))
     rotation = Rotation(KeyPool(own_redis, "groq", keys()), ScriptedProvider())
     own_server.stop()
     with pytest.raises(Deferred, match=r"^no key is free: Redis does not answer \(ConnectionError\); ") as caught:

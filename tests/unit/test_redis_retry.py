@@ -1,0 +1,99 @@
+"""What of Redis passes by itself, in one list; and how long who waits for it."""
+
+import logging
+import ssl
+
+import pytest
+from redis._parsers.base import BaseParser
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as LateError
+
+from worker.aio import redis_retry
+from worker.aio.redis_retry import RetryPolicy, passes_by_itself, retried, words_of
+from worker.errors import Deferred, InvalidArguments, JobError, error_of
+from worker.patience import ask_patiently
+
+
+# What the server answers, as it stands on the wire, and whether the same command may be taken a little later.
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", True),
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("OOM command not allowed when used memory > 'maxmemory'. script: f00, on @user_script:3.", True),
+        ("ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed", True),  # Redis 6
+        ("MISCONF Errors writing to the AOF file: No space left on device", True),
+        ("NOREPLICAS Not enough good replicas to write.", True),
+        ("READONLY You can't write against a read only replica.", True),
+        ("MASTERDOWN Link with MASTER is down", True),
+        ("CLUSTERDOWN The cluster is down", True),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", True),
+        ("NOSCRIPT No matching script. Please use EVAL.", True),  # flushed in between
+        ("ERR max number of clients reached", True),
+        ("NOPERM this user has no permissions to run the 'get' command", False),
+        ("NOAUTH Authentication required.", False),
+        ("WRONGPASS invalid username-password pair or user is disabled.", False),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("BUSYGROUP Consumer Group name already exists", False),
+        ("MOVED 3999 127.0.0.1:6381", False),
+        ("ERR unknown command 'FOO', with args beginning with: 'a secret' ", False),
+    ],
+)
+def test_what_redis_says_passes_by_itself_or_does_not(answer: str, *, passes: bool) -> None:
+    exc = BaseParser.parse_error(answer)
+    assert passes_by_itself(exc) is passes
+    assert "secret" not in words_of(exc)
+    assert words_of(exc).split()[0] in answer
+
+
+def test_a_connection_that_fails_passes_whatever_the_reason() -> None:
+    for exc in (LostError("lost"), LateError("late"), ConnectionResetError(), ssl.SSLError("x")):
+        assert passes_by_itself(exc)
+
+
+async def failing(*errors: Exception) -> str:
+    left = list(errors)
+
+    async def ask() -> str:
+        if left:
+            raise left.pop(0)
+        return "there"
+
+    return await retried(ask, RetryPolicy(first_s=0.001, longest_s=0.001, within_s=0.5))
+
+
+async def test_who_asks_goes_on_until_redis_answers_and_not_where_it_denies_access() -> None:
+    busy = BaseParser.parse_error("BUSY Redis is busy running a script.")
+    assert await failing(busy, LostError("lost"), busy) == "there"
+    denied = BaseParser.parse_error("NOPERM this user has no permissions")
+    with pytest.raises(RedisError, match="no permissions"):
+        await failing(busy, denied)
+
+
+async def test_a_job_that_waits_for_redis_is_said_in_its_words_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_retry, "_UNHEARD_S", 0.0)
+    redis_retry._Quiet.until_s.clear()
+    busy = BaseParser.parse_error("BUSY Redis is busy running a script.")
+    with caplog.at_level(logging.WARNING):
+        await failing(*[busy] * 20)
+    assert caplog.messages == ["jobs wait for Redis: BUSY Redis is busy running a script."]
+
+
+async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -> None:
+    async def denied() -> None:
+        raise BaseParser.parse_error("NOPERM this user has no permissions to run the 'evalsha' command")
+
+    with pytest.raises(Deferred, match="Redis refuses: NOPERM this user") as caught:
+        await ask_patiently(denied)
+    assert caught.value.countdown_ms >= 5_000
+
+
+def test_a_dead_letters_reason_becomes_the_error_again_that_it_was() -> None:
+    error = error_of("InvalidArguments: to: is required")
+    assert isinstance(error, InvalidArguments)
+    assert str(error) == "to: is required"
+    other = error_of("ValueError in worker/turns.py, line 3")
+    assert (type(other).__name__, isinstance(other, JobError)) == ("ValueError", True)

@@ -1,0 +1,152 @@
+"""What of Redis passes by itself, and how long who waits for it: the one list of this project."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - redis-py's own
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - redis-py's own
+    TryAgainError,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_QUIET_S = 5.0
+_UNHEARD_S = 1.0
+
+_PASSING: Final = (
+    ConnectionError,  # refused, lost, no name, "max number of clients reached"
+    TimeoutError,
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ClusterDownError,
+    TryAgainError,
+    MasterDownError,
+    NoScriptError,  # of a server that was flushed between the script's load and its call
+    OSError,
+)
+_ACCESS: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
+_CODE_RE: Final = re.compile(
+    # Redis 6 quotes what a script met: "Error running script (call to f_…): @user_script:7: -OOM command not allowed …"
+    r"(?:Error running script .*[-: ])?"
+    r"(?:BUSY|LOADING|OOM|MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b"
+)
+_ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+
+
+def passes_by_itself(exc: BaseException) -> bool:
+    """Whether Redis may take the same command a little later, without anybody's doing.
+
+    A wrong password and a missing right do not pass.
+    """
+    if isinstance(exc, _ACCESS):
+        return False
+    return isinstance(exc, _PASSING) or (isinstance(exc, ResponseError) and _CODE_RE.match(str(exc)) is not None)
+
+
+def refuses_for_now(exc: BaseException) -> bool:
+    """Whether Redis answers, and takes nothing for now: it is full, busy with a script, or lacks a replica."""
+    return passes_by_itself(exc) and isinstance(exc, ResponseError)
+
+
+def needs_a_person(exc: BaseException) -> bool:
+    """Whether Redis denies access: a wrong password, or a user without the right."""
+    return isinstance(exc, _ACCESS)
+
+
+def words_of(exc: BaseException) -> str:
+    """Redis' own words for what is wrong, or the operating system's, in one line and without arguments.
+
+    Args:
+        exc: An error of redis-py's, or one that another library has made of it.
+    """
+    while not str(exc).strip() and exc.__cause__ is not None:
+        exc = exc.__cause__
+    code = getattr(exc, "status_code", None)  # redis-py cuts it off where it has a class for it
+    text = _ARGUMENTS_RE.sub("", " ".join(str(exc).split())).strip()
+    if isinstance(code, str) and text and not text.startswith(code):
+        text = f"{code} {text}"
+    return text or type(exc).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to go on asking, and with which pauses; all in seconds.
+
+    Attributes:
+        first_s: The first pause; each is twice the one before.
+        longest_s: The longest pause.
+        within_s: For how long to go on.
+        whatever: Go on also after an error that does not pass by itself.
+    """
+
+    first_s: float
+    longest_s: float
+    within_s: float
+    whatever: bool = False
+
+
+JOB: Final = RetryPolicy(first_s=0.05, longest_s=2.0, within_s=60.0)
+"""A job asks: for a key, or what is known of its email."""
+RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, whatever=True)
+"""A dead letter: its message is acknowledged after it, so nothing but time ends this."""
+
+
+async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
+    """Ask Redis until it answers. Logs Redis' words where that takes a second, one line every few seconds.
+
+    Args:
+        ask: Asks once.
+        policy: How long, and how often.
+
+    Raises:
+        redis.exceptions.RedisError: The last error, when the time is over; at once where it does not pass by itself.
+    """
+    began_s = time.monotonic()
+    pause_s = policy.first_s
+    while True:
+        try:
+            return await ask()
+        except (RedisError, OSError) as exc:
+            waited_s = time.monotonic() - began_s
+            if waited_s + pause_s > policy.within_s or not (policy.whatever or passes_by_itself(exc)):
+                warn("Redis refuses, or stays away: %s", words_of(exc))
+                raise
+            logger.debug("Redis has not taken it yet: %s", words_of(exc))
+            if waited_s >= _UNHEARD_S:
+                warn("jobs wait for Redis: %s", words_of(exc))
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, policy.longest_s)
+
+
+class _Quiet:
+    """When each sentence may be said again; on any thread, and a line too many does no harm."""
+
+    until_s: Final[dict[str, float]] = {}
+
+
+def warn(words: str, *about: object) -> None:
+    """Warn of a trouble that many jobs meet at once, and again and again: in one line every few seconds."""
+    now_s = time.monotonic()
+    if now_s >= _Quiet.until_s.get(words, 0.0):
+        _Quiet.until_s[words] = now_s + _QUIET_S
+        logger.warning(words, *about)
