@@ -6,6 +6,7 @@ from typing import Any
 from sandbox.models import EFFORTS, reasons
 
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
+_MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "reasoning"})
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("temperature", 0, 2),
     ("top_p", 0, 1),
@@ -56,12 +57,12 @@ def _validate_message(number: int, message: Any) -> Invalid | None:
         return Invalid(f"'messages.{number}' : value must be an object")
     if message.get("role") not in _ROLES:
         return Invalid(f"'messages.{number}' : discriminator property 'role' has invalid value")
+    if unknown := sorted(message.keys() - _MESSAGE_FIELDS):
+        return Invalid(f"'messages.{number}' : property '{unknown[0]}' is unsupported")
     content = message.get("content")
-    if content is None:
-        if message["role"] == "assistant":
-            return None
+    if content is None and message["role"] != "assistant":
         return Invalid(f"'messages.{number}' : property 'content' is missing")
-    if not isinstance(content, str | list):
+    if content is not None and not isinstance(content, str | list):
         return Invalid(f"'messages.{number}.content' : value must be a string or an array")
     return None
 

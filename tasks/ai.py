@@ -24,8 +24,9 @@ async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             With `stream` the answer is told in the job's Redis stream while it comes.
 
     Returns:
-        `text`, `model`, `usage`, `finish_reason`, `tool_calls`, and how it went: `key` (the key's label),
-        `attempts` (calls made), `waited_s` (seconds spent waiting for a key).
+        `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see `groq_answer.result_of`): it
+        may be a message of the next completion as it is. And how it went: `key` (the key's label), `attempts` (calls
+        made), `waited_s` (seconds spent waiting for a key).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.

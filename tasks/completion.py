@@ -8,24 +8,52 @@ from tasks.arguments import Arguments, Deadline, JsonObject, Text
 
 _MOST_TOKENS = 2**31 - 1
 """Far above any model's; a number without end would spoil the arithmetic of the pool."""
+_RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
+_TOLD_BY_GROQ = {"executed_tools", "annotations"}
+_NOT_EMPTY = {"tool_calls", "reasoning"}
 _MOST_SEED = 2**63 - 1
 
 
 class Message(Arguments):
-    """One message of a conversation."""
+    """One message of a conversation: as in Groq's API, or the result of an earlier completion as it is."""
 
     role: Literal["system", "user", "assistant", "tool", "function", "developer"]
-    content: Annotated[str, Field(min_length=1)] | Annotated[list[JsonObject], Field(min_length=1)] | None = None
+    content: Text | Annotated[list[JsonObject], Field(min_length=1)] | None = None
     name: Text | None = None
     tool_calls: list[JsonObject] | None = None
     tool_call_id: Text | None = None
+    function_call: JsonObject | None = None
     reasoning: Text | None = None
+    executed_tools: list[JsonObject] | None = None
+    annotations: list[JsonObject] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_result(cls, given: Any) -> Any:
+        """Take the result of an earlier completion for the message that it was."""
+        if not isinstance(given, dict) or "role" in given or not given.keys() >= _RESULT_FIELDS:
+            return given
+        return {
+            "role": "assistant",
+            "content": given["text"],
+            "tool_calls": given["tool_calls"],
+            "reasoning": given.get("reasoning"),
+        }
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+        called = self.role == "assistant" and (self.tool_calls or self.function_call)
+        if self.content is None and not called:
             raise ValueError("content is required")
+        # A tool may put out nothing, and an assistant may have spent its answer on calls or on reasoning.
+        if self.content == "" and self.role not in {"assistant", "tool", "function"}:
+            raise ValueError("content must not be empty")
         return self
+
+    def params(self) -> dict[str, Any]:
+        """The message as Groq takes it: without what is empty, or told by Groq alone."""
+        given = self.model_dump(exclude_none=True, exclude=_TOLD_BY_GROQ)
+        return {name: value for name, value in given.items() if value or name not in _NOT_EMPTY}
 
 
 class CompletionArguments(Arguments):
@@ -64,7 +92,7 @@ class CompletionArguments(Arguments):
     def params(self, *, default_model: str) -> dict[str, Any]:
         """The keyword arguments of `chat.completions.create`."""
         given = self.model_dump(exclude_none=True, exclude={"messages", "prompt", "stream", "deadline_s"})
-        messages = [message.model_dump(exclude_none=True) for message in self.messages or ()]
+        messages = [message.params() for message in self.messages or ()]
         if self.prompt is not None:
             messages = [{"role": "user", "content": self.prompt}]
         return {"model": default_model} | given | {"messages": messages}

@@ -45,7 +45,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER, {"role": CANARY, "content": "x"}]}, "messages.1.role: "),  # an unknown role
     ({"messages": [{"content": CANARY}]}, "messages.0.role: is required"),  # no role
     ({"messages": [{"role": "user"}]}, "messages.0: content is required"),  # no content
-    ({"messages": [{"role": "user", "content": ""}]}, "messages.0.content: "),  # empty content
+    ({"messages": [{"role": "user", "content": ""}]}, "messages.0: content must not be empty"),
+    ({"messages": [{"role": "system", "content": ""}]}, "messages.0: content must not be empty"),
+    ({"messages": [{"text": CANARY}]}, "messages.0.role: is required"),  # neither a message nor a whole result
     ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: "),  # no parts
     ({"messages": [{"role": "user", "content": [CANARY]}]}, "messages.0.content"),  # a part that is no object
     ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),  # a number
@@ -166,6 +168,55 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": "x", "user": "customer-1"},
     {"prompt": "x", "stream": True},
 ]
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+RESULT = {
+    "text": "",
+    "reasoning": "a tool knows",
+    "tool_calls": [CALL],
+    "finish_reason": "tool_calls",
+    "model": "m",
+    "usage": {"total_tokens": 7},
+    "service_tier": "on_demand",
+    "request_id": "req_1",
+    "a_later_field": CANARY,
+    "key": "gsk_123456...",
+    "attempts": 1,
+    "waited_s": 0.0,
+}
+
+
+# What may be fed back, and what of it goes to Groq.
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        (RESULT, {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": "a tool knows"}),
+        (RESULT | {"text": "4", "tool_calls": [], "reasoning": ""}, {"role": "assistant", "content": "4"}),
+        # the text is empty since reasoning used the cap
+        (RESULT | {"tool_calls": []}, {"role": "assistant", "content": "", "reasoning": "a tool knows"}),
+        # by a person who puts the message together
+        (
+            {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": None},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        ),
+        ({"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "assistant", "tool_calls": [CALL]}),
+        ({"role": "assistant", "content": "4", "tool_calls": []}, {"role": "assistant", "content": "4"}),
+        (
+            {"role": "assistant", "content": "4", "executed_tools": [{"type": "search"}], "annotations": []},
+            {"role": "assistant", "content": "4"},
+        ),
+        ({"role": "assistant", "function_call": {"name": "f"}}, {"role": "assistant", "function_call": {"name": "f"}}),
+        # a tool that puts out nothing
+        (
+            {"role": "tool", "content": "", "tool_call_id": "c1"},
+            {"role": "tool", "content": "", "tool_call_id": "c1"},
+        ),
+    ],
+)
+def test_what_came_out_may_go_in_again(message: dict[str, Any], sent: dict[str, Any]) -> None:
+    params = check(CompletionArguments, (), {"messages": [USER, message]}).params(default_model="m")
+    assert params["messages"] == [USER, sent]
 
 
 @pytest.mark.parametrize("kwargs", GOOD)

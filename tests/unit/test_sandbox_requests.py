@@ -24,6 +24,7 @@ def _chat(**changes: Any) -> dict[str, Any]:
         ({"messages": [{"role": "king", "content": "x"}]}, "'role' has invalid value"),
         ({"messages": [{"role": "user"}]}, "'content' is missing"),
         ({"messages": [{"role": "user", "content": 5}]}, "must be a string or an array"),
+        ({"messages": [{"role": "assistant", "content": "x", "reasoning_content": "y"}]}, "is unsupported"),
         ({"temperature": 2.1}, "'temperature' : number must be at most 2"),
         ({"temperature": "hot"}, "'temperature' : value must be a number"),
         ({"max_tokens": 0}, "'max_tokens' : number must be at least 1"),

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from worker.providers.answers import Answer, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
+from worker.providers.groq_answer import request_id_of, result_of
 from worker.providers.groq_stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
 from worker.providers.groq_verdicts import GroqJudge
 from worker.verdicts import Fate, Reply
@@ -156,7 +157,7 @@ class Groq:
         """Ask for one completion and judge the answer.
 
         Returns:
-            On success the value holds `text`, `model`, `usage`, `finish_reason` and `tool_calls`, of the first choice.
+            On success the value is the first choice as `groq_answer.result_of` makes it, streamed or not.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)
@@ -185,7 +186,7 @@ class Groq:
         if heard is not None and _is_event_stream(response):
             body = None if heard.error is None else {"error": heard.error}
             status = response.status_code if heard.error is None else heard.error_status()
-            answer, value = Answer(status, response.headers, body), heard.value()
+            answer, value = Answer(status, response.headers, body), heard.value(response.headers)
             return Reply(self._judge.streamed(answer, heard, value=value, secret=secret, private=private), value)
         # The SDK's own parser returns a str for text/html and raises on bad JSON, so the body is read here.
         answer = Answer.parse(response.status_code, response.headers, response.content)
@@ -259,14 +260,13 @@ def _value(answer: Answer) -> dict[str, Any] | None:
     message = first.get("message") if isinstance(first, dict) else None
     if not isinstance(body, dict) or not isinstance(first, dict) or not isinstance(message, dict):
         return None
-    usage = body.get("usage")
-    return {
-        "text": message.get("content") or "",
-        "model": body.get("model"),
-        "usage": usage if isinstance(usage, dict) else {},
-        "finish_reason": first.get("finish_reason"),
-        "tool_calls": message.get("tool_calls") or [],
-    }
+    return result_of(
+        message,
+        body=body,
+        finish_reason=first.get("finish_reason"),
+        logprobs=first.get("logprobs"),
+        request_id=request_id_of(body.get("x_groq"), answer.headers),
+    )
 
 
 def _prompts(params: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,11 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from worker.providers.answers import parse_json
+from worker.providers.groq_answer import request_id_of, result_of
 
 EVENT_STREAM = "text/event-stream"
 _DONE = b"[DONE]"
+_PIECES = {"role", "content", "reasoning", "tool_calls", "channel"}
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 
 
@@ -62,9 +64,12 @@ class HeardAnswer:
         self._listener = listener
         self._begun = False
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
-        self._usage: dict[str, Any] = {}
-        self._model: Any = None
+        self._message: dict[str, Any] = {}
+        self._body: dict[str, Any] = {}
+        self._extras: dict[str, Any] = {}
+        self._logprobs: Any = None
         self._finish_reason: str | None = None
 
     @property
@@ -92,8 +97,7 @@ class HeardAnswer:
         if error := chunk.get("error"):
             self.error = error if isinstance(error, Mapping) else {"message": str(error)}
             return
-        self._model = chunk.get("model") or self._model
-        self._take_extras(chunk)
+        self._take_body(chunk)
         choices = chunk.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None  # the usage may come without a choice
         if isinstance(choice, dict):
@@ -105,20 +109,26 @@ class HeardAnswer:
         calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
         self._tell(
             text=text if isinstance(text, str) else "",
+            reasoning=value["reasoning"],
             tool_calls=[{"index": number} | call for number, call in enumerate(calls)],
         )
 
-    def value(self) -> dict[str, Any] | None:
+    def value(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
         """What the caller gets, as of a completion that came whole; None where the answer is not complete."""
         if not self.complete:
             return None
-        return {
-            "text": "".join(self._texts),
-            "model": self._model,
-            "usage": self._usage,
-            "finish_reason": self._finish_reason,
-            "tool_calls": [self._calls[index] for index in sorted(self._calls)],
-        }
+        return result_of(
+            self._message
+            | {
+                "content": "".join(self._texts),
+                "reasoning": "".join(self._thoughts),
+                "tool_calls": [self._calls[index] for index in sorted(self._calls)],
+            },
+            body=self._body,
+            finish_reason=self._finish_reason,
+            logprobs=self._logprobs,
+            request_id=request_id_of(self._extras, headers),
+        )
 
     def error_status(self) -> int:
         """The HTTP status that the error would have had, had it come before the first byte."""
@@ -128,13 +138,15 @@ class HeardAnswer:
             return status
         return HTTPStatus.BAD_REQUEST if error.get("code") in _BAD_GENERATION else HTTPStatus.INTERNAL_SERVER_ERROR
 
-    def _take_extras(self, chunk: dict[str, Any]) -> None:
-        """Take what Groq adds under `x_groq`; others send the usage beside it."""
+    def _take_body(self, chunk: dict[str, Any]) -> None:
+        """Take what stands around the choices; the usage stands beside them or under `x_groq`."""
+        self._body |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
         extras = chunk.get("x_groq")
         extras = extras if isinstance(extras, dict) else {}
-        usage = extras.get("usage") or chunk.get("usage")
-        if isinstance(usage, dict):
-            self._usage = usage
+        self._extras |= extras
+        self._body |= {
+            name: extras[name] for name in ("usage", "usage_breakdown") if isinstance(extras.get(name), dict)
+        }
         if extras.get("error"):
             self.stopped = str(extras["error"])
 
@@ -144,11 +156,18 @@ class HeardAnswer:
         text, reasoning, calls = delta.get("content"), delta.get("reasoning"), delta.get("tool_calls")
         text = text if isinstance(text, str) else ""
         calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        reasoning = reasoning if isinstance(reasoning, str) else ""
         if text:
             self._texts.append(text)
+        if reasoning:
+            self._thoughts.append(reasoning)
         for call in calls:
             self._merge(call)
-        self._tell(text=text, reasoning=reasoning if isinstance(reasoning, str) else "", tool_calls=calls)
+        for name in delta.keys() - _PIECES:
+            self._message[name] = _joined(self._message.get(name), delta[name])
+        if choice.get("logprobs") is not None:
+            self._logprobs = _joined(self._logprobs, choice["logprobs"])
+        self._tell(text=text, reasoning=reasoning, tool_calls=calls)
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self._finish_reason = reason
@@ -171,3 +190,34 @@ class HeardAnswer:
         function["name"] = piece.get("name") or function["name"]
         arguments = piece.get("arguments")
         function["arguments"] += arguments if isinstance(arguments, str) else ""
+
+
+def _joined(before: Any, piece: Any) -> Any:
+    """Add a piece of a field to what came of it: texts and lists grow, entries with the same `index` are one."""
+    if piece is None or before is None:
+        return before if piece is None else piece
+    if isinstance(before, str) and isinstance(piece, str):
+        return before + piece
+    if isinstance(before, dict) and isinstance(piece, dict):
+        return before | {name: _joined(before.get(name), value) for name, value in piece.items()}
+    if isinstance(before, list) and isinstance(piece, list):
+        return _joined_lists(before, piece)
+    return piece
+
+
+def _joined_lists(before: list[Any], piece: list[Any]) -> list[Any]:
+    joined = list(before)
+    places = {index: place for place, one in enumerate(before) if (index := _index_of(one)) is not None}
+    for one in piece:
+        index = _index_of(one)
+        place = None if index is None else places.get(index)
+        if place is None:
+            joined.append(one)
+        else:  # what is told of an entry later replaces what was told of it before
+            joined[place] = joined[place] | {name: value for name, value in one.items() if value is not None}
+    return joined
+
+
+def _index_of(entry: Any) -> int | None:
+    index = entry.get("index") if isinstance(entry, dict) else None
+    return index if type(index) is int else None

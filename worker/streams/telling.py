@@ -56,6 +56,7 @@ async def tell_done(stream: AnswerStream, result: dict[str, Any]) -> None:
         finish_reason=str(result.get("finish_reason") or ""),
         model=str(result.get("model") or ""),
         usage=json.dumps(result.get("usage") or {}),
+        **{name: str(result[name]) for name in ("empty_because",) if name in result},
     )
 
 

@@ -392,6 +392,9 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(script
         "usage": _COMPLETION["usage"],
         "finish_reason": "stop",
         "tool_calls": [],
+        "reasoning": "",
+        "service_tier": None,
+        "request_id": None,
     }
     assert (tools.verdict.tokens, tools.verdict.input_tokens, tools.verdict.output_tokens) == (
         17,
@@ -405,6 +408,70 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(script
     assert scripted.seen[0].path == "/openai/v1/chat/completions"
     assert json.loads(scripted.seen[0].body) == _PARAMS
     assert scripted.seen[0].key == _KEY.get_secret_value()
+
+
+async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(scripted: Any, groq: Groq) -> None:
+    told = {
+        "reasoning": "because",
+        "executed_tools": [{"index": 0, "type": "search", "output": "x"}],
+        "annotations": [{"type": "document_citation"}],
+        "a_later_field": {"x": 1},
+    }
+    message = {"role": "assistant", "content": "hello", "function_call": None} | told
+    around = {"service_tier": "flex", "usage_breakdown": {"models": []}, "x_groq": {"id": "req_1"}}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": [1]}}]
+    scripted.answer(200, _COMPLETION | {"choices": choices} | around, {"x-request-id": "req_header"})
+    scripted.answer(200, _COMPLETION, {"x-request-id": "req_header"})
+
+    whole, plain = [(await groq.call(_KEY, _ASKED)).value for _ in range(2)]
+
+    assert whole == {
+        "text": "hello",
+        "tool_calls": [],
+        "finish_reason": "stop",
+        "model": _MODEL,
+        "usage": _COMPLETION["usage"],
+        "service_tier": "flex",
+        "request_id": "req_1",
+        "usage_breakdown": {"models": []},
+        "logprobs": {"content": [1]},
+        **told,
+    }
+    assert plain is not None
+    assert plain["request_id"] == "req_header"
+
+
+# The rest of an answer of 5 tokens without a text, and what is said of it.
+@pytest.mark.parametrize(
+    ("message", "reason", "details", "said"),
+    [
+        (
+            {"reasoning": "hm"},
+            "length",
+            {},
+            "reasoning used all 7 tokens that the answer may have: raise max_completion",
+        ),
+        (
+            {"content": ""},
+            "length",
+            {"completion_tokens_details": {"reasoning_tokens": 7}},
+            "reasoning used all 7 tokens",
+        ),
+        ({"content": ""}, "length", {}, None),
+        ({"content": "", "reasoning": "hm"}, "stop", {}, None),
+        ({"content": "x", "reasoning": "hm"}, "length", {}, None),
+        ({"tool_calls": [{}], "reasoning": "hm"}, "length", {}, None),
+    ],
+)
+async def test_an_answer_that_is_empty_since_reasoning_used_the_cap_says_so(  # noqa: PLR0917 - a table
+    scripted: Any, groq: Groq, message: dict[str, Any], reason: str, details: dict[str, Any], said: str | None
+) -> None:
+    choices = [{"index": 0, "finish_reason": reason, "message": message}]
+    scripted.answer(200, _COMPLETION | {"choices": choices, "usage": {"completion_tokens": 7} | details})
+    value = (await groq.call(_KEY, _ASKED)).value
+    assert value is not None
+    because = value.get("empty_because")
+    assert because is said is None or because.startswith(said)
 
 
 async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: Any) -> None:

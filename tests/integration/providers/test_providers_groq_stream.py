@@ -40,9 +40,9 @@ class Heard:
         self.first.set()
 
 
-def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **more: Any) -> bytes:
+def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, logprobs: Any = None, **more: Any) -> bytes:
     """One event in Groq's form."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]
     body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": _MODEL, "choices": choices}
     return b"data: " + json.dumps(body | more, ensure_ascii=False).encode() + b"\n\n"
 
@@ -50,7 +50,16 @@ def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **more
 _ROLE = chunk({"role": "assistant", "content": ""}, x_groq={"id": "req_1"})
 _HELLO = _ROLE + chunk({"content": "hel"}) + chunk({"content": "lo\u2028\U0001f511"})
 _LAST = chunk({}, "stop", x_groq={"id": "req_1", "usage": _USAGE}, usage=_USAGE)
-_VALUE = {"text": "hello\u2028\U0001f511", "model": _MODEL, "usage": _USAGE, "finish_reason": "stop", "tool_calls": []}
+_VALUE = {
+    "text": "hello\u2028\U0001f511",
+    "reasoning": "",
+    "model": _MODEL,
+    "usage": _USAGE,
+    "finish_reason": "stop",
+    "tool_calls": [],
+    "service_tier": None,
+    "request_id": "req_1",
+}
 
 
 @pytest.fixture
@@ -104,6 +113,44 @@ async def test_tool_calls_are_put_together_from_their_pieces(scripted: Any, groq
     ]
     assert (reply.value["text"], reply.value["finish_reason"]) == ("", "tool_calls")
     assert (heard.reasoning, heard.calls) == ("two tools", deltas)
+
+
+async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(scripted: Any, groq: Groq, heard: Heard) -> None:
+    logprobs = [{"token": "a"}, {"token": "b"}]
+    body = (
+        _ROLE
+        + chunk({"reasoning": "be", "channel": "analysis"})
+        + chunk({"reasoning": "cause", "channel": "analysis"})
+        + chunk({"executed_tools": [{"index": 0, "type": "search", "arguments": "{}", "output": None}]})
+        + chunk({"executed_tools": [{"index": 0, "type": "search", "output": "x"}, {"index": 1, "type": "python"}]})
+        + chunk({"content": "a", "a_later_field": "on"}, logprobs={"content": logprobs[:1]})
+        + chunk({"content": "b", "a_later_field": "ce", "annotations": [{"n": 1}]}, logprobs={"content": logprobs[1:]})
+        + chunk({"annotations": [{"n": 2}], "odd": None})
+        + chunk({}, "stop", service_tier="flex", x_groq={"usage": _USAGE, "usage_breakdown": {"models": []}})
+        + _DONE
+    )
+    scripted.answer(200, body, _SSE | {"x-request-id": "req_header"})
+
+    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+
+    assert reply.value == {
+        "text": "ab",
+        "reasoning": "because",
+        "executed_tools": [
+            {"index": 0, "type": "search", "arguments": "{}", "output": "x"},
+            {"index": 1, "type": "python"},
+        ],
+        "annotations": [{"n": 1}, {"n": 2}],
+        "a_later_field": "once",
+        "tool_calls": [],
+        "finish_reason": "stop",
+        "model": _MODEL,
+        "usage": _USAGE,
+        "usage_breakdown": {"models": []},
+        "logprobs": {"content": logprobs},
+        "service_tier": "flex",
+        "request_id": "req_1",
+    }
 
 
 # The whole body of an answer with status 200, and how it is judged. In each, the text "hel" may have come before.

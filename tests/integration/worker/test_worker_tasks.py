@@ -24,11 +24,15 @@ def calls(house: House, service: str) -> int:
 def test_a_prompt_is_completed(fresh: House) -> None:
     answer = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
     assert set(answer) == {
-        "text", "model", "usage", "finish_reason", "tool_calls", "key", "attempts", "waited_s",
+        "text", "reasoning", "model", "usage", "finish_reason", "tool_calls", "service_tier", "request_id",
+        "key", "attempts", "waited_s",
     }  # fmt: skip
     assert answer["text"]
     assert answer["model"] == "openai/gpt-oss-120b"
+    assert answer["reasoning"]
+    assert (answer["service_tier"], answer["request_id"][:4]) == ("on_demand", "req_")
     assert answer["usage"]["total_tokens"] > 0
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 8}
     assert answer["finish_reason"] == "stop"
     assert answer["tool_calls"] == []
     assert answer["key"] in {f"{secret[:10]}..." for secret in fresh.sandbox.keys("groq")}
@@ -50,6 +54,30 @@ def test_a_conversation_is_completed_with_the_parameters_that_were_given(fresh: 
     assert answer["model"] == "openai/gpt-oss-20b"
     assert answer["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_with_tools_is_made_of_our_own_results(fresh: House, *, stream: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    conversation: list[Any] = [{"role": "user", "content": "How is the weather?"}]
+
+    def turn(**more: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = fresh.producer.ask(
+            "tasks.ai.complete", messages=conversation, tools=tools, stream=stream, **more
+        )
+        conversation.append(answer)
+        return answer
+
+    called = turn(tool_choice="required")
+    assert (called["text"], called["finish_reason"]) == ("", "tool_calls")
+    conversation.append({"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": ""})
+    assert turn()["text"]
+    conversation.append({"role": "user", "content": "And tomorrow?"})
+    cut = turn(max_completion_tokens=2)
+    assert (cut["text"], cut["finish_reason"]) == ("", "length")
+    assert cut["empty_because"].startswith("reasoning used all 2 tokens that the answer may have: raise max_comp")
+    conversation.append({"role": "user", "content": "Go on"})
+    assert turn()["text"]
 
 
 def test_an_email_is_sent_from_the_address_of_the_keys_team(fresh: House) -> None:

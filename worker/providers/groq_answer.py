@@ -1,0 +1,72 @@
+"""What a caller gets of a completion: the whole answer, also what Groq adds to it later."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.providers.answers import is_count
+
+_PLAIN_FIELDS = {"role", "content", "reasoning", "tool_calls", "channel"}
+"""Fields of a message that have a place of their own in the result, or none (`role`, and the `channel` of a delta)."""
+
+_BODY_FIELDS = ("usage_breakdown", "mcp_list_tools")
+
+
+def result_of(
+    message: Mapping[str, Any],
+    *,
+    body: Mapping[str, Any],
+    finish_reason: Any,
+    logprobs: Any = None,
+    request_id: str | None = None,
+) -> dict[str, Any]:
+    """Make the result of a completion that is complete.
+
+    Args:
+        message: The assistant's message. Fields that nobody knows yet are passed on as they came.
+        body: What stands around it: `model`, `usage`, `service_tier` and the like.
+        finish_reason: Why it ended.
+        logprobs: The log probabilities of its tokens, where they were asked for.
+        request_id: Groq's own id of the request.
+
+    Returns:
+        Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`, `service_tier` and `request_id`.
+        Where they came, the message's other fields, `logprobs`, and what Groq tells of the parts of its work. And
+        `empty_because`, where reasoning left no room for a text.
+    """
+    usage, reasoning = body.get("usage"), message.get("reasoning")
+    result = {name: value for name, value in message.items() if name not in _PLAIN_FIELDS and value is not None}
+    result |= {
+        "text": message.get("content") or "",
+        "reasoning": reasoning if isinstance(reasoning, str) else "",
+        "tool_calls": message.get("tool_calls") or [],
+        "finish_reason": finish_reason,
+        "model": body.get("model"),
+        "usage": usage if isinstance(usage, dict) else {},
+        "service_tier": body.get("service_tier"),
+        "request_id": request_id,
+    }
+    result |= {name: body[name] for name in _BODY_FIELDS if body.get(name) is not None}
+    if logprobs is not None:
+        result["logprobs"] = logprobs
+    if because := _empty_because(result):
+        result["empty_because"] = because
+    return result
+
+
+def request_id_of(extras: Any, headers: Mapping[str, str]) -> str | None:
+    """Groq's own id of a request: in the body's `x_groq`, else in a header."""
+    told = extras.get("id") if isinstance(extras, Mapping) else None
+    return told if isinstance(told, str) and told else headers.get("x-request-id")
+
+
+def _empty_because(result: Mapping[str, Any]) -> str:
+    """Why there is no text although the model did its work; empty where there is one, or nobody knows."""
+    if result["text"] or result["tool_calls"] or result["finish_reason"] != "length":
+        return ""
+    details = result["usage"].get("completion_tokens_details")
+    thought = details.get("reasoning_tokens") if isinstance(details, Mapping) else None
+    if not result["reasoning"] and not thought:
+        return ""
+    used = result["usage"].get("completion_tokens")
+    tokens = f"all {used} tokens" if is_count(used) else "all tokens"
+    return f"reasoning used {tokens} that the answer may have: raise max_completion_tokens, or lower reasoning_effort"
