@@ -193,7 +193,8 @@ class Run:
             if self.open or not self.producer.done or self.plan:
                 return False
             names = ("ai", "email", "ai.deferred", "email.deferred")
-            return not self.client.hlen("unacked") and not any(self.client.llen(name) for name in names)
+            waiting = any(self.client.llen(name) or self.client.hlen(f"{name}.due.texts") for name in names)
+            return not self.client.hlen("unacked") and not waiting
         except redis.RedisError:
             return False
 

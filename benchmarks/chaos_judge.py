@@ -93,6 +93,9 @@ def left_in_broker(client: "redis.Redis") -> dict[str, bytes]:
     for name in ("ai", "email", "ai.deferred", "email.deferred", "unacked.unreadable"):
         if items := client.lrange(name, 0, -1):
             found[name] = b"\n".join(items)
+    for name in ("ai.deferred", "email.deferred"):
+        if items := client.hvals(f"{name}.due.texts"):
+            found[f"{name}, not due"] = b"\n".join(items)
     if held := client.hvals("unacked"):
         found["unacked"] = b"\n".join(held)
     return found

@@ -19,6 +19,8 @@ QUEUE_OF: Final = {"groq": "ai", "resend": "email"}
 """The queue of each service's jobs."""
 DEFERRED: Final = ".deferred"
 """What stands behind a queue's name where its deferred jobs come back: before the jobs that wait, not behind them."""
+DELAYED_QUEUES: Final = tuple(queue + DEFERRED for queue in QUEUE_OF.values())
+"""The queues whose jobs our transport keeps in Redis until they are due."""
 
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
@@ -42,9 +44,19 @@ def celery_config(settings: Settings) -> dict[str, Any]:
     }
 
 
+def delays_in_broker(settings: Settings) -> bool:
+    """Whether deferred jobs wait in the broker until they are due; else workers hold them."""
+    return _transport(settings) is not None
+
+
+def _transport(settings: Settings) -> str | None:
+    scheme = urlsplit(settings.broker_url.get_secret_value()).scheme
+    return TRANSPORT_CLASSES.get(scheme) if settings.fast_transport else None
+
+
 def _broker(settings: Settings) -> dict[str, Any]:
     url = _with_tls_check(settings.broker_url.get_secret_value())
-    transport = TRANSPORT_CLASSES.get(urlsplit(url).scheme) if settings.fast_transport else None
+    transport = _transport(settings)
     return {
         "broker_url": url,
         **({"broker_transport": transport} if transport else {}),
@@ -56,6 +68,8 @@ def _broker(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": settings.visibility_timeout_s,
             # Ours: a worker that is silent for so long counts as dead, and its jobs go to others.
             "lease_s": settings.worker_lease_s,
+            # Ours as well: deferred jobs wait in Redis, by its clock, and no worker holds them.
+            "delayed_queues": DELAYED_QUEUES,
             # How often kombu looks for jobs whose worker vanished; by default it acts on every tenth look only, so that
             # they would lie for more than a minute and a half beyond the time-out.
             "unacked_restore_interval": min(_RESTORE_S, settings.visibility_timeout_s / 4),

@@ -58,6 +58,7 @@ async def _keep(ids: list[str]) -> list[str]:
         runtime.streams.open(task_id).end_from_outside(
             begins=False, status="failed", error="TaskRevokedError", reason="the job was revoked"
         )
+    await runtime.wake_jobs(first)  # whoever takes them ends them
     return first
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,13 +11,16 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.errors import SettingsError
 from config.keys import SERVICES, Discovery, load_keys
 from config.settings import Settings, get_settings
+from config.urls import SecretUrl
 from worker import gate
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.cancellations import Cancellations, use
+from worker.deferred import wake_deferred, wake_jobs
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
@@ -49,6 +52,8 @@ class Runtime:
     mailroom: Mailroom
     streams: StreamWriter
     cancellations: Cancellations
+    broker: Redis | None = None
+    """A client of the broker, where deferred jobs wait there."""
 
     @classmethod
     def current(cls) -> "Runtime":
@@ -106,8 +111,24 @@ class Runtime:
                         service = services[message["channel"]]
                         self.pools[service].wake()
                         gate.wake(service)
+                        await self._wake_deferred(service)
             except RedisError:
                 await asyncio.sleep(_RECONNECT_S)
+
+    async def _wake_deferred(self, service: str) -> None:
+        # Every worker hears of it; for the broker the first one's is the only one that changes anything.
+        if self.broker is not None:
+            await wake_deferred(self.broker, QUEUE_OF[service] + DEFERRED)
+
+    async def wake_jobs(self, ids: Collection[str]) -> None:
+        """Have jobs run now that wait in the broker for their instant, as far as they do."""
+        if self.broker is None or not ids:
+            return
+        try:
+            for queue in DELAYED_QUEUES:
+                await wake_jobs(self.broker, queue, ids)
+        except RedisError as exc:
+            _logger.warning("deferred jobs cannot be woken now (%s); they run at their instants", type(exc).__name__)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -115,6 +136,8 @@ class Runtime:
             await rotation.provider.close()
         await self.streams.close()
         await self.redis.aclose()
+        if self.broker is not None and self.broker is not self.redis:
+            await self.broker.aclose()
 
 
 _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
@@ -127,8 +150,13 @@ def announce(discovery: Discovery) -> None:
         _logger.warning(problem.sentence)
 
 
-def connect(settings: Settings) -> Redis:
-    """A client for the pool's Redis that never holds more than a few connections."""
+def connect(settings: Settings, url: SecretUrl | None = None) -> Redis:
+    """A client that never holds more than a few connections.
+
+    Args:
+        settings: Where Redis is.
+        url: The server's. Default: the pool's.
+    """
     options: dict[str, Any] = {
         "decode_responses": True,
         "max_connections": _CONNECTIONS,
@@ -138,10 +166,10 @@ def connect(settings: Settings) -> Redis:
         "health_check_interval": 30,
     }
     # Celery and kombu also take OpenSSL's names for it, which redis-py refuses; one URL serves all three.
-    url = _CERTIFICATE_RE.sub(
-        lambda match: match[0].removeprefix("CERT_").lower(), settings.pool_url.get_secret_value()
+    plain = _CERTIFICATE_RE.sub(
+        lambda match: match[0].removeprefix("CERT_").lower(), (url or settings.pool_url).get_secret_value()
     )
-    return Redis.from_pool(told_of_their_end(BlockingConnectionPool.from_url(url, **options)))
+    return Redis.from_pool(told_of_their_end(BlockingConnectionPool.from_url(plain, **options)))
 
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
@@ -193,7 +221,15 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         ),
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
         cancellations=cancellations,
+        broker=_broker_client(settings, redis),
     )
+
+
+def _broker_client(settings: Settings, pools: Redis) -> Redis | None:
+    if not delays_in_broker(settings):
+        return None
+    same = settings.broker_url.get_secret_value() == settings.pool_url.get_secret_value()
+    return pools if same else connect(settings, settings.broker_url)
 
 
 def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[str, KeyPool]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from celery import Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
-from config.celery import DEFERRED, QUEUE_OF
+from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.settings import Settings
 from worker import trail
 from worker.cancellations import end_if_cancelled
@@ -29,6 +29,8 @@ OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol i
 
 _BROKER_PATIENCE_S = 60.0
 _BROKER_PAUSE_S = 1.0
+_LONGEST_DELAY_MS = 366 * 86_400_000
+"""Beyond any deadline; larger numbers would be no instant of a calendar."""
 
 
 class Serving(Protocol[OrderT]):
@@ -118,7 +120,7 @@ async def _defer(
     task: Task, deferred: Deferred, history: History, settings: Settings, *, deadline_s: float
 ) -> NoReturn:
     # A moment beyond the deadline: then the job comes back once more and ends by it.
-    longest_ms = min(_longest_hold_ms(settings), round((deadline_s - history.age_s) * 1000) + 1000)
+    longest_ms = min(_longest_wait_ms(task, settings), round((deadline_s - history.age_s) * 1000) + 1000)
     countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
     waited_ms = deferred.waited_ms + countdown_ms
     after = history.after(
@@ -144,7 +146,7 @@ async def _try_again(task: Task, fault: Fault, history: History, settings: Setti
     if tries >= settings.max_faults or (fault.most_repeats is not None and met > fault.most_repeats):
         _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
     backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
-    countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_hold_ms(settings))
+    countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_wait_ms(task, settings))
     if history.age_s + countdown_ms / 1000 > deadline_s:
         over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
         _end(fault, DeadlineExceeded(f"{over}: {fault.reason}"))
@@ -158,8 +160,13 @@ async def _try_again(task: Task, fault: Fault, history: History, settings: Setti
     await _send_back(task, fault, countdown_ms, after, retries=tries)
 
 
-def _longest_hold_ms(settings: Settings) -> int:
-    """Half of the visibility timeout: kombu's own transport would deliver a second time what is held beyond that."""
+def _longest_wait_ms(task: Task, settings: Settings) -> int:
+    """How long a message may wait for its instant, in milliseconds; a longer wait takes several hops.
+
+    A worker may hold it for half of the visibility timeout: kombu's own transport would deliver it a second time later.
+    """
+    if delays_in_broker(settings) and _way_back(task.request.delivery_info or {}) in DELAYED_QUEUES:
+        return _LONGEST_DELAY_MS
     return settings.visibility_timeout_s * 500
 
 

@@ -6,9 +6,9 @@ a message out once it is due, before those of the list beside.
 
 The names of a queue's keys all begin with its own, behind the channel's global prefix:
 
-    ai.deferred.due        sorted set: message ids by the instant at which each is due, in microseconds since 1970
+    ai.deferred.due        sorted set: the ids of jobs by the instant at which each is due, in microseconds since 1970
     ai.deferred<sep>3.due  the same for the list of another priority
-    ai.deferred.due.texts  hash: the messages by id
+    ai.deferred.due.texts  hash: their messages by id
     ai.deferred.due.next   the earliest of those instants
     ai.deferred.due.guard  which channel wakes up at that instant; it expires with its channel
 
@@ -93,25 +93,42 @@ if not next_us or due_us < tonumber(next_us) then redis.call('SET', KEYS[3], tex
 return text
 """
 )
-"""Puts a message beside its list until it is due. The same message a second time changes its instant.
+"""Puts a message beside its list until it is due. Another one of the same job takes its place.
 
-KEYS: the list's sorted set; the queue's texts and next instant; the clock. ARGV: the message's id, its text, its
+KEYS: the list's sorted set; the queue's texts and next instant; the clock. ARGV: the job's id, the message's text, its
 countdown in microseconds. Gives: the instant, in microseconds since 1970.
 """
 
 WAKE: Final = """
-local woken = 0
+local time, waiting, is_any_early = redis.call('TIME'), 0, false
+local now_us = string.format('%.0f', time[1] * 1000000 + time[2])
 for at = 2, #KEYS do
   local count = redis.call('ZCARD', KEYS[at])
-  if count > 0 then redis.call('ZUNIONSTORE', KEYS[at], 1, KEYS[at], 'WEIGHTS', '0.5') end
-  woken = woken + count
+  if redis.call('ZCOUNT', KEYS[at], '(' .. now_us, '+inf') > 0 then
+    redis.call('ZUNIONSTORE', KEYS[at], 1, KEYS[at], 'WEIGHTS', '0.5')
+    is_any_early = true
+  end
+  waiting = waiting + count
 end
-if woken > 0 then redis.call('SET', KEYS[1], '0') end
-return woken
+if is_any_early then redis.call('SET', KEYS[1], '0') end
+return waiting
 """
-"""Makes all delayed messages of a queue due, in their order.
+"""Makes all delayed messages of a queue due, in their order. Where all are due nothing changes.
 
 Half of an instant is long past, and halving a floating-point number keeps the order exactly, about a thousand times.
 
 KEYS: the queue's next instant; its sorted sets. Gives: how many messages there are.
+"""
+
+WAKE_SOME: Final = """
+local woken = 0
+for at = 2, #KEYS do
+  for _, id in ipairs(ARGV) do woken = woken + redis.call('ZADD', KEYS[at], 'XX', 'CH', 0, id) end
+end
+if woken > 0 then redis.call('SET', KEYS[1], '0') end
+return woken
+"""
+"""Makes the delayed messages of some jobs due.
+
+KEYS: the queue's next instant; its sorted sets. ARGV: the jobs' ids. Gives: how many messages were woken.
 """

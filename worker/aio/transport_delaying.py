@@ -40,7 +40,7 @@ class DelayingChannel(StockChannel):
         beside = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         names = (delayed.due_of(beside), delayed.texts_of(queue), delayed.next_of(queue), delayed.CLOCK_KEY)
         keys = [self.global_keyprefix + name for name in names]
-        id_ = message["properties"]["delivery_tag"]
+        id_ = headers.get("id") or message["properties"]["delivery_tag"]
         command = ("EVAL", delayed.DELAY, len(keys), *keys, id_, dumps(message), countdown_us)  # type: ignore[no-untyped-call, unused-ignore]
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:

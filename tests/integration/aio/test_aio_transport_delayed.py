@@ -13,22 +13,22 @@ from transport_harness import OURS, STOCK, calls, queue_of, send, tube
 
 from worker.aio import delayed
 from worker.aio.transport_scripts import TAKE
-from worker.deferred import count_deferred, wake_deferred
+from worker.deferred import count_deferred, wake_deferred, wake_jobs
 
 OPTIONS: dict[str, Any] = {"delayed_queues": ["late"]}
 LONG_S = 3600
 
 
-def delay(url: str, countdown_s: float, *bodies: Any, transport: str = OURS, **options: Any) -> None:
+def delay(
+    url: str, countdown_s: float, *bodies: Any, transport: str = OURS, job: str | None = None, **options: Any
+) -> None:
     """Publish as Celery does where a countdown is asked for."""
     with Connection(url, transport=transport, transport_options=OPTIONS) as connection:
         producer = Producer(connection)
         for body in bodies:
             eta = (datetime.now(UTC) + timedelta(seconds=countdown_s)).isoformat()
-            producer.publish(
-                body, routing_key="late", declare=[queue_of("late")], headers={"eta": eta, "x": 1}, serializer="json",
-                **options,
-            )  # fmt: skip
+            headers, options = {"eta": eta, "id": job, "x": 1}, {"serializer": "json"} | options
+            producer.publish(body, routing_key="late", declare=[queue_of("late")], headers=headers, **options)
 
 
 def ask(url: str, what: Callable[..., Any], *args: Any) -> Any:
@@ -100,6 +100,18 @@ def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> Non
     ask(url, wake_deferred, "late")
     with tube(url, "late", prefetch=100, **OPTIONS) as one:
         one.until(lambda: one.bodies == list(range(21)))
+
+
+def test_some_jobs_are_woken_and_a_second_message_of_a_job_takes_the_place_of_the_first(url: str, books: Any) -> None:
+    for body, job, countdown_s in [("a", "a", 100), ("b", "b", 200), ("b again", "b", 300), ("c", "c", 50)]:
+        delay(url, countdown_s, body, job=job)
+    assert books.zrange("late.due", 0, -1) == ["c", "a", "b"]
+    assert ask(url, wake_jobs, "late", ["b", "unknown"]) == 1
+    with tube(url, "late", prefetch=100, **OPTIONS) as one:
+        one.until(lambda: one.got)
+        assert one.bodies == ["b again"]
+        assert ask(url, wake_deferred, "late") == 2
+        one.until(lambda: one.bodies == ["b again", "c", "a"])
 
 
 def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> None:

@@ -15,6 +15,7 @@ from flower.urls import settings as flower_settings
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from config.celery import celery_config
 from config.keys import load_keys
 from config.settings import get_settings
 from worker.dashboard import KeysFlower
@@ -58,6 +59,8 @@ async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache:
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
         capp = Celery("test", broker=settings["REDIS_URL"], set_as_current=False)
+        config = celery_config(get_settings())
+        capp.conf.update({name: config[name] for name in ("broker_transport", "broker_transport_options")})
         options = SimpleNamespace(**{**default_options.as_dict(), "basic_auth": basic_auth, **changes})
         app = KeysFlower(options=options, capp=capp, **{**flower_settings, "cookie_secret": "canary-cookie-secret"})
         server = HTTPServer(app)

@@ -185,6 +185,7 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     site = await serve()
     await site.redis.lpush("ai", *["{}"] * 3)
     await site.redis.lpush("ai.deferred", "{}")
+    await site.redis.zadd("ai.deferred\x06\x169.due", {"job-1": 9e15})  # Redis keeps it until it is due
     await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
 
     async def groq_queue() -> Any:
@@ -192,7 +193,10 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
 
     await until(groq_queue, lambda queue: queue["oldest_s"] > 0)
     queue = await groq_queue()
-    assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 1, 5)
+    assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 2, 6)
+    site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
+    told = await site.client.get("/api/queues/length", auth=LOGIN)
+    assert told.json()["active_queues"] == [{"name": "ai", "messages": 4}, {"name": "ai.deferred", "messages": 2}]
     assert queue["drain_s"] is None  # nothing moves
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
 

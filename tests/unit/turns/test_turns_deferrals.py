@@ -89,6 +89,15 @@ async def test_a_countdown_stays_within_its_bounds(
     assert history_of(bench.sent()[0])["waited_ms"] == round(caught.value.when * 1000)
 
 
+# Whether Redis keeps the job until it is due; the countdown of one that was asked for two hours.
+@pytest.mark.parametrize(("in_broker", "sent_s"), [(True, 7_200), (False, 450)])
+async def test_a_job_that_waits_in_redis_needs_no_hops(bench: Bench, sent_s: int, *, in_broker: bool) -> None:
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Deferred(7_200_000, "rpd"), queue="ai", fast_transport=in_broker)
+    assert caught.value.when == sent_s
+    assert len(bench.sent("ai.deferred")) == 1
+
+
 @pytest.mark.parametrize(
     ("calls", "suspect"),
     [

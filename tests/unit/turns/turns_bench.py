@@ -53,6 +53,7 @@ class Bench:
         direct: bool = False,
         own_deadline_s: float | None = None,
         emails: int = 0,
+        queue: str = "bench",
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)
@@ -66,7 +67,7 @@ class Bench:
             headers=headers,
             called_directly=direct,
             is_eager=False,
-            delivery_info={"exchange": "", "routing_key": "bench"},
+            delivery_info={"exchange": "", "routing_key": queue},
             correlation_id="job-1",
         )
         try:
@@ -81,8 +82,8 @@ class Bench:
         finally:
             self.task.pop_request()
 
-    def sent(self) -> list[dict[str, Any]]:
-        return [json.loads(raw) for raw in self.client.lrange("bench", 0, -1)]
+    def sent(self, queue: str = "bench") -> list[dict[str, Any]]:
+        return [json.loads(raw) for raw in self.client.lrange(queue, 0, -1)]
 
     def close(self) -> None:
         self.client.close()
