@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 from kombu.entity import Exchange, Queue
 
 from config.fields import RESULT_BACKEND_CLASS
-from config.settings import Settings
+from config.settings import RedisUrls, Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
 CONSUMER_CLASS: Final = "worker.consumer:Consumer"
 TRANSPORT_CLASSES: Final = {"redis": "worker.aio.transport:Transport", "rediss": "worker.aio.transport:TlsTransport"}
-"""Our transport for each scheme of the broker's URL; a socket or Sentinel keeps kombu's own."""
+"""Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
 TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
 QUEUES: Final = ("ai", "email", "admin")
 """One queue a kind of job, so that a backlog of one never delays the others."""
@@ -55,10 +55,12 @@ def _transport(settings: Settings) -> str | None:
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
-    url = _with_tls_check(settings.broker_url.get_secret_value())
+    urls = RedisUrls.of(settings)
+    url = urls.broker
     transport = _transport(settings)
     return {
         "broker_url": url,
+        "broker_vhost": str(urls.broker_db),
         **({"broker_transport": transport} if transport else {}),
         # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
         "broker_connection_retry_on_startup": True,
@@ -82,17 +84,19 @@ def _broker(settings: Settings) -> dict[str, Any]:
             # A push that timed out may have arrived, and a blind repetition would be a second job.
             # kombu also publishes in batches only without it (`Transport.supports_batch_publish`).
             "retry_on_timeout": False,
+            **urls.broker_options,
         },
     }
 
 
 def _results(settings: Settings) -> dict[str, Any]:
     return {
-        "result_backend": f"{RESULT_BACKEND_CLASS}+{_with_tls_check(settings.result_backend_url.get_secret_value())}",
+        "result_backend": f"{RESULT_BACKEND_CLASS}+{RedisUrls.of(settings).results}",
         "result_backend_transport_options": {"retry_policy": _retries_for(settings.task_time_limit_s)},
         "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "redis_socket_timeout": _SOCKET_TIMEOUT_S,
-        "redis_socket_keepalive": True,
+        # A connection by a socket of this machine takes no such option.
+        "redis_socket_keepalive": not RedisUrls.of(settings).results.startswith("socket:"),
         "redis_backend_health_check_interval": _HEALTH_CHECK_S,
         "redis_retry_on_timeout": True,  # storing a result twice is storing it once
         "result_expires": settings.result_expires_s,
@@ -164,11 +168,3 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_deduplicate_successful_tasks": True,
     }
-
-
-def _with_tls_check(url: str) -> str:
-    """Ask for a checked certificate where a rediss:// URL says nothing: Celery refuses such a URL otherwise."""
-    parts = urlsplit(url)
-    if parts.scheme != "rediss" or "ssl_cert_reqs=" in parts.query:
-        return url
-    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"

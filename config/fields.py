@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from config.redis_url import RedisUrl as ParsedUrl
 from config.urls import SecretUrl, checked_url
 
 RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
@@ -14,11 +15,18 @@ RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
 def _redis_url(*schemes: str) -> AfterValidator:
     def check(url: SecretUrl) -> SecretUrl:
         # `claim_result_backend` may have put our class before the URL.
-        plain = url.get_secret_value().strip().removeprefix(f"{RESULT_BACKEND_CLASS}+")
-        checked_url(plain, schemes=schemes)
+        plain = url.get_secret_value().strip()
+        if plain.startswith(f"{RESULT_BACKEND_CLASS}+"):
+            plain = _as_it_was_given(plain.removeprefix(f"{RESULT_BACKEND_CLASS}+"))
+        ParsedUrl.read(plain, schemes=schemes)
         return SecretUrl(plain)
 
     return AfterValidator(check)
+
+
+def _as_it_was_given(url: str) -> str:
+    # Celery's result backend has names of its own for a socket and its database.
+    return f"redis+{url}".replace("virtual_host=", "db=") if url.startswith("socket://") else url
 
 
 def _base_url(url: str) -> str:
@@ -76,7 +84,7 @@ def _lower(value: Any) -> Any:
 
 
 RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss")]
-CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket", "sentinel")]
+CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket")]
 PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix")]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Word = Annotated[str, AfterValidator(_one_word)]

@@ -30,6 +30,8 @@ from config.fields import (
     WholeSeconds,
     Word,
 )
+from config.redis_url import ALL_SCHEMES
+from config.redis_url import RedisUrl as ParsedUrl
 from config.urls import SecretUrl, passwords_in
 
 _PREFIX = "KEYWHEEL_"
@@ -318,6 +320,37 @@ def reload_settings() -> Settings:
     return get_settings()
 
 
+@dataclass(frozen=True, slots=True)
+class RedisUrls:
+    """The URLs of the three roles, each as its library reads it. They hold passwords, so they are not for logs.
+
+    Attributes:
+        broker: For kombu.
+        broker_as_pool: For redis-py.
+        broker_db: The broker's database; kombu wants that of a socket by itself.
+        broker_options: What kombu takes as transport options.
+        results: For Celery's result backend.
+        pool: For redis-py.
+    """
+
+    broker: str
+    broker_as_pool: str
+    broker_db: int
+    broker_options: dict[str, Any]
+    results: str
+    pool: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RedisUrls":
+        """Give those of the settings."""
+        broker, results, pool = (
+            ParsedUrl.read(url.get_secret_value(), schemes=ALL_SCHEMES)
+            for url in (settings.broker_url, settings.result_backend_url, settings.pool_url)
+        )
+        url, options = broker.for_broker
+        return cls(url, broker.for_pool, broker.db, options, results.for_results, pool.for_pool)
+
+
 def claim_result_backend(settings: Settings) -> None:
     """Make Celery use our result backend although CELERY_RESULT_BACKEND is set.
 
@@ -326,5 +359,5 @@ def claim_result_backend(settings: Settings) -> None:
     Source: `celery.app.utils.Settings.result_backend`, Celery 5.7.
     """
     if os.environ.get("CELERY_RESULT_BACKEND"):
-        url = settings.result_backend_url.get_secret_value()
+        url = RedisUrls.of(settings).results
         os.environ["CELERY_RESULT_BACKEND"] = f"{RESULT_BACKEND_CLASS}+{url}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,7 @@ from redis.exceptions import RedisError
 from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.errors import SettingsError
 from config.keys import SERVICES, Discovery, load_keys
-from config.settings import Settings, get_settings
-from config.urls import SecretUrl
+from config.settings import RedisUrls, Settings, get_settings
 from worker import gate
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
@@ -38,7 +36,6 @@ _LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000
 _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
-_CERTIFICATE_RE = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(?:NONE|OPTIONAL|REQUIRED)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +147,12 @@ def announce(discovery: Discovery) -> None:
         _logger.warning(problem.sentence)
 
 
-def connect(settings: Settings, url: SecretUrl | None = None) -> Redis:
+def connect(settings: Settings, url: str | None = None) -> Redis:
     """A client that never holds more than a few connections.
 
     Args:
         settings: Where Redis is.
-        url: The server's. Default: the pool's.
+        url: The server's, as redis-py reads it. Default: the pool's.
     """
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -165,11 +162,8 @@ def connect(settings: Settings, url: SecretUrl | None = None) -> Redis:
         "socket_connect_timeout": 5.0,
         "health_check_interval": 30,
     }
-    # Celery and kombu also take OpenSSL's names for it, which redis-py refuses; one URL serves all three.
-    plain = _CERTIFICATE_RE.sub(
-        lambda match: match[0].removeprefix("CERT_").lower(), (url or settings.pool_url).get_secret_value()
-    )
-    return Redis.from_pool(told_of_their_end(BlockingConnectionPool.from_url(plain, **options)))
+    found = BlockingConnectionPool.from_url(url or RedisUrls.of(settings).pool, **options)
+    return Redis.from_pool(told_of_their_end(found))
 
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
@@ -229,7 +223,7 @@ def _broker_client(settings: Settings, pools: Redis) -> Redis | None:
     if not delays_in_broker(settings):
         return None
     same = settings.broker_url.get_secret_value() == settings.pool_url.get_secret_value()
-    return pools if same else connect(settings, settings.broker_url)
+    return pools if same else connect(settings, RedisUrls.of(settings).broker_as_pool)
 
 
 def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[str, KeyPool]:
