@@ -5,7 +5,8 @@ import re
 _LONGEST_DOMAIN = 253
 _LABEL_RE = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?")
 _LOCAL_RE = re.compile(r"[^\s@<>(),;:\"\[\]\\]{1,64}")
-_NAMED_RE = re.compile(r"[^<>]{0,200}<([^<>]+)>")
+_NAMED_RE = re.compile(r"""(?:[^<>]{0,200}|\s*"[^"]{0,200}"\s*)<([^<>]+)>""")
+_CONTROL_RE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def is_address(text: str) -> bool:
@@ -14,13 +15,15 @@ def is_address(text: str) -> bool:
     Args:
         text: The text, without surrounding blanks.
     """
-    if not text.isprintable():
+    if _CONTROL_RE.search(text):
         return False
-    named = _NAMED_RE.fullmatch(text)
-    local, _, domain = (named[1] if named else text).rpartition("@")
+    named = _NAMED_RE.fullmatch(text)  # the name may be anybody's: no-break spaces, joined emoji, joiners
+    address = named[1] if named else text
+    local, _, domain = address.rpartition("@")
     labels = domain.split(".")
     return (
-        bool(_LOCAL_RE.fullmatch(local))
+        address.strip(" ").isprintable()
+        and bool(_LOCAL_RE.fullmatch(local))
         and not local.startswith(".")
         and not local.endswith(".")
         and len(labels) > 1

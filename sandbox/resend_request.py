@@ -2,12 +2,16 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 MOST_RECIPIENTS = 50
 MOST_IN_BATCH = 100
 _MOST_ATTACHED = 40 * 1024 * 1024
-_ADDRESS = re.compile(r"^(?:[^<>]*<\s*([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+)\s*>|([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+))$")
+_ADDRESS = re.compile(
+    r"^(?:(?:[^<>]*|\s*\"[^\"]*\"\s*)<\s*([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+)\s*>|([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+))$"
+)
+_LIKE_A_DATE = re.compile(r"\d{4}-\d")
 _TAG = re.compile(r"^[A-Za-z0-9_-]{1,256}$")
 _FORM = "The email address needs to follow the `email@example.com` or `Name <email@example.com>` format."
 
@@ -49,12 +53,22 @@ def validate(email: Any, *, in_batch: bool = False) -> Invalid | None:
     """Find what is wrong with an email, in the order in which Resend looks."""
     if not isinstance(email, dict):
         return Invalid("validation_error", "The email must be an object.")
-    for name in ("from", "to", "subject"):
+    template = email.get("template")
+    for name in ("from", "to") if template else ("from", "to", "subject"):
         if not email.get(name):
             return Invalid("missing_required_field", f"Missing `{name}` field.")
-    if not any(email.get(name) for name in ("html", "text", "react", "template")):
+    if not template and not any(email.get(name) for name in ("html", "text", "react")):
         return Invalid("missing_required_field", "Missing `html` or `text` field.")
-    return _validate_addresses(email) or _validate_rest(email, in_batch=in_batch)
+    if template and (not isinstance(template, dict) or not template.get("id")):
+        return Invalid("missing_required_field", "Missing `template.id` field.")
+    if template and any(email.get(name) for name in ("html", "text", "react")):
+        return Invalid("validation_error", "A template cannot be combined with `html`, `text` or `react`.")
+    return (
+        _validate_addresses(email)
+        or _validate_rest(email)
+        or _validate_attachments(email, in_batch=in_batch)
+        or _validate_tags(email)
+    )
 
 
 def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
@@ -69,9 +83,15 @@ def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
     return None
 
 
-def _validate_rest(email: dict[str, Any], *, in_batch: bool) -> Invalid | None:
-    if not isinstance(email["subject"], str):
+def _validate_rest(email: dict[str, Any]) -> Invalid | None:
+    if not isinstance(email.get("subject", ""), str):
         return Invalid("validation_error", "The `subject` field must be a string.")
+    if not _is_moment(email.get("scheduled_at")):
+        return Invalid("validation_error", "The `scheduled_at` field must be an ISO 8601 date or natural language.")
+    return None
+
+
+def _validate_attachments(email: dict[str, Any], *, in_batch: bool) -> Invalid | None:
     attached = email.get("attachments")
     if attached:
         if in_batch:
@@ -82,10 +102,29 @@ def _validate_rest(email: dict[str, Any], *, in_batch: bool) -> Invalid | None:
             return Invalid("invalid_attachment", "Attachment must have either a `content` or `path`.")
         if sum(len(part.get("content") or "") for part in attached) > _MOST_ATTACHED:
             return Invalid("invalid_attachment", "The attachments exceed 40 MB together.")
+    return None
+
+
+def _validate_tags(email: dict[str, Any]) -> Invalid | None:
     for tag in email.get("tags") or ():
-        if not isinstance(tag, dict) or not all(_TAG.match(str(tag.get(part, ""))) for part in ("name", "value")):
+        if not isinstance(tag, dict) or not all(_TAG.match(str(tag.get(part, "x"))) for part in ("name", "value")):
             return Invalid(
                 "validation_error",
                 "Tags should only contain ASCII letters, numbers, underscores, or dashes.",
             )
     return None
+
+
+def _is_moment(text: Any) -> bool:
+    """Whether something may be when an email is to be sent; of natural language nothing is known here."""
+    if text is None:
+        return True
+    if not isinstance(text, str) or not text.strip():
+        return False
+    if not _LIKE_A_DATE.match(text):
+        return True
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -2,14 +2,15 @@
 
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from tasks.sentences import Problem, place_of, sentences_of, without_echoes
 from worker.errors import InvalidArguments
 
 _SHOWN = 5
-_NAME_RE = re.compile(r"[\w.\[\]-]{1,64}")
 
 
 def _sendable(value: Any) -> Any:
@@ -19,6 +20,18 @@ def _sendable(value: Any) -> Any:
         # From None: the error of an encoding quotes the text.
         raise ValueError("is not JSON (NaN, Infinity or broken Unicode inside)") from None
     return value
+
+
+def matching(pattern: str, sentence: str) -> AfterValidator:
+    """Require that the whole text matches a pattern; the sentence says in words what that asks for."""
+    compiled = re.compile(pattern)
+
+    def check_text(text: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise ValueError(sentence)
+        return text
+
+    return AfterValidator(check_text)
 
 
 Text = Annotated[str, Field(min_length=0)]
@@ -33,21 +46,18 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
 
 
 class Arguments(BaseModel):
-    """Keyword arguments of a task. Unknown ones are refused, and no value ever shows in an error."""
+    """Keyword arguments of a task. Unknown ones are refused, and no value ever shows in an error.
+
+    Attributes:
+        refused: Parameters of the provider's SDK that a job cannot have, each with the reason.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=False)
 
+    refused: ClassVar[Mapping[str, str]] = {}
+
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
-
-_WORDS = {
-    "missing": "is required",
-    "extra_forbidden": "is not a parameter of this task",
-    "too_short": "must not be empty",
-    "string_too_short": "must not be empty",
-    "finite_number": "must be a finite number",
-}
-_BRANCHES = {"str", "list", "constrained-str"}
 
 
 def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentsT:
@@ -68,29 +78,54 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         return model.model_validate(kwargs)
     except ValidationError as exc:
-        details = exc.errors(include_input=False, include_url=False, include_context=False)
-    # A list whose items are wrong is also reported as too short: that is no news.
-    inner = {detail["loc"][:length] for detail in details for length in range(1, len(detail["loc"]))}
-    details = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
-    sentences = [f"{_place(detail['loc'])}{_WORDS.get(detail['type']) or _plain(detail['msg'])}" for detail in details]
+        details = without_echoes(exc.errors(include_input=False, include_url=False, include_context=False))
+    unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
+    sentences = list(_unknown(model, unknown))
+    sentences = sentences_of(detail for detail in details if detail not in unknown) + sentences
     more = len(sentences) - _SHOWN
     shown = "; ".join(dict.fromkeys(sentences[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
-    if any(detail["type"] == "extra_forbidden" for detail in details):
-        shown += f" (it takes {', '.join(_names(model))})"
+    takers = {taker for detail in unknown if (taker := _taker(model, detail["loc"][:-1])) and not _why(model, detail)}
+    for taker in sorted(takers, key=lambda one: one.__name__):
+        whose = "it takes" if len(takers) == 1 else f"{_called(taker, model)} takes"
+        shown += f" ({whose} {', '.join(_names(taker))})"
     raise InvalidArguments(shown) from None
+
+
+def _unknown(model: type[Arguments], problems: list[Problem]) -> Iterator[str]:
+    for problem in problems:
+        what = "parameter of this task" if len(problem["loc"]) == 1 else "field here"
+        yield place_of(problem["loc"]) + (_why(model, problem) or f"is not a {what}")
+
+
+def _why(model: type[Arguments], problem: Problem) -> str:
+    """Why a parameter that the provider has is not taken; empty where it has none of this name."""
+    name, *inner = problem["loc"]
+    return "" if inner else model.refused.get(str(name), "")
+
+
+def _called(taker: type[Arguments], model: type[Arguments]) -> str:
+    return "the task" if taker is model else taker.__name__.lower()
 
 
 def _names(model: type[Arguments]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    # Parts such as `list[str]` name the branch of a union that was tried, not a field.
-    parts = [str(part) for part in location if not (isinstance(part, str) and ("[" in part or part in _BRANCHES))]
-    # A name that a stranger made up may be anything, a whole text for instance.
-    parts = [part if _NAME_RE.fullmatch(part) else "(a strange name)" for part in parts]
-    return f"{'.'.join(parts)}: " if parts else ""
+def _taker(model: type[Arguments], location: tuple[int | str, ...]) -> type[Arguments] | None:
+    """The model that stands at a place within another; None where none does."""
+    for part in location:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        if not isinstance(part, str) or part not in fields:
+            continue  # a place in a list, or the branch of a union
+        inner = next(_models_in(fields[part].annotation), None)
+        if inner is None:
+            return None
+        model = inner
+    return model
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _models_in(annotation: Any) -> Iterator[type[Arguments]]:
+    if isinstance(annotation, type) and issubclass(annotation, Arguments):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

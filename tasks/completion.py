@@ -1,16 +1,18 @@
 """The arguments of a completion, named and bounded as Groq's API has them."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from tasks.arguments import Arguments, Deadline, JsonObject, Text
+from tasks.arguments import Arguments, Deadline, JsonObject, Text, matching
 
 _MOST_TOKENS = 2**31 - 1
 """Far above any model's; a number without end would spoil the arithmetic of the pool."""
 _RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
 _TOLD_BY_GROQ = {"executed_tools", "annotations"}
 _NOT_EMPTY = {"tool_calls", "reasoning"}
+_MOST_LISTED = 1_000
 _MOST_SEED = 2**63 - 1
 
 
@@ -57,11 +59,18 @@ class Message(Arguments):
 
 
 class CompletionArguments(Arguments):
-    """What `tasks.ai.complete` takes."""
+    """What `tasks.ai.complete` takes: every parameter of the SDK's `chat.completions.create`, but for `refused`."""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "timeout": "is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
+        "extra_headers": "is not taken: the workers make the request",
+        "extra_query": "is not taken: the workers make the request",
+        "extra_body": "is not taken: pass the parameter by its own name",
+    }
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
-    model: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S+$")] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=200), matching(r"\S+", "must be one word")] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
@@ -80,6 +89,20 @@ class CompletionArguments(Arguments):
     include_reasoning: bool | None = None
     service_tier: Literal["auto", "on_demand", "flex", "performance"] | None = None
     user: Text | None = None
+    documents: Annotated[list[JsonObject], Field(max_length=_MOST_LISTED)] | None = None
+    citation_options: Literal["enabled", "disabled"] | None = None
+    compound_custom: JsonObject | None = None
+    search_settings: JsonObject | None = None
+    include_domains: Annotated[list[Text], Field(max_length=_MOST_LISTED)] | None = None
+    exclude_domains: Annotated[list[Text], Field(max_length=_MOST_LISTED)] | None = None
+    disable_tool_validation: bool | None = None
+    functions: Annotated[list[JsonObject], Field(max_length=128)] | None = None
+    function_call: Text | JsonObject | None = None
+    logit_bias: dict[Text, Annotated[int, Field(ge=-100, le=100)]] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    metadata: dict[Text, Text] | None = None
+    store: bool | None = None
     stream: Annotated[bool, Strict()] = False
     deadline_s: Deadline | None = None
 

@@ -4,23 +4,36 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
 from config.addresses import is_address
 from config.keys import ApiKey
-from tasks.arguments import Arguments, Deadline, Text
+from tasks.arguments import Arguments, Deadline, Text, matching
 from worker.errors import Deferred
 
 _MOST_RECIPIENTS = 50
-_ONE_LINE = r"^[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*$"
+_ONE_LINE = matching(
+    r"[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*", "must hold no line breaks and no control characters"
+)
 """No line break and no other control character but the tab: a line more would be a header more."""
+_OneLine = Annotated[Text, _ONE_LINE]
+_Whole = Annotated[int, Strict()]
+_Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+_TagText = Annotated[
+    Text, matching(r"[A-Za-z0-9_-]{1,256}", "must be 1 to 256 letters and digits of ASCII, underscores or dashes")
+]
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
 
 def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _encoded(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def _address(text: str) -> str:
@@ -34,13 +47,14 @@ Recipients = Annotated[list[Address], BeforeValidator(_one_or_more), Field(min_l
 
 
 class Attachment(Arguments):
-    """One attachment: `content` (Base64, or a list of byte values) or `path` (a URL that Resend fetches)."""
+    """One attachment: `content` (Base64, bytes, or a list of their values) or `path` (a URL that Resend fetches)."""
 
-    filename: Annotated[str, Field(min_length=1, max_length=255, pattern=_ONE_LINE)] | None = None
-    content: Text | list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    filename: Annotated[str, Field(min_length=1, max_length=255), _ONE_LINE] | None = None
+    content: Annotated[Text | list[Annotated[int, Field(ge=0, le=255)]] | None, BeforeValidator(_encoded)] = None
     path: Text | None = None
-    content_type: Annotated[str, Field(pattern=_ONE_LINE)] | None = None
-    content_id: Annotated[str, Field(pattern=_ONE_LINE)] | None = None
+    content_type: _OneLine | None = None
+    content_id: _OneLine | None = None
+    inline_content_id: _OneLine | None = None
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -64,32 +78,52 @@ class Attachment(Arguments):
 class Tag(Arguments):
     """A name and a value for the sender's own use."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,256}$")]
-    value: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,256}$")]
+    name: _TagText
+    value: _TagText | None = None
+
+
+class Template(Arguments):
+    """A template that is published at Resend, and what stands in its variables."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    variables: dict[Text, Text | _Whole | _Number] | None = None
 
 
 class EmailArguments(Arguments):
-    """What `tasks.email.send` takes."""
+    """What `tasks.email.send` takes: every parameter of the SDK's `Emails.send`, but for `refused`."""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "batch_validation": "is not taken: the workers make the batches, and each email has its own result",
+    }
 
     sender: Annotated[Address | None, Field(alias="from")] = None
     to: Recipients
     cc: Recipients | None = None
     bcc: Recipients | None = None
     reply_to: Recipients | None = None
-    subject: Annotated[str, Field(min_length=1, max_length=998, pattern=_ONE_LINE)]
+    subject: Annotated[str, Field(min_length=1, max_length=998), _ONE_LINE] | None = None
     html: Text | None = None
     text: Text | None = None
+    template: Template | None = None
     attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
     tags: list[Tag] | None = None
-    headers: dict[Annotated[str, Field(pattern=r"^[!-9;-~]+$")], Annotated[str, Field(pattern=_ONE_LINE)]] | None = None
+    headers: dict[Annotated[Text, matching(r"[!-9;-~]+", "is not the name of a header")], _OneLine] | None = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    idempotency_key: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = None
+    topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    idempotency_key: (
+        Annotated[Text, matching(r"[!-~]{1,256}", "must be 1 to 256 visible characters of ASCII, without blanks")]
+        | None
+    ) = None
     deadline_s: Deadline | None = None
 
     @model_validator(mode="after")
     def _can_be_sent(self) -> Self:
-        if self.html is None and self.text is None:
-            raise ValueError("html or text is required")
+        if self.template is None and self.subject is None:
+            raise ValueError("subject: is required")
+        if self.template is None and self.html is None and self.text is None:
+            raise ValueError("html or text is required, or template")
+        if self.template is not None and (self.html is not None or self.text is not None):
+            raise ValueError("give either template, or html and text: a template has its own")
         if sum(attachment.size for attachment in self.attachments or ()) > _MOST_ATTACHED_BYTES:
             raise ValueError("attachments are larger than 40 MB together")
         return self
@@ -101,8 +135,8 @@ class EmailArguments(Arguments):
 
     @property
     def batchable(self) -> bool:
-        """Whether it may go out together with others; Resend's batch endpoint takes neither of these."""
-        return self.attachments is None and self.scheduled_at is None
+        """Whether it may go out together with others; Resend's batch endpoint takes no attachments."""
+        return self.attachments is None
 
     def content_hash(self) -> str:
         """Tells one email from another, whatever key it came with."""

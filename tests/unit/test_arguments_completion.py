@@ -1,14 +1,17 @@
 """What `tasks.ai.complete` takes, and what it says of the rest: the field by its name, the value never."""
 
+import inspect
 import json
 from typing import Any
 
 import pytest
+from groq.resources.chat.completions import AsyncCompletions
+from groq.types.chat import ChatCompletionMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.arguments import check
-from tasks.completion import CompletionArguments
+from tasks.completion import CompletionArguments, Message
 from worker.errors import InvalidArguments
 
 CANARY = "canary-7d21f"
@@ -167,7 +170,57 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": "x", "service_tier": "flex"},
     {"prompt": "x", "user": "customer-1"},
     {"prompt": "x", "stream": True},
+    {"prompt": "x", "documents": [{"id": "1", "source": {"type": "text", "text": "y"}}]},
+    {"prompt": "x", "citation_options": "disabled"},
+    {"prompt": "x", "compound_custom": {"tools": {"enabled_tools": ["web_search"]}}},
+    {"prompt": "x", "search_settings": {"country": "de"}},
+    {"prompt": "x", "include_domains": ["example.com"]},
+    {"prompt": "x", "exclude_domains": ["example.org"]},
+    {"prompt": "x", "disable_tool_validation": True},
+    {"prompt": "x", "functions": [{"name": "f"}]},
+    {"prompt": "x", "function_call": "auto"},
+    {"prompt": "x", "function_call": {"name": "f"}},
+    {"prompt": "x", "logit_bias": {"50256": -100}},
+    {"prompt": "x", "logprobs": True},
+    {"prompt": "x", "top_logprobs": 20},
+    {"prompt": "x", "metadata": {"job": "7"}},
+    {"prompt": "x", "store": False},
 ]
+
+
+_TAKES_OF_A_MESSAGE = (
+    "(it takes role, content, name, tool_calls, tool_call_id, function_call, reasoning, executed_tools, annotations)"
+)
+
+# What is wrong, and the whole of what is said: nothing twice, nothing of another place, no pattern.
+PLAIN: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content: must be a text or a list"),
+    ({"prompt": "x", "stop": 7}, "stop: must be a text or a list"),
+    ({"prompt": "x", "stop": ["a"] * 5}, "stop: must have at most 4 items, not 5"),
+    ({"prompt": "x", "tool_choice": 7}, "tool_choice: must be a text or an object"),
+    ({"prompt": "x", "model": "a b"}, "model: must be one word"),
+    ({"prompt": "x", "temperature": 3}, "temperature: must be less than or equal to 2"),
+    ({"prompt": "x", "n": 2}, "n: must be 1"),
+    ({"messages": ["x"]}, "messages.0: must be an object"),
+    ({"prompt": "x", "timeout": 5}, "timeout: is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job"),
+    (
+        {"messages": [{"role": "user", "content": "x", "text": CANARY}]},
+        "messages.0.text: is not a field here " + _TAKES_OF_A_MESSAGE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "sentence"), PLAIN)
+def test_a_mistake_is_one_plain_sentence(kwargs: dict[str, Any], sentence: str) -> None:
+    assert refusal(kwargs) == sentence
+
+
+def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
+    named = set(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
+    ours = set(CompletionArguments.model_fields)
+    assert named - ours == set(CompletionArguments.refused)
+    assert ours - named == {"prompt", "deadline_s"}
+    assert set(ChatCompletionMessage.model_fields) <= set(Message.model_fields)  # what comes out may go in again
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -277,6 +277,13 @@ def test_hardly_any_random_key_looks_like_a_placeholder(secret: str) -> None:
         ("Acme Mail <a.b+c@mail.acme.example>", True),
         ("<a@b.example>", True),
         ("a@bücher.example", True),
+        # names of real people
+        ("Marie\u00a0Curie <a@b.example>", True),
+        ("\U0001f468\u200d\U0001f469 <a@b.example>", True),
+        ('"a < b" <a@b.example>', True),
+        # invisible characters in the address itself
+        ("a\u200d@b.example", False),
+        ("a@b\u00a0.example", False),
         # no domain, one label, an empty or bad label, an address as a number
         ("a", False),
         ("a@", False),

@@ -36,6 +36,7 @@ def _asking(content: Any, **more: Any) -> dict[str, Any]:
         (_asking([{"type": "image_url", "image_url": {"url": "data:" + "x" * 99_999}}], max_tokens=1), 1_000 + 4 + 1),
         (_asking("", max_tokens=1, tools=[{"a": 1}]), 3 + 4 + 1),
         ({"model": "m", "messages": ["x" * 8], "max_tokens": 1}, 2 + 4 + 1),
+        (_asking("", max_tokens=1, documents=[{"a": 1}]), 3 + 4 + 1),
         ({"model": "m"}, 1_024),
     ],
 )

@@ -107,7 +107,7 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
                 fixed += _IMAGE_TOKENS
             else:
                 prompt_bytes += sum(_size(text) for text in texts_in(part))
-    for name in ("tools", "functions", "response_format"):
+    for name in ("tools", "functions", "response_format", "documents"):
         if schema := params.get(name):
             prompt_bytes += len(json.dumps(schema, default=str))
     return -(-prompt_bytes // _BYTES_A_TOKEN) + fixed
@@ -270,12 +270,9 @@ def _value(answer: Answer) -> dict[str, Any] | None:
 
 
 def _prompts(params: Mapping[str, Any]) -> list[str]:
-    return [
-        text
-        for message in params.get("messages") or ()
-        if isinstance(message, Mapping)
-        for text in texts_in(message.get("content"))
-    ]
+    messages = (message for message in params.get("messages") or () if isinstance(message, Mapping))
+    contents = [message.get("content") for message in messages]
+    return list(texts_in([*contents, params.get("documents")]))
 
 
 def _size(text: str) -> int:

@@ -1,0 +1,106 @@
+"""What is said of arguments that are wrong: each field by its name, no value ever, nothing of pydantic's own words."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+Problem = Mapping[str, Any]
+"""One error of pydantic's."""
+
+_NAME_RE = re.compile(r"[\w.\[\]-]{1,64}")
+_BRANCHES = {"str", "list", "dict", "int", "float", "bool", "constrained-str"}
+_WORDS = {
+    "missing": "is required",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "finite_number": "must be a finite number",
+    "string_type": "must be a text",
+    "string_unicode": "must be a text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+_PLAIN = (
+    ("Value error, ", ""),
+    ("Input should be ", "must be "),
+    ("String should have ", "must have "),
+    ("List should have ", "must have "),
+    ("Value should have ", "must have "),
+    ("Tuple should have ", "must have "),
+    (" after validation", ""),
+)
+
+
+def sentences_of(problems: Iterable[Problem]) -> list[str]:
+    """Say what is wrong, one sentence a problem; a value of the wrong kind is one, whatever else might stand there."""
+    return [f"{place_of(location)}{words}" for location, words in _by_kind(list(problems))]
+
+
+def without_echoes(problems: Iterable[Problem]) -> list[Problem]:
+    """Leave out that a list is too short where its items are wrong: pydantic reports both, and it is no news."""
+    listed = list(problems)
+    inner = {problem["loc"][:length] for problem in listed for length in range(1, len(problem["loc"]))}
+    return [problem for problem in listed if problem["type"] != "too_short" or problem["loc"] not in inner]
+
+
+def place_of(location: tuple[int | str, ...]) -> str:
+    """Write where something is wrong, such as `messages.0.role: `; empty where it concerns the whole."""
+    # A name that a stranger made up may be anything, a whole text for instance.
+    parts = [part if _NAME_RE.fullmatch(part) else "(a strange name)" for part in map(str, _fields(location))]
+    return f"{'.'.join(parts)}: " if parts else ""
+
+
+def _fields(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return tuple(part for part in location if not _is_branch(part))
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part names the branch of a union that was tried, such as `list[str]`, or a key, and no field."""
+    return isinstance(part, str) and ("[" in part or part in _BRANCHES)
+
+
+def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Yield each problem's place and words. Of a union only the branch counts that the value is meant for."""
+    for (union, field), several in groupby(problems, key=lambda problem: _union_of(problem["loc"])):
+        found = list(several)
+        if not union:
+            yield from ((problem["loc"], words_for(problem)) for problem in found)
+            continue
+        meant = [problem for problem in found if not _is_wrong_kind(problem, len(field))]
+        if meant:
+            yield from ((problem["loc"], words_for(problem)) for problem in meant)
+        else:
+            kinds = dict.fromkeys(words_for(problem).removeprefix("must be ") for problem in found)
+            yield field, f"must be {' or '.join(kinds)}"
+
+
+def _union_of(location: tuple[int | str, ...]) -> tuple[bool, tuple[int | str, ...]]:
+    """The place of the outermost union that a problem lies in, if it lies in one."""
+    for place, part in enumerate(location):
+        if _is_branch(part) and part != "[key]":
+            return True, location[:place]
+    return False, ()
+
+
+def _is_wrong_kind(problem: Problem, depth: int) -> bool:
+    return len(problem["loc"]) == depth + 1 and str(problem["type"]).endswith("_type")
+
+
+def words_for(problem: Problem) -> str:
+    """Say what is wrong with one value."""
+    if words := _WORDS.get(problem["type"]):
+        return words
+    text = str(problem["msg"])
+    for theirs, ours in _PLAIN:
+        text = text.replace(theirs, ours)
+    return text
