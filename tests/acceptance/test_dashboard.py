@@ -119,6 +119,10 @@ def browser() -> Iterator[Any]:
 Open = Callable[..., Any]
 
 
+def complains(told: Any) -> bool:
+    return told.type in {"error", "warning"} and "401" not in told.text  # which a test here asks for
+
+
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Open]:
     """Opens the page of the keys; at the end no error may stand in any console."""
@@ -134,7 +138,7 @@ def open_page(browser: Any) -> Iterator[Open]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda told: complaints.append(told.text) if told.type in {"error", "warning"} else None)
+        page.on("console", lambda told: complaints.append(told.text) if complains(told) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{url}/keys")
         page.get_by_text("Live: every second").wait_for()
@@ -220,12 +224,16 @@ def test_the_page_is_readable_everywhere(
     state(page, second, "cooling")
     state(page, third, "cooling")
     assert page.get_by_role("article").count() == 5
-    page.locator("#service-groq dd", has_text="no").first.wait_for()  # not paused, as the worker tells
+    page.locator("#service-groq dd", has_text="no").first.wait_for()  # paused, as the worker tells
     assert page.evaluate("document.documentElement.dataset.bsTheme") == ("dark" if dark else "light")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    for kind in ("key-more", "keys-words"):  # what a phone keeps folded
+        page.evaluate(f"document.querySelectorAll('.{kind}').forEach((one) => {{ one.open = true; }})")
     assert not page.evaluate(CONTRAST_JS)
     assert not page.evaluate(NAMELESS_JS)
     assert page.get_by_role("meter").count() >= 3
+    order = [one.inner_text() for one in page.locator("#service-groq .key-state").all()]
+    assert order == sorted(order, key=["disabled", "cooling", "ready"].index), "trouble comes first"
     page.get_by_text("3 jobs ended for good without success").wait_for()
     assert "canary" not in page.content()
     assert not [secret for secret in fresh.sandbox.keys("groq") if secret in page.content()]
@@ -248,7 +256,7 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site
     before = seconds()
     assert 0 < before <= 60
     eventually(lambda: seconds() <= before - 2, within_s=6, what="the countdown")
-    page.get_by_text("deferred)").first.wait_for(timeout=20_000)
+    page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
     eventually(lambda: metric(site, 'keywheel_deferrals_total{service="groq"}') >= 1, what="deferrals in the metrics")
     assert metric(site, 'keywheel_keys{service="groq",state="cooling"}') >= 1
     fresh.sandbox.control("reset")
@@ -256,8 +264,10 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site
     dialog = page.get_by_role("dialog")
     dialog.wait_for()
     assert "Reset all keys of Groq?" in dialog.inner_text()
+    assert f"{first[:10]}...: rests for " in dialog.inner_text()
     dialog.get_by_role("button", name="Reset").click()
     assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
+    page.locator(".toast", has_text=f"{first[:10]}...").wait_for()
     fresh.producer.await_all(ids, within_s=20)
     page.get_by_role("cell", name=f"flower {LOGIN[0]}").first.wait_for()
 
@@ -297,6 +307,45 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()  # text, no markup
     page.get_by_role("cell", name="onerror").first.wait_for()
     assert page.locator("#keys-page img").count() == 0
+    for tick in (False, True):  # what a person took out comes back only where the reset says so
+        page.get_by_role("button", name="Reset all keys of Groq").click()
+        assert f"{first[:10]}... (" in page.get_by_role("dialog").inner_text()
+        assert "by flower ada" in page.get_by_role("dialog").inner_text()
+        page.get_by_role("checkbox").set_checked(tick)
+        page.get_by_role("dialog").get_by_role("button", name="Reset").click()
+        if not tick:
+            page.locator(".toast", has_text="Still disabled by hand").wait_for()
+        state(page, first, "ready" if tick else "disabled")
+
+
+def test_what_is_shown_is_called_live_only_while_it_is(fresh: Fleet, site: str, open_page: Open) -> None:
+    page = open_page(site)
+    page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
+    page.get_by_text("Not live: this is how it was at").wait_for(timeout=8_000)
+    page.unroute("**/api-keys/status")
+    page.get_by_text("Live: every second").wait_for()
+
+
+def test_after_the_login_has_ended_the_page_asks_no_more(fresh: Fleet, site: str, open_page: Open) -> None:
+    page = open_page(site)
+    asked: list[Any] = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route)
+        route.fulfill(status=401, json={"error": "login_required", "message": "Log in."})
+
+    page.route("**/api/admin/**", refuse)
+    page.get_by_text("Your login has ended. Reload this page").wait_for()
+    before = len(asked)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as when somebody comes back to the tab
+    page.get_by_text("Not live").wait_for()
+    assert len(asked) == before
+    # A browser that is offered a login by such an answer would ask for a password each time.
+    request = urllib.request.Request(f"{site}/api/admin/api-keys/status", headers={"Sec-Fetch-Mode": "cors"})  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)  # noqa: S310 - our own
+    with caught.value as answer:
+        assert not [one for one in answer.headers.get_all("WWW-Authenticate", []) if one.startswith("Basic")]
 
 
 def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site: str, open_page: Open) -> None:
@@ -341,9 +390,12 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site:
     page.locator(f"tr[data-job='{second.id}']").wait_for()
     page.get_by_role("button", name="Drop these").click()
     assert "Drop 1 poison letter?" in dialog.inner_text()
+    third = poisoned()  # while somebody makes up his mind
+    page.locator(f"tr[data-job='{third.id}']").wait_for()
     dialog.get_by_role("button", name="Drop").click()
-    page.get_by_text("No job ended without success.").wait_for()
+    page.locator(f"tr[data-job='{second.id}']").wait_for(state="detached")
     page.get_by_role("cell", name="dropped", exact=True).first.wait_for()
+    assert page.locator(f"tr[data-job='{third.id}']").is_visible(), "only what was seen is dropped"
 
 
 def test_without_a_login_nothing_is_served(site: str) -> None:

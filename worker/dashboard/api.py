@@ -96,8 +96,11 @@ class AdminHandler(BaseHandler):
                 405: "This address answers no such method.",
             }.get(status_code, "The request was not served.")
         if status_code == 401:  # noqa: PLR2004
+            # To a script of our page a browser would answer by asking for a password, again and again.
+            by_script = self.request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
             for scheme in self.doors.schemes:
-                self.add_header("WWW-Authenticate", scheme)
+                if not (by_script and scheme.startswith("Basic")):
+                    self.add_header("WWW-Authenticate", scheme)
         if status_code == 405:  # noqa: PLR2004
             self.set_header("Allow", "POST" if isinstance(self, Change) else "GET")
         self.finish(json.dumps({"error": code, "message": message}))

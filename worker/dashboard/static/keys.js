@@ -9,15 +9,21 @@
     }
     const readOnly = page.dataset.readOnly === "yes";
     const every_ms = 1000;
-    const audit_every_ms = 3000;
+    const slow_every_ms = 3000; // dead letters and audit trail
+    const stale_ms = 3000; // with no answer for so long, what is shown is not live
     const give_up_ms = 10000;
     const give_up_on_change_ms = 65000; // a replay of many takes its time
+    const hourAndMinute = { hour: "2-digit", minute: "2-digit" };
+    const narrow = window.matchMedia("(max-width: 40rem)");
     const shown = new Map(); // service name → its elements
     const trouble = document.getElementById("keys-trouble");
     const freshness = document.getElementById("keys-freshness");
-    let auditAt = 0;
+    let latest = null; // the latest status
+    let answeredAt = null;
+    let slowAt = -Infinity;
     let asking = null;
     let timer = null;
+    let ended = false; // the login is over: asking again would only make the browser ask for a password
 
     // ---- small things ----
 
@@ -62,10 +68,10 @@
         return Math.floor(seconds / 3600) + " h " + two(Math.floor(seconds / 60) % 60) + " min";
     }
 
-    function clockTime(at_ms) {
+    function clockTime(at_ms, options) {
         const at = new Date(at_ms);
         const today = new Date().toDateString() === at.toDateString();
-        return (today ? "" : at.toLocaleDateString() + " ") + at.toLocaleTimeString();
+        return (today ? "" : at.toLocaleDateString() + " ") + at.toLocaleTimeString([], options);
     }
 
     function cookie(name) {
@@ -83,7 +89,9 @@
                 { credentials: "same-origin", cache: "no-store", signal: giveUp.signal }, options));
             const told = await answer.json().catch(function () { return {}; });
             if (!answer.ok) {
-                throw new Error(told.message || "Flower answered " + answer.status + ".");
+                const refusal = new Error(told.message || "Flower answered " + answer.status + ".");
+                refusal.status = answer.status;
+                throw refusal;
             }
             return told;
         } catch (error) {
@@ -98,30 +106,57 @@
 
     async function look() {
         clearTimeout(timer);
-        if (asking) {
+        if (asking || ended) {
             return asking;
         }
         asking = (async function () {
             try {
-                showStatus(await talk(page.dataset.statusUrl));
-                if (performance.now() - auditAt >= audit_every_ms) {
-                    auditAt = performance.now();
-                    showLetters(await talk(page.dataset.lettersUrl + lettersQuery()));
-                    showAudit(await talk(page.dataset.auditUrl + "?count=30"));
+                const slow = performance.now() - slowAt >= slow_every_ms;
+                const asked = [talk(page.dataset.statusUrl)];
+                if (slow) {
+                    asked.push(talk(page.dataset.lettersUrl + lettersQuery()), talk(page.dataset.auditUrl + auditQuery()));
+                }
+                const told = await Promise.all(asked);
+                latest = told[0];
+                answeredAt = Date.now();
+                showStatus(latest);
+                if (slow) {
+                    slowAt = performance.now();
+                    showLetters(told[1]);
+                    showAudit(told[2]);
                 }
                 trouble.hidden = true;
-                setText(freshness, "Live: every second, without a reload.");
             } catch (error) {
-                setText(trouble, error.message + " What you see may be old; trying again.");
-                trouble.hidden = false;
-                setText(freshness, "Not live.");
+                showTrouble(error);
             }
+            showFreshness();
         }());
         await asking;
         asking = null;
         clearTimeout(timer);
-        if (document.visibilityState === "visible") {
+        if (document.visibilityState === "visible" && !ended) {
             timer = setTimeout(look, every_ms);
+        }
+    }
+
+    function showTrouble(error) {
+        ended = error.status === 401;
+        setText(trouble, ended ? "Your login has ended. Reload this page to log in again."
+            : error.message + (latest ? " What you see may be old; trying again." : " Trying again."));
+        trouble.hidden = false;
+        if (!latest) {
+            setText(document.getElementById("letters-count"), "Not known yet.");
+            auditMessage("Not known yet.");
+        }
+    }
+
+    function showFreshness() {
+        if (answeredAt === null) {
+            setText(freshness, trouble.hidden ? "Loading…" : "Not live.");
+        } else if (ended || Date.now() - answeredAt > stale_ms) {
+            setText(freshness, "Not live: this is how it was at " + clockTime(answeredAt) + ".");
+        } else {
+            setText(freshness, "Live: every second, without a reload.");
         }
     }
 
@@ -136,10 +171,14 @@
         } catch (error) {
             say(error.message, "danger");
         }
-        auditAt = -audit_every_ms;
+        await lookAnew();
+    }
+
+    async function lookAnew() {
         if (asking) {
             await asking; // it may have begun before the change
         }
+        slowAt = -Infinity;
         await look();
     }
 
@@ -148,24 +187,38 @@
         toast.setAttribute("role", kind === "danger" ? "alert" : "status");
         toast.append(make("div", "toast-body", text));
         document.getElementById("toast-container").append(toast);
-        setTimeout(function () { toast.remove(); }, 6000);
+        setTimeout(function () { toast.remove(); }, 10000);
     }
 
     // ---- asking before acting ----
 
     const dialog = document.getElementById("keys-dialog");
+    const list = document.getElementById("dialog-list");
     const why = document.getElementById("dialog-why");
     const reason = document.getElementById("dialog-reason");
+    const also = document.getElementById("dialog-also");
+    const include = document.getElementById("dialog-include");
     const confirmButton = document.getElementById("dialog-confirm");
+    const mostListed = 12;
     let decided = null;
 
+    // options: danger, reason (ask for one), lines (what will change), also (what a tick adds), act
     function ask(question, text, verb, options) {
         setText(document.getElementById("dialog-title"), question);
         setText(document.getElementById("dialog-text"), text);
         setText(confirmButton, verb);
         confirmButton.className = "btn " + (options.danger ? "btn-danger" : "btn-primary");
+        const lines = options.lines || [];
+        list.replaceChildren.apply(list, lines.slice(0, mostListed).map(function (line) { return make("li", "", line); }));
+        if (lines.length > mostListed) {
+            list.append(make("li", "", "and " + count(lines.length - mostListed) + " more"));
+        }
+        list.hidden = !lines.length;
         why.hidden = !options.reason;
         reason.value = "by hand";
+        also.hidden = !options.also;
+        include.checked = false;
+        setText(document.getElementById("dialog-include-text"), options.also || "");
         decided = options.act;
         dialog.showModal();
         (options.reason ? reason : confirmButton).focus();
@@ -190,22 +243,74 @@
     document.getElementById("dialog-cancel").addEventListener("click", function () { dialog.close(); });
     dialog.addEventListener("close", function () { decided = null; });
 
-    function askReset(what, body) {
-        ask("Reset " + what + "?",
-            "Cooldowns and disabled marks are cleared, and waiting jobs start at once. If a provider still refuses the"
-            + " key, it rests again.", "Reset", {
-                act: function () {
-                    change(page.dataset.resetUrl, body, function (told) {
-                        const cleared = Object.values(told.reset).reduce(function (sum, one) { return sum + one; }, 0);
-                        return "Reset " + what + ": " + (cleared ? plural(cleared, "block") + " cleared." : "nothing had rested.");
-                    });
-                },
+    // What a reset would change, as the latest status tells it: one line a block, and the keys that a person disabled.
+    function heldBy(body) {
+        const lines = new Set();
+        const byHand = [];
+        Object.entries(latest.services).forEach(function (pair) {
+            const service = pair[0];
+            pair[1].keys.forEach(function (key) {
+                if ((body.service && body.service !== service) || (body.key && body.key !== key.id)) {
+                    return;
+                }
+                key.blocks.forEach(function (one) {
+                    const shared = one.scope === "host" || one.scope === "model";
+                    const left = one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
+                    const line = (shared ? title(service) : key.label) + ": " + left + " · " + blockWords(one);
+                    if (one.disabled_by && !body.key) {
+                        byHand.push(key.label + " (" + one.reason + ", by " + one.disabled_by + ")");
+                    } else {
+                        lines.add(line);
+                    }
+                });
             });
+        });
+        return { lines: Array.from(lines), byHand: byHand };
+    }
+
+    function askReset(what, body) {
+        const held = heldBy(body);
+        const kept = held.byHand.length;
+        ask("Reset " + what + "?", held.lines.length
+            ? "This comes back, and waiting jobs start at once. If the provider still refuses a key, it goes out again:"
+            : "Nothing rests" + (kept ? ", and no key is out but by a person's hand" : " or is disabled")
+                + ": a reset only makes waiting jobs look for a key again.", "Reset", {
+            lines: held.lines,
+            also: kept ? "Also enable what a person disabled: " + held.byHand.join("; ") : "",
+            act: function () {
+                change(page.dataset.resetUrl, include.checked ? Object.assign({ include_disabled: true }, body) : body,
+                    function (told) { return "Reset " + what + ": " + resetWords(told); });
+            },
+        });
+    }
+
+    // The keys of an account, by the labels that people know; what is no key's by its name.
+    function labelsOf(service, one) {
+        const its = latest.services[service].keys.filter(function (key) {
+            return one.key ? key.id === one.key : one.scope.startsWith("account")
+                && (one.name === key.account || one.name.startsWith(key.account + " × "));
+        });
+        return its.length ? its.map(function (key) { return key.label; }) : [one.name];
+    }
+
+    function resetWords(told) {
+        const names = function (byService) {
+            return Array.from(new Set(Object.entries(byService).flatMap(function (pair) {
+                return pair[1].flatMap(function (one) { return labelsOf(pair[0], one); });
+            })));
+        };
+        const back = names(told.brought_back);
+        const left = names(told.left_disabled);
+        const few = function (all) {
+            return all.slice(0, 5).join(", ") + (all.length > 5 ? " and " + count(all.length - 5) + " more" : "");
+        };
+        return (back.length ? few(back) + (back.length === 1 ? " is back." : " are back.") : "nothing rested.")
+            + (left.length ? " Still disabled by hand: " + few(left) + "." : "");
     }
 
     function askDisable(service, key) {
         ask("Disable " + key.label + "?", "No worker uses this key of " + title(service)
-            + " until somebody resets it. Calls that are under way end as they may.", "Disable", {
+            + " until somebody resets it; a reset of all keys leaves it out. Calls in progress end as they may.", "Disable", {
             danger: true,
             reason: true,
             act: function () {
@@ -226,12 +331,32 @@
 
     // ---- one service ----
 
-    function fact(list, name) {
+    // What stands above each service's keys, and what it means.
+    const factWords = {
+        "Keys ready": "Keys that may be called now.",
+        "Calls in progress": "Calls that the provider has not answered yet.",
+        "Jobs waiting": "In the queue or on their way back to it. Deferred: sent back until a key is free.",
+        "Queue paused": "A worker that holds many deferred jobs takes no more of the queue until they are done.",
+        "Queue empty in": "All that waits, at the speed of the last minute.",
+        "Longest wait": "Of the jobs that wait now.",
+        "Calls so far": "Since the pool's state was begun. Refused: the provider said that a limit is reached (429).",
+    };
+
+    function makeFact(facts, name) {
         const group = make("div");
+        const term = make("dt", "", name);
+        term.title = factWords[name];
         const value = make("dd");
-        group.append(make("dt", "", name), value);
-        list.append(group);
-        return value;
+        const note = make("dd", "keys-fact-note");
+        group.append(term, value, note);
+        facts.append(group);
+        return { value: value, note: note };
+    }
+
+    function setFact(its, text, note, level) {
+        setText(its.value, text);
+        setText(its.note, note || "");
+        its.value.dataset.level = level || "";
     }
 
     function makeService(service) {
@@ -243,22 +368,30 @@
         const head = make("div", "keys-service-head");
         head.append(heading);
         if (!readOnly) {
-            head.append(button("Reset all of " + title(service), "Reset all keys of " + title(service),
+            head.append(button("Reset all keys of " + title(service), "Reset all keys of " + title(service),
                 "btn-outline-primary reset-service", function () {
                     askReset("all keys of " + title(service), { service: service });
                 }));
         }
-        const list = make("dl", "keys-facts");
+        const idle = make("div", "alert alert-danger");
+        idle.setAttribute("role", "alert");
+        idle.hidden = true;
+        const factList = make("dl", "keys-facts");
         const facts = {};
-        ["Serving", "In flight", "Jobs waiting", "Paused", "Empty in", "Oldest job waits", "Calls", "Refusals"].forEach(
-            function (name) { facts[name] = fact(list, name); });
+        Object.keys(factWords).forEach(function (name) { facts[name] = makeFact(factList, name); });
         const plot = makePlot();
         const grid = make("div", "keys-grid");
         const empty = make("p", "keys-note", "No key of " + title(service) + " is configured here: set "
             + service.toUpperCase() + "_API_KEY.");
-        section.append(head, list, plot.figure, empty, grid);
+        section.append(head, idle, factList, plot.figure, empty, grid);
         document.getElementById("keys-services").append(section);
-        return { section: section, facts: facts, plot: plot, grid: grid, empty: empty, cards: new Map() };
+        return { section: section, idle: idle, facts: facts, plot: plot, grid: grid, empty: empty, cards: new Map(), order: "" };
+    }
+
+    // In how many milliseconds the first key is back, where none is ready; null where none comes back by itself.
+    function firstBack(keys) {
+        const rests = keys.filter(function (key) { return key.left_ms !== null; });
+        return rests.length ? Math.min.apply(null, rests.map(function (key) { return key.left_ms; })) : null;
     }
 
     function showService(service, told) {
@@ -266,36 +399,62 @@
             shown.set(service, makeService(service));
         }
         const its = shown.get(service);
-        const summary = told.summary;
         const queue = told.queue;
-        setText(its.facts.Serving, summary.ready + " of " + summary.keys);
-        setText(its.facts["In flight"], count(summary.in_flight));
-        setText(its.facts["Jobs waiting"], count(queue.waiting)
-            + (queue.held + queue.deferred ? " (" + count(queue.held + queue.deferred) + " deferred)" : ""));
-        setText(its.facts.Paused, { none: "no", all: "by every worker", some: "by " + queue.paused_workers + " of "
-            + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused]);
-        setText(its.facts["Empty in"], !queue.waiting ? "empty" : queue.drain_s === null ? "nothing moves"
-            : "about " + duration(queue.drain_s * 1000));
-        setText(its.facts["Oldest job waits"], queue.oldest_s > 0 ? duration(queue.oldest_s * 1000) + " or more" : "–");
-        setText(its.facts.Calls, count(summary.calls));
-        setText(its.facts.Refusals, count(summary.refused));
+        const ready = told.summary.ready;
+        const total = told.summary.keys;
+        const back = total && !ready ? firstBack(told.keys) : null;
+        const backWords = back === null ? "until somebody resets one" : "first back in " + duration(back);
+        const parked = queue.held + queue.deferred;
+        setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
+            total && !ready ? "bad" : ready < total ? "middle" : "");
+        setFact(its.facts["Calls in progress"], count(told.summary.in_flight));
+        setFact(its.facts["Jobs waiting"], count(queue.waiting), parked ? count(parked) + " deferred" : "");
+        setFact(its.facts["Queue paused"], { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
+            { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
+                + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused],
+            queue.paused === "unknown" ? "middle" : "");
+        if (!queue.waiting) {
+            setFact(its.facts["Queue empty in"], "empty now");
+        } else if (queue.drain_s !== null) {
+            setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
+        } else {
+            setFact(its.facts["Queue empty in"], "not known", total && !ready ? "no key is ready; " + backWords
+                : "no job ended in the last minute", "middle");
+        }
+        setFact(its.facts["Longest wait"], !queue.waiting ? "nothing waits" : queue.oldest_s > 0
+            ? duration(queue.oldest_s * 1000) : "not known yet", queue.oldest_s > 0 ? "at least" : "");
+        setFact(its.facts["Calls so far"], count(told.summary.calls),
+            told.summary.refused ? count(told.summary.refused) + " refused" : "");
+        its.idle.hidden = queue.idle_s < 30;
+        setText(its.idle, "Jobs wait, keys are ready and have room, and nothing has been called for "
+            + duration(queue.idle_s * 1000) + ". Look at the workers' log.");
         drawPlot(its.plot, told.history, told.now_ms);
         its.empty.hidden = told.keys.length > 0;
-        const ids = new Set(told.keys.map(function (key) { return key.id; }));
+        showCards(its, service, told.keys);
+    }
+
+    function showCards(its, service, keys) {
+        const ids = new Set(keys.map(function (key) { return key.id; }));
         its.cards.forEach(function (card, id) {
             if (!ids.has(id)) {
                 card.article.remove();
                 its.cards.delete(id);
             }
         });
-        told.keys.forEach(function (key) {
+        keys.forEach(function (key) {
             if (!its.cards.has(key.id)) {
-                const card = makeCard(service, key);
-                its.cards.set(key.id, card);
-                its.grid.append(card.article);
+                its.cards.set(key.id, makeCard(service, key));
             }
             showCard(its.cards.get(key.id), key);
         });
+        const rank = { disabled: 0, cooling: 1, ready: 2 };
+        const sorted = keys.slice().sort(function (one, other) { return rank[one.state] - rank[other.state]; });
+        const order = sorted.map(function (key) { return key.id; }).join();
+        // What is in trouble stands first; nothing moves under the finger of somebody who is about to press a button.
+        if (its.order !== order && !its.grid.contains(document.activeElement)) {
+            its.order = order;
+            sorted.forEach(function (key) { its.grid.append(its.cards.get(key.id).article); });
+        }
     }
 
     function showStatus(told) {
@@ -317,17 +476,18 @@
         const state = make("span", "key-state");
         const head = make("div", "key-head");
         head.append(label, state);
+        const account = make("span", "key-account");
         const origin = make("p", "key-origin");
+        origin.append(make("span", "", key.variable), make("span", "key-id", "id " + key.id), account);
         const blocks = make("ul", "key-blocks");
-        const list = make("dl", "key-facts");
-        const facts = {};
-        ["Calls", "Accepted", "Refusals", "Tokens", "In flight"].forEach(function (name) {
-            facts[name] = fact(list, name);
-        });
+        const use = make("p", "key-use");
+        const more = make("details", "key-more");
+        const lowest = make("summary");
         const buckets = make("div", "key-buckets");
-        article.append(head, origin, blocks, list, buckets);
-        const card = { article: article, state: state, origin: origin, blocks: blocks, facts: facts, buckets: buckets,
-            told: key, ends: [], blocksAre: "", bucketsAre: "", meters: [] };
+        more.append(lowest, origin, buckets);
+        article.append(head, blocks, use, more);
+        const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use, more: more,
+            lowest: lowest, buckets: buckets, told: key, ends: [], blocksAre: "", bucketsAre: "", meters: [] };
         if (!readOnly) {
             const foot = make("div", "key-buttons");
             card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
@@ -336,45 +496,69 @@
             foot.append(button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
                 askReset("key " + key.label, { service: service, key: key.id });
             }), card.disable);
-            article.append(foot);
+            more.append(foot);
         }
+        unfold(card);
         return card;
+    }
+
+    // Every part adds up to the whole: each call ended in one of these ways.
+    function useWords(key) {
+        const parts = [[key.accepted, "accepted"], [key.refused, "refused"], [key.faults, "failed"], [key.rejected, "rejected"]]
+            .filter(function (part) { return part[0]; })
+            .map(function (part) { return count(part[0]) + " " + part[1]; });
+        return (key.calls ? plural(key.calls, "call") + ": " + parts.join(", ") : "not called yet")
+            + (key.tokens ? " · " + plural(key.tokens, "token") : "")
+            + (key.in_flight ? " · " + count(key.in_flight) + " in progress" : "");
+    }
+
+    function accountWords(service, key) {
+        if (key.account !== key.id) {
+            return "account " + key.account;
+        }
+        return service === "groq" ? "account not known yet" : "counts as an account of its own";
     }
 
     function showCard(card, key) {
         card.told = key;
         card.article.dataset.state = key.state;
         setText(card.state, key.state);
-        setText(card.origin, (key.account === key.id ? "account not known yet" : "account " + key.account)
-            + " · " + key.variable + " · id " + key.id);
-        setText(card.facts.Calls, count(key.calls));
-        setText(card.facts.Accepted, count(key.accepted));
-        setText(card.facts.Refusals, count(key.refused));
-        setText(card.facts.Tokens, count(key.tokens));
-        setText(card.facts["In flight"], count(key.in_flight));
+        setText(card.account, accountWords(card.service, key));
+        setText(card.use, useWords(key));
         if (card.disable) {
-            card.disable.disabled = key.state === "disabled";
+            card.disable.disabled = key.state === "disabled" && key.blocks.some(function (one) { return one.disabled_by; });
         }
         showBlocks(card, key.blocks);
         showBuckets(card, key.buckets);
     }
 
+    // On a phone a key takes a few lines until somebody opens it.
+    function unfold(card) {
+        card.more.open = !narrow.matches;
+    }
+
+    narrow.addEventListener("change", function () {
+        shown.forEach(function (its) { its.cards.forEach(unfold); });
+    });
+
+    function blockWords(one) {
+        const where = { key: "", account: "account: ", account_model: one.name ? "model " + one.name + ": " : "account: ",
+            key_topic: one.name + ": ", model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
+        return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : one.reason.replaceAll("_", " "))
+            + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
+            + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
+    }
+
     function showBlocks(card, blocks) {
-        const are = JSON.stringify(blocks.map(function (one) {
-            return [one.scope, one.name, one.state, one.reason, one.since_ms, one.from_tokens];
-        }));
+        const are = JSON.stringify(blocks.map(blockWords));
         if (are !== card.blocksAre) {
             card.blocksAre = are;
+            card.blocks.hidden = !blocks.length;
             card.blocks.replaceChildren();
             card.ends = blocks.map(function (one) {
                 const item = make("li");
                 const left = make("strong", "key-left");
-                const where = { key: "", account: "account: ", account_model: "model " + one.name + ": ",
-                    key_topic: one.name + ": ", model: "model " + one.name + ", all keys: ",
-                    host: "provider, all keys: " }[one.scope];
-                item.append(left, make("span", "", " · " + where + one.reason.replaceAll("_", " ")
-                    + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
-                    + (one.since_ms ? ", since " + clockTime(one.since_ms) : "")));
+                item.append(left, make("span", "", " · " + blockWords(one)));
                 card.blocks.append(item);
                 return { left: left, until: null };
             });
@@ -392,7 +576,14 @@
     }
 
     function windowName(window_ms) {
-        return { 1000: "a second", 60000: "a minute", 86400000: "a day" }[window_ms] || "in " + duration(window_ms);
+        const days = window_ms / 86400000;
+        return { 1000: "a second", 60000: "a minute", 3600000: "an hour", 86400000: "a day" }[window_ms]
+            || "in " + (days >= 2 ? plural(days, "day") : duration(window_ms));
+    }
+
+    function limitName(one) {
+        const unit = { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" }[one.dimension[0]];
+        return (unit || one.dimension) + " " + windowName(one.window_ms);
     }
 
     function showBuckets(card, buckets) {
@@ -400,33 +591,48 @@
         if (are !== card.bucketsAre) {
             card.bucketsAre = are;
             card.buckets.replaceChildren();
+            let model = "";
             card.meters = buckets.map(function (one) {
-                const row = make("div", "key-bucket");
-                const name = make("span", "key-bucket-name", one.dimension + (one.model ? " · " + one.model : ""));
-                const number = make("span", "key-bucket-number");
-                const meter = make("div", "key-meter");
-                const bar = make("div", "key-meter-bar");
-                meter.setAttribute("role", "meter");
-                meter.setAttribute("aria-valuemin", "0");
-                meter.setAttribute("aria-label", "Head-room of " + name.textContent + ", " + windowName(one.window_ms));
-                meter.append(bar);
-                row.append(name, number, meter);
-                card.buckets.append(row);
-                return { number: number, meter: meter, bar: bar };
+                if (one.model !== model) {
+                    model = one.model;
+                    card.buckets.append(make("h4", "key-model", model));
+                }
+                return makeMeter(card.buckets, one);
             });
         }
+        let lowest = null;
         buckets.forEach(function (one, place) {
             const its = card.meters[place];
             const left = Math.min(Math.max(one.remaining, 0), one.limit);
             const share = one.limit > 0 ? left / one.limit : 0;
-            const text = count(left) + " of " + count(one.limit) + " " + windowName(one.window_ms);
+            const text = count(left) + " of " + count(one.limit) + " left";
             setText(its.number, text);
             its.meter.setAttribute("aria-valuemax", String(Math.round(one.limit)));
             its.meter.setAttribute("aria-valuenow", String(Math.round(left)));
             its.meter.setAttribute("aria-valuetext", text);
             its.bar.style.width = (share * 100).toFixed(1) + "%";
             its.bar.dataset.level = share < 0.1 ? "low" : share < 0.3 ? "middle" : "high";
+            if (lowest === null || share < lowest.share) {
+                lowest = { share: share, name: limitName(one) };
+            }
         });
+        setText(card.lowest, (readOnly ? "Limits · " : "Limits and actions · ") + (lowest === null ? "none known yet"
+            : "lowest: " + Math.floor(lowest.share * 100) + " % left of " + lowest.name));
+    }
+
+    function makeMeter(buckets, one) {
+        const row = make("div", "key-bucket");
+        const name = limitName(one);
+        const number = make("span", "key-bucket-number");
+        const meter = make("div", "key-meter");
+        const bar = make("div", "key-meter-bar");
+        meter.setAttribute("role", "meter");
+        meter.setAttribute("aria-valuemin", "0");
+        meter.setAttribute("aria-label", "Left of the " + name + (one.model ? ", " + one.model : ""));
+        meter.append(bar);
+        row.append(make("span", "key-bucket-name", name.charAt(0).toUpperCase() + name.slice(1)), number, meter);
+        buckets.append(row);
+        return { number: number, meter: meter, bar: bar };
     }
 
     // ---- the last hour ----
@@ -434,70 +640,166 @@
     const svg = "http://www.w3.org/2000/svg";
     const plotHeight = 48;
 
+    function shape(name, className) {
+        const found = document.createElementNS(svg, name);
+        found.setAttribute("class", className);
+        return found;
+    }
+
     function makePlot() {
         const figure = make("figure", "keys-plot");
+        const caption = make("figcaption");
+        const words = make("span");
+        caption.append(words);
+        [["calls", "calls"], ["refused", "of them refused (429)"]].forEach(function (pair) {
+            const entry = make("span", "plot-legend");
+            entry.append(make("span", "plot-key plot-key-" + pair[0]), pair[1]);
+            caption.append(entry);
+        });
         const drawing = document.createElementNS(svg, "svg");
         drawing.setAttribute("viewBox", "0 0 600 " + plotHeight);
         drawing.setAttribute("preserveAspectRatio", "none");
         drawing.setAttribute("role", "img");
-        const bars = [];
+        const minutes = [];
         for (let minute = 0; minute < 60; minute += 1) {
-            bars.push(["calls", "refused"].map(function (kind) {
-                const bar = document.createElementNS(svg, "rect");
+            const group = shape("g", "plot-minute");
+            const words_ = document.createElementNS(svg, "title");
+            const space = shape("rect", "plot-space");
+            space.setAttribute("x", String(minute * 10));
+            space.setAttribute("width", "10");
+            space.setAttribute("height", String(plotHeight));
+            const bars = ["calls", "refused"].map(function (kind) {
+                const bar = shape("rect", "plot-" + kind);
                 bar.setAttribute("x", String(minute * 10 + 1));
                 bar.setAttribute("width", "8");
-                bar.setAttribute("class", "plot-" + kind);
-                drawing.append(bar);
                 return bar;
-            }));
+            });
+            group.append(words_, space, bars[0], bars[1]);
+            drawing.append(group);
+            minutes.push({ words: words_, bars: bars });
         }
-        const caption = make("figcaption");
-        figure.append(drawing, caption);
-        return { figure: figure, drawing: drawing, bars: bars, caption: caption };
+        const highest = make("span");
+        const scale = make("div", "plot-scale");
+        scale.append(highest, make("span", "", "0"));
+        const times = make("div", "plot-times");
+        const ticks = [make("span"), make("span"), make("span", "", "now")];
+        times.append(ticks[0], ticks[1], ticks[2]);
+        figure.append(caption, scale, drawing, times);
+        return { figure: figure, drawing: drawing, minutes: minutes, words: words, highest: highest, ticks: ticks };
     }
 
     function drawPlot(plot, history, now_ms) {
         const byMinute = new Map(history.map(function (one) { return [Math.round(one.at_ms / 60000), one]; }));
         const highest = Math.max.apply(null, history.map(function (one) { return one.calls; }).concat(1));
         const thisMinute = Math.floor(now_ms / 60000);
+        const at = function (minute) { return new Date(minute * 60000).toLocaleTimeString([], hourAndMinute); };
         let calls = 0;
         let refused = 0;
-        plot.bars.forEach(function (pair, place) {
-            const one = byMinute.get(thisMinute - 59 + place) || { calls: 0, refused: 0 };
+        plot.minutes.forEach(function (its, place) {
+            const minute = thisMinute - 59 + place;
+            const seen = byMinute.get(minute);
+            const one = seen || { calls: 0, refused: 0 };
             calls += one.calls;
             refused += one.refused;
+            setText(its.words, at(minute) + ": " + (seen
+                ? plural(one.calls, "call") + ", " + count(one.refused) + " refused" : "not seen, Flower was not running"));
             [one.calls, one.refused].forEach(function (number, kind) {
                 const height = number ? Math.max(1.5, number / highest * plotHeight) : 0;
-                pair[kind].setAttribute("height", height.toFixed(2));
-                pair[kind].setAttribute("y", (plotHeight - height).toFixed(2));
+                its.bars[kind].setAttribute("height", height.toFixed(2));
+                its.bars[kind].setAttribute("y", (plotHeight - height).toFixed(2));
             });
         });
-        const text = "Last hour, by minute: " + plural(calls, "call") + ", " + plural(refused, "refusal")
-            + (history.length < 60 ? " (seen since Flower's start)" : "");
-        setText(plot.caption, text);
+        setText(plot.highest, count(highest));
+        setText(plot.ticks[0], at(thisMinute - 59));
+        setText(plot.ticks[1], at(thisMinute - 30));
+        const text = "Calls a minute, " + (history.length < 60 ? "since Flower's start" : "last hour") + ": "
+            + count(calls) + ", " + count(refused) + " refused";
+        setText(plot.words, text);
         plot.drawing.setAttribute("aria-label", text);
     }
 
     // ---- the audit trail ----
 
+    const auditRows = document.getElementById("keys-audit-rows");
+    const auditBy = document.getElementById("audit-by");
+    const auditOlder = document.getElementById("audit-older");
+    const auditNewest = document.getElementById("audit-newest");
+    const eventWords = { cooled: "rests", disabled: "disabled", reset: "reset", freed: "enabled again",
+        limit_learned: "limit learned", account_learned: "account learned", lease_expired: "call not reported in time" };
+    const scopeWords = { key: "key", account: "account", account_model: "account × model", key_topic: "key ×", model: "model",
+        host: "provider", service: "all keys of", dead_letter: "job" };
+    let auditBefore = null; // where the page that is shown begins; null: it is the newest one
+    let auditNext = null;
+
+    function auditQuery() {
+        return "?count=30&by=" + auditBy.value + (auditBefore ? "&before=" + auditBefore : "");
+    }
+
+    function auditMessage(text) {
+        auditRows.dataset.are = "";
+        const cell = make("td", "", text);
+        cell.colSpan = 6;
+        const row = make("tr");
+        row.append(cell);
+        auditRows.replaceChildren(row);
+    }
+
+    // Who did it: a person, a program, or a job, which Flower has a page of.
+    function author(by) {
+        const cell = make("td");
+        const job = /^(?:task )?([0-9a-f]{8}-[0-9a-f-]{27})(.*)$/.exec(by);
+        if (!job) {
+            setText(cell, by);
+            return cell;
+        }
+        const link = make("a", "", "job " + job[1].slice(0, 8) + "…");
+        link.href = page.dataset.taskUrl.replace("TASK", job[1]);
+        link.title = job[1];
+        cell.append(link, job[2]);
+        return cell;
+    }
+
     function showAudit(told) {
-        const rows = document.getElementById("keys-audit-rows");
-        const are = JSON.stringify(told.entries);
-        if (!told.entries.length || rows.dataset.are === are) {
+        auditNext = told.next_before;
+        auditOlder.hidden = auditNext === null;
+        auditNewest.hidden = auditBefore === null;
+        if (!told.entries.length) {
+            auditMessage("Nothing yet.");
             return;
         }
-        rows.dataset.are = are;
-        rows.replaceChildren.apply(rows, told.entries.map(function (entry) {
+        const are = JSON.stringify(told.entries);
+        if (auditRows.dataset.are === are) {
+            return;
+        }
+        auditRows.dataset.are = are;
+        auditRows.replaceChildren.apply(auditRows, told.entries.map(function (entry) {
             const row = make("tr");
-            [clockTime(entry.at_ms), entry.service, entry.event, entry.scope + " " + entry.name,
-                entry.reason.replaceAll("_", " "), entry.by].forEach(function (text) { row.append(make("td", "", text)); });
+            [clockTime(entry.at_ms), entry.service, eventWords[entry.event] || entry.event,
+                (scopeWords[entry.scope] || entry.scope) + " " + entry.name, entry.reason.replaceAll("_", " ")].forEach(
+                function (text) { row.append(make("td", "", text)); });
+            row.append(author(entry.by));
             return row;
         }));
     }
 
+    function turnTo(before) {
+        auditBefore = before;
+        lookAnew();
+    }
+
+    auditBy.addEventListener("change", function () { turnTo(null); });
+    auditOlder.addEventListener("click", function () { turnTo(auditNext); });
+    auditNewest.addEventListener("click", function () { turnTo(null); });
+
     // ---- dead letters ----
 
-    const lettersShown = 50;
+    const mostLetters = 500;
+    const kindWords = { failed: "Refused by the provider, or broken.", expired: "Its time was over.",
+        unknown: "An email that may have been sent.", timeout: "Stopped at its time limit.",
+        poison: "A message that cannot be run, or that workers died of." };
+    const lettersMore = document.getElementById("letters-more");
+    let lettersShown = narrow.matches ? 5 : 20;
+    let seenUntil_ms = 0; // every letter that was counted ended before this instant
     const kind = document.getElementById("letters-kind");
     const rows = document.getElementById("letters-rows");
 
@@ -515,6 +817,8 @@
 
     function showLetters(told) {
         const count_ = matching(told);
+        lettersMore.hidden = count_ <= told.letters.length || lettersShown >= mostLetters;
+        seenUntil_ms = told.letters.length ? told.letters[0].at_ms + 1 : 0;
         setText(document.getElementById("letters-count"), !told.total ? "No job ended without success."
             : plural(told.total, "job") + " ended for good without success and can be looked at"
             + (count_ > told.letters.length ? "; the latest " + count(told.letters.length) + " of " + count(count_)
@@ -544,8 +848,9 @@
             tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")
                 + (call.in_doubt ? " (may have been carried out)" : "")));
         });
-        row.append(make("td", "", clockTime(letter.at_ms)), task, make("td", "", letter.kind),
-            make("td", "", letter.reason), tries);
+        const kindCell = make("td", "", letter.kind);
+        kindCell.title = kindWords[letter.kind] || "";
+        row.append(make("td", "", clockTime(letter.at_ms)), task, kindCell, make("td", "", letter.reason), tries);
         if (!readOnly) {
             const cell = make("td");
             const buttons = make("div", "letter-buttons");
@@ -584,7 +889,8 @@
     }
 
     function askDrop(what, body) {
-        ask("Drop " + what + "?", "What failed, and its arguments, are gone for good.", "Drop", {
+        ask("Drop " + what + "?", "What failed, and its arguments, are gone for good"
+            + (body.id ? "." : "; at most 1,000 at once. Letters that come meanwhile stay."), "Drop", {
             danger: true,
             act: function () {
                 change(page.dataset.dropUrl, body, function (told) {
@@ -594,30 +900,32 @@
         });
     }
 
+    // All that was seen when the button was pressed, and nothing that came after.
     function those() {
-        return kind.value ? { kind: kind.value } : { all: true };
+        return Object.assign({ before: seenUntil_ms }, kind.value ? { kind: kind.value } : {});
     }
 
     function bulk(id, act) {
         const found = document.getElementById(id);
         if (found) {
             found.addEventListener("click", function () {
-                act(plural(Number(found.dataset.count), kind.value ? kind.value + " letter" : "letter"));
+                act(plural(Number(found.dataset.count), kind.value ? kind.value + " letter" : "letter"), those());
             });
         }
     }
 
-    bulk("letters-replay", function (what) {
+    bulk("letters-replay", function (what, body) {
         ask("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once. Emails"
             + " that might arrive twice stay here.", "Replay", {
-            act: function () { change(page.dataset.replayUrl, those(), replayed); },
+            act: function () { change(page.dataset.replayUrl, body, replayed); },
         });
     });
-    bulk("letters-drop", function (what) { askDrop(what, those()); });
-    kind.addEventListener("change", function () {
-        auditAt = -audit_every_ms;
-        look();
+    bulk("letters-drop", askDrop);
+    lettersMore.addEventListener("click", function () {
+        lettersShown = Math.min(mostLetters, lettersShown + 100);
+        lookAnew();
     });
+    kind.addEventListener("change", lookAnew);
 
     // ---- begin ----
 
@@ -627,6 +935,7 @@
     }
     setInterval(function () {
         shown.forEach(function (its) { its.cards.forEach(countDown); });
+        showFreshness();
     }, 250);
     document.addEventListener("visibilitychange", function () {
         if (document.visibilityState === "visible") {
