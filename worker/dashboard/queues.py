@@ -8,8 +8,9 @@ from typing import Any
 
 from celery import Celery
 
-from config.celery import DEFERRED
+from config.celery import DEFERRED, DELAYED_QUEUES
 from worker.dashboard.board import QueueView
+from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.queue_age import QueueAge
 
 _ASK_WORKERS_EVERY_S = 4.0
@@ -28,6 +29,7 @@ class QueueWatch:
     app: Celery
     queues: tuple[str, ...]
     _ages: dict[str, QueueAge] = field(default_factory=lambda: defaultdict(QueueAge))
+    _deferred: dict[str, DeferredAge] = field(default_factory=lambda: defaultdict(DeferredAge))
     _workers: list[dict[str, Any]] = field(default_factory=list)
     _asked_at: float | None = None
 
@@ -74,5 +76,7 @@ class QueueWatch:
     def _waiting(self, channel: Any, name: str, now: float) -> tuple[int, float]:
         """How many messages of all priorities a queue holds, and for how long the oldest has waited, in seconds."""
         lists = [channel._q_for_pri(name, priority) for priority in channel.priority_steps]  # noqa: SLF001 - kombu's only way
-        count = sum(channel.client.llen(one) for one in lists)
-        return count, max(self._ages[one].look(channel.client, one, now) for one in lists)
+        oldest_s = max(self._ages[one].look(channel.client, one, now) for one in lists)
+        if name in DELAYED_QUEUES:
+            oldest_s = max(oldest_s, self._deferred[name].look(channel.client, name))
+        return channel._size(name), oldest_s  # noqa: SLF001 - the same

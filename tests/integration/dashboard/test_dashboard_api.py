@@ -1,6 +1,7 @@
 """What the admin endpoints answer, held against `docs/openapi.yaml`."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sandbox.redis import EmbeddedRedis
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
+from worker.history import History
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -186,12 +188,14 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     await site.redis.lpush("ai", *["{}"] * 3)
     await site.redis.lpush("ai.deferred", "{}")
     await site.redis.zadd("ai.deferred\x06\x169.due", {"job-1": 9e15})  # Redis keeps it until it is due
+    began_ms = round(time.time() * 1000) - 390_000
+    await site.redis.hset("ai.deferred.due.texts", "job-1", json.dumps({"headers": History(began_ms).headers()}))
     await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
 
     async def groq_queue() -> Any:
         return (await site.status())["services"]["groq"]["queue"]
 
-    await until(groq_queue, lambda queue: queue["oldest_s"] > 0)
+    await until(groq_queue, lambda queue: queue["oldest_s"] > 300)
     queue = await groq_queue()
     assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 2, 6)
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
