@@ -15,14 +15,14 @@ from rich.table import Table
 
 from config.keys import SERVICES
 from config.settings import get_settings
-from worker.keypool import BlockView, HeldBlock, KeyPool, KeyView, PoolView, ResetDone
+from worker.key_listing import listing
+from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.runtime import pools_for_tools
 from worker.terminal import run, who
 
 ResultT = TypeVar("ResultT")
 
 _SERVICE = click.Choice(SERVICES)
-_STYLES = {"ready": "green", "cooling": "yellow", "disabled": "red"}
 _REPLY_TIMEOUT_S = 3.0
 
 
@@ -42,10 +42,10 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
         return [await pool.snapshot() for pool in pools.values()]
 
     async def follow(pools: dict[str, KeyPool]) -> None:
-        with Live(_tables(await look(pools)), console=Console(), auto_refresh=False) as live:
+        with Live(listing(await look(pools)), console=Console(), auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(1)
-                live.update(_tables(await look(pools)), refresh=True)
+                live.update(listing(await look(pools)), refresh=True)
 
     if watch:
         with suppress(KeyboardInterrupt):
@@ -55,7 +55,7 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
     if as_json:
         click.echo(json.dumps({view.service: view.as_json() for view in views}, indent=2))
     else:
-        Console().print(_tables(views))
+        Console(highlight=False, markup=False).print(listing(views))
 
 
 @keys.command()
@@ -138,41 +138,6 @@ def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: s
     )
 
 
-def _tables(views: list[PoolView]) -> Table:
-    table = Table("service", "key", "id", "account", "state", "why", "left", "in flight", "calls", "429s", "tokens")
-    for view in views:
-        if not view.keys:
-            table.add_row(view.service, "no key is configured here")
-        for key in view.keys:
-            style = _STYLES[key.state]
-            table.add_row(
-                view.service,
-                key.label,
-                key.id,
-                key.account,
-                f"[{style}]{key.state}[/]",
-                _why(key),
-                _left(key),
-                *(str(number) for number in (key.in_flight, key.calls, key.refused, key.tokens)),
-            )
-    return table
-
-
 def _held(block: HeldBlock) -> str:
     by = f" by {block.disabled_by}" if block.disabled_by else ""
     return f"{block.scope.replace('_', ' × ')} {block.name}, {block.state}{by}: {block.reason.replace('_', ' ')}"
-
-
-def _why(key: KeyView) -> str:
-    return ", ".join(dict.fromkeys(map(_reason, key.blocks)))
-
-
-def _reason(block: BlockView) -> str:
-    size = f"for {block.from_tokens:,} tokens or more" if block.from_tokens else ""
-    return " ".join(filter(None, (block.reason, block.name, size)))
-
-
-def _left(key: KeyView) -> str:
-    if key.left_ms is None:
-        return "until reset"
-    return f"{key.left_ms / 1000:.0f} s" if key.left_ms else ""

@@ -1,0 +1,46 @@
+"""The keys in a terminal of 80 columns."""
+
+import io
+
+from rich.console import Console
+
+from worker.key_listing import listing
+from worker.keypool import BlockView, BucketView, KeyView, PoolView
+
+COUNTS = {"in_flight": 1, "calls": 1234567, "accepted": 1, "refused": 98765, "faults": 0, "rejected": 0, "used_ms": 0}
+
+
+def key(number: int, state: str, *blocks: BlockView, account: str = "") -> KeyView:
+    buckets = (BucketView("m", "rpm", 30, 30, 60_000), BucketView("m", "epmo", 3_000, 3_000, 1))
+    return KeyView(
+        f"{number:012x}", f"gsk_{number:06d}...", "GROQ_API_KEY_10", account or f"{number:012x}", state, blocks,
+        tokens=12345678, buckets=buckets[:number], **COUNTS,
+    )  # fmt: skip
+
+
+def shown(*views: PoolView) -> list[str]:
+    console = Console(width=80, file=io.StringIO(), highlight=False, markup=False)
+    console.print(listing(views))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_what_another_command_needs_is_whole_in_80_columns() -> None:
+    rests = BlockView("account_model", "openai/gpt-oss-120b", "cooling", "rate_limit", 1, 3_999_001, 7_500)
+    by_hand = BlockView("key", "", "disabled", "leaked", 1, None, disabled_by="cli ann")
+    no_domain = BlockView("key_topic", "example.com", "disabled", "domain_not_verified", 1, None)
+    keys = (
+        key(1, "cooling", rests, account="org_01jxvdgr7sfb1xf0q8tdg0yv5m"),
+        key(2, "disabled", by_hand),
+        key(0, "cooling", no_domain),
+    )
+    lines = shown(PoolView("groq", 0, keys), PoolView("resend", 0, ()))
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0] == "groq: 0 of 3 keys ready, 3 calls in progress"
+    assert lines[2].startswith("gsk_000001... 000000000001 cooling  1 h 6 min   100% rpm ")
+    rest = "\n".join(lines)
+    assert "rate_limit openai/gpt-oss-120b for 7,500 tokens or more" in rest
+    assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in rest
+    assert "until reset 100% epmo" in rest
+    assert "leaked (by cli ann)" in rest
+    assert rest.count("until reset") == 2, "one topic of it comes back by a reset alone"
+    assert lines[-1] == "resend: no key is configured here"

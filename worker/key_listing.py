@@ -1,0 +1,61 @@
+"""What `keys status` shows: a line or two a key, which fit 80 columns with nothing cut that another command needs."""
+
+from collections.abc import Iterable
+
+from rich.console import Group
+from rich.text import Text
+
+from worker.keypool import BlockView, KeyView, PoolView
+
+_STYLES = {"ready": "green", "cooling": "yellow", "disabled": "red"}
+_HEAD = f"{'key':<13} {'id':<12} {'state':<8} {'back in':<11} {'room':<9} {'calls':>6} {'429s':>5} {'tokens':>8}"
+
+
+def listing(views: Iterable[PoolView]) -> Group:
+    """Shape the pools for a terminal."""
+    lines: list[Text] = []
+    for view in views:
+        if lines:
+            lines.append(Text())
+        counts = view.summary()
+        if not view.keys:
+            lines.append(Text(f"{view.service}: no key is configured here", style="bold"))
+            continue
+        told = f"{counts['ready']} of {counts['keys']} keys ready, {counts['in_flight']} calls in progress"
+        lines += [Text(f"{view.service}: {told}", style="bold"), Text(_HEAD, style="dim")]
+        for key in view.keys:
+            lines += _lines(key)
+    return Group(*lines)
+
+
+def _lines(key: KeyView) -> list[Text]:
+    first = Text(f"{key.label:<13} {key.id:<12} ")
+    first.append(f"{key.state:<8}", style=_STYLES[key.state])
+    first.append(f" {_back_in(key):<11} {_room(key):<9} {key.calls:>6} {key.refused:>5} {key.tokens:>8}")
+    facts = [*dict.fromkeys(map(_reason, key.blocks)), *([f"account {key.account}"] if key.account != key.id else [])]
+    return [first, Text(f"    {'; '.join(facts)}", overflow="fold")] if facts else [first]
+
+
+def _reason(block: BlockView) -> str:
+    size = f"for {block.from_tokens:,} tokens or more" if block.from_tokens else ""
+    by = f"(by {block.disabled_by})" if block.disabled_by else ""
+    return " ".join(filter(None, (block.reason, block.name, size, by)))
+
+
+def _back_in(key: KeyView) -> str:
+    if key.left_ms is None or any(block.left_ms is None for block in key.blocks):
+        return "until reset"
+    seconds = -(-key.left_ms // 1000)
+    for unit_s, unit, part_s, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s} {unit} {seconds % unit_s // part_s} {part}"
+    return f"{seconds} s" if seconds else ""
+
+
+def _room(key: KeyView) -> str:
+    """What is left of the limit that is nearest to its end."""
+    shares = [(bucket.remaining / bucket.limit, bucket.dimension) for bucket in key.buckets if bucket.limit > 0]
+    if not shares:
+        return ""
+    share, dimension = min(shares)
+    return f"{max(0, int(share * 100))}% {dimension}"
