@@ -330,6 +330,7 @@ class RedisUrls:
         broker_db: The broker's database; kombu wants that of a socket by itself.
         broker_options: What kombu takes as transport options.
         results: For Celery's result backend.
+        results_as_pool: For redis-py.
         pool: For redis-py.
     """
 
@@ -338,6 +339,7 @@ class RedisUrls:
     broker_db: int
     broker_options: dict[str, Any]
     results: str
+    results_as_pool: str
     pool: str
 
     @classmethod
@@ -348,7 +350,7 @@ class RedisUrls:
             for url in (settings.broker_url, settings.result_backend_url, settings.pool_url)
         )
         url, options = broker.for_broker
-        return cls(url, broker.for_pool, broker.db, options, results.for_results, pool.for_pool)
+        return cls(url, broker.for_pool, broker.db, options, results.for_results, results.for_pool, pool.for_pool)
 
 
 def claim_result_backend(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from worker.gate import Gate
 from worker.health import PoolHealth
 from worker.logs import redactor, setup_logging
 from worker.providers.proxies import proxy_for
+from worker.redis_check import check_redis
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         for service, discovery in found.items():
             if discovery.keys:
                 proxy_for(base_urls[service])  # where none can be used, each job would fail
+        check_redis(settings)
     except SettingsError as exc:
         # Celery logs what a signal's receiver raises and goes on; this it lets through.
         raise SystemExit(f"keywheel cannot start.\n{exc}") from None

@@ -17,8 +17,9 @@ from config.keys import SERVICES
 from config.settings import get_settings
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
+from worker.redis_check import eviction_of
 from worker.runtime import pools_for_tools
-from worker.terminal import run, who
+from worker.terminal import run, who, why
 
 ResultT = TypeVar("ResultT")
 
@@ -52,6 +53,8 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
             _run(follow, service)
         return
     views = _run(look, service)
+    if evicts := run(eviction_of, missing="{}"):
+        click.echo(f"⚠️ {evicts.sentence}", err=True)
     if as_json:
         click.echo(json.dumps({view.service: view.as_json() for view in views}, indent=2))
     else:
@@ -123,7 +126,7 @@ def reload(ctx: click.Context) -> None:
         replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
     except OperationalError as exc:
         url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} does not answer: is it running?") from exc
+        raise click.ClickException(f"the broker at {url} {why(exc)}") from exc
     if not replies:
         raise click.ClickException("no worker answered; is one running?")
     for reply in replies:

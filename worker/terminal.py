@@ -12,6 +12,8 @@ from redis.exceptions import RedisError
 
 from config.errors import SettingsError
 from config.settings import get_settings
+from worker.aio.redis_retry import words_of
+from worker.redis_check import refusal_of
 from worker.runtime import connect
 
 ResultT = TypeVar("ResultT")
@@ -41,12 +43,19 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
         raise click.ClickException(str(exc)) from exc
     except RedisError as exc:
         url = get_settings().pool_url
-        raise click.ClickException(f"Redis at {url} does not answer ({type(exc).__name__}): is it running?") from exc
+        raise click.ClickException(f"Redis at {url} {why(exc)}") from exc
     except OperationalError as exc:
         url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} does not answer: is it running?") from exc
+        raise click.ClickException(f"the broker at {url} {why(exc)}") from exc
     except KeyError as exc:
         raise click.ClickException(missing.format(exc)) from exc
+
+
+def why(exc: Exception) -> str:
+    """Redis' own words; where nobody listens, what to look at."""
+    words = words_of(exc)
+    hint = ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""
+    return f"{refusal_of(exc) or f'does not answer ({words})'}{hint}"
 
 
 def who() -> str:

@@ -293,3 +293,13 @@ def test_every_record_of_the_pool_is_listed() -> None:
     properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
     assert properties == {"leases", "leased", "inflight", "audit", "actions", "host", "models", "wake"}
     assert [record for record in records if f"`{record}`" not in page] == []
+
+
+def test_the_documented_rights_hold_every_command_of_our_scripts() -> None:
+    [rules] = re.findall(
+        r"^ACL SETUSER keywheel (.*?)\n```", (ROOT / "docs/operations.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    granted = set(re.findall(r"\+([a-z]+)", rules))
+    texts = [path.read_text("utf-8") for path in (ROOT / "worker").rglob("*") if path.suffix in {".lua", ".py"}]
+    called = {name.lower() for text in texts for name in re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text)}
+    assert called - granted == set(), "add them to the ACL in docs/operations.md"

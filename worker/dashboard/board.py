@@ -97,8 +97,10 @@ class Board:
 
     services: dict[str, ServiceView]
     dead: Counts = field(default_factory=lambda: Counts({}))
+    evicts: str = ""
+    """The `maxmemory-policy` of a Redis that may throw away jobs; empty where it does not, or does not say."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
         services = {name: view.as_json() for name, view in self.services.items()}
-        return {"services": services, "dead_letters": self.dead.as_json()}
+        return {"services": services, "dead_letters": self.dead.as_json(), "evicts": self.evicts}

@@ -20,6 +20,7 @@ from worker.dashboard.queues import QueueWatch
 from worker.dashboard.record import Record
 from worker.deadletters import DeadLetters
 from worker.keypool import KeyPool
+from worker.redis_check import eviction_of
 from worker.runtime import connect, pools_for_tools
 
 ResultT = TypeVar("ResultT")
@@ -162,7 +163,9 @@ class Lookout:
                 queue = self._queues.get(QUEUE_OF[service]) or QueueView(QUEUE_OF[service])
                 record.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
                 services[service] = ServiceView(view, queue, record.minutes, record.rate, record.idle_s)
-            self.board, self._looked_at = Board(services, await self._dead.counts()), time.monotonic()
+            evicts = await eviction_of(self._redis)
+            counts = await self._dead.counts()
+            self.board, self._looked_at = Board(services, counts, evicts.policy if evicts else ""), time.monotonic()
             return self.board
 
     async def _keep_looking(self) -> None:

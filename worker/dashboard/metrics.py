@@ -46,6 +46,9 @@ class KeysCollector(Collector):
         yield GaugeMetricFamily("keywheel_up", "Whether the key pools could be looked at", value=int(board is not None))
         if board is None:
             return
+        yield GaugeMetricFamily(
+            "keywheel_redis_evicts", "Whether Redis may throw away jobs when it is full", value=int(bool(board.evicts))
+        )
         yield from _keys(board.services)
         yield from _queues(board.services)
         yield from _dead(board.dead)

@@ -1,0 +1,190 @@
+"""Looks at Redis when a worker starts: who may not use it learns that at once, and in Redis' own words."""
+
+import logging
+import ssl
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from redis.exceptions import AuthenticationError, AuthorizationError, MovedError, NoPermissionError, RedisError
+
+from config.celery import QUEUES
+from config.errors import SettingsError
+from config.settings import RedisUrls, Settings, variable_of
+from worker.aio.redis_retry import words_of
+
+_logger = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 5.0
+_GUIDE: Final = "docs/operations.md lists the rights that a worker needs"
+_CLUSTER: Final = "is a Redis Cluster, which is not supported: use one server, or a primary with replicas"
+
+Command = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """Redis may throw away what it holds when its memory is full: jobs, results, and what is known of keys and emails.
+
+    Attributes:
+        policy: Its `maxmemory-policy`.
+        maxmemory: Its limit, in bytes.
+    """
+
+    policy: str
+    maxmemory: int
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, and what to do."""
+        return (
+            f"Redis may evict jobs, results and the state of the keys when it is full: its maxmemory-policy is"
+            f" {self.policy}. Set it to noeviction; then producers get an error instead."
+        )
+
+    @classmethod
+    def of(cls, memory: dict[str, Any]) -> "Eviction | None":
+        """What `INFO memory` says; None where nothing is evicted."""
+        policy, most = str(memory.get("maxmemory_policy", "noeviction")), int(memory.get("maxmemory", 0))
+        return cls(policy, most) if most and policy != "noeviction" else None
+
+
+async def eviction_of(client: "redis.asyncio.Redis") -> Eviction | None:
+    """Whether a Redis evicts; None where it does not, or does not say."""
+    try:
+        return Eviction.of(await client.info("memory"))
+    except RedisError:
+        return None
+
+
+def check_redis(settings: Settings) -> None:
+    """Look at each Redis of a worker, before it takes a job.
+
+    A Redis that is away or busy is no reason against a start: the worker waits for it. What is odd and works is logged.
+
+    Args:
+        settings: Where Redis is.
+
+    Raises:
+        SettingsError: Redis does not let this worker in, denies it a right that it needs, or is of a kind that cannot
+            serve.
+    """
+    urls = RedisUrls.of(settings)
+    places = {
+        "broker_url": (urls.broker_as_pool, _broker_commands(), _broker_channels(urls.broker_db)),
+        "result_backend_url": (urls.results_as_pool, _result_commands(), ["celery-task-meta-check"]),
+        "pool_url": (urls.pool, _pool_commands(settings.namespace), _pool_channels(settings.namespace)),
+    }
+    by_url: dict[str, tuple[str, list[Command], list[str]]] = {}
+    for field, (url, commands, channels) in places.items():
+        _, known_commands, known_channels = by_url.setdefault(url, (field, [], []))
+        known_commands += commands
+        known_channels += channels
+    sentences: list[str] = []
+    for url, (field, commands, channels) in by_url.items():
+        value = getattr(settings, field)
+        variable = variable_of("redis_url" if value == settings.redis_url else field)
+        try:
+            sentences += [f"{variable}: Redis at {value} {words}." for words in _look(url, commands, channels)]
+        except (RedisError, OSError) as exc:
+            if (refusal := refusal_of(exc)) is None:
+                _logger.debug("Redis at %s cannot be looked at yet: %s", value, words_of(exc))
+            else:
+                sentences.append(f"{variable}: Redis at {value} {refusal.rstrip('.')}.")
+    if sentences:
+        raise SettingsError(sentences)
+
+
+def _look(url: str, commands: list[Command], channels: list[str]) -> Iterator[str]:
+    client = redis.Redis.from_url(
+        url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, decode_responses=True
+    )
+    with closing(client):
+        client.ping()
+        info = _info(client)
+        if info.get("cluster_enabled"):
+            yield _CLUSTER
+            return
+        if evicts := Eviction.of(info):
+            _logger.warning(evicts.sentence)
+        if denied := next(_denied(client, commands, channels), None):
+            yield f"denies this worker a right ({denied}); {_GUIDE}"
+
+
+def _info(client: "redis.Redis") -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = client.info()
+    except NoPermissionError:
+        return {}  # a right that no worker needs
+    return found
+
+
+def _denied(client: "redis.Redis", commands: list[Command], channels: list[str]) -> Iterator[str]:
+    """What is denied, in Redis' words. A right is looked at before a command does anything."""
+    pipe = client.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+    for command, answer in zip(commands, pipe.execute(raise_on_error=False), strict=True):
+        if isinstance(answer, NoPermissionError):
+            yield f"{words_of(answer)}: {command[0]} {command[3] if command[0] == 'EVAL' else command[1]}"
+        elif isinstance(answer, MovedError):
+            yield f"{words_of(answer)}: it {_CLUSTER}"
+    with client.pubsub() as heard:  # type: ignore[no-untyped-call]
+        try:
+            for channel in channels:
+                subscribe = heard.psubscribe if "*" in channel else heard.subscribe
+                subscribe(channel)
+                heard.parse_response(block=True, timeout=_PATIENCE_S)
+        except NoPermissionError as exc:
+            yield f"{words_of(exc)}: SUBSCRIBE {channel}"
+
+
+def refusal_of(exc: BaseException) -> str | None:
+    """Why Redis cannot be used as it is set; None where that may pass."""
+    causes: list[BaseException] = [exc]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for one in causes:
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return f"shows a certificate that is not trusted ({one.verify_message}): name its authority, ssl_ca_certs"
+        if isinstance(one, AuthenticationError | AuthorizationError | NoPermissionError):
+            return f"does not let this worker in: {words_of(one)}"
+        if isinstance(one, MovedError):
+            return _CLUSTER
+    return None
+
+
+# One command of each kind that a worker needs; none of them changes anything.
+
+
+def _broker_commands() -> list[Command]:
+    nothing = "keywheel-check"
+    found: list[Command] = [("EVAL", "return 1", 1, "unacked"), ("HGET", "unacked", nothing)]
+    found += [("ZSCORE", "unacked_index", nothing), ("HDEL", "unacked", nothing), ("LLEN", "unacked")]
+    for queue in QUEUES:
+        found += [("LLEN", queue), ("LREM", queue, 0, nothing), ("SMEMBERS", f"_kombu.binding.{queue}")]
+    return found
+
+
+def _broker_channels(db: int) -> list[str]:
+    return [f"/{db}.celery.pidbox", f"/{db}.celeryev/worker.*"]
+
+
+def _result_commands() -> list[Command]:
+    name = "celery-task-meta-check"
+    return [("GET", name), ("MGET", name), ("DEL", name), ("EVAL", "return 1", 1, name), ("PUBLISH", name, "")]
+
+
+def _pool_commands(namespace: str) -> list[Command]:
+    stream = f"{namespace}:stream:check"
+    tagged = f"{{{namespace}:groq}}"
+    found: list[Command] = [("EVAL", "return redis.call('TIME')", 1, tagged), ("SCRIPT", "EXISTS", "0" * 40)]
+    found += [("XREVRANGE", stream, "+", "-", "COUNT", 1), ("XTRIM", stream, "MAXLEN", 0), ("PEXPIRE", stream, 1)]
+    return [*found, ("MGET", f"{namespace}:cancelled:check"), ("DEL", f"{namespace}:cancelled:check")]
+
+
+def _pool_channels(namespace: str) -> list[str]:
+    return [f"{{{namespace}:groq}}:wake", f"{namespace}:cancelled"]
