@@ -11,7 +11,7 @@ from tornado.web import url
 from config.settings import get_settings
 from worker.dashboard import api, letters, metrics, page
 from worker.dashboard.access import Doors
-from worker.dashboard.broker import count_what_is_delayed
+from worker.dashboard.broker import look_as_workers_do
 from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.lookout import Lookout
@@ -55,7 +55,7 @@ class KeysFlower(Flower):
         self.metrics = metrics.registry_of(self.lookout)
         self.deferrals = Deferrals(self.metrics)
         self._hear_events()
-        count_what_is_delayed()
+        look_as_workers_do()
         prefix = self.options.url_prefix
         # Before Flower's own handlers, the last of which answers everything with 404.
         self.add_handlers(".*", [rewrite_handler(one, prefix) for one in HANDLERS] if prefix else HANDLERS)

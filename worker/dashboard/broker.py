@@ -1,12 +1,15 @@
-"""Flower's Broker page and its endpoint of queue lengths, with the jobs that Redis keeps until they are due."""
+"""Flower's Broker page and its endpoint of queue lengths: all URLs that workers take, and jobs not due yet."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from flower.utils import broker
+from redis.asyncio import Redis
 
 from config.celery import DELAYED_QUEUES
+from config.settings import RedisUrls, get_settings
 from worker.aio import delayed
+from worker.runtime import connect
 
 StockRedis: Any = broker.RedisBase  # Flower has no types
 _stock_queues = StockRedis.queues
@@ -35,6 +38,13 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     return found
 
 
-def count_what_is_delayed() -> None:
-    """Have Flower count it from now on."""
+def _client(self: Any) -> Redis:  # noqa: ARG001 - Flower gives the signature
+    """Connect as workers do; Flower itself overlooks what stands behind the `?` of the URL, certificates among it."""
+    settings = get_settings()
+    return connect(settings, RedisUrls.of(settings).broker_as_pool)
+
+
+def look_as_workers_do() -> None:
+    """Have Flower connect and count so from now on."""
     StockRedis.queues = _queues
+    broker.Redis._get_redis_client = _client  # noqa: SLF001 - Flower has no other way

@@ -58,8 +58,8 @@ async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
-        capp = Celery("test", broker=settings["REDIS_URL"], set_as_current=False)
         config = celery_config(get_settings())
+        capp = Celery("test", broker=config["broker_url"], set_as_current=False)
         capp.conf.update({name: config[name] for name in ("broker_transport", "broker_transport_options")})
         options = SimpleNamespace(**{**default_options.as_dict(), "basic_auth": basic_auth, **changes})
         app = KeysFlower(options=options, capp=capp, **{**flower_settings, "cookie_secret": "canary-cookie-secret"})

@@ -2,22 +2,29 @@
 
 import asyncio
 import json
+import re
+import ssl
 import time
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import yaml
 from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site, secret, until
+from flower.utils.broker import Broker
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
 
 from config.errors import SettingsError
+from config.settings import get_settings
 from sandbox.redis import EmbeddedRedis
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
 from worker.history import History
+from worker.keypool import Lease, Want
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -183,6 +190,30 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
     assert LOGIN[1] not in answer.text
 
 
+async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> None:
+    site = await serve(groq=4)
+    pool = site.pools["groq"]
+    await site.disable("groq", 3)
+    limits = (ObservedLimit(Dimension.TPM, 8_000, 7_000), ObservedLimit(Dimension.RPD, 1_000))
+    rest: dict[str, Any] = {"fate": Fate.NEXT_KEY, "effect": Effect.COOL, "cooldown_ms": 9_000}
+    for verdict in (
+        Verdict(**rest, code="rate_limit", scope=Scope.ACCOUNT_MODEL, sized=True, status=429, limits=limits),
+        Verdict(**rest, code="spend_limit", scope=Scope.ACCOUNT, status=400, account="acme"),
+        Verdict(Fate.NEXT_KEY, "model_blocked", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403),
+    ):
+        lease = await pool.acquire(Want(model="m", topic="m", tokens=900))
+        assert isinstance(lease, Lease)
+        await pool.settle(lease, verdict)
+    await site.app.lookout.now(after_change=True)
+    told = check(await site.client.get(f"{PREFIX}/status", auth=LOGIN), "status")
+    keys = told["services"]["groq"]["keys"]
+    blocks = [block for key in keys for block in key["blocks"]]
+    assert {block["scope"] for block in blocks} == {"key", "account", "account_model", "key_topic"}
+    assert {block["from_tokens"] for block in blocks} == {0, 900}
+    assert {block["disabled_by"] for block in blocks} == {"", "test"}
+    assert any(key["buckets"] for key in keys)
+
+
 async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     site = await serve()
     await site.redis.lpush("ai", *["{}"] * 3)
@@ -203,6 +234,32 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     assert told.json()["active_queues"] == [{"name": "ai", "messages": 4}, {"name": "ai.deferred", "messages": 2}]
     assert queue["drain_s"] is None  # nothing moves
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
+
+
+# What stands in the URL, what waits where, and what Flower's Broker page then counts.
+@pytest.mark.parametrize("query", ["", "?db=3", "?socket_timeout=5&db=3"])
+async def test_flowers_broker_page_takes_every_url_that_workers_take(serve: Serve, redis_url: str, query: str) -> None:
+    site = await serve(environ={"REDIS_URL": redis_url + query})
+    await site.redis.lpush("ai", *["{}"] * 7)  # in the database that the URL names
+    site.app.workers["w"] = {"active_queues": [{"name": "ai"}]}
+    told = await site.client.get("/api/queues/length", auth=LOGIN)
+    assert {"name": "ai", "messages": 7} in told.json()["active_queues"]
+    page = await site.client.get("/broker", auth=LOGIN)
+    assert re.search(r">\s*7\s*<", page.text)
+
+
+async def test_flowers_broker_page_checks_the_certificate_that_the_url_names(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await serve()
+    url = f"rediss://127.0.0.1:6390/0?ssl_cert_reqs=required&ssl_ca_certs={certifi.where()}"
+    monkeypatch.setenv("REDIS_URL", url)
+    get_settings.cache_clear()
+    client = Broker(url, broker_options={}, broker_use_ssl=None).redis
+    connection = client.connection_pool.make_connection()
+    assert connection.ssl_context.ca_certs == certifi.where()
+    assert connection.ssl_context.cert_reqs is ssl.CERT_REQUIRED
+    await client.aclose()
 
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
