@@ -1,0 +1,270 @@
+"""The Celery app on which each pool has to keep its promises; what jobs see they write to a journal in Redis.
+
+`POOL_TASKS` says of which kind its tasks are: "async", or "plain", for pools that know no other.
+"""
+
+import asyncio
+import functools
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import redis
+from celery import Celery, chord, current_task, group, signals
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from kombu import Connection
+
+URL = os.environ["POOL_REDIS_URL"]
+ASYNC = os.environ["POOL_TASKS"] == "async"
+OURS = os.environ.get("POOL_TRANSPORT") == "ours"
+
+app = Celery("pools", broker=URL, backend=f"worker.aio.backend:RedisBackend+{URL}" if OURS else URL)
+app.conf.update(
+    worker_concurrency=4,
+    worker_prefetch_multiplier=2,
+    task_acks_late=True,
+    worker_send_task_events=True,
+    worker_pool_restarts=True,
+    broker_connection_retry_on_startup=True,
+    task_default_queue="pools",
+    worker_aio_lost_pause_s=0.1,
+)
+if pool := os.environ.get("POOL_CLASS"):
+    app.conf.worker_pool = pool
+if OURS:
+    app.conf.broker_transport = "worker.aio.transport:Transport"
+
+store = redis.Redis.from_url(URL)
+
+Body = Callable[..., Coroutine[Any, Any, Any]]
+
+
+def note(key: str, what: object) -> None:
+    store.rpush(f"journal:{key}", str(what))
+
+
+async def pause(seconds: float) -> None:
+    """The one place where jobs wait."""
+    if ASYNC:
+        await asyncio.sleep(seconds)
+    else:
+        time.sleep(seconds)  # noqa: ASYNC251 - in a plain task
+
+
+def task(**options: Any) -> Callable[[Body], Any]:
+    """Make a task of a body: as it is, or as a plain function."""
+
+    def made(body: Body) -> Any:
+        @functools.wraps(body)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            try:
+                body(*args, **kwargs).send(None)
+            except StopIteration as done:
+                return done.value
+
+        return app.task(shared=False, **options)(body if ASYNC else plain)
+
+    return made
+
+
+@task()
+async def add(x: int, y: int = 1) -> int:
+    await pause(0)
+    return x + y
+
+
+@task()
+async def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@task()
+async def fails(text: str) -> None:
+    await pause(0)
+    raise ValueError(text)  # the task's own line
+
+
+@task()
+async def waits(key: str, seconds: float) -> str:
+    note(key, "began")
+    await pause(seconds)
+    note(key, "ended")
+    return "waited"
+
+
+@task(acks_late=False)
+async def waits_early(key: str, seconds: float) -> None:
+    note(key, "began")
+    await pause(seconds)
+
+
+@task(bind=True)
+async def who(self: Any, seconds: float) -> list[str]:
+    seen = [self.request.id, current_task.request.id]
+    await pause(seconds)
+    return [*seen, self.request.id, current_task.request.id]
+
+
+@task()
+async def rejects(key: str, again: bool) -> str:  # noqa: FBT001 - a task's argument
+    if store.incr(f"count:{key}") == 1:
+        raise Reject("not now", requeue=again)
+    return "came back"
+
+
+@task()
+async def ignores(key: str) -> None:
+    note(key, "ran")
+    raise Ignore
+
+
+@task(bind=True, max_retries=2)
+async def retries(self: Any, key: str, successes: int) -> int:
+    note(key, f"try {self.request.retries}")
+    if self.request.retries < successes:
+        raise self.retry(exc=ValueError("again"), countdown=0)
+    return int(self.request.retries)
+
+
+@task(bind=True, autoretry_for=(KeyError,), retry_kwargs={"max_retries": 3, "countdown": 0})
+async def autoretries(self: Any) -> int:
+    await pause(0)
+    if self.request.retries < 2:
+        raise KeyError("again")
+    return int(self.request.retries)
+
+
+class Hooked(app.Task):  # type: ignore[name-defined, misc]
+    """Writes down which hooks were called."""
+
+    abstract = True
+
+    def before_start(self, task_id: str, *_: Any) -> None:
+        note(task_id, "before_start")
+
+    def on_success(self, _: Any, task_id: str, *__: Any) -> None:
+        note(task_id, "on_success")
+
+    def on_failure(self, exc: Any, task_id: str, *_: Any) -> None:
+        note(task_id, f"on_failure {type(exc).__name__}")
+
+    def after_return(self, status: str, _: Any, task_id: str, *__: Any) -> None:
+        note(task_id, f"after_return {status}")
+
+
+@task(base=Hooked, bind=True)
+async def hooked(self: Any, ending: str) -> str:
+    note(self.request.id, "body")
+    if ending == "fails":
+        raise ValueError(ending)
+    return ending
+
+
+def _watch(name: str) -> None:
+    def receiver(sender: Any = None, **_: Any) -> None:
+        if getattr(sender, "name", "") == hooked.name:
+            note(sender.request.id, name)
+
+    getattr(signals, name).connect(receiver, weak=False)
+
+
+for _name in ("task_prerun", "task_success", "task_failure", "task_postrun"):
+    _watch(_name)
+
+
+@task(soft_time_limit=0.3)
+async def softly(catch: bool) -> str:  # noqa: FBT001 - a task's argument
+    try:
+        await pause(0.9)
+    except SoftTimeLimitExceeded:
+        if catch:
+            return "caught"
+        raise
+    return "not limited"
+
+
+@task(time_limit=0.4)
+async def hardly() -> str:
+    await pause(1.2)
+    return "not limited"
+
+
+@task(bind=True)
+async def tells(self: Any, key: str) -> None:
+    self.update_state(state="PROGRESS", meta={"at": 1})
+    while not store.exists(f"go:{key}"):
+        await pause(0.02)
+
+
+@task(track_started=True)
+async def starts(key: str) -> None:
+    while not store.exists(f"go:{key}"):
+        await pause(0.02)
+
+
+@task(ignore_result=True)
+async def unanswered(key: str) -> str:
+    note(key, "ran")
+    return "nobody asks"
+
+
+@task()
+async def ends(key: str) -> None:
+    note(key, "ran")
+    raise SystemExit(3)
+
+
+@task(reject_on_worker_lost=True)
+async def ends_again(key: str, times: int) -> str:
+    if store.incr(f"count:{key}") <= times:
+        raise SystemExit(3)
+    return "survived"
+
+
+@task()
+async def counts(key: str) -> int:
+    now = int(store.incr(f"now:{key}"))
+    await pause(0.3)
+    store.decr(f"now:{key}")
+    return now
+
+
+@task(rate_limit="5/s")
+async def limited(key: str) -> None:
+    note(key, time.time())
+
+
+@task(bind=True)
+async def sends(self: Any, key: str) -> str:
+    add.delay(1, 1)
+    group(add.s(1, n) for n in range(2)).apply_async()
+    chord([add.s(1, 1), add.s(2, 2)])(noted.s(key))
+    return str(self.request.id)
+
+
+@task()
+async def noted(value: Any, key: str) -> None:
+    note(key, value)
+
+
+@task()
+async def failed_with(request: Any, exc: Any, traceback: Any) -> None:
+    note(f"errback:{request.id}", repr(exc))
+
+
+@task(bind=True)
+async def replaced(self: Any, x: int) -> Any:
+    raise self.replace(add.s(x, 10))
+
+
+@task()
+async def consumes(key: str) -> str:
+    """Reads from a queue of its own, over a connection of its own."""
+    with Connection(URL, transport=app.conf.broker_transport) as connection:
+        queue = connection.SimpleQueue(f"own-{key}")
+        queue.put("a word")
+        got = queue.get(timeout=5)
+        got.ack()
+        queue.close()
+    return str(got.payload)
