@@ -79,6 +79,7 @@ class Plan:
         return {
             "groq_latency_ms": 600 * self.pace,
             "groq_jitter_ms": 600 * self.pace,
+            "groq_stream_ms": 30,  # so that a page shows a streamed answer word by word
             "resend_latency_ms": 60,
             "resend_jitter_ms": 60,
             # Two cores are shared by everything here: a call that left in time may arrive late.

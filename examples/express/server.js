@@ -1,6 +1,8 @@
 // A web application that enqueues jobs for Keywheel through Flower's HTTP API, and gives their results.
 // It needs nothing of Keywheel and no Redis client: a login at Flower is all.
 
+import { fileURLToPath } from "node:url";
+
 import express from "express";
 
 const FLOWER_URL = process.env.FLOWER_URL ?? "http://127.0.0.1:5555";
@@ -67,6 +69,9 @@ const texts = (body, names) =>
 const app = express();
 app.disable("x-powered-by");
 app.use(express.json({ limit: "100kb" }));
+
+const page = fileURLToPath(new URL("page.html", import.meta.url));
+app.get("/", (request, response) => response.sendFile(page));
 
 function job(path, task, queue, names) {
   app.post(path, async (request, response) => {

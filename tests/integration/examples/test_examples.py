@@ -44,6 +44,15 @@ def test_a_completion_is_enqueued_and_its_result_polled(visit: Any, name: str) -
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_visitor_finds_a_page_that_tells_no_codes(visit: Any, name: str) -> None:
+    page = visit(name).get("/").raise_for_status()
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>Ask</h1>" in page.text
+    assert "Busy, please wait." in page.text
+    assert "Waiting: " not in page.text
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_email_is_enqueued(visit: Any, name: str) -> None:
     client = visit(name)
     found = ended(client, client.post("/emails", json=MAIL).json()["job"])
