@@ -68,6 +68,7 @@ REFUSALS: dict[str, Refusal] = {
         "The model `{model}` requires terms acceptance. Please have the org admin accept the terms in the console.",
         code="model_terms_required",
     ),
+    "something_new": Refusal(400, "Something that no client has heard of.", code="brand_new_code"),
     "context_length_exceeded": Refusal(
         400, "Please reduce the length of the messages or completion.", code="context_length_exceeded"
     ),

@@ -37,6 +37,7 @@ REFUSALS: dict[str, Refusal] = {
         "validation_error",
         "Invalid `to` field. Please use our testing email address instead of domains like `example.com`.",
     ),
+    "something_new": Refusal(422, "brand_new_name", "Something that no client has heard of."),
     "misdirected": Refusal(421, "application_error", "Misdirected Request"),
     "domain_not_verified": Refusal(
         403, "validation_error", "The domain is not verified. Please, add and verify your domain"

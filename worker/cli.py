@@ -9,12 +9,15 @@ from typing import TypeVar
 
 import click
 from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from config.keys import SERVICES
 from config.settings import get_settings
+from worker.drift import Drift, Seen
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.redis_check import eviction_of
@@ -113,8 +116,44 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
     table = Table("when (UTC)", "service", "event", "scope", "name", "reason", "by")
     for name, entries in _run(read, service).items():
         for entry in entries:
-            when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            when = _when(int(entry["at_ms"]))
             table.add_row(when, name, *(entry[field] for field in ("event", "scope", "name", "reason", "by")))
+    Console().print(table)
+
+
+@keys.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--forget", is_flag=True, help="Begin anew, once what is shown is understood.")
+def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Show what the providers answered that this version does not know, the latest first.
+
+    Each is handled by a general rule, so jobs go on. It may mean that a provider has changed: look for a newer version.
+    """
+
+    async def look(redis: Redis) -> list[Seen]:
+        found = Drift(redis, namespace=get_settings().namespace)
+        seen = await found.seen()
+        if forget:
+            await found.forget()
+        return seen
+
+    seen = run(look, missing="{}")
+    if as_json:
+        click.echo(json.dumps([one.as_json() for one in seen], indent=2))
+        return
+    if not seen:
+        click.echo("nothing unknown: every answer was one that this version knows")
+        return
+    table = Table("last (UTC)", "first (UTC)", "service", "what", "count", Column("looks like", overflow="fold"))
+    for one in seen:
+        table.add_row(
+            _when(one.last_ms),
+            _when(one.first_ms),
+            one.service,
+            one.kind.replace("_", " "),
+            str(one.count),
+            escape(one.shape),
+        )
     Console().print(table)
 
 
@@ -139,6 +178,10 @@ def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: s
         lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
         missing="no key here has the id {}; `keys status` lists the ids",
     )
+
+
+def _when(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _held(block: HeldBlock) -> str:

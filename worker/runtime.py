@@ -19,6 +19,7 @@ from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.cancellations import Cancellations, use
 from worker.deferred import wake_deferred, wake_jobs
+from worker.drift import Drift
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
@@ -49,6 +50,7 @@ class Runtime:
     mailroom: Mailroom
     streams: StreamWriter
     cancellations: Cancellations
+    drift: Drift
     broker: Redis | None = None
     """A client of the broker, where deferred jobs wait there."""
 
@@ -132,6 +134,7 @@ class Runtime:
         for rotation in (self.groq, self.resend):
             await rotation.provider.close()
         await self.streams.close()
+        await self.drift.close()
         await self.redis.aclose()
         if self.broker is not None and self.broker is not self.redis:
             await self.broker.aclose()
@@ -191,11 +194,22 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         announce(discovery)
     redis = connect(settings)
     fault_cooldown_ms = round(settings.server_error_cooldown_s * 1000)
-    groq = Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s, fault_cooldown_ms=fault_cooldown_ms)
+    drift = Drift(redis, namespace=settings.namespace)
+    groq = Groq(
+        settings.groq_base_url,
+        timeout_s=settings.groq_timeout_s,
+        fault_cooldown_ms=fault_cooldown_ms,
+        notice=drift.notice,
+    )
     groq.prepare(key.secret for key in found["groq"].keys)
     resend = Rotation(
         open_pool(settings, redis, "resend", found["resend"]),
-        Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s, fault_cooldown_ms=fault_cooldown_ms),
+        Resend(
+            settings.resend_api_url,
+            timeout_s=settings.resend_timeout_s,
+            fault_cooldown_ms=fault_cooldown_ms,
+            notice=drift.notice,
+        ),
     )
     outbox = Outbox(
         redis, namespace=settings.namespace, call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS
@@ -215,6 +229,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         ),
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
         cancellations=cancellations,
+        drift=drift,
         broker=_broker_client(settings, redis),
     )
 

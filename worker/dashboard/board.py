@@ -4,7 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from worker.deadletters import Counts
+from worker.drift import Seen
 from worker.keypool import PoolView
+
+MOST_UNKNOWN = 50
+"""How many unknown answers are told at once, the latest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,16 @@ class Board:
     dead: Counts = field(default_factory=lambda: Counts({}))
     evicts: str = ""
     """The `maxmemory-policy` of a Redis that may throw away jobs; empty where it does not, or does not say."""
+    unknown: tuple[Seen, ...] = ()
+    """What the providers answered that nobody knows, the latest first."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
         services = {name: view.as_json() for name, view in self.services.items()}
-        return {"services": services, "dead_letters": self.dead.as_json(), "evicts": self.evicts}
+        unknown = [one.as_json() for one in self.unknown[:MOST_UNKNOWN]]
+        return {
+            "services": services,
+            "dead_letters": self.dead.as_json(),
+            "evicts": self.evicts,
+            "unknown_answers": unknown,
+        }

@@ -19,6 +19,7 @@ from worker.dashboard.board import Board, QueueView, ServiceView
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.record import Record
 from worker.deadletters import DeadLetters
+from worker.drift import Drift
 from worker.keypool import KeyPool
 from worker.redis_check import eviction_of
 from worker.runtime import connect, pools_for_tools
@@ -59,6 +60,7 @@ class Lookout:
         self._redis: Redis
         self._pools: Pools = {}
         self._dead: DeadLetters
+        self._drift: Drift
         self._looked_at = 0.0
         self._reloaded_at = time.monotonic()
         self._one_at_a_time: asyncio.Lock
@@ -97,6 +99,7 @@ class Lookout:
         self._redis = connect(self._settings)
         self._pools = pools_for_tools(self._redis)
         self._dead = DeadLetters.of(self._redis, self._settings)
+        self._drift = Drift(self._redis, namespace=self._settings.namespace)
         ready.set()
         tasks = [asyncio.create_task(self._keep_looking()), asyncio.create_task(self._keep_counting())]
         await self._stop.wait()
@@ -164,8 +167,13 @@ class Lookout:
                 record.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
                 services[service] = ServiceView(view, queue, record.minutes, record.rate, record.idle_s)
             evicts = await eviction_of(self._redis)
-            counts = await self._dead.counts()
-            self.board, self._looked_at = Board(services, counts, evicts.policy if evicts else ""), time.monotonic()
+            self.board = Board(
+                services,
+                await self._dead.counts(),
+                evicts=evicts.policy if evicts else "",
+                unknown=tuple(await self._drift.seen()),
+            )
+            self._looked_at = time.monotonic()
             return self.board
 
     async def _keep_looking(self) -> None:

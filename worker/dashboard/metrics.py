@@ -3,16 +3,20 @@
 `/metrics` is open to whoever reaches the port. So a key shows as its id alone, and no account, reason or variable does.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from flower.views.monitor import Metrics as FlowerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from config.keys import SERVICES as PROVIDERS
 from worker.dashboard.board import ServiceView
 from worker.dashboard.lookout import Lookout
 from worker.deadletters import KINDS, SERVICES, Counts
+from worker.drift import Seen
+from worker.providers.unknowns import Kind
 
 _STATES = ("ready", "cooling", "disabled")
 
@@ -52,6 +56,7 @@ class KeysCollector(Collector):
         yield from _keys(board.services)
         yield from _queues(board.services)
         yield from _dead(board.dead)
+        yield _unknown(board.unknown)
 
 
 def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
@@ -117,6 +122,22 @@ def _dead(counts: Counts) -> Iterator[Metric]:
         for kind in KINDS:  # all of them from the start, so that the first one is seen as an increase
             letters.add_metric([service, kind], counts.of.get((service, kind), 0))
     yield letters
+
+
+def _unknown(seen: Sequence[Seen]) -> Metric:
+    answers = CounterMetricFamily(
+        "keywheel_unknown_answers",
+        "Answers of the providers that this version does not know; `keys drift` lists them",
+        labels=["service", "kind"],
+    )
+    counts: Counter[tuple[str, str]] = Counter(
+        {(service, kind): 0 for service in PROVIDERS for kind in Kind}
+    )  # from the start, as above
+    for one in seen:
+        counts[one.service, one.kind] += one.count
+    for labels, count in counts.items():
+        answers.add_metric(labels, count)
+    return answers
 
 
 def registry_of(lookout: Lookout) -> CollectorRegistry:

@@ -21,7 +21,9 @@ from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_tra
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.groq_answer import request_id_of, result_of
 from worker.providers.groq_stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
+from worker.providers.groq_unknowns import GroqWatch
 from worker.providers.groq_verdicts import GroqJudge
+from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Fate, Reply
 
 DEFAULT_RESERVED_TOKENS = 1_024
@@ -123,6 +125,7 @@ class Groq:
         fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
+        notice: Takes what the answers hold that nobody knows.
     """
 
     service = "groq"
@@ -136,6 +139,7 @@ class Groq:
         fault_cooldown_ms: int = 5_000,
         now: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
+        notice: Notice = ignore,
     ) -> None:
         self._base_url = base_url.rstrip("/").removesuffix("/openai/v1")  # the SDK adds it
         self._timeout_s = timeout_s
@@ -144,6 +148,7 @@ class Groq:
         )
         self._clients: dict[str, groq.AsyncGroq] = {}
         self._judge = GroqJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
+        self._watch = GroqWatch(notice)
         # At DEBUG the SDK logs whole requests, prompts included.
         logging.getLogger("groq._base_client").setLevel(logging.INFO)
 
@@ -187,13 +192,26 @@ class Groq:
             body = None if heard.error is None else {"error": heard.error}
             status = response.status_code if heard.error is None else heard.error_status()
             answer, value = Answer(status, response.headers, body), heard.value(response.headers)
-            return Reply(self._judge.streamed(answer, heard, value=value, secret=secret, private=private), value)
-        # The SDK's own parser returns a str for text/html and raises on bad JSON, so the body is read here.
-        answer = Answer.parse(response.status_code, response.headers, response.content)
-        value = _value(answer) if answer.ok else None
-        if heard is not None and value is not None:
-            heard.whole(value)
-        return Reply(self._judge(answer, value=value, secret=secret, private=private), value)
+            verdict = self._judge.streamed(answer, heard, value=value, secret=secret, private=private)
+            message, finish_reason = heard.later_fields, heard.finish_reason
+        else:
+            # The SDK's own parser returns a str for text/html and raises on bad JSON, so the body is read here.
+            answer = Answer.parse(response.status_code, response.headers, response.content)
+            choice = _first_choice(answer)
+            value = None if choice is None else _value(answer, choice)
+            message, finish_reason = (choice["message"], choice.get("finish_reason")) if choice else ({}, None)
+            if heard is not None and value is not None:
+                heard.whole(value)
+            verdict = self._judge(answer, value=value, secret=secret, private=private)
+        self._watch.look(
+            answer,
+            verdict,
+            model=request.model,
+            message=message,
+            finish_reason=finish_reason,
+            shapes=Shapes(secret, private),
+        )
+        return Reply(verdict, value)
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""
@@ -252,20 +270,21 @@ def _is_event_stream(response: httpx.Response) -> bool:
     return kind.startswith(EVENT_STREAM)
 
 
-def _value(answer: Answer) -> dict[str, Any] | None:
-    """What the caller gets, or None where the body is no completion."""
-    body = answer.body
-    choices = body.get("choices") if isinstance(body, dict) else None
+def _first_choice(answer: Answer) -> dict[str, Any] | None:
+    """The first choice of a completion, or None where the body is none."""
+    choices = answer.body.get("choices") if answer.ok and isinstance(answer.body, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
-    if not isinstance(body, dict) or not isinstance(first, dict) or not isinstance(message, dict):
-        return None
+    return first if isinstance(first, dict) and isinstance(first.get("message"), dict) else None
+
+
+def _value(answer: Answer, choice: dict[str, Any]) -> dict[str, Any]:
+    """What the caller gets."""
     return result_of(
-        message,
-        body=body,
-        finish_reason=first.get("finish_reason"),
-        logprobs=first.get("logprobs"),
-        request_id=request_id_of(body.get("x_groq"), answer.headers),
+        choice["message"],
+        body=answer.body,
+        finish_reason=choice.get("finish_reason"),
+        logprobs=choice.get("logprobs"),
+        request_id=request_id_of(answer.body.get("x_groq"), answer.headers),
     )
 
 

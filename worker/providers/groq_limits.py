@@ -98,6 +98,12 @@ def read_refusal(message: str) -> Refusal:
     )
 
 
+def some_limit_name(message: str) -> str:
+    """The short name of a limit as a refusal writes it, known or not; empty where it writes none."""
+    named = _SOME_DIMENSION.search(message)
+    return named[1] if named else ""
+
+
 def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedLimit, ...]:
     """Every limit that an answer states. The words of a refusal win over a header about the same limit."""
     found: dict[Dimension, ObservedLimit] = {}

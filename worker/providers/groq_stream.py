@@ -82,6 +82,16 @@ class HeardAnswer:
         """Whether something came that ends the answer early."""
         return self.unreadable or self.error is not None or bool(self.stopped)
 
+    @property
+    def later_fields(self) -> Mapping[str, Any]:
+        """The fields of the message that have no place of their own in the result."""
+        return self._message
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended; None where it did not say."""
+        return self._finish_reason
+
     def take(self, data: bytes) -> None:
         """Take the data of one event."""
         if data.strip() == _DONE:

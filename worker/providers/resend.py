@@ -21,7 +21,9 @@ from worker.providers import resend_http
 from worker.providers.answers import Answer, safe_sentence, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
+from worker.providers.resend_unknowns import unknown_in
 from worker.providers.resend_verdicts import EMAIL_QUOTAS, ResendJudge
+from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Effect, Fate, Reply, Verdict
 
 _MAX_IDEMPOTENCY_KEY = 256
@@ -108,6 +110,7 @@ class Resend:
         fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
+        notice: Takes what the answers hold that nobody knows.
     """
 
     service = "resend"
@@ -121,6 +124,7 @@ class Resend:
         fault_cooldown_ms: int = 5_000,
         now: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
+        notice: Notice = ignore,
     ) -> None:
         self._timeout_s = timeout_s
         # A connection that the far side has just dropped makes an ambiguous failure: idle ones are not kept for long.
@@ -128,6 +132,7 @@ class Resend:
             api_url.rstrip("/"), timeout_s=timeout_s, max_connections=max_connections, keepalive_expiry_s=4.0
         )
         self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
+        self._notice = notice
         resend_http.install()
 
     async def call(
@@ -164,6 +169,9 @@ class Resend:
         value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
+        shapes = Shapes(secret, texts_in(payload))
+        for unknown in unknown_in(exchange.answer, status=verdict.status, shapes=shapes):
+            self._notice(unknown)
         if isinstance(request, Sealed) and request.splits and verdict.code in EMAIL_QUOTAS:
             left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
             verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None, quotas=left)

@@ -50,6 +50,22 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     assert "cli" in shown.stdout
 
 
+def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
+    fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
+    for _ in range(50):
+        shown = cli(fresh, "keys", "drift", "--json")
+        if seen := json.loads(shown.stdout):
+            break
+    assert [(one["service"], one["kind"], one["shape"], one["count"]) for one in seen] == [
+        ("groq", "error_code", "400 brand_new_code", 1)
+    ]
+    shown = cli(fresh, "keys", "drift", "--forget")
+    assert "400 brand_new_code" in shown.stdout
+    assert "nothing unknown" in cli(fresh, "keys", "drift").stdout
+    assert "canary-of-the-prompt" not in fresh.worker.log()
+
+
 # What is typed, how it ends, and what is said about it.
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),

@@ -120,6 +120,7 @@
                 latest = told[0];
                 answeredAt = Date.now();
                 showStatus(latest);
+                showUnknown(latest.unknown_answers);
                 if (slow) {
                     slowAt = performance.now();
                     showLetters(told[1]);
@@ -836,6 +837,24 @@
             rows.dataset.are = are;
             rows.replaceChildren.apply(rows, told.letters.map(makeLetter));
         }
+    }
+
+    function showUnknown(answers) {
+        const section = document.getElementById("keys-unknown");
+        const are = JSON.stringify(answers);
+        if (section.dataset.are === are) {
+            return;
+        }
+        section.dataset.are = are;
+        section.hidden = !answers.length;
+        const list = document.getElementById("unknown-rows");
+        list.replaceChildren.apply(list, answers.map(function (one) {
+            const row = make("tr");
+            row.append(make("td", "", clockTime(one.last_ms)), make("td", "", one.service),
+                make("td", "", one.kind.replaceAll("_", " ")), make("td", "", one.shape),
+                make("td", "", count(one.count)));
+            return row;
+        }));
     }
 
     function makeLetter(letter) {

@@ -1,0 +1,173 @@
+"""Answers as they were recorded: each has its own verdict. And what nobody knows is noticed, without a secret."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from sandbox import groq_errors, resend_errors
+from worker import drift
+from worker.drift import Drift
+from worker.providers import Completion, Email, Groq, Resend
+from worker.providers.unknowns import Kind, Unknown
+
+_RECORDED = json.loads((Path(__file__).parent / "recorded_answers.json").read_text())
+_PROMPT = "the secret recipe of the house"
+_GROQ_KEY, _RESEND_KEY = SecretStr("gsk_canary0123456789abcdef"), SecretStr("re_canary0123456789")
+_PARAMS = {"model": "openai/gpt-oss-120b", "messages": [{"role": "user", "content": _PROMPT}]}
+_MAIL = Email({"from": "a@shop.example", "to": ["ann@example.org"], "subject": "x", "text": _PROMPT}, "job-1")
+
+
+class Asked:
+    """Both providers, before one that is scripted, and what they noticed."""
+
+    def __init__(self, scripted: Any) -> None:
+        self.scripted = scripted
+        self.noticed: list[Unknown] = []
+        self.groq = Groq(scripted.url, notice=self.noticed.append)
+        self.resend = Resend(scripted.url, notice=self.noticed.append)
+
+    async def ask(self, service: str, status: int, body: Any, headers: dict[str, str] | None = None) -> Any:
+        content = body.encode() if isinstance(body, str) else body
+        self.scripted.answer(status, content, headers or {})
+        if service == "groq":
+            return (await self.groq.call(_GROQ_KEY, Completion.of(_PARAMS))).verdict
+        return (await self.resend.call(_RESEND_KEY, _MAIL)).verdict
+
+
+@pytest.fixture
+async def asked(scripted: Any) -> AsyncIterator[Asked]:
+    asked = Asked(scripted)
+    yield asked
+    await asked.groq.close()
+    await asked.resend.close()
+
+
+@pytest.mark.parametrize("told", _RECORDED, ids=lambda told: f"{told['of']} {told['status']} {told['verdict']}")
+async def test_every_recorded_answer_is_known_and_has_its_own_verdict(asked: Asked, told: dict[str, Any]) -> None:
+    verdict = await asked.ask(told["of"], told["status"], told["body"], told["headers"])
+    assert verdict.code == told["verdict"]
+    if "dimension" in told:
+        assert [limit.dimension for limit in verdict.limits] == [told["dimension"]]
+    assert asked.noticed == []
+
+
+async def test_the_sandbox_answers_nothing_that_is_unknown_but_on_purpose(asked: Asked) -> None:
+    for kind, refusal in groq_errors.REFUSALS.items():
+        answer = groq_errors.refuse(kind, "m")
+        await asked.ask("groq", answer.status, answer.body)
+        assert asked.noticed == [] or refusal.code == "brand_new_code"
+        asked.noticed.clear()
+    for refusal_ in resend_errors.REFUSALS.values():
+        body = resend_errors.error_body(refusal_.status, refusal_.name, refusal_.message)
+        await asked.ask("resend", refusal_.status, body)
+        assert asked.noticed == [] or refusal_.name == "brand_new_name"
+        asked.noticed.clear()
+
+
+def _error(message: str, code: str = "rate_limit_exceeded") -> dict[str, Any]:
+    return {"error": {"message": message, "type": "tokens", "code": code}}
+
+
+def _completion(message: dict[str, Any], reason: str = "stop") -> dict[str, Any]:
+    return {"choices": [{"index": 0, "finish_reason": reason, "message": message}], "usage": {}}
+
+
+_CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
+
+
+# What came, and what is kept of it.
+@pytest.mark.parametrize(
+    ("service", "answer", "kind", "shape"),
+    [
+        ("groq", (400, _error("no", "brand_new_code")), Kind.ERROR_CODE, "400 brand_new_code"),
+        ("groq", (403, _error("no", "who_knows")), Kind.ERROR_CODE, "403 who_knows"),  # a general rule has it
+        ("groq", (500, _error("no", "err_8374652")), Kind.ERROR_CODE, "500 err_N"),  # once, whatever its number
+        ("groq", (400, _error("no", _PROMPT)), Kind.ERROR_CODE, "400 (a word of the request)"),
+        ("groq", (400, _error("no", "gsk_canary0123456789abcdef")), Kind.ERROR_CODE, "400 (no name)"),
+        ("groq", (400, _error("no", "ann@example.org")), Kind.ERROR_CODE, "400 (no name)"),
+        ("groq", (418, b""), Kind.STATUS, "418"),
+        (
+            "groq",
+            (429, _error("Rate limit reached on thinking tokens per minute (THPM): Limit 10, Used 10")),
+            Kind.LIMIT_NAME,
+            "THPM",
+        ),
+        (
+            "groq",
+            (429, _error(f'You "{_PROMPT}" have 17 of 3,000 left for `m`, {_CANARIES}')),
+            Kind.REFUSAL,
+            '429 You "…" have N of N left for `…`, […] *** …@… org_…',
+        ),
+        ("groq", (200, _completion({"content": "x", "thoughts": _CANARIES})), Kind.MESSAGE_FIELD, "thoughts"),
+        ("groq", (200, _completion({"content": "x"}, "tired")), Kind.FINISH_REASON, "tired"),
+        (
+            "groq",
+            (200, _completion({"content": "x"}), {"x-ratelimit-limit-thoughts": "7"}),
+            Kind.HEADER,
+            "x-ratelimit-limit-thoughts",
+        ),
+        ("resend", (422, {"name": "brand_new_name", "message": _CANARIES}), Kind.ERROR_CODE, "422 brand_new_name"),
+        ("resend", (418, b""), Kind.STATUS, "418"),
+        ("resend", (200, {"id": "1"}, {"ratelimit-burst": "7"}), Kind.HEADER, "ratelimit-burst"),
+        ("resend", (200, {"id": "1", "warning": "x"}), Kind.MESSAGE_FIELD, "warning"),
+    ],
+)
+async def test_what_nobody_knows_is_noticed_by_its_shape(
+    asked: Asked, service: str, answer: tuple[Any, ...], kind: Kind, shape: str
+) -> None:
+    await asked.ask(service, *answer)
+    assert asked.noticed == [Unknown(service, kind, shape)]
+
+
+async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(asked: Asked) -> None:
+    gone = _error("no such model", "model_not_found")
+    for _ in range(19):
+        await asked.ask("groq", 404, gone)
+    await asked.ask("groq", 200, _completion({"content": "x"}))  # it lives after all
+    for _ in range(19):
+        await asked.ask("groq", 404, gone)
+    assert asked.noticed == []
+    await asked.ask("groq", 404, gone)
+    assert asked.noticed == [Unknown("groq", Kind.MODEL, "openai/gpt-oss-120b: model_not_found")]
+
+
+async def test_shapes_are_counted_in_redis_once_each(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift, "MOST_SHAPES", 3)
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        one, other = Drift(redis, namespace="kw"), Drift(redis, namespace="kw")
+        for book in (one, one, other):
+            book.notice(Unknown("groq", Kind.ERROR_CODE, "400 new"))
+            await book.close()  # writes at once
+        for number in range(5):
+            other.notice(Unknown("groq", Kind.HEADER, f"x-ratelimit-{number}"))
+            await other.close()
+
+        seen = await one.seen()
+
+        assert {(found.kind, found.shape): found.count for found in seen} == {
+            ("error_code", "400 new"): 3,
+            ("header", "x-ratelimit-0"): 1,
+            ("header", "x-ratelimit-1"): 1,
+            ("header", "(others)"): 3,
+        }
+        assert all(0 < found.first_ms <= found.last_ms for found in seen)
+        assert await redis.ttl("{kw:unknown}:count") > 0
+        assert await one.forget() == 4
+        assert await one.seen() == []
+
+
+async def test_what_could_not_be_written_is_written_with_the_next(redis_url: str) -> None:
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        book = Drift(redis, namespace="kw")
+        await redis.set("{kw:unknown}:count", "in the way")
+        book.notice(Unknown("groq", Kind.STATUS, "418"))
+        await book.close()
+        await redis.delete("{kw:unknown}:count")
+        book.notice(Unknown("groq", Kind.STATUS, "418"))
+        await book.close()
+        assert [found.count for found in await book.seen()] == [2]

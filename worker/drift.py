@@ -1,0 +1,150 @@
+"""What the providers answer that our tables do not know, counted in Redis once per shape, for people to see."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from worker.providers.unknowns import Unknown
+
+_logger = logging.getLogger(__name__)
+
+KEPT_S: Final = 30 * 86_400
+"""How long all of it is kept after the last unknown answer, in seconds."""
+
+MOST_SHAPES: Final = 500
+"""How many shapes are kept; others are counted as one, so that a provider that makes names up cannot fill Redis."""
+
+_OTHERS = "(others)"
+_EVERY_S = 1.0
+_CLOSE_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One shape.
+
+    Attributes:
+        service: `groq` or `resend`.
+        kind: What of the answer is unknown, such as `error_code`.
+        shape: What it looks like.
+        count: How often it came.
+        first_ms: When it came first, in milliseconds since 1970.
+        last_ms: When it came last.
+    """
+
+    service: str
+    kind: str
+    shape: str
+    count: int
+    first_ms: int
+    last_ms: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in JSON types."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Drift:
+    """Counts unknown answers.
+
+    Args:
+        redis: The pool's Redis; a client that decodes responses to text. Not closed here.
+        namespace: What stands before every name.
+    """
+
+    def __init__(self, redis: Redis, *, namespace: str) -> None:
+        self._redis = redis
+        root = f"{{{namespace}:unknown}}"
+        self._counts, self._first, self._last = f"{root}:count", f"{root}:first_ms", f"{root}:last_ms"
+        self._new: Counter[Unknown] = Counter()
+        self._told: set[Unknown] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+
+    def notice(self, unknown: Unknown) -> None:
+        """Count an unknown answer; the first of its shape in this process is logged, too. Returns at once."""
+        if len(self._new) < MOST_SHAPES:
+            self._new[unknown] += 1
+        if unknown not in self._told and len(self._told) < MOST_SHAPES:
+            self._told.add(unknown)
+            _logger.warning(
+                "%s answers something unknown (%s): %s. `celery -A worker keys drift` lists all of it",
+                unknown.service.capitalize(),
+                unknown.kind.replace("_", " "),
+                unknown.shape,
+            )
+        if self._task is None or self._task.done():
+            # A context of its own: it is no part of the job that happens to meet it first.
+            self._task = asyncio.get_running_loop().create_task(self._write_soon(), context=Context())
+
+    async def close(self) -> None:
+        """Write what is left."""
+        self._hurry.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_CLOSE_WITHIN_S)
+
+    async def seen(self) -> list[Seen]:
+        """Every shape, the latest first.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        pipe = self._redis.pipeline(transaction=True)
+        for name in (self._counts, self._first, self._last):
+            pipe.hgetall(name)
+        counts, first, last = await pipe.execute()
+        found = [
+            Seen(service, kind, shape, int(count), int(first.get(field, 0)), int(last.get(field, 0)))
+            for field, count in counts.items()
+            for service, kind, shape in (json.loads(field),)
+        ]
+        return sorted(found, key=lambda one: (-one.last_ms, one.service, one.kind, one.shape))
+
+    async def forget(self) -> int:
+        """Begin anew; returns how many shapes there were.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hlen(self._counts)
+        pipe.delete(self._counts, self._first, self._last)
+        return int((await pipe.execute())[0])
+
+    async def _write_soon(self) -> None:
+        try:
+            async with asyncio.timeout(_EVERY_S):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+        new, self._new = self._new, Counter()
+        try:
+            await self._write(new)
+        except RedisError:
+            self._new.update(new)  # with the next one
+
+    async def _write(self, new: Counter[Unknown]) -> None:
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.time()
+        pipe.hkeys(self._counts)
+        (seconds, microseconds), known = await pipe.execute()
+        now_ms, names = seconds * 1000 + microseconds // 1000, set(known)
+        pipe = self._redis.pipeline(transaction=True)
+        for unknown, count in new.items():
+            field = json.dumps([unknown.service, unknown.kind, unknown.shape])
+            if field not in names and len(names) >= MOST_SHAPES:
+                field = json.dumps([unknown.service, unknown.kind, _OTHERS])
+            names.add(field)
+            pipe.hincrby(self._counts, field, count)
+            pipe.hsetnx(self._first, field, now_ms)
+            pipe.hset(self._last, field, now_ms)
+        for name in (self._counts, self._first, self._last):
+            pipe.expire(name, KEPT_S)
+        await pipe.execute()

@@ -1,0 +1,123 @@
+"""What Groq answers that `groq_verdicts` and `groq_limits` do not know."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from worker.providers.answers import Answer
+from worker.providers.groq_limits import read_refusal, some_limit_name
+from worker.providers.unknowns import Kind, Notice, Shapes, Unknown
+from worker.verdicts import Fate, Verdict
+
+_CODES = {
+    "blocked_api_access",
+    "capacity_exceeded",
+    "context_length_exceeded",
+    "invalid_api_key",
+    "json_validate_failed",
+    "model_decommissioned",
+    "model_not_found",
+    "model_terms_required",
+    "organization_restricted",
+    "rate_limit_exceeded",
+    "tool_use_failed",
+}
+_CODE_BEGINNINGS = ("model_permission_blocked", "spend_")
+_STATUSES = {
+    *(400, 401, 402, 403, 404, 408, 409, 413, 421, 422, 424, 425, 429, 498, 499),
+    *(500, 502, 503, 504),
+    *range(520, 528),  # of the edge before it
+}
+_REFUSED = {413, 429}
+_HEADERS = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")}
+_HEADER_BEGINNINGS = ("x-ratelimit-", "ratelimit-")
+_MESSAGE_FIELDS = {
+    "annotations",
+    "channel",
+    "content",
+    "executed_tools",
+    "function_call",
+    "reasoning",
+    "role",
+    "tool_calls",
+}
+_FINISH_REASONS = {"stop", "length", "tool_calls", "function_call", "content_filter"}
+_ALIKE = 20
+_MOST_MODELS = 64
+
+
+class GroqWatch:
+    """Notices what is unknown in Groq's answers, and models all of whose calls fail alike.
+
+    Args:
+        notice: Takes what was found.
+    """
+
+    def __init__(self, notice: Notice) -> None:
+        self._notice = notice
+        self._failed: dict[str, tuple[str, int]] = {}
+
+    def look(
+        self,
+        answer: Answer,
+        verdict: Verdict,
+        *,
+        model: str,
+        message: Mapping[str, Any],
+        finish_reason: Any,
+        shapes: Shapes,
+    ) -> None:
+        """Look at one answer.
+
+        Args:
+            answer: Its status, headers and body.
+            verdict: How it was judged.
+            model: The model that was asked.
+            message: The assistant's message, or as much of it as nobody has a place for; empty where none came.
+            finish_reason: Why the answer ended; None where it did not say.
+            shapes: Makes what is kept of it.
+        """
+        for unknown in _unknown_in(answer, message=message, finish_reason=finish_reason, shapes=shapes):
+            self._notice(unknown)
+        if self._fails_alike(model, verdict):
+            shape = f"{shapes.of_name(model, numbered=True)}: {verdict.code}"
+            self._notice(Unknown("groq", Kind.MODEL, shape))
+
+    def _fails_alike(self, model: str, verdict: Verdict) -> bool:
+        if verdict.fate is Fate.DONE:
+            self._failed.pop(model, None)
+            return False
+        if verdict.fate is Fate.NEXT_KEY:  # the key's or the limit's fault
+            return False
+        code, times = self._failed.pop(model, ("", 0))
+        times = times + 1 if code == verdict.code else 1
+        self._failed[model] = verdict.code, times
+        if len(self._failed) > _MOST_MODELS:
+            del self._failed[next(iter(self._failed))]
+        return times >= _ALIKE
+
+
+def _unknown_in(answer: Answer, *, message: Mapping[str, Any], finish_reason: Any, shapes: Shapes) -> Iterator[Unknown]:
+    for name in answer.headers:
+        if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
+            yield Unknown("groq", Kind.HEADER, shapes.of_name(name.lower()))
+    if answer.ok:
+        for name in message.keys() - _MESSAGE_FIELDS:
+            yield Unknown("groq", Kind.MESSAGE_FIELD, shapes.of_name(name))
+        if finish_reason is not None and finish_reason not in _FINISH_REASONS:
+            yield Unknown("groq", Kind.FINISH_REASON, shapes.of_name(finish_reason))
+        return
+    code = answer.code
+    if code and code not in _CODES and not code.startswith(_CODE_BEGINNINGS):
+        yield Unknown("groq", Kind.ERROR_CODE, f"{answer.status} {shapes.of_name(code)}")
+    if answer.status not in _STATUSES and answer.status >= 400:  # noqa: PLR2004 - a redirect is the edge's
+        yield Unknown("groq", Kind.STATUS, str(answer.status))
+    if answer.status in _REFUSED and answer.message:
+        yield from _unknown_in_refusal(answer, shapes)
+
+
+def _unknown_in_refusal(answer: Answer, shapes: Shapes) -> Iterator[Unknown]:
+    refusal = read_refusal(answer.message)
+    if refusal.dimension is None and (name := some_limit_name(answer.message)):
+        yield Unknown("groq", Kind.LIMIT_NAME, shapes.of_name(name))
+    elif refusal.dimension is None or refusal.limit is None:
+        yield Unknown("groq", Kind.REFUSAL, f"{answer.status} {shapes.of_sentence(answer.message)}")

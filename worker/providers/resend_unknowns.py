@@ -1,0 +1,69 @@
+"""What Resend answers that `resend_verdicts` does not know."""
+
+from collections.abc import Iterator
+
+from worker.providers.answers import Answer
+from worker.providers.unknowns import Kind, Shapes, Unknown
+
+_NAMES = {
+    "application_error",
+    "concurrent_idempotent_requests",
+    "daily_quota_exceeded",
+    "email_above_quota",
+    "internal_server_error",
+    "invalid_access",
+    "invalid_api_key",
+    "invalid_attachment",
+    "invalid_from_address",
+    "invalid_idempotency_key",
+    "invalid_idempotent_request",
+    "invalid_parameter",
+    "invalid_permission",
+    "invalid_region",
+    "method_not_allowed",
+    "missing_api_key",
+    "missing_required_field",
+    "missing_required_parameter",
+    "monthly_quota_exceeded",
+    "not_found",
+    "payload_too_large",
+    "rate_limit_exceeded",
+    "resource_locked",
+    "restricted",
+    "restricted_api_key",
+    "security_error",
+    "service_unavailable",
+    "suspended_api_key",
+    "validation_error",
+}
+_STATUSES = {
+    *(400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 425, 429, 451, 499),
+    *(500, 502, 503, 504),
+    *range(520, 528),  # of the edge before it
+}
+_HEADERS = {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"}
+_HEADERS |= {"x-resend-daily-quota", "x-resend-monthly-quota"}
+_HEADER_BEGINNINGS = ("ratelimit-", "x-ratelimit-", "x-resend-")
+_FIELDS = {"id", "object", "data", "errors"}
+
+
+def unknown_in(answer: Answer, *, status: int, shapes: Shapes) -> Iterator[Unknown]:
+    """Find what is unknown in an answer.
+
+    Args:
+        answer: What came back.
+        status: Its status, or the one that a body under a 200 admits to.
+        shapes: Makes what is kept of it.
+    """
+    for name in answer.headers:
+        if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
+            yield Unknown("resend", Kind.HEADER, shapes.of_name(name.lower()))
+    if status < 400:  # noqa: PLR2004 - of an answer that is no error
+        fields = answer.body.keys() - _FIELDS if isinstance(answer.body, dict) and answer.ok else ()
+        for name in fields:
+            yield Unknown("resend", Kind.MESSAGE_FIELD, shapes.of_name(name))
+        return
+    if answer.code and answer.code not in _NAMES:
+        yield Unknown("resend", Kind.ERROR_CODE, f"{status} {shapes.of_name(answer.code)}")
+    if status not in _STATUSES:
+        yield Unknown("resend", Kind.STATUS, str(status))
