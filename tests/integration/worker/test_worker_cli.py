@@ -63,7 +63,7 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
     shown = cli(fresh, "keys", "drift", "--forget")
     assert "400 brand_new_code" in shown.stdout
     assert "nothing unknown" in cli(fresh, "keys", "drift").stdout
-    assert "canary-of-the-prompt" not in fresh.worker.log()
+    assert "canary-of-the-prompt" not in fresh.worker.log
 
 
 # What is typed, how it ends, and what is said about it.
