@@ -29,6 +29,8 @@ class ServiceTask(Task):
     """A job that fails for a reason the caller can read is no error of the worker's: logged in one line."""
     resultrepr_maxsize = 1
     """Of a result only its kind shows (`{, ...}`); the result itself is the caller's."""
+    light_retry = True
+    """A job that is deferred has met no error: no traceback tells of it."""
     show_content = False
     retry_on_worker_lost = True
     """A job that means to end its worker (SystemExit, MemoryError) is tried again as often as other retries allow."""

@@ -17,6 +17,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.settings import Settings
 from worker import trail
+from worker.aio.pipelined_publishing import publish
 from worker.cancellations import end_if_cancelled
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
@@ -189,16 +190,16 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
     if request.called_directly or request.is_eager:
         raise why
     await end_if_cancelled(request.id, patiently=False)
-    await _publish(signature)
+    await _publish(signature, task)
     raise Retry(exc=why, when=countdown_s, sig=signature) from None  # Celery formats and stores all that it came from
 
 
-async def _publish(signature: Any) -> None:
+async def _publish(signature: Any, task: Task) -> None:
     """Put a message into the broker. A soft time limit is for the work, which is over.
 
     Cut off here the job would end, or a second message would follow one that is on its way.
     """
-    publishing = asyncio.ensure_future(_publish_patiently(signature))
+    publishing = asyncio.ensure_future(_publish_patiently(signature, task))
     try:
         await asyncio.shield(publishing)
     except SoftTimeLimitExceeded:
@@ -208,7 +209,7 @@ async def _publish(signature: Any) -> None:
         raise
 
 
-async def _publish_patiently(signature: Any) -> None:
+async def _publish_patiently(signature: Any, task: Task) -> None:
     """Put a message into the broker, however often it takes within a minute.
 
     The new message is there before the old one is acknowledged: a crash in between leaves two, never none.
@@ -216,7 +217,7 @@ async def _publish_patiently(signature: Any) -> None:
     deadline = time.monotonic() + _BROKER_PATIENCE_S
     while True:
         try:
-            await asyncio.to_thread(signature.apply_async)  # it blocks on the broker's socket
+            await publish(signature, task.app)
         except Exception as exc:
             # Mostly OperationalError, but kombu also stumbles over a connection that closes under it (AttributeError).
             # The message came as JSON and goes back as JSON, so what it holds is not at fault.

@@ -20,6 +20,7 @@ from celery.utils.dispatch import Signal
 
 from worker.aio import bridge, private_loop, stacks
 from worker.aio.job import Job
+from worker.aio.pipelined_publishing import is_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,20 @@ class Task(celery.Task):
     """
 
     abstract = True
+    light_retry = False
+    """A retry of this task is no trouble: no traceback is made of it, and its message goes out with those of others."""
 
     def __init__(self) -> None:
         super().__init__()
         _wrap(self)
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Send the job back to its queue, as Celery does it; see `light_retry`."""
+        token = is_wanted.set(self.light_retry)
+        try:
+            return super().retry(*args, **options)
+        finally:
+            is_wanted.reset(token)
 
     @classmethod
     def bind(cls, app: celery.Celery) -> Any:

@@ -44,6 +44,14 @@ _OURS: Final[dict[type, type]] = {
 }
 
 
+ASYNC_CLASSES: Final[tuple[tuple[type, type], ...]] = (
+    (redis.SSLConnection, TlsConnection),
+    (redis.UnixDomainSocketConnection, SocketConnection),
+    (redis.Connection, TcpConnection),
+)
+"""For each class of redis-py's blocking connections ours, the narrower ones first."""
+
+
 def told_of_their_end(pool: "redis.asyncio.ConnectionPool") -> "redis.asyncio.ConnectionPool":
     """Let a pool that has made no connection yet make ours; one of another class stays as it is."""
     pool.connection_class = _OURS.get(pool.connection_class, pool.connection_class)

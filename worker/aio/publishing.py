@@ -7,10 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import celery
+import redis
 from celery import canvas
+from kombu.exceptions import OperationalError
 
 from worker.aio import bridge, private_loop
 from worker.aio.adopt import calling_errbacks
+from worker.aio.pipelined_publishing import KeptMessages, NotPlain, is_wanted, send
 
 _BACKEND_METHODS = (
     "store_result",
@@ -31,11 +34,22 @@ def install(app: celery.Celery) -> None:
     Errors still rise where the task was called. In a child asyncio task sending blocks, as it would in any coroutine:
     use `asyncio.to_thread(task.delay, …)` there.
     """
-    app.send_task = functools.partial(bridge.call, app.send_task)
+    app.send_task = functools.partial(_send, app, app.send_task)
     app.producer_or_acquire = _one_a_thread(app.producer_or_acquire)
     app.amqp._retry_publish = functools.partial(bridge.call, app.amqp._retry_publish)  # noqa: SLF001
     for holder, name, stock in _WHOLE:
         setattr(holder, name, _in_one_call(stock))
+
+
+def _send(app: celery.Celery, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if isinstance(kwargs.get("producer"), KeptMessages):
+        return stock(*args, **kwargs)
+    if is_wanted.get() and bridge.is_bridged():
+        try:
+            return bridge.wait(send(app, lambda kept: stock(*args, **kwargs | {"producer": kept})))
+        except (NotPlain, redis.RedisError, OperationalError, OSError):
+            pass  # Celery's own way, with its own retries
+    return bridge.call(stock, *args, **kwargs)
 
 
 def uninstall(app: celery.Celery) -> None:

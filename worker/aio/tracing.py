@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import celery
 from billiard import einfo
+from celery import signals
 from celery.app import trace
 from celery.app.task import Context
+from celery.exceptions import Retry
 
 StockContext: Any = Context  # Celery has no types
 
@@ -73,8 +75,55 @@ class SharedCode(StockCode):
         self._co_positions = _positions(code)
 
 
+StockTraceInfo: Any = trace.TraceInfo
+_stock_handle_retry = StockTraceInfo.handle_retry
+
+
+class LightRetryInfo:
+    """What billiard's `ExceptionInfo` tells of a retry, without its traceback."""
+
+    tb = None
+    traceback = ""
+    internal = False
+
+    def __init__(self, retry: Retry) -> None:
+        self.type = type(retry)
+        self.exception = einfo.ExceptionWithTraceback(retry, self.traceback)
+
+    def __str__(self) -> str:
+        return self.traceback
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.exception.exc!r}>"
+
+    @property
+    def exc_info(self) -> tuple[type, Any, None]:
+        """As `sys.exc_info` has it."""
+        return self.type, self.exception, self.tb
+
+
+def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+    """Tell of a retry as Celery does, but build no traceback where the task has `light_retry`.
+
+    A traceback costs more than all else in a job that goes back: Python reads the source of each frame and parses it,
+    to mark the place in the line.
+    """
+    if not getattr(task, "light_retry", False):
+        return _stock_handle_retry(self, task, req, store_errors=store_errors, **kwargs)
+    retry = self.retval
+    info = LightRetryInfo(retry)
+    if store_errors:
+        task.backend.mark_as_retry(req.id, retry.exc, None, request=req)
+    task.on_retry(retry.exc, req.id, req.args, req.kwargs, info)
+    signals.task_retry.send(sender=task, request=req, reason=retry, einfo=info)
+    told = {"id": req.id, "name": trace.get_task_name(req, task.name), "exc": str(retry)}
+    trace.info(trace.LOG_RETRY, told)
+    return info
+
+
 def install() -> None:
     """Use it from now on."""
+    StockTraceInfo.handle_retry = _handle_retry
     trace.Context = JobContext
     einfo._Frame.Code = SharedCode  # noqa: SLF001
     # Celery runs a task's body directly unless its class has a `__call__` of its own; for one it takes also the guard
@@ -86,5 +135,6 @@ def install() -> None:
 
 def uninstall() -> None:
     """Undo `install`."""
+    StockTraceInfo.handle_retry = _stock_handle_retry
     trace.Context = StockContext
     einfo._Frame.Code = StockCode  # noqa: SLF001

@@ -1,8 +1,10 @@
 """A channel that delays messages in the broker; see `worker.aio.delayed`."""
 
-from collections.abc import Collection
+from bisect import bisect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from kombu.transport import redis as _stock
 from kombu.utils.json import dumps
@@ -13,6 +15,64 @@ from worker.aio.transport_qos import instant_of
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 
 
+_LEAST_URGENT: Final = 9
+
+
+@dataclass(frozen=True)
+class QueueNames:
+    """How the keys of queues are named.
+
+    Attributes:
+        prefix: What stands before every key.
+        sep: What stands between a queue and a priority.
+        steps: The priorities that have a list of their own, ascending.
+        delayed: The delayed queues.
+    """
+
+    prefix: str
+    sep: str
+    steps: tuple[int, ...]
+    delayed: frozenset[str]
+
+    def list_of(self, queue: str, priority: Any) -> str:
+        """Name the list of a queue's messages of a priority, without the prefix."""
+        try:
+            urgency = max(0, min(int(priority), _LEAST_URGENT))
+        except (TypeError, ValueError):
+            urgency = 0
+        step = self.steps[bisect(self.steps, urgency) - 1]
+        return f"{queue}{self.sep}{step}" if step else queue
+
+
+def commands_for(
+    queue: str, message: dict[str, Any], *, names: QueueNames, encode: Callable[[Any], str]
+) -> list[tuple[Any, ...]]:
+    """Give the commands that deliver a message; one with an instant waits beside the list of a delayed queue.
+
+    Its `eta` is a countdown from now on, so that nobody waits a second time for it, and by another clock.
+
+    Args:
+        queue: Where it goes.
+        message: As kombu sends it.
+        names: The names of the keys.
+        encode: Makes JSON of the message.
+    """
+    beside = names.list_of(queue, message["properties"].get("priority"))
+    headers = message.get("headers")
+    at = instant_of(headers.get("eta")) if queue in names.delayed and isinstance(headers, dict) else None
+    if at is None or not isinstance(headers, dict):
+        return [("LPUSH", names.prefix + beside, encode(message))]
+    # A copy: the headers are the producer's, who sends them again after a lost connection.
+    message = message | {"headers": headers | {"eta": None}}
+    countdown_us = round((at - datetime.now(UTC)).total_seconds() * 1e6)
+    if countdown_us <= 0:
+        return [("LPUSH", names.prefix + beside, encode(message))]
+    keys = (delayed.due_of(beside), delayed.texts_of(queue), delayed.next_of(queue), delayed.CLOCK_KEY)
+    job = headers.get("id") or message["properties"]["delivery_tag"]
+    arguments = (job, encode(message), countdown_us)
+    return [("EVAL", delayed.DELAY, len(keys), *(names.prefix + key for key in keys), *arguments)]
+
+
 class DelayingChannel(StockChannel):
     """kombu's channel, except that messages for a delayed queue wait beside its lists until they are due."""
 
@@ -20,34 +80,28 @@ class DelayingChannel(StockChannel):
     delayed_queues: Collection[str] = ()
     """Queues whose messages wait in the broker for their instant (Celery's `eta`), and not in a worker."""
 
-    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Deliver a message; one that is to wait for its instant, beside the list of a delayed queue.
+    @property
+    def queue_names(self) -> QueueNames:
+        """How this channel names its keys."""
+        delays = self.ack_emulation  # without it the channel takes as kombu does
+        steps = tuple(self.priority_steps)
+        return QueueNames(self.global_keyprefix, self.sep, steps, frozenset(self.delayed_queues if delays else ()))
 
-        Its `eta` is a countdown from now on, so that nobody waits a second time for it, and by another clock.
-        """
-        headers = message.get("headers")
-        delays = queue in self.delayed_queues and self.ack_emulation  # without it the channel takes as kombu does
-        at = instant_of(headers.get("eta")) if delays and isinstance(headers, dict) else None
-        if at is None or not isinstance(headers, dict):
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        """Deliver a message; one that is to wait for its instant, beside the list of a delayed queue."""
+        names = self.queue_names
+        if queue not in names.delayed:
             super()._put(queue, message, **kwargs)
             return
-        # A copy: the headers are the producer's, who sends them again after a lost connection.
-        message = message | {"headers": headers | {"eta": None}}
-        countdown_us = round((at - datetime.now(UTC)).total_seconds() * 1e6)
-        if countdown_us <= 0:
-            super()._put(queue, message, **kwargs)
-            return
-        beside = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        names = (delayed.due_of(beside), delayed.texts_of(queue), delayed.next_of(queue), delayed.CLOCK_KEY)
-        keys = [self.global_keyprefix + name for name in names]
-        id_ = headers.get("id") or message["properties"]["delivery_tag"]
-        command = ("EVAL", delayed.DELAY, len(keys), *keys, id_, dumps(message), countdown_us)  # type: ignore[no-untyped-call, unused-ignore]
+        commands = commands_for(queue, message, names=names, encode=dumps)
         batch = kwargs.pop("_publish_batch", None)
         if batch is not None:
-            batch.add("execute_command", *command)
+            for command in commands:
+                batch.add("execute_command", *command)
             return
         with self.conn_or_acquire() as client:
-            client.execute_command(*command)
+            for command in commands:
+                client.execute_command(*command)
 
     def _size(self, queue: str) -> int:
         size: int = super()._size(queue)

@@ -14,6 +14,7 @@ from celery.result import ResultSet
 from celery.worker.request import Request
 
 from worker.aio import lifespan
+from worker.aio.adopt import Task
 from worker.aio.result import await_result
 
 URL = os.environ["AIO_REDIS_URL"]
@@ -36,7 +37,11 @@ app.conf.update(
     worker_aio_lost_pause_s=0.02,
     worker_aio_threads=int(os.environ["AIO_THREADS"]) if os.environ.get("AIO_THREADS") else None,
     worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
-    broker_transport_options={"visibility_timeout": 3600, "lease_s": float(os.environ.get("AIO_LEASE_S", "60"))},
+    broker_transport_options={
+        "visibility_timeout": 3600,
+        "lease_s": float(os.environ.get("AIO_LEASE_S", "60")),
+        "delayed_queues": ["late"],
+    },
     broker_transport=os.environ.get("AIO_TRANSPORT", "worker.aio.transport:Transport"),
     task_default_queue=os.environ.get("AIO_QUEUE", "aio"),
 )
@@ -183,9 +188,25 @@ async def hooked(self: Any, plan: str) -> str:
     return plan
 
 
+class Light(Task, Hooked):
+    """Its retries are no trouble."""
+
+    abstract = True
+    light_retry = True
+
+
+@app.task(shared=False, base=Light, bind=True, max_retries=2)
+async def light(self: Any, plan: str) -> str:
+    await asyncio.sleep(0)
+    note(f"{self.request.id}:{self.request.retries}", "body")
+    if plan == "late":
+        raise self.retry(exc=ValueError(plan), countdown=3600, queue="late")  # which nobody consumes
+    raise self.retry(exc=ValueError(plan), countdown=0)
+
+
 def _watch(signal: Any, name: str) -> None:
     def receiver(sender: Any = None, **_: Any) -> None:
-        if getattr(sender, "name", "") == "aio_app.hooked":
+        if getattr(sender, "name", "") in {"aio_app.hooked", "aio_app.light"}:
             note(f"{sender.request.id}:{sender.request.retries}", f"signal {name}")
 
     signal.connect(receiver, weak=False)

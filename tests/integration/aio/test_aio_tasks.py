@@ -1,11 +1,14 @@
 """What a task may rely on, in one worker process with uvloop and the awaited result backend."""
 
+import json
+import re
 import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
+import redis
 from aio_harness import WorkerProcess, eventually
 from celery import chain, chord, group
 from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
@@ -59,17 +62,19 @@ RETRY = [*BEGIN, "on_retry", "signal task_retry", "signal task_postrun"]
 
 
 @pytest.mark.parametrize(
-    ("plan", "runs"),
+    ("task", "plan", "runs"),
     [
-        ("succeed", [SUCCEED]),
-        ("fail", [FAIL]),
-        ("retry", [RETRY, RETRY, FAIL]),  # two retries are allowed; the third failure is final, with the first's error
+        ("hooked", "succeed", [SUCCEED]),
+        ("hooked", "fail", [FAIL]),
+        # two retries are allowed; the third failure is final, with the first's error
+        ("hooked", "retry", [RETRY, RETRY, FAIL]),
+        ("light", "retry", [RETRY, RETRY, FAIL]),
     ],
 )
 def test_hooks_and_signals_come_in_order_and_once(
-    app: ModuleType, journal: Journal, plan: str, runs: list[list[str]]
+    app: ModuleType, journal: Journal, task: str, plan: str, runs: list[list[str]]
 ) -> None:
-    result = app.hooked.delay(plan)
+    result = getattr(app, task).delay(plan)
     if plan == "succeed":
         assert result.get(timeout=10) == plan
     else:
@@ -78,6 +83,26 @@ def test_hooks_and_signals_come_in_order_and_once(
     for number, expected in enumerate(runs):
         eventually(lambda at=f"{result.id}:{number}", end=expected[-1:]: journal(at)[-1:] == end)
         assert journal(f"{result.id}:{number}") == expected
+
+
+def test_a_light_retry_shows_as_any_other_without_a_traceback(app: ModuleType, store: "redis.Redis") -> None:
+    heard: list[dict[str, Any]] = []
+    with app.app.connection_for_read() as connection:
+        receiver = app.app.events.Receiver(connection, handlers={"task-retried": heard.append})
+        with receiver.consumer_context() as (listening, _, __):
+            result = app.light.delay("late")
+            while not any(event["uuid"] == result.id for event in heard):
+                listening.drain_events(timeout=20)
+    [event] = [event for event in heard if event["uuid"] == result.id]
+    assert re.fullmatch(r"Retry\(Retry\(\.\.\.\), ValueError\('late'\), 3600\)", event["exception"])
+    assert event["traceback"] == ""
+    eventually(lambda: result.state == "RETRY")
+    assert (str(result.result), result.traceback) == ("late", None)
+    message = json.loads(str(store.hget("late.due.texts", result.id)))
+    assert (message["headers"]["retries"], message["headers"]["eta"]) == (1, None)
+    left_s = float(store.zscore("late.due", result.id) or 0) / 1e6 - float(store.time()[0])  # type: ignore[index]
+    assert 3500 < left_s <= 3601
+    store.delete("late.due", "late.due.texts", "late.due.next")
 
 
 def test_autoretry_retries_a_coroutine(app: ModuleType) -> None:

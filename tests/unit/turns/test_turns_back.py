@@ -1,18 +1,21 @@
 """A job's way back to the queue while the broker stumbles or a soft time limit strikes."""
 
 import asyncio
+import json
 import threading
 import types
 from collections.abc import Coroutine, Generator
 from typing import Any
 
 import pytest
+import redis
 from celery.exceptions import Reject, Retry
 from kombu.exceptions import OperationalError
-from turns_bench import Bench
+from turns_bench import Bench, history_of
 
 from worker import turns
 from worker.aio.errors import SoftTimeLimit
+from worker.aio.pipelined_publishing import KeptMessages, Publisher, publisher_of
 from worker.errors import Deferred, Fault
 
 
@@ -30,6 +33,50 @@ async def test_a_job_waits_for_a_broker_that_stumbles(bench: Bench, monkeypatch:
     with pytest.raises(Retry):
         await bench.turn(Deferred(1_000, "rate_limit"))
     assert len(bench.sent()) == 1
+
+
+async def test_a_job_waits_for_a_redis_that_stumbles(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(redis_url, transport="worker.aio.transport:Transport")
+    monkeypatch.setattr(turns, "_BROKER_PAUSE_S", 0.01)
+    send, tries = Publisher.send, []
+
+    async def stumbling(self: Publisher, kept: KeptMessages) -> None:
+        tries.append(kept)
+        if len(tries) < 3:
+            raise redis.ConnectionError("gone")
+        await send(self, kept)
+
+    monkeypatch.setattr(Publisher, "send", stumbling)
+    with pytest.raises(Retry):
+        await bench.turn(Deferred(60_000, "rate_limit"), queue="ai")
+    assert len(tries) == 3
+    text = bench.client.hget("ai.deferred.due.texts", "job-1")
+    assert history_of(json.loads(text))["reason"] == "rate_limit"  # type: ignore[arg-type]
+    publisher = await publisher_of(bench.app)
+    assert publisher is not None
+    await publisher.pipelining.close()
+    bench.close()
+
+
+async def test_a_job_that_is_cancelled_on_its_way_back_ends_as_cancelled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_its_way, ended = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*_: Any) -> None:
+        try:
+            on_its_way.set()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(turns, "publish", slowly)
+    going_back = asyncio.create_task(bench.turn(Deferred(1_000, "rate_limit")))
+    await on_its_way.wait()
+    going_back.cancel()
+    with pytest.raises(asyncio.CancelledError):  # not Retry: nothing was published, and the job would be lost
+        await going_back
+    await ended.wait()
 
 
 @types.coroutine

@@ -33,8 +33,10 @@ class ScriptedRotation:
 class Bench:
     """A task of a real Celery app, called with a request as a worker would make it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, transport: str = "redis") -> None:
         self.app = Celery("bench", broker=url, backend=None, set_as_current=False)
+        self.app.conf.broker_transport = transport
+        self.app.conf.broker_transport_options = {"delayed_queues": ["ai.deferred"]}
         self.app.conf.task_routes = {"bench.*": {"queue": "bench"}}
         self.client = redis.Redis.from_url(url)
 

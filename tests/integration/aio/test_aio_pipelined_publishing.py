@@ -1,0 +1,127 @@
+"""Messages that jobs send in pipelines: what Celery would have sent, to where it would have sent it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, signals
+from transport_harness import OURS, STOCK
+
+from worker.aio.pipelined_publishing import publish, publisher_of
+
+
+@pytest.fixture
+def celery_app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
+    app = Celery("publishing", broker=url, set_as_current=False)
+    app.conf.broker_transport = getattr(request, "param", OURS)
+    app.conf.broker_transport_options = {"delayed_queues": ["late"]}
+
+    @app.task(name="task", shared=False)
+    def task(*_: Any, **__: Any) -> None:
+        """Only its messages are looked at."""
+
+    yield app
+    app.close()
+
+
+def run(app: Celery, what: Callable[[], Awaitable[Any]]) -> Any:
+    async def and_close() -> Any:
+        try:
+            return await what()
+        finally:
+            if (publisher := await publisher_of(app)) is not None:
+                await publisher.pipelining.close()
+
+    return asyncio.run(and_close())
+
+
+def signature(app: Celery, **options: Any) -> Any:
+    options = {"task_id": "job-1", "queue": "q", "headers": {"x": {"y": 1}}, "retries": 3} | options
+    return app.tasks["task"].signature(("ä",), {"n": 1.5}, options)
+
+
+def messages(books: Any) -> dict[str, Any]:
+    """All that waits in lists and beside them, by where it is, but for what is another each time."""
+    found = {}
+    for key in sorted(books.keys("*")):
+        kind = books.type(key)
+        texts = books.lrange(key, 0, -1) if kind == "list" else books.hvals(key) if kind == "hash" else []
+        for text in texts:
+            message = json.loads(text)
+            assert message["properties"].pop("delivery_tag")
+            found[key] = message
+        if kind == "zset":
+            found[key] = [round(score / 1e6) for _, score in books.zrange(key, 0, -1, withscores=True)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"priority": 9, "reply_to": "me", "expires": "2037-01-01T00:00:00+00:00", "link": None},
+        {"countdown": 3600, "queue": "late", "priority": 4},
+        {"countdown": 0, "queue": "late"},
+        {"eta": "2037-01-01T00:00:00+00:00"},
+        {"link": {"task": "task", "args": (), "kwargs": {}, "options": {}}},
+    ],
+)
+def test_a_message_is_the_one_that_celery_sends(celery_app: Celery, books: Any, options: dict[str, Any]) -> None:
+    signature(celery_app, **options).apply_async()
+    stock = messages(books)
+    books.flushdb()
+    run(celery_app, lambda: publish(signature(celery_app, **options), celery_app))
+    ours = messages(books)
+    for key, message in ours.items():
+        if isinstance(message, list):
+            assert message == pytest.approx(stock[key], abs=2)
+            stock[key] = message
+        elif message["properties"].get("expiration"):  # counted from now on
+            stock[key]["properties"]["expiration"] = message["properties"]["expiration"]
+    assert ours == {key: message for key, message in stock.items() if key in ours}
+    assert {key for key in stock if not key.startswith("_kombu")} == set(ours)
+
+
+@pytest.mark.parametrize(
+    ("celery_app", "options"),
+    [
+        (STOCK, {}),  # another transport
+        (OURS, {"queue": None, "exchange": "q", "routing_key": "q"}),  # by an exchange
+        (OURS, {"compression": "gzip"}),
+    ],
+    indirect=["celery_app"],
+)
+def test_what_is_not_plain_goes_celerys_way(celery_app: Celery, books: Any, options: dict[str, Any]) -> None:
+    bound = celery_app.amqp.queues["q"]
+    with celery_app.connection_for_write() as connection:
+        bound(connection.default_channel).declare()
+    run(celery_app, lambda: publish(signature(celery_app, **options), celery_app))
+    assert books.llen("q") == 1
+
+
+def test_many_messages_of_a_moment_are_one_round_trip_and_celerys_signals_tell_of_each(
+    celery_app: Celery, books: Any
+) -> None:
+    told: list[str] = []
+
+    def receiver(headers: Any = None, **_: Any) -> None:
+        told.append(headers["id"])
+
+    async def all_at_once() -> None:
+        await publisher_of(celery_app)
+        jobs = [signature(celery_app, task_id=f"job-{number}") for number in range(100)]
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(publish(job, celery_app))
+
+    signals.before_task_publish.connect(receiver)
+    signals.after_task_publish.connect(receiver)
+    try:
+        run(celery_app, all_at_once)
+    finally:
+        signals.before_task_publish.disconnect(receiver)
+        signals.after_task_publish.disconnect(receiver)
+    assert books.llen("q") == 100
+    assert sorted(told) == sorted([f"job-{number}" for number in range(100)] * 2)
