@@ -324,6 +324,13 @@ def test_what_is_shown_is_called_live_only_while_it_is(fresh: Fleet, site: str, 
     page.get_by_text("Not live: this is how it was at").wait_for(timeout=8_000)
     page.unroute("**/api-keys/status")
     page.get_by_text("Live: every second").wait_for()
+    client = fresh.producer.app.backend.client
+    client.config_set("maxmemory", "1gb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    page.get_by_text("its maxmemory-policy is allkeys-lru").wait_for()
+    client.config_set("maxmemory-policy", "noeviction")
+    page.get_by_text("its maxmemory-policy is").wait_for(state="hidden")
+    client.config_set("maxmemory", "0")
 
 
 def test_after_the_login_has_ended_the_page_asks_no_more(fresh: Fleet, site: str, open_page: Open) -> None:

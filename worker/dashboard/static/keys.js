@@ -17,6 +17,7 @@
     const narrow = window.matchMedia("(max-width: 40rem)");
     const shown = new Map(); // service name → its elements
     const trouble = document.getElementById("keys-trouble");
+    const evicts = document.getElementById("keys-evicts");
     const freshness = document.getElementById("keys-freshness");
     let latest = null; // the latest status
     let answeredAt = null;
@@ -72,6 +73,11 @@
         const at = new Date(at_ms);
         const today = new Date().toDateString() === at.toDateString();
         return (today ? "" : at.toLocaleDateString() + " ") + at.toLocaleTimeString([], options);
+    }
+
+    // A code of ours, such as rate_limit, in words; what others wrote stays as it is.
+    function words(code) {
+        return /^[a-z_]+$/.test(code) ? code.replaceAll("_", " ") : code;
     }
 
     function cookie(name) {
@@ -459,6 +465,9 @@
     }
 
     function showStatus(told) {
+        evicts.hidden = !told.evicts;
+        setText(evicts, "Redis may throw away jobs, results and the state of the keys when it is full: its maxmemory-policy is "
+            + told.evicts + ". Set it to noeviction.");
         Object.keys(told.services).forEach(function (service) { showService(service, told.services[service]); });
         const all = document.getElementById("reset-all");
         if (all) {
@@ -545,7 +554,7 @@
     function blockWords(one) {
         const where = { key: "", account: "account: ", account_model: one.name ? "model " + one.name + ": " : "account: ",
             key_topic: one.name + ": ", model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
-        return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : one.reason.replaceAll("_", " "))
+        return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
             + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
             + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
     }
@@ -582,9 +591,12 @@
             || "in " + (days >= 2 ? plural(days, "day") : duration(window_ms));
     }
 
+    function unit(dimension) {
+        return { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" }[dimension[0]] || dimension;
+    }
+
     function limitName(one) {
-        const unit = { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" }[one.dimension[0]];
-        return (unit || one.dimension) + " " + windowName(one.window_ms);
+        return unit(one.dimension) + " " + windowName(one.window_ms);
     }
 
     function showBuckets(card, buckets) {
@@ -729,11 +741,18 @@
         limit_learned: "limit learned", account_learned: "account learned", lease_expired: "call not reported in time" };
     const scopeWords = { key: "key", account: "account", account_model: "account × model", key_topic: "key ×", model: "model",
         host: "provider", service: "all keys of", dead_letter: "job" };
+    const windows = { s: "a second", m: "a minute", d: "a day", mo: "a month" };
     let auditBefore = null; // where the page that is shown begins; null: it is the newest one
     let auditNext = null;
 
     function auditQuery() {
         return "?count=30&by=" + auditBy.value + (auditBefore ? "&before=" + auditBefore : "");
+    }
+
+    // Why an entry was made; a limit that was learned, such as rpm=30, in words.
+    function auditWhy(entry) {
+        const limit = /^([a-z]+?)p(s|m|d|mo)=(\d+)$/.exec(entry.reason);
+        return limit ? count(Number(limit[3])) + " " + unit(limit[1]) + " " + windows[limit[2]] : words(entry.reason);
     }
 
     function auditMessage(text) {
@@ -776,7 +795,7 @@
         auditRows.replaceChildren.apply(auditRows, told.entries.map(function (entry) {
             const row = make("tr");
             [clockTime(entry.at_ms), entry.service, eventWords[entry.event] || entry.event,
-                (scopeWords[entry.scope] || entry.scope) + " " + entry.name, entry.reason.replaceAll("_", " ")].forEach(
+                (scopeWords[entry.scope] || entry.scope) + " " + entry.name, auditWhy(entry)].forEach(
                 function (text) { row.append(make("td", "", text)); });
             row.append(author(entry.by));
             return row;
