@@ -22,6 +22,7 @@ DEFERRED: Final = ".deferred"
 DELAYED_QUEUES: Final = tuple(queue + DEFERRED for queue in QUEUE_OF.values())
 """The queues whose jobs our transport keeps in Redis until they are due."""
 
+_PRODUCERS = 2
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
@@ -63,6 +64,8 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "broker_vhost": str(urls.broker_db),
         **({"broker_transport": transport} if transport else {}),
         # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
+        # Each holds up to two connections; jobs that go back take turns, since a push takes a millisecond.
+        "broker_pool_limit": _PRODUCERS,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
         "broker_channel_error_retry": True,  # a Redis that refuses, as a full one does, is waited for as well

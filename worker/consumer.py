@@ -2,14 +2,17 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError, NotRegistered
+from celery.worker import state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
 from config.settings import get_settings
+from worker.aio.redis_retry import words_of
 from worker.deadletters import post
 from worker.deadletters.letter import shown
 from worker.deadletters.obituary import reason_of
@@ -21,6 +24,29 @@ from worker.quarantine import Quarantine, settle
 _logger = logging.getLogger(__name__)
 
 _REFUSED_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 32.0
+_CALM_S = 10.0
+"""After this long without a refusal the pauses begin anew."""
+_STEP_S = 0.25
+
+
+class Pauses:
+    """The pauses after refusals, each twice the one before; from the first on after a calm time."""
+
+    def __init__(self) -> None:
+        self._pause_s = 0.0
+        self._refused_at_s = float("-inf")
+
+    def next(self, now_s: float) -> float:
+        """Give the pause after a refusal.
+
+        Args:
+            now_s: When that was, in seconds on any clock.
+        """
+        again = now_s - self._refused_at_s < self._pause_s + _CALM_S
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S) if again else _REFUSED_PAUSE_S
+        self._refused_at_s = now_s
+        return self._pause_s
 
 
 class Consumer(StockConsumer):
@@ -29,14 +55,23 @@ class Consumer(StockConsumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.quarantine = Quarantine(self)
+        self._pauses = Pauses()
         # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Connect again; where the broker answers and refuses, a full one for instance, not before a second is over."""
-        super().on_connection_error_after_connected(exc)
-        if not isinstance(exc, self.conninfo.connection_errors):
-            time.sleep(_REFUSED_PAUSE_S)
+        """Connect again; where the broker answers and refuses, a full one for instance, at growing intervals."""
+        with warnings.catch_warnings():
+            # Celery asks for a decision, at length and each time anew; config/celery.py has made it.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
+        if isinstance(exc, self.conninfo.connection_errors):
+            return
+        pause_s = self._pauses.next(now_s := time.monotonic())
+        _logger.warning("the broker refuses: %s; next try in %g s", words_of(exc), pause_s)
+        while time.monotonic() < now_s + pause_s:
+            state.maybe_shutdown()
+            time.sleep(_STEP_S)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Give what takes each message from the broker."""

@@ -31,7 +31,7 @@ from worker.verdicts import Dimension, ObservedLimit
 
 _logger = logging.getLogger(__name__)
 
-_CONNECTIONS = 32  # a script takes well below a millisecond; more connections only cost Redis memory
+_CONNECTIONS = 6  # a script takes well below a millisecond, and a hosted Redis may take 20 connections in all
 _CONNECTION_WAIT_S = 20
 _LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000

@@ -18,6 +18,7 @@ from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.settings import Settings
 from worker import trail
 from worker.aio.pipelined_publishing import publish
+from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import end_if_cancelled
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
@@ -223,6 +224,7 @@ async def _publish_patiently(signature: Any, task: Task) -> None:
             # The message came as JSON and goes back as JSON, so what it holds is not at fault.
             if time.monotonic() > deadline:
                 raise Reject(exc, requeue=True) from exc  # the old message stays the job's only one
+            warn("jobs wait for the broker, to go back to their queue: %s", words_of(exc))
             await asyncio.sleep(_BROKER_PAUSE_S)
         else:
             return

@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu.message import Message
 
-from worker.consumer import Consumer
+from worker.consumer import Consumer, Pauses
 from worker.quarantine import Quarantine
 
 HEADERS = {"task": "tasks.ai.complete", "id": "job-1"}
@@ -139,3 +139,12 @@ def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(caplog: pytest
     asked.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
     assert broker.rejected == ["t1"]
     assert "could not be reported" in caplog.text
+
+
+def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
+    pauses, now_s, seen = Pauses(), 0.0, []
+    for _ in range(8):
+        seen.append(pauses.next(now_s))
+        now_s += seen[-1] + 1
+    assert seen == [1, 2, 4, 8, 16, 32, 32, 32]
+    assert pauses.next(now_s + 60) == 1, "it had taken everything for a minute"
