@@ -8,7 +8,7 @@ share the queues. What differs:
   book of unacknowledged messages. kombu pops first and books afterwards: a process that dies in between takes the
   message with it.
 - Nothing is popped while waiting. The server tells the connection that a list changed (`CLIENT TRACKING`, Redis 6 and
-  later, RESP 3); every `sweep_s` seconds it looks by itself, in case the hint got lost.
+  later, RESP 3); every few seconds it looks by itself, in case the hint got lost.
 - A worker renews what it holds; where one died, the others take over after `lease_s` (60 s), not after the visibility
   timeout. That still governs what stock workers hold.
 - Acknowledgements of one turn of the hub go out together.

@@ -14,7 +14,7 @@ from kombu.utils.scheduling import priority_cycle
 from worker.aio import delayed
 from worker.aio.transport_delaying import DelayingChannel
 from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
-from worker.aio.transport_messages import UNREADABLE, Message, Taken, decode, read_batch, share_values
+from worker.aio.transport_messages import NOTHING_DELAYED, UNREADABLE, Message, Taken, decode, read_batch, share_values
 from worker.aio.transport_poller import TAKING, has_buffered
 from worker.aio.transport_qos import TransportQoS
 from worker.aio.transport_scripts import TAKE
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _MOST = 200
 """Messages in one batch at most: a few milliseconds of the server's time."""
 _UNTOLD_SWEEP_S = 0.1
+_QUIET_SWEEP_S = 5.0
+"""Between two looks where the server tells of changes and no message is delayed; else kombu's polling interval."""
 _GUARD_SWEEPS = 2.5
 """Who guards a delayed queue looks at it once a sweep; after this many another channel takes over."""
 _REFUSED_PAUSE_S = 1.0
@@ -253,7 +255,12 @@ class Channel(DelayingChannel):
             logger.info("the broker does not tell of changes (%s); looking every %d ms", exc, _UNTOLD_SWEEP_S * 1000)
         else:
             self._script_sent = True
-            self.sweep_s = float(self.brpop_timeout or 1)
+            self.sweep_s = self._told_sweep_s(delayed_here=False)
+
+    def _told_sweep_s(self, *, delayed_here: bool) -> float:
+        busy_s = float(self.brpop_timeout or 1)
+        # Who guards a delayed queue may be gone, or full: the others look often while something waits there.
+        return busy_s if delayed_here else max(busy_s, _QUIET_SWEEP_S)
 
     def _read_taken(self) -> bool:
         """Read what the taking connection has: replies, and hints that a list changed.
@@ -312,7 +319,7 @@ class Channel(DelayingChannel):
             self._dry = False
             return None
         self._in_poll = None
-        set_aside, taken, due_in_s = read_batch(answer, self._asked_lists)
+        set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
         if set_aside:
             logger.error(
                 "%d entries that are no messages were found in a queue; they are in %s",
@@ -320,8 +327,11 @@ class Channel(DelayingChannel):
                 self.qos.unreadable_key,
             )
         self._dry = len(taken) + set_aside < self._asked_for
-        if due_in_s is not None:
-            self._wake_up_in(due_in_s)
+        if self._script_sent:
+            self.sweep_s = self._told_sweep_s(delayed_here=due_in_us != NOTHING_DELAYED)
+            self._look_at_s = min(self._look_at_s, time.monotonic() + self.sweep_s)
+        if due_in_us >= 0:
+            self._wake_up_in(due_in_us / 1e6)
         self._flush_brpop_reauth()
         return taken
 

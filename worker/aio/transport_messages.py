@@ -22,6 +22,7 @@ _TOGETHER: Final = 16
 _JSON: Final = "application/json"
 
 UNREADABLE: Final = object()
+NOTHING_DELAYED: Final = -1
 
 Taken = list[tuple[str, str, bytes]]
 """For each message the list that it was in, its tag and its text."""
@@ -80,7 +81,7 @@ class Message(StockMessage):
             raise DecodeError(exc) from exc
 
 
-def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, float | None]:
+def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
     """Give what the taking script answered: how many entries it set aside, the messages, and when to look again.
 
     Args:
@@ -88,14 +89,15 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, float |
         lists: Those that it was asked to look into.
 
     Returns:
-        The last part: in how many seconds the next delayed message is due, where this channel is to wake up for it.
+        The last part: in how many microseconds the next delayed message is due, where this channel is to wake up for
+        it; else `NOTHING_DELAYED`, or less where another channel is to.
     """
     set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0
     for place, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
         taken.append((lists[place], tags[at : at + length].decode(), text))
         at += length
-    return set_aside, taken, due_in_us / 1e6 if due_in_us >= 0 else None
+    return set_aside, taken, due_in_us
 
 
 def decode(texts: list[bytes]) -> list[Any]:

@@ -67,6 +67,14 @@ local function forget(from)
   redis.call('HDEL', from.texts, from.ids[from.at])
   from.at = from.at + 1
 end
+-- One command for all lists: the server counts those that hold something, and tells this connection when one changes.
+local filled, drained = redis.call('EXISTS', unpack(KEYS, 5, last)), {}
+local function tail_of(at)
+  if filled == 0 then return false end
+  local item = redis.call('LINDEX', KEYS[at], -1)
+  if not item and drained[at] then filled, drained[at] = filled - 1, nil end
+  return item
+end
 local function head_of(at)
   local from = due[at]
   while from and from.ids[from.at] do
@@ -74,7 +82,7 @@ local function head_of(at)
     if item then return item, from end
     forget(from)
   end
-  return redis.call('LINDEX', KEYS[at], -1)
+  return tail_of(at)
 end
 for place = 1, width do order[place] = place end
 for first = 5, last, width do
@@ -96,7 +104,12 @@ for first = 5, last, width do
         set_aside(aside, item)
         aside_count = aside_count + 1
       end
-      if from then forget(from) else redis.call('RPOP', KEYS[at]) end
+      if from then
+        forget(from)
+      else
+        redis.call('RPOP', KEYS[at])
+        drained[at] = true
+      end
       taken = taken + 1
       if in_turn then table.insert(order, table.remove(order, place)) end
     end
@@ -112,7 +125,6 @@ for _, first in ipairs(looked) do
 end
 local wait_us = -1
 if taken < most then
-  for at = 5, last do redis.call('LLEN', KEYS[at]) end
   for number = 1, delayed do
     local first = first_of(number)
     local next_key, guard, name = KEYS[first], KEYS[first + 1], suffix:match('^@%x%x%x%x%x%x%x%x')
@@ -122,6 +134,7 @@ if taken < most then
     local left_us = next_us and tonumber(next_us) - now_us or 0
     -- What is due already is in a list's place that is left alone.
     if left_us > 0 and (wait_us < 0 or left_us < wait_us) then wait_us = left_us end
+    if not is_mine and wait_us == -1 and redis.call('GETEX', next_key) then wait_us = -2 end
   end
 end
 return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts, wait_us}
@@ -130,8 +143,8 @@ return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts, wait_u
 """Takes messages in kombu's order: the most urgent priority first, within it the queues in turn.
 
 A message is read, entered, and only then removed, so that no error in between can lose it. What is no message is set
-aside, or it would be found again for ever. Once all lists are empty, each is read once more: that makes the server tell
-this connection (`CLIENT TRACKING`) when one changes.
+aside, or it would be found again for ever. Once all lists are empty, each was read after its last change: that has the
+server tell this connection (`CLIENT TRACKING`) when one changes.
 
 Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in the order of their
 instants. Of all channels that wait one guards each delayed queue: it alone is told of the next instant, and by the
@@ -147,7 +160,8 @@ ARGV: the most to take; now, in seconds since 1970; how many queues there are; 1
 suffix, eight digits of which name the channel; the lease in seconds, 0 for none; how many priorities there are; how
 long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted from 1.
 Gives: how many were set aside; for each message the place of its list and the length of its tag in bytes; the tags in
-the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none.
+the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none,
+-2 where others guard one.
 Few parts, because the client takes as long for a short one as for a long one.
 """
 

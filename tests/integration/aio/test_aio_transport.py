@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu import Connection
 from kombu.exceptions import OperationalError
-from transport_harness import OURS, STOCK, queue_of, send, tube, waiting
+from transport_harness import OURS, STOCK, calls, queue_of, send, tube, waiting
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
@@ -35,7 +35,7 @@ def test_a_message_arrives_at_once_in_any_of_several_queues_and_priorities(url: 
             looked = one.channel._look_at_s
             send(url, queue, queue, priority=priority)
             one.until(lambda before=before: len(one.got) > before)
-            assert one.channel.sweep_s == 1.0
+            assert one.channel.sweep_s == 5.0
             assert looked  # a hint, or the sweep; the next test tells them apart
         assert one.bodies == ["a", "b", "c", "a", "c"]
 
@@ -356,3 +356,18 @@ def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_
     with tube(url, "a", prefetch=0) as several:  # no window
         several.until(lambda: several.got)
         assert (len(several.got), books.llen("a")) == (1, 9)
+
+
+def test_a_look_into_empty_queues_costs_the_server_one_command_for_all_of_them(url: str, books: Any) -> None:
+    with tube(url, *"abcde") as one:
+        one.with_hub()
+        one.until(lambda: one.channel._dry)
+        before = {name: calls(books, name) for name in ("evalsha", "exists", "lindex", "llen")}
+        one.channel._look_at_s = 0.0
+        one.until(lambda: calls(books, "evalsha") > before["evalsha"] and not one.channel._in_poll)
+        assert {name: calls(books, name) - count for name, count in before.items()} == {
+            "evalsha": 1,
+            "exists": 1,
+            "lindex": 0,
+            "llen": 0,
+        }
