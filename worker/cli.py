@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from config.keys import SERVICES
 from config.settings import get_settings
+from worker import audit_listing
 from worker.drift import Drift, Seen
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
@@ -40,7 +41,11 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show each key's state, why, for how much longer, and its use."""
+    """Show each key's state, why, for how much longer, and its use.
+
+    Room is what is left of the limit that is nearest to its end: requests or tokens a minute (rpm, tpm) or a day
+    (rpd, tpd), requests a second (rps), emails a day or a month (epd, epmo).
+    """
 
     async def look(pools: dict[str, KeyPool]) -> list[PoolView]:
         return [await pool.snapshot() for pool in pools.values()]
@@ -113,12 +118,7 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
     async def read(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
         return {name: await pool.audit(count=count, people_only=people) for name, pool in pools.items()}
 
-    table = Table("when (UTC)", "service", "event", "scope", "name", "reason", "by")
-    for name, entries in _run(read, service).items():
-        for entry in entries:
-            when = _when(int(entry["at_ms"]))
-            table.add_row(when, name, *(entry[field] for field in ("event", "scope", "name", "reason", "by")))
-    Console().print(table)
+    Console(highlight=False, markup=False).print(audit_listing.listing(_run(read, service)))
 
 
 @keys.command()

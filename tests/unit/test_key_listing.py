@@ -1,9 +1,10 @@
-"""The keys in a terminal of 80 columns."""
+"""The keys and their audit trail in a terminal of 80 columns."""
 
 import io
 
-from rich.console import Console
+from rich.console import Console, Group
 
+from worker import audit_listing
 from worker.key_listing import listing
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
@@ -18,9 +19,9 @@ def key(number: int, state: str, *blocks: BlockView, account: str = "") -> KeyVi
     )  # fmt: skip
 
 
-def shown(*views: PoolView) -> list[str]:
+def shown(what: Group) -> list[str]:
     console = Console(width=80, file=io.StringIO(), highlight=False, markup=False)
-    console.print(listing(views))
+    console.print(what)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -33,7 +34,7 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
         key(2, "disabled", by_hand),
         key(0, "cooling", no_domain),
     )
-    lines = shown(PoolView("groq", 0, keys), PoolView("resend", 0, ()))
+    lines = shown(listing([PoolView("groq", 0, keys), PoolView("resend", 0, ())]))
     assert all(len(line) <= 80 for line in lines)
     assert lines[0] == "groq: 0 of 3 keys ready, 3 calls in progress"
     assert lines[2].startswith("gsk_000001... 000000000001 cooling  1 h 6 min   100% rpm ")
@@ -44,3 +45,18 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     assert "leaked (by cli ann)" in rest
     assert rest.count("until reset") == 2, "one topic of it comes back by a reset alone"
     assert lines[-1] == "resend: no key is configured here"
+
+
+def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:
+    job = "6bbec290-0a3b-4f4e-9d0c-5a5a5a5a5a5a"
+    name = "org_01jxvdgr7sfb1xf0q8tdg0yv5m × openai/gpt-oss-120b"
+    entry = {"event": "account_learned", "scope": "account_model", "name": name,
+             "reason": "rate_limit", "until_ms": "0", "by": job}  # fmt: skip
+    early, late = entry | {"at_ms": "1000"}, entry | {"at_ms": "61000", "event": "reset"}
+    lines = shown(audit_listing.listing({"groq": [early], "resend": [late]}))
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].startswith("1970-01-01 00:01:01 UTC  resend reset")
+    text = "".join(lines)
+    assert text.index("reset") < text.index("account_learned")
+    assert text.replace(" ", "").count(job) == 2
+    assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in text

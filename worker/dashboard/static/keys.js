@@ -263,7 +263,11 @@
                 key.blocks.forEach(function (one) {
                     const shared = one.scope === "host" || one.scope === "model";
                     const left = one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
-                    const line = (shared ? title(service) : key.label) + ": " + left + " · " + blockWords(one);
+                    const mates = body.key && one.scope.startsWith("account") ? pair[1].keys.filter(function (other) {
+                        return other.account === key.account && other.id !== key.id;
+                    }).map(function (other) { return other.label; }) : []; // who come back with it
+                    const line = (shared ? title(service) : [key.label].concat(mates).join(", ")) + ": " + left + " · "
+                        + blockWords(one);
                     if (one.disabled_by && !body.key) {
                         byHand.push(key.label + " (" + one.reason + ", by " + one.disabled_by + ")");
                     } else {

@@ -1,0 +1,20 @@
+"""What `keys audit` shows: two lines an entry that fit 80 columns, with nothing cut that another command needs."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from rich.console import Group
+from rich.text import Text
+
+
+def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
+    """Shape the audit trails of services for a terminal, the latest entry first."""
+    found = [(service, entry) for service, its in entries.items() for entry in its]
+    found.sort(key=lambda pair: -int(pair[1]["at_ms"]))
+    lines = []
+    for service, entry in found:
+        when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        what = f"{entry['scope'].replace('_', ' × ')} {entry['name']}"
+        lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {what}", overflow="fold"))
+        lines.append(Text(f"    {entry['reason']}, by {entry['by']}", style="dim", overflow="fold"))
+    return Group(*lines)
