@@ -91,9 +91,9 @@ class Bench:
             deadline_s = time.monotonic() + limit_s
             while (done := self._counted(0)) < jobs and time.monotonic() < deadline_s and worker.poll() is None:
                 if done and first is None:
-                    first = _use_of(worker)[0], done
+                    first = use_of(worker)[0], done
                 time.sleep(_STEP_S)
-            cpu_s, _ = _use_of(worker)
+            cpu_s, _ = use_of(worker)
         counts = self._counts()
         if not counts:
             raise RuntimeError(f"{self._contender.name} did nothing: {self._tail()}")
@@ -109,17 +109,17 @@ class Bench:
             self._send("noop", 1)
             self._await(0, 1, limit_s=limit_s)
             time.sleep(0.5)
-            _, idle_mb = _use_of(worker)
+            _, idle_mb = use_of(worker)
             send_s = float(self._send("lag", jobs).split()[-1])
             self._await(0, jobs + 1, limit_s=limit_s)
             time.sleep(4 * _STEP_S)  # the last of them are reported
             lags = [float(text) for text in self._store.lrange(LAGS, 0, -1)]
-            _, before_mb = _use_of(worker)
+            _, before_mb = use_of(worker)
             job_kb = None
             if in_flight:
                 self._send("nap", in_flight)
                 if self._await(1, jobs + 1 + in_flight, limit_s=limit_s):
-                    job_kb = (_use_of(worker)[1] - before_mb) * 1000 / in_flight
+                    job_kb = (use_of(worker)[1] - before_mb) * 1000 / in_flight
         if not lags:
             raise RuntimeError(f"{self._contender.name} did nothing: {self._tail()}")
         return Calm(1000 * statistics.median(lags), 1000 * send_s, idle_mb, job_kb)
@@ -168,7 +168,7 @@ class Bench:
         return self._log.read()[-1500:].decode(errors="replace")
 
 
-def _use_of(worker: "subprocess.Popen[bytes]") -> tuple[float, float]:
+def use_of(worker: "subprocess.Popen[bytes]") -> tuple[float, float]:
     """CPU seconds and resident megabytes of a worker and all its processes."""
     ticks = pages = 0
     for entry in Path("/proc").glob("[0-9]*/stat"):

@@ -1,0 +1,276 @@
+"""What a job costs: CPU of the workers, and of Redis, for each completion and each email: `python benchmarks/cost.py`.
+
+Real workers, the provider sandbox at 180 ms a completion, limits given. Each line is one window of a steady state,
+without the start of the workers. CPU time, not time on the clock: what else runs on the machine changes little of it.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+from batches import mail
+from celery import Celery
+from pool_measure import use_of
+from rotation import run as run_contender
+from rotation_scenarios import Scenario
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("results")
+LATENCY_MS = 180
+_READY_S = 40.0
+_SETTLES_S = 5.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One state to measure.
+
+    Attributes:
+        name: For the table.
+        waiting: Jobs that wait before the workers start.
+        rate: Jobs a second that come afterwards.
+        processes: Workers.
+        kind: `completion`, `email` or nothing at all.
+        sandbox: Its options.
+        limits: What the workers are told of them.
+        begins_at: How many jobs must be done before the state is steady: those of the keys' first burst.
+    """
+
+    name: str
+    waiting: int = 0
+    rate: float = 0.0
+    processes: int = 1
+    kind: str = "completion"
+    sandbox: dict[str, Any] = field(default_factory=dict)
+    limits: str = ""
+    begins_at: int = 0
+
+
+_FREE = {"groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0}
+_FIFTY = _FREE | {"groq_rpm": 1_000}  # three keys: 50 a second
+CASES = (
+    Case("saturation", waiting=15_000, sandbox=_FREE | {"groq_rpm": 60_000}, limits="rpm=60000"),
+    Case("0.8 of the load", rate=40, processes=2, sandbox=_FIFTY, limits="rpm=1000"),
+    Case("3 times the load", waiting=3_600, rate=150, processes=2, sandbox=_FIFTY, limits="rpm=1000", begins_at=3_100),
+    Case(
+        "3 times, tokens",
+        waiting=4_200,
+        rate=150,
+        processes=2,
+        sandbox=_FREE | {"groq_rpm": 0, "groq_tpm": 30_000},
+        limits="tpm=30000",
+        begins_at=3_600,
+    ),
+    Case("trickle", rate=2, sandbox=_FIFTY, limits="rpm=1000"),
+    Case("email alone", rate=20, kind="email", sandbox={"resend_rps": 100}),
+    Case("emails in batches", waiting=6_000, kind="email", sandbox={"resend_rps": 5}),
+    Case("idle", kind=""),
+)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was used up to a moment."""
+
+    at_s: float
+    cpu_s: float
+    memory_mb: float
+    commands: int
+    redis_s: float
+    connections: int
+    done: int
+
+
+def completion(_: int) -> dict[str, Any]:
+    """A short question."""
+    return {"messages": [{"role": "user", "content": "go on"}], "max_completion_tokens": 40}
+
+
+class Bench:
+    """Workers, Redis and the providers of one case."""
+
+    def __init__(self, case: Case, sandbox: Sandbox, store: "redis.Redis[Any]", folder: Path) -> None:
+        self._case = case
+        self._sandbox = sandbox
+        self._store = store
+        self._folder = folder
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    @contextlib.contextmanager
+    def workers(self, environment: dict[str, str]) -> Iterator[None]:
+        """Run the workers until the block ends."""
+        logs = [self._folder / f"w{number}.log" for number in range(self._case.processes)]
+        for number, log in enumerate(logs):
+            command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"w{number}@bench"]
+            with log.open("wb") as sink:
+                self._workers.append(
+                    subprocess.Popen(  # noqa: S603
+                        command, cwd=self._folder, env=environment, stdout=sink, stderr=sink, start_new_session=True
+                    )
+                )
+        try:
+            deadline_s = time.monotonic() + _READY_S
+            while not all(b" ready." in log.read_bytes() for log in logs):
+                if time.monotonic() > deadline_s or any(worker.poll() is not None for worker in self._workers):
+                    raise RuntimeError(logs[0].read_text(errors="replace")[-2000:])
+                time.sleep(0.1)
+            yield
+        finally:
+            for worker in self._workers:
+                worker.kill()
+                worker.wait()
+
+    def spent(self) -> Spent:
+        """Look at the meters."""
+        used = [use_of(worker) for worker in self._workers]
+        info = self._store.info()
+        judged = self._sandbox.ledger()
+        emails = self._case.kind == "email"
+        done = (
+            judged["judgement"]["emails_accepted"]
+            if emails
+            else sum(book["accepted"] for book in judged["services"].values())
+        )
+        return Spent(
+            time.monotonic(),
+            sum(cpu_s for cpu_s, _ in used),
+            sum(memory_mb for _, memory_mb in used),
+            info["total_commands_processed"],
+            info["used_cpu_user"] + info["used_cpu_sys"],
+            info["connected_clients"] - 2,  # this one and the producer's
+            done,
+        )
+
+
+class Producer:
+    """Sends jobs by name, as any Celery application may."""
+
+    def __init__(self, url: str, kind: str) -> None:
+        self._app = Celery("bench", broker=url, set_as_current=False)
+        self._name, self._queue = ("tasks.email.send", "email") if kind == "email" else ("tasks.ai.complete", "ai")
+        self._arguments: Callable[[int], dict[str, Any]] = mail if kind == "email" else completion
+        self._sent = 0
+
+    def send(self, count: int) -> None:
+        """Send some jobs."""
+        with self._app.producer_pool.acquire(block=True) as producer:
+            for _ in range(count):
+                self._app.send_task(
+                    self._name, kwargs=self._arguments(self._sent), queue=self._queue, producer=producer
+                )
+                self._sent += 1
+
+    def pour(self, rate: float, over: threading.Event) -> None:
+        """Send so many jobs a second until it is over."""
+        began_s, before = time.monotonic(), self._sent
+        while not over.wait(min(0.05, 1 / rate)):
+            self.send(int((time.monotonic() - began_s) * rate) - (self._sent - before))
+
+
+def measure(case: Case, *, seconds: float) -> dict[str, Any]:
+    """Measure one case."""
+    with (
+        tempfile.TemporaryDirectory(prefix="keywheel-bench-") as name,
+        EmbeddedRedis(data_dir=Path(name) / "redis") as server,
+        Sandbox(
+            resend_daily=0, resend_monthly=0, groq_latency_ms=LATENCY_MS, resend_latency_ms=LATENCY_MS, **case.sandbox
+        ) as sandbox,
+        redis.Redis.from_url(server.url) as store,
+    ):
+        limits = {"KEYWHEEL_GROQ_LIMITS": case.limits} if case.limits else {}
+        environment = dict(os.environ) | sandbox.env() | limits | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+        producer, bench = Producer(server.url, case.kind), Bench(case, sandbox, store, Path(name))
+        producer.send(case.waiting)
+        over = threading.Event()
+        with bench.workers(environment):
+            pouring = threading.Thread(target=producer.pour, args=(case.rate, over)) if case.rate else None
+            if pouring:
+                pouring.start()
+            try:
+                time.sleep(_SETTLES_S)
+                while (before := bench.spent()).done < case.begins_at:
+                    time.sleep(0.2)
+                time.sleep(seconds)
+                after = bench.spent()
+            finally:
+                over.set()
+                if pouring:
+                    pouring.join()
+    return {"case": case.name} | figures(before, after)
+
+
+def figures(before: Spent, after: Spent) -> dict[str, Any]:
+    """The window between two looks."""
+    seconds, done = after.at_s - before.at_s, after.done - before.done
+    found: dict[str, Any] = {
+        "done_per_s": done / seconds,
+        "cpu_percent": (after.cpu_s - before.cpu_s) / seconds * 100,
+        "memory_mb": after.memory_mb,
+        "connections": after.connections,
+        "commands_per_s": (after.commands - before.commands) / seconds,
+    }
+    if done:
+        found |= {
+            "cpu_ms": (after.cpu_s - before.cpu_s) / done * 1000,
+            "commands": (after.commands - before.commands) / done,
+            "redis_ms": (after.redis_s - before.redis_s) / done * 1000,
+        }
+    return found
+
+
+def peer(seconds: float) -> dict[str, Any]:
+    """LiteLLM's router at three times the load, in processes that do nothing else."""
+    accounts = {"groq": [{"account": f"org_{number}", "keys": 1, "rpm": 1_000} for number in range(3)]}
+    scenario = Scenario("equal", "three equal accounts", "groq", accounts, options=_FREE)
+    outcome = run_contender(scenario, "litellm", 2, seconds=seconds, multiple=3, latency_ms=LATENCY_MS)
+    return {
+        "case": "3 times, LiteLLM",
+        "done_per_s": outcome.accepted / seconds,
+        "cpu_ms": outcome.cpu_ms,
+        "commands": outcome.trips["commands"],
+    }
+
+
+def main() -> int:
+    """Parse the command line, run, print and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=15, help="length of each window (default: 15)")
+    parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], help="default: all")
+    parser.add_argument("--beside", choices=["litellm"], help="a peer at three times the load, in a run of its own")
+    args = parser.parse_args()
+    found = []
+    for case in CASES:
+        if case.name in (args.only or [case.name]):
+            found.append(measure(case, seconds=args.seconds))
+            show(found[-1])
+    if args.beside:
+        found.append(peer(args.seconds))
+        show(found[-1])
+        ours = next((one["cpu_ms"] for one in found if one["case"] == "3 times the load"), None)
+        if ours:
+            print(f"of LiteLLM's CPU, Keywheel takes {ours / found[-1]['cpu_ms']:.2f}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"cost-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(found, indent=1))
+    return 0
+
+
+def show(one: dict[str, Any]) -> None:
+    """Print the figures of one case."""
+    print(f"{one['case']:>18}: " + ", ".join(f"{n} {v:.2f}" for n, v in one.items() if n != "case"), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
