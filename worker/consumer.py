@@ -24,6 +24,10 @@ from worker.quarantine import Quarantine, settle
 _logger = logging.getLogger(__name__)
 
 _REFUSED_PAUSE_S = 1.0
+_EVENTS_PAUSE_S = 0.2
+"""How long events wait for others: each publish takes a millisecond of the consumer, however many it holds."""
+_MOST_EVENTS = 1_000
+"""Waiting events that are published at once."""
 _LONGEST_PAUSE_S = 32.0
 _CALM_S = 10.0
 """After this long without a refusal the pauses begin anew."""
@@ -56,6 +60,7 @@ class Consumer(StockConsumer):
         super().__init__(*args, **options)
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
+        self._flush_at_s = 0.0
         # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
@@ -72,6 +77,19 @@ class Consumer(StockConsumer):
         while time.monotonic() < now_s + pause_s:
             state.maybe_shutdown()
             time.sleep(_STEP_S)
+
+    def on_send_event_buffered(self) -> None:
+        """Publish the events of jobs a moment later, together; Celery does so in each round of its loop."""
+        self.event_dispatcher.buffer_limit = _MOST_EVENTS
+        now_s = time.monotonic()
+        if self.hub and now_s >= self._flush_at_s:
+            self._flush_at_s = now_s + _EVENTS_PAUSE_S
+            self.hub.call_later(_EVENTS_PAUSE_S, self._flush_events)
+
+    def shutdown(self) -> None:
+        """End, and leave no event behind."""
+        self._flush_events()
+        super().shutdown()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Give what takes each message from the broker."""

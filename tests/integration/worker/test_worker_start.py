@@ -1,8 +1,11 @@
 """How a worker starts, and how it says that it cannot."""
 
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -111,3 +114,27 @@ def test_a_worker_starts_before_redis_and_works_once_it_is_there(start: Start, t
         producer.close()
         worker.stop()
     assert "Traceback" not in worker.log
+
+
+def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) -> None:
+    worker = start("-Q", "probe").await_ready()
+    house.sandbox.control("fault", service="groq", kind="hang_before", hang_s=1, count=1)  # then it breaks off
+    heard: list[str] = []
+    with house.producer.app.connection_for_read() as connection:
+
+        def hear(event: dict[str, Any]) -> None:
+            if event["hostname"] == worker.name:
+                heard.append(event["type"])
+            if event["type"] == "task-started":
+                worker.process.send_signal(signal.SIGTERM)  # the job ends after the consumer's loop has
+            receiver.should_stop = event["type"] == "task-retried" or time.monotonic() > deadline_s
+
+        deadline_s = time.monotonic() + 30
+        receiver = house.producer.app.events.Receiver(connection, handlers={"*": hear})
+        consumer = receiver.itercapture(limit=None, timeout=20, wakeup=False)
+        next(consumer)
+        house.producer.send("tasks.ai.complete", queue="probe", prompt="hi")
+        for _ in consumer:
+            pass
+    assert [kind for kind in heard if kind.startswith("task-")] == ["task-received", "task-started", "task-retried"]
+    assert worker.await_exit() == 0
