@@ -24,6 +24,7 @@ from celery import Celery
 from pool_measure import use_of
 from rotation import run as run_contender
 from rotation_scenarios import Scenario
+
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
