@@ -14,6 +14,7 @@ from worker.cancelling import Cancelling
 from worker.gate import Gate
 from worker.health import PoolHealth
 from worker.logs import redactor, setup_logging
+from worker.machine_check import check_machine
 from worker.providers.proxies import proxy_for
 from worker.redis_check import check_redis
 
@@ -64,6 +65,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         for service, discovery in found.items():
             if discovery.keys:
                 proxy_for(base_urls[service])  # where none can be used, each job would fail
+        check_machine(settings, found)
         check_redis(settings)
     except SettingsError as exc:
         # Celery logs what a signal's receiver raises and goes on; this it lets through.

@@ -64,7 +64,10 @@ class Runtime:
         loop = asyncio.get_running_loop()
         found = _RUNTIMES.get(loop)
         if found is None:
-            found = _RUNTIMES[loop] = open_runtime(get_settings(), {name: load_keys(name) for name in SERVICES})
+            keys = {name: load_keys(name) for name in SERVICES}
+            for discovery in keys.values():
+                announce(discovery)
+            found = _RUNTIMES[loop] = open_runtime(get_settings(), keys)
             lifespan.on_shutdown(found.close)
         return found
 
@@ -190,8 +193,6 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
 
 def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     """Put a runtime together on the running loop; connects to nothing yet."""
-    for discovery in found.values():
-        announce(discovery)
     redis = connect(settings)
     fault_cooldown_ms = round(settings.server_error_cooldown_s * 1000)
     drift = Drift(redis, namespace=settings.namespace)

@@ -43,6 +43,8 @@ def without(house: House, service: str) -> dict[str, str]:
         ({"KEYWHEEL_MAX_FAULTS": "many"}, "KEYWHEEL_MAX_FAULTS must be a whole number."),  # not a number
         ({"REDIS_URL": "http://:canary-password@localhost"}, "REDIS_URL must start with redis://"),  # not Redis
         ({"KEYWHEEL_TASK_TIME_LIMIT_S": "800"}, "KEYWHEEL_TASK_TIME_LIMIT_S (800) must stay below"),  # out of step
+        ({"SSL_CERT_FILE": "/nowhere"}, "SSL_CERT_FILE names a file that does not exist"),  # no call could be made
+        ({"SSL_CERT_FILE": __file__}, "What jobs need cannot be made (SSLError: "),  # the same
         ({"ALL_PROXY": "socks5://u:canary-password@x:1"}, "ALL_PROXY names a socks5:// proxy"),  # no call could be made
     ],
 )
