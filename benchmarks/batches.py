@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ) as sandbox,
     ):
         batches = {"KEYWHEEL_EMAIL_BATCHES": str(not args.single).lower(), "REDIS_URL": server.url}
+        batches["KEYWHEEL_CHECK_KEYS_S"] = "0"
         environment = dict(os.environ) | sandbox.env() | batches | {"PYTHONPATH": str(Path(__file__).parents[1])}
         enqueue(server.url, args.emails)
         began = time.monotonic()

@@ -232,7 +232,7 @@ def house(
         ) as sandbox,
     ):  # fmt: skip
         teams = {f"RESEND_ACCOUNT{suffix}": team for suffix, team in TEAM_OF.items()}
-        environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "KEYWHEEL_CHECK_KEYS_S": "0"}
         environ |= sandbox.env() | teams | {"REDIS_URL": server.url} | settings
         posts = [Post(f"w{number}", folder / f"w{number}.log") for number in range(1, workers + 1)]
         made = House(server, sandbox, environ, folder, posts)

@@ -105,6 +105,7 @@ class Settings(BaseSettings):
     log_format: LogFormat = "text"
     show_content: bool = False
     status_interval_s: Seconds = 5
+    check_keys_s: SecondsOrNone = 3_600
 
     flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS")] = "127.0.0.1"
     flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT")] = 5555

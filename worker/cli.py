@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -19,6 +20,7 @@ from config.keys import SERVICES
 from config.settings import get_settings
 from worker import audit_listing
 from worker.drift import Drift, Seen
+from worker.key_checks import CheckedKey, check_keys, open_checkers, problems_in
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.redis_check import eviction_of
@@ -122,6 +124,41 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
 
 
 @keys.command()
+@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.pass_context
+def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
+    """Ask the providers about each key: is it alive, may it use GROQ_MODEL, what are its limits.
+
+    Costs no completion and no email. The exit status is 1 where a key is dead or could not be checked, or where no key
+    may use the model.
+    """
+    settings = get_settings()
+
+    async def ask(pools: dict[str, KeyPool]) -> list[CheckedKey]:
+        checkers = open_checkers(settings)
+        try:
+            with suppress(RedisError):  # the accounts that Redis knows are nice to have
+                await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
+            return await check_keys(pools, checkers, models=[settings.groq_model])
+        finally:
+            for checker in checkers.values():
+                await checker.close()
+
+    checked = _run(ask, service)
+    problems = list(problems_in(checked, models=[settings.groq_model]))
+    if as_json:
+        told = {"keys": [one.as_json() for one in checked], "problems": problems}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        Console().print(_checks(checked))
+        for sentence in problems or ["every key that is configured here is alive"]:
+            click.echo(sentence)
+    if problems:
+        ctx.exit(1)
+
+
+@keys.command()
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--forget", is_flag=True, help="Begin anew, once what is shown is understood.")
 def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes flags by name
@@ -178,6 +215,17 @@ def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: s
         lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
         missing="no key here has the id {}; `keys status` lists the ids",
     )
+
+
+def _checks(checked: list[CheckedKey]) -> Table:
+    table = Table("service", "key", Column("id", no_wrap=True), "account", "state", "model", "limits", "what is told")
+    for one in checked:
+        told = one.as_json()
+        models = ", ".join(f"{model}: {'yes' if may else 'no'}" for model, may in one.models.items())
+        limits = ", ".join(f"{name}={limit}" for name, limit in told["limits"].items())
+        fields = (one.service, one.key.label, one.key.id, one.account, one.check.state, models, limits, one.check.said)
+        table.add_row(*map(escape, fields))
+    return table
 
 
 def _when(at_ms: int) -> str:

@@ -27,6 +27,7 @@ class PoolHealth(bootsteps.StartStopStep):
         self._summaries: dict[str, Any] = {}
         self._timer: Any = None
         lifespan.on_startup(self._watch)
+        lifespan.on_startup(self._check_keys)
 
     def start(self, parent: Any) -> None:
         """Begin to send events."""
@@ -46,6 +47,10 @@ class PoolHealth(bootsteps.StartStopStep):
         dispatcher = getattr(parent.consumer, "event_dispatcher", None)
         if dispatcher is not None and dispatcher.enabled and self._summaries:
             dispatcher.send(EVENT, services=self._summaries)
+
+    async def _check_keys(self) -> None:
+        # Beside the jobs: nothing waits for it.
+        await Runtime.current().key_checks.run()
 
     async def _watch(self) -> None:
         told = False

@@ -20,6 +20,7 @@ from worker.aio.connections import told_of_their_end
 from worker.cancellations import Cancellations, use
 from worker.deferred import wake_deferred, wake_jobs
 from worker.drift import Drift
+from worker.key_checks import KeyChecks
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
@@ -51,6 +52,7 @@ class Runtime:
     streams: StreamWriter
     cancellations: Cancellations
     drift: Drift
+    key_checks: KeyChecks
     broker: Redis | None = None
     """A client of the broker, where deferred jobs wait there."""
 
@@ -90,6 +92,7 @@ class Runtime:
         for service, discovery in found.items():
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
+        self.key_checks.again()
         return {service: len(discovery.keys) for service, discovery in found.items()}
 
     async def listen(self, on_cancelled: Callable[[str], None]) -> None:
@@ -203,15 +206,14 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         notice=drift.notice,
     )
     groq.prepare(key.secret for key in found["groq"].keys)
-    resend = Rotation(
-        open_pool(settings, redis, "resend", found["resend"]),
-        Resend(
-            settings.resend_api_url,
-            timeout_s=settings.resend_timeout_s,
-            fault_cooldown_ms=fault_cooldown_ms,
-            notice=drift.notice,
-        ),
+    mailer = Resend(
+        settings.resend_api_url,
+        timeout_s=settings.resend_timeout_s,
+        fault_cooldown_ms=fault_cooldown_ms,
+        notice=drift.notice,
     )
+    pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
+    resend = Rotation(pools["resend"], mailer)
     outbox = Outbox(
         redis, namespace=settings.namespace, call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS
     )
@@ -220,7 +222,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     return Runtime(
         settings=settings,
         redis=redis,
-        groq=Rotation(open_pool(settings, redis, "groq", found["groq"]), groq),
+        groq=Rotation(pools["groq"], groq),
         resend=resend,
         mailroom=Mailroom(
             resend,
@@ -231,6 +233,12 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
         cancellations=cancellations,
         drift=drift,
+        key_checks=KeyChecks(
+            pools,
+            {"groq": groq, "resend": mailer},
+            models=[settings.groq_model],
+            every_s=settings.check_keys_s,
+        ),
         broker=_broker_client(settings, redis),
     )
 

@@ -177,6 +177,9 @@ class Verdict:
 RATE_LIMIT = "rate_limit"
 """The code of a verdict on a refusal for a limit, whatever its status."""
 
+ASKED = "asked"
+"""The code of a verdict on a question about a key: no call of a job, but it may tell limits."""
+
 SERVER_ERROR = "server_error"
 """The code of a verdict on a provider's 5xx that rests the key."""
 

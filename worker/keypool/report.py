@@ -1,7 +1,7 @@
 """What a settle tells Redis of an answer: settle.lua says what each part means."""
 
 from worker.keypool.leases import Lease
-from worker.verdicts import ABANDONED, RATE_LIMIT, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ABANDONED, ASKED, RATE_LIMIT, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
@@ -77,7 +77,7 @@ def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
 
 
 def _outcome(verdict: Verdict) -> str:
-    if verdict is ABANDONED:
+    if verdict is ABANDONED or verdict.code == ASKED:
         return "unused"
     if verdict.fate is Fate.DONE:
         return "ok"

@@ -16,6 +16,7 @@ import groq
 import httpx
 from pydantic import SecretStr
 
+from worker.providers import key_check
 from worker.providers.answers import Answer, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
@@ -23,6 +24,7 @@ from worker.providers.groq_answer import request_id_of, result_of
 from worker.providers.groq_stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
 from worker.providers.groq_unknowns import GroqWatch
 from worker.providers.groq_verdicts import GroqJudge
+from worker.providers.key_check import KeyCheck
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Fate, Reply
 
@@ -223,6 +225,23 @@ class Groq:
             shapes=Shapes(secret, private),
         )
         return Reply(verdict, value)
+
+    async def check(self, secret: SecretStr) -> KeyCheck:
+        """Ask whether a key is alive and which models it may use; costs no completion."""
+        if not is_sendable(secret):
+            return key_check.UNSENDABLE
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.get(
+                    "/openai/v1/models", headers={"Authorization": f"Bearer {secret.get_secret_value()}"}
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            return KeyCheck("unknown", judge_transport(error, if_ambiguous=Fate.RETRY).reason)
+        answer = Answer.parse(response.status_code, response.headers, response.content)
+        models = key_check.models_in(answer.body) if answer.ok else None
+        if models is None:
+            return key_check.refused(answer, self._judge(answer, value=None, secret=secret), secret)
+        return KeyCheck("alive", models=models)
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field, replace
 from email.utils import parseaddr
 from typing import Any, cast
 
+import httpx
 import resend
 from pydantic import SecretStr
 from resend.exceptions import NoContentError, ResendError
 
-from worker.providers import resend_http
+from worker.providers import key_check, resend_http
 from worker.providers.answers import Answer, safe_sentence, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
+from worker.providers.key_check import KeyCheck
 from worker.providers.resend_unknowns import unknown_in
 from worker.providers.resend_verdicts import EMAIL_QUOTAS, ResendJudge
 from worker.providers.unknowns import Notice, Shapes, ignore
@@ -176,6 +178,24 @@ class Resend:
             left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
             verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None, quotas=left)
         return Reply(_charged(verdict, payload, value), value)
+
+    async def check(self, secret: SecretStr) -> KeyCheck:
+        """Ask whether a key is alive, and for its team's quotas and rate; a key that may only send is told none."""
+        if not is_sendable(secret):
+            return key_check.UNSENDABLE
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.get(
+                    "/usage", headers={"Authorization": f"Bearer {secret.get_secret_value()}"}
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            return KeyCheck("unknown", judge_transport(error, if_ambiguous=Fate.RETRY).reason)
+        answer = Answer.parse(response.status_code, response.headers, response.content)
+        if answer.ok and isinstance(answer.body, dict):
+            return KeyCheck("alive", limits=key_check.quotas_in(answer.body))
+        if answer.code == "restricted_api_key":
+            return KeyCheck("alive", "it may only send, so its quotas show when they end")
+        return key_check.refused(answer, self._judge(answer, value=None, secret=secret), secret)
 
     async def close(self) -> None:
         """Close the connections. A second call does nothing."""

@@ -50,6 +50,22 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     assert "cli" in shown.stdout
 
 
+def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
+    fresh.sandbox.control("restore", key="groq:1")
+    shown = cli(fresh, "keys", "check", "--json")
+    told = json.loads(shown.stdout)
+    assert (shown.returncode, told["problems"]) == (0, [])
+    assert [one["state"] for one in told["keys"]] == ["alive"] * 5
+    assert told["keys"][0]["models"] == {"openai/gpt-oss-120b": True}
+    assert told["keys"][3]["limits"]["rps"] == 100
+    fresh.sandbox.control("revoke", key="groq:1")
+    shown = cli(fresh, "keys", "check", "--service", "groq")
+    assert shown.returncode == 1
+    assert "is not accepted: Invalid API Key (HTTP 401)" in shown.stdout
+    shown = cli(fresh, "keys", "check", "--service", "groq", GROQ_MODEL="llama-3.3-70b-versatile")
+    assert "no groq key may use llama-3.3-70b-versatile: set GROQ_MODEL to one of openai/gpt-oss-120b" in shown.stdout
+
+
 def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")

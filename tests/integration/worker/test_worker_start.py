@@ -93,6 +93,13 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
 
 
+def test_a_worker_warns_of_keys_that_are_good_for_nothing(house: House, start: Start) -> None:
+    worker = start(KEYWHEEL_CHECK_KEYS_S="3600", GROQ_API_KEY_9="gsk_" + "Zq7" * 17 + "x", GROQ_MODEL="no-such-model")
+    worker.await_ready()
+    worker.await_log("is not accepted: Invalid API Key (HTTP 401)")
+    worker.await_log("no groq key may use no-such-model: set GROQ_MODEL to one of openai/gpt-oss-120b")
+
+
 def test_a_worker_that_starts_on_a_full_redis_waits_for_room(start: Start, tmp_path: Path) -> None:
     with EmbeddedRedis(data_dir=tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory", 1)

@@ -1,0 +1,98 @@
+"""What a provider says of a key when it is asked, without cost: whether it is alive, and what it may do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import SecretStr
+
+from worker.providers.answers import Answer, is_count, safe_sentence
+from worker.providers.base import UNSENDABLE_KEY
+from worker.providers.durations import duration_ms
+from worker.verdicts import Dimension, Effect, ObservedLimit, Scope, Verdict
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCheck:
+    """What is known of a key after it was asked.
+
+    Attributes:
+        state: `alive`, `dead` (the provider does not accept it) or `unknown` (it could not be asked).
+        said: Why it is not alive, in the provider's words where it has any; or what is not told of it.
+        models: The models that it may use (Groq); None where nobody tells.
+        limits: Limits of its account.
+    """
+
+    state: Literal["alive", "dead", "unknown"]
+    said: str = ""
+    models: frozenset[str] | None = None
+    limits: tuple[ObservedLimit, ...] = ()
+
+
+class Checker(Protocol):
+    """Asks a provider about keys."""
+
+    async def check(self, secret: SecretStr) -> KeyCheck:
+        """Ask about one key. Raises nothing but a cancellation."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. A second call does nothing."""
+        ...
+
+
+UNSENDABLE: KeyCheck = KeyCheck("dead", UNSENDABLE_KEY.reason)
+"""The check of a key that no header can carry."""
+
+
+def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
+    """What an answer says of a key that is no success.
+
+    Args:
+        answer: What came back.
+        verdict: How it was judged.
+        secret: The key.
+    """
+    said = safe_sentence(answer.message, secret=secret.get_secret_value()) or verdict.reason
+    dead = verdict.effect is Effect.DISABLE and verdict.scope in {Scope.KEY, Scope.ACCOUNT}
+    return KeyCheck("dead" if dead else "unknown", f"{said} (HTTP {answer.status})")
+
+
+def models_in(body: Any) -> frozenset[str] | None:
+    """The models that Groq's list holds, but for those that are switched off; None where it is no list."""
+    listed = body.get("data") if isinstance(body, Mapping) else None
+    if not isinstance(listed, list):
+        return None
+    active = (one for one in listed if isinstance(one, Mapping) and one.get("active") is not False)
+    return frozenset(one["id"] for one in active if isinstance(one.get("id"), str))
+
+
+def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
+    """The quotas and the rate that Resend's usage tells."""
+    told = body if isinstance(body, Mapping) else {}
+    emails = told.get("emails")
+    emails = emails if isinstance(emails, Mapping) else {}
+    found = [
+        _quota(emails.get("daily"), Dimension.EMAILS_DAY),
+        _quota(emails.get("monthly"), Dimension.EMAILS_MONTH),
+        _rate(told.get("rate_limit")),
+    ]
+    return tuple(limit for limit in found if limit is not None)
+
+
+def _quota(told: Any, dimension: Dimension) -> ObservedLimit | None:
+    limit = told.get("limit") if isinstance(told, Mapping) else None
+    if not is_count(limit) or not limit:  # none: it is not limited
+        return None
+    used = told.get("used")
+    return ObservedLimit(dimension, limit, float(max(0, limit - used)) if is_count(used) else None)
+
+
+def _rate(told: Any) -> ObservedLimit | None:
+    limit = told.get("limit") if isinstance(told, Mapping) else None
+    window_ms = duration_ms(str(told.get("duration", ""))) if isinstance(told, Mapping) else None
+    if not is_count(limit) or not limit or window_ms is None or not 0 < window_ms <= _DAY_MS:
+        return None
+    return ObservedLimit(Dimension.RPS, limit, window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms)
