@@ -148,6 +148,8 @@ async def publisher_of(app: celery.Celery) -> Publisher | None:
 
 
 async def _make(app: celery.Celery) -> Publisher | None:
+    if app.conf.task_send_sent_event:  # an event for each message, which goes by an exchange
+        return None
     seen = await asyncio.to_thread(_look_at, app)
     if seen is None:
         return None

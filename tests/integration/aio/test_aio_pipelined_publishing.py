@@ -88,6 +88,7 @@ def test_a_message_is_the_one_that_celery_sends(celery_app: Celery, books: Any, 
     ("celery_app", "options"),
     [
         (STOCK, {}),  # another transport
+        (OURS, {}),  # an event tells of each message
         (OURS, {"queue": None, "exchange": "q", "routing_key": "q"}),  # by an exchange
         (OURS, {"compression": "gzip"}),
     ],
@@ -97,6 +98,7 @@ def test_what_is_not_plain_goes_celerys_way(celery_app: Celery, books: Any, opti
     bound = celery_app.amqp.queues["q"]
     with celery_app.connection_for_write() as connection:
         bound(connection.default_channel).declare()
+    celery_app.conf.task_send_sent_event = not options
     run(celery_app, lambda: publish(signature(celery_app, **options), celery_app))
     assert books.llen("q") == 1
 
