@@ -19,8 +19,8 @@ QUEUE_OF: Final = {"groq": "ai", "resend": "email"}
 """The queue of each service's jobs."""
 DEFERRED: Final = ".deferred"
 """What stands behind a queue's name where its deferred jobs come back: before the jobs that wait, not behind them."""
-DELAYED_QUEUES: Final = tuple(queue + DEFERRED for queue in QUEUE_OF.values())
-"""The queues whose jobs our transport keeps in Redis until they are due."""
+DELAYED_QUEUES: Final = {queue + DEFERRED: queue for queue in QUEUE_OF.values()}
+"""The queues whose jobs our transport keeps in Redis until they are due, each with the one that it goes before."""
 
 _PRODUCERS = 2
 _CONNECT_TIMEOUT_S = 5

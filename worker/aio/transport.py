@@ -20,7 +20,8 @@ share the queues. What differs:
 Beside kombu's transport options there are two:
 
     lease_s         in seconds; 0: no leases, only the visibility timeout
-    delayed_queues  the names of queues, the same for all producers and workers
+    delayed_queues  the names of queues, the same for all producers and workers; a mapping: each with the queue that it
+                    goes before, whose turns its due messages take as well
 
 A channel that consumes without acknowledging (replies to remote control), and one without `ack_emulation`, is kombu's
 own in all of this.

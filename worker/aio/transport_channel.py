@@ -234,11 +234,16 @@ class Channel(DelayingChannel):
             keeper.lease_s if keeper is not None else 0,
             len(self.priority_steps),
             round(_GUARD_SWEEPS * max(self.sweep_s, 1.0) * 1000),
-            *places,
+            *(number for place in places for number in (place, self._place_behind(queues, queues[place - 1]))),
             check_health=False,
         )
         self._in_poll = self.client.connection
         self._brpop_sent_at = now_s  # kombu's health check drops a connection that leaves this unanswered
+
+    def _place_behind(self, queues: list[str], delayed_queue: str) -> int:
+        """The place, counted from 1, of the queue that a delayed queue goes before; 0 for none."""
+        behind = self.goes_before(delayed_queue)
+        return queues.index(behind) + 1 if behind in queues else 0
 
     def _listen_for_changes(self, connection: Any) -> None:
         self._script_sent, self._dry = False, False
@@ -382,6 +387,8 @@ class Channel(DelayingChannel):
         share_values(message)
         message["properties"]["delivery_tag"] = tag
         self._queue_cycle.rotate(queue)
+        if (behind := self.goes_before(queue)) is not None:
+            self._queue_cycle.rotate(behind)  # it was that one's turn, perhaps
         self.qos.moved = tag
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way in

@@ -1,7 +1,7 @@
 """A channel that delays messages in the broker; see `worker.aio.delayed`."""
 
 from bisect import bisect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -77,8 +77,15 @@ class DelayingChannel(StockChannel):
     """kombu's channel, except that messages for a delayed queue wait beside its lists until they are due."""
 
     from_transport_options = (*StockChannel.from_transport_options, "delayed_queues")
-    delayed_queues: Collection[str] = ()
-    """Queues whose messages wait in the broker for their instant (Celery's `eta`), and not in a worker."""
+    delayed_queues: Collection[str] | Mapping[str, str | None] = ()
+    """Queues whose messages wait in the broker for their instant (Celery's `eta`), and not in a worker.
+
+    A mapping names for each the queue that it goes before: its due messages take that one's turns as well.
+    """
+
+    def goes_before(self, queue: str) -> str | None:
+        """Name the queue whose turns the due messages of a delayed queue take as well."""
+        return self.delayed_queues.get(queue) if isinstance(self.delayed_queues, Mapping) else None
 
     @property
     def queue_names(self) -> QueueNames:

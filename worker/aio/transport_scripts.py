@@ -28,7 +28,7 @@ TAKE: Final = (
 local unacked, index, leases, aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local most, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6])
-local rows, guard_ms, delayed = tonumber(ARGV[7]), ARGV[8], #ARGV - 8
+local rows, guard_ms, delayed = tonumber(ARGV[7]), ARGV[8], (#ARGV - 8) / 2
 local last = 4 + width * rows
 if lease_s > 0 then
   local clock = redis.call('TIME')
@@ -50,7 +50,7 @@ end
 local due, looked, now_us = {}, {}, delayed > 0 and clock_us(KEYS[last + 1])
 local function first_of(number) return last + 2 + (number - 1) * (3 + rows) end
 for number = 1, delayed do
-  local first, column = first_of(number), tonumber(ARGV[8 + number])
+  local first, column, before = first_of(number), tonumber(ARGV[7 + 2 * number]), tonumber(ARGV[8 + 2 * number])
   local next_us = redis.call('GETEX', KEYS[first])
   if next_us and tonumber(next_us) <= now_us then
     looked[#looked + 1] = first
@@ -58,7 +58,10 @@ for number = 1, delayed do
       local set, beside = KEYS[first + 2 + row], 4 + (row - 1) * width + column
       local is_open = KEYS[beside] ~= unacked .. '.left'
       local ids = is_open and redis.call('ZRANGEBYSCORE', set, '-inf', string.format('%.0f', now_us), 'LIMIT', 0, most)
-      if ids and ids[1] then due[beside] = {set = set, texts = KEYS[first + 2], ids = ids, at = 1} end
+      if ids and ids[1] then
+        due[beside] = {set = set, texts = KEYS[first + 2], ids = ids, at = 1, beside = beside}
+        if before > 0 then due[beside - column + before] = due[beside] end
+      end
     end
   end
 end
@@ -99,7 +102,8 @@ for first = 5, last, width do
         redis.call('ZADD', index, now, tag)
         if until_s then redis.call('ZADD', leases, until_s, tag) end
         redis.call('HSET', unacked, tag, entry)
-        texts[#texts + 1], tags[#tags + 1], sizes[#sizes + 1] = item, tag, (at - 5) .. ' ' .. #tag
+        local list = from and from.beside or at
+        texts[#texts + 1], tags[#tags + 1], sizes[#sizes + 1] = item, tag, (list - 5) .. ' ' .. #tag
       else
         set_aside(aside, item)
         aside_count = aside_count + 1
@@ -147,9 +151,9 @@ aside, or it would be found again for ever. Once all lists are empty, each was r
 server tell this connection (`CLIENT TRACKING`) when one changes.
 
 Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in the order of their
-instants. Of all channels that wait one guards each delayed queue: it alone is told of the next instant, and by the
-server when that changes. So one wakes up for one message; where that one is full or gone, the others find the message
-when they look by themselves.
+instants; where their queue goes before another, they also take that one's turns while there are any. Of all channels
+that wait one guards each delayed queue: it alone is told of the next instant, and by the server when that changes. So
+one wakes up for one message; where that one is full or gone, the others find the message when they look by themselves.
 
 The tag in the book is the message's own with a suffix, `@` and hexadecimal digits: a message that comes a second time
 is another entry, so that who had it first cannot put it back, nor have it forgotten, in the name of who has it now.
@@ -158,7 +162,8 @@ KEYS: the hash, the index, the leases, the list for what is no message; then the
 where there are delayed queues the clock, and for each its next instant, its guard, its texts, the sets of its lists.
 ARGV: the most to take; now, in seconds since 1970; how many queues there are; 1 to serve them in turn, 0 in order; the
 suffix, eight digits of which name the channel; the lease in seconds, 0 for none; how many priorities there are; how
-long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted from 1.
+long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted from 1, and that
+of the queue that it goes before, 0 for none.
 Gives: how many were set aside; for each message the place of its list and the length of its tag in bytes; the tags in
 the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none,
 -2 where others guard one.

@@ -92,6 +92,23 @@ def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(
         )
 
 
+@pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
+def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_others(url: str, *, hub: bool) -> None:
+    delay(url, LONG_S, *(f"due {number}" for number in range(6)))
+    ask(url, wake_deferred, "late")
+    for queue in ("a", "b"):
+        send(url, queue, *(f"{queue}{number}" for number in range(6)))
+    with tube(url, "a", "late", "b", prefetch=100, delayed_queues={"late": "a"}) as one:
+        if hub:
+            one.with_hub()
+        one.until(lambda: len(one.bodies) == 18)
+        assert [body for body in one.bodies if body[0] in "da"] == [
+            *(f"due {number}" for number in range(6)), *(f"a{number}" for number in range(6)),
+        ]  # fmt: skip
+        assert one.bodies.index("b2") < 9, "it has its turns"
+        assert {message.delivery_info["routing_key"] for message in one.got} == {"a", "b", "late"}
+
+
 def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> None:
     delay(url, LONG_S, *range(20))
     for _ in range(50):
