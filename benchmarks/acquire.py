@@ -21,7 +21,7 @@ from config.keys import ApiKey
 from config.settings import Settings
 from sandbox.redis import EmbeddedRedis
 from worker.aio.loop_thread import new_loop
-from worker.keypool import NO_TICKET, KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, Want
 from worker.runtime import connect
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
@@ -112,7 +112,7 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
     redis = connect(Settings.model_validate({"redis_url": url}))
     print("                          acquire, µs       settle, µs  in Redis,")
     print("keys   leases  buckets       p50      p99      p50      p99       µs")
-    known = Want(model="known", topic="known", tokens=300, by="benchmark", ticket=NO_TICKET)
+    known = Want(model="known", topic="known", tokens=300, by="benchmark")
     unknown = Want(model="unknown", topic="unknown", tokens=300, by="benchmark")
     taught = Verdict(fate=Fate.DONE, code="ok", status=200, limits=_HEADERS, tokens=200)
     silent = Verdict(fate=Fate.DONE, code="ok", status=200, tokens=200)

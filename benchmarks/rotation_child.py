@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from config.keys import ApiKey, load_keys
@@ -33,6 +34,8 @@ Serve = Callable[[int, int], Awaitable[str]]
 
 TRIPS: Counter[str] = Counter()
 """Keywheel's round trips to Redis, by the name of the script."""
+
+DEFERRALS = [0]
 
 
 def completion(tokens: int) -> Completion:
@@ -64,20 +67,18 @@ def keywheel(work: dict[str, Any]) -> Serve:
     async def serve(number: int, tokens: int) -> str:
         if service == "groq":
             request = completion(tokens)
-            want = Want(
-                model=MODEL, topic=MODEL, tokens=request.tokens, max_wait_ms=5_000, by=f"{os.getpid()}-{number}"
-            )
+            want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}")
             build: Callable[[ApiKey], Any] = lambda _: request  # noqa: E731
         else:
-            want = Want(emails=1, max_wait_ms=5_000, by=f"{os.getpid()}-{number}")
+            want = Want(emails=1, by=f"{os.getpid()}-{number}")
             build = lambda key: email(number, key)  # noqa: E731
+        began_s = time.monotonic()
         while True:
             try:
                 await rotation.serve(want, build)
             except Deferred as deferred:
-                want = Want(
-                    **{name: getattr(want, name) for name in Want.__dataclass_fields__} | {"ticket": deferred.ticket}
-                )
+                want = replace(want, waited_ms=round((time.monotonic() - began_s) * 1000))
+                DEFERRALS[0] += 1
                 await asyncio.sleep(deferred.countdown_ms / 1000)
             except Fault:
                 await asyncio.sleep(1)
@@ -209,7 +210,15 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
     except TimeoutError:
         pass
     still_open = sum(not task.done() for task in tasks)
-    return {"waits_s": waits, "started": started, "open": still_open, "raised": raised, "trips": TRIPS, **ends}
+    return {
+        "waits_s": waits,
+        "started": started,
+        "open": still_open,
+        "raised": raised,
+        "trips": TRIPS,
+        "deferrals": DEFERRALS[0],
+        **ends,
+    }
 
 
 def cpu_s() -> float:

@@ -10,8 +10,8 @@ from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings
 from worker import control, queues  # noqa: F401 - control registers its commands
+from worker.backpressure import QueuePauser
 from worker.cancelling import Cancelling
-from worker.gate import Gate
 from worker.health import PoolHealth
 from worker.logs import redactor, setup_logging
 from worker.machine_check import check_machine
@@ -33,7 +33,7 @@ def create_app() -> Celery:
     created.conf.update(celery_config(settings))
     created.Task.show_content = settings.show_content
     created.steps["worker"].add(PoolHealth)
-    created.steps["consumer"].add(Gate)
+    created.steps["consumer"].add(QueuePauser)
     created.steps["consumer"].add(Cancelling)
     return created
 

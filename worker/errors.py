@@ -102,7 +102,6 @@ class Deferred(TurnOver):
     Args:
         countdown_ms: When to come back, in milliseconds from now.
         reason: Why, in a few words (`cooling`, `disabled`, …).
-        ticket: What the job brings when it comes back; see `worker.keypool.Want.ticket`.
 
     Attributes:
         for_good: Waiting is no use by itself: every key is out until a person acts.
@@ -110,15 +109,14 @@ class Deferred(TurnOver):
 
     for_good = False
 
-    def __init__(self, countdown_ms: int, reason: str, ticket: str = "-") -> None:
+    def __init__(self, countdown_ms: int, reason: str) -> None:
         super().__init__(f"no key is free: {reason}; next try in {countdown_ms / 1000:.1f} s")
         self.countdown_ms = countdown_ms
         self.reason = reason
-        self.ticket = ticket
 
-    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str]]:
+    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str]]:
         """Copy whole: Celery shows what it can pickle, and would show the base class otherwise."""
-        return type(self), (self.countdown_ms, self.reason, self.ticket)
+        return type(self), (self.countdown_ms, self.reason)
 
 
 class Fault(TurnOver):

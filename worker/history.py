@@ -31,7 +31,7 @@ class History:
         deferrals: How often no key was free.
         attempts: Calls made to the provider.
         waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
-        ticket: What the key pool gave the job to bring when it comes back; empty before the first deferral.
+        deferred: The last turn ended since no key was free.
         trail: The latest calls of the earlier turns.
         reason: Why the last turn was not the end, in a few words.
         in_doubt: After the last turn the job may have been carried out, by whomever.
@@ -41,7 +41,7 @@ class History:
     deferrals: int = 0
     attempts: int = 0
     waited_ms: int = 0
-    ticket: str = ""
+    deferred: bool = False
     trail: Trail = ()
     reason: str = ""
     in_doubt: bool = False
@@ -52,13 +52,13 @@ class History:
         found = headers.get(HEADER) if isinstance(headers, dict) else None
         told: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
-        ticket, reason = told.get("ticket"), told.get("reason")
+        reason = told.get("reason")
         return cls(
             since_ms=min(_count(told, "since_ms") or now_ms, now_ms),
             deferrals=_count(told, "deferrals"),
             attempts=_count(told, "attempts"),
             waited_ms=_count(told, "waited_ms"),
-            ticket=ticket if isinstance(ticket, str) else "",
+            deferred=bool(told.get("deferred") or told.get("ticket")),  # the second is an older version's word for it
             trail=_trail(told),
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
             in_doubt=told.get("in_doubt") is True,
@@ -74,18 +74,18 @@ class History:
         *,
         attempts: int,
         waited_ms: int,
-        ticket: str = "",
+        deferred: bool = False,
         trail: Trail = (),
         reason: str = "",
         in_doubt: bool = False,
     ) -> Self:
-        """The history after one more turn; `ticket` says that it was a deferral."""
+        """The history after one more turn."""
         return replace(
             self,
             attempts=self.attempts + attempts,
             waited_ms=self.waited_ms + waited_ms,
-            deferrals=self.deferrals + bool(ticket),
-            ticket=ticket,
+            deferrals=self.deferrals + deferred,
+            deferred=deferred,
             trail=trails.latest(self.trail + trail),
             reason=reason[:_LONGEST_REASON],
             in_doubt=in_doubt,

@@ -5,8 +5,6 @@ from typing import Any, Final
 
 BULK_PRIORITY: Final = 6
 """From this priority on a job is bulk. On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6, 9."""
-BULK_PATIENCE_MS: Final = 1_000
-"""How long a bulk job may wait in the process for a key, in milliseconds: its place is worth more to another."""
 
 
 def is_bulk(delivery_info: Mapping[str, Any] | None) -> bool:

@@ -18,12 +18,13 @@ from config.keys import ApiKey
 from worker import trail
 from worker.cancellations import end_if_cancelled
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
-from worker.keypool import NO_TICKET, KeyPool, Lease, Settled, Unavailable, Want, Why
+from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.patience import ask_patiently
 from worker.providers.base import Provider
 from worker.turnstile import Place, Turnstile
 from worker.verdicts import ABANDONED, Effect, Fate, Reply, Scope, Verdict
+from worker.waitlist import WaitList
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ RequestT_co = TypeVar("RequestT_co", covariant=True)
 _SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must end as a fault, not hang
 _RECHECK_MS = 50  # a lease that is older than this is checked again before the call
 _NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
-_BUSY_MS = 1_000
+_CROWD_MS = 1_000
+_ROUNDS = 3  # so often a turn may come back to keys that it was refused by
 
 INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
 
@@ -94,14 +96,15 @@ class Rotation(Generic[RequestT]):
     def __init__(self, pool: KeyPool, provider: Provider[RequestT]) -> None:
         self.pool = pool
         self.provider = provider
-        self.asking = Turnstile()
+        self.waiting = WaitList(pool)
         self.sending = Turnstile()
 
-    async def serve(self, want: Want, build: Callable[[ApiKey], RequestT]) -> Served:
+    async def serve(self, want: Want, build: Callable[[ApiKey], RequestT], *, longest_s: float | None = None) -> Served:
         """Carry one request out, on as many keys as it takes.
 
         Args:
-            want: What the call needs of a key; `want.max_wait_ms` bounds the wait over the whole turn.
+            want: What the call needs of a key.
+            longest_s: The longest wait for keys over the whole turn, in seconds; None: however long they take.
             build: Makes the request for the key that was chosen (an email's from address depends on it).
 
         Returns:
@@ -114,11 +117,11 @@ class Rotation(Generic[RequestT]):
             RequestTooLarge: No key's limit is as large as the request.
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is gone.
         """
-        return await self.run(want, _Plain(build))
+        return await self.run(want, _Plain(build), longest_s=longest_s)
 
-    async def run(self, want: Want, errand: Errand[RequestT]) -> Served:
+    async def run(self, want: Want, errand: Errand[RequestT], *, longest_s: float | None = None) -> Served:
         """As `serve`, for a request that has a book of its own."""
-        turn = _Turn(self, want, errand)
+        turn = _Turn(self, want, errand, longest_s=longest_s)
         try:
             return await turn.run()
         except TurnOver as over:
@@ -129,11 +132,16 @@ class Rotation(Generic[RequestT]):
 class _Turn(Generic[RequestT]):
     """One pass of one job through the keys."""
 
-    def __init__(self, rotation: Rotation[RequestT], want: Want, errand: Errand[RequestT]) -> None:
+    def __init__(
+        self, rotation: Rotation[RequestT], want: Want, errand: Errand[RequestT], *, longest_s: float | None
+    ) -> None:
         self.pool = rotation.pool
         self.provider = rotation.provider
-        self.asking = rotation.asking
+        self.waiting = rotation.waiting
         self.sending = rotation.sending
+        self.began_s = time.monotonic()
+        self.longest_s = longest_s
+        self.rounds = 0
         self.want = want
         self.shut_out = want.exclude
         self.lane = f"{want.model} bulk" if want.bulk else want.model  # neither stands behind the other
@@ -149,7 +157,6 @@ class _Turn(Generic[RequestT]):
             lease = await self._lease()
             place = await self._way_to_the_wire(lease)
             if place is None:
-                self.want = replace(self.want, ticket=NO_TICKET)  # it had an instant, and lines up no more
                 continue
             try:
                 value = await self._call(lease, place)
@@ -162,21 +169,25 @@ class _Turn(Generic[RequestT]):
     async def _lease(self) -> Lease:
         """Take a lease, or end the turn."""
         got = await self._ask()
-        if isinstance(got, Unavailable):
-            if self.want.exclude != self.shut_out:
-                got = await self._look_again(got)
-            self._give_up(got)
+        while isinstance(got, Unavailable):
+            if self.want.exclude == self.shut_out:
+                self._give_up(got)
+            # Keys were at fault in this turn, which is no fault of the job: it waits for them like the others.
+            self.want = replace(self.want, exclude=self.shut_out)
+            self.rounds += 1
+            if self.rounds == _ROUNDS:
+                raise Deferred(_spread(), "every key was refused a moment ago")
+            got = await self._ask()
         return got
 
     async def _way_to_the_wire(self, lease: Lease) -> Place | None:
-        """Wait for the lease's instant and for a place; None: the key was told to rest meanwhile, or all were reset."""
+        """Wait for the lease's instant and for a place; None: the key was told to rest meanwhile."""
         began = time.monotonic()
         place, waits = None, lease
         try:
             while True:
-                if waits.wait_ms > 0 and not await self._wait(waits):
-                    await self._settle_whatever_happens(lease, ABANDONED)
-                    return None
+                if waits.wait_ms > 0:
+                    await self._wait(waits)
                 place = await self.sending.take(self.lane)
                 if lease.wait_ms == 0 and (time.monotonic() - began) * 1000 <= _RECHECK_MS:
                     return place
@@ -194,59 +205,28 @@ class _Turn(Generic[RequestT]):
             raise
 
     async def _ask(self) -> Lease | Unavailable:
-        """Ask the pool, standing in line for it."""
-        began = asked = time.monotonic()
+        """Wait in line for a lease."""
+        began_s = time.monotonic()
+        spent_s = began_s - self.began_s
+        want = replace(self.want, waited_ms=self.want.waited_ms + round(spent_s * 1000)) if self.attempts else self.want
+        in_turn = self.want.exclude == self.shut_out and not self.want.account
         try:
-            place = await self.asking.take(self.lane, wait_ms=self._left_ms())
-        except TimeoutError:
-            self.waited_ms += round((time.monotonic() - began) * 1000)
-            return Unavailable(Why.BUSY, reason="many jobs wait for keys whose limits are not known yet")
-        try:
-            while True:
-                want = replace(self.want, max_wait_ms=self._left_ms(since=began))
-                asked = time.monotonic()
-                got = await ask_patiently(lambda want=want: self.pool.acquire(want))  # type: ignore[misc]
-                if self.want.ticket:  # it is redeemed now
-                    self.want = replace(self.want, ticket=NO_TICKET)
-                if (
-                    isinstance(got, Lease)
-                    or got.why is not Why.BUSY
-                    or got.countdown_ms > want.max_wait_ms
-                    or want.bulk
-                ):
-                    return got
-                await self.asking.wait_for_room(wait_ms=got.countdown_ms)
+            return await self.waiting.acquire(
+                want, in_turn=in_turn, longest_s=None if self.longest_s is None else max(0.0, self.longest_s - spent_s)
+            )
         finally:
-            place.leave()
-            self.waited_ms += round((asked - began) * 1000)  # the last round trip is no wait
+            self.waited_ms += round((time.monotonic() - began_s) * 1000)
 
-    async def _look_again(self, away: Unavailable) -> Unavailable:
-        """Keys were at fault in this turn, which is no fault of the job: one of them may be free before the others."""
-        want = replace(self.want, exclude=self.shut_out, max_wait_ms=0, ticket=away.ticket)
-        got = await ask_patiently(lambda: self.pool.acquire(want))
-        if isinstance(got, Unavailable):
-            return got
-        # One is free again already, but a turn calls no key twice.
-        await self._settle_whatever_happens(got, ABANDONED)
-        return Unavailable(Why.BUSY, reason="every key was refused a moment ago")
-
-    def _left_ms(self, *, since: float | None = None) -> int:
-        spent_ms = self.waited_ms + (0 if since is None else round((time.monotonic() - since) * 1000))
-        return max(0, self.want.max_wait_ms - spent_ms)
-
-    async def _wait(self, lease: Lease) -> bool:
-        started = time.monotonic()
-        try:
-            return await self.pool.wait(lease)
-        finally:
-            self.waited_ms += round((time.monotonic() - started) * 1000)
+    async def _wait(self, lease: Lease) -> None:
+        await asyncio.sleep(lease.wait_ms / 1000)
+        self.waited_ms += lease.wait_ms
 
     def _give_up(self, away: Unavailable) -> NoReturn:
         match away.why:
-            case Why.BUSY:
-                raise Deferred(random.randint(_BUSY_MS, 3 * _BUSY_MS), away.reason)  # noqa: S311 - spreads a crowd
-            case Why.DEFERRED:
-                raise Deferred(away.countdown_ms, away.reason, away.ticket)
+            case Why.WAIT | Why.BUSY:
+                raise Deferred(_spread(), away.reason)
+            case Why.RESTING:
+                raise Deferred(away.first_in_ms + random.randint(0, _CROWD_MS), away.reason)  # noqa: S311 - spreads a crowd
             case Why.DISABLED if self.turned_down:  # by every account that can be asked
                 raise _rejection(self.turned_down)
             case Why.DISABLED:
@@ -310,7 +290,7 @@ class _Turn(Generic[RequestT]):
             # What the provider said of the key outlives the job. A second settle of one lease changes nothing.
             await self._conclude_whatever_happens(lease, reply)
             raise
-        self.asking.room()
+        self.waiting.notify_ended()
         await self._blame(lease, reply.verdict)
         if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
             await self._report(lease)
@@ -345,8 +325,6 @@ class _Turn(Generic[RequestT]):
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
                 # Only one team has a domain, maybe the last; the keys of the others are marked, so each is asked once
                 if verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None:
-                    if self.turned_down:
-                        raise _rejection(verdict)
                     self.turned_down = verdict
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
@@ -378,6 +356,11 @@ class _Turn(Generic[RequestT]):
         except RedisError:
             return
         log_key_failed(lease.key.label, failed=view.failed, total=len(view.keys))
+
+
+def _spread() -> int:
+    """When a job that waited in vain comes back, in milliseconds: a crowd does not come back together."""
+    return random.randint(_CROWD_MS, 2 * _CROWD_MS)  # noqa: S311 - no secret
 
 
 def _rejection(verdict: Verdict) -> RequestRejected:

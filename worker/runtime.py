@@ -14,7 +14,7 @@ from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.errors import SettingsError
 from config.keys import SERVICES, Discovery, load_keys
 from config.settings import RedisUrls, Settings, get_settings
-from worker import gate
+from worker import backpressure
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.cancellations import Cancellations, use
@@ -76,7 +76,12 @@ class Runtime:
     @property
     def pools(self) -> dict[str, KeyPool]:
         """The key pools by service."""
-        return {"groq": self.groq.pool, "resend": self.resend.pool}
+        return {service: rotation.pool for service, rotation in self.rotations.items()}
+
+    @property
+    def rotations(self) -> dict[str, Rotation[Any]]:
+        """The rotations by service."""
+        return {"groq": self.groq, "resend": self.resend}
 
     async def view(self) -> dict[str, PoolView]:
         """Every pool at this instant."""
@@ -92,6 +97,7 @@ class Runtime:
         for service, discovery in found.items():
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
+            self.rotations[service].waiting.wake()
         self.key_checks.again()
         return {service: len(discovery.keys) for service, discovery in found.items()}
 
@@ -114,9 +120,10 @@ class Runtime:
                             on_cancelled(message["data"])
                             continue
                         service = services[message["channel"]]
-                        self.pools[service].wake()
-                        gate.wake(service)
-                        await self._wake_deferred(service)
+                        self.rotations[service].waiting.wake()
+                        if message["data"] == "reset":
+                            backpressure.wake(service)
+                            await self._wake_deferred(service)
             except RedisError:
                 await asyncio.sleep(_RECONNECT_S)
 
@@ -190,6 +197,7 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
             refused_ms=round(cooldown_s * 1000), server_error_ms=round(settings.server_error_cooldown_s * 1000)
         ),
         lease_ms=round(timeout_s * 2000) + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
+        patience_ms=round(settings.max_wait_s * 1000),
         limits=[ObservedLimit(Dimension(name), limit) for name, limit in limits],
     )
 
@@ -219,17 +227,18 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     )
     cancellations = Cancellations(redis, namespace=settings.namespace)
     use(cancellations)
+    completions = Rotation(pools["groq"], groq)
+    mailroom = Mailroom(
+        resend, outbox, batches=settings.email_batches, at_least_once=settings.email_ambiguity == "at_least_once"
+    )
+    backpressure.watch("groq", completions.waiting)
+    backpressure.watch("resend", mailroom)
     return Runtime(
         settings=settings,
         redis=redis,
-        groq=Rotation(pools["groq"], groq),
+        groq=completions,
         resend=resend,
-        mailroom=Mailroom(
-            resend,
-            outbox,
-            batches=settings.email_batches,
-            at_least_once=settings.email_ambiguity == "at_least_once",
-        ),
+        mailroom=mailroom,
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
         cancellations=cancellations,
         drift=drift,

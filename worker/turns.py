@@ -23,7 +23,7 @@ from worker.cancellations import end_if_cancelled
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
-from worker.priority import BULK_PATIENCE_MS, is_bulk
+from worker.priority import is_bulk
 from worker.rotation import Served
 from worker.verdicts import SERVER_ERROR
 
@@ -38,8 +38,8 @@ _LONGEST_DELAY_MS = 366 * 86_400_000
 class Serving(Protocol[OrderT]):
     """Who can serve a job's turn."""
 
-    async def serve(self, want: Want, order: OrderT, /) -> Served:
-        """Carry it out, or raise why its turn is over."""
+    async def serve(self, want: Want, order: OrderT, /, *, longest_s: float | None = None) -> Served:
+        """Carry it out, or raise why its turn is over; waits for keys for at most so many seconds."""
         ...
 
 
@@ -75,17 +75,16 @@ async def take_turn(
     if history.age_s >= deadline_s:
         _end_too_late(task.request, history, deadline_s=deadline_s, in_doubt_matters=want.emails > 0)
     bulk = is_bulk(task.request.delivery_info)
-    longest_ms = round(max(0.0, min(settings.max_wait_s, deadline_s - history.age_s)) * 1000)
     want = replace(
         want,
-        ticket=history.ticket,
-        max_wait_ms=min(longest_ms, BULK_PATIENCE_MS) if bulk else longest_ms,
         by=task.request.id or "",
         suspect=len({call.key for call in history.trail if call.code == SERVER_ERROR}) > 1,
         bulk=bulk,
+        waited_ms=round(history.age_s * 1000),
     )
+    longest_s = max(0.0, min(settings.task_soft_time_limit_s / 2, deadline_s - history.age_s))
     try:
-        served = await rotation.serve(want, order)
+        served = await rotation.serve(want, order, longest_s=longest_s)
     except Deferred as deferred:
         if history.age_s >= deadline_s:
             waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
@@ -111,7 +110,7 @@ def _end_too_late(request: Any, history: History, *, deadline_s: float, in_doubt
     """Fail a job whose deadline is over before its turn: even with a key that is free, nobody waits for it any more."""
     over = TurnOver()
     over.in_doubt = in_doubt_matters and bool(doubt_ms(request.headers) or came_again(request))
-    if history.ticket:
+    if history.deferred:
         waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
     else:
         waited = f"no time is left for another try within {deadline_s:g} s (tries so far: {request.retries})"
@@ -128,14 +127,14 @@ async def _defer(
     after = history.after(
         attempts=deferred.attempts,
         waited_ms=waited_ms,
-        ticket=deferred.ticket,
+        deferred=True,
         trail=trail.of_this_turn(),
         reason=deferred.reason,
         in_doubt=deferred.in_doubt,
     )
     await _send_back(
         task,
-        Deferred(countdown_ms, deferred.reason, deferred.ticket),
+        Deferred(countdown_ms, deferred.reason),
         countdown_ms,
         after,
         retries=task.request.retries,

@@ -168,7 +168,7 @@ MESSAGES = [
     Bad(
         "our header holds texts",
         SERVED,
-        headers={"keywheel": dict.fromkeys(("since_ms", "deferrals", "ticket"), CANARY)},
+        headers={"keywheel": dict.fromkeys(("since_ms", "deferrals", "deferred"), CANARY)},
     ),
     Bad("our header holds endless numbers", SERVED, headers={"keywheel": {"since_ms": 10**400, "attempts": 10**400}}),
     Bad("our header holds no numbers", SERVED, headers={"keywheel": {"since_ms": float("nan"), "deferrals": -1.5}}),

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from config.keys import make_key
 from sandbox.process import Sandbox
-from worker.cli import _tables
 from worker.errors import Deferred
+from worker.key_listing import listing
 from worker.keypool import KeyPool, Want
 from worker.providers import Completion, Groq
 from worker.rotation import Rotation, Served
@@ -39,7 +39,7 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
                 await ask(rotation, 2_000)  # nobody could know the limit of the day: no header tells it
             assert refused.value.countdown_ms > 3_600_000
             shown = Console(width=300, file=StringIO())
-            shown.print(_tables([await pool.snapshot()]))
+            shown.print(listing([await pool.snapshot()]))
             assert re.search(rf"rate_limit {MODEL} for 2,0\d\d tokens or more", shown.file.getvalue())
             assert (await ask(rotation, 300)).attempts == 1
             with pytest.raises(Deferred):

@@ -17,22 +17,28 @@ def test_a_job_without_headers_begins_its_history_now() -> None:
     before = round(time.time() * 1000)
     history = History.of(None)
     assert before <= history.since_ms <= round(time.time() * 1000)
-    assert (history.deferrals, history.attempts, history.waited_ms, history.ticket) == (0, 0, 0, "")
+    assert (history.deferrals, history.attempts, history.waited_ms, history.deferred) == (0, 0, 0, False)
     assert history.age_s < 60
 
 
 def test_a_turn_adds_up() -> None:
-    history = History(since_ms=1).after(attempts=2, waited_ms=30).after(attempts=1, waited_ms=5, ticket="org_a")
-    assert history == History(since_ms=1, deferrals=1, attempts=3, waited_ms=35, ticket="org_a")
+    history = History(since_ms=1).after(attempts=2, waited_ms=30).after(attempts=1, waited_ms=5, deferred=True)
+    assert history == History(since_ms=1, deferrals=1, attempts=3, waited_ms=35, deferred=True)
 
 
-def test_a_ticket_serves_for_one_turn_only() -> None:
-    history = History(since_ms=1, deferrals=1, ticket="org_a").after(attempts=1, waited_ms=0)
-    assert (history.deferrals, history.ticket) == (1, "")
+def test_a_turn_that_ended_otherwise_is_no_deferral() -> None:
+    history = History(since_ms=1, deferrals=1, deferred=True).after(attempts=1, waited_ms=0)
+    assert (history.deferrals, history.deferred) == (1, False)
+
+
+# What an older version wrote, and whether the job was deferred then.
+@pytest.mark.parametrize(("ticket", "deferred"), [("-", True), ("org_a", True), ("", False)])
+def test_a_message_of_an_older_version_tells_whether_it_was_deferred(ticket: str, *, deferred: bool) -> None:
+    assert History.of({HEADER: {"since_ms": 1, "deferrals": 1, "ticket": ticket}}).deferred is deferred
 
 
 def test_the_header_survives_json() -> None:
-    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, ticket="org_a", reason="tpm", in_doubt=True)
+    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, deferred=True, reason="tpm", in_doubt=True)
     headers = json.loads(json.dumps({"other": 1, **history.headers()}))
     assert History.of(headers) == history
 
@@ -57,7 +63,7 @@ def test_the_trail_keeps_the_latest_calls() -> None:
         {"since_ms": True},  # a truth value is no number
         {"since_ms": 1.5},  # nor is a fraction a count
         {"deferrals": None, "attempts": [], "waited_ms": {}},  # nothing usable
-        {"ticket": 7},  # not a text
+        {"deferred": 7, "ticket": []},  # neither yes nor no
         {"trail": "long ago"},  # no list of calls
         {"trail": [None, [], {"at_ms": 1.5, "key": "k", "code": "c"}, {"at_ms": 1, "key": 2, "code": "c"}]},  # no calls
         {"unknown": 1},  # a field of another version
@@ -74,7 +80,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from(["since_ms", "deferrals", "attempts", "waited_ms", "ticket", "trail", "else"])
+FIELDS = st.sampled_from(["since_ms", "deferrals", "attempts", "waited_ms", "deferred", "ticket", "trail", "else"])
 
 
 @given(JSON | st.fixed_dictionaries({HEADER: JSON | st.dictionaries(FIELDS, JSON)}))
@@ -82,7 +88,7 @@ def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
     history = History.of(headers)
     assert history.age_s >= 0
     assert min(history.deferrals, history.attempts, history.waited_ms) >= 0
-    after = history.after(attempts=1, waited_ms=1, ticket="-")
+    after = history.after(attempts=1, waited_ms=1, deferred=True)
     assert History.of(json.loads(json.dumps(after.headers()))) == after
 
 

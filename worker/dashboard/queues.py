@@ -47,7 +47,7 @@ class QueueWatch:
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
                 self._asked_at = now
                 self._workers = self._ask_workers(connection, channel)
-        paused = Counter(name for worker in self._workers for name in worker.get("closed", ()))
+        paused = Counter(name for worker in self._workers for name in worker.get("paused", ()))
         held: Counter[str] = Counter()
         for worker in self._workers:
             held.update(worker.get("held", {}))
@@ -71,7 +71,7 @@ class QueueWatch:
             )
             or ()
         )
-        return [stats["gate"] for reply in replies for stats in reply.values() if "gate" in stats]
+        return [stats["backpressure"] for reply in replies for stats in reply.values() if "backpressure" in stats]
 
     def _waiting(self, channel: Any, name: str, now: float) -> tuple[int, float]:
         """How many messages of all priorities a queue holds, and for how long the oldest has waited, in seconds."""

@@ -1,12 +1,12 @@
 """The key pool: which key may make a call now, decided atomically in Redis for every worker at once."""
 
-from worker.keypool.leases import NO_TICKET, Lease, Unavailable, Want, Why
-from worker.keypool.pool import Cooldowns, KeyPool, Settled
+from worker.keypool.leases import Lease, Line, Unavailable, Want, Why
+from worker.keypool.pool import HORIZON_MS, Cooldowns, KeyPool, Settled
 from worker.keypool.resets import HeldBlock, ResetDone
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 
 __all__ = [
-    "NO_TICKET",
+    "HORIZON_MS",
     "BlockView",
     "BucketView",
     "Cooldowns",
@@ -14,6 +14,7 @@ __all__ = [
     "KeyPool",
     "KeyView",
     "Lease",
+    "Line",
     "PoolView",
     "ResetDone",
     "Settled",

@@ -5,8 +5,6 @@ from enum import StrEnum
 
 from config.keys import ApiKey
 
-NO_TICKET = "-"
-
 
 @dataclass(frozen=True, slots=True)
 class Want:
@@ -23,14 +21,12 @@ class Want:
         exclude_accounts: Accounts that this job must not get.
         account: The only account that may serve, because an earlier attempt went there; also the id of a key whose
             account was not known then. Empty: any.
-        ticket: Names the instant that this job was promised when it was deferred (`Unavailable.ticket`); `NO_TICKET`
-            where a deferral promised nothing, or the promise is redeemed. With either it does not queue behind those
-            who wait for theirs. Empty: it comes for the first time.
-        max_wait_ms: The longest wait in the process, in milliseconds; beyond it the job is to be deferred.
         by: The task's id, for the audit stream; also names the job that tokens are saved for.
         suspect: Earlier attempts failed alike with several keys, so a failure of the provider (5xx) is taken for the
             request's and rests no key.
-        bulk: Gives way: it takes what interactive jobs leave, and holds no instant that one of them may need.
+        bulk: Gives way: it takes what interactive jobs leave.
+        waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals included: who has waited
+            longer is served first.
     """
 
     model: str = ""
@@ -42,11 +38,27 @@ class Want:
     exclude: frozenset[str] = field(default_factory=frozenset)
     exclude_accounts: frozenset[str] = field(default_factory=frozenset)
     account: str = ""
-    ticket: str = ""
-    max_wait_ms: int = 0
     by: str = ""
     suspect: bool = False
     bulk: bool = False
+    waited_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The line that a job stands in, in its process, as the pool must know it to serve several processes in order.
+
+    Attributes:
+        wait_list: The wait list in Redis that the line has its place in; the same in all processes.
+        id: The line's own name there.
+        next_waited_ms: For how long the job behind this one has waited, in milliseconds; None: nobody stands there.
+        entered: The line is in the wait list already.
+    """
+
+    wait_list: str
+    id: str
+    next_waited_ms: int | None = None
+    entered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +86,12 @@ class Lease:
 class Why(StrEnum):
     """Why there is no lease."""
 
-    DEFERRED = "deferred"
-    """A key will be free, but later than the caller may wait."""
+    WAIT = "wait"
+    """A key will have room soon; ask again."""
     BUSY = "busy"
-    """Limits are not known yet and enough calls are in flight to find out; ask again soon."""
+    """The same: limits are not known yet, and enough calls are in flight to find out."""
+    RESTING = "resting"
+    """No key may be called for longer than a job waits in the process."""
     DISABLED = "disabled"
     """Every key is out until a person resets it."""
     UNFIT = "unfit"
@@ -96,14 +110,14 @@ class Unavailable:
 
     Attributes:
         why: The kind of reason.
-        countdown_ms: When to ask again, in milliseconds from now; 0 where asking again is no use by itself.
-        reason: The reason of the scope that opens first, such as `rate_limit` or `tpm`.
+        ask_in_ms: When to ask again, in milliseconds, with `Why.WAIT` and `Why.BUSY`.
+        first_in_ms: The first instant at which a key may be called, in milliseconds from now, where one is known.
+        reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.
         limit: The largest limit there is, in tokens or recipients, with `Why.TOO_LARGE`.
-        ticket: What to bring as `Want.ticket` next time, with `Why.DEFERRED`.
     """
 
     why: Why
-    countdown_ms: int = 0
+    ask_in_ms: int = 0
+    first_in_ms: int = 0
     reason: str = ""
     limit: int = 0
-    ticket: str = NO_TICKET

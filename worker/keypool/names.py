@@ -68,8 +68,12 @@ class Names:
 
     @property
     def wake(self) -> str:
-        """Channel on which a reset is announced."""
+        """Channel that says `reset`, or `room` where a line may be served sooner than it was told."""
         return self._name("wake")
+
+    def waiting(self, wait_list: str) -> str:
+        """Sorted set: line → when its first job came (ms). With `:due` behind it: line → when it asks again (ms)."""
+        return self._name("waiting", wait_list)
 
     def model(self, model: str) -> str:
         """Record of one model, whichever key asks."""

@@ -1,6 +1,5 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
-import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from redis.asyncio import Redis
 from config.keys import ApiKey
 from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
-from worker.keypool.leases import Lease, Unavailable, Want, Why
+from worker.keypool.leases import Lease, Line, Unavailable, Want, Why
 from worker.keypool.names import Names
 from worker.keypool.report import report, stated
 from worker.keypool.resets import RecordName, ResetDone
@@ -21,6 +20,10 @@ from worker.keypool.words import words
 from worker.verdicts import ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
+HORIZON_MS = 2_000
+"""How far ahead a call is reserved at most, in milliseconds: what was granted before a change is over by then."""
+BULK_HORIZON_MS = 100
+_NO_LINE = Line("", "")
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
 
 
@@ -69,6 +72,9 @@ class KeyPool:
         cooldowns: Defaults where the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
         limits: What to go by at an account and model until its own limits are known. None is needed.
+        patience_ms: The longest rest of all keys that a job waits for in its process, in milliseconds; where they rest
+            for longer it is told so at once.
+        horizon_ms: How far ahead a call may be reserved, in milliseconds.
         opening: Calls on their way per account and model while no rate is known, at the start; grows as calls succeed.
         now_ms: A clock for tests.
     """
@@ -83,6 +89,8 @@ class KeyPool:
         cooldowns: Cooldowns | None = None,
         lease_ms: int = 300_000,
         limits: Sequence[ObservedLimit] = (),
+        patience_ms: int = 5_000,
+        horizon_ms: int = HORIZON_MS,
         opening: int = 4,
         now_ms: Clock | None = None,
     ) -> None:
@@ -90,11 +98,11 @@ class KeyPool:
         self.names = Names(namespace, service)
         self._redis = redis
         self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
+        self.patience_ms, self.horizon_ms = patience_ms, horizon_ms
         self._cooldowns = cooldowns or Cooldowns()
         self._opening = opening
         self._terms = words(lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else "")
         self._roster = Roster(keys)
-        self._woken = asyncio.Event()
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
@@ -109,14 +117,15 @@ class KeyPool:
         """The account that a key is known to belong to."""
         return self._roster.accounts[key.id]
 
-    async def acquire(self, want: Want) -> Lease | Unavailable:
+    async def acquire(self, want: Want, line: Line | None = None) -> Lease | Unavailable:
         """Reserve one call.
 
         Args:
             want: What the call needs.
+            line: The line that the job stands in; None: it waits for nobody, and nobody for it.
 
         Returns:
-            A lease, usable after its `wait_ms` (never above `want.max_wait_ms`), or why there is none.
+            A lease, usable after its `wait_ms` (never above the horizon), or why there is none.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -128,23 +137,28 @@ class KeyPool:
             if not candidates.keys:
                 return Unavailable(Why.GONE if want.account else Why.NO_KEYS)
             lease_id = os.urandom(16).hex()  # whatever a task does to the seed of `random`
-            reply = await self._ask(want, candidates, lease_id)
+            reply = await self._ask(want, line or _NO_LINE, candidates, lease_id)
             if reply[0] != "remap":
                 return self._answer(reply, want, candidates, lease_id)
             self._roster.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
 
-    async def _ask(self, want: Want, candidates: Candidates, lease_id: str) -> list[Any]:
+    async def _ask(self, want: Want, line: Line, candidates: Candidates, lease_id: str) -> list[Any]:
         return await self._scripts.acquire(
             lease_id,
             want.model,
             want.topic,
             want.tokens,
             want.emails,
-            want.max_wait_ms,
-            want.ticket,
+            min(self.horizon_ms, BULK_HORIZON_MS) if want.bulk else self.horizon_ms,
+            self.patience_ms,
             want.by,
             "bulk" if want.bulk else "",
+            line.wait_list,
+            line.id,
+            want.waited_ms,
+            "" if line.next_waited_ms is None else line.next_waited_ms,
+            "1" if line.entered else "",
             self._terms,
             candidates.told,
         )
@@ -155,17 +169,27 @@ class KeyPool:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
                 key, account = candidates.keys[place], candidates.accounts[place]
                 return Lease(lease_id, key, account, want, int(wait_ms), more)
-            case ["deferred", wait_ms, reason, ticket]:
-                return Unavailable(Why.DEFERRED, countdown_ms=int(wait_ms), reason=str(reason), ticket=str(ticket))
-            case ["busy", wait_ms, reason]:
-                return Unavailable(Why.BUSY, countdown_ms=int(wait_ms), reason=str(reason))
+            case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
+                return Unavailable(Why(why), ask_in_ms=int(ask_in_ms), first_in_ms=int(first_in_ms), reason=str(reason))
+            case ["resting", first_in_ms, reason]:
+                return Unavailable(Why.RESTING, first_in_ms=int(first_in_ms), reason=str(reason))
             case [("disabled" | "unfit") as why, reason]:
                 return Unavailable(Why(why), reason=str(reason))
             case ["too_large", limit]:
                 return Unavailable(Why.TOO_LARGE, limit=int(limit))
-            case [why, *_]:
-                return Unavailable(Why(why))
         raise AssertionError(f"acquire.lua answered {reply!r}")
+
+    async def leave(self, line: Line) -> None:
+        """Take a line that nobody stands in any more out of its wait list.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached; the line then counts as late before long.
+        """
+        waiting = self.names.waiting(line.wait_list)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zrem(waiting, line.id)
+            pipe.zrem(f"{waiting}:due", line.id)
+            await pipe.execute()
 
     async def confirm(self, lease: Lease) -> Lease | None:
         """Check, after its wait, that a lease may still be used.
@@ -192,28 +216,13 @@ class KeyPool:
         )
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 
-    async def wait(self, lease: Lease) -> bool:
-        """Wait for a lease's instant; returns False where a reset came first, so that an earlier one may be had now."""
-        try:
-            async with asyncio.timeout(lease.wait_ms / 1000):
-                await self._woken.wait()
-        except TimeoutError:
-            return True
-        return False
-
-    def wake(self) -> None:
-        """End the waits of this process: a reset was made, here or elsewhere."""
-        self._woken.set()
-        self._woken = asyncio.Event()
-
     async def carry(self, lease: Lease, emails: int) -> None:
         """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        record = self.names.account_model(lease.account, lease.want.model)
-        await self._scripts.carry(keys=[self.names.leased, record], lease_id=lease.id, emails=emails)
+        await self._scripts.carry(lease_id=lease.id, account=lease.account, model=lease.want.model, emails=emails)
 
     async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
         """End a lease with what the provider's answer meant.
@@ -294,11 +303,10 @@ class KeyPool:
                 raise KeyError(key_id)
         records = list({one.redis: one for one in self._records(keys, await self._view_models())}.values())
         rows = await self._scripts.reset(
-            keys=[self.names.audit, self.names.actions, *(record.redis for record in records)],
+            records=[record.redis for record in records],
             by=by,
             scope="key" if key_id else "service",
             name=key_id or self.service,
-            channel=self.names.wake,
             include_disabled=include_disabled or key_id is not None,
         )
         return resets.parse(rows, records)
@@ -311,9 +319,7 @@ class KeyPool:
         """
         if all(key.id != key_id for key in self.keys):
             raise KeyError(key_id)
-        return await self._scripts.disable(
-            keys=[self.names.audit, self.names.actions, self.names.key(key_id)], by=by, key_id=key_id, reason=reason
-        )
+        return await self._scripts.disable(by=by, key_id=key_id, reason=reason)
 
     async def absolve(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
         """Free the keys that one request was refused with, if each has served others shortly before.
@@ -326,12 +332,7 @@ class KeyPool:
             Whether the request is at fault; if not, the keys stay disabled.
         """
         ids = [lease.key.id for lease in leases]
-        return await self._scripts.absolve(
-            keys=[self.names.audit, *(self.names.key(key_id) for key_id in ids)],
-            by=leases[0].want.by,
-            reason=verdict.code,
-            key_ids=ids,
-        )
+        return await self._scripts.absolve(by=leases[0].want.by, reason=verdict.code, key_ids=ids)
 
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False

@@ -13,7 +13,7 @@ from worker.keypool.wire import Wire
 from worker.keypool.words import Word, Words, words
 
 _FRAGMENTS = {
-    "acquire": ("prelude", "buckets", "claims", "lines", "choice", "acquire"),
+    "acquire": ("prelude", "buckets", "waitlist", "candidates", "acquire"),
     "confirm": ("prelude", "buckets", "confirm"),
     "carry": ("prelude", "buckets", "carry"),
     "settle": ("prelude", "buckets", "learn", "settle"),
@@ -65,7 +65,7 @@ class Scripts:
 
     def __init__(self, redis: Redis, *, root: str, now_ms: "Clock | None" = None) -> None:
         self._now_ms = now_ms
-        self._root, wire = _keys([root]), Wire(redis)
+        self._root_name, self._root, wire = root, _keys([root]), Wire(redis)
         self._acquire = _Script(wire, "acquire")
         self._confirm = _Script(wire, "confirm")
         self._carry = _Script(wire, "carry")
@@ -86,28 +86,28 @@ class Scripts:
         """Check a lease after its wait; see confirm.lua."""
         return int(await self._confirm(self._root, self._now(), lease_id, key_id, account, model, topic))
 
-    async def carry(self, *, keys: Sequence[str], lease_id: str, emails: int) -> None:
+    async def carry(self, *, lease_id: str, account: str, model: str, emails: int) -> None:
         """Reserve emails that go along; see carry.lua."""
-        await self._carry(_keys(keys), self._now(), lease_id, emails)
+        await self._carry(self._root, self._now(), lease_id, account, model, emails)
 
     async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
         """End a lease with its verdict; see settle.lua for what is said and answered."""
         return list(await self._settle(self._root, self._now(), lease_id, as_json(said)))
 
     async def reset(
-        self, *, keys: Sequence[str], by: str, scope: str, name: str, channel: str, include_disabled: bool
+        self, *, records: Sequence[str], by: str, scope: str, name: str, include_disabled: bool
     ) -> list[list[Any]]:
         """Clear records; returns the blocks that held, as reset.lua tells them."""
-        told = (by, scope, name, channel, "1" if include_disabled else "")
-        return list(await self._reset(_keys(keys), self._now(), *told))
+        told = (by, scope, name, "1" if include_disabled else "")
+        return list(await self._reset(_keys([self._root_name, *records]), self._now(), *told))
 
-    async def disable(self, *, keys: Sequence[str], by: str, key_id: str, reason: str) -> bool:
+    async def disable(self, *, by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""
-        return bool(await self._disable(_keys(keys), self._now(), by, key_id, reason))
+        return bool(await self._disable(self._root, self._now(), by, key_id, reason))
 
-    async def absolve(self, *, keys: Sequence[str], by: str, reason: str, key_ids: Sequence[str]) -> bool:
+    async def absolve(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Free keys that a request was at fault for; returns False where nothing says that it was."""
-        return bool(await self._absolve(_keys(keys), self._now(), by, reason, *key_ids))
+        return bool(await self._absolve(self._root, self._now(), by, reason, *key_ids))
 
     async def snapshot(self, *, keys: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""

@@ -53,16 +53,16 @@ class Lane:
     led: bool = False
     line: dict[Letter, Seat] = field(default_factory=dict)
 
-    async def wait(self, letter: Letter, *, wait_ms: int) -> Told | None:
+    async def wait(self, letter: Letter) -> Told | None:
         """Stand in line until there is news; None: the time was over before somebody took the letter along."""
         seat: Seat = asyncio.get_running_loop().create_future()
         self.line[letter] = seat
         began = time.monotonic()
         try:
-            await asyncio.wait({seat}, timeout=wait_ms / 1000)
+            await asyncio.wait({seat}, timeout=letter.left_s())
+            letter.waited_ms += round((time.monotonic() - began) * 1000)
             if not seat.done() and letter in self.line:
                 return None
-            letter.waited_ms += round((time.monotonic() - began) * 1000)
             return await seat
         except asyncio.CancelledError:
             if seat.done() and not seat.cancelled() and seat.result().outcome is Signal.LEAD:

@@ -1,5 +1,6 @@
 """One email of one job's turn."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ class Letter:
         job: The id of its job.
         calls: Calls made with it in this turn.
         waited_ms: Time spent waiting in this turn, in milliseconds.
+        until_s: When the turn must have its lease, on the monotonic clock; None: whenever it gets one.
 
     Raises:
         InvalidArguments: The idempotency key cannot stand in a header. Later it would fail those that go along, too.
@@ -41,6 +43,11 @@ class Letter:
     job: str = ""
     calls: int = 0
     waited_ms: int = 0
+    until_s: float | None = None
+
+    def left_s(self) -> float | None:
+        """How much longer it may wait, in seconds."""
+        return None if self.until_s is None else max(0.0, self.until_s - time.monotonic())
 
     def __post_init__(self) -> None:
         if not is_idempotency_key(self.idempotency_key):

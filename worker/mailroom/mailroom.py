@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from worker.keypool import Want
 from worker.mailroom.errands import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
 from worker.mailroom.lane import Lane, Signal, Told, tell
 from worker.mailroom.letter import Letter
-from worker.mailroom.portions import Portions
+from worker.mailroom.portions import MOST_IN_BATCH, Portions
 from worker.outbox import Envelope, Found, Member, Outbox, State
 from worker.patience import ask_patiently
 from worker.providers import Email, Sealed
@@ -23,6 +24,7 @@ _logger = logging.getLogger(__name__)
 
 _ROUNDS = 8  # an email is overtaken once or twice; more often is a crowd of copies, which may as well wait
 _SOON_MS = 1_000
+_ROOM = 4 * MOST_IN_BATCH
 _SPREAD_MS = 500  # emails that were deferred together come back nearly together, and go out together
 
 
@@ -47,12 +49,35 @@ class Mailroom:
         self._under_way = UnderWay()
         self._portions = Portions()
 
-    async def serve(self, want: Want, letter: Letter) -> Served:
+    @property
+    def pressed(self) -> Callable[[], None] | None:
+        """Called when more emails wait than there is room for, and when no key may be called for long."""
+        return self.rotation.waiting.pressed
+
+    @pressed.setter
+    def pressed(self, pressed: Callable[[], None] | None) -> None:
+        self.rotation.waiting.pressed = pressed
+
+    def count(self, *, bulk: bool) -> int:
+        """How many emails wait for a key, alone or to go along with another."""
+        lines = sum(len(lane.line) for (_, _, is_bulk), lane in list(self._lanes.items()) if is_bulk is bulk)
+        return lines + self.rotation.waiting.count(bulk=bulk)
+
+    def room(self) -> int:
+        """How many may wait: enough for a few calls of many emails each."""
+        return max(_ROOM, self.rotation.waiting.room())
+
+    def resting_s(self) -> float:
+        """For how long no email that came lately can be sent, in seconds; 0 where one can."""
+        return self.rotation.waiting.resting_s()
+
+    async def serve(self, want: Want, letter: Letter, *, longest_s: float | None = None) -> Served:
         """Send an email, or give the result that another job got for it.
 
         Args:
-            want: What its call needs of a key; `want.max_wait_ms` bounds the wait over the whole turn.
+            want: What its call needs of a key.
             letter: The email.
+            longest_s: The longest wait over the whole turn, in seconds; None: however long it takes.
 
         Raises:
             Deferred: No key can serve now, or another job is sending the same email.
@@ -62,6 +87,7 @@ class Mailroom:
             OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
         """
         try:
+            letter.until_s = None if longest_s is None else time.monotonic() + longest_s
             served = await self._serve(want, letter)
         except TurnOver as over:
             over.attempts, over.waited_ms = letter.calls, letter.waited_ms
@@ -73,13 +99,12 @@ class Mailroom:
         letter.known = letter.known or bool(letter.unsendable)  # a copy of it may have been sent
         why: Deferred = _in_a_crowd()
         for _ in range(_ROUNDS):
-            left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
             try:
                 if letter.known:
-                    served = await self._by_the_outbox(left, letter, await self._look(member))
+                    served = await self._by_the_outbox(want, letter, await self._look(member))
                     if served is not None:
                         return served
-                return await self._first_try(left, letter)
+                return await self._first_try(want, letter)
             except StartOver as over:
                 letter.known = letter.known or isinstance(over, Overtaken)
                 why = over.why or (_elsewhere() if isinstance(over, Overtaken) else _in_a_crowd())
@@ -108,7 +133,7 @@ class Mailroom:
             case Found(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
             case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if self._under_way.find(name):
-                await self._join(want, letter, name)
+                await self._join(letter, name)
                 raise Overtaken
             case Found(state=State.BUSY):
                 raise _elsewhere()
@@ -130,12 +155,12 @@ class Mailroom:
     def _may_go_twice(self, letter: Letter) -> bool:
         return self._at_least_once and not letter.unsendable
 
-    async def _join(self, want: Want, letter: Letter, name: str) -> None:
+    async def _join(self, letter: Letter, name: str) -> None:
         """Wait for another job of this process that sends the same email."""
         end = self._under_way.find(name)
         assert end is not None  # noqa: S101 - looked at in the same step of the loop
         began = time.monotonic()
-        await asyncio.wait({end}, timeout=want.max_wait_ms / 1000)
+        await asyncio.wait({end}, timeout=letter.left_s())
         letter.waited_ms += round((time.monotonic() - began) * 1000)
         if not end.done():
             raise _elsewhere()
@@ -149,7 +174,7 @@ class Mailroom:
         # What it counts against quotas was charged at its first attempt.
         bound = replace(want, account=envelope.account, exclude=frozenset(), emails=0)
         try:
-            served = await self.rotation.run(bound, errand)
+            served = await self.rotation.run(bound, errand, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
             over.in_doubt = True
             letter.waited_ms += over.waited_ms
@@ -191,28 +216,22 @@ class Mailroom:
 
     async def _in_lane(self, want: Want, letter: Letter, lane: Lane) -> Served:
         if lane.led:
-            told = await lane.wait(letter, wait_ms=max(want.max_wait_ms, _SOON_MS))
+            told = await lane.wait(letter)
             if told is None:
-                letter.waited_ms = want.max_wait_ms
                 raise _in_a_crowd()
             if told.outcome is not Signal.LEAD:
                 return _take(told)
         lane.led = True
-        left = replace(want, max_wait_ms=max(0, want.max_wait_ms - letter.waited_ms))
-        return await self._lead(left, letter, lane)
+        return await self._lead(want, letter, lane)
 
     async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
         errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane)
         try:
-            served = await self.rotation.run(want, errand)
+            served = await self.rotation.run(want, errand, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
             letter.waited_ms += over.waited_ms
             over.in_doubt = errand.in_doubt
-            if isinstance(over, Deferred) and not over.in_doubt and errand.calls and _soon(over, want):
-                # A turn of the rotation calls no key twice; a rate limit that opens in a second is worth another turn.
-                _tell_all(errand, Signal.LINE)
-                raise _in_line(over) from None
             _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
             if letter not in errand.aboard:  # another job had its email: this was the others' call
                 raise Overtaken from None
@@ -233,16 +252,6 @@ class Mailroom:
                 lane.pass_on()
         letter.waited_ms += served.waited_ms
         return _hand_out(errand, served)
-
-
-def _soon(over: Deferred, want: Want) -> bool:
-    return over.countdown_ms <= want.max_wait_ms - over.waited_ms
-
-
-def _in_line(over: Deferred) -> InLine:
-    found = InLine()
-    found.why = over
-    return found
 
 
 def _in_a_crowd() -> Deferred:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from worker.keypool import KeyPool, Lease, Unavailable, Want
+from worker.keypool import KeyPool, Lease, Line, Unavailable, Want
 from worker.keypool.leases import Why
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
@@ -33,21 +33,27 @@ def rpm(limit: int, remaining: float | None = None) -> Verdict:
     return Verdict(fate=Fate.DONE, code="ok", status=200, limits=(ObservedLimit(Dimension.RPM, limit, remaining),))
 
 
+async def ask(pool: KeyPool, *, ahead_ms: int = 0, line: Line | None = None, **want: object) -> Lease | Unavailable:
+    """Ask for a call that begins now, or so far ahead at most."""
+    pool.horizon_ms = ahead_ms
+    return await pool.acquire(Want(**want), line)  # type: ignore[arg-type]
+
+
 async def lease(pool: KeyPool, **want: object) -> Lease:
-    got = await pool.acquire(Want(**want))  # type: ignore[arg-type]
+    got = await ask(pool, **want)  # type: ignore[arg-type]
     assert isinstance(got, Lease), got
     return got
 
 
 async def nothing(pool: KeyPool, **want: object) -> Unavailable:
-    got = await pool.acquire(Want(**want))  # type: ignore[arg-type]
+    got = await ask(pool, **want)  # type: ignore[arg-type]
     assert isinstance(got, Unavailable), got
     return got
 
 
 async def at_once(pool: KeyPool) -> list[Lease]:
     taken = []
-    while isinstance(got := await pool.acquire(Want()), Lease):
+    while isinstance(got := await ask(pool), Lease):
         taken.append(got)
     assert got.why is Why.BUSY
     return taken

@@ -6,7 +6,7 @@ import sys
 from conftest import make_key
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from worker.keypool import NO_TICKET, KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, Want
 
 
 async def main(url: str, count: int) -> None:
@@ -15,8 +15,8 @@ async def main(url: str, count: int) -> None:
         await redis.ping()
         print("ready", flush=True)  # noqa: T201 - the test reads it
         await asyncio.to_thread(sys.stdin.readline)
-        pool = KeyPool(redis, "groq", [make_key(0)])
-        got = await asyncio.gather(*(pool.acquire(Want(ticket=NO_TICKET)) for _ in range(count)))
+        pool = KeyPool(redis, "groq", [make_key(0)], horizon_ms=0)
+        got = await asyncio.gather(*(pool.acquire(Want()) for _ in range(count)))
         print(sum(isinstance(one, Lease) for one in got))  # noqa: T201
 
 

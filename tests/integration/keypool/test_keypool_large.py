@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from keypool_asking import Make, lease, nothing, refused
+from keypool_asking import Make, ask, lease, nothing, refused
 
-from worker.keypool import KeyPool, Lease, Want
-from worker.keypool.leases import NO_TICKET, Why
+from worker.keypool import KeyPool, Lease, Why
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 TPM = 6_000  # 100 tokens a second
@@ -28,80 +27,62 @@ async def emptied(make_pool: Make) -> KeyPool:
 
 
 class Crowd:
-    """Small jobs that take whatever they can get: some come new, some come back."""
+    """Small jobs that take whatever they can get."""
 
-    def __init__(self, pool: KeyPool, clock, *, bulk: bool) -> None:  # noqa: ANN001
+    def __init__(self, pool: KeyPool, clock, *, bulk: bool = False) -> None:  # noqa: ANN001
         self.pool, self.clock, self.bulk = pool, clock, bulk
-        self.waiting: list[tuple[int, str]] = []
         self.served = 0
 
     async def tick(self) -> None:
-        due = [ticket for at_ms, ticket in self.waiting if at_ms <= self.clock.ms]
-        self.waiting = [one for one in self.waiting if one[0] > self.clock.ms]
-        for ticket in due + [""] * min(2, 100 - len(self.waiting) - len(due)):
-            got = await self.pool.acquire(Want(tokens=SMALL, ticket=ticket, max_wait_ms=1_000, bulk=self.bulk, by="s"))
-            if isinstance(got, Lease):
-                self.served += 1
-                await self.pool.settle(got, done(SMALL))
-            else:
-                self.waiting.append((self.clock.ms + got.countdown_ms, got.ticket))
+        while isinstance(got := await ask(self.pool, tokens=SMALL, ahead_ms=2_000, bulk=self.bulk, by="small"), Lease):
+            self.served += 1
+            await self.pool.settle(got, done(SMALL))
 
 
 @pytest.mark.parametrize("bulk", [False, True])
 async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(make_pool: Make, clock, bulk: bool) -> None:  # noqa: ANN001, FBT001
     pool = await emptied(make_pool)
-    crowd = Crowd(pool, clock, bulk=bulk)
-    due_ms = ticket = None
-    began_ms, passed = clock.ms, 0
-    while True:
-        assert clock.ms - began_ms < 200_000, "twice 40 s of refilling, and the line before it"
+    crowd, began_ms = Crowd(pool, clock, bulk=bulk), clock.ms
+    while not isinstance(got := await ask(pool, tokens=LARGE, ahead_ms=2_000, bulk=bulk, by="large"), Lease):
+        assert clock.ms - began_ms < 90_000, "twice the 40 s of refilling"
         clock.tick(500)
         await crowd.tick()
-        if due_ms is None or clock.ms >= due_ms:
-            want = Want(tokens=LARGE, ticket=ticket or "", max_wait_ms=1_000, bulk=bulk, by="large")
-            got = await pool.acquire(want)
-            if isinstance(got, Lease):
-                break
-            if due_ms is None:
-                passed = crowd.served
-            due_ms, ticket = clock.ms + got.countdown_ms, got.ticket
-    assert crowd.served - passed > 20, "small ones went on meanwhile"
+    assert crowd.served > 20, "small ones went on meanwhile"
     before = crowd.served
     await pool.settle(got, done(LARGE))
     for _ in range(100):
         clock.tick(500)
         await crowd.tick()
-    assert crowd.served - before > 30, "nothing is saved for it any more"
+    assert crowd.served - before > 40, "nothing is saved for it any more"
 
 
-async def test_a_claim_whose_job_does_not_come_holds_nobody_up_for_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_long(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await emptied(make_pool)
     first = await nothing(pool, tokens=LARGE, by="gone")
-    clock.tick(first.countdown_ms)
-    for _ in range(39):  # others with a ticket came a moment before it
-        await lease(pool, tokens=SMALL, ticket=NO_TICKET)
-    claimed = await nothing(pool, tokens=LARGE, by="gone", ticket=first.ticket)
-    clock.tick(claimed.countdown_ms + 1)
-    assert (await pool.snapshot()).keys[0].buckets[1].remaining > LARGE
-    assert (await nothing(pool, tokens=2_500, by="other")).countdown_ms > 0, "it is saved for the one that claimed it"
+    clock.tick(first.first_in_ms)
+    assert (await nothing(pool, tokens=2_500, by="other")).first_in_ms > 0, "half is saved for the one that came first"
     clock.tick(31_000)
     assert (await lease(pool, tokens=4_500, by="other")).wait_ms == 0
 
 
-async def test_large_jobs_are_served_in_the_order_of_their_claims(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_large_jobs_are_served_in_the_order_of_their_coming(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await emptied(make_pool)
-    tickets = {by: (await nothing(pool, tokens=LARGE, by=by)).ticket for by in "abc"}
-    due = {by: (await nothing(pool, tokens=LARGE, by=by, ticket=ticket)).countdown_ms for by, ticket in tickets.items()}
-    assert due["a"] < due["b"] < due["c"]
-    served = []
-    for _ in range(200):
-        clock.tick(1_000)
-        for by in set("cba") - set(served):
-            got = await pool.acquire(Want(tokens=LARGE, by=by, ticket=tickets[by], max_wait_ms=1_000))
+    served: list[str] = []
+    for _ in range(260):
+        for by in sorted(set("abc") - set(served)):
+            got = await ask(pool, tokens=LARGE, by=by, ahead_ms=2_000)
             if isinstance(got, Lease):
                 served.append(by)
                 await pool.settle(got, done(LARGE))
+        clock.tick(500)
     assert served == ["a", "b", "c"]
+
+
+async def test_a_bulk_job_saves_nothing_that_an_interactive_one_would_not_get(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await emptied(make_pool)
+    await nothing(pool, tokens=LARGE, by="bulk", bulk=True)
+    clock.tick(20_000)
+    assert (await lease(pool, tokens=1_500, by="small")).wait_ms == 0
 
 
 def token_refusal(limit: int, *, used: int, requested: int, wait_ms: int) -> Verdict:
@@ -127,10 +108,10 @@ async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(make_
     small = await lease(pool, tokens=SMALL)
     assert small.wait_ms == 0
     away = await nothing(pool, tokens=LARGE)
-    assert (away.why, away.countdown_ms >= 864_000) == (Why.DEFERRED, True)
+    assert (away.why, away.first_in_ms >= 864_000) == (Why.RESTING, True)
     # They take what is there and no more.
     passed = SMALL
-    while isinstance(await pool.acquire(Want(tokens=SMALL, ticket=NO_TICKET)), Lease):
+    while isinstance(await ask(pool, tokens=SMALL), Lease):
         passed += SMALL
     assert 2_800 <= passed <= 3_000
 
@@ -145,7 +126,7 @@ async def test_a_rest_for_all_holds_for_small_jobs_whatever_came_before_or_after
     held = [await lease(pool, tokens=LARGE) for _ in verdicts]
     for one, verdict in zip(held, verdicts, strict=True):
         await pool.settle(one, verdict)
-    assert (await nothing(pool, tokens=SMALL)).why is Why.DEFERRED
+    assert (await nothing(pool, tokens=SMALL)).why is Why.RESTING
     await pool.reset(by="ann")
     assert (await pool.snapshot()).keys[0].blocks == ()
 
@@ -167,24 +148,24 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
     await pool.settle(await lease(pool, tokens=LARGE), SIZED)
     clock.tick(1_000)
     away = await nothing(pool, tokens=LARGE, by="large")
-    assert away.countdown_ms == pytest.approx(864_000 + (LARGE / 100) / rate * 1_000, rel=0.2)  # what it lacks
-    began_ms, due_ms, ticket, passed, waiting = clock.ms, clock.ms + away.countdown_ms, away.ticket, 0, clock.ms
+    assert away.first_in_ms == pytest.approx(864_000 + (LARGE / 100) / rate * 1_000, rel=0.2)  # what it lacks
+    began_ms, due_ms, passed, waiting = clock.ms, clock.ms + away.first_in_ms, 0, clock.ms
     while True:
         clock.tick(20_000)
-        assert clock.ms - began_ms < 4 * away.countdown_ms
+        assert clock.ms - began_ms < 4 * away.first_in_ms
         while clock.ms >= waiting:  # small ones come new, one after the other
-            got = await pool.acquire(Want(tokens=SMALL, by=f"small {passed}"))
+            got = await ask(pool, tokens=SMALL, by=f"small {passed}")
             if isinstance(got, Lease):
                 passed += SMALL
                 await pool.settle(got, done(SMALL))
             else:
-                waiting = clock.ms + got.countdown_ms
+                waiting = clock.ms + got.first_in_ms
         if clock.ms >= due_ms:
-            got = await pool.acquire(Want(tokens=LARGE, by="large", ticket=ticket))
+            got = await ask(pool, tokens=LARGE, by="large")
             if isinstance(got, Lease):
                 break
-            due_ms, ticket = clock.ms + got.countdown_ms, got.ticket
-    assert passed >= 1_500, "as much as it lacked at first, and half of what refilled"
+            due_ms = clock.ms + got.first_in_ms
+    assert passed >= 1_000, "half of what refilled"
 
 
 async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -193,4 +174,4 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(make_pool
     clock.tick(1_001)
     await lease(pool, tokens=SMALL)  # which ends what has expired
     await pool.settle(held, SIZED)
-    assert (await nothing(pool, tokens=SMALL)).why is Why.DEFERRED
+    assert (await nothing(pool, tokens=SMALL)).why is Why.RESTING

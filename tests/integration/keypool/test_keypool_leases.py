@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from keypool_asking import INVALID, OK, Make, lease, nothing, refused, rpm
+from keypool_asking import INVALID, OK, Make, ask, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
-from worker.keypool import KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease
 from worker.keypool.leases import Why
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict
 
@@ -79,8 +79,8 @@ async def test_a_job_that_is_bound_to_an_account_gets_its_keys_only(make_pool: M
     bound = pool.account_of(pool.keys[1])
     assert {(await lease(pool, account=bound)).account for _ in range(4)} == {bound}
     await pool.settle(await lease(pool, account=bound), refused(60_000))
-    assert (await nothing(pool, account=bound)).why is Why.DEFERRED
-    assert isinstance(await pool.acquire(Want()), Lease)
+    assert (await nothing(pool, account=bound)).why is Why.RESTING
+    assert isinstance(await ask(pool), Lease)
 
 
 async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make) -> None:

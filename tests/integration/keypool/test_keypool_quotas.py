@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from keypool_asking import OK, Make, lease, nothing, refused
+from keypool_asking import OK, Make, ask, lease, nothing, refused
 
-from worker.keypool import KeyPool, Lease, Want
-from worker.keypool.leases import NO_TICKET, Why
+from worker.keypool import KeyPool, Lease
+from worker.keypool.leases import Why
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
 HOUR_MS = 3_600_000
@@ -45,7 +45,7 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(m
     assert await left(pool) == {"epd": (10, 0)}
     clock.tick(TO_MIDNIGHT_MS + 1_000)  # a provider's clock may be behind
     away = await nothing(pool, emails=1)
-    assert (away.why, away.countdown_ms) == (Why.DEFERRED, 59_000)
+    assert (away.why, away.first_in_ms) == (Why.RESTING, 59_000)
     clock.tick(59_000)
     assert (await lease(pool, emails=1)).spare_emails == 9
     assert await left(pool) == {"epd": (10, 9)}
@@ -56,20 +56,12 @@ async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Ma
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + 60_000)
     passed = []
-    while isinstance(got := await pool.acquire(Want(emails=2, ticket=NO_TICKET)), Lease):
+    while isinstance(got := await ask(pool, emails=2), Lease):
         passed.append(got.spare_emails)
     assert passed == [8, 6, 4, 2, 0]
-    assert got.why is Why.DEFERRED
+    assert got.why is Why.RESTING
     assert got.reason == "epd"
-    assert 0.9 * DAY_MS < got.countdown_ms <= DAY_MS
-
-
-async def test_who_waits_for_a_quota_comes_on_the_day_that_has_room_for_it(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    await known(pool)
-    clock.tick(TO_MIDNIGHT_MS)
-    days = [round((await nothing(pool, emails=1)).countdown_ms / DAY_MS, 1) for _ in range(25)]
-    assert days == [0] * 10 + [1] * 10 + [2] * 5
+    assert 0.9 * DAY_MS < got.first_in_ms <= DAY_MS
 
 
 async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_quota(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -77,13 +69,13 @@ async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_qu
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + 57_000)
     passed = []
-    while isinstance(got := await pool.acquire(Want(emails=1, ticket=NO_TICKET, max_wait_ms=5_000)), Lease):
+    while isinstance(got := await ask(pool, emails=1, ahead_ms=5_000), Lease):
         passed.append(got.wait_ms)
     assert passed == [3_000] * 10
-    assert 0.9 * DAY_MS < got.countdown_ms <= DAY_MS + 3_000
+    assert 0.9 * DAY_MS < got.first_in_ms <= DAY_MS + 3_000
     clock.tick(3_000)
     assert await left(pool) == {"epd": (10, 0)}
-    assert 0.9 * DAY_MS < (await nothing(pool, emails=1, ticket=NO_TICKET)).countdown_ms <= DAY_MS
+    assert 0.9 * DAY_MS < (await nothing(pool, emails=1)).first_in_ms <= DAY_MS
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -93,7 +85,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(make_poo
     await known(pool)
     taken: Counter[int] = Counter()
     held: list[tuple[Lease, int]] = []
-    waiting: list[tuple[int, str, int]] = []
+    waiting: list[tuple[int, int]] = []
     clock.tick(TO_MIDNIGHT_MS + 60_000)
     until_ms = clock.ms + 6 * DAY_MS  # then it is learned anew
     while clock.ms < until_ms:
@@ -101,16 +93,16 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(make_poo
         due = [one for one in waiting if one[0] <= clock.ms]
         if not due and len(waiting) > 8:
             continue
-        _, ticket, emails = due[0] if due else (0, "", chance.randint(1, 4))
+        _, emails = due[0] if due else (0, chance.randint(1, 4))
         waiting = [one for one in waiting if one not in due[:1]]
-        got = await pool.acquire(Want(emails=emails, ticket=ticket, max_wait_ms=chance.choice([0, 5_000])))
+        got = await ask(pool, emails=emails, ahead_ms=chance.choice([0, 5_000]))
         if isinstance(got, Lease):
             day = (clock.ms + got.wait_ms - 60_000) // DAY_MS
             taken[day] += emails
             held.append((got, day))
         else:
-            assert 0 < got.countdown_ms < 8 * DAY_MS
-            waiting.append((clock.ms + got.countdown_ms, got.ticket, emails))
+            assert 0 < got.first_in_ms < 8 * DAY_MS
+            waiting.append((clock.ms + got.first_in_ms, emails))
         if held and chance.random() < 0.7:
             one, day = held.pop(chance.randrange(len(held)))
             if chance.random() < 0.05:
@@ -252,6 +244,6 @@ async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
     pool = make_pool(1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 2), ObservedLimit(Dimension.RPS, 1_000)))
     await lease(pool, emails=1, bulk=True)
     await lease(pool, emails=1)
-    away = await nothing(pool, emails=1, bulk=True, max_wait_ms=5_000)
-    assert (away.why, away.reason) == (Why.DEFERRED, "epd")
-    assert away.countdown_ms >= 0.9 * TO_MIDNIGHT_MS
+    away = await nothing(pool, emails=1, bulk=True, ahead_ms=5_000)
+    assert (away.why, away.reason) == (Why.RESTING, "epd")
+    assert away.first_in_ms >= 0.9 * TO_MIDNIGHT_MS

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from keypool_asking import INVALID, OK, Make, lease, refused
+from keypool_asking import INVALID, OK, Make, ask, lease, refused
 from redis.asyncio import Redis
 
-from worker.keypool import Lease, Want
+from worker.keypool import Lease
 
 
 async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -57,7 +57,7 @@ async def test_what_rests_shows_and_resets_after_the_state_was_flushed(make_pool
     await pool.settle(await lease(pool, model="m"), refused(60_000))
     assert (await pool.snapshot()).failed == 1
     assert (await pool.reset(by="test")).count == 1
-    assert isinstance(await pool.acquire(Want(model="m")), Lease)
+    assert isinstance(await ask(pool, model="m"), Lease)
 
 
 async def test_an_account_that_is_configured_later_takes_effect(make_pool: Make) -> None:

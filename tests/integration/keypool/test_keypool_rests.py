@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from keypool_asking import INVALID, OK, Make, fault, lease, nothing, refused, rpm
+from keypool_asking import INVALID, OK, Make, ask, fault, lease, nothing, refused, rpm
 
-from worker.keypool import Lease, Want
+from worker.keypool import Lease
 from worker.keypool.leases import Why
 from worker.verdicts import Effect, Fate, Scope, Verdict
 
@@ -36,7 +36,7 @@ async def test_a_refused_key_rests_and_the_next_serves_at_once(make_pool: Make, 
 async def test_a_refusal_that_says_nothing_rests_for_the_default(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused())
-    assert 60_000 <= (await nothing(pool)).countdown_ms < 61_000
+    assert 60_000 <= (await nothing(pool)).first_in_ms < 61_000
 
 
 async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns(make_pool: Make) -> None:
@@ -44,16 +44,16 @@ async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns
     await pool.settle(await lease(pool), refused(20_000))
     await pool.settle(await lease(pool), refused(30_000))
     away = await nothing(pool)
-    assert away.why is Why.DEFERRED
+    assert away.why is Why.RESTING
     assert away.reason == "rate_limit"
-    assert 20_000 <= away.countdown_ms < 21_000
+    assert 20_000 <= away.first_in_ms < 21_000
 
 
 async def test_a_cooled_key_returns_by_itself(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(20_000))
     clock.tick(19_999)
-    assert (await nothing(pool)).countdown_ms >= 1
+    assert (await nothing(pool)).first_in_ms >= 1
     clock.tick(1)
     assert (await lease(pool)).wait_ms == 0
 
@@ -64,13 +64,13 @@ async def test_a_cooldown_only_grows(make_pool: Make) -> None:
     await pool.settle(one, refused(20_000))
     again = await pool.settle(two, refused(1_000))
     assert not again.newly
-    assert (await nothing(pool)).countdown_ms >= 20_000
+    assert (await nothing(pool)).first_in_ms >= 20_000
 
 
 async def test_a_short_rest_is_waited_for_in_the_process(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(3_000))
-    waiting = await lease(pool, max_wait_ms=5_000)
+    waiting = await lease(pool, ahead_ms=5_000)
     assert waiting.wait_ms == 3_000
     clock.tick(3_000)
     assert await pool.confirm(waiting)
@@ -81,7 +81,7 @@ async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(make_pool: 
     await pool.settle(await lease(pool), rpm(60, 60))
     early = await lease(pool)
     await pool.settle(await lease(pool), refused(1_000))
-    waiting = await lease(pool, max_wait_ms=5_000)
+    waiting = await lease(pool, ahead_ms=5_000)
     await pool.settle(early, refused(9_000))
     clock.tick(1_000)
     left = (await pool.snapshot()).keys[0].buckets[0].remaining
@@ -140,7 +140,7 @@ async def test_a_rest_covers_its_scope_and_no_more(
     await pool.settle(first, refused(10_000, scope))
     for model, serves in (("big", same_model_serves), ("small", other_model_serves)):
         for _ in range(2):
-            got = await pool.acquire(Want(model=model, topic=model))
+            got = await ask(pool, model=model, topic=model)
             assert isinstance(got, Lease) is serves, (model, got)
             blamed_key = scope is Scope.KEY or (scope is Scope.KEY_TOPIC and model == "big")
             if isinstance(got, Lease):
@@ -164,9 +164,9 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
     assert (await nothing(pool)).reason == "connect_error"
     clock.tick(1_000)
     probe = await lease(pool)
-    assert (await nothing(pool)).why is Why.DEFERRED
+    assert (await nothing(pool)).why is Why.WAIT
     assert (await pool.settle(probe, fault(scope))).blocked
-    assert (await nothing(pool)).countdown_ms >= 2_000, "each failure in a row doubles the rest"
+    assert (await nothing(pool)).first_in_ms >= 2_000, "each failure in a row doubles the rest"
     clock.tick(2_000)
     await pool.settle(await lease(pool), OK)
     for _ in range(5):
@@ -179,7 +179,7 @@ async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clo
         await pool.settle(await lease(pool), fault(Scope.HOST))
         clock.tick(1_000)
     await lease(pool)
-    assert (await nothing(pool)).countdown_ms >= 250
+    assert (await nothing(pool)).first_in_ms >= 250
     clock.tick(2_500)
     await nothing(pool)
     clock.tick(500)
@@ -197,7 +197,7 @@ async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_befor
         await pool.settle(await lease(pool), fault(scope))
         clock.tick(1_000)
     await pool.settle(await lease(pool), fault(scope))  # rests for two seconds now
-    crowd = [await lease(pool, max_wait_ms=5_000) for _ in range(20)]
+    crowd = [await lease(pool, ahead_ms=5_000) for _ in range(20)]
     clock.tick(max(one.wait_ms for one in crowd))
 
     async def confirmed(waiting: list[Lease]) -> list[Lease]:
@@ -208,7 +208,7 @@ async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_befor
     [probe] = await confirmed(crowd)
     others = [one for one in crowd if one.id != probe.id]
     assert await confirmed(others) == []
-    late = await lease(pool, max_wait_ms=5_000)
+    late = await lease(pool, ahead_ms=5_000)
     assert 0 < late.wait_ms < 1_000, "who comes meanwhile does not wait for longer than it takes to know"
     await pool.settle(probe, OK)
     assert len(await confirmed([*others, late])) == 20

@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
-from worker.keypool import Cooldowns, KeyPool, Lease
-from worker.keypool.leases import NO_TICKET, Want, Why
+from worker.keypool import Cooldowns, KeyPool, Lease, Unavailable
+from worker.keypool.leases import Line, Want, Why
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 ACCOUNTS = ("org_a", "org_a", "org_b")
@@ -49,6 +49,7 @@ class Model:
     faults: int = 0  # of the host, in a row
     fault_ms: int = 0
     calls: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ACCOUNTS})  # starts (ms)
+    tries: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))  # calls beyond the limit
 
     def blocked_until(self, key_id: str, account: str) -> int:
         scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
@@ -77,6 +78,13 @@ class Model:
             at_ms, lowest = start_ms, min(lowest, level)
         return lowest
 
+    def level(self, account: str, since_ms: int, until_ms: int) -> float:
+        """What is in the true bucket at an instant, once all that is reserved has gone."""
+        level, at_ms = float(LIMIT), since_ms
+        for start_ms in sorted(self.calls[account]):
+            level, at_ms = min(LIMIT, level + (start_ms - at_ms) * LIMIT / 60_000) - 1, start_ms
+        return min(LIMIT, level + max(0, until_ms - at_ms) * LIMIT / 60_000)
+
 
 class PoolMachine(RuleBasedStateMachine):
     url = ""
@@ -93,9 +101,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model = Model()
         self.keys = [type(self).new_key(number, account=account) for number, account in enumerate(ACCOUNTS)]
         self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
-        self.behind_ms = 0  # how far Redis' clock is behind the provider's
         self.expired: list[tuple[Lease, int]] = []
-        self.tickets: list[tuple[int, str, bool]] = []  # when each is due, and whether it is a bulk job's
         self.run(self._open())
 
     def run(self, coroutine: Any) -> Any:
@@ -118,45 +124,76 @@ class PoolMachine(RuleBasedStateMachine):
         self.run(self.redis.aclose())
         self.runner.close()
 
+    def now(self) -> int:
+        """The pool's clock, which goes on where Redis' own is set back."""
+        return int(self.run(self.pool.snapshot()).now_ms)
+
     @rule(
-        max_wait_ms=st.sampled_from([0, 500, 5_000]),
-        comes=st.sampled_from(["new", "back", "without a promise"]),
+        ahead_ms=st.sampled_from([0, 500, 2_000]),
+        line=st.sampled_from([None, "a", "b"]),
         topic=st.sampled_from(["", TOPIC]),
         bulk=st.booleans(),
         count=st.integers(1, 30),
     )
-    def acquire(self, max_wait_ms: int, comes: str, topic: str, bulk: bool, count: int) -> None:  # noqa: FBT001
+    def acquire(self, ahead_ms: int, line: str | None, topic: str, bulk: bool, count: int) -> None:  # noqa: FBT001
+        self.pool.horizon_ms = ahead_ms
         for _ in range(count):
-            ticket = NO_TICKET if comes == "without a promise" else ""
-            if comes == "back" and self.tickets and min(self.tickets)[0] <= self.clock.ms:
-                self.tickets.sort()
-                _, ticket, bulk = self.tickets.pop(0)
-            want = Want(max_wait_ms=max_wait_ms, ticket=ticket, bulk=bulk, topic=topic)
-            got = self.run(self.pool.acquire(want))
+            want = Want(bulk=bulk, topic=topic)
+            stands = None if line is None else Line("m bulk" if bulk else "m", line, entered=True)
+            got = self.run(self.pool.acquire(want, stands))
+            now_ms = self.now()
             usable = [key for key in self.keys if self.model.serves(key, topic=topic)]
             if isinstance(got, Lease):
-                start_ms = self.clock.ms + got.wait_ms
-                assert 0 <= got.wait_ms <= max_wait_ms
+                start_ms = now_ms + got.wait_ms
+                assert 0 <= got.wait_ms <= min(ahead_ms, 100 if bulk else ahead_ms)
                 assert got.key in usable
                 assert self.model.blocked_until(got.key.id, got.account) <= start_ms
-                if bulk:
-                    ahead = [at_ms for other, at_ms in self.leases if other.account == got.account]
-                    assert got.wait_ms <= CALL_MS, "a bulk job holds an instant for one call at most"
-                    # After a step back, calls that were made lie before us once more.
-                    assert self.behind_ms or not got.wait_ms or max(ahead, default=0) < start_ms, "behind nobody's"
-                self.model.calls[got.account].append(start_ms + self.behind_ms)
+                self.model.calls[got.account].append(start_ms)
                 self.leases.append((got, start_ms))
+                if self.model.overdraft(got.account, self.began_ms) < 0:
+                    self._refuse_the_try(len(self.leases) - 1)
             elif got.why in {Why.DISABLED, Why.UNFIT}:
                 assert not usable
                 assert got.why is Why.DISABLED or self.model.unfit
             else:
-                assert got.why is Why.DEFERRED, got
-                assert usable
-                assert 0 < got.countdown_ms < 3_600_000, "every wait is finite"
-                assert bulk or got.countdown_ms > 0.9 * max_wait_ms, "who may wait that long here, does"
-                assert got.reason
-                self.tickets.append((self.clock.ms + got.countdown_ms, got.ticket, bulk))
+                self._is_right_to_wait(got, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms)
                 return
+
+    def _is_right_to_wait(
+        self, got: Unavailable, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
+    ) -> None:
+        """Work is conserved: a job waits only while no key that may serve it has room."""
+        assert usable
+        assert got.reason
+        if got.why is Why.RESTING:
+            assert all(self.model.blocked_until(key.id, key.account or "") > now_ms + 5_000 for key in usable)
+            assert 5_000 < got.first_in_ms < 3_600_000
+            return
+        assert got.why is Why.WAIT, got
+        assert 0 < got.ask_in_ms <= 4_000
+        if alone and self.model.faults < 2:
+            until_ms = now_ms + min(ahead_ms, self.pool.horizon_ms)
+            for key in usable:
+                if self.model.blocked_until(key.id, key.account or "") <= until_ms:
+                    assert self.model.level(key.account or "", self.began_ms, until_ms) < 2.7, "its call and the margin"
+
+    def _refuse_the_try(self, index: int) -> None:
+        """The provider refuses a call beyond the limit, and tells the limit."""
+        lease, _ = self.leases.pop(index)
+        self.model.tries[lease.account] -= 1
+        assert self.model.tries[lease.account] >= 0, "seldom, and once after a reset"
+        self.model.calls[lease.account].pop()
+        level = self.model.level(lease.account, self.began_ms, self.now())
+        wait_ms = max(1, round((1 - level) * CALL_MS))
+        told = ObservedLimit(Dimension.RPM, LIMIT, max(0.0, level))
+        verdict = Verdict(
+            Fate.NEXT_KEY, "rate_limit", effect=Effect.COOL, scope=Scope.ACCOUNT_MODEL, cooldown_ms=wait_ms, status=429,
+            limits=(told,),
+        )  # fmt: skip
+        self.run(self.pool.settle(lease, verdict))
+        self.model.faults = 0
+        name = f"pair {lease.account}"
+        self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + wait_ms)
 
     def _take(self, index: int) -> tuple[Lease, int]:
         return self.leases.pop(index % len(self.leases))
@@ -164,7 +201,7 @@ class PoolMachine(RuleBasedStateMachine):
     def _not_counted(self, lease: Lease, start_ms: int) -> None:
         """A refused call counts for nothing; of several that began at one instant it does not matter which."""
         calls = self.model.calls[lease.account]
-        calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms - self.behind_ms)))
+        calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms)))
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50), verdict=st.sampled_from([OK, REJECTED]))
@@ -188,13 +225,13 @@ class PoolMachine(RuleBasedStateMachine):
         lease, _ = self._take(index)  # the provider may have counted it
         self.run(self.pool.settle(lease, FAILED))
         name = f"key {lease.key.id}"
-        self.model.rests[name] = max(self.model.rests.get(name, 0), self.clock.ms + 5_000)
+        self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + 5_000)
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
     def settle_as_unreached(self, index: int) -> None:
         lease, start_ms = self._take(index)
-        assert self.run(self.pool.settle(lease, UNREACHED)).blocked is self.model.host_failed(self.clock.ms)
+        assert self.run(self.pool.settle(lease, UNREACHED)).blocked is self.model.host_failed(self.now())
         self._not_counted(lease, start_ms)
 
     @precondition(lambda self: self.leases)
@@ -215,11 +252,11 @@ class PoolMachine(RuleBasedStateMachine):
             scope, f"pair {lease.account}"
         )
         before = self.model.rests.get(name, 0)
-        self.model.rests[name] = max(before, self.clock.ms + (30_000 if cooldown_ms is None else cooldown_ms))
+        self.model.rests[name] = max(before, self.now() + (30_000 if cooldown_ms is None else cooldown_ms))
         assert settled.blocked
         out = lease.key.id in self.model.disabled if scope is Scope.KEY else lease.account in self.model.banned
         if scope is Scope.ACCOUNT_MODEL or not out:
-            assert settled.newly == (before <= self.clock.ms)
+            assert settled.newly == (before <= self.now())
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50), verdict=st.sampled_from([INVALID, UNFIT, BANNED]))
@@ -243,7 +280,7 @@ class PoolMachine(RuleBasedStateMachine):
     def confirm(self, index: int) -> None:
         lease, start_ms = self.leases[index % len(self.leases)]
         stays = self.model.serves(lease.key, topic=lease.want.topic) and (
-            self.model.blocked_until(lease.key.id, lease.account) <= self.clock.ms
+            self.model.blocked_until(lease.key.id, lease.account) <= self.now()
         )
         confirmed = self.run(self.pool.confirm(lease))
         assert (confirmed is not None) is stays
@@ -266,24 +303,30 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([1, 40, 1_000, 9_000, 60_000]))
     def time_passes(self, ms: int) -> None:
         self.clock.tick(ms)
-        gone = [(lease, start) for lease, start in self.leases if start + LEASE_MS <= self.clock.ms]
+        now_ms = self.now()
+        gone = [(lease, start) for lease, start in self.leases if start + LEASE_MS <= now_ms]
         if gone:
             self.leases = [pair for pair in self.leases if pair not in gone]
             self.expired += gone
             self._sweep(len(gone))
 
-    @rule(ms=st.sampled_from([1, 300, 4_000]))
+    @rule(ms=st.sampled_from([1, 300, 4_000, 3_600_000]))
     def the_clock_of_redis_steps_back(self, ms: int) -> None:
+        before_ms = self.now()
         self.clock.tick(-ms)
-        self.behind_ms += ms
+        assert 0 <= before_ms - self.now() <= 250, "it goes on from where it was last written down"
 
     def _sweep(self, count: int) -> None:
         """An acquire clears up to 16 expired leases away, whatever it gets itself."""
+        self.pool.horizon_ms = 0
         for _ in range(count // 16 + 1):
-            got = self.run(self.pool.acquire(Want(max_wait_ms=0, ticket=NO_TICKET)))
+            got = self.run(self.pool.acquire(Want()))
             if isinstance(got, Lease):
-                self.model.calls[got.account].append(self.clock.ms + self.behind_ms)
-                self.leases.append((got, self.clock.ms))
+                now_ms = self.now()
+                self.model.calls[got.account].append(now_ms)
+                self.leases.append((got, now_ms))
+                if self.model.overdraft(got.account, self.began_ms) < 0:
+                    self._refuse_the_try(len(self.leases) - 1)
 
     @rule()
     def reset(self) -> None:
@@ -292,22 +335,21 @@ class PoolMachine(RuleBasedStateMachine):
         for gone in (self.model.disabled, self.model.banned, self.model.unfit):
             gone.clear()
         self.model.faults = 0
+        self.model.tries = dict.fromkeys(ACCOUNTS, 1)
 
     @rule()
     def nothing_is_held_back_for_ever(self) -> None:
-        """However many promises were lost: when all that was out is over, everything is there once more."""
+        """When all that was out is over, everything is there once more."""
         self.reset()
         while self.leases:
             self.run(self.pool.settle(self._take(0)[0], OK))
-        longest_ms = max((due_ms for due_ms, *_ in self.tickets), default=self.clock.ms) - self.clock.ms
-        self.tickets.clear()
-        self.time_passes(120_000 + round(1.2 * max(0, longest_ms)))
+        self.time_passes(120_000)
         for account in set(ACCOUNTS):
             for _ in range(LIMIT - 2):
                 got = self.run(self.pool.acquire(Want(account=account)))
                 assert isinstance(got, Lease), (account, got)
                 assert got.wait_ms == 0
-                self.model.calls[account].append(self.clock.ms + self.behind_ms)
+                self.model.calls[account].append(self.now())
                 self.run(self.pool.settle(got, OK))
 
     @invariant()
@@ -318,11 +360,12 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def every_lease_is_accounted_for(self) -> None:
         view = self.run(self.pool.snapshot())
+        now_ms = view.now_ms
         assert sum(key.in_flight for key in view.keys) == len(self.leases)
         for key in view.keys:
             until_ms = self.model.blocked_until(key.id, key.account)
             disabled = key.id in self.model.disabled or key.account in self.model.banned
-            cooling = until_ms > self.clock.ms or any(key.id == unfit for unfit, _ in self.model.unfit)
+            cooling = until_ms > now_ms or any(key.id == unfit for unfit, _ in self.model.unfit)
             assert key.state == ("disabled" if disabled else "cooling" if cooling else "ready")
 
 

@@ -94,9 +94,9 @@ def hold(room: Mailroom) -> asyncio.Event:
     free, pool = asyncio.Event(), room.rotation.pool
     acquire = pool.acquire
 
-    async def wait(want: Want) -> Any:
+    async def wait(*args: Any) -> Any:
         await free.wait()
-        return await acquire(want)
+        return await acquire(*args)
 
     pool.acquire = wait  # type: ignore[method-assign]
     return free
@@ -109,15 +109,16 @@ async def in_line(room: Mailroom, count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def send(room: Mailroom, *letters: Letter, max_wait_ms: int = 20_000, **want: Any) -> list[Any]:
+async def send(room: Mailroom, *letters: Letter, longest_s: float = 20, **want: Any) -> list[Any]:
     """Send letters at once; what each got, or what it raised."""
-    wants = Want(emails=1, max_wait_ms=max_wait_ms, **want)
-    return await asyncio.gather(*(room.serve(wants, one) for one in letters), return_exceptions=True)
+    wants = Want(emails=1, **want)
+    serving = (room.serve(wants, one, longest_s=longest_s) for one in letters)
+    return await asyncio.gather(*serving, return_exceptions=True)
 
 
-async def send_one(room: Mailroom, one: Letter, *, max_wait_ms: int = 20_000) -> Served:
+async def send_one(room: Mailroom, one: Letter, *, longest_s: float = 20) -> Served:
     """Send one letter, or raise what it raises."""
-    return await room.serve(Want(emails=1, max_wait_ms=max_wait_ms), one)
+    return await room.serve(Want(emails=1), one, longest_s=longest_s)
 
 
 def ids(outcomes: list[Any]) -> list[str]:

@@ -35,7 +35,7 @@ async def test_an_idempotency_key_with_another_content_is_refused(house: House) 
 async def test_copies_that_race_in_one_process_or_in_two_send_one_email(house: House, known: bool) -> None:  # noqa: FBT001
     rooms = house.room(), house.room()
     copies = [letter(1, key="order-1", known=known) for _ in range(8)]
-    wants = Want(emails=1, max_wait_ms=20_000)
+    wants = Want(emails=1)
     outcomes: list[Any] = await asyncio.gather(
         *(rooms[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
     )
@@ -60,12 +60,12 @@ async def test_copies_among_a_crowd_do_not_go_with_the_batch(house: House) -> No
 async def test_copies_in_one_process_share_the_doubt(house: House) -> None:
     room = house.room()
     house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
-    wants = Want(emails=1, max_wait_ms=20_000)
+    wants = Want(emails=1)
     jobs = [asyncio.create_task(room.serve(wants, letter(1, key="order-1")))]
     await until(lambda: accepted(house)[0] == 1)
     jobs += [asyncio.create_task(room.serve(wants, letter(1, key="order-1"))) for _ in range(3)]
     await until(lambda: len(joined(room)) == 3)
-    impatient = await send(room, letter(1, key="order-1"), max_wait_ms=0)
+    impatient = await send(room, letter(1, key="order-1"), longest_s=0)
     assert isinstance(impatient[0], Deferred)
     jobs[0].cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)

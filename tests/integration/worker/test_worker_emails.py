@@ -97,7 +97,7 @@ def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: House) ->
 
 
 def test_a_job_past_its_deadline_is_not_sent_although_a_key_is_free(fresh: House) -> None:
-    past = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 2, "ticket": "-", "reason": "rate_limit"}
+    past = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 2, "deferred": True, "reason": "rate_limit"}
     kwargs = {"to": ANN, "subject": "Nobody waits for it", "text": "Hello", "deadline_s": 60}
     job = fresh.producer.app.send_task("tasks.email.send", kwargs=kwargs, queue="email", headers={"keywheel": past})
     late = fresh.producer.outcome(job)

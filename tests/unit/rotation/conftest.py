@@ -25,11 +25,13 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     connections = BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=8)
     async with Redis.from_pool(connections) as client:
         yield client
-        # What a failed test left behind must not outlive its connections.
+        # What a test left behind must not outlive its connections.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             if task.get_name() == "turn":
                 task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=10)
 
 
 @pytest.fixture

@@ -105,8 +105,15 @@ def keys(count: int = 3, accounts: tuple[str, ...] = ()) -> list[ApiKey]:
 Make = Callable[..., tuple[Rotation[str], ScriptedProvider]]
 
 
-async def serve(rotation: Rotation[str], **want: Any) -> Served:
-    return await rotation.serve(Want(**want), lambda key: f"for {key.label}")
+async def serve(rotation: Rotation[str], *, longest_s: float | None = None, **want: Any) -> Served:
+    return await rotation.serve(Want(**want), lambda key: f"for {key.label}", longest_s=longest_s)
+
+
+async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
+    """Let the key that comes next rest, as after a call of another process."""
+    lease = await rotation.pool.acquire(Want())
+    assert isinstance(lease, Lease)
+    await rotation.pool.settle(lease, refused(cooldown_ms).verdict)
 
 
 async def leases_out(redis: Redis, service: str = "groq") -> tuple[int, int, list[str]]:

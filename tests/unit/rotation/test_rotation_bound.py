@@ -39,8 +39,8 @@ async def test_a_bound_request_stays_with_its_account(make: Make) -> None:
 async def test_a_limit_does_not_move_a_bound_request_elsewhere(make: Make, redis: Redis) -> None:
     rotation, provider = make(refused(20_000))
     with pytest.raises(Deferred) as caught:
-        await serve(rotation, account=first_account(), max_wait_ms=100)
-    assert 18_500 <= caught.value.countdown_ms <= 21_500
+        await serve(rotation, account=first_account())
+    assert 19_000 <= caught.value.countdown_ms <= 21_000
     assert not caught.value.for_good
     assert provider.keys_used == [SECRETS[0]]
     assert await leases_out(redis) == NOTHING_OUT

@@ -12,7 +12,7 @@ from worker.rotation import Served
 
 
 async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Bench) -> None:
-    header = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 7, "ticket": "-", "reason": "rate_limit"}
+    header = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 7, "deferred": True, "reason": "rate_limit"}
     with pytest.raises(DeadlineExceeded, match=r"^no key was free within 60 s \(7 deferrals\): rate_limit$"):
         await bench.turn(Deferred(1_000, "rate_limit"), header=header, deadline_s=60)
     assert bench.sent() == []
@@ -20,10 +20,10 @@ async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Benc
 
 async def test_a_job_past_its_deadline_is_not_served_although_a_key_is_free(bench: Bench) -> None:
     free = Served({}, "k", attempts=1, waited_ms=0)
-    header = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 1, "ticket": "-", "reason": "tpm"}
+    header = {"since_ms": round((time.time() - 61) * 1000), "deferrals": 1, "deferred": True, "reason": "tpm"}
     with pytest.raises(DeadlineExceeded, match=r"^no key was free within 60 s \(1 deferrals\): tpm$"):
         await bench.turn(free, header=header, deadline_s=60)
-    header |= {"ticket": "", "reason": "it failed"}
+    header |= {"deferred": False, "reason": "it failed"}
     with pytest.raises(DeadlineExceeded, match=r"^no time is left for another try within 60 s \(tries so far: 2\): "):
         await bench.turn(free, header=header, retries=2, deadline_s=60)
     assert bench.rotation.want is None
@@ -76,9 +76,10 @@ async def test_a_deadline_of_its_own_goes_before_that_of_the_settings(  # noqa: 
 
 
 async def test_nobody_waits_for_a_key_beyond_the_deadline(bench: Bench) -> None:
-    await bench.turn(Served({}, "k", attempts=1, waited_ms=0), own_deadline_s=0.5, max_wait_s=5)
-    assert bench.rotation.want is not None
-    assert 0 < bench.rotation.want.max_wait_ms <= 500
+    header = {"since_ms": round((time.time() - 50) * 1000)}
+    await bench.turn(Served({}, "k", attempts=1, waited_ms=0), header=header, own_deadline_s=60)
+    assert bench.rotation.longest_s is not None
+    assert 0 < bench.rotation.longest_s <= 10
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from worker.rotation import Served
 async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Bench) -> None:
     served = Served({"text": "x"}, "gsk_abc123...", attempts=2, waited_ms=40)
     since_ms = round(time.time() * 1000) - 30_000
-    header = {"since_ms": since_ms, "deferrals": 1, "attempts": 3, "waited_ms": 5_000, "ticket": "org_a"}
+    header = {"since_ms": since_ms, "deferrals": 1, "attempts": 3, "waited_ms": 5_000, "deferred": True}
     answer, history = await bench.turn(served, header=header)
     assert answer is served
     assert (history.attempts, history.waited_ms, history.deferrals) == (5, 5_040, 1)
@@ -24,16 +24,17 @@ async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Ben
 
 async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) -> None:
     served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
-    await bench.turn(served, max_wait_s=2.5)
-    assert bench.rotation.want == Want(model="m", max_wait_ms=2_500, by="job-1")
-    await bench.turn(served, header={"deferrals": 1, "ticket": "org_a"})
+    await bench.turn(served, task_soft_time_limit_s=200)
+    assert bench.rotation.want == Want(model="m", by="job-1")
+    assert bench.rotation.longest_s == pytest.approx(100)
+    await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
     assert bench.rotation.want is not None
-    assert bench.rotation.want.ticket == "org_a"
+    assert 30_000 <= bench.rotation.want.waited_ms < 60_000, "it comes before those that have waited for less long"
 
 
 async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) -> None:
     with pytest.raises(Retry) as caught:
-        await bench.turn(Deferred(12_000, "rate_limit", "org_a"), retries=3)
+        await bench.turn(Deferred(12_000, "rate_limit"), retries=3)
     [message] = bench.sent()
     assert message["headers"]["id"] == "job-1"
     assert message["headers"]["task"] == "bench.job"
@@ -43,11 +44,21 @@ async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) ->
     assert history["deferrals"] == 1
     assert history["attempts"] == 0
     assert history["waited_ms"] == 12_000
-    assert history["ticket"] == "org_a"
+    assert history["deferred"] is True
     assert abs(history["since_ms"] - time.time() * 1000) < 60_000
     assert message["headers"]["trace"] == "kept"
     assert caught.value.when == pytest.approx(12.0)
     assert isinstance(caught.value.exc, Deferred)
+
+
+async def test_a_deferral_keeps_the_priority_of_a_bulk_job(bench: Bench) -> None:
+    with pytest.raises(Retry):
+        await bench.turn(Deferred(12_000, "rate_limit"), priority=9)
+    assert bench.rotation.want is not None
+    assert bench.rotation.want.bulk
+    [message] = bench.sent("bench\x06\x169")
+    assert message["properties"]["priority"] == 9
+    assert bench.sent() == []
 
 
 async def test_the_reason_of_a_deferral_tells_no_content(bench: Bench) -> None:

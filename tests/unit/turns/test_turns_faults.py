@@ -23,7 +23,7 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
     assert message["headers"]["retries"] == 2
     assert 2.0 <= caught.value.when <= 4.0
     assert history_of(message) == {
-        "since_ms": since_ms, "deferrals": 2, "attempts": 4, "waited_ms": 150, "ticket": "", "trail": [],
+        "since_ms": since_ms, "deferrals": 2, "attempts": 4, "waited_ms": 150, "deferred": False, "trail": [],
         "reason": "it failed", "in_doubt": False,
     }  # fmt: skip
 

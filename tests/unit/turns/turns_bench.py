@@ -22,9 +22,10 @@ class ScriptedRotation:
     def __init__(self, outcome: Served | Exception) -> None:
         self.outcome = outcome
         self.want: Want | None = None
+        self.longest_s: float | None = None
 
-    async def serve(self, want: Want, build: Any) -> Served:  # noqa: ARG002 - the rotation's signature
-        self.want = want
+    async def serve(self, want: Want, build: Any, *, longest_s: float | None = None) -> Served:  # noqa: ARG002
+        self.want, self.longest_s = want, longest_s
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -56,6 +57,7 @@ class Bench:
         own_deadline_s: float | None = None,
         emails: int = 0,
         queue: str = "bench",
+        priority: int = 0,
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)
@@ -69,7 +71,7 @@ class Bench:
             headers=headers,
             called_directly=direct,
             is_eager=False,
-            delivery_info={"exchange": "", "routing_key": queue},
+            delivery_info={"exchange": "", "routing_key": queue, "priority": priority},
             correlation_id="job-1",
         )
         try:

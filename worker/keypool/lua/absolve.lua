@@ -1,22 +1,25 @@
 -- absolve: free keys that one request was refused with in the same way, if that looks like the request's fault: each key
 -- has served other requests shortly before. A key that was freed so and has served nothing since is not freed again.
 --
--- KEYS  1 audit (stream)  2 … key records
+-- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 by (task id)  3 reason of the marks  then the id of each key
 -- Returns 1 where the keys were freed, else 0: nothing was changed.
 
 local BLAME_MS = 600000  -- so recently a key must have served
 
-local now = clock(ARGV[1])
-for place = 2, #KEYS do
-  local record = redis.call('HMGET', KEYS[place], 'state', 'by', 'reason', 'since_ms', 'ok_ms', 'freed_ms')
+local root = KEYS[1]
+local now = clock(ARGV[1], root .. ':inflight')
+for place = 4, #ARGV do
+  local key = root .. ':key:' .. ARGV[place]
+  local record = redis.call('HMGET', key, 'state', 'by', 'reason', 'since_ms', 'ok_ms', 'freed_ms')
   local since_ms, ok_ms = tonumber(record[4]) or now, tonumber(record[5]) or 0
   local ours = record[1] == 'disabled' and record[2] == ARGV[2] and record[3] == ARGV[3]
   if not ours or ok_ms <= (tonumber(record[6]) or 0) or ok_ms < since_ms - BLAME_MS then return 0 end
 end
-for place = 2, #KEYS do
-  redis.call('HDEL', KEYS[place], 'state', 'until_ms', 'since_ms', 'reason', 'by')
-  redis.call('HSET', KEYS[place], 'freed_ms', now)
-  audit(KEYS[1], now, 'freed', 'key', ARGV[2 + place], 'the request was at fault', 0, ARGV[2])
+for place = 4, #ARGV do
+  local key = root .. ':key:' .. ARGV[place]
+  redis.call('HDEL', key, 'state', 'until_ms', 'since_ms', 'reason', 'by')
+  redis.call('HSET', key, 'freed_ms', now)
+  audit(root .. ':audit', now, 'freed', 'key', ARGV[place], 'the request was at fault', 0, ARGV[2])
 end
 return 1

@@ -1,14 +1,16 @@
 -- Stands before the scripts that read or change buckets: what is in one, and how it is kept.
 --
--- A bucket is {limit, window_ms, level, at_ms} and refills continuously. Where it has `ends_ms` it is the quota of a day
+-- A bucket is {limit, window_ms, level, at_ms} and refills continuously. `credit` tells when a call beyond the limit may be
+-- tried next, to learn whether the provider has raised it: see learn.lua. `debt`: see `correct_level`. Where it has `ends_ms` it is the quota of a day
 -- or month and is full again at that instant, not before. Where it has `log` = {ms, …} the provider counts in windows: then
 -- no `limit + 1` calls may fall into any window, wherever it starts. `log` has the instants that calls were promised,
 -- `left` those at which they really went.
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
-local STEP_MS = 10000        -- a clock that is so far behind has been set
 local DAY_MS = 86400000
+local TRY_AFTER = 334        -- calls that a bucket lets through before one beyond its limit is tried: 3 in 1,000
+local TRY_NEVER = -1e15      -- the credit of a limit that answers tell in their headers
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 
 local COUNTED = {t = 'tokens', e = 'emails'}  -- by how a dimension begins; all others count requests
@@ -26,7 +28,8 @@ end
 -- When a quota is whole again: after midnight (UTC), from then on each day. That of a month is then believed to be whole,
 -- until the next answer tells what is used: nobody tells when it ends.
 local function quota_ends_ms(now_ms)
-  return ceil((now_ms + 1 - AFTER_MIDNIGHT_MS) / DAY_MS) * DAY_MS + AFTER_MIDNIGHT_MS
+  local shift_ms = AFTER_MIDNIGHT_MS + skew_ms  -- midnight is the calendar's, by the real clock
+  return ceil((now_ms + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
 end
 
 -- `pace` falls below 1 where calls were refused that should have passed, and recovers with those that do.
@@ -41,12 +44,10 @@ local function level_at(bucket, at_ms)
   return min(bucket.limit, bucket.level + max(0, at_ms - bucket.at_ms) * rate_of(bucket))
 end
 
--- A clock that stepped back a little refills nothing a second time. One that stepped back far is believed, or nothing
--- would be refilled until it is where it was.
 local function bring_up(bucket, now_ms)
   bucket.level = level_at(bucket, now_ms)
   if bucket.ends_ms then bucket.ends_ms = quota_ends_ms(now_ms) end
-  bucket.at_ms = bucket.at_ms - now_ms > STEP_MS and now_ms or max(bucket.at_ms, now_ms)
+  bucket.at_ms = max(bucket.at_ms, now_ms)
 end
 
 local function headroom_of(bucket, now_ms)
@@ -126,23 +127,26 @@ local function stay(buckets, at_ms)
   end
 end
 
--- Takes out what a provider's word says is not there until `until_ms`; a reset gives that back.
-local function hold_back(bucket, level, until_ms, now_ms)
+-- A call was refused: the provider has no more than `level`. Whatever is reserved for instants to come is taken out of ours
+-- already, and its own has the margin by design; so what lacks is counted from there. Calls that wait for their instant wait
+-- for so much longer (`debt`), and those that left before it was known say nothing new. What is taken out below `left`,
+-- until `until_ms`, is the provider's word alone: a reset gives it back.
+local function correct_level(bucket, level, left, cost, start_ms, until_ms, now_ms)
   bring_up(bucket, now_ms)
-  if level >= bucket.level then return end
-  local held = bucket.held and bucket.held.until_ms > now_ms and bucket.held or {amount = 0, until_ms = 0}
-  bucket.held = {amount = held.amount + bucket.level - level, until_ms = max(held.until_ms, until_ms)}
-  bucket.level = level
+  local was = max(bucket.level, margin_of(bucket.limit, bucket.window_ms, cost))
+  if was <= level or start_ms <= (bucket.corrected_ms or 0) then return end
+  bucket.level, bucket.debt = bucket.level - (was - level), (bucket.debt or 0) + was - level
+  bucket.corrected_ms = now_ms
+  bucket.held = {amount = max(0, min(was, left) - level), until_ms = until_ms}
 end
 
--- Puts that back, where its time is not over. Whether anything changed.
+-- Puts that back, where its time is not over.
 local function let_go(bucket, now_ms)
   local held = bucket.held
-  if not held then return false end
+  if not held then return end
   bring_up(bucket, now_ms)
   if held.until_ms > now_ms then bucket.level = min(bucket.limit, bucket.level + held.amount) end
   bucket.held = nil
-  return true
 end
 
 -- The buckets that a lease's cost was taken out of: others were learned while it was out.
@@ -157,17 +161,17 @@ local function charge_all(buckets, cost, at_ms, now_ms)
 end
 
 -- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; what few have (PARTS)
--- follows as one map. A candidate is weighed by the first five numbers, without making a table of each bucket.
-local NUMBERS = 7
-local BUCKET, WEIGHED = '<Bc0' .. ('d'):rep(NUMBERS), '<Bc0' .. ('d'):rep(5)
-local PARTS = {'log', 'left', 'again', 'promised', 'bulk_again', 'bulk', 'claims', 'bulk_claims', 'held', 'ends_ms',
-  'learned_ms'}
+-- follows as one map. A candidate is weighed without making a table of each bucket.
+local NUMBERS = 9
+local BUCKET = '<Bc0' .. ('d'):rep(NUMBERS)
+local PARTS = {'log', 'left', 'saving', 'held', 'ends_ms', 'learned_ms', 'raises'}
 
 local function pack_buckets(buckets)
   local parts, others = {''}, {}
   for dimension, bucket in pairs(buckets) do
     parts[#parts + 1] = struct.pack(BUCKET, #dimension, dimension, bucket.limit, bucket.window_ms, bucket.level,
-      bucket.at_ms, bucket.pace or 1, bucket.slowed_ms or 0, bucket.used_share or 1)
+      bucket.at_ms, bucket.pace or 1, bucket.slowed_ms or 0, bucket.credit or 0, bucket.debt or 0,
+      bucket.corrected_ms or 0)
     local other = {}
     for _, part in ipairs(PARTS) do other[part] = bucket[part] end
     if next(other) then others[dimension] = other end
@@ -180,10 +184,11 @@ end
 local function buckets_of(text)
   local buckets, place = {}, 2
   for _ = 1, text and text:byte() or 0 do
-    local dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share
-    dimension, limit, window_ms, level, at_ms, pace, slowed_ms, used_share, place = struct.unpack(BUCKET, text, place)
+    local dimension, limit, window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms
+    dimension, limit, window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms, place =
+      struct.unpack(BUCKET, text, place)
     buckets[dimension] = {limit = limit, window_ms = window_ms, level = level, at_ms = at_ms, pace = pace,
-      slowed_ms = slowed_ms, used_share = used_share}
+      slowed_ms = slowed_ms, credit = credit, debt = debt, corrected_ms = corrected_ms}
   end
   if text and place <= #text then
     for dimension, other in pairs(cmsgpack.unpack(text:sub(place))) do
@@ -195,7 +200,7 @@ end
 
 -- A full bucket of a limit that was not known before.
 local function new_bucket(dimension, limit, window_ms, now_ms)
-  return {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms,
+  return {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms, credit = 0,
     log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil,
     ends_ms = COUNTED[dimension:sub(1, 1)] == 'emails' and quota_ends_ms(now_ms) or nil}
 end

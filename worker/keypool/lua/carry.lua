@@ -1,15 +1,17 @@
 -- carry: reserve emails that go along with a lease's call, beyond those that it was taken for.
 --
--- KEYS  1 leased  2 account × model record
--- ARGV  1 now_ms or ''  2 lease id  3 emails (recipients)
+-- KEYS  1 root of all names
+-- ARGV  1 now_ms or ''  2 lease id  3 account  4 model or ''  5 emails (recipients)
 -- Returns nothing. A lease that is gone changes nothing.
 
-local now = clock(ARGV[1])
-local packed = redis.call('HGET', KEYS[1], ARGV[2])
+local root, lease_id, more = KEYS[1], ARGV[2], tonumber(ARGV[5])
+local now = clock(ARGV[1], root .. ':inflight')
+local leased, pair = root .. ':leased', root .. ':account_model:' .. ARGV[3] .. ':' .. ARGV[4]
+local packed = redis.call('HGET', leased, lease_id)
 if not packed then return end
-local record, more = cmsgpack.unpack(packed), tonumber(ARGV[3])
+local record = cmsgpack.unpack(packed)
 record.cost.emails = record.cost.emails + more
-redis.call('HSET', KEYS[1], ARGV[2], cmsgpack.pack(record))
-local buckets = buckets_of(redis.call('HGET', KEYS[2], 'limits'))
+redis.call('HSET', leased, lease_id, cmsgpack.pack(record))
+local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
 charge_all(buckets, {requests = 0, tokens = 0, emails = more}, now, now)
-save_buckets(KEYS[2], buckets)
+save_buckets(pair, buckets)

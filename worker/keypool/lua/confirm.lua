@@ -1,13 +1,15 @@
 -- confirm: may a lease that has waited for its instant still be used? If not, it ends here and its capacity goes back.
 -- Not so where the key, or what covers it, rests by now, nor where the key's account was learned meanwhile.
 -- Where others left later than they were to, and the provider counts in windows, it waits a little longer; so it does
--- where one job tries alone whether a host or model works again.
+-- where a refusal showed that the provider has less than was thought, and where one job tries alone whether a host or
+-- model works again.
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id  3 key id  4 account  5 model or ''  6 topic
 -- Returns how long it still has to wait, in ms (0: it goes now) · -1 it has ended: expired, unknown, or blocked
 
-local now, root, lease_id, topic = clock(ARGV[1]), KEYS[1], ARGV[2], 't:' .. ARGV[6]
+local root, lease_id, topic = KEYS[1], ARGV[2], 't:' .. ARGV[6]
+local now = clock(ARGV[1], root .. ':inflight')
 local record = redis.call('HGET', root .. ':leased', lease_id)
 if not record then return -1 end
 record = cmsgpack.unpack(record)
@@ -33,9 +35,20 @@ if max(host_ms, model_ms) > now then return max(host_ms, model_ms) - now end
 
 if record.left then  -- it was noted as gone when it was taken, and is still here
   stay(buckets, record.start_ms)
-  record.left = nil
+  record.left, record.changed = nil, true
+end
+local later_ms = 0
+for dimension, bucket in pairs(taken_from(record, buckets)) do
+  local debts = record.debts or {}
+  later_ms = max(later_ms, ((bucket.debt or 0) - (debts[dimension] or 0)) / rate_of(bucket))
+  debts[dimension], record.debts = bucket.debt, debts
+end
+later_ms = ceil(later_ms)
+if later_ms > 0 or record.changed then
+  record.start_ms, record.changed = record.start_ms + later_ms, nil
   redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(record))
 end
+if later_ms > 0 then return later_ms end
 local opens_ms, windowed = 0, false
 for _, bucket in pairs(buckets) do
   if bucket.log then opens_ms, windowed = max(opens_ms, window_opens_ms(bucket, bucket.left)), true end

@@ -2,6 +2,8 @@
 
 local FAULTS_APART_MS = 1000
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
+local TRIES, RAISE = 4, 1.5  -- so many calls beyond a limit pass in a row, and it is taken for so much higher
+local FAST_RAISES = 3        -- so often at once; then slowly, since what the provider had saved up passes, too
 
 -- A call was refused although the bucket had room for it. A crowd that is refused together counts once, and who left
 -- before the limit was known says nothing against it.
@@ -16,7 +18,28 @@ end
 local function speed_up(buckets)
   for _, bucket in pairs(buckets) do
     if bucket.pace then bucket.pace = min(1, bucket.pace + PACE_RECOVERY) end
+    local credit = bucket.credit or 0
+    if credit >= 0 and credit < TRY_AFTER then bucket.credit = credit + 1 end
   end
+end
+
+-- Whether calls beyond the limit have just passed, or one is on its way: then a refusal is no wonder.
+local function is_tried(bucket)
+  local credit = bucket.credit or 0
+  return credit > TRY_AFTER or credit < 0 and credit > TRY_NEVER
+end
+
+-- A call beyond a limit has ended. The first few pass by what was left unused below the limit; when more do, the provider
+-- has raised it, and more may be tried at once. A refusal ends that for long, and its words tell the limit.
+local function judge_try(buckets, record, outcome, now_ms)
+  local bucket, passed = buckets[record.tried], record.tries
+  if not bucket or (bucket.credit or 0) >= 0 then return nil end  -- learned anew meanwhile
+  if outcome == 'ok' then passed = passed + 1 end
+  bucket.credit = TRY_AFTER + passed
+  if passed < TRIES then return nil end
+  bucket.limit, bucket.raises = ceil(bucket.limit * RAISE), (bucket.raises or 0) + 1
+  bucket.credit = bucket.raises < FAST_RAISES and TRY_AFTER or -now_ms
+  return record.tried .. '=' .. bucket.limit .. ' or more'
 end
 
 -- The calls that went while their window was not known yet. They count from now on: the first ones take long to leave,
@@ -38,32 +61,35 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
   for _, seen in ipairs(observed) do
     local dimension, limit, window_ms, remaining = seen[1], seen[2], seen[3], seen[4]
     local bucket = buckets[dimension]
-    local short = refused and (not remaining or remaining < cost_in(dimension, refused.cost))
+    local cost = refused and cost_in(dimension, refused.cost)
+    local short = refused and (not remaining or remaining < cost)
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
       local known = bucket or {}
       bucket = new_bucket(dimension, limit, window_ms, now_ms)
-      bucket.used_share = known.used_share
+      bucket.saving, bucket.debt, bucket.corrected_ms = known.saving, known.debt, known.corrected_ms
+      -- What was used of it stays used.
+      if known.limit then bucket.level = min(limit, level_at(known, now_ms) + max(0, limit - known.limit)) end
       bucket.log = bucket.log and (known.log or recent(flying, window_ms, now_ms))
-      for _, line in ipairs({'again', 'promised', 'bulk_again', 'bulk'}) do bucket[line] = known[line] end
       while bucket.log and #bucket.log > limit do table.remove(bucket.log, 1) end
       buckets[dimension] = bucket
-    elseif short and window_ms <= 60000 then
+    elseif short and window_ms <= 60000 and not is_tried(bucket) then
       local slower = slow_down(bucket, refused.start_ms, now_ms)
       if slower then learned[#learned + 1] = dimension .. ' ' .. slower end
     end
-    -- What the provider has left is known to it alone; calls still in flight make it less, never more.
-    if remaining and not bucket.log then
+    if remaining and not refused then bucket.credit = TRY_NEVER
+    elseif short and bucket.credit ~= TRY_NEVER then bucket.credit, bucket.raises = 0, nil end
+    if bucket.held and bucket.held.until_ms <= now_ms then bucket.held = nil end
+    if short and (stated_ms or remaining) and not bucket.log then
+      -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
+      local left = remaining or bucket.limit
+      local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
+      correct_level(bucket, level, left, cost, refused.start_ms, now_ms + (stated_ms or 0), now_ms)
+    elseif remaining and not bucket.log then
+      -- What the provider has left is known to it alone; calls still in flight make it less, never more.
       bring_up(bucket, now_ms)
       if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, remaining - bucket.level)) end
       bucket.level = min(bucket.level, remaining)
-    end
-    -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
-    if short and stated_ms and not bucket.log then
-      local level = cost_in(dimension, refused.cost) - stated_ms * rate_of(bucket)
-      hold_back(bucket, level, now_ms + stated_ms, now_ms)
-    elseif bucket.held and bucket.held.until_ms <= now_ms then
-      bucket.held = nil
     end
   end
   return learned
@@ -103,16 +129,14 @@ local function correct(buckets, record, tokens, emails, counted, now_ms)
   for dimension, bucket in pairs(buckets) do
     local back = cost_in(dimension, record.cost)
     if counted then
-      local reserved = cost_in(dimension, record.cost)
-      if tokens and dimension:sub(1, 1) == 't' and reserved > 0 then
-        bucket.used_share = 0.95 * (bucket.used_share or 1) + 0.05 * min(1, tokens / reserved)
-      end
       -- Not all emails of a batch may have been accepted; one that is sent again reserved none and was charged before.
       local more = emails and record.cost.emails > 0 and emails - record.cost.emails or 0
       back = cost_in(dimension, {requests = 0, emails = -more,
         tokens = record.cost.tokens - (tokens or record.cost.tokens)})
     end
-    if back ~= 0 and not (counted and bucket.log) then charge(bucket, -back, record.start_ms, now_ms) end
+    -- The level that a refusal told does not have what was on its way then.
+    local told = not counted and record.start_ms <= (bucket.corrected_ms or 0)
+    if back ~= 0 and not told and not (counted and bucket.log) then charge(bucket, -back, record.start_ms, now_ms) end
   end
 end
 

@@ -3,20 +3,37 @@
 -- Where a script is given the root of all names (`{namespace:service}`, which also keeps them on one node of a cluster),
 -- it makes the names itself, as names.py does: what a call sends does not grow with the keys.
 --
--- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of
--- Redis' clock.
+-- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of the
+-- pool's clock.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
 local PROBE_MS = 3000        -- so long one job has to show that it works again, then the next may try
 local PROBE_LOOK_MS = 300    -- who waits meanwhile looks again after this, or up to twice this
 
-local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
+local STEP_MS = 1000         -- a clock that is so far behind what it was has been set back
 
-local function clock(given_ms)
-  if given_ms ~= '' then return tonumber(given_ms) end
-  local time = redis.call('TIME')
-  return time[1] * 1000 + floor(time[2] / 1000)
+local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
+local skew_ms = 0            -- by how much the pool's clock is ahead of Redis' own
+
+-- The pool's clock: Redis' own, except that it never runs backwards. Where that one is set back, the pool's goes on from
+-- where it was; so rests end when they were to, ended ones stay ended, and buckets refill as if nothing had happened.
+local function clock(given_ms, counters)
+  local real_ms = tonumber(given_ms)
+  if not real_ms then
+    local time = redis.call('TIME')
+    real_ms = time[1] * 1000 + floor(time[2] / 1000)
+  end
+  local kept = redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
+  local last_ms = tonumber(kept[1]) or 0
+  skew_ms = tonumber(kept[2]) or 0
+  if last_ms - real_ms - skew_ms > STEP_MS then
+    skew_ms = last_ms - real_ms
+    redis.call('HSET', counters, 'skew_ms', skew_ms)
+  end
+  local now_ms = max(last_ms, real_ms + skew_ms)
+  if now_ms - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now_ms) end
+  return now_ms
 end
 
 local function audit(stream, now_ms, event, scope, name, reason, until_ms, by)

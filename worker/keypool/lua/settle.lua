@@ -16,7 +16,8 @@
 local MODELS_KEPT = 64
 local RECORD_STAYS_MS = 600000  -- so long after an account's rest its record stays; an acquire looks at each there is
 
-local now, root, said = clock(ARGV[1]), KEYS[1], cjson.decode(ARGV[3])
+local root, said = KEYS[1], cjson.decode(ARGV[3])
+local now = clock(ARGV[1], root .. ':inflight')
 local outcome, tokens, effect, scope, name = said.outcome, said.tokens, said.effect, said.scope, said.name
 local reason, by, topic = said.reason, said.by, said.topic
 local trail, key = root .. ':audit', root .. ':key:' .. said.key
@@ -41,6 +42,8 @@ local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refu
 for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end
 if record and said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
 if outcome == 'ok' then speed_up(buckets) end
+local raised = record and record.tried and judge_try(buckets, record, outcome, now)
+if raised then learned[#learned + 1] = raised end
 if next(buckets) then kept = {'limits', pack_buckets(buckets)}
 elseif state[1] then redis.call('HDEL', pair, 'limits') end
 if record and state[3] then
@@ -54,6 +57,8 @@ redis.call('HSET', pair, 'window', window, unpack(kept))
 redis.call('PEXPIRE', pair, STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
+-- Who waits was told when to ask by what was known then.
+if raised or outcome == 'unused' then redis.call('PUBLISH', root .. ':wake', 'room') end
 if outcome == 'unused' then return {record and 'ok' or 'late', 0, 0} end
 local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
 local grown = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}

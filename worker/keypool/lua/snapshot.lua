@@ -2,10 +2,10 @@
 --
 -- KEYS  1 inflight (hash)  2 … records (hashes)
 -- ARGV  1 now_ms or ''
--- Returns one JSON text: {"now_ms", "inflight": {…}, "records": [{field: text, "buckets": {…}, "topics": {…}}, …]}.
+-- Returns one JSON text: {"now_ms", "skew_ms" (see `clock`), "inflight": {…}, "records": [{field: text, "buckets": {…}, "topics": {…}}, …]}.
 -- A bucket's level is brought up to the instant; records that do not exist are empty.
 
-local now = clock(ARGV[1])
+local now = clock(ARGV[1], KEYS[1])
 local function as_map(pairs_list)
   local map = {}
   for place = 1, #pairs_list, 2 do map[pairs_list[place]] = pairs_list[place + 1] end
@@ -26,4 +26,4 @@ for place = 2, #KEYS do
   record.buckets, record.topics, record.flying, record.limits = buckets, topics, nil, nil
   records[#records + 1] = record
 end
-return cjson.encode({now_ms = now, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})
+return cjson.encode({now_ms = now, skew_ms = skew_ms, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})

@@ -1,4 +1,4 @@
-"""The gate's small parts; what it does to a worker is in `tests/integration/worker/test_worker_gate.py`."""
+"""Small parts of backpressure; the whole of it is in `tests/integration/worker/test_worker_backpressure.py`."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
-from worker.gate import _run_held
+from worker.backpressure import _run_held
 
 
 def held(queue: str) -> Any:

@@ -16,15 +16,13 @@ from processes import Fleet, eventually, fleets, inspected, run_celery
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
 JOBS = 400
-BOUND = 50
-MOST_HELD = JOBS - BOUND
-"""The gate looks every quarter of a second: what comes until it has seen the bound is held as well, 20 to 180 jobs."""
+MOST_DEFERRED = 50
+"""Ten jobs find out that all keys rest, and ten more do so every five seconds."""
 REST_S = 15
 LONG_REST_S = 600
 WAITING = 100_000
 AT_ONCE_S = 6
-"""Two are promised. What is held goes first, some 50 to 200 jobs, and that is work: it took one to two and a quarter on
-two idle cores, and three and a half where six processes wanted to run on them."""
+"""Two are promised; the rest is for a machine on which six processes want to run."""
 GROWTH_MB = 60
 """A burst of deferrals leaves up to 40 in the allocator; a tenth of the jobs, were it fetched, would take hundreds."""
 MEASURED_S = 3
@@ -50,7 +48,8 @@ def broker(fleet: Fleet) -> Iterator[Any]:
         yield client
         client.delete("ai")
         bring_back(fleet)
-        eventually(lambda: not client.hlen("unacked"), what="the end of the jobs that were held")
+        eventually(lambda: not client.zcard("ai.deferred.due"), what="the return of the jobs that were deferred")
+        eventually(lambda: not client.hlen("unacked"), what="their end")
 
 
 def exhaust(fleet: Fleet, *, seconds: float) -> float:
@@ -83,59 +82,55 @@ def await_success(fleet: Fleet, ids: list[str]) -> None:
     assert {outcome["status"] for outcome in ended.values()} == {"SUCCESS"}
 
 
-def closed(fleet: Fleet) -> list[str]:
-    """The queues whose gate is closed, as the worker tells."""
-    return inspected(fleet.producer.app, fleet.workers[0].name, "stats")["gate"]["closed"]
+def paused(fleet: Fleet) -> list[str]:
+    """The queues that are paused, as the worker tells."""
+    return inspected(fleet.producer.app, fleet.workers[0].name, "stats")["backpressure"]["paused"]
 
 
-def await_pause(fleet: Fleet, broker: Any) -> int:
-    """Wait until the gate is closed and all that came through is held, deferred; gives how many jobs that are."""
+def await_pause(fleet: Fleet, broker: Any) -> None:
+    """Wait until the queue is paused and all that the worker took of it is deferred."""
 
-    def held() -> int:
-        with broker.pipeline() as at_one_instant:
-            coming_back, taken = at_one_instant.llen("ai.deferred").hvals("unacked").execute()
-        under_way = coming_back or any(json.loads(entry)[2] != "ai.deferred" for entry in taken)
-        return 0 if under_way else len(taken)
+    def all_deferred() -> bool:
+        return not broker.hlen("unacked") and bool(broker.zcard("ai.deferred.due"))
 
-    eventually(lambda: closed(fleet) == ["ai"], within_s=40, what="a closed gate")
-    holds: int = eventually(held, what="the deferral of all that came through the gate")
-    assert BOUND <= holds <= MOST_HELD
-    return holds
+    eventually(lambda: paused(fleet) == ["ai"], within_s=40, what="a paused queue")
+    eventually(all_deferred, what="the deferral of all that was taken")
 
 
-def await_opening(fleet: Fleet) -> None:
-    eventually(lambda: closed(fleet) == [], what="an open gate")
+def await_resumption(fleet: Fleet) -> None:
+    eventually(lambda: paused(fleet) == [], what="a resumed queue")
 
 
-def test_a_worker_that_holds_its_bound_leaves_the_rest_in_the_broker_until_the_keys_come_back(
+def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_keys_come_back(
     fleet: Fleet, broker: Any
 ) -> None:
     back_s = exhaust(fleet, seconds=REST_S)
     ids = send(fleet)
-    holds = await_pause(fleet, broker)
+    await_pause(fleet, broker)
     assert time.time() < back_s - 1, "too slow to see a pause"
     calls = fleet.sandbox.ledger()["services"]["groq"]["calls"]
 
-    seen: set[tuple[int, int]] = set()
+    left = []
 
     def is_nearly_over() -> bool:
-        seen.add((broker.llen("ai"), broker.hlen("unacked")))
+        left.append(broker.llen("ai"))
         return time.time() > back_s - 0.5
 
     eventually(is_nearly_over, what="the end of the rest")
-    assert seen == {(JOBS - holds, holds)}, "nothing more is fetched, and nothing is lost"
+    assert left[0] < JOBS
+    assert left[-1] >= JOBS - MOST_DEFERRED, "only a few are looked at meanwhile"
     assert fleet.sandbox.ledger()["services"]["groq"]["calls"] == calls, "nobody asks what is known"
     await_success(fleet, ids)
-    await_opening(fleet)
+    await_resumption(fleet)
 
 
 @pytest.mark.parametrize("reset", [reset_by_task, reset_by_command])
-def test_a_reset_opens_the_gate_at_once(fleet: Fleet, broker: Any, reset: Callable[[Fleet], None]) -> None:
+def test_a_reset_resumes_the_queue_at_once(fleet: Fleet, broker: Any, reset: Callable[[Fleet], None]) -> None:
     exhaust(fleet, seconds=LONG_REST_S)
     ids = send(fleet)
-    holds = await_pause(fleet, broker)
+    await_pause(fleet, broker)
     waiting = [json.loads(message)["headers"]["id"] for message in broker.lrange("ai", 0, -1)]
-    assert len(waiting) == JOBS - holds
+    assert len(waiting) >= JOBS - MOST_DEFERRED
 
     bring_back(fleet, reset=reset)
     await_success(fleet, ids)
@@ -144,7 +139,7 @@ def test_a_reset_opens_the_gate_at_once(fleet: Fleet, broker: Any, reset: Callab
     got_key = {job: when for when, job in GOT_KEY_RE.findall(fleet.workers[0].log)}
     first_s = min(datetime.fromisoformat(got_key[job]).timestamp() for job in waiting)
     assert 0 < first_s - int(entry["at_ms"]) / 1000 < AT_ONCE_S
-    await_opening(fleet)
+    await_resumption(fleet)
 
 
 def memory_mb(pid: int) -> float:
@@ -180,13 +175,12 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
     message = broker.lindex("ai", 0)
     bring_back(fleet)
     await_success(fleet, ids)
-    await_opening(fleet)
+    await_resumption(fleet)
 
-    before_mb = memory_mb(pid)  # of a worker that has held its bound before
+    before_mb = memory_mb(pid)  # of a worker that has deferred jobs before
     exhaust(fleet, seconds=LONG_REST_S)
     pile_up(broker, message, WAITING)
-    holds = await_pause(fleet, broker)
-    assert broker.llen("ai") == WAITING - holds
+    await_pause(fleet, broker)
 
     began_s, began_busy_s = time.monotonic(), busy_s(pid)
     eventually(lambda: time.monotonic() - began_s > MEASURED_S, what="the end of the measurement")
@@ -197,4 +191,4 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
     fleet.producer.ask("tasks.email.send", to="a@example.com", subject="At once", text="x")
     assert time.monotonic() - sent_s < AT_ONCE_S
     assert memory_mb(pid) - before_mb < GROWTH_MB
-    assert broker.llen("ai") == WAITING - holds, "none was fetched, none was lost"
+    assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, "few were fetched, none was lost"

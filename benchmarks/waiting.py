@@ -1,0 +1,268 @@
+"""Whether a job waits while a key has room: `python benchmarks/waiting.py [case …]`.
+
+Real workers, an embedded Redis and the provider sandbox; three keys of 300 calls a minute and more jobs than they
+allow. While they work something changes. The judge is the sandbox's ledger: what was accepted of what the keys
+allowed, seconds without any call although jobs waited, the idlest ten seconds, calls refused, and deferrals.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from chaos_house import ROOT, House, Post
+from rich.console import Console
+from rich.table import Table
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+
+RPM, KEYS, JOBS = 300, 3, 1_700
+BEGIN_S = 15.0
+"""By then the burst is used up, and what changes meets a steady state."""
+RETRY_RE = re.compile(rb"Retry in \d")
+
+
+@dataclass
+class Run:
+    """One case that runs.
+
+    Attributes:
+        house: Redis, sandbox and workers.
+        app: The producer.
+        ids: The jobs that were sent.
+        extra: Calls that the case allows beyond the keys' limits at the start (negative: fewer).
+    """
+
+    house: House
+    app: Celery
+    ids: list[str] = field(default_factory=list)
+    extra: float = 0.0
+
+    def send(self, count: int, **options: Any) -> list[str]:
+        """Enqueue completions; returns their ids."""
+        kwargs = {"prompt": "Say hello", "max_completion_tokens": 20} | options.pop("kwargs", {})
+        with self.app.connection_for_write() as connection, self.app.amqp.producer_pool.acquire(block=True) as producer:
+            sent = [
+                self.app.send_task(
+                    "tasks.ai.complete", kwargs=kwargs, queue="ai", producer=producer, connection=connection, **options
+                ).id
+                for _ in range(count)
+            ]
+        self.ids += sent
+        return sent
+
+    def keys(self, *command: str) -> None:
+        """Run `celery -A worker keys …`, as a person does."""
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "celery", "-A", "worker", "keys", *command],
+            cwd=self.house.folder, env=self.house.environ, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+
+
+def every(until_s: float, pause_s: float, act: Callable[[], Any]) -> None:
+    """Do something again and again."""
+    while time.monotonic() < until_s:
+        act()
+        time.sleep(pause_s)
+
+
+def resets(run: Run, until_s: float) -> None:
+    """`keys reset` every 5 s."""
+    every(until_s, 5, lambda: run.keys("reset", "--service", "groq"))
+
+
+def reload(run: Run, until_s: float) -> None:
+    """The keys are found again every 3 s."""
+    every(until_s, 3, lambda: run.app.control.broadcast("keys_reload", reply=True, timeout=1))
+
+
+def disable(run: Run, _: float) -> None:
+    """A key is disabled for 10 s and comes back."""
+    key = next(iter(json.loads(_status(run))["services"]["groq"]["keys"]))["id"]
+    run.keys("disable", key)
+    time.sleep(10)
+    run.keys("reset", "--key", key)
+    run.extra = -10 * RPM / 60
+
+
+def _status(run: Run) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "worker", "keys", "status", "--json"],
+        cwd=run.house.folder, env=run.house.environ, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+
+def revoke(run: Run, _: float) -> None:
+    """500 of the jobs that wait are revoked."""
+    run.app.control.revoke(run.ids[-500:])
+
+
+def kill(run: Run, _: float) -> None:
+    """A worker is killed and replaced."""
+    post = run.house.posts[0]
+    assert post.process is not None  # noqa: S101 - it was started
+    os.killpg(post.process.pid, signal.SIGKILL)
+    post.process.wait()
+    post.process = None
+    run.house.fill()
+
+
+def freeze(run: Run, _: float) -> None:
+    """A worker stands still for 10 s."""
+    process = run.house.posts[0].process
+    assert process is not None  # noqa: S101 - it was started
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(10)
+    os.killpg(process.pid, signal.SIGCONT)
+
+
+def raised(run: Run, _: float) -> None:
+    """The provider triples the limits."""
+    run.house.sandbox.control("limits", service="groq", rpm=3 * RPM)
+
+
+def lowered(run: Run, until_s: float) -> None:
+    """The provider halves the limits."""
+    run.house.sandbox.control("limits", service="groq", rpm=RPM // 2)
+    run.extra = -(until_s - time.monotonic()) * KEYS * RPM / 2 / 60
+
+
+def bulk(run: Run, _: float) -> None:
+    """5,000 bulk jobs come on top."""
+    run.send(5_000, priority=9)
+
+
+def rest(run: Run, _: float) -> None:
+    """All keys rest for 12 s."""
+    run.house.sandbox.control("exhaust", service="groq", seconds=12)
+    run.extra = -12 * KEYS * RPM / 60
+
+
+def steady(_run: Run, _: float) -> None:
+    """Nothing changes."""
+
+
+CASES = (steady, resets, reload, disable, revoke, kill, freeze, raised, lowered, bulk, rest)
+
+
+@contextmanager
+def open_house(workers: int) -> Iterator[Run]:
+    """Start everything."""
+    account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
+    accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS)], "resend": []}
+    with tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder:
+        home = Path(folder)
+        (home / "cwd").mkdir()
+        with (
+            EmbeddedRedis(data_dir=home / "redis") as server,
+            Sandbox(accounts=accounts, groq_latency_ms=180, groq_jitter_ms=20) as sandbox,
+        ):
+            environ = dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+            posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
+            house = House(server, sandbox, environ, home / "cwd", posts)
+            house.fill()
+            try:
+                house.await_ready()
+                yield Run(house, Celery(broker=server.url, backend=server.url))
+            finally:
+                for post in posts:
+                    if post.process is not None and post.process.poll() is None:
+                        os.killpg(post.process.pid, signal.SIGCONT)
+                        os.killpg(post.process.pid, signal.SIGKILL)
+                        post.process.wait()
+
+
+def cpu_s(house: House) -> float:
+    """CPU that the workers have used."""
+    used = 0.0
+    for post in house.posts:
+        if post.process is not None:
+            fields = Path(f"/proc/{post.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+            used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def measure(case: Callable[[Run, float], None], *, workers: int, seconds: float, jobs: int) -> dict[str, Any]:
+    """Run one case."""
+    with open_house(workers) as run:
+        before_s = cpu_s(run.house)
+        run.send(jobs)
+        began_s = time.monotonic()
+        time.sleep(BEGIN_S)
+        case(run, began_s + seconds)
+        time.sleep(max(0.0, began_s + seconds - time.monotonic()))
+        calls = run.house.sandbox.ledger(full=True)["calls"]
+        spent_s = cpu_s(run.house) - before_s
+        log = b"".join(post.log.read_bytes() for post in run.house.posts)
+        return judge(run, calls, seconds=seconds, log=log) | {"cpu_ms": spent_s * 1000}
+
+
+def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) -> dict[str, Any]:
+    """Hold the calls against what the keys allowed."""
+    first_s = min(call["arrived_s"] for call in calls)
+    accepted = [call["arrived_s"] - first_s for call in calls if call["accepted"]]
+    accepted = [at_s for at_s in accepted if at_s < seconds]
+    refused = sum(str(call["status"]) == "429" for call in calls)
+    by_second = Counter(int(call["arrived_s"] - first_s) for call in calls)
+    last_s = int(seconds if len(accepted) < len(run.ids) - 20 else max(accepted))
+    allowed = min(len(run.ids), KEYS * RPM * (1 + last_s / 60) + run.extra)
+    steady_s = KEYS * RPM / 60
+    tens = [sum(by_second[s] for s in range(at, at + 10)) for at in range(int(BEGIN_S), last_s - 10)]
+    return {
+        "accepted": len(accepted),
+        "of allowed": len(accepted) / allowed,
+        "refused": refused / max(1, len(accepted)),
+        "silent s": sum(by_second[s] == 0 for s in range(last_s)),
+        "idlest 10 s": 1 - min(tens, default=0) / (10 * steady_s),
+        "deferrals": len(RETRY_RE.findall(log)) / max(1, len(accepted)),
+        "last 10 s": sum(by_second[s] for s in range(last_s - 10, last_s)) / 10,
+    }
+
+
+def main() -> int:
+    """Parse the command line, run, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [case.__name__ for case in CASES]
+    parser.add_argument("cases", nargs="*", help=f"which of {', '.join(names)} (default: all)")
+    parser.add_argument("--seconds", type=float, default=60, help="length of each run (default: 60)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--jobs", type=int, default=JOBS, help=f"jobs at the start (default: {JOBS})")
+    args = parser.parse_args()
+    args.cases = args.cases or names
+    if unknown := sorted(set(args.cases) - set(names)):
+        parser.error(f"no such case: {', '.join(unknown)}")
+    console, table = Console(), Table()
+    rows = []
+    for case in CASES:
+        if case.__name__ not in args.cases:
+            continue
+        console.print(f"{case.__name__}: {case.__doc__}")
+        found = measure(case, workers=args.workers, seconds=args.seconds, jobs=args.jobs)
+        found["cpu_ms"] /= max(1, found["accepted"])
+        rows.append((case.__name__, found))
+        console.print("    " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    for name in ("case", *rows[0][1]):
+        table.add_column(name)
+    for name, found in rows:
+        table.add_row(name, *(f"{value:.3f}" for value in found.values()))
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Jobs that wait: an instant of their own within the horizon, in the order of their coming over all processes."""
+
+import heapq
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
+from redis.asyncio import Redis
+
+from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Want, Why
+from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
+
+
+async def limited(make_pool: Make, limit: int, *, count: int = 1) -> KeyPool:
+    """A pool whose keys have used up what they had, and have so many calls a minute each."""
+    pool = make_pool(count)
+    for _ in range(count):
+        told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, 0))
+        await pool.settle(await lease(pool), told)
+    return pool
+
+
+class Processes:
+    """Processes, each with a line of jobs, that ask when they are told to."""
+
+    def __init__(self, pool: KeyPool, clock) -> None:  # noqa: ANN001
+        self.pool, self.clock = pool, clock
+        self.due: list[tuple[int, int, str]] = []  # when a line asks, a number, its name
+        self.jobs: dict[str, list[int]] = {}  # when the jobs of a line came
+        self.entered: set[str] = set()
+        self.starts: list[tuple[int, int]] = []  # when a job is served, and when it came
+        self.asks = 0
+        pool.horizon_ms = HORIZON_MS
+
+    def come(self, line: str, *came_ms: int) -> None:
+        self.jobs.setdefault(line, []).extend(came_ms)
+        heapq.heappush(self.due, (came_ms[0], len(self.due), line))
+
+    async def run(self, until_ms: int) -> None:
+        while self.due and self.due[0][0] <= until_ms:
+            at_ms, _, line = heapq.heappop(self.due)
+            self.clock.ms = max(self.clock.ms, at_ms)
+            again_ms = await self._ask(line)
+            if self.jobs[line]:
+                heapq.heappush(self.due, (again_ms, len(self.due) + self.asks, line))
+        self.clock.ms = max(self.clock.ms, until_ms)
+
+    async def _ask(self, line: str) -> int:
+        jobs = self.jobs[line]
+        while jobs:
+            self.asks += 1
+            after = self.clock.ms - jobs[1] if len(jobs) > 1 else None
+            place = Line("m", line, next_waited_ms=after, entered=line in self.entered)
+            got = await self.pool.acquire(Want(by=line, waited_ms=self.clock.ms - jobs[0]), place)
+            if not isinstance(got, Lease):
+                assert got.why is Why.WAIT
+                self.entered.add(line)
+                return self.clock.ms + got.ask_in_ms
+            self.starts.append((self.clock.ms + got.wait_ms, jobs.pop(0)))
+            if not jobs:
+                self.entered.discard(line)
+            await self.pool.settle(got, OK)
+        return self.clock.ms
+
+    def passed(self) -> int:
+        """By how many later ones a job was passed at most."""
+        order = [came for _, came in sorted(self.starts)]
+        return max(place - sorted(order).index(came) for place, came in enumerate(order))
+
+
+async def test_each_call_has_an_instant_of_its_own_within_the_horizon(make_pool: Make) -> None:
+    pool = await limited(make_pool, 600)
+    waits = []
+    while isinstance(got := await ask(pool, ahead_ms=2_000), Lease):
+        waits.append(got.wait_ms)
+    assert [later - sooner for sooner, later in pairwise(waits)] == [100] * (len(waits) - 1)
+    assert waits[-1] <= 2_000 < waits[-1] + 100
+    assert (got.why, got.reason) == (Why.WAIT, "rpm")
+    assert 0 < got.ask_in_ms <= 500
+    assert 2_000 < got.first_in_ms <= 2_100
+
+
+async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 60)  # one call a second
+    began_ms, processes = clock.ms, Processes(pool, clock)
+    for number in range(100):
+        processes.come(f"line {number:02}", began_ms + 10 * number)
+    await redis.config_resetstat()
+    await processes.run(began_ms + 101_000 - HORIZON_MS)
+    stats = await redis.info("commandstats")
+    commands = sum(one["calls"] for one in stats.values())
+    assert len(processes.starts) >= 98, "no call is wasted"
+    assert processes.passed() <= 2
+    assert commands / 100 <= 300
+
+
+async def test_a_long_line_does_not_make_younger_jobs_elsewhere_pass(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 600)
+    began_ms, processes = clock.ms, Processes(pool, clock)
+    processes.come("old", *range(began_ms, began_ms + 160))
+    processes.come("young", *range(began_ms + 3_000, began_ms + 3_080))
+    processes.come("younger", *range(began_ms + 6_000, began_ms + 6_080))
+    await processes.run(began_ms + 33_500)
+    assert len(processes.starts) == 320
+    assert max(processes.starts)[0] - began_ms < 33_000, "ten a second"
+    assert processes.passed() <= 20
+
+
+async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
+    pool = await limited(make_pool, 60)
+    while isinstance(await ask(pool, ahead_ms=2_000), Lease):
+        pass
+    for number in range(2):
+        await nothing(pool, line=Line("m", f"line {number}"), waited_ms=5_000)
+    third = await nothing(pool, line=Line("m", "line 2"), waited_ms=4_500)
+    assert (third.why, third.reason) == (Why.WAIT, "earlier jobs come first")
+    older = await nothing(pool, line=Line("m", "line 3"), waited_ms=6_000)
+    assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
+
+
+async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 600)
+    for number in range(50):
+        await nothing(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
+    alive = Line("m", "alive")
+    assert (await nothing(pool, line=alive)).reason == "earlier jobs come first"
+    async with redis.pubsub() as channel:
+        await channel.subscribe(pool.names.wake)
+        clock.tick(5_000)
+        assert (await lease(pool, line=alive, waited_ms=5_000)).wait_ms == 0
+        heard = [await channel.get_message(timeout=5) for _ in range(2)]
+        assert heard[1] is None or heard[1]["data"] == "room"
+    assert await redis.zcard(pool.names.waiting("m")) <= 1
+
+
+async def test_a_line_that_was_served_leaves_the_wait_list(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 600)
+    await nothing(pool, line=Line("m", "one"))
+    clock.tick(1_000)
+    await lease(pool, line=Line("m", "one", next_waited_ms=900, entered=True), waited_ms=1_000)
+    assert await redis.zrange(pool.names.waiting("m"), 0, -1, withscores=True) == [("one", clock.ms - 900)]
+    await lease(pool, line=Line("m", "one", entered=True), waited_ms=900)
+    assert not await redis.exists(pool.names.waiting("m"), pool.names.waiting("m") + ":due")
+
+
+async def test_what_is_given_back_wakes_those_who_wait(make_pool: Make, redis: Redis) -> None:
+    pool = await limited(make_pool, 600)
+    async with redis.pubsub() as channel:
+        await channel.subscribe(pool.names.wake)
+        taken = await lease(pool, ahead_ms=2_000)
+        await pool.settle(taken, ABANDONED)
+        await channel.get_message(timeout=5)
+        message = await channel.get_message(timeout=5)
+        assert message is not None
+        assert message["data"] == "room"
+
+
+async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(4_000))
+    assert (await nothing(pool, ahead_ms=2_000)).why is Why.WAIT
+    clock.tick(2_100)
+    assert 1_800 <= (await lease(pool, ahead_ms=2_000)).wait_ms <= 2_000
+    clock.tick(2_000)
+    await pool.settle(await lease(pool), refused(30_000))
+    away = await nothing(pool, ahead_ms=2_000)
+    assert (away.why, away.first_in_ms) == (Why.RESTING, 30_000)
+
+
+async def test_after_a_rest_those_who_waited_longest_come_first(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 600)
+    began_ms, processes = clock.ms, Processes(pool, clock)
+    for number in range(4):
+        processes.come(f"line {number}", *range(began_ms + number, began_ms + 200, 4))
+    await processes.run(began_ms + 5_000)
+    held = await lease(pool, ahead_ms=10_000)
+    await pool.settle(held, refused(3_000, Scope.ACCOUNT_MODEL))
+    pool.horizon_ms = HORIZON_MS
+    await processes.run(began_ms + 26_000)
+    assert len(processes.starts) == 200
+    assert max(processes.starts)[0] - began_ms < 25_000, "20 s of calls, and the rest"
+    assert processes.passed() <= 60
+
+
+@pytest.mark.parametrize("step_ms", [-600_000, -3_000, 600_000])
+async def test_a_step_of_the_clock_stops_no_calls(make_pool: Make, clock, step_ms: int) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 600)
+    began_ms, processes = clock.ms, Processes(pool, clock)
+    processes.come("line", *range(began_ms, began_ms + 100))
+    await processes.run(began_ms + 5_000)
+    before = len(processes.starts)
+    clock.tick(step_ms)
+    processes.due = [(clock.ms, 0, "line")]
+    processes.jobs["line"] = [came + step_ms for came in processes.jobs["line"]]
+    await processes.run(clock.ms + 3_000)
+    assert len(processes.starts) - before >= 30
+
+
+async def test_a_rest_that_has_ended_stays_ended_when_the_clock_is_set_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(30_000))
+    clock.tick(31_000)
+    assert (await lease(pool)).wait_ms == 0
+    clock.tick(-600_000)
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_rest_ends_when_it_was_to_although_the_clock_is_set_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(30_000))
+    clock.tick(20_000)
+    await nothing(pool)
+    clock.tick(-600_000)
+    assert (await nothing(pool)).first_in_ms == 10_000
+    [key] = (await pool.snapshot()).keys
+    assert key.left_ms == 10_000
+    clock.tick(10_000)
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def _raised(pool: KeyPool, clock, limit: int, *, calls: int) -> tuple[int, int]:  # noqa: ANN001
+    """Ask as fast as may be of a provider with a limit a minute; how many passed and how many were refused."""
+    level, passed, refusals = 1.0, 0, 0
+    while passed + refusals < calls:
+        got = await ask(pool, ahead_ms=0)
+        if isinstance(got, Lease):
+            if level >= 1:
+                level, passed = level - 1, passed + 1
+                await pool.settle(got, OK)
+            else:
+                refusals += 1
+                wait_ms = round((1 - level) * 60_000 / limit)
+                await pool.settle(
+                    got, refused(wait_ms, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, level))
+                )
+        else:
+            clock.tick(20)
+            level = min(limit, level + 20 * limit / 60_000)
+    return passed, refusals
+
+
+async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 300)
+    began_ms = clock.ms
+    await _raised(pool, clock, 900, calls=420)
+    assert clock.ms - began_ms < 80_000, "334 calls at the old limit, then fast"
+    [bucket] = (await pool.snapshot()).keys[0].buckets
+    assert bucket.limit == pytest.approx(900, rel=0.15), "not for ever higher, although what was saved up passes"
+    assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
+
+
+async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 300)
+    passed, refusals = await _raised(pool, clock, 300, calls=2_000)
+    assert 3 <= refusals <= 0.003 * passed
+    [bucket] = (await pool.snapshot()).keys[0].buckets
+    assert bucket.limit == 300
+
+
+async def test_a_limit_that_headers_tell_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, tokens=100), OK)
+    told = ObservedLimit(Dimension.TPM, 6_000, 0)
+    for _ in range(400):
+        clock.tick(60_000)
+        await pool.settle(await lease(pool, tokens=100), replace(OK, limits=(told,)))
+    assert (await nothing(pool, tokens=100)).reason == "tpm"
+
+
+async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays_so(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 300)
+    clock.tick(21_000)
+    while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
+        pass
+    taken = [await lease(pool, ahead_ms=5_000) for _ in range(8)]
+    await pool.reset(by="ann")
+    assert (await lease(pool)).wait_ms == 0, "the call that tries"
+    assert (await nothing(pool)).why is Why.WAIT
+    assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
+
+
+async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -> None:
+    pool = make_pool(1)
+    told = ObservedLimit(Dimension.TPM, 6_000, 6_000)
+    await pool.settle(await lease(pool, tokens=1), replace(OK, limits=(told,)))
+    assert (await nothing(pool, tokens=7_000)).why is Why.TOO_LARGE
+    await pool.reset(by="ann")
+    assert (await lease(pool, tokens=7_000)).wait_ms == 0
+
+
+async def test_an_account_that_nothing_is_known_of_is_no_better_than_one_that_serves(make_pool: Make) -> None:
+    pool = make_pool(2)
+    known = await lease(pool)
+    await pool.settle(known, rpm(600, 500))
+    taken = [(await lease(pool)).account for _ in range(300)]
+    assert set(taken[:100]) == {known.account}
+    assert set(taken) != {known.account}, "before it has used up all, the other one is tried"

@@ -1,0 +1,45 @@
+-- Stands before acquire: which processes wait for a key, and whose turn it is.
+--
+-- The jobs of a process that want the same stand in one line in that process, and the line has one entry in a wait list: a
+-- sorted set by the instant at which its first job came. Beside it stand, in `:due`, when each line is to ask again, and in
+-- `:step`, how long one more call takes to fit. A line that is late by LATE_MS belongs to a process that died or hangs, and
+-- is taken out. Should it ask after all, it is back where it was.
+
+local FRONT = 2          -- so many lines may always be served out of order
+local AHEAD_MS = 500     -- and as many as find room within this time, since each must ask to be served
+local YOUNGER_MS = 1000  -- but none whose job came so much later than the first one
+local LATE_MS = 1000
+local LONGEST_MS = 2000  -- the front of a wait list asks at least this often: what changes without a word is felt then
+local DEEPEST_MS = 4000
+local STEP_KEPT_MS = 60000
+
+-- How many lines of a wait list came before an instant. `pause_ms`: it is not the job's turn yet, so it asks again later:
+-- when those before it have been served.
+local function lines_before(list, came_ms, wake, now_ms)
+  local before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
+  if before == 0 then return 0, nil end
+  local late = redis.call('ZRANGEBYSCORE', list .. ':due', '-inf', now_ms - LATE_MS, 'LIMIT', 0, 100)
+  if late[1] then
+    redis.call('ZREM', list, unpack(late))
+    redis.call('ZREM', list .. ':due', unpack(late))
+    before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
+    if before > 0 then redis.call('PUBLISH', wake, 'room') end
+  end
+  local step_ms = before >= FRONT and tonumber(redis.call('GET', list .. ':step')) or 0
+  local front = step_ms > 0 and max(FRONT, AHEAD_MS / step_ms) or before + 1
+  if before >= front then return before, min(DEEPEST_MS, (before - front / 2) * step_ms) end
+  local first = redis.call('ZRANGE', list, 0, 0, 'WITHSCORES')
+  if first[1] and came_ms - first[2] > YOUNGER_MS then return before, AHEAD_MS end
+  return before, nil
+end
+
+-- Enters a line, or moves it to where its first job belongs, and notes when it asks again.
+local function enter(list, line, came_ms, due_ms)
+  redis.call('ZADD', list, came_ms, line)
+  redis.call('ZADD', list .. ':due', due_ms, line)
+end
+
+local function leave(list, line)
+  redis.call('ZREM', list, line)
+  redis.call('ZREM', list .. ':due', line)
+end

@@ -1,0 +1,345 @@
+"""The jobs of this process that wait for a key of one service: in lines, each served in the order of their coming.
+
+A job waits here only while a key is about to have room; the others stay in the broker (`worker.backpressure`). Where no
+key may be called for long a job is told so at once, and goes back to its queue.
+"""
+
+import asyncio
+import hashlib
+import os
+import time
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from dataclasses import dataclass, field, replace
+
+from redis.exceptions import RedisError
+
+from worker.errors import Deferred
+from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
+from worker.patience import ask_patiently
+from worker.verdicts import ABANDONED
+
+_WIDTH = 8  # asks on their way at once: enough to keep the round trips overlapping
+_LOOKED_AT = 64  # of a long line, so many are looked through for jobs that are smaller than the one that waits
+_SETTLE_S = 0.005  # one change seldom comes alone
+_SOON = frozenset({Why.WAIT, Why.BUSY})
+_OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
+_SEEN_S = 60.0
+_LEAST_ROOM = 8
+_MANY = 10_000
+_MOST_LANES = 1_000
+
+Shape = tuple[str, str, bool, str, frozenset[str], frozenset[str]]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A job in line."""
+
+    want: Want
+    came_s: float  # on the monotonic clock; what it had waited before is taken off
+    got: "asyncio.Future[Lease | Unavailable]"
+
+    def asks(self, now_s: float) -> Want:
+        return replace(self.want, waited_ms=max(0, round((now_s - self.came_s) * 1000)))
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One line: jobs that the same keys may serve.
+
+    Attributes:
+        wait_list: Its wait list in Redis; empty: it has none.
+        waiters: The jobs, the one that came first in front.
+        asking: Jobs that ask without having stood in line.
+        entered: It is in the wait list.
+        smallest: The fewest tokens that were asked for in vain; None: nothing was.
+        busy: A call that ends may make room for it.
+        resting_until_s: Until then no key may be called, on the monotonic clock.
+        seen_s: When a job of it came last.
+    """
+
+    wait_list: str
+    bulk: bool
+    waiters: list[_Waiter] = field(default_factory=list)
+    asking: int = 0
+    entered: bool = False
+    smallest: int | None = None
+    busy: bool = False
+    resting_until_s: float = 0.0
+    seen_s: float = 0.0
+    server: asyncio.Task[None] | None = None
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class WaitList:
+    """Hands the leases of a pool to the jobs of this process, first come, first served.
+
+    Args:
+        pool: The service's keys.
+    """
+
+    def __init__(self, pool: KeyPool) -> None:
+        self._pool = pool
+        self._id = os.urandom(6).hex()
+        self._lanes: dict[Shape, _Lane] = {}
+        self._granted_s: deque[float] = deque(maxlen=_MANY)
+        self.pressed: Callable[[], None] | None = None
+        """Called when more jobs wait than there is room for, and when no key may be called for long."""
+
+    async def acquire(self, want: Want, *, in_turn: bool = True, longest_s: float | None = None) -> Lease | Unavailable:
+        """Wait for a lease.
+
+        Args:
+            want: What the call needs.
+            in_turn: The job stands in line with those of other processes. False: it was refused a moment ago, or only
+                one account may serve it, so it takes what it can get.
+            longest_s: The longest wait, in seconds; None: however long it takes.
+
+        Returns:
+            A lease, or why there is none: with `Why.WAIT` or `Why.BUSY` the time was over.
+
+        Raises:
+            Deferred: Redis does not answer.
+        """
+        lane, began_s = self._lane(want, in_turn=in_turn), time.monotonic()
+        lane.seen_s = began_s
+        if not lane.waiters and lane.asking < _WIDTH and (lane.smallest is None or want.tokens < lane.smallest):
+            if not lane.asking:
+                lane.woken.clear()
+            lane.asking += 1
+            try:
+                got = await ask_patiently(lambda: self._pool.acquire(want, self._line(lane, None)))
+            finally:
+                lane.asking -= 1
+            if isinstance(got, Lease) or got.why not in _SOON:
+                self._note(lane, got)
+                return got
+            lane.entered, lane.busy = bool(lane.wait_list), _hangs_on_calls(got)
+            lane.smallest = want.tokens
+            return await self._wait(lane, want, began_s, longest_s, pause_s=got.ask_in_ms / 1000)
+        return await self._wait(lane, want, began_s, longest_s)
+
+    def notify_ended(self) -> None:
+        """A call of this process has ended, so there may be room before the time that was told."""
+        for lane in self._lanes.values():
+            if lane.busy:
+                lane.woken.set()
+
+    def wake(self) -> None:
+        """Ask again now: what was known of the keys has changed, here or elsewhere."""
+        for lane in self._lanes.values():
+            lane.resting_until_s = 0.0
+            lane.woken.set()
+
+    def count(self, *, bulk: bool) -> int:
+        """How many jobs stand in line."""
+        return sum(len(lane.waiters) for lane in list(self._lanes.values()) if lane.bulk is bulk)
+
+    def room(self) -> int:
+        """How many jobs may wait: as many as leases were handed out within the last horizon, and always a few."""
+        since_s = time.monotonic() - HORIZON_MS / 1000
+        granted_s = list(self._granted_s)  # it grows meanwhile, where another thread asks
+        return max(_LEAST_ROOM, len(granted_s) - bisect_left(granted_s, since_s))
+
+    def resting_s(self) -> float:
+        """For how long none of the jobs that came lately can be served, in seconds; 0 where one can."""
+        now_s = time.monotonic()
+        lately = [lane for lane in list(self._lanes.values()) if lane.wait_list and lane.seen_s > now_s - _SEEN_S]
+        return max(0.0, min((lane.resting_until_s for lane in lately), default=0.0) - now_s)
+
+    def _lane(self, want: Want, *, in_turn: bool) -> _Lane:
+        shape = (want.model, want.topic, want.bulk, want.account, want.exclude, want.exclude_accounts)
+        lane = self._lanes.get(shape)
+        if lane is None:
+            if len(self._lanes) > _MOST_LANES:
+                self._forget_idle()
+            lane = self._lanes[shape] = _Lane(_wait_list(want) if in_turn else "", want.bulk)
+        return lane
+
+    def _forget_idle(self) -> None:
+        for shape, lane in list(self._lanes.items()):
+            if not lane.waiters and not lane.asking and lane.server is None:
+                del self._lanes[shape]
+
+    def _line(self, lane: _Lane, behind: _Waiter | None) -> Line | None:
+        if not lane.wait_list:
+            return None
+        next_ms = None if behind is None else max(0, round((time.monotonic() - behind.came_s) * 1000))
+        return Line(lane.wait_list, self._id, next_waited_ms=next_ms, entered=lane.entered)
+
+    async def _wait(
+        self, lane: _Lane, want: Want, began_s: float, longest_s: float | None, *, pause_s: float = 0.0
+    ) -> Lease | Unavailable:
+        waiter = _Waiter(want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future())
+        insort(lane.waiters, waiter, key=lambda one: one.came_s)
+        if self.count(bulk=lane.bulk) == self.room():
+            self._press()
+        if lane.server is None:
+            # It belongs to no job, whichever came first.
+            lane.server = asyncio.get_running_loop().create_task(self._serve(lane, pause_s), context=Context())
+        elif lane.smallest is not None and want.tokens < lane.smallest:
+            lane.woken.set()
+        try:
+            async with asyncio.timeout(longest_s):
+                return await waiter.got
+        except TimeoutError:
+            return waiter.got.result() if _has(waiter) else Unavailable(Why.WAIT, reason="many jobs wait for a key")
+        except asyncio.CancelledError:
+            if _has(waiter) and isinstance(lease := waiter.got.result(), Lease):
+                await asyncio.shield(self._give_back(lease))
+            raise
+        finally:
+            if not waiter.got.cancel() and not waiter.got.cancelled():
+                waiter.got.exception()  # it is known now, should nobody have waited for it
+            if waiter in lane.waiters:
+                lane.waiters.remove(waiter)
+                if not lane.waiters:
+                    lane.woken.set()
+
+    async def _serve(self, lane: _Lane, pause_s: float) -> None:
+        """Ask for those in line until none is left."""
+        try:
+            while lane.waiters:
+                if pause_s > 0:
+                    await _pause(lane, pause_s)
+                pause_s = await self._ask_in_order(lane)
+        except Exception as exc:  # a bug: it must not leave them waiting
+            for waiter in list(lane.waiters):
+                _tell(lane, waiter, exc)
+            raise
+        finally:
+            lane.server, lane.smallest, lane.busy = None, None, False
+            if lane.entered:
+                lane.entered = False
+                await self._leave(lane)
+
+    async def _ask_in_order(self, lane: _Lane) -> float:
+        """Ask for the first ones until there is no room; returns when to ask again, in seconds."""
+        pause_s, width = 0.0, 1
+        lane.smallest, lane.busy = None, False
+        lane.woken.clear()
+        lane.waiters[:] = [one for one in lane.waiters if not one.got.done()]  # who was stopped may not have run yet
+        while batch := list(_next(lane, width)):
+            asked = [self._ask(lane, waiter, behind) for waiter, behind in batch]
+            vain = 0
+            for (waiter, _), got in zip(batch, await asyncio.gather(*asked), strict=True):
+                if isinstance(got, Unavailable) and got.why in _SOON:
+                    vain += 1
+                    pause_s = min(pause_s or got.ask_in_ms / 1000, got.ask_in_ms / 1000)
+                    lane.busy = lane.busy or _hangs_on_calls(got)
+                    lane.smallest = min(waiter.want.tokens, lane.smallest or waiter.want.tokens)
+                    if lane.smallest == 0:
+                        return pause_s
+                else:
+                    await self._hand_over(lane, waiter, got)
+            width = 1 if vain else min(_WIDTH, 2 * width)
+        return pause_s
+
+    async def _ask(self, lane: _Lane, waiter: _Waiter, behind: _Waiter | None) -> Lease | Unavailable | Exception:
+        line = self._line(lane, behind)
+        if line is not None:
+            lane.entered = True
+        try:
+            want = waiter.asks(time.monotonic())
+            return await ask_patiently(lambda: self._pool.acquire(want, line))
+        except Exception as exc:  # noqa: BLE001 - it is the job's to raise
+            return exc
+
+    async def _hand_over(self, lane: _Lane, waiter: _Waiter, got: Lease | Unavailable | Exception) -> None:
+        """Tell a job what it got; where that is nothing for long, also those that would be told the same."""
+        if isinstance(got, Lease):
+            self._note(lane, got)
+            if not _tell(lane, waiter, got):
+                await self._give_back(got)
+            return
+        least, alike = waiter.want, list[_Waiter]()
+        if isinstance(got, Unavailable):
+            self._note(lane, got)
+            alike = [one for one in lane.waiters if one.want.tokens >= least.tokens and one.want.emails >= least.emails]
+        elif isinstance(got, Deferred):  # Redis is away for everybody
+            alike = list(lane.waiters)
+        for one in dict.fromkeys((waiter, *alike)):
+            _tell(lane, one, got)
+
+    def _note(self, lane: _Lane, got: Lease | Unavailable) -> None:
+        if isinstance(got, Lease):
+            self._granted_s.append(time.monotonic())
+            while self._granted_s[0] < self._granted_s[-1] - HORIZON_MS / 1000:
+                self._granted_s.popleft()
+            lane.resting_until_s = 0.0
+            return
+        rests_s = {Why.RESTING: got.first_in_ms / 1000, Why.DISABLED: _OUT_S, Why.NO_KEYS: _OUT_S}.get(got.why, 0.0)
+        if rests_s and lane.wait_list:
+            lane.resting_until_s = time.monotonic() + rests_s
+            self._press()
+
+    def _press(self) -> None:
+        if self.pressed is not None:
+            self.pressed()
+
+    async def _give_back(self, lease: Lease) -> None:
+        try:
+            await self._pool.settle(lease, ABANDONED)
+        except (RedisError, OSError):
+            return  # it expires by itself
+
+    async def _leave(self, lane: _Lane) -> None:
+        try:
+            await self._pool.leave(Line(lane.wait_list, self._id))
+        except (RedisError, OSError):
+            return  # it counts as late soon
+
+
+def _hangs_on_calls(got: Unavailable) -> bool:
+    """Whether a call that ends may make room: limits are not known yet, or what it leaves of its tokens counts."""
+    return got.why is Why.BUSY or got.first_in_ms > 1.5 * HORIZON_MS
+
+
+def _wait_list(want: Want) -> str:
+    """The name of the wait list for jobs that the same keys may serve, the same in each process."""
+    name = want.model
+    others = sorted(want.exclude), sorted(want.exclude_accounts), want.account, "" if want.topic == name else want.topic
+    if any(others):
+        name += "/" + hashlib.sha256(repr(others).encode()).hexdigest()[:12]
+    return f"{name} bulk" if want.bulk else name or "/"
+
+
+def _next(lane: _Lane, width: int) -> Iterator[tuple[_Waiter, _Waiter | None]]:
+    """The next few to ask for, each with who stands behind it; after one had no room, only those that are smaller."""
+    found = 0
+    for place, waiter in enumerate(lane.waiters[:_LOOKED_AT]):
+        if not waiter.got.done() and (lane.smallest is None or waiter.want.tokens < lane.smallest):
+            found += 1
+            yield waiter, lane.waiters[place + 1] if place + 1 < len(lane.waiters) else None
+            if found == width:
+                return
+
+
+def _has(waiter: _Waiter) -> bool:
+    return waiter.got.done() and not waiter.got.cancelled() and waiter.got.exception() is None
+
+
+def _tell(lane: _Lane, waiter: _Waiter, got: Lease | Unavailable | Exception) -> bool:
+    if waiter in lane.waiters:
+        lane.waiters.remove(waiter)
+    if waiter.got.done():
+        return False
+    if isinstance(got, Exception):
+        # One of its own for each job: an error that several raise would gather the stacks of all.
+        own = Deferred(got.countdown_ms, got.reason) if isinstance(got, Deferred) else got
+        waiter.got.set_exception(own)
+    else:
+        waiter.got.set_result(got)
+    return True
+
+
+async def _pause(lane: _Lane, pause_s: float) -> None:
+    try:
+        async with asyncio.timeout(pause_s):
+            await lane.woken.wait()
+    except TimeoutError:
+        return
+    await asyncio.sleep(_SETTLE_S)
