@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     log_level: Level = "INFO"
     log_format: LogFormat = "text"
     show_content: bool = False
-    status_interval_s: Seconds = 5
+    status_interval_s: Seconds = 30
     check_keys_s: SecondsOrNone = 3_600
 
     flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS")] = "127.0.0.1"

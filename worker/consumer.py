@@ -24,6 +24,8 @@ from worker.quarantine import Quarantine, settle
 _logger = logging.getLogger(__name__)
 
 _REFUSED_PAUSE_S = 1.0
+_HEARTBEAT_S = 5
+"""Between two heartbeats, by which Flower knows the workers, in seconds."""
 _EVENTS_PAUSE_S = 0.2
 """How long events wait for others: each publish takes a millisecond of the consumer, however many it holds."""
 _MOST_EVENTS = 1_000
@@ -56,8 +58,8 @@ class Pauses:
 class Consumer(StockConsumer):
     """Use it as `worker_consumer = "worker.consumer:Consumer"`."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(*args, worker_options=frugal(worker_options or {}), **options)
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
         self._flush_at_s = 0.0
@@ -182,6 +184,15 @@ class Consumer(StockConsumer):
                 self.app.backend.mark_as_failure(job, error)
             except Exception as exc:  # noqa: BLE001 - the letter and the log say it as well
                 _logger.warning("the caller of a job that is no job could not be told (%s)", type(exc).__name__)
+
+
+def frugal(options: dict[str, Any]) -> dict[str, Any]:
+    """Do without what each worker sends to each other one: nobody here uses it, and it grows with their square.
+
+    Gossip elects leaders. Mingle tells a new worker what was revoked, which Redis remembers (`worker.cancellations`).
+    """
+    heartbeat_s = options.get("heartbeat_interval") or _HEARTBEAT_S
+    return options | {"without_gossip": True, "without_mingle": True, "heartbeat_interval": heartbeat_s}
 
 
 def _reason(message: Any, exc: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu.message import Message
 
-from worker.consumer import Consumer, Pauses
+from worker.consumer import Consumer, Pauses, frugal
 from worker.quarantine import Quarantine
 
 HEADERS = {"task": "tasks.ai.complete", "id": "job-1"}
@@ -148,3 +148,11 @@ def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
         now_s += seen[-1] + 1
     assert seen == [1, 2, 4, 8, 16, 32, 32, 32]
     assert pauses.next(now_s + 60) == 1, "it had taken everything for a minute"
+
+
+@pytest.mark.parametrize(("asked_s", "sent_s"), [(None, 5), (2, 2)])
+def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(asked_s: Any, sent_s: int) -> None:
+    options = frugal({"without_gossip": False, "without_mingle": False, "heartbeat_interval": asked_s, "logfile": "x"})
+    assert options == {
+        "without_gossip": True, "without_mingle": True, "heartbeat_interval": sent_s, "logfile": "x",
+    }  # fmt: skip

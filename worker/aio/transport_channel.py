@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _MOST = 200
 """Messages in one batch at most: a few milliseconds of the server's time."""
 _UNTOLD_SWEEP_S = 0.1
-_QUIET_SWEEP_S = 5.0
+_QUIET_SWEEP_S = 10.0
 """Between two looks where the server tells of changes and no message is delayed; else kombu's polling interval."""
 _GUARD_SWEEPS = 2.5
 """Who guards a delayed queue looks at it once a sweep; after this many another channel takes over."""

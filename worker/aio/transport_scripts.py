@@ -132,13 +132,17 @@ if taken < most then
   for number = 1, delayed do
     local first = first_of(number)
     local next_key, guard, name = KEYS[first], KEYS[first + 1], suffix:match('^@%x%x%x%x%x%x%x%x')
-    local is_mine = redis.call('SET', guard, name, 'NX', 'PX', guard_ms)
-    if not is_mine and redis.call('GETEX', guard) == name then is_mine = redis.call('PEXPIRE', guard, guard_ms) end
-    local next_us = is_mine and redis.call('GET', next_key)
-    local left_us = next_us and tonumber(next_us) - now_us or 0
+    local guarded_by = redis.call('GETEX', guard)
+    local is_mine = guarded_by == name and redis.call('PEXPIRE', guard, guard_ms)
+    if not guarded_by then is_mine = redis.call('SET', guard, name, 'PX', guard_ms) end
+    local next_us = redis.call(is_mine and 'GET' or 'GETEX', next_key)
+    local left_us = is_mine and next_us and tonumber(next_us) - now_us or 0
     -- What is due already is in a list's place that is left alone.
     if left_us > 0 and (wait_us < 0 or left_us < wait_us) then wait_us = left_us end
-    if not is_mine and wait_us == -1 and redis.call('GETEX', next_key) then wait_us = -2 end
+    if not is_mine then
+      -- Where nothing is delayed everybody is told of the first one: who guards may be gone, and looks are rare then.
+      if not next_us then redis.call('GET', next_key) elseif wait_us == -1 then wait_us = -2 end
+    end
   end
 end
 return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts, wait_us}
@@ -152,8 +156,9 @@ server tell this connection (`CLIENT TRACKING`) when one changes.
 
 Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in the order of their
 instants; where their queue goes before another, they also take that one's turns while there are any. Of all channels
-that wait one guards each delayed queue: it alone is told of the next instant, and by the server when that changes. So
-one wakes up for one message; where that one is full or gone, the others find the message when they look by themselves.
+that wait one guards each delayed queue: it alone is told of the next instant, and by the server when that changes, but
+for the first message of an empty queue. So one wakes up for one message; where that one is full or gone, the others
+find the message when they look by themselves.
 
 The tag in the book is the message's own with a suffix, `@` and hexadecimal digits: a message that comes a second time
 is another entry, so that who had it first cannot put it back, nor have it forgotten, in the name of who has it now.
