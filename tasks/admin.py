@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from tasks.arguments import Arguments, check
 from worker import deadletters
 from worker.app import app
+from worker.cancellations import cancel_jobs
 from worker.deadletters import Filter
 from worker.deadletters.post import store_of
 from worker.errors import InvalidArguments
@@ -27,6 +28,13 @@ class _ResetArguments(Arguments):
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
     include_disabled: bool = False
     by: _By = None
+
+
+_JobId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+
+
+class _CancelArguments(Arguments):
+    id: _JobId | Annotated[list[_JobId], Field(min_length=1, max_length=1_000)]
 
 
 class _LettersArguments(Arguments):
@@ -107,6 +115,27 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
 def _by(task: Any, given: str | None) -> str:
     """Who asks, for the audit trail: always the task first, so that no job passes for a person who logged in."""
     return f"task {task.request.id}" + (f" for {given}" if given else "")
+
+
+@app.task(bind=True, name="tasks.admin.cancel")
+async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
+    """Cancel jobs, for good: no call is made for them any more, by any worker.
+
+    Args:
+        self: The task.
+        *args: `id` may come without its name.
+        **kwargs: `id`: a job's id, or a list of up to 1,000.
+
+    Returns:
+        `jobs`, by id: `cancelled`; `running` (a call that is under way is not cut, and no other one follows); or the
+        state in which it had ended.
+
+    Raises:
+        InvalidArguments: An argument is wrong; the message names it.
+    """
+    asked = check(_CancelArguments, (), kwargs | ({"id": args[0]} if len(args) == 1 and "id" not in kwargs else {}))
+    ids = [asked.id] if isinstance(asked.id, str) else asked.id
+    return {"jobs": await cancel_jobs(app, Runtime.current().cancellations, list(dict.fromkeys(ids)))}
 
 
 @app.task(bind=True, name="tasks.admin.dead_letters")

@@ -7,9 +7,10 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from celery import states
 from celery.worker import state
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -23,6 +24,7 @@ _logger = logging.getLogger(__name__)
 KEPT_S: Final = 30 * 86_400
 """How long a cancel counts: as long as the longest deadline that a job may have."""
 _TOLD: Final = "told"
+_ANSWER_S: Final = 1.0
 
 
 class Cancellations:
@@ -101,6 +103,43 @@ class Cancellations:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         await self._redis.delete(self.name(task_id))
+
+
+async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]) -> dict[str, str]:
+    """Cancel jobs, whoever asks, and whether a worker runs or not.
+
+    Args:
+        app: The Celery app, for the result store and the workers.
+        cancellations: Where cancels are kept.
+        ids: The jobs' ids.
+
+    Returns:
+        By id: `cancelled`; `running` where a worker runs it now: a call that is under way is not cut, and no other one
+        follows; `SUCCESS` or `FAILURE` where it had ended.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    before = await asyncio.to_thread(lambda: {task_id: app.backend.get_state(task_id) for task_id in ids})
+    ended = {task_id: state for task_id, state in before.items() if state in {states.SUCCESS, states.FAILURE}}
+    waiting = [task_id for task_id in ids if task_id not in ended]
+    told = await cancellations.cancel(waiting) if waiting else 0
+    running: set[str] = set()
+    if told:  # each of them marks what it does not run itself
+        running = await asyncio.to_thread(_running, app, waiting)
+    else:
+        await asyncio.to_thread(_store_revoked, app, waiting)
+    return ended | {task_id: "running" if task_id in running else "cancelled" for task_id in waiting}
+
+
+def _running(app: Any, ids: Sequence[str]) -> set[str]:
+    answers = app.control.inspect(timeout=_ANSWER_S).query_task(*ids) or {}
+    return {task_id for found in answers.values() for task_id, (where, _) in found.items() if where == "active"}
+
+
+def _store_revoked(app: Any, ids: Sequence[str]) -> None:
+    for task_id in ids:
+        app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
 
 
 _BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Cancellations] = WeakKeyDictionary()

@@ -1,6 +1,7 @@
 """The JSON endpoints for administrators, on Flower's port: `docs/openapi.yaml` describes them."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NoReturn
 
@@ -9,6 +10,8 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from config.keys import SERVICES
+from config.settings import get_settings
+from worker.cancellations import Cancellations, cancel_jobs
 from worker.dashboard.access import Doors, admit, refuse_other_sites
 from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, read_body, too_large, whole_number
 from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
@@ -19,6 +22,7 @@ from worker.keypool import ResetDone, resets
 _MOST_ENTRIES = 200
 _LATEST_MS = 10**15 - 1
 _SERVER_ERROR = 500
+_JOB_RE = re.compile(r"[!-~]{1,200}")
 
 
 class AdminHandler(BaseHandler):
@@ -219,6 +223,25 @@ class Reset(Change):
         done = await self.ask(reset)
         await self.show_change()
         self.answer(resets.as_json(done) | {"by": self.admin})
+
+
+class Cancel(Change):
+    """`POST /api/admin/jobs/ID/cancel`: cancel one job, for good."""
+
+    async def post(self, job: str) -> None:
+        """Cancel it, and say whether it runs or has ended."""
+        if self.asked() != Asked():
+            raise Refusal(400, "bad_request", "The address names the job; the body has nothing to say.")
+        if not _JOB_RE.fullmatch(job):
+            raise Refusal(404, "unknown_job", "No job has such an id.")
+        capp, namespace = self.application.capp, get_settings().namespace
+        try:
+            found = await self.lookout.ask_redis(
+                lambda redis: cancel_jobs(capp, Cancellations(redis, namespace=namespace), [job])
+            )
+        except Unreachable as exc:
+            raise Refusal(503, "redis_unreachable", f"{exc}.") from exc
+        self.answer({"job": job, "outcome": found[job], "by": self.admin})
 
 
 class Disable(Change):

@@ -30,6 +30,7 @@ HANDLERS = [
     url(rf"{_PREFIX}/audit", api.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
     url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
+    url(r"/api/admin/jobs/([^/]+)/cancel", api.Cancel, name="jobs-cancel"),
     url(_LETTERS, letters.Letters, name="letters-list"),
     url(rf"{_LETTERS}/replay", letters.Replay, name="letters-replay"),
     url(rf"{_LETTERS}/drop", letters.Drop, name="letters-drop"),

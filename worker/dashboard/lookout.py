@@ -131,6 +131,14 @@ class Lookout:
         """
         return await self._on_its_thread(lambda: work(self._pools), within_s=_ANSWER_WITHIN_S)
 
+    async def ask_redis(self, work: Callable[[Redis], Awaitable[ResultT]]) -> ResultT:
+        """Do something with the pool's Redis, likewise.
+
+        Raises:
+            Unreachable: Redis does not answer, or not in time.
+        """
+        return await self._on_its_thread(lambda: work(self._redis), within_s=_ANSWER_WITHIN_S)
+
     async def ask_dead(self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0) -> ResultT:
         """Do something with the dead letters, likewise.
 

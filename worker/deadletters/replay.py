@@ -149,6 +149,7 @@ async def _send(store: DeadLetters, letter: Letter, app: Celery, *, own_key: boo
         if await asyncio.to_thread(_has_succeeded, app, letter):
             await store.unclaim(letter)
             return "it has succeeded: a copy of its message did not fail"
+        await store.uncancel(letter)
         await asyncio.to_thread(_publish, app, letter, message, own_key=own_key)
     except Exception:  # who is stopped meanwhile keeps the right: its message may still get through
         await store.unclaim(letter)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from redis.asyncio import Redis
 
 from config.settings import Settings
+from worker.cancellations import Cancellations
 from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
 
 _PAGE = 200
@@ -235,6 +236,10 @@ class DeadLetters:
         """Take the right to replay a letter, for five minutes; False where somebody else has it."""
         name = self.name("claim", f"{letter.id}:{letter.at_ms}")
         return bool(await self._redis.set(name, "1", nx=True, ex=_CLAIM_S))
+
+    async def uncancel(self, letter: Letter) -> None:
+        """Lift a cancel that came after the job had failed: a person wants it run again."""
+        await Cancellations(self._redis, namespace=self._namespace).forget(letter.id)
 
     async def unclaim(self, letter: Letter) -> None:
         """Give that right back."""

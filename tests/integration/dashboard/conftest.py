@@ -60,7 +60,9 @@ async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache:
         get_settings.cache_clear()
         config = celery_config(get_settings())
         capp = Celery("test", broker=config["broker_url"], set_as_current=False)
-        capp.conf.update({name: config[name] for name in ("broker_transport", "broker_transport_options")})
+        capp.conf.update(
+            {name: config[name] for name in ("broker_transport", "broker_transport_options", "result_backend")}
+        )
         options = SimpleNamespace(**{**default_options.as_dict(), "basic_auth": basic_auth, **changes})
         app = KeysFlower(options=options, capp=capp, **{**flower_settings, "cookie_secret": "canary-cookie-secret"})
         server = HTTPServer(app)

@@ -48,7 +48,9 @@ async def post(site: Site, path: str, **options: Any) -> Any:
 
 def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
     served = {
-        one.regex.pattern.rstrip("$") for one in HANDLERS if one.name and one.name.startswith(("keys-", "letters-"))
+        one.regex.pattern.rstrip("$").replace("([^/]+)", "{job}")
+        for one in HANDLERS
+        if one.name and one.name.startswith(("keys-", "letters-", "jobs-"))
     }
     assert set(OPENAPI["paths"]) == served
     assert str(LARGEST_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
@@ -138,6 +140,29 @@ async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> Non
         assert told == {"disabled": key_id, "newly": newly, "by": "ada"}
     key = await site.key("groq", 1)
     assert (key["state"], key["reason"], key["left_ms"]) == ("disabled", "leaked on a slide", None)
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own
+async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_ended_stays_as_it_is(serve: Serve) -> None:
+    site = await serve()
+    backend = site.app.capp.backend
+
+    async def cancel(job: str) -> dict[str, Any]:
+        answer = await site.client.post(f"/api/admin/jobs/{job}/cancel", auth=LOGIN)
+        assert answer.status_code == 200, answer.text
+        Draft202012Validator({"$ref": "#/components/schemas/CancelDone", "components": OPENAPI["components"]}).validate(
+            answer.json()
+        )
+        return dict(answer.json())
+
+    assert await cancel("job-1") == {"job": "job-1", "outcome": "cancelled", "by": "ada"}
+    assert await asyncio.to_thread(backend.get_state, "job-1") == "REVOKED"
+    assert 0 < await site.redis.ttl("kw:cancelled:job-1") <= 30 * 86_400
+    await asyncio.to_thread(backend.store_result, "job-2", {"text": "x"}, "SUCCESS")
+    assert (await cancel("job-2"))["outcome"] == "SUCCESS"
+    assert not await site.redis.exists("kw:cancelled:job-2")
+    refused = await site.client.post("/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN)
+    assert (refused.status_code, refused.json()["error"]) == (400, "unknown_field")
 
 
 async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve) -> None:
