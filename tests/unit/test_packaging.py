@@ -140,7 +140,9 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: zipfile.ZipFile) -
 def test_the_wheel_adds_the_keys_command_to_celery(wheel: zipfile.ZipFile) -> None:
     (entry_points,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
     commands = wheel.read(entry_points).decode().partition("[celery.commands]\n")[2].split("\n\n")[0]
-    assert set(commands.split("\n")) - {""} == {"keys = worker.cli:keys", "dead = worker.deadletters.cli:dead"}
+    assert set(commands.split("\n")) - {""} == {
+        "keys = worker.cli:keys", "dead = worker.deadletters.cli:dead", "cancel = worker.cancel_cli:cancel",
+    }  # fmt: skip
 
 
 def test_the_wheel_carries_the_licence(wheel: zipfile.ZipFile) -> None:
