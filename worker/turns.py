@@ -19,6 +19,7 @@ from config.settings import Settings
 from worker import trail
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
+from worker.aio.transport_qos import instant_of
 from worker.cancellations import end_if_cancelled
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
@@ -167,8 +168,16 @@ def _longest_wait_ms(task: Task, settings: Settings) -> int:
     A worker may hold it for half of the visibility timeout: kombu's own transport would deliver it a second time later.
     """
     if delays_in_broker(settings) and _way_back(task.request.delivery_info or {}) in DELAYED_QUEUES:
-        return _LONGEST_DELAY_MS
+        return min(_LONGEST_DELAY_MS, _until_it_expires_ms(task.request))
     return settings.visibility_timeout_s * 500
+
+
+def _until_it_expires_ms(request: Any) -> int:
+    """For how long its producer gave a job time, and a moment beyond: then it comes back and its caller is told."""
+    expires = instant_of(request.expires)
+    if expires is None:
+        return _LONGEST_DELAY_MS
+    return max(0, round((expires.timestamp() - time.time()) * 1000)) + 1000
 
 
 def backoff(tries: int, *, base_s: float, longest_s: float, jitter: Callable[[], float] = random.random) -> int:

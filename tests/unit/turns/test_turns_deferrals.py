@@ -1,6 +1,7 @@
 """A job's turn: who is asked for a key, and what goes back to the queue when there is none. Real Celery, real Redis."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -107,6 +108,13 @@ async def test_a_job_that_waits_in_redis_needs_no_hops(bench: Bench, sent_s: int
         await bench.turn(Deferred(7_200_000, "rpd"), queue="ai", fast_transport=in_broker)
     assert caught.value.when == sent_s
     assert len(bench.sent("ai.deferred")) == 1
+
+
+async def test_a_job_that_waits_in_redis_comes_back_when_its_time_is_over(bench: Bench) -> None:
+    expires = (datetime.now(UTC) + timedelta(seconds=100)).isoformat()
+    with pytest.raises(Retry) as caught:
+        await bench.turn(Deferred(7_200_000, "rpd"), queue="ai", expires=expires)
+    assert 90 < caught.value.when < 102
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class Bench:
         emails: int = 0,
         queue: str = "bench",
         priority: int = 0,
+        expires: str | None = None,
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)
@@ -73,6 +74,7 @@ class Bench:
             is_eager=False,
             delivery_info={"exchange": "", "routing_key": queue, "priority": priority},
             correlation_id="job-1",
+            expires=expires,
         )
         try:
             return await take_turn(
