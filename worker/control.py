@@ -33,7 +33,7 @@ def keys_reload(state: Any) -> dict[str, Any]:
     """Find the API keys again, in the environment and `.env`."""
 
     async def reload() -> dict[str, int]:
-        return Runtime.current().reload_keys()
+        return await Runtime.current().reload_keys()
 
     try:
         found = lifespan.submit(reload()).result(timeout=_TIMEOUT_S)

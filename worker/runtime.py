@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.errors import SettingsError
-from config.keys import SERVICES, Discovery, load_keys
+from config.keys import SERVICES, ApiKey, Discovery, load_keys
 from config.settings import RedisUrls, Settings, get_settings
 from worker import backpressure
 from worker.aio import lifespan
@@ -87,18 +87,24 @@ class Runtime:
         """Every pool at this instant."""
         return {service: await pool.snapshot() for service, pool in self.pools.items()}
 
-    def reload_keys(self) -> dict[str, int]:
-        """Find the keys again, in the environment and `.env`; returns how many each service has now.
+    async def reload_keys(self) -> dict[str, int]:
+        """Find the keys again, in the environment and `.env`; where there are new ones, wake the jobs that wait.
+
+        Returns:
+            How many keys each service has now.
 
         Raises:
             SettingsError: The environment cannot be read; the keys stay as they are.
         """
         found = {service: load_keys(service) for service in SERVICES}
+        gained = [service for service, pool in self.pools.items() if _ids(found[service].keys) - _ids(pool.keys)]
         for service, discovery in found.items():
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
             self.rotations[service].waiting.wake()
         self.key_checks.again()
+        for service in gained:
+            await self.wake_deferred(service)
         return {service: len(discovery.keys) for service, discovery in found.items()}
 
     async def listen(self, on_cancelled: Callable[[str], None]) -> None:
@@ -123,24 +129,23 @@ class Runtime:
                         self.rotations[service].waiting.wake()
                         if message["data"] == "reset":
                             backpressure.wake(service)
-                            await self._wake_deferred(service)
+                            await self.wake_deferred(service)
             except RedisError:
                 await asyncio.sleep(_RECONNECT_S)
 
-    async def _wake_deferred(self, service: str) -> None:
-        # Every worker hears of it; for the broker the first one's is the only one that changes anything.
+    async def wake_deferred(self, service: str) -> None:
+        """Have all jobs of a service run now that wait in the broker for their instant.
+
+        Every worker hears of a reset; for the broker the first one's call is the only one that changes anything.
+        """
         if self.broker is not None:
-            await wake_deferred(self.broker, QUEUE_OF[service] + DEFERRED)
+            await _or_warn(wake_deferred(self.broker, QUEUE_OF[service] + DEFERRED))
 
     async def wake_jobs(self, ids: Collection[str]) -> None:
         """Have jobs run now that wait in the broker for their instant, as far as they do."""
-        if self.broker is None or not ids:
-            return
-        try:
-            for queue in DELAYED_QUEUES:
-                await wake_jobs(self.broker, queue, ids)
-        except RedisError as exc:
-            _logger.warning("deferred jobs cannot be woken now (%s); they run at their instants", type(exc).__name__)
+        for queue in DELAYED_QUEUES if ids else ():
+            if self.broker is not None:
+                await _or_warn(wake_jobs(self.broker, queue, ids))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -151,6 +156,17 @@ class Runtime:
         await self.redis.aclose()
         if self.broker is not None and self.broker is not self.redis:
             await self.broker.aclose()
+
+
+def _ids(keys: Iterable[ApiKey]) -> set[str]:
+    return {key.id for key in keys}
+
+
+async def _or_warn(waking: Awaitable[int]) -> None:
+    try:
+        await waking
+    except RedisError as exc:
+        _logger.warning("deferred jobs cannot be woken now (%s); they run at their instants", type(exc).__name__)
 
 
 _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

@@ -89,8 +89,13 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     assert reply[worker.name] == {"ok": "0 groq, 1 resend"}
     eventually(lambda: consumed() == {"email", "email.deferred", "admin"}, what="the change of queues")
     (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
-    control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
-    eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
+    far_us = (time.time() + 86_400) * 1e6
+    with redis.Redis.from_url(house.environ["REDIS_URL"]) as client:
+        client.zadd("ai.deferred.due", {"job-1": far_us})  # one that waits for a quota until tomorrow
+        control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
+        eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
+        eventually(lambda: client.zscore("ai.deferred.due", "job-1") != far_us, what="a new key for who waits")
+        client.delete("ai.deferred.due")
 
 
 def test_a_worker_warns_of_keys_that_are_good_for_nothing(house: House, start: Start) -> None:
