@@ -20,7 +20,7 @@ from config.keys import SERVICES
 from config.settings import get_settings
 from worker import audit_listing
 from worker.drift import Drift, Seen
-from worker.key_checks import CheckedKey, check_keys, open_checkers, problems_in
+from worker.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.redis_check import eviction_of
@@ -136,14 +136,10 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
     settings = get_settings()
 
     async def ask(pools: dict[str, KeyPool]) -> list[CheckedKey]:
-        checkers = open_checkers(settings)
-        try:
+        async with opened_checkers(settings) as checkers:
             with suppress(RedisError):  # the accounts that Redis knows are nice to have
                 await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
             return await check_keys(pools, checkers, models=[settings.groq_model])
-        finally:
-            for checker in checkers.values():
-                await checker.close()
 
     checked = _run(ask, service)
     problems = list(problems_in(checked, models=[settings.groq_model]))

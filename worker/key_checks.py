@@ -4,7 +4,8 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +55,23 @@ class CheckedKey:
         }
 
 
-def open_checkers(settings: Settings) -> dict[str, Checker]:
-    """Who asks each service; for commands that only look. Each is to be closed."""
-    return {
-        "groq": Groq(settings.groq_base_url, timeout_s=settings.groq_timeout_s),
-        "resend": Resend(settings.resend_api_url, timeout_s=settings.resend_timeout_s),
+@asynccontextmanager
+async def opened_checkers(settings: Settings, *, timeout_s: float = 15.0) -> AsyncIterator[dict[str, Checker]]:
+    """Give who asks each service, for those who only look.
+
+    Args:
+        settings: Where the services are.
+        timeout_s: How long one question may take, in seconds.
+    """
+    checkers: dict[str, Checker] = {
+        "groq": Groq(settings.groq_base_url, timeout_s=timeout_s),
+        "resend": Resend(settings.resend_api_url, timeout_s=timeout_s),
     }
+    try:
+        yield checkers
+    finally:
+        for checker in checkers.values():
+            await checker.close()
 
 
 async def check_keys(

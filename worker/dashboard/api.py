@@ -17,12 +17,14 @@ from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, rea
 from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
 from worker.dashboard.refusals import CODES, Refusal
 from worker.deadletters import DeadLetters
+from worker.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.keypool import ResetDone, resets
 
 _MOST_ENTRIES = 200
 _LATEST_MS = 10**15 - 1
 _SERVER_ERROR = 500
 _JOB_RE = re.compile(r"[!-~]{1,200}")
+_CHECK_WITHIN_S = 5.0  # below what the lookout waits for
 
 
 class AdminHandler(BaseHandler):
@@ -242,6 +244,27 @@ class Cancel(Change):
         except Unreachable as exc:
             raise Refusal(503, "redis_unreachable", f"{exc}.") from exc
         self.answer({"job": job, "outcome": found[job], "by": self.admin})
+
+
+class Check(Change):
+    """`POST /api/admin/api-keys/check`: ask the providers about each key, without cost."""
+
+    fields = ("service",)
+
+    async def post(self) -> None:
+        """Check the keys of a service, or all."""
+        asked = self.asked()
+        services = [asked.service] if asked.service else SERVICES
+        settings = get_settings()
+        models = [settings.groq_model]
+
+        async def check(pools: Pools) -> list[CheckedKey]:
+            async with opened_checkers(settings, timeout_s=_CHECK_WITHIN_S) as checkers:
+                return await check_keys({name: pools[name] for name in services}, checkers, models=models)
+
+        checked = await self.ask(check)
+        told = [one.as_json() for one in checked]
+        self.answer({"keys": told, "problems": list(problems_in(checked, models=models)), "by": self.admin})
 
 
 class Disable(Change):

@@ -29,6 +29,7 @@ HANDLERS = [
     url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
     url(rf"{_PREFIX}/audit", api.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
+    url(rf"{_PREFIX}/check", api.Check, name="keys-check"),
     url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
     url(r"/api/admin/jobs/([^/]+)/cancel", api.Cancel, name="jobs-cancel"),
     url(_LETTERS, letters.Letters, name="letters-list"),

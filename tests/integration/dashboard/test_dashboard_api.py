@@ -18,6 +18,7 @@ from tornado.web import create_signed_value
 
 from config.errors import SettingsError
 from config.settings import get_settings
+from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
@@ -56,6 +57,22 @@ def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
     assert str(LARGEST_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
     for schema in OPENAPI["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) -> None:
+    with Sandbox(groq_keys=0, resend_keys=0, accept_unknown_keys=True) as sandbox:
+        urls = {"GROQ_BASE_URL": sandbox.groq_base_url, "RESEND_API_URL": sandbox.resend_api_url}
+        site = await serve(environ=urls)
+        told = check(await post(site, "check", json={}), "check")
+        assert [one["state"] for one in told["keys"]] == ["alive"] * 5
+        assert told["keys"][3]["limits"] == {"epd": 100, "epmo": 3_000, "rps": 2}
+        assert told["problems"] == []
+        sandbox.control("revoke", key=secret("groq", 1))
+        told = check(await post(site, "check", json={"service": "groq"}), "check")
+        assert [one["state"] for one in told["keys"]] == ["dead", "alive", "alive"]
+        assert told["keys"][0]["said"] == "Invalid API Key (HTTP 401)"
+        assert "is not accepted: Invalid API Key" in told["problems"][0]
+        assert secret("groq", 1) not in json.dumps(told)
 
 
 # Whose credentials, and what the audit trail calls them.

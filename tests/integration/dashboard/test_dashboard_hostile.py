@@ -10,6 +10,7 @@ import pytest
 from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site
 
 RESET, STATUS, AUDIT, DISABLE = (f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable"))
+CHECK = f"{PREFIX}/check"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -40,6 +41,7 @@ REQUESTS = {
     "nobody looks": Hostile(401, "login_required", "GET", STATUS, headers={}, body=b""),
     "nobody reads the audit trail": Hostile(401, "login_required", "GET", AUDIT, headers={}, body=b""),
     "nobody disables": Hostile(401, "login_required", path=DISABLE, headers=JSON),
+    "nobody checks": Hostile(401, "login_required", path=CHECK, headers=JSON),
     "a wrong password": Hostile(401, "login_required", headers=JSON | basic("ada", "wrong")),
     "another name": Hostile(401, "login_required", headers=JSON | basic("eve", LOGIN[1])),
     "an empty password": Hostile(401, "login_required", headers=JSON | basic("ada", "")),
@@ -212,7 +214,7 @@ async def test_chunks_without_a_type_are_refused(serve: Serve) -> None:
 async def test_read_only_refuses_every_change_and_still_shows(serve: Serve) -> None:
     site = await serve(read_only=True)
     key_id = await site.disable()
-    for path, body in ((RESET, {}), (DISABLE, {"service": "groq", "key": key_id})):
+    for path, body in ((RESET, {}), (CHECK, {}), (DISABLE, {"service": "groq", "key": key_id})):
         answer = await site.client.post(path, auth=LOGIN, json=body)
         assert (answer.status_code, answer.json()["error"]) == (403, "read_only")
     assert (await site.status())["read_only"] is True

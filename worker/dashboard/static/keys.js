@@ -295,6 +295,33 @@
         });
     }
 
+    // What the providers say of each key, in a dialog.
+    async function checkKeys(button) {
+        button.disabled = true;
+        setText(button, "Checking…");
+        try {
+            const told = await talk(page.dataset.checkUrl, {
+                method: "POST",
+                headers: { "Content-Type": "application/json", "X-XSRFToken": cookie("_xsrf") },
+                body: "{}",
+            });
+            ask("Check of the keys", told.problems.length ? told.problems.join(". ") + "."
+                : "The providers accept every key that is configured here.", "Close", {
+                lines: told.keys.map(checkLine),
+            });
+        } catch (error) {
+            say(error.message, "danger");
+        }
+        setText(button, "Check keys");
+        button.disabled = false;
+    }
+
+    function checkLine(one) {
+        const models = Object.entries(one.models).map(function (pair) { return pair[0] + (pair[1] ? "" : " is not to be had"); });
+        const limits = Object.entries(one.limits).map(function (pair) { return pair[0] + " " + count(pair[1]); });
+        return one.key + ": " + [one.state].concat(models, limits, one.said || []).join(" · ");
+    }
+
     // The keys of an account, by the labels that people know; what is no key's by its name.
     function labelsOf(service, one) {
         const its = latest.services[service].keys.filter(function (key) {
@@ -974,6 +1001,10 @@
     const resetAll = document.getElementById("reset-all");
     if (resetAll) {
         resetAll.addEventListener("click", function () { askReset("all keys of all services", {}); });
+    }
+    const checkAll = document.getElementById("check-all");
+    if (checkAll) {
+        checkAll.addEventListener("click", function () { checkKeys(checkAll); });
     }
     setInterval(function () {
         shown.forEach(function (its) { its.cards.forEach(countDown); });
