@@ -90,6 +90,7 @@ class Spent:
     cpu_s: float
     memory_mb: float
     commands: int
+    by_command: dict[str, int]
     redis_s: float
     connections: int
     done: int
@@ -150,6 +151,7 @@ class Bench:
             sum(cpu_s for cpu_s, _ in used),
             sum(memory_mb for _, memory_mb in used),
             info["total_commands_processed"],
+            {name.removeprefix("cmdstat_"): told["calls"] for name, told in self._store.info("commandstats").items()},
             info["used_cpu_user"] + info["used_cpu_sys"],
             info["connected_clients"] - 2,  # this one and the producer's
             done,
@@ -220,7 +222,7 @@ def figures(before: Spent, after: Spent) -> dict[str, Any]:
         "done_per_s": done / seconds,
         "cpu_percent": (after.cpu_s - before.cpu_s) / seconds * 100,
         "memory_mb": after.memory_mb,
-        "connections": after.connections,
+        "connections": float(after.connections),
         "commands_per_s": (after.commands - before.commands) / seconds,
     }
     if done:
@@ -228,6 +230,11 @@ def figures(before: Spent, after: Spent) -> dict[str, Any]:
             "cpu_ms": (after.cpu_s - before.cpu_s) / done * 1000,
             "commands": (after.commands - before.commands) / done,
             "redis_ms": (after.redis_s - before.redis_s) / done * 1000,
+            "by_command": {
+                name: round((count - before.by_command.get(name, 0)) / done, 2)
+                for name, count in sorted(after.by_command.items())
+                if count - before.by_command.get(name, 0) >= done / 50
+            },
         }
     return found
 
@@ -250,13 +257,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15, help="length of each window (default: 15)")
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], help="default: all")
+    parser.add_argument("--commands", action="store_true", help="show each of Redis' commands, as the file has them")
     parser.add_argument("--beside", choices=["litellm"], help="a peer at three times the load, in a run of its own")
     args = parser.parse_args()
     found = []
     for case in CASES:
         if case.name in (args.only or [case.name]):
             found.append(measure(case, seconds=args.seconds))
-            show(found[-1])
+            show(found[-1], commands=args.commands)
     if args.beside:
         found.append(peer(args.seconds))
         show(found[-1])
@@ -268,9 +276,12 @@ def main() -> int:
     return 0
 
 
-def show(one: dict[str, Any]) -> None:
+def show(one: dict[str, Any], *, commands: bool = False) -> None:
     """Print the figures of one case."""
-    print(f"{one['case']:>18}: " + ", ".join(f"{n} {v:.2f}" for n, v in one.items() if n != "case"), flush=True)
+    told = {name: value for name, value in one.items() if isinstance(value, float)}
+    if commands:
+        told |= one.get("by_command", {})
+    print(f"{one['case']:>18}: " + ", ".join(f"{name} {value:.2f}" for name, value in told.items()), flush=True)
 
 
 if __name__ == "__main__":
