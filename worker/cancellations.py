@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio.errors import Revoked
+from worker.keypool.wire import wire_of
 from worker.patience import ask_patiently
 from worker.roll import Roll
 
@@ -37,6 +38,7 @@ class Cancellations:
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
         self._redis = redis
+        self._wire = wire_of(redis)
         self._namespace = namespace
         self._roll = Roll(self)
 
@@ -59,7 +61,7 @@ class Cancellations:
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         """Those of these jobs that are cancelled."""
-        found = await self._redis.mget([self.name(task_id) for task_id in ids])
+        found = await self._wire.send("MGET", *(self.name(task_id) for task_id in ids))
         return {task_id for task_id, value in zip(ids, found, strict=True) if value is not None}
 
     async def cancel(self, ids: Iterable[str]) -> int:

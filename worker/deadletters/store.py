@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from worker.cancellations import Cancellations
 from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
+from worker.keypool.wire import wire_of
 
 _PAGE = 200
 _FORGET = 500
@@ -111,6 +112,7 @@ class DeadLetters:
         self.limits = limits or Limits()
         self._now_ms = now_ms
         self._redis = redis
+        self._wire = wire_of(redis)
         self._namespace = namespace
         self._keys = [self.name(record) for record in _RECORDS]
         self._scripts = {verb: redis.register_script(_source(verb)) for verb in ("put", "counts", "page", "forget")}
@@ -205,7 +207,7 @@ class DeadLetters:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        heads = await self._redis.hmget(self.name("heads"), list(ids))
+        heads = await self._wire.send("HMGET", self.name("heads"), *ids)
         return {one for one, head in zip(ids, heads, strict=True) if head is not None}
 
     async def forget(self, letters: Sequence[Letter], *, by: str, event: str = "dropped") -> int:

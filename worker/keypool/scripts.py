@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from worker.keypool.wire import Wire
+from worker.keypool.wire import Wire, wire_of
 from worker.keypool.words import Word, Words, words
 
 _FRAGMENTS = {
@@ -33,16 +33,22 @@ def source(verb: str) -> str:
     return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in _FRAGMENTS[verb])
 
 
-class _Script:
-    """One script on one Redis. Where the server has lost it (restart, flush), it is loaded again."""
+class Script:
+    """One script on one Redis. Where the server has lost it (restart, flush), it is loaded again.
 
-    def __init__(self, wire: Wire, verb: str) -> None:
+    Args:
+        wire: The way to Redis.
+        text: The script, as Redis runs it.
+    """
+
+    def __init__(self, wire: Wire, text: str) -> None:
         self._wire = wire
-        self._text = source(verb)
+        self._text = text
         digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
         self._evalsha = words("EVALSHA", digest)
 
     async def __call__(self, keys: Words, *args: Word | Words) -> Any:
+        """Run it; `keys` begin with how many they are."""
         try:
             return await self._wire.send(self._evalsha, keys, *args)
         except NoScriptError:
@@ -50,7 +56,8 @@ class _Script:
             return await self._wire.send(self._evalsha, keys, *args)
 
 
-def _keys(names: Sequence[str]) -> Words:
+def keys_of(names: Sequence[str]) -> Words:
+    """Write the keys of a script, and before them how many they are."""
     return words(len(names), *names)
 
 
@@ -65,15 +72,15 @@ class Scripts:
 
     def __init__(self, redis: Redis, *, root: str, now_ms: "Clock | None" = None) -> None:
         self._now_ms = now_ms
-        self._root_name, self._root, wire = root, _keys([root]), Wire(redis)
-        self._acquire = _Script(wire, "acquire")
-        self._confirm = _Script(wire, "confirm")
-        self._carry = _Script(wire, "carry")
-        self._settle = _Script(wire, "settle")
-        self._reset = _Script(wire, "reset")
-        self._disable = _Script(wire, "disable")
-        self._absolve = _Script(wire, "absolve")
-        self._snapshot = _Script(wire, "snapshot")
+        self._root_name, self._root, wire = root, keys_of([root]), wire_of(redis)
+        self._acquire = Script(wire, source("acquire"))
+        self._confirm = Script(wire, source("confirm"))
+        self._carry = Script(wire, source("carry"))
+        self._settle = Script(wire, source("settle"))
+        self._reset = Script(wire, source("reset"))
+        self._disable = Script(wire, source("disable"))
+        self._absolve = Script(wire, source("absolve"))
+        self._snapshot = Script(wire, source("snapshot"))
 
     def _now(self) -> Word:
         return self._now_ms() if self._now_ms else ""
@@ -99,7 +106,7 @@ class Scripts:
     ) -> list[list[Any]]:
         """Clear records; returns the blocks that held, as reset.lua tells them."""
         told = (by, scope, name, "1" if include_disabled else "")
-        return list(await self._reset(_keys([self._root_name, *records]), self._now(), *told))
+        return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
 
     async def disable(self, *, by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""
@@ -111,7 +118,7 @@ class Scripts:
 
     async def snapshot(self, *, keys: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""
-        return str(await self._snapshot(_keys(keys), self._now()))
+        return str(await self._snapshot(keys_of(keys), self._now()))
 
 
 class Clock(Protocol):

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from contextvars import Context
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import hiredis
 from redis.asyncio import Redis
@@ -73,6 +74,17 @@ class Wire:
                 raise
         self._connection, self._line = connection, _Line(connection, self._timeout_s)
         return self._line
+
+
+_WIRES: WeakKeyDictionary[Redis, Wire] = WeakKeyDictionary()
+
+
+def wire_of(redis: Redis) -> Wire:
+    """Give the one wire of a client: all who send by it share a connection."""
+    wire = _WIRES.get(redis)
+    if wire is None:
+        wire = _WIRES[redis] = Wire(redis)
+    return wire
 
 
 class _Line(asyncio.Protocol):

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
+from worker.keypool.scripts import Script, keys_of
+from worker.keypool.wire import wire_of
 from worker.outbox.envelope import Envelope, Found, Member, State
 from worker.outbox.names import Names
 
@@ -16,10 +18,6 @@ _LOOKS = 3
 _VERBS = ("look", "seal", "resume", "accept", "release", "doubt", "forget")
 
 Arg = str | int
-
-
-class _Script(Protocol):
-    async def __call__(self, keys: Sequence[str], args: Sequence[Arg]) -> Any: ...
 
 
 class Clock(Protocol):
@@ -64,7 +62,8 @@ class Outbox:
         self._keep_ms = keep_ms
         self._again_ms = again_ms
         self._now_ms = now_ms
-        self._scripts: dict[str, _Script] = {verb: redis.register_script(source(verb)) for verb in _VERBS}
+        wire = wire_of(redis)
+        self._scripts = {verb: Script(wire, source(verb)) for verb in _VERBS}
 
     def _now(self) -> Arg:
         return self._now_ms() if self._now_ms else ""
@@ -77,11 +76,11 @@ class Outbox:
         """
         name = member.name
         for _ in range(_LOOKS):
-            reply = await self._scripts["look"](keys=[member.name], args=[self._now(), member.content, self._again_ms])
+            reply = await self._run("look", [member.name], self._now(), member.content, self._again_ms)
             if reply[0] != "batch":
                 break
             name = reply[1]
-            reply = await self._scripts["look"](keys=[name], args=[self._now(), "", self._again_ms])
+            reply = await self._run("look", [name], self._now(), "", self._again_ms)
             if reply[0] != "lost":  # else it may have been settled between the two looks
                 break
         match reply:
@@ -112,19 +111,19 @@ class Outbox:
 
         So it is while another job is doing so, once it is settled, and when Resend may have forgotten its key.
         """
-        args = [self._now(), self._call_ms, envelope.since_ms, self._again_ms]
-        return bool(await self._scripts["resume"](keys=[envelope.name], args=args))
+        args = (self._now(), self._call_ms, envelope.since_ms, self._again_ms)
+        return bool(await self._run("resume", [envelope.name], *args))
 
     async def accept(self, envelope: Envelope, results: Sequence[dict[str, Any] | None]) -> None:
         """Replace an envelope by its results, one for each email; None frees an email that was refused."""
         args: list[Arg] = [self._keep_ms]
         for member, result in zip(envelope.members, results, strict=True):
             args += [member.content, "" if result is None else json.dumps(result)]
-        await self._scripts["accept"](keys=envelope.records, args=args)
+        await self._run("accept", envelope.records, *args)
 
     async def release(self, envelope: Envelope, *, by: str) -> bool:
         """Free the emails of a call that was surely not carried out; False where another attempt is in doubt."""
-        return bool(await self._scripts["release"](keys=envelope.records, args=[by]))
+        return bool(await self._run("release", envelope.records, by))
 
     async def doubt(self, envelope: Envelope) -> None:
         """Keep an envelope whose call may have been carried out; written anew if Redis has lost it."""
@@ -132,24 +131,26 @@ class Outbox:
 
     async def forget(self, envelope: Envelope) -> None:
         """Free the emails of an envelope although it may have been accepted; does nothing if it has changed since."""
-        await self._scripts["forget"](keys=envelope.records, args=[envelope.since_ms])
+        await self._run("forget", envelope.records, envelope.since_ms)
 
     async def _write(self, verb: str, envelope: Envelope, *, by: str = "") -> Any:
         members = json.dumps([[one.name, one.content] for one in envelope.members]) if envelope.is_batch else ""
-        return await self._scripts[verb](
-            keys=envelope.records,
-            args=[
-                self._now(),
-                self._keep_ms,
-                self._call_ms,
-                by,
-                envelope.account,
-                envelope.key,
-                envelope.body,
-                members,
-                *(member.content for member in envelope.members),
-            ],
+        return await self._run(
+            verb,
+            envelope.records,
+            self._now(),
+            self._keep_ms,
+            self._call_ms,
+            by,
+            envelope.account,
+            envelope.key,
+            envelope.body,
+            members,
+            *(member.content for member in envelope.members),
         )
+
+    async def _run(self, verb: str, keys: Sequence[str], *args: Arg) -> Any:
+        return await self._scripts[verb](keys_of(keys), *args)
 
 
 def batch_of(envelopes: Sequence[Envelope], *, names: Names, number: str) -> Envelope:
