@@ -61,6 +61,20 @@ def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
     assert record.rate == 0
 
 
+def test_once_all_keys_are_out_the_last_minute_tells_nothing_of_the_next() -> None:
+    record = Record()
+    for second in range(0, 40, 2):
+        look(record, second, accepted=second * 3)
+    assert record.rate == 3
+    for second in range(40, 48, 2):
+        look(record, second, accepted=114, state="cooling")
+    assert record.rate > 2, "a call may still be under way, or another topic's"
+    look(record, 50, accepted=114, state="cooling")
+    assert record.rate == 0
+    look(record, 51, accepted=120, state="cooling")
+    assert record.rate > 0
+
+
 def test_counters_that_fall_start_anew() -> None:
     record = Record()
     look(record, 0, calls=100, refused=10, accepted=90)

@@ -20,6 +20,7 @@ from worker.dashboard.templates import KeysLoader
 _logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
+_CONNECTIONS = 20
 _PREFIX = "/api/admin/api-keys"
 _LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
@@ -49,6 +50,8 @@ class KeysFlower(Flower):
 
     def __init__(self, options: Any = None, capp: Any = None, **settings: Any) -> None:
         settings.setdefault("template_loader", KeysLoader(flower_settings["template_path"]))
+        # Flower asks the workers several things at once, and each takes two connections: with few it waits for itself.
+        capp.conf.broker_pool_limit = _CONNECTIONS
         super().__init__(options=options, capp=capp, **settings)
         ours = get_settings()
         token = ours.admin_token

@@ -38,6 +38,7 @@ class QueueView:
         paused_workers: Workers that take no more of this queue for now, since they hold many deferred jobs of it.
         workers: Workers that answered.
         oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included.
+        known: False where the broker did not answer lately: then the numbers mean nothing.
     """
 
     name: str
@@ -47,6 +48,7 @@ class QueueView:
     paused_workers: int = 0
     workers: int = 0
     oldest_s: float = 0.0
+    known: bool = True
 
     @property
     def waiting(self) -> int:
@@ -83,7 +85,7 @@ class ServiceView:
     def drain_s(self) -> float | None:
         """In how many seconds the queue is empty at this rate; None where nothing moves."""
         if not self.queue.waiting:
-            return 0.0
+            return 0.0 if self.queue.known else None
         return self.queue.waiting / self.rate if self.rate > 0 else None
 
     def as_json(self) -> dict[str, Any]:

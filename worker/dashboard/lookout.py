@@ -33,6 +33,7 @@ _EVERY_S = 1.0
 _FRESH_S = 0.4  # several people who look at once share one look
 _RELOAD_KEYS_EVERY_S = 30.0
 _ANSWER_WITHIN_S = 8.0
+_COUNTED_WITHIN_S = 10.0  # what was counted longer ago is not known any more
 _STOP_WITHIN_S = 5.0
 
 
@@ -54,6 +55,7 @@ class Lookout:
         self._watch = QueueWatch(app, tuple(QUEUE_OF.values()))
         self._queues: dict[str, QueueView] = {}
         self._ended = ended
+        self._counted_at = float("-inf")
         self._records = {service: Record() for service in SERVICES}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -171,7 +173,7 @@ class Lookout:
             services, ended = {}, self._ended()
             for service, view in views.items():
                 record = self._records[service]
-                queue = self._queues.get(QUEUE_OF[service]) or QueueView(QUEUE_OF[service])
+                queue = self._queue(QUEUE_OF[service])
                 record.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
                 services[service] = ServiceView(view, queue, record.minutes, record.rate, record.idle_s)
             evicts = await eviction_of(self._redis)
@@ -183,6 +185,11 @@ class Lookout:
             )
             self._looked_at = time.monotonic()
             return self.board
+
+    def _queue(self, name: str) -> QueueView:
+        found = self._queues.get(name)
+        fresh = time.monotonic() - self._counted_at < _COUNTED_WITHIN_S
+        return found if found is not None and fresh else QueueView(name, known=False)
 
     async def _keep_looking(self) -> None:
         told = False
@@ -201,12 +208,17 @@ class Lookout:
             await asyncio.sleep(_EVERY_S)
 
     async def _keep_counting(self) -> None:
+        told = False
         while True:
             try:
-                self._queues = await asyncio.to_thread(self._watch.look)
+                self._queues, self._counted_at = await asyncio.to_thread(self._watch.look), time.monotonic()
             except Exception as exc:  # noqa: BLE001 - the same
                 self._queues = {}
-                _logger.debug("the queues cannot be counted: %s", type(exc).__name__)
+                if not told:
+                    _logger.warning("the queues cannot be counted: %s", type(exc).__name__)
+                told = True
+            else:
+                told = False
             await asyncio.sleep(_EVERY_S)
 
     def _reload_keys(self) -> None:

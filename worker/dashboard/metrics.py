@@ -47,7 +47,8 @@ class KeysCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield what is known; where Redis does not answer, only that it does not."""
         board = self._lookout.board
-        yield GaugeMetricFamily("keywheel_up", "Whether the key pools could be looked at", value=int(board is not None))
+        sees = board is not None and all(view.queue.known for view in board.services.values())
+        yield GaugeMetricFamily("keywheel_up", "Whether key pools and queues can be looked at", value=int(sees))
         if board is None:
             return
         yield GaugeMetricFamily(
@@ -103,6 +104,8 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
     drain = GaugeMetricFamily("keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"])
     workers = GaugeMetricFamily("keywheel_workers", "Workers that answer")
     for service, view in services.items():
+        if not view.queue.known:
+            continue
         labels = [service, view.queue.name]
         length.add_metric(labels, view.queue.ready + view.queue.deferred)
         waiting.add_metric(labels, view.queue.waiting)

@@ -7,6 +7,7 @@ from worker.keypool import KeyView, PoolView
 
 _MINUTE_MS = 60_000
 _MINUTES = 60
+_QUIET_MS = 10_000
 _ROOM = 0.1  # a key with less than this of a limit may have to wait for it, and is no sign of a standstill
 
 
@@ -42,6 +43,7 @@ class Record:
         self._minutes: deque[Minute] = deque(maxlen=_MINUTES)
         self._seen: tuple[int, int] | None = None
         self._accepted, self._ended = _Rate(), _Rate()
+        self._is_quiet, self._grew_ms, self._done = False, 0, (0, 0)
         self._idle_since_ms: int | None = None
         self._idle_s = 0.0
 
@@ -64,8 +66,13 @@ class Record:
             last = self._minutes.pop()
             new_calls, new_refused = last.calls + new_calls, last.refused + new_refused
         self._minutes.append(Minute(start_ms, new_calls, new_refused))
-        self._accepted.add(now_ms, sum(key.accepted for key in view.keys))
-        self._ended.add(now_ms, ended)
+        done = sum(key.accepted for key in view.keys), ended
+        self._accepted.add(now_ms, done[0])
+        self._ended.add(now_ms, done[1])
+        if done != self._done:
+            self._done, self._grew_ms = done, now_ms
+        is_any_ready = any(key.state == "ready" for key in view.keys)
+        self._is_quiet = not is_any_ready and now_ms - self._grew_ms > _QUIET_MS
         if called or not waiting or any(key.in_flight for key in view.keys) or not any(map(_has_room, view.keys)):
             self._idle_since_ms = None
         elif self._idle_since_ms is None:
@@ -82,9 +89,10 @@ class Record:
         """Jobs that ended a second, over the last minute.
 
         Whatever is the larger: calls accepted, or jobs that were seen to end. A batch of emails is one call and many
-        jobs; and of what ended before Flower listened nothing was seen.
+        jobs; and of what ended before Flower listened nothing was seen. Where all keys are out, and nothing has ended
+        for ten seconds, the last minute tells nothing of the next one: 0.
         """
-        return max(self._accepted.a_second, self._ended.a_second)
+        return 0.0 if self._is_quiet else max(self._accepted.a_second, self._ended.a_second)
 
     @property
     def idle_s(self) -> float:

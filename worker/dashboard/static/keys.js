@@ -446,12 +446,15 @@
         setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
             total && !ready ? "bad" : ready < total ? "middle" : "");
         setFact(its.facts["Calls in progress"], count(told.summary.in_flight));
-        setFact(its.facts["Jobs waiting"], count(queue.waiting), parked ? count(parked) + " deferred" : "");
+        setFact(its.facts["Jobs waiting"], queue.known ? count(queue.waiting) : "not known",
+            queue.known ? (parked ? count(parked) + " deferred" : "") : "the broker does not answer", queue.known ? "" : "middle");
         setFact(its.facts["Queue paused"], { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
             { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
                 + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused],
             queue.paused === "unknown" ? "middle" : "");
-        if (!queue.waiting) {
+        if (!queue.known) {
+            setFact(its.facts["Queue empty in"], "not known");
+        } else if (!queue.waiting) {
             setFact(its.facts["Queue empty in"], "empty now");
         } else if (queue.drain_s !== null) {
             setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
@@ -459,7 +462,7 @@
             setFact(its.facts["Queue empty in"], "not known", total && !ready ? "no key is ready; " + backWords
                 : "no job ended in the last minute", "middle");
         }
-        setFact(its.facts["Longest wait"], !queue.waiting ? "nothing waits" : queue.oldest_s > 0
+        setFact(its.facts["Longest wait"], !queue.waiting ? (queue.known ? "nothing waits" : "not known") : queue.oldest_s > 0
             ? duration(queue.oldest_s * 1000) : "not known yet", queue.oldest_s > 0 ? "at least" : "");
         setFact(its.facts["Calls so far"], count(told.summary.calls),
             told.summary.refused ? count(told.summary.refused) + " refused" : "");
