@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dashboard_site import LOGIN, Serve, Site, secret, until
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -76,6 +77,24 @@ async def test_without_redis_the_metrics_still_come_and_say_so(serve: Serve, tmp
         assert not [name for name, *_ in samples if name == "keywheel_keys"]
         server.start()
         await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 1)
+
+
+async def test_queues_that_cannot_be_counted_are_not_shown_as_empty(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = await serve()
+    await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 1)
+
+    def refuse() -> None:
+        raise OSError
+
+    monkeypatch.setattr(site.app.lookout._watch, "look", refuse)
+    samples = await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 0)
+    assert not [name for name, *_ in samples if name in {"keywheel_queue_length", "keywheel_jobs_waiting"}]
+    assert samples["keywheel_keys", "groq", "ready"] == 3
+    queue = (await site.status())["services"]["groq"]["queue"]
+    assert (queue["known"], queue["drain_s"]) == (False, None)
+    assert caplog.text.count("the queues cannot be counted: OSError") == 1
 
 
 async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> None:
