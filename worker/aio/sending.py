@@ -1,0 +1,211 @@
+"""Sends jobs with a fraction of the work: the message that `apply_async` would send, in one round trip for any number.
+
+`apply_async` builds each message through layers that serve every broker, and takes a round trip for each. A message
+that asks for nothing special needs none of that where the broker is Redis.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import uuid4
+
+import celery
+from celery import Signature, signals
+from celery.result import AsyncResult
+from kombu import serialization
+from kombu.exceptions import OperationalError
+from kombu.transport import redis as _stock
+
+from worker.aio import bridge
+
+StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
+_dumps: Any = serialization.dumps
+
+_PLAIN: Final = frozenset(
+    {"queue", "priority", "countdown", "eta", "task_id", "headers", "time_limit", "soft_time_limit", "ignore_result"}
+)
+"""Options that change what stands in a message and nothing of how it is sent."""
+_WATCHED: Final = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+_BATCH: Final = 500
+"""Messages in one round trip at most."""
+
+Entry = tuple[str, dict[str, Any]]
+"""A queue's name and a message."""
+
+
+class Sender:
+    """Sends signatures of an app's tasks. Safe to share between threads.
+
+    What asks for more than `_PLAIN` goes by `apply_async`: other options, exchanges and serializers, tasks with an
+    `apply_async` of their own, jobs sent from jobs, receivers of the signals around publishing, other brokers.
+
+    Args:
+        app: The Celery app.
+    """
+
+    def __init__(self, app: celery.Celery) -> None:
+        self._app = app
+        self._declared: set[str] = set()
+
+    def send(self, signature: Signature) -> AsyncResult:
+        """Send a job, as `signature.apply_async()` does.
+
+        Raises:
+            kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own retries.
+        """
+        return self.send_many((signature,))[0]
+
+    def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult]:
+        """Send jobs, up to 500 in a round trip, and give their results in the same order.
+
+        A batch whose connection is lost is sent again, once more than needed perhaps, as Celery's retries do.
+
+        Raises:
+            kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own retries.
+        """
+        whole = list(signatures)
+        results: list[AsyncResult] = bridge.call(self._send_all, whole)
+        return results
+
+    def _send_all(self, signatures: list[Signature]) -> list[AsyncResult]:
+        results = []
+        for first in range(0, len(signatures), _BATCH):
+            results += self._send_batch(signatures[first : first + _BATCH])
+        return results
+
+    def _send_batch(self, signatures: list[Signature]) -> list[AsyncResult]:
+        if not self._is_plain_here():
+            return [signature.apply_async() for signature in signatures]
+        results: list[AsyncResult | None] = [None] * len(signatures)
+        plain: list[tuple[int, Signature, str, Entry]] = []
+        with self._app.producer_or_acquire() as producer:
+            channel = producer.channel
+            if isinstance(channel, StockChannel):
+                for at, signature in enumerate(signatures):
+                    task_id = signature.options.get("task_id") or str(uuid4())
+                    if entry := self._entry(channel, signature, task_id):
+                        plain.append((at, signature, task_id, entry))
+            sent = bool(plain) and _put(producer, [entry for *_, entry in plain])
+        for at, signature, task_id, (_, message) in plain:
+            if sent:
+                results[at] = self._app.AsyncResult(task_id)
+                results[at].ignored = message["headers"]["ignore_result"]  # type: ignore[union-attr]
+            else:
+                results[at] = signature.apply_async(task_id=task_id)
+        for at, signature in enumerate(signatures):
+            if results[at] is None:
+                results[at] = self._send_first(signature)
+        return [result for result in results if result is not None]
+
+    def _send_first(self, signature: Signature) -> AsyncResult:
+        result = signature.apply_async()
+        options = self._routed(signature)
+        if options is not None:
+            self._declared.add(self._queue_of(options).name)  # Celery has declared it
+        return result
+
+    def _is_plain_here(self) -> bool:
+        """Whether nothing looks at what is sent."""
+        if any(signal.receivers for signal in _WATCHED) or self._app.current_worker_task:
+            return False
+        return self._configured_plain
+
+    @functools.cached_property
+    def _configured_plain(self) -> bool:
+        conf = self._app.conf
+        special = conf.task_always_eager or conf.task_send_sent_event or conf.task_compression
+        return not special and conf.task_protocol == 2  # noqa: PLR2004 - Celery's number
+
+    @functools.cached_property
+    def _serializer(self) -> str:
+        return str(self._app.conf.task_serializer)
+
+    def _routed(self, signature: Signature) -> dict[str, Any] | None:
+        """Give the options of a signature with those of its task and its route; nothing if it is not plain."""
+        task = self._app.tasks.get(signature.task)
+        own = {}
+        if task is not None:
+            special = (getattr(task, "__self__", None), task._dump_pydantic_arguments)  # noqa: SLF001 - as Celery asks
+            if type(task).apply_async is not celery.Task.apply_async or special != (None, None):
+                return None
+            own = {name: value for name, value in task._get_exec_options().items() if value is not None}  # noqa: SLF001
+            own["ignore_result"] = task.ignore_result
+        options = own | {name: value for name, value in signature.options.items() if value is not None}
+        options.pop("task_type", None)
+        if options.get("serializer") == self._serializer:
+            del options["serializer"]
+        routed = self._app.amqp.router.route(options, signature.task, signature.args, signature.kwargs, task)
+        return routed if routed.keys() <= _PLAIN and type(signature) is Signature else None
+
+    def _queue_of(self, options: dict[str, Any]) -> Any:
+        queue = options.get("queue") or self._app.amqp.default_queue
+        return self._app.amqp.queues[queue] if isinstance(queue, str) else queue
+
+    def _entry(self, channel: Any, signature: Signature, task_id: str) -> Entry | None:
+        options = self._routed(signature)
+        if options is None:
+            return None
+        queue = self._queue_of(options)
+        if queue.name not in self._declared or queue.exchange.type != "direct":
+            return None
+        task = self._app.tasks.get(signature.task)
+        if task is not None and task.typing and hasattr(task, "__header__"):
+            task.__header__(*signature.args, **signature.kwargs)
+        headers, properties, body, _ = self._app.amqp.create_task_message(
+            task_id,
+            signature.task,
+            signature.args,
+            signature.kwargs,
+            reply_to=self._app.thread_oid,
+            **{name: options.get(name) for name in _OF_MESSAGE},
+        )
+        content_type, content_encoding, text = _dumps(body, serializer=self._serializer)
+        encoded, body_encoding = channel.encode_body(text, channel.body_encoding)
+        priority = options.get("priority")
+        return queue.name, {
+            "body": encoded,
+            "content-encoding": content_encoding,
+            "content-type": content_type,
+            "headers": headers | options.get("headers", {}),
+            "properties": {
+                **properties,
+                "delivery_mode": queue.exchange.delivery_mode or 2,
+                "delivery_info": {"exchange": "", "routing_key": queue.name},
+                "priority": priority or channel.default_priority,
+                "body_encoding": body_encoding,
+                "delivery_tag": str(uuid4()),
+            },
+        }
+
+
+_OF_MESSAGE: Final = ("countdown", "eta", "time_limit", "soft_time_limit", "ignore_result")
+
+
+def _put(producer: Any, entries: list[Entry]) -> bool:
+    """Push messages; false where the connection is lost, which Celery's own way of sending mends."""
+    channel = producer.channel
+    try:
+        with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery does
+            if len(entries) == 1:
+                channel._put(*entries[0])  # noqa: SLF001 - what publishing comes to
+                return True
+            batch = _Batch()
+            for queue, message in entries:
+                channel._put(queue, message, _publish_batch=batch)  # noqa: SLF001
+            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                for name, args in batch.commands:
+                    getattr(pipe, name)(*args)
+                pipe.execute()
+    except OperationalError:
+        return False
+    return True
+
+
+class _Batch:
+    """Gathers the commands of a channel's `_put`, as kombu's own batches do."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, tuple[Any, ...]]] = []
+
+    def add(self, name: str, *args: Any) -> None:
+        self.commands.append((name, args))
