@@ -98,6 +98,25 @@ def _file_content(path: Path) -> str:
     return content
 
 
+def misspelt_names(environ: Iterable[str], *, known: Iterable[str], prefix: str, cutoff: float) -> tuple[str, ...]:
+    """Tell, one sentence each, which names mean nothing and are nearly one that does.
+
+    Unlike `unknown_names` for a prefix that is not ours alone: the application beside us may have names of its own.
+
+    Args:
+        environ: The names that are set.
+        known: The names that mean something.
+        prefix: What the names begin with.
+        cutoff: How near, from 0 to 1.
+    """
+    known_names = sorted(known)
+    return tuple(
+        f"{name} is not a setting and has no effect; did you mean {nearest[0]}?"
+        for name in sorted(set(environ).difference(known_names))
+        if name.startswith(prefix) and (nearest := difflib.get_close_matches(name, known_names, n=1, cutoff=cutoff))
+    )
+
+
 def unknown_names(environ: Iterable[str], *, known: Iterable[str], prefix: str) -> tuple[str, ...]:
     """Tell, one sentence each, which names start with the prefix but mean nothing, and what was likely meant.
 

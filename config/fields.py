@@ -12,6 +12,9 @@ RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
 """The result backend as Celery's loader wants it; stands before the URL with a plus between."""
 
 
+_SHORTEST_TOKEN = 16
+
+
 def _redis_url(*schemes: str) -> AfterValidator:
     def check(url: SecretUrl) -> SecretUrl:
         # `claim_result_backend` may have put our class before the URL.
@@ -57,6 +60,12 @@ def _credentials(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _token(secret: SecretStr | None) -> SecretStr | None:
+    if secret and len(secret.get_secret_value()) < _SHORTEST_TOKEN:
+        raise ValueError(f"must have {_SHORTEST_TOKEN} random characters or more")
+    return secret
+
+
 def _limits(*known: str) -> BeforeValidator:
     expected = f"must be limits such as {known[0]}=30, of {', '.join(known)}, separated by commas"
 
@@ -94,6 +103,7 @@ WholeSeconds = Annotated[int, Field(gt=0, le=30 * 86_400)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
+Token = Annotated[SecretStr | None, AfterValidator(_token)]
 Credentials = Annotated[SecretStr | None, AfterValidator(_credentials)]
 GroqLimits = Annotated[tuple[tuple[str, int], ...], _limits("rpm", "rpd", "tpm", "tpd")]
 ResendLimits = Annotated[tuple[tuple[str, int], ...], _limits("rps", "epd", "epmo")]

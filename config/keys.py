@@ -12,7 +12,7 @@ from config.addresses import is_address
 from config.environment import FILE_SUFFIX, look_up
 from config.errors import SettingsError
 from config.placeholders import looks_like_placeholder
-from config.settings import read_environment
+from config.settings import no_dotenv, read_environment
 
 SERVICES: Final = ("groq", "resend")
 MAX_KEYS: Final = 10
@@ -135,6 +135,8 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
         return
     looked_at = "; ".join(_condensed(discovery.variables) for discovery in found if discovery.variables)
     sentence = f"No usable API key was found, so no job could ever run: set at least one of {looked_at or 'the keys'}."
+    if (missing := no_dotenv()) is not None:
+        sentence += f" {missing}."
     raise SettingsError([sentence, *(problem.sentence for discovery in found for problem in discovery.problems)])
 
 

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from config.environment import FILE_SUFFIX, look_up, merge, read_dotenv, unknown_names
+from config.environment import FILE_SUFFIX, look_up, merge, misspelt_names, read_dotenv, unknown_names
 from config.errors import SettingsError
 from config.fields import (
     RESULT_BACKEND_CLASS,
@@ -27,6 +27,7 @@ from config.fields import (
     ResendLimits,
     Seconds,
     SecondsOrNone,
+    Token,
     WholeSeconds,
     Word,
 )
@@ -35,7 +36,25 @@ from config.redis_url import RedisUrl as ParsedUrl
 from config.urls import SecretUrl, passwords_in
 
 _PREFIX = "KEYWHEEL_"
-_SHORT_TOKEN = 16
+_SHARED_PREFIXES: Final = {
+    "GROQ_": 0.75, "RESEND_": 0.75, "ADMIN_": 0.88, "FLOWER_": 0.88, "REDIS_": 0.88, "CELERY_": 0.88
+}  # fmt: skip
+"""Prefixes of ours that others use as well, and how near a name must be to one of ours to be taken for it."""
+_KEY_NAMES: Final = ("GROQ_API_KEY", "RESEND_API_KEY")
+"""config/keys.py looks at those."""
+_NUMBERS: Final = ("", *(f"_{number}" for number in range(1, 11)))
+_OTHERS_OF: Final[dict[str, tuple[str, ...]]] = {
+    "GROQ_": ("GROQ_API_KEY", "GROQ_LOG", *(f"GROQ_ACCOUNT{number}" for number in _NUMBERS)),
+    "RESEND_": (
+        "RESEND_API_KEY",
+        *(f"RESEND_{kind}{number}" for kind in ("ACCOUNT", "FROM") for number in _NUMBERS),
+    ),
+    "ADMIN_": (),
+    "FLOWER_": ("FLOWER_AUTH",),
+    "REDIS_": ("REDIS_PASSWORD",),
+    "CELERY_": ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
+}
+"""What else means something there, to us or to others."""
 _log = logging.getLogger(__name__)
 
 
@@ -110,7 +129,7 @@ class Settings(BaseSettings):
     flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS")] = "127.0.0.1"
     flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT")] = 5555
     flower_basic_auth: Annotated[Credentials, _Variable("FLOWER_BASIC_AUTH")] = None
-    admin_token: Annotated[SecretStr | None, _Variable("ADMIN_TOKEN")] = None
+    admin_token: Annotated[Token, _Variable("ADMIN_TOKEN")] = None
 
     @classmethod
     def settings_customise_sources(
@@ -213,6 +232,11 @@ def read_environment() -> dict[str, str]:
     return merge(os.environ, read_dotenv(Path(".env")))
 
 
+def no_dotenv() -> str | None:
+    """Say that the working directory has no `.env`, if it has none: most look for it in the project's folder."""
+    return None if Path(".env").is_file() else f"There is no .env in {Path.cwd()}"
+
+
 def settings_from(environ: Mapping[str, str]) -> Settings:
     """Build the settings from an environment. A blank value counts as absent.
 
@@ -290,8 +314,11 @@ def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
         unknown_names(environ, known=known | {name + FILE_SUFFIX for name in files}, prefix=_PREFIX),
     )
     sentences += [f"{found.variable} {found.note}." for name in sorted(files) if (found := look_up(environ, name)).note]
-    if settings.admin_token and len(settings.admin_token.get_secret_value()) < _SHORT_TOKEN:
-        sentences.append(f"ADMIN_TOKEN is short: use {_SHORT_TOKEN} random characters or more.")
+    for prefix, cutoff in _SHARED_PREFIXES.items():
+        names = {*known, *(name + FILE_SUFFIX for name in files), *_OTHERS_OF[prefix]}
+        sentences += misspelt_names(
+            (name for name in environ if not name.startswith(_KEY_NAMES)), known=names, prefix=prefix, cutoff=cutoff
+        )
     if settings.show_content:
         sentences.append("KEYWHEEL_SHOW_CONTENT is on: prompts and mail bodies are visible in Flower.")
     return tuple(sentences)

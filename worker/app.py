@@ -3,17 +3,18 @@
 import logging
 from typing import Any
 
+import celery.apps.worker
 from celery import Celery, signals
 
 from config.celery import DEFERRED, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
-from config.settings import claim_result_backend, get_settings
-from worker import control, queues  # noqa: F401 - control registers its commands
+from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
+from worker import control, namesake, queues  # noqa: F401 - they register commands, and what hears signals
 from worker.backpressure import QueuePauser
 from worker.cancelling import Cancelling
 from worker.health import PoolHealth
-from worker.logs import redactor, setup_logging
+from worker.logs import redactor, say_json, setup_logging
 from worker.machine_check import check_machine
 from worker.providers.proxies import proxy_for
 from worker.redis_check import check_redis
@@ -27,6 +28,8 @@ def create_app() -> Celery:
     Raises:
         SettingsError: The settings are wrong; the message says what to change.
     """
+    if read_environment().get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json":
+        setup_logging("INFO", log_format="json")  # what the settings say of themselves is a line as well
     settings = get_settings()
     claim_result_backend(settings)
     created = Celery("keywheel", task_cls="worker.task:ServiceTask")
@@ -49,8 +52,12 @@ def _set_up_logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect(weak=False)
-def _remember_queues(options: dict[str, Any], **_: Any) -> None:
+def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     queues.ask_for(options.get("queues"))
+    if get_settings().log_format == "json":  # then each line is JSON: no banner, and what Celery says when it stops
+        _set_up_logging()
+        instance.quiet = True
+        celery.apps.worker.safe_say = say_json
 
 
 @signals.celeryd_after_setup.connect(weak=False)
@@ -71,6 +78,8 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         # Celery logs what a signal's receiver raises and goes on; this it lets through.
         raise SystemExit(f"keywheel cannot start.\n{exc}") from None
     queues.choose(instance.app.amqp.queues, {service: len(discovery.keys) for service, discovery in found.items()})
+    if (missing := no_dotenv()) is not None:
+        _logger.info("%s: the settings come from the environment alone", missing)
     _logger.info(
         "keys: %s; queues: %s",
         ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),

@@ -6,6 +6,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery import states
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.utils.time import timezone
 from celery.worker import state
@@ -32,6 +33,8 @@ class PrivateRequest(Request):
     """
 
     _unkept = False
+    _told = False
+    """Whether the result store has the end already."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -50,12 +53,21 @@ class PrivateRequest(Request):
             if self._success_was_stored():  # by a copy, or only the acknowledgement was lost
                 self._have_done()
                 return
-            self._keep(self._too_late())
+            late = self._too_late()
+            if self.store_errors:  # by the name that letter and stream have, and not Celery's for every revoked job
+                self.task.backend.store_result(self.id, late, states.REVOKED, request=self._context)
+                self._told = True
+            self._keep(late)
         else:
             if self._is_in_doubt():
                 reason += "; an earlier attempt may have been accepted"
             tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    @property
+    def store_errors(self) -> bool:
+        """Whether Celery stores how the job ends."""
+        return not self._told and bool(super().store_errors)
 
     def _have_done(self) -> None:
         """Drop a job that has succeeded already."""

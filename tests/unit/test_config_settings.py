@@ -262,11 +262,41 @@ def test_unknown_names_of_ours_are_warned_about_with_the_nearest(
 
 
 def test_weak_choices_are_noticed() -> None:
-    environ = {"ADMIN_TOKEN": "short", "KEYWHEEL_SHOW_CONTENT": "yes"}
-    assert [sentence.split()[0] for sentence in notices(environ, settings_from(environ))] == [
-        "ADMIN_TOKEN",
-        "KEYWHEEL_SHOW_CONTENT",
-    ]
+    environ = {"KEYWHEEL_SHOW_CONTENT": "yes"}
+    assert [sentence.split()[0] for sentence in notices(environ, settings_from(environ))] == ["KEYWHEEL_SHOW_CONTENT"]
+
+
+# A name that is set, and the one that was meant.
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("GROQ_KEY", "GROQ_API_KEY"),
+        ("GROQ_MODELL", "GROQ_MODEL"),
+        ("GROQ_BASEURL", "GROQ_BASE_URL"),
+        ("RESEND_FORM", "RESEND_FROM"),
+        ("RESEND_FORM_2", "RESEND_FROM_2"),
+        ("RESEND_KEY", "RESEND_API_KEY"),
+        ("ADMIN_TOKN", "ADMIN_TOKEN"),
+        ("FLOWER_BASICAUTH", "FLOWER_BASIC_AUTH"),
+        ("REDIS_ULR", "REDIS_URL"),
+        ("CELERY_RESULTS_BACKEND", "CELERY_RESULT_BACKEND"),
+    ],
+)
+def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> None:
+    assert notices({name: "x"}, settings_from({})) == (
+        f"{name} is not a setting and has no effect; did you mean {meant}?",
+    )
+
+
+# Names that mean something to somebody, and are not ours to judge.
+@pytest.mark.parametrize(
+    "name",
+    ["GROQ_LOG", "GROQ_ACCOUNT_3", "RESEND_FROM_10", "RESEND_WEBHOOK_SECRET", "GROQ_TEAM", "FLOWER_PERSISTENT",
+     "FLOWER_AUTH", "REDIS_HOST", "REDIS_PASSWORD", "CELERY_TIMEZONE", "CELERY_BROKER_READ_URL",
+     "ADMIN_EMAIL", "RESEND_API_KEY_2"],
+)  # fmt: skip
+def test_a_name_of_others_is_left_alone(name: str) -> None:
+    assert notices({name: "x"}, settings_from({})) == ()
 
 
 @pytest.mark.parametrize(

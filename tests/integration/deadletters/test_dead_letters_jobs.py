@@ -39,7 +39,7 @@ def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> Non
     fresh.producer.ask("tasks.admin.dead_letters", limit=5)
     [found] = letters(fresh)
     assert (found["id"], found["kind"], found["in_doubt"]) == (wrong.id, "failed", False)
-    assert found["reason"] == "InvalidArguments: temperature: Input should be less than or equal to 2"
+    assert found["reason"] == "InvalidArguments: temperature: must be less than or equal to 2"
 
 
 def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:

@@ -1,5 +1,6 @@
 """How a worker starts, and how it says that it cannot."""
 
+import json
 import re
 import signal
 import time
@@ -54,6 +55,25 @@ def test_wrong_settings_end_the_start_with_one_sentence(start: Start, changes: d
     assert sentence in worker.log
     assert "Traceback" not in worker.log
     assert "canary-password" not in worker.log
+
+
+def test_json_logs_are_json_from_the_first_line_to_the_last_and_tell_of_typos_a_missing_env_and_a_taken_name(
+    house: House, start: Start, tmp_path: Path
+) -> None:
+    changes = {"KEYWHEEL_LOG_FORMAT": "json", "RESEND_FORM": "x"}
+    first = start(**changes).await_ready()
+    second = Worker(tmp_path / "second", house.environ | changes, name="s0")
+    try:
+        second.await_ready()
+        eventually(lambda: "another worker has the name s0@test" in first.log + second.log, what="a warning")
+    finally:
+        second.stop()
+    first.stop()
+    lines = [json.loads(line) for worker in (first, second) for line in worker.log.splitlines()]
+    told = "\n".join(line["message"] for line in lines)
+    assert "RESEND_FORM is not a setting and has no effect; did you mean RESEND_FROM?" in told
+    assert f"There is no .env in {tmp_path}" in told
+    assert "worker: Warm shutdown (MainProcess)" in told
 
 
 def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Start) -> None:
