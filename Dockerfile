@@ -22,7 +22,5 @@ RUN groupadd --system --gid 10001 keywheel \
     && useradd --system --uid 10001 --gid keywheel --no-create-home --shell /usr/sbin/nologin keywheel
 COPY --from=build /opt/keywheel /opt/keywheel
 WORKDIR /app
-# Flower reads it from the working directory.
-COPY flowerconfig.py ./
 USER 10001:10001
 CMD ["celery", "-A", "worker", "worker"]

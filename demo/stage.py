@@ -168,7 +168,7 @@ class Stage:
 
     def start_flower(self) -> None:
         """Start Flower; returns at once."""
-        self.spawn("Flower", ["-m", "celery", "-A", "worker", "flower", f"--conf={ROOT / 'flowerconfig.py'}"])
+        self.spawn("Flower", ["-m", "celery", "-A", "worker", "flower"])
 
     def spawn(self, name: str, arguments: list[str], *, stdout: Path | None = None) -> Child:
         """Start a Python process in a session of its own, away from `.env` and the terminal.

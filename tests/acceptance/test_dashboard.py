@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ROOT, Fleet, StartFleet, environment, eventually
+from processes import Fleet, StartFleet, environment, eventually
 
 from sandbox.redis import free_port
 
@@ -71,7 +71,7 @@ def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
     login = {"FLOWER_BASIC_AUTH": ":".join(LOGIN), "FLOWER_PORT": str(port)}
     with (folder / "flower.log").open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "worker", "flower", f"--conf={ROOT / 'flowerconfig.py'}"],
+            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
             cwd=folder, env=environment(**environ, **login), stdout=sink, stderr=sink, start_new_session=True,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"

@@ -1,9 +1,10 @@
 """Flower with the keys in it."""
 
+import hmac
 import logging
 from typing import Any
 
-from flower import command
+from flower import views
 from flower.app import Flower, rewrite_handler
 from flower.urls import settings as flower_settings
 from tornado.web import url
@@ -116,6 +117,12 @@ def _is_loopback(address: str) -> bool:
     return address in {"localhost", "::1"} or address.startswith("127.")
 
 
-def install() -> None:
-    """Make `celery … flower` build our application. Called from Flower's configuration file."""
-    command.Flower = KeysFlower
+class _Bytes:
+    """Flower's way to compare credentials, for those that are not ASCII as well: Python refuses such texts."""
+
+    @staticmethod
+    def compare_digest(stored: str, given: str) -> bool:
+        return hmac.compare_digest(stored.encode(), given.encode())
+
+
+views.hmac = _Bytes

@@ -18,7 +18,7 @@ from worker.dashboard.templates import KeysLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
 
-from processes import ROOT, environment, eventually, unmeasured
+from processes import environment, eventually, unmeasured
 
 
 async def test_the_page_stands_in_flowers_navigation(serve: Serve) -> None:
@@ -101,15 +101,16 @@ async def test_without_a_login_flower_listens_on_this_machine_alone(
     assert site.app.options.address == address
 
 
-def test_the_stock_command_shows_the_page_and_ends_when_asked(tmp_path: Path, redis_url: str) -> None:
-    (tmp_path / "flowerconfig.py").symlink_to(ROOT / "flowerconfig.py")
+def test_the_stock_command_shows_the_page_wherever_it_is_started_and_ends_when_asked(
+    tmp_path: Path, redis_url: str
+) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     settings = {
         "REDIS_URL": redis_url,
-        "FLOWER_BASIC_AUTH": f"eve:other,{':'.join(LOGIN)}",
         "FLOWER_PORT": str(port),
         "GROQ_API_KEY": secret("groq", 1),
     }
+    (tmp_path / ".env").write_text(f"FLOWER_BASIC_AUTH=evä:öther,{':'.join(LOGIN)}\n", encoding="utf-8")
     log_path = tmp_path / "log"
     with log_path.open("wb") as sink:
         process = subprocess.Popen(
@@ -137,9 +138,11 @@ def test_the_stock_command_shows_the_page_and_ends_when_asked(tmp_path: Path, re
 
     try:
         eventually(lambda: fetch("/healthcheck", login=None), within_s=40, what="Flower's answer")
-        for login in (LOGIN, ("eve", "other")):
+        for login in (LOGIN, ("evä", "öther")):
             status, page = fetch("/keys", login=login)
             assert (status, "keys-services" in page) == (200, True)
+            assert fetch("/workers", login=login)[0] == 200, "a page of Flower's own"
+        assert fetch("/workers", login=("frömd", "x"))[0] == 401
         assert fetch("/api/admin/api-keys/status", login=None)[0] == 401
         status, told = fetch("/api/admin/api-keys/status", login=LOGIN)
         assert status == 200
