@@ -93,10 +93,10 @@ def reload(run: Run, until_s: float) -> None:
 
 def disable(run: Run, _: float) -> None:
     """A key is disabled for 10 s and comes back."""
-    key = next(iter(json.loads(_status(run))["services"]["groq"]["keys"]))["id"]
-    run.keys("disable", key)
+    key = next(iter(json.loads(_status(run))["groq"]["keys"]))["id"]
+    run.keys("disable", key, "--service", "groq")
     time.sleep(10)
-    run.keys("reset", "--key", key)
+    run.keys("reset", "--service", "groq", "--key", key)
     run.extra = -10 * RPM / 60
 
 

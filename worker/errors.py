@@ -120,7 +120,7 @@ class Deferred(TurnOver):
 
 
 class Fault(TurnOver):
-    """The provider failed in a way that may pass; costs one of the job's tries.
+    """The provider failed in a way that may pass; costs one of the job's tries, unless it fails for everybody.
 
     Args:
         reason: What happened, in one sentence.
@@ -129,9 +129,11 @@ class Fault(TurnOver):
     Attributes:
         code: The verdict's code, where an answer was judged.
         most_repeats: How often the job may try again after faults of this code; None: as often as after any.
+        own: It is this job's own: others pass. Where it is not (an outage), it costs no try.
     """
 
     code = ""
+    own = True
     most_repeats: int | None = None
 
     def __init__(self, reason: str, backoff_ms: int | None = None) -> None:

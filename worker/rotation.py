@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from redis.exceptions import RedisError
@@ -35,7 +36,7 @@ _SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must 
 _RECHECK_MS = 50  # a lease that is older than this is checked again before the call
 _NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
 _CROWD_MS = 1_000
-_ROUNDS = 3  # so often a turn may come back to keys that it was refused by
+_ROUNDS = 8  # so often a turn may come back to keys that it was refused by: a batch is halved as often
 
 INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
 
@@ -297,7 +298,7 @@ class _Turn(Generic[RequestT]):
         self.last = reply.verdict
         if reply.verdict.fate is Fate.DONE:
             return reply.value or {}
-        self._act(lease, reply.verdict)
+        self._act(lease, reply.verdict, settled)
         return None
 
     async def _blame(self, lease: Lease, verdict: Verdict) -> None:
@@ -310,7 +311,7 @@ class _Turn(Generic[RequestT]):
         ):
             raise RequestRejected(f"keys that serve other requests are refused for this one: {verdict.reason}")
 
-    def _act(self, lease: Lease, verdict: Verdict) -> None:
+    def _act(self, lease: Lease, verdict: Verdict, settled: Settled | None) -> None:
         """Go on with another key by returning, or end the turn."""
         match verdict.fate:
             case Fate.NEXT_KEY:
@@ -329,6 +330,7 @@ class _Turn(Generic[RequestT]):
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
                 fault.code, fault.most_repeats = verdict.code, verdict.most_repeats
+                fault.own = _is_own(verdict, settled)
                 raise fault
             case _:
                 raise _rejection(verdict)
@@ -356,6 +358,13 @@ class _Turn(Generic[RequestT]):
         except RedisError:
             return
         log_key_failed(lease.key.label, failed=view.failed, total=len(view.keys))
+
+
+def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
+    """Whether a failure is this request's own, and not that of the provider, of its host, or of this process."""
+    if verdict.most_repeats is not None or (settled is not None and settled.passing):
+        return True
+    return 0 < verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR and verdict.scope not in {Scope.HOST, Scope.MODEL}
 
 
 def _spread() -> int:

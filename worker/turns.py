@@ -1,7 +1,7 @@
 """A job's turn at a service: serve it, or send it back to the queue with the right countdown.
 
 Three budgets that never mix: rotation (each key once a turn), deferrals (until the job's deadline, cost no retry) and
-faults (Celery's retries, with exponential backoff).
+faults (Celery's retries, with exponential backoff; what fails for everybody costs none).
 """
 
 import asyncio
@@ -143,11 +143,16 @@ async def _defer(
 
 
 async def _try_again(task: Task, fault: Fault, history: History, settings: Settings, *, deadline_s: float) -> NoReturn:
-    tries = task.request.retries + 1
-    met = sum(call.code == fault.code for call in (*history.trail, *trail.of_this_turn()))
-    if tries >= settings.max_faults or (fault.most_repeats is not None and met > fault.most_repeats):
+    calls = (*history.trail, *trail.of_this_turn())
+    tries, failed = task.request.retries + fault.own, max(1, len(calls))
+    met = sum(call.code == fault.code for call in calls)
+    # What fails for everybody is an outage, and costs no try: the job waits for its end, as for a key.
+    spent = fault.own and tries >= settings.max_faults
+    if spent or (fault.most_repeats is not None and met > fault.most_repeats):
         _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
-    backoff_ms = backoff(tries, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s)
+    backoff_ms = backoff(
+        tries if fault.own else failed, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s
+    )
     countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_wait_ms(task, settings))
     if history.age_s + countdown_ms / 1000 > deadline_s:
         over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"

@@ -49,12 +49,14 @@ class Settled:
         late: The lease had expired; its reservation was given back before.
         blocked: The verdict's scope serves no more for now.
         newly: It served until this settle.
+        passing: Another call of this model was accepted after this one began: what failed here is this request's own.
         learned: Limits learned, as `rpm=30`.
     """
 
     late: bool
     blocked: bool
     newly: bool
+    passing: bool = False
     learned: tuple[str, ...] = ()
 
 
@@ -238,7 +240,11 @@ class KeyPool:
         said = report(lease, verdict, service=self.service, rest_ms=self._cooldowns.of(verdict), opening=self._opening)
         reply = await self._scripts.settle(lease_id=lease.id, said=said)
         return Settled(
-            late=reply[0] == "late", blocked=int(reply[1]) != 0, newly=bool(reply[2]), learned=tuple(reply[3:])
+            late=reply[0] == "late",
+            blocked=int(reply[1]) != 0,
+            newly=bool(reply[2]),
+            passing=bool(reply[3]),
+            learned=tuple(reply[4:]),
         )
 
     async def _view_models(self) -> tuple[str, ...]:

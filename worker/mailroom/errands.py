@@ -299,7 +299,7 @@ class Again(Errand):
 def fault_of(verdict: Verdict) -> Fault:
     """What a job is told whose email may have been accepted."""
     fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
-    fault.in_doubt = True
+    fault.in_doubt, fault.own = True, False  # it was another job's call
     return fault
 
 

@@ -266,6 +266,7 @@ def _elsewhere() -> Deferred:
 
 def _stopped() -> Fault:
     fault = Fault("the job that made the call was stopped")
+    fault.own = False
     fault.in_doubt = True
     return fault
 
@@ -293,6 +294,7 @@ def _copy(why: WhyT) -> WhyT:
         found = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason)  # noqa: S311
     else:
         found = Fault(why.reason, why.backoff_ms)
+        found.code, found.own = why.code, why.own
     found.in_doubt = why.in_doubt
     return cast("WhyT", found)
 

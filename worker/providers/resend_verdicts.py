@@ -77,7 +77,7 @@ class ResendJudge:
             return Verdict(Fate.DONE, "ok", limits=_limits_of(answer), quotas=_quotas_of(answer), status=answer.status)
         status = _status_of(answer)
         said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
-        for rule in (self._unclear, self._key_fault, self._rate, self._conflict, self._edge):
+        for rule in (self._unclear, self._conflict, self._edge, self._key_fault, self._rate):
             if verdict := rule(answer, status):
                 return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
         if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY} and _EXAMPLE_DOMAINS.search(
@@ -229,28 +229,28 @@ class ResendJudge:
         )
 
     def _edge(self, answer: Answer, status: int) -> Verdict | None:
-        """The answer of something before Resend: it hits every key alike, and the email went no further."""
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            stated = answer.retry_after_ms(now_s=self._now())
-            return Verdict(
-                Fate.SAME_ACCOUNT,
-                "edge_limited",
-                "something before Resend limits the calls from this address",
-                scope=Scope.HOST,
-                definite=False,
-                counted=False,
-                backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
-                status=status,
-            )
-        if (status == HTTPStatus.FORBIDDEN and not answer.code) or status < HTTPStatus.BAD_REQUEST:
-            return Verdict(
-                Fate.RETRY,
-                "edge_blocked",
-                f"something before Resend refuses this address (HTTP {status})",
-                scope=Scope.HOST,
-                status=status,
-            )
-        return None
+        """An answer without Resend's own words may come from something before it, which hits every key alike.
+
+        That may have answered after Resend had accepted the email, so nothing is certain. A bare 401 or 429 is one that did
+        not let the request in.
+        """
+        bare = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
+        if bare or (answer.code and status >= HTTPStatus.BAD_REQUEST):
+            return None
+        limited = status == HTTPStatus.TOO_MANY_REQUESTS
+        stated = answer.retry_after_ms(now_s=self._now())
+        return Verdict(
+            Fate.SAME_ACCOUNT,
+            "edge_limited" if limited else "edge_blocked",
+            "something before Resend limits the calls from this address"
+            if limited
+            else f"something before Resend answered instead of it (HTTP {status})",
+            scope=Scope.HOST,
+            definite=False,
+            counted=False,
+            backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
+            status=status,
+        )
 
     def _until_midnight_ms(self) -> int:
         now = datetime.fromtimestamp(self._now(), UTC)

@@ -317,3 +317,36 @@ async def test_a_host_that_refuses_a_key_works(make_pool: Make, clock, between: 
     await pool.settle(held[1], between)
     clock.tick(2_000)
     assert (await pool.settle(held[2], fault(Scope.HOST))).blocked is not works
+
+
+SERVER_ERROR = Verdict(
+    fate=Fate.RETRY, code="server_error", effect=Effect.COOL, cooldown_ms=10, definite=False, status=500
+)
+
+
+async def test_a_failure_while_others_pass_is_the_requests_own(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(3)
+    failing, passing = await lease(pool, model="m"), await lease(pool, model="m")
+    clock.tick(300)
+    await pool.settle(passing, OK)
+    assert (await pool.settle(failing, SERVER_ERROR)).passing
+    clock.tick(1_000)
+    alone = await lease(pool, model="m")
+    await pool.settle(await lease(pool, model="other"), OK)
+    assert not (await pool.settle(alone, SERVER_ERROR)).passing, "what passed before says nothing, nor another model"
+
+
+async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(10)
+    calls = 0
+    for _ in range(3_600):  # an hour
+        clock.tick(1_000)
+        while isinstance(got := await ask(pool, model="m"), Lease):
+            calls += 1
+            await pool.settle(got, SERVER_ERROR)
+            assert calls < 500
+    assert calls > 300, "and is asked whether it works again"
+    assert (await lease(pool, model="other")).wait_ms == 0
+    clock.tick(10_000)
+    await pool.settle(await lease(pool, model="m"), OK)
+    assert [(await lease(pool, model="m")).wait_ms for _ in range(5)] == [0] * 5

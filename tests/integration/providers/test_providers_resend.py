@@ -62,6 +62,7 @@ _AN_HOUR = {"cooldown_ms": 3_600_000}
 _TWIN = {"definite": False, "backoff_ms": 3_000}
 _HTML = {"content-type": "text/html"}
 
+_EDGE: dict[str, Any] = {"scope": Scope.HOST, "definite": False, "counted": False}
 _ROWS: list[Any] = [
     # a dead key, in each form in which it was seen
     (400, _error(400, "validation_error", "API key is invalid"), {}, _verdict(status=400, **_DEAD)),
@@ -93,8 +94,14 @@ _ROWS: list[Any] = [
     ),
     # 403 of another kind: with a name that nobody has described, and by the edge
     (403, _error(403, "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
-    (403, b"<html>blocked</html>", _HTML, _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST)),
-    (307, b"", {"location": "/elsewhere"}, _verdict(Fate.RETRY, "edge_blocked", 307, scope=Scope.HOST)),
+    # without Resend's own words something before it may have answered, after it had accepted the email
+    (403, b"<html>blocked</html>", _HTML, _verdict(Fate.SAME_ACCOUNT, "edge_blocked", 403, **_EDGE)),
+    (307, b"", {"location": "/elsewhere"}, _verdict(Fate.SAME_ACCOUNT, "edge_blocked", 307, **_EDGE)),
+    *(
+        (status, body, {}, _verdict(Fate.SAME_ACCOUNT, "edge_blocked", status, **_EDGE))
+        for status in (300, 302, 400, 402, 403, 404, 405, 406, 410, 413, 414, 415, 418, 422, 431, 451)
+        for body in (b"", b'{"message": "no"}', b"no")
+    ),
     # the key may not send from this domain; the team may, with another
     *(
         (403, _error(403, name), {}, _verdict(Fate.NEXT_KEY, "key_restricted", 403, **_NO_DOMAIN))

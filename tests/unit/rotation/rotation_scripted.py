@@ -75,6 +75,7 @@ class ScriptedProvider:
         self.script = deque(script)
         self.seen: list[tuple[str, str]] = []
         self.called = asyncio.Event()
+        self.released: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     @property
     def keys_used(self) -> list[str]:
@@ -88,8 +89,11 @@ class ScriptedProvider:
             raise step
         if isinstance(step, Reply):
             return step
-        await asyncio.Event().wait()  # "hang"
-        raise AssertionError
+        return await self.released  # "hang"
+
+    def release(self, reply: Reply, *, after: Served) -> None:  # noqa: ARG002 - it says what must have happened before
+        """End the call that hangs."""
+        self.released.set_result(reply)
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turns_bench import Bench, history_of
 
-from worker.errors import Deferred, Fault, FaultBudgetSpent, OutcomeUnknown, RequestRejected
+from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, OutcomeUnknown, RequestRejected
 from worker.turns import backoff
 
 
@@ -141,3 +141,24 @@ def test_the_backoff_stays_within_half_and_whole(tries: int, base_s: float, more
     assert base_s * 500 - 1 <= wait_ms <= (base_s + more_s) * 1000 + 1
     later_ms = backoff(tries + 1, base_s=base_s, longest_s=base_s + more_s, jitter=lambda: dice)
     assert later_ms >= wait_ms
+
+
+@pytest.mark.parametrize("failed", [1, 5, 20])
+async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_often(
+    bench: Bench, failed: int
+) -> None:
+    calls = [{"at_ms": 1_000 * n, "key": "re_abc123...", "code": "connect_error"} for n in range(failed)]
+    outage = Fault("the connection could not be opened")
+    outage.own = False
+    with pytest.raises(Retry) as caught:
+        await bench.turn(outage, header={"trail": calls}, retries=4, max_faults=5)
+    [message] = bench.sent()
+    assert message["headers"]["retries"] == 4
+    assert min(60.0, 2.0 ** (failed - 1)) / 2 <= caught.value.when <= 60.0
+
+
+async def test_an_outage_ends_with_the_deadline(bench: Bench) -> None:
+    outage = Fault("the connection could not be opened")
+    outage.own = False
+    with pytest.raises(DeadlineExceeded, match="the connection could not be opened"):
+        await bench.turn(outage, header={"since_ms": round(time.time() * 1000) - 59_900}, own_deadline_s=60)

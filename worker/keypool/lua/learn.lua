@@ -1,6 +1,7 @@
 -- Stands before settle: what an answer teaches about limits.
 
 local FAULTS_APART_MS = 1000
+local LONGEST_REST_MS = 10000  -- of a host or model, so that it is used again soon after it works again
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
 local TRIES, RAISE = 4, 1.5  -- so many calls beyond a limit pass in a row, and it is taken for so much higher
 local FAST_RAISES = 3        -- so often at once; then slowly, since what the provider had saved up passes, too
@@ -161,7 +162,7 @@ local function count_fault(scope_key, reason, now_ms)
   redis.call('HSET', scope_key, 'faults', faults, 'fault_ms', now_ms)
   redis.call('PEXPIRE', scope_key, STATE_TTL_MS)
   if faults < BREAKER_FAULTS then return 0 end
-  until_ms = now_ms + min(1000 * 2 ^ (faults - BREAKER_FAULTS), 30000)
+  until_ms = now_ms + min(1000 * 2 ^ (faults - BREAKER_FAULTS), LONGEST_REST_MS)
   redis.call('HSET', scope_key, 'until_ms', until_ms, 'since_ms', now_ms, 'reason', reason)
   return until_ms
 end

@@ -11,9 +11,11 @@
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
 --         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it, else 0]
--- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), learned, …
+-- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of this model
+--         was accepted after this one began, so a failure is this call's own), learned, …
 
 local MODELS_KEPT = 64
+local OK_NOTED_MS = 250       -- what is known of successes is as old as this at most
 local RECORD_STAYS_MS = 600000  -- so long after an account's rest its record stays; an acquire looks at each there is
 
 local root, said = KEYS[1], cjson.decode(ARGV[3])
@@ -59,7 +61,12 @@ for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_mo
 
 -- Who waits was told when to ask by what was known then.
 if raised or outcome == 'unused' then redis.call('PUBLISH', root .. ':wake', 'room') end
-if outcome == 'unused' then return {record and 'ok' or 'late', 0, 0} end
+local found = record and 'ok' or 'late'
+if outcome == 'unused' then return {found, 0, 0, 0} end
+local ok_field = 'ok_ms:' .. said.model
+local ok_ms, passing = tonumber(redis.call('HGET', root .. ':inflight', ok_field)) or 0, 0
+if outcome == 'ok' and now - ok_ms >= OK_NOTED_MS then redis.call('HSET', root .. ':inflight', ok_field, now)
+elseif outcome == 'fault' and record and ok_ms >= record.start_ms then passing = 1 end
 local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
 local grown = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}
 if outcome == 'ok' then grown[5], grown[6] = 'ok_ms', now end
@@ -79,14 +86,17 @@ if said.answered then  -- by the host, and so by the model
     recover(host, now)
     recover(model, now)
   end
-elseif effect == 'none' and (scope == 'host' or scope == 'model') then
-  local rests_ms = count_fault(blamed, reason, now)
+else
+  -- What fails while nothing passes is no key's fault either.
+  local shared = effect == 'none' and blamed or outcome == 'fault' and passing == 0 and (said.model ~= '' and model or host)
+  local what = effect == 'none' and scope or said.model ~= '' and 'model' or 'host'
+  local rests_ms = (what == 'host' or what == 'model') and shared and count_fault(shared, reason, now) or 0
   if rests_ms > 0 then
-    audit(trail, now, 'cooled', scope, name, reason, rests_ms, by)
-    return {record and 'ok' or 'late', rests_ms, 1, unpack(learned)}
+    audit(trail, now, 'cooled', what, effect == 'none' and name or said.model, reason, rests_ms, by)
+    if effect == 'none' then return {found, rests_ms, 1, passing, unpack(learned)} end
   end
 end
-if effect == 'none' then return {record and 'ok' or 'late', 0, 0, unpack(learned)} end
+if effect == 'none' then return {found, 0, 0, passing, unpack(learned)} end
 local field = scope == 'key_topic' and 't:' .. topic or nil
 local before = field and unpacked(redis.call('HGET', blamed, field))
   or {state = redis.call('HGET', blamed, 'state') or nil, until_ms = redis.call('HGET', blamed, 'until_ms')}
@@ -114,4 +124,4 @@ elseif scope == 'account' then redis.call('PEXPIRE', blamed, until_ms - now + RE
 elseif scope ~= 'key' and scope ~= 'key_topic' then
   redis.call('PEXPIRE', blamed, max(STATE_TTL_MS, until_ms - now))
 end
-return {record and 'ok' or 'late', until_ms, was == 0 and 1 or 0, unpack(learned)}
+return {found, until_ms, was == 0 and 1 or 0, passing, unpack(learned)}
