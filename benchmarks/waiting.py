@@ -43,12 +43,14 @@ class Run:
         house: Redis, sandbox and workers.
         app: The producer.
         ids: The jobs that were sent.
+        gone: Those that were revoked.
         extra: Calls that the case allows beyond the keys' limits at the start (negative: fewer).
     """
 
     house: House
     app: Celery
     ids: list[str] = field(default_factory=list)
+    gone: int = 0
     extra: float = 0.0
 
     def send(self, count: int, **options: Any) -> list[str]:
@@ -110,6 +112,7 @@ def _status(run: Run) -> str:
 def revoke(run: Run, _: float) -> None:
     """500 of the jobs that wait are revoked."""
     run.app.control.revoke(run.ids[-500:])
+    run.gone = 500
 
 
 def kill(run: Run, _: float) -> None:
@@ -219,8 +222,9 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
     accepted = [at_s for at_s in accepted if at_s < seconds]
     refused = sum(str(call["status"]) == "429" for call in calls)
     by_second = Counter(int(call["arrived_s"] - first_s) for call in calls)
-    last_s = int(seconds if len(accepted) < len(run.ids) - 20 else max(accepted))
-    allowed = min(len(run.ids), KEYS * RPM * (1 + last_s / 60) + run.extra)
+    jobs = len(run.ids) - run.gone
+    last_s = int(seconds if len(accepted) < jobs - 20 else max(accepted))
+    allowed = min(jobs, KEYS * RPM * (1 + last_s / 60) + run.extra)
     steady_s = KEYS * RPM / 60
     tens = [sum(by_second[s] for s in range(at, at + 10)) for at in range(int(BEGIN_S), last_s - 10)]
     return {

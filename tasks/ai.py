@@ -60,7 +60,13 @@ async def _complete(
         output_tokens=completion.output_tokens,
     )
     served, history = await take_turn(
-        task, runtime.groq, want, build, settings=runtime.settings, deadline_s=arguments.deadline_s
+        task,
+        runtime.groq,
+        want,
+        build,
+        settings=runtime.settings,
+        deadline_s=arguments.deadline_s,
+        ownership=runtime.ownership,
     )
     return served.value | {
         "key": served.key,

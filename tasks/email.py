@@ -63,7 +63,13 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         topic=domain_of(arguments.sender) if arguments.sender else "", emails=arguments.recipients, exclude=unable
     )
     served, history = await take_turn(
-        self, runtime.mailroom, want, letter, settings=runtime.settings, deadline_s=arguments.deadline_s
+        self,
+        runtime.mailroom,
+        want,
+        letter,
+        settings=runtime.settings,
+        deadline_s=arguments.deadline_s,
+        ownership=runtime.ownership,
     )
     return served.value | {
         "key": served.key,

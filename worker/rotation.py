@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
@@ -92,10 +92,18 @@ class Rotation(Generic[RequestT]):
     Args:
         pool: The service's keys.
         provider: The service's wire.
+        before_call: Awaited before each call; what it raises ends the turn, and the lease goes back unused.
     """
 
-    def __init__(self, pool: KeyPool, provider: Provider[RequestT]) -> None:
+    def __init__(
+        self,
+        pool: KeyPool,
+        provider: Provider[RequestT],
+        *,
+        before_call: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.pool = pool
+        self.before_call = before_call
         self.provider = provider
         self.waiting = WaitList(pool)
         self.sending = Turnstile()
@@ -140,6 +148,7 @@ class _Turn(Generic[RequestT]):
         self.provider = rotation.provider
         self.waiting = rotation.waiting
         self.sending = rotation.sending
+        self.before_call = rotation.before_call
         self.began_s = time.monotonic()
         self.longest_s = longest_s
         self.rounds = 0
@@ -268,6 +277,8 @@ class _Turn(Generic[RequestT]):
         """Make the call and act on the verdict; None: the next key. The place is free once the bytes have left."""
         try:
             await end_if_cancelled(self.want.by)
+            if self.before_call is not None:
+                await self.before_call()
             request = await self.errand.load(lease)
         except BaseException:
             await self._settle_whatever_happens(lease, ABANDONED)

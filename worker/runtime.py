@@ -25,6 +25,7 @@ from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
 from worker.outbox import Outbox
+from worker.ownership import Ownership
 from worker.providers import Completion, Email, Groq, Resend, Sealed
 from worker.rotation import Rotation
 from worker.streams import StreamWriter
@@ -55,6 +56,7 @@ class Runtime:
     key_checks: KeyChecks
     broker: Redis | None = None
     """A client of the broker, where deferred jobs wait there."""
+    ownership: Ownership | None = None
 
     @classmethod
     def current(cls) -> "Runtime":
@@ -237,13 +239,15 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         notice=drift.notice,
     )
     pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
-    resend = Rotation(pools["resend"], mailer)
+    broker = _broker_client(settings, redis)
+    ownership = Ownership(broker, lease_s=settings.worker_lease_s)
+    resend = Rotation(pools["resend"], mailer, before_call=ownership.end_if_lost)
     outbox = Outbox(
         redis, namespace=settings.namespace, call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS
     )
     cancellations = Cancellations(redis, namespace=settings.namespace)
     use(cancellations)
-    completions = Rotation(pools["groq"], groq)
+    completions = Rotation(pools["groq"], groq, before_call=ownership.end_if_lost)
     mailroom = Mailroom(
         resend, outbox, batches=settings.email_batches, at_least_once=settings.email_ambiguity == "at_least_once"
     )
@@ -264,7 +268,8 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
             models=[settings.groq_model],
             every_s=settings.check_keys_s,
         ),
-        broker=_broker_client(settings, redis),
+        broker=broker,
+        ownership=ownership,
     )
 
 

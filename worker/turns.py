@@ -24,6 +24,7 @@ from worker.cancellations import end_if_cancelled
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
+from worker.ownership import Ownership
 from worker.priority import is_bulk
 from worker.rotation import Served
 from worker.verdicts import SERVER_ERROR
@@ -52,6 +53,7 @@ async def take_turn(
     *,
     settings: Settings,
     deadline_s: float | None = None,
+    ownership: Ownership | None = None,
 ) -> tuple[Served, History]:
     """Serve a job now, or raise what makes Celery run it again later.
 
@@ -62,6 +64,7 @@ async def take_turn(
         order: What is to be served: what makes the request for the key that was chosen, or a letter.
         settings: Deadline, fault budget, waits.
         deadline_s: How long the job may take from its first turn on, in seconds, if it brought a deadline of its own.
+        ownership: Knows whether the job is still this worker's; None: nobody asks.
 
     Returns:
         The provider's answer, and the job's history with this turn in it.
@@ -72,6 +75,8 @@ async def take_turn(
     """
     history = History.of(task.request.headers)
     trail.begin()
+    if ownership is not None:
+        ownership.begin(task.request)
     deadline_s = deadline_s or settings.deadline_s
     if history.age_s >= deadline_s:
         _end_too_late(task.request, history, deadline_s=deadline_s, in_doubt_matters=want.emails > 0)
@@ -87,11 +92,15 @@ async def take_turn(
     try:
         served = await rotation.serve(want, order, longest_s=longest_s)
     except Deferred as deferred:
+        if ownership is not None:
+            await ownership.end_if_lost()
         if history.age_s >= deadline_s:
             waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
             _end(deferred, DeadlineExceeded(f"{waited}: {deferred.reason}"))
         await _defer(task, deferred, history, settings, deadline_s=deadline_s)
     except Fault as fault:
+        if ownership is not None:
+            await ownership.end_if_lost()
         await _try_again(task, fault, history, settings, deadline_s=deadline_s)
     except SoftTimeLimitExceeded:
         late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")

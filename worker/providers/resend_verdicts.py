@@ -231,8 +231,8 @@ class ResendJudge:
     def _edge(self, answer: Answer, status: int) -> Verdict | None:
         """An answer without Resend's own words may come from something before it, which hits every key alike.
 
-        That may have answered after Resend had accepted the email, so nothing is certain. A bare 401 or 429 is one that did
-        not let the request in.
+        That may have answered after Resend had accepted the email, so nothing is certain. A bare 401 or 429 is one that
+        did not let the request in.
         """
         bare = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
         if bare or (answer.code and status >= HTTPStatus.BAD_REQUEST):

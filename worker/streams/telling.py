@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry
 
 from worker.aio.errors import SoftTimeLimit
 from worker.errors import Deferred, Fault, JobError
@@ -33,7 +33,7 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         why = retry.exc.reason if isinstance(retry.exc, Deferred | Fault) else "the job runs again"
         await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}")
         raise
-    except Reject:  # the broker is gone: this message, and so the job, comes again
+    except (Reject, Ignore):  # this message comes again, or another worker has it: the job goes on
         raise
     except JobError as error:
         await _fail(stream, type(error).__name__, str(error))
