@@ -18,7 +18,7 @@ from typing import Any
 from config.keys import ApiKey, load_keys
 from config.settings import Settings
 from worker.errors import Deferred, Fault, JobError
-from worker.keypool import Want
+from worker.keypool import Lease, Want
 from worker.keypool.scripts import Scripts
 from worker.providers import Completion, Email, Groq, Resend
 from worker.runtime import connect, open_pool
@@ -68,10 +68,10 @@ def keywheel(work: dict[str, Any]) -> Serve:
         if service == "groq":
             request = completion(tokens)
             want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}")
-            build: Callable[[ApiKey], Any] = lambda _: request  # noqa: E731
+            build: Callable[[Lease], Any] = lambda _: request  # noqa: E731
         else:
             want = Want(emails=1, by=f"{os.getpid()}-{number}")
-            build = lambda key: email(number, key)  # noqa: E731
+            build = lambda lease: email(number, lease.key)  # noqa: E731
         began_s = time.monotonic()
         while True:
             try:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from config.keys import ApiKey
 from tasks.arguments import check
 from tasks.completion import CompletionArguments
 from worker.app import app
-from worker.keypool import Want
+from worker.keypool import Lease, Want
 from worker.providers import Completion
 from worker.runtime import Runtime
 from worker.streams import AnswerStream, answer_stream, tell_done
@@ -47,10 +46,10 @@ async def _complete(
     runtime = Runtime.current()
     completion = Completion.of(arguments.params(default_model=runtime.settings.groq_model), listener=stream)
 
-    def build(_: ApiKey) -> Completion:
+    def build(lease: Lease) -> Completion:
         if stream is not None:
             stream.calling()
-        return completion
+        return completion.reserving(lease.want.output_tokens)
 
     want = Want(
         model=completion.limited_as,
@@ -58,6 +57,7 @@ async def _complete(
         tokens=completion.tokens,
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,
+        flexible=not completion.is_capped,
     )
     served, history = await take_turn(
         task,

@@ -15,7 +15,6 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from redis.exceptions import RedisError
 
-from config.keys import ApiKey
 from worker import trail
 from worker.cancellations import end_if_cancelled
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
@@ -24,7 +23,7 @@ from worker.logs import log_key_failed, log_key_used
 from worker.patience import ask_patiently
 from worker.providers.base import Provider
 from worker.turnstile import Place, Turnstile
-from worker.verdicts import ABANDONED, Effect, Fate, Reply, Scope, Verdict
+from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
 from worker.waitlist import WaitList
 
 _logger = logging.getLogger(__name__)
@@ -76,11 +75,11 @@ class Errand(Protocol[RequestT_co]):
 class _Plain(Generic[RequestT]):
     """A request without a book."""
 
-    def __init__(self, build: Callable[[ApiKey], RequestT]) -> None:
+    def __init__(self, build: Callable[[Lease], RequestT]) -> None:
         self._build = build
 
     async def load(self, lease: Lease) -> RequestT:
-        return self._build(lease.key)
+        return self._build(lease)
 
     async def judged(self, lease: Lease, reply: Reply) -> None:
         """Nothing to write down."""
@@ -108,13 +107,13 @@ class Rotation(Generic[RequestT]):
         self.waiting = WaitList(pool)
         self.sending = Turnstile()
 
-    async def serve(self, want: Want, build: Callable[[ApiKey], RequestT], *, longest_s: float | None = None) -> Served:
+    async def serve(self, want: Want, build: Callable[[Lease], RequestT], *, longest_s: float | None = None) -> Served:
         """Carry one request out, on as many keys as it takes.
 
         Args:
             want: What the call needs of a key.
             longest_s: The longest wait for keys over the whole turn, in seconds; None: however long they take.
-            build: Makes the request for the key that was chosen (an email's from address depends on it).
+            build: Makes the request for a lease: for its key, and for what was reserved.
 
         Returns:
             The provider's answer and what it took.
@@ -160,6 +159,7 @@ class _Turn(Generic[RequestT]):
         self.waited_ms = 0
         self.turned_down: Verdict | None = None
         self.doubtful: list[Lease] = []
+        self.capped: set[str] = set()
         self.last: Verdict | None = None
 
     async def run(self) -> Served:
@@ -249,16 +249,8 @@ class _Turn(Generic[RequestT]):
 
     def _fail(self, away: Unavailable) -> NoReturn:
         match away.why:
-            case Why.TOO_LARGE if self.want.emails > away.limit:
-                raise RequestTooLarge(
-                    f"the email has {self.want.emails} recipients, and the largest quota of any {self.pool.service} key"
-                    f" is {away.limit}: split it"
-                )
             case Why.TOO_LARGE:
-                raise RequestTooLarge(
-                    f"the request needs about {self.want.tokens} tokens a minute, and the largest limit of any"
-                    f" {self.pool.service} key is {away.limit}: send less, or lower max_completion_tokens"
-                )
+                raise RequestTooLarge(_too_large_sentence(self.want, away, service=self.pool.service))
             case Why.GONE:
                 raise OutcomeUnknown(
                     "an earlier attempt may have been accepted, and no key of its account is configured any more"
@@ -330,6 +322,8 @@ class _Turn(Generic[RequestT]):
                 # that must not leave its account keeps its keys: without them the account would look gone.
                 if not self.want.account:
                     self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
+            case Fate.OTHER_ACCOUNT if self._may_cap(lease, verdict):
+                self.capped.add(lease.key.id)  # the pool knows the limit now, and reserves less
             case Fate.OTHER_ACCOUNT if self.want.account:
                 raise _rejection(verdict)
             case Fate.OTHER_ACCOUNT:
@@ -345,6 +339,11 @@ class _Turn(Generic[RequestT]):
                 raise fault
             case _:
                 raise _rejection(verdict)
+
+    def _may_cap(self, lease: Lease, verdict: Verdict) -> bool:
+        """Whether the same key may serve if less is reserved for the answer than was refused."""
+        too_long = verdict.too_large_in is Dimension.OTPM and bool(verdict.too_large_limit)
+        return self.want.flexible and too_long and lease.key.id not in self.capped
 
     async def _settle(self, lease: Lease, verdict: Verdict, *, patiently: bool = False) -> Settled | None:
         try:
@@ -381,6 +380,21 @@ def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
 def _spread() -> int:
     """When a job that waited in vain comes back, in milliseconds: a crowd does not come back together."""
     return random.randint(_CROWD_MS, 2 * _CROWD_MS)  # noqa: S311 - no secret
+
+
+def _too_large_sentence(want: Want, away: Unavailable, *, service: str) -> str:
+    largest = f"limit of any {service} key is {away.limit}"
+    match away.dimension:
+        case Dimension.EMAILS_DAY | Dimension.EMAILS_MONTH:
+            quota = f"the largest quota of any {service} key is {away.limit}"
+            return f"the email has {want.emails} recipients, and {quota}: split it"
+        case Dimension.ITPM:
+            return f"the prompt needs about {want.input_tokens} tokens a minute, and the largest {largest}: send less"
+        case Dimension.OTPM:
+            needs = f"the request reserves {want.output_tokens} tokens a minute for its answer"
+            return f"{needs}, and the largest {largest}: lower max_completion_tokens"
+    needs = f"the request needs about {want.tokens} tokens a minute"
+    return f"{needs}, and the largest {largest}: send less, or lower max_completion_tokens"
 
 
 def _rejection(verdict: Verdict) -> RequestRejected:

@@ -140,6 +140,7 @@ class Verdict:
         limits: Limits that the answer stated; they belong to account × model (Groq) or account (Resend).
         quotas: Quotas of which the answer told what is used; they belong where `limits` do.
         too_large_limit: The limit that this request can never fit under on this account and model, in tokens.
+        too_large_in: What that limit counts, where that is known.
         tokens: What the provider counted for this request, in tokens, where it said so.
         input_tokens: How many of them the prompt counted, where it said so.
         output_tokens: How many the answer did.
@@ -165,6 +166,7 @@ class Verdict:
     limits: tuple[ObservedLimit, ...] = ()
     quotas: tuple[SeenQuota, ...] = ()
     too_large_limit: int | None = None
+    too_large_in: Dimension | None = None
     tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -258,7 +258,7 @@ class WaitList:
         least, alike = waiter.want, list[_Waiter]()
         if isinstance(got, Unavailable):
             self._note(lane, got)
-            alike = [one for one in lane.waiters if one.want.tokens >= least.tokens and one.want.emails >= least.emails]
+            alike = [one for one in lane.waiters if one.want.is_as_large_as(least)]
         elif isinstance(got, Deferred):  # Redis is away for everybody
             alike = list(lane.waiters)
         for one in dict.fromkeys((waiter, *alike)):

@@ -1,6 +1,7 @@
 """The rotation against the sandbox: what a refusal of Groq's means for the jobs that come after it."""
 
 import re
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -9,9 +10,9 @@ from rich.console import Console
 
 from config.keys import make_key
 from sandbox.process import Sandbox
-from worker.errors import Deferred
+from worker.errors import Deferred, RequestTooLarge
 from worker.key_listing import listing
-from worker.keypool import KeyPool, Want
+from worker.keypool import KeyPool, Lease, Want
 from worker.providers import Completion, Groq
 from worker.rotation import Rotation, Served
 
@@ -47,4 +48,35 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
             statuses = [call["status"] for call in sandbox.ledger(full=True)["calls"]]
             assert statuses == [200, 429, 200]
             assert sandbox.ledger()["judgement"]["calls_while_cooling"] == 0
+        await groq.close()
+
+
+async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_allows(redis_url: str) -> None:
+    limits = {
+        "groq_rpm": 0,
+        "groq_rpd": 0,
+        "groq_tpm": 0,
+        "groq_tpd": 0,
+        "groq_otpm": 500,
+        "groq_completion_tokens": 900,
+    }
+    with Sandbox(groq_keys=1, resend_keys=0, **limits) as sandbox:
+        [secret] = sandbox.keys("groq")
+        groq = Groq(sandbox.groq_base_url)
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            pool = KeyPool(redis, "groq", [make_key("groq", secret=secret, variable="GROQ_API_KEY")])
+            rotation: Rotation[Completion] = Rotation(pool, groq)
+            request = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": "go on"}]})
+            want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, output_tokens=1_024, flexible=True)
+            built: list[int] = []
+
+            def build(lease: Lease) -> Completion:
+                capped = request.reserving(lease.want.output_tokens)
+                built.append(capped.params.get("max_completion_tokens", 0))
+                return capped
+
+            served = await rotation.serve(want, build)
+            assert (served.attempts, built) == (2, [0, 490]), "nobody could know the limit before"
+            with pytest.raises(RequestTooLarge, match=r"reserves 600 tokens .* limit of any groq key is 500: lower"):
+                await rotation.serve(replace(want, output_tokens=600, flexible=False), build)
         await groq.close()

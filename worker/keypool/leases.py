@@ -1,9 +1,10 @@
 """What a caller asks of the pool, and what it gets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from config.keys import ApiKey
+from worker.verdicts import Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Want:
         tokens: What the call will count against token limits, as an estimate.
         input_tokens: How many of them are the prompt's.
         output_tokens: How many of them are reserved for the answer.
+        flexible: The job names no cap for its answer, so where an account allows fewer tokens a minute, fewer are
+            reserved.
         emails: What the call counts against email quotas: its recipients.
         exclude: Ids of keys that this job must not get.
         exclude_accounts: Accounts that this job must not get.
@@ -34,6 +37,7 @@ class Want:
     tokens: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    flexible: bool = False
     emails: int = 0
     exclude: frozenset[str] = field(default_factory=frozenset)
     exclude_accounts: frozenset[str] = field(default_factory=frozenset)
@@ -42,6 +46,22 @@ class Want:
     suspect: bool = False
     bulk: bool = False
     waited_ms: int = 0
+
+    def is_as_large_as(self, other: "Want") -> bool:
+        """Whether nothing that is too small for the other has room for this."""
+        return (
+            self.tokens >= other.tokens
+            and self.input_tokens >= other.input_tokens
+            and self.output_tokens >= other.output_tokens
+            and self.emails >= other.emails
+            and (other.flexible or not self.flexible)
+        )
+
+    def reserving(self, output_tokens: int) -> "Want":
+        """The same with so many tokens reserved for the answer."""
+        if output_tokens == self.output_tokens:
+            return self
+        return replace(self, output_tokens=output_tokens, tokens=self.tokens - self.output_tokens + output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,7 @@ class Lease:
         id: Names the reservation; a second settle of it changes nothing.
         key: The key to call with.
         account: The account whose limits were charged.
-        want: What was asked for.
+        want: What was reserved: as it was asked for, but for fewer `output_tokens` where it is flexible.
         wait_ms: How long to wait before the call, in milliseconds.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same call; None: no quota
             is known.
@@ -114,6 +134,7 @@ class Unavailable:
         first_in_ms: The first instant at which a key may be called, in milliseconds from now, where one is known.
         reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.
         limit: The largest limit there is, in tokens or recipients, with `Why.TOO_LARGE`.
+        dimension: What that limit counts.
     """
 
     why: Why
@@ -121,3 +142,4 @@ class Unavailable:
     first_in_ms: int = 0
     reason: str = ""
     limit: int = 0
+    dimension: Dimension | None = None

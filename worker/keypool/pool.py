@@ -17,7 +17,7 @@ from worker.keypool.resets import RecordName, ResetDone
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts, as_json
 from worker.keypool.words import words
-from worker.verdicts import ObservedLimit, Verdict
+from worker.verdicts import Dimension, ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
 HORIZON_MS = 2_000
@@ -151,6 +151,9 @@ class KeyPool:
             want.model,
             want.topic,
             want.tokens,
+            want.input_tokens,
+            want.output_tokens,
+            "1" if want.flexible else "",
             want.emails,
             min(self.horizon_ms, BULK_HORIZON_MS) if want.bulk else self.horizon_ms,
             self.patience_ms,
@@ -167,18 +170,18 @@ class KeyPool:
 
     def _answer(self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str) -> Lease | Unavailable:
         match reply:
-            case ["lease", index, wait_ms, spare]:
+            case ["lease", index, wait_ms, spare, output_tokens]:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
                 key, account = candidates.keys[place], candidates.accounts[place]
-                return Lease(lease_id, key, account, want, int(wait_ms), more)
+                return Lease(lease_id, key, account, want.reserving(int(output_tokens)), int(wait_ms), more)
             case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
                 return Unavailable(Why(why), ask_in_ms=int(ask_in_ms), first_in_ms=int(first_in_ms), reason=str(reason))
             case ["resting", first_in_ms, reason]:
                 return Unavailable(Why.RESTING, first_in_ms=int(first_in_ms), reason=str(reason))
             case [("disabled" | "unfit") as why, reason]:
                 return Unavailable(Why(why), reason=str(reason))
-            case ["too_large", limit]:
-                return Unavailable(Why.TOO_LARGE, limit=int(limit))
+            case ["too_large", limit, dimension]:
+                return Unavailable(Why.TOO_LARGE, limit=int(limit), dimension=Dimension(dimension))
         raise AssertionError(f"acquire.lua answered {reply!r}")
 
     async def leave(self, line: Line) -> None:

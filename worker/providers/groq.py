@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import groq
@@ -80,6 +80,18 @@ class Completion:
     def tokens(self) -> int:
         """The estimated use, prompt and reserved answer together."""
         return self.input_tokens + self.output_tokens
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the request itself says how long the answer may be."""
+        return bool(self.params.get("max_completion_tokens") or self.params.get("max_tokens"))
+
+    def reserving(self, output_tokens: int) -> "Completion":
+        """The same with an answer of at most so many tokens, where that is less than what is reserved anyway."""
+        if output_tokens >= self.output_tokens:
+            return self
+        capped = {**self.params, "max_completion_tokens": output_tokens}
+        return replace(self, params=capped, output_tokens=output_tokens)
 
     @property
     def limited_as(self) -> str:

@@ -9,6 +9,7 @@ from worker.providers.durations import duration_ms
 from worker.verdicts import Dimension, ObservedLimit
 
 _ORGANISATION = re.compile(r"\borganization\s+`?(org_[A-Za-z0-9]{1,64})")
+_PROJECT = re.compile(r"\b(?:in|of|for) project\s+`?([A-Za-z0-9_-]{1,64})")
 _SERVICE_TIER = re.compile(r"\bservice tier\s+`?([a-z_]{1,32})\b")
 _DIMENSION = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM)\)")
 _SOME_DIMENSION = re.compile(r"\bper \w{1,12} \(([A-Za-z]{2,8})\)")
@@ -45,6 +46,7 @@ class Refusal:
         requested: What this request would have added, in tokens or requests.
         wait_ms: After how many milliseconds a request of this size passes.
         service_tier: The tier whose limit it is.
+        project: The project whose limit it is; None: it is the organisation's.
     """
 
     account: str | None = None
@@ -54,6 +56,7 @@ class Refusal:
     requested: int | None = None
     wait_ms: int | None = None
     service_tier: str | None = None
+    project: str | None = None
 
     @property
     def never_fits(self) -> bool:
@@ -87,6 +90,7 @@ def read_refusal(message: str) -> Refusal:
     organisation = _ORGANISATION.search(message)
     wait = _WAIT.search(message)
     tier = _SERVICE_TIER.search(message)
+    project = _PROJECT.search(message)
     return Refusal(
         account=organisation[1] if organisation else None,
         dimension=_dimension(message),
@@ -95,6 +99,7 @@ def read_refusal(message: str) -> Refusal:
         requested=_number("Requested", message),
         wait_ms=duration_ms(_without_stop(wait[1])) if wait else None,
         service_tier=tier[1] if tier else None,
+        project=project[1] if project else None,
     )
 
 
@@ -105,7 +110,12 @@ def some_limit_name(message: str) -> str:
 
 
 def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedLimit, ...]:
-    """Every limit that an answer states. The words of a refusal win over a header about the same limit."""
+    """Every limit that an answer states. The words of a refusal win over a header about the same limit.
+
+    None where a project's limit refused: other keys of the organisation may be of other projects.
+    """
+    if refusal is not None and refusal.project is not None:
+        return ()
     found: dict[Dimension, ObservedLimit] = {}
     for limit in (_requests_limit(answer), _tokens_limit(answer), refusal.observed if refusal else None):
         if limit is not None:

@@ -215,6 +215,7 @@ class GroqJudge:
                 account=refusal.account,
                 limits=limits_of(answer, refusal),
                 too_large_limit=refusal.limit,
+                too_large_in=refusal.dimension,
                 service_tier=refusal.service_tier,
                 status=status,
             )
@@ -232,9 +233,10 @@ class GroqJudge:
             if refusal.dimension
             else "Groq's limit is reached",
             effect=Effect.COOL,
-            scope=Scope.ACCOUNT_MODEL,
+            # What holds for a project stays with the key: others of the organisation may be of other projects.
+            scope=Scope.KEY_TOPIC if refusal.project else Scope.ACCOUNT_MODEL,
             cooldown_ms=None if stated_ms is None else min(max(stated_ms, _MIN_COOLDOWN_MS), _DAY_MS),
-            sized=refusal.for_its_size,
+            sized=refusal.for_its_size and not refusal.project,
             account=refusal.account,
             limits=limits_of(answer, refusal),
             service_tier=refusal.service_tier,

@@ -16,12 +16,12 @@ def done(tokens: int, *limits: ObservedLimit) -> Verdict:
     return Verdict(fate=Fate.DONE, code="ok", status=200, tokens=tokens, limits=limits)
 
 
-async def emptied(make_pool: Make) -> KeyPool:
+async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyPool:
     """A pool of one account whose tokens are used up, and whose jobs use a third of what they reserve."""
     pool = make_pool(1)
     pace = ObservedLimit(Dimension.RPM, 100_000)
     for number in range(60):
-        tight = ObservedLimit(Dimension.TPM, TPM, 0) if number == 59 else ObservedLimit(Dimension.TPM, 10**7)
+        tight = ObservedLimit(dimension, TPM, 0) if number == 59 else ObservedLimit(dimension, 10**7)
         await pool.settle(await lease(pool, tokens=300), done(100, tight, pace))
     return pool
 
@@ -54,6 +54,15 @@ async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(make_pool: Make,
         clock.tick(500)
         await crowd.tick()
     assert crowd.served - before > 40, "nothing is saved for it any more"
+
+
+async def test_answers_that_are_large_are_saved_for_too(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await emptied(make_pool, Dimension.OTPM)
+    first = await nothing(pool, tokens=LARGE, output_tokens=LARGE, by="large")
+    assert 39_000 <= first.first_in_ms <= 42_000
+    clock.tick(20_000)
+    await lease(pool, tokens=900, output_tokens=900, by="small")
+    assert (await nothing(pool, tokens=900, output_tokens=900, by="small")).first_in_ms > 0, "the rest is saved"
 
 
 async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_long(make_pool: Make, clock) -> None:  # noqa: ANN001

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from keypool_asking import INVALID, OK, Make, ask, at_once, lease, nothing, refused, rpm
 
-from worker.keypool import Lease, Unavailable, Want
+from worker.keypool import KeyPool, Lease, Unavailable, Want
 from worker.keypool.leases import Why
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
@@ -290,3 +290,60 @@ async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -
     await pool.settle(await lease(pool), rpm(6_000, 75))
     got = await asyncio.gather(*((pool if n % 2 else other).acquire(Want()) for n in range(200)))
     assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75
+
+
+def done(limit: ObservedLimit, *, input_tokens: int, output_tokens: int) -> Verdict:
+    return replace(
+        OK, tokens=input_tokens + output_tokens, input_tokens=input_tokens, output_tokens=output_tokens, limits=(limit,)
+    )
+
+
+async def remaining(pool: KeyPool) -> float:
+    [key] = (await pool.snapshot()).keys
+    [bucket] = key.buckets
+    return bucket.remaining
+
+
+@pytest.mark.parametrize(("dimension", "reserved", "used"), [(Dimension.ITPM, 300, 250), (Dimension.OTPM, 700, 20)])
+async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
+    make_pool: Make, dimension: Dimension, reserved: int, used: int
+) -> None:
+    pool, size = make_pool(1), {"tokens": 1_000, "input_tokens": 300, "output_tokens": 700}
+    limit = ObservedLimit(dimension, 10_000)
+    await pool.settle(await lease(pool, **size), done(limit, input_tokens=250, output_tokens=20))
+    assert await remaining(pool) == 10_000, "it was not known when the call was reserved"
+    held = await lease(pool, **size)
+    assert await remaining(pool) == 10_000 - reserved
+    await pool.settle(held, done(limit, input_tokens=250, output_tokens=20))
+    assert await remaining(pool) == 10_000 - used
+    waiting = await lease(pool, **size)
+    await pool.settle(await lease(pool, **size), refused(60_000))
+    assert await pool.confirm(waiting) is None
+    assert await remaining(pool) == 10_000 - used, "all of it came back"
+
+
+async def test_what_is_too_large_for_prompts_or_answers_is_told(make_pool: Make) -> None:
+    pool = make_pool(1)
+    for dimension, size in ((Dimension.ITPM, {"input_tokens": 101}), (Dimension.OTPM, {"output_tokens": 101})):
+        model = dimension.value
+        await pool.settle(await lease(pool, model=model), replace(OK, limits=(ObservedLimit(dimension, 100),)))
+        away = await nothing(pool, model=model, tokens=101, **size)
+        assert (away.why, away.limit, away.dimension) == (Why.TOO_LARGE, 100, dimension)
+
+
+async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(make_pool: Make) -> None:
+    pool = make_pool(2, accounts=["small", "large"])
+    size = {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
+    limits = {"small": ObservedLimit(Dimension.OTPM, 500), "large": ObservedLimit(Dimension.OTPM, 5_000)}
+    for one in [await lease(pool) for _ in range(2)]:
+        await pool.settle(one, replace(OK, limits=(limits[one.account],)))
+    served = {(one := await lease(pool, **size)).account: one.want for _ in range(2)}
+    assert {name: (want.output_tokens, want.tokens) for name, want in served.items()} == {
+        "small": (490, 590),
+        "large": (1_000, 1_100),
+    }
+    assert [int((await one_left(pool, name)) + 0.5) for name in ("small", "large")] == [10, 4_000]
+
+
+async def one_left(pool: KeyPool, account: str) -> float:
+    return next(key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account)

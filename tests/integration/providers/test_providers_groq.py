@@ -174,6 +174,7 @@ _ROWS: list[Any] = [
             413,
             account="org_01abc",
             too_large_limit=6000,
+            too_large_in=Dimension.TPM,
             limits=(ObservedLimit(Dimension.TPM, 6000),),
         ),
     ),
@@ -187,6 +188,7 @@ _ROWS: list[Any] = [
             429,
             account="org_01abc",
             too_large_limit=6000,
+            too_large_in=Dimension.TPM,
             limits=(ObservedLimit(Dimension.TPM, 6000),),
         ),
     ),
@@ -198,7 +200,11 @@ _ROWS: list[Any] = [
             _error(_OTPM.replace("1024", requested)),
             {},
             _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 400, account="org_01abc", service_tier="on_demand")
-            | {"too_large_limit": 1000, "limits": (ObservedLimit(Dimension.OTPM, 1000),)},
+            | {
+                "too_large_limit": 1000,
+                "too_large_in": Dimension.OTPM,
+                "limits": (ObservedLimit(Dimension.OTPM, 1000),),
+            },
         )
         for requested in ("1024", "2,048")
     ),
@@ -216,6 +222,22 @@ _ROWS: list[Any] = [
             account="org_01abc",
             service_tier="flex",
             limits=(ObservedLimit(Dimension.ITPM, 7000, 2310.0),),
+        ),
+    ),
+    # the limit of a project stays with the key, and teaches nothing of the organisation
+    (
+        429,
+        _error(_TPD.replace("service tier", "in project `project_01` service tier"), "rate_limit_exceeded", "tokens"),
+        {},
+        _verdict(
+            Fate.NEXT_KEY,
+            "rate_limit",
+            429,
+            effect=Effect.COOL,
+            scope=Scope.KEY_TOPIC,
+            cooldown_ms=578_016,
+            account="org_01abc",
+            service_tier="on_demand",
         ),
     ),
     # the same words where they do not stand at the beginning may be the user's

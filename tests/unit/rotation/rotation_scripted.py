@@ -110,7 +110,7 @@ Make = Callable[..., tuple[Rotation[str], ScriptedProvider]]
 
 
 async def serve(rotation: Rotation[str], *, longest_s: float | None = None, **want: Any) -> Served:
-    return await rotation.serve(Want(**want), lambda key: f"for {key.label}", longest_s=longest_s)
+    return await rotation.serve(Want(**want), lambda lease: f"for {lease.key.label}", longest_s=longest_s)
 
 
 async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:

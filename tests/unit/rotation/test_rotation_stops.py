@@ -19,12 +19,11 @@ from rotation_scripted import (
     serve,
 )
 
-from config.keys import ApiKey
 from sandbox.redis import EmbeddedRedis
 from worker import patience
 from worker import rotation as rotation_module
 from worker.errors import Deferred, Fault
-from worker.keypool import KeyPool, Want
+from worker.keypool import KeyPool, Lease, Want
 from worker.rotation import Rotation
 from worker.verdicts import Reply
 
@@ -94,8 +93,8 @@ async def test_a_bug_in_the_provider_settles_the_lease_and_comes_out(make: Make,
 async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redis: Redis) -> None:
     rotation, provider = make()
 
-    def build(key: ApiKey) -> str:
-        raise ValueError(key.label)
+    def build(lease: Lease) -> str:
+        raise ValueError(lease.key.label)
 
     with pytest.raises(ValueError, match="gsk_abc123"):
         await rotation.serve(Want(), build)

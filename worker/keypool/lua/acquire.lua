@@ -1,31 +1,39 @@
 -- acquire: reserve one call with one key, now or within the horizon; or say when to ask again.
 --
 -- KEYS  1 root of all names
--- ARGV  1 now_ms or ''  2 lease id  3 model or ''  4 topic (model or from-domain)  5 tokens  6 emails (recipients)
---       7 horizon: how far ahead a call may be reserved, in ms  8 patience: the longest rest that is waited for in the
---       process, in ms  9 by (task id)  10 'bulk' or ''
---       11 wait list that the job's line stands in, '' for none (that of bulk jobs ends in ' bulk')  12 the line  13 for how long the job has waited, in ms
---       14 the same of the next job in the line, '' where there is none  15 '1' where the line is in the wait list
---       16 lease, in ms  17 opening (calls on their way while limits are unknown)
---       18 what to go by until an account's own limits are known, '' or as JSON: each [dimension, limit, window ms]
+-- ARGV  1 now_ms or ''  2 lease id  3 model or ''  4 topic (model or from-domain)
+--       5 tokens  6 of them the prompt's  7 of them reserved for the answer  8 '1': the job names no cap for its answer, so
+--       an account with a smaller limit may reserve less  9 emails (recipients)
+--       10 horizon: how far ahead a call may be reserved, in ms  11 patience: the longest rest that is waited for in the
+--       process, in ms  12 by (task id)  13 'bulk' or ''
+--       14 wait list that the job's line stands in, '' for none (that of bulk jobs ends in ' bulk')  15 the line
+--       16 for how long the job has waited, in ms  17 the same of the next job in the line, '' where there is none
+--       18 '1' where the line is in the wait list  19 lease, in ms  20 opening (calls on their way while limits are unknown)
+--       21 what to go by until an account's own limits are known, '' or as JSON: each [dimension, limit, window ms]
 --       then of each candidate its id and its account
 -- Returns one of these lists:
---         'lease', index, wait_ms, spare emails (-1: no quota is known)
+--         'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer
 --         'wait', when to ask again in ms, reason, until the first instant in ms · 'busy', the same: limits are not known yet
 --         'resting', how long no key may be called in ms, reason
---         'disabled', reason · 'unfit', reason · 'too_large', limit · 'remap', id, account, …
+--         'disabled', reason · 'unfit', reason · 'too_large', limit, dimension · 'remap', id, account, …
 
-local A_FEW, BEFORE = 2, 18  -- keys that are looked at, words before the candidates
+local A_FEW, BEFORE = 2, 21  -- keys that are looked at, words before the candidates
 
-local root, lease_id, topic, by, bulk = KEYS[1], ARGV[2], 't:' .. ARGV[4], ARGV[9], ARGV[10] ~= ''
+local root = KEYS[1]
+local given_ms, lease_id, model_name, topic_name, tokens, input_tokens, output_tokens, flexible, emails, horizon_ms,
+  patience_ms, by, bulk, wait_list, line, waited_ms, next_waited_ms, in_list, lease_ms, opening, first_limits
+  = unpack(ARGV, 1, BEFORE)
 local leases, inflight, trail, wake = root .. ':leases', root .. ':inflight', root .. ':audit', root .. ':wake'
-local now, count = clock(ARGV[1], inflight), (#ARGV - BEFORE) / 2
-local cost = {requests = 1, tokens = tonumber(ARGV[5]), emails = tonumber(ARGV[6])}
-local job = {cost = cost, horizon_ms = tonumber(ARGV[7]), by = by, bulk = bulk, opening = tonumber(ARGV[17]),
-  first_limits = ''}
-local list, line, in_list = ARGV[11] ~= '' and root .. ':waiting:' .. ARGV[11], ARGV[12], ARGV[15] == '1'
-local came_ms = now - tonumber(ARGV[13])
-local host, model = root .. ':host', root .. ':model:' .. ARGV[3]
+local now, count = clock(given_ms, inflight), (#ARGV - BEFORE) / 2
+local topic = 't:' .. topic_name
+bulk, in_list = bulk ~= '', in_list == '1'
+local cost = {requests = 1, tokens = tonumber(tokens), input_tokens = tonumber(input_tokens),
+  output_tokens = tonumber(output_tokens), emails = tonumber(emails)}
+local job = {cost = cost, flexible = flexible == '1', horizon_ms = tonumber(horizon_ms), by = by, bulk = bulk,
+  opening = tonumber(opening), first_limits = ''}
+local list = wait_list ~= '' and root .. ':waiting:' .. wait_list
+local came_ms = now - tonumber(waited_ms)
+local host, model = root .. ':host', root .. ':model:' .. model_name
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 16)) do
   local record = end_lease(root, expired)
@@ -46,9 +54,9 @@ if behind_ms then return wait('wait', behind_ms, 'earlier jobs come first', 0) e
 if bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':due', now - LATE_MS, '+inf') > 0 then
   return wait('wait', FLIGHT_MS, 'interactive jobs come first', 0)
 end
-if ARGV[18] ~= '' then
+if first_limits ~= '' then
   local buckets = {}
-  for _, first in ipairs(cjson.decode(ARGV[18])) do buckets[first[1]] = new_bucket(first[1], first[2], first[3], now) end
+  for _, first in ipairs(cjson.decode(first_limits)) do buckets[first[1]] = new_bucket(first[1], first[2], first[3], now) end
   job.first_limits = pack_buckets(buckets)
 end
 
@@ -66,7 +74,7 @@ end
 
 -- A few keys, the next ones each time, are enough where one of them may be called at once: the better of two is nearly as
 -- good as the best of all.
-local best, busy_ms, disabled, unfit, largest_limit
+local best, busy_ms, disabled, unfit, largest_limit, limit_of
 local remap, scopes, first, enough = {'remap'}, {}, 0, count
 if count > A_FEW then first, enough = tonumber(redis.call('HGET', inflight, 'seq') or 0) % count, A_FEW end
 for looked = 1, count do
@@ -80,7 +88,7 @@ for looked = 1, count do
   else
     local scope = scopes[account]
     if not scope then
-      scope = read_scope(any_rests and records[index + 2], root .. ':account_model:' .. account .. ':' .. ARGV[3], job,
+      scope = read_scope(any_rests and records[index + 2], root .. ':account_model:' .. account .. ':' .. model_name, job,
         shared_ms, shared_reason, now)
       scopes[account] = scope
     end
@@ -92,7 +100,7 @@ for looked = 1, count do
     open.index, open.id, open.key_name = index, id, key_name
     local flight_ms = open.now and not open.paced and flight_wait_ms(scope, now)
     if open.too_large then
-      largest_limit = max(largest_limit or 0, open.too_large)
+      if open.too_large > (largest_limit or 0) then largest_limit, limit_of = open.too_large, open.too_large_in end
     elseif open.disabled then
       if topic_ms < 0 then unfit = open.reason else disabled = open.reason end
     elseif flight_ms and flight_ms > 0 then
@@ -106,14 +114,14 @@ end
 if #remap > 1 then return remap end
 -- Asking a busy account again soon beats a long wait at another.
 if busy_ms and not (best and best.now) then return wait('busy', busy_ms, 'limits are not known yet', busy_ms) end
-if not best and largest_limit and not disabled and not unfit then return {'too_large', largest_limit} end
+if not best and largest_limit and not disabled and not unfit then return {'too_large', largest_limit, limit_of} end
 if not best and unfit and not disabled then return {'unfit', unfit} end
 if not best then return {'disabled', disabled or 'no key'} end
 local tried = not best.now and best.tries
 if not best.now and not tried then
   save_for(job, best, now)
   local first_ms = best.start_ms - now
-  if best.rests_ms - now > tonumber(ARGV[8]) then return {'resting', first_ms, best.reason} end
+  if best.rests_ms - now > tonumber(patience_ms) then return {'resting', first_ms, best.reason} end
   -- It pays to ask when several calls fit: those that do go at the instants that they would have had anyway.
   local step_ms = best.step_ms / count
   if list and step_ms > 0 then redis.call('SET', list .. ':step', step_ms, 'PX', STEP_KEPT_MS) end
@@ -123,16 +131,16 @@ end
 
 if tried then best.start_ms = now end
 local spare, dimensions = take(best, job, now, tried)
-if in_list and ARGV[14] ~= '' then enter(list, line, now - tonumber(ARGV[14]), now + LATE_MS)
+if in_list and next_waited_ms ~= '' then enter(list, line, now - tonumber(next_waited_ms), now + LATE_MS)
 elseif in_list then leave(list, line) end
 -- Not its account: only a learned one is kept there, or a configured one could never take its place.
 local seq = redis.call('HINCRBY', inflight, 'seq', 1)
 redis.call('HSET', best.key_name, 'used_ms', best.start_ms, 'seq', seq)
 if seq % 64 == 1 then redis.call('PEXPIRE', inflight, STATE_TTL_MS) end
 redis.call('HINCRBY', inflight, 'key:' .. best.id, 1)
-redis.call('ZADD', leases, best.start_ms + tonumber(ARGV[16]), lease_id)
-redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack({key = best.id, cost = cost, start_ms = best.start_ms, by = by,
+redis.call('ZADD', leases, best.start_ms + tonumber(lease_ms), lease_id)
+redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack({key = best.id, cost = best.scope.cost, start_ms = best.start_ms, by = by,
   left = best.left, dims = dimensions, debts = best.debts, tried = tried or nil, tries = tried and best.tries or nil}))
 if probes_host then try_alone(host, lease_id, now) end
 if probes_model then try_alone(model, lease_id, now) end
-return {'lease', best.index, best.start_ms - now, spare}
+return {'lease', best.index, best.start_ms - now, spare, best.scope.cost.output_tokens}

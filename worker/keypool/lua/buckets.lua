@@ -13,17 +13,14 @@ local TRY_AFTER = 334        -- calls that a bucket lets through before one beyo
 local TRY_NEVER = -1e15      -- the credit of a limit that answers tell in their headers
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 
-local COUNTED = {t = 'tokens', e = 'emails'}  -- by how a dimension begins; all others count requests
-local kinds = {}
+local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = 'output_tokens', epd = 'emails',
+  epmo = 'emails'}  -- all other dimensions count requests
 
-local function cost_in(dimension, cost)
-  local kind = kinds[dimension]
-  if not kind then
-    kind = COUNTED[dimension:sub(1, 1)] or 'requests'
-    kinds[dimension] = kind
-  end
-  return cost[kind]
-end
+local function cost_in(dimension, cost) return cost[COUNTED[dimension] or 'requests'] or 0 end
+
+local function counts_emails(dimension) return COUNTED[dimension] == 'emails' end
+
+local function counts_tokens(dimension) return COUNTED[dimension] ~= nil and not counts_emails(dimension) end
 
 -- When a quota is whole again: after midnight (UTC), from then on each day. That of a month is then believed to be whole,
 -- until the next answer tells what is used: nobody tells when it ends.
@@ -156,8 +153,11 @@ local function taken_from(record, buckets)
   return found
 end
 
-local function charge_all(buckets, cost, at_ms, now_ms)
-  for dimension, bucket in pairs(buckets) do charge(bucket, cost_in(dimension, cost), at_ms, now_ms) end
+-- Puts back all that a lease has taken out.
+local function give_back(buckets, record, now_ms)
+  for dimension, bucket in pairs(taken_from(record, buckets)) do
+    charge(bucket, -cost_in(dimension, record.cost), record.start_ms, now_ms)
+  end
 end
 
 -- Buckets are kept as text: how many they are, and of each the dimension and NUMBERS numbers; what few have (PARTS)
@@ -202,7 +202,7 @@ end
 local function new_bucket(dimension, limit, window_ms, now_ms)
   return {limit = limit, window_ms = window_ms, level = limit, at_ms = now_ms, slowed_ms = now_ms, credit = 0,
     log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil,
-    ends_ms = COUNTED[dimension:sub(1, 1)] == 'emails' and quota_ends_ms(now_ms) or nil}
+    ends_ms = counts_emails(dimension) and quota_ends_ms(now_ms) or nil}
 end
 
 local function save_buckets(scope_key, buckets)

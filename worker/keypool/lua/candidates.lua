@@ -13,17 +13,28 @@ local function later(until_ms, reason, other_ms, other_reason)
   return other_ms, other_reason
 end
 
+-- What a call costs at an account. Where the job names no cap for its answer, no more is reserved for it than the account
+-- allows in a minute, and a little less, since it will never find the bucket quite full.
+local function cost_at(buckets, job)
+  local cost, most = job.cost, buckets.otpm and floor(0.98 * buckets.otpm.limit)
+  if not job.flexible or not most or most < 1 or cost.output_tokens <= most then return cost end
+  return {requests = cost.requests, emails = cost.emails, input_tokens = cost.input_tokens, output_tokens = most,
+    tokens = cost.tokens - cost.output_tokens + most}
+end
+
 -- What holds for every key of an account, and for this model: when it opens, and its buckets as text.
 local function read_scope(account_key, pair_key, job, shared_ms, shared_reason, now_ms)
   local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying', 'from_tokens')
-  local until_ms, reason = blocked_from(pair[7], job.cost.tokens, blocked(pair[1], pair[2], pair[3], now_ms))
+  local buckets = buckets_of(pair[4] or job.first_limits)
+  local cost = cost_at(buckets, job)
+  local until_ms, reason = blocked_from(pair[7], cost.tokens, blocked(pair[1], pair[2], pair[3], now_ms))
   until_ms, reason = later(until_ms, reason, shared_ms, shared_reason)
   if account_key then
     local owner = redis.call('HMGET', account_key, 'state', 'until_ms', 'reason')
     local owner_ms, owner_reason = blocked(owner[1], owner[2], owner[3], now_ms)
     until_ms, reason = later(owner_ms, owner_reason, until_ms, reason)
   end
-  return {pair_key = pair_key, buckets = buckets_of(pair[4] or job.first_limits), until_ms = until_ms, reason = reason,
+  return {pair_key = pair_key, buckets = buckets, cost = cost, until_ms = until_ms, reason = reason,
     window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6])}
 end
 
@@ -42,7 +53,7 @@ end
 -- Whether a call beyond a limit may be tried now.
 local function may_try(dimension, bucket, now_ms)
   local credit = bucket.credit or 0
-  if bucket.log or COUNTED[dimension:sub(1, 1)] == 'emails' then return false end
+  if bucket.log or counts_emails(dimension) then return false end
   return credit >= TRY_AFTER or credit < 0 and now_ms + credit > TRY_LOST_MS
 end
 
@@ -68,11 +79,13 @@ local function weigh(scope, job, now_ms, until_ms, reason, seq)
     seq = seq}
   local short, headroom = 0, 1
   for dimension, bucket in pairs(scope.buckets) do
-    local needed, level, rate = cost_in(dimension, job.cost), free_in(bucket, job, now_ms)
+    local needed, level, rate = cost_in(dimension, scope.cost), free_in(bucket, job, now_ms)
     local ready = ready_ms(bucket, needed, now_ms, level, rate)
     if ready > now_ms then
       local may = may_try(dimension, bucket, now_ms)
-      if needed > bucket.limit and not may then open.too_large = max(open.too_large or 0, bucket.limit) end
+      if needed > bucket.limit and not may and bucket.limit > (open.too_large or 0) then
+        open.too_large, open.too_large_in = bucket.limit, dimension
+      end
       short = short + 1
       open.tries = short == 1 and may and dimension or nil
       if ready > open.start_ms then
@@ -108,10 +121,10 @@ local function save_for(job, open, now_ms)
   if job.by == '' or open.start_ms - now_ms <= job.horizon_ms then return end
   local buckets, saves = open.scope.buckets, false
   for dimension, bucket in pairs(buckets) do
-    local needed, saving = cost_in(dimension, job.cost), bucket.saving
+    local needed, saving = cost_in(dimension, open.scope.cost), bucket.saving
     local need = needed + margin_of(bucket.limit, bucket.window_ms, needed)
     local others = saving and saving.by ~= job.by and (job.bulk or not saving.bulk)
-    local large = COUNTED[dimension:sub(1, 1)] == 'tokens' and needed > job.horizon_ms * rate_of(bucket)
+    local large = counts_tokens(dimension) and needed > job.horizon_ms * rate_of(bucket)
     if large and not others and level_at(bucket, now_ms) < need then
       -- Of what is there now smaller jobs may take as much as it lacks.
       local saved = max(0, 2 * level_at(bucket, now_ms) - need)
@@ -133,11 +146,11 @@ local function take(open, job, now_ms, tried)
     if dimension == tried then
       open.tries, bucket.credit = max(0, (bucket.credit or 0) - TRY_AFTER), -now_ms
     else
-      charge(bucket, cost_in(dimension, job.cost), open.start_ms, now_ms)
+      charge(bucket, cost_in(dimension, scope.cost), open.start_ms, now_ms)
       dimensions = dimensions .. ' ' .. dimension
       if (bucket.debt or 0) > 0 then open.debts = open.debts or {} open.debts[dimension] = bucket.debt end
     end
-    if COUNTED[dimension:sub(1, 1)] == 'emails' then
+    if counts_emails(dimension) then
       local left = max(0, floor(level_at(bucket, now_ms)))
       spare = spare < 0 and left or min(spare, left)
     end

@@ -13,5 +13,7 @@ local record = cmsgpack.unpack(packed)
 record.cost.emails = record.cost.emails + more
 redis.call('HSET', leased, lease_id, cmsgpack.pack(record))
 local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
-charge_all(buckets, {requests = 0, tokens = 0, emails = more}, now, now)
+for dimension, bucket in pairs(buckets) do
+  if counts_emails(dimension) then charge(bucket, more, now, now) end
+end
 save_buckets(pair, buckets)

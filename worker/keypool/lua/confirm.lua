@@ -22,9 +22,8 @@ for _, scope in ipairs({host, model, root .. ':key:' .. ARGV[3], root .. ':accou
   if until_ms == 0 then until_ms = blocked_topic(rests[3], now) end
   -- Where the key turned out to be another account's, nothing was reserved there.
   if until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
-    local cost = record.cost
     end_lease(root, lease_id)
-    charge_all(taken_from(record, buckets), {requests = -cost.requests, tokens = -cost.tokens, emails = -cost.emails}, record.start_ms, now)
+    give_back(buckets, record, now)
     save_buckets(pair, buckets)
     return -1
   end

@@ -125,15 +125,16 @@ local function learn_quotas(buckets, quotas, record, outcome, now_ms)
   return learned
 end
 
--- Puts the estimate right, or gives back what a refused call did not use.
-local function correct(buckets, record, tokens, emails, counted, now_ms)
+-- Puts the estimate right, or gives back what a refused call did not use. `said`: what the provider counted.
+local function correct(buckets, record, said, now_ms)
+  local counted = said.counted
   for dimension, bucket in pairs(buckets) do
     local back = cost_in(dimension, record.cost)
     if counted then
+      local used = said[COUNTED[dimension]]
       -- Not all emails of a batch may have been accepted; one that is sent again reserved none and was charged before.
-      local more = emails and record.cost.emails > 0 and emails - record.cost.emails or 0
-      back = cost_in(dimension, {requests = 0, emails = -more,
-        tokens = record.cost.tokens - (tokens or record.cost.tokens)})
+      if not used or counts_emails(dimension) and back == 0 then used = back end
+      back = back - used
     end
     -- The level that a refusal told does not have what was on its way then.
     local told = not counted and record.start_ms <= (bucket.corrected_ms or 0)

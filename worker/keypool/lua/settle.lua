@@ -4,7 +4,7 @@
 -- ARGV  1 now_ms or ''  2 lease id
 --       3 what the answer means, as JSON: key (its id), account, model, topic, by (task id)
 --         outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work;
---         counted: the provider counted it; tokens used, emails carried, stated_ms (the wait that the provider told),
+--         counted: the provider counted it; tokens used, input_tokens and output_tokens of them, emails carried, stated_ms (the wait that the provider told),
 --         learned (the account that it named), each where known
 --         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
 --         of an account_model is told for a call of this size, smaller ones may pass
@@ -38,11 +38,11 @@ local reserved = {}
 for dimension, bucket in pairs(buckets) do reserved[dimension] = bucket end
 -- A call that was not counted is not in what was told meanwhile of limits that were not known when it was reserved.
 if record and not said.counted then
-  correct(taken_from(record, buckets), record, tokens, said.emails, said.counted, now)
+  correct(taken_from(record, buckets), record, said, now)
 end
 local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
 for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end
-if record and said.counted then correct(reserved, record, tokens, said.emails, said.counted, now) end
+if record and said.counted then correct(reserved, record, said, now) end
 if outcome == 'ok' then speed_up(buckets) end
 local raised = record and record.tried and judge_try(buckets, record, outcome, now)
 if raised then learned[#learned + 1] = raised end
