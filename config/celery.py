@@ -22,7 +22,9 @@ DEFERRED: Final = ".deferred"
 DELAYED_QUEUES: Final = {queue + DEFERRED: queue for queue in QUEUE_OF.values()}
 """The queues whose jobs our transport keeps in Redis until they are due, each with the one that it goes before."""
 
-_PRODUCERS = 2
+WORKER_PRODUCERS = 2
+"""How many connections a worker has for what it publishes; each is up to two of Redis'. Jobs that go back take turns,
+since a push takes a millisecond. Flower and other tools hold some for as long as they run, and keep Celery's ten."""
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
@@ -64,8 +66,6 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "broker_vhost": str(urls.broker_db),
         **({"broker_transport": transport} if transport else {}),
         # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
-        # Each holds up to two connections; jobs that go back take turns, since a push takes a millisecond.
-        "broker_pool_limit": _PRODUCERS,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
         "broker_channel_error_retry": True,  # a Redis that refuses, as a full one does, is waited for as well

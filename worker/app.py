@@ -6,7 +6,7 @@ from typing import Any
 import celery.apps.worker
 from celery import Celery, signals
 
-from config.celery import DEFERRED, celery_config
+from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
@@ -55,6 +55,7 @@ def _set_up_logging(**_: Any) -> None:
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     queues.ask_for(options.get("queues"))
+    instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     if get_settings().log_format == "json":  # then each line is JSON: no banner, and what Celery says when it stops
         _set_up_logging()
         instance.quiet = True

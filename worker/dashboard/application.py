@@ -20,9 +20,6 @@ from worker.dashboard.templates import KeysLoader
 
 _logger = logging.getLogger(__name__)
 
-_BROKER_CONNECTIONS = 10
-"""Flower hears events on one for as long as it runs, and asks the workers on several at once: with the few that a
-worker needs, it would wait for itself."""
 _LOOPBACK = "127.0.0.1"
 _CONNECTIONS = 20
 _PREFIX = "/api/admin/api-keys"
@@ -59,7 +56,6 @@ class KeysFlower(Flower):
         super().__init__(options=options, capp=capp, **settings)
         ours = get_settings()
         token = ours.admin_token
-        self.capp.conf.broker_pool_limit = _BROKER_CONNECTIONS
         self.admin_token = token.get_secret_value() if token else None
         self.lookout = Lookout(ours, self.capp, ended=lambda: jobs_ended(self.events.state.metrics))
         self.metrics = metrics.registry_of(self.lookout)
