@@ -19,6 +19,7 @@ MAX_KEYS: Final = 10
 """Keys a service: the plain name and the numbers 2 to 10."""
 
 _ID_LENGTH = 12
+_LEAST_OF_ID = 4
 _LABEL_TAIL = 6
 _SHORTEST_SECRET = 6
 _LONGEST_PREFIX = 8
@@ -91,6 +92,22 @@ def masked_key(secret: str) -> str:
     if prefix > _LONGEST_PREFIX:
         prefix = 0
     return secret[: min(prefix + _LABEL_TAIL, len(secret) // 3)] + "..."
+
+
+def keys_named(text: str, keys: Iterable[ApiKey]) -> list[ApiKey]:
+    """Give the keys that a person may mean: by id or its beginning, by label, or by the variable's name.
+
+    Args:
+        text: What the person wrote; never the secret itself, which would stay in the shell's history.
+        keys: Among which.
+    """
+    known = list(keys)
+    name = text.strip()
+    exact = [key for key in known if name in {key.id, key.label, key.variable}]
+    if exact or len(name) < _LEAST_OF_ID:
+        return exact
+    label = name.removesuffix("…").rstrip(".")
+    return [key for key in known if key.id.startswith(name.lower()) or key.label.rstrip(".") == label]
 
 
 def make_key(

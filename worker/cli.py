@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from config.keys import SERVICES
+from config.keys import SERVICES, keys_named
 from config.settings import get_settings
 from worker import audit_listing
 from worker.drift import Drift, Seen
@@ -73,7 +73,11 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 
 @keys.command()
 @click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
-@click.option("--key", "key_id", help="Only the key with this id (see `keys status`); needs --service.")
+@click.option(
+    "--key",
+    "key_id",
+    help="Only this key: its id or the beginning of it, its label, or its variable's name; needs --service.",
+)
 @click.option("--include-disabled", is_flag=True, help="Bring back keys that a person disabled, too.")
 def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Bring resting and refused keys back.
@@ -85,7 +89,9 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
 
     async def clear(pools: dict[str, KeyPool]) -> dict[str, ResetDone]:
         return {
-            name: await pool.reset(by=f"cli {who()}", key_id=key_id, include_disabled=include_disabled)
+            name: await pool.reset(
+                by=f"cli {who()}", key_id=_id_of(key_id, pool) if key_id else None, include_disabled=include_disabled
+            )
             for name, pool in pools.items()
         }
 
@@ -98,14 +104,14 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
 
 
 @keys.command()
-@click.argument("key_id")
+@click.argument("key_id", metavar="KEY")
 @click.option("--service", type=_SERVICE, required=True, help="The key's service.")
 @click.option("--reason", default="by hand", show_default=True, help="Why; goes to the audit trail.")
 def disable(key_id: str, service: str, reason: str) -> None:
-    """Take the key KEY_ID out until it is reset."""
+    """Take the key KEY out until it is reset: its id or the beginning of it, its label, or its variable's name."""
 
     async def take_out(pools: dict[str, KeyPool]) -> bool:
-        return await pools[service].disable(key_id, by=f"cli {who()}", reason=reason)
+        return await pools[service].disable(_id_of(key_id, pools[service]), by=f"cli {who()}", reason=reason)
 
     click.echo("disabled" if _run(take_out, service) else "it was disabled already")
 
@@ -206,10 +212,21 @@ def reload(ctx: click.Context) -> None:
             click.echo(f"{worker}: {answer.get('ok') or answer.get('error')}")
 
 
+def _id_of(text: str, pool: KeyPool) -> str:
+    """The id of the key that a person means; `KeyError` where there is none."""
+    found = keys_named(text, pool.keys)
+    if len(found) > 1:
+        several = ", ".join(f"{key.id} ({key.variable})" for key in found)
+        raise click.ClickException(f"several keys are meant by {text}: say which, {several}")
+    if not found:
+        raise KeyError(text)
+    return found[0].id
+
+
 def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: str | None) -> ResultT:
     return run(
         lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
-        missing="no key here has the id {}; `keys status` lists the ids",
+        missing="no key here has the id, label or variable {}; `keys status` lists them",
     )
 
 

@@ -10,7 +10,7 @@ from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.deadletters import post
 from worker.deadletters.replay import ONCE_ONLY
-from worker.errors import JobError, Poisoned, error_of
+from worker.errors import InvalidArguments, JobError, Poisoned, error_of
 from worker.history import DEATHS, DOUBT
 from worker.unfinished import tell_ended
 
@@ -82,7 +82,9 @@ class ServiceTask(Task):
         untold = request.is_eager or request.id is None
         if untold or not post.is_kept(self.name):
             return None
-        if self.name in ONCE_ONLY and self._stored(task_id).get("status") == states.SUCCESS:
+        # An argument that is wrong is not a copy's: it is another email, under the id of one that was sent.
+        copied = self.name in ONCE_ONLY and not isinstance(exc, InvalidArguments)
+        if copied and self._stored(task_id).get("status") == states.SUCCESS:
             _logger.info("%s has succeeded already, by a copy of its message", task_id)
             return None
         return post.keep_job(request, self.name, exc)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from config.addresses import is_address
 from config.errors import SettingsError
-from config.keys import ApiKey, Discovery, discover_keys, load_keys, make_key, masked_key, require_any_key
+from config.keys import ApiKey, Discovery, discover_keys, keys_named, load_keys, make_key, masked_key, require_any_key
 from config.placeholders import looks_like_placeholder
 
 GROQ = "gsk_abc123" + "D4eF5gH6" * 5 + "iJ"
@@ -200,14 +200,19 @@ def test_one_service_with_a_key_is_enough_to_start() -> None:
     require_any_key([discover_keys("groq", {}), discover_keys("resend", {"RESEND_API_KEY": RESEND})])
 
 
-def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped() -> None:
+def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError) as caught:
         require_any_key([discover_keys("groq", {"GROQ_API_KEY": "xxx"}), discover_keys("resend", {})])
     looked, skipped = caught.value.sentences
     assert looked.startswith(
         "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY, "
     )
-    assert looked.endswith("; RESEND_API_KEY, RESEND_API_KEY_2 … RESEND_API_KEY_10 (or …_FILE).")
+    assert looked.endswith(
+        f"; RESEND_API_KEY, RESEND_API_KEY_2 … RESEND_API_KEY_10 (or …_FILE). There is no .env in {tmp_path}."
+    )
     assert skipped == "GROQ_API_KEY holds a placeholder, not a key."
     with pytest.raises(SettingsError, match="set at least one of the keys"):
         require_any_key([Discovery((), ())])
@@ -304,3 +309,26 @@ def test_hardly_any_random_key_looks_like_a_placeholder(secret: str) -> None:
 )
 def test_addresses(text: str, *, valid: bool) -> None:
     assert is_address(text) is valid
+
+
+# What a person writes, and which keys that means.
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("GROQ_API_KEY", [0]),
+        ("GROQ_API_KEY_2", [1]),
+        ("{id}", [0]),
+        ("{begin}", [0]),
+        ("{label}", [0]),
+        ("{label_cut}", [0]),
+        ("{begin_of_all}", []),  # too short to mean one
+        ("nosuchkey", []),
+        ("", []),
+    ],
+)
+def test_a_key_is_found_by_what_people_see_of_it(text: str, meant: list[int]) -> None:
+    keys = discover_keys("groq", {"GROQ_API_KEY": "gsk_" + "a1B2" * 13, "GROQ_API_KEY_2": "gsk_" + "c3D4" * 13}).keys
+    first = keys[0]
+    names = {"id": first.id, "begin": first.id[:5].upper(), "begin_of_all": first.id[:2], "label": first.label}
+    written = text.format(**names, label_cut=first.label.rstrip(".") + "…")
+    assert keys_named(written, keys) == [keys[number] for number in meant]

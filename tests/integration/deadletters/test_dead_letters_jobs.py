@@ -51,7 +51,9 @@ def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: Hou
     job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
     found = letter(fresh, job.id)
     assert (found["kind"], found["reason"].partition(":")[0]) == ("expired", "DeadlineExceeded")
-    assert fresh.producer.app.AsyncResult(job.id).state == "REVOKED"
+    ended = fresh.producer.app.AsyncResult(job.id)
+    eventually(lambda: ended.state == "REVOKED", what="the end in the result store")
+    assert type(ended.result).__name__ == "DeadlineExceeded", "the same name as its letter has"
     assert fresh.producer.ask("tasks.admin.replay", kind="expired")["replayed"] == [job.id]
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
 
@@ -144,6 +146,18 @@ def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_befo
 
 
 # How a job ends that no letter can be written of for a while.
+def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: House) -> None:
+    mail = {"to": "a@example.com", "subject": "One", "text": "x"}
+    first = send(fresh, "tasks.email.send", kwargs=mail)
+    assert fresh.producer.outcome(first)["id"]
+    send(fresh, "tasks.email.send", kwargs=mail | {"subject": "Another"}, task_id=first.id)
+    eventually(lambda: letters(fresh), what="a letter")
+    [found] = letters(fresh)
+    assert (found["id"], found["kind"]) == (first.id, "failed")
+    assert found["reason"].startswith("InvalidArguments: idempotency_key: was used for an email with another content")
+    assert fresh.sandbox.mail().get("Another") is None
+
+
 @pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
 def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, how: str) -> None:
     client = fresh.producer.app.backend.client

@@ -34,13 +34,25 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     pool = json.loads(shown.stdout)
     assert set(pool) == {"resend"}
     key_id = pool["resend"]["keys"][0]["id"]
-    shown = cli(fresh, "keys", "disable", key_id, "--service", "resend", "--reason", "leaked on a slide")
+    shown = cli(fresh, "keys", "disable", "RESEND_API_KEY", "--service", "resend", "--reason", "leaked on a slide")
     assert (shown.returncode, shown.stdout.strip()) == (0, "disabled")
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
     shown = cli(fresh, "keys", "reset", "--service", "resend")
     assert "🔄 Resend failed keys reset (0 had rested or been disabled)" in shown.stdout
     assert f"still out: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
+    shown = cli(fresh, "keys", "reset", "--service", "resend", "--key", key_id[:6])
+    assert "🔄 Resend failed keys reset (1 had rested or been disabled)" in shown.stdout
+    cli(
+        fresh,
+        "keys",
+        "disable",
+        pool["resend"]["keys"][0]["label"],
+        "--service",
+        "resend",
+        "--reason",
+        "leaked on a slide",
+    )
     shown = cli(fresh, "keys", "reset", "--service", "resend", "--include-disabled")
     assert "🔄 Resend failed keys reset (1 had rested or been disabled)" in shown.stdout
     assert f"back: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
@@ -86,7 +98,7 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["keys", "disable", "nosuchkey", "--service", "groq"], 1, "no key here has the id"),
+        (["keys", "disable", "nosuchkey", "--service", "groq"], 1, "no key here has the id, label or variable"),
         (["keys", "reset", "--key", "0123456789ab"], 2, "--key needs --service"),
     ],
 )
