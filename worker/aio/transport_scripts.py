@@ -30,9 +30,12 @@ local most, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]),
 local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6])
 local rows, guard_ms, delayed = tonumber(ARGV[7]), ARGV[8], (#ARGV - 8) / 2
 local last = 4 + width * rows
-if lease_s > 0 then
-  local clock = redis.call('TIME')
-  until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
+local function lease(tag)
+  if not until_s then
+    local clock = redis.call('TIME')
+    until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
+  end
+  redis.call('ZADD', leases, until_s, tag)
 end
 local texts, sizes, tags, aside_count, taken, order = {}, {}, {}, 0, 0, {}
 -- Half of a surrogate pair is a character to JSON and to Python, and an error to cjson. What is around it is enough.
@@ -100,7 +103,7 @@ for first = 5, last, width do
       if not readable then readable, tag, entry = pcall(entry_of, item, plain(item)) end
       if readable then
         redis.call('ZADD', index, now, tag)
-        if until_s then redis.call('ZADD', leases, until_s, tag) end
+        if lease_s > 0 then lease(tag) end
         redis.call('HSET', unacked, tag, entry)
         local list = from and from.beside or at
         texts[#texts + 1], tags[#tags + 1], sizes[#sizes + 1] = item, tag, (list - 5) .. ' ' .. #tag
