@@ -318,6 +318,28 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
         state(page, first, "ready" if tick else "disabled")
 
 
+def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(fresh: Fleet, site: str, open_page: Open) -> None:
+    page = open_page(site)
+    table = page.get_by_role("region", name="Table of unknown answers")
+    assert not table.is_visible()
+    fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
+    fresh.sandbox.control("revoke", key="groq:2")
+    fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
+    table.get_by_text("400 brand_new_code").wait_for()
+    assert metric(site, 'keywheel_unknown_answers_total{kind="error_code",service="groq"}') >= 1
+    page.get_by_role("button", name="Check keys").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("is not accepted: Invalid API Key (HTTP 401)").wait_for()
+    lines = dialog.get_by_role("listitem")
+    assert lines.count() == 5
+    assert "alive · openai/gpt-oss-120b" in lines.first.inner_text()
+    assert "dead · Invalid API Key" in lines.nth(1).inner_text()
+    assert "epd" in lines.last.inner_text()
+    screenshot(page, "check")
+    dialog.get_by_role("button", name="Close").click()
+    dialog.wait_for(state="hidden")
+
+
 def test_what_is_shown_is_called_live_only_while_it_is(fresh: Fleet, site: str, open_page: Open) -> None:
     page = open_page(site)
     page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
