@@ -34,8 +34,8 @@ class QueueView:
         name: The queue.
         ready: Jobs in the broker that no worker has fetched.
         deferred: Jobs in the broker on their way back, waiting for their instant.
-        held: Deferred jobs that workers hold in their timers.
-        paused_workers: Workers that take no more of this queue for now, since they hold many deferred jobs of it.
+        held: Jobs in the workers that wait there for a key.
+        paused_workers: Workers that take no more of this queue for now: they hold what their keys serve soon.
         workers: Workers that answered.
         oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included.
         known: False where the broker did not answer lately: then the numbers mean nothing.

@@ -13,7 +13,7 @@ from worker.dashboard.board import QueueView
 from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.queue_age import QueueAge
 
-_ASK_WORKERS_EVERY_S = 4.0
+_ASK_WORKERS_EVERY_S = 2.0
 _REPLY_TIMEOUT_S = 1.0
 
 
@@ -50,6 +50,7 @@ class QueueWatch:
         paused = Counter(name for worker in self._workers for name in worker.get("paused", ()))
         held: Counter[str] = Counter()
         for worker in self._workers:
+            held.update(worker.get("waiting", {}))
             held.update(worker.get("held", {}))
         return {
             name: QueueView(

@@ -373,8 +373,8 @@
     const factWords = {
         "Keys ready": "Keys that may be called now.",
         "Calls in progress": "Calls that the provider has not answered yet.",
-        "Jobs waiting": "In the queue or on their way back to it. Deferred: sent back until a key is free.",
-        "Queue paused": "A worker that holds many deferred jobs takes no more of the queue until they are done.",
+        "Jobs waiting": "In the queue, or in a worker for a key that is about to have room. Deferred: until a key is back.",
+        "Queue paused": "A worker takes no more of a queue than its keys serve soon; the others stay in the queue, in order.",
         "Queue empty in": "All that waits, at the speed of the last minute.",
         "Longest wait": "Of the jobs that wait now.",
         "Calls so far": "Since the pool's state was begun. Refused: the provider said that a limit is reached (429).",
@@ -442,12 +442,11 @@
         const total = told.summary.keys;
         const back = total && !ready ? firstBack(told.keys) : null;
         const backWords = back === null ? "until somebody resets one" : "first back in " + duration(back);
-        const parked = queue.held + queue.deferred;
         setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
             total && !ready ? "bad" : ready < total ? "middle" : "");
         setFact(its.facts["Calls in progress"], count(told.summary.in_flight));
         setFact(its.facts["Jobs waiting"], queue.known ? count(queue.waiting) : "not known",
-            queue.known ? (parked ? count(parked) + " deferred" : "") : "the broker does not answer", queue.known ? "" : "middle");
+            queue.known ? (queue.deferred ? count(queue.deferred) + " deferred" : "") : "the broker does not answer", queue.known ? "" : "middle");
         setFact(its.facts["Queue paused"], { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
             { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
                 + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused],
