@@ -224,7 +224,7 @@ def test_the_page_is_readable_everywhere(
     state(page, second, "cooling")
     state(page, third, "cooling")
     assert page.get_by_role("article").count() == 5
-    page.locator("#service-groq").get_by_text("no", exact=True).wait_for()  # not paused, as the worker tells
+    page.locator("#service-groq").get_by_text("yes", exact=True).wait_for()  # paused: all keys are out
     assert page.evaluate("document.documentElement.dataset.bsTheme") == ("dark" if dark else "light")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     for kind in ("key-more", "keys-words"):  # what a phone keeps folded

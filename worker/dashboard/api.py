@@ -130,39 +130,50 @@ class Audit(AdminHandler):
     async def get(self) -> None:
         """Answer with a page of the entries of all services."""
         count = whole_number(self.get_query_argument("count", "50"), "count", most=_MOST_ENTRIES)
-        before_ms = whole_number(self.get_query_argument("before", str(_LATEST_MS)), "before", most=_LATEST_MS)
+        before_ms, skipped = _cursor(self.get_query_argument("before", str(_LATEST_MS)))
         whose = self.get_query_argument("by", "all")
         if whose not in {"all", "people"}:
             raise Refusal(400, "bad_request", "by must be all or people.")
+        most = count + skipped + 1
 
         async def read(pools: Pools) -> list[dict[str, Any]]:
             return [
                 {"service": name, **entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
                 for name, pool in pools.items()
-                for entry in await pool.audit(count=count + 1, before_ms=before_ms, people_only=whose == "people")
+                for entry in await pool.audit(count=most, before_ms=before_ms, people_only=whose == "people")
             ]
 
         async def read_letters(store: DeadLetters) -> list[dict[str, Any]]:
             return [
                 {**entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
-                for entry in await store.audit(count=count + 1, before_ms=before_ms)
+                for entry in await store.audit(count=most, before_ms=before_ms)
             ]
 
         found = await self.ask(read) + await self.ask_dead(read_letters)
-        page, next_before = _page(sorted(found, key=lambda entry: -entry["at_ms"]), count)
-        self.answer({"entries": page, "next_before": next_before})
+        found.sort(key=lambda entry: -entry["at_ms"])
+        page = found[skipped : skipped + count]
+        self.answer({"entries": page, "next_before": _next_cursor(found, skipped + count)})
 
 
-def _page(entries: list[dict[str, Any]], count: int) -> tuple[list[dict[str, Any]], int | None]:
-    """The first entries, and before which instant the next page begins; None where there is none.
+def _cursor(text: str) -> tuple[int, int]:
+    """Read where a page begins: `MS`, or `MS-N` to skip the first N entries before that millisecond.
 
-    Entries of one millisecond stay together where they can, since the next page begins with the millisecond before.
+    Raises:
+        Refusal: 400 where it is neither.
     """
-    if len(entries) <= count:
-        return entries, None
-    ends_at_ms = entries[count]["at_ms"]
-    whole = [entry for entry in entries[:count] if entry["at_ms"] > ends_at_ms] or entries[:count]
-    return whole, whole[-1]["at_ms"]
+    ms, _, skipped = text.partition("-")
+    return (
+        whole_number(ms, "before", most=_LATEST_MS),
+        whole_number(skipped, "before", most=_MOST_ENTRIES * 10) if skipped else 0,
+    )
+
+
+def _next_cursor(entries: list[dict[str, Any]], shown: int) -> str | None:
+    """Where the next page begins, since several entries may be of one millisecond; None where there is none."""
+    if len(entries) <= shown:
+        return None
+    last_ms = entries[shown - 1]["at_ms"]
+    return f"{last_ms + 1}-{sum(entry['at_ms'] == last_ms for entry in entries[:shown])}"
 
 
 @stream_request_body

@@ -204,12 +204,12 @@ async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serv
     seen, pages = [], 0
     while query:
         page = check(await site.client.get(query, auth=LOGIN), "audit")
-        assert len(page["entries"]) <= 4
+        assert len(page["entries"]) == min(4, 10 - len(seen))
         seen += page["entries"]
         pages += 1
         query = page["next_before"] and f"{PREFIX}/audit?count=4&by=people&before={page['next_before']}"
     assert [entry["event"] for entry in seen] == ["reset", "disabled"] * 5
-    assert pages >= 3
+    assert pages == 3
     assert {entry["name"] for entry in seen} == {key.label for key in site.keys["groq"]}
     assert {entry["scope"] for entry in seen} == {"key"}
     assert "flower ada" in {entry["by"] for entry in seen}

@@ -115,6 +115,7 @@ REQUESTS = {
     "a huge count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=99999", body=b""),
     "a count just too large": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=201", body=b""),
     "a filter that nobody knows": Hostile(400, "bad_request", "GET", f"{AUDIT}?by=robots", body=b""),
+    "a page that is no page": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=1-2-3", body=b""),
     "a page before time began": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=0", body=b""),
     "a negative count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=-1", body=b""),
     "a count in other digits": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=٣", body=b""),
