@@ -99,6 +99,7 @@ class _Line(asyncio.Protocol):
         self._connection, self._timeout_s = connection, timeout_s
         self._loop = asyncio.get_running_loop()
         self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._leaving: list[bytes] = []
         self._heard_s = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
@@ -125,13 +126,20 @@ class _Line(asyncio.Protocol):
         return idle_s < _IDLE_S and not self._connection.should_reconnect()  # type: ignore[no-untyped-call]
 
     def ask(self, command: bytes) -> "asyncio.Future[Any]":
-        """Send a command; the future has its answer, or fails with an error of redis-py's."""
+        """Send a command, with the others of this turn; the future has its answer, or fails with redis-py's error."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.append((future, self._loop.time()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._look)
-        self._transport.write(command)
+        if not self._leaving:  # a write is a system call, and takes longer than all else that is done here
+            self._loop.call_soon(self._send)
+        self._leaving.append(command)
         return future
+
+    def _send(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        if not self._transport.is_closing():  # else those who asked will hear that it is lost
+            self._transport.write(b"".join(leaving))
 
     def data_received(self, data: bytes) -> None:
         """Answer who asked, in the order in which they did."""
