@@ -21,7 +21,9 @@ def look(sender: Any, **_: Any) -> None:
 
 def _look(app: Any, name: str) -> None:
     try:
-        replies = app.control.broadcast("ping", destination=[name], reply=True, timeout=_ANSWER_S, limit=2) or []
+        with app.connection_for_write() as connection:  # the app's own pool would keep it
+            options = {"reply": True, "timeout": _ANSWER_S, "limit": 2, "connection": connection}
+            replies = app.control.broadcast("ping", destination=[name], **options) or []
     except (KombuError, RedisError, OSError) as exc:
         _logger.debug("whether another worker has the name %s cannot be asked (%s)", name, type(exc).__name__)
         return

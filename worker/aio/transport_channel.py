@@ -67,6 +67,9 @@ class Channel(DelayingChannel):
         self._questions = 0
         self._reading = False
         super().__init__(*args, **kwargs)
+        # kombu has tried a connection that only consumers use: one that publishes would keep it for nothing.
+        if self._async_pool is not None:
+            self._async_pool.disconnect()
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
 

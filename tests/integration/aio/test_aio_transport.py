@@ -371,3 +371,11 @@ def test_a_look_into_empty_queues_costs_the_server_one_command_for_all_of_them(u
             "lindex": 0,
             "llen": 0,
         }
+
+
+def test_who_only_publishes_has_one_connection(url: str, books: Any) -> None:
+    before = len(books.client_list())
+    with Connection(url, transport=OURS) as connection:
+        connection.SimpleQueue("a").queue.maybe_bind(connection.default_channel)
+        connection.Producer().publish("x", routing_key="a")
+        assert len(books.client_list()) - before == 1
