@@ -114,6 +114,10 @@ class QueuePauser(bootsteps.StartStopStep):
                 del self._awake_until[queue]
         held = _held_by_queue(parent)
         for queue, demand in list(_demands.items()):
+            channel = parent.task_consumer.channel
+            if hasattr(channel, "take_at_most"):  # the channel is a new one after each reconnection
+                for name in (queue, queue + DEFERRED):
+                    channel.take_at_most(name, partial(_more, demand))
             if demand.pressed is None and hasattr(parent.pool, "calls"):
                 demand.pressed = partial(parent.pool.calls.post, self._look, parent)
             self._pause_or_resume(parent, queue, demand, held[queue])
@@ -198,6 +202,11 @@ class QueuePauser(bootsteps.StartStopStep):
         if loud:
             self._silent_until_s[queue, sentence] = now_s + _SILENT_S
         _logger.log(logging.INFO if loud else logging.DEBUG, sentence, *parts)
+
+
+def _more(demand: Demand) -> int:
+    """How many more jobs of a service may be taken. Bulk jobs that wait keep nobody out but their like."""
+    return demand.room() - demand.count(bulk=False)
 
 
 def _held(parent: Any) -> Iterator[tuple[Any, str]]:

@@ -4,6 +4,7 @@ import logging
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _MOST = 200
 """Messages in one batch at most: a few milliseconds of the server's time."""
+_LATELY_S = 0.05
+"""So long at most it takes until a message that was taken is known to whoever bounds its queue."""
 _UNTOLD_SWEEP_S = 0.1
 _QUIET_SWEEP_S = 10.0
 """Between two looks where the server tells of changes and no message is delayed; else kombu's polling interval."""
@@ -60,6 +63,9 @@ class Channel(DelayingChannel):
         self._dry = False
         """All queues were empty when last looked at, and no hint came since."""
         self._urgent_only: dict[str, int] = {}
+        self._more_of: dict[str, Callable[[], int]] = {}
+        self._taken_lately: deque[tuple[float, int]] = deque()
+        self._left_out = False
         self._look_at_s = 0.0
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
@@ -117,6 +123,22 @@ class Channel(DelayingChannel):
         else:
             self._urgent_only[queue] = below
         self._dry = False
+
+    def take_at_most(self, queue: str, more: Callable[[], int]) -> None:
+        """Take no more of a queue than `more` says whenever it is asked; what it does not know of yet is taken off."""
+        self._more_of[queue] = more
+
+    def _within_bounds(self, queues: list[str], room: int, now_s: float) -> tuple[list[str], int]:
+        """The queues of which some may be taken, and how many at most. Looks again soon if others must wait."""
+        while self._taken_lately and self._taken_lately[0][0] < now_s - _LATELY_S:
+            self._taken_lately.popleft()
+        lately = sum(count for _, count in self._taken_lately)
+        bounds = {queue: self._more_of[queue]() - lately for queue in queues if queue in self._more_of}
+        allowed = [queue for queue in queues if bounds.get(queue, 1) > 0]
+        self._left_out = len(allowed) < len(queues)
+        if self._left_out:
+            self.connection.cycle.nudge(_LATELY_S)
+        return allowed, min(room, *(bound for bound in bounds.values() if bound > 0), room)
 
     def _list_of(self, queue: str, step: int) -> str:
         if step >= self._urgent_only.get(queue, step + 1):
@@ -196,6 +218,8 @@ class Channel(DelayingChannel):
         if room < min(_MOST, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
+        if queues and self._more_of:
+            queues, room = self._within_bounds(queues, room, now_s)
         if not queues:
             return
         cycle = self.connection.cycle
@@ -334,7 +358,9 @@ class Channel(DelayingChannel):
                 set_aside,
                 self.qos.unreadable_key,
             )
-        self._dry = len(taken) + set_aside < self._asked_for
+        self._dry = len(taken) + set_aside < self._asked_for and not self._left_out
+        if taken and self._more_of:
+            self._taken_lately.append((time.monotonic(), len(taken)))
         if self._script_sent:
             self.sweep_s = self._told_sweep_s(delayed_here=due_in_us != NOTHING_DELAYED)
             self._look_at_s = min(self._look_at_s, time.monotonic() + self.sweep_s)
