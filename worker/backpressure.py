@@ -41,8 +41,12 @@ class Demand(Protocol):
         """How many jobs wait."""
         ...
 
+    def crowd(self, *, bulk: bool) -> int:
+        """How many of them wait in the shortest line that is used."""
+        ...
+
     def room(self) -> int:
-        """How many may wait: what the keys serve soon."""
+        """How many may wait in a line: what the keys serve soon."""
         ...
 
     def resting_s(self) -> float:
@@ -130,7 +134,7 @@ class QueuePauser(bootsteps.StartStopStep):
 
     def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
         room = demand.room()
-        bulk, waiting = demand.count(bulk=True), demand.count(bulk=False)
+        bulk, waiting = demand.crowd(bulk=True), demand.crowd(bulk=False)
         if not hasattr(
             parent.task_consumer.channel, "take_urgent_only"
         ):  # kombu's own takes all of a queue, or nothing
@@ -206,7 +210,7 @@ class QueuePauser(bootsteps.StartStopStep):
 
 def _more(demand: Demand) -> int:
     """How many more jobs of a service may be taken. Bulk jobs that wait keep nobody out but their like."""
-    return demand.room() - demand.count(bulk=False)
+    return demand.room() - demand.crowd(bulk=False)
 
 
 def _held(parent: Any) -> Iterator[tuple[Any, str]]:

@@ -1,7 +1,8 @@
 """The jobs of this process that wait for a key of one service: in lines, each served in the order of their coming.
 
 A job waits here only while a key is about to have room; the others stay in the broker (`worker.backpressure`). Where no
-key may be called for long a job is told so at once, and goes back to its queue.
+key may be called for long a job is told so at once, and goes back to its queue; so does one whose line is full while
+jobs of another kind are served, since those stand behind it in the queue.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ _SETTLE_S = 0.005  # one change seldom comes alone
 _SOON = frozenset({Why.WAIT, Why.BUSY})
 _OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
 _SEEN_S = 60.0
+_USED_S = 10.0
+_LONGEST_BACK_S = 30.0
 _LEAST_ROOM = 8
 _MANY = 10_000
 _MOST_LANES = 1_000
@@ -59,6 +62,8 @@ class _Lane:
         busy: A call that ends may make room for it.
         resting_until_s: Until then no key may be called, on the monotonic clock.
         seen_s: When a job of it came last.
+        granted_s: When leases were handed out to it, within the last horizon.
+        back_s: When the job that was sent back last, for want of a place, is to come again.
     """
 
     wait_list: str
@@ -70,6 +75,8 @@ class _Lane:
     busy: bool = False
     resting_until_s: float = 0.0
     seen_s: float = 0.0
+    granted_s: deque[float] = field(default_factory=deque)
+    back_s: float = 0.0
     server: asyncio.Task[None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -138,8 +145,23 @@ class WaitList:
         """How many jobs stand in line."""
         return sum(len(lane.waiters) for lane in list(self._lanes.values()) if lane.bulk is bulk)
 
+    def crowd(self, *, bulk: bool) -> int:
+        """How many jobs stand in the shortest line of those that jobs came for lately and that may be served."""
+        now_s = time.monotonic()
+        return min(
+            (
+                len(lane.waiters)
+                for lane in list(self._lanes.values())
+                if lane.bulk is bulk
+                and lane.wait_list
+                and lane.seen_s > now_s - _USED_S
+                and lane.resting_until_s < now_s
+            ),
+            default=0,
+        )
+
     def room(self) -> int:
-        """How many jobs may wait: as many as leases were handed out within the last horizon, and always a few."""
+        """How many jobs may wait in a line: as many as got leases within the last horizon, and always a few."""
         since_s = time.monotonic() - HORIZON_MS / 1000
         granted_s = list(self._granted_s)  # it grows meanwhile, where another thread asks
         return max(_LEAST_ROOM, len(granted_s) - bisect_left(granted_s, since_s))
@@ -164,6 +186,25 @@ class WaitList:
             if not lane.waiters and not lane.asking and lane.server is None:
                 del self._lanes[shape]
 
+    def _make_room(self, lane: _Lane) -> None:
+        """See to it that a job of another kind can be served, and that no more of this one are taken."""
+        if len(lane.waiters) > self.room() and self.crowd(bulk=lane.bulk) <= self.room() // 2:
+            self._send_back(lane)  # others stand behind it in the queue
+        elif self.crowd(bulk=lane.bulk) == self.room():
+            self._press()
+
+    def _send_back(self, lane: _Lane) -> None:
+        """Have the youngest job of a full line come again when those before it have been served."""
+        now_s = time.monotonic()
+        while lane.granted_s and lane.granted_s[0] < now_s - HORIZON_MS / 1000:
+            lane.granted_s.popleft()
+        step_s = HORIZON_MS / 1000 / max(1, len(lane.granted_s))
+        lane.back_s = min(max(lane.back_s, now_s + len(lane.waiters) * step_s) + step_s, now_s + _LONGEST_BACK_S)
+        away_ms = round((lane.back_s - now_s) * 1000)
+        _tell(
+            lane, lane.waiters[-1], Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait")
+        )
+
     def _line(self, lane: _Lane, behind: _Waiter | None) -> Line | None:
         if not lane.wait_list:
             return None
@@ -175,8 +216,7 @@ class WaitList:
     ) -> Lease | Unavailable:
         waiter = _Waiter(want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future())
         insort(lane.waiters, waiter, key=lambda one: one.came_s)
-        if self.count(bulk=lane.bulk) == self.room():
-            self._press()
+        self._make_room(lane)
         if lane.server is None:
             # It belongs to no job, whichever came first.
             lane.server = asyncio.get_running_loop().create_task(self._serve(lane, pause_s), context=Context())
@@ -267,6 +307,9 @@ class WaitList:
     def _note(self, lane: _Lane, got: Lease | Unavailable) -> None:
         if isinstance(got, Lease):
             self._granted_s.append(time.monotonic())
+            lane.granted_s.append(self._granted_s[-1])
+            if len(lane.granted_s) > _MANY:
+                lane.granted_s.popleft()
             while self._granted_s[0] < self._granted_s[-1] - HORIZON_MS / 1000:
                 self._granted_s.popleft()
             lane.resting_until_s = 0.0

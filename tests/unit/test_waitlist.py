@@ -436,3 +436,23 @@ async def test_lines_of_models_that_nobody_asks_for_any_more_are_forgotten(
     assert len(line.list._lanes) <= 5
     await line.back()
     assert isinstance((await outcomes(waiting))[0], Lease)
+
+
+async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(redis: Redis) -> None:
+    line = Line(redis)
+    await line.rest()
+    other = await line.ask(Want(model="other"))
+    assert isinstance(other, Lease)
+    waiting = [
+        asyncio.create_task(line.list.acquire(Want(model=MODEL, waited_ms=20 - n)), name="turn") for n in range(20)
+    ]
+    await asyncio.sleep(0)
+    assert isinstance(await line.list.acquire(Want(model="other")), Lease)
+    waiting += [asyncio.create_task(line.list.acquire(Want(model=MODEL)), name="turn") for _ in range(3)]
+    sent_back = [await one for one in waiting[-3:]]
+    assert {got.reason for got in sent_back if isinstance(got, Unavailable)} == {"many jobs of its kind wait"}
+    assert line.list.crowd(bulk=False) == 0, "so the queue flows on"
+    assert sent_back[0].first_in_ms <= sent_back[-1].first_in_ms <= 30_000
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -63,6 +63,10 @@ class Mailroom:
         lines = sum(len(lane.line) for (_, _, is_bulk), lane in list(self._lanes.items()) if is_bulk is bulk)
         return lines + self.rotation.waiting.count(bulk=bulk)
 
+    def crowd(self, *, bulk: bool) -> int:
+        """The same: emails of several senders wait for the same teams."""
+        return self.count(bulk=bulk)
+
     def room(self) -> int:
         """How many may wait: enough for a few calls of many emails each."""
         return max(_ROOM, self.rotation.waiting.room())

@@ -68,6 +68,8 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
       learned[#learned + 1] = dimension .. '=' .. limit
       local known = bucket or {}
       bucket = new_bucket(dimension, limit, window_ms, now_ms)
+      -- What has passed before a limit was known counts, too.
+      if not known.limit then bucket.credit = TRY_AFTER / 2 end
       bucket.saving, bucket.debt, bucket.corrected_ms = known.saving, known.debt, known.corrected_ms
       -- What was used of it stays used.
       if known.limit then bucket.level = min(limit, level_at(known, now_ms) + max(0, limit - known.limit)) end
