@@ -455,10 +455,12 @@
             setFact(its.facts["Queue empty in"], "not known");
         } else if (!queue.waiting) {
             setFact(its.facts["Queue empty in"], "empty now");
+        } else if (back !== null) {
+            setFact(its.facts["Queue empty in"], "more than " + duration(back), "no key is ready before");
         } else if (queue.drain_s !== null) {
             setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
         } else {
-            setFact(its.facts["Queue empty in"], "not known", total && !ready ? "no key is ready; " + backWords
+            setFact(its.facts["Queue empty in"], "not known", total && !ready ? "no key is ready " + backWords
                 : "no job ended in the last minute", "middle");
         }
         setFact(its.facts["Longest wait"], !queue.waiting ? (queue.known ? "nothing waits" : "not known") : queue.oldest_s > 0
