@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-import httpx
-
 from worker.providers.durations import retry_after_ms
 
 MAX_SENTENCE = 300
@@ -31,7 +29,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        headers: Read without regard to case.
+        headers: By their names in small letters.
         body: The parsed JSON; None where the body is no JSON.
         is_page: The body is a page for people (HTML): something before the provider has answered.
     """
@@ -49,7 +47,7 @@ class Answer:
         except (ValueError, RecursionError):  # ValueError covers bad JSON and bad UTF-8
             body = None
         is_page = body is None and content.lstrip()[:1] == b"<"
-        return cls(status, httpx.Headers(dict(headers)), body, is_page)
+        return cls(status, {name.lower(): value for name, value in headers.items()}, body, is_page)
 
     @property
     def ok(self) -> bool:
