@@ -36,6 +36,16 @@ def _asking(content: Any, **more: Any) -> dict[str, Any]:
         (_asking([{"type": "image_url", "image_url": {"url": "data:" + "x" * 99_999}}], max_tokens=1), 1_000 + 4 + 1),
         (_asking("", max_tokens=1, tools=[{"a": 1}]), 3 + 4 + 1),
         ({"model": "m", "messages": ["x" * 8], "max_tokens": 1}, 2 + 4 + 1),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "content": "", "reasoning": "x" * 40},
+                    {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": "y" * 36}}]},
+                ],
+                "max_tokens": 1,
+            },
+            (40 + 40) // 4 + 2 * 4 + 1,  # what the model thought and called counts as well
+        ),
         (_asking("", max_tokens=1, documents=[{"a": 1}]), 3 + 4 + 1),
         ({"model": "m"}, 1_024),
     ],

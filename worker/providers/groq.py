@@ -133,6 +133,7 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
                 fixed += _IMAGE_TOKENS
             else:
                 prompt_bytes += sum(_size(text) for text in texts_in(part))
+        prompt_bytes += sum(_size(text) for text in _texts_beside(message))
     for name in ("tools", "functions", "response_format", "documents"):
         if schema := params.get(name):
             prompt_bytes += len(json.dumps(schema, default=str))
@@ -337,9 +338,17 @@ def _value(answer: Answer, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prompts(params: Mapping[str, Any]) -> list[str]:
-    messages = (message for message in params.get("messages") or () if isinstance(message, Mapping))
-    contents = [message.get("content") for message in messages]
-    return list(texts_in([*contents, params.get("documents")]))
+    messages = [message for message in params.get("messages") or () if isinstance(message, Mapping)]
+    texts = [text for message in messages for text in texts_in(message.get("content"))]
+    texts += [text for message in messages for text in _texts_beside(message)]
+    return [*texts, *texts_in(params.get("documents"))]
+
+
+def _texts_beside(message: Any) -> Iterable[str]:
+    """The texts of a message beside its content: what the model thought, and what it called."""
+    if isinstance(message, Mapping):
+        yield from texts_in(message.get("reasoning"))
+        yield from texts_in(message.get("tool_calls"))
 
 
 def _size(text: str) -> int:

@@ -36,7 +36,7 @@ _QUOTAS = {
     "daily_quota": ("x-resend-daily-quota", Dimension.EMAILS_DAY),
     "monthly_quota": ("x-resend-monthly-quota", Dimension.EMAILS_MONTH),
 }
-EMAIL_QUOTAS: Final = frozenset(_QUOTAS)
+EMAIL_QUOTAS: Final = frozenset({*_QUOTAS, "email_above_quota"})
 """The codes of refusals for a quota that counts emails."""
 
 _EXAMPLE_RECIPIENT: Final = (
@@ -287,7 +287,7 @@ def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
 
 
 def _quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
-    """What is used of the team's quotas: the headers tell that, and nobody tells how large they are.
+    """What is used of the team's quotas; how large they are, only `GET /usage` tells.
 
     The daily quota's header comes with the free plan only (Resend documentation, account quotas and limits).
     """

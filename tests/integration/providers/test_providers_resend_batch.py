@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from worker.providers import Resend, Sealed
-from worker.verdicts import Fate
+from worker.verdicts import Effect, Fate
 
 _KEY = SecretStr("re_canary0123456789")
 _CANARY = "the secret recipe of the house"
@@ -76,6 +77,14 @@ async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
     assert [one.get("id") for one in reply.value["results"]] == results
     assert all("error" in one for one in reply.value["results"] if "id" not in one)
     assert reply.verdict.emails == count
+
+
+@pytest.mark.parametrize("name", ["daily_quota_exceeded", "monthly_quota_exceeded", "email_above_quota"])
+async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(scripted: Any, mailer: Resend, name: str) -> None:
+    scripted.answer(429, {"statusCode": 429, "name": name, "message": "no"})
+    sealed = replace(_BATCH, splits=True)
+    verdict = (await mailer.call(_KEY, sealed)).verdict
+    assert (verdict.effect, verdict.fate, verdict.definite) == (Effect.NONE, Fate.NEXT_KEY, True)
 
 
 async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
