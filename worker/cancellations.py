@@ -128,19 +128,23 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
     told = await cancellations.cancel(waiting) if waiting else 0
     running: set[str] = set()
     if told:  # each of them marks what it does not run itself
-        running = await asyncio.to_thread(_running, app, waiting)
+        running = await asyncio.to_thread(running_among, app, waiting)
     else:
-        await asyncio.to_thread(_store_revoked, app, waiting)
+        await asyncio.to_thread(store_revoked, app, waiting)
     return ended | {task_id: "running" if task_id in running else "cancelled" for task_id in waiting}
 
 
-def _running(app: Any, ids: Sequence[str]) -> set[str]:
+def running_among(app: Any, ids: Sequence[str]) -> set[str]:
+    """Those of these jobs that a worker runs now; asks all workers, and waits a second."""
     answers = app.control.inspect(timeout=_ANSWER_S).query_task(*ids) or {}
     return {task_id for found in answers.values() for task_id, (where, _) in found.items() if where == "active"}
 
 
-def _store_revoked(app: Any, ids: Sequence[str]) -> None:
+def store_revoked(app: Any, ids: Sequence[str]) -> None:
+    """Store `REVOKED` for jobs that nobody runs, unless they have ended."""
     for task_id in ids:
+        if app.backend.get_state(task_id) in states.READY_STATES:
+            continue
         app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
 
 

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Iterable
 from heapq import heapify
 from typing import Any
 
 from celery import bootsteps
-from celery.worker import control, state
+from celery.worker import state
 from celery.worker.request import Request
 
 from worker.aio import lifespan
+from worker.cancellations import running_among, store_revoked
 from worker.errors import Deferred
 from worker.runtime import Runtime
 
@@ -33,13 +35,13 @@ async def listen() -> None:
             found = [await ids.get()]
             while not ids.empty():
                 found.append(ids.get_nowait())
-            first = set(await _keep(found))
-            _heard.extend((task_id, task_id in first) for task_id in found)
+            await _keep(found)
 
 
 def hear(consumer: Any, ids: Iterable[str]) -> None:
     """Keep the cancels that came by Celery's `revoke`, and end the jobs that wait here. On the consumer's thread."""
     found = list(ids)
+    state.revoked.update(found)
     try:
         lifespan.submit(_keep(found))
     except RuntimeError:
@@ -47,19 +49,19 @@ def hear(consumer: Any, ids: Iterable[str]) -> None:
     _end_waiting(consumer, set(found))
 
 
-async def _keep(ids: list[str]) -> list[str]:
+async def _keep(ids: list[str]) -> None:
     runtime = Runtime.current()
     try:
         first = await runtime.cancellations.write_down(ids)
     except Deferred as away:
         _logger.warning("a cancel could not be kept (%s): %s", away.reason, ", ".join(ids))
-        return ids
+        first = ids
+    _heard.extend((task_id, task_id in first) for task_id in ids)
     for task_id in first:
         runtime.streams.open(task_id).end_from_outside(
             begins=False, status="failed", error="TaskRevokedError", reason="the job was revoked"
         )
     await runtime.wake_jobs(first)  # whoever takes them ends them
-    return first
 
 
 class Cancelling(bootsteps.StartStopStep):
@@ -89,9 +91,18 @@ class Cancelling(bootsteps.StartStopStep):
         ids = {task_id for task_id, _ in found}
         state.revoked.update(ids)
         if mine := {task_id for task_id, mine in found if mine}:
-            # As Celery does it: flags them, and stores REVOKED for each that has not ended and does not run here.
-            control._revoke(parent, mine)  # noqa: SLF001 - of what it is given it reads `app` only
+            _logger.info("cancelled: %s", ", ".join(sorted(mine)))
+            threading.Thread(target=_store, args=(parent.app, sorted(mine)), daemon=True, name="cancels").start()
         _end_waiting(parent, ids)
+
+
+def _store(app: Any, ids: list[str]) -> None:
+    """Store `REVOKED` for jobs that no worker runs; one that is called for now ends with its result."""
+    try:
+        running = running_among(app, ids)
+        store_revoked(app, [task_id for task_id in ids if task_id not in running])
+    except Exception as exc:  # noqa: BLE001 - the broker's or the store's: the state follows when a worker takes the job
+        _logger.warning("the state of %d cancelled jobs could not be stored (%s)", len(ids), type(exc).__name__)
 
 
 def _end_waiting(consumer: Any, ids: set[str]) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from billiard.common import TERM_SIGNAME
+from celery.platforms import signals
 from celery.utils.functional import maybe_list
 from celery.worker import control
 from celery.worker.control import control_command
@@ -15,11 +17,21 @@ _TIMEOUT_S = 10
 
 
 @control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
-def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
-    """Cancel jobs by their ids, for good: in the place of Celery's own command, which is forgotten with its workers."""
-    answer = control.revoke(state, task_id, terminate=terminate, signal=signal, **kwargs)
-    cancelling.hear(state.consumer, [str(one) for one in maybe_list(task_id) or ()])
-    return answer
+def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
+    """Cancel jobs by their ids, for good.
+
+    In the place of Celery's own command, which is forgotten with its workers, and stores `REVOKED` also for what
+    another worker runs.
+    """
+    ids = [str(one) for one in maybe_list(task_id) or ()]
+    cancelling.hear(state.consumer, ids)
+    if not terminate:
+        return control.ok(f"tasks {set(ids)} flagged as revoked")
+    running = list(control._find_requests_by_id(ids))  # noqa: SLF001 - as Celery's own does
+    for request in running:
+        request.terminate(state.consumer.pool, signal=signals.signum(signal or TERM_SIGNAME))
+    found = ", ".join(request.id for request in running)
+    return control.ok(f"terminate: {found or 'tasks unknown'}")
 
 
 @control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")

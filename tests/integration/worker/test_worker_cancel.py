@@ -41,6 +41,25 @@ def last(client: Any, task_id: str) -> dict[str, str]:
     return dict(record)
 
 
+def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before(fleet: Fleet, client: Any) -> None:
+    fleet.sandbox.control("fault", service="groq", kind="hang", hang_s=4, count=2)
+    by_celery, by_hand = (fleet.producer.send("tasks.ai.complete", prompt="x") for _ in range(2))
+    eventually(lambda: fleet.workers[0].log.count("Using Groq key") == 2, what="two calls")
+    fleet.producer.app.control.revoke(by_celery.id, reply=True, timeout=20, limit=1)
+    cancel_by_hand(client, by_hand.id)
+    done = fleet.producer.ask("tasks.admin.cancel", id=[by_celery.id, by_hand.id])
+    assert done == {"jobs": dict.fromkeys([by_celery.id, by_hand.id], "running")}
+    seen: set[str] = set()
+
+    def ended() -> bool:
+        states = [meta["status"] for meta in fleet.producer.states([by_celery.id, by_hand.id]).values()]
+        seen.update(states)
+        return len(states) == 2
+
+    eventually(ended, what="both results")
+    assert seen == {"SUCCESS"}
+
+
 def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, client: Any) -> None:
     for service in ("groq", "resend"):
         fleet.sandbox.control("exhaust", service=service, seconds=600)
