@@ -255,6 +255,8 @@ class _Turn(Generic[RequestT]):
                 raise OutcomeUnknown(
                     "an earlier attempt may have been accepted, and no key of its account is configured any more"
                 )
+            case Why.UNFIT if self.turned_down:
+                raise _rejection(self.turned_down)
             case Why.UNFIT:
                 topic = self.want.topic or "the from address that is set for it"
                 raise RequestRejected(f"no {self.pool.service} key may be used for {topic}: {away.reason}")
@@ -294,7 +296,7 @@ class _Turn(Generic[RequestT]):
             raise
         self.waiting.notify_ended()
         await self._blame(lease, reply.verdict)
-        if settled and settled.newly and reply.verdict.effect is not Effect.NONE:
+        if settled and settled.newly and reply.verdict.effect in {Effect.COOL, Effect.DISABLE}:
             await self._report(lease)
         self.last = reply.verdict
         if reply.verdict.fate is Fate.DONE:
@@ -324,6 +326,8 @@ class _Turn(Generic[RequestT]):
                 self.capped.add(lease.key.id)  # the pool knows the limit now, and reserves less
             case Fate.OTHER_ACCOUNT if self.want.account:
                 raise _rejection(verdict)
+            case Fate.OTHER_ACCOUNT if verdict.effect is Effect.UNFIT:
+                self.turned_down = verdict  # the pool asks that account no more for it
             case Fate.OTHER_ACCOUNT:
                 account = verdict.account or lease.account
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})

@@ -103,6 +103,7 @@ class Runtime:
         for service, discovery in found.items():
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
+            await self.pools[service].forget_unfit()
             self.rotations[service].waiting.wake()
         self.key_checks.again()
         for service in gained:

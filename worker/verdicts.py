@@ -16,6 +16,9 @@ class Effect(StrEnum):
     """Rests until a moment; comes back by itself."""
     DISABLE = "disable"
     """Out until a person resets it."""
+    UNFIT = "unfit"
+    """The account does not have what was asked for (a model, its terms, a tier): it is not asked for it again until a
+    moment, a reload or a reset. With `Scope.ACCOUNT_MODEL` only."""
 
 
 class Scope(StrEnum):

@@ -1,5 +1,6 @@
 """The rotation against the sandbox: what a refusal of Groq's means for the jobs that come after it."""
 
+import asyncio
 import re
 from dataclasses import replace
 from io import StringIO
@@ -80,3 +81,23 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
             with pytest.raises(RequestTooLarge, match=r"reserves 600 tokens .* limit of any groq key is 500: lower"):
                 await rotation.serve(replace(want, output_tokens=600, flexible=False), build)
         await groq.close()
+
+
+async def test_where_one_of_three_organisations_keeps_a_model_no_job_fails(redis_url: str) -> None:
+    limits = {"groq_rpm": 0, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_latency_ms": 5}
+    with Sandbox(groq_keys=3, resend_keys=0, **limits) as sandbox:
+        keys = sandbox.keys("groq")
+        accounts = [one["account"] for one in sandbox.state()["groq"]]
+        for account in accounts[:2]:
+            sandbox.control("standing", service="groq", account=account, model=MODEL, code="model_not_found")
+        groq = Groq(sandbox.groq_base_url)
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            pool = KeyPool(
+                redis, "groq", [make_key("groq", secret=one, variable=f"K{n}") for n, one in enumerate(keys)]
+            )
+            rotation: Rotation[Completion] = Rotation(pool, groq)
+            served = await asyncio.gather(*(ask(rotation, 10) for _ in range(270)))
+        await groq.close()
+        statuses = [call["status"] for call in sandbox.ledger(full=True)["calls"]]
+    assert len(served) == statuses.count(200) == 270
+    assert 2 <= statuses.count(404) <= 8, "two are asked while the first four calls of each are on their way"

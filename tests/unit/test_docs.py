@@ -288,10 +288,11 @@ def test_every_record_of_the_pool_is_listed() -> None:
     page = text_of(ROOT / "docs/operations.md")
     groq, outbox = Names("kw", "groq"), OutboxNames("kw")
     records = [groq.leases, groq.leased, groq.inflight, groq.audit, groq.actions, groq.host, groq.models, groq.wake]
+    records += [groq.unfit]
     records += [groq.key("ID"), groq.account("NAME"), groq.account_model("NAME", "MODEL"), groq.model("MODEL")]
     records += [outbox.mail("KEY").rpartition(":")[0] + ":HASH", outbox.batch("ID")]
     properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
-    assert properties == {"leases", "leased", "inflight", "audit", "actions", "host", "models", "wake"}
+    assert properties == {"leases", "leased", "inflight", "audit", "actions", "host", "models", "unfit", "wake"}
     assert [record for record in records if f"`{record}`" not in page] == []
 
 

@@ -67,6 +67,11 @@ class Names:
         return self._name("models")
 
     @property
+    def unfit(self) -> str:
+        """Hash: account:model → that the account does not have it, why and until when."""
+        return self._name("unfit")
+
+    @property
     def wake(self) -> str:
         """Channel that says `reset`, or `room` where a line may be served sooner than it was told."""
         return self._name("wake")

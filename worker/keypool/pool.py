@@ -277,7 +277,7 @@ class KeyPool:
         models = await self._view_models()
         keys, accounts = self.keys, self._roster.accounts  # a reload may replace them while Redis is asked
         records = [record.redis for record in self._records(keys, models)]
-        text = await self._scripts.snapshot(keys=[self.names.inflight, *records])
+        text = await self._scripts.snapshot(keys=[self.names.inflight, self.names.unfit, *records])
         return snapshots.parse(text, service=self.service, keys=keys, accounts=accounts, models=tuple(models))
 
     async def _learn_accounts(self) -> None:
@@ -312,6 +312,7 @@ class KeyPool:
                 raise KeyError(key_id)
         records = list({one.redis: one for one in self._records(keys, await self._view_models())}.values())
         rows = await self._scripts.reset(
+            unfit=self.names.unfit,
             records=[record.redis for record in records],
             by=by,
             scope="key" if key_id else "service",
@@ -319,6 +320,10 @@ class KeyPool:
             include_disabled=include_disabled or key_id is not None,
         )
         return resets.parse(rows, records)
+
+    async def forget_unfit(self) -> None:
+        """Ask every account again for models that it did not have."""
+        await self._redis.delete(self.names.unfit)
 
     async def disable(self, key_id: str, *, by: str, reason: str = "by hand") -> bool:
         """Take a key out until a person brings it back; returns False where it was out already.

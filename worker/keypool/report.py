@@ -31,6 +31,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, openin
         "answered": outcome != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0),
         # What was reserved in another account's buckets cannot be put right in this one's.
         "counted": moved or _counted(verdict),
+        "turned_down": _is_turned_down(verdict),
         "effect": Effect.NONE if spared else verdict.effect,
         "scope": verdict.scope,
         "name": _blamed(lease, verdict.scope, account=account, service=service),
@@ -108,4 +109,9 @@ def stated(seen: ObservedLimit) -> list[object]:
 
 def _is_real(verdict: Verdict) -> bool:
     """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
-    return verdict.fate is Fate.DONE or verdict.effect is not Effect.NONE
+    return verdict.fate is Fate.DONE or verdict.effect in {Effect.COOL, Effect.DISABLE}
+
+
+def _is_turned_down(verdict: Verdict) -> bool:
+    """Whether the account may refuse the next request alike, though nothing says so: it is no better than others."""
+    return verdict.fate is Fate.OTHER_ACCOUNT and verdict.effect is Effect.NONE and verdict.too_large_limit is None

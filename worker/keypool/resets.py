@@ -60,10 +60,15 @@ def parse(rows: Sequence[Sequence[Any]], records: Sequence[RecordName]) -> Reset
     left: list[HeldBlock] = []
     for place, topic, state, reason, person, cleared in rows:
         record = records[int(place) - 1]
-        scope, name = ("key_topic", f"{record.name} × {topic}") if topic else (record.scope, record.name)
+        scope, name = (_within(record.scope), f"{record.name} × {topic}") if topic else (record.scope, record.name)
         block = HeldBlock(scope, name, record.key, state, reason, person)
         (back if int(cleared) else left).append(block)
     return ResetDone(tuple(back), tuple(left))
+
+
+def _within(scope: str) -> str:
+    """The scope of a part of a record: a key's topic, or an account's model."""
+    return "key_topic" if scope == "key" else "account_model"
 
 
 def as_json(done: dict[str, ResetDone]) -> dict[str, Any]:

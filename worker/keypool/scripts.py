@@ -102,11 +102,11 @@ class Scripts:
         return list(await self._settle(self._root, self._now(), lease_id, as_json(said)))
 
     async def reset(
-        self, *, records: Sequence[str], by: str, scope: str, name: str, include_disabled: bool
+        self, *, unfit: str, records: Sequence[str], by: str, scope: str, name: str, include_disabled: bool
     ) -> list[list[Any]]:
         """Clear records; returns the blocks that held, as reset.lua tells them."""
         told = (by, scope, name, "1" if include_disabled else "")
-        return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
+        return list(await self._reset(keys_of([self._root_name, unfit, *records]), self._now(), *told))
 
     async def disable(self, *, by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""

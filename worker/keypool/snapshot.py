@@ -35,7 +35,7 @@ class BlockView:
     Attributes:
         scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
         name: The model or topic where the scope has one, else empty.
-        state: `cooling`, or `disabled` (until a person resets it).
+        state: `cooling`, `disabled` (until a person resets it), or `unfit`: the account does not have the model.
         reason: Why.
         since_ms: Since when, in milliseconds since 1970.
         left_ms: For how much longer, in milliseconds; None until a reset.
@@ -55,7 +55,10 @@ class BlockView:
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """One key. `state` is `ready`, `cooling` (some scope of it rests) or `disabled`."""
+    """One key. `state` is `ready`, `cooling` (some scope of it rests) or `disabled`.
+
+    That its account does not have some model, as a block that is `unfit` says, changes nothing of that.
+    """
 
     id: str
     label: str
@@ -76,14 +79,18 @@ class KeyView:
     @property
     def reason(self) -> str:
         """Why the key does not serve: the reason of the block that holds longest; empty where it does serve."""
-        return max(self.blocks, key=_holds_ms).reason if self.blocks else ""
+        return max(self._rests, key=_holds_ms).reason if self._rests else ""
 
     @property
     def left_ms(self) -> int | None:
         """Until it serves again, in milliseconds: 0 where it does, None until a reset."""
         if self.state == "disabled":
             return None
-        return max((block.left_ms or 0 for block in self.blocks), default=0)
+        return max((block.left_ms or 0 for block in self._rests), default=0)
+
+    @property
+    def _rests(self) -> list[BlockView]:
+        return [block for block in self.blocks if block.state != "unfit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +149,12 @@ def parse(
             + tuple(block for model, fields in pairs for block in _blocks("account_model", model, fields, now_ms))
             + shared
         )
+        rests = bool(blocks)
+        blocks += tuple(
+            block
+            for model, fields in _models_of(accounts[key.id], raw["unfit"])
+            for block in _blocks("account_model", model, fields | {"state": "unfit"}, now_ms)
+        )
         whole = any(block.state == "disabled" and block.scope in {"key", "account"} for block in blocks)
         views.append(
             KeyView(
@@ -149,7 +162,7 @@ def parse(
                 label=key.label,
                 variable=key.variable,
                 account=accounts[key.id],
-                state="disabled" if whole else "cooling" if blocks else "ready",
+                state="disabled" if whole else "cooling" if rests else "ready",
                 blocks=blocks,
                 in_flight=int(raw["inflight"].get(f"key:{key.id}", 0)),
                 calls=int(record.get("calls", 0)),
@@ -175,6 +188,12 @@ def parse(
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
 
 
+def _models_of(account: str, unfit: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """The models that an account is unfit for."""
+    start = f"{account}:"
+    return [(name.removeprefix(start), mark) for name, mark in sorted(dict(unfit).items()) if name.startswith(start)]
+
+
 def _holds_ms(block: BlockView) -> float:
     return math.inf if block.left_ms is None else block.left_ms
 
@@ -188,7 +207,7 @@ def _blocks(scope: str, name: str, record: dict[str, Any], now_ms: int) -> tuple
         BlockView(
             scope=scope,
             name=name,
-            state="disabled" if disabled else "cooling",
+            state="disabled" if disabled else str(record.get("state", "cooling")),
             reason=str(record.get("reason", "")),
             since_ms=int(record.get("since_ms", 0)),
             left_ms=None if disabled else left_ms,

@@ -32,6 +32,7 @@ _NOT_NOW = {
     499,  # somebody between has cut the call
 }
 _REFUSAL_WORDS = re.compile(r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `")
+_NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this org")
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
@@ -68,13 +69,7 @@ class GroqJudge:
         for rule in (self._key_fault, self._refusal, self._rate, self._server_fault, self._edge):
             if verdict := rule(answer):
                 return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
-        sentence = f"Groq rejects the request: {said}" if said else f"Groq rejects the request (HTTP {answer.status})"
-        if answer.code in _UNKNOWN_MODEL or answer.status == HTTPStatus.NOT_FOUND:
-            return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
-        if answer.status == HTTPStatus.FORBIDDEN:
-            # A refusal with a code that nobody has described: it may hold for this account only.
-            return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
-        return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
+        return _rejection(answer, said)
 
     def streamed(
         self,
@@ -171,14 +166,10 @@ class GroqJudge:
                 status=status,
             )
         if code == "model_terms_required" and _is_client_error(status):
-            return Verdict(
-                Fate.NEXT_KEY,
+            return _unfit(
                 "model_terms",
                 "the organisation has not accepted the model's terms: accept them in its console, then reset the key",
-                effect=Effect.DISABLE,
-                scope=Scope.KEY_TOPIC,
-                account=account,
-                status=status,
+                answer,
             )
         if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
             return Verdict(
@@ -332,6 +323,35 @@ class GroqJudge:
         year, month = divmod(now.year * 12 + now.month, 12)
         first = datetime(year, month + 1, 1, tzinfo=UTC)
         return max(_MIN_COOLDOWN_MS, round((first - now).total_seconds() * 1_000))
+
+
+def _rejection(answer: Answer, said: str) -> Verdict:
+    """The request is refused for what it is; for some reasons another organisation may still take it."""
+    sentence = f"Groq rejects the request: {said}" if said else f"Groq rejects the request (HTTP {answer.status})"
+    if answer.code in _UNKNOWN_MODEL:
+        return _unfit("model_not_found", sentence, answer)
+    if _NO_TIER.match(answer.message) and answer.status in {400, 403}:
+        return _unfit("tier_unavailable", sentence, answer)
+    if answer.status == HTTPStatus.NOT_FOUND:  # not Groq's own words: perhaps the URL is wrong
+        return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
+    if answer.status == HTTPStatus.FORBIDDEN:
+        # A refusal with a code that nobody has described: it may hold for this account only.
+        return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
+    return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
+
+
+def _unfit(code: str, sentence: str, answer: Answer) -> Verdict:
+    """What was asked for is not to be had of this organisation, but perhaps of others."""
+    return Verdict(
+        Fate.OTHER_ACCOUNT,
+        code,
+        sentence,
+        effect=Effect.UNFIT,
+        scope=Scope.ACCOUNT_MODEL,
+        cooldown_ms=_HOUR_MS,
+        account=read_refusal(answer.message).account,
+        status=answer.status,
+    )
 
 
 def _is_client_error(status: int) -> bool:

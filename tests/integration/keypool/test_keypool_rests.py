@@ -350,3 +350,41 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(make_pool:
     clock.tick(10_000)
     await pool.settle(await lease(pool, model="m"), OK)
     assert [(await lease(pool, model="m")).wait_ms for _ in range(5)] == [0] * 5
+
+
+NOT_HAD = Verdict(
+    fate=Fate.OTHER_ACCOUNT,
+    code="model_not_found",
+    effect=Effect.UNFIT,
+    scope=Scope.ACCOUNT_MODEL,
+    cooldown_ms=3_600_000,
+    status=404,
+)
+
+
+async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_is_over(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(3, accounts=["one", "one", "two"])
+    waiting = [await lease(pool, model="m") for _ in range(3)]
+    first = next(one for one in waiting if one.account == "one")
+    assert (await pool.settle(first, NOT_HAD)).newly
+    left = [one for one in waiting if one is not first]
+    assert {one.account for one in left if await pool.confirm(one) is not None} == {"two"}
+    assert {(await lease(pool, model="m")).account for _ in range(10)} == {"two"}
+    assert {(await lease(pool, model="n")).account for _ in range(10)} == {"one", "two"}
+    shown = [(key.state, key.reason, [block.state for block in key.blocks]) for key in (await pool.snapshot()).keys]
+    assert shown == [("ready", "", ["unfit"]), ("ready", "", ["unfit"]), ("ready", "", [])]
+    clock.tick(3_599_000)
+    assert {(await lease(pool, model="m")).account for _ in range(10)} == {"two"}
+    clock.tick(1_001)
+    assert {(await lease(pool, model="m")).account for _ in range(10)} == {"one", "two"}
+
+
+@pytest.mark.parametrize("one_key", [True, False])
+async def test_a_reset_forgets_which_models_an_account_does_not_have(make_pool: Make, one_key: bool) -> None:  # noqa: FBT001
+    pool = make_pool(1, accounts=["one"])
+    await pool.settle(await lease(pool, model="m"), NOT_HAD)
+    away = await nothing(pool, model="m")
+    assert (away.why, away.reason) == (Why.UNFIT, "model_not_found")
+    done = await pool.reset(by="ann", key_id=pool.keys[0].id if one_key else None)
+    assert [(block.scope, block.name) for block in done.brought_back] == [("account_model", "one × m")]
+    assert (await lease(pool, model="m")).account == "one"

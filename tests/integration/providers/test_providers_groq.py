@@ -84,6 +84,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
 _INVALID = _verdict(Fate.NEXT_KEY, "invalid_key", 401, effect=Effect.DISABLE)
 _RESTRICTED = {"effect": Effect.DISABLE, "scope": Scope.ACCOUNT}
 _SPENT = {"effect": Effect.COOL, "scope": Scope.ACCOUNT, "cooldown_ms": _HOUR_MS}
+_UNFIT = {"effect": Effect.UNFIT, "scope": Scope.ACCOUNT_MODEL, "cooldown_ms": 3_600_000}
 _BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
 _COOL = {"effect": Effect.COOL, "scope": Scope.ACCOUNT_MODEL}
 _TWICE_MORE = {"definite": False, "most_repeats": 2}
@@ -132,7 +133,7 @@ _ROWS: list[Any] = [
         400,
         _error("The model `m` requires terms acceptance.", "model_terms_required"),
         {},
-        _verdict(Fate.NEXT_KEY, "model_terms", 400, **_BLOCKED),
+        _verdict(Fate.OTHER_ACCOUNT, "model_terms", 400, **_UNFIT),
     ),
     # 403 by the edge: HTML, or JSON without a code
     (
@@ -152,9 +153,16 @@ _ROWS: list[Any] = [
     # 403 with a code that nobody has described
     (403, _error("no", "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
     # an unknown or retired model
-    (404, _error("no such model", "model_not_found"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
+    (404, _error("no such", "model_not_found"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT)),
     (404, b"nothing here", {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
-    (400, _error("retired", "model_decommissioned"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400)),
+    (400, _error("old", "model_decommissioned"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400, **_UNFIT)),
+    # a service tier that is not in the organisation's plan
+    (
+        400,
+        _error("`service_tier` `flex` is not available for this org. You can check your plan at …"),
+        {},
+        _verdict(Fate.OTHER_ACCOUNT, "tier_unavailable", 400, **_UNFIT),
+    ),
     # validation and context length
     (400, _error("'messages.0' : no"), {}, _verdict(Fate.FAIL, "rejected", 400)),
     (400, _error("too long", "context_length_exceeded"), {}, _verdict(Fate.FAIL, "rejected", 400)),

@@ -43,6 +43,12 @@ FAULTY = Reply(
     )
 )  # fmt: skip
 NOT_FOUND = Reply(Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", status=404))
+NOT_HAD = Reply(
+    Verdict(
+        Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", effect=Effect.UNFIT,
+        scope=Scope.ACCOUNT_MODEL, cooldown_ms=3_600_000, status=404,
+    )
+)  # fmt: skip
 NOT_ITS_DOMAIN = Reply(
     Verdict(
         Fate.OTHER_ACCOUNT, "domain_not_verified", "not verified", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC,

@@ -9,6 +9,7 @@ from rotation_scripted import (
     FAULTY,
     INVALID,
     NOT_FOUND,
+    NOT_HAD,
     NOT_ITS_DOMAIN,
     NOTHING_OUT,
     OK,
@@ -93,6 +94,26 @@ async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Mak
     with pytest.raises(RequestRejected, match="model_not_found"):
         await serve(rotation, model="m")
     assert len(provider.seen) == 1
+
+
+async def test_a_model_that_no_account_has_is_asked_of_each_once(make: Make) -> None:
+    rotation, provider = make(NOT_HAD, NOT_HAD, NOT_HAD)
+    for words in (r"^model_not_found: there is no such model$", "no groq key may be used for m: model_not_found"):
+        with pytest.raises(RequestRejected, match=words):
+            await serve(rotation, model="m", topic="m")
+    assert provider.keys_used == SECRETS
+    assert (await serve(rotation, model="n", topic="n")).attempts == 1
+    assert {key.state for key in (await rotation.pool.snapshot()).keys} == {"ready"}
+    await rotation.pool.forget_unfit()
+    assert (await serve(rotation, model="m", topic="m")).attempts == 1
+
+
+async def test_an_account_that_turns_requests_down_comes_last(make: Make) -> None:
+    rotation, provider = make(NOT_FOUND, NOT_FOUND)
+    for _ in range(9):
+        await serve(rotation, model="m")
+    assert len(provider.seen) == 11
+    assert set(provider.keys_used[3:]) == {SECRETS[2]}
 
 
 async def test_a_key_that_only_rests_is_waited_for_though_another_account_turned_the_job_down(make: Make) -> None:

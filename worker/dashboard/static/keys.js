@@ -772,7 +772,7 @@
     const auditBy = document.getElementById("audit-by");
     const auditOlder = document.getElementById("audit-older");
     const auditNewest = document.getElementById("audit-newest");
-    const eventWords = { cooled: "rests", disabled: "disabled", reset: "reset", freed: "enabled again",
+    const eventWords = { cooled: "rests", unfit: "is not asked for it", disabled: "disabled", reset: "reset", freed: "enabled again",
         limit_learned: "limit learned", account_learned: "account learned", lease_expired: "call not reported in time" };
     const scopeWords = { key: "key", account: "account", account_model: "account × model", key_topic: "key ×", model: "model",
         host: "provider", service: "all keys of", dead_letter: "job" };

@@ -61,8 +61,8 @@ if first_limits ~= '' then
 end
 
 -- Hosts, models and accounts seldom rest: one look says whether any has a record at all.
-local records = {host, model}
-for at = 1, count do records[at + 2] = root .. ':account:' .. ARGV[BEFORE + 2 * at] end
+local records = {host, model, root .. ':unfit'}
+for at = 1, count do records[at + 3] = root .. ':account:' .. ARGV[BEFORE + 2 * at] end
 local any_rests = redis.call('EXISTS', unpack(records)) > 0
 local shared_ms, shared_reason, probes_host, probes_model = 0, '', false, false
 if any_rests then
@@ -78,7 +78,7 @@ local best, busy_ms, disabled, unfit, largest_limit, limit_of
 local remap, scopes, first, enough = {'remap'}, {}, 0, count
 if count > A_FEW then first, enough = tonumber(redis.call('HGET', inflight, 'seq') or 0) % count, A_FEW end
 for looked = 1, count do
-  if looked > enough and best and best.now and best.start_ms <= now then break end
+  if looked > enough and best and best.now and best.start_ms <= now and not best.scope.shunned then break end
   local index = (first + looked - 1) % count + 1
   local id, account = ARGV[BEFORE + 2 * index - 1], ARGV[BEFORE + 2 * index]
   local key_name = root .. ':key:' .. id
@@ -88,8 +88,9 @@ for looked = 1, count do
   else
     local scope = scopes[account]
     if not scope then
-      scope = read_scope(any_rests and records[index + 2], root .. ':account_model:' .. account .. ':' .. model_name, job,
+      scope = read_scope(any_rests and records[index + 3], root .. ':account_model:' .. account .. ':' .. model_name, job,
         shared_ms, shared_reason, now)
+      scope.unfit = any_rests and unfit_for(root, account .. ':' .. model_name, now) or nil
       scopes[account] = scope
     end
     local topic_ms, topic_reason = blocked_topic(key[6], now)
@@ -99,7 +100,9 @@ for looked = 1, count do
     local open = weigh(scope, job, now, until_ms, reason, tonumber(key[5]) or 0)
     open.index, open.id, open.key_name = index, id, key_name
     local flight_ms = open.now and not open.paced and flight_wait_ms(scope, now)
-    if open.too_large then
+    if scope.unfit then
+      unfit = scope.unfit
+    elseif open.too_large then
       if open.too_large > (largest_limit or 0) then largest_limit, limit_of = open.too_large, open.too_large_in end
     elseif open.disabled then
       if topic_ms < 0 then unfit = open.reason else disabled = open.reason end

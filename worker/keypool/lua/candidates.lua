@@ -5,6 +5,7 @@
 local FLIGHT_MS = 250
 local LONG_WINDOW_MS = 60000  -- what refills over a longer time than this is waited for outside the process
 local SAVING_LOST_MS = 30000  -- a large job that is so late does not come back
+local SHUNNED_MS = 3600000    -- so long an account that turned a request down comes last, unless it serves one before
 local TRY_LOST_MS = 60000     -- a call beyond a limit that has not ended by then never will
 
 -- Of two blocks the one that counts: what is disabled, else what opens later.
@@ -24,7 +25,8 @@ end
 
 -- What holds for every key of an account, and for this model: when it opens, and its buckets as text.
 local function read_scope(account_key, pair_key, job, shared_ms, shared_reason, now_ms)
-  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying', 'from_tokens')
+  local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying', 'from_tokens',
+    'turned_ms')
   local buckets = buckets_of(pair[4] or job.first_limits)
   local cost = cost_at(buckets, job)
   local until_ms, reason = blocked_from(pair[7], cost.tokens, blocked(pair[1], pair[2], pair[3], now_ms))
@@ -35,7 +37,8 @@ local function read_scope(account_key, pair_key, job, shared_ms, shared_reason, 
     until_ms, reason = later(owner_ms, owner_reason, until_ms, reason)
   end
   return {pair_key = pair_key, buckets = buckets, cost = cost, until_ms = until_ms, reason = reason,
-    window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6])}
+    window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6]),
+    shunned = now_ms - (tonumber(pair[8]) or -SHUNNED_MS) < SHUNNED_MS}
 end
 
 -- How long until one more call may be on its way: 0 now. Also forgets the calls that are older.
@@ -110,6 +113,7 @@ end
 
 local function better(open, best)
   if not best or open.now ~= best.now then return not best or open.now end
+  if open.now and open.scope.shunned ~= best.scope.shunned then return best.scope.shunned end
   if open.start_ms ~= best.start_ms then return open.start_ms < best.start_ms end
   if open.headroom ~= best.headroom then return open.headroom > best.headroom end
   return open.seq < best.seq

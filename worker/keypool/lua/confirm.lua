@@ -16,12 +16,13 @@ record = cmsgpack.unpack(record)
 local pair = root .. ':account_model:' .. ARGV[4] .. ':' .. ARGV[5]
 local host, model = root .. ':host', root .. ':model:' .. ARGV[5]
 local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
+local unfit = unfit_for(root, ARGV[4] .. ':' .. ARGV[5], now)
 for _, scope in ipairs({host, model, root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}) do
   local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic, 'account', 'from_tokens')
   local until_ms = blocked_from(rests[5], record.cost.tokens, blocked(rests[1], rests[2], '', now))
   if until_ms == 0 then until_ms = blocked_topic(rests[3], now) end
   -- Where the key turned out to be another account's, nothing was reserved there.
-  if until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
+  if unfit or until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
     end_lease(root, lease_id)
     give_back(buckets, record, now)
     save_buckets(pair, buckets)

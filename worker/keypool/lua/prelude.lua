@@ -81,6 +81,12 @@ end
 
 local function unpacked(packed) return packed and cmsgpack.unpack(packed) or {} end
 
+-- Why an account is unfit for a model, nil where it is not. Such marks are few, and most of the time there is none.
+local function unfit_for(root, pair_name, now_ms)
+  local mark = unpacked(redis.call('HGET', root .. ':unfit', pair_name))
+  return mark.until_ms and mark.until_ms > now_ms and mark.reason or nil
+end
+
 -- Ends a lease: gives its place in flight back. Returns its record, or nil where it is gone already.
 local function end_lease(root, lease_id)
   local leased, inflight = root .. ':leased', root .. ':inflight'

@@ -3,7 +3,7 @@
 -- the provider has raised the other limits is tried at once. What calls have reserved stays reserved.
 -- A key that a person disabled stays disabled, unless the reset includes those.
 --
--- KEYS  1 root of all names  2 … the records of keys, accounts, account × models, models, host
+-- KEYS  1 root of all names  2 accounts that are unfit for a model (hash)  3 … the records of keys, accounts, account × models, models, host
 -- ARGV  1 now_ms or ''  2 by  3 scope (service or key)  4 name (service or key id)
 --       5 '1': bring back keys that a person disabled, too
 -- Returns the blocks that held, each [place of its record from 1 on, topic or '', 'cooling' | 'disabled', reason,
@@ -17,10 +17,21 @@ local now = clock(ARGV[1], root .. ':inflight')
 local function note(place, topic, until_ms, reason, person, stays)
   if until_ms == 0 then return end
   if not stays then cleared = cleared + 1 end
-  found[#found + 1] = {place - 1, topic, until_ms < 0 and 'disabled' or 'cooling', reason, person or '', stays and 0 or 1}
+  found[#found + 1] = {place - 2, topic, until_ms < 0 and 'disabled' or 'cooling', reason, person or '', stays and 0 or 1}
 end
 
-for place = 2, #KEYS do
+for place = 3, #KEYS do
+  local account = KEYS[place]:sub(1, #root + 9) == root .. ':account:' and KEYS[place]:sub(#root + 10) .. ':'
+  for _, pair_name in ipairs(account and redis.call('HKEYS', KEYS[2]) or {}) do
+    if pair_name:sub(1, #account) == account then
+      local mark = unpacked(redis.call('HGET', KEYS[2], pair_name))
+      note(place, pair_name:sub(#account + 1), mark.until_ms > now and mark.until_ms or 0, mark.reason)
+      redis.call('HDEL', KEYS[2], pair_name)
+    end
+  end
+end
+
+for place = 3, #KEYS do
   local record = redis.call('HMGET', KEYS[place], 'state', 'until_ms', 'reason', 'person')
   local until_ms, reason = blocked(record[1], record[2], record[3], now)
   local stays = record[4] and ARGV[5] ~= '1'

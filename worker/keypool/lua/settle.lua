@@ -6,7 +6,8 @@
 --         outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work;
 --         counted: the provider counted it; tokens used, input_tokens and output_tokens of them, emails carried, stated_ms (the wait that the provider told),
 --         learned (the account that it named), each where known
---         effect: none | cool | disable, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
+--         turned_down: the account refused the request for what it is, for a reason that is not known to hold again
+--         effect: none | cool | disable | unfit, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
 --         of an account_model is told for a call of this size, smaller ones may pass
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
@@ -15,6 +16,7 @@
 --         was accepted after this one began, so a failure is this call's own), learned, …
 
 local MODELS_KEPT = 64
+local UNFIT_KEPT = 1000  -- jobs may name models that nobody has, without end
 local OK_NOTED_MS = 250       -- what is known of successes is as old as this at most
 local RECORD_STAYS_MS = 600000  -- so long after an account's rest its record stays; an acquire looks at each there is
 
@@ -29,7 +31,7 @@ local blamed = ({key = key, key_topic = key, account = root .. ':account:' .. sa
   model = model, host = host})[scope]
 local record = end_lease(root, ARGV[2])
 
-local state = redis.call('HMGET', pair, 'limits', 'window', 'flying')
+local state = redis.call('HMGET', pair, 'limits', 'window', 'flying', 'turned_ms')
 local buckets, window, kept = buckets_of(state[1]), tonumber(state[2]) or said.opening, {}
 local flying = unpacked(state[3])
 -- What the provider says is left was counted while this call's reserve was still taken out, as far as it counted the
@@ -55,7 +57,9 @@ end
 if outcome == 'ok' then window = wider(window) end
 -- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
 if outcome == 'refused' and #said.limits == 0 then window = max(1, floor(window / 2)) end
+if said.turned_down then kept[#kept + 1], kept[#kept + 2] = 'turned_ms', now end
 redis.call('HSET', pair, 'window', window, unpack(kept))
+if state[4] and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 redis.call('PEXPIRE', pair, STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
@@ -97,6 +101,15 @@ else
   end
 end
 if effect == 'none' then return {found, 0, 0, passing, unpack(learned)} end
+if effect == 'unfit' then
+  local marks = root .. ':unfit'
+  if redis.call('HLEN', marks) >= UNFIT_KEPT then redis.call('DEL', marks) end
+  local newly, ends_ms = not unfit_for(root, pair_name, now), now + said.rest_ms
+  redis.call('HSET', marks, pair_name, cmsgpack.pack({until_ms = ends_ms, since_ms = now, reason = reason}))
+  redis.call('PEXPIRE', marks, max(STATE_TTL_MS, said.rest_ms))
+  if newly then audit(trail, now, 'unfit', scope, name, reason, ends_ms, by) end
+  return {found, ends_ms, newly and 1 or 0, passing, unpack(learned)}
+end
 local field = scope == 'key_topic' and 't:' .. topic or nil
 local before = field and unpacked(redis.call('HGET', blamed, field))
   or {state = redis.call('HGET', blamed, 'state') or nil, until_ms = redis.call('HGET', blamed, 'until_ms')}

@@ -1,8 +1,8 @@
 -- snapshot: the records given, as they are at one instant.
 --
--- KEYS  1 inflight (hash)  2 … records (hashes)
+-- KEYS  1 inflight (hash)  2 unfit (hash)  3 … records (hashes)
 -- ARGV  1 now_ms or ''
--- Returns one JSON text: {"now_ms", "skew_ms" (see `clock`), "inflight": {…}, "records": [{field: text, "buckets": {…}, "topics": {…}}, …]}.
+-- Returns one JSON text: {"now_ms", "skew_ms" (see `clock`), "inflight": {…}, "unfit": {account:model: {…}}, "records": [{field: text, "buckets": {…}, "topics": {…}}, …]}.
 -- A bucket's level is brought up to the instant; records that do not exist are empty.
 
 local now = clock(ARGV[1], KEYS[1])
@@ -13,7 +13,7 @@ local function as_map(pairs_list)
 end
 
 local records = {}
-for place = 2, #KEYS do
+for place = 3, #KEYS do
   local record, topics = as_map(redis.call('HGETALL', KEYS[place])), {}
   local buckets = {}
   for dimension, bucket in pairs(buckets_of(record.limits)) do
@@ -26,4 +26,6 @@ for place = 2, #KEYS do
   record.buckets, record.topics, record.flying, record.limits = buckets, topics, nil, nil
   records[#records + 1] = record
 end
-return cjson.encode({now_ms = now, skew_ms = skew_ms, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})
+local unfit = {}
+for pair_name, mark in pairs(as_map(redis.call('HGETALL', KEYS[2]))) do unfit[pair_name] = cmsgpack.unpack(mark) end
+return cjson.encode({now_ms = now, skew_ms = skew_ms, unfit = unfit, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})
