@@ -786,8 +786,12 @@
 
     // Why an entry was made; a limit that was learned, such as rpm=30, in words.
     function auditWhy(entry) {
-        const limit = /^([a-z]+?)p(s|m|d|mo)=(\d+)$/.exec(entry.reason);
-        return limit ? count(Number(limit[3])) + " " + unit(limit[1]) + " " + windows[limit[2]] : words(entry.reason);
+        const limit = /^([a-z]+?)p(s|m|d|mo)(?:=(\d+)| (.*))$/.exec(entry.reason);
+        if (!limit) {
+            return words(entry.reason);
+        }
+        const name = unit(limit[1]) + " " + windows[limit[2]];
+        return limit[3] ? count(Number(limit[3])) + " " + name : name + " " + limit[4];
     }
 
     function auditMessage(text) {
