@@ -41,6 +41,7 @@ _MESSAGE_FIELDS = {
     "tool_calls",
 }
 _FINISH_REASONS = {"stop", "length", "tool_calls", "function_call", "content_filter"}
+_OF_A_MODEL = {"model_blocked", "model_not_found", "model_terms"}
 _ALIKE = 20
 _MOST_MODELS = 64
 
@@ -86,8 +87,8 @@ class GroqWatch:
         if verdict.fate is Fate.DONE:
             self._failed.pop(model, None)
             return False
-        if verdict.fate is Fate.NEXT_KEY:  # the key's or the limit's fault
-            return False
+        if verdict.fate not in {Fate.FAIL, Fate.OTHER_ACCOUNT} and verdict.code not in _OF_A_MODEL:
+            return False  # the key's or the limit's fault, or an outage, which passes
         code, times = self._failed.pop(model, ("", 0))
         times = times + 1 if code == verdict.code else 1
         self._failed[model] = verdict.code, times
@@ -101,7 +102,7 @@ def _unknown_in(answer: Answer, *, message: Mapping[str, Any], finish_reason: An
         if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
             yield Unknown("groq", Kind.HEADER, shapes.of_name(name.lower()))
     if answer.ok:
-        for name in message.keys() - _MESSAGE_FIELDS:
+        for name in (name for name, value in message.items() if value is not None and name not in _MESSAGE_FIELDS):
             yield Unknown("groq", Kind.MESSAGE_FIELD, shapes.of_name(name))
         if finish_reason is not None and finish_reason not in _FINISH_REASONS:
             yield Unknown("groq", Kind.FINISH_REASON, shapes.of_name(finish_reason))

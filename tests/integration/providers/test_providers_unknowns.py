@@ -136,6 +136,13 @@ async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(asked: Asked) ->
     assert asked.noticed == [Unknown("groq", Kind.MODEL, "openai/gpt-oss-120b: model_not_found")]
 
 
+async def test_an_outage_and_an_empty_field_are_nothing_unknown(asked: Asked) -> None:
+    for _ in range(25):
+        await asked.ask("groq", 503, _error("over capacity", ""))
+    await asked.ask("groq", 200, _completion({"content": "x", "refusal": None}))
+    assert asked.noticed == []
+
+
 async def test_shapes_are_counted_in_redis_once_each(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift, "MOST_SHAPES", 3)
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
