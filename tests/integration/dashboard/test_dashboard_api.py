@@ -308,6 +308,7 @@ async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve
     site = await serve()
     look = site.app.lookout._watch.look  # by hand from here on, with a clock of ours
     await asyncio.to_thread(site.app.lookout.stop)
+    site.app.lookout._watch._ages.clear()
     now_s = 1_000.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: now_s)
