@@ -17,6 +17,7 @@ from config.settings import RedisUrls, Settings, get_settings
 from worker import backpressure
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
+from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deferred import wake_deferred, wake_jobs
 from worker.drift import Drift
@@ -133,7 +134,8 @@ class Runtime:
                         if message["data"] == "reset":
                             backpressure.wake(service)
                             await self.wake_deferred(service)
-            except RedisError:
+            except RedisError as exc:
+                warn("resets and cancels are not heard of now: %s", words_of(exc))
                 await asyncio.sleep(_RECONNECT_S)
 
     async def wake_deferred(self, service: str) -> None:
@@ -169,7 +171,7 @@ async def _or_warn(waking: Awaitable[int]) -> None:
     try:
         await waking
     except RedisError as exc:
-        _logger.warning("deferred jobs cannot be woken now (%s); they run at their instants", type(exc).__name__)
+        warn("deferred jobs cannot be woken now (%s); they run at their instants", words_of(exc))
 
 
 _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

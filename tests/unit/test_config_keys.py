@@ -98,6 +98,12 @@ TABLE = [
         [("GROQ_API_KEY", "warned", "does not start with gsk_ as keys of this service do.")],
     ),
     ({"GROQ_API_KEY": GROQ[:20]}, ["GROQ_API_KEY"], [("GROQ_API_KEY", "warned", "has an unusual length")]),
+    ({"GROQ_API_KEY": GROQ + "x" * (120 - len(GROQ))}, ["GROQ_API_KEY"], []),  # the longest that is usual
+    (
+        {"GROQ_API_KEY": GROQ + "x" * (121 - len(GROQ))},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY", "warned", "has an unusual")],
+    ),
     # the first key under a number of its own
     ({"GROQ_API_KEY_1": GROQ}, ["GROQ_API_KEY_1"], [("GROQ_API_KEY_1", "warned", "is taken as the first key")]),
     (

@@ -187,6 +187,7 @@ async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve
     await site.disable("groq")
     await site.disable("resend")
     await post(site, "reset", json={"service": "groq"})
+    assert (await site.client.get(f"{PREFIX}/audit?count=201", auth=LOGIN)).status_code == 400
     answer = await site.client.get(f"{PREFIX}/audit?count=2", auth=LOGIN)
     entries = check(answer, "audit")["entries"]
     assert [entry["event"] for entry in entries] == ["reset", "disabled"]

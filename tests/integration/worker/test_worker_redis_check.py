@@ -2,8 +2,14 @@
 
 import logging
 import re
+import shutil
+import socket
+import ssl
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -80,6 +86,50 @@ def test_a_redis_that_evicts_is_warned_of(server: EmbeddedRedis, client: Any, ca
         check_redis(settings(server))
     [message] = caplog.messages
     assert "its maxmemory-policy is allkeys-lru. Set it to noeviction" in message
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(["openssl", *made], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            with suppress(OSError):
+                while True:
+                    peer, _ = listening.accept()
+                    with peer, suppress(OSError):  # it says that it does not know the authority
+                        context.wrap_socket(peer, server_side=True).close()
+
+        Thread(target=greet, daemon=True).start()
+        url = f"rediss://localhost:{listening.getsockname()[1]}/0"
+        with pytest.raises(SettingsError) as caught:
+            check_redis(settings_from({"REDIS_URL": url}))
+        listening.shutdown(socket.SHUT_RDWR)
+    assert str(caught.value) == (
+        f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed certificate):"
+        " name its authority, ssl_ca_certs."
+    )
+
+
+def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> None:
+    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
+    with (
+        EmbeddedRedis(data_dir=tmp_path / "redis", options={"maxclients": "25"}) as server,
+        Sandbox(groq_keys=3, resend_keys=1, resend_daily=0, resend_monthly=0, **limits) as sandbox,
+        workers(tmp_path, sandbox.env() | {"REDIS_URL": server.url}) as [worker],
+    ):
+        producer = Producer(server.url)
+        ids = producer.many("tasks.ai.complete", [{"prompt": "x"}] * 300)
+        mail = {"to": "a@example.com", "text": "x"}
+        ids += producer.many("tasks.email.send", [mail | {"subject": str(n)} for n in range(60)])
+        ended = producer.await_all(ids, within_s=40)
+        producer.close()
+    assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}
+    assert "max number of clients" not in worker.log
 
 
 def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
