@@ -60,6 +60,11 @@ def _credentials(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _word_list(text: str) -> str:
+    words = [word.strip() for word in text.split(",")] if "," in text else [text]
+    return ",".join(dict.fromkeys(_one_word(word) for word in words if word or len(words) == 1))
+
+
 def _token(secret: SecretStr | None) -> SecretStr | None:
     if secret and len(secret.get_secret_value()) < _SHORTEST_TOKEN:
         raise ValueError(f"must have {_SHORTEST_TOKEN} random characters or more")
@@ -97,6 +102,7 @@ CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket")]
 PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix")]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Word = Annotated[str, AfterValidator(_one_word)]
+WordList = Annotated[str, AfterValidator(_word_list)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 WholeSeconds = Annotated[int, Field(gt=0, le=30 * 86_400)]

@@ -30,6 +30,7 @@ from config.fields import (
     Token,
     WholeSeconds,
     Word,
+    WordList,
 )
 from config.redis_url import ALL_SCHEMES
 from config.redis_url import RedisUrl as ParsedUrl
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
 
     groq_base_url: Annotated[BaseUrl, _Variable("GROQ_BASE_URL")] = "https://api.groq.com"
     resend_api_url: Annotated[BaseUrl, _Variable("RESEND_API_URL")] = "https://api.resend.com"
-    groq_model: Annotated[Word, _Variable("GROQ_MODEL")] = "openai/gpt-oss-120b"
+    groq_model: Annotated[WordList, _Variable("GROQ_MODEL")] = "openai/gpt-oss-120b"
     groq_timeout_s: Seconds = 60
     resend_timeout_s: Seconds = 30
 
@@ -150,6 +151,11 @@ class Settings(BaseSettings):
         Below half the visibility timeout: a message not acknowledged by then goes to another worker as well.
         """
         return self.visibility_timeout_s / 2 - 1
+
+    @property
+    def groq_models(self) -> tuple[str, ...]:
+        """The models of jobs that name none, in order of preference."""
+        return tuple(self.groq_model.split(","))
 
     @property
     def secrets(self) -> tuple[str, ...]:

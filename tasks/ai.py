@@ -44,16 +44,18 @@ async def _complete(
 ) -> dict[str, Any]:
     arguments = check(CompletionArguments, args, kwargs)
     runtime = Runtime.current()
-    completion = Completion.of(arguments.params(default_model=runtime.settings.groq_model), listener=stream)
+    models = arguments.named_models(runtime.settings.groq_models)
+    completion = Completion.of(arguments.params(default_model=models[0]), listener=stream)
 
     def build(lease: Lease) -> Completion:
         if stream is not None:
             stream.calling()
-        return completion.reserving(lease.want.output_tokens)
+        return completion.with_model(lease.want.topic).reserving(lease.want.output_tokens)
 
     want = Want(
         model=completion.limited_as,
-        topic=completion.model,
+        topic=completion.topic,
+        fallbacks=tuple((one.limited_as, one.topic) for one in map(completion.with_model, models[1:])),
         tokens=completion.tokens,
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,

@@ -1,6 +1,6 @@
 """The arguments of a completion, named and bounded as Groq's API has them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -58,6 +58,9 @@ class Message(Arguments):
         return {name: value for name, value in given.items() if value or name not in _NOT_EMPTY}
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=200), matching(r"\S+", "must be one word")]
+
+
 class CompletionArguments(Arguments):
     """What `tasks.ai.complete` takes: every parameter of the SDK's `chat.completions.create`, but for `refused`."""
 
@@ -70,7 +73,7 @@ class CompletionArguments(Arguments):
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
-    model: Annotated[str, Field(min_length=1, max_length=200), matching(r"\S+", "must be one word")] | None = None
+    model: ModelName | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
@@ -103,6 +106,7 @@ class CompletionArguments(Arguments):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: dict[Text, Text] | None = None
     store: bool | None = None
+    models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=20)] | None = None
     stream: Annotated[bool, Strict()] = False
     deadline_s: Deadline | None = None
 
@@ -110,11 +114,17 @@ class CompletionArguments(Arguments):
     def _asks_once(self) -> Self:
         if (self.messages is None) == (self.prompt is None):
             raise ValueError("give either messages, or prompt for a single user message")
+        if self.model is not None and self.models is not None:
+            raise ValueError("give either model, or models in order of preference")
         return self
+
+    def named_models(self, default: Sequence[str]) -> tuple[str, ...]:
+        """The models that may answer, in order of preference; the default where the job names none."""
+        return tuple(dict.fromkeys(self.models or ((self.model,) if self.model else default)))
 
     def params(self, *, default_model: str) -> dict[str, Any]:
         """The keyword arguments of `chat.completions.create`."""
-        given = self.model_dump(exclude_none=True, exclude={"messages", "prompt", "stream", "deadline_s"})
+        given = self.model_dump(exclude_none=True, exclude={"models", "messages", "prompt", "stream", "deadline_s"})
         messages = [message.params() for message in self.messages or ()]
         if self.prompt is not None:
             messages = [{"role": "user", "content": self.prompt}]

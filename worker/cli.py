@@ -145,10 +145,10 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
         async with opened_checkers(settings) as checkers:
             with suppress(RedisError):  # the accounts that Redis knows are nice to have
                 await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
-            return await check_keys(pools, checkers, models=[settings.groq_model])
+            return await check_keys(pools, checkers, models=settings.groq_models)
 
     checked = _run(ask, service)
-    problems = list(problems_in(checked, models=[settings.groq_model]))
+    problems = list(problems_in(checked, models=settings.groq_models))
     if as_json:
         told = {"keys": [one.as_json() for one in checked], "problems": problems}
         click.echo(json.dumps(told, indent=2))

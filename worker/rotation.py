@@ -158,6 +158,8 @@ class _Turn(Generic[RequestT]):
         self.attempts = 0
         self.waited_ms = 0
         self.turned_down: Verdict | None = None
+        self.denied_model = ""
+        self.closed = want.exclude_accounts
         self.doubtful: list[Lease] = []
         self.capped: set[str] = set()
         self.last: Verdict | None = None
@@ -180,6 +182,11 @@ class _Turn(Generic[RequestT]):
         """Take a lease, or end the turn."""
         got = await self._ask()
         while isinstance(got, Unavailable):
+            if self.want.fallbacks and self.want.exclude_accounts != self.closed:
+                # No account takes the one model that some have turned down; those may take the others.
+                self.want = replace(self.want.without(self.denied_model), exclude_accounts=self.closed)
+                got = await self._ask()
+                continue
             if self.want.exclude == self.shut_out:
                 self._give_up(got)
             # Keys were at fault in this turn, which is no fault of the job: it waits for them like the others.
@@ -258,8 +265,8 @@ class _Turn(Generic[RequestT]):
             case Why.UNFIT if self.turned_down:
                 raise _rejection(self.turned_down)
             case Why.UNFIT:
-                topic = self.want.topic or "the from address that is set for it"
-                raise RequestRejected(f"no {self.pool.service} key may be used for {topic}: {away.reason}")
+                topics = ", ".join(topic for _, topic in self.want.models) or "the from address that is set for it"
+                raise RequestRejected(f"no {self.pool.service} key may be used for {topics}: {away.reason}")
         # Every key was tried in this turn, or none exists.
         if self.last is None:
             raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job")
@@ -329,11 +336,14 @@ class _Turn(Generic[RequestT]):
             case Fate.OTHER_ACCOUNT if verdict.effect is Effect.UNFIT:
                 self.turned_down = verdict  # the pool asks that account no more for it
             case Fate.OTHER_ACCOUNT:
+                self.denied_model = lease.want.model
                 account = verdict.account or lease.account
                 self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
                 # Only one team has a domain, maybe the last; the keys of the others are marked, so each is asked once
                 if verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None:
                     self.turned_down = verdict
+            case Fate.RETRY if verdict.scope is Scope.MODEL and self.want.fallbacks:
+                self.want = self.want.without(lease.want.model)  # it is overloaded, the next one may not be
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
                 fault.code, fault.most_repeats = verdict.code, verdict.most_repeats

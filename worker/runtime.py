@@ -268,7 +268,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         key_checks=KeyChecks(
             pools,
             {"groq": groq, "resend": mailer},
-            models=[settings.groq_model],
+            models=settings.groq_models,
             every_s=settings.check_keys_s,
         ),
         broker=broker,

@@ -34,7 +34,7 @@ _LEAST_ROOM = 8
 _MANY = 10_000
 _MOST_LANES = 1_000
 
-Shape = tuple[str, str, bool, str, frozenset[str], frozenset[str]]
+Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
 
 
 @dataclass(slots=True, eq=False)
@@ -173,7 +173,7 @@ class WaitList:
         return max(0.0, min((lane.resting_until_s for lane in lately), default=0.0) - now_s)
 
     def _lane(self, want: Want, *, in_turn: bool) -> _Lane:
-        shape = (want.model, want.topic, want.bulk, want.account, want.exclude, want.exclude_accounts)
+        shape = (want.models, want.bulk, want.account, want.exclude, want.exclude_accounts)
         lane = self._lanes.get(shape)
         if lane is None:
             if len(self._lanes) > _MOST_LANES:
@@ -344,7 +344,8 @@ def _hangs_on_calls(got: Unavailable) -> bool:
 def _wait_list(want: Want) -> str:
     """The name of the wait list for jobs that the same keys may serve, the same in each process."""
     name = want.model
-    others = sorted(want.exclude), sorted(want.exclude_accounts), want.account, "" if want.topic == name else want.topic
+    topic = "" if want.topic == name else want.topic
+    others = sorted(want.exclude), sorted(want.exclude_accounts), want.account, topic, want.fallbacks
     if any(others):
         name += "/" + hashlib.sha256(repr(others).encode()).hexdigest()[:12]
     return f"{name} bulk" if want.bulk else name or "/"

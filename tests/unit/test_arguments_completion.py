@@ -148,6 +148,7 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": "x"},
     {"prompt": "x", "deadline_s": 0.5},
     {"prompt": "x", "model": "openai/gpt-oss-20b"},
+    {"prompt": "x", "models": ["openai/gpt-oss-120b", "openai/gpt-oss-20b"]},
     {"prompt": "x", "temperature": 0},
     {"prompt": "x", "temperature": 2},
     {"prompt": "x", "top_p": 1},
@@ -219,7 +220,7 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     named = set(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
     ours = set(CompletionArguments.model_fields)
     assert named - ours == set(CompletionArguments.refused)
-    assert ours - named == {"prompt", "deadline_s"}
+    assert ours - named == {"prompt", "models", "deadline_s"}
     assert set(ChatCompletionMessage.model_fields) <= set(Message.model_fields)  # what comes out may go in again
 
 
@@ -277,7 +278,7 @@ def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
     params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
     expected = {"model": "a-model", "messages": [{"role": "user", "content": "x"}]} | kwargs
     expected.pop("prompt", None)
-    for name in ("stream", "deadline_s"):  # how the answer travels and until when: no part of the request
+    for name in ("stream", "deadline_s", "models"):  # how the answer travels, until when, and what is picked from
         expected.pop(name, None)
     assert params == expected
     assert json.loads(json.dumps(params)) == params
@@ -310,3 +311,26 @@ def test_whatever_comes_is_taken_or_refused_without_a_quote(kwargs: dict[str, An
         assert params["messages"]
     assert CANARY not in said
     assert "\n" not in said
+
+
+# What a job names, and the models that may answer it.
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({}, ("default", "second")),
+        ({"model": "one"}, ("one",)),
+        ({"models": ["one"]}, ("one",)),
+        ({"models": ["one", "two", "one"]}, ("one", "two")),
+    ],
+)
+def test_a_job_may_name_several_models_in_order_of_preference(named: dict[str, Any], expected: tuple[str, ...]) -> None:
+    arguments = check(CompletionArguments, (), {"prompt": "x"} | named)
+    assert arguments.named_models(("default", "second")) == expected
+    assert arguments.params(default_model=expected[0])["model"] == expected[0]
+    assert "models" not in arguments.params(default_model=expected[0])
+
+
+def test_models_that_cannot_be_meant_are_refused() -> None:
+    assert "give either model, or models" in refusal({"prompt": "x", "model": "one", "models": ["two"]})
+    assert "models" in refusal({"prompt": "x", "models": []})
+    assert "must be one word" in refusal({"prompt": "x", "models": ["two words"]})

@@ -385,3 +385,8 @@ def test_the_example_names_every_setting_with_its_default() -> None:
         if field not in SECRET_FIELDS:
             written = str(default).lower() if isinstance(default, bool) else "" if default == () else str(default)
             assert offered[name] == written, name
+
+
+def test_groq_model_may_be_several_in_order_of_preference() -> None:
+    assert Settings(groq_model="one, two ,one,").groq_models == ("one", "two")
+    assert Settings().groq_models == ("openai/gpt-oss-120b",)

@@ -14,6 +14,8 @@ class Want:
     Attributes:
         model: The model (Groq); empty where a service has none.
         topic: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
+        fallbacks: Further models that serve as well, in order of preference, each with its topic: the first that can be
+            served now is taken.
         tokens: What the call will count against token limits, as an estimate.
         input_tokens: How many of them are the prompt's.
         output_tokens: How many of them are reserved for the answer.
@@ -34,6 +36,7 @@ class Want:
 
     model: str = ""
     topic: str = ""
+    fallbacks: tuple[tuple[str, str], ...] = ()
     tokens: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -46,6 +49,23 @@ class Want:
     suspect: bool = False
     bulk: bool = False
     waited_ms: int = 0
+
+    @property
+    def models(self) -> tuple[tuple[str, str], ...]:
+        """All models that serve, in order of preference, each with its topic."""
+        return ((self.model, self.topic), *self.fallbacks)
+
+    def taking(self, place: int) -> "Want":
+        """The same for one of its models alone."""
+        if place == 0 and not self.fallbacks:
+            return self
+        model, topic = self.models[place]
+        return replace(self, model=model, topic=topic, fallbacks=())
+
+    def without(self, model: str) -> "Want":
+        """The same without one of its models, where others are left."""
+        left = tuple(one for one in self.models if one[0] != model)
+        return replace(self, model=left[0][0], topic=left[0][1], fallbacks=left[1:]) if left else self
 
     def is_as_large_as(self, other: "Want") -> bool:
         """Whether nothing that is too small for the other has room for this."""
@@ -89,7 +109,8 @@ class Lease:
         id: Names the reservation; a second settle of it changes nothing.
         key: The key to call with.
         account: The account whose limits were charged.
-        want: What was reserved: as it was asked for, but for fewer `output_tokens` where it is flexible.
+        want: What was reserved: as it was asked for, but of several models the one that was taken, and fewer
+            `output_tokens` where it is flexible.
         wait_ms: How long to wait before the call, in milliseconds.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same call; None: no quota
             is known.

@@ -165,15 +165,23 @@ class KeyPool:
             "" if line.next_waited_ms is None else line.next_waited_ms,
             "1" if line.entered else "",
             self._terms,
+            as_json(want.fallbacks) if want.fallbacks else "",
             candidates.told,
         )
 
     def _answer(self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str) -> Lease | Unavailable:
         match reply:
-            case ["lease", index, wait_ms, spare, output_tokens]:
+            case ["lease", index, wait_ms, spare, output_tokens, which]:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
                 key, account = candidates.keys[place], candidates.accounts[place]
-                return Lease(lease_id, key, account, want.reserving(int(output_tokens)), int(wait_ms), more)
+                return Lease(
+                    lease_id,
+                    key,
+                    account,
+                    want.reserving(int(output_tokens)).taking(int(which) - 1),
+                    int(wait_ms),
+                    more,
+                )
             case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
                 return Unavailable(Why(why), ask_in_ms=int(ask_in_ms), first_in_ms=int(first_in_ms), reason=str(reason))
             case ["resting", first_in_ms, reason]:

@@ -86,6 +86,10 @@ class Completion:
         """Whether the request itself says how long the answer may be."""
         return bool(self.params.get("max_completion_tokens") or self.params.get("max_tokens"))
 
+    def with_model(self, model: str) -> "Completion":
+        """The same of another model."""
+        return self if model == self.model else replace(self, params={**self.params, "model": model}, model=model)
+
     def reserving(self, output_tokens: int) -> "Completion":
         """The same with an answer of at most so many tokens, where that is less than what is reserved anyway."""
         if output_tokens >= self.output_tokens:

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from rotation_scripted import (
     DEAD,
     NOT_FOUND,
+    NOT_HAD,
     NOT_ITS_DOMAIN,
     NOTHING_OUT,
     SECRETS,
@@ -20,10 +21,10 @@ from rotation_scripted import (
     until,
 )
 
-from worker.errors import Deferred
+from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Unavailable, Want
 from worker.rotation import Served
-from worker.verdicts import Fate, Reply, Verdict
+from worker.verdicts import Fate, Reply, Scope, Verdict
 
 
 async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Redis) -> None:
@@ -181,3 +182,43 @@ async def test_no_key_at_all_is_a_deferral(make: Make) -> None:
         await serve(rotation)
     assert caught.value.reason == "no groq key is configured for this job"
     assert caught.value.countdown_ms == 60_000
+
+
+OVERLOADED = Reply(Verdict(Fate.RETRY, "over_capacity", scope=Scope.MODEL, definite=False, counted=False, status=503))
+
+
+# What the first model's calls meet, and how many calls it takes until the second one serves.
+@pytest.mark.parametrize(
+    ("script", "accounts", "attempts"),
+    [
+        ([OVERLOADED], ("one", "two", "three"), 2),
+        ([NOT_HAD], ("one", "one", "one"), 2),
+        ([NOT_HAD] * 3, ("one", "two", "three"), 4),
+        # The account may take the other model, though it is not said why it did not take the first.
+        ([NOT_FOUND], ("one", "one", "one"), 2),
+        ([NOT_FOUND] * 3, ("one", "two", "three"), 4),
+        ([refused()], ("one", "one", "one"), 2),
+    ],
+)
+async def test_the_next_model_serves_in_the_same_turn(
+    make: Make, script: list[Reply], accounts: tuple[str, ...], attempts: int
+) -> None:
+    rotation, provider = make(*script, accounts=accounts)
+    want = Want(model="a", topic="a", fallbacks=(("b", "b"),))
+    served = await rotation.serve(want, lambda lease: lease.want.topic)
+    assert served.attempts == attempts
+    assert [model for _, model in provider.seen] == ["a"] * (attempts - 1) + ["b"]
+
+
+async def test_where_every_model_is_overloaded_it_is_a_fault(make: Make) -> None:
+    rotation, provider = make(OVERLOADED, OVERLOADED)
+    with pytest.raises(Fault):
+        await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
+    assert len(provider.seen) == 2
+
+
+async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_providers_words(make: Make) -> None:
+    rotation, provider = make(*[NOT_FOUND] * 6)
+    with pytest.raises(RequestRejected, match=r"^model_not_found: there is no such model$"):
+        await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
+    assert len(provider.seen) == 6
