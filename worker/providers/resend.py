@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parseaddr
+from http import HTTPStatus
 from typing import Any, cast
 
 import httpx
@@ -171,6 +172,8 @@ class Resend:
         value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
+        if isinstance(payload, list) and _has_no_batches(exchange.answer):
+            verdict = Verdict(Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status)
         shapes = Shapes(secret, texts_in(payload))
         for unknown in unknown_in(exchange.answer, status=verdict.status, shapes=shapes):
             self._notice(unknown)
@@ -220,6 +223,15 @@ async def _send(payload: Any, idempotency_key: str) -> None:
     await resend.Emails.send_async(
         cast("resend.Emails.SendParams", dict(payload)), {"idempotency_key": idempotency_key}
     )
+
+
+def _has_no_batches(answer: Answer) -> bool:
+    """Whether a stand-in for Resend does not know `/emails/batch`: then nothing was taken, whoever says it.
+
+    For a single email such an answer proves nothing, since Resend has that address.
+    """
+    unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+    return unknown and not answer.code and not answer.is_page
 
 
 def _recipients(payload: Mapping[str, Any]) -> int:

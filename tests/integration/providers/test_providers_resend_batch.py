@@ -87,6 +87,23 @@ async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(scripted: An
     assert (verdict.effect, verdict.fate, verdict.definite) == (Effect.NONE, Fate.NEXT_KEY, True)
 
 
+@pytest.mark.parametrize(("status", "body"), [(404, b"404: Not Found"), (405, b""), (404, b"{}")])
+async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_another_thing(
+    scripted: Any, mailer: Resend, status: int, body: bytes
+) -> None:
+    scripted.answer(status, body)
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.code, verdict.fate, verdict.definite) == ("no_batches", Fate.FAIL, True)
+    scripted.answer(status, body)
+    alone = (await mailer.call(_KEY, Sealed(json.dumps(_EMAILS[0]), "job-1"))).verdict
+    assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
+
+
+async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(scripted: Any, mailer: Resend) -> None:
+    scripted.answer(404, b"<html>nothing here</html>")
+    assert (await mailer.call(_KEY, _BATCH)).verdict.definite is False
+
+
 async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
     errors = [{"index": 1, "message": f"Bad text: {_CANARY} {_KEY.get_secret_value()}"}]
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "z"}], "errors": errors})
