@@ -504,6 +504,12 @@ async def test_an_answer_that_is_empty_since_reasoning_used_the_cap_says_so(  # 
     assert because is said is None or because.startswith(said)
 
 
+async def test_of_several_headers_of_one_name_the_longest_wait_counts(scripted: Any, groq: Groq) -> None:
+    whole = scripted.http(429, {}, {"retry-after": "2"})
+    scripted._script.append(("answer", whole.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n")))
+    assert (await groq.call(_KEY, _ASKED)).verdict.cooldown_ms == 7_000
+
+
 async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: Any) -> None:
     provider = Groq(scripted.url + "/openai/v1/")
     scripted.answer(200, _COMPLETION)
