@@ -335,7 +335,7 @@ def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(fresh: Flee
     assert lines.count() == 5
     assert "alive · openai/gpt-oss-120b" in lines.first.inner_text()
     assert "dead · Invalid API Key" in lines.nth(1).inner_text()
-    assert "epd" in lines.last.inner_text()
+    assert "100 emails a day" in lines.last.inner_text()
     screenshot(page, "check")
     dialog.get_by_role("button", name="Close").click()
     dialog.wait_for(state="hidden")

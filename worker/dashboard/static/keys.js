@@ -205,6 +205,7 @@
     const reason = document.getElementById("dialog-reason");
     const also = document.getElementById("dialog-also");
     const include = document.getElementById("dialog-include");
+    const cancelButton = document.getElementById("dialog-cancel");
     const confirmButton = document.getElementById("dialog-confirm");
     const mostListed = 12;
     let decided = null;
@@ -226,6 +227,7 @@
         also.hidden = !options.also;
         include.checked = false;
         setText(document.getElementById("dialog-include-text"), options.also || "");
+        cancelButton.hidden = !options.act;
         decided = options.act;
         dialog.showModal();
         (options.reason ? reason : confirmButton).focus();
@@ -247,7 +249,7 @@
             confirmed();
         }
     });
-    document.getElementById("dialog-cancel").addEventListener("click", function () { dialog.close(); });
+    cancelButton.addEventListener("click", function () { dialog.close(); });
     dialog.addEventListener("close", function () { decided = null; });
 
     // What a reset would change, as the latest status tells it: one line a block, and the keys that a person disabled.
@@ -317,8 +319,8 @@
     }
 
     function checkLine(one) {
-        const models = Object.entries(one.models).map(function (pair) { return pair[0] + (pair[1] ? "" : " is not to be had"); });
-        const limits = Object.entries(one.limits).map(function (pair) { return pair[0] + " " + count(pair[1]); });
+        const models = Object.entries(one.models).map(function (pair) { return pair[0] + (pair[1] ? "" : " is not available"); });
+        const limits = Object.entries(one.limits).map(function (pair) { return limitWords(pair[0], pair[1]); });
         return one.key + ": " + [one.state].concat(models, limits, one.said || []).join(" · ");
     }
 
@@ -630,6 +632,14 @@
         return { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" }[dimension[0]] || dimension;
     }
 
+    // A limit by its code alone, such as rpm: requests a minute.
+    function limitWords(code, limit) {
+        const windows = { s: "a second", m: "a minute", d: "a day", mo: "a month" };
+        const parts = /^([a-z]+?)p(s|m|d|mo)$/.exec(code);
+        const name = parts ? unit(parts[1]) + " " + windows[parts[2]] : code;
+        return limit === undefined ? name : count(limit) + " " + name;
+    }
+
     function limitName(one) {
         return unit(one.dimension) + " " + windowName(one.window_ms);
     }
@@ -776,7 +786,6 @@
         limit_learned: "limit learned", account_learned: "account learned", lease_expired: "call not reported in time" };
     const scopeWords = { key: "key", account: "account", account_model: "account × model", key_topic: "key ×", model: "model",
         host: "provider", service: "all keys of", dead_letter: "job" };
-    const windows = { s: "a second", m: "a minute", d: "a day", mo: "a month" };
     let auditBefore = null; // where the page that is shown begins; null: it is the newest one
     let auditNext = null;
 
@@ -786,12 +795,9 @@
 
     // Why an entry was made; a limit that was learned, such as rpm=30, in words.
     function auditWhy(entry) {
-        const limit = /^([a-z]+?)p(s|m|d|mo)(?:=(\d+)| (.*))$/.exec(entry.reason);
-        if (!limit) {
-            return words(entry.reason);
-        }
-        const name = unit(limit[1]) + " " + windows[limit[2]];
-        return limit[3] ? count(Number(limit[3])) + " " + name : name + " " + limit[4];
+        const limit = /^([a-z]+p(?:s|m|d|mo))(?:=(\d+)| (.*))$/.exec(entry.reason);
+        return !limit ? words(entry.reason) : limit[2] ? limitWords(limit[1], Number(limit[2]))
+            : limitWords(limit[1]) + " " + limit[3];
     }
 
     function auditMessage(text) {
