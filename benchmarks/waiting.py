@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
 RPM, KEYS, JOBS = 300, 3, 1_700
+MODELS = "openai/gpt-oss-120b", "openai/gpt-oss-20b"
 BEGIN_S = 15.0
 """By then the burst is used up, and what changes meets a steady state."""
 RETRY_RE = re.compile(rb"Retry in \d")
@@ -55,12 +57,12 @@ class Run:
 
     def send(self, count: int, **options: Any) -> list[str]:
         """Enqueue completions; returns their ids."""
-        kwargs = {"prompt": "Say hello", "max_completion_tokens": 20} | options.pop("kwargs", {})
+        kwargs: dict[str, Any] = {"prompt": "Say hello", "max_completion_tokens": 20}
+        turns = cycle(options.pop("models", MODELS[:1]))
         with self.app.connection_for_write() as connection, self.app.amqp.producer_pool.acquire(block=True) as producer:
+            there = {"producer": producer, "connection": connection, "queue": "ai"} | options
             sent = [
-                self.app.send_task(
-                    "tasks.ai.complete", kwargs=kwargs, queue="ai", producer=producer, connection=connection, **options
-                ).id
+                self.app.send_task("tasks.ai.complete", kwargs=kwargs | {"model": next(turns)}, **there).id
                 for _ in range(count)
             ]
         self.ids += sent
@@ -156,11 +158,23 @@ def rest(run: Run, _: float) -> None:
     run.extra = -12 * KEYS * RPM / 60
 
 
+def outage(run: Run, _: float) -> None:
+    """The provider fails for everybody for 20 s."""
+    run.house.sandbox.control("fault", service="groq", status=500, seconds=20)
+    run.extra = -20 * KEYS * RPM / 60
+
+
+def models(run: Run, until_s: float) -> None:
+    """Every other job is for a model whose calls are all refused for the rest of the run."""
+    left_s = until_s - time.monotonic()
+    run.house.sandbox.control("fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s)
+
+
 def steady(_run: Run, _: float) -> None:
     """Nothing changes."""
 
 
-CASES = (steady, resets, reload, disable, revoke, kill, freeze, raised, lowered, bulk, rest)
+CASES = (steady, resets, reload, disable, revoke, kill, freeze, raised, lowered, bulk, rest, outage, models)
 
 
 @contextmanager
@@ -204,7 +218,7 @@ def measure(case: Callable[[Run, float], None], *, workers: int, seconds: float,
     """Run one case."""
     with open_house(workers) as run:
         before_s = cpu_s(run.house)
-        run.send(jobs)
+        run.send(jobs, models=MODELS if case is models else MODELS[:1])
         began_s = time.monotonic()
         time.sleep(BEGIN_S)
         case(run, began_s + seconds)

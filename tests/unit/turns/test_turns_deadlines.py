@@ -98,3 +98,21 @@ async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stop
     turn["outcome"].in_doubt = True
     with pytest.raises(OutcomeUnknown, match=r"^an earlier attempt may have been accepted, and then "):
         await bench.turn(**turn)
+
+
+async def test_a_deadline_that_passes_while_the_job_waits_ends_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not deferred once more: nobody waits for it."""
+    now_s = time.time()
+
+    async def serve(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(time, "time", lambda: now_s + 2)
+        raise Deferred(1_000, "rate_limit")
+
+    monkeypatch.setattr("turns_bench.ScriptedRotation.serve", serve)
+    with pytest.raises(DeadlineExceeded, match="no key was free within 60 s"):
+        await bench.turn(
+            Deferred(1_000, "rate_limit"), header={"since_ms": round((now_s - 59) * 1000)}, own_deadline_s=60
+        )
+    assert bench.sent() == []
