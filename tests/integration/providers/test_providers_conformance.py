@@ -181,3 +181,13 @@ async def test_a_wrong_url_is_a_verdict_too(case: _Case) -> None:
     verdict = (await provider.call(_KEY, case.request)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "bad_url", True)
     await provider.close()
+
+
+async def test_a_bug_of_ours_is_no_answer_of_the_provider(case: _Case, provider: Any, monkeypatch: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("worker.providers.groq.Groq._post", broken)
+    monkeypatch.setattr("worker.providers.resend._send", broken)
+    with pytest.raises(ZeroDivisionError):
+        await provider.call(_KEY, case.request)
