@@ -63,13 +63,11 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     local dimension, limit, window_ms, remaining = seen[1], seen[2], seen[3], seen[4]
     local bucket = buckets[dimension]
     local cost = refused and cost_in(dimension, refused.cost)
-    local short = refused and (not remaining or remaining < cost)
+    local short, is_new = refused and (not remaining or remaining < cost), not bucket
     if not bucket or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
       local known = bucket or {}
       bucket = new_bucket(dimension, limit, window_ms, now_ms)
-      -- What has passed before a limit was known counts, too.
-      if not known.limit then bucket.credit = TRY_AFTER / 2 end
       bucket.saving, bucket.debt, bucket.corrected_ms = known.saving, known.debt, known.corrected_ms
       -- What was used of it stays used.
       if known.limit then bucket.level = min(limit, level_at(known, now_ms) + max(0, limit - known.limit)) end
@@ -81,7 +79,10 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
       if slower then learned[#learned + 1] = dimension .. ' ' .. slower end
     end
     if remaining and not refused then bucket.credit = TRY_NEVER
-    elseif short and bucket.credit ~= TRY_NEVER then bucket.credit, bucket.raises = 0, nil end
+    elseif short and bucket.credit ~= TRY_NEVER then
+      -- What passed before a limit was known counts half.
+      bucket.credit, bucket.raises = is_new and TRY_AFTER / 2 or 0, nil
+    end
     if bucket.held and bucket.held.until_ms <= now_ms then bucket.held = nil end
     if short and (stated_ms or remaining) and not bucket.log then
       -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
