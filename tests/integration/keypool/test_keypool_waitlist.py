@@ -98,12 +98,12 @@ async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(make_pool:
 async def test_a_long_line_does_not_make_younger_jobs_elsewhere_pass(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 600)
     began_ms, processes = clock.ms, Processes(pool, clock)
-    processes.come("old", *range(began_ms, began_ms + 160))
-    processes.come("young", *range(began_ms + 3_000, began_ms + 3_080))
-    processes.come("younger", *range(began_ms + 6_000, began_ms + 6_080))
-    await processes.run(began_ms + 33_500)
-    assert len(processes.starts) == 320
-    assert max(processes.starts)[0] - began_ms < 33_000, "ten a second"
+    processes.come("old", *range(began_ms, began_ms + 80))
+    processes.come("young", *range(began_ms + 3_000, began_ms + 3_040))
+    processes.come("younger", *range(began_ms + 6_000, began_ms + 6_040))
+    await processes.run(began_ms + 17_500)
+    assert len(processes.starts) == 160
+    assert max(processes.starts)[0] - began_ms < 17_000, "ten a second"
     assert processes.passed() <= 20
 
 
@@ -244,7 +244,7 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: M
     pool = await limited(make_pool, 300)
     began_ms = clock.ms
     await _raised(pool, clock, 900, calls=420)
-    assert clock.ms - began_ms < 80_000, "334 calls at the old limit, then fast"
+    assert clock.ms - began_ms < 60_000, "167 calls at the old limit, then fast"
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.limit == pytest.approx(900, rel=0.15), "not for ever higher, although what was saved up passes"
     assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
@@ -253,7 +253,7 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: M
 async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 300)
     passed, refusals = await _raised(pool, clock, 300, calls=2_000)
-    assert 3 <= refusals <= 0.003 * passed
+    assert 3 <= refusals <= 0.003 * passed + 1
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.limit == 300
 

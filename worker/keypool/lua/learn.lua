@@ -79,7 +79,7 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
       if slower then learned[#learned + 1] = dimension .. ' ' .. slower end
     end
     if remaining and not refused then bucket.credit = TRY_NEVER
-    elseif short and bucket.credit ~= TRY_NEVER then
+    elseif short and bucket.credit ~= TRY_NEVER and refused.start_ms > (bucket.corrected_ms or 0) then
       -- What passed before a limit was known counts half.
       bucket.credit, bucket.raises = is_new and TRY_AFTER / 2 or 0, nil
     end
