@@ -64,7 +64,7 @@ redis.call('PEXPIRE', pair, STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
 -- Who waits was told when to ask by what was known then.
-if raised or outcome == 'unused' then redis.call('PUBLISH', root .. ':wake', 'room') end
+if outcome == 'unused' or record and record.tried and outcome == 'ok' then redis.call('PUBLISH', root .. ':wake', 'room') end
 local found = record and 'ok' or 'late'
 if outcome == 'unused' then return {found, 0, 0, 0} end
 local ok_field = 'ok_ms:' .. said.model
