@@ -96,6 +96,7 @@ def test_an_ignored_result_is_not_stored(pool: Any, key: str) -> None:
 
 
 def test_a_message_is_held_until_its_job_has_ended(pool: Any, key: str) -> None:
+    eventually(lambda: pool.held() == 0, what="the end of earlier acknowledgements")
     result = pool.send("waits", key, 0.5)
     pool.told(key, "began")
     assert pool.held() == 1
@@ -216,7 +217,7 @@ def test_a_job_that_is_revoked_before_it_began_never_runs(pool: Any, key: str) -
 
 
 def test_a_running_job_can_be_ended_from_outside(pool: Any, key: str) -> None:
-    result = pool.send("waits", key, 1.0)
+    result = pool.send("waits", key, 2.0)
     pool.told(key, "began")
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
