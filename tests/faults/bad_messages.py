@@ -147,7 +147,7 @@ MESSAGES = [
     Bad("the eta is long over", SERVED, headers={"eta": "1970-01-01T00:00:00+00:00"}),
     header("expires", f"soon {CANARY}", "the expiry is prose"),
     header("expires", -5, "the expiry is a number"),
-    Bad("it has expired", ("TaskRevokedError", "expired"), headers={"expires": "1970-01-01T00:00:00+00:00"}),
+    Bad("it has expired", ("DeadlineExceeded", "it had not begun"), headers={"expires": "1970-01-01T00:00:00+00:00"}),
     header("retries", "many", "the retries are a text"),
     header("retries", -1, "the retries are negative"),
     header("retries", 10**30, "the retries are absurd"),
