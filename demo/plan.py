@@ -11,6 +11,9 @@ _MANY_JOBS = 300
 _RESEND_TEAMS = 3
 _RESEND_LENGTH_S = 17
 
+MODELS = ("openai/gpt-oss-120b", "openai/gpt-oss-20b")
+"""What the completions may be answered by, in order of preference; the first is switched off in the middle."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -39,11 +42,11 @@ class Plan:
 
     @property
     def groq_rpm(self) -> int:
-        """Requests a minute of one organisation, so that the completions take about half a minute.
+        """Requests a minute of one organisation and model, so that the completions take about half a minute.
 
-        A full minute's worth may go at once, the rest as the limit refills.
+        A full minute's worth of each model may go at once, the rest as the limits refill.
         """
-        return max(10, round(self.jobs * (0.5 if self.pace == 1.0 else 0.28)))
+        return max(10, round(self.jobs * (0.5 if self.pace == 1.0 else 0.14)))
 
     @property
     def resend_rps(self) -> int:
@@ -89,6 +92,7 @@ class Plan:
     def settings(self) -> dict[str, str]:
         """The workers' settings that differ from the defaults: shorter waits, so that a minute shows everything."""
         return {
+            "GROQ_MODEL": ",".join(MODELS),
             "KEYWHEEL_MAX_WAIT_S": "2",
             "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "2",
             "KEYWHEEL_GROQ_COOLDOWN_S": "5",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from demo.plan import MODELS
 from sandbox.process import Sandbox
 
 REVOKED = "groq:2"
@@ -63,6 +64,12 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
             f"Groq answers 500 to every third call for {faults_s:g} s",
             "fault",
             {"service": "groq", "status": 500, "share": 0.33, "seconds": faults_s},
+        ),
+        Happening(
+            at(5),
+            f"Groq switches {MODELS[0]} off",
+            "standing",
+            {"service": "groq", "model": MODELS[0], "code": "model_not_found"},
         ),
         Happening(
             at(6.5),

@@ -159,6 +159,8 @@ class Story:
         elif event == "disabled":
             self._resting.pop((service, entry["scope"], name), None)
             self.tell("⛔", f"{service}: {shown} is out until somebody resets it ({reason})", "bold red")
+        elif event == "unfit":
+            self.tell("🚫", f"{service}: {shown} is not to be had ({reason}), and not asked for again", "yellow")
         elif event == "account_learned":
             self.tell("🎓", f"{service}: {shown} belongs to {_short(reason)}, as a refusal says", "green")
         elif event == "limit_learned":
@@ -199,10 +201,9 @@ class Story:
 
 
 def _scope_of(record: str) -> str:
-    """`account × model` of a record's name, `{…}:account_model:ACCOUNT:MODEL`."""
-    _, _, rest = record.partition(":account_model:")
-    account, _, model = rest.partition(":")
-    return f"{account} × {model}" if model else account or record
+    """`account × model` of an entry's name, `ACCOUNT:MODEL`."""
+    account, _, model = record.partition(":")
+    return f"{account} × {model}" if model else account
 
 
 def _short(name: str) -> str:

@@ -1,6 +1,9 @@
 """Judges a run by the results and by the providers' own ledger, and says so in figures."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from rich.console import Console
@@ -74,6 +77,8 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         "jobs failed": str(ai.failed + email.failed),
         "deferrals": f"{story.deferrals['ai']} of completions, {story.deferrals['email']} of emails"
         f" (longest wait for a key: {max(waits, default=0.0):.1f} s)",
+        "models": _models(ai.results.values()),
+        "calls for a model that was switched off": f"{_calls_for_nothing(ledger)} of {len(ledger['calls'])}",
         "rotations": f"{story.rotations.total()} times the next key at once after a refusal",
         "retries": f"{story.retries.total()} after failures of a provider",
         "recoveries": f"{story.recoveries} after {story.cooldowns} cooldowns",
@@ -83,6 +88,16 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         f" (in {_email_calls(watch, tallies)} calls, answers lost: {judgement['accepted_but_answer_lost']})",
     }
     return summary
+
+
+def _models(results: Iterable[dict[str, Any]]) -> str:
+    """Which model has answered how many completions."""
+    counts = Counter(str(one["result"].get("model")) for one in results if one["status"] == "SUCCESS")
+    return ", ".join(f"{count} completions by {model}" for model, count in sorted(counts.items())) or "none answered"
+
+
+def _calls_for_nothing(ledger: dict[str, Any]) -> int:
+    return sum(call["status"] == HTTPStatus.NOT_FOUND for call in ledger["calls"])
 
 
 def _email_calls(watch: Watch, tallies: dict[str, Any]) -> int:

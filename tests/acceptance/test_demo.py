@@ -107,8 +107,13 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
     assert figure(said, "emails accepted").startswith(f"{_EMAILS}, of which twice: 0")
     assert re.match(r"[1-9]\d* of completions", figure(said, "deferrals"))
     assert int(figure(said, "recoveries").split()[0]) > 2
+    answered = dict(reversed(part.split(" completions by ")) for part in figure(said, "models").split(", "))
+    assert set(answered) == {"openai/gpt-oss-120b", "openai/gpt-oss-20b"}, "one was switched off in the middle"
+    assert sum(map(int, answered.values())) == _JOBS
+    assert int(figure(said, "calls for a model that was switched off").split()[0]) < _JOBS / 4
     # What the providers did, and what the workers made of it.
     for happening in (
+        "Groq switches openai/gpt-oss-120b off",
         "every Groq key is exhausted",
         "is out until somebody resets it (invalid_key)",
         "to be tried again in",
