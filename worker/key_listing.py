@@ -21,7 +21,7 @@ def listing(views: Iterable[PoolView]) -> Group:
         if not view.keys:
             lines.append(Text(f"{view.service}: no key is configured here", style="bold"))
             continue
-        told = f"{counts['ready']} of {counts['keys']} keys ready, {counts['in_flight']} calls in progress"
+        told = f"{counts['ready'] or 'none'} of {counts['keys']} keys ready, {counts['in_flight']} calls in progress"
         lines += [Text(f"{view.service}: {told}", style="bold"), Text(_HEAD, style="dim")]
         for key in view.keys:
             lines += _lines(key)

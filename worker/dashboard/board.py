@@ -37,7 +37,9 @@ class QueueView:
         held: Jobs in the workers that wait there for a key.
         paused_workers: Workers that take no more of this queue for now: they hold what their keys serve soon.
         workers: Workers that answered.
-        oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included.
+        oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included,
+            bulk jobs not.
+        oldest_bulk_s: The same of bulk jobs, which wait for as long as interactive ones use all that the keys allow.
         known: False where the broker did not answer lately: then the numbers mean nothing.
     """
 
@@ -48,6 +50,7 @@ class QueueView:
     paused_workers: int = 0
     workers: int = 0
     oldest_s: float = 0.0
+    oldest_bulk_s: float = 0.0
     known: bool = True
 
     @property

@@ -91,7 +91,7 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "keywheel_queue_oldest_seconds",
         "The job that has waited longest has waited at least so long, deferred jobs included",
-        labels=["service", "queue"],
+        labels=["service", "queue", "priority"],
     )
     paused = GaugeMetricFamily(
         "keywheel_queue_paused", "Workers that take no more of the queue for now", labels=["service", "queue"]
@@ -109,7 +109,8 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         labels = [service, view.queue.name]
         length.add_metric(labels, view.queue.ready + view.queue.deferred)
         waiting.add_metric(labels, view.queue.waiting)
-        oldest.add_metric(labels, view.queue.oldest_s)
+        oldest.add_metric([*labels, "interactive"], view.queue.oldest_s)
+        oldest.add_metric([*labels, "bulk"], view.queue.oldest_bulk_s)
         paused.add_metric(labels, view.queue.paused_workers)
         idle.add_metric(labels, view.idle_s)
         drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)

@@ -9,9 +9,11 @@ from typing import Any
 from celery import Celery
 
 from config.celery import DEFERRED, DELAYED_QUEUES
+from worker.aio import delayed
 from worker.dashboard.board import QueueView
 from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.queue_age import QueueAge
+from worker.priority import BULK_PRIORITY
 
 _ASK_WORKERS_EVERY_S = 2.0
 _REPLY_TIMEOUT_S = 1.0
@@ -42,8 +44,8 @@ class QueueWatch:
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
             channel = connection.channel()  # unlike `default_channel` it gives up where the broker is gone
-            ready = {name: self._waiting(channel, name, now) for name in self.queues}
-            deferred = {name: self._waiting(channel, name + DEFERRED, now) for name in self.queues}
+            sizes = {one: channel._size(one) for name in self.queues for one in (name, name + DEFERRED)}  # noqa: SLF001 - kombu's only way to count all priorities
+            oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
                 self._asked_at = now
                 self._workers = self._ask_workers(connection, channel)
@@ -55,12 +57,13 @@ class QueueWatch:
         return {
             name: QueueView(
                 name,
-                ready=ready[name][0],
-                deferred=deferred[name][0],
+                ready=sizes[name],
+                deferred=sizes[name + DEFERRED],
                 held=held[name],
                 paused_workers=paused[name],
                 workers=len(self._workers),
-                oldest_s=max(ready[name][1], deferred[name][1]),
+                oldest_s=oldest[name][0],
+                oldest_bulk_s=oldest[name][1],
             )
             for name in self.queues
         }
@@ -74,10 +77,16 @@ class QueueWatch:
         )
         return [stats["backpressure"] for reply in replies for stats in reply.values() if "backpressure" in stats]
 
-    def _waiting(self, channel: Any, name: str, now: float) -> tuple[int, float]:
-        """How many messages of all priorities a queue holds, and for how long the oldest has waited, in seconds."""
-        lists = [channel._q_for_pri(name, priority) for priority in channel.priority_steps]  # noqa: SLF001 - kombu's only way
-        oldest_s = max(self._ages[one].look(channel.client, one, now) for one in lists)
-        if name in DELAYED_QUEUES:
-            oldest_s = max(oldest_s, self._deferred[name].look(channel.client, name))
-        return channel._size(name), oldest_s  # noqa: SLF001 - the same
+    def _oldest_s(self, channel: Any, name: str, now: float) -> tuple[float, float]:
+        """For how long the oldest interactive and the oldest bulk job of a queue have waited, in seconds."""
+        found = [0.0, 0.0]
+        for queue in (name, name + DEFERRED):
+            for priority in channel.priority_steps:
+                one = channel._q_for_pri(queue, priority)  # noqa: SLF001 - the same
+                oldest_s = self._ages[one].look(channel.client, one, now)
+                if queue in DELAYED_QUEUES:
+                    due, texts = delayed.due_of(one), delayed.texts_of(queue)
+                    oldest_s = max(oldest_s, self._deferred[one].look(channel.client, due, texts))
+                bulk = priority >= BULK_PRIORITY
+                found[bulk] = max(found[bulk], oldest_s)
+        return found[0], found[1]

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.redis import EmbeddedRedis
 
-LABELS = {"service", "state", "key", "outcome", "queue", "le", "kind"}
+LABELS = {"service", "state", "key", "outcome", "queue", "le", "kind", "priority"}
 
 
 async def scrape(site: Site) -> dict[tuple[str, ...], float]:

@@ -466,7 +466,8 @@
                 : "no job ended in the last minute", "middle");
         }
         setFact(its.facts["Longest wait"], !queue.waiting ? (queue.known ? "nothing waits" : "not known") : queue.oldest_s > 0
-            ? duration(queue.oldest_s * 1000) : "not known yet", queue.oldest_s > 0 ? "at least" : "");
+            ? duration(queue.oldest_s * 1000) : queue.oldest_bulk_s > 0 ? "–" : "not known yet",
+            queue.oldest_bulk_s > 0 ? "bulk jobs " + duration(queue.oldest_bulk_s * 1000) : queue.oldest_s > 0 ? "at least" : "");
         setFact(its.facts["Calls so far"], count(told.summary.calls),
             told.summary.refused ? count(told.summary.refused) + " refused" : "");
         its.idle.hidden = queue.idle_s < 30;
