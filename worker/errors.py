@@ -34,7 +34,13 @@ class JobError(KeywheelError):
 
 
 class InvalidArguments(JobError):  # noqa: N818 - reads as a sentence in a result: "InvalidArguments: to: …"
-    """An argument of the task is unknown, missing or malformed; the message names the field."""
+    """An argument of the task is unknown, missing or malformed; the message names the field.
+
+    Attributes:
+        another_email: The idempotency key was used for an email with another content.
+    """
+
+    another_email = False
 
 
 class RequestRejected(JobError):  # noqa: N818

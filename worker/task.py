@@ -82,9 +82,9 @@ class ServiceTask(Task):
         untold = request.is_eager or request.id is None
         if untold or not post.is_kept(self.name):
             return None
-        # An argument that is wrong is not a copy's: it is another email, under the id of one that was sent.
-        copied = self.name in ONCE_ONLY and not isinstance(exc, InvalidArguments)
-        if copied and self._stored(task_id).get("status") == states.SUCCESS:
+        # Another email under the id of one that was sent is no copy of it.
+        another = isinstance(exc, InvalidArguments) and exc.another_email
+        if self.name in ONCE_ONLY and not another and self._stored(task_id).get("status") == states.SUCCESS:
             _logger.info("%s has succeeded already, by a copy of its message", task_id)
             return None
         return post.keep_job(request, self.name, exc)

@@ -131,9 +131,11 @@ class Mailroom:
             case Found(state=State.FREE) if not letter.late or self._may_go_twice(letter):
                 return None
             case Found(state=State.OTHER):
-                raise InvalidArguments(
+                error = InvalidArguments(
                     "idempotency_key: was used for an email with another content within the last three days"
                 )
+                error.another_email = True
+                raise error
             case Found(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
             case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if self._under_way.find(name):
