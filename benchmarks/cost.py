@@ -65,15 +65,15 @@ _FIFTY = _FREE | {"groq_rpm": 1_000}  # three keys: 50 a second
 CASES = (
     Case("saturation", waiting=15_000, sandbox=_FREE | {"groq_rpm": 60_000}, limits="rpm=60000"),
     Case("0.8 of the load", rate=40, processes=2, sandbox=_FIFTY, limits="rpm=1000"),
-    Case("3 times the load", waiting=3_600, rate=150, processes=2, sandbox=_FIFTY, limits="rpm=1000", begins_at=3_100),
+    Case("3 times the load", waiting=4_500, rate=150, processes=2, sandbox=_FIFTY, limits="rpm=1000", begins_at=4_000),
     Case(
         "3 times, tokens",
-        waiting=4_200,
+        waiting=5_000,
         rate=150,
         processes=2,
         sandbox=_FREE | {"groq_rpm": 0, "groq_tpm": 30_000},
         limits="tpm=30000",
-        begins_at=3_600,
+        begins_at=4_600,
     ),
     Case("trickle", rate=2, sandbox=_FIFTY, limits="rpm=1000"),
     Case("email alone", rate=20, kind="email", sandbox={"resend_rps": 100}),
