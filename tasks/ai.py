@@ -50,7 +50,8 @@ async def _complete(
     def build(lease: Lease) -> Completion:
         if stream is not None:
             stream.calling()
-        return completion.with_model(lease.want.topic).reserving(lease.want.output_tokens)
+        chosen = completion.with_model(lease.want.topic)
+        return chosen.capped(lease.want.output_tokens) if lease.capped else chosen
 
     want = Want(
         model=completion.limited_as,

@@ -52,14 +52,18 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
         await groq.close()
 
 
-async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_allows(redis_url: str) -> None:
+# The account's limit, what Groq reserves where no cap is named, and the cap that is then sent.
+@pytest.mark.parametrize(("limit", "reserved", "cap"), [(500, 900, 490), (1_500, 2_000, 1_024)])
+async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_allows(
+    redis_url: str, limit: int, reserved: int, cap: int
+) -> None:
     limits = {
         "groq_rpm": 0,
         "groq_rpd": 0,
         "groq_tpm": 0,
         "groq_tpd": 0,
-        "groq_otpm": 500,
-        "groq_completion_tokens": 900,
+        "groq_otpm": limit,
+        "groq_completion_tokens": reserved,
     }
     with Sandbox(groq_keys=1, resend_keys=0, **limits) as sandbox:
         [secret] = sandbox.keys("groq")
@@ -72,14 +76,16 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
             built: list[int] = []
 
             def build(lease: Lease) -> Completion:
-                capped = request.reserving(lease.want.output_tokens)
-                built.append(capped.params.get("max_completion_tokens", 0))
-                return capped
+                chosen = request.capped(lease.want.output_tokens) if lease.capped else request
+                built.append(chosen.params.get("max_completion_tokens", 0))
+                return chosen
 
             served = await rotation.serve(want, build)
-            assert (served.attempts, built) == (2, [0, 490]), "nobody could know the limit before"
-            with pytest.raises(RequestTooLarge, match=r"reserves 600 tokens .* limit of any groq key is 500: lower"):
-                await rotation.serve(replace(want, output_tokens=600, flexible=False), build)
+            assert (served.attempts, built) == (2, [0, cap]), "nobody could know the limit before"
+            with pytest.raises(
+                RequestTooLarge, match=f"reserves 1600 tokens .* limit of any groq key is {limit}: lower"
+            ):
+                await rotation.serve(replace(want, output_tokens=1_600, flexible=False), build)
         await groq.close()
 
 

@@ -114,6 +114,7 @@ class Lease:
         wait_ms: How long to wait before the call, in milliseconds.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same call; None: no quota
             is known.
+        capped: The request must name `want.output_tokens` as its cap: else more is reserved than the account allows.
     """
 
     id: str
@@ -122,6 +123,7 @@ class Lease:
     want: Want
     wait_ms: int
     spare_emails: int | None = None
+    capped: bool = False
 
 
 class Why(StrEnum):

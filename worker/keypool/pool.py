@@ -171,7 +171,7 @@ class KeyPool:
 
     def _answer(self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str) -> Lease | Unavailable:
         match reply:
-            case ["lease", index, wait_ms, spare, output_tokens, which]:
+            case ["lease", index, wait_ms, spare, output_tokens, capped, which]:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
                 key, account = candidates.keys[place], candidates.accounts[place]
                 return Lease(
@@ -181,6 +181,7 @@ class KeyPool:
                     want.reserving(int(output_tokens)).taking(int(which) - 1),
                     int(wait_ms),
                     more,
+                    capped=bool(capped),
                 )
             case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
                 return Unavailable(Why(why), ask_in_ms=int(ask_in_ms), first_in_ms=int(first_in_ms), reason=str(reason))

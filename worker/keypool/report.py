@@ -1,7 +1,7 @@
 """What a settle tells Redis of an answer: settle.lua says what each part means."""
 
-from worker.keypool.leases import Lease
-from worker.verdicts import ABANDONED, ASKED, RATE_LIMIT, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.keypool.leases import Lease, Want
+from worker.verdicts import ABANDONED, ASKED, RATE_LIMIT, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
@@ -37,6 +37,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, openin
         "name": _blamed(lease, verdict.scope, account=account, service=service),
         "rest_ms": rest_ms,
         "sized": verdict.sized,
+        "uncapped": _is_uncapped(want, verdict),
         "reason": verdict.code,
         "opening": opening,
         "real": bool(want.model) and _is_real(verdict),
@@ -110,6 +111,12 @@ def stated(seen: ObservedLimit) -> list[object]:
 def _is_real(verdict: Verdict) -> bool:
     """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
     return verdict.fate is Fate.DONE or verdict.effect in {Effect.COOL, Effect.DISABLE}
+
+
+def _is_uncapped(want: Want, verdict: Verdict) -> bool:
+    """Whether the provider reserved more than we did for the answer, since the request named no cap."""
+    limit = verdict.too_large_limit or 0
+    return want.flexible and verdict.too_large_in is Dimension.OTPM and want.output_tokens <= limit
 
 
 def _is_turned_down(verdict: Verdict) -> bool:

@@ -90,12 +90,10 @@ class Completion:
         """The same of another model."""
         return self if model == self.model else replace(self, params={**self.params, "model": model}, model=model)
 
-    def reserving(self, output_tokens: int) -> "Completion":
-        """The same with an answer of at most so many tokens, where that is less than what is reserved anyway."""
-        if output_tokens >= self.output_tokens:
-            return self
-        capped = {**self.params, "max_completion_tokens": output_tokens}
-        return replace(self, params=capped, output_tokens=output_tokens)
+    def capped(self, output_tokens: int) -> "Completion":
+        """The same with an answer of at most so many tokens."""
+        params = {**self.params, "max_completion_tokens": output_tokens}
+        return replace(self, params=params, output_tokens=output_tokens)
 
     @property
     def limited_as(self) -> str:

@@ -347,3 +347,13 @@ async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allo
 
 async def one_left(pool: KeyPool, account: str) -> float:
     return next(key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account)
+
+
+async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(make_pool: Make) -> None:
+    pool, size = make_pool(1), {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
+    held = await lease(pool, **size)
+    assert not held.capped
+    told = {"limits": (ObservedLimit(Dimension.OTPM, 1_500),), "too_large_limit": 1_500, "too_large_in": Dimension.OTPM}
+    await pool.settle(held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **told))
+    again = await lease(pool, **size)
+    assert (again.capped, again.want.output_tokens) == (True, 1_000)

@@ -14,7 +14,7 @@
 --       then of each candidate its id and its account
 -- Returns one of these lists:
 --         'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer,
---         which model (1: the first)
+--         '1' where the request must name them as its cap, which model (1: the first)
 --         'wait', when to ask again in ms, reason, until the first instant in ms · 'busy', the same: limits are not known yet
 --         'resting', how long no key may be called in ms, reason
 --         'disabled', reason · 'unfit', reason · 'too_large', limit, dimension · 'remap', id, account, …
@@ -174,4 +174,5 @@ redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack({key = best.id, co
   left = best.left, dims = dimensions, debts = best.debts, tried = tried or nil, tries = tried and best.tries or nil}))
 if probes_host then try_alone(host, lease_id, now) end
 if probes_model then try_alone(root .. ':model:' .. models[which][1], lease_id, now) end
-return {'lease', best.index, best.start_ms - now, spare, best.scope.cost.output_tokens, which}
+return {'lease', best.index, best.start_ms - now, spare, best.scope.cost.output_tokens,
+  best.scope.capped and '1' or '', which}

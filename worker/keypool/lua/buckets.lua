@@ -5,6 +5,7 @@
 -- or month and is full again at that instant, not before. Where it has `log` = {ms, …} the provider counts in windows: then
 -- no `limit + 1` calls may fall into any window, wherever it starts. `log` has the instants that calls were promised,
 -- `left` those at which they really went.
+-- `capped`: the provider reserves more than the limit for the answer of a request that names no cap.
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
@@ -164,7 +165,7 @@ end
 -- follows as one map. A candidate is weighed without making a table of each bucket.
 local NUMBERS = 9
 local BUCKET = '<Bc0' .. ('d'):rep(NUMBERS)
-local PARTS = {'log', 'left', 'saving', 'held', 'ends_ms', 'learned_ms', 'raises'}
+local PARTS = {'log', 'left', 'saving', 'held', 'ends_ms', 'learned_ms', 'raises', 'capped'}
 
 local function pack_buckets(buckets)
   local parts, others = {''}, {}

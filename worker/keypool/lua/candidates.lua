@@ -15,12 +15,15 @@ local function later(until_ms, reason, other_ms, other_reason)
 end
 
 -- What a call costs at an account. Where the job names no cap for its answer, no more is reserved for it than the account
--- allows in a minute, and a little less, since it will never find the bucket quite full.
+-- allows in a minute, and a little less, since it will never find the bucket quite full. Also says whether the request must
+-- name that as its cap: the provider would reserve more than it allows.
 local function cost_at(buckets, job)
-  local cost, most = job.cost, buckets.otpm and floor(0.98 * buckets.otpm.limit)
-  if not job.flexible or not most or most < 1 or cost.output_tokens <= most then return cost end
+  local cost, otpm = job.cost, buckets.otpm
+  local most = otpm and max(1, floor(0.98 * otpm.limit))
+  if not job.flexible or not most then return cost, false end
+  if cost.output_tokens <= most then return cost, otpm.capped or false end
   return {requests = cost.requests, emails = cost.emails, input_tokens = cost.input_tokens, output_tokens = most,
-    tokens = cost.tokens - cost.output_tokens + most}
+    tokens = cost.tokens - cost.output_tokens + most}, true
 end
 
 -- What holds for every key of an account, and for this model: when it opens, and its buckets as text.
@@ -28,7 +31,7 @@ local function read_scope(account_key, pair_key, job, shared_ms, shared_reason, 
   local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'limits', 'window', 'flying', 'from_tokens',
     'turned_ms')
   local buckets = buckets_of(pair[4] or job.first_limits)
-  local cost = cost_at(buckets, job)
+  local cost, capped = cost_at(buckets, job)
   local until_ms, reason = blocked_from(pair[7], cost.tokens, blocked(pair[1], pair[2], pair[3], now_ms))
   until_ms, reason = later(until_ms, reason, shared_ms, shared_reason)
   if account_key then
@@ -36,7 +39,7 @@ local function read_scope(account_key, pair_key, job, shared_ms, shared_reason, 
     local owner_ms, owner_reason = blocked(owner[1], owner[2], owner[3], now_ms)
     until_ms, reason = later(owner_ms, owner_reason, until_ms, reason)
   end
-  return {pair_key = pair_key, buckets = buckets, cost = cost, until_ms = until_ms, reason = reason,
+  return {pair_key = pair_key, buckets = buckets, cost = cost, capped = capped, until_ms = until_ms, reason = reason,
     window = tonumber(pair[5]) or job.opening, flying = unpacked(pair[6]),
     shunned = now_ms - (tonumber(pair[8]) or -SHUNNED_MS) < SHUNNED_MS}
 end

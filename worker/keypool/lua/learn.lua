@@ -68,7 +68,8 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
       learned[#learned + 1] = dimension .. '=' .. limit
       local known = bucket or {}
       bucket = new_bucket(dimension, limit, window_ms, now_ms)
-      bucket.saving, bucket.debt, bucket.corrected_ms = known.saving, known.debt, known.corrected_ms
+      bucket.saving, bucket.debt, bucket.corrected_ms, bucket.capped =
+        known.saving, known.debt, known.corrected_ms, known.capped
       -- What was used of it stays used.
       if known.limit then bucket.level = min(limit, level_at(known, now_ms) + max(0, limit - known.limit)) end
       bucket.log = bucket.log and (known.log or recent(flying, window_ms, now_ms))

@@ -9,6 +9,7 @@
 --         turned_down: the account refused the request for what it is, for a reason that is not known to hold again
 --         effect: none | cool | disable | unfit, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
 --         of an account_model is told for a call of this size, smaller ones may pass
+--         uncapped: the answer was too long for the account's limit, though less than that was reserved
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
 --         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it, else 0]
@@ -46,6 +47,7 @@ local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refu
 for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end
 if record and said.counted then correct(reserved, record, said, now) end
 if outcome == 'ok' then speed_up(buckets) end
+if said.uncapped and buckets.otpm then buckets.otpm.capped = true end
 local raised = record and record.tried and judge_try(buckets, record, outcome, now)
 if raised then learned[#learned + 1] = raised end
 if next(buckets) then kept = {'limits', pack_buckets(buckets)}
