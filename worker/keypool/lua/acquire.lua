@@ -27,7 +27,8 @@ local given_ms, lease_id, model_name, topic_name, tokens, input_tokens, output_t
   fallbacks
   = unpack(ARGV, 1, BEFORE)
 local leases, inflight, trail, wake = root .. ':leases', root .. ':inflight', root .. ':audit', root .. ':wake'
-local now, count = clock(given_ms, inflight), (#ARGV - BEFORE) / 2
+local now, turn = clock(given_ms, inflight, 'seq')
+local count = (#ARGV - BEFORE) / 2
 bulk, in_list = bulk ~= '', in_list == '1'
 local cost = {requests = 1, tokens = tonumber(tokens), input_tokens = tonumber(input_tokens),
   output_tokens = tonumber(output_tokens), emails = tonumber(emails)}
@@ -71,7 +72,7 @@ local any_rests = redis.call('EXISTS', unpack(records)) > 0
 local host_ms, host_reason, probes_host = 0, '', false
 if any_rests then host_ms, host_reason, probes_host = breaker(host, lease_id, now) end
 local first, enough = 0, count
-if count > A_FEW then first, enough = tonumber(redis.call('HGET', inflight, 'seq') or 0) % count, A_FEW end
+if count > A_FEW then first, enough = turn % count, A_FEW end
 local remap = {'remap'}
 
 -- The best candidate for a model, and what was met on the way to it.

@@ -18,13 +18,14 @@ local skew_ms = 0            -- by how much the pool's clock is ahead of Redis' 
 
 -- The pool's clock: Redis' own, except that it never runs backwards. Where that one is set back, the pool's goes on from
 -- where it was; so rests end when they were to, ended ones stay ended, and buckets refill as if nothing had happened.
-local function clock(given_ms, counters)
+-- Also gives a number that stands beside it, 0 where there is none.
+local function clock(given_ms, counters, field)
   local real_ms = tonumber(given_ms)
   if not real_ms then
     local time = redis.call('TIME')
     real_ms = time[1] * 1000 + floor(time[2] / 1000)
   end
-  local kept = redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
+  local kept = redis.call('HMGET', counters, 'clock_ms', 'skew_ms', field or 'clock_ms')
   local last_ms = tonumber(kept[1]) or 0
   skew_ms = tonumber(kept[2]) or 0
   if last_ms - real_ms - skew_ms > STEP_MS then
@@ -33,7 +34,7 @@ local function clock(given_ms, counters)
   end
   local now_ms = max(last_ms, real_ms + skew_ms)
   if now_ms - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now_ms) end
-  return now_ms
+  return now_ms, tonumber(kept[3]) or 0
 end
 
 local function audit(stream, now_ms, event, scope, name, reason, until_ms, by)

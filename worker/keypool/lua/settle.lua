@@ -22,7 +22,8 @@ local OK_NOTED_MS = 250       -- what is known of successes is as old as this at
 local RECORD_STAYS_MS = 600000  -- so long after an account's rest its record stays; an acquire looks at each there is
 
 local root, said = KEYS[1], cjson.decode(ARGV[3])
-local now = clock(ARGV[1], root .. ':inflight')
+local ok_field = 'ok_ms:' .. said.model
+local now, ok_ms = clock(ARGV[1], root .. ':inflight', ok_field)
 local outcome, tokens, effect, scope, name = said.outcome, said.tokens, said.effect, said.scope, said.name
 local reason, by, topic = said.reason, said.by, said.topic
 local trail, key = root .. ':audit', root .. ':key:' .. said.key
@@ -69,8 +70,7 @@ for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_mo
 if outcome == 'unused' or record and record.tried and outcome == 'ok' then redis.call('PUBLISH', root .. ':wake', 'room') end
 local found = record and 'ok' or 'late'
 if outcome == 'unused' then return {found, 0, 0, 0} end
-local ok_field = 'ok_ms:' .. said.model
-local ok_ms, passing = tonumber(redis.call('HGET', root .. ':inflight', ok_field)) or 0, 0
+local passing = 0
 if outcome == 'ok' and now - ok_ms >= OK_NOTED_MS then redis.call('HSET', root .. ':inflight', ok_field, now)
 elseif outcome == 'fault' and record and ok_ms >= record.start_ms then passing = 1 end
 local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
