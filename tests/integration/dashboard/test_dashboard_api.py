@@ -6,6 +6,7 @@ import re
 import ssl
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import certifi
@@ -20,6 +21,7 @@ from config.errors import SettingsError
 from config.settings import get_settings
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from worker.backpressure import QueuePauser
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
@@ -304,6 +306,21 @@ async def test_flowers_broker_page_checks_the_certificate_that_the_url_names(
     assert connection.ssl_context.ca_certs == certifi.where()
     assert connection.ssl_context.cert_reqs is ssl.CERT_REQUIRED
     await client.aclose()
+
+
+async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) -> None:
+    site = await serve()
+    stats = QueuePauser(None).info(SimpleNamespace(timer=SimpleNamespace(schedule=SimpleNamespace(queue=[]))))
+    idle = stats["backpressure"]
+    assert {"paused", "waiting", "held"} <= set(idle), "what a worker says is what is read here"
+    busy = {"paused": ["ai"], "waiting": {"ai": 7, "email": 1}, "held": {"ai": 2}}
+    site.app.lookout._watch._workers = [idle | {"waiting": {}}, busy, busy]
+
+    async def queue() -> Any:
+        return (await site.status())["services"]["groq"]["queue"]
+
+    told = await until(queue, lambda queue: queue["workers"] == 3)
+    assert (told["held"], told["waiting"], told["paused_workers"], told["paused"]) == (18, 18, 2, "some")
 
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
