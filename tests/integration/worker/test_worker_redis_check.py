@@ -133,8 +133,12 @@ def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> N
 
 
 def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
-    options = {"cluster-enabled": "yes", "appendonly": "no"}
-    with EmbeddedRedis(data_dir=tmp_path, options=options) as cluster, pytest.raises(SettingsError) as caught:
+    port = free_port()  # a cluster's servers talk to each other 10,000 ports higher by default, where there may be none
+    options = {"cluster-enabled": "yes", "appendonly": "no", "cluster-port": str(free_port())}
+    with (
+        EmbeddedRedis(data_dir=tmp_path, port=port, options=options) as cluster,
+        pytest.raises(SettingsError) as caught,
+    ):
         check_redis(settings(cluster))
     assert "is a Redis Cluster, which is not supported" in str(caught.value)
 
