@@ -149,5 +149,8 @@ def test_what_a_killed_worker_had_and_what_it_had_deferred_is_done_in_time_by_an
     before = first.log.count("Deferred(")
     ids = send(fleet, "waits")
     eventually(lambda: first.log.count("Deferred(") > before, what="a job that the first worker has deferred")
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        # An email whose call dies with its worker is not tried before that call could be over: a minute.
+        eventually(lambda: not client.zcard("{kw:resend}:leases"), what="the end of the calls")
     first.kill()
     assert_all_good(fleet, "waits", fleet.producer.await_all(ids, within_s=60))
