@@ -95,30 +95,32 @@ local function look(model, topic)
     if key[1] and key[1] ~= account then
       remap[#remap + 1], remap[#remap + 2] = id, key[1]
     else
-      local scope = scopes[account]
+      local pair_name, scope = account .. ':' .. model, scopes[account]
       if not scope then
-        scope = read_scope(any_rests and records[index + 2], root .. ':account_model:' .. account .. ':' .. model, job,
-          shared_ms, shared_reason, now)
-        scope.unfit = any_rests and unfit_for(root, account .. ':' .. model, now) or nil
+        local mark = any_rests and unfit_for(root, pair_name, now)
+        scope = mark and {unfit = mark} or read_scope(any_rests and records[index + 2],
+          root .. ':account_model:' .. pair_name, job, shared_ms, shared_reason, now)
         scopes[account] = scope
       end
-      local topic_ms, topic_reason = blocked_topic(key[6], now)
-      local until_ms, reason = blocked(key[2], key[3], key[4], now)
-      until_ms, reason = later(until_ms, reason, scope.until_ms, scope.reason)
-      until_ms, reason = later(topic_ms, topic_reason, until_ms, reason)
-      local open = weigh(scope, job, now, until_ms, reason, tonumber(key[5]) or 0)
-      open.index, open.id, open.key_name = index, id, key_name
-      local flight_ms = open.now and not open.paced and flight_wait_ms(scope, now)
       if scope.unfit then
         found.unfit = scope.unfit
-      elseif open.too_large then
-        if open.too_large > (found.limit or 0) then found.limit, found.limit_of = open.too_large, open.too_large_in end
-      elseif open.disabled then
-        if topic_ms < 0 then found.unfit = open.reason else found.disabled = open.reason end
-      elseif flight_ms and flight_ms > 0 then
-        found.busy_ms = min(found.busy_ms or FLIGHT_MS, flight_ms)
-      elseif better(open, best) then
-        best = open
+      else
+        local topic_ms, topic_reason = blocked_topic(key[6], now)
+        local until_ms, reason = blocked(key[2], key[3], key[4], now)
+        until_ms, reason = later(until_ms, reason, scope.until_ms, scope.reason)
+        until_ms, reason = later(topic_ms, topic_reason, until_ms, reason)
+        local open = weigh(scope, job, now, until_ms, reason, tonumber(key[5]) or 0)
+        open.index, open.id, open.key_name = index, id, key_name
+        local flight_ms = open.now and not open.paced and flight_wait_ms(scope, now)
+        if open.too_large then
+          if open.too_large > (found.limit or 0) then found.limit, found.limit_of = open.too_large, open.too_large_in end
+        elseif open.disabled then
+          if topic_ms < 0 then found.unfit = open.reason else found.disabled = open.reason end
+        elseif flight_ms and flight_ms > 0 then
+          found.busy_ms = min(found.busy_ms or FLIGHT_MS, flight_ms)
+        elseif better(open, best) then
+          best = open
+        end
       end
     end
   end
