@@ -140,7 +140,18 @@ if taken < most then
     if not guarded_by then is_mine = redis.call('SET', guard, name, 'PX', guard_ms) end
     local next_us = redis.call(is_mine and 'GET' or 'GETEX', next_key)
     local left_us = is_mine and next_us and tonumber(next_us) - now_us or 0
-    -- What is due already is in a list's place that is left alone.
+    if is_mine and next_us and left_us <= 0 then
+      -- What is due already is in a list's place that is left alone; in the other places something may be due soon.
+      left_us = 0
+      if wait_us == -1 then wait_us = -2 end
+      for row = 1, rows do
+        local beside = 4 + (row - 1) * width + tonumber(ARGV[7 + 2 * number])
+        local is_open = KEYS[beside] ~= unacked .. '.left'
+        local head = is_open and redis.call('ZRANGE', KEYS[first + 2 + row], 0, 0, 'WITHSCORES')[2]
+        local due_in_us = head and tonumber(head) - now_us or 0
+        if due_in_us > 0 and (left_us == 0 or due_in_us < left_us) then left_us = due_in_us end
+      end
+    end
     if left_us > 0 and (wait_us < 0 or left_us < wait_us) then wait_us = left_us end
     if not is_mine then
       -- Where nothing is delayed everybody is told of the first one: who guards may be gone, and looks are rare then.
@@ -174,7 +185,7 @@ long a guard may be silent, in milliseconds; for each delayed queue its place am
 of the queue that it goes before, 0 for none.
 Gives: how many were set aside; for each message the place of its list and the length of its tag in bytes; the tags in
 the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none,
--2 where others guard one.
+-2 where others guard one, or one is due in a place that is left alone.
 Few parts, because the client takes as long for a short one as for a long one.
 """
 
