@@ -18,6 +18,7 @@ from worker.logs import redactor, say_json, setup_logging
 from worker.machine_check import check_machine
 from worker.providers.proxies import proxy_for
 from worker.redis_check import check_redis
+from worker.runtime import stop_waiting
 
 _logger = logging.getLogger(__name__)
 
@@ -87,6 +88,12 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),
         ", ".join(name for name in instance.app.amqp.queues.consume_from if not name.endswith(DEFERRED)),
     )
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _send_waiting_jobs_back(**_: Any) -> None:
+    """Jobs that wait for a key go back to their queue, so that the worker ends as soon as its calls have."""
+    stop_waiting()
 
 
 __all__ = ["app", "create_app"]

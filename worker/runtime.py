@@ -177,6 +177,13 @@ async def _or_warn(waking: Awaitable[int]) -> None:
 _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
 
+def stop_waiting() -> None:
+    """Have no job wait for a key in this process any more: it ends. May be called from any thread, and at any time."""
+    for loop, found in list(_RUNTIMES.items()):
+        for rotation in found.rotations.values():
+            loop.call_soon_threadsafe(rotation.waiting.close)
+
+
 def announce(discovery: Discovery) -> None:
     """Make the secrets known to the redactor, and log what is odd about the keys."""
     redactor.learn(discovery.keys)
@@ -293,4 +300,13 @@ def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[st
     return {service: open_pool(settings, redis, service, load_keys(service)) for service in services}
 
 
-__all__ = ["Runtime", "SettingsError", "announce", "connect", "open_pool", "open_runtime", "pools_for_tools"]
+__all__ = [
+    "Runtime",
+    "SettingsError",
+    "announce",
+    "connect",
+    "open_pool",
+    "open_runtime",
+    "pools_for_tools",
+    "stop_waiting",
+]

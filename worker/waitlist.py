@@ -34,6 +34,8 @@ _LEAST_ROOM = 8
 _MANY = 10_000
 _MOST_LANES = 1_000
 
+_ENDING = Unavailable(Why.WAIT, reason="this worker shuts down")
+
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
 
 
@@ -92,6 +94,7 @@ class WaitList:
         self._pool = pool
         self._id = os.urandom(6).hex()
         self._lanes: dict[Shape, _Lane] = {}
+        self._closed = False
         self._granted_s: deque[float] = deque(maxlen=_MANY)
         self.pressed: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key may be called for long."""
@@ -134,6 +137,14 @@ class WaitList:
         for lane in self._lanes.values():
             if lane.busy:
                 lane.woken.set()
+
+    def close(self) -> None:
+        """Have nobody wait any more: this worker ends, and others go on with the jobs."""
+        self._closed = True
+        for lane in self._lanes.values():
+            for waiter in list(lane.waiters):
+                _tell(lane, waiter, _ENDING)
+            lane.woken.set()
 
     def wake(self) -> None:
         """Ask again now: what was known of the keys has changed, here or elsewhere."""
@@ -214,6 +225,8 @@ class WaitList:
     async def _wait(
         self, lane: _Lane, want: Want, began_s: float, longest_s: float | None, *, pause_s: float = 0.0
     ) -> Lease | Unavailable:
+        if self._closed:
+            return _ENDING
         waiter = _Waiter(want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future())
         insort(lane.waiters, waiter, key=lambda one: one.came_s)
         self._make_room(lane)

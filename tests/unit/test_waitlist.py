@@ -456,3 +456,16 @@ async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(redis:
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_when_the_worker_ends_nobody_waits_any_more(line: Line) -> None:
+    await line.rest()
+    waiting = [await line.stand(name) for name in "ab"]
+    line.list.close()
+    late = await line.list.acquire(Want(model=MODEL))
+    assert {got.reason for got in [*await outcomes(*waiting), late]} == {"this worker shuts down"}
+    await until(lambda: _is(line.entries(), (0, 0)))
+
+
+async def _is(found: Any, expected: Any) -> bool:
+    return bool(await found == expected)

@@ -1,0 +1,17 @@
+"""A worker that is asked to end while jobs wait in it for a key."""
+
+import redis
+from processes import StartFleet, eventually
+
+
+def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(start_fleet: StartFleet) -> None:
+    limits = {"groq_keys": 1, "groq_rpm": 6, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0}
+    fleet = start_fleet(count=1, resend_keys=0, **limits)
+    [worker] = fleet.workers
+    ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "wait"}] * 14)
+    eventually(lambda: fleet.sandbox.ledger()["services"]["groq"]["accepted"] >= 6, what="the burst of the limit")
+    worker.stop()
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        accepted = fleet.sandbox.ledger()["services"]["groq"]["accepted"]
+        assert client.llen("ai") + client.hlen("ai.deferred.due.texts") == len(ids) - accepted
+        assert client.hlen("unacked") == 0
