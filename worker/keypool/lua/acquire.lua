@@ -2,13 +2,14 @@
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id  3 model or ''  4 topic (model or from-domain)
---       5 tokens  6 of them the prompt's  7 of them reserved for the answer  8 '1': the job names no cap for its answer, so
---       an account with a smaller limit may reserve less  9 emails (recipients)
---       10 horizon: how far ahead a call may be reserved, in ms  11 patience: the longest rest that is waited for in the
---       process, in ms  12 by (task id)  13 'bulk' or ''
+--       5 tokens  6 of them the prompt's  7 of them reserved for the answer  8 '1': the job names no cap for its answer,
+--       so an account with a smaller limit may reserve less  9 emails (recipients)
+--       10 horizon: how far ahead a call may be reserved, in ms  11 patience: the longest rest that is waited for in
+--       the process, in ms  12 by (task id)  13 'bulk' or ''
 --       14 wait list that the job's line stands in, '' for none (that of bulk jobs ends in ' bulk')  15 the line
 --       16 for how long the job has waited, in ms  17 the same of the next job in the line, '' where there is none
---       18 '1' where the line is in the wait list  19 lease, in ms  20 opening (calls on their way while limits are unknown)
+--       18 '1' where the line is in the wait list  19 lease, in ms  20 opening (calls on their way while limits are
+--       unknown)
 --       21 what to go by until an account's own limits are known, '' or as JSON: each [dimension, limit, window ms]
 --       22 models that serve as well, in order of preference, '' or as JSON: each [model, topic]
 --       then of each candidate its id and its account
