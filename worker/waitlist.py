@@ -29,7 +29,7 @@ _SOON = frozenset({Why.WAIT, Why.BUSY})
 _OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
 _SEEN_S = 60.0
 _USED_S = 10.0
-_LONGEST_BACK_S = 30.0
+_LONGEST_BACK_S = 5.0
 _LEAST_ROOM = 8
 _MANY = 10_000
 _MOST_LANES = 1_000
@@ -158,18 +158,12 @@ class WaitList:
 
     def crowd(self, *, bulk: bool) -> int:
         """How many jobs stand in the shortest line of those that jobs came for lately and that may be served."""
+        return min((len(lane.waiters) for lane in self._served(bulk=bulk)), default=0)
+
+    def _served(self, *, bulk: bool) -> list[_Lane]:
         now_s = time.monotonic()
-        return min(
-            (
-                len(lane.waiters)
-                for lane in list(self._lanes.values())
-                if lane.bulk is bulk
-                and lane.wait_list
-                and lane.seen_s > now_s - _USED_S
-                and lane.resting_until_s < now_s
-            ),
-            default=0,
-        )
+        used = [lane for lane in list(self._lanes.values()) if lane.wait_list and lane.seen_s > now_s - _USED_S]
+        return [lane for lane in used if lane.bulk is bulk and lane.resting_until_s < now_s]
 
     def room(self) -> int:
         """How many jobs may wait in a line: as many as got leases within the last horizon, and always a few."""
@@ -199,7 +193,8 @@ class WaitList:
 
     def _make_room(self, lane: _Lane) -> None:
         """See to it that a job of another kind can be served, and that no more of this one are taken."""
-        if len(lane.waiters) > self.room() and self.crowd(bulk=lane.bulk) <= self.room() // 2:
+        others = [len(one.waiters) for one in self._served(bulk=lane.bulk) if one is not lane]
+        if others and len(lane.waiters) > self.room() and min(others) <= self.room() // 2:
             self._send_back(lane)  # others stand behind it in the queue
         elif self.crowd(bulk=lane.bulk) == self.room():
             self._press()
