@@ -29,6 +29,7 @@ from worker.providers.resend_verdicts import EMAIL_QUOTAS, ResendJudge
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Effect, Fate, Reply, Verdict
 
+_RESEND_HOST = "api.resend.com"
 _MAX_IDEMPOTENCY_KEY = 256
 _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
 
@@ -136,6 +137,8 @@ class Resend:
         )
         self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
         self._notice = notice
+        # Resend's own address takes batches; of a stand-in's that is known once it took one.
+        self._has_batches = httpx.URL(api_url).host == _RESEND_HOST
         resend_http.install()
 
     async def call(
@@ -172,7 +175,9 @@ class Resend:
         value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
-        if isinstance(payload, list) and _has_no_batches(exchange.answer):
+        if isinstance(payload, list) and value is not None:
+            self._has_batches = True
+        if isinstance(payload, list) and not self._has_batches and _has_no_batches(exchange.answer):
             verdict = Verdict(Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status)
         shapes = Shapes(secret, texts_in(payload))
         for unknown in unknown_in(exchange.answer, status=verdict.status, shapes=shapes):
@@ -226,9 +231,10 @@ async def _send(payload: Any, idempotency_key: str) -> None:
 
 
 def _has_no_batches(answer: Answer) -> bool:
-    """Whether a stand-in for Resend does not know `/emails/batch`: then nothing was taken, whoever says it.
+    """Whether a stand-in for Resend seems not to know `/emails/batch`: then nothing was taken.
 
-    For a single email such an answer proves nothing, since Resend has that address.
+    Where batches are known to be taken, and for a single email, such an answer proves nothing: something before the
+    provider may have given it.
     """
     unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
     return unknown and not answer.code and not answer.is_page

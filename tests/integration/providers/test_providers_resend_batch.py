@@ -99,6 +99,14 @@ async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_anothe
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
 
 
+async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(scripted: Any, mailer: Resend) -> None:
+    scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
+    assert (await mailer.call(_KEY, _BATCH)).verdict.fate is Fate.DONE
+    scripted.answer(404, b"")
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.fate, verdict.definite) == (Fate.SAME_ACCOUNT, False)
+
+
 async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(scripted: Any, mailer: Resend) -> None:
     scripted.answer(404, b"<html>nothing here</html>")
     assert (await mailer.call(_KEY, _BATCH)).verdict.definite is False
