@@ -108,6 +108,7 @@ class Deferred(TurnOver):
     Args:
         countdown_ms: When to come back, in milliseconds from now.
         reason: Why, in a few words (`cooling`, `disabled`, …).
+        code: The same for programs; default: the reason where it is a code, else `waiting`.
 
     Attributes:
         for_good: Waiting is no use by itself: every key is out until a person acts.
@@ -115,14 +116,15 @@ class Deferred(TurnOver):
 
     for_good = False
 
-    def __init__(self, countdown_ms: int, reason: str) -> None:
+    def __init__(self, countdown_ms: int, reason: str, code: str = "") -> None:
         super().__init__(f"no key is free: {reason}; next try in {countdown_ms / 1000:.1f} s")
         self.countdown_ms = countdown_ms
         self.reason = reason
+        self.code = code or (reason if reason.isidentifier() else "waiting")
 
-    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str]]:
+    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str]]:
         """Copy whole: Celery shows what it can pickle, and would show the base class otherwise."""
-        return type(self), (self.countdown_ms, self.reason)
+        return type(self), (self.countdown_ms, self.reason, self.code)
 
 
 class Fault(TurnOver):

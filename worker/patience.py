@@ -26,5 +26,5 @@ async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
     except (RedisError, OSError) as exc:
         pause_ms = random.randint(_AWAY_MS, 3 * _AWAY_MS)  # noqa: S311 - spreads a crowd
         if isinstance(exc, ResponseError) or needs_a_person(exc):
-            raise Deferred(pause_ms, f"Redis refuses: {words_of(exc)}") from exc
-        raise Deferred(pause_ms, f"Redis does not answer ({type(exc).__name__})") from exc
+            raise Deferred(pause_ms, f"Redis refuses: {words_of(exc)}", "redis_down") from exc
+        raise Deferred(pause_ms, f"Redis does not answer ({type(exc).__name__})", "redis_down") from exc

@@ -248,7 +248,9 @@ class _Turn(Generic[RequestT]):
                 raise _rejection(self.turned_down)
             case Why.DISABLED:
                 whose = " of its account" if self.want.account else ""
-                deferred = Deferred(_NO_KEY_MS, f"every {self.pool.service} key{whose} is disabled ({away.reason})")
+                deferred = Deferred(
+                    _NO_KEY_MS, f"every {self.pool.service} key{whose} is disabled ({away.reason})", "disabled"
+                )
                 deferred.for_good = True
                 raise deferred
             case _:
@@ -269,7 +271,7 @@ class _Turn(Generic[RequestT]):
                 raise RequestRejected(f"no {self.pool.service} key may be used for {topics}: {away.reason}")
         # Every key was tried in this turn, or none exists.
         if self.last is None:
-            raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job")
+            raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job", "no_key")
         if self.turned_down or self.last.fate is Fate.OTHER_ACCOUNT:
             raise _rejection(self.turned_down or self.last)
         raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)

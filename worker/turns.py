@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from celery import Task
@@ -144,7 +145,7 @@ async def _defer(
     )
     await _send_back(
         task,
-        Deferred(countdown_ms, deferred.reason),
+        Deferred(countdown_ms, deferred.reason, deferred.code),
         countdown_ms,
         after,
         retries=task.request.retries,
@@ -214,7 +215,21 @@ async def _send_back(task: Task, why: Exception, countdown_ms: int, history: His
         raise why
     await end_if_cancelled(request.id, patiently=False)
     await _publish(signature, task)
+    request.waits = waits_of(why, countdown_s)
     raise Retry(exc=why, when=countdown_s, sig=signature) from None  # Celery formats and stores all that it came from
+
+
+def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
+    """Say for programs why a job waits and until when, as it stands beside its result and in its stream.
+
+    Returns:
+        `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the reason, see docs/enqueueing.md;
+        `next_try`: the instant, in ISO 8601.
+    """
+    next_try = datetime.now(UTC) + timedelta(seconds=countdown_s)
+    kind = "key" if isinstance(why, Deferred) else "failure"
+    code = why.code if isinstance(why, Deferred | Fault) else ""
+    return {"kind": kind, "code": code or kind, "next_try": next_try.isoformat(timespec="milliseconds")}
 
 
 async def _publish(signature: Any, task: Task) -> None:

@@ -381,7 +381,7 @@ def _tell(lane: _Lane, waiter: _Waiter, got: Lease | Unavailable | Exception) ->
         return False
     if isinstance(got, Exception):
         # One of its own for each job: an error that several raise would gather the stacks of all.
-        own = Deferred(got.countdown_ms, got.reason) if isinstance(got, Deferred) else got
+        own = Deferred(got.countdown_ms, got.reason, got.code) if isinstance(got, Deferred) else got
         waiter.got.set_exception(own)
     else:
         waiter.got.set_result(got)

@@ -1,5 +1,6 @@
 """Every key exhausted, and one revoked: what two workers do about it, with the sandbox's ledger as the judge."""
 
+import json
 import re
 import statistics
 import time
@@ -7,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import redis
 from processes import Fleet, StartFleet, eventually
 
 REST_S = 20
@@ -49,6 +51,12 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(fleet: F
     status = fleet.producer.ask("tasks.admin.key_status", within_s=5)
     assert {key["state"] for key in status["groq"]["keys"]} == {"cooling"}
     assert all(0 < key["left_ms"] <= REST_S * 1000 for key in status["groq"]["keys"])
+
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        stored = [json.loads(raw) for raw in client.mget(f"celery-task-meta-{job}" for job in sent_s) if raw]
+    waits = [meta["waits"] for meta in stored if meta["status"] == "RETRY"]
+    assert {(one["kind"], one["code"]) for one in waits} == {("key", "rpm")}
+    assert all(abs(datetime.fromisoformat(one["next_try"]).timestamp() - until_s) < 3 for one in waits)
 
     ended = fleet.producer.await_all(list(sent_s), within_s=REST_S + 30)
     assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}

@@ -218,6 +218,8 @@ class RedisBackend(StockBackend):
             "children": self.current_task_children(request),
             "date_done": datetime.now(UTC).astimezone(self._zone).isoformat() if state in self.READY_STATES else None,
         }
+        if state == states.RETRY and (waits := getattr(request, "waits", None)):
+            meta["waits"] = waits  # why and until when, where the task has said so
         if request and getattr(request, "group", None):
             meta["group_id"] = request.group
         if request and getattr(request, "parent_id", None):

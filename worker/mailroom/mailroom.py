@@ -265,7 +265,7 @@ def _in_a_crowd() -> Deferred:
 
 
 def _elsewhere() -> Deferred:
-    deferred = Deferred(random.randint(_SOON_MS, 2 * _SOON_MS), "another job is sending the same email")  # noqa: S311
+    deferred = Deferred(random.randint(_SOON_MS, 2 * _SOON_MS), "another job is sending the same email", "same_email")  # noqa: S311
     deferred.in_doubt = True
     return deferred
 
@@ -297,7 +297,7 @@ def _copy(why: WhyT) -> WhyT:
         return why
     found: Any
     if isinstance(why, Deferred):
-        found = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason)  # noqa: S311
+        found = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason, why.code)  # noqa: S311
     else:
         found = Fault(why.reason, why.backoff_ms)
         found.code, found.own = why.code, why.own

@@ -175,10 +175,9 @@ class Resend:
         value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
-        if isinstance(payload, list) and value is not None:
-            self._has_batches = True
-        if isinstance(payload, list) and not self._has_batches and _has_no_batches(exchange.answer):
-            verdict = Verdict(Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status)
+        if isinstance(payload, list):
+            self._has_batches = self._has_batches or value is not None
+            verdict = verdict if self._has_batches else _without_batches(exchange.answer, verdict)
         shapes = Shapes(secret, texts_in(payload))
         for unknown in unknown_in(exchange.answer, status=verdict.status, shapes=shapes):
             self._notice(unknown)
@@ -230,14 +229,16 @@ async def _send(payload: Any, idempotency_key: str) -> None:
     )
 
 
-def _has_no_batches(answer: Answer) -> bool:
-    """Whether a stand-in for Resend seems not to know `/emails/batch`: then nothing was taken.
+def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
+    """The verdict where a stand-in for Resend seems not to know `/emails/batch`: then nothing was taken.
 
     Where batches are known to be taken, and for a single email, such an answer proves nothing: something before the
     provider may have given it.
     """
     unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
-    return unknown and not answer.code and not answer.is_page
+    if not unknown or answer.code or answer.is_page:
+        return verdict
+    return Verdict(Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status)
 
 
 def _recipients(payload: Mapping[str, Any]) -> int:

@@ -31,7 +31,8 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         yield stream
     except Retry as retry:
         why = retry.exc.reason if isinstance(retry.exc, Deferred | Fault) else "the job runs again"
-        await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}")
+        waits = getattr(request, "waits", None) or {}
+        await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}", **waits)
         raise
     except (Reject, Ignore):  # this message comes again, or another worker has it: the job goes on
         raise

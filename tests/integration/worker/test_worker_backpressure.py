@@ -16,7 +16,7 @@ from processes import Fleet, eventually, fleets, inspected, run_celery
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
 JOBS = 400
-MOST_DEFERRED = 50
+MOST_DEFERRED = 100
 """Ten jobs find out that all keys rest, and ten more do so every five seconds."""
 REST_S = 15
 LONG_REST_S = 600

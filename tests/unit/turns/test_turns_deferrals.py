@@ -144,3 +144,24 @@ async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in
     second, first = map(history_of, bench.sent())
     assert (first["reason"], first["in_doubt"]) == ("tpm", True)
     assert (second["reason"], second["in_doubt"]) == (("it failed" * 100)[:200], True)
+
+
+@pytest.mark.parametrize(
+    ("why", "kind", "code"),
+    [
+        (Deferred(2_000, "rpm"), "key", "rpm"),
+        (Deferred(2_000, "many jobs wait for a key"), "key", "waiting"),
+        (Deferred(2_000, "every groq key is disabled (invalid_key)", "disabled"), "key", "disabled"),
+        (Fault("no answer came in time"), "failure", "failure"),
+    ],
+)
+async def test_why_a_job_waits_and_until_when_stands_in_fields_for_programs(
+    bench: Bench, why: Exception, kind: str, code: str
+) -> None:
+    began = datetime.now(UTC)
+    with pytest.raises(Retry) as caught:
+        await bench.turn(why, fault_backoff_s=2)
+    assert bench.waits is not None
+    assert (bench.waits["kind"], bench.waits["code"]) == (kind, code)
+    left_s = (datetime.fromisoformat(bench.waits["next_try"]) - began).total_seconds()
+    assert 0.9 <= left_s <= float(caught.value.when) + 5

@@ -86,6 +86,7 @@ class Bench:
                 deadline_s=own_deadline_s,
             )
         finally:
+            self.waits = getattr(self.task.request, "waits", None)
             self.task.pop_request()
 
     def sent(self, queue: str = "bench") -> list[dict[str, Any]]:
