@@ -244,7 +244,7 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: M
     pool = await limited(make_pool, 300)
     began_ms = clock.ms
     await _raised(pool, clock, 900, calls=420)
-    assert clock.ms - began_ms < 60_000, "167 calls at the old limit, then fast"
+    assert clock.ms - began_ms < 75_000, "267 calls at the old limit, then fast"
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.limit == pytest.approx(900, rel=0.15), "not for ever higher, although what was saved up passes"
     assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}

@@ -81,8 +81,8 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     end
     if remaining and not refused then bucket.credit = TRY_NEVER
     elseif short and bucket.credit ~= TRY_NEVER and refused.start_ms > (bucket.corrected_ms or 0) then
-      -- What passed before a limit was known counts half.
-      bucket.credit, bucket.raises = is_new and TRY_AFTER / 2 or 0, nil
+      -- A little of what passed before a limit was known counts.
+      bucket.credit, bucket.raises = is_new and TRY_AFTER / 5 or 0, nil
     end
     if bucket.held and bucket.held.until_ms <= now_ms then bucket.held = nil end
     if short and (stated_ms or remaining) and not bucket.log then
