@@ -167,6 +167,7 @@ def outage(run: Run, _: float) -> None:
 def models(run: Run, until_s: float) -> None:
     """Every other job is for a model whose calls are all refused for the rest of the run."""
     left_s = until_s - time.monotonic()
+    run.extra = KEYS * RPM * (1 + BEGIN_S / 60)  # what the other model was good for until now
     run.house.sandbox.control("fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s)
 
 
@@ -218,7 +219,7 @@ def measure(case: Callable[[Run, float], None], *, workers: int, seconds: float,
     """Run one case."""
     with open_house(workers) as run:
         before_s = cpu_s(run.house)
-        run.send(jobs, models=MODELS if case is models else MODELS[:1])
+        run.send(2 * jobs, models=MODELS) if case is models else run.send(jobs)
         began_s = time.monotonic()
         time.sleep(BEGIN_S)
         case(run, began_s + seconds)
