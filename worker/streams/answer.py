@@ -107,7 +107,7 @@ class AnswerStream:
         self._said.tool_calls.extend(tool_calls)
         self._tell()
 
-    def close(self, kind: str, **fields: str) -> None:
+    def close(self, kind: str, /, **fields: str) -> None:
         """Say the last thing of this turn: that the job waits, is done, or failed."""
         self._last = {"type": encoded(kind)} | {name: encoded(value) for name, value in fields.items()}
         self._last_due = True

@@ -65,7 +65,7 @@ async def _fail(stream: AnswerStream, error: str, reason: str) -> None:
     await _close(stream, "end", status="failed", error=error, reason=reason)
 
 
-async def _close(stream: AnswerStream, kind: str, **fields: str) -> None:
+async def _close(stream: AnswerStream, kind: str, /, **fields: str) -> None:
     """Write the last record, and see it written before the result is: a reader of both finds them in order."""
     stream.close(kind, **fields)
     try:

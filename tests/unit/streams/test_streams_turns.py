@@ -112,3 +112,14 @@ async def test_however_a_turn_ends_its_reader_is_told(
     else:
         assert found[-1] | expected == found[-1]
     assert "a secret" not in str(found)
+
+
+async def test_a_reader_is_told_in_fields_why_the_job_waits(writer: StreamWriter, redis: Redis) -> None:
+    waits = {"kind": "key", "code": "rpm", "next_try": "2026-11-29T00:00:10.000+00:00"}
+    job = request()
+    job.waits = waits
+    with pytest.raises(Retry):
+        async with answer_stream(writer, job):
+            raise Retry(exc=Deferred(10_000, "rpm"), when=10)
+    found = await records(redis)
+    assert found[-1] | waits == found[-1]
