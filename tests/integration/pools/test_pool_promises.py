@@ -335,11 +335,16 @@ def test_nothing_is_left_running_or_held(pool: Any) -> None:
     eventually(lambda: pool.held() == 0, what="the end of all acknowledgements")
 
 
-def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(pool: Any, key: str) -> None:
+def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
+    pool: Any, key: str, request: pytest.FixtureRequest
+) -> None:
     results = [pool.send("waits", key, 0.5) for _ in range(7)]
     eventually(lambda: pool.journal(key))
     pool.process.send_signal(signal.SIGTERM)
     assert pool.process.wait(20) == 0
     ended = [result.state for result in results].count("SUCCESS")
     assert pool.journal(key).count("began") == pool.journal(key).count("ended") == ended > 0
-    assert (pool.store.llen("pools"), pool.held()) == (7 - ended, 0)
+    # prefork may end before it has acknowledged a job that has just ended: that one is given back as well.
+    twice = pool.store.llen("pools") - (7 - ended)
+    assert 0 <= twice <= ("prefork" in request.node.name)
+    assert pool.held() == 0
