@@ -1,6 +1,6 @@
-"""Ends what the demo started, should the demo itself be killed: runs beside it and waits for its pipe to close.
+"""Ends what the demo (or a test run) started, should that itself be killed: it waits for its pipe to close.
 
-    python guard.py FOLDER     reads lines: a process id to end, or `done`
+    python guard.py [FOLDER]     reads lines: a process id to end, or `done`; FOLDER goes as well
 
 Imports nothing of ours and little else, so that it is there at once.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     """Wait for the end of standard input, then end the processes and remove the folder, unless all was done."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    folder, pids = sys.argv[1], []
+    folders, pids = sys.argv[1:], []
     for line in sys.stdin:
         if line.strip() == "done":
             return
@@ -38,7 +38,8 @@ def main() -> None:
         deadline = time.monotonic() + _GRACE_S
         while any(map(_leads, pids)) and time.monotonic() < deadline:
             time.sleep(0.05)
-    shutil.rmtree(folder, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

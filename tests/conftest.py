@@ -1,11 +1,14 @@
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from demo import guard as guard_script
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
@@ -22,6 +25,26 @@ def _clean_environment() -> None:
     for name in list(os.environ):
         if name.startswith(_OURS):
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _guarded() -> Iterator[None]:
+    """What tests started ends with this process, however that ends: servers and workers lead sessions of their own."""
+    start = subprocess.Popen.__init__
+    command = [sys.executable, "-I", "-S", guard_script.__file__]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True, cwd="/") as guard,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+
+        def start_guarded(self: "subprocess.Popen[Any]", *args: Any, **options: Any) -> None:
+            start(self, *args, **options)
+            if options.get("start_new_session"):
+                print(self.pid, file=guard.stdin, flush=True)
+
+        patch.setattr(subprocess.Popen, "__init__", start_guarded)
+        yield
+        print("done", file=guard.stdin, flush=True)
 
 
 @pytest.fixture(scope="session")
