@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-WAITS = '''
+WAITS = """
 import signal
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_that_waits(redis_server):
     Path("pid").write_text(str(redis_server.pid))
     print("waits", flush=True)
     signal.pause()
-'''
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -146,7 +146,6 @@ def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_befo
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the replayed job's success")
 
 
-# How a job ends that no letter can be written of for a while.
 def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: House) -> None:
     mail = {"to": "a@example.com", "subject": "One", "text": "x"}
     first = send(fresh, "tasks.email.send", kwargs=mail)
@@ -159,6 +158,7 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: 
     assert fresh.sandbox.mail().get("Another") is None
 
 
+# How a job ends that no letter can be written of for a while.
 @pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
 def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, how: str) -> None:
     client = fresh.producer.app.backend.client

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from processes import House, run_celery
+from processes import House, eventually, run_celery
 
 from sandbox.redis import free_port
 
@@ -81,10 +81,7 @@ def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
 def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
-    for _ in range(50):
-        shown = cli(fresh, "keys", "drift", "--json")
-        if seen := json.loads(shown.stdout):
-            break
+    seen = eventually(lambda: json.loads(cli(fresh, "keys", "drift", "--json").stdout), what="the unknown answer")
     assert [(one["service"], one["kind"], one["shape"], one["count"]) for one in seen] == [
         ("groq", "error_code", "400 brand_new_code", 1)
     ]
