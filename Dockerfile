@@ -23,4 +23,4 @@ RUN groupadd --system --gid 10001 keywheel \
 COPY --from=build /opt/keywheel /opt/keywheel
 WORKDIR /app
 USER 10001:10001
-CMD ["celery", "-A", "worker", "worker"]
+CMD ["python", "-m", "worker"]

@@ -116,7 +116,7 @@ class Bench:
         """Run the workers until the block ends."""
         logs = [self._folder / f"w{number}.log" for number in range(self._case.processes)]
         for number, log in enumerate(logs):
-            command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"w{number}@bench"]
+            command = [sys.executable, "-m", "worker", "-n", f"w{number}@bench"]
             with log.open("wb") as sink:
                 self._workers.append(
                     subprocess.Popen(  # noqa: S603

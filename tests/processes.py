@@ -66,18 +66,33 @@ def unmeasured(environ: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
 
 
-class Worker:
-    """`celery -A worker worker` in a folder without a `.env`, stopped with its group."""
+CELERY = ("celery", "-A", "worker", "worker")
+ALONE = ("worker",)
+"""The modules that start a worker, with their arguments."""
 
-    def __init__(self, folder: Path, environ: dict[str, str], *arguments: str, name: str = "w1") -> None:
+
+class Worker:
+    """`celery -A worker worker`, or `python -m worker`, in a folder without a `.env`, stopped with its group."""
+
+    def __init__(
+        self,
+        folder: Path,
+        environ: dict[str, str],
+        *arguments: str,
+        name: str = "w1",
+        command: tuple[str, ...] = CELERY,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = f"{name}@test"
         self.log_path = folder / f"{name}.log"
-        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", self.name]
-        command += arguments
         with self.log_path.open("wb") as sink:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=environment(**environ), stdout=sink, stderr=sink, start_new_session=True
+                [sys.executable, "-m", *command, "-n", self.name, *arguments],
+                cwd=folder,
+                env=environment(**environ),
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
             )
 
     @property

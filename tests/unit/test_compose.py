@@ -59,7 +59,7 @@ def test_the_image_runs_as_an_unprivileged_user_by_number() -> None:
 
 
 def test_the_image_starts_a_worker_and_logs_at_once() -> None:
-    assert named("CMD") == ['["celery", "-A", "worker", "worker"]']
+    assert named("CMD") == ['["python", "-m", "worker"]']
     assert any("PYTHONUNBUFFERED=1" in rest for rest in named("ENV"))
 
 

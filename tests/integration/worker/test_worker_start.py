@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from processes import House, Producer, Worker, eventually, inspected
+from processes import ALONE, CELERY, House, Producer, Worker, eventually, inspected
 
 from sandbox.redis import EmbeddedRedis, free_port
 
@@ -23,9 +23,9 @@ Start = Callable[..., Worker]
 def start(house: House, tmp_path: Path) -> Iterator[Start]:
     started: list[Worker] = []
 
-    def begin(*arguments: str, **changes: str) -> Worker:
+    def begin(*arguments: str, command: tuple[str, ...] = CELERY, **changes: str) -> Worker:
         environ = {name: value for name, value in (house.environ | changes).items() if value}
-        started.append(Worker(tmp_path, environ, *arguments, name=f"s{len(started)}"))
+        started.append(Worker(tmp_path, environ, *arguments, name=f"s{len(started)}", command=command))
         return started[-1]
 
     yield begin
@@ -62,7 +62,7 @@ def test_json_logs_are_json_from_the_first_line_to_the_last_and_tell_of_typos_a_
 ) -> None:
     changes = {"KEYWHEEL_LOG_FORMAT": "json", "RESEND_FORM": "x"}
     first = start(**changes).await_ready()
-    second = Worker(tmp_path / "second", house.environ | changes, name="s0")
+    second = Worker(tmp_path / "second", house.environ | changes, name="s0", command=ALONE)
     try:
         second.await_ready()
         eventually(lambda: "another worker has the name s0@test" in first.log + second.log, what="a warning")
@@ -76,8 +76,9 @@ def test_json_logs_are_json_from_the_first_line_to_the_last_and_tell_of_typos_a_
     assert "worker: Warm shutdown (MainProcess)" in told
 
 
-def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Start) -> None:
-    worker = start(**without(house, "groq"), **without(house, "resend"))
+@pytest.mark.parametrize("command", [CELERY, ALONE])
+def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Start, command: tuple[str, ...]) -> None:
+    worker = start(command=command, **without(house, "groq"), **without(house, "resend"))
     assert worker.await_exit() == 1
     assert "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY" in worker.log
     assert "Traceback" not in worker.log

@@ -1,0 +1,30 @@
+"""What the SDKs bring for others stays out of a worker's memory, and is there for who asks for it."""
+
+import subprocess
+import sys
+
+_SEEN = """
+import sys
+import worker.providers
+print([name for name in ("requests.api", "charset_normalizer", "rich", "httpx._main") if name in sys.modules])
+import httpx
+import requests.adapters
+import resend
+from resend.http_client_requests import requests as theirs
+print(theirs.Session is requests.Session, callable(httpx.main), resend.RequestsClient.__name__)
+"""
+
+_BEFORE = "import httpx, requests\nbefore = requests\n" + _SEEN + "print(requests is before)\n"
+
+
+def outcome(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_worker_loads_neither_requests_nor_a_terminals_colours_and_who_asks_has_them() -> None:
+    assert outcome(_SEEN) == ["[]", "True True RequestsClient"]
+
+
+def test_what_was_loaded_before_stays() -> None:
+    assert outcome(_BEFORE)[1:] == ["True True RequestsClient", "True"]

@@ -1,0 +1,38 @@
+"""Imports the SDKs without what they bring for others, which is 8 MB of a worker.
+
+httpx has a command line of its own, with colours and tables. Resend's SDK has a client that blocks, over `requests`.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+_COMMAND_LINE = "httpx._main"
+_BLOCKING_CLIENT = "requests"
+
+
+@contextmanager
+def lean_imports() -> Iterator[None]:
+    """Leave httpx's command line out, and postpone `requests` to its first use, in the imports of this block."""
+    if _BLOCKING_CLIENT not in sys.modules:
+        sys.modules[_BLOCKING_CLIENT] = _Postponed(_BLOCKING_CLIENT)
+    leaves_out = "httpx" not in sys.modules
+    if leaves_out:
+        sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment] # which means to Python: there is no such module
+    try:
+        yield
+    finally:
+        if leaves_out:
+            del sys.modules[_COMMAND_LINE]
+
+
+class _Postponed(ModuleType):
+    """Stands for a module until somebody looks at what it has. `importlib`'s own loads it at the next `import`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
