@@ -35,7 +35,6 @@ _SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must 
 _RECHECK_MS = 50  # a lease that is older than this is checked again before the call
 _NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
 _CROWD_MS = 1_000
-_ROUNDS = 8  # so often a turn may come back to keys that it was refused by: a batch is halved as often
 
 INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
 
@@ -150,7 +149,6 @@ class _Turn(Generic[RequestT]):
         self.before_call = rotation.before_call
         self.began_s = time.monotonic()
         self.longest_s = longest_s
-        self.rounds = 0
         self.want = want
         self.shut_out = want.exclude
         self.lane = f"{want.model} bulk" if want.bulk else want.model  # neither stands behind the other
@@ -191,10 +189,17 @@ class _Turn(Generic[RequestT]):
                 self._give_up(got)
             # Keys were at fault in this turn, which is no fault of the job: it waits for them like the others.
             self.want = replace(self.want, exclude=self.shut_out)
-            self.rounds += 1
-            if self.rounds == _ROUNDS:
-                raise Deferred(_spread(), "every key was refused a moment ago")
-            got = await self._ask()
+            got = await self._ask_again()
+        return got
+
+    async def _ask_again(self) -> Lease | Unavailable:
+        """Ask for a key after each one was refused: for one that will have room, not for one that seems to have it."""
+        got = await ask_patiently(lambda: self.pool.acquire(self.want, None))
+        if isinstance(got, Lease) and got.wait_ms == 0:
+            await self._settle_whatever_happens(got, ABANDONED)
+            raise Deferred(_spread(), "every key was refused a moment ago")
+        if isinstance(got, Unavailable) and got.why in {Why.WAIT, Why.BUSY}:
+            return await self._ask()
         return got
 
     async def _way_to_the_wire(self, lease: Lease) -> Place | None:

@@ -61,6 +61,7 @@ class _Lane:
         asking: Jobs that ask without having stood in line.
         entered: It is in the wait list.
         smallest: The fewest tokens that were asked for in vain; None: nothing was.
+        reason: Why the last one that asked got no lease.
         busy: A call that ends may make room for it.
         resting_until_s: Until then no key may be called, on the monotonic clock.
         seen_s: When a job of it came last.
@@ -74,6 +75,7 @@ class _Lane:
     asking: int = 0
     entered: bool = False
     smallest: int | None = None
+    reason: str = "many jobs wait for a key"
     busy: bool = False
     resting_until_s: float = 0.0
     seen_s: float = 0.0
@@ -128,7 +130,7 @@ class WaitList:
                 self._note(lane, got)
                 return got
             lane.entered, lane.busy = bool(lane.wait_list), _hangs_on_calls(got)
-            lane.smallest = want.tokens
+            lane.smallest, lane.reason = want.tokens, got.reason
             return await self._wait(lane, want, began_s, longest_s, pause_s=got.ask_in_ms / 1000)
         return await self._wait(lane, want, began_s, longest_s)
 
@@ -234,7 +236,7 @@ class WaitList:
             async with asyncio.timeout(longest_s):
                 return await waiter.got
         except TimeoutError:
-            return waiter.got.result() if _has(waiter) else Unavailable(Why.WAIT, reason="many jobs wait for a key")
+            return waiter.got.result() if _has(waiter) else Unavailable(Why.WAIT, reason=lane.reason)
         except asyncio.CancelledError:
             if _has(waiter) and isinstance(lease := waiter.got.result(), Lease):
                 await asyncio.shield(self._give_back(lease))
@@ -277,7 +279,7 @@ class WaitList:
                 if isinstance(got, Unavailable) and got.why in _SOON:
                     vain += 1
                     pause_s = min(pause_s or got.ask_in_ms / 1000, got.ask_in_ms / 1000)
-                    lane.busy = lane.busy or _hangs_on_calls(got)
+                    lane.busy, lane.reason = lane.busy or _hangs_on_calls(got), got.reason
                     lane.smallest = min(waiter.want.tokens, lane.smallest or waiter.want.tokens)
                     if lane.smallest == 0:
                         return pause_s

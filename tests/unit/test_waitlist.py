@@ -246,7 +246,7 @@ async def test_nobody_stands_in_line_for_longer_than_it_may(line: Line, longest_
     await line.rest()
     patient = await line.stand("patient")
     got = await line.list.acquire(Want(model=MODEL), longest_s=longest_s)
-    assert got == Unavailable(Why.WAIT, reason="many jobs wait for a key")
+    assert got == Unavailable(Why.WAIT, reason="rate_limit")
     assert line.waiting() == 1
     await line.back()
     assert isinstance((await outcomes(patient))[0], Lease)

@@ -238,6 +238,10 @@ class Mailroom:
         except (Deferred, Fault) as over:
             letter.waited_ms += over.waited_ms
             over.in_doubt = errand.in_doubt
+            if isinstance(over, Deferred) and not over.in_doubt and errand.calls and _soon(over, letter):
+                # A turn of the rotation calls no key twice; a rate limit that opens in a second is worth another turn.
+                _tell_all(errand, Signal.LINE)
+                raise _in_line(over) from None
             _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
             if letter not in errand.aboard:  # another job had its email: this was the others' call
                 raise Overtaken from None
@@ -262,6 +266,17 @@ class Mailroom:
 
 def _in_a_crowd() -> Deferred:
     return Deferred(random.randint(_SOON_MS, 3 * _SOON_MS), "many emails wait for the rate limit")  # noqa: S311
+
+
+def _soon(over: Deferred, letter: Letter) -> bool:
+    left_s = letter.left_s()
+    return over.countdown_ms <= 2 * _SOON_MS and (left_s is None or over.countdown_ms / 1000 <= left_s)
+
+
+def _in_line(over: Deferred) -> InLine:
+    found = InLine()
+    found.why = over
+    return found
 
 
 def _elsewhere() -> Deferred:

@@ -220,7 +220,7 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         assert (len(sent), accepted(house)) == (fit, (fit, 0, 0))
         ledger = house.sandbox.ledger()
         assert ledger["judgement"]["calls_while_cooling"] == 0
-        assert ledger["services"]["resend"]["calls"] < 80
+        assert ledger["services"]["resend"]["calls"] < 40
         # The account is closed by now, and nobody asks again.
         assert isinstance((await send(house.room(keys=(0,)), letter("late"), longest_s=0))[0], Deferred)
         assert house.sandbox.ledger()["services"]["resend"]["calls"] == ledger["services"]["resend"]["calls"]
