@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from config.settings import get_settings
 from tasks.arguments import check
 from tasks.completion import CompletionArguments
 from worker.app import app
@@ -12,7 +13,17 @@ from worker.streams import AnswerStream, answer_stream, tell_done
 from worker.turns import take_turn
 
 
-@app.task(bind=True, name="tasks.ai.complete")
+def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
+    """The models that a job in the queue names, as `Want.models` has them. Not validated: that is done when it runs."""
+    named = kwargs.get("models") or kwargs.get("model")
+    if isinstance(named, str):
+        return (named,)
+    if isinstance(named, list):
+        return tuple(dict.fromkeys(str(one) for one in named))
+    return get_settings().groq_models
+
+
+@app.task(bind=True, name="tasks.ai.complete", topics_of=staticmethod(_topics_of))
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.
 

@@ -1,9 +1,11 @@
 """Backpressure: a worker takes no more jobs of a queue than its keys will serve soon; the others stay in the broker.
 
 A queue is paused while its service's wait list is full (`worker.waitlist`). Where no key of the service may be called
-for long it is paused until one may; a few jobs are let through now and then, since some may be of a kind that can be
-served. Bulk jobs are counted for themselves: a worker in which many of them wait leaves the queue's other bulk jobs in
-the broker and still takes the interactive ones.
+for long it is paused until one may. Bulk jobs are counted for themselves: a worker in which many of them wait leaves
+the queue's other bulk jobs in the broker and still takes the interactive ones.
+
+Meanwhile the queue is looked through for jobs of a kind that can be served, and flows on where there are some: those
+before them are sent back. Where the kind of a job cannot be read in its message, a few are let through now and then.
 
 With a transport that knows no delayed delivery, deferred jobs wait for their instant in the worker's timer, and a
 worker that holds many takes no more either.
@@ -19,8 +21,10 @@ from typing import Any, Protocol
 
 from celery import bootsteps
 from celery.worker.request import Request
+from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, QUEUE_OF
+from worker.aio.peeking import QueuePeeker
 from worker.priority import BULK_PRIORITY
 
 _logger = logging.getLogger(__name__)
@@ -29,7 +33,9 @@ _TICK_S = 0.1
 _LEAST_HELD = 50
 _WAKE_S = 2.0  # so long after a reset a deferred job that arrives runs at once
 _SILENT_S = 60.0
-_LOOK_S = 5.0  # while all rest, so often a few jobs are let through
+_LET_THROUGH_S = 5.0
+_LOOK_S = 2.0
+_MORE_THAT_PASS = 64  # jobs that are only sent back take no time, and those behind them wait
 
 
 class Demand(Protocol):
@@ -51,6 +57,14 @@ class Demand(Protocol):
 
     def resting_s(self) -> float:
         """For how long no job can be served, in seconds; 0 where one can."""
+        ...
+
+    def holds_up(self) -> bool:
+        """Whether jobs of one kind may keep others in the queue from their keys."""
+        ...
+
+    def expect(self, topics: tuple[str, ...], *, bulk: bool) -> None:
+        """Jobs of this kind stand in the queue."""
         ...
 
 
@@ -79,6 +93,9 @@ class QueuePauser(bootsteps.StartStopStep):
         self.paused: dict[str, Any] = {}
         self.paused_for_bulk: set[str] = set()
         self._let_through_s: dict[str, float] = {}
+        self._looked_s: dict[str, float] = {}
+        self._legible: dict[str, bool] = {}  # whether the kind of each job that was seen in a queue could be read
+        self._peeker = QueuePeeker()
         self._silent_until_s: dict[tuple[str, str], float] = {}
         self._awake_until: dict[str, float] = {}
         self._entry: Any = None
@@ -124,6 +141,7 @@ class QueuePauser(bootsteps.StartStopStep):
                     channel.take_at_most(name, partial(_more, demand))
             if demand.pressed is None and hasattr(parent.pool, "calls"):
                 demand.pressed = partial(parent.pool.calls.post, self._look, parent)
+            self._look_through(parent, queue, demand, now_s)
             self._pause_or_resume(parent, queue, demand, held[queue])
 
     def _look(self, parent: Any) -> None:
@@ -131,6 +149,23 @@ class QueuePauser(bootsteps.StartStopStep):
             held = _held_by_queue(parent)
             for queue, demand in list(_demands.items()):
                 self._pause_or_resume(parent, queue, demand, held[queue])
+
+    def _look_through(self, parent: Any, queue: str, demand: Demand, now_s: float) -> None:
+        """Find out which kinds of jobs stand in a queue behind those that must wait."""
+        if now_s < self._looked_s.get(queue, 0.0) + _LOOK_S or not demand.holds_up():
+            return
+        self._looked_s[queue] = now_s
+        try:
+            seen = self._peeker.peek(parent.task_consumer.channel, queue)
+        except (RedisError, OSError):
+            return  # the consumer finds out for itself
+        if seen is None:
+            return
+        kinds = {(_topics(parent.app, task, kwargs), priority >= BULK_PRIORITY) for priority, task, kwargs in seen}
+        self._legible[queue] = all(topics is not None for topics, _ in kinds)
+        for topics, bulk in kinds:
+            if topics is not None:
+                demand.expect(topics, bulk=bulk)
 
     def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
         room = demand.room()
@@ -161,8 +196,8 @@ class QueuePauser(bootsteps.StartStopStep):
         now_s = time.monotonic()
         if now_s < self._let_through_s.get(queue, 0.0):
             return False
-        self._let_through_s[queue] = now_s + _LOOK_S
-        return queue in self.paused
+        self._let_through_s[queue] = now_s + _LET_THROUGH_S
+        return queue in self.paused and not self._legible.get(queue, False)
 
     def _set(self, parent: Any, queue: str, *, pause: bool, resume: bool, why: str) -> None:
         if pause and queue not in self.paused:
@@ -210,7 +245,15 @@ class QueuePauser(bootsteps.StartStopStep):
 
 def _more(demand: Demand) -> int:
     """How many more jobs of a service may be taken. Bulk jobs that wait keep nobody out but their like."""
-    return demand.room() - demand.crowd(bulk=False)
+    room, waiting = demand.room(), demand.crowd(bulk=False)
+    passes = not waiting and demand.holds_up() and not demand.resting_s()
+    return max(room, _MORE_THAT_PASS) if passes else room - waiting
+
+
+def _topics(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] | None:
+    """What a job in the queue needs its key for; None: that cannot be read in its message."""
+    read = getattr(app.tasks.get(task), "topics_of", None)
+    return None if read is None else read(kwargs)
 
 
 def _held(parent: Any) -> Iterator[tuple[Any, str]]:

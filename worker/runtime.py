@@ -263,7 +263,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     )
     backpressure.watch("groq", completions.waiting)
     backpressure.watch("resend", mailroom)
-    return Runtime(
+    runtime = Runtime(
         settings=settings,
         redis=redis,
         groq=completions,
@@ -281,6 +281,10 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         broker=broker,
         ownership=ownership,
     )
+    if broker is not None:
+        for rotation in runtime.rotations.values():
+            rotation.waiting.recall = runtime.wake_jobs
+    return runtime
 
 
 def _broker_client(settings: Settings, pools: Redis) -> Redis | None:

@@ -11,7 +11,7 @@ import os
 import time
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 
@@ -27,9 +27,9 @@ _LOOKED_AT = 64  # of a long line, so many are looked through for jobs that are 
 _SETTLE_S = 0.005  # one change seldom comes alone
 _SOON = frozenset({Why.WAIT, Why.BUSY})
 _OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
-_SEEN_S = 60.0
-_USED_S = 10.0
-_LONGEST_BACK_S = 5.0
+_USED_S = 10.0  # a line that no job came for, and that none was seen for in the queue, is no longer looked at
+_LONGEST_BACK_S = 60.0
+_RECALL_S = 0.25
 _LEAST_ROOM = 8
 _MANY = 10_000
 _MOST_LANES = 1_000
@@ -37,6 +37,7 @@ _MOST_LANES = 1_000
 _ENDING = Unavailable(Why.WAIT, reason="this worker shuts down")
 
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
+Topics = tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -64,13 +65,14 @@ class _Lane:
         reason: Why the last one that asked got no lease.
         busy: A call that ends may make room for it.
         resting_until_s: Until then no key may be called, on the monotonic clock.
-        seen_s: When a job of it came last.
+        seen_s: When a job of it came last, or was seen in the queue.
         granted_s: When leases were handed out to it, within the last horizon.
-        back_s: When the job that was sent back last, for want of a place, is to come again.
+        back: The jobs that were sent back for want of a place, each with when it is to come again, in that order.
     """
 
     wait_list: str
     bulk: bool
+    topics: Topics
     waiters: list[_Waiter] = field(default_factory=list)
     asking: int = 0
     entered: bool = False
@@ -80,7 +82,7 @@ class _Lane:
     resting_until_s: float = 0.0
     seen_s: float = 0.0
     granted_s: deque[float] = field(default_factory=deque)
-    back_s: float = 0.0
+    back: deque[tuple[float, str]] = field(default_factory=deque)
     server: asyncio.Task[None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -98,8 +100,12 @@ class WaitList:
         self._lanes: dict[Shape, _Lane] = {}
         self._closed = False
         self._granted_s: deque[float] = deque(maxlen=_MANY)
+        self._strangers: dict[tuple[Topics, bool], float] = {}  # seen in the queue, and no line has stood for them yet
+        self._recalling: asyncio.Task[None] | None = None
         self.pressed: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key may be called for long."""
+        self.recall: Callable[[list[str]], Awaitable[None]] | None = None
+        """Called with jobs that were sent back for want of a place, when there is one."""
 
     async def acquire(self, want: Want, *, in_turn: bool = True, longest_s: float | None = None) -> Lease | Unavailable:
         """Wait for a lease.
@@ -160,7 +166,33 @@ class WaitList:
 
     def crowd(self, *, bulk: bool) -> int:
         """How many jobs stand in the shortest line of those that jobs came for lately and that may be served."""
-        return min((len(lane.waiters) for lane in self._served(bulk=bulk)), default=0)
+        return min(self._crowds(bulk=bulk), default=0)
+
+    def expect(self, topics: Topics, *, bulk: bool) -> None:
+        """Jobs for these models stand in the queue. If they may be served, they come past those that must wait.
+
+        May be called from any thread.
+        """
+        now_s, known = time.monotonic(), False
+        for lane in list(self._lanes.values()):
+            if lane.wait_list and lane.topics == topics and lane.bulk is bulk:
+                lane.seen_s, known = now_s, True
+        if not known:
+            self._strangers[topics, bulk] = now_s
+
+    def holds_up(self) -> bool:
+        """Whether jobs of one kind may keep others in the queue from their keys."""
+        now_s, many = time.monotonic(), self.room() // 2
+        lanes = list(self._lanes.values())
+        return any(lane.wait_list and (len(lane.waiters) >= many or lane.resting_until_s > now_s) for lane in lanes)
+
+    def _crowds(self, *, bulk: bool) -> list[int]:
+        strangers = [0 for _ in self._expected(bulk=bulk)]
+        return strangers + [len(lane.waiters) for lane in self._served(bulk=bulk)]
+
+    def _expected(self, *, bulk: bool | None = None) -> list[Topics]:
+        since_s, strangers = time.monotonic() - _USED_S, list(self._strangers.items())
+        return [topics for (topics, its), seen_s in strangers if seen_s > since_s and (bulk is None or its is bulk)]
 
     def _served(self, *, bulk: bool) -> list[_Lane]:
         now_s = time.monotonic()
@@ -175,9 +207,12 @@ class WaitList:
 
     def resting_s(self) -> float:
         """For how long none of the jobs that came lately can be served, in seconds; 0 where one can."""
+        if self._expected():
+            return 0.0
         now_s = time.monotonic()
-        lately = [lane for lane in list(self._lanes.values()) if lane.wait_list and lane.seen_s > now_s - _SEEN_S]
-        return max(0.0, min((lane.resting_until_s for lane in lately), default=0.0) - now_s)
+        lanes = [lane for lane in list(self._lanes.values()) if lane.wait_list]
+        used = [lane for lane in lanes if lane.seen_s > now_s - _USED_S or lane.resting_until_s > now_s]
+        return max(0.0, min((lane.resting_until_s for lane in used), default=0.0) - now_s)
 
     def _lane(self, want: Want, *, in_turn: bool) -> _Lane:
         shape = (want.models, want.bulk, want.account, want.exclude, want.exclude_accounts)
@@ -185,33 +220,59 @@ class WaitList:
         if lane is None:
             if len(self._lanes) > _MOST_LANES:
                 self._forget_idle()
-            lane = self._lanes[shape] = _Lane(_wait_list(want) if in_turn else "", want.bulk)
+            topics = tuple(topic for _, topic in want.models)
+            lane = self._lanes[shape] = _Lane(_wait_list(want) if in_turn else "", want.bulk, topics)
+            self._strangers.pop((topics, want.bulk), None)
         return lane
 
     def _forget_idle(self) -> None:
         for shape, lane in list(self._lanes.items()):
-            if not lane.waiters and not lane.asking and lane.server is None:
+            if not lane.waiters and not lane.asking and lane.server is None and not lane.back:
                 del self._lanes[shape]
 
     def _make_room(self, lane: _Lane) -> None:
         """See to it that a job of another kind can be served, and that no more of this one are taken."""
         others = [len(one.waiters) for one in self._served(bulk=lane.bulk) if one is not lane]
+        others += [0 for _ in self._expected(bulk=lane.bulk)]
         if others and len(lane.waiters) > self.room() and min(others) <= self.room() // 2:
             self._send_back(lane)  # others stand behind it in the queue
         elif self.crowd(bulk=lane.bulk) == self.room():
             self._press()
 
     def _send_back(self, lane: _Lane) -> None:
-        """Have the youngest job of a full line come again when those before it have been served."""
+        """Have the youngest job of a full line come again when those before it are served, or once there is room."""
         now_s = time.monotonic()
         while lane.granted_s and lane.granted_s[0] < now_s - HORIZON_MS / 1000:
             lane.granted_s.popleft()
         step_s = HORIZON_MS / 1000 / max(1, len(lane.granted_s))
-        lane.back_s = min(max(lane.back_s, now_s + len(lane.waiters) * step_s) + step_s, now_s + _LONGEST_BACK_S)
-        away_ms = round((lane.back_s - now_s) * 1000)
-        _tell(
-            lane, lane.waiters[-1], Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait")
-        )
+        last_s = lane.back[-1][0] if lane.back else 0.0
+        back_s = min(max(last_s, now_s + len(lane.waiters) * step_s) + step_s, now_s + _LONGEST_BACK_S)
+        youngest = lane.waiters[-1]
+        lane.back.append((back_s, youngest.want.by))
+        away_ms = round((back_s - now_s) * 1000)
+        _tell(lane, youngest, Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"))
+        if self._recalling is None and self.recall is not None:
+            self._recalling = asyncio.get_running_loop().create_task(self._recall(self.recall), context=Context())
+
+    async def _recall(self, recall: Callable[[list[str]], Awaitable[None]]) -> None:
+        """Call jobs that were sent back as soon as there is room for them, though their time has not come."""
+        try:
+            while not self._closed and any(lane.back for lane in list(self._lanes.values())):
+                await asyncio.sleep(_RECALL_S)
+                ids = [by for lane in list(self._lanes.values()) for by in self._missed(lane)]
+                if ids:
+                    await recall(ids)
+        finally:
+            self._recalling = None
+
+    def _missed(self, lane: _Lane) -> list[str]:
+        """The jobs that a line has room for; those whose time has come, come by themselves."""
+        now_s = time.monotonic()
+        while lane.back and lane.back[0][0] < now_s:
+            lane.back.popleft()
+        if lane.resting_until_s > now_s or len(lane.waiters) > self.room() * 3 // 4:
+            return []
+        return [lane.back.popleft()[1] for _ in range(min(len(lane.back), self.room() - len(lane.waiters)))]
 
     def _line(self, lane: _Lane, behind: _Waiter | None) -> Line | None:
         if not lane.wait_list:

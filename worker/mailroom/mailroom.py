@@ -75,6 +75,13 @@ class Mailroom:
         """For how long no email that came lately can be sent, in seconds; 0 where one can."""
         return self.rotation.waiting.resting_s()
 
+    def holds_up(self) -> bool:
+        """Never: all emails wait for the same keys."""
+        return False
+
+    def expect(self, topics: tuple[str, ...], *, bulk: bool) -> None:
+        """Nothing is to be done for emails that stand in the queue."""
+
     async def serve(self, want: Want, letter: Letter, *, longest_s: float | None = None) -> Served:
         """Send an email, or give the result that another job got for it.
 

@@ -32,7 +32,7 @@ async def test_a_crowd_goes_back_after_its_longest_wait_while_the_limits_are_unk
     await provider.called.wait()
     with pytest.raises(Deferred) as caught:
         await serve(rotation, longest_s=0)
-        assert "limits" in caught.value.reason
+    assert "limits" in caught.value.reason
     assert 1_000 <= caught.value.countdown_ms <= 2_000
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
