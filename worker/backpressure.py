@@ -14,7 +14,7 @@ worker that holds many takes no more either.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from heapq import heapify
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ _WAKE_S = 2.0  # so long after a reset a deferred job that arrives runs at once
 _SILENT_S = 60.0
 _LET_THROUGH_S = 5.0
 _LOOK_S = 2.0
+_LOOK_AGAIN_S = 0.25  # where a line has just become full, or its keys have begun to rest
 _MORE_THAT_PASS = 64  # jobs that are only sent back take no time, and those behind them wait
 
 
@@ -63,8 +64,8 @@ class Demand(Protocol):
         """Whether jobs of one kind may keep others in the queue from their keys."""
         ...
 
-    def expect(self, topics: tuple[str, ...], *, bulk: bool) -> None:
-        """Jobs of this kind stand in the queue."""
+    def expect(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
+        """Jobs of these kinds stand in the queue: for these models, bulk or not."""
         ...
 
 
@@ -141,18 +142,20 @@ class QueuePauser(bootsteps.StartStopStep):
                     channel.take_at_most(name, partial(_more, demand))
             if demand.pressed is None and hasattr(parent.pool, "calls"):
                 demand.pressed = partial(parent.pool.calls.post, self._look, parent)
-            self._look_through(parent, queue, demand, now_s)
+            self._look_through(parent, queue, demand, pause_s=_LOOK_S)
             self._pause_or_resume(parent, queue, demand, held[queue])
 
     def _look(self, parent: Any) -> None:
         if self._entry is not None:
             held = _held_by_queue(parent)
             for queue, demand in list(_demands.items()):
+                self._look_through(parent, queue, demand, pause_s=_LOOK_AGAIN_S)
                 self._pause_or_resume(parent, queue, demand, held[queue])
 
-    def _look_through(self, parent: Any, queue: str, demand: Demand, now_s: float) -> None:
+    def _look_through(self, parent: Any, queue: str, demand: Demand, *, pause_s: float) -> None:
         """Find out which kinds of jobs stand in a queue behind those that must wait."""
-        if now_s < self._looked_s.get(queue, 0.0) + _LOOK_S or not demand.holds_up():
+        now_s = time.monotonic()
+        if now_s < self._looked_s.get(queue, 0.0) + pause_s or not demand.holds_up():
             return
         self._looked_s[queue] = now_s
         try:
@@ -163,9 +166,7 @@ class QueuePauser(bootsteps.StartStopStep):
             return
         kinds = {(_topics(parent.app, task, kwargs), priority >= BULK_PRIORITY) for priority, task, kwargs in seen}
         self._legible[queue] = all(topics is not None for topics, _ in kinds)
-        for topics, bulk in kinds:
-            if topics is not None:
-                demand.expect(topics, bulk=bulk)
+        demand.expect((topics, bulk) for topics, bulk in kinds if topics is not None)
 
     def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
         room = demand.room()

@@ -11,7 +11,7 @@ import os
 import time
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 
@@ -27,7 +27,8 @@ _LOOKED_AT = 64  # of a long line, so many are looked through for jobs that are 
 _SETTLE_S = 0.005  # one change seldom comes alone
 _SOON = frozenset({Why.WAIT, Why.BUSY})
 _OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
-_USED_S = 10.0  # a line that no job came for, and that none was seen for in the queue, is no longer looked at
+_USED_S = 10.0  # a line that no job came for lately is not looked at
+_BEHIND_S = 2.5  # what was seen in the queue is known for so long
 _LONGEST_BACK_S = 60.0
 _RECALL_S = 0.25
 _LEAST_ROOM = 8
@@ -65,7 +66,7 @@ class _Lane:
         reason: Why the last one that asked got no lease.
         busy: A call that ends may make room for it.
         resting_until_s: Until then no key may be called, on the monotonic clock.
-        seen_s: When a job of it came last, or was seen in the queue.
+        came_s: When a job of it came last.
         granted_s: When leases were handed out to it, within the last horizon.
         back: The jobs that were sent back for want of a place, each with when it is to come again, in that order.
     """
@@ -80,7 +81,7 @@ class _Lane:
     reason: str = "many jobs wait for a key"
     busy: bool = False
     resting_until_s: float = 0.0
-    seen_s: float = 0.0
+    came_s: float = 0.0
     granted_s: deque[float] = field(default_factory=deque)
     back: deque[tuple[float, str]] = field(default_factory=deque)
     server: asyncio.Task[None] | None = None
@@ -100,7 +101,7 @@ class WaitList:
         self._lanes: dict[Shape, _Lane] = {}
         self._closed = False
         self._granted_s: deque[float] = deque(maxlen=_MANY)
-        self._strangers: dict[tuple[Topics, bool], float] = {}  # seen in the queue, and no line has stood for them yet
+        self._behind: dict[tuple[Topics, bool], float] = {}  # when jobs of a kind were seen in the queue
         self._recalling: asyncio.Task[None] | None = None
         self.pressed: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key may be called for long."""
@@ -123,7 +124,7 @@ class WaitList:
             Deferred: Redis does not answer.
         """
         lane, began_s = self._lane(want, in_turn=in_turn), time.monotonic()
-        lane.seen_s = began_s
+        lane.came_s = began_s
         if not lane.waiters and lane.asking < _WIDTH and (lane.smallest is None or want.tokens < lane.smallest):
             if not lane.asking:
                 lane.woken.clear()
@@ -165,20 +166,19 @@ class WaitList:
         return sum(len(lane.waiters) for lane in list(self._lanes.values()) if lane.bulk is bulk)
 
     def crowd(self, *, bulk: bool) -> int:
-        """How many jobs stand in the shortest line of those that jobs came for lately and that may be served."""
-        return min(self._crowds(bulk=bulk), default=0)
+        """How many jobs stand in the shortest line of those that may be served and that jobs are coming for."""
+        now_s = time.monotonic()
+        lanes, strangers = self._expected(bulk=bulk)
+        return 0 if strangers else min((len(one.waiters) for one in lanes if one.resting_until_s < now_s), default=0)
 
-    def expect(self, topics: Topics, *, bulk: bool) -> None:
-        """Jobs for these models stand in the queue. If they may be served, they come past those that must wait.
+    def expect(self, kinds: Iterable[tuple[Topics, bool]]) -> None:
+        """Jobs of these kinds stand in the queue: for these models, bulk or not.
 
-        May be called from any thread.
+        Those of them that may be served are to come past the others. May be called from any thread.
         """
-        now_s, known = time.monotonic(), False
-        for lane in list(self._lanes.values()):
-            if lane.wait_list and lane.topics == topics and lane.bulk is bulk:
-                lane.seen_s, known = now_s, True
-        if not known:
-            self._strangers[topics, bulk] = now_s
+        now_s = time.monotonic()
+        self._behind = {kind: at_s for kind, at_s in self._behind.items() if at_s > now_s - _BEHIND_S}
+        self._behind |= dict.fromkeys(kinds, now_s)
 
     def holds_up(self) -> bool:
         """Whether jobs of one kind may keep others in the queue from their keys."""
@@ -186,18 +186,18 @@ class WaitList:
         lanes = list(self._lanes.values())
         return any(lane.wait_list and (len(lane.waiters) >= many or lane.resting_until_s > now_s) for lane in lanes)
 
-    def _crowds(self, *, bulk: bool) -> list[int]:
-        strangers = [0 for _ in self._expected(bulk=bulk)]
-        return strangers + [len(lane.waiters) for lane in self._served(bulk=bulk)]
+    def _expected(self, *, bulk: bool | None = None) -> tuple[list[_Lane], bool]:
+        """The lines that jobs are coming for, and whether some are coming that no line has stood for yet.
 
-    def _expected(self, *, bulk: bool | None = None) -> list[Topics]:
-        since_s, strangers = time.monotonic() - _USED_S, list(self._strangers.items())
-        return [topics for (topics, its), seen_s in strangers if seen_s > since_s and (bulk is None or its is bulk)]
-
-    def _served(self, *, bulk: bool) -> list[_Lane]:
+        Where nothing is known of the queue it is those that jobs came for lately.
+        """
         now_s = time.monotonic()
-        used = [lane for lane in list(self._lanes.values()) if lane.wait_list and lane.seen_s > now_s - _USED_S]
-        return [lane for lane in used if lane.bulk is bulk and lane.resting_until_s < now_s]
+        lanes = [lane for lane in list(self._lanes.values()) if lane.wait_list and bulk in {lane.bulk, None}]
+        seen = {kind for kind, at_s in self._behind.items() if at_s > now_s - _BEHIND_S and bulk in {kind[1], None}}
+        if not seen:
+            return [lane for lane in lanes if lane.came_s > now_s - _USED_S or lane.resting_until_s > now_s], False
+        found = [lane for lane in lanes if (lane.topics, lane.bulk) in seen]
+        return found, bool(seen - {(lane.topics, lane.bulk) for lane in found})
 
     def room(self) -> int:
         """How many jobs may wait in a line: as many as got leases within the last horizon, and always a few."""
@@ -207,12 +207,10 @@ class WaitList:
 
     def resting_s(self) -> float:
         """For how long none of the jobs that came lately can be served, in seconds; 0 where one can."""
-        if self._expected():
+        lanes, strangers = self._expected()
+        if strangers:
             return 0.0
-        now_s = time.monotonic()
-        lanes = [lane for lane in list(self._lanes.values()) if lane.wait_list]
-        used = [lane for lane in lanes if lane.seen_s > now_s - _USED_S or lane.resting_until_s > now_s]
-        return max(0.0, min((lane.resting_until_s for lane in used), default=0.0) - now_s)
+        return max(0.0, min((lane.resting_until_s for lane in lanes), default=0.0) - time.monotonic())
 
     def _lane(self, want: Want, *, in_turn: bool) -> _Lane:
         shape = (want.models, want.bulk, want.account, want.exclude, want.exclude_accounts)
@@ -222,7 +220,6 @@ class WaitList:
                 self._forget_idle()
             topics = tuple(topic for _, topic in want.models)
             lane = self._lanes[shape] = _Lane(_wait_list(want) if in_turn else "", want.bulk, topics)
-            self._strangers.pop((topics, want.bulk), None)
         return lane
 
     def _forget_idle(self) -> None:
@@ -232,11 +229,10 @@ class WaitList:
 
     def _make_room(self, lane: _Lane) -> None:
         """See to it that a job of another kind can be served, and that no more of this one are taken."""
-        others = [len(one.waiters) for one in self._served(bulk=lane.bulk) if one is not lane]
-        others += [0 for _ in self._expected(bulk=lane.bulk)]
-        if others and len(lane.waiters) > self.room() and min(others) <= self.room() // 2:
+        room, shortest = self.room(), self.crowd(bulk=lane.bulk)
+        if shortest <= room // 2 and len(lane.waiters) > room:
             self._send_back(lane)  # others stand behind it in the queue
-        elif self.crowd(bulk=lane.bulk) == self.room():
+        elif shortest == room:
             self._press()
 
     def _send_back(self, lane: _Lane) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -79,7 +79,7 @@ class Mailroom:
         """Never: all emails wait for the same keys."""
         return False
 
-    def expect(self, topics: tuple[str, ...], *, bulk: bool) -> None:
+    def expect(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
         """Nothing is to be done for emails that stand in the queue."""
 
     async def serve(self, want: Want, letter: Letter, *, longest_s: float | None = None) -> Served:

@@ -192,3 +192,16 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
     assert time.monotonic() - sent_s < AT_ONCE_S
     assert memory_mb(pid) - before_mb < GROWTH_MB
     assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, "few were fetched, none was lost"
+
+
+def test_jobs_of_another_model_pass_those_that_must_wait_before_them(fleet: Fleet, broker: Any) -> None:
+    used_up, other = "openai/gpt-oss-20b", "openai/gpt-oss-120b"
+    fleet.sandbox.control("fault", service="groq", model=used_up, status=429, retry_after_s=LONG_REST_S, seconds=30)
+    ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "Say hello", "model": used_up}] * JOBS)
+    await_pause(fleet, broker)
+    passed = fleet.producer.many("tasks.ai.complete", [{"prompt": "Say hello", "model": other}] * 20)
+    await_success(fleet, passed)
+    assert {fleet.producer.app.AsyncResult(job).state for job in ids} <= {"PENDING", "RETRY"}
+    fleet.sandbox.control("reset", ledger=False)
+    reset_by_task(fleet)
+    await_success(fleet, ids)

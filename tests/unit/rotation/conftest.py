@@ -2,20 +2,17 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `rotation_scripted`: test folders are no packages
 
 from rotation_scripted import Make, ScriptedProvider, keys
 
-from sandbox.redis import EmbeddedRedis
 from worker.keypool import Cooldowns, KeyPool
 from worker.rotation import Rotation
 
@@ -45,18 +42,3 @@ def make(redis: Redis) -> Make:
         return Rotation(pool, provider), provider
 
     return build
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(data_dir=tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-async def own_redis(own_server: EmbeddedRedis) -> AsyncIterator[Redis]:
-    connections = BlockingConnectionPool.from_url(
-        own_server.url, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_connect_timeout=2
-    )
-    async with Redis.from_pool(connections) as client:
-        yield client

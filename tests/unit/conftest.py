@@ -1,0 +1,26 @@
+"""A Redis of a test's own, which it may stop."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from sandbox.redis import EmbeddedRedis
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(data_dir=tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def own_redis(own_server: EmbeddedRedis) -> AsyncIterator[Redis]:
+    connections = BlockingConnectionPool.from_url(
+        own_server.url, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_connect_timeout=2
+    )
+    async with Redis.from_pool(connections) as client:
+        yield client

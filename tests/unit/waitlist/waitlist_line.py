@@ -1,0 +1,91 @@
+"""A line of one process, at a key pool of one key on a real Redis."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from redis.asyncio import Redis
+
+from config.keys import make_key
+from worker.keypool import KeyPool, Lease, Unavailable, Want
+from worker.verdicts import Effect, Fate, Scope, Verdict
+from worker.waitlist import WaitList
+
+SECRET = "gsk_abc1230123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
+OK = Verdict(Fate.DONE, "ok", status=200)
+MODEL = "m"
+
+
+def resting(cooldown_ms: int) -> Verdict:
+    return Verdict(
+        Fate.NEXT_KEY, "rate_limit", effect=Effect.COOL, scope=Scope.ACCOUNT_MODEL, cooldown_ms=cooldown_ms, status=429
+    )
+
+
+class Line:
+    """A wait list and its pool of one key; `log` tells who got a lease, in order."""
+
+    def __init__(self, redis: Redis, **options: Any) -> None:
+        self.redis = redis
+        key = make_key("groq", secret=SECRET, variable="GROQ_API_KEY")
+        self.pool = KeyPool(redis, "groq", [key], **({"opening": 1_000, "patience_ms": 600_000} | options))
+        self.list = WaitList(self.pool)
+        self.log: list[str] = []
+        self.asks = 0
+        self.ask = self.pool.acquire
+        self.pool.acquire = self._counted  # type: ignore[method-assign]
+
+    async def _counted(self, *args: Any) -> Lease | Unavailable:
+        self.asks += 1
+        got = await self.ask(*args)
+        # Who asks again asks since it was woken.
+        return got if isinstance(got, Lease) else replace(got, ask_in_ms=600_000)
+
+    async def lease(self, **want: Any) -> Lease:
+        got = await self.ask(Want(**({"model": MODEL} | want)))
+        assert isinstance(got, Lease)
+        return got
+
+    async def rest(self, cooldown_ms: int = 60_000) -> None:
+        await self.pool.settle(await self.lease(), resting(cooldown_ms))
+
+    async def back(self) -> None:
+        await self.pool.reset(by="test")
+        self.list.wake()
+
+    async def stand(self, name: str, *, longest_s: float | None = None, **want: Any) -> asyncio.Task[Any]:
+        """Let a job stand in line."""
+
+        async def job() -> Lease | Unavailable:
+            got = await self.list.acquire(Want(**({"model": MODEL, "by": name} | want)), longest_s=longest_s)
+            self.log.append(name)
+            return got
+
+        before = self.waiting()
+        task = asyncio.create_task(job(), name="job")
+        async with asyncio.timeout(10):
+            while self.waiting() == before:  # noqa: ASYNC110 - a line tells nobody
+                await asyncio.sleep(0)
+        return task
+
+    def waiting(self) -> int:
+        return self.list.count(bulk=False) + self.list.count(bulk=True)
+
+    async def entries(self, wait_list: str = MODEL) -> tuple[int, int]:
+        name = self.pool.names.waiting(wait_list)
+        return await self.redis.zcard(name), await self.redis.zcard(f"{name}:due")
+
+    async def leases_out(self) -> int:
+        return int(await self.redis.zcard(self.pool.names.leases))
+
+
+async def outcomes(*jobs: asyncio.Task[Any]) -> list[Any]:
+    async with asyncio.timeout(10):
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def until(check: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not await check():  # noqa: ASYNC110 - what is awaited happens in Redis
+            await asyncio.sleep(0.005)
