@@ -19,13 +19,12 @@ _STORE = """
 local found = {}
 for at, key in ipairs(KEYS) do
   local value, expires = ARGV[2 * at - 1], tonumber(ARGV[2 * at])
-  local stored = redis.pcall('GET', key)
-  if not stored then
-    local written
-    if expires > 0 then written = redis.pcall('SETEX', key, expires, value)
-    else written = redis.pcall('SET', key, value) end
-    if written.err then stored = written else redis.pcall('PUBLISH', key, value) end
-  end
+  local written = expires > 0 and redis.pcall('SET', key, value, 'NX', 'EX', expires)
+  if expires == 0 then written = redis.pcall('SET', key, value, 'NX') end
+  local stored
+  if not written then stored = redis.pcall('GET', key)
+  elseif written.err then stored = written
+  else redis.pcall('PUBLISH', key, value) end
   if stored then found[#found + 1], found[#found + 2] = at - 1, stored end
 end
 return found

@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -16,7 +16,7 @@ from worker.aio import delayed
 from worker.aio.transport_delaying import DelayingChannel
 from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
 from worker.aio.transport_messages import NOTHING_DELAYED, UNREADABLE, Message, Taken, decode, read_batch, share_values
-from worker.aio.transport_poller import TAKING, has_buffered
+from worker.aio.transport_poller import TAKING, arrives_soon, has_buffered
 from worker.aio.transport_qos import TransportQoS
 from worker.aio.transport_scripts import TAKE
 
@@ -32,6 +32,8 @@ _QUIET_SWEEP_S = 10.0
 _GUARD_SWEEPS = 2.5
 """Who guards a delayed queue looks at it once a sweep; after this many another channel takes over."""
 _REFUSED_PAUSE_S = 1.0
+_Place = tuple[str, int]
+"""A list: its queue and its priority."""
 LEASE_S = 60.0
 RECOVER_S = 5.0
 """The longest time between two looks for what dead workers had, in seconds."""
@@ -60,12 +62,19 @@ class Channel(DelayingChannel):
         self._script_sha = ""
         self._asked_for = 0
         self._asked_lists: list[str] = []
+        self._asked_places: set[_Place] | None = None
+        """Where the question on its way looks; None: everywhere."""
         self._dry = False
         """All queues were empty when last looked at, and no hint came since."""
+        self._changed: set[_Place] | None = None
+        """Where something may be, by the server's hints; None: anywhere."""
+        self._place_of: dict[bytes, _Place] = {}
+        """Which list a hint is about, by its key."""
+        self._left_out: set[str] = set()
+        """The queues that were passed over when all others were last looked into."""
         self._urgent_only: dict[str, int] = {}
         self._more_of: dict[str, Callable[[], int]] = {}
         self._taken_lately: deque[tuple[float, int]] = deque()
-        self._left_out = False
         self._look_at_s = 0.0
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
@@ -109,7 +118,8 @@ class Channel(DelayingChannel):
             if not self._trusting and not self.active_queues and self.ack_emulation:
                 self._in_poll = None
                 self._forget_connection()
-                self.takes, self._dry = True, False
+                self.takes = True
+                self._look_everywhere()
         # After the last one nobody reads an answer that is on its way, for as long as a warm shutdown takes. One that
         # is being read (a signal comes at any time) has who reads it.
         elif not self.active_queues and not self._reading:
@@ -122,7 +132,7 @@ class Channel(DelayingChannel):
             self._urgent_only.pop(queue, None)
         else:
             self._urgent_only[queue] = below
-        self._dry = False
+        self._look_everywhere()
 
     def take_at_most(self, queue: str, more: Callable[[], int]) -> None:
         """Take no more of a queue than `more` says whenever it is asked; what it does not know of yet is taken off."""
@@ -135,8 +145,7 @@ class Channel(DelayingChannel):
         lately = sum(count for _, count in self._taken_lately)
         bounds = {queue: self._more_of[queue]() - lately for queue in queues if queue in self._more_of}
         allowed = [queue for queue in queues if bounds.get(queue, 1) > 0]
-        self._left_out = len(allowed) < len(queues)
-        if self._left_out:
+        if len(allowed) < len(queues):
             self.connection.cycle.nudge(_LATELY_S)
         return allowed, min(room, *(bound for bound in bounds.values() if bound > 0), room)
 
@@ -147,7 +156,17 @@ class Channel(DelayingChannel):
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
-        self._dry = False
+        self._look_everywhere()
+        prefix = self.global_keyprefix
+        self._place_of = {
+            f"{prefix}{self._q_for_pri(queue, step)}".encode(): (queue, step)
+            for queue in self.active_queues
+            for step in self.priority_steps
+        }
+
+    def _look_everywhere(self) -> None:
+        """Look into all lists next time, since no hint tells of each of them."""
+        self._dry, self._changed, self._left_out = False, None, set()
 
     def flush_acks(self) -> None:
         """Send the acknowledgements of this channel's messages."""
@@ -217,22 +236,24 @@ class Channel(DelayingChannel):
         # A quarter of the window is worth a round trip; less is once the hub has nothing else to come back for.
         if room < min(_MOST, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
             return
-        queues = self._queue_cycle.consume(len(self.active_queues))
+        every = queues = self._queue_cycle.consume(len(self.active_queues))
         if queues and self._more_of:
             queues, room = self._within_bounds(queues, room, now_s)
         if not queues:
             return
-        cycle = self.connection.cycle
-        if cycle.connect(self):
-            self._listen_for_changes(self.client.connection)
-            if keeper is not None:
-                keeper.catch_up()
-                self.qos.recover_at_s = 0.0
-                cycle.recover()
+        self._see_to_connection(keeper)
+        steps: Sequence[int] = self.priority_steps
+        if is_everywhere := self._must_look_everywhere(queues, now_s):
+            self._asked_places, self._left_out = None, set(every).difference(queues)
+            self._look_at_s = now_s + self.sweep_s
+        else:
+            queues, steps = self._changed_of(queues)
+            if not queues:
+                return
+            self._asked_places = {(queue, step) for queue in queues for step in steps}
         self.flush_acks()  # or the book would hold more than the window allows
         self._asked_for = room
-        self._asked_lists = [self._list_of(queue, step) for step in self.priority_steps for queue in queues]
-        self._look_at_s = now_s + self.sweep_s
+        self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
         names = (
             self.unacked_key,
             self.unacked_index_key,
@@ -240,7 +261,8 @@ class Channel(DelayingChannel):
             self.qos.unreadable_key,
             *self._asked_lists,
         )
-        places = [place for place, queue in enumerate(queues, 1) if queue in self.delayed_queues]
+        # What is due of the delayed ones has an instant of its own, and whoever guards it looks everywhere then.
+        places = [place for place, queue in enumerate(queues, 1) if queue in self.delayed_queues and is_everywhere]
         if places:
             names += (delayed.CLOCK_KEY, *(key for place in places for key in self.delayed_keys(queues[place - 1])))
         keys = [self.global_keyprefix + name for name in names]
@@ -259,7 +281,7 @@ class Channel(DelayingChannel):
             in_turn,
             f"{self._suffix}{self._questions:x}",
             keeper.lease_s if keeper is not None else 0,
-            len(self.priority_steps),
+            len(steps),
             round(_GUARD_SWEEPS * max(self.sweep_s, 1.0) * 1000),
             *(number for place in places for number in (place, self._place_behind(queues, queues[place - 1]))),
             check_health=False,
@@ -267,17 +289,40 @@ class Channel(DelayingChannel):
         self._in_poll = self.client.connection
         self._brpop_sent_at = now_s  # kombu's health check drops a connection that leaves this unanswered
 
+    def _see_to_connection(self, keeper: LeaseKeeper | None) -> None:
+        cycle = self.connection.cycle
+        if cycle.connect(self):
+            self._listen_for_changes(self.client.connection)
+            if keeper is not None:
+                keeper.catch_up()
+                self.qos.recover_at_s = 0.0
+                cycle.recover()
+
+    def _must_look_everywhere(self, queues: list[str], now_s: float) -> bool:
+        """Whether to look into all lists of these queues: always, unless each other one is known to be empty."""
+        if self._changed is None or now_s >= self._look_at_s or not self._left_out.isdisjoint(queues):
+            return True
+        return not self._changed and not self._left_out
+
+    def _changed_of(self, queues: list[str]) -> tuple[list[str], Sequence[int]]:
+        """The queues and the priorities in whose lists something may be."""
+        changed = self._changed or set()
+        found = [queue for queue in queues if any(queue == its_queue for its_queue, _ in changed)]
+        return found, [step for step in self.priority_steps if any(step == its_step for _, its_step in changed)]
+
     def _place_behind(self, queues: list[str], delayed_queue: str) -> int:
         """The place, counted from 1, of the queue that a delayed queue goes before; 0 for none."""
         behind = self.goes_before(delayed_queue)
         return queues.index(behind) + 1 if behind in queues else 0
 
     def _listen_for_changes(self, connection: Any) -> None:
-        self._script_sent, self._dry = False, False
+        self._script_sent = False
+        self._look_everywhere()
         self.sweep_s = _UNTOLD_SWEEP_S
         if str(connection.get_protocol()) != "3":
             return
         try:
+            connection._parser.set_invalidation_push_handler(_as_it_is)  # noqa: SLF001 - else the client drops the keys
             # NOLOOP: not of what this connection takes itself.
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
             connection.read_response()
@@ -303,22 +348,35 @@ class Channel(DelayingChannel):
         connection = self.client.connection
         self._reading = True
         try:
-            delivered = self._read_one(connection)
-            # What is in the client's buffer already wakes no poller.
-            while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
-                delivered = self._read_one(connection) or delivered
+            delivered = self._read_what_came(connection) or self._ask_for_what_changed(connection)
         finally:
             self._reading = False
             if not self.active_queues:  # the last one was cancelled meanwhile
                 self._let_go()
         if not delivered:
-            if self.connection is not None:
-                if not self._dry:
-                    self.ask()  # a list changed: a turn of the hub earlier than it would
-                elif self.sweep_s < 1:
-                    self.connection.cycle.nudge(self.sweep_s)
             raise Empty
         return True
+
+    def _read_what_came(self, connection: Any) -> bool:
+        """Read replies and hints, as far as they are here; true if a message was among it."""
+        delivered = self._read_one(connection)
+        # What is in the client's buffer already wakes no poller.
+        while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
+            delivered = self._read_one(connection) or delivered
+        return delivered
+
+    def _ask_for_what_changed(self, connection: Any) -> bool:
+        """Ask a turn of the hub earlier than it would; true if the answer came at once and had a message."""
+        if self.connection is None:
+            return False
+        if not self._dry:
+            self.ask()
+            # A turn of the hub costs more than the answer takes, unless the server is far away.
+            if self._in_poll is connection and self.connection.cycle.hub is not None and arrives_soon(connection):
+                return self._read_what_came(connection)
+        elif self.sweep_s < 1:
+            self.connection.cycle.nudge(self.sweep_s)
+        return False
 
     def _read_one(self, connection: Any) -> bool:
         taken = self._read_reply(connection)
@@ -337,18 +395,19 @@ class Channel(DelayingChannel):
         try:
             answer = connection.read_response(disable_decoding=True, push_request=True)
         except redis.exceptions.NoScriptError:  # somebody flushed the scripts
-            self._in_poll, self._script_sent, self._dry = None, False, False
+            self._in_poll, self._script_sent = None, False
+            self._look_everywhere()
             return None
         except redis.exceptions.ReadOnlyError as exc:  # the server became a replica: another is the primary now
             connection.disconnect()
             raise redis.ConnectionError(str(exc)) from exc
         except redis.ResponseError as exc:
-            self._in_poll, self._dry = None, True
+            self._in_poll, self._dry, self._changed = None, True, None
             self._look_at_s = time.monotonic() + _REFUSED_PAUSE_S
             logger.warning("the broker gives out no messages: %s", exc)
             return None
         if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
-            self._dry = False
+            self._note_change(answer)
             return None
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
@@ -358,16 +417,33 @@ class Channel(DelayingChannel):
                 set_aside,
                 self.qos.unreadable_key,
             )
-        self._dry = len(taken) + set_aside < self._asked_for and not self._left_out
+        self._note_emptied(all_taken=len(taken) + set_aside < self._asked_for)
         if taken and self._more_of:
             self._taken_lately.append((time.monotonic(), len(taken)))
-        if self._script_sent:
+        if self._script_sent and self._asked_places is None:
             self.sweep_s = self._told_sweep_s(delayed_here=due_in_us != NOTHING_DELAYED)
             self._look_at_s = min(self._look_at_s, time.monotonic() + self.sweep_s)
         if due_in_us >= 0:
             self._wake_up_in(due_in_us / 1e6)
         self._flush_brpop_reauth()
         return taken
+
+    def _note_change(self, hint: Any) -> None:
+        """Remember what the server tells: that some keys were changed since they were last looked into."""
+        self._dry = False
+        keys = hint[1] if isinstance(hint, list) and len(hint) == 2 else None  # noqa: PLR2004 - its kind, and the keys
+        places = [self._place_of.get(key) for key in keys or [b""]]
+        known = {place for place in places if place is not None}
+        if self._changed is not None:
+            self._changed = self._changed | known if len(known) == len(places) else None
+
+    def _note_emptied(self, *, all_taken: bool) -> None:
+        """Remember what an answer says of the lists that it was asked of. Hints before it are older than it."""
+        if self._asked_places is None:
+            self._changed = set() if all_taken else None
+        elif self._changed is not None:
+            self._changed = self._changed - self._asked_places if all_taken else self._changed | self._asked_places
+        self._dry = all_taken and not self._changed and self._changed is not None and not self._left_out
 
     def _wake_up_in(self, due_in_s: float) -> None:
         """Look into the queues again when the next delayed message is due, if not earlier."""
@@ -496,3 +572,7 @@ class Channel(DelayingChannel):
 
 def _nothing() -> None:
     pass
+
+
+def _as_it_is(hint: Any) -> Any:
+    return hint

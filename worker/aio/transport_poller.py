@@ -1,6 +1,7 @@
 """kombu's poller, which waits for messages of several channels at once, for channels that take in batches."""
 
 import logging
+import select
 import time
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 StockPoller: Any = _stock.MultiChannelPoller  # kombu's classes are only half typed
 
+_ANSWER_MS = 1
 TAKING = "TAKE"
 """How a connection that takes in batches is registered, beside kombu's BRPOP and LISTEN."""
 
@@ -130,6 +132,16 @@ class Poller(StockPoller):
 
 def _nothing() -> None:
     pass
+
+
+def arrives_soon(connection: Any) -> bool:
+    """Wait for an answer, a millisecond at most; whether it is there."""
+    sock = connection._sock  # noqa: SLF001 - redis-py has no way to ask the socket alone
+    if sock is None:
+        return False
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(_ANSWER_MS))
 
 
 def has_buffered(connection: Any) -> bool:

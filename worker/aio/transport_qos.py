@@ -32,8 +32,8 @@ _MANY = 100
 """So many acknowledgements are sent at once; fewer wait a moment for more."""
 _LONG_S = 0.1
 """An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
-_SOON_S = 0.005
-"""How soon after an acknowledgement the freed room is looked at, in seconds."""
+_APART_S = 0.01
+"""For how long acknowledgements wait for others after some were sent, in seconds; the first ones do not wait."""
 _REFUSED_PAUSE_S = 1.0
 """How long a server that refuses acknowledgements is left alone, in seconds."""
 _LOOK = 50
@@ -73,6 +73,7 @@ class TransportQoS(StockQoS):
         super().__init__(*args, **kwargs)
         self._acked: deque[str] = deque()
         self._oldest_s = 0.0
+        self._sent_at_s = float("-inf")
         self._refused_until_s = 0.0
         self.moved: str | None = None
         """The tag of the message that is being delivered and that the server has in its book already."""
@@ -131,7 +132,7 @@ class TransportQoS(StockQoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge: at the end of the hub's turn, or at once where no hub runs.
+        """Acknowledge: at the end of the hub's turn, or of one soon after it; at once where no hub runs.
 
         Raises:
             redis.ConnectionError: The channel is closed, and the broker has the message back.
@@ -168,8 +169,11 @@ class TransportQoS(StockQoS):
             self._oldest_s = now_s
         self._acked.append(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
+        wait_s = self._sent_at_s + _APART_S - now_s
+        cycle = self.channel.connection.cycle
+        turns = cycle.nudge(wait_s) if wait_s > 0 else cycle.hub is not None
         # In a warm shutdown the hub stands still, and jobs may end for minutes.
-        if not self.channel.connection.cycle.nudge(_SOON_S) or now_s - self._oldest_s > _LONG_S:
+        if not turns or now_s - self._oldest_s > _LONG_S:
             try:
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
@@ -182,7 +186,7 @@ class TransportQoS(StockQoS):
             VirtualQoS.ack(self, delivery_tag)
 
     def flush_acks_when_due(self) -> None:
-        """Send the acknowledgements if they are many, or if one has waited for a few milliseconds.
+        """Send the acknowledgements if they are many, or if none were sent for a few milliseconds.
 
         Raises:
             redis.ConnectionError: They could not be sent.
@@ -190,7 +194,7 @@ class TransportQoS(StockQoS):
         now_s = time.monotonic()
         if not self._acked or now_s < self._refused_until_s:
             return
-        if len(self._acked) >= _MANY or now_s - self._oldest_s >= _SOON_S:
+        if len(self._acked) >= _MANY or now_s - self._sent_at_s >= _APART_S:
             try:
                 self.flush_acks()
             except redis.ResponseError as exc:
@@ -213,7 +217,7 @@ class TransportQoS(StockQoS):
             for _ in tags:
                 with suppress(IndexError):  # a signal handler may have flushed in between
                     self._acked.popleft()
-            self._oldest_s = time.monotonic()
+            self._oldest_s = self._sent_at_s = time.monotonic()
 
     def rebook(self, message: Any, headers: dict[str, Any]) -> None:
         """Write headers into the server's book: the message has them if it comes again, as when this worker dies.

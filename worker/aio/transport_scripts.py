@@ -27,17 +27,15 @@ TAKE: Final = (
     + """
 local unacked, index, leases, aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local most, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6])
+local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6]), nil
+if lease_s > 0 then
+  local clock = redis.call('TIME')
+  until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
+end
 local rows, guard_ms, delayed = tonumber(ARGV[7]), ARGV[8], (#ARGV - 8) / 2
 local last = 4 + width * rows
-local function lease(tag)
-  if not until_s then
-    local clock = redis.call('TIME')
-    until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
-  end
-  redis.call('ZADD', leases, until_s, tag)
-end
 local texts, sizes, tags, aside_count, taken, order = {}, {}, {}, 0, 0, {}
+local entries, instants, ends = {}, {}, {}
 -- Half of a surrogate pair is a character to JSON and to Python, and an error to cjson. What is around it is enough.
 local function plain(item)
   return (item:gsub('\\\\u[dD][89a-fA-F]%x%x', '\\\\u0020'))
@@ -68,25 +66,32 @@ for number = 1, delayed do
     end
   end
 end
-local function forget(from)
-  redis.call('ZREM', from.set, from.ids[from.at])
-  redis.call('HDEL', from.texts, from.ids[from.at])
-  from.at = from.at + 1
-end
 -- One command for all lists: the server counts those that hold something, and tells this connection when one changes.
-local filled, drained = redis.call('EXISTS', unpack(KEYS, 5, last)), {}
+local filled, read = last > 5 and redis.call('EXISTS', unpack(KEYS, 5, last)) or 1, {}
 local function tail_of(at)
-  if filled == 0 then return false end
-  local item = redis.call('LINDEX', KEYS[at], -1)
-  if not item and drained[at] then filled, drained[at] = filled - 1, nil end
-  return item
+  local list = read[at]
+  if not list then
+    if filled == 0 then return false end
+    list = {taken = 0, chunk = {}}
+    read[at] = list
+  end
+  if not list.chunk[#list.chunk] and not list.ended then
+    local wanted = math.min(most - taken, 16)
+    list.chunk = redis.call('LRANGE', KEYS[at], -list.taken - wanted, -list.taken - 1)
+    list.ended = #list.chunk < wanted
+    if list.taken == 0 and list.chunk[1] then filled = filled - 1 end
+  end
+  return list.chunk[#list.chunk] or false
+end
+local function next_of(from)
+  from.at = from.at + 1
 end
 local function head_of(at)
   local from = due[at]
   while from and from.ids[from.at] do
     local item = redis.call('HGET', from.texts, from.ids[from.at])
     if item then return item, from end
-    forget(from)
+    next_of(from)
   end
   return tail_of(at)
 end
@@ -102,26 +107,50 @@ for first = 5, last, width do
       local readable, tag, entry = pcall(entry_of, item)
       if not readable then readable, tag, entry = pcall(entry_of, item, plain(item)) end
       if readable then
-        redis.call('ZADD', index, now, tag)
-        if lease_s > 0 then lease(tag) end
-        redis.call('HSET', unacked, tag, entry)
+        local count = #tags
+        instants[2 * count + 1], instants[2 * count + 2] = now, tag
+        ends[2 * count + 1], ends[2 * count + 2] = until_s, tag
+        entries[2 * count + 1], entries[2 * count + 2] = tag, entry
         local list = from and from.beside or at
-        texts[#texts + 1], tags[#tags + 1], sizes[#sizes + 1] = item, tag, (list - 5) .. ' ' .. #tag
+        texts[count + 1], tags[count + 1], sizes[count + 1] = item, tag, (list - 5) .. ' ' .. #tag
       else
         set_aside(aside, item)
         aside_count = aside_count + 1
       end
       if from then
-        forget(from)
+        next_of(from)
       else
-        redis.call('RPOP', KEYS[at])
-        drained[at] = true
+        local list = read[at]
+        list.chunk[#list.chunk] = nil
+        list.taken = list.taken + 1
       end
       taken = taken + 1
       if in_turn then table.insert(order, table.remove(order, place)) end
     end
   end
 end
+-- All are entered before any is removed.
+if tags[1] then
+  redis.call('ZADD', index, unpack(instants))
+  if until_s then redis.call('ZADD', leases, unpack(ends)) end
+  redis.call('HSET', unacked, unpack(entries))
+end
+local emptied = {}
+for at, list in pairs(read) do
+  if list.taken > 0 then
+    redis.call('LTRIM', KEYS[at], 0, -list.taken - 1)
+    emptied[#emptied + 1] = KEYS[at]
+  end
+end
+for _, from in pairs(due) do
+  if from.at > 1 then
+    local ids = {unpack(from.ids, 1, from.at - 1)}
+    redis.call('ZREM', from.set, unpack(ids))
+    redis.call('HDEL', from.texts, unpack(ids))
+    from.ids, from.at = {}, 1  -- it may stand in two places
+  end
+end
+if taken < most and emptied[1] then redis.call('EXISTS', unpack(emptied)) end  -- to be told of the next change
 for _, first in ipairs(looked) do
   local next_us
   for at = first + 3, first + 2 + rows do
@@ -164,9 +193,10 @@ return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts, wait_u
 )
 """Takes messages in kombu's order: the most urgent priority first, within it the queues in turn.
 
-A message is read, entered, and only then removed, so that no error in between can lose it. What is no message is set
+Messages are read, entered, and only then removed, so that no error in between can lose one. What is no message is set
 aside, or it would be found again for ever. Once all lists are empty, each was read after its last change: that has the
-server tell this connection (`CLIENT TRACKING`) when one changes.
+server tell this connection (`CLIENT TRACKING`) when one changes. Whoever knows by those hints which lists hold nothing
+asks of the others alone.
 
 Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in the order of their
 instants; where their queue goes before another, they also take that one's turns while there are any. Of all channels
@@ -179,10 +209,10 @@ is another entry, so that who had it first cannot put it back, nor have it forgo
 
 KEYS: the hash, the index, the leases, the list for what is no message; then the queues' lists, priority by priority;
 where there are delayed queues the clock, and for each its next instant, its guard, its texts, the sets of its lists.
-ARGV: the most to take; now, in seconds since 1970; how many queues there are; 1 to serve them in turn, 0 in order; the
-suffix, eight digits of which name the channel; the lease in seconds, 0 for none; how many priorities there are; how
-long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted from 1, and that
-of the queue that it goes before, 0 for none.
+ARGV: the most to take, a few hundred; now, in seconds since 1970; how many queues there are; 1 to serve them in turn, 0
+in order; the suffix, eight digits of which name the channel; the lease in seconds, 0 for none; how many priorities
+there are; how long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted
+from 1, and that of the queue that it goes before, 0 for none.
 Gives: how many were set aside; for each message the place of its list and the length of its tag in bytes; the tags in
 the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none,
 -2 where others guard one, or one is due in a place that is left alone.
