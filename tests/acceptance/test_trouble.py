@@ -63,16 +63,18 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(fleet: F
     assert time.time() < until_s + 15
     judgement = fleet.sandbox.ledger()["judgement"]
     assert judgement["calls_while_cooling"] == 0
-    # The provider names whole seconds, rounded up; the crowd is spread a little behind that. What a job waits in its
-    # queue, before a worker takes it, is not in its result.
-    woken_s = [sent + ended[job]["result"]["waited_s"] for job, sent in sent_s.items()]
-    assert max(woken_s) <= until_s + 4.0
-    assert max(woken_s) >= until_s - 1.5
+    for meta in ended.values():
+        assert_near_the_end_of_the_rest(datetime.fromisoformat(meta["date_done"]).timestamp(), until_s)
+
+
+def assert_near_the_end_of_the_rest(served_s: float, until_s: float) -> None:
+    # The provider names whole seconds, rounded up; the crowd is spread a little behind that.
+    assert until_s - 1.5 <= served_s <= until_s + 4.0
 
 
 def test_countdowns_match_the_cooldown_within_a_second(fleet: Fleet, rest_ends_s: list[float]) -> None:
     ends = [when + countdown - rest_ends_s[0] for when, countdown in deferrals(fleet) if countdown > 5]
-    assert len(ends) >= 16, "those that a worker had taken; the others waited in their queue"
+    assert len(ends) >= 8, "at least the first ones, which a worker had taken; the others waited in their queue"
     assert -1.0 <= min(ends) <= 1.0
     assert -1.0 <= statistics.median(ends) <= 1.0
     # On a machine that is busy a line is logged a little after its countdown was given.

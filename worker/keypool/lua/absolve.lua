@@ -1,5 +1,6 @@
--- absolve: free keys that one request was refused with in the same way, if that looks like the request's fault: each key
--- has served other requests shortly before. A key that was freed so and has served nothing since is not freed again.
+-- absolve: free keys that one request was refused with in the same way, if that looks like the request's fault: each
+-- key has served other requests shortly before. A key that was freed so and has served nothing since is not freed
+-- again.
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 by (task id)  3 reason of the marks  then the id of each key

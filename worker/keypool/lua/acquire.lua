@@ -2,8 +2,8 @@
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id  3 model or ''  4 topic (model or from-domain)
---       5 tokens  6 of them the prompt's  7 of them reserved for the answer  8 '1': the job names no cap for its answer,
---       so an account with a smaller limit may reserve less  9 emails (recipients)
+--       5 tokens  6 of them the prompt's  7 of them reserved for the answer  8 '1': the job names no cap for its
+--       answer, so an account with a smaller limit may reserve less  9 emails (recipients)
 --       10 horizon: how far ahead a call may be reserved, in ms  11 patience: the longest rest that is waited for in
 --       the process, in ms  12 by (task id)  13 'bulk' or ''
 --       14 wait list that the job's line stands in, '' for none (that of bulk jobs ends in ' bulk')  15 the line
@@ -16,7 +16,8 @@
 -- Returns one of these lists:
 --         'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer,
 --         '1' where the request must name them as its cap, which model (1: the first)
---         'wait', when to ask again in ms, reason, until the first instant in ms · 'busy', the same: limits are not known yet
+--         'wait', when to ask again in ms, reason, until the first instant in ms · 'busy', the same: limits are not
+--         known yet
 --         'resting', how long no key may be called in ms, reason
 --         'disabled', reason · 'unfit', reason · 'too_large', limit, dimension · 'remap', id, account, …
 
@@ -61,7 +62,9 @@ if bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':due', 
 end
 if first_limits ~= '' then
   local buckets = {}
-  for _, first in ipairs(cjson.decode(first_limits)) do buckets[first[1]] = new_bucket(first[1], first[2], first[3], now) end
+  for _, first in ipairs(cjson.decode(first_limits)) do
+    buckets[first[1]] = new_bucket(first[1], first[2], first[3], now)
+  end
   job.first_limits = pack_buckets(buckets)
 end
 
@@ -84,8 +87,8 @@ local function look(model, topic)
     model_ms, model_reason, found.probes = breaker(root .. ':model:' .. model, lease_id, now)
     shared_ms, shared_reason = later(host_ms, host_reason, model_ms, model_reason)
   end
-  -- A few keys, the next ones each time, are enough where one of them may be called at once: the better of two is nearly
-  -- as good as the best of all.
+  -- A few keys, the next ones each time, are enough where one of them may be called at once: the better of two is
+  -- nearly as good as the best of all.
   local best
   for looked = 1, count do
     if looked > enough and best and best.now and best.start_ms <= now and not best.scope.shunned then break end
@@ -114,7 +117,9 @@ local function look(model, topic)
         open.index, open.id, open.key_name = index, id, key_name
         local flight_ms = open.now and not open.paced and flight_wait_ms(scope, now)
         if open.too_large then
-          if open.too_large > (found.limit or 0) then found.limit, found.limit_of = open.too_large, open.too_large_in end
+          if open.too_large > (found.limit or 0) then
+            found.limit, found.limit_of = open.too_large, open.too_large_in
+          end
         elseif open.disabled then
           if topic_ms < 0 then found.unfit = open.reason else found.disabled = open.reason end
         elseif flight_ms and flight_ms > 0 then
@@ -174,8 +179,9 @@ redis.call('HSET', best.key_name, 'used_ms', best.start_ms, 'seq', seq)
 if seq % 64 == 1 then redis.call('PEXPIRE', inflight, STATE_TTL_MS) end
 redis.call('HINCRBY', inflight, 'key:' .. best.id, 1)
 redis.call('ZADD', leases, best.start_ms + tonumber(lease_ms), lease_id)
-redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack({key = best.id, cost = best.scope.cost, start_ms = best.start_ms, by = by,
-  left = best.left, dims = dimensions, debts = best.debts, tried = tried or nil, tries = tried and best.tries or nil}))
+redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack({key = best.id, cost = best.scope.cost,
+  start_ms = best.start_ms, by = by, left = best.left, dims = dimensions, debts = best.debts, tried = tried or nil,
+  tries = tried and best.tries or nil}))
 if probes_host then try_alone(host, lease_id, now) end
 if probes_model then try_alone(root .. ':model:' .. models[which][1], lease_id, now) end
 return {'lease', best.index, best.start_ms - now, spare, best.scope.cost.output_tokens,

@@ -1,11 +1,11 @@
 -- Stands before the scripts that read or change buckets: what is in one, and how it is kept.
 --
--- A bucket is {limit, window_ms, level, at_ms} and refills continuously. `credit` tells when a call beyond the limit may be
--- tried next, to learn whether the provider has raised it: see learn.lua. `debt`: see `correct_level`. Where it has `ends_ms` it is the quota of a day
--- or month and is full again at that instant, not before. Where it has `log` = {ms, …} the provider counts in windows: then
--- no `limit + 1` calls may fall into any window, wherever it starts. `log` has the instants that calls were promised,
--- `left` those at which they really went.
--- `capped`: the provider reserves more than the limit for the answer of a request that names no cap.
+-- A bucket is {limit, window_ms, level, at_ms} and refills continuously. `credit` tells when a call beyond the limit
+-- may be tried next, to learn whether the provider has raised it: see learn.lua. `debt`: see `correct_level`. Where it
+-- has `ends_ms` it is the quota of a day or month and is full again at that instant, not before. Where it has `log` =
+-- {ms, …} the provider counts in windows: then no `limit + 1` calls may fall into any window, wherever it starts. `log`
+-- has the instants that calls were promised, `left` those at which they really went. `capped`: the provider reserves
+-- more than the limit for the answer of a request that names no cap.
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
@@ -23,8 +23,8 @@ local function counts_emails(dimension) return COUNTED[dimension] == 'emails' en
 
 local function counts_tokens(dimension) return COUNTED[dimension] ~= nil and not counts_emails(dimension) end
 
--- When a quota is whole again: after midnight (UTC), from then on each day. That of a month is then believed to be whole,
--- until the next answer tells what is used: nobody tells when it ends.
+-- When a quota is whole again: after midnight (UTC), from then on each day. That of a month is then believed to be
+-- whole, until the next answer tells what is used: nobody tells when it ends.
 local function quota_ends_ms(now_ms)
   local shift_ms = AFTER_MIDNIGHT_MS + skew_ms  -- midnight is the calendar's, by the real clock
   return ceil((now_ms + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
@@ -125,12 +125,13 @@ local function stay(buckets, at_ms)
   end
 end
 
--- A call was refused: the provider has no more than `level`. Whatever is reserved for instants to come is taken out of ours
--- already, and its own has the margin by design; so what lacks is counted from there. Calls that wait for their instant wait
--- for so much longer (`debt`), and those that left before it was known say nothing new. What is taken out below `left`,
--- until `until_ms`, is the provider's word alone: a reset gives it back.
+-- A call was refused: the provider has no more than `level`. Whatever is reserved for instants to come is taken out of
+-- ours already, and its own has the margin by design; so what lacks is counted from there. Calls that wait for their
+-- instant wait for so much longer (`debt`), and those that left before it was known say nothing new. What is taken out
+-- below `left`, until `until_ms`, is the provider's word alone: a reset gives it back.
 local function correct_level(bucket, level, left, cost, start_ms, until_ms, now_ms)
   bring_up(bucket, now_ms)
+  if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
   local was = max(bucket.level, margin_of(bucket.limit, bucket.window_ms, cost))
   if was <= level or start_ms <= (bucket.corrected_ms or 0) then return end
   bucket.level, bucket.debt = bucket.level - (was - level), (bucket.debt or 0) + was - level

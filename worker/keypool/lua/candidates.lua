@@ -14,8 +14,9 @@ local function later(until_ms, reason, other_ms, other_reason)
   return other_ms, other_reason
 end
 
--- What a call costs at an account. Where the job names no cap for its answer, no more is reserved for it than the account
--- allows in a minute, and a little less, since it will never find the bucket quite full. Also says whether the request must
+-- What a call costs at an account. Where the job names no cap for its answer, no more is reserved for it than the
+-- account allows in a minute, and a little less, since it will never find the bucket quite full. Also says whether the
+-- request must
 -- name that as its cap: the provider would reserve more than it allows.
 local function cost_at(buckets, job)
   local cost, otpm = job.cost, buckets.otpm
@@ -63,8 +64,8 @@ local function may_try(dimension, bucket, now_ms)
   return credit >= TRY_AFTER or credit < 0 and now_ms + credit > TRY_LOST_MS
 end
 
--- What is in a bucket for a job, and how fast it refills for it. Half of what refills is saved for a large job that waits
--- for its tokens; the other half lets smaller ones pass. Interactive jobs do not see what a bulk job saves.
+-- What is in a bucket for a job, and how fast it refills for it. Half of what refills is saved for a large job that
+-- waits for its tokens; the other half lets smaller ones pass. Interactive jobs do not see what a bulk job saves.
 local function free_in(bucket, job, now_ms)
   local level, rate, saving = level_at(bucket, now_ms), rate_of(bucket), bucket.saving
   if not saving or saving.by == job.by or saving.bulk and not job.bulk then return level, rate end
@@ -76,9 +77,10 @@ local function free_in(bucket, job, now_ms)
   return level - saved, saved < saving.need and rate / 2 or rate
 end
 
--- A candidate: when it may be called, in which dimension that takes longest, how long that one takes to refill for such a
--- call, until when it rests or waits for what refills over a long time, in which dimension alone a call beyond the limit
--- would be and may be tried, the limit that the call is too large for, whether a request limit is known, the head-room.
+-- A candidate: when it may be called, in which dimension that takes longest, how long that one takes to refill for such
+-- a call, until when it rests or waits for what refills over a long time, in which dimension alone a call beyond the
+-- limit would be and may be tried, the limit that the call is too large for, whether a request limit is known, the
+-- head-room.
 -- until_ms, reason: what blocks the candidate for the longest. seq: the greater, the later it was used.
 local function weigh(scope, job, now_ms, until_ms, reason, seq)
   local open = {start_ms = now_ms, reason = '', step_ms = 0, rests_ms = max(now_ms, until_ms), scope = scope,
@@ -122,8 +124,8 @@ local function better(open, best)
   return open.seq < best.seq
 end
 
--- Saves for a large job that has to wait for its tokens; small ones would take what it waits for each time. One job saves
--- at a time, an interactive one before a bulk one.
+-- Saves for a large job that has to wait for its tokens; small ones would take what it waits for each time. One job
+-- saves at a time, an interactive one before a bulk one.
 local function save_for(job, open, now_ms)
   if job.by == '' or open.start_ms - now_ms <= job.horizon_ms then return end
   local buckets, saves = open.scope.buckets, false
@@ -144,8 +146,9 @@ local function save_for(job, open, now_ms)
   if saves then save_buckets(open.scope.pair_key, buckets) end
 end
 
--- Takes what a call costs out of its account's buckets, except for the one whose limit it tries, and notes its start where
--- no rate is known. Returns how many more emails may go along (-1: no quota is known), and out of which dimensions it took.
+-- Takes what a call costs out of its account's buckets, except for the one whose limit it tries, and notes its start
+-- where no rate is known. Returns how many more emails may go along (-1: no quota is known), and out of which
+-- dimensions it took.
 local function take(open, job, now_ms, tried)
   local scope, fields, spare, dimensions = open.scope, {}, -1, ''
   for dimension, bucket in pairs(scope.buckets) do

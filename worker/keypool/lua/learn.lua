@@ -30,8 +30,8 @@ local function is_tried(bucket)
   return credit > TRY_AFTER or credit < 0 and credit > TRY_NEVER
 end
 
--- A call beyond a limit has ended. The first few pass by what was left unused below the limit; when more do, the provider
--- has raised it, and more may be tried at once. A refusal ends that for long, and its words tell the limit.
+-- A call beyond a limit has ended. The first few pass by what was left unused below the limit; when more do, the
+-- provider has raised it, and more may be tried at once. A refusal ends that for long, and its words tell the limit.
 local function judge_try(buckets, record, outcome, now_ms)
   local bucket, passed = buckets[record.tried], record.tries
   if not bucket or (bucket.credit or 0) >= 0 then return nil end  -- learned anew meanwhile
@@ -86,7 +86,8 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
     end
     if bucket.held and bucket.held.until_ms <= now_ms then bucket.held = nil end
     if short and (stated_ms or remaining) and not bucket.log then
-      -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused again.
+      -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused
+      -- again.
       local left = remaining or bucket.limit
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       correct_level(bucket, level, left, cost, refused.start_ms, now_ms + (stated_ms or 0), now_ms)
@@ -100,9 +101,11 @@ local function learn_limits(buckets, observed, flying, now_ms, refused, stated_m
   return learned
 end
 
--- A quota that the provider names by what is used of it: its limit shows when it ends. What was learned so goes where the
--- provider does not speak of it any more, where it turns out to be larger, and after some days, in which that would not show.
--- quotas: each {dimension, used, window_ms, 1 where the call was refused for it}. record: of the call's lease, if it is not lost.
+-- A quota that the provider names by what is used of it: its limit shows when it ends. What was learned so goes where
+-- the provider does not speak of it any more, where it turns out to be larger, and after some days, in which that would
+-- not show.
+-- quotas: each {dimension, used, window_ms, 1 where the call was refused for it}. record: of the call's lease, if it is
+-- not lost.
 local function learn_quotas(buckets, quotas, record, outcome, now_ms)
   local learned, told = {}, {}
   for _, seen in ipairs(quotas) do

@@ -1,7 +1,7 @@
 -- Stands before every script: the clock, scope records, leases, the audit stream.
 --
--- Where a script is given the root of all names (`{namespace:service}`, which also keeps them on one node of a cluster),
--- it makes the names itself, as names.py does: what a call sends does not grow with the keys.
+-- Where a script is given the root of all names (`{namespace:service}`, which also keeps them on one node of a
+-- cluster), it makes the names itself, as names.py does: what a call sends does not grow with the keys.
 --
 -- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds of the
 -- pool's clock.
@@ -16,9 +16,9 @@ local STEP_MS = 1000         -- a clock that is so far behind what it was has be
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local skew_ms = 0            -- by how much the pool's clock is ahead of Redis' own
 
--- The pool's clock: Redis' own, except that it never runs backwards. Where that one is set back, the pool's goes on from
--- where it was; so rests end when they were to, ended ones stay ended, and buckets refill as if nothing had happened.
--- Also gives a number that stands beside it, 0 where there is none.
+-- The pool's clock: Redis' own, except that it never runs backwards. Where that one is set back, the pool's goes on
+-- from where it was; so rests end when they were to, ended ones stay ended, and buckets refill as if nothing had
+-- happened. Also gives a number that stands beside it, 0 where there is none.
 local function clock(given_ms, counters, field)
   local real_ms = tonumber(given_ms)
   if not real_ms then

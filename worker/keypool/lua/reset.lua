@@ -1,9 +1,10 @@
--- reset: clear cooldowns and disabled marks of the records given, and wake the jobs that wait. What a provider's word had
--- taken out of a bucket for the time of a rest comes back with it; quotas that were learned are learned anew, and whether
--- the provider has raised the other limits is tried at once. What calls have reserved stays reserved.
--- A key that a person disabled stays disabled, unless the reset includes those.
+-- reset: clear cooldowns and disabled marks of the records given, and wake the jobs that wait. What a provider's word
+-- had taken out of a bucket for the time of a rest comes back with it; quotas that were learned are learned anew, and
+-- whether the provider has raised the other limits is tried at once. What calls have reserved stays reserved. A key
+-- that a person disabled stays disabled, unless the reset includes those.
 --
--- KEYS  1 root of all names  2 accounts that are unfit for a model (hash)  3 … the records of keys, accounts, account × models, models, host
+-- KEYS  1 root of all names  2 accounts that are unfit for a model (hash)  3 … the records of keys, accounts, account ×
+-- models, models, host
 -- ARGV  1 now_ms or ''  2 by  3 scope (service or key)  4 name (service or key id)
 --       5 '1': bring back keys that a person disabled, too
 -- Returns the blocks that held, each [place of its record from 1 on, topic or '', 'cooling' | 'disabled', reason,
@@ -17,7 +18,8 @@ local now = clock(ARGV[1], root .. ':inflight')
 local function note(place, topic, until_ms, reason, person, stays)
   if until_ms == 0 then return end
   if not stays then cleared = cleared + 1 end
-  found[#found + 1] = {place - 2, topic, until_ms < 0 and 'disabled' or 'cooling', reason, person or '', stays and 0 or 1}
+  local state = until_ms < 0 and 'disabled' or 'cooling'
+  found[#found + 1] = {place - 2, topic, state, reason, person or '', stays and 0 or 1}
 end
 
 for place = 3, #KEYS do

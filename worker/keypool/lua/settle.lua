@@ -4,16 +4,18 @@
 -- ARGV  1 now_ms or ''  2 lease id
 --       3 what the answer means, as JSON: key (its id), account, model, topic, by (task id)
 --         outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work;
---         counted: the provider counted it; tokens used, input_tokens and output_tokens of them, emails carried, stated_ms (the wait that the provider told),
---         learned (the account that it named), each where known
+--         counted: the provider counted it; tokens used, input_tokens and output_tokens of them, emails carried,
+--         stated_ms (the wait that the provider told), learned (the account that it named), each where known
 --         turned_down: the account refused the request for what it is, for a reason that is not known to hold again
---         effect: none | cool | disable | unfit, on scope (its own name is name) for rest_ms, because of reason; sized: the rest
---         of an account_model is told for a call of this size, smaller ones may pass
+--         effect: none | cool | disable | unfit, on scope (its own name is name) for rest_ms, because of reason; sized:
+--         the rest of an account_model is told for a call of this size, smaller ones may pass
 --         uncapped: the answer was too long for the account's limit, though less than that was reserved
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
 --         limits observed, each [dimension, limit, window ms, remaining where known]
---         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it, else 0]
--- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of this model
+--         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it,
+--         else 0]
+-- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of this
+-- model
 --         was accepted after this one began, so a failure is this call's own), learned, …
 
 local MODELS_KEPT = 64
@@ -67,7 +69,9 @@ redis.call('PEXPIRE', pair, STATE_TTL_MS)
 for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
 -- Who waits was told when to ask by what was known then.
-if outcome == 'unused' or record and record.tried and outcome == 'ok' then redis.call('PUBLISH', root .. ':wake', 'room') end
+if outcome == 'unused' or record and record.tried and outcome == 'ok' then
+  redis.call('PUBLISH', root .. ':wake', 'room')
+end
 local found = record and 'ok' or 'late'
 if outcome == 'unused' then return {found, 0, 0, 0} end
 local passing = 0
@@ -94,7 +98,8 @@ if said.answered then  -- by the host, and so by the model
   end
 else
   -- What fails while nothing passes is no key's fault either.
-  local shared = effect == 'none' and blamed or outcome == 'fault' and passing == 0 and (said.model ~= '' and model or host)
+  local shared = effect == 'none' and blamed
+    or outcome == 'fault' and passing == 0 and (said.model ~= '' and model or host)
   local what = effect == 'none' and scope or said.model ~= '' and 'model' or 'host'
   local rests_ms = (what == 'host' or what == 'model') and shared and count_fault(shared, reason, now) or 0
   if rests_ms > 0 then

@@ -2,8 +2,9 @@
 --
 -- KEYS  1 inflight (hash)  2 unfit (hash)  3 … records (hashes)
 -- ARGV  1 now_ms or ''
--- Returns one JSON text: {"now_ms", "skew_ms" (see `clock`), "inflight": {…}, "unfit": {account:model: {…}}, "records": [{field: text, "buckets": {…}, "topics": {…}}, …]}.
--- A bucket's level is brought up to the instant; records that do not exist are empty.
+-- Returns one JSON text: {"now_ms", "skew_ms" (see `clock`), "inflight": {…}, "unfit": {account:model: {…}}, "records":
+-- [{field: text, "buckets": {…}, "topics": {…}}, …]}. A bucket's level is brought up to the instant; records that do
+-- not exist are empty.
 
 local now = clock(ARGV[1], KEYS[1])
 local function as_map(pairs_list)
@@ -28,4 +29,5 @@ for place = 3, #KEYS do
 end
 local unfit = {}
 for pair_name, mark in pairs(as_map(redis.call('HGETALL', KEYS[2]))) do unfit[pair_name] = cmsgpack.unpack(mark) end
-return cjson.encode({now_ms = now, skew_ms = skew_ms, unfit = unfit, inflight = as_map(redis.call('HGETALL', KEYS[1])), records = records})
+local inflight = as_map(redis.call('HGETALL', KEYS[1]))
+return cjson.encode({now_ms = now, skew_ms = skew_ms, unfit = unfit, inflight = inflight, records = records})

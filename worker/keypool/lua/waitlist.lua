@@ -1,9 +1,9 @@
 -- Stands before acquire: which processes wait for a key, and whose turn it is.
 --
--- The jobs of a process that want the same stand in one line in that process, and the line has one entry in a wait list: a
--- sorted set by the instant at which its first job came. Beside it stand, in `:due`, when each line is to ask again, and in
--- `:step`, how long one more call takes to fit. A line that is late by LATE_MS belongs to a process that died or hangs, and
--- is taken out. Should it ask after all, it is back where it was.
+-- The jobs of a process that want the same stand in one line in that process, and the line has one entry in a wait
+-- list: a sorted set by the instant at which its first job came. Beside it stand, in `:due`, when each line is to ask
+-- again, and in `:step`, how long one more call takes to fit. A line that is late by LATE_MS belongs to a process that
+-- died or hangs, and is taken out. Should it ask after all, it is back where it was.
 
 local FRONT = 2          -- so many lines may always be served out of order
 local AHEAD_MS = 500     -- and as many as find room within this time, since each must ask to be served
@@ -13,8 +13,8 @@ local LONGEST_MS = 2000  -- the front of a wait list asks at least this often: w
 local DEEPEST_MS = 4000
 local STEP_KEPT_MS = 60000
 
--- How many lines of a wait list came before an instant. `pause_ms`: it is not the job's turn yet, so it asks again later:
--- when those before it have been served.
+-- How many lines of a wait list came before an instant. `pause_ms`: it is not the job's turn yet, so it asks again
+-- later: when those before it have been served.
 local function lines_before(list, came_ms, wake, now_ms)
   local before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
   if before == 0 then return 0, nil end
