@@ -1,12 +1,15 @@
 """Which jobs a person has cancelled, kept in Redis: a cancel outlives every worker, and counts where none was running.
 
 `SET kw:cancelled:ID 1 EX 2592000` cancels a job; `PUBLISH kw:cancelled ID` tells the workers at once. Celery's own
-`revoke` does the same, by whichever worker hears it.
+`revoke` does the same, by whichever worker hears it, and its `revoke_by_stamped_headers` for all jobs with a stamp.
 """
 
 import asyncio
+import hashlib
+import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -48,19 +51,19 @@ class Cancellations:
         return f"{self._namespace}:cancelled"
 
     def name(self, task_id: str) -> str:
-        """The key that says that a job is cancelled."""
+        """The key that says that a job, or all jobs with a stamp, are cancelled."""
         return f"{self._namespace}:cancelled:{task_id}"
 
     async def has(self, task_id: str) -> bool:
-        """Whether a job is cancelled; all that ask at one time are answered in one round trip.
+        """Whether a job is cancelled, by its id or by a stamp; all that ask at one time share one round trip.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        return await self._roll.has(task_id)
+        return any(await asyncio.gather(*map(self._roll.has, (task_id, *_stamps.get(task_id, ())))))
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of these jobs that are cancelled."""
+        """Those of these jobs and stamps that are cancelled."""
         found = await self._wire.send("MGET", *(self.name(task_id) for task_id in ids))
         return {task_id for task_id, value in zip(ids, found, strict=True) if value is not None}
 
@@ -146,6 +149,46 @@ def store_revoked(app: Any, ids: Sequence[str]) -> None:
         if app.backend.get_state(task_id) in states.READY_STATES:
             continue
         app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
+
+
+def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Give what stands in the place of a job's id for each of the stamps in a message's headers, or in a revoke.
+
+    Args:
+        headers: The stamps by name, each a value or several.
+    """
+    several = (
+        (name, value if isinstance(value, list | tuple | set) else [value]) for name, value in (headers or {}).items()
+    )
+    return tuple(_stamp(str(name), value) for name, values in several for value in values if value is not None)
+
+
+def _stamp(name: str, value: Any) -> str:
+    """A value may be of any length, and may say what a name in Redis should not."""
+    told = json.dumps([name, value], sort_keys=True, default=str)
+    return f"stamp:{hashlib.sha256(told.encode()).hexdigest()}"
+
+
+_stamps: dict[str, tuple[str, ...]] = {}
+"""Of each job that runs here and has stamps."""
+
+
+@contextmanager
+def stamped(request: Any) -> Iterator[None]:
+    """Ask for a job's stamps as well, wherever its cancel is asked for within the block.
+
+    Args:
+        request: Celery's context of the request.
+    """
+    found = stamps_in(request.stamps) if request.id and isinstance(request.stamps, Mapping) else ()
+    if not found:
+        yield
+        return
+    _stamps[request.id] = found
+    try:
+        yield
+    finally:
+        _stamps.pop(request.id, None)
 
 
 _BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Cancellations] = WeakKeyDictionary()

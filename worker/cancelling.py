@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify
 from typing import Any
 
@@ -13,7 +13,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from worker.aio import lifespan
-from worker.cancellations import running_among, store_revoked
+from worker.cancellations import running_among, stamps_in, store_revoked
 from worker.errors import Deferred
 from worker.runtime import Runtime
 
@@ -49,13 +49,33 @@ def hear(consumer: Any, ids: Iterable[str]) -> None:
     _end_waiting(consumer, set(found))
 
 
-async def _keep(ids: list[str]) -> None:
-    runtime = Runtime.current()
+def hear_stamps(stamps: Mapping[str, Any]) -> None:
+    """Keep the cancel of all jobs with one of these stamps, and end those that wait in the broker for their instant."""
     try:
-        first = await runtime.cancellations.write_down(ids)
+        lifespan.submit(_keep_stamps(stamps))
+    except RuntimeError:
+        _logger.warning("the pool is gone, so the cancel of %s is not kept", ", ".join(map(str, stamps)))
+
+
+async def _keep_stamps(stamps: Mapping[str, Any]) -> None:
+    if await _write_down(stamps_in(stamps)) and (found := await Runtime.current().waiting_with(stamps_in(stamps))):
+        await _keep(found)
+
+
+async def _write_down(ids: Sequence[str]) -> Sequence[str]:
+    """Keep cancels, and give those of which no other worker has heard before."""
+    if not ids:
+        return ids
+    try:
+        return await Runtime.current().cancellations.write_down(ids)
     except Deferred as away:
         _logger.warning("a cancel could not be kept (%s): %s", away.reason, ", ".join(ids))
-        first = ids
+        return ids
+
+
+async def _keep(ids: list[str]) -> None:
+    runtime = Runtime.current()
+    first = await _write_down(ids)
     _heard.extend((task_id, task_id in first) for task_id in ids)
     for task_id in first:
         runtime.streams.open(task_id).end_from_outside(

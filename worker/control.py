@@ -40,6 +40,18 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
     return revoke(state, task_id, terminate=True, signal=signal, **kwargs)
 
 
+@control_command(variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
+def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
+    """Cancel all jobs that have one of these stamps, for good.
+
+    Beside what Celery's own command does, which is forgotten with its workers, this keeps the cancel.
+    """
+    stamps = dict(str(one).split("=", 1) for one in headers) if isinstance(headers, list) else headers
+    answer = control.revoke_by_stamped_headers(state, stamps, **options)
+    cancelling.hear_stamps(stamps)
+    return answer
+
+
 @control_command()
 def keys_reload(state: Any) -> dict[str, Any]:
     """Find the API keys again, in the environment and `.env`."""

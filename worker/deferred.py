@@ -3,11 +3,13 @@
 A client of the broker's Redis is needed, which may be another than the key pool's.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 
 from redis.asyncio import Redis
 
 from worker.aio import delayed
+from worker.cancellations import stamps_in
 
 
 async def wake_deferred(redis: Redis, queue: str) -> int:
@@ -47,6 +49,34 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
     keys = (delayed.next_of(queue), *delayed.due_sets_of(queue))
     woken: int = await redis.eval(delayed.WAKE_SOME, len(keys), *keys, *ids)
     return woken
+
+
+async def find_stamped(redis: Redis, queue: str, stamps: Collection[str]) -> list[str]:
+    """Find the deferred jobs of a queue that have one of these stamps; reads all of its messages, in small parts.
+
+    Args:
+        redis: A client of the broker.
+        queue: The delayed queue, for example `ai.deferred`.
+        stamps: As `worker.cancellations.stamps_in` gives them.
+
+    Returns:
+        The jobs' ids.
+
+    Raises:
+        redis.exceptions.RedisError: The broker cannot be reached.
+    """
+    texts = redis.hscan_iter(delayed.texts_of(queue), count=100)
+    return [task_id async for task_id, text in texts if not set(stamps).isdisjoint(_stamps_of(text))]
+
+
+def _stamps_of(text: str) -> tuple[str, ...]:
+    if '"stamps"' not in text or '"stamps": {}' in text or '"stamps":{}' in text:  # as most have it
+        return ()
+    try:
+        found = json.loads(text)["headers"]["stamps"]
+    except (ValueError, LookupError, TypeError):
+        return ()  # a stranger's: the worker that takes it judges it
+    return stamps_in(found) if isinstance(found, dict) else ()
 
 
 async def count_deferred(redis: Redis, queue: str) -> int:

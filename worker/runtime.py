@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
-from worker.deferred import wake_deferred, wake_jobs
+from worker.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.drift import Drift
 from worker.key_checks import KeyChecks
 from worker.keypool import Cooldowns, KeyPool, PoolView
@@ -40,6 +41,8 @@ _LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000
 _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
+_WAKE_AGAIN_S = 2.0
+"""How long after a reset jobs are woken once more: a turn that was under way then may have sent its job back later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +121,18 @@ class Runtime:
             on_cancelled: Takes the id of each job that is cancelled.
         """
         services = {pool.names.wake: service for service, pool in self.pools.items()}
+        again_s: dict[str, float] = {}
         while True:
             try:
                 async with self.redis.pubsub() as channel:
                     await channel.subscribe(*services, self.cancellations.channel)
                     while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_S)
+                        message = await channel.get_message(
+                            ignore_subscribe_messages=True, timeout=_WAKE_AGAIN_S / 2 if again_s else _LISTEN_S
+                        )
+                        for service in [one for one, at_s in again_s.items() if at_s <= time.monotonic()]:
+                            del again_s[service]
+                            await self.wake_deferred(service)
                         if message is None:
                             continue
                         if message["channel"] == self.cancellations.channel:
@@ -134,6 +143,7 @@ class Runtime:
                         if message["data"] == "reset":
                             backpressure.wake(service)
                             await self.wake_deferred(service)
+                            again_s[service] = time.monotonic() + _WAKE_AGAIN_S
             except RedisError as exc:
                 warn("resets and cancels are not heard of now: %s", words_of(exc))
                 await asyncio.sleep(_RECONNECT_S)
@@ -151,6 +161,20 @@ class Runtime:
         for queue in DELAYED_QUEUES if ids else ():
             if self.broker is not None:
                 await _or_warn(wake_jobs(self.broker, queue, ids))
+
+    async def waiting_with(self, stamps: Collection[str]) -> list[str]:
+        """Give the ids of the jobs that wait in the broker for their instant and have one of these stamps.
+
+        Args:
+            stamps: As `worker.cancellations.stamps_in` gives them.
+        """
+        found: list[str] = []
+        for queue in DELAYED_QUEUES:
+            try:
+                found += await find_stamped(self.broker, queue, stamps) if self.broker is not None else []
+            except RedisError as exc:
+                warn("deferred jobs cannot be searched for a stamp (%s); they end at their instants", words_of(exc))
+        return found
 
     async def close(self) -> None:
         """Close every connection."""

@@ -21,7 +21,7 @@ from worker import trail
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
 from worker.aio.transport_qos import instant_of
-from worker.cancellations import end_if_cancelled
+from worker.cancellations import end_if_cancelled, stamped
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
@@ -90,23 +90,24 @@ async def take_turn(
         waited_ms=round(history.age_s * 1000),
     )
     longest_s = max(0.0, min(settings.task_soft_time_limit_s / 2, deadline_s - history.age_s))
-    try:
-        served = await rotation.serve(want, order, longest_s=longest_s)
-    except Deferred as deferred:
-        if ownership is not None:
-            await ownership.end_if_lost()
-        if history.age_s >= deadline_s:
-            waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
-            _end(deferred, DeadlineExceeded(f"{waited}: {deferred.reason}"))
-        await _defer(task, deferred, history, settings, deadline_s=deadline_s)
-    except Fault as fault:
-        if ownership is not None:
-            await ownership.end_if_lost()
-        await _try_again(task, fault, history, settings, deadline_s=deadline_s)
-    except SoftTimeLimitExceeded:
-        late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
-        late.in_doubt = want.emails > 0  # the call may have been under way
-        await _try_again(task, late, history, settings, deadline_s=deadline_s)
+    with stamped(task.request):
+        try:
+            served = await rotation.serve(want, order, longest_s=longest_s)
+        except Deferred as deferred:
+            if ownership is not None:
+                await ownership.end_if_lost()
+            if history.age_s >= deadline_s:
+                waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
+                _end(deferred, DeadlineExceeded(f"{waited}: {deferred.reason}"))
+            await _defer(task, deferred, history, settings, deadline_s=deadline_s)
+        except Fault as fault:
+            if ownership is not None:
+                await ownership.end_if_lost()
+            await _try_again(task, fault, history, settings, deadline_s=deadline_s)
+        except SoftTimeLimitExceeded:
+            late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
+            late.in_doubt = want.emails > 0  # the call may have been under way
+            await _try_again(task, late, history, settings, deadline_s=deadline_s)
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 

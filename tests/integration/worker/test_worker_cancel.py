@@ -36,6 +36,14 @@ def deferred(fleet: Fleet, name: str, **kwargs: Any) -> Any:
     return sent
 
 
+def stamped(fleet: Fleet, batch: str) -> Any:
+    """An email with a stamp, as Celery's users mark what belongs together."""
+    sent = fleet.producer.sender.send_task(
+        "tasks.email.send", kwargs=MAIL, queue="email", stamped_headers=["batch"], batch=batch
+    )
+    return fleet.producer.app.AsyncResult(sent.id)
+
+
 def last(client: Any, task_id: str) -> dict[str, str]:
     [(_, record)] = client.xrevrange(f"kw:stream:{task_id}", count=1)
     return dict(record)
@@ -72,10 +80,14 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
         deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
     ]
     kept = deferred(fleet, "tasks.email.send", **MAIL)
+    by_stamp = stamped(fleet, "dropped")
+    eventually(lambda: by_stamp.state == "RETRY", what="a deferral")
+    dropped = {"batch": ["dropped", "another"]}
+    fleet.producer.app.control.revoke_by_stamped_headers(dropped, reply=True, timeout=20, limit=1)
     fleet.producer.app.control.revoke([job.id for job in revoked], reply=True, timeout=20, limit=1)
     for job in by_hand:
         cancel_by_hand(client, job.id)
-    for job in (*revoked, *by_hand):
+    for job in (*revoked, *by_hand, by_stamp):
         eventually(lambda job=job: job.state == "REVOKED", what="a stored cancel")
     for job in (revoked[1], by_hand[1]):
         eventually(lambda job=job: last(client, job.id)["type"] == "end", what="the end of its stream")
@@ -102,10 +114,13 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     for job in unheard:
         cancel_by_hand(client, job.id)
     copies = client.lrange("email", 0, -1)
+    unheard.append(stamped(fleet, "dropped"))
+    others = stamped(fleet, "kept")
     fleet.sandbox.control("reset", ledger=False)
     with workers(fleet.folder / "again", fleet.environ) as [worker]:
         fleet.producer.ask("tasks.admin.reset_keys")
         assert fleet.producer.outcome(kept)["id"]
+        assert fleet.producer.outcome(others)["id"]
         for job in (*revoked, *by_hand, *unheard):
             eventually(lambda job=job: job.state == "REVOKED", what=f"the cancel of {job.id}\n{worker.log}")
         client.lpush("email", *copies)  # as it comes where a worker died
@@ -116,4 +131,4 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     states = fleet.producer.states([job.id for job in (*revoked, *by_hand, *unheard)])
     assert {meta["status"] for meta in states.values()} == {"REVOKED"}
     assert len(states) == len({*revoked, *by_hand, *unheard})
-    assert len(fleet.sandbox.mail()["Hello"]) == 2
+    assert len(fleet.sandbox.mail()["Hello"]) == 3
