@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from worker.dashboard.deferred_jobs import DeferredJob
 from worker.deadletters import Counts
 from worker.drift import Seen
 from worker.keypool import PoolView
@@ -40,6 +41,7 @@ class QueueView:
         oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included,
             bulk jobs not.
         oldest_bulk_s: The same of bulk jobs, which wait for as long as interactive ones use all that the keys allow.
+        deferred_jobs: Some of the deferred ones: those that come back first, and those that come back last.
         known: False where the broker did not answer lately: then the numbers mean nothing.
     """
 
@@ -51,6 +53,7 @@ class QueueView:
     workers: int = 0
     oldest_s: float = 0.0
     oldest_bulk_s: float = 0.0
+    deferred_jobs: tuple[DeferredJob, ...] = ()
     known: bool = True
 
     @property

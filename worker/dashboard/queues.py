@@ -12,6 +12,7 @@ from config.celery import DEFERRED, DELAYED_QUEUES
 from worker.aio import delayed
 from worker.dashboard.board import QueueView
 from worker.dashboard.deferred_age import DeferredAge
+from worker.dashboard.deferred_jobs import DeferredJob, deferred_jobs
 from worker.dashboard.queue_age import QueueAge
 from worker.priority import BULK_PRIORITY
 
@@ -46,6 +47,7 @@ class QueueWatch:
             channel = connection.channel()  # unlike `default_channel` it gives up where the broker is gone
             sizes = {one: channel._size(one) for name in self.queues for one in (name, name + DEFERRED)}  # noqa: SLF001 - kombu's only way to count all priorities
             oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
+            deferred = {name: self._deferred_jobs(channel, name + DEFERRED) for name in self.queues}
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
                 self._asked_at = now
                 self._workers = self._ask_workers(connection, channel)
@@ -64,6 +66,7 @@ class QueueWatch:
                 workers=len(self._workers),
                 oldest_s=oldest[name][0],
                 oldest_bulk_s=oldest[name][1],
+                deferred_jobs=deferred[name],
             )
             for name in self.queues
         }
@@ -76,6 +79,10 @@ class QueueWatch:
             or ()
         )
         return [stats["backpressure"] for reply in replies for stats in reply.values() if "backpressure" in stats]
+
+    def _deferred_jobs(self, channel: Any, queue: str) -> tuple[DeferredJob, ...]:
+        lists = [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]  # noqa: SLF001 - the same
+        return deferred_jobs(self.app, channel.client, lists)
 
     def _oldest_s(self, channel: Any, name: str, now: float) -> tuple[float, float]:
         """For how long the oldest interactive and the oldest bulk job of a queue have waited, in seconds."""

@@ -25,8 +25,10 @@ from worker.backpressure import QueuePauser
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
+from worker.errors import Deferred
 from worker.history import History
 from worker.keypool import Lease, Want
+from worker.turns import waits_of
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
@@ -267,19 +269,42 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     began_ms = round(time.time() * 1000) - 390_000
     await site.redis.hset("ai.deferred.due.texts", "job-1", json.dumps({"headers": History(began_ms).headers()}))
     await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
+    # What programs read beside the job's result shows here as well.
+    waits = waits_of(Deferred(450_000, "epd"), 450)
+    await site.redis.set("celery-task-meta-job-1", json.dumps({"status": "RETRY", "waits": waits}))
 
     async def groq_queue() -> Any:
         return (await site.status())["services"]["groq"]["queue"]
 
     await until(groq_queue, lambda queue: queue["oldest_bulk_s"] > 300 and queue["oldest_s"] > 0)
     assert (await groq_queue())["oldest_s"] < 300
-    queue = await groq_queue()
+    queue = check(await site.client.get(f"{PREFIX}/status", auth=LOGIN), "status")["services"]["groq"]["queue"]
+    assert queue["deferred_jobs"] == [{"id": "job-1", "next_try_ms": 9 * 10**12, "kind": "key", "code": "epd"}]
     assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 2, 6)
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
     told = await site.client.get("/api/queues/length", auth=LOGIN)
     assert told.json()["active_queues"] == [{"name": "ai", "messages": 4}, {"name": "ai.deferred", "messages": 2}]
     assert queue["drain_s"] is None  # nothing moves
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
+
+
+async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_without_a_result(serve: Serve) -> None:
+    site = await serve()
+    ahead_us = (time.time() + 3600) * 1e6
+    due = {f"job-{number}": ahead_us + number * 1e6 for number in range(40)}
+    await site.redis.zadd("email.deferred.due", due | {"woken": 5})
+    await site.redis.set("celery-task-meta-job-0", "no JSON")
+    await site.redis.set("celery-task-meta-job-1", '{"status": "RETRY", "waits": ["of another version"]}')
+
+    async def jobs() -> Any:
+        status = check(await site.client.get(f"{PREFIX}/status", auth=LOGIN), "status")
+        return status["services"]["resend"]["queue"]["deferred_jobs"]
+
+    told = await until(jobs, bool)
+    expected = ["woken", *(f"job-{number}" for number in (*range(9), *range(35, 40)))]
+    assert [job["id"] for job in told] == expected
+    assert {job["kind"] + job["code"] for job in told} == {""}
+    assert told[0]["next_try_ms"] == pytest.approx(time.time() * 1000, abs=60_000), "due now, not long ago"
 
 
 # What stands in the URL, what waits where, and what Flower's Broker page then counts.

@@ -1,0 +1,83 @@
+"""Deferred jobs one by one: what each waits for, and until when."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from celery import Celery
+from redis.exceptions import RedisError
+
+from worker.aio import delayed
+
+_FIRST, _LAST = 10, 5
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredJob:
+    """A job that waits in the broker for its next try.
+
+    Attributes:
+        id: The job.
+        next_try_ms: When it comes back, in milliseconds since 1970, by the broker's clock.
+        kind: `key` where no key can serve it, `failure` where a call failed; empty where its result does not say.
+        code: The reason, as beside the job's result: see `docs/enqueueing.md`; empty where that does not say.
+    """
+
+    id: str
+    next_try_ms: int
+    kind: str = ""
+    code: str = ""
+
+
+def deferred_jobs(app: Celery, client: Any, lists: Iterable[str]) -> tuple[DeferredJob, ...]:
+    """Look at the jobs of a queue that come back first, and at those that come back last.
+
+    Args:
+        app: The Celery app, for its result store, which knows why a job waits.
+        client: A client of the broker's Redis.
+        lists: The queue's lists, one a priority.
+
+    Returns:
+        At most 15 jobs, the first one first.
+
+    Raises:
+        redis.exceptions.RedisError: The broker cannot be reached.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        for one in lists:
+            pipe.zrange(delayed.due_of(one), 0, _FIRST - 1, withscores=True)
+            pipe.zrange(delayed.due_of(one), -_LAST, -1, withscores=True)
+        (seconds, micros), *told = pipe.execute()
+    now_us = seconds * 1_000_000 + micros
+    # A reset makes jobs due by moving their instants far into the past.
+    due_us = {_text(job): max(now_us, at_us) for some in told for job, at_us in some}
+    found = [DeferredJob(job, round(at_us / 1000)) for job, at_us in sorted(due_us.items(), key=lambda pair: pair[1])]
+    return _with_reasons(app, found if len(found) <= _FIRST + _LAST else found[:_FIRST] + found[-_LAST:])
+
+
+def _with_reasons(app: Celery, jobs: list[DeferredJob]) -> tuple[DeferredJob, ...]:
+    backend: Any = app.backend
+    if not jobs or not hasattr(backend, "mget"):  # results are kept elsewhere, or not at all
+        return tuple(jobs)
+    try:
+        results = backend.mget([backend.get_key_for_task(job.id) for job in jobs])
+    except RedisError:
+        return tuple(jobs)
+    return tuple(_with_reason(job, _waits_in(backend, text)) for job, text in zip(jobs, results, strict=True))
+
+
+def _with_reason(job: DeferredJob, waits: dict[str, Any]) -> DeferredJob:
+    return replace(job, kind=str(waits.get("kind", "")), code=str(waits.get("code", "")))
+
+
+def _waits_in(backend: Any, result: Any) -> dict[str, Any]:
+    try:
+        waits = backend.decode(result)["waits"]
+    except Exception:  # noqa: BLE001 - none, or another's: it does not say
+        return {}
+    return waits if isinstance(waits, dict) else {}
+
+
+def _text(job: Any) -> str:
+    return job.decode("utf-8", "replace") if isinstance(job, bytes) else str(job)
