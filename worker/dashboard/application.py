@@ -26,7 +26,7 @@ _PREFIX = "/api/admin/api-keys"
 _LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
-    url(r"/keys/static/(.*)", page.Static, {"path": str(page.STATIC)}),
+    url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
     url(r"/metrics", metrics.Metrics),
     url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
     url(rf"{_PREFIX}/audit", api.Audit, name="keys-audit"),

@@ -1,6 +1,7 @@
 """The page of the keys: a frame in Flower's look, filled by its script from the admin endpoints."""
 
 import hashlib
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ _POLICY = (
 
 @cache
 def version() -> str:
-    """A word that changes when a static file does, so that browsers fetch it anew."""
+    """A folder's name that changes with any static file, so that browsers fetch all anew, imported modules as well."""
     digest = hashlib.sha256()
     for path in sorted(STATIC.iterdir()):
         digest.update(path.read_bytes())
@@ -44,4 +45,8 @@ class Page(BaseHandler):
 
 
 class Static(StaticFileHandler):
-    """Our script and style; they hold nothing secret."""
+    """Our scripts and style; they hold nothing secret."""
+
+    def get_cache_time(self, path: str, modified: datetime | None, mime_type: str) -> int:  # noqa: ARG002 - tornado's
+        """Let browsers keep them: the next version has another address."""
+        return int(self.CACHE_MAX_AGE)

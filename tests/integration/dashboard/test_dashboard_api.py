@@ -25,6 +25,7 @@ from worker.backpressure import QueuePauser
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
+from worker.dashboard.page import version
 from worker.errors import Deferred
 from worker.history import History
 from worker.keypool import Lease, Want
@@ -406,7 +407,7 @@ async def test_a_prefix_of_flowers_stands_before_every_address(serve: Serve) -> 
     assert (await site.client.get(f"/flower{PREFIX}/status", auth=LOGIN)).status_code == 200
     page = await site.client.get("/flower/keys", auth=LOGIN)
     assert 'data-status-url="/flower/api/admin/api-keys/status"' in page.text
-    assert (await site.client.get("/flower/keys/static/keys.js")).status_code == 200
+    assert (await site.client.get(f"/flower/keys/static/{version()}/keys.js")).status_code == 200
 
 
 async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(serve: Serve, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The page of the keys among Flower's own pages, and who may see it."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from dashboard_site import LOGIN, TOKEN, Serve, secret
 from flower.app import Flower
 
 from sandbox.redis import free_port
-from worker.dashboard.page import STATIC
+from worker.dashboard.page import STATIC, version
 from worker.dashboard.templates import KeysLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
@@ -70,8 +71,12 @@ async def test_read_only_leaves_the_buttons_out(serve: Serve) -> None:
 @pytest.mark.parametrize("name", sorted(path.name for path in STATIC.iterdir()))
 async def test_static_files_are_served(serve: Serve, name: str) -> None:
     site = await serve()
-    assert (await site.client.get(f"/keys/static/{name}")).content == (STATIC / name).read_bytes()
-    assert (await site.client.get("/keys/static/../api.py")).status_code in {403, 404}
+    served = await site.client.get(f"/keys/static/{version()}/{name}")
+    assert served.content == (STATIC / name).read_bytes()
+    assert "max-age" in served.headers["Cache-Control"]
+    for module in re.findall(r'from "\./(.*)";', served.text):  # what a module imports has its version, too
+        assert (STATIC / module).is_file()
+    assert (await site.client.get(f"/keys/static/{version()}/../../api.py")).status_code in {403, 404}
 
 
 def test_a_navigation_that_looks_different_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

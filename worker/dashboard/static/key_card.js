@@ -1,0 +1,150 @@
+// One key.
+
+import { askDisable, askReset } from "./actions.js";
+import { button, make, narrow, readOnly, setText } from "./elements.js";
+import { blockWords, count, duration, limitName, plural } from "./words.js";
+
+export function makeCard(service, key) {
+    const article = make("article", "key-card");
+    article.dataset.keyId = key.id;
+    const label = make("h3", "key-label", key.label);
+    label.id = "key-" + key.id;
+    article.setAttribute("aria-labelledby", label.id);
+    const state = make("span", "key-state");
+    const head = make("div", "key-head");
+    head.append(label, state);
+    const account = make("span", "key-account");
+    const origin = make("p", "key-origin");
+    origin.append(make("span", "", key.variable), make("span", "key-id", "id " + key.id), account);
+    const blocks = make("ul", "key-blocks");
+    const use = make("p", "key-use");
+    const more = make("details", "key-more");
+    const lowest = make("summary");
+    const buckets = make("div", "key-buckets");
+    more.append(lowest, origin, buckets);
+    article.append(head, blocks, use, more);
+    const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use, more: more,
+        lowest: lowest, buckets: buckets, told: key, ends: [], blocksAre: "", bucketsAre: "", meters: [] };
+    if (!readOnly) {
+        const foot = make("div", "key-buttons");
+        card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
+            askDisable(service, card.told);
+        });
+        foot.append(button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
+            askReset("key " + key.label, { service: service, key: key.id });
+        }), card.disable);
+        more.append(foot);
+    }
+    unfold(card);
+    return card;
+}
+
+// Every part adds up to the whole: each call ended in one of these ways.
+function useWords(key) {
+    const parts = [[key.accepted, "accepted"], [key.refused, "refused"], [key.faults, "failed"], [key.rejected, "rejected"]]
+        .filter(function (part) { return part[0]; })
+        .map(function (part) { return count(part[0]) + " " + part[1]; });
+    return (key.calls ? plural(key.calls, "call") + ": " + parts.join(", ") : "not called yet")
+        + (key.tokens ? " · " + plural(key.tokens, "token") : "")
+        + (key.in_flight ? " · " + count(key.in_flight) + " in progress" : "");
+}
+
+function accountWords(service, key) {
+    if (key.account !== key.id) {
+        return "account " + key.account;
+    }
+    return service === "groq" ? "account not known yet" : "counts as an account of its own";
+}
+
+export function showCard(card, key) {
+    card.told = key;
+    card.article.dataset.state = key.state;
+    setText(card.state, key.state);
+    setText(card.account, accountWords(card.service, key));
+    setText(card.use, useWords(key));
+    if (card.disable) {
+        card.disable.disabled = key.state === "disabled" && key.blocks.some(function (one) { return one.disabled_by; });
+    }
+    showBlocks(card, key.blocks);
+    showBuckets(card, key.buckets);
+}
+
+// On a phone a key takes a few lines until somebody opens it.
+export function unfold(card) {
+    card.more.open = !narrow.matches;
+}
+
+function showBlocks(card, blocks) {
+    const are = JSON.stringify(blocks.map(blockWords));
+    if (are !== card.blocksAre) {
+        card.blocksAre = are;
+        card.blocks.hidden = !blocks.length;
+        card.blocks.replaceChildren();
+        card.ends = blocks.map(function (one) {
+            const item = make("li");
+            const left = make("strong", "key-left");
+            item.append(left, make("span", "", " · " + blockWords(one)));
+            card.blocks.append(item);
+            return { left: left, until: null };
+        });
+    }
+    blocks.forEach(function (one, place) {
+        card.ends[place].until = one.left_ms === null ? null : performance.now() + one.left_ms;
+    });
+    countDown(card);
+}
+
+export function countDown(card) {
+    card.ends.forEach(function (end) {
+        setText(end.left, end.until === null ? "until reset" : duration(end.until - performance.now()));
+    });
+}
+
+function showBuckets(card, buckets) {
+    const are = JSON.stringify(buckets.map(function (one) { return [one.model, one.dimension, one.window_ms]; }));
+    if (are !== card.bucketsAre) {
+        card.bucketsAre = are;
+        card.buckets.replaceChildren();
+        let model = "";
+        card.meters = buckets.map(function (one) {
+            if (one.model !== model) {
+                model = one.model;
+                card.buckets.append(make("h4", "key-model", model));
+            }
+            return makeMeter(card.buckets, one);
+        });
+    }
+    let lowest = null;
+    buckets.forEach(function (one, place) {
+        const its = card.meters[place];
+        const left = Math.min(Math.max(one.remaining, 0), one.limit);
+        const share = one.limit > 0 ? left / one.limit : 0;
+        const text = count(left) + " of " + count(one.limit) + " left";
+        setText(its.number, text);
+        its.meter.setAttribute("aria-valuemax", String(Math.round(one.limit)));
+        its.meter.setAttribute("aria-valuenow", String(Math.round(left)));
+        its.meter.setAttribute("aria-valuetext", text);
+        its.bar.style.width = (share * 100).toFixed(1) + "%";
+        its.bar.dataset.level = share < 0.1 ? "low" : share < 0.3 ? "middle" : "high";
+        if (lowest === null || share < lowest.share) {
+            lowest = { share: share, name: limitName(one) };
+        }
+    });
+    setText(card.lowest, (readOnly ? "Limits · " : "Limits and actions · ") + (lowest === null ? "none known yet"
+        : "lowest: " + Math.floor(lowest.share * 100) + " % left of " + lowest.name));
+}
+
+function makeMeter(buckets, one) {
+    const row = make("div", "key-bucket");
+    const name = limitName(one);
+    const number = make("span", "key-bucket-number");
+    const meter = make("div", "key-meter");
+    const bar = make("div", "key-meter-bar");
+    meter.setAttribute("role", "meter");
+    meter.setAttribute("aria-valuemin", "0");
+    meter.setAttribute("aria-label", "Left of the " + name + (one.model ? ", " + one.model : ""));
+    meter.append(bar);
+    row.append(make("span", "key-bucket-name", name.charAt(0).toUpperCase() + name.slice(1)), number, meter);
+    buckets.append(row);
+    return { number: number, meter: meter, bar: bar };
+}

@@ -1,0 +1,68 @@
+// Numbers, times, limits and codes, as people read them.
+
+export const hourAndMinute = { hour: "2-digit", minute: "2-digit" };
+
+export function count(number) {
+    return Math.round(number).toLocaleString("en");
+}
+
+export function plural(number, one) {
+    return count(number) + " " + one + (number === 1 ? "" : "s");
+}
+
+export function title(service) {
+    return service.charAt(0).toUpperCase() + service.slice(1);
+}
+
+export function duration(ms) {
+    const seconds = Math.max(0, Math.ceil(ms / 1000));
+    const two = function (number) { return String(number).padStart(2, "0"); };
+    if (seconds < 60) {
+        return seconds + " s";
+    }
+    if (seconds < 3600) {
+        return Math.floor(seconds / 60) + " min " + two(seconds % 60) + " s";
+    }
+    return Math.floor(seconds / 3600) + " h " + two(Math.floor(seconds / 60) % 60) + " min";
+}
+
+export function clockTime(at_ms, options) {
+    const at = new Date(at_ms);
+    const today = new Date().toDateString() === at.toDateString();
+    return (today ? "" : at.toLocaleDateString() + " ") + at.toLocaleTimeString([], options);
+}
+
+// A code of ours, such as rate_limit, in words; what others wrote stays as it is.
+export function words(code) {
+    return /^[a-z_]+$/.test(code) ? code.replaceAll("_", " ") : code;
+}
+
+function windowName(window_ms) {
+    const days = window_ms / 86400000;
+    return { 1000: "a second", 60000: "a minute", 3600000: "an hour", 86400000: "a day" }[window_ms]
+        || "in " + (days >= 2 ? plural(days, "day") : duration(window_ms));
+}
+
+function unit(dimension) {
+    return { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" }[dimension[0]] || dimension;
+}
+
+// A limit by its code alone, such as rpm: requests a minute.
+export function limitWords(code, limit) {
+    const windows = { s: "a second", m: "a minute", d: "a day", mo: "a month" };
+    const parts = /^([a-z]+?)p(s|m|d|mo)$/.exec(code);
+    const name = parts ? unit(parts[1]) + " " + windows[parts[2]] : code;
+    return limit === undefined ? name : count(limit) + " " + name;
+}
+
+export function limitName(one) {
+    return unit(one.dimension) + " " + windowName(one.window_ms);
+}
+
+export function blockWords(one) {
+    const where = { key: "", account: "account: ", account_model: one.name ? "model " + one.name + ": " : "account: ",
+        key_topic: one.name + ": ", model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
+    return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
+        + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
+        + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
+}
