@@ -1,6 +1,7 @@
 """The page of the keys in a real browser, beside a real worker: Debian's Chromium, driven by Playwright."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -258,6 +259,15 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site
     assert 0 < before <= 60
     eventually(lambda: seconds() <= before - 2, within_s=6, what="the countdown")
     page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
+    page.get_by_text("Deferred, until when and why: ").click()
+    waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("listitem")
+    assert re.match(r"next try in \d+ s · .*(limit|daily quota).* · job [0-9a-f]{8}…", waiting.first.inner_text())
+    titles = "(links) => links.map((one) => one.title)"
+    seen = eventually(
+        lambda: {*waiting.get_by_role("link").evaluate_all(titles)} & {*ids}, what="these jobs by their ids"
+    )
+    assert {one[:8] for one in seen} <= {*re.findall(r"job (\w{8})", " ".join(waiting.all_inner_texts()))}
+    screenshot(page, "deferred")
     eventually(lambda: metric(site, 'keywheel_deferrals_total{service="groq"}') >= 1, what="deferrals in the metrics")
     assert metric(site, 'keywheel_keys{service="groq",state="cooling"}') >= 1
     fresh.sandbox.control("reset")

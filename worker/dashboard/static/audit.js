@@ -1,6 +1,6 @@
 // The audit trail.
 
-import { make, page, setText } from "./elements.js";
+import { make, setText, taskLink } from "./elements.js";
 import { lookAnew } from "./poller.js";
 import { clockTime, limitWords, words } from "./words.js";
 
@@ -46,10 +46,7 @@ function author(by) {
         setText(cell, by);
         return cell;
     }
-    const link = make("a", "", "job " + job[1].slice(0, 8) + "…");
-    link.href = page.dataset.taskUrl.replace("TASK", job[1]);
-    link.title = job[1];
-    cell.append(link, job[2]);
+    cell.append(taskLink(job[1]), job[2]);
     return cell;
 }
 

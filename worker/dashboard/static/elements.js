@@ -21,6 +21,14 @@ export function setText(element, text) {
     }
 }
 
+// A job, by the beginning of its id; Flower has a page of it.
+export function taskLink(id) {
+    const link = make("a", "", "job " + id.slice(0, 8) + (id.length > 8 ? "…" : ""));
+    link.href = page.dataset.taskUrl.replace("TASK", encodeURIComponent(id));
+    link.title = id;
+    return link;
+}
+
 export function button(text, label, className, act) {
     const found = make("button", "btn btn-sm " + className, text);
     found.type = "button";

@@ -1,6 +1,7 @@
 // One service: its facts, its last hour, its keys.
 
 import { askReset } from "./actions.js";
+import { makeDeferred, showDeferred } from "./deferred.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
 import { countDown, makeCard, showCard, unfold } from "./key_card.js";
 import { drawPlot, makePlot } from "./plot.js";
@@ -57,12 +58,13 @@ function makeService(service) {
     const facts = {};
     Object.keys(factWords).forEach(function (name) { facts[name] = makeFact(factList, name); });
     const plot = makePlot();
+    const deferred = makeDeferred(title(service));
     const grid = make("div", "keys-grid");
     const empty = make("p", "keys-note", "No key of " + title(service) + " is configured here: set "
         + service.toUpperCase() + "_API_KEY.");
-    section.append(head, idle, factList, plot.figure, empty, grid);
+    section.append(head, idle, factList, deferred.details, plot.figure, empty, grid);
     document.getElementById("keys-services").append(section);
-    return { section: section, idle: idle, facts: facts, plot: plot, grid: grid, empty: empty, cards: new Map(), order: "" };
+    return { section: section, idle: idle, facts: facts, deferred: deferred, plot: plot, grid: grid, empty: empty, cards: new Map(), order: "" };
 }
 
 // In how many milliseconds the first key is back, where none is ready; null where none comes back by itself.
@@ -110,6 +112,7 @@ export function showService(service, told) {
     its.idle.hidden = queue.idle_s < 30;
     setText(its.idle, "Jobs wait, keys are ready and have room, and nothing has been called for "
         + duration(queue.idle_s * 1000) + ". Look at the workers' log.");
+    showDeferred(its.deferred, queue, told.now_ms);
     drawPlot(its.plot, told.history, told.now_ms);
     its.empty.hidden = told.keys.length > 0;
     showCards(its, service, told.keys);
