@@ -81,6 +81,7 @@ async def _complete(
         settings=runtime.settings,
         deadline_s=arguments.deadline_s,
         ownership=runtime.ownership,
+        outages=runtime.outages,
     )
     return served.value | {
         "key": served.key,

@@ -70,6 +70,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         settings=runtime.settings,
         deadline_s=arguments.deadline_s,
         ownership=runtime.ownership,
+        outages=runtime.outages,
     )
     return served.value | {
         "key": served.key,

@@ -26,6 +26,7 @@ from worker.key_checks import KeyChecks
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.mailroom import Mailroom
+from worker.outages import NOBODY_COUNTS, Outages
 from worker.outbox import Outbox
 from worker.ownership import Ownership
 from worker.providers import Completion, Email, Groq, Resend, Sealed
@@ -61,6 +62,7 @@ class Runtime:
     broker: Redis | None = None
     """A client of the broker, where deferred jobs wait there."""
     ownership: Ownership | None = None
+    outages: Outages = NOBODY_COUNTS
 
     @classmethod
     def current(cls) -> "Runtime":
@@ -304,6 +306,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         ),
         broker=broker,
         ownership=ownership,
+        outages=Outages(broker),
     )
     if broker is not None:
         for rotation in runtime.rotations.values():

@@ -25,6 +25,7 @@ from worker.cancellations import end_if_cancelled, stamped
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, JobError, OutcomeUnknown, TurnOver
 from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.keypool import Want
+from worker.outages import NOBODY_COUNTS, Outages
 from worker.ownership import Ownership
 from worker.priority import is_bulk
 from worker.rotation import Served
@@ -34,6 +35,8 @@ OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol i
 
 _BROKER_PATIENCE_S = 60.0
 _BROKER_PAUSE_S = 1.0
+_OUTAGE_BACKOFF_S = 10.0
+"""How long a job waits at most that found an outage, as its host rests; an email in doubt waits ever longer."""
 _LONGEST_DELAY_MS = 366 * 86_400_000
 """Beyond any deadline; larger numbers would be no instant of a calendar."""
 
@@ -55,6 +58,7 @@ async def take_turn(
     settings: Settings,
     deadline_s: float | None = None,
     ownership: Ownership | None = None,
+    outages: Outages = NOBODY_COUNTS,
 ) -> tuple[Served, History]:
     """Serve a job now, or raise what makes Celery run it again later.
 
@@ -66,6 +70,7 @@ async def take_turn(
         settings: Deadline, fault budget, waits.
         deadline_s: How long the job may take from its first turn on, in seconds, if it brought a deadline of its own.
         ownership: Knows whether the job is still this worker's; None: nobody asks.
+        outages: Knows how many jobs wait for the end of an outage.
 
     Returns:
         The provider's answer, and the job's history with this turn in it.
@@ -99,6 +104,7 @@ async def take_turn(
             if history.age_s >= deadline_s:
                 waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
                 _end(deferred, DeadlineExceeded(f"{waited}: {deferred.reason}"))
+            deferred.countdown_ms = await outages.countdown_ms(_queue_of(task), deferred.countdown_ms, deferred.code)
             await _defer(task, deferred, history, settings, deadline_s=deadline_s)
         except Fault as fault:
             if ownership is not None:
@@ -108,6 +114,7 @@ async def take_turn(
             late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
             late.in_doubt = want.emails > 0  # the call may have been under way
             await _try_again(task, late, history, settings, deadline_s=deadline_s)
+    outages.passed(_queue_of(task))
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 
@@ -161,9 +168,10 @@ async def _try_again(task: Task, fault: Fault, history: History, settings: Setti
     spent = fault.own and tries >= settings.max_faults
     if spent or (fault.most_repeats is not None and met > fault.most_repeats):
         _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
-    backoff_ms = backoff(
-        tries if fault.own else failed, base_s=settings.fault_backoff_s, longest_s=settings.fault_backoff_max_s
-    )
+    longest_s = settings.fault_backoff_max_s
+    if not fault.own and not fault.in_doubt:
+        longest_s = min(longest_s, _OUTAGE_BACKOFF_S)
+    backoff_ms = backoff(tries if fault.own else failed, base_s=settings.fault_backoff_s, longest_s=longest_s)
     countdown_ms = min(max(backoff_ms, fault.backoff_ms or 0), _longest_wait_ms(task, settings))
     if history.age_s + countdown_ms / 1000 > deadline_s:
         over = f"no time is left for another try within {deadline_s:g} s (tries so far: {tries})"
@@ -266,6 +274,12 @@ async def _publish_patiently(signature: Any, task: Task) -> None:
             await asyncio.sleep(_BROKER_PAUSE_S)
         else:
             return
+
+
+def _queue_of(task: Task) -> str:
+    """The queue of the job's service; empty where it came by another."""
+    back = _way_back(task.request.delivery_info or {}) or ""
+    return back.removesuffix(DEFERRED) if back in DELAYED_QUEUES else ""
 
 
 def _way_back(delivery_info: dict[str, Any]) -> str | None:

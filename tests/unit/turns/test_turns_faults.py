@@ -143,18 +143,19 @@ def test_the_backoff_stays_within_half_and_whole(tries: int, base_s: float, more
     assert later_ms >= wait_ms
 
 
+@pytest.mark.parametrize(("in_doubt", "longest_s"), [(False, 10.0), (True, 60.0)])
 @pytest.mark.parametrize("failed", [1, 5, 20])
 async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_often(
-    bench: Bench, failed: int
+    bench: Bench, failed: int, longest_s: float, *, in_doubt: bool
 ) -> None:
     calls = [{"at_ms": 1_000 * n, "key": "re_abc123...", "code": "connect_error"} for n in range(failed)]
     outage = Fault("the connection could not be opened")
-    outage.own = False
+    outage.own, outage.in_doubt = False, in_doubt
     with pytest.raises(Retry) as caught:
         await bench.turn(outage, header={"trail": calls}, retries=4, max_faults=5)
     [message] = bench.sent()
     assert message["headers"]["retries"] == 4
-    assert min(60.0, 2.0 ** (failed - 1)) / 2 <= caught.value.when <= 60.0
+    assert min(longest_s, 2.0 ** (failed - 1)) / 2 <= caught.value.when <= longest_s
 
 
 async def test_an_outage_ends_with_the_deadline(bench: Bench) -> None:

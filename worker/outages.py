@@ -1,0 +1,98 @@
+"""A crowd that waits for the end of an outage: a few jobs ask each second, and all come back once a call has passed."""
+
+import asyncio
+import logging
+import random
+import time
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from config.celery import DEFERRED
+from worker.deferred import count_deferred, wake_deferred
+from worker.verdicts import RATE_LIMIT, Dimension
+
+_logger = logging.getLogger(__name__)
+
+_OF_A_LIMIT: Final = frozenset(Dimension) | {
+    RATE_LIMIT, "daily_quota", "monthly_quota", "spend_limit", "account_restricted", "email_above_quota",
+    "disabled", "no_key", "same_email", "redis_down", "waiting",
+}  # fmt: skip
+"""Why jobs wait where the provider is well: their instants are known, and nobody has to ask."""
+_MS_A_JOB: Final = 100
+_LONGEST_MS: Final = 300_000
+_COUNTED_S: Final = 2.0
+_PAUSE_S: Final = 10.0
+
+
+class Outages:
+    """What one process knows of outages.
+
+    A rest of the host, or of a model, lasts ten seconds at most, and then one job tries. If all jobs came back for
+    that, ten thousand of them would keep a worker busy for the whole of an outage.
+
+    Args:
+        broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be counted or woken.
+    """
+
+    def __init__(self, broker: Redis | None) -> None:
+        self._broker = broker
+        self._counts: dict[str, tuple[float, int]] = {}
+        self._down: set[str] = set()
+        self._woken_s: dict[str, float] = {}
+        self._waking: set[asyncio.Task[None]] = set()
+
+    async def countdown_ms(self, queue: str, least_ms: int, code: str) -> int:
+        """When a job comes back that no key may serve now.
+
+        Args:
+            queue: The queue of its service.
+            least_ms: The rest that is left, in milliseconds.
+            code: Why nothing may be called.
+
+        Returns:
+            Milliseconds: in an outage by chance later than the rest, the more jobs wait, so that some ten come back
+            each second.
+        """
+        if self._broker is None or not queue or code in _OF_A_LIMIT:
+            return least_ms
+        longest_ms = min(_LONGEST_MS, await self._count(self._broker, queue) * _MS_A_JOB)
+        if longest_ms <= least_ms:
+            return least_ms
+        self._down.add(queue)
+        return random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
+
+    def passed(self, queue: str) -> None:
+        """A provider has carried out a call: after an outage, the jobs that wait for its end come back at once."""
+        if queue not in self._down or time.monotonic() < self._woken_s.get(queue, 0.0) + _PAUSE_S:
+            return
+        self._down.discard(queue)
+        self._woken_s[queue] = time.monotonic()
+        waking = asyncio.create_task(self._wake(queue))
+        self._waking.add(waking)
+        waking.add_done_callback(self._waking.discard)
+
+    async def _wake(self, queue: str) -> None:
+        if self._broker is None:
+            return
+        try:
+            await wake_deferred(self._broker, queue + DEFERRED)
+        except RedisError as exc:
+            _logger.debug("jobs cannot be woken after an outage (%s)", type(exc).__name__)
+            self._down.add(queue)
+
+    async def _count(self, broker: Redis, queue: str) -> int:
+        at_s, count = self._counts.get(queue, (0.0, 0))
+        if time.monotonic() < at_s + _COUNTED_S:
+            return count
+        self._counts[queue] = time.monotonic(), count  # one job asks for all
+        try:
+            count = await count_deferred(broker, queue + DEFERRED)
+        except RedisError:
+            return count
+        self._counts[queue] = time.monotonic(), count
+        return count
+
+
+NOBODY_COUNTS: Final = Outages(None)
