@@ -21,9 +21,10 @@ def look(sender: Any, **_: Any) -> None:
 
 def _look(app: Any, name: str) -> None:
     try:
-        with app.connection_for_write() as connection:  # the app's own pool would keep it
-            options = {"reply": True, "timeout": _ANSWER_S, "limit": 2, "connection": connection}
-            replies = app.control.broadcast("ping", destination=[name], **options) or []
+        with app.connection_for_write() as connection:  # the app's own pools would keep it
+            mailbox = app.control.mailbox(connection)  # a copy
+            mailbox._producer_pool = None  # noqa: SLF001 - it has no setter; now it sends by its own connection
+            replies = mailbox._broadcast("ping", destination=[name], reply=True, timeout=_ANSWER_S, limit=2)  # noqa: SLF001
     except (KombuError, RedisError, OSError) as exc:
         _logger.debug("whether another worker has the name %s cannot be asked (%s)", name, type(exc).__name__)
         return

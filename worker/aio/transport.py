@@ -57,6 +57,8 @@ class Transport(StockTransport):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+        self.commands: redis.ConnectionPool | None = None
+        """For what is no question for messages; of all channels, which one thread uses."""
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let a hub watch the connections."""

@@ -49,6 +49,7 @@ class Channel(DelayingChannel):
     """How long a worker may be silent before its messages go to others, in seconds; 0: for the visibility timeout."""
     connection: Any
     qos: TransportQoS
+    keyprefix_fanout: str
     _in_poll: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,6 +90,21 @@ class Channel(DelayingChannel):
         self.handlers[TAKING] = self._read_taken
 
     # -- one client
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """The connections of this channel; those for commands are shared by the channels of one `Connection`."""
+        if asynchronous:
+            return super()._get_pool(asynchronous=True)
+        transport = self.connection
+        if transport.commands is None:
+            transport.commands = super()._get_pool()
+        self.keyprefix_fanout = self.keyprefix_fanout.format(db=self._connparams()["db"])  # as kombu does beside
+        return transport.commands
+
+    def _disconnect_pools(self) -> None:
+        if self.connection is not None and self.connection.commands is self._pool:
+            self.connection.commands = None
+        super()._disconnect_pools()
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         if asynchronous:  # these are bound to a connection of their own

@@ -321,6 +321,22 @@ def test_all_commands_of_a_channel_share_one_client(url: str) -> None:
             assert third.ping()
 
 
+def test_the_channels_of_one_connection_share_what_sends_their_commands_until_one_is_closed(
+    url: str, books: Any
+) -> None:
+    with Connection(url, transport=OURS) as connection:
+        one, other = connection.channel(), connection.channel()
+        with one.conn_or_acquire() as first, other.conn_or_acquire() as second:
+            before = len(books.client_list())
+            assert first.ping() and second.ping()  # noqa: PT018 - one after the other
+            assert len(books.client_list()) == before
+        one.close()
+        third = connection.channel()
+        for channel in (other, third):
+            with channel.conn_or_acquire() as client:
+                assert client.ping()
+
+
 @pytest.mark.parametrize("end", ["close", "abandon"])
 def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open(
     url: str, books: Any, end: str
