@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     email_batches: bool = True
 
     visibility_timeout_s: WholeSeconds = 900
-    worker_lease_s: SecondsOrNone = 60
+    worker_lease_s: SecondsOrNone = 30
     task_time_limit_s: WholeSeconds = 300
     task_soft_time_limit_s: WholeSeconds = 270
     worker_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 500
