@@ -171,11 +171,17 @@ def models(run: Run, until_s: float) -> None:
     run.house.sandbox.control("fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s)
 
 
+def behind(run: Run, until_s: float) -> None:
+    """As many jobs for another model come behind those that wait."""
+    run.send(JOBS + RPM, models=MODELS[1:])
+    run.extra = KEYS * RPM * (1 + (until_s - time.monotonic()) / 60)
+
+
 def steady(_run: Run, _: float) -> None:
     """Nothing changes."""
 
 
-CASES = (steady, resets, reload, disable, revoke, kill, freeze, raised, lowered, bulk, rest, outage, models)
+CASES = (steady, resets, reload, disable, revoke, kill, freeze, raised, lowered, bulk, rest, outage, models, behind)
 
 
 @contextmanager
@@ -219,7 +225,10 @@ def measure(case: Callable[[Run, float], None], *, workers: int, seconds: float,
     """Run one case."""
     with open_house(workers) as run:
         before_s = cpu_s(run.house)
-        run.send(2 * jobs, models=MODELS) if case is models else run.send(jobs)
+        if case is models:
+            run.send(2 * (jobs + RPM), models=MODELS)
+        else:
+            run.send(jobs + RPM if case is behind else jobs)
         began_s = time.monotonic()
         time.sleep(BEGIN_S)
         case(run, began_s + seconds)
