@@ -27,10 +27,11 @@ _heard: deque[tuple[str, bool]] = deque()
 
 @lifespan.on_startup
 async def listen() -> None:
-    """Hear of resets and of cancels that were published, on the pool's loop. Runs until it is cancelled."""
+    """Hear of resets and of cancels that were published, and keep the pools' clocks. Runs until it is cancelled."""
     ids: asyncio.Queue[str] = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(Runtime.current().listen(ids.put_nowait))
+        tasks.create_task(Runtime.current().keep_clocks())
         while True:
             found = [await ids.get()]
             while not ids.empty():

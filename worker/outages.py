@@ -40,6 +40,7 @@ class Outages:
         self._broker = broker
         self._counts: dict[str, tuple[float, int]] = {}
         self._down: set[str] = set()
+        self._until_s: dict[str, float] = {}
         self._woken_s: dict[str, float] = {}
         self._waking: set[asyncio.Task[None]] = set()
 
@@ -55,6 +56,7 @@ class Outages:
             Milliseconds: in an outage by chance later than the rest, the more jobs wait, so that some ten come back
             each second.
         """
+        self._until_s[queue] = max(self._until_s.get(queue, 0.0), time.monotonic() + least_ms / 1000)
         if self._broker is None or not queue or code in _OF_A_LIMIT:
             return least_ms
         longest_ms = min(_LONGEST_MS, await self._count(self._broker, queue) * _MS_A_JOB)
@@ -62,6 +64,10 @@ class Outages:
             return least_ms
         self._down.add(queue)
         return random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
+
+    def is_awaited(self, queue: str) -> bool:
+        """Whether a job of a queue waits for its instant that this process has sent back."""
+        return time.monotonic() < self._until_s.get(queue, 0.0)
 
     def passed(self, queue: str) -> None:
         """A provider has carried out a call: after an outage, the jobs that wait for its end come back at once."""

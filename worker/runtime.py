@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -42,6 +43,7 @@ _LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000
 _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
+_CLOCK_S = 1.0
 _WAKE_AGAIN_S = 2.0
 """How long after a reset jobs are woken once more: a turn that was under way then may have sent its job back later."""
 
@@ -149,6 +151,22 @@ class Runtime:
             except RedisError as exc:
                 warn("resets and cancels are not heard of now: %s", words_of(exc))
                 await asyncio.sleep(_RECONNECT_S)
+
+    async def keep_clocks(self, *, every_s: float = _CLOCK_S) -> None:
+        """Look at the clocks of pools that nobody asks, since all their jobs wait. Runs until it is cancelled.
+
+        A pool's clock goes on from its last instant where Redis' own is set back. What has passed since then is lost:
+        every rest would be as much longer.
+
+        Args:
+            every_s: How often, in seconds.
+        """
+        while True:
+            await asyncio.sleep(every_s)
+            for service, pool in self.pools.items():
+                if self.outages.is_awaited(QUEUE_OF[service]):
+                    with suppress(RedisError, OSError):
+                        await pool.snapshot()
 
     async def wake_deferred(self, service: str) -> None:
         """Have all jobs of a service run now that wait in the broker for their instant.

@@ -1,0 +1,39 @@
+"""Redis' clock is set while jobs wait for keys that rest: by libfaketime, where that is installed."""
+
+import time
+from pathlib import Path
+
+import pytest
+from processes import Producer, eventually, workers
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+REST_S = 12
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
+def test_a_rest_ends_when_it_was_to_although_redis_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    with monkeypatch.context() as faked:
+        faked.setenv("LD_PRELOAD", str(FAKETIME))
+        faked.setenv("FAKETIME_TIMESTAMP_FILE", str(clock))
+        for name in ("FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"):
+            faked.setenv(name, "1")
+        server = EmbeddedRedis(data_dir=tmp_path / "redis").start()
+    with server, Sandbox(groq_keys=2) as sandbox, workers(tmp_path, sandbox.env() | {"REDIS_URL": server.url}):
+        producer = Producer(server.url)
+        sandbox.control("exhaust", service="groq", seconds=REST_S)
+        began_s = time.monotonic()
+        job = producer.send("tasks.ai.complete", prompt="x")
+        eventually(lambda: job.state == "RETRY", what="a deferral")
+        eventually(lambda: time.monotonic() > began_s + REST_S * 0.75, what="most of the rest")
+        clock.write_text("-10m\n")
+        assert producer.outcome(job, within_s=60)["text"]
+        # A second is added by chance, so that a crowd does not come together.
+        assert time.monotonic() - began_s < REST_S + 1 + 2
+        producer.close()
