@@ -1,4 +1,4 @@
-"""A channel of the transport: asks for messages, takes them in batches, hands them to their consumers."""
+"""A channel of the transport: asks for messages, and takes them in batches."""
 
 import logging
 import time
@@ -13,9 +13,9 @@ import redis
 from kombu.utils.scheduling import priority_cycle
 
 from worker.aio import delayed
-from worker.aio.transport_delaying import DelayingChannel
+from worker.aio.transport_delivery import DeliveringChannel
 from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
-from worker.aio.transport_messages import NOTHING_DELAYED, UNREADABLE, Message, Taken, decode, read_batch, share_values
+from worker.aio.transport_messages import NOTHING_DELAYED, Message, Taken, read_batch
 from worker.aio.transport_poller import TAKING, arrives_soon, has_buffered
 from worker.aio.transport_qos import TransportQoS
 from worker.aio.transport_scripts import TAKE
@@ -39,16 +39,14 @@ RECOVER_S = 5.0
 """The longest time between two looks for what dead workers had, in seconds."""
 
 
-class Channel(DelayingChannel):
+class Channel(DeliveringChannel):
     """A channel that takes messages in batches and books them in the same step."""
 
     QoS = TransportQoS
     Message = Message
-    from_transport_options = (*DelayingChannel.from_transport_options, "lease_s")
+    from_transport_options = (*DeliveringChannel.from_transport_options, "lease_s")
     lease_s: float = LEASE_S
     """How long a worker may be silent before its messages go to others, in seconds; 0: for the visibility timeout."""
-    connection: Any
-    qos: TransportQoS
     keyprefix_fanout: str
     _in_poll: Any
 
@@ -476,57 +474,6 @@ class Channel(DelayingChannel):
         """How long the poller may wait until the queues are looked into again, in seconds."""
         due_in_s = self._due_at_s - time.monotonic()
         return min(self.sweep_s, due_in_s) if due_in_s > 0 else self.sweep_s
-
-    def _deliver(self, taken: Taken) -> bool:
-        """Hand the messages to their consumers; those that nobody may have any more go back. True if one was had."""
-        left = deque(taken)
-        messages = iter(decode([text for *_, text in taken]))
-        returned: list[tuple[str, bytes, list[str]]] = []
-        try:
-            while left:
-                name, tag, text = left[0]
-                if not self._hand_over(name, tag, text, next(messages)):
-                    returned.append((tag, text, [name]))
-                left.popleft()
-        finally:
-            # Where a consumer raised, the messages behind it were not had either; nor was that one, unless booked.
-            if left and left[0][1] in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
-                left.popleft()
-            returned += [(tag, text, [name]) for name, tag, text in left]
-            if returned:
-                self.qos.give_back(returned)
-        return len(returned) < len(taken)
-
-    def _hand_over(self, name: str, tag: str, text: bytes, message: Any) -> bool:
-        queue = name.rsplit(self.sep, 1)[0]
-        # Between the question and now a consumer may have been cancelled, or the window made smaller.
-        if self.closed or queue not in self.connection._callbacks or not self.qos.can_consume():  # noqa: SLF001
-            return False
-        if message is UNREADABLE:
-            self._set_aside(queue, tag, text)
-            return True
-        share_values(message)
-        message["properties"]["delivery_tag"] = tag
-        self._queue_cycle.rotate(queue)
-        if (behind := self.goes_before(queue)) is not None:
-            self._queue_cycle.rotate(behind)  # it was that one's turn, perhaps
-        self.qos.moved = tag
-        try:
-            self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way in
-        except (redis.RedisError, OSError):
-            raise
-        except Exception:
-            if tag in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
-                raise  # its consumer had it
-            self._set_aside(queue, tag, text)
-        finally:
-            self.qos.moved = None
-        return True
-
-    def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
-        # Without the error, which may show the text.
-        logger.error("an entry of the queue %s is no message; it is in %s", queue, self.qos.unreadable_key)
-        self.qos.give_back([(tag, text, [self.qos.unreadable_key])])
 
     # -- end
 
