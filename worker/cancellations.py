@@ -60,7 +60,10 @@ class Cancellations:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        return any(await asyncio.gather(*map(self._roll.has, (task_id, *_stamps.get(task_id, ())))))
+        stamps = _stamps.get(task_id)
+        if not stamps:
+            return await self._roll.has(task_id)
+        return any(await asyncio.gather(*map(self._roll.has, (task_id, *stamps))))
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         """Those of these jobs and stamps that are cancelled."""

@@ -58,6 +58,8 @@ class Pauses:
 class Consumer(StockConsumer):
     """Use it as `worker_consumer = "worker.consumer:Consumer"`."""
 
+    _notes_acks = False
+
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         super().__init__(*args, worker_options=frugal(worker_options or {}), **options)
         self.quarantine = Quarantine(self)
@@ -88,6 +90,10 @@ class Consumer(StockConsumer):
             self._flush_at_s = now_s + _EVENTS_PAUSE_S
             self.hub.call_later(_EVENTS_PAUSE_S, self._flush_events)
 
+    def call_soon_ack(self, settle: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Settle a message at once where the transport only notes that; Celery takes a turn of its loop for it."""
+        return settle(*args, **options) if self._notes_acks else super().call_soon_ack(settle, *args, **options)
+
     def shutdown(self) -> None:
         """End, and leave no event behind."""
         self._flush_events()
@@ -95,6 +101,8 @@ class Consumer(StockConsumer):
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Give what takes each message from the broker."""
+        connection = getattr(self, "connection", None)
+        self._notes_acks = bool(connection and getattr(connection.transport, "notes_acks", False))
         handle = super().create_task_handler(*args, **options)
         broken: tuple[type[Exception], ...] = (*self._broker_errors(), MemoryError)
 

@@ -156,3 +156,17 @@ def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(asked_
     assert options == {
         "without_gossip": True, "without_mingle": True, "heartbeat_interval": sent_s, "logfile": "x",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("notes_acks", [True, False])
+def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(*, notes_acks: bool) -> None:
+    broker, later = Broker(), []
+
+    def strategy(_: Any, __: Any, ___: Any, reject: Any, *____: Any) -> None:
+        reject(logging.getLogger(), (), False)
+
+    made = consumer(broker, strategy)
+    made.connection = SimpleNamespace(transport=SimpleNamespace(notes_acks=notes_acks))
+    made.hub = SimpleNamespace(call_soon=later.append)
+    made.create_task_handler()(message(broker))
+    assert (broker.rejected, len(later)) == ((["t1"], 0) if notes_acks else ([], 1))

@@ -154,6 +154,8 @@ class Channel(DeliveringChannel):
 
     def _within_bounds(self, queues: list[str], room: int, now_s: float) -> tuple[list[str], int]:
         """The queues of which some may be taken, and how many at most. Looks again soon if others must wait."""
+        if not self._more_of:
+            return queues, room
         while self._taken_lately and self._taken_lately[0][0] < now_s - _LATELY_S:
             self._taken_lately.popleft()
         lately = sum(count for _, count in self._taken_lately)
@@ -250,12 +252,13 @@ class Channel(DeliveringChannel):
         # A quarter of the window is worth a round trip; less is once the hub has nothing else to come back for.
         if room < min(_MOST, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
             return
-        every = queues = self._queue_cycle.consume(len(self.active_queues))
-        if queues and self._more_of:
-            queues, room = self._within_bounds(queues, room, now_s)
+        self._see_to_connection(keeper)
+        every = self._queue_cycle.consume(len(self.active_queues))
+        queues, bounded = self._within_bounds(self._worth_asking(every, now_s), room, now_s)
+        if not self._left_out.isdisjoint(queues):  # they may be taken of again
+            queues, bounded = self._within_bounds(every, room, now_s)
         if not queues:
             return
-        self._see_to_connection(keeper)
         steps: Sequence[int] = self.priority_steps
         if is_everywhere := self._must_look_everywhere(queues, now_s):
             self._asked_places, self._left_out = None, set(every).difference(queues)
@@ -266,7 +269,7 @@ class Channel(DeliveringChannel):
                 return
             self._asked_places = {(queue, step) for queue in queues for step in steps}
         self.flush_acks()  # or the book would hold more than the window allows
-        self._asked_for = room
+        self._asked_for = bounded
         self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
         names = (
             self.unacked_key,
@@ -289,7 +292,7 @@ class Channel(DeliveringChannel):
             *script,
             len(keys),
             *keys,
-            room,
+            bounded,
             repr(time.time()),
             len(queues),
             in_turn,
@@ -311,6 +314,12 @@ class Channel(DeliveringChannel):
                 keeper.catch_up()
                 self.qos.recover_at_s = 0.0
                 cycle.recover()
+
+    def _worth_asking(self, queues: list[str], now_s: float) -> list[str]:
+        """The queues whose bounds matter: those that may hold something."""
+        if self._changed is None or now_s >= self._look_at_s or not (self._changed or self._left_out):
+            return queues
+        return [queue for queue in queues if queue in self._left_out or any(queue == its for its, _ in self._changed)]
 
     def _must_look_everywhere(self, queues: list[str], now_s: float) -> bool:
         """Whether to look into all lists of these queues: always, unless each other one is known to be empty."""
