@@ -23,7 +23,7 @@ from worker.runtime import connect, pools_for_tools
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `dashboard_site`: test folders are no packages
 
-from dashboard_site import LOGIN, TOKEN, Serve, Site, secret
+from dashboard_site import LOGIN, TOKEN, Serve, Site, hold_against_description, secret
 
 _LOGINS = (":".join(LOGIN),)
 _OF_THE_CLIENT = ("httpx", "httpcore", "tornado.access")
@@ -72,7 +72,9 @@ async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache:
         app.lookout.start()
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         redis = connect(get_settings())
-        site = Site(app, url, httpx.AsyncClient(base_url=url, timeout=20), redis, pools_for_tools(redis))
+        hooks: Any = {"response": [hold_against_description]}
+        client = httpx.AsyncClient(base_url=url, timeout=20, event_hooks=hooks)
+        site = Site(app, url, client, redis, pools_for_tools(redis))
         site.keys = {service: load_keys(service).keys for service in ("groq", "resend")}
         started.append((site, server, capp))
         return site

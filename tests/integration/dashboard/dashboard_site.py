@@ -1,11 +1,15 @@
 """A Flower of ours in this process, for the tests beside this file."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
+from jsonschema import Draft202012Validator
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
@@ -16,6 +20,36 @@ from worker.verdicts import Effect, Fate, Verdict
 LOGIN = ("ada", "canary-password-5571")
 TOKEN = "canary-token-0c1d2e3f4a5b6c7d8e9f"
 PREFIX = "/api/admin/api-keys"
+
+OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
+_ADDRESSES = {re.compile(path.replace("{job}", "[^/]+")): its for path, its in OPENAPI["paths"].items()}
+
+
+def described(answer: httpx.Response) -> Any:
+    """Hold an answer of an endpoint against `docs/openapi.yaml`, and give its JSON."""
+    path = "/api/admin/" + answer.request.url.path.partition("/api/admin/")[2]
+    operations = next((its for address, its in _ADDRESSES.items() if address.fullmatch(path)), None)
+    operation = (operations or {}).get(answer.request.method.lower())
+    if operation is None:  # another address, or another method
+        assert answer.status_code in {404, 405} or operations is None, (answer.request, answer.status_code)
+        found: Any = {"$ref": "#/components/responses/BadRequest"}
+    elif answer.status_code == 500:
+        found = {"$ref": "#/components/responses/BadRequest"}  # a bug of ours, which no description has
+    else:
+        found = operation["responses"][str(answer.status_code)]
+    if "$ref" in found:
+        found = OPENAPI["components"]["responses"][found["$ref"].rpartition("/")[2]]
+    kind, _, _ = answer.headers["Content-Type"].partition(";")
+    schema = found["content"][kind]["schema"] | {"components": OPENAPI["components"]}
+    Draft202012Validator(schema).validate(answer.json())
+    return answer.json()
+
+
+async def hold_against_description(answer: httpx.Response) -> None:
+    """Hold every answer that any test gets of an endpoint against its description."""
+    if "/api/admin/" in answer.request.url.path and answer.request.method in {"GET", "POST"}:
+        await answer.aread()
+        described(answer)
 
 
 def secret(service: str, number: int) -> str:

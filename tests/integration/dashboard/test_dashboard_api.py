@@ -11,8 +11,7 @@ from typing import Any
 
 import certifi
 import pytest
-import yaml
-from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site, secret, until
+from dashboard_site import LOGIN, OPENAPI, PREFIX, TOKEN, Serve, Site, described, secret, until
 from flower.utils.broker import Broker
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
@@ -32,20 +31,7 @@ from worker.keypool import Lease, Want
 from worker.turns import waits_of
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
-OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-
-def check(answer: Any, path: str) -> Any:
-    """Hold an answer against the schema of its operation and status."""
-    operation = OPENAPI["paths"][f"{PREFIX}/{path}"][answer.request.method.lower()]
-    described = operation["responses"][str(answer.status_code)]
-    if "$ref" in described:
-        described = OPENAPI["components"]["responses"][described["$ref"].rpartition("/")[2]]
-    kind, _, _ = answer.headers["Content-Type"].partition(";")
-    schema = described["content"][kind]["schema"] | {"components": OPENAPI["components"]}
-    Draft202012Validator(schema).validate(answer.json())
-    return answer.json()
 
 
 async def post(site: Site, path: str, **options: Any) -> Any:
@@ -68,12 +54,12 @@ async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) ->
     with Sandbox(groq_keys=0, resend_keys=0, accept_unknown_keys=True) as sandbox:
         urls = {"GROQ_BASE_URL": sandbox.groq_base_url, "RESEND_API_URL": sandbox.resend_api_url}
         site = await serve(environ=urls)
-        told = check(await post(site, "check", json={}), "check")
+        told = described(await post(site, "check", json={}))
         assert [one["state"] for one in told["keys"]] == ["alive"] * 5
         assert told["keys"][3]["limits"] == {"epd": 100, "epmo": 3_000, "rps": 2}
         assert told["problems"] == []
         sandbox.control("revoke", key=secret("groq", 1))
-        told = check(await post(site, "check", json={"service": "groq"}), "check")
+        told = described(await post(site, "check", json={"service": "groq"}))
         assert [one["state"] for one in told["keys"]] == ["dead", "alive", "alive"]
         assert told["keys"][0]["said"] == "Invalid API Key (HTTP 401)"
         assert "is not accepted: Invalid API Key" in told["problems"][0]
@@ -99,7 +85,7 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
     assert answer.status_code == 200
     back = {"scope": "key", "name": site.keys["groq"][0].label, "key": key_id, "state": "disabled", "reason": "by hand",
             "disabled_by": "test"}  # fmt: skip
-    assert check(answer, "reset") == {
+    assert described(answer) == {
         "reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []}, "by": name,
     }  # fmt: skip
     # Without any wait: the change is in the very next answer.
@@ -131,7 +117,7 @@ async def test_a_reset_covers_what_was_asked_for(serve: Serve, options: dict[str
     for service in ("groq", "resend"):
         await site.refuse(service)
     headers = {name: value.format(url=site.url) for name, value in options.get("headers", {}).items()}
-    told = check(await post(site, "reset", **(options | {"headers": headers})), "reset")
+    told = described(await post(site, "reset", **(options | {"headers": headers})))
     assert told["reset"] == dict.fromkeys(sorted(services), 1)
     await site.app.lookout.now(after_change=True)
     for service, view in (await site.status())["services"].items():
@@ -147,7 +133,7 @@ async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwis
 ) -> None:
     site = await serve()
     key_id = await site.disable()
-    told = check(await post(site, "reset", json=body), "reset")
+    told = described(await post(site, "reset", json=body))
     assert [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
     assert told["reset"]["groq"] == int(comes_back)
     assert (await site.key("groq"))["state"] == ("ready" if comes_back else "disabled")
@@ -158,7 +144,7 @@ async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> Non
     key_id = site.keys["groq"][1].id
     body = {"service": "groq", "key": key_id, "reason": "leaked on a slide"}
     for newly in (True, False):
-        told = check(await post(site, "disable", json=body), "disable")
+        told = described(await post(site, "disable", json=body))
         assert told == {"disabled": key_id, "newly": newly, "by": "ada"}
     key = await site.key("groq", 1)
     assert (key["state"], key["reason"], key["left_ms"]) == ("disabled", "leaked on a slide", None)
@@ -172,9 +158,6 @@ async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_end
     async def cancel(job: str) -> dict[str, Any]:
         answer = await site.client.post(f"/api/admin/jobs/{job}/cancel", auth=LOGIN)
         assert answer.status_code == 200, answer.text
-        Draft202012Validator({"$ref": "#/components/schemas/CancelDone", "components": OPENAPI["components"]}).validate(
-            answer.json()
-        )
         return dict(answer.json())
 
     assert await cancel("job-1") == {"job": "job-1", "outcome": "cancelled", "by": "ada"}
@@ -194,7 +177,7 @@ async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve
     await post(site, "reset", json={"service": "groq"})
     assert (await site.client.get(f"{PREFIX}/audit?count=201", auth=LOGIN)).status_code == 400
     answer = await site.client.get(f"{PREFIX}/audit?count=2", auth=LOGIN)
-    entries = check(answer, "audit")["entries"]
+    entries = described(answer)["entries"]
     assert [entry["event"] for entry in entries] == ["reset", "disabled"]
     assert entries[0]["at_ms"] >= entries[1]["at_ms"]
 
@@ -209,7 +192,7 @@ async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serv
     query: str | None = f"{PREFIX}/audit?count=4&by=people"
     seen, pages = [], 0
     while query:
-        page = check(await site.client.get(query, auth=LOGIN), "audit")
+        page = described(await site.client.get(query, auth=LOGIN))
         assert len(page["entries"]) == min(4, 10 - len(seen))
         seen += page["entries"]
         pages += 1
@@ -219,7 +202,7 @@ async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serv
     assert {entry["name"] for entry in seen} == {key.label for key in site.keys["groq"]}
     assert {entry["scope"] for entry in seen} == {"key"}
     assert "flower ada" in {entry["by"] for entry in seen}
-    all_of_them = check(await site.client.get(f"{PREFIX}/audit?count=200", auth=LOGIN), "audit")
+    all_of_them = described(await site.client.get(f"{PREFIX}/audit?count=200", auth=LOGIN))
     assert (len(all_of_them["entries"]), all_of_them["next_before"]) == (15, None)
 
 
@@ -229,7 +212,7 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
     site = await serve(groq=count, resend=count)
     await site.app.lookout.now(after_change=True)
     answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
-    told = check(answer, "status")
+    told = described(answer)
     for service in ("groq", "resend"):
         assert len(told["services"][service]["keys"]) == count
         assert not [number for number in range(1, count + 1) if secret(service, number) in answer.text]
@@ -253,7 +236,7 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
         assert isinstance(lease, Lease)
         await pool.settle(lease, verdict)
     await site.app.lookout.now(after_change=True)
-    told = check(await site.client.get(f"{PREFIX}/status", auth=LOGIN), "status")
+    told = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
     keys = told["services"]["groq"]["keys"]
     blocks = [block for key in keys for block in key["blocks"]]
     assert {block["scope"] for block in blocks} == {"key", "account", "account_model", "key_topic"}
@@ -279,7 +262,7 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
 
     await until(groq_queue, lambda queue: queue["oldest_bulk_s"] > 300 and queue["oldest_s"] > 0)
     assert (await groq_queue())["oldest_s"] < 300
-    queue = check(await site.client.get(f"{PREFIX}/status", auth=LOGIN), "status")["services"]["groq"]["queue"]
+    queue = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))["services"]["groq"]["queue"]
     assert queue["deferred_jobs"] == [{"id": "job-1", "next_try_ms": 9 * 10**12, "kind": "key", "code": "epd"}]
     assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 2, 6)
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
@@ -298,7 +281,7 @@ async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_withou
     await site.redis.set("celery-task-meta-job-1", '{"status": "RETRY", "waits": ["of another version"]}')
 
     async def jobs() -> Any:
-        status = check(await site.client.get(f"{PREFIX}/status", auth=LOGIN), "status")
+        status = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
         return status["services"]["resend"]["queue"]["deferred_jobs"]
 
     told = await until(jobs, bool)
@@ -384,13 +367,13 @@ async def test_a_session_of_flowers_login_may_look_and_needs_its_token_to_change
     site.client.cookies.update(session("ada@example.com"))
     assert (await site.client.get(f"{PREFIX}/status")).status_code == 200
     refused = await site.client.post(f"{PREFIX}/reset", json={})
-    assert (refused.status_code, check(refused, "reset")["error"]) == (403, "forbidden")
+    assert (refused.status_code, described(refused)["error"]) == (403, "forbidden")
     await site.client.get("/keys")
     token = site.client.cookies["_xsrf"]
     done = await site.client.post(f"{PREFIX}/reset", json={}, headers={"X-XSRFToken": token})
-    assert check(done, "reset")["by"] == "ada@example.com"
+    assert described(done)["by"] == "ada@example.com"
     machine = await site.client.post(f"{PREFIX}/reset", json={}, headers=BEARER)
-    assert check(machine, "reset")["by"] == "token"
+    assert described(machine)["by"] == "token"
     site.client.cookies.update(session("eve@evil.example"))
     assert (await site.client.get(f"{PREFIX}/status")).status_code == 401
 
@@ -418,9 +401,9 @@ async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(serve: S
         for path in ("audit", "status"):
             answer = await site.client.get(f"{PREFIX}/{path}", auth=LOGIN)
             if path == "audit":
-                assert check(answer, path)["error"] == "redis_unreachable"
+                assert described(answer)["error"] == "redis_unreachable"
         answer = await post(site, "reset", json={})
-        assert (answer.status_code, check(answer, "reset")["error"]) == (503, "redis_unreachable")
+        assert (answer.status_code, described(answer)["error"]) == (503, "redis_unreachable")
         assert str(server.port) not in answer.text
         server.start()
         await until(lambda: site.client.get(f"{PREFIX}/status", auth=LOGIN), lambda answer: answer.status_code == 200)
@@ -445,7 +428,7 @@ async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there
     for _ in range(2):
         site.app.lookout.stop()
     answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
-    assert (answer.status_code, check(answer, "status")["error"]) == (503, "redis_unreachable")
+    assert (answer.status_code, described(answer)["error"]) == (503, "redis_unreachable")
 
 
 async def test_a_key_that_is_added_later_shows_without_a_restart(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
