@@ -43,6 +43,8 @@ def _reason(block: BlockView) -> str:
 
 
 def _back_in(key: KeyView) -> str:
+    if key.state == "ready":
+        return ""
     if key.left_ms is None or any(block.left_ms is None for block in key.blocks):
         return "until reset"
     seconds = -(-key.left_ms // 1000)

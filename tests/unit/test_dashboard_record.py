@@ -8,18 +8,20 @@ from prometheus_client import CollectorRegistry, Counter
 from worker.dashboard.board import Minute, QueueView, ServiceView
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.record import Record
-from worker.keypool import BucketView, KeyView, PoolView
+from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
 START_MS = 1_700_000_040_000  # the beginning of a minute
 COUNTS = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms")
 
 
-def seen(after_s: float, *, state: str = "ready", left: float = 30, **counts: int) -> PoolView:
+def seen(after_s: float, *, state: str = "ready", left: float = 30, unfit: str = "", **counts: int) -> PoolView:
     """One key, so many seconds after the beginning, with `left` of 30 calls a minute."""
     bucket = BucketView("m", "rpm", 30, left, 60_000)
+    blocks = (BlockView("key_topic", unfit, "disabled", "domain_not_verified", 1, None),) if unfit else ()
     key = KeyView(
-        "0" * 12, "gsk_x...", "GROQ_API_KEY", "a", state, (), buckets=(bucket,), **(dict.fromkeys(COUNTS, 0) | counts)
-    )
+        "0" * 12, "gsk_x...", "GROQ_API_KEY", "a", state, blocks, buckets=(bucket,),
+        **(dict.fromkeys(COUNTS, 0) | counts),
+    )  # fmt: skip
     return PoolView("groq", START_MS + round(after_s * 1000), (key,))
 
 
@@ -93,6 +95,7 @@ def test_counters_that_fall_start_anew() -> None:
         ({"state": "cooling"}, 5, False),  # no key serves
         ({"left": 1}, 5, False),  # what is left may be too little for the job that is next
         ({"left": 3}, 5, True),
+        ({"unfit": "a.example"}, 5, False),  # what waits may be mail from there
         ({"in_flight": 1}, 5, False),  # a call is under way
     ],
 )

@@ -33,17 +33,18 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
         key(1, "cooling", rests, account="org_01jxvdgr7sfb1xf0q8tdg0yv5m"),
         key(2, "disabled", by_hand),
         key(0, "cooling", no_domain),
+        key(4, "ready", no_domain),
     )
     lines = shown(listing([PoolView("groq", 0, keys), PoolView("resend", 0, ())]))
     assert all(len(line) <= 80 for line in lines)
-    assert lines[0] == "groq: none of 3 keys ready, 3 calls in progress"
+    assert lines[0] == "groq: 1 of 4 keys ready, 4 calls in progress"
     assert lines[2].startswith("gsk_000001... 000000000001 cooling  1 h 6 min   100% rpm ")
     rest = "\n".join(lines)
     assert "rate_limit openai/gpt-oss-120b for 7,500 tokens or more" in rest
     assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in rest
     assert "until reset 100% epmo" in rest
     assert "leaked (by cli ann)" in rest
-    assert rest.count("until reset") == 2, "one topic of it comes back by a reset alone"
+    assert rest.count("until reset") == 2, "one topic of it comes back by a reset alone; a key that is ready is back"
     assert lines[-1] == "resend: no key is configured here"
 
 

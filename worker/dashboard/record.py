@@ -71,7 +71,7 @@ class Record:
         self._ended.add(now_ms, done[1])
         if done != self._done:
             self._done, self._grew_ms = done, now_ms
-        is_any_ready = any(key.state == "ready" for key in view.keys)
+        is_any_ready = any(map(_serves_any_job, view.keys))
         self._is_quiet = not is_any_ready and now_ms - self._grew_ms > _QUIET_MS
         if called or not waiting or any(key.in_flight for key in view.keys) or not any(map(_has_room, view.keys)):
             self._idle_since_ms = None
@@ -100,5 +100,10 @@ class Record:
         return self._idle_s
 
 
+def _serves_any_job(key: KeyView) -> bool:
+    """Whether no job must pass it by; what waits may be mail from the very domain that its team did not verify."""
+    return key.state == "ready" and not any(block.scope == "key_topic" for block in key.blocks)
+
+
 def _has_room(key: KeyView) -> bool:
-    return key.state == "ready" and all(bucket.remaining >= bucket.limit * _ROOM for bucket in key.buckets)
+    return _serves_any_job(key) and all(bucket.remaining >= bucket.limit * _ROOM for bucket in key.buckets)

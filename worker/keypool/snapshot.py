@@ -57,7 +57,8 @@ class BlockView:
 class KeyView:
     """One key. `state` is `ready`, `cooling` (some scope of it rests) or `disabled`.
 
-    That its account does not have some model, as a block that is `unfit` says, changes nothing of that.
+    What it is never asked for changes nothing of that: a model that its account does not have, as a block that is
+    `unfit` says, or mail from a domain that another team verified.
     """
 
     id: str
@@ -79,14 +80,15 @@ class KeyView:
     @property
     def reason(self) -> str:
         """Why the key does not serve: the reason of the block that holds longest; empty where it does serve."""
-        return max(self._rests, key=_holds_ms).reason if self._rests else ""
+        return max(self._rests, key=_holds_ms).reason if self.state != "ready" and self._rests else ""
 
     @property
     def left_ms(self) -> int | None:
         """Until it serves again, in milliseconds: 0 where it does, None until a reset."""
-        if self.state == "disabled":
-            return None
-        return max((block.left_ms or 0 for block in self._rests), default=0)
+        if self.state == "ready":
+            return 0
+        ends_ms = [block.left_ms for block in self._rests if block.left_ms is not None]
+        return None if self.state == "disabled" else max(ends_ms, default=None)
 
     @property
     def _rests(self) -> list[BlockView]:
@@ -149,7 +151,8 @@ def parse(
             + tuple(block for model, fields in pairs for block in _blocks("account_model", model, fields, now_ms))
             + shared
         )
-        rests = bool(blocks)
+        # A team that did not verify some domain serves its own as well as ever.
+        rests = any(one.scope != "key_topic" or one.state != "disabled" or one.name in models for one in blocks)
         blocks += tuple(
             block
             for model, fields in _models_of(accounts[key.id], raw["unfit"])

@@ -221,11 +221,17 @@ async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(ma
     )
     for _ in range(2):
         await pool.settle(await lease(pool, topic="a.example"), unfit)
+    shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
+    assert shown == [("ready", "", 0)] * 2, "each serves its own domain"
     away = await nothing(pool, topic="a.example")
     assert (away.why, away.reason) == (Why.UNFIT, "domain_not_verified")
     await pool.settle(await lease(pool, topic="b.example"), INVALID)
     await pool.settle(await lease(pool, topic="c.example"), unfit)
     assert (await nothing(pool, topic="c.example")).why is Why.DISABLED
+    await pool.reset(by="test")
+    await pool.settle(await lease(pool, model="m", topic="m"), unfit)
+    shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
+    assert sorted(shown, key=str) == [("cooling", "domain_not_verified", None), ("ready", "", 0)], "a model is its work"
 
 
 async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> None:

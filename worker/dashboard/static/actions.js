@@ -4,7 +4,7 @@ import { ask, say } from "./dialog.js";
 import { page, setText } from "./elements.js";
 import { latest, lookAnew } from "./poller.js";
 import { post } from "./server.js";
-import { blockWords, count, duration, limitWords, title } from "./words.js";
+import { blockWords, count, duration, grouped, limitWords, title } from "./words.js";
 
 export async function change(url, body, done) {
     try {
@@ -25,7 +25,7 @@ function heldBy(body) {
             if ((body.service && body.service !== service) || (body.key && body.key !== key.id)) {
                 return;
             }
-            key.blocks.forEach(function (one) {
+            grouped(key.blocks).forEach(function (one) {
                 const shared = one.scope === "host" || one.scope === "model";
                 const left = one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
                 const mates = body.key && one.scope.startsWith("account") ? pair[1].keys.filter(function (other) {

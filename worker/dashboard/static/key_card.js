@@ -2,7 +2,7 @@
 
 import { askDisable, askReset } from "./actions.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
-import { blockWords, count, duration, limitName, plural } from "./words.js";
+import { blockWords, count, duration, grouped, limitName, plural } from "./words.js";
 
 export function makeCard(service, key) {
     const article = make("article", "key-card");
@@ -65,7 +65,7 @@ export function showCard(card, key) {
     if (card.disable) {
         card.disable.disabled = key.state === "disabled" && key.blocks.some(function (one) { return one.disabled_by; });
     }
-    showBlocks(card, key.blocks);
+    showBlocks(card, grouped(key.blocks));
     showBuckets(card, key.buckets);
 }
 
@@ -83,7 +83,9 @@ function showBlocks(card, blocks) {
         card.ends = blocks.map(function (one) {
             const item = make("li");
             const left = make("strong", "key-left");
-            item.append(left, make("span", "", " · " + blockWords(one)));
+            const what = make("span", "", " · " + blockWords(one));
+            what.title = one.names ? one.names.join(", ") : "";
+            item.append(left, what);
             card.blocks.append(item);
             return { left: left, until: null };
         });

@@ -97,7 +97,7 @@ export function showService(service, told) {
     } else if (!queue.waiting) {
         setFact(its.facts["Queue empty in"], "empty now");
     } else if (back !== null) {
-        setFact(its.facts["Queue empty in"], "more than " + duration(back), "no key is ready before");
+        setFact(its.facts["Queue empty in"], "over " + duration(back), "no key is ready before");
     } else if (queue.drain_s !== null) {
         setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
     } else {

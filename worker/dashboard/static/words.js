@@ -1,5 +1,6 @@
 // Numbers, times, limits and codes, as people read them.
 
+const mostNames = 3; // of what a key may not be asked for, in one line
 export const hourAndMinute = { hour: "2-digit", minute: "2-digit" };
 
 export function count(number) {
@@ -65,4 +66,28 @@ export function blockWords(one) {
     return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
         + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
         + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
+}
+
+// The blocks of a key, with what it may not be asked for (domains, models) as one for each reason.
+export function grouped(blocks) {
+    const found = [];
+    const byReason = new Map();
+    blocks.forEach(function (one) {
+        const first = byReason.get(one.reason);
+        if (one.scope !== "key_topic" || one.left_ms !== null) {
+            found.push(one);
+        } else if (first) {
+            first.names.push(one.name);
+            first.since_ms = Math.min(first.since_ms, one.since_ms);
+        } else {
+            byReason.set(one.reason, Object.assign({}, one, { names: [one.name] }));
+            found.push(byReason.get(one.reason));
+        }
+    });
+    byReason.forEach(function (one) {
+        const more = one.names.length - mostNames;
+        one.names.sort();
+        one.name = "not for " + one.names.slice(0, mostNames).join(", ") + (more > 0 ? " and " + count(more) + " more" : "");
+    });
+    return found;
 }
