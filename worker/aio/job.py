@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
+from billiard.exceptions import Terminated
 
-from worker.aio import bridge, revoking, stacks
+from worker.aio import bridge, endings, revoking, stacks
 from worker.aio.consumer_calls import ConsumerCalls
-from worker.aio.errors import JobGone, Revoked, SoftTimeLimit, UnexpectedCancellation, WorkerLost
+from worker.aio.errors import JobGone, Revoked, SoftTimeLimit, UnexpectedCancellation
 from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
 
@@ -235,16 +235,16 @@ class Job:
         except Exception:  # noqa: BLE001 - a Reject out of the tracer, above all; the request handles it
             return self._reports.on_failure, ExceptionInfo()
         except asyncio.CancelledError as exc:
-            return self._reports.on_failure, _info(_unexpected(exc))
+            return self._reports.on_failure, endings.info_of(endings.unexpected(exc))
         except BaseException as exc:  # noqa: BLE001 - SystemExit and the like must not end the worker
-            return self._host.lost_runs.report, self._reports, self._request, _info(_lost(exc))
+            return self._host.lost_runs.report, self._reports, self._request, endings.info_of(endings.lost(exc))
 
     def _end(self, report: Any) -> None:
         self._done = True
         self._stop_timers()
         try:
             if self._over is Over.TERMINATED:
-                report = self._reports.on_failure, _info(Terminated(self._doomed))
+                report = self._reports.on_failure, endings.info_of(Terminated(self._doomed))
             elif self._over is Over.LOST:
                 report = self._reports.on_failure, self._host.lost_runs.refuse(self._headers)
             elif self._over is Over.REVOKED:
@@ -281,7 +281,7 @@ class Job:
                 self._over = Over.REVOKED
             if self._over is not None:
                 raise JobGone from exc
-            seen = _as_the_tracer_knows_it(exc)
+            seen = endings.as_the_tracer_knows_it(exc)
             if seen is exc:
                 raise
             raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)
@@ -368,45 +368,3 @@ def start_task(
     if hasattr(asyncio, "eager_task_factory"):
         return asyncio.Task(work, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
     return loop.create_task(work, context=context)
-
-
-def _as_the_tracer_knows_it(exc: BaseException) -> BaseException:
-    if isinstance(exc, SoftTimeLimit) or (isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)):
-        limit: BaseException = SoftTimeLimitExceeded(*_limit_of(exc))
-        return limit.with_traceback(exc.__traceback__)
-    if isinstance(exc, asyncio.CancelledError):
-        return _unexpected(exc)
-    if isinstance(exc, MemoryError):
-        return WorkerLost(repr(exc))
-    return exc
-
-
-def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
-    # Python 3.11's TaskGroup wraps what its body raised, unless it is CancelledError itself and not a kind of it.
-    return group.split(SoftTimeLimit)[1] is None
-
-
-def _limit_of(exc: BaseException) -> tuple[Any, ...]:
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return exc.args
-
-
-def _unexpected(exc: BaseException) -> UnexpectedCancellation:
-    return UnexpectedCancellation("the coroutine was cancelled, and nobody had asked for it").with_traceback(
-        exc.__traceback__
-    )
-
-
-def _lost(exc: BaseException) -> WorkerLostError:
-    what = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
-    return WorkerLostError(f"the task meant to end its worker: {what}").with_traceback(exc.__traceback__)
-
-
-def _info(exc: BaseException) -> ExceptionInfo:
-    if exc.__traceback__ is None:  # billiard cannot do without
-        try:
-            raise exc  # noqa: TRY301 - only for its traceback
-        except BaseException:  # noqa: BLE001 - raised one line above
-            return ExceptionInfo()
-    return ExceptionInfo((type(exc), exc, exc.__traceback__))
