@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -22,7 +23,7 @@ from rotation_scripted import (
 )
 
 from worker.errors import Deferred, Fault, RequestRejected
-from worker.keypool import Unavailable, Want
+from worker.keypool import Lease, Unavailable, Want
 from worker.rotation import Served
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
@@ -222,3 +223,39 @@ async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_provider
     with pytest.raises(RequestRejected, match=r"^model_not_found: there is no such model$"):
         await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
     assert len(provider.seen) == 6
+
+
+async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotation, _ = make(refused(), refused())
+    asked: list[tuple[int, float | None]] = []
+    acquire = rotation.waiting.acquire
+
+    async def noting(want: Want, *, longest_s: float | None, **options: Any) -> Lease | Unavailable:
+        asked.append((want.waited_ms, longest_s))
+        return await acquire(want, longest_s=longest_s, **options)
+
+    monkeypatch.setattr(rotation.waiting, "acquire", noting)
+    served = await rotation.serve(Want(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30)
+    assert served.attempts == 3
+    for waited_ms, left_s in asked:
+        assert left_s is not None
+        assert waited_ms / 1_000 - 70 == pytest.approx(30 - left_s, abs=0.01)
+        assert 20 < left_s <= 30
+
+
+async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    take = rotation.sending.take
+
+    async def held_up(lane: str) -> Any:
+        await rotation.pool.disable(rotation.pool.keys[0].id, by="test")
+        return await take(lane)
+
+    monkeypatch.setattr(rotation.sending, "take", held_up)
+    monkeypatch.setattr("worker.rotation._RECHECK_MS", -1)
+    with pytest.raises(Deferred, match="disabled"):
+        await serve(rotation)
+    assert provider.seen == []
+    assert await leases_out(redis) == NOTHING_OUT
