@@ -142,6 +142,7 @@ def test_the_wheel_adds_the_keys_command_to_celery(wheel: zipfile.ZipFile) -> No
     commands = wheel.read(entry_points).decode().partition("[celery.commands]\n")[2].split("\n\n")[0]
     assert set(commands.split("\n")) - {""} == {
         "keys = worker.cli:keys", "dead = worker.deadletters.cli:dead", "cancel = worker.cancel_cli:cancel",
+        "job = worker.job_cli:job",
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """A cancel lasts: through a restart of all workers, where no worker runs, and by whichever way it comes."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,6 +81,12 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
         deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
     ]
     kept = deferred(fleet, "tasks.email.send", **MAIL)
+    shown = run_celery(fleet.folder, fleet.environ, "job", kept.id, "unknown")
+    assert f"{kept.id}: RETRY, waits for a key (rate_limit); next try at 20" in shown.stdout, shown.stderr
+    assert "unknown: PENDING" in shown.stdout
+    told = json.loads(run_celery(fleet.folder, fleet.environ, "job", "--json", kept.id).stdout)[kept.id]
+    assert told["waits"].keys() == {"kind", "code", "next_try"}
+    assert MAIL["to"] not in str(told)
     by_stamp = stamped(fleet, "dropped")
     eventually(lambda: by_stamp.state == "RETRY", what="a deferral")
     dropped = {"batch": ["dropped", "another"]}
