@@ -356,7 +356,10 @@ def test_what_is_shown_is_called_live_only_while_it_is(fresh: Fleet, site: str, 
     assert page.locator("#letters-count").inner_text() == "No job ended without success.", "it is there from the start"
     page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
     page.get_by_text("Not live: this is how it was at").wait_for(timeout=8_000)
+    page.reload()
+    page.get_by_text("Still loading: no answer yet.").wait_for(timeout=8_000)
     page.unroute("**/api-keys/status")
+    page.reload()
     page.get_by_text("Live: every second").wait_for()
     client = fresh.producer.app.backend.client
     client.config_set("maxmemory", "1gb")

@@ -83,7 +83,8 @@ function showTrouble(error) {
 
 export function showFreshness() {
     if (answeredAt === null) {
-        setText(freshness, trouble.hidden ? "Loading…" : "Not live.");
+        setText(freshness, !trouble.hidden ? "Not live." : performance.now() < stale_ms ? "Loading…"
+            : "Still loading: no answer yet.");
     } else if (ended || Date.now() - answeredAt > stale_ms) {
         setText(freshness, "Not live: this is how it was at " + clockTime(answeredAt) + ".");
     } else {
