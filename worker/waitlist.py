@@ -11,9 +11,8 @@ import os
 import time
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
-from dataclasses import dataclass, field, replace
 
 from redis.exceptions import RedisError
 
@@ -21,10 +20,9 @@ from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
 from worker.patience import ask_patiently
 from worker.verdicts import ABANDONED
+from worker.waitlist_lane import Lane, Shape, Topics, Waiter, is_told, next_to_ask, pause_until_woken, tell
 
 _WIDTH = 8  # asks on their way at once: enough to keep the round trips overlapping
-_LOOKED_AT = 64  # of a long line, so many are looked through for jobs that are smaller than the one that waits
-_SETTLE_S = 0.005  # one change seldom comes alone
 _SOON = frozenset({Why.WAIT, Why.BUSY})
 _OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
 _USED_S = 10.0  # a line that no job came for lately is not looked at
@@ -37,56 +35,6 @@ _MOST_LANES = 1_000
 
 _ENDING = Unavailable(Why.WAIT, reason="this worker shuts down")
 
-Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
-Topics = tuple[str, ...]
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A job in line."""
-
-    want: Want
-    came_s: float  # on the monotonic clock; what it had waited before is taken off
-    got: "asyncio.Future[Lease | Unavailable]"
-
-    def asks(self, now_s: float) -> Want:
-        return replace(self.want, waited_ms=max(0, round((now_s - self.came_s) * 1000)))
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """One line: jobs that the same keys may serve.
-
-    Attributes:
-        wait_list: Its wait list in Redis; empty: it has none.
-        waiters: The jobs, the one that came first in front.
-        asking: Jobs that ask without having stood in line.
-        entered: It is in the wait list.
-        smallest: The fewest tokens that were asked for in vain; None: nothing was.
-        reason: Why the last one that asked got no lease.
-        busy: A call that ends may make room for it.
-        resting_until_s: Until then no key may be called, on the monotonic clock.
-        came_s: When a job of it came last.
-        granted_s: When leases were handed out to it, within the last horizon.
-        back: The jobs that were sent back for want of a place, each with when it is to come again, in that order.
-    """
-
-    wait_list: str
-    bulk: bool
-    topics: Topics
-    waiters: list[_Waiter] = field(default_factory=list)
-    asking: int = 0
-    entered: bool = False
-    smallest: int | None = None
-    reason: str = "many jobs wait for a key"
-    busy: bool = False
-    resting_until_s: float = 0.0
-    came_s: float = 0.0
-    granted_s: deque[float] = field(default_factory=deque)
-    back: deque[tuple[float, str]] = field(default_factory=deque)
-    server: asyncio.Task[None] | None = None
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-
 
 class WaitList:
     """Hands the leases of a pool to the jobs of this process, first come, first served.
@@ -98,7 +46,7 @@ class WaitList:
     def __init__(self, pool: KeyPool) -> None:
         self._pool = pool
         self._id = os.urandom(6).hex()
-        self._lanes: dict[Shape, _Lane] = {}
+        self._lanes: dict[Shape, Lane] = {}
         self._closed = False
         self._granted_s: deque[float] = deque(maxlen=_MANY)
         self._behind: dict[tuple[Topics, bool], float] = {}  # when jobs of a kind were seen in the queue
@@ -152,7 +100,7 @@ class WaitList:
         self._closed = True
         for lane in self._lanes.values():
             for waiter in list(lane.waiters):
-                _tell(lane, waiter, _ENDING)
+                tell(lane, waiter, _ENDING)
             lane.woken.set()
 
     def wake(self) -> None:
@@ -186,7 +134,7 @@ class WaitList:
         lanes = list(self._lanes.values())
         return any(lane.wait_list and (len(lane.waiters) >= many or lane.resting_until_s > now_s) for lane in lanes)
 
-    def _expected(self, *, bulk: bool | None = None) -> tuple[list[_Lane], bool]:
+    def _expected(self, *, bulk: bool | None = None) -> tuple[list[Lane], bool]:
         """The lines that jobs are coming for, and whether some are coming that no line has stood for yet.
 
         Where nothing is known of the queue it is those that jobs came for lately.
@@ -212,14 +160,14 @@ class WaitList:
             return 0.0
         return max(0.0, min((lane.resting_until_s for lane in lanes), default=0.0) - time.monotonic())
 
-    def _lane(self, want: Want, *, in_turn: bool) -> _Lane:
+    def _lane(self, want: Want, *, in_turn: bool) -> Lane:
         shape = (want.models, want.bulk, want.account, want.exclude, want.exclude_accounts)
         lane = self._lanes.get(shape)
         if lane is None:
             if len(self._lanes) > _MOST_LANES:
                 self._forget_idle()
             topics = tuple(topic for _, topic in want.models)
-            lane = self._lanes[shape] = _Lane(_wait_list(want) if in_turn else "", want.bulk, topics)
+            lane = self._lanes[shape] = Lane(_wait_list(want) if in_turn else "", want.bulk, topics)
         return lane
 
     def _forget_idle(self) -> None:
@@ -227,7 +175,7 @@ class WaitList:
             if not lane.waiters and not lane.asking and lane.server is None and not lane.back:
                 del self._lanes[shape]
 
-    def _make_room(self, lane: _Lane) -> None:
+    def _make_room(self, lane: Lane) -> None:
         """See to it that a job of another kind can be served, and that no more of this one are taken."""
         room, shortest = self.room(), self.crowd(bulk=lane.bulk)
         if shortest <= room // 2 and len(lane.waiters) > room:
@@ -235,7 +183,7 @@ class WaitList:
         elif shortest == room:
             self._press()
 
-    def _send_back(self, lane: _Lane) -> None:
+    def _send_back(self, lane: Lane) -> None:
         """Have the youngest job of a full line come again when those before it are served, or once there is room."""
         now_s = time.monotonic()
         while lane.granted_s and lane.granted_s[0] < now_s - HORIZON_MS / 1000:
@@ -246,7 +194,7 @@ class WaitList:
         youngest = lane.waiters[-1]
         lane.back.append((back_s, youngest.want.by))
         away_ms = round((back_s - now_s) * 1000)
-        _tell(lane, youngest, Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"))
+        tell(lane, youngest, Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"))
         if self._recalling is None and self.recall is not None:
             self._recalling = asyncio.get_running_loop().create_task(self._recall(self.recall), context=Context())
 
@@ -261,7 +209,7 @@ class WaitList:
         finally:
             self._recalling = None
 
-    def _missed(self, lane: _Lane) -> list[str]:
+    def _missed(self, lane: Lane) -> list[str]:
         """The jobs that a line has room for; those whose time has come, come by themselves."""
         now_s = time.monotonic()
         while lane.back and lane.back[0][0] < now_s:
@@ -270,18 +218,18 @@ class WaitList:
             return []
         return [lane.back.popleft()[1] for _ in range(min(len(lane.back), self.room() - len(lane.waiters)))]
 
-    def _line(self, lane: _Lane, behind: _Waiter | None) -> Line | None:
+    def _line(self, lane: Lane, behind: Waiter | None) -> Line | None:
         if not lane.wait_list:
             return None
         next_ms = None if behind is None else max(0, round((time.monotonic() - behind.came_s) * 1000))
         return Line(lane.wait_list, self._id, next_waited_ms=next_ms, entered=lane.entered)
 
     async def _wait(
-        self, lane: _Lane, want: Want, began_s: float, longest_s: float | None, *, pause_s: float = 0.0
+        self, lane: Lane, want: Want, began_s: float, longest_s: float | None, *, pause_s: float = 0.0
     ) -> Lease | Unavailable:
         if self._closed:
             return _ENDING
-        waiter = _Waiter(want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future())
+        waiter = Waiter(want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future())
         insort(lane.waiters, waiter, key=lambda one: one.came_s)
         self._make_room(lane)
         if lane.server is None:
@@ -293,9 +241,9 @@ class WaitList:
             async with asyncio.timeout(longest_s):
                 return await waiter.got
         except TimeoutError:
-            return waiter.got.result() if _has(waiter) else Unavailable(Why.WAIT, reason=lane.reason)
+            return waiter.got.result() if is_told(waiter) else Unavailable(Why.WAIT, reason=lane.reason)
         except asyncio.CancelledError:
-            if _has(waiter) and isinstance(lease := waiter.got.result(), Lease):
+            if is_told(waiter) and isinstance(lease := waiter.got.result(), Lease):
                 await asyncio.shield(self._give_back(lease))
             raise
         finally:
@@ -306,16 +254,16 @@ class WaitList:
                 if not lane.waiters:
                     lane.woken.set()
 
-    async def _serve(self, lane: _Lane, pause_s: float) -> None:
+    async def _serve(self, lane: Lane, pause_s: float) -> None:
         """Ask for those in line until none is left."""
         try:
             while lane.waiters:
                 if pause_s > 0:
-                    await _pause(lane, pause_s)
+                    await pause_until_woken(lane, pause_s)
                 pause_s = await self._ask_in_order(lane)
         except Exception as exc:  # a bug: it must not leave them waiting
             for waiter in list(lane.waiters):
-                _tell(lane, waiter, exc)
+                tell(lane, waiter, exc)
             raise
         finally:
             lane.server, lane.smallest, lane.busy = None, None, False
@@ -323,13 +271,13 @@ class WaitList:
                 lane.entered = False
                 await self._leave(lane)
 
-    async def _ask_in_order(self, lane: _Lane) -> float:
+    async def _ask_in_order(self, lane: Lane) -> float:
         """Ask for the first ones until there is no room; returns when to ask again, in seconds."""
         pause_s, width = 0.0, 1
         lane.smallest, lane.busy = None, False
         lane.woken.clear()
         lane.waiters[:] = [one for one in lane.waiters if not one.got.done()]  # who was stopped may not have run yet
-        while batch := list(_next(lane, width)):
+        while batch := list(next_to_ask(lane, width)):
             asked = [self._ask(lane, waiter, behind) for waiter, behind in batch]
             vain = 0
             for (waiter, _), got in zip(batch, await asyncio.gather(*asked), strict=True):
@@ -345,7 +293,7 @@ class WaitList:
             width = 1 if vain else min(_WIDTH, 2 * width)
         return pause_s
 
-    async def _ask(self, lane: _Lane, waiter: _Waiter, behind: _Waiter | None) -> Lease | Unavailable | Exception:
+    async def _ask(self, lane: Lane, waiter: Waiter, behind: Waiter | None) -> Lease | Unavailable | Exception:
         line = self._line(lane, behind)
         if line is not None:
             lane.entered = True
@@ -355,23 +303,23 @@ class WaitList:
         except Exception as exc:  # noqa: BLE001 - it is the job's to raise
             return exc
 
-    async def _hand_over(self, lane: _Lane, waiter: _Waiter, got: Lease | Unavailable | Exception) -> None:
+    async def _hand_over(self, lane: Lane, waiter: Waiter, got: Lease | Unavailable | Exception) -> None:
         """Tell a job what it got; where that is nothing for long, also those that would be told the same."""
         if isinstance(got, Lease):
             self._note(lane, got)
-            if not _tell(lane, waiter, got):
+            if not tell(lane, waiter, got):
                 await self._give_back(got)
             return
-        least, alike = waiter.want, list[_Waiter]()
+        least, alike = waiter.want, list[Waiter]()
         if isinstance(got, Unavailable):
             self._note(lane, got)
             alike = [one for one in lane.waiters if one.want.is_as_large_as(least)]
         elif isinstance(got, Deferred):  # Redis is away for everybody
             alike = list(lane.waiters)
         for one in dict.fromkeys((waiter, *alike)):
-            _tell(lane, one, got)
+            tell(lane, one, got)
 
-    def _note(self, lane: _Lane, got: Lease | Unavailable) -> None:
+    def _note(self, lane: Lane, got: Lease | Unavailable) -> None:
         if isinstance(got, Lease):
             self._granted_s.append(time.monotonic())
             lane.granted_s.append(self._granted_s[-1])
@@ -396,7 +344,7 @@ class WaitList:
         except (RedisError, OSError):
             return  # it expires by itself
 
-    async def _leave(self, lane: _Lane) -> None:
+    async def _leave(self, lane: Lane) -> None:
         try:
             await self._pool.leave(Line(lane.wait_list, self._id))
         except (RedisError, OSError):
@@ -416,41 +364,3 @@ def _wait_list(want: Want) -> str:
     if any(others):
         name += "/" + hashlib.sha256(repr(others).encode()).hexdigest()[:12]
     return f"{name} bulk" if want.bulk else name or "/"
-
-
-def _next(lane: _Lane, width: int) -> Iterator[tuple[_Waiter, _Waiter | None]]:
-    """The next few to ask for, each with who stands behind it; after one had no room, only those that are smaller."""
-    found = 0
-    for place, waiter in enumerate(lane.waiters[:_LOOKED_AT]):
-        if not waiter.got.done() and (lane.smallest is None or waiter.want.tokens < lane.smallest):
-            found += 1
-            yield waiter, lane.waiters[place + 1] if place + 1 < len(lane.waiters) else None
-            if found == width:
-                return
-
-
-def _has(waiter: _Waiter) -> bool:
-    return waiter.got.done() and not waiter.got.cancelled() and waiter.got.exception() is None
-
-
-def _tell(lane: _Lane, waiter: _Waiter, got: Lease | Unavailable | Exception) -> bool:
-    if waiter in lane.waiters:
-        lane.waiters.remove(waiter)
-    if waiter.got.done():
-        return False
-    if isinstance(got, Exception):
-        # One of its own for each job: an error that several raise would gather the stacks of all.
-        own = Deferred(got.countdown_ms, got.reason, got.code) if isinstance(got, Deferred) else got
-        waiter.got.set_exception(own)
-    else:
-        waiter.got.set_result(got)
-    return True
-
-
-async def _pause(lane: _Lane, pause_s: float) -> None:
-    try:
-        async with asyncio.timeout(pause_s):
-            await lane.woken.wait()
-    except TimeoutError:
-        return
-    await asyncio.sleep(_SETTLE_S)

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from waitlist_line import MODEL, Line, outcomes, until
 
 from sandbox.redis import EmbeddedRedis
-from worker import patience, waitlist
+from worker import patience, waitlist, waitlist_lane
 from worker.errors import Deferred
 from worker.keypool import Lease, Unavailable, Want
 
@@ -54,14 +54,14 @@ async def test_a_job_that_is_stopped_in_the_moment_that_it_gets_a_lease_gives_it
 ) -> None:
     await line.rest()
     job = await line.stand("stopped")
-    tell = waitlist._tell
+    tell = waitlist_lane.tell
 
     def tell_and_stop(*args: Any) -> bool:
         told = tell(*args)
         job.cancel()
         return told
 
-    monkeypatch.setattr(waitlist, "_tell", tell_and_stop)
+    monkeypatch.setattr(waitlist, "tell", tell_and_stop)
     await line.back()
     [stopped] = await outcomes(job)
     assert isinstance(stopped, asyncio.CancelledError)
@@ -71,9 +71,9 @@ async def test_a_job_that_is_stopped_in_the_moment_that_it_gets_a_lease_gives_it
 async def test_jobs_that_are_stopped_in_the_moment_of_asking_do_not_hang_the_process(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waitlist, "_SETTLE_S", 0)
+    monkeypatch.setattr(waitlist_lane, "_SETTLE_S", 0)
     await line.rest()
-    jobs = [await line.stand(str(number)) for number in range(waitlist._LOOKED_AT + 1)]
+    jobs = [await line.stand(str(number)) for number in range(waitlist_lane.LOOKED_AT + 1)]
     last = jobs.pop()
     line.list.wake()
     await asyncio.sleep(0)  # the line is about to ask; the jobs will not have run when it does
