@@ -55,7 +55,6 @@ reason.addEventListener("keydown", function (event) {
     }
 });
 cancelButton.addEventListener("click", function () { dialog.close(); });
-dialog.addEventListener("close", function () { decided = null; });
 
 export function say(text, kind) {
     const toast = make("div", "toast show text-bg-" + kind);
