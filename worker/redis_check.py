@@ -9,7 +9,14 @@ from typing import Any, Final
 
 import redis
 import redis.asyncio
-from redis.exceptions import AuthenticationError, AuthorizationError, MovedError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    MovedError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from config.celery import QUEUES
 from config.errors import SettingsError
@@ -154,6 +161,8 @@ def refusal_of(exc: BaseException) -> str | None:
             return f"does not let this worker in: {words_of(one)}"
         if isinstance(one, MovedError):
             return _CLUSTER
+        if isinstance(one, ResponseError) and "DB index is out of range" in str(one):
+            return "does not have the database that stands at the end of the URL: it numbers those that it has from 0"
     return None
 
 

@@ -77,6 +77,12 @@ def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
     assert sentence.count("NOPERM") + sentence.count("WRONGPASS") == 1
 
 
+def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
+    url = server.url.removesuffix("/0") + "/99"
+    with pytest.raises(SettingsError, match="/99 does not have the database that stands at the end of the URL"):
+        check_redis(settings_from({"REDIS_URL": url}))
+
+
 def test_a_redis_that_evicts_is_warned_of(server: EmbeddedRedis, client: Any, caplog: pytest.LogCaptureFixture) -> None:
     client.config_set("maxmemory-policy", "allkeys-lru")
     check_redis(settings(server))
