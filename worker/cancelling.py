@@ -77,6 +77,8 @@ async def _write_down(ids: Sequence[str]) -> Sequence[str]:
 async def _keep(ids: list[str]) -> None:
     runtime = Runtime.current()
     first = await _write_down(ids)
+    for rotation in runtime.rotations.values():
+        rotation.waiting.cancel(frozenset(ids))
     _heard.extend((task_id, task_id in first) for task_id in ids)
     for task_id in first:
         runtime.streams.open(task_id).end_from_outside(

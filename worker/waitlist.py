@@ -11,11 +11,12 @@ import os
 import time
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from contextvars import Context
 
 from redis.exceptions import RedisError
 
+from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
 from worker.patience import ask_patiently
@@ -101,6 +102,13 @@ class WaitList:
         for lane in self._lanes.values():
             for waiter in list(lane.waiters):
                 tell(lane, waiter, _ENDING)
+            lane.woken.set()
+
+    def cancel(self, ids: Container[str]) -> None:
+        """End the wait of jobs that are cancelled: each raises `Revoked`."""
+        for lane in list(self._lanes.values()):
+            for waiter in [one for one in lane.waiters if one.want.by in ids]:
+                tell(lane, waiter, Revoked())
             lane.woken.set()
 
     def wake(self) -> None:

@@ -79,13 +79,13 @@ def is_told(waiter: Waiter) -> bool:
     return waiter.got.done() and not waiter.got.cancelled() and waiter.got.exception() is None
 
 
-def tell(lane: Lane, waiter: Waiter, got: Lease | Unavailable | Exception) -> bool:
+def tell(lane: Lane, waiter: Waiter, got: Lease | Unavailable | BaseException) -> bool:
     """Take a job out of the line, and tell it what it got. False: it does not wait any more, a lease must go back."""
     if waiter in lane.waiters:
         lane.waiters.remove(waiter)
     if waiter.got.done():
         return False
-    if isinstance(got, Exception):
+    if isinstance(got, BaseException):
         # One of its own for each job: an error that several raise would gather the stacks of all.
         own = Deferred(got.countdown_ms, got.reason, got.code) if isinstance(got, Deferred) else got
         waiter.got.set_exception(own)

@@ -10,6 +10,7 @@ from waitlist_line import MODEL, Line, outcomes, until
 
 from sandbox.redis import EmbeddedRedis
 from worker import patience, waitlist, waitlist_lane
+from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import Lease, Unavailable, Want
 
@@ -23,6 +24,18 @@ async def test_a_job_that_is_stopped_in_line_leaves_it_and_holds_up_nobody(line:
     assert isinstance(stopped, asyncio.CancelledError)
     assert isinstance(got, Lease)
     assert await line.leases_out() == 1
+
+
+async def test_a_job_that_is_cancelled_in_line_ends_at_once_and_no_other_does(line: Line) -> None:
+    await line.rest()
+    jobs = [await line.stand(name) for name in "abc"]
+    line.list.cancel({"a", "c", "nobody"})
+    for job in (jobs[0], jobs[2]):
+        with pytest.raises(Revoked):
+            await job
+    assert line.waiting() == 1
+    await line.back()
+    assert isinstance((await outcomes(jobs[1]))[0], Lease)
 
 
 async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back(line: Line) -> None:
