@@ -50,6 +50,7 @@ class Model:
     fault_ms: int = 0
     calls: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ACCOUNTS})  # starts (ms)
     tries: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))  # calls beyond the limit
+    put_off: set[str] = field(default_factory=set)  # ids of leases that were out when a refusal corrected the level
 
     def blocked_until(self, key_id: str, account: str) -> int:
         scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
@@ -191,6 +192,7 @@ class PoolMachine(RuleBasedStateMachine):
             limits=(told,),
         )  # fmt: skip
         self.run(self.pool.settle(lease, verdict))
+        self.model.put_off |= {one.id for one, _ in self.leases if one.account == lease.account}
         self.model.faults = 0
         name = f"pair {lease.account}"
         self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + wait_ms)
@@ -288,9 +290,11 @@ class PoolMachine(RuleBasedStateMachine):
             self.leases.remove((lease, start_ms))
             self._not_counted(lease, start_ms)
         else:
-            assert not confirmed.wait_ms or self.model.faults >= 2, (
-                "only while another one tries whether the host works"
+            assert not confirmed.wait_ms or self.model.faults >= 2 or lease.id in self.model.put_off, (
+                "only while another one tries whether the host works, and where less was left than was thought"
             )
+            if self.model.faults < 2:  # it is put off once
+                self.model.put_off.discard(lease.id)
 
     @precondition(lambda self: self.expired)
     @rule(verdict=st.sampled_from([OK, INVALID]))
@@ -365,7 +369,8 @@ class PoolMachine(RuleBasedStateMachine):
         for key in view.keys:
             until_ms = self.model.blocked_until(key.id, key.account)
             disabled = key.id in self.model.disabled or key.account in self.model.banned
-            cooling = until_ms > now_ms or any(key.id == unfit for unfit, _ in self.model.unfit)
+            # What a key may not be used for counts where it is a model that the provider has; here the only one is "".
+            cooling = until_ms > now_ms or (key.id, "") in self.model.unfit
             assert key.state == ("disabled" if disabled else "cooling" if cooling else "ready")
 
 
