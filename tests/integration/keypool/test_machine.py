@@ -48,6 +48,7 @@ class Model:
     unfit: set[tuple[str, str]] = field(default_factory=set)  # ids of keys, each with a topic
     faults: int = 0  # of the host, in a row
     fault_ms: int = 0
+    ok_ms: int = 0  # when a call was accepted last, as far as that was noted
     calls: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ACCOUNTS})  # starts (ms)
     tries: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))  # calls beyond the limit
     put_off: set[str] = field(default_factory=set)  # ids of leases that were out when a refusal corrected the level
@@ -68,8 +69,14 @@ class Model:
         self.faults, self.fault_ms = self.faults + 1, now_ms
         if self.faults < 2:
             return False
-        self.rests["host"] = now_ms + min(1_000 * 2 ** (self.faults - 2), 30_000)
+        self.rests["host"] = now_ms + min(1_000 * 2 ** (self.faults - 2), 10_000)
         return True
+
+    def accepted(self, now_ms: int) -> None:
+        """The host works. That is noted at most four times a second."""
+        self.faults = 0
+        if now_ms - self.ok_ms >= 250:
+            self.ok_ms = now_ms
 
     def overdraft(self, account: str, since_ms: int) -> float:
         """The lowest that the true bucket ever was, replaying the calls in the order of their starts."""
@@ -120,6 +127,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert isinstance(lease, Lease)
             self.model.calls[lease.account].append(self.clock.ms)
             await self.pool.settle(lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=FULL))
+            self.model.accepted(self.clock.ms)
 
     def teardown(self) -> None:
         self.run(self.redis.aclose())
@@ -211,6 +219,8 @@ class PoolMachine(RuleBasedStateMachine):
         lease, _ = self._take(index)
         assert not self.run(self.pool.settle(lease, verdict)).late
         self.model.faults = 0
+        if verdict is OK:
+            self.model.accepted(self.now())
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
@@ -224,8 +234,10 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
     def settle_as_failed(self, index: int) -> None:
-        lease, _ = self._take(index)  # the provider may have counted it
+        lease, start_ms = self._take(index)  # the provider may have counted it
         self.run(self.pool.settle(lease, FAILED))
+        if self.model.ok_ms < start_ms:  # what fails while nothing passes is the host's fault as well
+            self.model.host_failed(self.now())
         name = f"key {lease.key.id}"
         self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + 5_000)
 
@@ -302,6 +314,8 @@ class PoolMachine(RuleBasedStateMachine):
         lease, _ = self.expired.pop()
         assert self.run(self.pool.settle(lease, verdict)).late
         self.model.faults = 0
+        if verdict is OK:
+            self.model.accepted(self.now())
         self._disable(lease, verdict)
 
     @rule(ms=st.sampled_from([1, 40, 1_000, 9_000, 60_000]))
@@ -347,6 +361,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.reset()
         while self.leases:
             self.run(self.pool.settle(self._take(0)[0], OK))
+            self.model.accepted(self.now())
         self.time_passes(120_000)
         for account in set(ACCOUNTS):
             for _ in range(LIMIT - 2):
@@ -355,6 +370,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert got.wait_ms == 0
                 self.model.calls[account].append(self.now())
                 self.run(self.pool.settle(got, OK))
+                self.model.accepted(self.now())
 
     @invariant()
     def no_bucket_is_overdrawn(self) -> None:
