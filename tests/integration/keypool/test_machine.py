@@ -172,7 +172,8 @@ class PoolMachine(RuleBasedStateMachine):
         self, got: Unavailable, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
     ) -> None:
         """Work is conserved: a job waits only while no key that may serve it has room."""
-        assert usable
+        # Who stands behind others is not told that no key is left before it is his turn.
+        assert usable or (not alone and got.reason in {"earlier jobs come first", "interactive jobs come first"})
         assert got.reason
         if got.why is Why.RESTING:
             assert all(self.model.blocked_until(key.id, key.account or "") > now_ms + 5_000 for key in usable)
