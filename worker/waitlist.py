@@ -138,9 +138,12 @@ class WaitList:
 
     def holds_up(self) -> bool:
         """Whether jobs of one kind may keep others in the queue from their keys."""
-        now_s, many = time.monotonic(), self.room() // 2
-        lanes = list(self._lanes.values())
-        return any(lane.wait_list and (len(lane.waiters) >= many or lane.resting_until_s > now_s) for lane in lanes)
+        now_s = time.monotonic()
+        lanes = [lane for lane in list(self._lanes.values()) if lane.wait_list]
+        if any(lane.resting_until_s > now_s for lane in lanes):
+            return True
+        longest = max((len(lane.waiters) for lane in lanes), default=0)
+        return longest > 0 and longest >= self.room() // 2
 
     def _expected(self, *, bulk: bool | None = None) -> tuple[list[Lane], bool]:
         """The lines that jobs are coming for, and whether some are coming that no line has stood for yet.

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -65,30 +64,14 @@ async def test_nobody_stands_in_line_for_longer_than_it_may(line: Line, longest_
 async def test_a_wake_up_that_comes_while_the_line_asks_is_not_lost(line: Line) -> None:
     await line.rest()
     job = await line.stand("waiting")
-    ask = line.ask
-
-    async def stale(*args: Any) -> Lease | Unavailable:
-        got = await ask(*args)
-        line.ask = ask
-        await line.back()
-        return got
-
-    line.ask = stale
+    line.come_back_while_it_asks()
     line.list.wake()
     assert isinstance((await outcomes(job))[0], Lease)
 
 
 async def test_a_wake_up_that_comes_while_a_job_asks_that_nobody_stands_before_is_not_lost(line: Line) -> None:
     await line.rest()
-    ask = line.ask
-
-    async def stale(*args: Any) -> Lease | Unavailable:
-        got = await ask(*args)
-        line.ask = ask
-        await line.back()
-        return got
-
-    line.ask = stale
+    line.come_back_while_it_asks()
     async with asyncio.timeout(10):
         assert isinstance(await line.list.acquire(Want(model=MODEL)), Lease)
 

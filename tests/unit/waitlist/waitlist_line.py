@@ -54,6 +54,18 @@ class Line:
         await self.pool.reset(by="test")
         self.list.wake()
 
+    def come_back_while_it_asks(self) -> None:
+        """Bring the keys back after the next question was answered, and before that is known."""
+        ask = self.ask
+
+        async def stale(*args: Any) -> Lease | Unavailable:
+            got = await ask(*args)
+            self.ask = ask
+            await self.back()
+            return got
+
+        self.ask = stale
+
     async def stand(self, name: str, *, longest_s: float | None = None, **want: Any) -> asyncio.Task[Any]:
         """Let a job stand in line."""
 
