@@ -18,7 +18,6 @@ import asyncio
 import gc
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -45,10 +44,10 @@ from worker.aio.adopt import adopt, await_receivers, is_async, leave_receivers
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
+from worker.aio.job_queue import JobQueue
 from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
-from worker.aio.task_limits import TaskLimits
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport_leases import release_all_carried
 from worker.aio.watchdog import Watchdog
@@ -104,10 +103,8 @@ class TaskPool(BasePool):
         """By their names, because a task may be registered again under the name of another."""
         self._jobs: dict[int, Job] = {}
         """Every job that runs or waits, by number."""
-        self._incoming: deque[Job] = deque()
+        self._queue = JobQueue()
         self._incoming_armed = False
-        self._waiting: deque[Job] = deque()
-        self._task_limits = TaskLimits()
         self._running = 0
         self._over: set[Job] = set()
         """Jobs that run although their end is known; they take no slot."""
@@ -188,7 +185,7 @@ class TaskPool(BasePool):
         intake.prepare(task)
         self._in_thread[task.name] = not is_async(task)
         self._adopted[task.name] = task
-        self._task_limits.set_from(task)
+        self._queue.limits.set_from(task)
         task.__trace__ = build_tracer(task.name, task, self.app.loader, self._hostname, app=self.app)
 
     @property
@@ -256,7 +253,7 @@ class TaskPool(BasePool):
             logger.debug("%s came after the end; the broker keeps it", job)
             return job
         self._jobs[job.pid] = job
-        self._incoming.append(job)
+        self._queue.put(job)
         self._wake()
         return job
 
@@ -275,26 +272,19 @@ class TaskPool(BasePool):
     def _admit(self) -> None:
         """Start what came and what waited, as far as the limit allows. On the loop's thread."""
         self._incoming_armed = False
-        with suppress(IndexError):
-            while True:
-                self._waiting.append(self._incoming.popleft())
-        for _ in range(_STARTS_A_TURN):
-            if self.unsettled >= self.limit or self._draining:
-                return
-            try:
-                job = self._waiting.popleft()
-            except IndexError:  # `flush` may empty it from the consumer's thread at any time
-                return
-            if self._task_limits.admit(job):
-                self._running += 1
-                job.start()
-        if self._waiting:
+        for job in self._queue.take(_STARTS_A_TURN, has_slot=self._has_slot):
+            self._running += 1
+            job.start()
+        if self._queue.has_next and self._has_slot():
             self._wake_from_loop()
+
+    def _has_slot(self) -> bool:
+        return self.unsettled < self.limit and not self._draining
 
     def on_over(self, job: Job) -> None:
         """Free the slot of a job whose end is known. On the loop's thread, by the job."""
         self._over.add(job)
-        self._start_next(job)
+        self._queue.release(job)
         if job.in_thread:
             self.task_threads.write_off(1)
         self._wake_from_loop()
@@ -303,18 +293,14 @@ class TaskPool(BasePool):
         """Free a job's slot, unless that was done. On the loop's thread, by the job."""
         self._running -= 1
         if job not in self._over:
-            self._start_next(job)
+            self._queue.release(job)
         else:
             self._over.remove(job)
             if job.in_thread:
                 self.task_threads.write_off(-1)
         self._jobs.pop(job.pid, None)
-        if self._waiting or self._incoming:
+        if self._queue.has_next:
             self._wake_from_loop()
-
-    def _start_next(self, job: Job) -> None:
-        if (following := self._task_limits.release(job)) is not None:
-            self._waiting.appendleft(following)
 
     def flush(self, tags: set[str] | None = None) -> None:
         """Drop what waits unaccepted: the broker gives it out again.
@@ -322,18 +308,11 @@ class TaskPool(BasePool):
         Args:
             tags: Only the jobs of these messages, whose connection is gone.
         """
-        for queue in (self._incoming, self._waiting, *self._task_limits.waiting()):
-            kept = []
-            with suppress(IndexError):
-                while True:
-                    job = queue.popleft()
-                    if tags is None or job.delivery_tag in tags:
-                        self._jobs.pop(job.pid, None)
-                    else:
-                        kept.append(job)
-            if kept:
-                queue.extendleft(reversed(kept))
-                self._wake()
+        dropped, others_stay = self._queue.drop(tags)
+        for job in dropped:
+            self._jobs.pop(job.pid, None)
+        if others_stay:
+            self._wake()
 
     def _tags_that_run_on(self, held: set[str]) -> set[str]:
         """Drop what has not begun, report what has ended, and name the messages of the others, all of those held.
@@ -404,7 +383,7 @@ class TaskPool(BasePool):
     @property
     def queued(self) -> int:
         """How many jobs wait for a slot."""
-        return len(self._waiting) + len(self._incoming) + sum(map(len, self._task_limits.waiting()))
+        return len(self._queue)
 
     def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
         """Find the job that an asyncio task drives."""
