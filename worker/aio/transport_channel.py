@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -14,6 +14,7 @@ from kombu.utils.scheduling import priority_cycle
 
 from worker.aio import delayed
 from worker.aio.transport_delivery import DeliveringChannel
+from worker.aio.transport_hints import ListHints
 from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
 from worker.aio.transport_messages import NOTHING_DELAYED, Message, Taken, read_batch
 from worker.aio.transport_poller import TAKING, arrives_soon, has_buffered
@@ -32,8 +33,6 @@ _QUIET_SWEEP_S = 10.0
 _GUARD_SWEEPS = 2.5
 """Who guards a delayed queue looks at it once a sweep; after this many another channel takes over."""
 _REFUSED_PAUSE_S = 1.0
-_Place = tuple[str, int]
-"""A list: its queue and its priority."""
 LEASE_S = 60.0
 RECOVER_S = 5.0
 """The longest time between two looks for what dead workers had, in seconds."""
@@ -61,20 +60,10 @@ class Channel(DeliveringChannel):
         self._script_sha = ""
         self._asked_for = 0
         self._asked_lists: list[str] = []
-        self._asked_places: set[_Place] | None = None
-        """Where the question on its way looks; None: everywhere."""
-        self._dry = False
-        """All queues were empty when last looked at, and no hint came since."""
-        self._changed: set[_Place] | None = None
-        """Where something may be, by the server's hints; None: anywhere."""
-        self._place_of: dict[bytes, _Place] = {}
-        """Which list a hint is about, by its key."""
-        self._left_out: set[str] = set()
-        """The queues that were passed over when all others were last looked into."""
+        self.hints = ListHints()
         self._urgent_only: dict[str, int] = {}
         self._more_of: dict[str, Callable[[], int]] = {}
         self._taken_lately: deque[tuple[float, int]] = deque()
-        self._look_at_s = 0.0
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
         self._suffix = f"@{uuid.uuid4().hex[:8]}"
@@ -133,7 +122,7 @@ class Channel(DeliveringChannel):
                 self._in_poll = None
                 self._forget_connection()
                 self.takes = True
-                self._look_everywhere()
+                self.hints.look_everywhere()
         # After the last one nobody reads an answer that is on its way, for as long as a warm shutdown takes. One that
         # is being read (a signal comes at any time) has who reads it.
         elif not self.active_queues and not self._reading:
@@ -146,7 +135,7 @@ class Channel(DeliveringChannel):
             self._urgent_only.pop(queue, None)
         else:
             self._urgent_only[queue] = below
-        self._look_everywhere()
+        self.hints.look_everywhere()
 
     def take_at_most(self, queue: str, more: Callable[[], int]) -> None:
         """Take no more of a queue than `more` says whenever it is asked; what it does not know of yet is taken off."""
@@ -172,17 +161,14 @@ class Channel(DeliveringChannel):
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
-        self._look_everywhere()
         prefix = self.global_keyprefix
-        self._place_of = {
-            f"{prefix}{self._q_for_pri(queue, step)}".encode(): (queue, step)
-            for queue in self.active_queues
-            for step in self.priority_steps
-        }
-
-    def _look_everywhere(self) -> None:
-        """Look into all lists next time, since no hint tells of each of them."""
-        self._dry, self._changed, self._left_out = False, None, set()
+        self.hints.watch(
+            {
+                f"{prefix}{self._q_for_pri(queue, step)}".encode(): (queue, step)
+                for queue in self.active_queues
+                for step in self.priority_steps
+            }
+        )
 
     def flush_acks(self) -> None:
         """Send the acknowledgements of this channel's messages."""
@@ -247,27 +233,23 @@ class Channel(DeliveringChannel):
         keeper = self.keep_leases()  # first: it knows what runs on since the last connection
         room = self.qos.room(most=_MOST, coming=coming)
         now_s = time.monotonic()
-        if not room or (self._dry and now_s < self._look_at_s):
+        if not room or (self.hints.is_dry and now_s < self.hints.look_at_s):
             return
         # A quarter of the window is worth a round trip; less is once the hub has nothing else to come back for.
         if room < min(_MOST, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
             return
         self._see_to_connection(keeper)
         every = self._queue_cycle.consume(len(self.active_queues))
-        queues, bounded = self._within_bounds(self._worth_asking(every, now_s), room, now_s)
-        if not self._left_out.isdisjoint(queues):  # they may be taken of again
+        queues, bounded = self._within_bounds(self.hints.worth_asking(every, now_s), room, now_s)
+        if not self.hints.left_out.isdisjoint(queues):  # they may be taken of again
             queues, bounded = self._within_bounds(every, room, now_s)
         if not queues:
             return
-        steps: Sequence[int] = self.priority_steps
-        if is_everywhere := self._must_look_everywhere(queues, now_s):
-            self._asked_places, self._left_out = None, set(every).difference(queues)
-            self._look_at_s = now_s + self.sweep_s
-        else:
-            queues, steps = self._changed_of(queues)
-            if not queues:
-                return
-            self._asked_places = {(queue, step) for queue in queues for step in steps}
+        queues, steps = self.hints.choose(
+            queues, every=every, steps=self.priority_steps, now_s=now_s, sweep_s=self.sweep_s
+        )
+        if not queues:
+            return
         self.flush_acks()  # or the book would hold more than the window allows
         self._asked_for = bounded
         self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
@@ -279,7 +261,9 @@ class Channel(DeliveringChannel):
             *self._asked_lists,
         )
         # What is due of the delayed ones has an instant of its own, and whoever guards it looks everywhere then.
-        places = [place for place, queue in enumerate(queues, 1) if queue in self.delayed_queues and is_everywhere]
+        places = [
+            place for place, queue in enumerate(queues, 1) if queue in self.delayed_queues and self.hints.asked is None
+        ]
         if places:
             names += (delayed.CLOCK_KEY, *(key for place in places for key in self.delayed_keys(queues[place - 1])))
         keys = [self.global_keyprefix + name for name in names]
@@ -315,24 +299,6 @@ class Channel(DeliveringChannel):
                 self.qos.recover_at_s = 0.0
                 cycle.recover()
 
-    def _worth_asking(self, queues: list[str], now_s: float) -> list[str]:
-        """The queues whose bounds matter: those that may hold something."""
-        if self._changed is None or now_s >= self._look_at_s or not (self._changed or self._left_out):
-            return queues
-        return [queue for queue in queues if queue in self._left_out or any(queue == its for its, _ in self._changed)]
-
-    def _must_look_everywhere(self, queues: list[str], now_s: float) -> bool:
-        """Whether to look into all lists of these queues: always, unless each other one is known to be empty."""
-        if self._changed is None or now_s >= self._look_at_s or not self._left_out.isdisjoint(queues):
-            return True
-        return not self._changed and not self._left_out
-
-    def _changed_of(self, queues: list[str]) -> tuple[list[str], Sequence[int]]:
-        """The queues and the priorities in whose lists something may be."""
-        changed = self._changed or set()
-        found = [queue for queue in queues if any(queue == its_queue for its_queue, _ in changed)]
-        return found, [step for step in self.priority_steps if any(step == its_step for _, its_step in changed)]
-
     def _place_behind(self, queues: list[str], delayed_queue: str) -> int:
         """The place, counted from 1, of the queue that a delayed queue goes before; 0 for none."""
         behind = self.goes_before(delayed_queue)
@@ -340,7 +306,7 @@ class Channel(DeliveringChannel):
 
     def _listen_for_changes(self, connection: Any) -> None:
         self._script_sent = False
-        self._look_everywhere()
+        self.hints.look_everywhere()
         self.sweep_s = _UNTOLD_SWEEP_S
         if str(connection.get_protocol()) != "3":
             return
@@ -392,7 +358,7 @@ class Channel(DeliveringChannel):
         """Ask a turn of the hub earlier than it would; true if the answer came at once and had a message."""
         if self.connection is None:
             return False
-        if not self._dry:
+        if not self.hints.is_dry:
             self.ask()
             # A turn of the hub costs more than the answer takes, unless the server is far away.
             if self._in_poll is connection and self.connection.cycle.hub is not None and arrives_soon(connection):
@@ -407,7 +373,7 @@ class Channel(DeliveringChannel):
             return False
         delivered = False
         try:
-            if not self._dry:
+            if not self.hints.is_dry:
                 self.ask(coming=len(taken))  # the server looks for the next while these are handed over
         finally:
             delivered = self._deliver(taken)
@@ -419,18 +385,18 @@ class Channel(DeliveringChannel):
             answer = connection.read_response(disable_decoding=True, push_request=True)
         except redis.exceptions.NoScriptError:  # somebody flushed the scripts
             self._in_poll, self._script_sent = None, False
-            self._look_everywhere()
+            self.hints.look_everywhere()
             return None
         except redis.exceptions.ReadOnlyError as exc:  # the server became a replica: another is the primary now
             connection.disconnect()
             raise redis.ConnectionError(str(exc)) from exc
         except redis.ResponseError as exc:
-            self._in_poll, self._dry, self._changed = None, True, None
-            self._look_at_s = time.monotonic() + _REFUSED_PAUSE_S
+            self._in_poll = None
+            self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)
             logger.warning("the broker gives out no messages: %s", exc)
             return None
         if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
-            self._note_change(answer)
+            self.hints.note_change(answer)
             return None
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
@@ -440,40 +406,23 @@ class Channel(DeliveringChannel):
                 set_aside,
                 self.qos.unreadable_key,
             )
-        self._note_emptied(all_taken=len(taken) + set_aside < self._asked_for)
+        self.hints.note_answer(all_taken=len(taken) + set_aside < self._asked_for)
         if taken and self._more_of:
             self._taken_lately.append((time.monotonic(), len(taken)))
-        if self._script_sent and self._asked_places is None:
+        if self._script_sent and self.hints.asked is None:
             self.sweep_s = self._told_sweep_s(delayed_here=due_in_us != NOTHING_DELAYED)
-            self._look_at_s = min(self._look_at_s, time.monotonic() + self.sweep_s)
+            self.hints.look_at_s = min(self.hints.look_at_s, time.monotonic() + self.sweep_s)
         if due_in_us >= 0:
             self._wake_up_in(due_in_us / 1e6)
         self._flush_brpop_reauth()
         return taken
 
-    def _note_change(self, hint: Any) -> None:
-        """Remember what the server tells: that some keys were changed since they were last looked into."""
-        self._dry = False
-        keys = hint[1] if isinstance(hint, list) and len(hint) == 2 else None  # noqa: PLR2004 - its kind, and the keys
-        places = [self._place_of.get(key) for key in keys or [b""]]
-        known = {place for place in places if place is not None}
-        if self._changed is not None:
-            self._changed = self._changed | known if len(known) == len(places) else None
-
-    def _note_emptied(self, *, all_taken: bool) -> None:
-        """Remember what an answer says of the lists that it was asked of. Hints before it are older than it."""
-        if self._asked_places is None:
-            self._changed = set() if all_taken else None
-        elif self._changed is not None:
-            self._changed = self._changed - self._asked_places if all_taken else self._changed | self._asked_places
-        self._dry = all_taken and not self._changed and self._changed is not None and not self._left_out
-
     def _wake_up_in(self, due_in_s: float) -> None:
         """Look into the queues again when the next delayed message is due, if not earlier."""
         at_s = time.monotonic() + due_in_s
-        if at_s >= self._look_at_s:
+        if at_s >= self.hints.look_at_s:
             return
-        self._look_at_s = self._due_at_s = at_s
+        self.hints.look_at_s = self._due_at_s = at_s
         hub = self.connection.cycle.hub if self.connection is not None else None
         if hub is not None:
             hub.call_later(due_in_s, _nothing)

@@ -245,7 +245,7 @@ def test_a_booked_entry_that_is_no_message_is_set_aside(
     server: EmbeddedRedis, store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with tube(server.url, "a", lease_s=900) as one:
-        one.until(lambda: one.channel._dry)
+        one.until(lambda: one.channel.hints.is_dry)
         store.hset("unacked", "odd", "{")
         store.zadd("unacked.leases", {"odd": 1.0})
         one.channel.qos.recover_at_s = 0

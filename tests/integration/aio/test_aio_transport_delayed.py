@@ -51,7 +51,7 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
     with tube(url, "late", polling_interval=60, **OPTIONS) as one:
         if hub:
             one.with_hub()
-        one.until(lambda: one.channel._dry)
+        one.until(lambda: one.channel.hints.is_dry)
         one.on_message = lambda message: (came.append((message.decode(), now_us(books))), message.ack())
         delay(url, 1.0, "one")
         delay(url, 0.8, "other")
@@ -138,7 +138,7 @@ def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> N
     with tube(url, "late", polling_interval=60, **OPTIONS) as one:
         one.with_hub()
         delay(url, LONG_S, 1)
-        one.until(lambda: one.channel._dry)
+        one.until(lambda: one.channel.hints.is_dry)
         ask(url, wake_deferred, "late")
         one.until(lambda: one.got, within_s=20)
 
@@ -146,10 +146,10 @@ def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> N
 def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gone(url: str, books: Any) -> None:
     with tube(url, "late", polling_interval=60, **OPTIONS) as first:
         first.with_hub()
-        first.until(lambda: first.channel._dry)
+        first.until(lambda: first.channel.hints.is_dry)
         with tube(url, "late", polling_interval=60, **OPTIONS) as second:
             second.with_hub()
-            second.until(lambda: second.channel._dry)
+            second.until(lambda: second.channel.hints.is_dry)
             before = calls(books, "evalsha")
             for _ in range(3):
                 delay(url, 0.5, 1)
@@ -163,8 +163,8 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
             assert calls(books, "evalsha") - before <= 3 * 3 + 1
             first.close()
             books.delete("late.due.guard")  # it expires by itself
-            second.channel._dry = False  # as when the time for a sweep has come
-            second.until(lambda: second.channel._dry)
+            second.channel.hints.is_dry = False  # as when the time for a sweep has come
+            second.until(lambda: second.channel.hints.is_dry)
             delay(url, 0.5, 2)
             second.until(lambda: 2 in second.bodies)
 
@@ -261,7 +261,7 @@ def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(url: str
     with tube(url, "late", **OPTIONS) as first, tube(url, "late", **OPTIONS) as second:
         for one in (first, second):
             one.with_hub()
-            one.until(lambda one=one: one.channel._dry)
+            one.until(lambda one=one: one.channel.hints.is_dry)
         assert second.channel.sweep_s == 10
         delay(url, 0.5, 1)  # and the first, who guards the queue, stands still
         second.until(lambda: second.bodies == [1], within_s=6)  # it would look by itself after ten
