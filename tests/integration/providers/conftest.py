@@ -3,12 +3,20 @@ import contextlib
 import json
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `groq_asking`: test folders are no packages
+
+from groq_asking import NOW_S
+
+from worker.providers import Groq
 
 
 @dataclass
@@ -138,3 +146,10 @@ def refused_url() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+async def groq(scripted: Any) -> AsyncIterator[Groq]:
+    provider = Groq(scripted.url, timeout_s=10, now=lambda: NOW_S, jitter=lambda low, high: (low + high) / 2)
+    yield provider
+    await provider.close()

@@ -6,16 +6,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from groq_asking import KEY, MODEL, PARAMS, PROMPT
 
 from worker.providers import Completion, Groq
 from worker.providers.groq_stream import EventDecoder
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
-_KEY = SecretStr("gsk_canary0123456789abcdef")
-_PROMPT = "the secret recipe of the house"
-_MODEL = "openai/gpt-oss-120b"
-_PARAMS = {"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 50}
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
 _USAGE = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
 _DONE = b"data: [DONE]\n\n"
@@ -43,7 +39,7 @@ class Heard:
 def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, logprobs: Any = None, **more: Any) -> bytes:
     """One event in Groq's form."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]
-    body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": _MODEL, "choices": choices}
+    body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": MODEL, "choices": choices}
     return b"data: " + json.dumps(body | more, ensure_ascii=False).encode() + b"\n\n"
 
 
@@ -53,7 +49,7 @@ _LAST = chunk({}, "stop", x_groq={"id": "req_1", "usage": _USAGE}, usage=_USAGE)
 _VALUE = {
     "text": "hello\u2028\U0001f511",
     "reasoning": "",
-    "model": _MODEL,
+    "model": MODEL,
     "usage": _USAGE,
     "finish_reason": "stop",
     "tool_calls": [],
@@ -81,7 +77,7 @@ async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one
     scripted.answer(200, _HELLO + _LAST + _DONE, _SSE | limits)
     told: list[str] = []
 
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard), sent=lambda: told.append("sent"))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard), sent=lambda: told.append("sent"))
 
     assert reply.value == _VALUE
     tokens = ObservedLimit(Dimension.TPM, 18_000, 17_997.0)
@@ -89,7 +85,7 @@ async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one
         Fate.DONE, "ok", limits=(tokens,), tokens=47, input_tokens=40, output_tokens=7, status=200
     )
     assert (heard.begun, heard.text, told) == (1, _VALUE["text"], ["sent"])
-    assert json.loads(scripted.seen[0].body) == _PARAMS | {"stream": True}
+    assert json.loads(scripted.seen[0].body) == PARAMS | {"stream": True}
 
 
 async def test_tool_calls_are_put_together_from_their_pieces(scripted: Any, groq: Groq, heard: Heard) -> None:
@@ -104,7 +100,7 @@ async def test_tool_calls_are_put_together_from_their_pieces(scripted: Any, groq
     thought = chunk({"reasoning": "two tools"})
     scripted.answer(200, _ROLE + thought + parts + chunk({}, "tool_calls", x_groq={"usage": _USAGE}) + _DONE, _SSE)
 
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
 
     assert reply.value is not None
     assert reply.value["tool_calls"] == [
@@ -131,7 +127,7 @@ async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(scripted: Any, 
     )
     scripted.answer(200, body, _SSE | {"x-request-id": "req_header"})
 
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
 
     assert reply.value == {
         "text": "ab",
@@ -144,7 +140,7 @@ async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(scripted: Any, 
         "a_later_field": "once",
         "tool_calls": [],
         "finish_reason": "stop",
-        "model": _MODEL,
+        "model": MODEL,
         "usage": _USAGE,
         "usage_breakdown": {"models": []},
         "logprobs": {"content": logprobs},
@@ -160,7 +156,7 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
     (_HELLO + _DONE, {"code": "stream_cut", "scope": Scope.HOST}),
     (b"", {"code": "stream_cut", "scope": Scope.HOST}),
     # Groq says that it stops
-    (_HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {_PROMPT}"}) + _DONE, {"code": "stream_stopped"}),
+    (_HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {PROMPT}"}) + _DONE, {"code": "stream_stopped"}),
     # even where it names a reason to finish
     (_HELLO + chunk({}, "stop", x_groq={"error": "stopped"}), {"code": "stream_stopped", "scope": Scope.MODEL}),
     # something that is no chunk
@@ -188,11 +184,11 @@ async def test_an_answer_that_breaks_off_is_no_answer(
     scripted: Any, groq: Groq, heard: Heard, body: bytes, expected: dict[str, Any]
 ) -> None:
     scripted.answer(200, body, _SSE)
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
     assert reply.value is None
     expected = {"fate": Fate.RETRY, "definite": False} | expected
     assert {name: getattr(reply.verdict, name) for name in expected} == expected
-    assert _PROMPT not in reply.verdict.reason
+    assert PROMPT not in reply.verdict.reason
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
@@ -201,7 +197,7 @@ async def test_a_connection_that_breaks_in_the_middle_is_a_fault_of_nobodys_key(
 ) -> None:
     cut = scripted.http(200, _HELLO + _LAST + _DONE, _SSE)[: -len(_LAST)]
     scripted._script.append((way, cut))
-    verdict = (await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))).verdict
+    verdict = (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "protocol_error", False)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
 
@@ -211,7 +207,7 @@ async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_be
 ) -> None:
     whole = scripted.http(200, _HELLO + _LAST + _DONE, _SSE)
     scripted._script.append(("close", whole[: -len(_DONE)]))
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
     assert (reply.verdict.fate, reply.value) == (Fate.DONE, _VALUE)
 
 
@@ -225,7 +221,7 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
         provider = Groq(scripted.url, timeout_s=60)
         scripted._script.append(("answer", scripted.http(200, sent, _SSE | {"content-length": str(len(sent) + 9)})))
         async with asyncio.timeout(30):
-            reply = await provider.call(_KEY, Completion.of(_PARAMS, listener=heard))
+            reply = await provider.call(KEY, Completion.of(PARAMS, listener=heard))
         assert reply.verdict.code == ("ok" if sent is body else "server_error")
         await provider.close()
 
@@ -233,7 +229,7 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
 async def test_a_refusal_before_the_first_piece_is_judged_as_always(scripted: Any, groq: Groq, heard: Heard) -> None:
     scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})
     scripted.answer(429, {"error": {"message": "slow down"}}, {"retry-after": "7"})
-    refused, limited = [(await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))).verdict for _ in range(2)]
+    refused, limited = [(await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict for _ in range(2)]
     assert (refused.fate, refused.effect) == (Fate.NEXT_KEY, Effect.DISABLE)
     assert (limited.fate, limited.cooldown_ms) == (Fate.NEXT_KEY, 7_000)
     assert (heard.begun, heard.text) == (0, "")
@@ -243,9 +239,9 @@ async def test_an_answer_in_one_piece_is_told_in_one(scripted: Any, groq: Groq, 
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"role": "assistant", "content": "hello", "tool_calls": calls}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
-    scripted.answer(200, {"model": _MODEL, "choices": choices, "usage": _USAGE})
+    scripted.answer(200, {"model": MODEL, "choices": choices, "usage": _USAGE})
     scripted.answer(200, b"<html>welcome</html>", {"content-type": "text/html"})
-    reply, page = [await groq.call(_KEY, Completion.of(_PARAMS, listener=heard)) for _ in range(2)]
+    reply, page = [await groq.call(KEY, Completion.of(PARAMS, listener=heard)) for _ in range(2)]
     assert reply.value is not None
     assert (heard.begun, heard.text, heard.calls) == (1, "hello", [{"index": 0} | calls[0]])
     assert (page.verdict.code, page.value) == ("unreadable_answer", None)
@@ -264,15 +260,15 @@ async def test_chunks_of_a_strange_form_break_nothing(
     scripted: Any, groq: Groq, heard: Heard, odd: dict[str, Any]
 ) -> None:
     scripted.answer(200, _ROLE + chunk({"content": "hel"}) + chunk(odd) + chunk({"content": "lo"}) + _LAST, _SSE)
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
     assert (reply.verdict.fate, heard.text) == (Fate.DONE, "hello")
 
 
 async def test_a_whole_answer_of_a_strange_form_breaks_nothing(scripted: Any, groq: Groq, heard: Heard) -> None:
     message = {"content": [{"type": "text", "text": "hello"}], "tool_calls": [7]}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
-    scripted.answer(200, {"model": _MODEL, "choices": choices, "usage": _USAGE})
-    reply = await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))
+    scripted.answer(200, {"model": MODEL, "choices": choices, "usage": _USAGE})
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
     assert (reply.verdict.fate, heard.text, heard.calls) == (Fate.DONE, "", [])
 
 
@@ -280,14 +276,14 @@ async def test_a_cancelled_call_gives_its_connection_back(scripted: Any, heard: 
     groq = Groq(scripted.url, timeout_s=10, max_connections=1)
     half = scripted.http(200, _HELLO, _SSE | {"content-length": "100000"})
     scripted._script.append(("answer", half))
-    call = asyncio.create_task(groq.call(_KEY, Completion.of(_PARAMS, listener=heard)))
+    call = asyncio.create_task(groq.call(KEY, Completion.of(PARAMS, listener=heard)))
     async with asyncio.timeout(30):
         await heard.first.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     scripted.answer(200, _HELLO + _LAST + _DONE, _SSE)
-    assert (await groq.call(_KEY, Completion.of(_PARAMS, listener=heard))).verdict.fate is Fate.DONE
+    assert (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict.fate is Fate.DONE
     await groq.close()
 
 

@@ -5,16 +5,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from groq_asking import KEY, MODEL, PROMPT
 from pydantic import SecretStr
 
 from worker.providers import Completion, Groq
 from worker.verdicts import Effect, Fate, Scope
 
-_KEY = SecretStr("gsk_canary0123456789abcdef")
-_PROMPT = "the secret recipe of the house"
-_MODEL = "openai/gpt-oss-120b"
-_ASKED = Completion.of({"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}]})
-_COMPLETION = {"model": _MODEL, "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
+_ASKED = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]})
+_COMPLETION = {"model": MODEL, "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
     scripted: Any, groq: Groq, fault: Any, code: str
 ) -> None:
     fault(scripted)
-    verdict = (await groq.call(_KEY, _ASKED)).verdict
+    verdict = (await groq.call(KEY, _ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, code, False)
     assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
 
@@ -52,7 +50,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
 async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=0.2)
     scripted.hang()
-    verdict = (await provider.call(_KEY, _ASKED)).verdict
+    verdict = (await provider.call(KEY, _ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "read_timeout", False)
     await provider.close()
 
@@ -60,7 +58,7 @@ async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
 async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=0.3)
     scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    verdict = (await provider.call(_KEY, _ASKED)).verdict
+    verdict = (await provider.call(KEY, _ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "total_timeout", False)
     await provider.close()
 
@@ -68,7 +66,7 @@ async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> Non
 async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
     scripted.hang()
-    held = asyncio.create_task(provider.call(_KEY, _ASKED))
+    held = asyncio.create_task(provider.call(KEY, _ASKED))
     await scripted.arrived(1)
     provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
     verdict = (await provider.call(SecretStr("gsk_other"), _ASKED)).verdict
@@ -91,7 +89,7 @@ async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: Any) 
 
     async def one(number: int) -> bool:
         key = keys[number % 4]
-        request = Completion.of({"model": _MODEL, "messages": [{"role": "user", "content": str(number)}]})
+        request = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": str(number)}]})
         reply = await groq.call(key, request)
         return reply.value is not None and reply.value["text"] == f"{number} {key.get_secret_value()}"
 
@@ -105,9 +103,9 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     scripted.answer(200, _COMPLETION)
-    await groq.call(_KEY, _ASKED)
-    assert _PROMPT not in caplog.text
-    assert _KEY.get_secret_value() not in caplog.text
+    await groq.call(KEY, _ASKED)
+    assert PROMPT not in caplog.text
+    assert KEY.get_secret_value() not in caplog.text
 
 
 async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Groq) -> None:

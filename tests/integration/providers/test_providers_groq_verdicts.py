@@ -1,63 +1,34 @@
-import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from groq_asking import ASKED, KEY, MODEL, PROMPT, error
 
-from worker.providers import Completion, Groq
+from worker.providers import Groq
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
-_KEY = SecretStr("gsk_canary0123456789abcdef")
-_PROMPT = "the secret recipe of the house"
-_MODEL = "openai/gpt-oss-120b"
-_PARAMS = {"model": _MODEL, "messages": [{"role": "user", "content": _PROMPT}], "max_tokens": 50}
-_ASKED = Completion.of(_PARAMS)
-_NOW_S = datetime(2026, 11, 10, 12, 0, tzinfo=UTC).timestamp()
 _HOUR_MS = 3_600_000
 
-_COMPLETION = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": _MODEL,
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
-    "usage": {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47},
-}
-
 _TPD = (
-    f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` service tier `on_demand` on tokens per day "
+    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `on_demand` on tokens per day "
     "(TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more tokens? Upgrade today."
 )
 _OTPM = (
-    f"Request too large for model `{_MODEL}` in organization `org_01abc` service tier `on_demand` on output tokens per "
+    f"Request too large for model `{MODEL}` in organization `org_01abc` service tier `on_demand` on output tokens per "
     "minute (OTPM): Limit 1000, Requested 1024, please reduce your message size and try again."
 )
 _ITPM = (
-    f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` service tier `flex` on input tokens per "
+    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `flex` on input tokens per "
     "minute (ITPM): Limit 7000, Used 4690, Requested 2602. Please try again in 2.5s."
 )
 _RPM = (
-    f"Rate limit reached for model `{_MODEL}` in organization `org_01abc` on requests per minute (RPM): Limit 30, "
+    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` on requests per minute (RPM): Limit 30, "
     "Used 30, Requested 1. Please try again in 2s."
 )
 _TPM_TOO_LARGE = (
-    f"Request too large for model `{_MODEL}` in organization `org_01abc` on tokens per minute (TPM): Limit 6000, "
+    f"Request too large for model `{MODEL}` in organization `org_01abc` on tokens per minute (TPM): Limit 6000, "
     "Requested 8200, please reduce your message size and try again."
 )
-
-
-def _error(message: str, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, Any]:
-    error = {"message": message, "type": kind}
-    return {"error": error if code is None else error | {"code": code}}
-
-
-@pytest.fixture
-async def groq(scripted: Any) -> AsyncIterator[Groq]:
-    provider = Groq(scripted.url, timeout_s=10, now=lambda: _NOW_S, jitter=lambda low, high: (low + high) / 2)
-    yield provider
-    await provider.close()
 
 
 def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
@@ -92,46 +63,46 @@ _FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False, "count
 
 _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says
-    (401, _error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
-    (401, _error("Invalid API Key", "something_else"), {}, _INVALID),
+    (401, error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
+    (401, error("Invalid API Key", "something_else"), {}, _INVALID),
     (401, b"<html>no</html>", {"content-type": "text/html"}, _INVALID | {"certain": False}),
-    (401, _error("messages: invalid API key in line 3", "bad_request"), {}, _INVALID | {"certain": False}),
+    (401, error("messages: invalid API key in line 3", "bad_request"), {}, _INVALID | {"certain": False}),
     # a stand-in that says it with 403
-    (403, _error("bad key", "invalid_api_key"), {}, _INVALID | {"status": 403}),
+    (403, error("bad key", "invalid_api_key"), {}, _INVALID | {"status": 403}),
     # the whole organisation is banned
     (
         400,
-        _error("Organization has been restricted.", "organization_restricted"),
+        error("Organization has been restricted.", "organization_restricted"),
         {},
         _verdict(Fate.NEXT_KEY, "organization_restricted", 400, **_RESTRICTED),
     ),
     (
         403,
-        _error("restricted: organization `org_01abc`", "organization_restricted"),
+        error("restricted: organization `org_01abc`", "organization_restricted"),
         {},
         _verdict(Fate.NEXT_KEY, "organization_restricted", 403, **_RESTRICTED, account="org_01abc"),
     ),
     # the spend limit: probed hourly
-    (400, _error("blocked", "blocked_api_access"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
-    (400, _error("spend", "spend_limit_reached"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
-    (402, _error("pay first"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 402, **_SPENT)),
+    (400, error("blocked", "blocked_api_access"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
+    (400, error("spend", "spend_limit_reached"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
+    (402, error("pay first"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 402, **_SPENT)),
     # the model is off for this key
     (
         403,
-        _error("blocked", "model_permission_blocked_project"),
+        error("blocked", "model_permission_blocked_project"),
         {},
         _verdict(Fate.NEXT_KEY, "model_blocked", 403, **_BLOCKED),
     ),
     (
         403,
-        _error("blocked", "model_permission_blocked_org"),
+        error("blocked", "model_permission_blocked_org"),
         {},
         _verdict(Fate.NEXT_KEY, "model_blocked", 403, **_BLOCKED),
     ),
     # the organisation has not accepted the model's terms; others may have
     (
         400,
-        _error("The model `m` requires terms acceptance.", "model_terms_required"),
+        error("The model `m` requires terms acceptance.", "model_terms_required"),
         {},
         _verdict(Fate.OTHER_ACCOUNT, "model_terms", 400, **_UNFIT),
     ),
@@ -144,37 +115,37 @@ _ROWS: list[Any] = [
     ),
     (
         403,
-        _error("Access denied. Check your network settings."),
+        error("Access denied. Check your network settings."),
         {},
         _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST),
     ),
     # a redirect is no answer of Groq, and is not followed
     (302, b"", {"location": "/elsewhere"}, _verdict(Fate.RETRY, "edge_blocked", 302, scope=Scope.HOST)),
     # 403 with a code that nobody has described
-    (403, _error("no", "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
+    (403, error("no", "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
     # an unknown or retired model
-    (404, _error("no such", "model_not_found"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT)),
+    (404, error("no such", "model_not_found"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT)),
     (404, b"nothing here", {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
-    (400, _error("old", "model_decommissioned"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400, **_UNFIT)),
+    (400, error("old", "model_decommissioned"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400, **_UNFIT)),
     # a service tier that is not in the organisation's plan
     (
         400,
-        _error("`service_tier` `flex` is not available for this org. You can check your plan at …"),
+        error("`service_tier` `flex` is not available for this org. You can check your plan at …"),
         {},
         _verdict(Fate.OTHER_ACCOUNT, "tier_unavailable", 400, **_UNFIT),
     ),
     # validation and context length
-    (400, _error("'messages.0' : no"), {}, _verdict(Fate.FAIL, "rejected", 400)),
-    (400, _error("too long", "context_length_exceeded"), {}, _verdict(Fate.FAIL, "rejected", 400)),
-    (422, _error("semantic"), {}, _verdict(Fate.FAIL, "rejected", 422)),
+    (400, error("'messages.0' : no"), {}, _verdict(Fate.FAIL, "rejected", 400)),
+    (400, error("too long", "context_length_exceeded"), {}, _verdict(Fate.FAIL, "rejected", 400)),
+    (422, error("semantic"), {}, _verdict(Fate.FAIL, "rejected", 422)),
     (418, {"error": "a teapot"}, {}, _verdict(Fate.FAIL, "rejected", 418)),
     # a bad generation
-    (400, _error("no JSON", "json_validate_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
-    (400, _error("no tool", "tool_use_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
+    (400, error("no JSON", "json_validate_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
+    (400, error("no tool", "tool_use_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
     # larger than the limit of this organisation and model: 413, and a 429 that says the same
     (
         413,
-        _error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
+        error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
         {},
         _verdict(
             Fate.OTHER_ACCOUNT,
@@ -188,7 +159,7 @@ _ROWS: list[Any] = [
     ),
     (
         429,
-        _error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
+        error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
         {"retry-after": "20"},
         _verdict(
             Fate.OTHER_ACCOUNT,
@@ -205,7 +176,7 @@ _ROWS: list[Any] = [
     *(
         (
             400,
-            _error(_OTPM.replace("1024", requested)),
+            error(_OTPM.replace("1024", requested)),
             {},
             _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 400, account="org_01abc", service_tier="on_demand")
             | {
@@ -218,7 +189,7 @@ _ROWS: list[Any] = [
     ),
     (
         400,
-        _error(_ITPM),
+        error(_ITPM),
         {},
         _verdict(
             Fate.NEXT_KEY,
@@ -235,7 +206,7 @@ _ROWS: list[Any] = [
     # the limit of a project stays with the key, and teaches nothing of the organisation
     (
         429,
-        _error(_TPD.replace("service tier", "in project `project_01` service tier"), "rate_limit_exceeded", "tokens"),
+        error(_TPD.replace("service tier", "in project `project_01` service tier"), "rate_limit_exceeded", "tokens"),
         {},
         _verdict(
             Fate.NEXT_KEY,
@@ -249,11 +220,11 @@ _ROWS: list[Any] = [
         ),
     ),
     # the same words where they do not stand at the beginning may be the user's
-    (400, _error(f"'messages.0' : {_OTPM}"), {}, _verdict(Fate.FAIL, "rejected", 400)),
+    (400, error(f"'messages.0' : {_OTPM}"), {}, _verdict(Fate.FAIL, "rejected", 400)),
     # a rate limit: the longer of retry-after and the words, which say exactly what the header rounds up
     (
         429,
-        _error(_TPD, "rate_limit_exceeded", "tokens"),
+        error(_TPD, "rate_limit_exceeded", "tokens"),
         {"retry-after": "2"},
         _verdict(
             Fate.NEXT_KEY,
@@ -270,7 +241,7 @@ _ROWS: list[Any] = [
     # where it does not say what is used, nobody knows what a smaller one finds
     (
         429,
-        _error(_TPD.replace("Used 97050, ", ""), "rate_limit_exceeded", "tokens"),
+        error(_TPD.replace("Used 97050, ", ""), "rate_limit_exceeded", "tokens"),
         {"retry-after": "2"},
         _verdict(
             Fate.NEXT_KEY,
@@ -285,7 +256,7 @@ _ROWS: list[Any] = [
     ),
     (
         429,
-        _error(_RPM, "rate_limit_exceeded", "requests"),
+        error(_RPM, "rate_limit_exceeded", "requests"),
         {"retry-after": "7"},
         _verdict(
             Fate.NEXT_KEY,
@@ -299,7 +270,7 @@ _ROWS: list[Any] = [
     ),
     (
         429,
-        _error(_RPM, "rate_limit_exceeded", "requests"),
+        error(_RPM, "rate_limit_exceeded", "requests"),
         {"retry-after": "3"},
         _verdict(
             Fate.NEXT_KEY,
@@ -314,19 +285,19 @@ _ROWS: list[Any] = [
     # only a header, as a date; only a zero, which must not become a busy loop
     (
         429,
-        _error("slow down"),
+        error("slow down"),
         {"retry-after": "Tue, 10 Nov 2026 12:00:30 GMT"},
         _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=30_000),
     ),
     (429, b"", {"retry-after": "0"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=100)),
     # a 429 that says nothing: the service's default
     (429, b"", {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
-    (429, _error("Too many requests"), {"retry-after": "soon"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
+    (429, error("Too many requests"), {"retry-after": "soon"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
     # several waits at once: the longest; an absurd number is none
     (429, b"", {"retry-after": "7, 2"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=7_000)),
     (
         429,
-        _error(_RPM.replace("Limit 30", "Limit 9999999999999999999"), "rate_limit_exceeded", "requests"),
+        error(_RPM.replace("Limit 30", "Limit 9999999999999999999"), "rate_limit_exceeded", "requests"),
         {"x-ratelimit-limit-tokens": "9999999999999999999"},
         _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=2_000, account="org_01abc"),
     ),
@@ -338,24 +309,24 @@ _ROWS: list[Any] = [
         _verdict(Fate.RETRY, "edge_limited", 429, scope=Scope.HOST, counted=False, backoff_ms=9_000),
     ),
     # flex capacity: a jittered backoff, the key is fine
-    (498, _error("full", "capacity_exceeded"), {}, _verdict(Fate.RETRY, "flex_capacity", 498, backoff_ms=4_500)),
+    (498, error("full", "capacity_exceeded"), {}, _verdict(Fate.RETRY, "flex_capacity", 498, backoff_ms=4_500)),
     # the model is overloaded for every key
     (
         503,
-        _error("over capacity"),
+        error("over capacity"),
         {"retry-after": "9"},
         _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False, backoff_ms=9_000),
     ),
     (503, b"<html/>", {}, _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False)),
     # server errors cool the key briefly
-    (500, _error("Internal Server Error"), {}, _verdict(Fate.RETRY, "server_error", 500, **_FAULT)),
+    (500, error("Internal Server Error"), {}, _verdict(Fate.RETRY, "server_error", 500, **_FAULT)),
     (502, b"<html>bad gateway</html>", {}, _verdict(Fate.RETRY, "server_error", 502, **_FAULT)),
     (504, b"", {"retry-after": "86400"}, _verdict(Fate.RETRY, "server_error", 504, **_FAULT, backoff_ms=300_000)),
     # a tool server of the request's failed, which is nothing of the key's
-    (424, _error("failed dependency"), {}, _verdict(Fate.RETRY, "dependency_failed", 424, definite=False)),
+    (424, error("failed dependency"), {}, _verdict(Fate.RETRY, "dependency_failed", 424, definite=False)),
     # what the SDK would repeat by itself
     (408, b"", {}, _verdict(Fate.RETRY, "not_now", 408, definite=False)),
-    (409, _error("conflict"), {}, _verdict(Fate.RETRY, "not_now", 409, definite=False)),
+    (409, error("conflict"), {}, _verdict(Fate.RETRY, "not_now", 409, definite=False)),
     (421, b"", {"retry-after": "1"}, _verdict(Fate.RETRY, "not_now", 421, definite=False, backoff_ms=1_000)),
     (425, b"", {}, _verdict(Fate.RETRY, "not_now", 425, definite=False)),
     (499, b"", {}, _verdict(Fate.RETRY, "not_now", 499, definite=False)),
@@ -385,7 +356,7 @@ async def test_every_row_of_the_table_is_judged_as_written(
 ) -> None:
     scripted.answer(*answer)
 
-    reply = await groq.call(_KEY, _ASKED)
+    reply = await groq.call(KEY, ASKED)
 
     assert {name: getattr(reply.verdict, name) for name in expected} == expected
     assert reply.value is None
@@ -393,158 +364,20 @@ async def test_every_row_of_the_table_is_judged_as_written(
     assert len(scripted.seen) == 1  # the SDK tried once
 
 
-@pytest.mark.parametrize("total", [10**300, -5, True, float("nan"), 47.5, "47"])
-async def test_an_absurd_number_of_tokens_counts_for_nothing_and_the_answer_stays_whole(
-    scripted: Any, groq: Groq, total: Any
-) -> None:
-    scripted.answer(200, json.dumps(_COMPLETION | {"usage": {"total_tokens": total}}).encode())
-    reply = await groq.call(_KEY, _ASKED)
-    assert (reply.verdict.fate, reply.verdict.tokens) == (Fate.DONE, None)
-    assert reply.value is not None
-    json.dumps(reply.value, allow_nan=False)
-
-
-async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(scripted: Any, groq: Groq) -> None:
-    calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    message = {"role": "assistant", "content": None, "tool_calls": calls}
-    usage = _COMPLETION["usage"] | {"prompt_tokens_details": {"cached_tokens": 30}}
-    choices = [{"index": 0, "finish_reason": "tool_calls", "message": message}]
-    scripted.answer(200, _COMPLETION)
-    scripted.answer(200, _COMPLETION | {"choices": choices, "usage": usage})
-    scripted.answer(200, _COMPLETION | {"usage": None})
-
-    plain, tools, uncounted = [await groq.call(_KEY, _ASKED) for _ in range(3)]
-
-    assert plain.verdict == Verdict(Fate.DONE, "ok", tokens=47, input_tokens=40, output_tokens=7, status=200)
-    assert plain.value == {
-        "text": "hello",
-        "model": _MODEL,
-        "usage": _COMPLETION["usage"],
-        "finish_reason": "stop",
-        "tool_calls": [],
-        "reasoning": "",
-        "service_tier": None,
-        "request_id": None,
-    }
-    assert (tools.verdict.tokens, tools.verdict.input_tokens, tools.verdict.output_tokens) == (
-        17,
-        10,
-        7,
-    )  # cached prompt tokens do not count
-    assert tools.value is not None
-    assert (tools.value["text"], tools.value["tool_calls"]) == ("", calls)
-    assert uncounted.verdict.tokens is None
-    assert json.loads(json.dumps(plain.value)) == plain.value
-    assert scripted.seen[0].path == "/openai/v1/chat/completions"
-    assert json.loads(scripted.seen[0].body) == _PARAMS
-    assert scripted.seen[0].key == _KEY.get_secret_value()
-
-
-async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(scripted: Any, groq: Groq) -> None:
-    told = {
-        "reasoning": "because",
-        "executed_tools": [{"index": 0, "type": "search", "output": "x"}],
-        "annotations": [{"type": "document_citation"}],
-        "a_later_field": {"x": 1},
-    }
-    message = {"role": "assistant", "content": "hello", "function_call": None} | told
-    around = {"service_tier": "flex", "usage_breakdown": {"models": []}, "x_groq": {"id": "req_1"}}
-    choices = [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": [1]}}]
-    scripted.answer(200, _COMPLETION | {"choices": choices} | around, {"x-request-id": "req_header"})
-    scripted.answer(200, _COMPLETION, {"x-request-id": "req_header"})
-
-    whole, plain = [(await groq.call(_KEY, _ASKED)).value for _ in range(2)]
-
-    assert whole == {
-        "text": "hello",
-        "tool_calls": [],
-        "finish_reason": "stop",
-        "model": _MODEL,
-        "usage": _COMPLETION["usage"],
-        "service_tier": "flex",
-        "request_id": "req_1",
-        "usage_breakdown": {"models": []},
-        "logprobs": {"content": [1]},
-        **told,
-    }
-    assert plain is not None
-    assert plain["request_id"] == "req_header"
-
-
-# The rest of an answer of 5 tokens without a text, and what is said of it.
-@pytest.mark.parametrize(
-    ("message", "reason", "details", "said"),
-    [
-        (
-            {"reasoning": "hm"},
-            "length",
-            {},
-            "reasoning used all 7 tokens that the answer may have: raise max_completion",
-        ),
-        (
-            {"content": ""},
-            "length",
-            {"completion_tokens_details": {"reasoning_tokens": 7}},
-            "reasoning used all 7 tokens",
-        ),
-        ({"content": ""}, "length", {}, None),
-        ({"content": "", "reasoning": "hm"}, "stop", {}, None),
-        ({"content": "x", "reasoning": "hm"}, "length", {}, None),
-        ({"tool_calls": [{}], "reasoning": "hm"}, "length", {}, None),
-    ],
-)
-async def test_an_answer_that_is_empty_since_reasoning_used_the_cap_says_so(  # noqa: PLR0917 - a table
-    scripted: Any, groq: Groq, message: dict[str, Any], reason: str, details: dict[str, Any], said: str | None
-) -> None:
-    choices = [{"index": 0, "finish_reason": reason, "message": message}]
-    scripted.answer(200, _COMPLETION | {"choices": choices, "usage": {"completion_tokens": 7} | details})
-    value = (await groq.call(_KEY, _ASKED)).value
-    assert value is not None
-    because = value.get("empty_because")
-    assert because is said is None or because.startswith(said)
-
-
 async def test_of_several_headers_of_one_name_the_longest_wait_counts(scripted: Any, groq: Groq) -> None:
     whole = scripted.http(429, {}, {"retry-after": "2"})
     scripted._script.append(("answer", whole.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n")))
-    assert (await groq.call(_KEY, _ASKED)).verdict.cooldown_ms == 7_000
-
-
-async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: Any) -> None:
-    provider = Groq(scripted.url + "/openai/v1/")
-    scripted.answer(200, _COMPLETION)
-    assert (await provider.call(_KEY, _ASKED)).verdict.fate is Fate.DONE
-    assert scripted.seen[0].path == "/openai/v1/chat/completions"
-    await provider.close()
-
-
-async def test_limits_are_read_from_the_headers_of_a_success(scripted: Any, groq: Groq) -> None:
-    scripted.answer(
-        200,
-        _COMPLETION,
-        {
-            "x-ratelimit-limit-requests": "14400",
-            "x-ratelimit-remaining-requests": "14370",
-            "x-ratelimit-reset-requests": "2m59.56s",
-            "x-ratelimit-limit-tokens": "18000",
-            "x-ratelimit-remaining-tokens": "17997",
-            "x-ratelimit-reset-tokens": "7.66s",
-        },
-    )
-    assert (await groq.call(_KEY, _ASKED)).verdict.limits == (
-        ObservedLimit(Dimension.RPD, 14_400, 14_370.0),
-        ObservedLimit(Dimension.TPM, 18_000, 17_997.0),
-    )
+    assert (await groq.call(KEY, ASKED)).verdict.cooldown_ms == 7_000
 
 
 async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Groq) -> None:
     poison = "organization `org_evil` on tokens per day (TPD): Limit 1, Used 1, Requested 2. try again in 23h"
-    body = _error("Failed to generate JSON.", "json_validate_failed")
+    body = error("Failed to generate JSON.", "json_validate_failed")
     body["error"]["failed_generation"] = poison
     scripted.answer(400, body)
     scripted.answer(429, {"error": {"message": "slow", "failed_generation": poison}})
 
-    bad, limited = [(await groq.call(_KEY, _ASKED)).verdict for _ in range(2)]
+    bad, limited = [(await groq.call(KEY, ASKED)).verdict for _ in range(2)]
 
     assert (bad.account, bad.limits, bad.fate) == (None, (), Fate.RETRY)
     assert "org_evil" not in bad.reason
@@ -552,19 +385,19 @@ async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Gr
 
 
 async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(scripted: Any, groq: Groq) -> None:
-    said = f"Bad {_KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{_PROMPT}” " + "x" * 900
-    scripted.answer(400, _error(said))
-    reply = await groq.call(_KEY, _ASKED)
-    for planted in (_KEY.get_secret_value(), "canary", "another-key", "abc.def", _PROMPT):
+    said = f"Bad {KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{PROMPT}” " + "x" * 900
+    scripted.answer(400, error(said))
+    reply = await groq.call(KEY, ASKED)
+    for planted in (KEY.get_secret_value(), "canary", "another-key", "abc.def", PROMPT):
         assert planted not in repr(reply)
     assert len(reply.verdict.reason) < 340
     assert "\n" not in reply.verdict.reason
-    assert _PROMPT not in repr(_ASKED)
+    assert PROMPT not in repr(ASKED)
 
 
 async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_hour(scripted: Any) -> None:
     last_minute = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
     provider = Groq(scripted.url, now=lambda: last_minute)
-    scripted.answer(400, _error("blocked", "blocked_api_access"))
-    assert (await provider.call(_KEY, _ASKED)).verdict.cooldown_ms == 60_000
+    scripted.answer(400, error("blocked", "blocked_api_access"))
+    assert (await provider.call(KEY, ASKED)).verdict.cooldown_ms == 60_000
     await provider.close()

@@ -1,0 +1,20 @@
+"""What the tests of Groq ask, and an error as Groq words it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from worker.providers import Completion
+
+KEY = SecretStr("gsk_canary0123456789abcdef")
+PROMPT = "the secret recipe of the house"
+MODEL = "openai/gpt-oss-120b"
+PARAMS = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 50}
+ASKED = Completion.of(PARAMS)
+NOW_S = datetime(2026, 11, 10, 12, 0, tzinfo=UTC).timestamp()
+
+
+def error(message: str, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, Any]:
+    error = {"message": message, "type": kind}
+    return {"error": error if code is None else error | {"code": code}}
