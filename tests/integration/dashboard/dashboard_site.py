@@ -19,6 +19,7 @@ from worker.verdicts import Effect, Fate, Verdict
 
 LOGIN = ("ada", "canary-password-5571")
 TOKEN = "canary-token-0c1d2e3f4a5b6c7d8e9f"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PREFIX = "/api/admin/api-keys"
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
@@ -106,3 +107,7 @@ class Site:
 
 
 Serve = Callable[..., Awaitable[Site]]
+
+
+async def post(site: Site, path: str, **options: Any) -> Any:
+    return await site.client.post(f"{PREFIX}/{path}", **({"auth": LOGIN} | options))

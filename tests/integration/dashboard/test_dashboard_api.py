@@ -1,4 +1,4 @@
-"""What the admin endpoints answer, held against `docs/openapi.yaml`."""
+"""What the admin endpoints show, and to whom, held against `docs/openapi.yaml`."""
 
 import asyncio
 import json
@@ -11,14 +11,13 @@ from typing import Any
 
 import certifi
 import pytest
-from dashboard_site import LOGIN, OPENAPI, PREFIX, TOKEN, Serve, Site, described, secret, until
+from dashboard_site import BEARER, LOGIN, OPENAPI, PREFIX, TOKEN, Serve, described, post, secret, until
 from flower.utils.broker import Broker
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
 
 from config.errors import SettingsError
 from config.settings import get_settings
-from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from worker.backpressure import QueuePauser
 from worker.dashboard import lookout
@@ -30,12 +29,6 @@ from worker.history import History
 from worker.keypool import Lease, Want
 from worker.turns import waits_of
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
-
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-
-async def post(site: Site, path: str, **options: Any) -> Any:
-    return await site.client.post(f"{PREFIX}/{path}", **({"auth": LOGIN} | options))
 
 
 def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
@@ -50,163 +43,6 @@ def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) -> None:
-    with Sandbox(groq_keys=0, resend_keys=0, accept_unknown_keys=True) as sandbox:
-        urls = {"GROQ_BASE_URL": sandbox.groq_base_url, "RESEND_API_URL": sandbox.resend_api_url}
-        site = await serve(environ=urls)
-        told = described(await post(site, "check", json={}))
-        assert [one["state"] for one in told["keys"]] == ["alive"] * 5
-        assert told["keys"][3]["limits"] == {"epd": 100, "epmo": 3_000, "rps": 2}
-        assert told["problems"] == []
-        sandbox.control("revoke", key=secret("groq", 1))
-        told = described(await post(site, "check", json={"service": "groq"}))
-        assert [one["state"] for one in told["keys"]] == ["dead", "alive", "alive"]
-        assert told["keys"][0]["said"] == "Invalid API Key (HTTP 401)"
-        assert "is not accepted: Invalid API Key" in told["problems"][0]
-        assert secret("groq", 1) not in json.dumps(told)
-
-
-# Whose credentials, and what the audit trail calls them.
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"auth": LOGIN}, "ada"),  # a person
-        ({"auth": None, "headers": BEARER}, "token"),  # a machine
-        ({"auth": None, "headers": {"Authorization": f"bearer  {TOKEN}"}}, "token"),  # the scheme's case is free
-    ],
-)
-async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
-    serve: Serve, options: dict[str, Any], name: str
-) -> None:
-    site = await serve()
-    key_id = await site.disable()
-    assert (await site.key("groq"))["state"] == "disabled"
-    answer = await post(site, "reset", json={"service": "groq", "key": key_id}, **options)
-    assert answer.status_code == 200
-    back = {"scope": "key", "name": site.keys["groq"][0].label, "key": key_id, "state": "disabled", "reason": "by hand",
-            "disabled_by": "test"}  # fmt: skip
-    assert described(answer) == {
-        "reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []}, "by": name,
-    }  # fmt: skip
-    # Without any wait: the change is in the very next answer.
-    assert (await site.status())["services"]["groq"]["keys"][0]["state"] == "ready"
-    newest = (await site.pools["groq"].audit())[0]
-    assert (newest["event"], newest["by"]) == ("reset", f"flower {name}")
-
-
-# What the body says, and which services are reset.
-@pytest.mark.parametrize(
-    ("options", "services"),
-    [
-        ({}, {"groq", "resend"}),  # nothing at all
-        ({"json": {}}, {"groq", "resend"}),
-        ({"json": {"service": "groq"}}, {"groq"}),
-        ({"json": {"service": "resend"}}, {"resend"}),
-        # what our own page sends, from where it sends it
-        ({"json": {}, "headers": {"Sec-Fetch-Site": "same-origin", "Origin": "{url}"}}, {"groq", "resend"}),
-        # a person who types the address
-        ({"json": {}, "headers": {"Sec-Fetch-Site": "none"}}, {"groq", "resend"}),
-        (
-            {"content": b' {"service": "groq"} ', "headers": {"Content-Type": 'application/json; charset="UTF-8"'}},
-            {"groq"},
-        ),
-    ],
-)
-async def test_a_reset_covers_what_was_asked_for(serve: Serve, options: dict[str, Any], services: set[str]) -> None:
-    site = await serve()
-    for service in ("groq", "resend"):
-        await site.refuse(service)
-    headers = {name: value.format(url=site.url) for name, value in options.get("headers", {}).items()}
-    told = described(await post(site, "reset", **(options | {"headers": headers})))
-    assert told["reset"] == dict.fromkeys(sorted(services), 1)
-    await site.app.lookout.now(after_change=True)
-    for service, view in (await site.status())["services"].items():
-        assert view["summary"]["disabled"] == (0 if service in services else 1)
-
-
-# What the body says, and whether keys that a person disabled come back.
-@pytest.mark.parametrize(
-    ("body", "comes_back"), [({}, False), ({"include_disabled": False}, False), ({"include_disabled": True}, True)]
-)
-async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwise(
-    serve: Serve, body: dict[str, Any], *, comes_back: bool
-) -> None:
-    site = await serve()
-    key_id = await site.disable()
-    told = described(await post(site, "reset", json=body))
-    assert [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
-    assert told["reset"]["groq"] == int(comes_back)
-    assert (await site.key("groq"))["state"] == ("ready" if comes_back else "disabled")
-
-
-async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> None:
-    site = await serve()
-    key_id = site.keys["groq"][1].id
-    body = {"service": "groq", "key": key_id, "reason": "leaked on a slide"}
-    for newly in (True, False):
-        told = described(await post(site, "disable", json=body))
-        assert told == {"disabled": key_id, "newly": newly, "by": "ada"}
-    key = await site.key("groq", 1)
-    assert (key["state"], key["reason"], key["left_ms"]) == ("disabled", "leaked on a slide", None)
-
-
-@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own
-async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_ended_stays_as_it_is(serve: Serve) -> None:
-    site = await serve()
-    backend = site.app.capp.backend
-
-    async def cancel(job: str) -> dict[str, Any]:
-        answer = await site.client.post(f"/api/admin/jobs/{job}/cancel", auth=LOGIN)
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
-
-    assert await cancel("job-1") == {"job": "job-1", "outcome": "cancelled", "by": "ada"}
-    assert await asyncio.to_thread(backend.get_state, "job-1") == "REVOKED"
-    assert 0 < await site.redis.ttl("kw:cancelled:job-1") <= 30 * 86_400
-    await asyncio.to_thread(backend.store_result, "job-2", {"text": "x"}, "SUCCESS")
-    assert (await cancel("job-2"))["outcome"] == "SUCCESS"
-    assert not await site.redis.exists("kw:cancelled:job-2")
-    refused = await site.client.post("/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN)
-    assert (refused.status_code, refused.json()["error"]) == (400, "unknown_field")
-
-
-async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve) -> None:
-    site = await serve()
-    await site.disable("groq")
-    await site.disable("resend")
-    await post(site, "reset", json={"service": "groq"})
-    assert (await site.client.get(f"{PREFIX}/audit?count=201", auth=LOGIN)).status_code == 400
-    answer = await site.client.get(f"{PREFIX}/audit?count=2", auth=LOGIN)
-    entries = described(answer)["entries"]
-    assert [entry["event"] for entry in entries] == ["reset", "disabled"]
-    assert entries[0]["at_ms"] >= entries[1]["at_ms"]
-
-
-async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serve: Serve) -> None:
-    site = await serve()
-    for entry in range(5):  # each is disabled and enabled in turn, with much between
-        await site.disable("groq", entry % 3)
-        await site.redis.xadd("{kw:groq}:audit", {"at_ms": 1, "event": "cooled", "scope": "host", "name": "groq",
-                                                  "reason": "server_error", "until_ms": 2, "by": "a-task"})  # fmt: skip
-        await post(site, "reset", json={"service": "groq", "key": site.keys["groq"][entry % 3].id})
-    query: str | None = f"{PREFIX}/audit?count=4&by=people"
-    seen, pages = [], 0
-    while query:
-        page = described(await site.client.get(query, auth=LOGIN))
-        assert len(page["entries"]) == min(4, 10 - len(seen))
-        seen += page["entries"]
-        pages += 1
-        query = page["next_before"] and f"{PREFIX}/audit?count=4&by=people&before={page['next_before']}"
-    assert [entry["event"] for entry in seen] == ["reset", "disabled"] * 5
-    assert pages == 3
-    assert {entry["name"] for entry in seen} == {key.label for key in site.keys["groq"]}
-    assert {entry["scope"] for entry in seen} == {"key"}
-    assert "flower ada" in {entry["by"] for entry in seen}
-    all_of_them = described(await site.client.get(f"{PREFIX}/audit?count=200", auth=LOGIN))
-    assert (len(all_of_them["entries"]), all_of_them["next_before"]) == (15, None)
-
-
-# How many keys each service has.
 @pytest.mark.parametrize("count", [0, 1, 10])
 async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int) -> None:
     site = await serve(groq=count, resend=count)
