@@ -3,96 +3,26 @@
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Fleet, StartFleet, environment, eventually
-
-from sandbox.redis import free_port
+from flower_process import LOGIN, flower, metric
+from processes import Fleet, StartFleet, eventually
+from readability import CONTRAST_JS, NAMELESS_JS
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (PyPI: playwright)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)")
 
-LOGIN = ("ada", "canary-password-5571")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 RESET_WITHIN_S = 2.0
-
-# The ratio of two colours' brightness, by WCAG 2.2, of every text that has one behind it.
-CONTRAST_JS = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const parse = (text) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
-  const behind = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = parse(getComputedStyle(one).backgroundColor);
-      if (colour[3] > 200) return colour;
-    }
-    return [255, 255, 255, 255];
-  };
-  const poor = [];
-  for (const element of document.querySelectorAll('#keys-page *')) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || element.closest('svg') || element.disabled || !element.checkVisibility()) continue;
-    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) poor.push([element.className, element.textContent.slice(0, 30), ratio.toFixed(2)]);
-  }
-  return poor;
-}"""
-# What a screen reader would have no name for.
-NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
-  + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
-  .filter((one) => !(one.getAttribute('aria-label') || document.getElementById(one.getAttribute('aria-labelledby'))
-    || one.textContent.trim() && one.tagName === 'BUTTON' || one.labels && one.labels.length))
-  .map((one) => one.outerHTML.slice(0, 120))"""
-
-
-@contextmanager
-def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
-    """`celery -A worker flower` with a login; gives its address."""
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    login = {"FLOWER_BASIC_AUTH": ":".join(LOGIN), "FLOWER_PORT": str(port)}
-    with (folder / "flower.log").open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
-            cwd=folder, env=environment(**environ, **login), stdout=sink, stderr=sink, start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"{url}/healthcheck", timeout=5):  # noqa: S310 - our own
-                return True
-        except OSError:
-            return False
-
-    try:
-        eventually(answers, within_s=40, what="Flower's answer")
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +104,6 @@ def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
     started = time.monotonic()
     card(page, secret).locator(".key-state", has_text=word).wait_for(timeout=within_s * 1000)
     return time.monotonic() - started
-
-
-def metric(url: str, name: str) -> float:
-    """One sample of `/metrics`, which asks for no login."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 - our own
-        return float(answer.read().decode().partition(f"\n{name} ")[2].split("\n")[0])
 
 
 def screenshot(page: Any, name: str) -> None:

@@ -1,0 +1,35 @@
+"""What makes a page hard to read, found in the browser: texts without contrast, controls without a name."""
+
+# The ratio of two colours' brightness, by WCAG 2.2, of every text that has one behind it.
+CONTRAST_JS = """() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const parse = (text) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour[3] > 200) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('#keys-page *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || element.closest('svg') || element.disabled || !element.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) poor.push([element.className, element.textContent.slice(0, 30), ratio.toFixed(2)]);
+  }
+  return poor;
+}"""
+# What a screen reader would have no name for.
+NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
+  + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
+  .filter((one) => !(one.getAttribute('aria-label') || document.getElementById(one.getAttribute('aria-labelledby'))
+    || one.textContent.trim() && one.tagName === 'BUTTON' || one.labels && one.labels.length))
+  .map((one) => one.outerHTML.slice(0, 120))"""
