@@ -30,8 +30,12 @@ def main() -> int:
         0 where both shares reach their bounds, else 1, after a sentence for each that does not.
     """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=float, required=True, help="lowest share of lines, in percent")
-    parser.add_argument("--branches", type=float, required=True, help="lowest share of branches, in percent")
+    parser.add_argument(
+        "--lines", type=float, required=True, help="lowest share of lines, in percent"
+    )
+    parser.add_argument(
+        "--branches", type=float, required=True, help="lowest share of branches, in percent"
+    )
     bounds = parser.parse_args()
 
     sums = totals()
@@ -42,7 +46,9 @@ def main() -> int:
     ):
         share = 100 * covered / total if total else 100.0
         if share < bound:
-            sys.stderr.write(f"coverage: {share:.1f} % of the {name} are covered, {bound:g} % must be\n")
+            sys.stderr.write(
+                f"coverage: {share:.1f} % of the {name} are covered, {bound:g} % must be\n"
+            )
             too_low = True
     return int(too_low)
 

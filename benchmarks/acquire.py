@@ -1,7 +1,9 @@
-"""What a pick of a key costs: `python benchmarks/acquire.py`. A worker's client, one call after the other, on loopback.
+"""What a pick of a key costs: `python benchmarks/acquire.py`.
 
-The floor is a script that does nothing, called through the same client: what is above it is ours. "In Redis" is the
-time that Redis itself counts for an acquire and its settle together.
+A worker's client, one call after the other, on loopback.
+
+The floor is a script that does nothing, called through the same client: what is above it is ours.
+"In Redis" is the time that Redis itself counts for an acquire and its settle together.
 """
 
 import argparse
@@ -28,8 +30,13 @@ from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 _LONGEST_S = 30.0
 _AT_ONCE = 16  # while leases are taken out
 _AMPLE = 100_000_000
-_LEARNED = tuple(ObservedLimit(dimension, _AMPLE) for dimension in (Dimension.RPM, Dimension.RPD, Dimension.TPM))
-_HEADERS = (ObservedLimit(Dimension.RPD, _AMPLE, _AMPLE - 1), ObservedLimit(Dimension.TPM, _AMPLE, _AMPLE - 1))
+_LEARNED = tuple(
+    ObservedLimit(dimension, _AMPLE) for dimension in (Dimension.RPM, Dimension.RPD, Dimension.TPM)
+)
+_HEADERS = (
+    ObservedLimit(Dimension.RPD, _AMPLE, _AMPLE - 1),
+    ObservedLimit(Dimension.TPM, _AMPLE, _AMPLE - 1),
+)
 _US = 1_000_000
 
 
@@ -46,7 +53,11 @@ class Cell:
 
     def row(self) -> str:
         """One line of the table."""
-        figures = [quantile(taken, share) for taken in (self.acquire_us, self.settle_us) for share in (0.5, 0.99)]
+        figures = [
+            quantile(taken, share)
+            for taken in (self.acquire_us, self.settle_us)
+            for share in (0.5, 0.99)
+        ]
         shown = "".join(f"{figure:9.0f}" for figure in (*figures, self.in_redis_us))
         return f"{self.keys:4}{self.leases:9,}  {self.buckets:8}{shown}"
 
@@ -72,7 +83,9 @@ async def timed(taken_us: list[float], call: Callable[[], Awaitable[object]]) ->
     return result
 
 
-async def picks(pool: KeyPool, redis: Redis, want: Want, verdict: Verdict, *, count: int, leases: int) -> Cell:
+async def picks(
+    pool: KeyPool, redis: Redis, want: Want, verdict: Verdict, *, count: int, leases: int
+) -> Cell:
     """Take a lease and settle it, many times."""
     acquire_us: list[float] = []
     settle_us: list[float] = []
@@ -124,7 +137,9 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
                 lease = await pool.acquire(want)
                 if not isinstance(lease, Lease):
                     raise TypeError(f"nothing has taken it yet: {lease}")
-                await pool.settle(lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+                await pool.settle(
+                    lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
+                )
         for out in (0, leases):
             await take_out(pool, known, out)
             # Redis is still busy with its append-only file, some megabytes for 10,000 leases.
@@ -138,9 +153,16 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
 
 def main() -> None:
     """Parse the command line, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keys", default="1,5,10", help="how many keys (default: 1,5,10)")
-    parser.add_argument("--leases", type=int, default=10_000, help="leases that are out, beside none (default: 10000)")
+    parser.add_argument(
+        "--leases",
+        type=int,
+        default=10_000,
+        help="leases that are out, beside none (default: 10000)",
+    )
     parser.add_argument("--count", type=int, default=500, help="picks for each line (default: 500)")
     parser.add_argument("--loop", default="auto", help="auto, uvloop or asyncio (default: auto)")
     args = parser.parse_args()

@@ -1,7 +1,9 @@
-"""How fast waiting emails go out, and how long one email takes when idle: `python benchmarks/batches.py`.
+"""How fast waiting emails go out, and how long one email takes when idle.
 
-The emails wait in the queue before the workers start. The rate runs from the first accepted call to the last; the judge
-is the sandbox's ledger.
+`python benchmarks/batches.py`.
+
+The emails wait in the queue before the workers start. The rate runs from the first accepted call to
+the last; the judge is the sandbox's ledger.
 """
 
 import argparse
@@ -33,7 +35,16 @@ def workers(folder: Path, environment: dict[str, str], count: int) -> Iterator[l
     logs = [folder / f"w{number}.log" for number in range(count)]
     processes = []
     for number, log in enumerate(logs):
-        command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"w{number}@bench"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "worker",
+            "worker",
+            "-n",
+            f"w{number}@bench",
+        ]
         with log.open("wb") as sink:
             processes.append(
                 subprocess.Popen(command, cwd=folder, env=environment, stdout=sink, stderr=sink)  # noqa: S603
@@ -58,9 +69,18 @@ def mail(number: int) -> dict[str, Any]:
 
 def enqueue(url: str, count: int) -> None:
     """Put the emails into the queue."""
-    with Celery("bench", broker=url, set_as_current=False) as app, app.producer_pool.acquire(block=True) as producer:
+    with (
+        Celery("bench", broker=url, set_as_current=False) as app,
+        app.producer_pool.acquire(block=True) as producer,
+    ):
         for number in range(count):
-            app.send_task("tasks.email.send", kwargs=mail(number), queue="email", producer=producer, ignore_result=True)
+            app.send_task(
+                "tasks.email.send",
+                kwargs=mail(number),
+                queue="email",
+                producer=producer,
+                ignore_result=True,
+            )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -78,16 +98,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ):
         batches = {"KEYWHEEL_EMAIL_BATCHES": str(not args.single).lower(), "REDIS_URL": server.url}
         batches["KEYWHEEL_CHECK_KEYS_S"] = "0"
-        environment = dict(os.environ) | sandbox.env() | batches | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = (
+            dict(os.environ)
+            | sandbox.env()
+            | batches
+            | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        )
         enqueue(server.url, args.emails)
         began = time.monotonic()
         with workers(Path(name), environment, args.workers) as logs:
             ledger = sandbox.ledger()
-            while ledger["judgement"]["emails_accepted"] < args.emails and time.monotonic() - began < _LONGEST_S:
+            while (
+                ledger["judgement"]["emails_accepted"] < args.emails
+                and time.monotonic() - began < _LONGEST_S
+            ):
                 time.sleep(0.2)
                 ledger = sandbox.ledger()
             found = judge(ledger)
-            found["deferred"] = sum(log.read_text(errors="replace").count("no key is free") for log in logs)
+            found["deferred"] = sum(
+                log.read_text(errors="replace").count("no key is free") for log in logs
+            )
             time.sleep(2)  # a second later every rate limit is fresh
             found["idle_ms"] = round(statistics.median(idle(server.url)), 1)
         return vars(args) | found
@@ -109,7 +139,10 @@ def judge(ledger: dict[str, Any]) -> dict[str, Any]:
 
 
 def idle(url: str) -> Iterator[float]:
-    """From enqueueing to the result, one email at a time, in milliseconds; the call's own latency is in it."""
+    """From enqueueing to the result, one email at a time, in milliseconds.
+
+    The call's own latency is in it.
+    """
     with Celery("bench", broker=url, backend=url, set_as_current=False) as app:
         for number in range(8):
             began = time.monotonic()
@@ -121,11 +154,19 @@ def idle(url: str) -> Iterator[float]:
 
 def main() -> int:
     """Parse the command line, run, print and keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--emails", type=int, default=5_000, help="emails that wait (default: 5000)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--emails", type=int, default=5_000, help="emails that wait (default: 5000)"
+    )
     parser.add_argument("--accounts", type=int, default=2, help="Resend teams (default: 2)")
-    parser.add_argument("--rps", type=int, default=5, help="calls a second that each team allows (default: 5)")
-    parser.add_argument("--latency-ms", type=int, default=100, help="how long a call takes (default: 100)")
+    parser.add_argument(
+        "--rps", type=int, default=5, help="calls a second that each team allows (default: 5)"
+    )
+    parser.add_argument(
+        "--latency-ms", type=int, default=100, help="how long a call takes (default: 100)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="worker processes (default: 1)")
     parser.add_argument("--single", action="store_true", help="without batches, for comparison")
     found = run(parser.parse_args())

@@ -1,13 +1,14 @@
 """Nothing lost, no email twice, while everything breaks: `python benchmarks/chaos.py`.
 
-Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is restarted twice, hangs
-once, and forgets its scripts and what the pool knew of the keys, calls are cut or answered 5xx before and after
-the provider accepted, keys are revoked, one account runs into its daily quota, and some messages are delivered twice.
-The judge is the provider sandbox's ledger, beside the result store.
+Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is
+restarted twice, hangs once, and forgets its scripts and what the pool knew of the keys, calls are
+cut or answered 5xx before and after the provider accepted, keys are revoked, one account runs into
+its daily quota, and some messages are delivered twice. The judge is the provider sandbox's ledger,
+beside the result store.
 
-Exits with 1 if a promise was broken: a job lost or stuck, an email accepted twice by whichever accounts, an email
-accepted though its job failed (other than with OutcomeUnknown), a final state that changed, a worker that ended by
-itself, a failure without an honest reason.
+Exits with 1 if a promise was broken: a job lost or stuck, an email accepted twice by whichever
+accounts, an email accepted though its job failed (other than with OutcomeUnknown), a final state
+that changed, a worker that ended by itself, a failure without an honest reason.
 """
 
 import argparse
@@ -42,14 +43,13 @@ _CALM = 0.95  # once so many jobs have ended, nobody is killed any more
 class Producer:
     """A web application: publishes by name, again where it did not hear whether the broker has it.
 
-    Args:
-        url: The broker's.
-        rate: Jobs a second.
-        twice: The share of messages that are published a second time, at once or some seconds later.
-        rng: Where chance comes from.
+    Args: url: The broker's. rate: Jobs a second. twice: The share of messages that are published a
+    second time, at once or some seconds later. rng: Where chance comes from.
     """
 
-    def __init__(self, url: str, jobs: list[Job], *, rate: float, twice: float, rng: random.Random) -> None:
+    def __init__(
+        self, url: str, jobs: list[Job], *, rate: float, twice: float, rng: random.Random
+    ) -> None:
         self.app = Celery("producer", broker=url, set_as_current=False)
         self.app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
         self.waiting = deque(jobs)
@@ -71,7 +71,11 @@ class Producer:
         """Publish what is due."""
         now_s = time.monotonic()
         # A slow broker must not keep us from breaking things.
-        while self.waiting and self._sent < (now_s - self._began_s) * self._due and time.monotonic() < now_s + _TURN_S:
+        while (
+            self.waiting
+            and self._sent < (now_s - self._began_s) * self._due
+            and time.monotonic() < now_s + _TURN_S
+        ):
             job = self.waiting[0]
             if not self._publish(job):
                 return
@@ -88,7 +92,11 @@ class Producer:
 
     def _publish(self, job: Job) -> bool:
         job.sent_s = job.sent_s or time.time()
-        text = {"to": _RECIPIENT, "subject": job.id, "text": "Hello"} if job.email else {"prompt": job.id}
+        text = (
+            {"to": _RECIPIENT, "subject": job.id, "text": "Hello"}
+            if job.email
+            else {"prompt": job.id}
+        )
         name, queue = ("tasks.email.send", "email") if job.email else ("tasks.ai.complete", "ai")
         try:
             self.app.send_task(name, kwargs=text, queue=queue, task_id=job.id, retry_policy=_RETRY)
@@ -120,7 +128,9 @@ class Run:
         self.args, self.place, self.say = args, place, say
         self.rng = random.Random(args.seed)  # noqa: S311 - chance, no secret
         self.jobs = make_jobs(args.emails, args.completions, self.rng)
-        self.producer = Producer(place.redis.url, self.jobs, rate=args.rate, twice=args.twice, rng=self.rng)
+        self.producer = Producer(
+            place.redis.url, self.jobs, rate=args.rate, twice=args.twice, rng=self.rng
+        )
         self.client = redis.Redis.from_url(place.redis.url, socket_timeout=5)
         self.began_s = time.monotonic()
         self.seconds = 0.0
@@ -130,24 +140,47 @@ class Run:
         self.plan = deque(
             [
                 (publishing_s * 0.2, "the scripts are flushed", place.flush_scripts),
-                (publishing_s * 0.3, "Redis is killed", lambda: place.restart_redis(kill=True, away_s=args.away)),
+                (
+                    publishing_s * 0.3,
+                    "Redis is killed",
+                    lambda: place.restart_redis(kill=True, away_s=args.away),
+                ),
                 (
                     publishing_s * 0.4,
                     "what is known of the Resend keys is deleted",
                     lambda: place.forget_pool("resend"),
                 ),
-                (publishing_s * 0.45, "what is known of the Groq keys is deleted", lambda: place.forget_pool("groq")),
-                (publishing_s * 0.5, "a Groq key is revoked", lambda: control("revoke", key="groq:2")),
-                (publishing_s * 0.6, "a Resend key is revoked", lambda: control("revoke", key="resend:2")),
+                (
+                    publishing_s * 0.45,
+                    "what is known of the Groq keys is deleted",
+                    lambda: place.forget_pool("groq"),
+                ),
+                (
+                    publishing_s * 0.5,
+                    "a Groq key is revoked",
+                    lambda: control("revoke", key="groq:2"),
+                ),
+                (
+                    publishing_s * 0.6,
+                    "a Resend key is revoked",
+                    lambda: control("revoke", key="resend:2"),
+                ),
                 (publishing_s * 0.65, "Redis hangs", lambda: place.hang_redis(hang_s=args.away)),
-                (publishing_s * 0.8, "Redis restarts", lambda: place.restart_redis(kill=False, away_s=args.away)),
+                (
+                    publishing_s * 0.8,
+                    "Redis restarts",
+                    lambda: place.restart_redis(kill=False, away_s=args.away),
+                ),
                 (publishing_s + 3, "the quota is raised, the keys are reset", self._raise_quota),
             ]
         )
         self.next_kill_s = self._after_a_while(0.0)
 
     def go(self) -> bool:
-        """Let it happen until every job has ended and the broker is empty; False where the time was too short."""
+        """Let it happen until every job has ended and the broker is empty.
+
+        False where the time was too short.
+        """
         looked_s = told_s = 0.0
         while (now_s := time.monotonic() - self.began_s) < self.args.minutes * 60:
             self.producer.work()
@@ -179,7 +212,10 @@ class Run:
             self.next_kill_s = self._after_a_while(now_s)
 
     def _raise_quota(self) -> None:
-        """Emails in doubt wait for their account, whose day would end at midnight; an operator is quicker."""
+        """Emails in doubt wait for their account, whose day would end at midnight.
+
+        An operator is quicker.
+        """
         self.place.sandbox.control("limits", service="resend", account="team-3", daily=0)
         self.producer.app.send_task("tasks.admin.reset_keys", queue="admin")
 
@@ -193,7 +229,9 @@ class Run:
             if self.open or not self.producer.done or self.plan:
                 return False
             names = ("ai", "email", "ai.deferred", "email.deferred")
-            waiting = any(self.client.llen(name) or self.client.hlen(f"{name}.due.texts") for name in names)
+            waiting = any(
+                self.client.llen(name) or self.client.hlen(f"{name}.due.texts") for name in names
+            )
             return not self.client.hlen("unacked") and not waiting
         except redis.RedisError:
             return False
@@ -205,7 +243,8 @@ class Run:
         total = len(self.jobs)
         self._note(
             now_s,
-            f"{total - len(self.producer.waiting)}/{total} published, {total - len(self.open)} ended,"
+            f"{total - len(self.producer.waiting)}/{total} published, {total - len(self.open)} "
+            "ended,"
             f" {self.place.kills} kills, {self.place.restarts} restarts of Redis",
         )
 
@@ -250,36 +289,100 @@ class Run:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add("--quick", action="store_true", help="300 emails, 150 completions, 2 workers, well under a minute")
+    add(
+        "--quick",
+        action="store_true",
+        help="300 emails, 150 completions, 2 workers, well under a minute",
+    )
     add("--emails", type=int, help="default: 10000")
     add("--completions", type=int, help="default: 5000")
     add("--workers", type=int, help="default: 4")
     add("--rate", type=float, help="jobs enqueued a second (default: 75)")
-    add("--kill-every", type=float, metavar="S", help="seconds between two kills, on the average (default: 8)")
-    add("--twice", type=float, default=0.05, metavar="SHARE", help="messages published twice (default: %(default)s)")
-    add("--quota", type=int, help="emails a day that the third team may send (default: a tenth of the emails)")
+    add(
+        "--kill-every",
+        type=float,
+        metavar="S",
+        help="seconds between two kills, on the average (default: 8)",
+    )
+    add(
+        "--twice",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="messages published twice (default: %(default)s)",
+    )
+    add(
+        "--quota",
+        type=int,
+        help="emails a day that the third team may send (default: a tenth of the emails)",
+    )
     add(
         "--rps",
         type=int,
         default=60,
         help="calls a second that each team may make (default: %(default)s); few: batches",
     )
-    add("--away", type=float, default=2.0, metavar="S", help="how long Redis is away or hangs (default: %(default)s)")
+    add(
+        "--away",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="how long Redis is away or hangs (default: %(default)s)",
+    )
     add("--minutes", type=float, help="what has not ended by then is stuck (default: 10)")
-    add("--deadline", type=int, metavar="S", help="each job's deadline in seconds (default: half of the time)")
+    add(
+        "--deadline",
+        type=int,
+        metavar="S",
+        help="each job's deadline in seconds (default: half of the time)",
+    )
     add("--visibility", type=int, metavar="S", help="visibility timeout in seconds (default: 60)")
-    add("--lease", type=int, metavar="S", help="worker lease in seconds, where there is such a setting (default: 10)")
-    add("--seed", type=int, default=1, help="makes jobs and trouble repeatable, though not their timing (default: 1)")
+    add(
+        "--lease",
+        type=int,
+        metavar="S",
+        help="worker lease in seconds, where there is such a setting (default: 10)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=1,
+        help="makes jobs and trouble repeatable, though not their timing (default: 1)",
+    )
     add("--keep", type=Path, metavar="FOLDER", help="leave the workers' logs and Redis' data there")
-    add("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the figures go (default: %(default)s)")
+    add(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="FOLDER",
+        help="where the figures go (default: %(default)s)",
+    )
     args = parser.parse_args()
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):
-        parser.error(f"--keep {args.keep}: is not empty")  # another run's Redis would know these jobs
-    long = {"emails": 10_000, "completions": 5_000, "workers": 4, "rate": 75, "kill_every": 8, "minutes": 10}
+        parser.error(
+            f"--keep {args.keep}: is not empty"
+        )  # another run's Redis would know these jobs
+    long = {
+        "emails": 10_000,
+        "completions": 5_000,
+        "workers": 4,
+        "rate": 75,
+        "kill_every": 8,
+        "minutes": 10,
+    }
     long |= {"visibility": 60, "lease": 10}
-    quick = {"emails": 300, "completions": 150, "workers": 2, "rate": 45, "kill_every": 4, "minutes": 1.5}
+    quick = {
+        "emails": 300,
+        "completions": 150,
+        "workers": 2,
+        "rate": 45,
+        "kill_every": 4,
+        "minutes": 1.5,
+    }
     quick |= {"visibility": 40, "lease": 5}
     for name, value in (quick if args.quick else long).items():
         if getattr(args, name) is None:
@@ -299,8 +402,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="keywheel-chaos-") as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        environ = settings(visibility_s=args.visibility, lease_s=args.lease, deadline_s=args.deadline)
-        say.print(f"{args.emails} emails, {args.completions} completions, {args.workers} workers, seed {args.seed}")
+        environ = settings(
+            visibility_s=args.visibility, lease_s=args.lease, deadline_s=args.deadline
+        )
+        say.print(
+            f"{args.emails} emails, {args.completions} completions, {args.workers} workers, seed "
+            f"{args.seed}"
+        )
         with house(
             folder,
             workers=args.workers,

@@ -1,4 +1,7 @@
-"""What `chaos.py` breaks: an embedded Redis, the provider sandbox, and workers that are killed and replaced."""
+"""What `chaos.py` breaks.
+
+An embedded Redis, the provider sandbox, and workers that are killed and replaced.
+"""
 
 import os
 import random
@@ -29,7 +32,8 @@ def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, s
     """The workers' environment: short times, so that minutes show what else takes an hour."""
     wanted = {
         "visibility_timeout_s": visibility_s,
-        # Between the two there is more time than Redis is ever away: what is stopped has to go back to its queue.
+        # Between the two there is more time than Redis is ever away: what is stopped has to go back
+        # to its queue.
         "task_time_limit_s": visibility_s // 2 - 2,
         "task_soft_time_limit_s": visibility_s // 2 - 8,
         "groq_timeout_s": 3,
@@ -45,13 +49,22 @@ def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, s
         "worker_concurrency": 200,
         _LEASE_FIELD: lease_s,
     }
-    return {variable_of(name): str(value) for name, value in wanted.items() if name in Settings.model_fields}
+    return {
+        variable_of(name): str(value)
+        for name, value in wanted.items()
+        if name in Settings.model_fields
+    }
 
 
 def accounts(*, quota: int, rps: int) -> dict[str, Any]:
-    """Wide limits, as the trouble is to come from elsewhere; the third team has a small quota of the day."""
+    """Wide limits, as the trouble is to come from elsewhere.
+
+    The third team has a small quota of the day.
+    """
     organisation = {"keys": 1, "rpm": 60_000, "rpd": 0, "tpm": 0, "tpd": 0}
-    teams = [{"account": f"team-{n}", "keys": 2, "rps": rps, "daily": 0, "monthly": 0} for n in (1, 2)]
+    teams = [
+        {"account": f"team-{n}", "keys": 2, "rps": rps, "daily": 0, "monthly": 0} for n in (1, 2)
+    ]
     teams.append({"account": "team-3", "keys": 1, "rps": rps, "daily": quota, "monthly": 0})
     return {
         "groq": [{"account": f"org_{n}"} | organisation for n in range(4)],
@@ -112,13 +125,29 @@ class House:
         for post in self.posts:
             if post.process is not None and (code := post.process.poll()) is not None:
                 said = last_words(post.log.read_text(errors="replace"))
-                self.deaths.append("\n".join((f"{post.name} ended with {code}; the last that it said:", *said)))
+                self.deaths.append(
+                    "\n".join((f"{post.name} ended with {code}; the last that it said:", *said))
+                )
                 post.process = None
             if post.process is None:
-                command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", f"{post.name}@chaos"]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "celery",
+                    "-A",
+                    "worker",
+                    "worker",
+                    "-n",
+                    f"{post.name}@chaos",
+                ]
                 with post.log.open("ab") as sink:
                     post.process = subprocess.Popen(  # noqa: S603 - our own worker
-                        command, cwd=self.folder, env=self.environ, stdout=sink, stderr=sink, start_new_session=True
+                        command,
+                        cwd=self.folder,
+                        env=self.environ,
+                        stdout=sink,
+                        stderr=sink,
+                        start_new_session=True,
                     )
 
     def await_ready(self) -> None:
@@ -130,8 +159,14 @@ class House:
         deadline = time.monotonic() + READY_S
         for post in self.posts:
             while b" ready." not in post.log.read_bytes():
-                if time.monotonic() > deadline or post.process is None or post.process.poll() is not None:
-                    raise RuntimeError(f"{post.name} did not start:\n{post.log.read_text(errors='replace')[-2000:]}")
+                if (
+                    time.monotonic() > deadline
+                    or post.process is None
+                    or post.process.poll() is not None
+                ):
+                    raise RuntimeError(
+                        f"{post.name} did not start:\n{post.log.read_text(errors='replace')[-2000:]}"
+                    )
                 time.sleep(0.1)
 
     def kill_one(self, rng: random.Random) -> str:
@@ -145,7 +180,10 @@ class House:
         return post.name
 
     def replace_one(self, rng: random.Random) -> str:
-        """Ask a worker to end, as a new version would, and have another in its place at once; returns its name."""
+        """Ask a worker to end, as a new version would, and have another in its place at once.
+
+        Returns its name.
+        """
         post = rng.choice(self.posts)
         if post.process is not None and post.process.poll() is None:
             post.process.terminate()
@@ -178,7 +216,10 @@ class House:
         self._restarting.start()
 
     def restart_redis(self, *, kill: bool, away_s: float) -> None:
-        """Take Redis away for a while; it comes back with the same data. Goes on beside the caller."""
+        """Take Redis away for a while; it comes back with the same data.
+
+        Goes on beside the caller.
+        """
 
         def restart() -> None:
             self.redis.stop(kill=kill)
@@ -200,7 +241,11 @@ class House:
 
     def stop(self) -> None:
         """End every worker."""
-        running = [post.process for post in self.posts if post.process is not None and post.process.poll() is None]
+        running = [
+            post.process
+            for post in self.posts
+            if post.process is not None and post.process.poll() is None
+        ]
         running += [process for process in self.leaving if process.poll() is None]
         for process in running:
             process.terminate()
@@ -213,8 +258,13 @@ class House:
 
 
 def last_words(log: str) -> list[str]:
-    """What a worker said at last, but for what went well: its jobs may end for seconds after it gave up."""
-    return [line for line in log.splitlines() if " INFO " not in line and " DEBUG " not in line][-40:]
+    """What a worker said at last, but for what went well.
+
+    Its jobs may end for seconds after it gave up.
+    """
+    return [line for line in log.splitlines() if " INFO " not in line and " DEBUG " not in line][
+        -40:
+    ]
 
 
 @contextmanager
@@ -232,7 +282,11 @@ def house(
         ) as sandbox,
     ):  # fmt: skip
         teams = {f"RESEND_ACCOUNT{suffix}": team for suffix, team in TEAM_OF.items()}
-        environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "KEYWHEEL_CHECK_KEYS_S": "0"}
+        environ = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "KEYWHEEL_CHECK_KEYS_S": "0",
+        }
         environ |= sandbox.env() | teams | {"REDIS_URL": server.url} | settings
         posts = [Post(f"w{number}", folder / f"w{number}.log") for number in range(1, workers + 1)]
         made = House(server, sandbox, environ, folder, posts)

@@ -1,4 +1,7 @@
-"""What became of each job of `chaos.py`: the result store says how it ended, the sandbox's ledger what was accepted."""
+"""What became of each job of `chaos.py`.
+
+The result store says how it ended, the sandbox's ledger what was accepted.
+"""
 
 import json
 import re
@@ -53,7 +56,11 @@ class Job:
         if self.end is None:
             return "no end"
         result = self.end["result"]
-        return str(result.get("exc_type", "?")) if self.end["status"] == "FAILURE" else str(self.end["status"])
+        return (
+            str(result.get("exc_type", "?"))
+            if self.end["status"] == "FAILURE"
+            else str(self.end["status"])
+        )
 
 
 @dataclass
@@ -72,14 +79,18 @@ class Verdict:
         """Note how many cases of something there are; a promise allows none."""
         self.figures[name] = len(found)
         if found and promise:
-            self.broken.append(f"{name}: {len(found)}, such as {', '.join(map(str, found[:_SHOWN]))}")
+            self.broken.append(
+                f"{name}: {len(found)}, such as {', '.join(map(str, found[:_SHOWN]))}"
+            )
 
 
 def read_ends(client: "redis.Redis", jobs: list[Job], *, last: bool = False) -> None:
     """Look which of the jobs have a final result; `last` reads those anew that had one."""
     for first in range(0, len(jobs), 1_000):
         part = jobs[first : first + 1_000]
-        for job, text in zip(part, client.mget([f"celery-task-meta-{job.id}" for job in part]), strict=True):
+        for job, text in zip(
+            part, client.mget([f"celery-task-meta-{job.id}" for job in part]), strict=True
+        ):
             meta = json.loads(text) if text else None
             if last:
                 job.last = meta
@@ -102,7 +113,12 @@ def left_in_broker(client: "redis.Redis") -> dict[str, bytes]:
 
 
 def judge(
-    jobs: list[Job], *, mail: dict[str, list[str]], left: dict[str, bytes], deaths: list[str], seconds: float
+    jobs: list[Job],
+    *,
+    mail: dict[str, list[str]],
+    left: dict[str, bytes],
+    deaths: list[str],
+    seconds: float,
 ) -> Verdict:
     """Hold every job against what was promised.
 
@@ -119,21 +135,33 @@ def judge(
     verdict.count("lost", [job.id for job in open_jobs if job.id.encode() not in there])
     verdict.count("stuck", [job.id for job in open_jobs if job.id.encode() in there])
     emails = [job for job in jobs if job.email]
-    verdict.count("emails accepted twice", [f"{job.id} by {mail[job.id]}" for job in emails if _times(mail, job) > 1])
+    verdict.count(
+        "emails accepted twice",
+        [f"{job.id} by {mail[job.id]}" for job in emails if _times(mail, job) > 1],
+    )
     claimed = [job.id for job in emails if job.kind == "SUCCESS" and not _times(mail, job)]
     verdict.count("emails said to be sent that nobody accepted", claimed)
     denied = [job for job in emails if job.end and job.kind != "SUCCESS" and _times(mail, job)]
     verdict.count(
-        "emails accepted whose job failed", [f"{job.id} ({job.kind})" for job in denied if job.kind != "OutcomeUnknown"]
+        "emails accepted whose job failed",
+        [f"{job.id} ({job.kind})" for job in denied if job.kind != "OutcomeUnknown"],
     )
     verdict.count(
-        "emails accepted, outcome unknown", [job.id for job in denied if job.kind == "OutcomeUnknown"], promise=False
+        "emails accepted, outcome unknown",
+        [job.id for job in denied if job.kind == "OutcomeUnknown"],
+        promise=False,
     )
     changed = [job for job in jobs if job.end and _status(job) != job.end["status"]]
-    verdict.count("jobs whose final state changed", [f"{job.id} to {_status(job)}" for job in changed])
+    verdict.count(
+        "jobs whose final state changed", [f"{job.id} to {_status(job)}" for job in changed]
+    )
     verdict.count(
         "results that a second run replaced",
-        [job.id for job in jobs if job.end and job.last and job.end["result"] != job.last["result"]],
+        [
+            job.id
+            for job in jobs
+            if job.end and job.last and job.end["result"] != job.last["result"]
+        ],
         promise=False,
     )
     verdict.count("workers that ended by themselves", deaths)

@@ -1,7 +1,10 @@
-"""What a job costs: CPU of the workers, and of Redis, for each completion and each email: `python benchmarks/cost.py`.
+"""What a job costs: CPU of the workers, and of Redis, for each completion and each email.
 
-Real workers, the provider sandbox at 180 ms a completion, limits given. Each line is one window of a steady state,
-without the start of the workers. CPU time, not time on the clock: what else runs on the machine changes little of it.
+`python benchmarks/cost.py`.
+
+Real workers, the provider sandbox at 180 ms a completion, limits given. Each line is one window of
+a steady state, without the start of the workers. CPU time, not time on the clock: what else runs on
+the machine changes little of it.
 """
 
 import argparse
@@ -39,15 +42,10 @@ _SETTLES_S = 5.0
 class Case:
     """One state to measure.
 
-    Attributes:
-        name: For the table.
-        waiting: Jobs that wait before the workers start.
-        rate: Jobs a second that come afterwards.
-        processes: Workers.
-        kind: `completion`, `email` or nothing at all.
-        sandbox: Its options.
-        limits: What the workers are told of them.
-        begins_at: How many jobs must be done before the state is steady: those of the keys' first burst.
+    Attributes: name: For the table. waiting: Jobs that wait before the workers start. rate: Jobs a
+    second that come afterwards. processes: Workers. kind: `completion`, `email` or nothing at all.
+    sandbox: Its options. limits: What the workers are told of them. begins_at: How many jobs must
+    be done before the state is steady: those of the keys' first burst.
     """
 
     name: str
@@ -65,7 +63,15 @@ _FIFTY = _FREE | {"groq_rpm": 1_000}  # three keys: 50 a second
 CASES = (
     Case("saturation", waiting=15_000, sandbox=_FREE | {"groq_rpm": 60_000}, limits="rpm=60000"),
     Case("0.8 of the load", rate=40, processes=2, sandbox=_FIFTY, limits="rpm=1000"),
-    Case("3 times the load", waiting=4_500, rate=150, processes=2, sandbox=_FIFTY, limits="rpm=1000", begins_at=4_000),
+    Case(
+        "3 times the load",
+        waiting=4_500,
+        rate=150,
+        processes=2,
+        sandbox=_FIFTY,
+        limits="rpm=1000",
+        begins_at=4_000,
+    ),
     Case(
         "3 times, tokens",
         waiting=2_000,
@@ -104,7 +110,9 @@ def completion(_: int) -> dict[str, Any]:
 class Bench:
     """Workers, Redis and the providers of one case."""
 
-    def __init__(self, case: Case, sandbox: Sandbox, store: "redis.Redis[Any]", folder: Path) -> None:
+    def __init__(
+        self, case: Case, sandbox: Sandbox, store: "redis.Redis[Any]", folder: Path
+    ) -> None:
         self._case = case
         self._sandbox = sandbox
         self._store = store
@@ -120,13 +128,20 @@ class Bench:
             with log.open("wb") as sink:
                 self._workers.append(
                     subprocess.Popen(  # noqa: S603
-                        command, cwd=self._folder, env=environment, stdout=sink, stderr=sink, start_new_session=True
+                        command,
+                        cwd=self._folder,
+                        env=environment,
+                        stdout=sink,
+                        stderr=sink,
+                        start_new_session=True,
                     )
                 )
         try:
             deadline_s = time.monotonic() + _READY_S
             while not all(b" ready." in log.read_bytes() for log in logs):
-                if time.monotonic() > deadline_s or any(worker.poll() is not None for worker in self._workers):
+                if time.monotonic() > deadline_s or any(
+                    worker.poll() is not None for worker in self._workers
+                ):
                     raise RuntimeError(logs[0].read_text(errors="replace")[-2000:])
                 time.sleep(0.1)
             yield
@@ -151,7 +166,10 @@ class Bench:
             sum(cpu_s for cpu_s, _ in used),
             sum(memory_mb for _, memory_mb in used),
             info["total_commands_processed"],
-            {name.removeprefix("cmdstat_"): told["calls"] for name, told in self._store.info("commandstats").items()},
+            {
+                name.removeprefix("cmdstat_"): told["calls"]
+                for name, told in self._store.info("commandstats").items()
+            },
             info["used_cpu_user"] + info["used_cpu_sys"],
             info["connected_clients"] - 2,  # this one and the producer's
             done,
@@ -163,7 +181,9 @@ class Producer:
 
     def __init__(self, url: str, kind: str) -> None:
         self._app = Celery("bench", broker=url, set_as_current=False)
-        self._name, self._queue = ("tasks.email.send", "email") if kind == "email" else ("tasks.ai.complete", "ai")
+        self._name, self._queue = (
+            ("tasks.email.send", "email") if kind == "email" else ("tasks.ai.complete", "ai")
+        )
         self._arguments: Callable[[int], dict[str, Any]] = mail if kind == "email" else completion
         self._sent = 0
 
@@ -172,7 +192,10 @@ class Producer:
         with self._app.producer_pool.acquire(block=True) as producer:
             for _ in range(count):
                 self._app.send_task(
-                    self._name, kwargs=self._arguments(self._sent), queue=self._queue, producer=producer
+                    self._name,
+                    kwargs=self._arguments(self._sent),
+                    queue=self._queue,
+                    producer=producer,
                 )
                 self._sent += 1
 
@@ -189,17 +212,30 @@ def measure(case: Case, *, seconds: float) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="keywheel-bench-") as name,
         EmbeddedRedis(data_dir=Path(name) / "redis") as server,
         Sandbox(
-            resend_daily=0, resend_monthly=0, groq_latency_ms=LATENCY_MS, resend_latency_ms=LATENCY_MS, **case.sandbox
+            resend_daily=0,
+            resend_monthly=0,
+            groq_latency_ms=LATENCY_MS,
+            resend_latency_ms=LATENCY_MS,
+            **case.sandbox,
         ) as sandbox,
         redis.Redis.from_url(server.url) as store,
     ):
         limits = {"KEYWHEEL_GROQ_LIMITS": case.limits} if case.limits else {}
-        environment = dict(os.environ) | sandbox.env() | limits | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+        environment = (
+            dict(os.environ)
+            | sandbox.env()
+            | limits
+            | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+        )
         producer, bench = Producer(server.url, case.kind), Bench(case, sandbox, store, Path(name))
         producer.send(case.waiting)
         over = threading.Event()
         with bench.workers(environment):
-            pouring = threading.Thread(target=producer.pour, args=(case.rate, over)) if case.rate else None
+            pouring = (
+                threading.Thread(target=producer.pour, args=(case.rate, over))
+                if case.rate
+                else None
+            )
             if pouring:
                 pouring.start()
             try:
@@ -240,11 +276,20 @@ def figures(before: Spent, after: Spent) -> dict[str, Any]:
 
 
 def peer() -> dict[str, Any]:
-    """LiteLLM's router at three times the load, in processes that do nothing else: no broker, no results."""
+    """LiteLLM's router at three times the load, in processes that do nothing else.
+
+    No broker, no results.
+    """
     seconds = 45.0  # the first burst lasts for 30
-    accounts = {"groq": [{"account": f"org_{number}", "keys": 1, "rpm": 1_000, "tpm": 0} for number in range(3)]}
+    accounts = {
+        "groq": [
+            {"account": f"org_{number}", "keys": 1, "rpm": 1_000, "tpm": 0} for number in range(3)
+        ]
+    }
     scenario = Scenario("equal", "three equal accounts", "groq", accounts, options=_FREE)
-    outcome = run_contender(scenario, "litellm", 2, seconds=seconds, multiple=3, latency_ms=LATENCY_MS)
+    outcome = run_contender(
+        scenario, "litellm", 2, seconds=seconds, multiple=3, latency_ms=LATENCY_MS
+    )
     return {
         "case": "3 times, LiteLLM",
         "done_per_s": outcome.accepted / seconds,
@@ -255,11 +300,21 @@ def peer() -> dict[str, Any]:
 
 def main() -> int:
     """Parse the command line, run, print and keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15, help="length of each window (default: 15)")
-    parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES], help="default: all")
-    parser.add_argument("--commands", action="store_true", help="show each of Redis' commands, as the file has them")
-    parser.add_argument("--beside", choices=["litellm"], help="a peer at three times the load, in a run of its own")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=15, help="length of each window (default: 15)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[case.name for case in CASES], help="default: all"
+    )
+    parser.add_argument(
+        "--commands", action="store_true", help="show each of Redis' commands, as the file has them"
+    )
+    parser.add_argument(
+        "--beside", choices=["litellm"], help="a peer at three times the load, in a run of its own"
+    )
     args = parser.parse_args()
     found = []
     for case in CASES:
@@ -273,7 +328,9 @@ def main() -> int:
         if ours:
             print(f"of LiteLLM's CPU, Keywheel takes {ours / found[-1]['cpu_ms']:.2f}")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"cost-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(json.dumps(found, indent=1))
+    (RESULTS / f"cost-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(
+        json.dumps(found, indent=1)
+    )
     return 0
 
 
@@ -282,7 +339,10 @@ def show(one: dict[str, Any], *, commands: bool = False) -> None:
     told = {name: value for name, value in one.items() if isinstance(value, float)}
     if commands:
         told |= one.get("by_command", {})
-    print(f"{one['case']:>18}: " + ", ".join(f"{name} {value:.2f}" for name, value in told.items()), flush=True)
+    print(
+        f"{one['case']:>18}: " + ", ".join(f"{name} {value:.2f}" for name, value in told.items()),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ ROOT = HERE.parent
 ENVIRONMENTS = ROOT / ".tmp" / "bench"
 _CELERY_PACKAGES = ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2")
 REQUIREMENTS = {
-    # The pool as another project would use it: `celery` loads the commands of what is installed beside it, and this
-    # project's bring 26 MB of its own.
+    # The pool as another project would use it: `celery` loads the commands of what is installed
+    # beside it, and this project's bring 26 MB of its own.
     "celery": (*_CELERY_PACKAGES, "greenlet>=3.1", "uvloop>=0.21"),
     "arq": ("arq",),
     "saq": ("saq[redis,hiredis]", "typing-extensions"),
@@ -32,7 +32,15 @@ def interpreter(environment: str) -> str:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)  # noqa: S603
         subprocess.run(  # noqa: S603
-            [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *REQUIREMENTS[environment]],
+            [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "-qq",
+                "--disable-pip-version-check",
+                *REQUIREMENTS[environment],
+            ],
             check=True,
             timeout=300,
             stderr=subprocess.DEVNULL,

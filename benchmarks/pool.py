@@ -1,11 +1,12 @@
 """The asyncio pool beside Celery's own pools and the asyncio queues: `python benchmarks/pool.py`.
 
-Three kinds of measurement on the same Redis, results stored, in interleaved rounds, so that what else the machine does
-hits all alike: compare the ratios, not the figures.
+Three kinds of measurement on the same Redis, results stored, in interleaved rounds, so that what
+else the machine does hits all alike: compare the ratios, not the figures.
 
-- No-op jobs, and jobs that wait for a second with 1,000 and 4,000 in flight. They are in the queue before the worker
-  starts, and the clock runs from the first job's beginning to the last one's end; idling, starting and sending are not
-  counted. CPU time is that of all the worker's processes, from the first job done to the last.
+- No-op jobs, and jobs that wait for a second with 1,000 and 4,000 in flight. They are in the queue
+  before the worker starts, and the clock runs from the first job's beginning to the last one's end;
+  idling, starting and sending are not counted. CPU time is that of all the worker's processes, from
+  the first job done to the last.
 - A worker that has little to do: how long after it was sent a job begins, one job every 20 ms.
 - Memory: idle, and what each of 4,000 jobs in flight adds.
 
@@ -27,16 +28,33 @@ from sandbox.redis import EmbeddedRedis
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the median counts (default: 3)")
-    parser.add_argument("--jobs", type=int, default=5000, help="no-op jobs a round (default: 5000)")
-    parser.add_argument("--concurrency", type=int, default=1000, help="of the no-op jobs (default: 1000)")
-    parser.add_argument("--in-flight", default="1000,4000", help="one-second jobs at once (default: 1000,4000)")
-    parser.add_argument("--waves", type=int, default=3, help="such jobs in all, in waves (default: 3)")
-    parser.add_argument("--light", type=int, default=100, help="jobs at light load; 0: none (default: 100)")
-    parser.add_argument("--limit", type=float, default=45, help="seconds for one measurement (default: 45)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--minutes", type=float, default=15, help="no new measurement is begun after this (default: 15)"
+        "--rounds", type=int, default=3, help="interleaved rounds; the median counts (default: 3)"
+    )
+    parser.add_argument("--jobs", type=int, default=5000, help="no-op jobs a round (default: 5000)")
+    parser.add_argument(
+        "--concurrency", type=int, default=1000, help="of the no-op jobs (default: 1000)"
+    )
+    parser.add_argument(
+        "--in-flight", default="1000,4000", help="one-second jobs at once (default: 1000,4000)"
+    )
+    parser.add_argument(
+        "--waves", type=int, default=3, help="such jobs in all, in waves (default: 3)"
+    )
+    parser.add_argument(
+        "--light", type=int, default=100, help="jobs at light load; 0: none (default: 100)"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=45, help="seconds for one measurement (default: 45)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=15,
+        help="no new measurement is begun after this (default: 15)",
     )
     parser.add_argument("--only", default="", help="contenders, separated by commas (default: all)")
     return parser.parse_args()
@@ -74,7 +92,9 @@ class Session:
                 self._work(number, contender, python, "noop", options.jobs, options.concurrency)
             for nap in self.naps:
                 for contender, python in self._pythons.items():
-                    if contender.most >= nap:  # else it takes jobs / most seconds, which needs no measuring
+                    if (
+                        contender.most >= nap
+                    ):  # else it takes jobs / most seconds, which needs no measuring
                         self._work(number, contender, python, "nap", nap * options.waves, nap)
             for contender, python in self._pythons.items():
                 self._calm(number, contender, python)
@@ -82,19 +102,25 @@ class Session:
     def _late(self) -> bool:
         return bool(time.monotonic() > self._end_s)
 
-    def _work(self, number: int, contender: Contender, python: str, task: str, jobs: int, concurrency: int) -> None:  # noqa: PLR0917 - one call each
+    def _work(  # noqa: PLR0917 - one call each
+        self, number: int, contender: Contender, python: str, task: str, jobs: int, concurrency: int
+    ) -> None:
         kind = "noop" if task == "noop" else f"nap {concurrency}"
         earlier = self.runs.get((contender.name, kind), [])
         if self._late() or (earlier and earlier[0].done < jobs):  # gave up in the first round
             return
         try:
-            with Bench(contender, python, self._url, concurrency=min(concurrency, contender.most)) as bench:
+            with Bench(
+                contender, python, self._url, concurrency=min(concurrency, contender.most)
+            ) as bench:
                 run = bench.work_off(task, jobs, limit_s=self._options.limit)
         except (RuntimeError, subprocess.SubprocessError) as exc:
             self._console.print(f"{contender.name}, {kind}: {exc}")
             run = Run(self._options.limit, 0, 0)
         self.runs.setdefault((contender.name, kind), []).append(run)
-        self._tell(number, kind, contender, f"{run.done:6} jobs {run.seconds:6.2f} s {run.rate:6.0f}/s")
+        self._tell(
+            number, kind, contender, f"{run.done:6} jobs {run.seconds:6.2f} s {run.rate:6.0f}/s"
+        )
 
     def _calm(self, number: int, contender: Contender, python: str) -> None:
         if self._late() or not self._options.light:
@@ -104,7 +130,9 @@ class Session:
         at_once = min(max(most, 100), contender.most)
         try:
             with Bench(contender, python, self._url, concurrency=at_once, nap_s=10) as bench:
-                calm = bench.keep_calm(jobs=self._options.light, in_flight=in_flight, limit_s=self._options.limit)
+                calm = bench.keep_calm(
+                    jobs=self._options.light, in_flight=in_flight, limit_s=self._options.limit
+                )
         except (RuntimeError, subprocess.SubprocessError) as exc:
             self._console.print(f"{contender.name}, at light load: {exc}")
             return
@@ -114,12 +142,14 @@ class Session:
             number,
             "calm",
             contender,
-            f"lag {calm.lag_ms:.1f} ms ({calm.send_ms:.1f} to send), {calm.idle_mb:.0f} MB idle{held}",
+            f"lag {calm.lag_ms:.1f} ms ({calm.send_ms:.1f} to send), {calm.idle_mb:.0f} MB "
+            f"idle{held}",
         )
 
     def _tell(self, number: int, kind: str, contender: Contender, what: str) -> None:
         self._console.print(
-            f"round {number}/{self._options.rounds} {kind:8} {contender.name:25} {what}  load {os.getloadavg()[0]:.1f}",
+            f"round {number}/{self._options.rounds} {kind:8} {contender.name:25} {what}  load "
+            f"{os.getloadavg()[0]:.1f}",
             highlight=False,
             soft_wrap=True,
         )
@@ -129,7 +159,9 @@ def main() -> None:
     """Measure, show, write."""
     options = _options()
     console = Console()
-    console.print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs")
+    console.print(
+        f"load of the machine at the start: {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs"
+    )
     with EmbeddedRedis(options={"appendonly": "no"}) as server:
         session = Session(options, console, server.url)
         session.find()

@@ -1,4 +1,7 @@
-"""The benchmark's Celery app, for our pool and Celery's own: `python pool_celery.py <task> <jobs>` sends the jobs."""
+"""The benchmark's Celery app, for our pool and Celery's own.
+
+`python pool_celery.py <task> <jobs>` sends the jobs.
+"""
 
 import asyncio
 import os

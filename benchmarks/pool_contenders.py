@@ -35,6 +35,8 @@ CONTENDERS = (
     Contender("gevent", _CELERY + " -P gevent", "gevent"),
     Contender("arq", "arq pool_peers.WorkerSettings", "arq"),
     Contender("saq", "saq pool_peers.settings", "saq"),
-    Contender("taskiq", "taskiq worker pool_peers:broker --workers 1 --max-async-tasks {c}", "taskiq"),
+    Contender(
+        "taskiq", "taskiq worker pool_peers:broker --workers 1 --max-async-tasks {c}", "taskiq"
+    ),
     Contender("streaq", "streaq run pool_peers:worker", "streaq"),
 )

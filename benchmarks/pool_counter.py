@@ -7,7 +7,10 @@ import time
 import redis
 
 COUNTS = "bench:counts"
-"""A hash: for each process its jobs done, its jobs begun, the first one's beginning and the last one's end."""
+"""A hash.
+
+For each process its jobs done, its jobs begun, the first one's beginning and the last one's end.
+"""
 LAGS = "bench:lags"
 """A list: seconds from a job's sending to its beginning."""
 _EVERY_S = 0.02
@@ -45,7 +48,9 @@ class Counter:
         while True:
             if told != (self._begun, self._done):
                 told = self._begun, self._done
-                client.hset(COUNTS, str(self._pid), f"{self._done} {self._begun} {first_s} {self._last_s}")
+                client.hset(
+                    COUNTS, str(self._pid), f"{self._done} {self._begun} {first_s} {self._last_s}"
+                )
             if self._lags:
                 lags, self._lags = self._lags, []
                 client.rpush(LAGS, *map(str, lags))

@@ -61,7 +61,9 @@ class Calm:
 class Bench:
     """One contender against a Redis of its own, which is emptied."""
 
-    def __init__(self, contender: Contender, python: str, url: str, *, concurrency: int, nap_s: float = 1.0) -> None:
+    def __init__(
+        self, contender: Contender, python: str, url: str, *, concurrency: int, nap_s: float = 1.0
+    ) -> None:
         self._contender = contender
         self._python = python
         self._command = [python, "-m", *contender.command.format(c=concurrency).split()]
@@ -89,7 +91,11 @@ class Bench:
         with self._worker() as worker:
             first: tuple[float, float] | None = None
             deadline_s = time.monotonic() + limit_s
-            while (done := self._counted(0)) < jobs and time.monotonic() < deadline_s and worker.poll() is None:
+            while (
+                (done := self._counted(0)) < jobs
+                and time.monotonic() < deadline_s
+                and worker.poll() is None
+            ):
                 if done and first is None:
                     first = use_of(worker)[0], done
                 time.sleep(_STEP_S)
@@ -101,7 +107,11 @@ class Bench:
         cpu_before_s, done_before = first or (0.0, 0.0)
         if done_before >= done:  # all was over within one look
             cpu_before_s, done_before = 0.0, 0.0
-        return Run(max(seconds, 0.001), 1000 * (cpu_s - cpu_before_s) / max(done - done_before, 1), int(done))
+        return Run(
+            max(seconds, 0.001),
+            1000 * (cpu_s - cpu_before_s) / max(done - done_before, 1),
+            int(done),
+        )
 
     def keep_calm(self, *, jobs: int, in_flight: int, limit_s: float) -> Calm:
         """Start a worker, give it a few jobs one by one, then many long ones at once."""
@@ -140,7 +150,12 @@ class Bench:
     @contextlib.contextmanager
     def _worker(self) -> "Iterator[subprocess.Popen[bytes]]":
         worker = subprocess.Popen(  # noqa: S603
-            self._command, cwd=HERE, env=self._environ, stdout=self._log, stderr=self._log, start_new_session=True
+            self._command,
+            cwd=HERE,
+            env=self._environ,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
         try:
             yield worker

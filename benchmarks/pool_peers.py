@@ -1,4 +1,7 @@
-"""The benchmark's jobs for the asyncio queues: `python pool_peers.py <task> <jobs>` sends the jobs."""
+"""The benchmark's jobs for the asyncio queues.
+
+`python pool_peers.py <task> <jobs>` sends the jobs.
+"""
 
 import asyncio
 import os
@@ -127,10 +130,14 @@ elif KIND == "streaq":
         """Send as many jobs."""
         async with worker:
             if task == "lag":
-                await _many(task, jobs, lambda **given: worker.enqueue_many([TASKS[task].enqueue(**given)]))
+                await _many(
+                    task, jobs, lambda **given: worker.enqueue_many([TASKS[task].enqueue(**given)])
+                )
                 return
             for first in range(0, jobs, _AT_ONCE):
-                await worker.enqueue_many([TASKS[task].enqueue() for _ in range(min(_AT_ONCE, jobs - first))])
+                await worker.enqueue_many(
+                    [TASKS[task].enqueue() for _ in range(min(_AT_ONCE, jobs - first))]
+                )
 
 
 if __name__ == "__main__":

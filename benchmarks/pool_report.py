@@ -24,7 +24,14 @@ _BAR_PX, _LABEL_PX, _ROW_PX = 420, 190, 24
 def show(console: Console, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int) -> None:
     """Print the table, and write all three."""
     names = list(dict.fromkeys([*(name for name, _ in runs), *calms]))
-    heads = ["", "no-op jobs/s", "spread", "ratio", "CPU ms/job", *(f"s/wave, {nap} of 1 s" for nap in naps)]
+    heads = [
+        "",
+        "no-op jobs/s",
+        "spread",
+        "ratio",
+        "CPU ms/job",
+        *(f"s/wave, {nap} of 1 s" for nap in naps),
+    ]
     heads += ["lag ms", "of it sending", "idle MB", "KB/job in flight"]
     table = Table(title="medians of interleaved rounds, results stored")
     for head in heads:
@@ -33,12 +40,18 @@ def show(console: Console, runs: Runs, calms: Calms, *, naps: Iterable[int], wav
     for row in rows:
         table.add_row(*row)
     Console(width=max(console.width, 150)).print(table)
-    console.print(f"ratio: how many times as many no-op jobs a second {REFERENCE} does, median of the rounds' ratios")
+    console.print(
+        f"ratio: how many times as many no-op jobs a second {REFERENCE} does, median of the "
+        "rounds' ratios"
+    )
     console.print("lag: from the call that sends a job to its beginning, one job every 20 ms")
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "pool.csv").open("w", newline="") as sink:
         csv.writer(sink).writerows([heads, *rows])
-    _plot(RESULTS / "pool.svg", {name: _median(run.rate for run in runs.get((name, "noop"), ())) for name in names})
+    _plot(
+        RESULTS / "pool.svg",
+        {name: _median(run.rate for run in runs.get((name, "noop"), ())) for name in names},
+    )
     console.print(f"written: {RESULTS / 'pool.csv'}, {RESULTS / 'pool.svg'}")
 
 
@@ -78,7 +91,10 @@ def _plot(path: Path, rates: dict[str, float]) -> None:
     most = max((rates[name] for name in names), default=1.0)
     width, height = _LABEL_PX + _BAR_PX + 90, _ROW_PX * (len(names) + 1) + 16
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif"',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            'font-family="sans-serif"'
+        ),
         f' font-size="13" viewBox="0 0 {width} {height}">',
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         '<text x="8" y="18" font-weight="bold">no-op jobs a second, results stored</text>',
@@ -89,7 +105,10 @@ def _plot(path: Path, rates: dict[str, float]) -> None:
         color = "#2563eb" if name == REFERENCE else "#9ca3af"
         lines += [
             f'<text x="{_LABEL_PX - 8}" y="{top + 14}" text-anchor="end">{escape(name)}</text>',
-            f'<rect x="{_LABEL_PX}" y="{top}" width="{bar:.1f}" height="18" rx="2" fill="{color}"/>',
+            (
+                f'<rect x="{_LABEL_PX}" y="{top}" width="{bar:.1f}" height="18" rx="2" '
+                f'fill="{color}"/>'
+            ),
             f'<text x="{_LABEL_PX + bar + 6:.1f}" y="{top + 14}">{rates[name]:,.0f}</text>',
         ]
     path.write_text("\n".join([*lines, "</svg>", ""]))

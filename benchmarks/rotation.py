@@ -1,9 +1,11 @@
-"""How much of what the keys allow is used, and how many calls are refused: `python benchmarks/rotation.py`.
+"""How much of what the keys allow is used, and how many calls are refused.
 
-Each scenario runs for every contender against a fresh provider sandbox and a fresh Redis database, with the load spread
-over worker processes that begin at one instant. The judge is the sandbox's ledger. Limits are unknown to Keywheel at
-the start of each run; LiteLLM is given them. It is installed on its first run, in an environment of its own under
-`.tmp/bench`.
+`python benchmarks/rotation.py`.
+
+Each scenario runs for every contender against a fresh provider sandbox and a fresh Redis database,
+with the load spread over worker processes that begin at one instant. The judge is the sandbox's
+ledger. Limits are unknown to Keywheel at the start of each run; LiteLLM is given them. It is
+installed on its first run, in an environment of its own under `.tmp/bench`.
 """
 
 import argparse
@@ -41,22 +43,15 @@ _AHEAD_S = 1.0
 class Outcome:
     """One run.
 
-    Attributes:
-        allowed: See `Scenario.allowed`, in calls or in tokens.
-        used: What was accepted of it, in the same unit.
-        span_s: From the first arrival at the provider to the last.
-        due: Jobs that were due within the run.
-        not_begun: Jobs that got no place in a worker before it was over.
-        served: Jobs that ended well.
-        failed: Jobs that ended with an error.
-        still_open: Jobs in progress at the end.
-        lost: Jobs that got a place and are none of these.
-        lost_to: What their code raised, by name.
-        refused: Calls answered 429 or 413.
-        statuses: Calls by the status of the answer; 0 is none.
-        others: Those of them that are no success and no refusal, and that no step of the scenario makes.
-        wait_p50_s: Of the jobs served, from their place in a worker to their end.
-        trips: Round trips to Redis for each accepted call, by the name of the script.
+    Attributes: allowed: See `Scenario.allowed`, in calls or in tokens. used: What was accepted of
+    it, in the same unit. span_s: From the first arrival at the provider to the last. due: Jobs that
+    were due within the run. not_begun: Jobs that got no place in a worker before it was over.
+    served: Jobs that ended well. failed: Jobs that ended with an error. still_open: Jobs in
+    progress at the end. lost: Jobs that got a place and are none of these. lost_to: What their code
+    raised, by name. refused: Calls answered 429 or 413. statuses: Calls by the status of the
+    answer; 0 is none. others: Those of them that are no success and no refusal, and that no step of
+    the scenario makes. wait_p50_s: Of the jobs served, from their place in a worker to their end.
+    trips: Round trips to Redis for each accepted call, by the name of the script.
     """
 
     scenario: str
@@ -92,10 +87,9 @@ class Outcome:
 class Recovery:
     """What came after an outage of all keys.
 
-    Attributes:
-        first_second: Calls that arrived in its first second, accepted or not, as a share of what was allowed then.
-        refused: Calls refused in its first five seconds.
-        behind_s: How much later than the keys allow as many calls were accepted as fit into one second.
+    Attributes: first_second: Calls that arrived in its first second, accepted or not, as a share of
+    what was allowed then. refused: Calls refused in its first five seconds. behind_s: How much
+    later than the keys allow as many calls were accepted as fit into one second.
     """
 
     first_second: float
@@ -112,7 +106,13 @@ class Crew:
 
 
 def run(
-    scenario: Scenario, contender: str, processes: int, *, seconds: float, multiple: float, latency_ms: float
+    scenario: Scenario,
+    contender: str,
+    processes: int,
+    *,
+    seconds: float,
+    multiple: float,
+    latency_ms: float,
 ) -> Outcome:
     """Run one contender through one scenario, at a multiple of what the keys allow."""
     with (
@@ -120,7 +120,9 @@ def run(
         EmbeddedRedis(data_dir=Path(folder) / "redis") as server,
         Sandbox(
             accounts=scenario.accounts,
-            scenario={"starts": "first_call", "steps": list(scenario.steps)} if scenario.steps else None,
+            scenario={"starts": "first_call", "steps": list(scenario.steps)}
+            if scenario.steps
+            else None,
             groq_latency_ms=latency_ms,
             groq_jitter_ms=latency_ms,
             resend_latency_ms=30,
@@ -136,13 +138,20 @@ def run(
             "accounts": scenario.owners,
             "redis": server.url,
         }
-        environment = dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+        environment = (
+            dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+        )
         with redis.Redis.from_url(server.url) as client:
             client.config_resetstat()
             crew = employ(work, environment)
             stats = client.info("commandstats")
-        outcome = judge(scenario, contender, load=load, crew=crew, ledger=sandbox.ledger(), stats=stats)
-        if scenario.outage and seconds >= scenario.outage["at_s"] + scenario.outage["seconds"] + SOON_S:
+        outcome = judge(
+            scenario, contender, load=load, crew=crew, ledger=sandbox.ledger(), stats=stats
+        )
+        if (
+            scenario.outage
+            and seconds >= scenario.outage["at_s"] + scenario.outage["seconds"] + SOON_S
+        ):
             outcome.after = recovery(scenario, sandbox.ledger(full=True)["calls"], seconds=seconds)
         return outcome
 
@@ -173,7 +182,9 @@ def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
             child.stdin.write(f"{began_s}\n")
             child.stdin.flush()
         wait_s = work["seconds"] + 120
-        reports = [json.loads(child.communicate(timeout=wait_s)[0].splitlines()[-1]) for child in children]
+        reports = [
+            json.loads(child.communicate(timeout=wait_s)[0].splitlines()[-1]) for child in children
+        ]
     finally:
         for child in children:
             child.kill()
@@ -191,7 +202,9 @@ def recovery(scenario: Scenario, calls: list[dict[str, Any]], *, seconds: float)
     return Recovery(
         first_second=sum(at_s < 1 for at_s, _ in after) / (scenario.per_second + at_once),
         refused=sum(at_s < SOON_S and str(call["status"]) in REFUSED for at_s, call in after),
-        behind_s=accepted[worth - 1] - (worth - at_once) / scenario.per_second if len(accepted) >= worth else seconds,
+        behind_s=accepted[worth - 1] - (worth - at_once) / scenario.per_second
+        if len(accepted) >= worth
+        else seconds,
     )
 
 
@@ -212,7 +225,10 @@ def judge(
     # Should a process have stopped late, the keys allowed more meanwhile.
     allowed = scenario.allowed(load, max(load.seconds, book["last_s"] - crew.began_s))
     used = book["tokens"] if scenario.by_tokens else accepted
-    jobs = {name: sum(report[name] for report in reports) for name in ("started", "ok", "failed", "open")}
+    jobs = {
+        name: sum(report[name] for report in reports)
+        for name in ("started", "ok", "failed", "open")
+    }
     due = sum(load.due(load.seconds))
     waits = sorted(wait for report in reports for wait in report["waits_s"]) or [0.0]
     return Outcome(
@@ -229,7 +245,11 @@ def judge(
         accepted=accepted,
         refused=refused,
         statuses=statuses,
-        others={status: count for status, count in statuses.items() if status not in REFUSED | made | {"200"}},
+        others={
+            status: count
+            for status, count in statuses.items()
+            if status not in REFUSED | made | {"200"}
+        },
         due=due,
         not_begun=due - jobs["started"],
         served=jobs["ok"],
@@ -241,16 +261,25 @@ def judge(
         wait_p50_s=waits[len(waits) // 2],
         wait_p99_s=waits[int(len(waits) * 0.99)],
         cpu_ms=sum(report["cpu_s"] for report in reports) * 1000 / max(accepted, 1),
-        trips={name: count / max(accepted, 1) for name, count in trips(contender, reports, stats).items()},
+        trips={
+            name: count / max(accepted, 1)
+            for name, count in trips(contender, reports, stats).items()
+        },
     )
 
 
 def trips(contender: str, reports: list[dict[str, Any]], stats: dict[str, Any]) -> dict[str, int]:
-    """Count round trips to Redis: Keywheel's by the name of the script, of the others all commands together."""
+    """Count round trips to Redis.
+
+    Keywheel's by the name of the script, of the others all commands together.
+    """
     if contender == "keywheel":
         return dict(sum((Counter(report["trips"]) for report in reports), Counter()))
     aside = {"hello", "auth", "client", "select", "ping", "info", "config"}
-    commands = [(name.removeprefix("cmdstat_").partition("|")[0], line["calls"]) for name, line in stats.items()]
+    commands = [
+        (name.removeprefix("cmdstat_").partition("|")[0], line["calls"])
+        for name, line in stats.items()
+    ]
     return {"commands": sum(count for name, count in commands if name not in aside)}
 
 
@@ -268,12 +297,18 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
     began = time.monotonic()
     for number, (scenario, contender, processes) in enumerate(plan, 1):
         console.print(
-            f"[{number}/{len(plan)}] {scenario.name}: {scenario.says} · {contender} · {processes} process(es)"
+            f"[{number}/{len(plan)}] {scenario.name}: {scenario.says} · {contender} · {processes} "
+            "process(es)"
         )
         if any(step["at_s"] + step.get("seconds", 0) >= args.seconds for step in scenario.steps):
             console.print("    the run is too short for all of that")
         outcome = run(
-            scenario, contender, processes, seconds=args.seconds, multiple=args.load, latency_ms=args.latency_ms
+            scenario,
+            contender,
+            processes,
+            seconds=args.seconds,
+            multiple=args.load,
+            latency_ms=args.latency_ms,
         )
         console.print(
             f"    accepted ÷ allowed {outcome.accepted_of_allowed:.3f}, refused ÷ accepted"
@@ -284,7 +319,8 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
             console.print(f"    jobs lost to {outcome.lost_to}")
         if outcome.after:
             console.print(
-                f"    after the outage: {outcome.after.first_second:.2f} of what is allowed arrived in the first second"
+                f"    after the outage: {outcome.after.first_second:.2f} of what is allowed "
+                "arrived in the first second"
                 f", {outcome.after.refused} refused in five; a second's worth of calls"
                 f" {outcome.after.behind_s:.2f} s later than allowed"
             )
@@ -303,7 +339,10 @@ def row(one: Outcome) -> list[str]:
         str(one.accepted),
         str(one.refused),
         ", ".join(f"{count} × {status}" for status, count in one.others.items()) or "-",
-        *(str(count) for count in (one.failed, one.lost, one.still_open, one.not_begun, one.while_cooling)),
+        *(
+            str(count)
+            for count in (one.failed, one.lost, one.still_open, one.not_begun, one.while_cooling)
+        ),
         f"{one.wait_p50_s:.2f}",
         f"{one.wait_p99_s:.2f}",
         f"{one.cpu_ms:.1f}",
@@ -313,23 +352,62 @@ def row(one: Outcome) -> list[str]:
 
 
 HEADS = (
-    *("scenario", "contender", "proc.", "accepted\n÷ allowed", "refused ÷\naccepted", "accepted", "refused", "others"),
-    *("failed", "lost", "open", "not\nbegun", "cooling", "wait in the\nworker p50 s", "p99 s", "cpu ms\n/call"),
+    *(
+        "scenario",
+        "contender",
+        "proc.",
+        "accepted\n÷ allowed",
+        "refused ÷\naccepted",
+        "accepted",
+        "refused",
+        "others",
+    ),
+    *(
+        "failed",
+        "lost",
+        "open",
+        "not\nbegun",
+        "cooling",
+        "wait in the\nworker p50 s",
+        "p99 s",
+        "cpu ms\n/call",
+    ),
     *("acquires\n/call", "trips\n/call"),
 )
 
 
 def main() -> int:
     """Parse the command line, run, print the table, keep the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120, help="length of each run (default: 120)")
-    parser.add_argument("--load", type=float, default=3, help="offered load as a multiple of the capacity (default: 3)")
-    parser.add_argument(
-        "--latency-ms", type=float, default=50, help="a completion takes up to twice as long (default: 50)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="worker processes (default: 1 2 4)")
     parser.add_argument(
-        "--contenders", nargs="+", default=["keywheel", "plain", "litellm"], choices=["keywheel", "plain", "litellm"]
+        "--seconds", type=float, default=120, help="length of each run (default: 120)"
+    )
+    parser.add_argument(
+        "--load",
+        type=float,
+        default=3,
+        help="offered load as a multiple of the capacity (default: 3)",
+    )
+    parser.add_argument(
+        "--latency-ms",
+        type=float,
+        default=50,
+        help="a completion takes up to twice as long (default: 50)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4],
+        help="worker processes (default: 1 2 4)",
+    )
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        default=["keywheel", "plain", "litellm"],
+        choices=["keywheel", "plain", "litellm"],
     )
     parser.add_argument("--scenarios", nargs="+", choices=[scenario.name for scenario in SCENARIOS])
     args = parser.parse_args()

@@ -1,4 +1,7 @@
-"""One worker process of the rotation benchmark: offers jobs at a steady rate and counts how they end."""
+"""One worker process of the rotation benchmark.
+
+Offers jobs at a steady rate and counts how they end.
+"""
 
 import asyncio
 import functools
@@ -40,13 +43,22 @@ DEFERRALS = [0]
 
 def completion(tokens: int) -> Completion:
     """A completion that reserves so many tokens for its answer."""
-    params = {"model": MODEL, "messages": [{"role": "user", "content": "go on"}], "max_completion_tokens": tokens}
+    params = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "go on"}],
+        "max_completion_tokens": tokens,
+    }
     return Completion.of(params)
 
 
 def email(number: int, key: ApiKey) -> Email:
     """An email from the key's own team."""
-    payload = {"from": key.sender, "to": ["someone@example.org"], "subject": f"No. {number}", "text": "hello"}
+    payload = {
+        "from": key.sender,
+        "to": ["someone@example.org"],
+        "subject": f"No. {number}",
+        "text": "hello",
+    }
     return Email(payload, f"bench-{os.getpid()}-{number}")
 
 
@@ -59,7 +71,11 @@ def keywheel(work: dict[str, Any]) -> Serve:
     service = work["service"]
     redis = connect(settings)
     pool = open_pool(settings, redis, service, load_keys(service))
-    provider: Any = Groq(os.environ["GROQ_BASE_URL"]) if service == "groq" else Resend(os.environ["RESEND_API_URL"])
+    provider: Any = (
+        Groq(os.environ["GROQ_BASE_URL"])
+        if service == "groq"
+        else Resend(os.environ["RESEND_API_URL"])
+    )
     if service == "groq":
         provider.prepare(key.secret for key in pool.keys)
     rotation = Rotation(pool, provider)
@@ -67,7 +83,9 @@ def keywheel(work: dict[str, Any]) -> Serve:
     async def serve(number: int, tokens: int) -> str:
         if service == "groq":
             request = completion(tokens)
-            want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}")
+            want = Want(
+                model=MODEL, topic=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}"
+            )
             build: Callable[[Lease], Any] = lambda _: request  # noqa: E731
         else:
             want = Want(emails=1, by=f"{os.getpid()}-{number}")
@@ -107,10 +125,17 @@ def count_trips() -> None:
 
 
 def plain(work: dict[str, Any]) -> Serve:
-    """The plain algorithm: round robin, a fixed rest after a refusal, in each process for itself."""
+    """The plain algorithm.
+
+    Round robin, a fixed rest after a refusal, in each process for itself.
+    """
     service = work["service"]
     keys = load_keys(service).keys
-    provider: Any = Groq(os.environ["GROQ_BASE_URL"]) if service == "groq" else Resend(os.environ["RESEND_API_URL"])
+    provider: Any = (
+        Groq(os.environ["GROQ_BASE_URL"])
+        if service == "groq"
+        else Resend(os.environ["RESEND_API_URL"])
+    )
     turn = itertools.cycle(range(len(keys)))
     free_at = [0.0] * len(keys)
 
@@ -126,7 +151,9 @@ def plain(work: dict[str, Any]) -> Serve:
                     return "ok"
                 if verdict.fate is Fate.FAIL:
                     return "failed"
-                rest_s = float("inf") if verdict.effect is Effect.DISABLE else PLAIN_COOLDOWN_S[service]
+                rest_s = (
+                    float("inf") if verdict.effect is Effect.DISABLE else PLAIN_COOLDOWN_S[service]
+                )
                 free_at[index] = time.monotonic() + rest_s
             await asyncio.sleep(max(0.05, min(free_at) - time.monotonic()))
 
@@ -147,7 +174,11 @@ def litellm(work: dict[str, Any]) -> Serve:
                 "api_key": key.secret.get_secret_value(),
                 "api_base": os.environ["GROQ_BASE_URL"] + "/openai/v1",
             }
-            | {name: limit for name, limit in next(limits).items() if name in {"rpm", "tpm"} and limit},
+            | {
+                name: limit
+                for name, limit in next(limits).items()
+                if name in {"rpm", "tpm"} and limit
+            },
         }
         for key in load_keys("groq").keys
     ]
@@ -198,7 +229,9 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
             places.release()
 
     try:
-        async with asyncio.timeout_at(began + work["seconds"]):  # the loop's clock is the monotonic one
+        async with asyncio.timeout_at(
+            began + work["seconds"]
+        ):  # the loop's clock is the monotonic one
             for number in itertools.count():
                 due = began + (number * work["processes"] + work["number"]) / work["rate"]
                 await asyncio.sleep(max(0, due - time.monotonic()))

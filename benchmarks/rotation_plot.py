@@ -20,7 +20,9 @@ class Run(Protocol):
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """Write the picture: for each run how much of what was allowed was used, and what was refused for it.
+    """Write the picture.
+
+    For each run how much of what was allowed was used, and what was refused for it.
 
     Args:
         runs: In the order in which they are shown; a gap stands between scenarios.
@@ -33,14 +35,19 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             y, scenario = y + _GAP, run.scenario
         name = f"{run.scenario} · {run.contender} · {run.processes}"
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
-        parts.append(_bar(_LEFT, y, run.accepted_of_allowed, run.contender, f"{run.accepted_of_allowed:.3f}"))
+        parts.append(
+            _bar(_LEFT, y, run.accepted_of_allowed, run.contender, f"{run.accepted_of_allowed:.3f}")
+        )
         refused = run.refused_of_accepted / worst
-        parts.append(_bar(_LEFT + _WIDTH + 80, y, refused, run.contender, f"{run.refused_of_accepted:.4f}"))
+        parts.append(
+            _bar(_LEFT + _WIDTH + 80, y, refused, run.contender, f"{run.refused_of_accepted:.4f}")
+        )
         y += _ROW
     titles = (
         f'<text x="{_LEFT}" y="30" class="title">accepted ÷ allowed</text>'
         f'<text x="{_LEFT + _WIDTH + 80}" y="30" class="title">refused ÷ accepted</text>'
-        f'<text x="{_LEFT - 8}" y="30" text-anchor="end" class="title">scenario · contender · processes</text>'
+        f'<text x="{_LEFT - 8}" y="30" text-anchor="end" class="title">scenario · contender · '
+        "processes</text>"
     )
     style = "text{font:11px sans-serif;fill:#111827}.title{font-weight:bold}"
     size = f'width="{_LEFT + 2 * _WIDTH + 160}" height="{y + 20}"'

@@ -1,9 +1,9 @@
 """The situations of the rotation benchmark, and what their keys allow.
 
-Allowed is what a scheduler could have had accepted that knew every limit and what was to come: each account's burst and
-what it refills until the end, never more than was offered. A key that is revoked counts with its burst and its refill
-until then, as they could have been spent before; one that answers 500 counts in full, as such answers cost nothing of
-its limit.
+Allowed is what a scheduler could have had accepted that knew every limit and what was to come: each
+account's burst and what it refills until the end, never more than was offered. A key that is
+revoked counts with its burst and its refill until then, as they could have been spent before; one
+that answers 500 counts in full, as such answers cost nothing of its limit.
 """
 
 import itertools
@@ -32,7 +32,9 @@ class Load:
     def due(self, until_s: float) -> list[int]:
         """How many jobs of each process are due before then."""
         jobs = min(until_s, self.seconds) * self.rate
-        return [math.ceil(max(0.0, jobs - number) / self.processes) for number in range(self.processes)]
+        return [
+            math.ceil(max(0.0, jobs - number) / self.processes) for number in range(self.processes)
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,16 @@ class Scenario:
 
     @property
     def worths(self) -> tuple[int, ...]:
-        """What each job counts, in turn: the tokens that it uses where they are short, else one call."""
+        """What each job counts, in turn.
+
+        The tokens that it uses where they are short, else one call.
+        """
         if not self.by_tokens:
             return (1,)
-        return tuple(PROMPT_TOKENS + min(size, self.options["groq_completion_tokens"]) for size in self.tokens)
+        return tuple(
+            PROMPT_TOKENS + min(size, self.options["groq_completion_tokens"])
+            for size in self.tokens
+        )
 
     @property
     def per_second(self) -> float:
@@ -86,12 +94,16 @@ class Scenario:
 
     def offered(self, load: Load, until_s: float) -> int:
         """What the jobs count that are due before then."""
-        return sum(sum(itertools.islice(itertools.cycle(self.worths), due)) for due in load.due(until_s))
+        return sum(
+            sum(itertools.islice(itertools.cycle(self.worths), due)) for due in load.due(until_s)
+        )
 
     def allowed(self, load: Load, seconds: float) -> float:
         """What could have been accepted in so many seconds of what was offered, in calls or in tokens used."""
         # By the account's place, which is the key's as each has one.
-        revoked = {int(step["key"][5:]) - 1: step["at_s"] for step in self.steps if step["do"] == "revoke"}
+        revoked = {
+            int(step["key"][5:]) - 1: step["at_s"] for step in self.steps if step["do"] == "revoke"
+        }
         # What the last job reserved and did not use had to be free, and no other could use it.
         spare = min(self.tokens) + PROMPT_TOKENS - min(self.worths) if self.by_tokens else 0
 
@@ -129,7 +141,8 @@ def _groq(*rpms: int, keys: tuple[int, ...] = (), **limits: int) -> dict[str, An
     base = {"rpd": 0, "tpm": 0, "tpd": 0} | limits
     return {
         "groq": [
-            {"account": f"org_{n}", "keys": keys[n] if keys else 1, "rpm": rpm} | base for n, rpm in enumerate(rpms)
+            {"account": f"org_{n}", "keys": keys[n] if keys else 1, "rpm": rpm} | base
+            for n, rpm in enumerate(rpms)
         ],
         "resend": [],
     }
@@ -137,7 +150,12 @@ def _groq(*rpms: int, keys: tuple[int, ...] = (), **limits: int) -> dict[str, An
 
 SCENARIOS = (
     Scenario("equal", "5 equal keys", "groq", _groq(*[300] * 5)),
-    Scenario("unequal", "unequal keys, two of one organisation", "groq", _groq(600, 150, 300, keys=(1, 1, 2))),
+    Scenario(
+        "unequal",
+        "unequal keys, two of one organisation",
+        "groq",
+        _groq(600, 150, 300, keys=(1, 1, 2)),
+    ),
     Scenario(
         "revoked",
         "one key revoked at 20 s, one failing from 30 s to 40 s",
@@ -145,7 +163,14 @@ SCENARIOS = (
         _groq(*[300] * 5),
         steps=(
             {"at_s": 20, "do": "revoke", "key": "groq:1"},
-            {"at_s": 30, "do": "fault", "service": "groq", "status": 500, "key": "groq:2", "seconds": 10},
+            {
+                "at_s": 30,
+                "do": "fault",
+                "service": "groq",
+                "status": 500,
+                "key": "groq:2",
+                "seconds": 10,
+            },
         ),
     ),
     Scenario(

@@ -1,7 +1,7 @@
 """What it costs a producer to send a job, by each way: `python benchmarks/sending.py`.
 
-Each way sends the same job, the ways in turn over several rounds. Wall time holds the round trip to a Redis on the same
-machine; CPU is the producer's alone.
+Each way sends the same job, the ways in turn over several rounds. Wall time holds the round trip to
+a Redis on the same machine; CPU is the producer's alone.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def ways(url: str, jobs: int) -> dict[str, Callable[[], object]]:
         found[f"Sender.send, {kind} transport"] = lambda signature=signature, sender=sender: [
             sender.send(signature) for _ in range(jobs)
         ]
-        found[f"Sender.send_many, {kind} transport"] = lambda signature=signature, sender=sender: sender.send_many(
-            [signature] * jobs
+        found[f"Sender.send_many, {kind} transport"] = lambda signature=signature, sender=sender: (
+            sender.send_many([signature] * jobs)
         )
     return found
 

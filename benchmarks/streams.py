@@ -1,7 +1,8 @@
 """What a streamed token costs: `python benchmarks/streams.py`.
 
-Two parts: reading chunks from the wire (with the SDK's own models, and as we do it), and telling them to Redis from
-many answers at once. What the event loop costs without any telling is measured too, and taken off.
+Two parts: reading chunks from the wire (with the SDK's own models, and as we do it), and telling
+them to Redis from many answers at once. What the event loop costs without any telling is measured
+too, and taken off.
 """
 
 import argparse
@@ -36,8 +37,12 @@ class _Nobody:
 async def reading(tokens: int, rounds: int) -> dict[str, float]:
     """CPU time a chunk, in microseconds, by reader: the best of some rounds."""
     best: dict[str, float] = {}
-    with Sandbox(groq_rpm=0, groq_tpm=0, groq_rpd=0, groq_tpd=0, groq_completion_tokens=tokens) as sandbox:
-        client = groq.AsyncGroq(api_key=sandbox.keys("groq")[0], base_url=sandbox.groq_base_url, max_retries=0)
+    with Sandbox(
+        groq_rpm=0, groq_tpm=0, groq_rpd=0, groq_tpd=0, groq_completion_tokens=tokens
+    ) as sandbox:
+        client = groq.AsyncGroq(
+            api_key=sandbox.keys("groq")[0], base_url=sandbox.groq_base_url, max_retries=0
+        )
         create = client.chat.completions.with_raw_response.create
         for round_number in range(rounds):
             for reader in ("sdk", "ours"):
@@ -64,7 +69,9 @@ async def reading(tokens: int, rounds: int) -> dict[str, float]:
 
 async def telling(url: str, *, streams: int, per_second: int, seconds: int) -> dict[str, float]:
     """CPU time a token, records a stream, and how late the event loop was."""
-    redis = Redis.from_pool(BlockingConnectionPool.from_url(url, decode_responses=True, max_connections=32))
+    redis = Redis.from_pool(
+        BlockingConnectionPool.from_url(url, decode_responses=True, max_connections=32)
+    )
     writer = StreamWriter(redis, namespace="kw", expires_s=600)
     told = [writer.open(f"job-{number}") for number in range(streams)]
     late_ms: list[float] = []
@@ -115,7 +122,12 @@ def main() -> None:
     found = asyncio.run(reading(2_000, 3))
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(data_dir=Path(folder)) as server:
         found |= asyncio.run(
-            telling(server.url, streams=given.streams, per_second=given.per_second, seconds=given.seconds)
+            telling(
+                server.url,
+                streams=given.streams,
+                per_second=given.per_second,
+                seconds=given.seconds,
+            )
         )
     print(json.dumps(vars(given) | found, indent=2))
     RESULTS.mkdir(exist_ok=True)

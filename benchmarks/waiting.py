@@ -1,8 +1,9 @@
 """Whether a job waits while a key has room: `python benchmarks/waiting.py [case …]`.
 
-Real workers, an embedded Redis and the provider sandbox; three keys of 300 calls a minute and more jobs than they
-allow. While they work something changes. The judge is the sandbox's ledger: what was accepted of what the keys
-allowed, seconds without any call although jobs waited, the idlest ten seconds, calls refused, and deferrals.
+Real workers, an embedded Redis and the provider sandbox; three keys of 300 calls a minute and more
+jobs than they allow. While they work something changes. The judge is the sandbox's ledger: what was
+accepted of what the keys allowed, seconds without any call although jobs waited, the idlest ten
+seconds, calls refused, and deferrals.
 """
 
 import argparse
@@ -59,10 +60,15 @@ class Run:
         """Enqueue completions; returns their ids."""
         kwargs: dict[str, Any] = {"prompt": "Say hello", "max_completion_tokens": 20}
         turns = cycle(options.pop("models", MODELS[:1]))
-        with self.app.connection_for_write() as connection, self.app.amqp.producer_pool.acquire(block=True) as producer:
+        with (
+            self.app.connection_for_write() as connection,
+            self.app.amqp.producer_pool.acquire(block=True) as producer,
+        ):
             there = {"producer": producer, "connection": connection, "queue": "ai"} | options
             sent = [
-                self.app.send_task("tasks.ai.complete", kwargs=kwargs | {"model": next(turns)}, **there).id
+                self.app.send_task(
+                    "tasks.ai.complete", kwargs=kwargs | {"model": next(turns)}, **there
+                ).id
                 for _ in range(count)
             ]
         self.ids += sent
@@ -72,7 +78,8 @@ class Run:
         """Run `celery -A worker keys …`, as a person does."""
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "celery", "-A", "worker", "keys", *command],
-            cwd=self.house.folder, env=self.house.environ, capture_output=True, text=True, check=False,
+            cwd=self.house.folder, env=self.house.environ, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -168,7 +175,9 @@ def models(run: Run, until_s: float) -> None:
     """Every other job is for a model whose calls are all refused for the rest of the run."""
     left_s = until_s - time.monotonic()
     run.extra = KEYS * RPM * (1 + BEGIN_S / 60)  # what the other model was good for until now
-    run.house.sandbox.control("fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s)
+    run.house.sandbox.control(
+        "fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s
+    )
 
 
 def behind(run: Run, until_s: float) -> None:
@@ -181,7 +190,22 @@ def steady(_run: Run, _: float) -> None:
     """Nothing changes."""
 
 
-CASES = (steady, resets, reload, disable, revoke, kill, freeze, raised, lowered, bulk, rest, outage, models, behind)
+CASES = (
+    steady,
+    resets,
+    reload,
+    disable,
+    revoke,
+    kill,
+    freeze,
+    raised,
+    lowered,
+    bulk,
+    rest,
+    outage,
+    models,
+    behind,
+)
 
 
 @contextmanager
@@ -196,7 +220,11 @@ def open_house(workers: int) -> Iterator[Run]:
             EmbeddedRedis(data_dir=home / "redis") as server,
             Sandbox(accounts=accounts, groq_latency_ms=180, groq_jitter_ms=20) as sandbox,
         ):
-            environ = dict(os.environ) | sandbox.env() | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+            environ = (
+                dict(os.environ)
+                | sandbox.env()
+                | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+            )
             posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
             house = House(server, sandbox, environ, home / "cwd", posts)
             house.fill()
@@ -221,7 +249,9 @@ def cpu_s(house: House) -> float:
     return used
 
 
-def measure(case: Callable[[Run, float], None], *, workers: int, seconds: float, jobs: int) -> dict[str, Any]:
+def measure(
+    case: Callable[[Run, float], None], *, workers: int, seconds: float, jobs: int
+) -> dict[str, Any]:
     """Run one case."""
     with open_house(workers) as run:
         before_s = cpu_s(run.house)
@@ -250,7 +280,9 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
     last_s = int(seconds if len(accepted) < jobs - 20 else max(accepted))
     allowed = min(jobs, KEYS * RPM * (1 + last_s / 60) + run.extra)
     steady_s = KEYS * RPM / 60
-    tens = [sum(by_second[s] for s in range(at, at + 10)) for at in range(int(BEGIN_S), last_s - 10)]
+    tens = [
+        sum(by_second[s] for s in range(at, at + 10)) for at in range(int(BEGIN_S), last_s - 10)
+    ]
     return {
         "accepted": len(accepted),
         "of allowed": len(accepted) / allowed,
@@ -264,12 +296,18 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
 
 def main() -> int:
     """Parse the command line, run, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = [case.__name__ for case in CASES]
     parser.add_argument("cases", nargs="*", help=f"which of {', '.join(names)} (default: all)")
-    parser.add_argument("--seconds", type=float, default=60, help="length of each run (default: 60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="length of each run (default: 60)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
-    parser.add_argument("--jobs", type=int, default=JOBS, help=f"jobs at the start (default: {JOBS})")
+    parser.add_argument(
+        "--jobs", type=int, default=JOBS, help=f"jobs at the start (default: {JOBS})"
+    )
     args = parser.parse_args()
     args.cases = args.cases or names
     if unknown := sorted(set(args.cases) - set(names)):

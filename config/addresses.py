@@ -17,7 +17,9 @@ def is_address(text: str) -> bool:
     """
     if _CONTROL_RE.search(text):
         return False
-    named = _NAMED_RE.fullmatch(text)  # the name may be anybody's: no-break spaces, joined emoji, joiners
+    named = _NAMED_RE.fullmatch(
+        text
+    )  # the name may be anybody's: no-break spaces, joined emoji, joiners
     address = named[1] if named else text
     local, _, domain = address.rpartition("@")
     labels = domain.split(".")

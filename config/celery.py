@@ -10,7 +10,10 @@ from config.settings import RedisUrls, Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
 CONSUMER_CLASS: Final = "worker.consumer:Consumer"
-TRANSPORT_CLASSES: Final = {"redis": "worker.aio.transport:Transport", "rediss": "worker.aio.transport:TlsTransport"}
+TRANSPORT_CLASSES: Final = {
+    "redis": "worker.aio.transport:Transport",
+    "rediss": "worker.aio.transport:TlsTransport",
+}
 """Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
 TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
 QUEUES: Final = ("ai", "email", "admin")
@@ -18,13 +21,18 @@ QUEUES: Final = ("ai", "email", "admin")
 QUEUE_OF: Final = {"groq": "ai", "resend": "email"}
 """The queue of each service's jobs."""
 DEFERRED: Final = ".deferred"
-"""What stands behind a queue's name where its deferred jobs come back: before the jobs that wait, not behind them."""
+"""What stands behind a queue's name where its deferred jobs come back.
+
+Before the jobs that wait, not behind them.
+"""
 DELAYED_QUEUES: Final = {queue + DEFERRED: queue for queue in QUEUE_OF.values()}
 """The queues whose jobs our transport keeps in Redis until they are due, each with the one that it goes before."""
 
 WORKER_PRODUCERS = 2
-"""How many connections a worker has for what it publishes; each is up to two of Redis'. Jobs that go back take turns,
-since a push takes a millisecond. Flower and other tools hold some for as long as they run, and keep Celery's ten."""
+"""How many connections a worker has for what it publishes; each is up to two of Redis'.
+
+Jobs that go back take turns, since a push takes a millisecond. Flower and other tools hold some for
+as long as they run, and keep Celery's ten."""
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
@@ -32,7 +40,9 @@ _RESTORE_S = 10
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
-    """Give what `app.conf.update` takes; holds the URLs with their passwords, so it is not for logs.
+    """Give what `app.conf.update` takes.
+
+    Holds the URLs with their passwords, so it is not for logs.
 
     Args:
         settings: The settings.
@@ -65,18 +75,22 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "broker_url": url,
         "broker_vhost": str(urls.broker_db),
         **({"broker_transport": transport} if transport else {}),
-        # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks the password).
+        # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks
+        # the password).
         "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,  # for ever: jobs are safe in Redis, and an exit would help nobody
-        "broker_channel_error_retry": True,  # a Redis that refuses, as a full one does, is waited for as well
+        # for ever: jobs are safe in Redis, and an exit would help nobody
+        "broker_connection_max_retries": None,
+        # a Redis that refuses, as a full one does, is waited for as well
+        "broker_channel_error_retry": True,
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
             # Ours: a worker that is silent for so long counts as dead, and its jobs go to others.
             "lease_s": settings.worker_lease_s,
             # Ours as well: deferred jobs wait in Redis, by its clock, and no worker holds them.
             "delayed_queues": DELAYED_QUEUES,
-            # How often kombu looks for jobs whose worker vanished; by default it acts on every tenth look only, so that
-            # they would lie for more than a minute and a half beyond the time-out.
+            # How often kombu looks for jobs whose worker vanished; by default it acts on every
+            # tenth look only, so that they would lie for more than a minute and a half beyond the
+            # time-out.
             "unacked_restore_interval": min(_RESTORE_S, settings.visibility_timeout_s / 4),
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
@@ -95,7 +109,9 @@ def _broker(settings: Settings) -> dict[str, Any]:
 def _results(settings: Settings) -> dict[str, Any]:
     return {
         "result_backend": f"{RESULT_BACKEND_CLASS}+{RedisUrls.of(settings).results}",
-        "result_backend_transport_options": {"retry_policy": _retries_for(settings.task_time_limit_s)},
+        "result_backend_transport_options": {
+            "retry_policy": _retries_for(settings.task_time_limit_s)
+        },
         "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "redis_socket_timeout": _SOCKET_TIMEOUT_S,
         # A connection by a socket of this machine takes no such option.
@@ -111,9 +127,12 @@ def _results(settings: Settings) -> dict[str, Any]:
 
 
 def _retries_for(wait_s: int) -> dict[str, float]:
-    """Try to store a result for at least so long: until then the job has its time limit, and what it did is done.
+    """Try to store a result for at least so long.
 
-    A job whose result cannot be stored ends with the store's error, although an email was sent or tokens were spent.
+    Until then the job has its time limit, and what it did is done.
+
+    A job whose result cannot be stored ends with the store's error, although an email was sent or
+    tokens were spent.
     """
     longest_s = 5
     return {
@@ -128,7 +147,9 @@ def _tasks(settings: Settings) -> dict[str, Any]:
     return {
         "include": TASK_MODULES,
         "task_queues": tuple(_queue(name) for name in QUEUES),
-        "task_routes": {f"{module}.*": {"queue": module.partition(".")[2]} for module in TASK_MODULES},
+        "task_routes": {
+            f"{module}.*": {"queue": module.partition(".")[2]} for module in TASK_MODULES
+        },
         "task_default_queue": "ai",
         "task_serializer": "json",
         "accept_content": ["json"],
@@ -164,10 +185,11 @@ def _worker(settings: Settings) -> dict[str, Any]:
         # worker/logs.py sets the handlers up, through Celery's setup_logging signal.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        # A moment without Redis must not cut off hundreds of calls in flight: that would turn each email under way into
-        # one with an unknown outcome and waste the tokens of each completion. They finish and store their result. Our
-        # transport acknowledges them when Redis is back; with kombu's, and where the worker dies, the message comes
-        # again, and the next setting lets a success pass without running again.
+        # A moment without Redis must not cut off hundreds of calls in flight: that would turn each
+        # email under way into one with an unknown outcome and waste the tokens of each completion.
+        # They finish and store their result. Our transport acknowledges them when Redis is back;
+        # with kombu's, and where the worker dies, the message comes again, and the next setting
+        # lets a success pass without running again.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_deduplicate_successful_tasks": True,
     }

@@ -1,4 +1,7 @@
-"""What the environment says: its layers, and secrets that live in files. Reads files, never `os.environ`."""
+"""What the environment says: its layers, and secrets that live in files.
+
+Reads files, never `os.environ`.
+"""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -46,16 +49,23 @@ def read_dotenv(path: Path) -> dict[str, str]:
         # Read here, not by dotenv: its decoding error would carry the file's bytes.
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError([f"{path.name} cannot be read as UTF-8 text ({type(exc).__name__})."]) from None
+        raise SettingsError(
+            [f"{path.name} cannot be read as UTF-8 text ({type(exc).__name__})."]
+        ) from None
     return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
 
 
 def merge(process: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, str]:
     """Lay the process environment over `.env`.
 
-    A NAME_FILE of the process also hides a NAME of `.env`, which would win over it within one layer.
+    A NAME_FILE of the process also hides a NAME of `.env`, which would win over it within one
+    layer.
     """
-    hidden = {name.removesuffix(FILE_SUFFIX) for name in process if name.endswith(FILE_SUFFIX) and process[name]}
+    hidden = {
+        name.removesuffix(FILE_SUFFIX)
+        for name in process
+        if name.endswith(FILE_SUFFIX) and process[name]
+    }
     return {name: value for name, value in dotenv.items() if name not in hidden} | dict(process)
 
 
@@ -69,7 +79,11 @@ def look_up(environ: Mapping[str, str], name: str) -> Lookup:
     file_name = name + FILE_SUFFIX
     value, path = environ.get(name, "").strip(), environ.get(file_name, "").strip()
     if value:
-        return Lookup(value, name, note=f"wins over {file_name}, which is also set: keep one of them" if path else None)
+        return Lookup(
+            value,
+            name,
+            note=f"wins over {file_name}, which is also set: keep one of them" if path else None,
+        )
     if not path:
         return Lookup(None, name)
     try:
@@ -79,10 +93,15 @@ def look_up(environ: Mapping[str, str], name: str) -> Lookup:
 
 
 def _file_content(path: Path) -> str:
-    # The path is not quoted in the messages: people put the secret itself into NAME_FILE by mistake.
+    # The path is not quoted in the messages: people put the secret itself into NAME_FILE by
+    # mistake.
     try:
         if not path.is_file():
-            raise ValueError("names a file that does not exist" if not path.exists() else "does not name a plain file")
+            raise ValueError(
+                "names a file that does not exist"
+                if not path.exists()
+                else "does not name a plain file"
+            )
         with path.open("rb") as stream:
             raw = stream.read(_LARGEST_FILE_BYTES + 1)
     except OSError as exc:
@@ -98,10 +117,13 @@ def _file_content(path: Path) -> str:
     return content
 
 
-def misspelt_names(environ: Iterable[str], *, known: Iterable[str], prefix: str, cutoff: float) -> tuple[str, ...]:
+def misspelt_names(
+    environ: Iterable[str], *, known: Iterable[str], prefix: str, cutoff: float
+) -> tuple[str, ...]:
     """Tell, one sentence each, which names mean nothing and are nearly one that does.
 
-    Unlike `unknown_names` for a prefix that is not ours alone: the application beside us may have names of its own.
+    Unlike `unknown_names` for a prefix that is not ours alone: the application beside us may have
+    names of its own.
 
     Args:
         environ: The names that are set.
@@ -113,7 +135,8 @@ def misspelt_names(environ: Iterable[str], *, known: Iterable[str], prefix: str,
     return tuple(
         f"{name} is not a setting and has no effect; did you mean {nearest[0]}?"
         for name in sorted(set(environ).difference(known_names))
-        if name.startswith(prefix) and (nearest := difflib.get_close_matches(name, known_names, n=1, cutoff=cutoff))
+        if name.startswith(prefix)
+        and (nearest := difflib.get_close_matches(name, known_names, n=1, cutoff=cutoff))
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 class SettingsError(Exception):
     """The environment does not allow a start.
 
-    The message is made of whole sentences, each naming the variable to change; none holds the value of a secret.
+    The message is made of whole sentences, each naming the variable to change; none holds the value
+    of a secret.
 
     Args:
         sentences: What is wrong, one sentence each.

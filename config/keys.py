@@ -87,7 +87,10 @@ def key_id(secret: str) -> str:
 
 
 def masked_key(secret: str) -> str:
-    """Show the beginning of a secret: its prefix and six more characters, but never more than a third of it."""
+    """Show the beginning of a secret.
+
+    Its prefix and six more characters, but never more than a third of it.
+    """
     prefix = secret.find("_") + 1
     if prefix > _LONGEST_PREFIX:
         prefix = 0
@@ -95,11 +98,12 @@ def masked_key(secret: str) -> str:
 
 
 def keys_named(text: str, keys: Iterable[ApiKey]) -> list[ApiKey]:
-    """Give the keys that a person may mean: by id or its beginning, by label, or by the variable's name.
+    """Give the keys that a person may mean.
 
-    Args:
-        text: What the person wrote; never the secret itself, which would stay in the shell's history.
-        keys: Among which.
+    By id or its beginning, by label, or by the variable's name.
+
+    Args: text: What the person wrote; never the secret itself, which would stay in the shell's
+    history. keys: Among which.
     """
     known = list(keys)
     name = text.strip()
@@ -107,18 +111,29 @@ def keys_named(text: str, keys: Iterable[ApiKey]) -> list[ApiKey]:
     if exact or len(name) < _LEAST_OF_ID:
         return exact
     label = name.removesuffix("…").rstrip(".")
-    return [key for key in known if key.id.startswith(name.lower()) or key.label.rstrip(".") == label]
+    return [
+        key for key in known if key.id.startswith(name.lower()) or key.label.rstrip(".") == label
+    ]
 
 
 def make_key(
-    service: str, *, secret: str, variable: str, account: str | None = None, sender: str | None = None
+    service: str,
+    *,
+    secret: str,
+    variable: str,
+    account: str | None = None,
+    sender: str | None = None,
 ) -> ApiKey:
     """Build a key with its id and label, for tools and tests that have the secret at hand."""
-    return ApiKey(service, key_id(secret), masked_key(secret), SecretStr(secret), variable, account, sender)
+    return ApiKey(
+        service, key_id(secret), masked_key(secret), SecretStr(secret), variable, account, sender
+    )
 
 
 def discover_keys(service: str, environ: Mapping[str, str]) -> Discovery:
-    """Find the usable keys of a service: SERVICE_API_KEY, SERVICE_API_KEY_2 … _10, each also as a …_FILE.
+    """Find the usable keys of a service.
+
+    SERVICE_API_KEY, SERVICE_API_KEY_2 … _10, each also as a …_FILE.
 
     Gaps in the numbers are fine. Reads the files that …_FILE variables name, nothing else.
 
@@ -144,17 +159,21 @@ def load_keys(service: str) -> Discovery:
 def require_any_key(discoveries: Iterable[Discovery]) -> None:
     """Refuse a start where no service has a usable key.
 
-    Raises:
-        SettingsError: There is none; the first sentence lists the variables looked at, the others what was skipped.
+    Raises: SettingsError: There is none; the first sentence lists the variables looked at, the
+    others what was skipped.
     """
     found = tuple(discoveries)
     if any(discovery.keys for discovery in found):
         return
-    looked_at = "; ".join(_condensed(discovery.variables) for discovery in found if discovery.variables)
+    looked_at = "; ".join(
+        _condensed(discovery.variables) for discovery in found if discovery.variables
+    )
     sentence = f"No usable API key was found, so no job could ever run: set at least one of {looked_at or 'the keys'}."
     if (missing := no_dotenv()) is not None:
         sentence += f" {missing}."
-    raise SettingsError([sentence, *(problem.sentence for discovery in found for problem in discovery.problems)])
+    raise SettingsError(
+        [sentence, *(problem.sentence for discovery in found for problem in discovery.problems)]
+    )
 
 
 def _condensed(names: tuple[str, ...]) -> str:
@@ -175,7 +194,9 @@ class _Search:
         self._keys: list[ApiKey] = []
 
     def run(self) -> Discovery:
-        found = [(suffix, *hit) for suffix in self._suffixes if (hit := self._usable(suffix)) is not None]
+        found = [
+            (suffix, *hit) for suffix in self._suffixes if (hit := self._usable(suffix)) is not None
+        ]
         for suffix, variable, secret in found:
             self._keys.append(
                 make_key(
@@ -199,10 +220,18 @@ class _Search:
         lookup = look_up(self._environ, name)
         if not suffix and self._is_set(alias):
             if lookup.value or lookup.problem:
-                self._report(alias, "skipped", f"is another name of {name}, which is set: give it a free number")
+                self._report(
+                    alias,
+                    "skipped",
+                    f"is another name of {name}, which is set: give it a free number",
+                )
             else:
                 lookup = look_up(self._environ, alias)
-                self._report(lookup.variable, "warned", f"is taken as the first key; its usual name is {name}")
+                self._report(
+                    lookup.variable,
+                    "warned",
+                    f"is taken as the first key; its usual name is {name}",
+                )
         if lookup.problem:
             self._report(lookup.variable, "skipped", lookup.problem)
             return None
@@ -225,8 +254,14 @@ class _Search:
     def _fault(self, value: str) -> str | None:
         checks = (
             (looks_like_placeholder(value), "holds a placeholder, not a key"),
-            (not value.isascii(), "holds characters that no key has (not ASCII): copy the key again"),
-            (not value.isprintable(), "holds a line break or another control character: copy the key again"),
+            (
+                not value.isascii(),
+                "holds characters that no key has (not ASCII): copy the key again",
+            ),
+            (
+                not value.isprintable(),
+                "holds a line break or another control character: copy the key again",
+            ),
             (" " in value, "holds a blank inside: a variable holds one key and nothing else"),
             (any(char in value for char in "\"'`"), "holds quotes: write the key without them"),
             (value in self._taken, f"holds the same key as {self._taken.get(value)}"),
@@ -236,11 +271,19 @@ class _Search:
     def _warn_of_shape(self, variable: str, value: str) -> None:
         prefix = _PREFIXES[self._service]
         if not value.startswith(prefix):
-            other = next((name for name, start in _PREFIXES.items() if value.startswith(start)), None)
+            other = next(
+                (name for name, start in _PREFIXES.items() if value.startswith(start)), None
+            )
             hint = f"; it looks like a key of {other.capitalize()}" if other else ""
-            self._report(variable, "warned", f"does not start with {prefix} as keys of this service do{hint}")
+            self._report(
+                variable, "warned", f"does not start with {prefix} as keys of this service do{hint}"
+            )
         elif len(value) not in _USUAL_LENGTHS[self._service]:
-            self._report(variable, "warned", "has an unusual length for a key of this service: was all of it copied?")
+            self._report(
+                variable,
+                "warned",
+                "has an unusual length for a key of this service: was all of it copied?",
+            )
 
     def _companion(self, kind: str, suffix: str) -> tuple[str, str]:
         names = [f"{self._service.upper()}_{kind}{suffix}"]
@@ -252,16 +295,23 @@ class _Search:
         return names[0], ""
 
     def _holds_a_key(self, text: str) -> bool:
-        # Also those that are not used: what was pasted into the wrong variable must not be shown as a name.
+        # Also those that are not used: what was pasted into the wrong variable must not be shown as
+        # a name.
         pasted = {value.strip() for name, value in self._environ.items() if "_API_KEY" in name}
-        return any(secret in text for secret in pasted | set(self._taken) if len(secret) >= _SHORTEST_SECRET)
+        return any(
+            secret in text
+            for secret in pasted | set(self._taken)
+            if len(secret) >= _SHORTEST_SECRET
+        )
 
     def _account(self, suffix: str) -> str | None:
         name, value = self._companion("ACCOUNT", suffix)
         if not value:
             return None
         if not _ACCOUNT_RE.fullmatch(value) or self._holds_a_key(value):
-            self._report(name, "skipped", "is no account name: use up to 64 letters, digits and _ . @ -")
+            self._report(
+                name, "skipped", "is no account name: use up to 64 letters, digits and _ . @ -"
+            )
             return None
         return value
 
@@ -272,7 +322,11 @@ class _Search:
         if not value:
             return None
         if not is_address(value) or self._holds_a_key(value):
-            self._report(name, "skipped", "is no from address: write name@example.com or Name <name@example.com>")
+            self._report(
+                name,
+                "skipped",
+                "is no from address: write name@example.com or Name <name@example.com>",
+            )
             return None
         return value
 
@@ -283,12 +337,18 @@ class _Search:
             plain = name.removesuffix(FILE_SUFFIX)
             if plain.startswith(self._base) and plain not in known:
                 number = plain[len(self._base) + 1 :]
-                beyond = number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS
-                why = f"is beyond the {MAX_KEYS} keys a service" if beyond else "is no name of a key"
+                beyond = (
+                    number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS
+                )
+                why = (
+                    f"is beyond the {MAX_KEYS} keys a service" if beyond else "is no name of a key"
+                )
                 last = self._base + self._suffixes[-1]
                 self._report(name, "skipped", f"{why}: use {self._base}, {self._base}_2 … {last}")
         for kind in kinds:
             for suffix in self._suffixes:
                 name, value = self._companion(kind, suffix)
                 if value and suffix not in used:
-                    self._report(name, "skipped", f"has no effect: {self._base + suffix} gives no usable key")
+                    self._report(
+                        name, "skipped", f"has no effect: {self._base + suffix} gives no usable key"
+                    )

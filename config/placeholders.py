@@ -75,10 +75,12 @@ _SPLIT_RE = re.compile(r"[\W_]+")
 
 
 def looks_like_placeholder(text: str) -> bool:
-    """Tell whether a text was surely never a secret: `your-key-here`, `xxx`, `<key>`, `gsk_your…`, `gsk_abc123...`.
+    """Tell whether a text was surely never a secret.
 
-    Decides by whole words and by the beginning, so that no random key is refused by chance: four given letters at the
-    start of one happen about once in a million keys.
+    `your-key-here`, `xxx`, `<key>`, `gsk_your…`, `gsk_abc123...`.
+
+    Decides by whole words and by the beginning, so that no random key is refused by chance: four
+    given letters at the start of one happen about once in a million keys.
 
     Args:
         text: The value, without surrounding blanks.

@@ -1,7 +1,7 @@
 """Redis' URLs: what may stand in one, and how broker, results and pool each want to read it.
 
-kombu, Celery and redis-py read the same URL differently, and each fails on options that another takes. So a URL is
-taken apart once, and each of the three gets what it understands.
+kombu, Celery and redis-py read the same URL differently, and each fails on options that another
+takes. So a URL is taken apart once, and each of the three gets what it understands.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ from config.urls import checked_url
 ALL_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
 SOCKET_SCHEMES: Final = frozenset({"unix", "redis+socket"})
 _SENTINEL = (
-    "names a Redis Sentinel, which is not supported: give the address of the primary, or of a proxy that follows it"
+    "names a Redis Sentinel, which is not supported: "
+    "give the address of the primary, or of a proxy that follows it"
 )
 _LEAST_TIMEOUT_S = 2.0
 """Above the longest blocking pop of the broker's client."""
@@ -84,7 +85,8 @@ _TLS_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ssl_check_hostname": _truth,
 }
 _BROKER_OPTIONS: Final = (
-    "socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval", "max_connections",
+    "socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval",
+    "max_connections",
     "client_name",
 )  # fmt: skip
 """What kombu takes. Not `retry_on_timeout`: a push that timed out may have arrived."""
@@ -94,11 +96,10 @@ _BROKER_OPTIONS: Final = (
 class RedisUrl:
     """A URL of Redis, taken apart.
 
-    Attributes:
-        scheme: `redis`, `rediss`, `unix` or `redis+socket`.
-        place: What stands before the database: user, password, host and port; of a socket its path.
-        db: The database's number.
-        options: What was said behind the question mark, by name, as numbers and truths where it is that.
+    Attributes: scheme: `redis`, `rediss`, `unix` or `redis+socket`. place: What stands before the
+    database: user, password, host and port; of a socket its path. db: The database's number.
+    options: What was said behind the question mark, by name, as numbers and truths where it is
+    that.
     """
 
     scheme: str
@@ -114,8 +115,8 @@ class RedisUrl:
             url: The URL.
             schemes: What may stand before `://`.
 
-        Raises:
-            ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes a password.
+        Raises: ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes
+        a password.
         """
         if url.startswith("sentinel"):
             raise ValueError(_SENTINEL)
@@ -128,24 +129,41 @@ class RedisUrl:
         if path and not (path.isascii() and path.isdigit() and len(path) < 10):  # noqa: PLR2004 - no int bomb
             raise ValueError("must end with the number of a database, as in redis://host:6379/0")
         if parts.fragment:
-            raise ValueError("must not contain #; percent-encode special characters of the password")
+            raise ValueError(
+                "must not contain #; percent-encode special characters of the password"
+            )
         return cls(parts.scheme, parts.netloc, int(path or 0) if db is None else db, options)
 
     @property
     def for_broker(self) -> tuple[str, dict[str, Any]]:
-        """The URL as kombu reads it, and what belongs into its transport options. A socket's URL has no database."""
+        """The URL as kombu reads it, and what belongs into its transport options.
+
+        A socket's URL has no database.
+        """
         kept = {name: self.options[name] for name in _BROKER_OPTIONS if name in self.options}
         if self.scheme in SOCKET_SCHEMES:
-            kept = {name: value for name, value in kept.items() if not name.endswith(("keepalive", "connect_timeout"))}
+            kept = {
+                name: value
+                for name, value in kept.items()
+                if not name.endswith(("keepalive", "connect_timeout"))
+            }
             return self._url("redis+socket", {}), kept
         return self._url(self.scheme, self._tls()), kept
 
     @property
     def for_results(self) -> str:
         """The URL as Celery's result backend reads it."""
-        options = {name: value for name, value in self.options.items() if name not in {*_TLS_OPTIONS, "protocol"}}
+        options = {
+            name: value
+            for name, value in self.options.items()
+            if name not in {*_TLS_OPTIONS, "protocol"}
+        }
         if self.scheme in SOCKET_SCHEMES:
-            options = {name: value for name, value in options.items() if not name.endswith(("keepalive", "t_timeout"))}
+            options = {
+                name: value
+                for name, value in options.items()
+                if not name.endswith(("keepalive", "t_timeout"))
+            }
             return self._url("socket", options | ({"virtual_host": self.db} if self.db else {}))
         return self._url(self.scheme, self._tls() | options)
 

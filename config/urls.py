@@ -22,10 +22,14 @@ def masked_url(text: str) -> str:
 
 
 class SecretUrl(Secret[str]):
-    """A URL whose `repr` and `str` show everything but the password; `get_secret_value()` gives it whole."""
+    """A URL whose `repr` and `str` show everything but the password.
+
+    `get_secret_value()` gives it whole.
+    """
 
     def _display(self) -> str:
-        # Known to be one URL, so that it is taken apart and not searched: a password may hold quotes.
+        # Known to be one URL, so that it is taken apart and not searched: a password may hold
+        # quotes.
         scheme, _, rest = self.get_secret_value().partition("://")
         authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
         user_info, at, host = authority.rpartition("@")
@@ -59,8 +63,8 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
     Returns:
         Its parts.
 
-    Raises:
-        ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the URL: it may be secret.
+    Raises: ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the
+    URL: it may be secret.
     """
     if any(char.isspace() or not char.isprintable() for char in url):
         raise ValueError("must not contain blanks or control characters")

@@ -42,12 +42,44 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--jobs", type=_positive, default=600, metavar="N", help="completions to ask for (default: %(default)s)")
-    add("--emails", type=_positive, default=200, metavar="N", help="emails to send (default: %(default)s)")
-    add("--workers", type=_positive, default=2, metavar="N", help="worker processes (default: %(default)s)")
-    add("--seconds", type=_positive, default=80, metavar="N", help="fail if jobs are open then (default: %(default)s)")
-    add("--keep", action="store_true", help="stay up afterwards, so that Flower can be explored, until Ctrl-C")
-    add("--plain", action="store_true", help="lines instead of a live view, as when the output is no terminal")
+    add(
+        "--jobs",
+        type=_positive,
+        default=600,
+        metavar="N",
+        help="completions to ask for (default: %(default)s)",
+    )
+    add(
+        "--emails",
+        type=_positive,
+        default=200,
+        metavar="N",
+        help="emails to send (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="worker processes (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=_positive,
+        default=80,
+        metavar="N",
+        help="fail if jobs are open then (default: %(default)s)",
+    )
+    add(
+        "--keep",
+        action="store_true",
+        help="stay up afterwards, so that Flower can be explored, until Ctrl-C",
+    )
+    add(
+        "--plain",
+        action="store_true",
+        help="lines instead of a live view, as when the output is no terminal",
+    )
     return parser
 
 

@@ -1,4 +1,7 @@
-"""Where the demo's jobs, results and key states live: a Redis of its own, or an empty database of a given one."""
+"""Where the demo's jobs, results and key states live.
+
+A Redis of its own, or an empty database of a given one.
+"""
 
 import secrets
 from urllib.parse import urlsplit
@@ -21,7 +24,10 @@ class Database:
 
     def __init__(self, url: str) -> None:
         if urlsplit(url).scheme not in {"redis", "rediss"}:
-            raise DemoError("REDIS_URL must be redis:// or rediss:// here; unset it and the demo starts its own Redis")
+            raise DemoError(
+                "REDIS_URL must be redis:// or rediss:// here; unset it and the demo starts its "
+                "own Redis"
+            )
         self._given = url
         self._token = secrets.token_hex(8)
         self.url = ""
@@ -43,7 +49,8 @@ class Database:
                 " unset REDIS_URL and the demo starts its own"
             ) from exc
         raise DemoError(
-            "the Redis of REDIS_URL has no empty database, and the demo never touches one with data;"
+            "the Redis of REDIS_URL has no empty database, and the demo never touches one with "
+            "data;"
             " unset REDIS_URL and the demo starts its own Redis"
         )
 
@@ -62,7 +69,9 @@ class Database:
 
     def _url_of(self, number: int) -> str:
         parts = urlsplit(self._given)
-        query = "&".join(part for part in parts.query.split("&") if part and not part.startswith("db="))
+        query = "&".join(
+            part for part in parts.query.split("&") if part and not part.startswith("db=")
+        )
         return parts._replace(path=f"/{number}", query=query).geturl()
 
     def release(self) -> None:

@@ -1,4 +1,6 @@
-"""Ends what the demo (or a test run) started, should that itself be killed: it waits for its pipe to close.
+"""Ends what the demo (or a test run) started, should that itself be killed.
+
+It waits for its pipe to close.
 
     python guard.py [FOLDER]     reads lines: a process id to end, or `done`; FOLDER goes as well
 
@@ -15,7 +17,10 @@ _GRACE_S = 1.0
 
 
 def _leads(pid: int) -> bool:
-    """Whether this process is still the one that we were told of: each leads a session of its own."""
+    """Whether this process is still the one that we were told of.
+
+    Each leads a session of its own.
+    """
     try:
         return os.getsid(pid) == pid
     except OSError:

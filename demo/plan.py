@@ -12,7 +12,10 @@ _RESEND_TEAMS = 3
 _RESEND_LENGTH_S = 17
 
 MODELS = ("openai/gpt-oss-120b", "openai/gpt-oss-20b")
-"""What the completions may be answered by, in order of preference; the first is switched off in the middle."""
+"""What the completions may be answered by, in order of preference.
+
+The first is switched off in the middle.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ class Plan:
     def accounts(self) -> dict[str, Any]:
         """The providers' accounts, as the sandbox's keys file has them.
 
-        Four Groq keys, two of which share an organisation (the workers are not told: they learn it), and three Resend
-        teams, each with a domain and a from address of its own.
+        Four Groq keys, two of which share an organisation (the workers are not told: they learn
+        it), and three Resend teams, each with a domain and a from address of its own.
         """
         groq = {"rpm": self.groq_rpm, "rpd": 14_400, "tpm": 250_000, "tpd": 0}
         teams = ("north", "south", "west")
@@ -90,7 +93,10 @@ class Plan:
         }
 
     def settings(self) -> dict[str, str]:
-        """The workers' settings that differ from the defaults: shorter waits, so that a minute shows everything."""
+        """The workers' settings that differ from the defaults.
+
+        Shorter waits, so that a minute shows everything.
+        """
         return {
             "GROQ_MODEL": ",".join(MODELS),
             "KEYWHEEL_MAX_WAIT_S": "2",
@@ -100,14 +106,22 @@ class Plan:
             "KEYWHEEL_FAULT_BACKOFF_S": "0.5",
             "KEYWHEEL_MAX_FAULTS": "10",
             "KEYWHEEL_STATUS_INTERVAL_S": "2",
-            "KEYWHEEL_CHECK_KEYS_S": "0",  # its questions would stand among the calls that are counted
+            # its questions would stand among the calls that are counted
+            "KEYWHEEL_CHECK_KEYS_S": "0",
             "KEYWHEEL_LOG_LEVEL": "INFO",
             "KEYWHEEL_LOG_FORMAT": "text",
         }
 
 
 def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without any setting of this project and without proxies: the demo talks to 127.0.0.1 only."""
+    """The environment without any setting of this project and without proxies.
+
+    The demo talks to 127.0.0.1 only.
+    """
     found = os.environ if environ is None else environ
-    kept = {name: value for name, value in found.items() if not name.startswith(_OURS) and name.lower() not in _PROXIES}
+    kept = {
+        name: value
+        for name, value in found.items()
+        if not name.startswith(_OURS) and name.lower() not in _PROXIES
+    }
     return kept | {"NO_PROXY": "*", "no_proxy": "*"}

@@ -1,4 +1,6 @@
-"""A web application's side, as small as it can be: it knows the tasks' names and nothing else of this project.
+"""A web application's side, as small as it can be.
+
+It knows the tasks' names and nothing else of this project.
 
     REDIS_URL=redis://… python demo/producer.py 600 200
 
@@ -10,7 +12,14 @@ import sys
 
 from celery import Celery
 
-_TOPICS = ("a sorting algorithm", "the tides", "a good espresso", "why the sky is blue", "binary search", "hedgehogs")
+_TOPICS = (
+    "a sorting algorithm",
+    "the tides",
+    "a good espresso",
+    "why the sky is blue",
+    "binary search",
+    "hedgehogs",
+)
 
 
 def main(jobs: int, emails: int) -> None:
@@ -19,7 +28,10 @@ def main(jobs: int, emails: int) -> None:
     for number in range(max(jobs, emails)):
         if number < jobs:
             topic = _TOPICS[number % len(_TOPICS)]
-            arguments = {"prompt": f"Explain {topic} in one sentence ({number}).", "max_completion_tokens": 64}
+            arguments = {
+                "prompt": f"Explain {topic} in one sentence ({number}).",
+                "max_completion_tokens": 64,
+            }
             _say("ai", app.send_task("tasks.ai.complete", kwargs=arguments, queue="ai").id)
         if number < emails:
             email = {

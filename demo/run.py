@@ -77,7 +77,9 @@ class _Run:
         number = self._stopped_by or signal.SIGTERM
         if self._code is not None:
             return self._code  # only --keep was left
-        self._console.print(Text(f"stopped by {'Ctrl-C' if number is signal.SIGINT else number.name}: cleaning up"))
+        self._console.print(
+            Text(f"stopped by {'Ctrl-C' if number is signal.SIGINT else number.name}: cleaning up")
+        )
         return _SIGNAL_EXIT + number
 
     async def _clean_up(self, code: int, tail_of_log: str) -> int:
@@ -90,7 +92,9 @@ class _Run:
         if keep_logs and self._stage.has_logs:
             self._console.print(Text(f"the logs are kept in {self._stage.logs}"), soft_wrap=True)
         elif not left and code == 0:
-            self._console.print(Text("nothing is left behind: every process ended, the temporary folder is gone"))
+            self._console.print(
+                Text("nothing is left behind: every process ended, the temporary folder is gone")
+            )
         return code or int(bool(left))
 
     def _complain(self, sentence: str) -> None:
@@ -147,7 +151,9 @@ class _Run:
         told: asyncio.Future[None] | None = None
         watch.story.begin()
         watch.story.tell(
-            "🎬", f"a producer enqueues {self._plan.jobs} completions and {self._plan.emails} emails", "bold"
+            "🎬",
+            f"a producer enqueues {self._plan.jobs} completions and {self._plan.emails} emails",
+            "bold",
         )
         self._produce(watch)
         blind_since: float | None = None
@@ -160,7 +166,9 @@ class _Run:
                 except RedisError as exc:
                     blind_since = blind_since or time.monotonic()
                     if time.monotonic() - blind_since > _BLIND_S:
-                        raise DemoError(f"Redis does not answer any more ({type(exc).__name__})") from exc
+                        raise DemoError(
+                            f"Redis does not answer any more ({type(exc).__name__})"
+                        ) from exc
                 if told is None and watch.enqueued:
                     told = asyncio.ensure_future(self._trouble(watch))
                 if told is not None and told.done():
@@ -177,7 +185,11 @@ class _Run:
     def _produce(self, watch: Watch) -> None:
         output = self._stage.folder / "enqueued"
         output.touch()
-        arguments = [str(ROOT / "demo" / "producer.py"), str(self._plan.jobs), str(self._plan.emails)]
+        arguments = [
+            str(ROOT / "demo" / "producer.py"),
+            str(self._plan.jobs),
+            str(self._plan.emails),
+        ]
         # -P: not even the folder that it lies in can be imported from.
         self._stage.spawn("producer", ["-P", *arguments], stdout=output)
         watch.follow(output)
@@ -187,9 +199,13 @@ class _Run:
         try:
             state = await asyncio.to_thread(sandbox.state)
             script = happenings(
-                self._plan.pace, organisation=state["groq"][1]["account"], team=state["resend"][1]["account"]
+                self._plan.pace,
+                organisation=state["groq"][1]["account"],
+                team=state["resend"][1]["account"],
             )
-            await play(script, sandbox, lambda happening: watch.story.tell("🎬", happening.words, "bold"))
+            await play(
+                script, sandbox, lambda happening: watch.story.tell("🎬", happening.words, "bold")
+            )
         except (SandboxError, OSError, HTTPException) as exc:
             raise DemoError(f"the provider sandbox does not answer: {exc}") from exc
 

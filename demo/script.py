@@ -43,8 +43,9 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
     def at(seconds: float) -> float:
         return seconds * pace
 
-    # What concerns one Groq organisation comes when the limits of all are known: refused alone at the start, it would
-    # be the only one that can promise anything, and the jobs would line up behind it.
+    # What concerns one Groq organisation comes when the limits of all are known: refused alone at
+    # the start, it would be the only one that can promise anything, and the jobs would line up
+    # behind it.
     return [
         # At once, because emails that wait go out many at a time, and are soon all sent.
         Happening(
@@ -87,7 +88,9 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
     ]
 
 
-async def play(script: list[Happening], sandbox: Sandbox, tell: Callable[[Happening], None]) -> None:
+async def play(
+    script: list[Happening], sandbox: Sandbox, tell: Callable[[Happening], None]
+) -> None:
     """Make the control calls at their times, counted from now.
 
     Args:

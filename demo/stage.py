@@ -1,4 +1,7 @@
-"""Everything that the demo starts, and how it goes away again: Redis, providers, workers, Flower, producer."""
+"""Everything that the demo starts, and how it goes away again.
+
+Redis, providers, workers, Flower, producer.
+"""
 
 import asyncio
 import contextlib
@@ -59,7 +62,9 @@ class Flower:
 
 
 class Stage:
-    """Starts processes and ends all of them, whatever happens. `close` may be called at any time, and twice.
+    """Starts processes and ends all of them, whatever happens.
+
+    `close` may be called at any time, and twice.
 
     Args:
         plan: What to start.
@@ -150,7 +155,9 @@ class Stage:
         self._remember("the provider sandbox", self.sandbox.pid)
 
     def _write_tool(self) -> None:
-        ours = {name: value for name, value in self.environment.items() if os.environ.get(name) != value}
+        ours = {
+            name: value for name, value in self.environment.items() if os.environ.get(name) != value
+        }
         lines = [
             "#!/bin/sh",
             "# celery -A worker … with the settings of this demo",
@@ -164,7 +171,10 @@ class Stage:
     def start_workers(self) -> None:
         """Start the worker processes; returns at once."""
         for number in range(1, self._plan.workers + 1):
-            self.spawn(f"worker {number}", ["-m", "celery", "-A", "worker", "worker", "-n", f"worker{number}@demo"])
+            self.spawn(
+                f"worker {number}",
+                ["-m", "celery", "-A", "worker", "worker", "-n", f"worker{number}@demo"],
+            )
 
     def start_flower(self) -> None:
         """Start Flower; returns at once."""
@@ -254,10 +264,15 @@ class Stage:
             code = child.process.poll()
             if code is not None and not (child.name == "producer" and code == 0):
                 raise DemoError(f"{child.name} ended unexpectedly ({_how(code)})", tail(child.log))
-        for name, log in (("Redis", "redis/redis.log"), ("the provider sandbox", "sandbox-*/stderr")):
+        for name, log in (
+            ("Redis", "redis/redis.log"),
+            ("the provider sandbox", "sandbox-*/stderr"),
+        ):
             pid = self._ours.get(name)
             if pid is not None and _has_ended(pid):
-                raise DemoError(f"{name} ended unexpectedly", "\n".join(map(tail, self.folder.glob(log))))
+                raise DemoError(
+                    f"{name} ended unexpectedly", "\n".join(map(tail, self.folder.glob(log)))
+                )
 
     def hurry(self) -> None:
         """Let `close` ask for a short time only before it kills."""
@@ -277,7 +292,11 @@ class Stage:
         left = self._release_database()
         if self._redis is not None:
             self._redis.stop()
-        left += [f"{name} still runs as process {pid}" for name, pid in self._ours.items() if _session_of(pid)]
+        left += [
+            f"{name} still runs as process {pid}"
+            for name, pid in self._ours.items()
+            if _session_of(pid)
+        ]
         if self.folder.name:
             left += self._remove_files(keep_logs=keep_logs)
         if self._guard is not None:
@@ -291,7 +310,9 @@ class Stage:
     def _remove_files(self, *, keep_logs: bool) -> list[str]:
         if not (keep_logs and self.has_logs):
             shutil.rmtree(self.folder, ignore_errors=True)
-            return [f"the folder {self.folder} could not be removed"] if self.folder.exists() else []
+            return (
+                [f"the folder {self.folder} could not be removed"] if self.folder.exists() else []
+            )
         for part in self.folder.iterdir():
             if part.is_dir() and part != self.logs:
                 shutil.rmtree(part, ignore_errors=True)
@@ -327,12 +348,20 @@ class Stage:
         try:
             database.release()
         except RedisError as exc:
-            return [f"the demo's database in the Redis of REDIS_URL could not be emptied ({type(exc).__name__})"]
+            return [
+                (
+                    "the demo's database in the Redis of REDIS_URL could not be emptied "
+                    f"({type(exc).__name__})"
+                )
+            ]
         return []
 
 
 async def _whole(start: Callable[[], ResultT]) -> ResultT:
-    """Run a start in a thread. A cancellation waits for its end, so that what it started is known and can be ended."""
+    """Run a start in a thread.
+
+    A cancellation waits for its end, so that what it started is known and can be ended.
+    """
     work = asyncio.ensure_future(asyncio.to_thread(start))
     try:
         return await asyncio.shield(work)

@@ -1,4 +1,7 @@
-"""What happens to jobs and keys, told in lines: read from the workers' logs and from the pools' audit streams."""
+"""What happens to jobs and keys, told in lines.
+
+Read from the workers' logs and from the pools' audit streams.
+"""
 
 import re
 import time
@@ -12,7 +15,9 @@ _SHORT = 12
 _SAME_REST_MS = 1_000
 _JOBS = {"ai": "completion", "email": "email"}
 _QUEUES = {"Groq": "ai", "Resend": "email"}
-_RETRY_RE = re.compile(r"\[tasks\.(ai|email)\.\w+ \S+\] Task \S+ retry: Retry in ([\d.]+)s: (\w+)\(['\"](.*)['\"]")
+_RETRY_RE = re.compile(
+    r"\[tasks\.(ai|email)\.\w+ \S+\] Task \S+ retry: Retry in ([\d.]+)s: (\w+)\(['\"](.*)['\"]"
+)
 _USING_RE = re.compile(r"Using (Groq|Resend) key: (\S+) \(attempt (\d+)/\d+\)")
 _FAILED_RE = re.compile(r"API key marked as failed: (\S+ \(\d+/\d+ failed\))")
 _WHY_RE = re.compile(r"^no key is free: (.*); next try in .*$")
@@ -20,7 +25,10 @@ _WHY_RE = re.compile(r"^no key is free: (.*); next try in .*$")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the story: when (seconds after the jobs were enqueued), a sign, the words, a colour."""
+    """One line of the story.
+
+    When (seconds after the jobs were enqueued), a sign, the words, a colour.
+    """
 
     at_s: float
     sign: str
@@ -144,7 +152,11 @@ class Story:
         for (kind, queue, detail), crowd in crowds.items():
             jobs = f"{crowd.count} {_JOBS[queue]}{'s' if crowd.count > 1 else ''}"
             if kind == "deferred":
-                self.tell("⏳", f"{jobs} deferred, no key is free ({detail}): again in {crowd.span}", "cyan")
+                self.tell(
+                    "⏳",
+                    f"{jobs} deferred, no key is free ({detail}): again in {crowd.span}",
+                    "cyan",
+                )
             elif kind == "retry":
                 self.tell("🔁", f"{jobs} to be tried again in {crowd.span}: {detail}", "magenta")
             else:
@@ -158,11 +170,19 @@ class Story:
             self._cool(service, entry)
         elif event == "disabled":
             self._resting.pop((service, entry["scope"], name), None)
-            self.tell("⛔", f"{service}: {shown} is out until somebody resets it ({reason})", "bold red")
+            self.tell(
+                "⛔", f"{service}: {shown} is out until somebody resets it ({reason})", "bold red"
+            )
         elif event == "unfit":
-            self.tell("🚫", f"{service}: {shown} is not to be had ({reason}), and not asked for again", "yellow")
+            self.tell(
+                "🚫",
+                f"{service}: {shown} is not to be had ({reason}), and not asked for again",
+                "yellow",
+            )
         elif event == "account_learned":
-            self.tell("🎓", f"{service}: {shown} belongs to {_short(reason)}, as a refusal says", "green")
+            self.tell(
+                "🎓", f"{service}: {shown} belongs to {_short(reason)}, as a refusal says", "green"
+            )
         elif event == "limit_learned":
             self._limits[service, self._shown(_scope_of(name))].append(reason)
         elif event == "reset":
@@ -181,7 +201,11 @@ class Story:
         elif until_ms - known_ms < _SAME_REST_MS:
             return  # the answers to calls that left together
         rest_s = (until_ms - at_ms) / 1000
-        self.tell("🧊", f"{service}: {self._shown(entry['name'])} rests {rest_s:.1f} s ({entry['reason']})", "yellow")
+        self.tell(
+            "🧊",
+            f"{service}: {self._shown(entry['name'])} rests {rest_s:.1f} s ({entry['reason']})",
+            "yellow",
+        )
 
     def _shown(self, name: str) -> str:
         """A name for people: while nobody knows a key's account, the key's id stands for it."""

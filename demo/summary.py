@@ -36,7 +36,9 @@ class Summary:
 
     def show(self, console: Console) -> None:
         """Print it."""
-        table = Table("key", "account", "calls", "accepted", "429s", "5xx", "401s", "resting", box=None)
+        table = Table(
+            "key", "account", "calls", "accepted", "429s", "5xx", "401s", "resting", box=None
+        )
         for column in table.columns[2:]:
             column.justify = "right"
         for row in self.keys:
@@ -46,7 +48,12 @@ class Summary:
         for name, value in self.figures.items():
             console.print(Text(f"{name}: {value}"), soft_wrap=True)
         if not self.faults:
-            console.print(Text("✓ every job ended as it should, and the providers' ledger agrees", style="bold green"))
+            console.print(
+                Text(
+                    "✓ every job ended as it should, and the providers' ledger agrees",
+                    style="bold green",
+                )
+            )
         for sentence in self.faults:
             console.print(Text(f"✗ {sentence}", style="bold red"), soft_wrap=True)
 
@@ -65,7 +72,12 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
     summary.faults += _faults(watch, ledger)
     tallies = ledger["keys"]
     # In the order of the view; the ledger names keys by the same fingerprint.
-    summary.keys = [_row(tallies[key.id]) for view in watch.views.values() for key in view.keys if key.id in tallies]
+    summary.keys = [
+        _row(tallies[key.id])
+        for view in watch.views.values()
+        for key in view.keys
+        if key.id in tallies
+    ]
     waits = [
         float(result["result"]["waited_s"])
         for progress in watch.queues.values()
@@ -85,15 +97,21 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
         "calls on a revoked key after its refusal": str(judgement["calls_after_refusal"]),
         "emails accepted": f"{judgement['emails_accepted']}, of which twice: {judgement['emails_accepted_twice']}"
-        f" (in {_email_calls(watch, tallies)} calls, answers lost: {judgement['accepted_but_answer_lost']})",
+        f" (in {_email_calls(watch, tallies)} calls, answers lost: "
+        f"{judgement['accepted_but_answer_lost']})",
     }
     return summary
 
 
 def _models(results: Iterable[dict[str, Any]]) -> str:
     """Which model has answered how many completions."""
-    counts = Counter(str(one["result"].get("model")) for one in results if one["status"] == "SUCCESS")
-    return ", ".join(f"{count} completions by {model}" for model, count in sorted(counts.items())) or "none answered"
+    counts = Counter(
+        str(one["result"].get("model")) for one in results if one["status"] == "SUCCESS"
+    )
+    return (
+        ", ".join(f"{count} completions by {model}" for model, count in sorted(counts.items()))
+        or "none answered"
+    )
 
 
 def _calls_for_nothing(ledger: dict[str, Any]) -> int:
@@ -131,7 +149,11 @@ def _faults(watch: Watch, ledger: dict[str, Any]) -> list[str]:
         job = _OPEN[queue]
         if progress.open:
             faults.append(f"{progress.open} {job}s did not end")
-        bad = [sentence for id_, result in progress.results.items() if (sentence := _fault_of(job, id_, result))]
+        bad = [
+            sentence
+            for id_, result in progress.results.items()
+            if (sentence := _fault_of(job, id_, result))
+        ]
         faults += bad[:_SHOWN]
         if len(bad) > _SHOWN:
             faults.append(f"and {len(bad) - _SHOWN} more {job}s")
@@ -155,14 +177,23 @@ def _disagreements(watch: Watch, ledger: dict[str, Any]) -> list[str]:
     """Where the providers' ledger says something else than the results."""
     judgement = ledger["judgement"]
     emails = watch.queues["email"]
-    reported = {result["result"].get("id") for result in emails.results.values() if result["status"] == "SUCCESS"}
-    accepted = [id_ for call in ledger["calls"] if call["accepted"] for id_ in call.get("emails", ())]
+    reported = {
+        result["result"].get("id")
+        for result in emails.results.values()
+        if result["status"] == "SUCCESS"
+    }
+    accepted = [
+        id_ for call in ledger["calls"] if call["accepted"] for id_ in call.get("emails", ())
+    ]
     completions = ledger["services"]["groq"]["accepted"]
     checks = (
         (judgement["emails_accepted_twice"], "emails were accepted twice"),
         (judgement["content_accepted_twice"], "emails with the same content were accepted twice"),
         (len(accepted) - emails.total, "emails accepted more than there are jobs"),
         (len(set(accepted) ^ reported), "ids of emails differ between results and ledger"),
-        (max(0, watch.queues["ai"].total - completions), "completions have a result that no provider made"),
+        (
+            max(0, watch.queues["ai"].total - completions),
+            "completions have a result that no provider made",
+        ),
     )
     return [f"{count} {sentence}" for count, sentence in checks if count]

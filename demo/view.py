@@ -135,7 +135,9 @@ def _bars(watch: Watch) -> Table:
 def _keys(watch: Watch) -> Table:
     table = Table(expand=True, box=None, header_style="dim", pad_edge=False)
     for name in ("key", "state", "why", "left", "in flight", "calls", "429s", "5xx"):
-        table.add_column(name, justify="left" if name in {"key", "state", "why"} else "right", no_wrap=True)
+        table.add_column(
+            name, justify="left" if name in {"key", "state", "why"} else "right", no_wrap=True
+        )
     for view in watch.views.values():
         for key in view.keys:
             table.add_row(
@@ -160,4 +162,6 @@ def _events(watch: Watch, room: int) -> Panel:
         lines.append(f"{event.at_s:5.1f} s ", style="dim")
         lines.append(f"{event.sign} {event.words}\n", style=event.style)
     lines.rstrip()
-    return Panel(lines, title="what happens", title_align="left", border_style="dim", height=room + 2)
+    return Panel(
+        lines, title="what happens", title_align="left", border_style="dim", height=room + 2
+    )

@@ -1,4 +1,7 @@
-"""Looks at everything a few times a second: results, key pools, audit streams, the workers' logs."""
+"""Looks at everything a few times a second.
+
+Results, key pools, audit streams, the workers' logs.
+"""
 
 import json
 from collections.abc import Iterable
@@ -74,14 +77,18 @@ class Watch:
     ) -> None:
         self._redis = Redis.from_url(redis_url, decode_responses=True, socket_timeout=5.0)
         self._pools = {
-            service: KeyPool(self._redis, service, discover_keys(service, environment).keys, namespace=namespace)
+            service: KeyPool(
+                self._redis, service, discover_keys(service, environment).keys, namespace=namespace
+            )
             for service in SERVICES
         }
         self._logs = [Log(path) for path in logs]
         self._enqueued: Log | None = None
         self._audit_seen = dict.fromkeys(SERVICES, "-")
         self.story = Story()
-        self.story.labels = {key.id: key.label for pool in self._pools.values() for key in pool.keys}
+        self.story.labels = {
+            key.id: key.label for pool in self._pools.values() for key in pool.keys
+        }
         self.queues = {queue: Progress(total) for queue, total in totals.items()}
         self.views: dict[str, PoolView] = {}
 
@@ -125,7 +132,9 @@ class Watch:
             progress.deferred = progress.retrying = 0
             return
         deferred = retrying = 0
-        for job, text in zip(waiting, await self._redis.mget([_RESULT + job for job in waiting]), strict=True):
+        for job, text in zip(
+            waiting, await self._redis.mget([_RESULT + job for job in waiting]), strict=True
+        ):
             found = json.loads(text) if text else {}
             if found.get("status") in _ENDED:
                 progress.results[job] = found
@@ -137,7 +146,9 @@ class Watch:
         progress.deferred, progress.retrying = deferred, retrying
 
     async def _read_audit(self, service: str, pool: KeyPool) -> None:
-        entries: Any = await self._redis.xrange(pool.names.audit, min=self._audit_seen[service], count=_AUDIT_ENTRIES)
+        entries: Any = await self._redis.xrange(
+            pool.names.audit, min=self._audit_seen[service], count=_AUDIT_ENTRIES
+        )
         for number, fields in entries:
             self._audit_seen[service] = f"({number}"
             self.story.read_audit(service, fields)

@@ -1,1 +1,4 @@
-"""Groq and Resend on this machine, and an embedded Redis: for demos and tests without keys or network."""
+"""Groq and Resend on this machine, and an embedded Redis.
+
+For demos and tests without keys or network.
+"""

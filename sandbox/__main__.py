@@ -95,40 +95,148 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=_count, default=8765, help="port, 0 for a free one (default: %(default)s)")
-    add("--keys-file", type=Path, metavar="FILE", help="accounts and keys as JSON, instead of made ones")
-    add("--accept-unknown-keys", action="store_true", help="any key works and gets an account of its own")
+    add(
+        "--keys-file",
+        type=Path,
+        metavar="FILE",
+        help="accounts and keys as JSON, instead of made ones",
+    )
+    add(
+        "--accept-unknown-keys",
+        action="store_true",
+        help="any key works and gets an account of its own",
+    )
     add("--scenario", type=Path, metavar="FILE", help="a timed script of control calls as JSON")
-    add("--grace-ms", type=_ms, default=250.0, help="calls under way when told to wait are forgiven for so long")
-    add("--ledger-size", type=_some, default=100_000, help="full records kept (default: %(default)s)")
+    add(
+        "--grace-ms",
+        type=_ms,
+        default=250.0,
+        help="calls under way when told to wait are forgiven for so long",
+    )
+    add(
+        "--ledger-size",
+        type=_some,
+        default=100_000,
+        help="full records kept (default: %(default)s)",
+    )
     add("--seed", type=int, help="makes chance repeatable (keys never are)")
-    add("--stop-on-eof", action="store_true", help="stop when standard input closes, as when the parent dies")
+    add(
+        "--stop-on-eof",
+        action="store_true",
+        help="stop when standard input closes, as when the parent dies",
+    )
     group = parser.add_argument_group("Groq", "limits are per organisation and model; 0 means none")
     add = group.add_argument
     add("--groq-keys", type=_count, default=3, metavar="N")
-    add("--groq-keys-per-org", type=_some, default=1, metavar="N", help="keys that share an organisation")
+    add(
+        "--groq-keys-per-org",
+        type=_some,
+        default=1,
+        metavar="N",
+        help="keys that share an organisation",
+    )
     limits = GroqLimits()
-    add("--groq-rpm", type=_count, default=limits.rpm, metavar="N", help="requests a minute (default: %(default)s)")
-    add("--groq-rpd", type=_count, default=limits.rpd, metavar="N", help="requests a day (default: %(default)s)")
-    add("--groq-tpm", type=_count, default=limits.tpm, metavar="N", help="tokens a minute (default: %(default)s)")
-    add("--groq-tpd", type=_count, default=limits.tpd, metavar="N", help="tokens a day (default: %(default)s)")
-    add("--groq-itpm", type=_count, default=limits.itpm, metavar="N", help="tokens of prompts a minute")
-    add("--groq-otpm", type=_count, default=limits.otpm, metavar="N", help="tokens of answers a minute")
-    add("--groq-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long a completion takes")
+    add(
+        "--groq-rpm",
+        type=_count,
+        default=limits.rpm,
+        metavar="N",
+        help="requests a minute (default: %(default)s)",
+    )
+    add(
+        "--groq-rpd",
+        type=_count,
+        default=limits.rpd,
+        metavar="N",
+        help="requests a day (default: %(default)s)",
+    )
+    add(
+        "--groq-tpm",
+        type=_count,
+        default=limits.tpm,
+        metavar="N",
+        help="tokens a minute (default: %(default)s)",
+    )
+    add(
+        "--groq-tpd",
+        type=_count,
+        default=limits.tpd,
+        metavar="N",
+        help="tokens a day (default: %(default)s)",
+    )
+    add(
+        "--groq-itpm",
+        type=_count,
+        default=limits.itpm,
+        metavar="N",
+        help="tokens of prompts a minute",
+    )
+    add(
+        "--groq-otpm",
+        type=_count,
+        default=limits.otpm,
+        metavar="N",
+        help="tokens of answers a minute",
+    )
+    add(
+        "--groq-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long a completion takes"
+    )
     add("--groq-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
     add("--groq-completion-tokens", type=_some, default=24, metavar="N", help="length of an answer")
-    add("--groq-stream-ms", type=_ms, default=0.0, metavar="MS", help="time between two pieces of a streamed answer")
-    add("--groq-models", default=",".join(LIVING), metavar="A,B", help="models that exist (default: %(default)s)")
+    add(
+        "--groq-stream-ms",
+        type=_ms,
+        default=0.0,
+        metavar="MS",
+        help="time between two pieces of a streamed answer",
+    )
+    add(
+        "--groq-models",
+        default=",".join(LIVING),
+        metavar="A,B",
+        help="models that exist (default: %(default)s)",
+    )
     group = parser.add_argument_group("Resend", "limits are per team; a quota of 0 means none")
     add = group.add_argument
     add("--resend-keys", type=_count, default=2, metavar="N")
     add("--resend-keys-per-team", type=_some, default=1, metavar="N", help="keys that share a team")
     team = ResendLimits()
-    add("--resend-rps", type=_some, default=team.rps, metavar="N", help="requests a second (default: %(default)s)")
-    add("--resend-daily", type=_count, default=team.daily, metavar="N", help="recipients a day (default: %(default)s)")
-    add("--resend-monthly", type=_count, default=team.monthly, metavar="N", help="recipients a month")
-    add("--resend-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long taking an email lasts")
+    add(
+        "--resend-rps",
+        type=_some,
+        default=team.rps,
+        metavar="N",
+        help="requests a second (default: %(default)s)",
+    )
+    add(
+        "--resend-daily",
+        type=_count,
+        default=team.daily,
+        metavar="N",
+        help="recipients a day (default: %(default)s)",
+    )
+    add(
+        "--resend-monthly",
+        type=_count,
+        default=team.monthly,
+        metavar="N",
+        help="recipients a month",
+    )
+    add(
+        "--resend-latency-ms",
+        type=_ms,
+        default=0.0,
+        metavar="MS",
+        help="how long taking an email lasts",
+    )
     add("--resend-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
-    add("--resend-refusal-form", type=int, choices=(400, 401, 403), default=401, help="how an unknown key is refused")
+    add(
+        "--resend-refusal-form",
+        type=int,
+        choices=(400, 401, 403),
+        default=401,
+        help="how an unknown key is refused",
+    )
     return parser
 
 
@@ -138,7 +246,12 @@ def config_of(given: argparse.Namespace) -> Config:
         groq_keys=given.groq_keys,
         groq_keys_per_org=given.groq_keys_per_org,
         groq_limits=GroqLimits(
-            given.groq_rpm, given.groq_rpd, given.groq_tpm, given.groq_tpd, given.groq_itpm, given.groq_otpm
+            given.groq_rpm,
+            given.groq_rpd,
+            given.groq_tpm,
+            given.groq_tpd,
+            given.groq_itpm,
+            given.groq_otpm,
         ),
         groq=GroqSettings(
             models=tuple(name.strip() for name in given.groq_models.split(",") if name.strip()),
@@ -150,7 +263,9 @@ def config_of(given: argparse.Namespace) -> Config:
         resend_keys=given.resend_keys,
         resend_keys_per_team=given.resend_keys_per_team,
         resend_limits=ResendLimits(given.resend_rps, given.resend_daily, given.resend_monthly),
-        resend=ResendSettings(given.resend_latency_ms, given.resend_jitter_ms, given.resend_refusal_form),
+        resend=ResendSettings(
+            given.resend_latency_ms, given.resend_jitter_ms, given.resend_refusal_form
+        ),
         keys_file=given.keys_file,
         accept_unknown_keys=given.accept_unknown_keys,
         grace_ms=given.grace_ms,

@@ -66,7 +66,8 @@ class Organisation:
     Attributes:
         standing: `live`, or the code of the error that every call gets: `organization_restricted`,
             `blocked_api_access`, `spend_limit_reached`.
-        model_limits: Limits of single models. The organisation has these models even where others do not.
+        model_limits: Limits of single models. The organisation has these models even where others
+            do not.
         blocked_models: Models that are off, with the code that says so.
         exhausted_until_s: Every call is told to wait until then.
     """
@@ -91,7 +92,10 @@ class Organisation:
         return found
 
     def exhaust(self, now_s: float, wait_s: float) -> None:
-        """Refuse every call for so long. By then the buckets of requests a minute have room for one call again."""
+        """Refuse every call for so long.
+
+        By then the buckets of requests a minute have room for one call again.
+        """
         self.exhausted_until_s = now_s + wait_s
         for buckets in self.buckets.values():
             if buckets.rpm is not None:
@@ -100,7 +104,9 @@ class Organisation:
     def set_limits(self, changes: Mapping[str, Any]) -> None:
         """Change limits for all models; buckets start anew and full."""
         self.limits = replace(self.limits, **changes)
-        self.model_limits = {name: replace(limits, **changes) for name, limits in self.model_limits.items()}
+        self.model_limits = {
+            name: replace(limits, **changes) for name, limits in self.model_limits.items()
+        }
         self.buckets.clear()
 
 
@@ -113,7 +119,11 @@ class Team:
     """
 
     def __init__(
-        self, name: str, *, limits: ResendLimits | None = None, domains: frozenset[str] | None = frozenset()
+        self,
+        name: str,
+        *,
+        limits: ResendLimits | None = None,
+        domains: frozenset[str] | None = frozenset(),
     ) -> None:
         self.name = name
         self.domains = domains
@@ -189,10 +199,8 @@ def _random(count: int, alphabet: str = _ALNUM) -> str:
 class Accounts:
     """All keys of both providers.
 
-    Args:
-        accept_unknown: A key that nobody configured gets an account of its own instead of a refusal.
-        groq: The limits of such an account at Groq.
-        resend: The same at Resend.
+    Args: accept_unknown: A key that nobody configured gets an account of its own instead of a
+    refusal. groq: The limits of such an account at Groq. resend: The same at Resend.
     """
 
     def __init__(

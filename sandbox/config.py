@@ -1,4 +1,7 @@
-"""What the sandbox is started with: settings, and the accounts made from them or read from a file."""
+"""What the sandbox is started with.
+
+Settings, and the accounts made from them or read from a file.
+"""
 
 import json
 from dataclasses import dataclass, field, fields
@@ -23,16 +26,12 @@ from sandbox.resend import ResendSettings
 class Config:
     """Everything that the sandbox needs to know at its start.
 
-    Attributes:
-        groq_keys: How many Groq keys to make.
-        groq_keys_per_org: How many of them share an organisation.
-        resend_keys: How many Resend keys to make.
-        resend_keys_per_team: How many of them share a team.
-        keys_file: Accounts and keys to take instead of made ones.
-        accept_unknown_keys: An unknown key gets an account of its own instead of a refusal.
-        grace_ms: How long after a refusal a call may still arrive because it was under way, in milliseconds.
-        ledger_size: How many full records are kept.
-        seed: Makes chance repeatable; keys are never seeded.
+    Attributes: groq_keys: How many Groq keys to make. groq_keys_per_org: How many of them share an
+    organisation. resend_keys: How many Resend keys to make. resend_keys_per_team: How many of them
+    share a team. keys_file: Accounts and keys to take instead of made ones. accept_unknown_keys: An
+    unknown key gets an account of its own instead of a refusal. grace_ms: How long after a refusal
+    a call may still arrive because it was under way, in milliseconds. ledger_size: How many full
+    records are kept. seed: Makes chance repeatable; keys are never seeded.
     """
 
     groq_keys: int = 3
@@ -65,14 +64,20 @@ def make_roster(config: Config) -> Roster:
     Raises:
         ValueError: The file does not say what it should; the message names the place.
     """
-    accounts = Accounts(accept_unknown=config.accept_unknown_keys, groq=config.groq_limits, resend=config.resend_limits)
+    accounts = Accounts(
+        accept_unknown=config.accept_unknown_keys,
+        groq=config.groq_limits,
+        resend=config.resend_limits,
+    )
     if config.keys_file is not None:
         return _read(config, accounts)
     for first in range(0, config.groq_keys, config.groq_keys_per_org):
         count = min(config.groq_keys_per_org, config.groq_keys - first)
         organisation = Organisation(new_organisation_name(), config.groq_limits)
         accounts.add_organisation(organisation, [new_secret("groq") for _ in range(count)])
-    for number, first in enumerate(range(0, config.resend_keys, config.resend_keys_per_team), start=1):
+    for number, first in enumerate(
+        range(0, config.resend_keys, config.resend_keys_per_team), start=1
+    ):
         count = min(config.resend_keys_per_team, config.resend_keys - first)
         domains = frozenset({f"team{number}.example.net"})
         team = Team(f"team-{number}", limits=config.resend_limits, domains=domains)
@@ -89,7 +94,9 @@ def _environment(accounts: Accounts, froms: dict[str, str]) -> dict[str, str]:
             if isinstance(key.account, Team):
                 domains = sorted(key.account.domains or {"sandbox.example.net"})
                 if domains:
-                    lines[f"RESEND_FROM{suffix}"] = froms.get(key.account.name, f"Sandbox <news@{domains[0]}>")
+                    lines[f"RESEND_FROM{suffix}"] = froms.get(
+                        key.account.name, f"Sandbox <news@{domains[0]}>"
+                    )
     return lines
 
 
@@ -135,7 +142,9 @@ def _known(entry: Any, names: set[str], place: str) -> None:
     if not isinstance(entry, dict):
         raise ValueError(f"{place} must be an object")  # noqa: TRY004 - one kind of error for a bad file
     if unknown := sorted(set(entry) - names):
-        raise ValueError(f"{place} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}")
+        raise ValueError(
+            f"{place} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}"
+        )
 
 
 def _limits(kind: type[Any], base: Any, entry: dict[str, Any], place: str) -> Any:

@@ -6,7 +6,17 @@ from dataclasses import asdict
 from typing import Any
 
 from sandbox import groq, groq_errors, resend, resend_errors
-from sandbox.accounts import LIVE, RESTRICTED, REVOKED, SERVICES, SUSPENDED, Accounts, Key, Organisation, Team
+from sandbox.accounts import (
+    LIVE,
+    RESTRICTED,
+    REVOKED,
+    SERVICES,
+    SUSPENDED,
+    Accounts,
+    Key,
+    Organisation,
+    Team,
+)
 from sandbox.faults import Fault, Faults
 from sandbox.ledger import Ledger
 from sandbox.limits import Clock
@@ -17,7 +27,10 @@ _STANDINGS = {
     "groq": {LIVE, "organization_restricted", "blocked_api_access", "spend_limit_reached"},
     "resend": {LIVE},
 }
-_LIMITS = {"groq": {"rpm", "rpd", "tpm", "tpd", "itpm", "otpm"}, "resend": {"rps", "daily", "monthly"}}
+_LIMITS = {
+    "groq": {"rpm", "rpd", "tpm", "tpd", "itpm", "otpm"},
+    "resend": {"rps", "daily", "monthly"},
+}
 
 
 class ControlError(Exception):
@@ -36,7 +49,13 @@ class Control:
     """
 
     def __init__(
-        self, accounts: Accounts, *, ledger: Ledger, faults: Faults, clock: Clock, forget: Callable[[], None]
+        self,
+        accounts: Accounts,
+        *,
+        ledger: Ledger,
+        faults: Faults,
+        clock: Clock,
+        forget: Callable[[], None],
     ) -> None:
         self._accounts = accounts
         self._ledger = ledger
@@ -52,12 +71,14 @@ class Control:
             "fault": (
                 self._fault,
                 {
-                    "service", "kind", "status", "accept", "seconds", "count", "share", "key", "account", "model",
+                    "service", "kind", "status", "accept", "seconds", "count", "share", "key",
+                    "account", "model",
                     "retry_after_s", "hang_s",
                 },
             ),
             "clear": (self._clear, {"service", "number"}),
-            "limits": (self._set_limits, {"service", "account", *_LIMITS["groq"], *_LIMITS["resend"]}),
+            "limits": (self._set_limits, {"service", "account", *_LIMITS["groq"],
+                *_LIMITS["resend"]}),
             "advance": (self._advance, {"seconds"}),
         }  # fmt: skip
 
@@ -80,7 +101,11 @@ class Control:
             return dict(self._ledger.mail())
         if verb == "ledger":
             summary = self._ledger.summary()
-            return summary | {"calls": self._ledger.full()} if query.get("full") in {"1", "true"} else summary
+            return (
+                summary | {"calls": self._ledger.full()}
+                if query.get("full") in {"1", "true"}
+                else summary
+            )
         raise ControlError(f"no page {verb!r}: there are state, ledger, mail and kinds")
 
     def apply(self, verb: str, body: Any) -> dict[str, Any]:
@@ -95,7 +120,9 @@ class Control:
             raise ControlError("the body must be a JSON object")
         act, names = self._verbs[verb]
         if unknown := sorted(set(body) - names):
-            raise ControlError(f"{verb} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}")
+            raise ControlError(
+                f"{verb} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}"
+            )
         return act(body)
 
     def _state(self) -> dict[str, Any]:
@@ -117,7 +144,11 @@ class Control:
             "groq": [_organisation(one, now_s) for one in self._accounts.organisations.values()],
             "resend": [_show_team(one, now_s) for one in self._accounts.teams.values()],
             "faults": [
-                {name: value for name, value in asdict(fault).items() if value is not None and value != math.inf}
+                {
+                    name: value
+                    for name, value in asdict(fault).items()
+                    if value is not None and value != math.inf
+                }
                 for fault in self._faults.active(now_s)
             ],
         }
@@ -145,7 +176,10 @@ class Control:
         selector = body.get("key")
         found = self._accounts.find(selector) if isinstance(selector, str) else []
         if not found:
-            raise ControlError("key: names no key; give the secret, its fingerprint, its label, or groq:1, resend:2, …")
+            raise ControlError(
+                "key: names no key; give the secret, its fingerprint, its label, or groq:1, "
+                "resend:2, …"
+            )
         return found
 
     def _revoke(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +236,9 @@ class Control:
             elif body.get("standing") in _STANDINGS[service] and isinstance(account, Organisation):
                 account.standing = str(body["standing"])
             else:
-                raise ControlError(f"standing: is one of {', '.join(sorted(_STANDINGS[service]))}, for Groq only")
+                raise ControlError(
+                    f"standing: is one of {', '.join(sorted(_STANDINGS[service]))}, for Groq only"
+                )
         return {"done": True}
 
     def _fault(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +276,9 @@ class Control:
 
     def _set_limits(self, body: dict[str, Any]) -> dict[str, Any]:
         service = self._service(body)
-        changes = {name: value for name, value in body.items() if name not in {"service", "account"}}
+        changes = {
+            name: value for name, value in body.items() if name not in {"service", "account"}
+        }
         if unknown := sorted(set(changes) - _LIMITS[service]):
             raise ControlError(f"{service} has no limit {', '.join(unknown)}")
         for name in changes:
@@ -257,7 +295,12 @@ class Control:
 
 def _number(body: Mapping[str, Any], name: str) -> float:
     value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value < 0
+    ):
         raise ControlError(f"{name}: must be a number, 0 or more")
     return value
 

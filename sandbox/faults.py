@@ -78,24 +78,26 @@ class Faults:
         self._active = [
             fault
             for fault in self._active
-            if (service is not None and fault.service != service) or (number is not None and fault.number != number)
+            if (service is not None and fault.service != service)
+            or (number is not None and fault.number != number)
         ]
         return before - len(self._active)
 
     def active(self, now_s: float) -> Iterable[Fault]:
         """The faults in force."""
-        self._active = [fault for fault in self._active if fault.ends_at_s > now_s and fault.left != 0]
+        self._active = [
+            fault for fault in self._active if fault.ends_at_s > now_s and fault.left != 0
+        ]
         return tuple(self._active)
 
-    def pick(self, service: str, key: Key, model: str, now_s: float, *, spoiling: bool = False) -> Fault | None:
+    def pick(
+        self, service: str, key: Key, model: str, now_s: float, *, spoiling: bool = False
+    ) -> Fault | None:
         """The fault that hits this call, if any; counts the hit.
 
-        Args:
-            service: Which provider is called.
-            key: With which key.
-            model: For which model; empty for Resend.
-            now_s: When.
-            spoiling: Look for one that spoils the answer to accepted work, else for one that refuses the work.
+        Args: service: Which provider is called. key: With which key. model: For which model; empty
+        for Resend. now_s: When. spoiling: Look for one that spoils the answer to accepted work,
+        else for one that refuses the work.
         """
         if not self._active:
             return None

@@ -18,7 +18,9 @@ from sandbox.ledger import Call, Ledger
 from sandbox.limits import Bucket, go_duration, retry_after
 from sandbox.models import LIVING, missing_code
 
-_BEFORE = frozenset({"reset_before", "hang_before", "edge_blocked", "gateway_page", "rate_limit", "too_large"})
+_BEFORE = frozenset(
+    {"reset_before", "hang_before", "edge_blocked", "gateway_page", "rate_limit", "too_large"}
+)
 KINDS = tuple(sorted({*groq_errors.REFUSALS, *SPOILING, *_BEFORE}))
 """The fault kinds that Groq knows."""
 
@@ -123,12 +125,20 @@ class Groq:
         """Answer GET /openai/v1/models."""
         key = self._accounts.lookup("groq", secret)
         if key is None or key.standing != LIVE:
-            return self._refuse(_Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key")
+            return self._refuse(
+                _Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key"
+            )
         organisation = _Visit(key, arrived_s).organisation
         if organisation.standing != LIVE:
             return self._refuse(_Visit(key, arrived_s), organisation.standing)
         listed = [
-            {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox", "active": True}
+            {
+                "id": name,
+                "object": "model",
+                "created": 1_700_000_000,
+                "owned_by": "sandbox",
+                "active": True,
+            }
             for name in dict.fromkeys((*self.settings.models, *organisation.model_limits))
             if name not in organisation.blocked_models
         ]
@@ -145,7 +155,9 @@ class Groq:
         """
         key = self._accounts.lookup("groq", secret)
         if key is None or key.standing != LIVE:
-            return self._refuse(_Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key")
+            return self._refuse(
+                _Visit(key or make_key("groq", secret, _UNKNOWN), arrived_s), "invalid_api_key"
+            )
         visit = _Visit(key, arrived_s)
         try:
             visit.request = json.loads(body)
@@ -200,27 +212,45 @@ class Groq:
         for _, bucket, amount in charges:
             if bucket is not None:
                 bucket.take(now_s, amount)
-        completion = complete(visit.request, prompt_tokens=prompt, tokens=self.settings.completion_tokens, bound=bound)
+        completion = complete(
+            visit.request, prompt_tokens=prompt, tokens=self.settings.completion_tokens, bound=bound
+        )
         return self._accept(visit, completion, buckets, unused=requested - completion.total_tokens)
 
-    def _accept(self, visit: _Visit, completion: Completion, buckets: ModelBuckets, *, unused: int) -> Answer:
+    def _accept(
+        self, visit: _Visit, completion: Completion, buckets: ModelBuckets, *, unused: int
+    ) -> Answer:
         now_s = self._clock()
         latency_s = self.settings.latency_ms / 1_000
         if self.settings.jitter_ms:
             latency_s += self._rng.random() * self.settings.jitter_ms / 1_000
         request_id = next_id("req_")
         answer = Answer(200, headers=_headers(buckets, now_s, request_id), delay_s=latency_s)
-        fault, code = self._faults.pick("groq", visit.key, visit.model, visit.arrived_s, spoiling=True), "ok"
+        fault, code = (
+            self._faults.pick("groq", visit.key, visit.model, visit.arrived_s, spoiling=True),
+            "ok",
+        )
         if visit.request.get("stream"):
-            error = "the generation was stopped" if fault is not None and fault.kind == "stream_error" else None
+            error = (
+                "the generation was stopped"
+                if fault is not None and fault.kind == "stream_error"
+                else None
+            )
             answer.content_type = SSE
             answer.pause_s = self.settings.stream_ms / 1_000
             answer.chunks = stream(
-                completion, visit.model, request_id, created=int(now_s), seconds=latency_s, error=error
+                completion,
+                visit.model,
+                request_id,
+                created=int(now_s),
+                seconds=latency_s,
+                error=error,
             )
         else:
             model = self._model_json.get(visit.model) or encode(visit.model)
-            answer.body = whole(completion, model, request_id, created=int(now_s), seconds=latency_s)
+            answer.body = whole(
+                completion, model, request_id, created=int(now_s), seconds=latency_s
+            )
         if unused:
             answer.finish = lambda: _give_back(buckets, self._clock(), unused)
         if fault is not None:
@@ -242,7 +272,10 @@ class Groq:
         return answer
 
     def _wait(self, visit: _Visit, shortage: _Shortage) -> Answer:
-        """Refuse with 429, naming the wait in the words and in `retry-after`; with 413 where no wait helps."""
+        """Refuse with 429, naming the wait in the words and in `retry-after`.
+
+        With 413 where no wait helps.
+        """
         now_s = self._clock()
         dimension, organisation = shortage.dimension, visit.organisation
         if math.isinf(shortage.wait_s):
@@ -254,7 +287,9 @@ class Groq:
                 requested=shortage.requested,
                 tier=visit.tier,
             )
-            self._ledger.record(Call(visit.arrived_s, visit.key, visit.model, answer.status, "too_large"))
+            self._ledger.record(
+                Call(visit.arrived_s, visit.key, visit.model, answer.status, "too_large")
+            )
             return answer
         # The words tell it exactly, the header in whole seconds.
         cool_until_s = now_s + shortage.wait_s
@@ -301,7 +336,9 @@ class Groq:
         return answer
 
     def _invalid(self, visit: _Visit, invalid: Invalid) -> Answer:
-        self._ledger.record(Call(visit.arrived_s, visit.key, visit.model, 400, invalid.code or "invalid_request"))
+        self._ledger.record(
+            Call(visit.arrived_s, visit.key, visit.model, 400, invalid.code or "invalid_request")
+        )
         body = groq_errors.error_body(invalid.message, code=invalid.code, param=invalid.param)
         return Answer(400, body, {"x-request-id": next_id("req_"), "x-groq-region": "sandbox"})
 
@@ -334,16 +371,30 @@ class Groq:
                 answer = Answer(_TOO_MANY, body, {"retry-after": "60"})
             else:
                 answer = groq_errors.too_large(
-                    visit.named, organisation.name, TPM, limit=limit, requested=limit * 2, tier=visit.tier
+                    visit.named,
+                    organisation.name,
+                    TPM,
+                    limit=limit,
+                    requested=limit * 2,
+                    tier=visit.tier,
                 )
         elif kind == "edge_blocked":
             answer = groq_errors.blocked_by_edge()
         elif kind == "gateway_page":
             answer = groq_errors.gateway_page(fault.status or 502)
         else:
-            answer = Answer(0, ending=Ending.RESET, hold_s=fault.hang_s if kind == "hang_before" else 0.0)
+            answer = Answer(
+                0, ending=Ending.RESET, hold_s=fault.hang_s if kind == "hang_before" else 0.0
+            )
         self._ledger.record(
-            Call(visit.arrived_s, visit.key, visit.model, answer.status, kind, delivered=answer.status != 0)
+            Call(
+                visit.arrived_s,
+                visit.key,
+                visit.model,
+                answer.status,
+                kind,
+                delivered=answer.status != 0,
+            )
         )
         return answer
 
@@ -366,10 +417,16 @@ def spoil(answer: Answer, fault: Fault) -> None:
             answer.body, answer.content_type = answer.body[:20] + b"...", "application/json"
         else:
             page = groq_errors.gateway_page(fault.status or 502)
-            answer.status, answer.body, answer.content_type = page.status, page.body, page.content_type
+            answer.status, answer.body, answer.content_type = (
+                page.status,
+                page.body,
+                page.content_type,
+            )
 
 
-def _worst_shortage(charges: Iterable[tuple[Dimension, Bucket | None, int]], now_s: float) -> _Shortage | None:
+def _worst_shortage(
+    charges: Iterable[tuple[Dimension, Bucket | None, int]], now_s: float
+) -> _Shortage | None:
     """The bucket that makes the call wait longest, if any does."""
     worst = None
     for dimension, bucket, amount in charges:

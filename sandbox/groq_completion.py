@@ -11,11 +11,14 @@ from sandbox.groq_request import example_of, requested_tool
 from sandbox.models import reasoning_tokens
 
 _TEXT = (
-    "every key keeps its own pace and every job waits its turn until one is free again so nothing is lost "
+    "every key keeps its own pace and every job waits its turn until one is free again so nothing "
+    "is lost "
     "and nothing is sent twice while the wheel goes round"
 )
 _WORDS = _TEXT.split()
-_THOUGHTS = "first see what is asked then what is known of it and then how to say it in few words".split()  # noqa: SIM905
+_THOUGHTS = (
+    "first see what is asked then what is known of it and then how to say it in few words".split()  # noqa: SIM905
+)
 _numbers = itertools.count(1)
 _TEMPLATE = (
     b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,"message":%b,'
@@ -33,15 +36,11 @@ def next_id(prefix: str) -> str:
 class Completion:
     """One answer of the model.
 
-    Attributes:
-        text: The content, None where a tool is called; empty where reasoning used all that was allowed.
-        tool_calls: The calls, in Groq's form.
-        finish_reason: `stop`, `length` or `tool_calls`.
-        prompt_tokens: What the prompt counted.
-        completion_tokens: What the answer counts, reasoning included.
-        reasoning: What the model thought before; empty where it does not reason.
-        reasoning_tokens: What that counts.
-        shows_reasoning: Whether the request wants to see it.
+    Attributes: text: The content, None where a tool is called; empty where reasoning used all that
+    was allowed. tool_calls: The calls, in Groq's form. finish_reason: `stop`, `length` or
+    `tool_calls`. prompt_tokens: What the prompt counted. completion_tokens: What the answer counts,
+    reasoning included. reasoning: What the model thought before; empty where it does not reason.
+    reasoning_tokens: What that counts. shows_reasoning: Whether the request wants to see it.
     """
 
     text: str | None
@@ -81,7 +80,9 @@ def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound:
         answer = Completion("", None, "length", prompt_tokens, used)
         thinks = used
     else:
-        spoken = _answer(request, prompt_tokens=prompt_tokens, tokens=tokens - thinks, used=used - thinks)
+        spoken = _answer(
+            request, prompt_tokens=prompt_tokens, tokens=tokens - thinks, used=used - thinks
+        )
         answer = replace(spoken, completion_tokens=used)
     reasoning = " ".join(itertools.islice(itertools.cycle(_THOUGHTS), thinks))
     shows = request.get("include_reasoning") is not False
@@ -108,7 +109,9 @@ def _answer(request: dict[str, Any], *, prompt_tokens: int, tokens: int, used: i
         return Completion(text, None, "stop", prompt_tokens, used)
     mark = zlib.crc32(encode(request["messages"][-1].get("content")))
     words = [f"Sandbox {mark:08x}:", *itertools.islice(itertools.cycle(_WORDS), max(0, used - 2))]
-    return Completion(" ".join(words), None, "stop" if tokens <= used else "length", prompt_tokens, used)
+    return Completion(
+        " ".join(words), None, "stop" if tokens <= used else "length", prompt_tokens, used
+    )
 
 
 def usage(completion: Completion, seconds: float) -> dict[str, Any]:
@@ -125,7 +128,9 @@ def usage(completion: Completion, seconds: float) -> dict[str, Any]:
     } | (details if completion.reasoning_tokens else {})
 
 
-def whole(completion: Completion, model: bytes, request_id: str, *, created: int, seconds: float) -> bytes:
+def whole(
+    completion: Completion, model: bytes, request_id: str, *, created: int, seconds: float
+) -> bytes:
     """The body of an answer that comes in one piece.
 
     Args:
@@ -136,7 +141,11 @@ def whole(completion: Completion, model: bytes, request_id: str, *, created: int
         seconds: How long it took.
     """
     message: dict[str, Any] = {"role": "assistant"}
-    message |= {"content": completion.text} if completion.tool_calls is None else {"tool_calls": completion.tool_calls}
+    message |= (
+        {"content": completion.text}
+        if completion.tool_calls is None
+        else {"tool_calls": completion.tool_calls}
+    )
     if completion.shown_reasoning:
         message["reasoning"] = completion.shown_reasoning
     return _TEMPLATE % (
@@ -151,9 +160,18 @@ def whole(completion: Completion, model: bytes, request_id: str, *, created: int
 
 
 def stream(
-    completion: Completion, model: str, request_id: str, *, created: int, seconds: float, error: str | None = None
+    completion: Completion,
+    model: str,
+    request_id: str,
+    *,
+    created: int,
+    seconds: float,
+    error: str | None = None,
 ) -> tuple[bytes, ...]:
-    """The chunks of an answer that comes in pieces; the last one holds the usage, or the `error` that ended it."""
+    """The chunks of an answer that comes in pieces.
+
+    The last one holds the usage, or the `error` that ended it.
+    """
     head = {
         "id": next_id("chatcmpl-"),
         "object": "chat.completion.chunk",
@@ -173,10 +191,20 @@ def stream(
         chunks.append(chunk({"tool_calls": [{"index": 0} | completion.tool_calls[0]]}))
     elif completion.text:
         words = completion.text.split(" ")
-        chunks += [chunk({"content": word if not number else " " + word}) for number, word in enumerate(words)]
+        chunks += [
+            chunk({"content": word if not number else " " + word})
+            for number, word in enumerate(words)
+        ]
     if error is not None:
         chunks = [*chunks[:2], chunk({}, x_groq={"id": request_id, "error": error})]
     else:
         counted = usage(completion, seconds)
-        chunks.append(chunk({}, completion.finish_reason, usage=counted, x_groq={"id": request_id, "usage": counted}))
+        chunks.append(
+            chunk(
+                {},
+                completion.finish_reason,
+                usage=counted,
+                x_groq={"id": request_id, "usage": counted},
+            )
+        )
     return (*chunks, b"data: [DONE]\n\n")

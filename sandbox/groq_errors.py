@@ -5,7 +5,9 @@ from typing import Any
 
 from sandbox.answer import BLOCK_PAGE, HTML, JSON, Answer, encode, error_page
 
-_BILLING = "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
+_BILLING = (
+    "Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
+)
 _INVALID = "invalid_request_error"
 _INTERNAL = "internal_server_error"
 
@@ -33,7 +35,8 @@ REFUSALS: dict[str, Refusal] = {
     "invalid_api_key": Refusal(401, "Invalid API Key", code="invalid_api_key", dead=True),
     "organization_restricted": Refusal(
         400,
-        "Organization has been restricted. Please reach out to support if you believe this was in error.",
+        "Organization has been restricted. Please reach out to support if you believe this was in "
+        "error.",
         code="organization_restricted",
         dead=True,
     ),
@@ -58,36 +61,50 @@ REFUSALS: dict[str, Refusal] = {
         code="model_permission_blocked_org",
     ),
     "model_not_found": Refusal(
-        404, "The model `{model}` does not exist or you do not have access to it.", code="model_not_found"
+        404,
+        "The model `{model}` does not exist or you do not have access to it.",
+        code="model_not_found",
     ),
     "model_decommissioned": Refusal(
-        400, "The model `{model}` has been decommissioned and is no longer supported.", code="model_decommissioned"
+        400,
+        "The model `{model}` has been decommissioned and is no longer supported.",
+        code="model_decommissioned",
     ),
     "model_terms_required": Refusal(
         400,
-        "The model `{model}` requires terms acceptance. Please have the org admin accept the terms in the console.",
+        "The model `{model}` requires terms acceptance. Please have the org admin accept the terms "
+        "in the console.",
         code="model_terms_required",
     ),
     "something_new": Refusal(400, "Something that no client has heard of.", code="brand_new_code"),
     "context_length_exceeded": Refusal(
-        400, "Please reduce the length of the messages or completion.", code="context_length_exceeded"
+        400,
+        "Please reduce the length of the messages or completion.",
+        code="context_length_exceeded",
     ),
     "unprocessable": Refusal(422, "The request could not be processed."),
     "json_validate_failed": Refusal(
         400, "Failed to validate JSON. Please adjust your prompt.", code="json_validate_failed"
     ),
-    "tool_use_failed": Refusal(400, "Failed to call a function. Please adjust your prompt.", code="tool_use_failed"),
+    "tool_use_failed": Refusal(
+        400, "Failed to call a function. Please adjust your prompt.", code="tool_use_failed"
+    ),
     "failed_dependency": Refusal(424, "A dependency of this request failed.", type=_INTERNAL),
     "misdirected": Refusal(421, "Misdirected Request", type=_INTERNAL),
     "call_cut": Refusal(499, "Request Cancelled", type=_INTERNAL),
     "rate_limit_silent": Refusal(429, ""),
     "capacity_exceeded": Refusal(
-        498, "Flex tier capacity exceeded, please try again later.", type=_INTERNAL, code="capacity_exceeded"
+        498,
+        "Flex tier capacity exceeded, please try again later.",
+        type=_INTERNAL,
+        code="capacity_exceeded",
     ),
     "internal_error": Refusal(500, "Internal Server Error", type=_INTERNAL),
     "bad_gateway": Refusal(502, "Bad Gateway", type=_INTERNAL),
     "over_capacity": Refusal(
-        503, "{model} is currently over capacity. Please try again and back off exponentially.", type=_INTERNAL
+        503,
+        "{model} is currently over capacity. Please try again and back off exponentially.",
+        type=_INTERNAL,
     ),
     "gateway_timeout": Refusal(504, "Gateway Timeout", type=_INTERNAL),
     "forbidden": Refusal(403, "Forbidden"),
@@ -115,12 +132,16 @@ BY_STATUS = {
 _ECHO = {"json_validate_failed", "tool_use_failed"}
 
 
-def error_body(message: str, *, type_: str = _INVALID, code: str | None = None, **more: Any) -> bytes:
+def error_body(
+    message: str, *, type_: str = _INVALID, code: str | None = None, **more: Any
+) -> bytes:
     """Groq's error envelope."""
     error: dict[str, Any] = {"message": message, "type": type_}
     if code is not None:
         error["code"] = code
-    return encode({"error": error | {name: value for name, value in more.items() if value is not None}})
+    return encode(
+        {"error": error | {name: value for name, value in more.items() if value is not None}}
+    )
 
 
 def refuse(kind: str, model: str, *, status: int = 0, echo: str = "") -> Answer:
@@ -169,22 +190,38 @@ OTPM = Dimension("output tokens per minute", "OTPM", "tokens")
 
 
 def rate_limited(
-    model: str, organisation: str, dimension: Dimension, *, limit: int, used: int, requested: int, wait: str, tier: str
+    model: str,
+    organisation: str,
+    dimension: Dimension,
+    *,
+    limit: int,
+    used: int,
+    requested: int,
+    wait: str,
+    tier: str,
 ) -> bytes:
     """The body of a 429, in the words that were recorded from real traffic."""
     return error_body(
-        f"Rate limit reached for model `{model}` in organization `{organisation}` service tier `{tier}` on "
-        f"{dimension.words} ({dimension.short}): Limit {limit}, Used {used}, Requested {requested}. "
+        f"Rate limit reached for model `{model}` in organization `{organisation}` service tier "
+        f"`{tier}` on "
+        f"{dimension.words} ({dimension.short}): Limit {limit}, Used {used}, Requested "
+        f"{requested}. "
         f"Please try again in {wait}. {_BILLING}",
         type_=dimension.type,
         code="rate_limit_exceeded",
     )
 
 
-def too_large(model: str, organisation: str, dimension: Dimension, *, limit: int, requested: int, tier: str) -> Answer:
-    """The 413 for a request that exceeds the limit itself: same code, other words, no wait. OTPM says it with a 400."""
+def too_large(
+    model: str, organisation: str, dimension: Dimension, *, limit: int, requested: int, tier: str
+) -> Answer:
+    """The 413 for a request that exceeds the limit itself: same code, other words, no wait.
+
+    OTPM says it with a 400.
+    """
     body = error_body(
-        f"Request too large for model `{model}` in organization `{organisation}` service tier `{tier}` on "
+        f"Request too large for model `{model}` in organization `{organisation}` service tier "
+        f"`{tier}` on "
         f"{dimension.words} ({dimension.short}): Limit {limit}, Requested {requested}, "
         f"please reduce your message size and try again. {_BILLING}",
         type_=_INVALID if dimension is OTPM else dimension.type,

@@ -6,7 +6,9 @@ from typing import Any
 from sandbox.models import EFFORTS, reasons
 
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
-_MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "reasoning"})
+_MESSAGE_FIELDS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "function_call", "reasoning"}
+)
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("temperature", 0, 2),
     ("top_p", 0, 1),
@@ -33,7 +35,9 @@ def validate(request: dict[str, Any]) -> Invalid | None:
     """Find what is wrong with a request, in the order in which Groq looks."""
     model = request.get("model")
     if not isinstance(model, str) or not model:
-        return Invalid("property 'model' is missing" if model is None else "'model' : value must be a string")
+        return Invalid(
+            "property 'model' is missing" if model is None else "'model' : value must be a string"
+        )
     messages = request.get("messages")
     if messages is None:
         return Invalid("property 'messages' is missing")
@@ -73,7 +77,10 @@ def _validate_ranges(request: dict[str, Any]) -> Invalid | None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int if name in _WHOLE else int | float):
-            return Invalid(f"'{name}' : value must be {'an integer' if name in _WHOLE else 'a number'}", param=name)
+            return Invalid(
+                f"'{name}' : value must be {'an integer' if name in _WHOLE else 'a number'}",
+                param=name,
+            )
         if value < low:
             return Invalid(f"'{name}' : number must be at least {low}", param=name)
         if value > high:
@@ -87,14 +94,22 @@ def _validate_format(request: dict[str, Any], messages: list[Any]) -> Invalid | 
         return None
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if kind not in {"text", "json_object", "json_schema"}:
-        return Invalid("'response_format' : discriminator property 'type' has invalid value", param="response_format")
-    if kind == "json_object" and not any("json" in str(message.get("content", "")).lower() for message in messages):
         return Invalid(
-            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+            "'response_format' : discriminator property 'type' has invalid value",
+            param="response_format",
+        )
+    if kind == "json_object" and not any(
+        "json" in str(message.get("content", "")).lower() for message in messages
+    ):
+        return Invalid(
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of "
+            "type 'json_object'.",
             param="messages",
         )
     if kind == "json_schema" and not isinstance(wanted.get("json_schema"), dict):
-        return Invalid("'response_format' : property 'json_schema' is missing", param="response_format")
+        return Invalid(
+            "'response_format' : property 'json_schema' is missing", param="response_format"
+        )
     return None
 
 
@@ -103,7 +118,9 @@ def _validate_tools(request: dict[str, Any]) -> Invalid | None:
     if tools is None:
         return None
     if not isinstance(tools, list) or not all(
-        isinstance(tool, dict) and isinstance(tool.get("function"), dict) and tool["function"].get("name")
+        isinstance(tool, dict)
+        and isinstance(tool.get("function"), dict)
+        and tool["function"].get("name")
         for tool in tools
     ):
         return Invalid("'tools' : every tool must have a function with a name", param="tools")
@@ -113,13 +130,20 @@ def _validate_tools(request: dict[str, Any]) -> Invalid | None:
 def _validate_reasoning(request: dict[str, Any]) -> Invalid | None:
     effort, format_ = request.get("reasoning_effort"), request.get("reasoning_format")
     if format_ is not None and request.get("include_reasoning") is not None:
-        return Invalid("cannot specify both 'include_reasoning' and 'reasoning_format'", param="reasoning_format")
+        return Invalid(
+            "cannot specify both 'include_reasoning' and 'reasoning_format'",
+            param="reasoning_format",
+        )
     if not reasons(request["model"]):
         return None
     if effort is not None and effort not in EFFORTS:
-        return Invalid(f"'reasoning_effort' : must be one of {', '.join(EFFORTS)}", param="reasoning_effort")
+        return Invalid(
+            f"'reasoning_effort' : must be one of {', '.join(EFFORTS)}", param="reasoning_effort"
+        )
     if format_ is not None:
-        return Invalid("'reasoning_format' is not supported with this model", param="reasoning_format")
+        return Invalid(
+            "'reasoning_format' is not supported with this model", param="reasoning_format"
+        )
     return None
 
 
@@ -154,7 +178,10 @@ def requested_tool(request: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def example_of(schema: Any) -> Any:
-    """A small value that fits a JSON schema (types, properties, items, enum, const; nothing finer)."""
+    """A small value that fits a JSON schema (types, properties, items, enum, const.
+
+    Nothing finer).
+    """
     if not isinstance(schema, dict):
         return "sandbox"
     if "const" in schema:

@@ -1,4 +1,7 @@
-"""What a team remembers of its idempotency keys: for 24 hours, the body that came and the answer that went."""
+"""What a team remembers of its idempotency keys.
+
+For 24 hours, the body that came and the answer that went.
+"""
 
 import hashlib
 import json

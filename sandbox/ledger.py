@@ -1,7 +1,10 @@
-"""The judge: what was accepted and refused, and which calls a well-behaved client would not have made.
+"""The judge.
 
-Counters are exact and grow with the number of keys, accounts and models only; full records and the evidence of the last
-violations are kept in rings. Idempotency keys are remembered up to a large bound; `exact` says whether it was passed.
+What was accepted and refused, and which calls a well-behaved client would not have made.
+
+Counters are exact and grow with the number of keys, accounts and models only; full records and the
+evidence of the last violations are kept in rings. Idempotency keys are remembered up to a large
+bound; `exact` says whether it was passed.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -22,25 +25,17 @@ _EARLY_S = 0.001
 class Call:
     """One call and how it was decided.
 
-    Attributes:
-        arrived_s: When its headers were read.
-        key: Whose call it was.
-        model: The model (Groq); empty for Resend.
-        status: The status decided, 0 where the client gets no answer at all.
-        code: The error's short name, `ok`, or the fault's kind.
-        accepted: The work was done: a completion made, an email taken.
-        delivered: The client gets a whole answer.
-        tokens: What it used (Groq).
-        requested: What it asked for, in tokens (Groq).
-        idempotency_key: As the client sent it.
-        replayed: An answer given before was given again.
-        emails: The ids of accepted emails.
-        recipients: How many recipients they have.
-        contents: A fingerprint of each accepted email, over all accounts the same.
-        subjects: The subject of each accepted email.
-        cool_until_s: Where the answer tells the client to wait: until when.
-        cool_tokens: The wait holds for calls that ask for so many tokens or more: smaller ones may fit before.
-        dead: The answer says that this key will not work again.
+    Attributes: arrived_s: When its headers were read. key: Whose call it was. model: The model
+    (Groq); empty for Resend. status: The status decided, 0 where the client gets no answer at all.
+    code: The error's short name, `ok`, or the fault's kind. accepted: The work was done: a
+    completion made, an email taken. delivered: The client gets a whole answer. tokens: What it used
+    (Groq). requested: What it asked for, in tokens (Groq). idempotency_key: As the client sent it.
+    replayed: An answer given before was given again. emails: The ids of accepted emails.
+    recipients: How many recipients they have. contents: A fingerprint of each accepted email, over
+    all accounts the same. subjects: The subject of each accepted email. cool_until_s: Where the
+    answer tells the client to wait: until when. cool_tokens: The wait holds for calls that ask for
+    so many tokens or more: smaller ones may fit before. dead: The answer says that this key will
+    not work again.
     """
 
     arrived_s: float
@@ -115,13 +110,13 @@ class _Tally:
 class Ledger:
     """Takes one record per call.
 
-    Args:
-        clock: Seconds since the epoch.
-        grace_ms: How long after a refusal a call may still arrive because it was under way, in milliseconds.
-        ring: How many full records are kept.
+    Args: clock: Seconds since the epoch. grace_ms: How long after a refusal a call may still arrive
+    because it was under way, in milliseconds. ring: How many full records are kept.
     """
 
-    def __init__(self, clock: Callable[[], float], *, grace_ms: float = 250.0, ring: int = 100_000) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, grace_ms: float = 250.0, ring: int = 100_000
+    ) -> None:
         self._clock = clock
         self.grace_ms = grace_ms
         self._ring = ring
@@ -133,7 +128,9 @@ class Ledger:
         self._violations: deque[dict[str, Any]] = deque(maxlen=_VIOLATIONS)
         self._keys: dict[str, _Tally] = {}
         self._accounts: dict[tuple[str, str, str], _Tally] = {}
-        self._services: dict[str, _Tally] = {name: _Tally("", name, "") for name in ("groq", "resend")}
+        self._services: dict[str, _Tally] = {
+            name: _Tally("", name, "") for name in ("groq", "resend")
+        }
         self._told: dict[tuple[str, str], _Told] = {}
         self._told_key: dict[tuple[str, str], _Told] = {}
         self._accepted_for: OrderedDict[str, list[str]] = OrderedDict()
@@ -183,7 +180,9 @@ class Ledger:
             tally = self._keys[key.fingerprint] = _Tally(key.label, key.service, key.account.name)
         return tally
 
-    def _judge(self, call: Call, tally: _Tally, scope: tuple[str, str], key_scope: tuple[str, str]) -> None:
+    def _judge(
+        self, call: Call, tally: _Tally, scope: tuple[str, str], key_scope: tuple[str, str]
+    ) -> None:
         told = _running(self._told, scope, call)
         if told is not None:
             if self._is_late(call, told.since_s):
@@ -282,7 +281,11 @@ class Ledger:
                 "exact": self._exact,
             },
             "services": {
-                name: {k: v for k, v in tally.as_dict().items() if k not in {"label", "account", "service"}}
+                name: {
+                    k: v
+                    for k, v in tally.as_dict().items()
+                    if k not in {"label", "account", "service"}
+                }
                 for name, tally in self._services.items()
             },
             "keys": keys,
@@ -302,7 +305,9 @@ class Ledger:
         return [{"decided_s": round(now_s, 4), **_call_dict(call)} for now_s, call in self._calls]
 
 
-def _tell(told: dict[tuple[str, str], _Told], scope: tuple[str, str], now_s: float, call: Call) -> None:
+def _tell(
+    told: dict[tuple[str, str], _Told], scope: tuple[str, str], now_s: float, call: Call
+) -> None:
     known = told.get(scope)
     if known is None or known.until_s <= now_s:
         told[scope] = _Told(now_s, call.cool_until_s, call.cool_tokens)
@@ -311,8 +316,13 @@ def _tell(told: dict[tuple[str, str], _Told], scope: tuple[str, str], now_s: flo
         known.tokens = min(known.tokens, call.cool_tokens)
 
 
-def _running(told: dict[tuple[str, str], _Told], scope: tuple[str, str], call: Call) -> _Told | None:
-    """What the scope was told, if such a call still has to wait when it arrives; forgets what is over."""
+def _running(
+    told: dict[tuple[str, str], _Told], scope: tuple[str, str], call: Call
+) -> _Told | None:
+    """What the scope was told, if such a call still has to wait when it arrives.
+
+    Forgets what is over.
+    """
     known = told.get(scope)
     if known is not None and call.arrived_s >= known.until_s - _EARLY_S:
         del told[scope]

@@ -1,4 +1,7 @@
-"""The arithmetic of rate limits: pure, with the time passed in. Times are seconds since the epoch, as floats."""
+"""The arithmetic of rate limits: pure, with the time passed in.
+
+Times are seconds since the epoch, as floats.
+"""
 
 import math
 import time
@@ -49,14 +52,17 @@ class Bucket:
         return self.used
 
     def wait_s(self, now_s: float, requested: float) -> float:
-        """How long until `requested` fits: (used + requested - limit) / limit * window, 0 where it fits now.
+        """How long until `requested` fits.
+
+        (used + requested - limit) / limit * window, 0 where it fits now.
 
         Infinite where it can never fit, as it exceeds the limit itself.
         """
         if requested > self.limit:
             return math.inf
         over = self.used_at(now_s) + requested - self.limit
-        # Draining in many small steps leaves a dust of rounding, which must not refuse a call that came on time.
+        # Draining in many small steps leaves a dust of rounding, which must not refuse a call that
+        # came on time.
         return over / self.limit * self.window_s if over > self.limit * 1e-9 else 0.0
 
     def take(self, now_s: float, amount: float) -> None:
@@ -171,4 +177,6 @@ def retry_after(seconds: float) -> int:
 
 def iso_utc(at_s: float) -> str:
     """Write a moment as the providers do, in UTC with milliseconds."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

@@ -1,7 +1,9 @@
-"""The models of the simulated Groq: which live, which were switched off, and which reason before they answer.
+"""The models of the simulated Groq.
 
-As Groq's list of deprecations stood in November 2026; the command line (`--groq-models`) and the keys file (`living`)
-name others, and an organisation keeps what its own `models` name.
+Which live, which were switched off, and which reason before they answer.
+
+As Groq's list of deprecations stood in November 2026; the command line (`--groq-models`) and the
+keys file (`living`) name others, and an organisation keeps what its own `models` name.
 """
 
 LIVING = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
@@ -35,5 +37,8 @@ def reasoning_tokens(model: str, effort: str | None, tokens: int) -> int:
 
 
 def missing_code(model: str) -> str:
-    """The code of the refusal for a model that is not there: only models that ended long ago are told as such."""
+    """The code of the refusal for a model that is not there.
+
+    Only models that ended long ago are told as such.
+    """
     return "model_decommissioned" if model in _DECOMMISSIONED else "model_not_found"

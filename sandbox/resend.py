@@ -104,7 +104,9 @@ class Resend:
         self._emails: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
         self._idempotency: dict[str, IdempotencyKeys] = {}
 
-    def send(self, secret: str, path: str, body: bytes, headers: Mapping[str, str], *, arrived_s: float) -> Answer:
+    def send(
+        self, secret: str, path: str, body: bytes, headers: Mapping[str, str], *, arrived_s: float
+    ) -> Answer:
         """Answer POST /emails and POST /emails/batch.
 
         Args:
@@ -121,7 +123,9 @@ class Resend:
         try:
             request = json.loads(body)
         except ValueError:
-            return self._refuse(Refused("validation_error", "The request body is not valid JSON."), call)
+            return self._refuse(
+                Refused("validation_error", "The request body is not valid JSON."), call
+            )
         if "Idempotency-Key" in headers and not 1 <= len(name) <= _MOST_KEY_CHARS:
             return self._refuse(Refused("invalid_idempotency_key"), call)
         team, now_s = _team(call.key), self._clock()
@@ -142,14 +146,24 @@ class Resend:
             reply["errors"] = intake.errors
         return self._answer(encode(reply), call, known.begin(name, asked, now_s) if name else None)
 
-    def _enter(self, secret: str, arrived_s: float, *, sending: bool) -> tuple[Refused | None, Call]:
+    def _enter(
+        self, secret: str, arrived_s: float, *, sending: bool
+    ) -> tuple[Refused | None, Call]:
         """Check key, faults, team and rate limit, in the order in which they can refuse a call."""
         key = self._accounts.lookup("resend", secret) if secret else None
         if key is None:
-            kind = resend_errors.key_refusal(self.settings.refusal_form) if secret else "missing_api_key"
+            kind = (
+                resend_errors.key_refusal(self.settings.refusal_form)
+                if secret
+                else "missing_api_key"
+            )
             return Refused(kind), Call(arrived_s, make_key("resend", secret, _UNKNOWN))
         refused = _key_refused(key, sending=sending)
-        if refused is None and sending and (fault := self._faults.pick("resend", key, "", arrived_s)):
+        if (
+            refused is None
+            and sending
+            and (fault := self._faults.pick("resend", key, "", arrived_s))
+        ):
             refused = self._fault_refusal(fault, key)
         return refused or self._hurried(_team(key), arrived_s), Call(arrived_s, key)
 
@@ -165,7 +179,9 @@ class Resend:
     def _fault_refusal(self, fault: Fault, key: Key) -> Refused:
         kind, now_s = fault.kind, self._clock()
         if kind == "rate_limit_exceeded":
-            return _slow_down(_team(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s)
+            return _slow_down(
+                _team(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s
+            )
         cool_until_s = 0.0
         if kind == "daily_quota_exceeded":
             cool_until_s = now_s + DAY_S - now_s % DAY_S
@@ -181,10 +197,16 @@ class Resend:
             invalid = intake.invalid
             return Refused("validation_error", invalid.message, invalid.name, invalid.status)
         count = sum(map(recipients, intake.emails))
-        for quota, kind in ((team.daily, "daily_quota_exceeded"), (team.monthly, "monthly_quota_exceeded")):
+        for quota, kind in (
+            (team.daily, "daily_quota_exceeded"),
+            (team.monthly, "monthly_quota_exceeded"),
+        ):
             if not quota.fits(now_s, count):
-                # A batch goes in whole or not at all, and nobody tells how much is left: single emails of it may fit.
-                return Refused(kind, cool_until_s=quota.resets_at_s if len(intake.emails) == 1 else 0.0)
+                # A batch goes in whole or not at all, and nobody tells how much is left: single
+                # emails of it may fit.
+                return Refused(
+                    kind, cool_until_s=quota.resets_at_s if len(intake.emails) == 1 else 0.0
+                )
         team.daily.take(now_s, count)
         team.monthly.take(now_s, count)
         return None
@@ -234,7 +256,13 @@ class Resend:
         event = "suppressed" if _SUPPRESSED in everybody(email) else "delivered"
         self._emails[number] = (
             team.name,
-            {"object": "email", "id": number, "created_at": iso_utc(self._clock()), "last_event": event, **kept},
+            {
+                "object": "email",
+                "id": number,
+                "created_at": iso_utc(self._clock()),
+                "last_event": event,
+                **kept,
+            },
         )
         if len(self._emails) > _KEPT_EMAILS:
             self._emails.popitem(last=False)
@@ -265,8 +293,14 @@ class Resend:
         status = refused.status or refusal.status
         call.status, call.dead = status, refusal.dead
         self._ledger.record(call)
-        body = resend_errors.error_body(status, refused.name or refusal.name, refused.message or refusal.message)
-        headers = self._headers(_team(call.key)) if call.key.account is not _UNKNOWN and not refusal.dead else {}
+        body = resend_errors.error_body(
+            status, refused.name or refusal.name, refused.message or refusal.message
+        )
+        headers = (
+            self._headers(_team(call.key))
+            if call.key.account is not _UNKNOWN and not refusal.dead
+            else {}
+        )
         if refused.retry_after_s is not None:
             headers |= {"retry-after": str(refused.retry_after_s), "ratelimit-remaining": "0"}
             headers["ratelimit-reset"] = str(refused.retry_after_s)
@@ -318,12 +352,19 @@ class Resend:
                 "resets_at": iso_utc(quota.resets_at_s),
             }
         body = encode(
-            {"object": "usage", "emails": quotas, "rate_limit": {"limit": team.window.limit, "duration": "1s"}}
+            {
+                "object": "usage",
+                "emails": quotas,
+                "rate_limit": {"limit": team.window.limit, "duration": "1s"},
+            }
         )
         return self._deliver(Answer(200, body, self._headers(team)), call)
 
     def unknown(self, secret: str, kind: str, *, arrived_s: float) -> Answer:
-        """Answer a path or a method that Resend does not have here: `not_found` or `method_not_allowed`."""
+        """Answer a path or a method that Resend does not have here.
+
+        `not_found` or `method_not_allowed`.
+        """
         refused, call = self._enter(secret, arrived_s, sending=False)
         return self._refuse(refused or Refused(kind), call)
 

@@ -23,7 +23,9 @@ class Intake:
     invalid: Invalid | None = None
 
 
-def take_in(request: Any, domains: frozenset[str] | None, *, batch: bool, permissive: bool) -> Intake:
+def take_in(
+    request: Any, domains: frozenset[str] | None, *, batch: bool, permissive: bool
+) -> Intake:
     """Sort a request.
 
     Args:
@@ -60,6 +62,8 @@ def _foreign(email: dict[str, Any], domains: frozenset[str] | None) -> Invalid |
     if domains is None or domain in domains:
         return None
     if domain == _TEST_DOMAIN:
-        return Invalid("validation_error", "You can only send testing emails to your own email address.", 403)
+        return Invalid(
+            "validation_error", "You can only send testing emails to your own email address.", 403
+        )
     words = f"The {domain} domain is not verified. Please, add and verify your domain on https://resend.com/domains"
     return Invalid("validation_error", words, 403)

@@ -62,7 +62,9 @@ def validate(email: Any, *, in_batch: bool = False) -> Invalid | None:
     if template and (not isinstance(template, dict) or not template.get("id")):
         return Invalid("missing_required_field", "Missing `template.id` field.")
     if template and any(email.get(name) for name in ("html", "text", "react")):
-        return Invalid("validation_error", "A template cannot be combined with `html`, `text` or `react`.")
+        return Invalid(
+            "validation_error", "A template cannot be combined with `html`, `text` or `react`."
+        )
     return (
         _validate_addresses(email)
         or _validate_rest(email)
@@ -77,8 +79,12 @@ def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
         if name == "from" and len(listed) != 1:
             return Invalid("validation_error", f"Invalid `from` field. {_FORM}")
         if name in {"to", "cc", "bcc"} and len(listed) > MOST_RECIPIENTS:
-            return Invalid("validation_error", f"The `{name}` field must have at most {MOST_RECIPIENTS} items.")
-        if not all(isinstance(address, str) and _ADDRESS.match(address.strip()) for address in listed):
+            return Invalid(
+                "validation_error", f"The `{name}` field must have at most {MOST_RECIPIENTS} items."
+            )
+        if not all(
+            isinstance(address, str) and _ADDRESS.match(address.strip()) for address in listed
+        ):
             return Invalid("validation_error", f"Invalid `{name}` field. {_FORM}")
     return None
 
@@ -87,7 +93,10 @@ def _validate_rest(email: dict[str, Any]) -> Invalid | None:
     if not isinstance(email.get("subject", ""), str):
         return Invalid("validation_error", "The `subject` field must be a string.")
     if not _is_moment(email.get("scheduled_at")):
-        return Invalid("validation_error", "The `scheduled_at` field must be an ISO 8601 date or natural language.")
+        return Invalid(
+            "validation_error",
+            "The `scheduled_at` field must be an ISO 8601 date or natural language.",
+        )
     return None
 
 
@@ -95,11 +104,16 @@ def _validate_attachments(email: dict[str, Any], *, in_batch: bool) -> Invalid |
     attached = email.get("attachments")
     if attached:
         if in_batch:
-            return Invalid("validation_error", "The `attachments` field is not supported in a batch.")
+            return Invalid(
+                "validation_error", "The `attachments` field is not supported in a batch."
+            )
         if not isinstance(attached, list) or not all(
-            isinstance(part, dict) and (part.get("content") or part.get("path")) for part in attached
+            isinstance(part, dict) and (part.get("content") or part.get("path"))
+            for part in attached
         ):
-            return Invalid("invalid_attachment", "Attachment must have either a `content` or `path`.")
+            return Invalid(
+                "invalid_attachment", "Attachment must have either a `content` or `path`."
+            )
         if sum(len(part.get("content") or "") for part in attached) > _MOST_ATTACHED:
             return Invalid("invalid_attachment", "The attachments exceed 40 MB together.")
     return None
@@ -107,7 +121,9 @@ def _validate_attachments(email: dict[str, Any], *, in_batch: bool) -> Invalid |
 
 def _validate_tags(email: dict[str, Any]) -> Invalid | None:
     for tag in email.get("tags") or ():
-        if not isinstance(tag, dict) or not all(_TAG.match(str(tag.get(part, "x"))) for part in ("name", "value")):
+        if not isinstance(tag, dict) or not all(
+            _TAG.match(str(tag.get(part, "x"))) for part in ("name", "value")
+        ):
             return Invalid(
                 "validation_error",
                 "Tags should only contain ASCII letters, numbers, underscores, or dashes.",
@@ -116,7 +132,10 @@ def _validate_tags(email: dict[str, Any]) -> Invalid | None:
 
 
 def _is_moment(text: Any) -> bool:
-    """Whether something may be when an email is to be sent; of natural language nothing is known here."""
+    """Whether something may be when an email is to be sent.
+
+    Of natural language nothing is known here.
+    """
     if text is None:
         return True
     if not isinstance(text, str) or not text.strip():

@@ -4,8 +4,8 @@
      "steps": [{"at_s": 5, "do": "exhaust", "service": "groq", "seconds": 10},
                {"at_s": 20, "do": "revoke", "key": "groq:2"}]}
 
-`starts` is `ready` (when the server listens, the default) or `first_call` (when a provider is first called). A plain
-list is a script that starts when ready.
+`starts` is `ready` (when the server listens, the default) or `first_call` (when a provider is first
+called). A plain list is a script that starts when ready.
 """
 
 import asyncio
@@ -74,7 +74,11 @@ def _step(path: Path, number: int, entry: Any, verbs: tuple[str, ...]) -> Step:
         raise ValueError(f"{place}.at_s must be a number of seconds")
     if verb not in verbs:
         raise ValueError(f"{place}.do is one of {', '.join(verbs)}")
-    return Step(at_s, str(verb), {name: value for name, value in entry.items() if name not in {"at_s", "do"}})
+    return Step(
+        at_s,
+        str(verb),
+        {name: value for name, value in entry.items() if name not in {"at_s", "do"}},
+    )
 
 
 async def play(scenario: Scenario, control: Control) -> None:

@@ -45,12 +45,23 @@ class Sandbox:
         self.faults = Faults(rng)
         accounts = self.roster.accounts
         groq = replace(config.groq, models=self.roster.models)
-        self.groq = Groq(accounts, ledger=self.ledger, faults=self.faults, clock=now, settings=groq, rng=rng)
+        self.groq = Groq(
+            accounts, ledger=self.ledger, faults=self.faults, clock=now, settings=groq, rng=rng
+        )
         self.resend = Resend(
-            accounts, ledger=self.ledger, faults=self.faults, clock=now, settings=config.resend, rng=rng
+            accounts,
+            ledger=self.ledger,
+            faults=self.faults,
+            clock=now,
+            settings=config.resend,
+            rng=rng,
         )
         self.control = Control(
-            accounts, ledger=self.ledger, faults=self.faults, clock=self.clock, forget=self.resend.clear
+            accounts,
+            ledger=self.ledger,
+            faults=self.faults,
+            clock=self.clock,
+            forget=self.resend.clear,
         )
         self.on_first_call: Callable[[], None] | None = None
 
@@ -101,7 +112,9 @@ class Sandbox:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return web.Response(status=413, body=b'{"error":{"message":"Request Entity Too Large"}}')
+            return web.Response(
+                status=413, body=b'{"error":{"message":"Request Entity Too Large"}}'
+            )
         answer = self.answer(request, body, arrived_s)
         if answer.delay_s:
             await asyncio.sleep(answer.delay_s)
@@ -178,12 +191,19 @@ class Listener:
         loop = asyncio.get_running_loop()
 
         def make_request(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_BYTES)
+            return web.BaseRequest(
+                message, payload, protocol, writer, task, loop, client_max_size=_MOST_BYTES
+            )
 
         server = web.Server(
-            self._sandbox.handle, request_factory=make_request, access_log=None, keepalive_timeout=3_600.0
+            self._sandbox.handle,
+            request_factory=make_request,
+            access_log=None,
+            keepalive_timeout=3_600.0,
         )
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_STOP_S, access_log=None)
+        self._runner = web.ServerRunner(
+            server, handle_signals=False, shutdown_timeout=_STOP_S, access_log=None
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port, backlog=2_048, reuse_address=True)
         await site.start()

@@ -14,7 +14,10 @@ from worker.turns import take_turn
 
 
 def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
-    """The models that a job in the queue names, as `Want.models` has them. Not validated: that is done when it runs."""
+    """The models that a job in the queue names, as `Want.models` has them.
+
+    Not validated: that is done when it runs.
+    """
     named = kwargs.get("models") or kwargs.get("model")
     if isinstance(named, str):
         return (named,)
@@ -27,16 +30,13 @@ def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.
 
-    Args:
-        self: The task.
-        *args: None; arguments go by name.
-        **kwargs: `messages` (or `prompt`), `model`, `temperature`, … as in Groq's API; see `CompletionArguments`.
+    Args: self: The task. *args: None; arguments go by name. **kwargs: `messages` (or `prompt`),
+    `model`, `temperature`, … as in Groq's API; see `CompletionArguments`.
             With `stream` the answer is told in the job's Redis stream while it comes.
 
-    Returns:
-        `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see `groq_answer.result_of`): it
-        may be a message of the next completion as it is. And how it went: `key` (the key's label), `attempts` (calls
-        made), `waited_s` (seconds spent waiting for a key).
+    Returns: `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see
+    `groq_answer.result_of`): it may be a message of the next completion as it is. And how it went:
+    `key` (the key's label), `attempts` (calls made), `waited_s` (seconds spent waiting for a key).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -67,7 +67,9 @@ async def _complete(
     want = Want(
         model=completion.limited_as,
         topic=completion.topic,
-        fallbacks=tuple((one.limited_as, one.topic) for one in map(completion.with_model, models[1:])),
+        fallbacks=tuple(
+            (one.limited_as, one.topic) for one in map(completion.with_model, models[1:])
+        ),
         tokens=completion.tokens,
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,

@@ -23,7 +23,10 @@ def _sendable(value: Any) -> Any:
 
 
 def matching(pattern: str, sentence: str) -> AfterValidator:
-    """Require that the whole text matches a pattern; the sentence says in words what that asks for."""
+    """Require that the whole text matches a pattern.
+
+    The sentence says in words what that asks for.
+    """
     compiled = re.compile(pattern)
 
     def check_text(text: str) -> str:
@@ -35,8 +38,10 @@ def matching(pattern: str, sentence: str) -> AfterValidator:
 
 
 Text = Annotated[str, Field(min_length=0)]
-"""Any text that UTF-8 can carry: pydantic looks only where there is a constraint. Half a character would fail inside
-the provider's SDK, with an error whose arguments hold the whole request."""
+"""Any text that UTF-8 can carry: pydantic looks only where there is a constraint.
+
+Half a character would fail inside the provider's SDK, with an error whose arguments hold the whole
+request."""
 
 Deadline = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
 """How long a job may take from its first turn on, in seconds."""
@@ -52,7 +57,9 @@ class Arguments(BaseModel):
         refused: Parameters of the provider's SDK that a job cannot have, each with the reason.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=False
+    )
 
     refused: ClassVar[Mapping[str, str]] = {}
 
@@ -73,18 +80,27 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
     """
     if args:
         raise InvalidArguments(
-            f"pass arguments by name, such as {next(iter(_names(model)))}=…: {len(args)} came without"
+            f"pass arguments by name, such as {next(iter(_names(model)))}=…: {len(args)} came "
+            "without"
         )
     try:
         return model.model_validate(kwargs)
     except ValidationError as exc:
-        details = without_echoes(exc.errors(include_input=False, include_url=False, include_context=False))
+        details = without_echoes(
+            exc.errors(include_input=False, include_url=False, include_context=False)
+        )
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     sentences = list(_unknown(model, unknown))
     sentences = sentences_of(detail for detail in details if detail not in unknown) + sentences
     more = len(sentences) - _SHOWN
-    shown = "; ".join(dict.fromkeys(sentences[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
-    takers = {taker for detail in unknown if (taker := _taker(model, detail["loc"][:-1])) and not _why(model, detail)}
+    shown = "; ".join(dict.fromkeys(sentences[:_SHOWN])) + (
+        f"; and {more} more" if more > 0 else ""
+    )
+    takers = {
+        taker
+        for detail in unknown
+        if (taker := _taker(model, detail["loc"][:-1])) and not _why(model, detail)
+    }
     for taker in sorted(takers, key=lambda one: one.__name__):
         whose = "it takes" if len(takers) == 1 else f"{_called(taker, model)} takes"
         shown += f" ({whose} {', '.join(_names(taker))})"

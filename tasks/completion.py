@@ -17,7 +17,10 @@ _MOST_SEED = 2**63 - 1
 
 
 class Message(Arguments):
-    """One message of a conversation: as in Groq's API, or the result of an earlier completion as it is."""
+    """One message of a conversation.
+
+    As in Groq's API, or the result of an earlier completion as it is.
+    """
 
     role: Literal["system", "user", "assistant", "tool", "function", "developer"]
     content: Text | Annotated[list[JsonObject], Field(min_length=1)] | None = None
@@ -47,7 +50,8 @@ class Message(Arguments):
         called = self.role == "assistant" and (self.tool_calls or self.function_call)
         if self.content is None and not called:
             raise ValueError("content is required")
-        # A tool may put out nothing, and an assistant may have spent its answer on calls or on reasoning.
+        # A tool may put out nothing, and an assistant may have spent its answer on calls or on
+        # reasoning.
         if self.content == "" and self.role not in {"assistant", "tool", "function"}:
             raise ValueError("content must not be empty")
         return self
@@ -58,11 +62,16 @@ class Message(Arguments):
         return {name: value for name, value in given.items() if value or name not in _NOT_EMPTY}
 
 
-ModelName = Annotated[str, Field(min_length=1, max_length=200), matching(r"\S+", "must be one word")]
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=200), matching(r"\S+", "must be one word")
+]
 
 
 class CompletionArguments(Arguments):
-    """What `tasks.ai.complete` takes: every parameter of the SDK's `chat.completions.create`, but for `refused`."""
+    """What `tasks.ai.complete` takes.
+
+    Every parameter of the SDK's `chat.completions.create`, but for `refused`.
+    """
 
     refused: ClassVar[Mapping[str, str]] = {
         "timeout": "is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
@@ -119,12 +128,17 @@ class CompletionArguments(Arguments):
         return self
 
     def named_models(self, default: Sequence[str]) -> tuple[str, ...]:
-        """The models that may answer, in order of preference; the default where the job names none."""
+        """The models that may answer, in order of preference.
+
+        The default where the job names none.
+        """
         return tuple(dict.fromkeys(self.models or ((self.model,) if self.model else default)))
 
     def params(self, *, default_model: str) -> dict[str, Any]:
         """The keyword arguments of `chat.completions.create`."""
-        given = self.model_dump(exclude_none=True, exclude={"models", "messages", "prompt", "stream", "deadline_s"})
+        given = self.model_dump(
+            exclude_none=True, exclude={"models", "messages", "prompt", "stream", "deadline_s"}
+        )
         messages = [message.params() for message in self.messages or ()]
         if self.prompt is not None:
             messages = [{"role": "user", "content": self.prompt}]

@@ -16,27 +16,27 @@ _NO_SENDER = "from: is required, since the settings name no from address (RESEND
 _FORGOTTEN_S = 23 * 3600
 """An attempt that is known of: Resend keeps its idempotency key for 24 hours."""
 _LOST_S = 72 * 3600
-"""A call that nobody knows of, since its worker died with it: the outbox would tell of it for 73 hours."""
+"""A call that nobody knows of, since its worker died with it.
+
+The outbox would tell of it for 73 hours.
+"""
 
 
 @app.task(bind=True, name="tasks.email.send")
 async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Send one email with whichever Resend key is free, once.
 
-    Args:
-        self: The task; its id is the idempotency key unless one is given.
-        *args: None; arguments go by name.
-        **kwargs: `from`, `to`, `subject`, `html`, `text`, … as in Resend's API; see `EmailArguments`. `from` may be
+    Args: self: The task; its id is the idempotency key unless one is given. *args: None; arguments
+    go by name. **kwargs: `from`, `to`, `subject`, `html`, `text`, … as in Resend's API; see
+    `EmailArguments`. `from` may be
             left out where the settings name a from address for the key's team.
 
-    Returns:
-        `id` (the email's id at Resend), and how it went: `key` (the key's label), `attempts` (calls made),
-        `waited_s` (seconds spent waiting for a key).
+    Returns: `id` (the email's id at Resend), and how it went: `key` (the key's label), `attempts`
+    (calls made), `waited_s` (seconds spent waiting for a key).
 
-    Raises:
-        InvalidArguments: An argument is wrong, or the idempotency key was used for another email; the message names it.
-        RequestRejected: Resend refuses the email.
-        OutcomeUnknown: It may have been sent, and there is no safe way to find out.
+    Raises: InvalidArguments: An argument is wrong, or the idempotency key was used for another
+    email; the message names it. RequestRejected: Resend refuses the email. OutcomeUnknown: It may
+    have been sent, and there is no safe way to find out.
     """
     arguments = check(EmailArguments, args, kwargs)
     runtime = Runtime.current()
@@ -52,15 +52,23 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         recipients=arguments.recipients,
         batchable=arguments.batchable,
         # For most emails the outbox need not be asked before: none of them was ever here.
-        known=bool(arguments.idempotency_key or request.retries or History.of(request.headers).attempts or in_doubt_ms)
+        known=bool(
+            arguments.idempotency_key
+            or request.retries
+            or History.of(request.headers).attempts
+            or in_doubt_ms
+        )
         or bool(lost_ms)
         or came_again(request),
         unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
         job=str(request.id),
-        late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000 or 0 < lost_ms < now_ms - _LOST_S * 1000,
+        late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000
+        or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )
     want = Want(
-        topic=domain_of(arguments.sender) if arguments.sender else "", emails=arguments.recipients, exclude=unable
+        topic=domain_of(arguments.sender) if arguments.sender else "",
+        emails=arguments.recipients,
+        exclude=unable,
     )
     served, history = await take_turn(
         self,

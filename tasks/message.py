@@ -16,14 +16,19 @@ from worker.errors import Deferred
 
 _MOST_RECIPIENTS = 50
 _ONE_LINE = matching(
-    r"[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*", "must hold no line breaks and no control characters"
+    r"[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*",
+    "must hold no line breaks and no control characters",
 )
 """No line break and no other control character but the tab: a line more would be a header more."""
 _OneLine = Annotated[Text, _ONE_LINE]
 _Whole = Annotated[int, Strict()]
 _Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 _TagText = Annotated[
-    Text, matching(r"[A-Za-z0-9_-]{1,256}", "must be 1 to 256 letters and digits of ASCII, underscores or dashes")
+    Text,
+    matching(
+        r"[A-Za-z0-9_-]{1,256}",
+        "must be 1 to 256 letters and digits of ASCII, underscores or dashes",
+    ),
 ]
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
@@ -43,14 +48,21 @@ def _address(text: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-Recipients = Annotated[list[Address], BeforeValidator(_one_or_more), Field(min_length=1, max_length=_MOST_RECIPIENTS)]
+Recipients = Annotated[
+    list[Address], BeforeValidator(_one_or_more), Field(min_length=1, max_length=_MOST_RECIPIENTS)
+]
 
 
 class Attachment(Arguments):
-    """One attachment: `content` (Base64, bytes, or a list of their values) or `path` (a URL that Resend fetches)."""
+    """One attachment.
+
+    `content` (Base64, bytes, or a list of their values) or `path` (a URL that Resend fetches).
+    """
 
     filename: Annotated[str, Field(min_length=1, max_length=255), _ONE_LINE] | None = None
-    content: Annotated[Text | list[Annotated[int, Field(ge=0, le=255)]] | None, BeforeValidator(_encoded)] = None
+    content: Annotated[
+        Text | list[Annotated[int, Field(ge=0, le=255)]] | None, BeforeValidator(_encoded)
+    ] = None
     path: Text | None = None
     content_type: _OneLine | None = None
     content_id: _OneLine | None = None
@@ -90,10 +102,15 @@ class Template(Arguments):
 
 
 class EmailArguments(Arguments):
-    """What `tasks.email.send` takes: every parameter of the SDK's `Emails.send`, but for `refused`."""
+    """What `tasks.email.send` takes.
+
+    Every parameter of the SDK's `Emails.send`, but for `refused`.
+    """
 
     refused: ClassVar[Mapping[str, str]] = {
-        "batch_validation": "is not taken: the workers make the batches, and each email has its own result",
+        "batch_validation": (
+            "is not taken: the workers make the batches, and each email has its own result"
+        ),
     }
 
     sender: Annotated[Address | None, Field(alias="from")] = None
@@ -107,11 +124,19 @@ class EmailArguments(Arguments):
     template: Template | None = None
     attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
     tags: list[Tag] | None = None
-    headers: dict[Annotated[Text, matching(r"[!-9;-~]+", "is not the name of a header")], _OneLine] | None = None
+    headers: (
+        dict[Annotated[Text, matching(r"[!-9;-~]+", "is not the name of a header")], _OneLine]
+        | None
+    ) = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     idempotency_key: (
-        Annotated[Text, matching(r"[!-~]{1,256}", "must be 1 to 256 visible characters of ASCII, without blanks")]
+        Annotated[
+            Text,
+            matching(
+                r"[!-~]{1,256}", "must be 1 to 256 visible characters of ASCII, without blanks"
+            ),
+        ]
         | None
     ) = None
     deadline_s: Deadline | None = None
@@ -135,7 +160,10 @@ class EmailArguments(Arguments):
 
     @property
     def batchable(self) -> bool:
-        """Whether it may go out together with others; Resend's batch endpoint takes no attachments."""
+        """Whether it may go out together with others.
+
+        Resend's batch endpoint takes no attachments.
+        """
         return self.attachments is None
 
     def content_hash(self) -> str:
@@ -145,14 +173,16 @@ class EmailArguments(Arguments):
 
     def payload(self, *, sender: str) -> dict[str, Any]:
         """The body of `POST /emails`; the same arguments always make the same body."""
-        given = self.model_dump(exclude_none=True, exclude={"sender", "idempotency_key", "deadline_s"})
+        given = self.model_dump(
+            exclude_none=True, exclude={"sender", "idempotency_key", "deadline_s"}
+        )
         return {"from": sender} | given
 
     def payload_for(self, key: ApiKey) -> dict[str, Any]:
         """The body of an email that goes out with a key.
 
-        Raises:
-            Deferred: Nobody says whom it is from: the key was found after the turn began, and the next passes it over.
+        Raises: Deferred: Nobody says whom it is from: the key was found after the turn began, and
+        the next passes it over.
         """
         sender = self.sender or key.sender
         if not sender:

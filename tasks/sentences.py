@@ -1,4 +1,7 @@
-"""What is said of arguments that are wrong: each field by its name, no value ever, nothing of pydantic's own words."""
+"""What is said of arguments that are wrong.
+
+Each field by its name, no value ever, nothing of pydantic's own words.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,21 +45,39 @@ _PLAIN = (
 
 
 def sentences_of(problems: Iterable[Problem]) -> list[str]:
-    """Say what is wrong, one sentence a problem; a value of the wrong kind is one, whatever else might stand there."""
+    """Say what is wrong, one sentence a problem.
+
+    A value of the wrong kind is one, whatever else might stand there.
+    """
     return [f"{place_of(location)}{words}" for location, words in _by_kind(list(problems))]
 
 
 def without_echoes(problems: Iterable[Problem]) -> list[Problem]:
-    """Leave out that a list is too short where its items are wrong: pydantic reports both, and it is no news."""
+    """Leave out that a list is too short where its items are wrong.
+
+    Pydantic reports both, and it is no news.
+    """
     listed = list(problems)
-    inner = {problem["loc"][:length] for problem in listed for length in range(1, len(problem["loc"]))}
-    return [problem for problem in listed if problem["type"] != "too_short" or problem["loc"] not in inner]
+    inner = {
+        problem["loc"][:length] for problem in listed for length in range(1, len(problem["loc"]))
+    }
+    return [
+        problem
+        for problem in listed
+        if problem["type"] != "too_short" or problem["loc"] not in inner
+    ]
 
 
 def place_of(location: tuple[int | str, ...]) -> str:
-    """Write where something is wrong, such as `messages.0.role: `; empty where it concerns the whole."""
+    """Write where something is wrong, such as `messages.0.role: `.
+
+    Empty where it concerns the whole.
+    """
     # A name that a stranger made up may be anything, a whole text for instance.
-    parts = [part if _NAME_RE.fullmatch(part) else "(a strange name)" for part in map(str, _fields(location))]
+    parts = [
+        part if _NAME_RE.fullmatch(part) else "(a strange name)"
+        for part in map(str, _fields(location))
+    ]
     return f"{'.'.join(parts)}: " if parts else ""
 
 
@@ -70,7 +91,10 @@ def _is_branch(part: int | str) -> bool:
 
 
 def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Yield each problem's place and words. Of a union only the branch counts that the value is meant for."""
+    """Yield each problem's place and words.
+
+    Of a union only the branch counts that the value is meant for.
+    """
     for (union, field), several in groupby(problems, key=lambda problem: _union_of(problem["loc"])):
         found = list(several)
         if not union:

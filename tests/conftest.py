@@ -13,7 +13,9 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
 # A busy machine is no finding: examples may take their time.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
@@ -29,11 +31,16 @@ def _clean_environment() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _guarded() -> Iterator[None]:
-    """What tests started ends with this process, however that ends: servers and workers lead sessions of their own."""
+    """What tests started ends with this process, however that ends.
+
+    Servers and workers lead sessions of their own.
+    """
     start = subprocess.Popen.__init__
     command = [sys.executable, "-I", "-S", guard_script.__file__]
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True, cwd="/") as guard,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, start_new_session=True, text=True, cwd="/"
+        ) as guard,
         pytest.MonkeyPatch.context() as patch,
     ):
 
@@ -94,9 +101,12 @@ def _unmeasured_sandboxes() -> Iterator[None]:
 
 @pytest.fixture
 def untraced() -> Iterator[None]:
-    """For tests that run much of our code over and over: what measures coverage makes that ten times slower.
+    """For tests that run much of our code over and over.
 
-    pytest-cov's own mark for this does nothing in pytest-xdist's processes, where two measurements lie upon each other.
+    What measures coverage makes that ten times slower.
+
+    pytest-cov's own mark for this does nothing in pytest-xdist's processes, where two measurements
+    lie upon each other.
     """
     tracer = sys.gettrace()
     sys.settrace(None)

@@ -29,7 +29,9 @@ SPACED = "gsk_spaced canary9f3a0123456789012345678901234567890123"
 """A key that no header can carry, set beside the good ones."""
 
 
-def eventually(check: Callable[[], Any], *, within_s: float = 20.0, what: str = "the condition") -> Any:
+def eventually(
+    check: Callable[[], Any], *, within_s: float = 20.0, what: str = "the condition"
+) -> Any:
     """Poll until `check` gives something true, and give that."""
     deadline = time.monotonic() + within_s
     while not (found := check()):
@@ -40,13 +42,19 @@ def eventually(check: Callable[[], Any], *, within_s: float = 20.0, what: str = 
 
 
 def inspected(app: Any, name: str, method: str) -> Any:
-    """Ask a worker as `celery inspect` does; again where it did not hear: it subscribes just after it says "ready"."""
+    """Ask a worker as `celery inspect` does; again where it did not hear.
+
+    It subscribes just after it says "ready".
+    """
     asked = app.control.inspect([name], timeout=5)  # of one worker: answers at once
     return eventually(getattr(asked, method), what=f"an answer to {method}")[name]
 
 
 def hang_up(app: Celery) -> None:
-    """Close what an app holds open, which `Celery.close` leaves open; it connects anew where it has to."""
+    """Close what an app holds open, which `Celery.close` leaves open.
+
+    It connects anew where it has to.
+    """
     for pool in (app.amqp.producer_pool, app.pool):
         pool.force_close_all(close_pool=False)
         pool.setup()
@@ -57,8 +65,17 @@ def hang_up(app: Celery) -> None:
 
 def environment(**changes: str) -> dict[str, str]:
     """This process' environment, with what a worker needs to be found from anywhere."""
-    quiet = {"KEYWHEEL_CHECK_KEYS_S": "0"}  # its questions would stand among the calls that are counted
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "220", **quiet, **changes}
+    quiet = {
+        "KEYWHEEL_CHECK_KEYS_S": "0"
+    }  # its questions would stand among the calls that are counted
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "220",
+        **quiet,
+        **changes,
+    }
 
 
 def unmeasured(environ: dict[str, str]) -> dict[str, str]:
@@ -105,7 +122,9 @@ class Worker:
 
     def await_log(self, text: str, *, within_s: float = 20.0) -> None:
         eventually(
-            lambda: text in self.log or self.process.poll() is not None, within_s=within_s, what=f"{text!r} in the log"
+            lambda: text in self.log or self.process.poll() is not None,
+            within_s=within_s,
+            what=f"{text!r} in the log",
         )
         assert text in self.log, self.log[-3000:]
 
@@ -148,7 +167,9 @@ def workers(folder: Path, environ: dict[str, str], *, count: int = 1) -> Iterato
             worker.stop()
 
 
-def run_celery(folder: Path, environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_celery(
+    folder: Path, environ: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     """Run `celery -A worker …` to its end."""
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
@@ -167,7 +188,8 @@ class Producer:
 
     def __init__(self, url: str) -> None:
         self.app = Celery("producer", broker=url, backend=url, set_as_current=False)
-        # Without a backend it subscribes to no result: quicker, and nothing to lose where Redis goes away.
+        # Without a backend it subscribes to no result: quicker, and nothing to lose where Redis
+        # goes away.
         self.sender = Celery("sender", broker=url, set_as_current=False)
 
     def send(self, name: str, queue: str = "", **kwargs: Any) -> AsyncResult:
@@ -187,10 +209,13 @@ class Producer:
         queue = name.split(".")[1]
         with self.sender.producer_pool.acquire(block=True) as channel:
             return [
-                self.sender.send_task(name, kwargs=kwargs, queue=queue, producer=channel).id for kwargs in arguments
+                self.sender.send_task(name, kwargs=kwargs, queue=queue, producer=channel).id
+                for kwargs in arguments
             ]
 
-    def pour(self, name: str, *, rate: float, seconds: float, arguments: Callable[[int], dict[str, Any]]) -> list[str]:
+    def pour(
+        self, name: str, *, rate: float, seconds: float, arguments: Callable[[int], dict[str, Any]]
+    ) -> list[str]:
         """Send `rate` jobs a second for a while; returns their ids."""
         ids: list[str] = []
         started = time.monotonic()
@@ -215,13 +240,17 @@ class Producer:
 
         def all_ended() -> bool:
             left = [one for one in ids if one not in ended]
-            ended.update({one: meta for one, meta in self.states(left).items() if meta["status"] in _ENDED})
+            ended.update(
+                {one: meta for one, meta in self.states(left).items() if meta["status"] in _ENDED}
+            )
             return len(ended) == len(ids)
 
         deadline = time.monotonic() + within_s
         while not all_ended():
             if time.monotonic() > deadline:
-                pytest.fail(f"{len(ids) - len(ended)} of {len(ids)} jobs have not ended within {within_s} s")
+                pytest.fail(
+                    f"{len(ids) - len(ended)} of {len(ids)} jobs have not ended within {within_s} s"
+                )
             time.sleep(0.25)
         return ended
 
@@ -270,8 +299,8 @@ StartFleet = Callable[..., Fleet]
 def fleets(new_folder: Callable[[], Path]) -> Iterator[StartFleet]:
     """Give a function that starts a Redis, a sandbox and workers; all of them end with the block.
 
-    The function takes `settings` for the workers, how many workers (`count`), a `password` for Redis, options for Redis
-    (`redis_options`), and options for the sandbox.
+    The function takes `settings` for the workers, how many workers (`count`), a `password` for
+    Redis, options for Redis (`redis_options`), and options for the sandbox.
     """
     with ExitStack() as stack:
 
@@ -284,7 +313,9 @@ def fleets(new_folder: Callable[[], Path]) -> Iterator[StartFleet]:
             **options: Any,
         ) -> Fleet:
             folder = new_folder()
-            server = stack.enter_context(EmbeddedRedis(data_dir=folder / "redis", options=redis_options))
+            server = stack.enter_context(
+                EmbeddedRedis(data_dir=folder / "redis", options=redis_options)
+            )
             sandbox = stack.enter_context(Sandbox(**options))
             url = server.url
             if password:

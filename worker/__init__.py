@@ -1,6 +1,7 @@
 """The worker: a Celery app, an asyncio pool for it, and the rotation of API keys.
 
-`celery -A worker …` finds the app here. It is made at the first look, so that importing a part needs no settings.
+`celery -A worker …` finds the app here. It is made at the first look, so that importing a part
+needs no settings.
 """
 
 from typing import Any

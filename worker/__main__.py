@@ -1,7 +1,7 @@
 """`python -m worker …` is `celery -A worker worker …` without Celery's other commands, which take 12 MB in each worker.
 
-Those are a shell, Flower and whatever else is installed: Celery's command line loads all of them before it looks which
-one is meant.
+Those are a shell, Flower and whatever else is installed: Celery's command line loads all of them
+before it looks which one is meant.
 """
 
 import sys
@@ -16,8 +16,15 @@ def main() -> None:
     """Run a worker with the options of the command line."""
     options = sys.argv[1:]
     app = worker.celery
-    sys.argv[1:] = ["-A", "worker", "worker", *options]  # what `--detach` starts again, and `ps` shows
-    command.main(options, prog_name="python -m worker", obj=CLIContext(app=app, no_color=False, workdir=None))
+    sys.argv[1:] = [
+        "-A",
+        "worker",
+        "worker",
+        *options,
+    ]  # what `--detach` starts again, and `ps` shows
+    command.main(
+        options, prog_name="python -m worker", obj=CLIContext(app=app, no_color=False, workdir=None)
+    )
 
 
 if __name__ == "__main__":

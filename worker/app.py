@@ -30,7 +30,9 @@ def create_app() -> Celery:
         SettingsError: The settings are wrong; the message says what to change.
     """
     if read_environment().get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json":
-        setup_logging("INFO", log_format="json")  # what the settings say of themselves is a line as well
+        setup_logging(
+            "INFO", log_format="json"
+        )  # what the settings say of themselves is a line as well
     settings = get_settings()
     claim_result_backend(settings)
     created = Celery("keywheel", task_cls="worker.task:ServiceTask")
@@ -57,7 +59,9 @@ def _set_up_logging(**_: Any) -> None:
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     queues.ask_for(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
-    if get_settings().log_format == "json":  # then each line is JSON: no banner, and what Celery says when it stops
+    if (
+        get_settings().log_format == "json"
+    ):  # then each line is JSON: no banner, and what Celery says when it stops
         _set_up_logging()
         instance.quiet = True
         celery.apps.worker.safe_say = say_json
@@ -80,13 +84,18 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     except SettingsError as exc:
         # Celery logs what a signal's receiver raises and goes on; this it lets through.
         raise SystemExit(f"keywheel cannot start.\n{exc}") from None
-    queues.choose(instance.app.amqp.queues, {service: len(discovery.keys) for service, discovery in found.items()})
+    queues.choose(
+        instance.app.amqp.queues,
+        {service: len(discovery.keys) for service, discovery in found.items()},
+    )
     if (missing := no_dotenv()) is not None:
         _logger.info("%s: the settings come from the environment alone", missing)
     _logger.info(
         "keys: %s; queues: %s",
         ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),
-        ", ".join(name for name in instance.app.amqp.queues.consume_from if not name.endswith(DEFERRED)),
+        ", ".join(
+            name for name in instance.app.amqp.queues.consume_from if not name.endswith(DEFERRED)
+        ),
     )
 
 

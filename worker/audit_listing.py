@@ -1,4 +1,7 @@
-"""What `keys audit` shows: two lines an entry that fit 80 columns, with nothing cut that another command needs."""
+"""What `keys audit` shows.
+
+Two lines an entry that fit 80 columns, with nothing cut that another command needs.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

@@ -1,14 +1,18 @@
-"""Backpressure: a worker takes no more jobs of a queue than its keys will serve soon; the others stay in the broker.
+"""Backpressure: a worker takes no more jobs of a queue than its keys will serve soon.
 
-A queue is paused while its service's wait list is full (`worker.waitlist`). Where no key of the service may be called
-for long it is paused until one may. Bulk jobs are counted for themselves: a worker in which many of them wait leaves
-the queue's other bulk jobs in the broker and still takes the interactive ones.
+The others stay in the broker.
 
-Meanwhile the queue is looked through for jobs of a kind that can be served, and flows on where there are some: those
-before them are sent back. Where the kind of a job cannot be read in its message, a few are let through now and then.
+A queue is paused while its service's wait list is full (`worker.waitlist`). Where no key of the
+service may be called for long it is paused until one may. Bulk jobs are counted for themselves: a
+worker in which many of them wait leaves the queue's other bulk jobs in the broker and still takes
+the interactive ones.
 
-With a transport that knows no delayed delivery, deferred jobs wait for their instant in the worker's timer, and a
-worker that holds many takes no more either.
+Meanwhile the queue is looked through for jobs of a kind that can be served, and flows on where
+there are some: those before them are sent back. Where the kind of a job cannot be read in its
+message, a few are let through now and then.
+
+With a transport that knows no delayed delivery, deferred jobs wait for their instant in the
+worker's timer, and a worker that holds many takes no more either.
 """
 
 import logging
@@ -95,7 +99,9 @@ class QueuePauser(bootsteps.StartStopStep):
         self.paused_for_bulk: set[str] = set()
         self._let_through_s: dict[str, float] = {}
         self._looked_s: dict[str, float] = {}
-        self._legible: dict[str, bool] = {}  # whether the kind of each job that was seen in a queue could be read
+        self._legible: dict[
+            str, bool
+        ] = {}  # whether the kind of each job that was seen in a queue could be read
         self._peeker = QueuePeeker()
         self._silent_until_s: dict[tuple[str, str], float] = {}
         self._awake_until: dict[str, float] = {}
@@ -114,8 +120,14 @@ class QueuePauser(bootsteps.StartStopStep):
             entry.cancel()
 
     def info(self, parent: Any) -> dict[str, Any]:
-        """What `inspect stats` shows: the queues that are paused, and how many jobs wait for a key or are held."""
-        waiting = {queue: demand.count(bulk=False) + demand.count(bulk=True) for queue, demand in _demands.items()}
+        """What `inspect stats` shows.
+
+        The queues that are paused, and how many jobs wait for a key or are held.
+        """
+        waiting = {
+            queue: demand.count(bulk=False) + demand.count(bulk=True)
+            for queue, demand in _demands.items()
+        }
         paused = sorted(name for name in self.paused if not name.endswith(DEFERRED))
         return {
             "backpressure": {
@@ -164,7 +176,10 @@ class QueuePauser(bootsteps.StartStopStep):
             return  # the consumer finds out for itself
         if seen is None:
             return
-        kinds = {(_topics(parent.app, task, kwargs), priority >= BULK_PRIORITY) for priority, task, kwargs in seen}
+        kinds = {
+            (_topics(parent.app, task, kwargs), priority >= BULK_PRIORITY)
+            for priority, task, kwargs in seen
+        }
         self._legible[queue] = all(topics is not None for topics, _ in kinds)
         demand.expect((topics, bulk) for topics, bulk in kinds if topics is not None)
 
@@ -183,13 +198,21 @@ class QueuePauser(bootsteps.StartStopStep):
         resting = demand.resting_s() > 0 and not self._lets_through(queue)
         most_held = max(_LEAST_HELD, parent.pool.limit or 0)
         # Deferred jobs come before the others, and none comes before a key may be called again.
-        self._set(parent, queue + DEFERRED, pause=full, resume=empty, why=f"{waiting} jobs wait here for a key")
+        self._set(
+            parent,
+            queue + DEFERRED,
+            pause=full,
+            resume=empty,
+            why=f"{waiting} jobs wait here for a key",
+        )
         self._set(
             parent,
             queue,
             pause=full or resting or held >= most_held,
             resume=empty and not resting and held <= most_held // 2,
-            why="no key may be called for a while" if resting else f"{waiting + held} jobs wait here for a key",
+            why="no key may be called for a while"
+            if resting
+            else f"{waiting + held} jobs wait here for a key",
         )
 
     def _lets_through(self, queue: str) -> bool:
@@ -210,7 +233,9 @@ class QueuePauser(bootsteps.StartStopStep):
         self.paused_for_bulk.add(queue)
         for name in (queue, queue + DEFERRED):
             parent.task_consumer.channel.take_urgent_only(name, BULK_PRIORITY)
-        _logger.info("⏸️ Queue %s paused for bulk jobs: %d of them wait here for a key", queue, waiting)
+        _logger.info(
+            "⏸️ Queue %s paused for bulk jobs: %d of them wait here for a key", queue, waiting
+        )
 
     def _take_bulk(self, parent: Any, queue: str) -> None:
         self.paused_for_bulk.discard(queue)
@@ -229,23 +254,34 @@ class QueuePauser(bootsteps.StartStopStep):
 
     def _resume(self, parent: Any, queue: str) -> None:
         found = self.paused.pop(queue)
-        if queue not in parent.app.amqp.queues.consume_from:  # cancelled meanwhile, by a person or for want of keys
+        if (
+            queue not in parent.app.amqp.queues.consume_from
+        ):  # cancelled meanwhile, by a person or for want of keys
             return
         parent.task_consumer.add_queue(found)
         parent.task_consumer.consume()
         self._log(queue, "▶️ Queue %s resumed", queue)
 
     def _log(self, queue: str, sentence: str, *parts: str) -> None:
-        """Where more jobs come than keys serve, queues pause and resume all the time: that is told once a minute."""
+        """Where more jobs come than keys serve, queues pause and resume all the time.
+
+        That is told once a minute.
+        """
         now_s = time.monotonic()
-        loud = not queue.endswith(DEFERRED) and self._silent_until_s.get((queue, sentence), 0.0) < now_s
+        loud = (
+            not queue.endswith(DEFERRED)
+            and self._silent_until_s.get((queue, sentence), 0.0) < now_s
+        )
         if loud:
             self._silent_until_s[queue, sentence] = now_s + _SILENT_S
         _logger.log(logging.INFO if loud else logging.DEBUG, sentence, *parts)
 
 
 def _more(demand: Demand) -> int:
-    """How many more jobs of a service may be taken. Bulk jobs that wait keep nobody out but their like."""
+    """How many more jobs of a service may be taken.
+
+    Bulk jobs that wait keep nobody out but their like.
+    """
     room, waiting = demand.room(), demand.crowd(bulk=False)
     passes = not waiting and demand.holds_up() and not demand.resting_s()
     return max(room, _MORE_THAT_PASS) if passes else room - waiting

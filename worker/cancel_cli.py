@@ -9,7 +9,9 @@ from worker.terminal import run
 
 _WORDS = {
     "cancelled": "cancelled",
-    "running": "cancelled while it runs: a call that is under way is not cut, and no other one follows",
+    "running": (
+        "cancelled while it runs: a call that is under way is not cut, and no other one follows"
+    ),
 }
 
 

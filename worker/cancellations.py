@@ -1,7 +1,10 @@
-"""Which jobs a person has cancelled, kept in Redis: a cancel outlives every worker, and counts where none was running.
+"""Which jobs a person has cancelled, kept in Redis.
 
-`SET kw:cancelled:ID 1 EX 2592000` cancels a job; `PUBLISH kw:cancelled ID` tells the workers at once. Celery's own
-`revoke` does the same, by whichever worker hears it, and its `revoke_by_stamped_headers` for all jobs with a stamp.
+A cancel outlives every worker, and counts where none was running.
+
+`SET kw:cancelled:ID 1 EX 2592000` cancels a job; `PUBLISH kw:cancelled ID` tells the workers at
+once. Celery's own `revoke` does the same, by whichever worker hears it, and its
+`revoke_by_stamped_headers` for all jobs with a stamp.
 """
 
 import asyncio
@@ -55,7 +58,9 @@ class Cancellations:
         return f"{self._namespace}:cancelled:{task_id}"
 
     async def has(self, task_id: str) -> bool:
-        """Whether a job is cancelled, by its id or by a stamp; all that ask at one time share one round trip.
+        """Whether a job is cancelled, by its id or by a stamp.
+
+        All that ask at one time share one round trip.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -121,15 +126,20 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
         cancellations: Where cancels are kept.
         ids: The jobs' ids.
 
-    Returns:
-        By id: `cancelled`; `running` where a worker runs it now: a call that is under way is not cut, and no other one
-        follows; `SUCCESS` or `FAILURE` where it had ended.
+    Returns: By id: `cancelled`; `running` where a worker runs it now: a call that is under way is
+    not cut, and no other one follows; `SUCCESS` or `FAILURE` where it had ended.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
-    before = await asyncio.to_thread(lambda: {task_id: app.backend.get_state(task_id) for task_id in ids})
-    ended = {task_id: state for task_id, state in before.items() if state in {states.SUCCESS, states.FAILURE}}
+    before = await asyncio.to_thread(
+        lambda: {task_id: app.backend.get_state(task_id) for task_id in ids}
+    )
+    ended = {
+        task_id: state
+        for task_id, state in before.items()
+        if state in {states.SUCCESS, states.FAILURE}
+    }
     waiting = [task_id for task_id in ids if task_id not in ended]
     told = await cancellations.cancel(waiting) if waiting else 0
     running: set[str] = set()
@@ -137,13 +147,20 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
         running = await asyncio.to_thread(running_among, app, waiting)
     else:
         await asyncio.to_thread(store_revoked, app, waiting)
-    return ended | {task_id: "running" if task_id in running else "cancelled" for task_id in waiting}
+    return ended | {
+        task_id: "running" if task_id in running else "cancelled" for task_id in waiting
+    }
 
 
 def running_among(app: Any, ids: Sequence[str]) -> set[str]:
     """Those of these jobs that a worker runs now; asks all workers, and waits a second."""
     answers = app.control.inspect(timeout=_ANSWER_S).query_task(*ids) or {}
-    return {task_id for found in answers.values() for task_id, (where, _) in found.items() if where == "active"}
+    return {
+        task_id
+        for found in answers.values()
+        for task_id, (where, _) in found.items()
+        if where == "active"
+    }
 
 
 def store_revoked(app: Any, ids: Sequence[str]) -> None:
@@ -161,9 +178,15 @@ def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
         headers: The stamps by name, each a value or several.
     """
     several = (
-        (name, value if isinstance(value, list | tuple | set) else [value]) for name, value in (headers or {}).items()
+        (name, value if isinstance(value, list | tuple | set) else [value])
+        for name, value in (headers or {}).items()
     )
-    return tuple(_stamp(str(name), value) for name, values in several for value in values if value is not None)
+    return tuple(
+        _stamp(str(name), value)
+        for name, values in several
+        for value in values
+        if value is not None
+    )
 
 
 def _stamp(name: str, value: Any) -> str:
@@ -203,13 +226,15 @@ def use(cancellations: Cancellations) -> None:
 
 
 async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
-    """Whether a person has cancelled a job; asked before each call, and before a job goes back to its queue.
+    """Whether a person has cancelled a job.
 
-    What this process has heard is known without Redis. Every other job costs its share of one `MGET`.
+    Asked before each call, and before a job goes back to its queue.
 
-    Args:
-        task_id: The job's id.
-        patiently: Wait while Redis is away, since a call may follow. Otherwise a Redis that is away knows of none.
+    What this process has heard is known without Redis. Every other job costs its share of one
+    `MGET`.
+
+    Args: task_id: The job's id. patiently: Wait while Redis is away, since a call may follow.
+    Otherwise a Redis that is away knows of none.
 
     Raises:
         Deferred: Redis did not answer for a minute.
@@ -220,7 +245,9 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
     if known is None or not task_id:
         return False
     try:
-        cancelled = await (ask_patiently(lambda: known.has(task_id)) if patiently else known.has(task_id))
+        cancelled = await (
+            ask_patiently(lambda: known.has(task_id)) if patiently else known.has(task_id)
+        )
     except RedisError as exc:
         _logger.debug("whether %s is cancelled cannot be asked (%s)", task_id, type(exc).__name__)
         return False

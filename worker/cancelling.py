@@ -1,4 +1,7 @@
-"""What a worker does where it hears of a cancel: it keeps it, ends the job if it holds it, and tells the readers."""
+"""What a worker does where it hears of a cancel.
+
+It keeps it, ends the job if it holds it, and tells the readers.
+"""
 
 import asyncio
 import logging
@@ -27,7 +30,10 @@ _heard: deque[tuple[str, bool]] = deque()
 
 @lifespan.on_startup
 async def listen() -> None:
-    """Hear of resets and of cancels that were published, and keep the pools' clocks. Runs until it is cancelled."""
+    """Hear of resets and of cancels that were published, and keep the pools' clocks.
+
+    Runs until it is cancelled.
+    """
     ids: asyncio.Queue[str] = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(Runtime.current().listen(ids.put_nowait))
@@ -40,7 +46,10 @@ async def listen() -> None:
 
 
 def hear(consumer: Any, ids: Iterable[str]) -> None:
-    """Keep the cancels that came by Celery's `revoke`, and end the jobs that wait here. On the consumer's thread."""
+    """Keep the cancels that came by Celery's `revoke`, and end the jobs that wait here.
+
+    On the consumer's thread.
+    """
     found = list(ids)
     state.revoked.update(found)
     try:
@@ -55,11 +64,15 @@ def hear_stamps(stamps: Mapping[str, Any]) -> None:
     try:
         lifespan.submit(_keep_stamps(stamps))
     except RuntimeError:
-        _logger.warning("the pool is gone, so the cancel of %s is not kept", ", ".join(map(str, stamps)))
+        _logger.warning(
+            "the pool is gone, so the cancel of %s is not kept", ", ".join(map(str, stamps))
+        )
 
 
 async def _keep_stamps(stamps: Mapping[str, Any]) -> None:
-    if await _write_down(stamps_in(stamps)) and (found := await Runtime.current().waiting_with(stamps_in(stamps))):
+    if await _write_down(stamps_in(stamps)) and (
+        found := await Runtime.current().waiting_with(stamps_in(stamps))
+    ):
         await _keep(found)
 
 
@@ -115,21 +128,31 @@ class Cancelling(bootsteps.StartStopStep):
         state.revoked.update(ids)
         if mine := {task_id for task_id, mine in found if mine}:
             _logger.info("cancelled: %s", ", ".join(sorted(mine)))
-            threading.Thread(target=_store, args=(parent.app, sorted(mine)), daemon=True, name="cancels").start()
+            threading.Thread(
+                target=_store, args=(parent.app, sorted(mine)), daemon=True, name="cancels"
+            ).start()
         _end_waiting(parent, ids)
 
 
 def _store(app: Any, ids: list[str]) -> None:
-    """Store `REVOKED` for jobs that no worker runs; one that is called for now ends with its result."""
+    """Store `REVOKED` for jobs that no worker runs.
+
+    One that is called for now ends with its result.
+    """
     try:
         running = running_among(app, ids)
         store_revoked(app, [task_id for task_id in ids if task_id not in running])
     except Exception as exc:  # noqa: BLE001 - the broker's or the store's: the state follows when a worker takes the job
-        _logger.warning("the state of %d cancelled jobs could not be stored (%s)", len(ids), type(exc).__name__)
+        _logger.warning(
+            "the state of %d cancelled jobs could not be stored (%s)", len(ids), type(exc).__name__
+        )
 
 
 def _end_waiting(consumer: Any, ids: set[str]) -> None:
-    """Run the jobs that wait in the timer for their instant: Celery sees that they are revoked, and ends them."""
+    """Run the jobs that wait in the timer for their instant.
+
+    Celery sees that they are revoked, and ends them.
+    """
     waiting = consumer.timer.schedule._queue  # noqa: SLF001 - kombu has no other way to take one out
     entries = [scheduled.entry for scheduled in waiting if _job_of(scheduled.entry) in ids]
     for entry in entries:

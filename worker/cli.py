@@ -45,8 +45,8 @@ def keys() -> None:
 def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show each key's state, why, for how much longer, and its use.
 
-    Room is what is left of the limit that is nearest to its end: requests or tokens a minute (rpm, tpm) or a day
-    (rpd, tpd), requests a second (rps), emails a day or a month (epd, epmo).
+    Room is what is left of the limit that is nearest to its end: requests or tokens a minute (rpm,
+    tpm) or a day (rpd, tpd), requests a second (rps), emails a day or a month (epd, epmo).
     """
 
     async def look(pools: dict[str, KeyPool]) -> list[PoolView]:
@@ -76,13 +76,19 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 @click.option(
     "--key",
     "key_id",
-    help="Only this key: its id or the beginning of it, its label, or its variable's name; needs --service.",
+    help=(
+        "Only this key: its id or the beginning of it, its label, or its variable's name; needs "
+        "--service."
+    ),
 )
-@click.option("--include-disabled", is_flag=True, help="Bring back keys that a person disabled, too.")
+@click.option(
+    "--include-disabled", is_flag=True, help="Bring back keys that a person disabled, too."
+)
 def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Bring resting and refused keys back.
 
-    Keys that a person disabled stay out, unless --key names one of them or --include-disabled is given.
+    Keys that a person disabled stay out, unless --key names one of them or --include-disabled is
+    given.
     """
     if key_id and not service:
         raise click.UsageError("--key needs --service")
@@ -90,41 +96,67 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
     async def clear(pools: dict[str, KeyPool]) -> dict[str, ResetDone]:
         return {
             name: await pool.reset(
-                by=f"cli {who()}", key_id=_id_of(key_id, pool) if key_id else None, include_disabled=include_disabled
+                by=f"cli {who()}",
+                key_id=_id_of(key_id, pool) if key_id else None,
+                include_disabled=include_disabled,
             )
             for name, pool in pools.items()
         }
 
     for name, done in _run(clear, service).items():
-        click.echo(f"🔄 {name.capitalize()} failed keys reset ({done.count} had rested or been disabled)")
+        click.echo(
+            f"🔄 {name.capitalize()} failed keys reset ({done.count} had rested or been disabled)"
+        )
         for block in done.brought_back:
             click.echo(f"   back: {_held(block)}")
         for block in done.left_disabled:
-            click.echo(f"   still out: {_held(block)}; `--include-disabled` or `--key {block.key}` brings it back")
+            click.echo(
+                f"   still out: {_held(block)}; `--include-disabled` or `--key {block.key}` "
+                "brings it back"
+            )
 
 
 @keys.command()
 @click.argument("key_id", metavar="KEY")
 @click.option("--service", type=_SERVICE, required=True, help="The key's service.")
-@click.option("--reason", default="by hand", show_default=True, help="Why; goes to the audit trail.")
+@click.option(
+    "--reason", default="by hand", show_default=True, help="Why; goes to the audit trail."
+)
 def disable(key_id: str, service: str, reason: str) -> None:
-    """Take the key KEY out until it is reset: its id or the beginning of it, its label, or its variable's name."""
+    """Take the key KEY out until it is reset.
+
+    Its id or the beginning of it, its label, or its variable's name.
+    """
 
     async def take_out(pools: dict[str, KeyPool]) -> bool:
-        return await pools[service].disable(_id_of(key_id, pools[service]), by=f"cli {who()}", reason=reason)
+        return await pools[service].disable(
+            _id_of(key_id, pools[service]), by=f"cli {who()}", reason=reason
+        )
 
     click.echo("disabled" if _run(take_out, service) else "it was disabled already")
 
 
 @keys.command()
 @click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
-@click.option("--count", default=30, show_default=True, type=click.IntRange(1, 1000), help="Entries a service.")
-@click.option("--people", is_flag=True, help="Only what people and programs asked for: resets, keys taken out.")
+@click.option(
+    "--count",
+    default=30,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Entries a service.",
+)
+@click.option(
+    "--people",
+    is_flag=True,
+    help="Only what people and programs asked for: resets, keys taken out.",
+)
 def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show what happened to the keys, the latest first."""
 
     async def read(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
-        return {name: await pool.audit(count=count, people_only=people) for name, pool in pools.items()}
+        return {
+            name: await pool.audit(count=count, people_only=people) for name, pool in pools.items()
+        }
 
     Console(highlight=False, markup=False).print(audit_listing.listing(_run(read, service)))
 
@@ -136,8 +168,8 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
 def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Ask the providers about each key: is it alive, may it use GROQ_MODEL, what are its limits.
 
-    Costs no completion and no email. The exit status is 1 where a key is dead or could not be checked, or where no key
-    may use the model.
+    Costs no completion and no email. The exit status is 1 where a key is dead or could not be
+    checked, or where no key may use the model.
     """
     settings = get_settings()
 
@@ -166,7 +198,8 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
 def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show what the providers answered that this version does not know, the latest first.
 
-    Each is handled by a general rule, so jobs go on. It may mean that a provider has changed: look for a newer version.
+    Each is handled by a general rule, so jobs go on. It may mean that a provider has changed: look
+    for a newer version.
     """
 
     async def look(redis: Redis) -> list[Seen]:
@@ -183,7 +216,14 @@ def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes f
     if not seen:
         click.echo("nothing unknown: every answer was one that this version knows")
         return
-    table = Table("last (UTC)", "first (UTC)", "service", "what", "count", Column("looks like", overflow="fold"))
+    table = Table(
+        "last (UTC)",
+        "first (UTC)",
+        "service",
+        "what",
+        "count",
+        Column("looks like", overflow="fold"),
+    )
     for one in seen:
         table.add_row(
             _when(one.last_ms),
@@ -223,7 +263,9 @@ def _id_of(text: str, pool: KeyPool) -> str:
     return found[0].id
 
 
-def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: str | None) -> ResultT:
+def _run(
+    command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: str | None
+) -> ResultT:
     return run(
         lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
         missing="no key here has the id, label or variable {}; `keys status` lists them",
@@ -231,12 +273,32 @@ def _run(command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: s
 
 
 def _checks(checked: list[CheckedKey]) -> Table:
-    table = Table("service", "key", Column("id", no_wrap=True), "account", "state", "model", "limits", "what is told")
+    table = Table(
+        "service",
+        "key",
+        Column("id", no_wrap=True),
+        "account",
+        "state",
+        "model",
+        "limits",
+        "what is told",
+    )
     for one in checked:
         told = one.as_json()
-        models = ", ".join(f"{model}: {'yes' if may else 'no'}" for model, may in one.models.items())
+        models = ", ".join(
+            f"{model}: {'yes' if may else 'no'}" for model, may in one.models.items()
+        )
         limits = ", ".join(f"{name}={limit}" for name, limit in told["limits"].items())
-        fields = (one.service, one.key.label, one.key.id, one.account, one.check.state, models, limits, one.check.said)
+        fields = (
+            one.service,
+            one.key.label,
+            one.key.id,
+            one.account,
+            one.check.state,
+            models,
+            limits,
+            one.check.said,
+        )
         table.add_row(*map(escape, fields))
     return table
 

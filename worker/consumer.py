@@ -27,7 +27,10 @@ _REFUSED_PAUSE_S = 1.0
 _HEARTBEAT_S = 5
 """Between two heartbeats, by which Flower knows the workers, in seconds."""
 _EVENTS_PAUSE_S = 0.2
-"""How long events wait for others: each publish takes a millisecond of the consumer, however many it holds."""
+"""How long events wait for others.
+
+Each publish takes a millisecond of the consumer, however many it holds.
+"""
 _MOST_EVENTS = 1_000
 """Waiting events that are published at once."""
 _LONGEST_PAUSE_S = 32.0
@@ -60,7 +63,9 @@ class Consumer(StockConsumer):
 
     _notes_acks = False
 
-    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, worker_options=frugal(worker_options or {}), **options)
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
@@ -69,9 +74,13 @@ class Consumer(StockConsumer):
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Connect again; where the broker answers and refuses, a full one for instance, at growing intervals."""
+        """Connect again.
+
+        Where the broker answers and refuses, a full one for instance, at growing intervals.
+        """
         with warnings.catch_warnings():
-            # Celery asks for a decision, at length and each time anew; config/celery.py has made it.
+            # Celery asks for a decision, at length and each time anew; config/celery.py has made
+            # it.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
         if isinstance(exc, self.conninfo.connection_errors):
@@ -83,7 +92,10 @@ class Consumer(StockConsumer):
             time.sleep(_STEP_S)
 
     def on_send_event_buffered(self) -> None:
-        """Publish the events of jobs a moment later, together; Celery does so in each round of its loop."""
+        """Publish the events of jobs a moment later, together.
+
+        Celery does so in each round of its loop.
+        """
         self.event_dispatcher.buffer_limit = _MOST_EVENTS
         now_s = time.monotonic()
         if self.hub and now_s >= self._flush_at_s:
@@ -91,8 +103,15 @@ class Consumer(StockConsumer):
             self.hub.call_later(_EVENTS_PAUSE_S, self._flush_events)
 
     def call_soon_ack(self, settle: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Settle a message at once where the transport only notes that; Celery takes a turn of its loop for it."""
-        return settle(*args, **options) if self._notes_acks else super().call_soon_ack(settle, *args, **options)
+        """Settle a message at once where the transport only notes that.
+
+        Celery takes a turn of its loop for it.
+        """
+        return (
+            settle(*args, **options)
+            if self._notes_acks
+            else super().call_soon_ack(settle, *args, **options)
+        )
 
     def shutdown(self) -> None:
         """End, and leave no event behind."""
@@ -107,8 +126,8 @@ class Consumer(StockConsumer):
         broken: tuple[type[Exception], ...] = (*self._broker_errors(), MemoryError)
 
         def on_task_received(message: Any) -> None:
-            # Before anything is decoded, since a worker may die of that. One death sooner the task refuses it, with its
-            # callbacks and all.
+            # Before anything is decoded, since a worker may die of that. One death sooner the task
+            # refuses it, with its callbacks and all.
             deaths = settle(message.headers)
             if deaths and deaths > get_settings().max_deliveries:
                 self._on_deadly_task(message, deaths)
@@ -143,7 +162,9 @@ class Consumer(StockConsumer):
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Keep and drop a message that is no job."""
         self._give_up(
-            message, "the message is no Celery job", lambda: super(Consumer, self).on_unknown_message(body, message)
+            message,
+            "the message is no Celery job",
+            lambda: super(Consumer, self).on_unknown_message(body, message),
         )
 
     def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
@@ -159,7 +180,9 @@ class Consumer(StockConsumer):
     def on_invalid_task(self, body: Any, message: Any, exc: Any) -> None:
         """Keep and drop a job that does not follow the protocol, and tell its caller."""
         reason = _reason(message, exc)
-        self._give_up(message, reason, lambda: super(Consumer, self).on_invalid_task(body, message, exc))
+        self._give_up(
+            message, reason, lambda: super(Consumer, self).on_invalid_task(body, message, exc)
+        )
         self._tell_caller(message, InvalidTaskError(reason))
 
     def on_decode_error(self, message: Any, exc: Any) -> None:
@@ -171,9 +194,13 @@ class Consumer(StockConsumer):
     def _broker_errors(self) -> tuple[type[Exception], ...]:
         # kombu counts KeyError among them: so would be a header that is not there.
         found = (*self.connection_errors, *self.channel_errors)
-        return tuple(error for error in found if not issubclass(error, LookupError | TypeError | ValueError))
+        return tuple(
+            error for error in found if not issubclass(error, LookupError | TypeError | ValueError)
+        )
 
-    def _give_up(self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False) -> None:
+    def _give_up(
+        self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False
+    ) -> None:
         if not message.acknowledged:
             post.keep_message(message, reason=reason, runnable=runnable)
         try:
@@ -181,7 +208,9 @@ class Consumer(StockConsumer):
         except self._broker_errors():
             raise
         except Exception as exc:  # noqa: BLE001 - Celery looks for fields that a strange message may lack
-            _logger.warning("a message that is no job could not be reported (%s)", type(exc).__name__)
+            _logger.warning(
+                "a message that is no job could not be reported (%s)", type(exc).__name__
+            )
         if not message.acknowledged:
             message.reject_log_error(_logger, self.connection_errors)
 
@@ -191,16 +220,25 @@ class Consumer(StockConsumer):
             try:
                 self.app.backend.mark_as_failure(job, error)
             except Exception as exc:  # noqa: BLE001 - the letter and the log say it as well
-                _logger.warning("the caller of a job that is no job could not be told (%s)", type(exc).__name__)
+                _logger.warning(
+                    "the caller of a job that is no job could not be told (%s)", type(exc).__name__
+                )
 
 
 def frugal(options: dict[str, Any]) -> dict[str, Any]:
-    """Do without what each worker sends to each other one: nobody here uses it, and it grows with their square.
+    """Do without what each worker sends to each other one.
 
-    Gossip elects leaders. Mingle tells a new worker what was revoked, which Redis remembers (`worker.cancellations`).
+    Nobody here uses it, and it grows with their square.
+
+    Gossip elects leaders. Mingle tells a new worker what was revoked, which Redis remembers
+    (`worker.cancellations`).
     """
     heartbeat_s = options.get("heartbeat_interval") or _HEARTBEAT_S
-    return options | {"without_gossip": True, "without_mingle": True, "heartbeat_interval": heartbeat_s}
+    return options | {
+        "without_gossip": True,
+        "without_mingle": True,
+        "heartbeat_interval": heartbeat_s,
+    }
 
 
 def _reason(message: Any, exc: Any) -> str:
@@ -212,5 +250,7 @@ def _reason(message: Any, exc: Any) -> str:
     if isinstance(exc, InvalidTaskError):
         # Celery's own sentences quote the value; ours begin with the field.
         told = str(exc)
-        return f"it does not follow Celery's protocol{f': {told}' if told.startswith('its ') else ''}"
+        return (
+            f"it does not follow Celery's protocol{f': {told}' if told.startswith('its ') else ''}"
+        )
     return f"it does not follow Celery's protocol ({type(exc).__name__})"

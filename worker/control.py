@@ -20,8 +20,8 @@ _TIMEOUT_S = 10
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
     """Cancel jobs by their ids, for good.
 
-    In the place of Celery's own command, which is forgotten with its workers, and stores `REVOKED` also for what
-    another worker runs.
+    In the place of Celery's own command, which is forgotten with its workers, and stores `REVOKED`
+    also for what another worker runs.
     """
     ids = [str(one) for one in maybe_list(task_id) or ()]
     cancelling.hear(state.consumer, ids)
@@ -34,7 +34,9 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     return control.ok(f"terminate: {found or 'tasks unknown'}")
 
 
-@control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")
+@control_command(
+    variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]"
+)
 def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
     """Cancel jobs by their ids, also where they run."""
     return revoke(state, task_id, terminate=True, signal=signal, **kwargs)
@@ -44,9 +46,12 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
 def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
     """Cancel all jobs that have one of these stamps, for good.
 
-    Beside what Celery's own command does, which is forgotten with its workers, this keeps the cancel.
+    Beside what Celery's own command does, which is forgotten with its workers, this keeps the
+    cancel.
     """
-    stamps = dict(str(one).split("=", 1) for one in headers) if isinstance(headers, list) else headers
+    stamps = (
+        dict(str(one).split("=", 1) for one in headers) if isinstance(headers, list) else headers
+    )
     answer = control.revoke_by_stamped_headers(state, stamps, **options)
     cancelling.hear_stamps(stamps)
     return answer

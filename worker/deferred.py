@@ -52,7 +52,9 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
 
 
 async def find_stamped(redis: Redis, queue: str, stamps: Collection[str]) -> list[str]:
-    """Find the deferred jobs of a queue that have one of these stamps; reads all of its messages, in small parts.
+    """Find the deferred jobs of a queue that have one of these stamps.
+
+    Reads all of its messages, in small parts.
 
     Args:
         redis: A client of the broker.
@@ -66,7 +68,9 @@ async def find_stamped(redis: Redis, queue: str, stamps: Collection[str]) -> lis
         redis.exceptions.RedisError: The broker cannot be reached.
     """
     texts = redis.hscan_iter(delayed.texts_of(queue), count=100)
-    return [task_id async for task_id, text in texts if not set(stamps).isdisjoint(_stamps_of(text))]
+    return [
+        task_id async for task_id, text in texts if not set(stamps).isdisjoint(_stamps_of(text))
+    ]
 
 
 def _stamps_of(text: str) -> tuple[str, ...]:

@@ -19,7 +19,10 @@ KEPT_S: Final = 30 * 86_400
 """How long all of it is kept after the last unknown answer, in seconds."""
 
 MOST_SHAPES: Final = 500
-"""How many shapes are kept; others are counted as one, so that a provider that makes names up cannot fill Redis."""
+"""How many shapes are kept.
+
+Others are counted as one, so that a provider that makes names up cannot fill Redis.
+"""
 
 _OTHERS = "(others)"
 _EVERY_S = 1.0
@@ -62,27 +65,37 @@ class Drift:
     def __init__(self, redis: Redis, *, namespace: str) -> None:
         self._redis = redis
         root = f"{{{namespace}:unknown}}"
-        self._counts, self._first, self._last = f"{root}:count", f"{root}:first_ms", f"{root}:last_ms"
+        self._counts, self._first, self._last = (
+            f"{root}:count",
+            f"{root}:first_ms",
+            f"{root}:last_ms",
+        )
         self._new: Counter[Unknown] = Counter()
         self._told: set[Unknown] = set()
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
 
     def notice(self, unknown: Unknown) -> None:
-        """Count an unknown answer; the first of its shape in this process is logged, too. Returns at once."""
+        """Count an unknown answer; the first of its shape in this process is logged, too.
+
+        Returns at once.
+        """
         if len(self._new) < MOST_SHAPES:
             self._new[unknown] += 1
         if unknown not in self._told and len(self._told) < MOST_SHAPES:
             self._told.add(unknown)
             _logger.warning(
-                "%s answers something unknown (%s): %s. `celery -A worker keys drift` lists all of it",
+                "%s answers something unknown (%s): %s. `celery -A worker keys drift` lists all of "
+                "it",
                 unknown.service.capitalize(),
                 unknown.kind.replace("_", " "),
                 unknown.shape,
             )
         if self._task is None or self._task.done():
             # A context of its own: it is no part of the job that happens to meet it first.
-            self._task = asyncio.get_running_loop().create_task(self._write_soon(), context=Context())
+            self._task = asyncio.get_running_loop().create_task(
+                self._write_soon(), context=Context()
+            )
 
     async def close(self) -> None:
         """Write what is left."""
@@ -101,7 +114,9 @@ class Drift:
             pipe.hgetall(name)
         counts, first, last = await pipe.execute()
         found = [
-            Seen(service, kind, shape, int(count), int(first.get(field, 0)), int(last.get(field, 0)))
+            Seen(
+                service, kind, shape, int(count), int(first.get(field, 0)), int(last.get(field, 0))
+            )
             for field, count in counts.items()
             for service, kind, shape in (json.loads(field),)
         ]

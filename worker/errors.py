@@ -8,14 +8,14 @@
     │   ├── RequestTooLarge   no key may ever carry a request of this size
     │   ├── FaultBudgetSpent  the provider failed more often than a job may try
     │   ├── DeadlineExceeded  no key became free in time
-    │   ├── OutcomeUnknown    an email may or may not have been accepted; nobody may send it again blindly
+    │   ├── OutcomeUnknown    an email may have been accepted; nobody may send it again blindly
     │   └── Poisoned          its worker died too often while it held the job
     └── TurnOver              not a failure yet: the job shall have another turn
         ├── Deferred          no key can serve now, come back later
         └── Fault             the provider faltered, the job may try again
 
-Job errors travel as JSON through the result backend, so each is built from one plain sentence. The sentence never
-holds a key, a prompt or a mail body.
+Job errors travel as JSON through the result backend, so each is built from one plain sentence. The
+sentence never holds a key, a prompt or a mail body.
 """
 
 from typing import Self
@@ -68,9 +68,15 @@ class Poisoned(JobError):  # noqa: N818
 
     @classmethod
     def after(cls, deaths: int, *, in_doubt: bool = False) -> Self:
-        """Give the error of a job that so many workers died of; `in_doubt`: it is an email that may have been sent."""
+        """Give the error of a job that so many workers died of; `in_doubt`.
+
+        It is an email that may have been sent.
+        """
         sent = "; the email may have been sent" if in_doubt else ""
-        return cls(f"{deaths} workers died while they held this job, so it is not run again by itself{sent}")
+        return cls(
+            f"{deaths} workers died while they held this job, so it is not run again by "
+            f"itself{sent}"
+        )
 
 
 def error_of(reason: str) -> JobError:
@@ -128,16 +134,16 @@ class Deferred(TurnOver):
 
 
 class Fault(TurnOver):
-    """The provider failed in a way that may pass; costs one of the job's tries, unless it fails for everybody.
+    """The provider failed in a way that may pass.
 
-    Args:
-        reason: What happened, in one sentence.
-        backoff_ms: The shortest wait before the next try, in milliseconds, where the provider named one.
+    Costs one of the job's tries, unless it fails for everybody.
 
-    Attributes:
-        code: The verdict's code, where an answer was judged.
-        most_repeats: How often the job may try again after faults of this code; None: as often as after any.
-        own: It is this job's own: others pass. Where it is not (an outage), it costs no try.
+    Args: reason: What happened, in one sentence. backoff_ms: The shortest wait before the next try,
+    in milliseconds, where the provider named one.
+
+    Attributes: code: The verdict's code, where an answer was judged. most_repeats: How often the
+    job may try again after faults of this code; None: as often as after any. own: It is this job's
+    own: others pass. Where it is not (an outage), it costs no try.
     """
 
     code = ""

@@ -1,7 +1,7 @@
 """Makes `celery -A worker flower` ours wherever it is started: our page, our address, our login.
 
-Flower reads a configuration file of the working directory. Where it finds none it shows its own page to the whole
-network.
+Flower reads a configuration file of the working directory. Where it finds none it shows its own
+page to the whole network.
 """
 
 import sys
@@ -15,8 +15,9 @@ _MOST_TASKS = 10_000
 def install(settings: Settings) -> None:
     """Set Flower's options by our settings, and have its command build our application.
 
-    Only where Celery's command line runs, which has loaded Flower's command then; no worker loads our dashboard for it.
-    What stands on the command line, or in a `flowerconfig.py`, comes later and wins.
+    Only where Celery's command line runs, which has loaded Flower's command then; no worker loads
+    our dashboard for it. What stands on the command line, or in a `flowerconfig.py`, comes later
+    and wins.
 
     Args:
         settings: Address, port and login.

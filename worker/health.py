@@ -13,7 +13,10 @@ from worker.runtime import Runtime
 _logger = logging.getLogger(__name__)
 
 EVENT = "keys-status"
-"""Of a group of its own: fields of ours in a `worker-*` event could stop other workers that listen to them."""
+"""Of a group of its own.
+
+Fields of ours in a `worker-*` event could stop other workers that listen to them.
+"""
 
 
 class PoolHealth(bootsteps.StartStopStep):

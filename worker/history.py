@@ -1,4 +1,7 @@
-"""What a job remembers of its earlier turns: it travels in the headers when the job is deferred or retried."""
+"""What a job remembers of its earlier turns.
+
+It travels in the headers when the job is deferred or retried.
+"""
 
 import math
 import time
@@ -13,13 +16,25 @@ HEADER = "keywheel"
 _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
 _LONGEST_REASON = 200
 DEATHS = "deaths"
-"""The header that counts how many workers died while they held the message; the transport writes it."""
+"""The header that counts how many workers died while they held the message.
+
+The transport writes it.
+"""
 ALONE = "keywheel_alone"
-"""The header that tells with how many deaths a message began to run as the only suspect; see `worker.quarantine`."""
+"""The header that tells with how many deaths a message began to run as the only suspect.
+
+See `worker.quarantine`.
+"""
 DIED_S = "died_s"
-"""The header that tells when the first of them was last heard of, in seconds since 1970; as well the transport's."""
+"""The header that tells when the first of them was last heard of, in seconds since 1970.
+
+As well the transport's.
+"""
 DOUBT = "keywheel_doubt_ms"
-"""The header of a replayed job: when it may have been carried out before, in milliseconds since 1970; 0: surely not."""
+"""The header of a replayed job.
+
+When it may have been carried out before, in milliseconds since 1970; 0: surely not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,10 @@ class History:
 
     @classmethod
     def of(cls, headers: Any) -> Self:
-        """Read the history of a message, or begin one. Whatever a stranger wrote there is harmless."""
+        """Read the history of a message, or begin one.
+
+        Whatever a stranger wrote there is harmless.
+        """
         found = headers.get(HEADER) if isinstance(headers, dict) else None
         told: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
@@ -58,7 +76,9 @@ class History:
             deferrals=_count(told, "deferrals"),
             attempts=_count(told, "attempts"),
             waited_ms=_count(told, "waited_ms"),
-            deferred=bool(told.get("deferred") or told.get("ticket")),  # the second is an older version's word for it
+            deferred=bool(
+                told.get("deferred") or told.get("ticket")
+            ),  # the second is an older version's word for it
             trail=_trail(told),
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
             in_doubt=told.get("in_doubt") is True,
@@ -97,7 +117,10 @@ class History:
 
 
 def doubt_ms(headers: Any) -> int:
-    """When a job may have been carried out for the first time, in milliseconds since 1970; 0: not that it knew."""
+    """When a job may have been carried out for the first time, in milliseconds since 1970; 0.
+
+    Not that it knew.
+    """
     replayed = _count(headers, DOUBT) if isinstance(headers, dict) else 0
     history = History.of(headers)
     called = next((attempt.at_ms for attempt in history.trail if attempt.in_doubt), 0)
@@ -105,7 +128,9 @@ def doubt_ms(headers: Any) -> int:
 
 
 def came_again(context: Any) -> bool:
-    """Whether a worker may have had this very message already and not said how it went: it died, or lost its broker.
+    """Whether a worker may have had this very message already and not said how it went.
+
+    It died, or lost its broker.
 
     Args:
         context: Celery's context of the request.
@@ -116,7 +141,10 @@ def came_again(context: Any) -> bool:
 
 
 def died_ms(headers: Any) -> int:
-    """When the first worker that died with a job was last heard of, in milliseconds since 1970; 0: nobody knows."""
+    """When the first worker that died with a job was last heard of, in milliseconds since 1970; 0.
+
+    Nobody knows.
+    """
     found = headers.get(DIED_S) if isinstance(headers, Mapping) else None
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         return 0
@@ -132,4 +160,6 @@ def _trail(told: dict[str, Any]) -> Trail:
     found = told.get("trail")
     if not isinstance(found, list):
         return ()
-    return tuple(attempt for one in found[-trails.LONGEST :] if (attempt := Attempt.of(one)) is not None)
+    return tuple(
+        attempt for one in found[-trails.LONGEST :] if (attempt := Attempt.of(one)) is not None
+    )

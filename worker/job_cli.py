@@ -18,14 +18,18 @@ _SHOWN = ("kind", "code", "next_try")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, by id.")
 @click.pass_context
 def job(ctx: click.Context, ids: tuple[str, ...], *, as_json: bool) -> None:
-    """Show the state of the jobs with these IDS: of one that waits why and until when, of one that failed its error.
+    """Show the state of the jobs with these IDS.
+
+    Of one that waits why and until when, of one that failed its error.
 
     Shows no result, prompt or email.
     """
 
     async def ask(_: Redis) -> dict[str, dict[str, Any]]:
         backend = ctx.obj.app.backend
-        return await asyncio.to_thread(lambda: {one: _told(backend.get_task_meta(one)) for one in ids})
+        return await asyncio.to_thread(
+            lambda: {one: _told(backend.get_task_meta(one)) for one in ids}
+        )
 
     found = run(ask, missing="{}")
     if as_json:
@@ -53,4 +57,8 @@ def _sentence(told: dict[str, Any]) -> str:
         return f"{told['state']}, {what} ({waits['code']}); next try at {waits['next_try']}"
     if told["state"] == states.PENDING:
         return "PENDING: it waits in its queue, or nobody knows it"
-    return f"{told['state']}, {told['error']}: {told['reason']}" if "error" in told else str(told["state"])
+    return (
+        f"{told['state']}, {told['error']}: {told['reason']}"
+        if "error" in told
+        else str(told["state"])
+    )

@@ -1,4 +1,7 @@
-"""Asks each key, without cost, what it is good for: before a job finds out, and for limits that no job has to find."""
+"""Asks each key, without cost, what it is good for.
+
+Before a job finds out, and for limits that no job has to find.
+"""
 
 import asyncio
 import logging
@@ -56,7 +59,9 @@ class CheckedKey:
 
 
 @asynccontextmanager
-async def opened_checkers(settings: Settings, *, timeout_s: float = 15.0) -> AsyncIterator[dict[str, Checker]]:
+async def opened_checkers(
+    settings: Settings, *, timeout_s: float = 15.0
+) -> AsyncIterator[dict[str, Checker]]:
     """Give who asks each service, for those who only look.
 
     Args:
@@ -91,7 +96,9 @@ async def check_keys(
         may = {} if found.models is None else {model: model in found.models for model in wanted}
         return CheckedKey(service, key, pool.account_of(key), found, may)
 
-    return await asyncio.gather(*(ask(service, pool, key) for service, pool in pools.items() for key in pool.keys))
+    return await asyncio.gather(
+        *(ask(service, pool, key) for service, pool in pools.items() for key in pool.keys)
+    )
 
 
 def problems_in(checked: Iterable[CheckedKey], *, models: Iterable[str]) -> Iterator[str]:
@@ -132,7 +139,12 @@ class KeyChecks:
     """
 
     def __init__(
-        self, pools: Mapping[str, KeyPool], checkers: Mapping[str, Checker], *, models: Iterable[str], every_s: float
+        self,
+        pools: Mapping[str, KeyPool],
+        checkers: Mapping[str, Checker],
+        *,
+        models: Iterable[str],
+        every_s: float,
     ) -> None:
         self._pools = pools
         self._checkers = checkers
@@ -176,6 +188,8 @@ class KeyChecks:
         # A lease that never was ends here: of such a one the pool only learns.
         lease = Lease(secrets.token_hex(16), one.key, one.account, Want(by="check of the keys"), 0)
         try:
-            await self._pools[one.service].settle(lease, Verdict(Fate.DONE, ASKED, limits=one.check.limits))
+            await self._pools[one.service].settle(
+                lease, Verdict(Fate.DONE, ASKED, limits=one.check.limits)
+            )
         except RedisError as exc:
             _logger.debug("what a key's check told could not be kept: %s", type(exc).__name__)

@@ -1,4 +1,7 @@
-"""What `keys status` shows: a line or two a key, which fit 80 columns with nothing cut that another command needs."""
+"""What `keys status` shows.
+
+A line or two a key, which fit 80 columns with nothing cut that another command needs.
+"""
 
 from collections.abc import Iterable
 
@@ -31,8 +34,13 @@ def listing(views: Iterable[PoolView]) -> Group:
 def _lines(key: KeyView) -> list[Text]:
     first = Text(f"{key.label:<13} {key.id:<12} ")
     first.append(f"{key.state:<8}", style=_STYLES[key.state])
-    first.append(f" {_back_in(key):<11} {_room(key):<9} {key.calls:>6} {key.refused:>5} {key.tokens:>8}")
-    facts = [*dict.fromkeys(map(_reason, key.blocks)), *([f"account {key.account}"] if key.account != key.id else [])]
+    first.append(
+        f" {_back_in(key):<11} {_room(key):<9} {key.calls:>6} {key.refused:>5} {key.tokens:>8}"
+    )
+    facts = [
+        *dict.fromkeys(map(_reason, key.blocks)),
+        *([f"account {key.account}"] if key.account != key.id else []),
+    ]
     return [first, Text(f"    {'; '.join(facts)}", overflow="fold")] if facts else [first]
 
 
@@ -48,7 +56,11 @@ def _back_in(key: KeyView) -> str:
     if key.left_ms is None or any(block.left_ms is None for block in key.blocks):
         return "until reset"
     seconds = -(-key.left_ms // 1000)
-    for unit_s, unit, part_s, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+    for unit_s, unit, part_s, part in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
         if seconds >= unit_s:
             return f"{seconds // unit_s} {unit} {seconds % unit_s // part_s} {part}"
     return f"{seconds} s" if seconds else ""
@@ -56,7 +68,11 @@ def _back_in(key: KeyView) -> str:
 
 def _room(key: KeyView) -> str:
     """What is left of the limit that is nearest to its end."""
-    shares = [(bucket.remaining / bucket.limit, bucket.dimension) for bucket in key.buckets if bucket.limit > 0]
+    shares = [
+        (bucket.remaining / bucket.limit, bucket.dimension)
+        for bucket in key.buckets
+        if bucket.limit > 0
+    ]
     if not shares:
         return ""
     share, dimension = min(shares)

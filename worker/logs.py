@@ -1,7 +1,7 @@
 """Logs: one line per record, as text or JSON, without a single secret.
 
-`setup_logging` is meant for Celery's signal of the same name. The lines about keys are functions here, so that their
-shape is written once.
+`setup_logging` is meant for Celery's signal of the same name. The lines about keys are functions
+here, so that their shape is written once.
 """
 
 import json
@@ -25,13 +25,16 @@ _log = logging.getLogger("worker.keys")
 
 _KEY_SHAPE_RE = re.compile(
     r"gsk_[A-Za-z0-9]{20,}"
-    # At the beginning of a word; within one (`core_settings_module`) only if it holds a digit, as keys do.
+    # At the beginning of a word; within one (`core_settings_module`) only if it holds a digit, as
+    # keys do.
     r"|(?<![A-Za-z0-9_])re_[A-Za-z0-9_]{16,}|re_(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{16,}"
 )
 _HIDDEN = "***"
 _SHORTEST_SECRET = 6
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-_CONTROL_RE = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")  # a terminal would obey some of them
+_CONTROL_RE = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]"
+)  # a terminal would obey some of them
 _JSON_BREAK_RE = re.compile(r"[\x85\u2028\u2029]")  # line breaks to many readers, but not to JSON
 _LINE_BREAK_RE = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -48,11 +51,16 @@ _QUIET: Final = (
     "asyncio",
 )
 # Of Celery's own context only what is no content: the rest is arguments, results and tracebacks.
-_SAFE_CONTEXT = frozenset({"id", "name", "eta", "runtime", "hostname", "description", "exc", "internal"})
+_SAFE_CONTEXT = frozenset(
+    {"id", "name", "eta", "runtime", "hostname", "description", "exc", "internal"}
+)
 
 
 class Redactor:
-    """Replaces known secrets, everything shaped like a key, and passwords in URLs. Learns, and never forgets."""
+    """Replaces known secrets, everything shaped like a key, and passwords in URLs.
+
+    Learns, and never forgets.
+    """
 
     def __init__(self) -> None:
         self._labels: dict[str, str] = {}
@@ -61,10 +69,10 @@ class Redactor:
     def learn(self, secrets: Iterable[ApiKey | SecretStr | str]) -> None:
         """Hide these too from now on.
 
-        Args:
-            secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the password. Below six
-                characters they are ignored, since hiding each occurrence of so short a text would spoil the log and
-                reveal it.
+        Args: secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the
+        password. Below six
+                characters they are ignored, since hiding each occurrence of so short a text would
+                spoil the log and reveal it.
         """
         for item in secrets:
             if isinstance(item, ApiKey):
@@ -73,7 +81,9 @@ class Redactor:
             value = item if isinstance(item, str) else item.get_secret_value()
             # Of a URL only the password is secret: "cannot connect to ***" would help nobody.
             for secret in passwords_in(value) if "://" in value else (value,):
-                self._remember(secret, masked_key(secret) if _KEY_SHAPE_RE.fullmatch(secret) else _HIDDEN)
+                self._remember(
+                    secret, masked_key(secret) if _KEY_SHAPE_RE.fullmatch(secret) else _HIDDEN
+                )
         if self._labels:
             longest_first = sorted(self._labels, key=len, reverse=True)
             self._known_re = re.compile("|".join(map(re.escape, longest_first)))
@@ -97,7 +107,8 @@ redactor: Final = Redactor()
 """The one of this process."""
 
 
-# What Celery's consumer logs of a message that it cannot run, and which of the values are its body and headers.
+# What Celery's consumer logs of a message that it cannot run, and which of the values are its body
+# and headers.
 _WHOLE_MESSAGES: Final = {
     "Received unregistered task": (1, 2),
     "Received invalid task message": (1,),
@@ -122,14 +133,18 @@ class _ContentFilter(logging.Filter):
                     record.exc_info = record.exc_text = None
             data = record.__dict__.get("data")
             if isinstance(data, Mapping):
-                record.__dict__["data"] = {name: data[name] for name in data if name in _SAFE_CONTEXT}
+                record.__dict__["data"] = {
+                    name: data[name] for name in data if name in _SAFE_CONTEXT
+                }
         return True
 
 
 def _without_messages(template: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
     for start, places in _WHOLE_MESSAGES.items():
         if template.startswith(start):
-            return tuple("(not shown)" if place in places else value for place, value in enumerate(values))
+            return tuple(
+                "(not shown)" if place in places else value for place, value in enumerate(values)
+            )
     return values
 
 
@@ -173,10 +188,17 @@ class RedactingFormatter(logging.Formatter):
         return parts
 
     def _clean(self, value: Any, depth: int = 0) -> Any:
-        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        if (
+            value is None
+            or isinstance(value, bool | int)
+            or (isinstance(value, float) and math.isfinite(value))
+        ):
             return value
         if isinstance(value, Mapping) and depth < 4:  # noqa: PLR2004 - deeper ones are shown as text
-            return {self._guard.redact(_text(name)): self._clean(item, depth + 1) for name, item in value.items()}
+            return {
+                self._guard.redact(_text(name)): self._clean(item, depth + 1)
+                for name, item in value.items()
+            }
         if isinstance(value, list | tuple | set | frozenset) and depth < 4:  # noqa: PLR2004
             return [self._clean(item, depth + 1) for item in value]
         return self._guard.redact(_text(value))
@@ -201,11 +223,15 @@ class TextFormatter(RedactingFormatter):
 
 
 class JsonFormatter(RedactingFormatter):
-    """One JSON object: time, level, logger, message, task_id, task_name, exception, and the record's extra fields."""
+    """One JSON object.
+
+    Time, level, logger, message, task_id, task_name, exception, and the record's extra fields.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line."""
-        # Not ASCII only: emoji stay readable. Lone surrogates are left to the stream's error handler.
+        # Not ASCII only: emoji stay readable. Lone surrogates are left to the stream's error
+        # handler.
         line = json.dumps(self.parts(record), ensure_ascii=False, separators=(",", ":"))
         return _JSON_BREAK_RE.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
@@ -231,13 +257,14 @@ def setup_logging(
     secrets: Iterable[ApiKey | SecretStr | str] = (),
     stream: TextIO | None = None,
 ) -> logging.Handler:
-    """Send every record of the process, as one redacted line, to a stream; replaces the root logger's handlers.
+    """Send every record of the process, as one redacted line, to a stream.
 
-    Args:
-        level: The least level shown. Libraries that log request bodies stay at WARNING whatever it is.
-        log_format: `text` or `json`.
-        secrets: What to hide beside everything shaped like a key; see `Redactor.learn`.
-        stream: Where to; standard error by default. Made to write UTF-8 whatever the locale.
+    Replaces the root logger's handlers.
+
+    Args: level: The least level shown. Libraries that log request bodies stay at WARNING whatever
+    it is. log_format: `text` or `json`. secrets: What to hide beside everything shaped like a key;
+    see `Redactor.learn`. stream: Where to; standard error by default. Made to write UTF-8 whatever
+    the locale.
 
     Returns:
         The handler, which the root logger now has.
@@ -247,7 +274,9 @@ def setup_logging(
     if (reconfigure := getattr(target, "reconfigure", None)) is not None:
         reconfigure(encoding="utf-8", errors="backslashreplace")
     handler = logging.StreamHandler(target)
-    handler.setFormatter(JsonFormatter(redactor) if log_format == "json" else TextFormatter(redactor))
+    handler.setFormatter(
+        JsonFormatter(redactor) if log_format == "json" else TextFormatter(redactor)
+    )
     handler.addFilter(_ContentFilter())
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -266,9 +295,16 @@ def say_json(message: str, stream: TextIO | None = None) -> None:  # noqa: ARG00
     By one system call, since the handler may have interrupted who writes the log.
     """
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    parts = {"time": moment, "level": "INFO", "logger": "celery.apps.worker", "message": message.strip()}
+    parts = {
+        "time": moment,
+        "level": "INFO",
+        "logger": "celery.apps.worker",
+        "message": message.strip(),
+    }
     with suppress(OSError):
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, (json.dumps(parts) + "\n").encode())
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2, (json.dumps(parts) + "\n").encode()
+        )
 
 
 _ICONS = {"groq": "🤖", "resend": "📧"}
@@ -283,7 +319,14 @@ def log_key_used(label: str, *, service: str, attempt: int, attempts: int) -> No
         attempt: Which attempt of the rotation this is, from 1.
         attempts: How many there can be: one a key.
     """
-    _log.info("%s Using %s key: %s (attempt %d/%d)", _ICONS[service], service.capitalize(), label, attempt, attempts)
+    _log.info(
+        "%s Using %s key: %s (attempt %d/%d)",
+        _ICONS[service],
+        service.capitalize(),
+        label,
+        attempt,
+        attempts,
+    )
 
 
 def log_key_failed(label: str, *, failed: int, total: int) -> None:

@@ -14,10 +14,15 @@ from worker.runtime import open_runtime
 
 _FILES_BESIDE_JOBS: Final = 64
 """Sockets to Redis, log, libraries."""
-_CERTIFICATES: Final = (("SSL_CERT_FILE", Path.is_file, "file"), ("SSL_CERT_DIR", Path.is_dir, "folder"))
+_CERTIFICATES: Final = (
+    ("SSL_CERT_FILE", Path.is_file, "file"),
+    ("SSL_CERT_DIR", Path.is_dir, "folder"),
+)
 
 
-def check_machine(settings: Settings, found: dict[str, Discovery], environ: Mapping[str, str] = os.environ) -> None:
+def check_machine(
+    settings: Settings, found: dict[str, Discovery], environ: Mapping[str, str] = os.environ
+) -> None:
     """Look at files, certificates and the limit of open files, and make everything once that jobs will use.
 
     Raises the limit of open files to what the system allows, where it is too low.
@@ -38,7 +43,8 @@ def check_machine(settings: Settings, found: dict[str, Discovery], environ: Mapp
     needed = settings.worker_concurrency + _FILES_BESIDE_JOBS
     if (allowed := _raise_open_files(needed)) < needed:
         sentences.append(
-            f"KEYWHEEL_WORKER_CONCURRENCY ({settings.worker_concurrency}) needs about {needed} open files, and this"
+            f"KEYWHEEL_WORKER_CONCURRENCY ({settings.worker_concurrency}) needs about {needed} "
+            "open files, and this"
             f" process may have {allowed}: lower the former, or raise the limit (ulimit -n)."
         )
     if sentences:
@@ -46,7 +52,9 @@ def check_machine(settings: Settings, found: dict[str, Discovery], environ: Mapp
     try:
         asyncio.run(_make_all(settings, found))
     except Exception as exc:
-        raise SettingsError([f"What jobs need cannot be made ({type(exc).__name__}: {exc})."]) from exc
+        raise SettingsError(
+            [f"What jobs need cannot be made ({type(exc).__name__}: {exc})."]
+        ) from exc
 
 
 def _raise_open_files(needed: int) -> int:

@@ -1,4 +1,7 @@
-"""A crowd that waits for the end of an outage: a few jobs ask each second, and all come back once a call has passed."""
+"""A crowd that waits for the end of an outage.
+
+A few jobs ask each second, and all come back once a call has passed.
+"""
 
 import asyncio
 import logging
@@ -16,7 +19,8 @@ from worker.verdicts import RATE_LIMIT, Dimension
 _logger = logging.getLogger(__name__)
 
 _OF_A_LIMIT: Final = frozenset(Dimension) | {
-    RATE_LIMIT, "daily_quota", "monthly_quota", "spend_limit", "account_restricted", "email_above_quota",
+    RATE_LIMIT, "daily_quota", "monthly_quota", "spend_limit", "account_restricted",
+    "email_above_quota",
     "disabled", "no_key", "same_email", "redis_down", "waiting",
 }  # fmt: skip
 """Why jobs wait where the provider is well: their instants are known, and nobody has to ask."""
@@ -29,11 +33,12 @@ _PAUSE_S: Final = 10.0
 class Outages:
     """What one process knows of outages.
 
-    A rest of the host, or of a model, lasts ten seconds at most, and then one job tries. If all jobs came back for
-    that, ten thousand of them would keep a worker busy for the whole of an outage.
+    A rest of the host, or of a model, lasts ten seconds at most, and then one job tries. If all
+    jobs came back for that, ten thousand of them would keep a worker busy for the whole of an
+    outage.
 
-    Args:
-        broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be counted or woken.
+    Args: broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be
+    counted or woken.
     """
 
     def __init__(self, broker: Redis | None) -> None:
@@ -52,11 +57,12 @@ class Outages:
             least_ms: The rest that is left, in milliseconds.
             code: Why nothing may be called.
 
-        Returns:
-            Milliseconds: in an outage by chance later than the rest, the more jobs wait, so that some ten come back
-            each second.
+        Returns: Milliseconds: in an outage by chance later than the rest, the more jobs wait, so
+        that some ten come back each second.
         """
-        self._until_s[queue] = max(self._until_s.get(queue, 0.0), time.monotonic() + least_ms / 1000)
+        self._until_s[queue] = max(
+            self._until_s.get(queue, 0.0), time.monotonic() + least_ms / 1000
+        )
         if self._broker is None or not queue or code in _OF_A_LIMIT:
             return least_ms
         longest_ms = min(_LONGEST_MS, await self._count(self._broker, queue) * _MS_A_JOB)
@@ -70,7 +76,10 @@ class Outages:
         return time.monotonic() < self._until_s.get(queue, 0.0)
 
     def passed(self, queue: str) -> None:
-        """A provider has carried out a call: after an outage, the jobs that wait for its end come back at once."""
+        """A provider has carried out a call.
+
+        After an outage, the jobs that wait for its end come back at once.
+        """
         if queue not in self._down or time.monotonic() < self._woken_s.get(queue, 0.0) + _PAUSE_S:
             return
         self._down.discard(queue)

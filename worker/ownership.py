@@ -1,7 +1,8 @@
 """Whether a job is still this worker's.
 
-A worker that stood still for longer than its lease (a frozen process, a machine that slept) has lost its jobs: others
-run them. It must not make another call for such a job, nor send it back to its queue.
+A worker that stood still for longer than its lease (a frozen process, a machine that slept) has
+lost its jobs: others run them. It must not make another call for such a job, nor send it back to
+its queue.
 """
 
 import logging
@@ -35,9 +36,8 @@ _turn: ContextVar[_Turn | None] = ContextVar("the turn of the running job", defa
 class Ownership:
     """Notices that this process stood still, and asks the broker then for each job that it had.
 
-    Args:
-        broker: The broker's Redis; None: it keeps no such book, so nobody can tell.
-        lease_s: How long a worker may be silent before its jobs go to others, in seconds; 0: jobs never do.
+    Args: broker: The broker's Redis; None: it keeps no such book, so nobody can tell. lease_s: How
+    long a worker may be silent before its jobs go to others, in seconds; 0: jobs never do.
     """
 
     def __init__(self, broker: Redis | None, *, lease_s: float) -> None:
@@ -56,7 +56,9 @@ class Ownership:
         _turn.set(_Turn(str(request.id), tag, time.monotonic()) if isinstance(tag, str) else None)
 
     async def end_if_lost(self) -> None:
-        """End the running job here if another worker has it; costs nothing while this process goes on.
+        """End the running job here if another worker has it.
+
+        Costs nothing while this process goes on.
 
         Raises:
             celery.exceptions.Ignore: It is lost: whoever has it now tells its end.

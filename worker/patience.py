@@ -17,8 +17,8 @@ ResultT = TypeVar("ResultT")
 async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """Ask Redis until it answers, for a minute.
 
-    Raises:
-        Deferred: Redis did not answer for that long, or refuses what only a person can allow. However long that
+    Raises: Deferred: Redis did not answer for that long, or refuses what only a person can allow.
+    However long that
             takes, it costs no try: no provider failed.
     """
     try:
@@ -27,4 +27,6 @@ async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
         pause_ms = random.randint(_AWAY_MS, 3 * _AWAY_MS)  # noqa: S311 - spreads a crowd
         if isinstance(exc, ResponseError) or needs_a_person(exc):
             raise Deferred(pause_ms, f"Redis refuses: {words_of(exc)}", "redis_down") from exc
-        raise Deferred(pause_ms, f"Redis does not answer ({type(exc).__name__})", "redis_down") from exc
+        raise Deferred(
+            pause_ms, f"Redis does not answer ({type(exc).__name__})", "redis_down"
+        ) from exc

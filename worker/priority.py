@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 BULK_PRIORITY: Final = 6
-"""From this priority on a job is bulk. On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6, 9."""
+"""From this priority on a job is bulk.
+
+On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6, 9.
+"""
 
 
 def is_bulk(delivery_info: Mapping[str, Any] | None) -> bool:

@@ -1,7 +1,10 @@
-"""Whether a message follows Celery's protocol closely enough to be run: checked before Celery reads it.
+"""Whether a message follows Celery's protocol closely enough to be run.
 
-Celery trusts its producers. A message without an id makes it reconnect for ever, a task's name that is a list raises
-within its loop, and a time limit that is a text leaves a job that neither begins nor ends, nor lets the worker stop.
+Checked before Celery reads it.
+
+Celery trusts its producers. A message without an id makes it reconnect for ever, a task's name that
+is a list raises within its loop, and a time limit that is a text leaves a job that neither begins
+nor ends, nor lets the worker stop.
 """
 
 import math
@@ -15,7 +18,9 @@ _UNREADABLE: Final = object()
 
 
 def defect_of(message: Any, *, known: Container[str]) -> str:
-    """Say why a message of a known task cannot be run, from the field on; empty if it can, or if Celery has an answer.
+    """Say why a message of a known task cannot be run, from the field on.
+
+    Empty if it can, or if Celery has an answer.
 
     Args:
         message: As kombu gives it.
@@ -56,7 +61,9 @@ def _defect_of_body(body: Any) -> str:
     if not isinstance(embed, dict | None):
         return "its options must be an object"
     follows = embed or {}
-    lists_fit = all(_are_signatures(follows.get(name)) for name in ("callbacks", "errbacks", "chain"))
+    lists_fit = all(
+        _are_signatures(follows.get(name)) for name in ("callbacks", "errbacks", "chain")
+    )
     if not lists_fit or not (_is_signature(follows["chord"]) if follows.get("chord") else True):
         return "its callbacks, chain or chord are malformed"
     return ""
@@ -80,7 +87,9 @@ def _is_id(value: Any) -> bool:
 
 def _is_moment(value: Any) -> bool:
     # Celery reads it, and answers where it is no date; but it would quote a whole text.
-    return value is None or (isinstance(value, str) and len(value) <= _LONGEST_NAME and set(value) <= _DIGITS)
+    return value is None or (
+        isinstance(value, str) and len(value) <= _LONGEST_NAME and set(value) <= _DIGITS
+    )
 
 
 _DIGITS: Final = frozenset("0123456789-:.+TZW ")
@@ -91,7 +100,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_limits(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_limit, value)))  # noqa: PLR2004 - hard and soft
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(map(_is_limit, value))  # noqa: PLR2004 - hard and soft
+    )
 
 
 def _is_limit(value: Any) -> bool:

@@ -1,9 +1,13 @@
-"""Suspects: jobs of which two workers may have died run one at a time, so that the next death tells which one it was.
+"""Suspects.
 
-A worker that is killed takes all that it held with it: each message comes again with one death more, the job that
-killed it beside hundreds that were only near. Two of those deaths count at most. From then on a message waits here
-until no other suspect runs in this process, and before it runs the broker's book says so. If that worker dies as well,
-the one that ran has another death to its name, and those that waited do not.
+Jobs of which two workers may have died run one at a time, so that the next death tells which one it
+was.
+
+A worker that is killed takes all that it held with it: each message comes again with one death
+more, the job that killed it beside hundreds that were only near. Two of those deaths count at most.
+From then on a message waits here until no other suspect runs in this process, and before it runs
+the broker's book says so. If that worker dies as well, the one that ran has another death to its
+name, and those that waited do not.
 """
 
 import logging
@@ -30,8 +34,8 @@ Run = Callable[[Any], None]
 class Quarantine:
     """Holds the suspects of a consumer. On the consumer's thread.
 
-    Args:
-        consumer: The consumer; what is held takes up no room of its prefetch window, as jobs with a countdown do not.
+    Args: consumer: The consumer; what is held takes up no room of its prefetch window, as jobs with
+    a countdown do not.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -46,7 +50,10 @@ class Quarantine:
         return len(self._held)
 
     def takes(self, message: Any, run: Run) -> bool:
-        """Whether a message is a suspect; then `run` is called with it as soon as no other one runs."""
+        """Whether a message is a suspect.
+
+        Then `run` is called with it as soon as no other one runs.
+        """
         headers = message.headers
         told = headers.get(DEATHS) if isinstance(headers, dict) else None
         if type(told) is not int or told < SUSPECT or waits(headers.get("eta"), time.time()):
@@ -63,7 +70,10 @@ class Quarantine:
         return True
 
     def forget(self) -> None:
-        """Forget what waits, and what has not begun: the connection is gone, and the broker gives it out again."""
+        """Forget what waits, and what has not begun.
+
+        The connection is gone, and the broker gives it out again.
+        """
         self._held.clear()
         self._ticking = False
         if not any(request.message is self._alone for request in tuple(state.active_requests)):
@@ -93,7 +103,9 @@ class Quarantine:
         self._alone = message
         count = message.headers[DEATHS]
         try:
-            if rebook := getattr(message.channel, "rebook", None):  # kombu's own transport counts no deaths
+            if rebook := getattr(
+                message.channel, "rebook", None
+            ):  # kombu's own transport counts no deaths
                 rebook(message, {DEATHS: count, ALONE: count})
         except redis.ResponseError as exc:
             _logger.warning("a suspect runs without a note of it (%s)", exc)

@@ -1,4 +1,7 @@
-"""Which queues a worker consumes: those of the services that it has keys for, unless -Q names others."""
+"""Which queues a worker consumes.
+
+Those of the services that it has keys for, unless -Q names others.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -38,7 +41,9 @@ def choose(queues: Any, keys: Mapping[str, int]) -> None:
                 queues.deselect(list(_leave(service)))
     consumed = queues.consume_from
     for queue in QUEUE_OF.values():
-        if queue in consumed and queue + DEFERRED not in consumed:  # -Q names the queue that people know
+        if (
+            queue in consumed and queue + DEFERRED not in consumed
+        ):  # -Q names the queue that people know
             queues.select_add(queues[queue + DEFERRED])
 
 
@@ -66,5 +71,7 @@ def follow(consumer: Any, keys: Mapping[str, int]) -> None:
 def _leave(service: str) -> tuple[str, str]:
     queue = QUEUE_OF[service]
     _left_alone.add(queue)
-    _logger.warning("no %s key is configured: this worker leaves the queue '%s' alone", service, queue)
+    _logger.warning(
+        "no %s key is configured: this worker leaves the queue '%s' alone", service, queue
+    )
     return queue, queue + DEFERRED

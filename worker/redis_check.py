@@ -1,4 +1,7 @@
-"""Looks at Redis when a worker starts: who may not use it learns that at once, and in Redis' own words."""
+"""Looks at Redis when a worker starts.
+
+Who may not use it learns that at once, and in Redis' own words.
+"""
 
 import logging
 import ssl
@@ -27,14 +30,18 @@ _logger = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
 _GUIDE: Final = "docs/operations.md lists the rights that a worker needs"
-_CLUSTER: Final = "is a Redis Cluster, which is not supported: use one server, or a primary with replicas"
+_CLUSTER: Final = (
+    "is a Redis Cluster, which is not supported: use one server, or a primary with replicas"
+)
 
 Command = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """Redis may throw away what it holds when its memory is full: jobs, results, and what is known of keys and emails.
+    """Redis may throw away what it holds when its memory is full.
+
+    Jobs, results, and what is known of keys and emails.
 
     Attributes:
         policy: Its `maxmemory-policy`.
@@ -48,14 +55,18 @@ class Eviction:
     def sentence(self) -> str:
         """What is wrong, and what to do."""
         return (
-            f"Redis may evict jobs, results and the state of the keys when it is full: its maxmemory-policy is"
+            "Redis may evict jobs, results and the state of the keys when it is full: its "
+            "maxmemory-policy is"
             f" {self.policy}. Set it to noeviction; then producers get an error instead."
         )
 
     @classmethod
     def of(cls, memory: dict[str, Any]) -> "Eviction | None":
         """What `INFO memory` says; None where nothing is evicted."""
-        policy, most = str(memory.get("maxmemory_policy", "noeviction")), int(memory.get("maxmemory", 0))
+        policy, most = (
+            str(memory.get("maxmemory_policy", "noeviction")),
+            int(memory.get("maxmemory", 0)),
+        )
         return cls(policy, most) if most and policy != "noeviction" else None
 
 
@@ -70,20 +81,29 @@ async def eviction_of(client: "redis.asyncio.Redis") -> Eviction | None:
 def check_redis(settings: Settings) -> None:
     """Look at each Redis of a worker, before it takes a job.
 
-    A Redis that is away or busy is no reason against a start: the worker waits for it. What is odd and works is logged.
+    A Redis that is away or busy is no reason against a start: the worker waits for it. What is odd
+    and works is logged.
 
     Args:
         settings: Where Redis is.
 
-    Raises:
-        SettingsError: Redis does not let this worker in, denies it a right that it needs, or is of a kind that cannot
+    Raises: SettingsError: Redis does not let this worker in, denies it a right that it needs, or is
+    of a kind that cannot
             serve.
     """
     urls = RedisUrls.of(settings)
     places = {
         "broker_url": (urls.broker_as_pool, _broker_commands(), _broker_channels(urls.broker_db)),
-        "result_backend_url": (urls.results_as_pool, _result_commands(), ["celery-task-meta-check"]),
-        "pool_url": (urls.pool, _pool_commands(settings.namespace), _pool_channels(settings.namespace)),
+        "result_backend_url": (
+            urls.results_as_pool,
+            _result_commands(),
+            ["celery-task-meta-check"],
+        ),
+        "pool_url": (
+            urls.pool,
+            _pool_commands(settings.namespace),
+            _pool_channels(settings.namespace),
+        ),
     }
     by_url: dict[str, tuple[str, list[Command], list[str]]] = {}
     for field, (url, commands, channels) in places.items():
@@ -95,7 +115,9 @@ def check_redis(settings: Settings) -> None:
         value = getattr(settings, field)
         variable = variable_of("redis_url" if value == settings.redis_url else field)
         try:
-            sentences += [f"{variable}: Redis at {value} {words}." for words in _look(url, commands, channels)]
+            sentences += [
+                f"{variable}: Redis at {value} {words}." for words in _look(url, commands, channels)
+            ]
         except (RedisError, OSError) as exc:
             if (refusal := refusal_of(exc)) is None:
                 _logger.debug("Redis at %s cannot be looked at yet: %s", value, words_of(exc))
@@ -152,7 +174,9 @@ def _denied(client: "redis.Redis", commands: list[Command], channels: list[str])
 def refusal_of(exc: BaseException) -> str | None:
     """Why Redis cannot be used as it is set; None where that may pass."""
     causes: list[BaseException] = [exc]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+    while (
+        cause := causes[-1].__cause__ or causes[-1].__context__
+    ) is not None and cause not in causes:
         causes.append(cause)
     for one in causes:
         if isinstance(one, ssl.SSLCertVerificationError):
@@ -172,9 +196,17 @@ def refusal_of(exc: BaseException) -> str | None:
 def _broker_commands() -> list[Command]:
     nothing = "keywheel-check"
     found: list[Command] = [("EVAL", "return 1", 1, "unacked"), ("HGET", "unacked", nothing)]
-    found += [("ZSCORE", "unacked_index", nothing), ("HDEL", "unacked", nothing), ("LLEN", "unacked")]
+    found += [
+        ("ZSCORE", "unacked_index", nothing),
+        ("HDEL", "unacked", nothing),
+        ("LLEN", "unacked"),
+    ]
     for queue in QUEUES:
-        found += [("LLEN", queue), ("LREM", queue, 0, nothing), ("SMEMBERS", f"_kombu.binding.{queue}")]
+        found += [
+            ("LLEN", queue),
+            ("LREM", queue, 0, nothing),
+            ("SMEMBERS", f"_kombu.binding.{queue}"),
+        ]
     return found
 
 
@@ -184,15 +216,32 @@ def _broker_channels(db: int) -> list[str]:
 
 def _result_commands() -> list[Command]:
     name = "celery-task-meta-check"
-    return [("GET", name), ("MGET", name), ("DEL", name), ("EVAL", "return 1", 1, name), ("PUBLISH", name, "")]
+    return [
+        ("GET", name),
+        ("MGET", name),
+        ("DEL", name),
+        ("EVAL", "return 1", 1, name),
+        ("PUBLISH", name, ""),
+    ]
 
 
 def _pool_commands(namespace: str) -> list[Command]:
     stream = f"{namespace}:stream:check"
     tagged = f"{{{namespace}:groq}}"
-    found: list[Command] = [("EVAL", "return redis.call('TIME')", 1, tagged), ("SCRIPT", "EXISTS", "0" * 40)]
-    found += [("XREVRANGE", stream, "+", "-", "COUNT", 1), ("XTRIM", stream, "MAXLEN", 0), ("PEXPIRE", stream, 1)]
-    return [*found, ("MGET", f"{namespace}:cancelled:check"), ("DEL", f"{namespace}:cancelled:check")]
+    found: list[Command] = [
+        ("EVAL", "return redis.call('TIME')", 1, tagged),
+        ("SCRIPT", "EXISTS", "0" * 40),
+    ]
+    found += [
+        ("XREVRANGE", stream, "+", "-", "COUNT", 1),
+        ("XTRIM", stream, "MAXLEN", 0),
+        ("PEXPIRE", stream, 1),
+    ]
+    return [
+        *found,
+        ("MGET", f"{namespace}:cancelled:check"),
+        ("DEL", f"{namespace}:cancelled:check"),
+    ]
 
 
 def _pool_channels(namespace: str) -> list[str]:

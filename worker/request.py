@@ -1,4 +1,7 @@
-"""What the rest of Celery sees of a job: its name and state, not what it says; and how it ends where no task runs."""
+"""What the rest of Celery sees of a job: its name and state, not what it says.
+
+And how it ends where no task runs.
+"""
 
 import logging
 from datetime import UTC, datetime
@@ -28,8 +31,9 @@ _NO_END = (Retry, Ignore, Terminated, MemoryError)
 class PrivateRequest(Request):
     """A request whose arguments do not show in events, logs, `inspect` or Flower.
 
-    Producers put a repr of the arguments into the message's headers, prompts and mail bodies included; here it is
-    replaced before anything reads it. Set `show_content` on the task class to leave it, for debugging.
+    Producers put a repr of the arguments into the message's headers, prompts and mail bodies
+    included; here it is replaced before anything reads it. Set `show_content` on the task class to
+    leave it, for debugging.
     """
 
     _unkept = False
@@ -44,7 +48,10 @@ class PrivateRequest(Request):
             self._request_dict["argsrepr"] = self._request_dict["kwargsrepr"] = HIDDEN
 
     def maybe_expire(self) -> bool:
-        """Whether the producer's `expires` is over. Unlike Celery's own it does not ban the id: a replay has it too."""
+        """Whether the producer's `expires` is over.
+
+        Unlike Celery's own it does not ban the id: a replay has it too.
+        """
         expires: datetime | None = self.expires
         return expires is not None and datetime.now(UTC if expires.tzinfo else None) > expires
 
@@ -54,7 +61,9 @@ class PrivateRequest(Request):
                 self._have_done()
                 return
             late = self._too_late()
-            if self.store_errors:  # by the name that letter and stream have, and not Celery's for every revoked job
+            if (
+                self.store_errors
+            ):  # by the name that letter and stream have, and not Celery's for every revoked job
                 self.task.backend.store_result(self.id, late, states.REVOKED, request=self._context)
                 self._told = True
             self._keep(late)
@@ -71,13 +80,18 @@ class PrivateRequest(Request):
 
     def _have_done(self) -> None:
         """Drop a job that has succeeded already."""
-        _logger.info("%s has succeeded already, although the time that its producer gave it is over", self.id)
+        _logger.info(
+            "%s has succeeded already, although the time that its producer gave it is over", self.id
+        )
         state.task_ready(self)
         self.acknowledge()
         self._already_revoked = True
 
     def _too_late(self) -> JobError:
-        """Why a job does not run any more. An email in doubt must not look as if it had not been sent."""
+        """Why a job does not run any more.
+
+        An email in doubt must not look as if it had not been sent.
+        """
         headers = self._context.headers
         had_a_turn = isinstance(headers, dict) and HEADER in headers
         what = "it was not done" if had_a_turn else "it had not begun"
@@ -88,7 +102,9 @@ class PrivateRequest(Request):
 
     def _is_in_doubt(self) -> bool:
         """Whether it is an email that an earlier turn may have sent."""
-        return self.name in ONCE_ONLY and bool(doubt_ms(self._context.headers) or came_again(self._context))
+        return self.name in ONCE_ONLY and bool(
+            doubt_ms(self._context.headers) or came_again(self._context)
+        )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Keep a job that is ended by the hard time limit as a dead letter."""
@@ -96,12 +112,22 @@ class PrivateRequest(Request):
             self._keep(TimeLimitExceeded(timeout))
         super().on_timeout(soft, timeout)
 
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's
+    def on_failure(
+        self,
+        exc_info: Any,
+        send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's
+        return_ok: bool = False,  # noqa: FBT001, FBT002 - Celery's
+    ) -> Any:
         """Keep a job that failed outside of its task, which hears nothing of it, as a dead letter."""
         exc = exc_info.exception
         exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-        # The tracer itself may fail, too: then the task has put its request away and knows no more than an id.
-        if isinstance(exc, Exception) and (not return_ok or exc_info.internal) and not self._runs_on(exc):
+        # The tracer itself may fail, too: then the task has put its request away and knows no more
+        # than an id.
+        if (
+            isinstance(exc, Exception)
+            and (not return_ok or exc_info.internal)
+            and not self._runs_on(exc)
+        ):
             self._keep(exc)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
@@ -117,12 +143,17 @@ class PrivateRequest(Request):
 
     def _keep(self, exc: BaseException) -> None:
         name = type(exc).__name__
-        tell_ended(self._context, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: "))
+        tell_ended(
+            self._context, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: ")
+        )
         if post.is_kept(self.name):
             self._unkept = not post.keep_request(self._context, self.name, exc)
 
     def acknowledge(self) -> None:
-        """Let the message go; back to its queue where its letter is not written yet, so that the job ends once more."""
+        """Let the message go.
+
+        Back to its queue where its letter is not written yet, so that the job ends once more.
+        """
         if self._unkept:
             self.reject(requeue=True)
         else:
@@ -137,7 +168,9 @@ class PrivateRequest(Request):
 
 
 def _check(request: Any) -> None:
-    """Refuse what Celery would drop without a dead letter later on; `worker.protocol` has looked at the rest.
+    """Refuse what Celery would drop without a dead letter later on.
+
+    `worker.protocol` has looked at the rest.
 
     Raises:
         InvalidTaskError: The message does not follow Celery's protocol.

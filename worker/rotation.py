@@ -1,7 +1,8 @@
 """Rotation: the only place where the key pool and a provider meet.
 
-Take a lease, send, let the provider judge the answer, settle the lease with that verdict. A key that is definitely at
-fault means the next key at once; a pool that is exhausted means a deferral; everything else ends the turn.
+Take a lease, send, let the provider judge the answer, settle the lease with that verdict. A key
+that is definitely at fault means the next key at once; a pool that is exhausted means a deferral;
+everything else ends the turn.
 """
 
 import asyncio
@@ -17,7 +18,14 @@ from redis.exceptions import RedisError
 
 from worker import trail
 from worker.cancellations import end_if_cancelled
-from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected, RequestTooLarge, TurnOver
+from worker.errors import (
+    Deferred,
+    Fault,
+    OutcomeUnknown,
+    RequestRejected,
+    RequestTooLarge,
+    TurnOver,
+)
 from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.patience import ask_patiently
@@ -31,12 +39,16 @@ _logger = logging.getLogger(__name__)
 RequestT = TypeVar("RequestT")
 RequestT_co = TypeVar("RequestT_co", covariant=True)
 
-_SPINS = 1_000  # far above any honest turn; a loop that long is a bug and must end as a fault, not hang
+_SPINS = (
+    1_000  # far above any honest turn; a loop that long is a bug and must end as a fault, not hang
+)
 _RECHECK_MS = 50  # a lease that is older than this is checked again before the call
 _NO_KEY_MS = 60_000  # all keys are out until a person acts: look again each minute
 _CROWD_MS = 1_000
 
-INTERRUPTED = Verdict(Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False)
+INTERRUPTED = Verdict(
+    Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +99,8 @@ class _Plain(Generic[RequestT]):
 class Rotation(Generic[RequestT]):
     """Serves requests of one service with whichever key may be used.
 
-    Args:
-        pool: The service's keys.
-        provider: The service's wire.
-        before_call: Awaited before each call; what it raises ends the turn, and the lease goes back unused.
+    Args: pool: The service's keys. provider: The service's wire. before_call: Awaited before each
+    call; what it raises ends the turn, and the lease goes back unused.
     """
 
     def __init__(
@@ -106,27 +116,28 @@ class Rotation(Generic[RequestT]):
         self.waiting = WaitList(pool)
         self.sending = Turnstile()
 
-    async def serve(self, want: Want, build: Callable[[Lease], RequestT], *, longest_s: float | None = None) -> Served:
+    async def serve(
+        self, want: Want, build: Callable[[Lease], RequestT], *, longest_s: float | None = None
+    ) -> Served:
         """Carry one request out, on as many keys as it takes.
 
-        Args:
-            want: What the call needs of a key.
-            longest_s: The longest wait for keys over the whole turn, in seconds; None: however long they take.
-            build: Makes the request for a lease: for its key, and for what was reserved.
+        Args: want: What the call needs of a key. longest_s: The longest wait for keys over the
+        whole turn, in seconds; None: however long they take. build: Makes the request for a lease:
+        for its key, and for what was reserved.
 
         Returns:
             The provider's answer and what it took.
 
-        Raises:
-            Deferred: No key can serve now; come back after its countdown.
-            Fault: The provider failed in a way that may pass.
-            RequestRejected: The provider refuses the request for good.
-            RequestTooLarge: No key's limit is as large as the request.
-            OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is gone.
+        Raises: Deferred: No key can serve now; come back after its countdown. Fault: The provider
+        failed in a way that may pass. RequestRejected: The provider refuses the request for good.
+        RequestTooLarge: No key's limit is as large as the request. OutcomeUnknown: An email's
+        earlier attempt has an unknown outcome and its account is gone.
         """
         return await self.run(want, _Plain(build), longest_s=longest_s)
 
-    async def run(self, want: Want, errand: Errand[RequestT], *, longest_s: float | None = None) -> Served:
+    async def run(
+        self, want: Want, errand: Errand[RequestT], *, longest_s: float | None = None
+    ) -> Served:
         """As `serve`, for a request that has a book of its own."""
         turn = _Turn(self, want, errand, longest_s=longest_s)
         try:
@@ -140,7 +151,12 @@ class _Turn(Generic[RequestT]):
     """One pass of one job through the keys."""
 
     def __init__(
-        self, rotation: Rotation[RequestT], want: Want, errand: Errand[RequestT], *, longest_s: float | None
+        self,
+        rotation: Rotation[RequestT],
+        want: Want,
+        errand: Errand[RequestT],
+        *,
+        longest_s: float | None,
     ) -> None:
         self.pool = rotation.pool
         self.provider = rotation.provider
@@ -151,7 +167,9 @@ class _Turn(Generic[RequestT]):
         self.longest_s = longest_s
         self.want = want
         self.shut_out = want.exclude
-        self.lane = f"{want.model} bulk" if want.bulk else want.model  # neither stands behind the other
+        self.lane = (
+            f"{want.model} bulk" if want.bulk else want.model
+        )  # neither stands behind the other
         self.errand = errand
         self.attempts = 0
         self.waited_ms = 0
@@ -181,19 +199,26 @@ class _Turn(Generic[RequestT]):
         got = await self._ask()
         while isinstance(got, Unavailable):
             if self.want.fallbacks and self.want.exclude_accounts != self.closed:
-                # No account takes the one model that some have turned down; those may take the others.
-                self.want = replace(self.want.without(self.denied_model), exclude_accounts=self.closed)
+                # No account takes the one model that some have turned down; those may take the
+                # others.
+                self.want = replace(
+                    self.want.without(self.denied_model), exclude_accounts=self.closed
+                )
                 got = await self._ask()
                 continue
             if self.want.exclude == self.shut_out:
                 self._give_up(got)
-            # Keys were at fault in this turn, which is no fault of the job: it waits for them like the others.
+            # Keys were at fault in this turn, which is no fault of the job: it waits for them like
+            # the others.
             self.want = replace(self.want, exclude=self.shut_out)
             got = await self._ask_again()
         return got
 
     async def _ask_again(self) -> Lease | Unavailable:
-        """Ask for a key after each one was refused: for one that will have room, not for one that seems to have it."""
+        """Ask for a key after each one was refused.
+
+        For one that will have room, not for one that seems to have it.
+        """
         got = await ask_patiently(lambda: self.pool.acquire(self.want, None))
         if isinstance(got, Lease) and got.wait_ms == 0:
             await self._settle_whatever_happens(got, ABANDONED)
@@ -203,7 +228,10 @@ class _Turn(Generic[RequestT]):
         return got
 
     async def _way_to_the_wire(self, lease: Lease) -> Place | None:
-        """Wait for the lease's instant and for a place; None: the key was told to rest meanwhile."""
+        """Wait for the lease's instant and for a place; None.
+
+        The key was told to rest meanwhile.
+        """
         began = time.monotonic()
         place, waits = None, lease
         try:
@@ -230,11 +258,17 @@ class _Turn(Generic[RequestT]):
         """Wait in line for a lease."""
         began_s = time.monotonic()
         spent_s = began_s - self.began_s
-        want = replace(self.want, waited_ms=self.want.waited_ms + round(spent_s * 1000)) if self.attempts else self.want
+        want = (
+            replace(self.want, waited_ms=self.want.waited_ms + round(spent_s * 1000))
+            if self.attempts
+            else self.want
+        )
         in_turn = self.want.exclude == self.shut_out and not self.want.account
         try:
             return await self.waiting.acquire(
-                want, in_turn=in_turn, longest_s=None if self.longest_s is None else max(0.0, self.longest_s - spent_s)
+                want,
+                in_turn=in_turn,
+                longest_s=None if self.longest_s is None else max(0.0, self.longest_s - spent_s),
             )
         finally:
             self.waited_ms += round((time.monotonic() - began_s) * 1000)
@@ -254,7 +288,9 @@ class _Turn(Generic[RequestT]):
             case Why.DISABLED:
                 whose = " of its account" if self.want.account else ""
                 deferred = Deferred(
-                    _NO_KEY_MS, f"every {self.pool.service} key{whose} is disabled ({away.reason})", "disabled"
+                    _NO_KEY_MS,
+                    f"every {self.pool.service} key{whose} is disabled ({away.reason})",
+                    "disabled",
                 )
                 deferred.for_good = True
                 raise deferred
@@ -264,25 +300,38 @@ class _Turn(Generic[RequestT]):
     def _fail(self, away: Unavailable) -> NoReturn:
         match away.why:
             case Why.TOO_LARGE:
-                raise RequestTooLarge(_too_large_sentence(self.want, away, service=self.pool.service))
+                raise RequestTooLarge(
+                    _too_large_sentence(self.want, away, service=self.pool.service)
+                )
             case Why.GONE:
                 raise OutcomeUnknown(
-                    "an earlier attempt may have been accepted, and no key of its account is configured any more"
+                    "an earlier attempt may have been accepted, and no key of its account is "
+                    "configured any more"
                 )
             case Why.UNFIT if self.turned_down:
                 raise _rejection(self.turned_down)
             case Why.UNFIT:
-                topics = ", ".join(topic for _, topic in self.want.models) or "the from address that is set for it"
-                raise RequestRejected(f"no {self.pool.service} key may be used for {topics}: {away.reason}")
+                topics = (
+                    ", ".join(topic for _, topic in self.want.models)
+                    or "the from address that is set for it"
+                )
+                raise RequestRejected(
+                    f"no {self.pool.service} key may be used for {topics}: {away.reason}"
+                )
         # Every key was tried in this turn, or none exists.
         if self.last is None:
-            raise Deferred(_NO_KEY_MS, f"no {self.pool.service} key is configured for this job", "no_key")
+            raise Deferred(
+                _NO_KEY_MS, f"no {self.pool.service} key is configured for this job", "no_key"
+            )
         if self.turned_down or self.last.fate is Fate.OTHER_ACCOUNT:
             raise _rejection(self.turned_down or self.last)
         raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)
 
     async def _call(self, lease: Lease, place: Place) -> dict[str, Any] | None:
-        """Make the call and act on the verdict; None: the next key. The place is free once the bytes have left."""
+        """Make the call and act on the verdict; None: the next key.
+
+        The place is free once the bytes have left.
+        """
         try:
             await end_if_cancelled(self.want.by)
             if self.before_call is not None:
@@ -292,11 +341,17 @@ class _Turn(Generic[RequestT]):
             await self._settle_whatever_happens(lease, ABANDONED)
             raise
         self.attempts += 1
-        log_key_used(lease.key.label, service=self.pool.service, attempt=self.attempts, attempts=len(self.pool.keys))
+        log_key_used(
+            lease.key.label,
+            service=self.pool.service,
+            attempt=self.attempts,
+            attempts=len(self.pool.keys),
+        )
         try:
             reply = await self.provider.call(lease.key.secret, request, sent=place.leave)
         except BaseException:
-            # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been carried out.
+            # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been
+            # carried out.
             trail.note(lease.key.label, INTERRUPTED.code, in_doubt=True)
             await self._conclude_whatever_happens(lease, Reply(INTERRUPTED))
             raise
@@ -305,7 +360,8 @@ class _Turn(Generic[RequestT]):
             patiently = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self._conclude(lease, reply, patiently=patiently)
         except asyncio.CancelledError:
-            # What the provider said of the key outlives the job. A second settle of one lease changes nothing.
+            # What the provider said of the key outlives the job. A second settle of one lease
+            # changes nothing.
             await self._conclude_whatever_happens(lease, reply)
             raise
         self.waiting.notify_ended()
@@ -320,20 +376,27 @@ class _Turn(Generic[RequestT]):
 
     async def _blame(self, lease: Lease, verdict: Verdict) -> None:
         """End the turn where keys of two accounts that serve others are refused for what may be the request's fault."""
-        if verdict.certain or verdict.effect is not Effect.DISABLE or verdict.scope is not Scope.KEY:
+        if (
+            verdict.certain
+            or verdict.effect is not Effect.DISABLE
+            or verdict.scope is not Scope.KEY
+        ):
             return
         self.doubtful.append(lease)
         if len({one.account for one in self.doubtful}) > 1 and await ask_patiently(
             lambda: self.pool.absolve(self.doubtful, verdict)
         ):
-            raise RequestRejected(f"keys that serve other requests are refused for this one: {verdict.reason}")
+            raise RequestRejected(
+                f"keys that serve other requests are refused for this one: {verdict.reason}"
+            )
 
     def _act(self, lease: Lease, verdict: Verdict, settled: Settled | None) -> None:
         """Go on with another key by returning, or end the turn."""
         match verdict.fate:
             case Fate.NEXT_KEY:
-                # The pool rests the key by itself; the exclusion bounds the turn should the rest be short. A request
-                # that must not leave its account keeps its keys: without them the account would look gone.
+                # The pool rests the key by itself; the exclusion bounds the turn should the rest be
+                # short. A request that must not leave its account keeps its keys: without them the
+                # account would look gone.
                 if not self.want.account:
                     self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
             case Fate.OTHER_ACCOUNT if self._may_cap(lease, verdict):
@@ -345,12 +408,18 @@ class _Turn(Generic[RequestT]):
             case Fate.OTHER_ACCOUNT:
                 self.denied_model = lease.want.model
                 account = verdict.account or lease.account
-                self.want = replace(self.want, exclude_accounts=self.want.exclude_accounts | {account, lease.account})
-                # Only one team has a domain, maybe the last; the keys of the others are marked, so each is asked once
+                self.want = replace(
+                    self.want,
+                    exclude_accounts=self.want.exclude_accounts | {account, lease.account},
+                )
+                # Only one team has a domain, maybe the last; the keys of the others are marked, so
+                # each is asked once
                 if verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None:
                     self.turned_down = verdict
             case Fate.RETRY if verdict.scope is Scope.MODEL and self.want.fallbacks:
-                self.want = self.want.without(lease.want.model)  # it is overloaded, the next one may not be
+                self.want = self.want.without(
+                    lease.want.model
+                )  # it is overloaded, the next one may not be
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
                 fault.code, fault.most_repeats = verdict.code, verdict.most_repeats
@@ -364,21 +433,31 @@ class _Turn(Generic[RequestT]):
         too_long = verdict.too_large_in is Dimension.OTPM and bool(verdict.too_large_limit)
         return self.want.flexible and too_long and lease.key.id not in self.capped
 
-    async def _settle(self, lease: Lease, verdict: Verdict, *, patiently: bool = False) -> Settled | None:
+    async def _settle(
+        self, lease: Lease, verdict: Verdict, *, patiently: bool = False
+    ) -> Settled | None:
         try:
-            if patiently:  # what a refusal says must be known before the next key: which rests, that nothing was sent
+            # what a refusal says must be known before the next key: which rests, that nothing was
+            # sent
+            if patiently:
                 return await ask_patiently(lambda: self.pool.settle(lease, verdict))
             return await self.pool.settle(lease, verdict)
         except RedisError as exc:
             # The answer is worth more than its book-keeping: the lease expires by itself.
-            _logger.warning("a lease could not be settled (%s); it will expire by itself", type(exc).__name__)
+            _logger.warning(
+                "a lease could not be settled (%s); it will expire by itself", type(exc).__name__
+            )
             return None
 
-    async def _conclude(self, lease: Lease, reply: Reply, *, patiently: bool = False) -> Settled | None:
+    async def _conclude(
+        self, lease: Lease, reply: Reply, *, patiently: bool = False
+    ) -> Settled | None:
         """Settle the lease and write down what became of the request, both at once."""
         settling = self._settle(lease, reply.verdict, patiently=patiently)
         if isinstance(self.errand, _Plain):
-            return await settling  # it writes nothing down; two tasks for that would be 3 % of a completion's CPU
+            return (
+                await settling
+            )  # it writes nothing down; two tasks for that would be 3 % of a completion's CPU
         settled, _ = await asyncio.gather(settling, self.errand.judged(lease, reply))
         return settled
 
@@ -400,11 +479,17 @@ def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
     """Whether a failure is this request's own, and not that of the provider, of its host, or of this process."""
     if verdict.most_repeats is not None or (settled is not None and settled.passing):
         return True
-    return 0 < verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR and verdict.scope not in {Scope.HOST, Scope.MODEL}
+    return 0 < verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR and verdict.scope not in {
+        Scope.HOST,
+        Scope.MODEL,
+    }
 
 
 def _spread() -> int:
-    """When a job that waited in vain comes back, in milliseconds: a crowd does not come back together."""
+    """When a job that waited in vain comes back, in milliseconds.
+
+    A crowd does not come back together.
+    """
     return random.randint(_CROWD_MS, 2 * _CROWD_MS)  # noqa: S311 - no secret
 
 
@@ -425,4 +510,8 @@ def _too_large_sentence(want: Want, away: Unavailable, *, service: str) -> str:
 
 def _rejection(verdict: Verdict) -> RequestRejected:
     sentence = f"{verdict.code}: {verdict.reason}" if verdict.reason else verdict.code
-    return RequestTooLarge(sentence) if verdict.too_large_limit is not None else RequestRejected(sentence)
+    return (
+        RequestTooLarge(sentence)
+        if verdict.too_large_limit is not None
+        else RequestRejected(sentence)
+    )

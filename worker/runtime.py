@@ -1,4 +1,7 @@
-"""What one worker process holds for its jobs, on the pool's event loop: key pools, providers, one Redis client."""
+"""What one worker process holds for its jobs, on the pool's event loop.
+
+Key pools, providers, one Redis client.
+"""
 
 import asyncio
 import logging
@@ -37,7 +40,9 @@ from worker.verdicts import Dimension, ObservedLimit
 
 _logger = logging.getLogger(__name__)
 
-_CONNECTIONS = 6  # a script takes well below a millisecond, and a hosted Redis may take 20 connections in all
+_CONNECTIONS = (
+    6  # a script takes well below a millisecond, and a hosted Redis may take 20 connections in all
+)
 _CONNECTION_WAIT_S = 20
 _LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000
@@ -45,7 +50,10 @@ _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
 _CLOCK_S = 1.0
 _WAKE_AGAIN_S = 2.0
-"""How long after a reset jobs are woken once more: a turn that was under way then may have sent its job back later."""
+"""How long after a reset jobs are woken once more.
+
+A turn that was under way then may have sent its job back later.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,9 @@ class Runtime:
         return {service: await pool.snapshot() for service, pool in self.pools.items()}
 
     async def reload_keys(self) -> dict[str, int]:
-        """Find the keys again, in the environment and `.env`; where there are new ones, wake the jobs that wait.
+        """Find the keys again, in the environment and `.env`.
+
+        Where there are new ones, wake the jobs that wait.
 
         Returns:
             How many keys each service has now.
@@ -107,7 +117,11 @@ class Runtime:
             SettingsError: The environment cannot be read; the keys stay as they are.
         """
         found = {service: load_keys(service) for service in SERVICES}
-        gained = [service for service, pool in self.pools.items() if _ids(found[service].keys) - _ids(pool.keys)]
+        gained = [
+            service
+            for service, pool in self.pools.items()
+            if _ids(found[service].keys) - _ids(pool.keys)
+        ]
         for service, discovery in found.items():
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
@@ -119,7 +133,9 @@ class Runtime:
         return {service: len(discovery.keys) for service, discovery in found.items()}
 
     async def listen(self, on_cancelled: Callable[[str], None]) -> None:
-        """Hear of resets and cancels, wherever they are made, and wake what waits here. Runs until it is cancelled.
+        """Hear of resets and cancels, wherever they are made, and wake what waits here.
+
+        Runs until it is cancelled.
 
         Args:
             on_cancelled: Takes the id of each job that is cancelled.
@@ -132,9 +148,12 @@ class Runtime:
                     await channel.subscribe(*services, self.cancellations.channel)
                     while True:
                         message = await channel.get_message(
-                            ignore_subscribe_messages=True, timeout=_WAKE_AGAIN_S / 2 if again_s else _LISTEN_S
+                            ignore_subscribe_messages=True,
+                            timeout=_WAKE_AGAIN_S / 2 if again_s else _LISTEN_S,
                         )
-                        for service in [one for one, at_s in again_s.items() if at_s <= time.monotonic()]:
+                        for service in [
+                            one for one, at_s in again_s.items() if at_s <= time.monotonic()
+                        ]:
                             del again_s[service]
                             await self.wake_deferred(service)
                         if message is None:
@@ -153,9 +172,12 @@ class Runtime:
                 await asyncio.sleep(_RECONNECT_S)
 
     async def keep_clocks(self, *, every_s: float = _CLOCK_S) -> None:
-        """Look at the clocks of pools that nobody asks, since all their jobs wait. Runs until it is cancelled.
+        """Look at the clocks of pools that nobody asks, since all their jobs wait.
 
-        A pool's clock goes on from its last instant where Redis' own is set back. What has passed since then is lost:
+        Runs until it is cancelled.
+
+        A pool's clock goes on from its last instant where Redis' own is set back. What has passed
+        since then is lost:
         every rest would be as much longer.
 
         Args:
@@ -171,7 +193,8 @@ class Runtime:
     async def wake_deferred(self, service: str) -> None:
         """Have all jobs of a service run now that wait in the broker for their instant.
 
-        Every worker hears of a reset; for the broker the first one's call is the only one that changes anything.
+        Every worker hears of a reset; for the broker the first one's call is the only one that
+        changes anything.
         """
         if self.broker is not None:
             await _or_warn(wake_deferred(self.broker, QUEUE_OF[service] + DEFERRED))
@@ -191,9 +214,16 @@ class Runtime:
         found: list[str] = []
         for queue in DELAYED_QUEUES:
             try:
-                found += await find_stamped(self.broker, queue, stamps) if self.broker is not None else []
+                found += (
+                    await find_stamped(self.broker, queue, stamps)
+                    if self.broker is not None
+                    else []
+                )
             except RedisError as exc:
-                warn("deferred jobs cannot be searched for a stamp (%s); they end at their instants", words_of(exc))
+                warn(
+                    "deferred jobs cannot be searched for a stamp (%s); they end at their instants",
+                    words_of(exc),
+                )
         return found
 
     async def close(self) -> None:
@@ -222,7 +252,10 @@ _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictio
 
 
 def stop_waiting() -> None:
-    """Have no job wait for a key in this process any more: it ends. May be called from any thread, and at any time."""
+    """Have no job wait for a key in this process any more: it ends.
+
+    May be called from any thread, and at any time.
+    """
     for loop, found in list(_RUNTIMES.items()):
         for rotation in found.rotations.values():
             loop.call_soon_threadsafe(rotation.waiting.close)
@@ -266,9 +299,11 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
         discovery.keys,
         namespace=settings.namespace,
         cooldowns=Cooldowns(
-            refused_ms=round(cooldown_s * 1000), server_error_ms=round(settings.server_error_cooldown_s * 1000)
+            refused_ms=round(cooldown_s * 1000),
+            server_error_ms=round(settings.server_error_cooldown_s * 1000),
         ),
-        lease_ms=round(timeout_s * 2000) + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
+        lease_ms=round(timeout_s * 2000)
+        + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
         patience_ms=round(settings.max_wait_s * 1000),
         limits=[ObservedLimit(Dimension(name), limit) for name, limit in limits],
     )
@@ -297,13 +332,18 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     ownership = Ownership(broker, lease_s=settings.worker_lease_s)
     resend = Rotation(pools["resend"], mailer, before_call=ownership.end_if_lost)
     outbox = Outbox(
-        redis, namespace=settings.namespace, call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS
+        redis,
+        namespace=settings.namespace,
+        call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS,
     )
     cancellations = Cancellations(redis, namespace=settings.namespace)
     use(cancellations)
     completions = Rotation(pools["groq"], groq, before_call=ownership.end_if_lost)
     mailroom = Mailroom(
-        resend, outbox, batches=settings.email_batches, at_least_once=settings.email_ambiguity == "at_least_once"
+        resend,
+        outbox,
+        batches=settings.email_batches,
+        at_least_once=settings.email_ambiguity == "at_least_once",
     )
     backpressure.watch("groq", completions.waiting)
     backpressure.watch("resend", mailroom)
@@ -313,7 +353,9 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         groq=completions,
         resend=resend,
         mailroom=mailroom,
-        streams=StreamWriter(redis, namespace=settings.namespace, expires_s=settings.stream_expires_s),
+        streams=StreamWriter(
+            redis, namespace=settings.namespace, expires_s=settings.stream_expires_s
+        ),
         cancellations=cancellations,
         drift=drift,
         key_checks=KeyChecks(
@@ -346,7 +388,9 @@ def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[st
         SettingsError: The settings are wrong.
     """
     settings = get_settings()
-    return {service: open_pool(settings, redis, service, load_keys(service)) for service in services}
+    return {
+        service: open_pool(settings, redis, service, load_keys(service)) for service in services
+    }
 
 
 __all__ = [

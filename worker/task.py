@@ -26,7 +26,10 @@ class ServiceTask(Task):
     abstract = True
     Request = "worker.request:PrivateRequest"
     throws = (JobError,)
-    """A job that fails for a reason the caller can read is no error of the worker's: logged in one line."""
+    """A job that fails for a reason the caller can read is no error of the worker's.
+
+    Logged in one line.
+    """
     resultrepr_maxsize = 1
     """Of a result only its kind shows (`{, ...}`); the result itself is the caller's."""
     light_retry = True
@@ -41,12 +44,13 @@ class ServiceTask(Task):
             cls.resultrepr_maxsize = 1024
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - Celery gives the signature
-        """Refuse a job whose worker died too often while it held it; drop one that had failed before its worker died.
+        """Refuse a job whose worker died too often while it held it.
 
-        Raises:
-            Poisoned: Too many did.
-            celery.exceptions.Ignore: It has failed, and its caller was told; awaited.
-            Exception: It has failed, and the letter is missing, or what the caller is told; awaited.
+        Drop one that had failed before its worker died.
+
+        Raises: Poisoned: Too many did. celery.exceptions.Ignore: It has failed, and its caller was
+        told; awaited. Exception: It has failed, and the letter is missing, or what the caller is
+        told; awaited.
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
@@ -58,7 +62,9 @@ class ServiceTask(Task):
         reason = await post.ended_as(request)
         stored = self._stored(request.id)
         if reason is not None and stored.get("status") in states.READY_STATES:
-            _logger.info("%s has failed already: its worker died before it could tell the broker", request.id)
+            _logger.info(
+                "%s has failed already: its worker died before it could tell the broker", request.id
+            )
             raise Ignore
         # The result is stored before the letter: a failure that the caller may have read stands.
         if stored.get("status") == states.FAILURE and isinstance(stored.get("result"), Exception):
@@ -77,25 +83,34 @@ class ServiceTask(Task):
         request = self.request
         if isinstance(exc, Poisoned):  # it was raised before the task could tell
             tell_ended(request, error=type(exc).__name__, reason=str(exc))
-        # At a hard time limit, and where the tracer itself fails, no id is known here: the consumer's request keeps the
-        # letter.
+        # At a hard time limit, and where the tracer itself fails, no id is known here: the
+        # consumer's request keeps the letter.
         untold = request.is_eager or request.id is None
         if untold or not post.is_kept(self.name):
             return None
         # Another email under the id of one that was sent is no copy of it.
         another = isinstance(exc, InvalidArguments) and exc.another_email
-        if self.name in ONCE_ONLY and not another and self._stored(task_id).get("status") == states.SUCCESS:
+        if (
+            self.name in ONCE_ONLY
+            and not another
+            and self._stored(task_id).get("status") == states.SUCCESS
+        ):
             _logger.info("%s has succeeded already, by a copy of its message", task_id)
             return None
         return post.keep_job(request, self.name, exc)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
-        """Take out the letter of a job that had failed and came again: by a replay, or since its worker died then.
+        """Take out the letter of a job that had failed and came again.
 
-        An email's letter may also be a copy's, whose replay would be a second email: so that is always looked for.
+        By a replay, or since its worker died then.
+
+        An email's letter may also be a copy's, whose replay would be a second email: so that is
+        always looked for.
         """
         request = self.request
-        came_again = (request.delivery_info or {}).get("redelivered") or DOUBT in (request.headers or {})
+        came_again = (request.delivery_info or {}).get("redelivered") or DOUBT in (
+            request.headers or {}
+        )
         looks = (came_again or self.name in ONCE_ONLY) and not request.is_eager
         return post.take_out(task_id) if looks else None
 

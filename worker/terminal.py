@@ -1,4 +1,7 @@
-"""What our commands share: they run on Redis, end with one sentence where something is wrong, and know who asks."""
+"""What our commands share.
+
+They run on Redis, end with one sentence where something is wrong, and know who asks.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,8 +29,8 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
         command: What is to be done.
         missing: The sentence for a `KeyError`, with `{}` where what was asked for stands.
 
-    Raises:
-        click.ClickException: The settings are wrong, Redis or the broker is away, or there is no such thing.
+    Raises: click.ClickException: The settings are wrong, Redis or the broker is away, or there is
+    no such thing.
     """
 
     async def go() -> ResultT:
@@ -54,7 +57,9 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
 def why(exc: Exception) -> str:
     """Redis' own words; where nobody listens, what to look at."""
     words = words_of(exc)
-    hint = ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""
+    hint = (
+        ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""
+    )
     return f"{refusal_of(exc) or f'does not answer ({words})'}{hint}"
 
 

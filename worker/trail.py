@@ -36,7 +36,12 @@ class Attempt:
         at_ms, key, code = told.get("at_ms"), told.get("key"), told.get("code")
         if type(at_ms) is not int or not isinstance(key, str) or not isinstance(code, str):
             return None
-        return cls(at_ms, key[:_MOST_CHARACTERS], code[:_MOST_CHARACTERS], in_doubt=told.get("in_doubt") is True)
+        return cls(
+            at_ms,
+            key[:_MOST_CHARACTERS],
+            code[:_MOST_CHARACTERS],
+            in_doubt=told.get("in_doubt") is True,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """In JSON types."""

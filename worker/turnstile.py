@@ -1,14 +1,17 @@
 """A turnstile: few jobs do a thing at once, the others stand in line, in the order of their coming.
 
-It stands before the wire: a call takes several turns of the event loop to leave, and among hundreds of others it would
-leave so late that its key may have been told to rest since.
+It stands before the wire: a call takes several turns of the event loop to leave, and among hundreds
+of others it would leave so late that its key may have been told to rest since.
 """
 
 import asyncio
 from weakref import WeakValueDictionary
 
 WIDTH = 8
-"""Jobs of one lane that are let through at once, in this process: enough to keep the round trips overlapping."""
+"""Jobs of one lane that are let through at once, in this process.
+
+Enough to keep the round trips overlapping.
+"""
 
 
 class Place:

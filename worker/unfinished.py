@@ -1,4 +1,7 @@
-"""The last record of a job that ends where no task can tell: it expired, was revoked, cut by a limit or never begun."""
+"""The last record of a job that ends where no task can tell.
+
+It expired, was revoked, cut by a limit or never begun.
+"""
 
 import logging
 from typing import Any
@@ -13,7 +16,9 @@ _STREAMING = "tasks.ai.complete"
 
 
 def tell_ended(context: Any, *, error: str, reason: str) -> None:
-    """Tell a job's stream that the job has failed. From any thread; waits for nothing and raises nothing.
+    """Tell a job's stream that the job has failed.
+
+    From any thread; waits for nothing and raises nothing.
 
     Args:
         context: What Celery knows of the job.
@@ -21,7 +26,11 @@ def tell_ended(context: Any, *, error: str, reason: str) -> None:
         reason: One sentence for the caller.
     """
     kwargs = context.kwargs
-    if context.task != _STREAMING or not isinstance(kwargs, dict) or kwargs.get("stream") is not True:
+    if (
+        context.task != _STREAMING
+        or not isinstance(kwargs, dict)
+        or kwargs.get("stream") is not True
+    ):
         return
     try:
         lifespan.submit(_tell(str(context.id), History.of(context.headers), error, reason))

@@ -1,8 +1,11 @@
-"""The jobs of this process that wait for a key of one service: in lines, each served in the order of their coming.
+"""The jobs of this process that wait for a key of one service.
 
-A job waits here only while a key is about to have room; the others stay in the broker (`worker.backpressure`). Where no
-key may be called for long a job is told so at once, and goes back to its queue; so does one whose line is full while
-jobs of another kind are served, since those stand behind it in the queue.
+In lines, each served in the order of their coming.
+
+A job waits here only while a key is about to have room; the others stay in the broker
+(`worker.backpressure`). Where no key may be called for long a job is told so at once, and goes back
+to its queue; so does one whose line is full while jobs of another kind are served, since those
+stand behind it in the queue.
 """
 
 import asyncio
@@ -21,7 +24,16 @@ from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
 from worker.patience import ask_patiently
 from worker.verdicts import ABANDONED
-from worker.waitlist_lane import Lane, Shape, Topics, Waiter, is_told, next_to_ask, pause_until_woken, tell
+from worker.waitlist_lane import (
+    Lane,
+    Shape,
+    Topics,
+    Waiter,
+    is_told,
+    next_to_ask,
+    pause_until_woken,
+    tell,
+)
 
 _WIDTH = 8  # asks on their way at once: enough to keep the round trips overlapping
 _SOON = frozenset({Why.WAIT, Why.BUSY})
@@ -50,19 +62,22 @@ class WaitList:
         self._lanes: dict[Shape, Lane] = {}
         self._closed = False
         self._granted_s: deque[float] = deque(maxlen=_MANY)
-        self._behind: dict[tuple[Topics, bool], float] = {}  # when jobs of a kind were seen in the queue
+        self._behind: dict[
+            tuple[Topics, bool], float
+        ] = {}  # when jobs of a kind were seen in the queue
         self._recalling: asyncio.Task[None] | None = None
         self.pressed: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key may be called for long."""
         self.recall: Callable[[list[str]], Awaitable[None]] | None = None
         """Called with jobs that were sent back for want of a place, when there is one."""
 
-    async def acquire(self, want: Want, *, in_turn: bool = True, longest_s: float | None = None) -> Lease | Unavailable:
+    async def acquire(
+        self, want: Want, *, in_turn: bool = True, longest_s: float | None = None
+    ) -> Lease | Unavailable:
         """Wait for a lease.
 
-        Args:
-            want: What the call needs.
-            in_turn: The job stands in line with those of other processes. False: it was refused a moment ago, or only
+        Args: want: What the call needs. in_turn: The job stands in line with those of other
+        processes. False: it was refused a moment ago, or only
                 one account may serve it, so it takes what it can get.
             longest_s: The longest wait, in seconds; None: however long it takes.
 
@@ -74,7 +89,11 @@ class WaitList:
         """
         lane, began_s = self._lane(want, in_turn=in_turn), time.monotonic()
         lane.came_s = began_s
-        if not lane.waiters and lane.asking < _WIDTH and (lane.smallest is None or want.tokens < lane.smallest):
+        if (
+            not lane.waiters
+            and lane.asking < _WIDTH
+            and (lane.smallest is None or want.tokens < lane.smallest)
+        ):
             if not lane.asking:
                 lane.woken.clear()
             lane.asking += 1
@@ -125,7 +144,11 @@ class WaitList:
         """How many jobs stand in the shortest line of those that may be served and that jobs are coming for."""
         now_s = time.monotonic()
         lanes, strangers = self._expected(bulk=bulk)
-        return 0 if strangers else min((len(one.waiters) for one in lanes if one.resting_until_s < now_s), default=0)
+        return (
+            0
+            if strangers
+            else min((len(one.waiters) for one in lanes if one.resting_until_s < now_s), default=0)
+        )
 
     def expect(self, kinds: Iterable[tuple[Topics, bool]]) -> None:
         """Jobs of these kinds stand in the queue: for these models, bulk or not.
@@ -133,7 +156,9 @@ class WaitList:
         Those of them that may be served are to come past the others. May be called from any thread.
         """
         now_s = time.monotonic()
-        self._behind = {kind: at_s for kind, at_s in self._behind.items() if at_s > now_s - _BEHIND_S}
+        self._behind = {
+            kind: at_s for kind, at_s in self._behind.items() if at_s > now_s - _BEHIND_S
+        }
         self._behind |= dict.fromkeys(kinds, now_s)
 
     def holds_up(self) -> bool:
@@ -151,25 +176,45 @@ class WaitList:
         Where nothing is known of the queue it is those that jobs came for lately.
         """
         now_s = time.monotonic()
-        lanes = [lane for lane in list(self._lanes.values()) if lane.wait_list and bulk in {lane.bulk, None}]
-        seen = {kind for kind, at_s in self._behind.items() if at_s > now_s - _BEHIND_S and bulk in {kind[1], None}}
+        lanes = [
+            lane
+            for lane in list(self._lanes.values())
+            if lane.wait_list and bulk in {lane.bulk, None}
+        ]
+        seen = {
+            kind
+            for kind, at_s in self._behind.items()
+            if at_s > now_s - _BEHIND_S and bulk in {kind[1], None}
+        }
         if not seen:
-            return [lane for lane in lanes if lane.came_s > now_s - _USED_S or lane.resting_until_s > now_s], False
+            return [
+                lane
+                for lane in lanes
+                if lane.came_s > now_s - _USED_S or lane.resting_until_s > now_s
+            ], False
         found = [lane for lane in lanes if (lane.topics, lane.bulk) in seen]
         return found, bool(seen - {(lane.topics, lane.bulk) for lane in found})
 
     def room(self) -> int:
-        """How many jobs may wait in a line: as many as got leases within the last horizon, and always a few."""
+        """How many jobs may wait in a line.
+
+        As many as got leases within the last horizon, and always a few.
+        """
         since_s = time.monotonic() - HORIZON_MS / 1000
         granted_s = list(self._granted_s)  # it grows meanwhile, where another thread asks
         return max(_LEAST_ROOM, len(granted_s) - bisect_left(granted_s, since_s))
 
     def resting_s(self) -> float:
-        """For how long none of the jobs that came lately can be served, in seconds; 0 where one can."""
+        """For how long none of the jobs that came lately can be served, in seconds.
+
+        0 where one can.
+        """
         lanes, strangers = self._expected()
         if strangers:
             return 0.0
-        return max(0.0, min((lane.resting_until_s for lane in lanes), default=0.0) - time.monotonic())
+        return max(
+            0.0, min((lane.resting_until_s for lane in lanes), default=0.0) - time.monotonic()
+        )
 
     def _lane(self, want: Want, *, in_turn: bool) -> Lane:
         shape = (want.models, want.bulk, want.account, want.exclude, want.exclude_accounts)
@@ -201,13 +246,21 @@ class WaitList:
             lane.granted_s.popleft()
         step_s = HORIZON_MS / 1000 / max(1, len(lane.granted_s))
         last_s = lane.back[-1][0] if lane.back else 0.0
-        back_s = min(max(last_s, now_s + len(lane.waiters) * step_s) + step_s, now_s + _LONGEST_BACK_S)
+        back_s = min(
+            max(last_s, now_s + len(lane.waiters) * step_s) + step_s, now_s + _LONGEST_BACK_S
+        )
         youngest = lane.waiters[-1]
         lane.back.append((back_s, youngest.want.by))
         away_ms = round((back_s - now_s) * 1000)
-        tell(lane, youngest, Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"))
+        tell(
+            lane,
+            youngest,
+            Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"),
+        )
         if self._recalling is None and self.recall is not None:
-            self._recalling = asyncio.get_running_loop().create_task(self._recall(self.recall), context=Context())
+            self._recalling = asyncio.get_running_loop().create_task(
+                self._recall(self.recall), context=Context()
+            )
 
     async def _recall(self, recall: Callable[[list[str]], Awaitable[None]]) -> None:
         """Call jobs that were sent back as soon as there is room for them, though their time has not come."""
@@ -227,32 +280,51 @@ class WaitList:
             lane.back.popleft()
         if lane.resting_until_s > now_s or len(lane.waiters) > self.room() * 3 // 4:
             return []
-        return [lane.back.popleft()[1] for _ in range(min(len(lane.back), self.room() - len(lane.waiters)))]
+        return [
+            lane.back.popleft()[1]
+            for _ in range(min(len(lane.back), self.room() - len(lane.waiters)))
+        ]
 
     def _line(self, lane: Lane, behind: Waiter | None) -> Line | None:
         if not lane.wait_list:
             return None
-        next_ms = None if behind is None else max(0, round((time.monotonic() - behind.came_s) * 1000))
+        next_ms = (
+            None if behind is None else max(0, round((time.monotonic() - behind.came_s) * 1000))
+        )
         return Line(lane.wait_list, self._id, next_waited_ms=next_ms, entered=lane.entered)
 
     async def _wait(
-        self, lane: Lane, want: Want, began_s: float, longest_s: float | None, *, pause_s: float = 0.0
+        self,
+        lane: Lane,
+        want: Want,
+        began_s: float,
+        longest_s: float | None,
+        *,
+        pause_s: float = 0.0,
     ) -> Lease | Unavailable:
         if self._closed:
             return _ENDING
-        waiter = Waiter(want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future())
+        waiter = Waiter(
+            want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future()
+        )
         insort(lane.waiters, waiter, key=lambda one: one.came_s)
         self._make_room(lane)
         if lane.server is None:
             # It belongs to no job, whichever came first.
-            lane.server = asyncio.get_running_loop().create_task(self._serve(lane, pause_s), context=Context())
+            lane.server = asyncio.get_running_loop().create_task(
+                self._serve(lane, pause_s), context=Context()
+            )
         elif lane.smallest is not None and want.tokens < lane.smallest:
             lane.woken.set()
         try:
             async with asyncio.timeout(longest_s):
                 return await waiter.got
         except TimeoutError:
-            return waiter.got.result() if is_told(waiter) else Unavailable(Why.WAIT, reason=lane.reason)
+            return (
+                waiter.got.result()
+                if is_told(waiter)
+                else Unavailable(Why.WAIT, reason=lane.reason)
+            )
         except asyncio.CancelledError:
             if is_told(waiter) and isinstance(lease := waiter.got.result(), Lease):
                 await asyncio.shield(self._give_back(lease))
@@ -287,7 +359,9 @@ class WaitList:
         pause_s, width = 0.0, 1
         lane.smallest, lane.busy = None, False
         lane.woken.clear()
-        lane.waiters[:] = [one for one in lane.waiters if not one.got.done()]  # who was stopped may not have run yet
+        lane.waiters[:] = [
+            one for one in lane.waiters if not one.got.done()
+        ]  # who was stopped may not have run yet
         while batch := list(next_to_ask(lane, width)):
             asked = [self._ask(lane, waiter, behind) for waiter, behind in batch]
             vain = 0
@@ -304,7 +378,9 @@ class WaitList:
             width = 1 if vain else min(_WIDTH, 2 * width)
         return pause_s
 
-    async def _ask(self, lane: Lane, waiter: Waiter, behind: Waiter | None) -> Lease | Unavailable | Exception:
+    async def _ask(
+        self, lane: Lane, waiter: Waiter, behind: Waiter | None
+    ) -> Lease | Unavailable | Exception:
         line = self._line(lane, behind)
         if line is not None:
             lane.entered = True
@@ -314,8 +390,13 @@ class WaitList:
         except Exception as exc:  # noqa: BLE001 - it is the job's to raise
             return exc
 
-    async def _hand_over(self, lane: Lane, waiter: Waiter, got: Lease | Unavailable | Exception) -> None:
-        """Tell a job what it got; where that is nothing for long, also those that would be told the same."""
+    async def _hand_over(
+        self, lane: Lane, waiter: Waiter, got: Lease | Unavailable | Exception
+    ) -> None:
+        """Tell a job what it got.
+
+        Where that is nothing for long, also those that would be told the same.
+        """
         if isinstance(got, Lease):
             self._note(lane, got)
             if not tell(lane, waiter, got):
@@ -340,7 +421,11 @@ class WaitList:
                 self._granted_s.popleft()
             lane.resting_until_s = 0.0
             return
-        rests_s = {Why.RESTING: got.first_in_ms / 1000, Why.DISABLED: _OUT_S, Why.NO_KEYS: _OUT_S}.get(got.why, 0.0)
+        rests_s = {
+            Why.RESTING: got.first_in_ms / 1000,
+            Why.DISABLED: _OUT_S,
+            Why.NO_KEYS: _OUT_S,
+        }.get(got.why, 0.0)
         if rests_s and lane.wait_list:
             lane.resting_until_s = time.monotonic() + rests_s
             self._press()
@@ -363,7 +448,10 @@ class WaitList:
 
 
 def _hangs_on_calls(got: Unavailable) -> bool:
-    """Whether a call that ends may make room: limits are not known yet, or what it leaves of its tokens counts."""
+    """Whether a call that ends may make room.
+
+    Limits are not known yet, or what it leaves of its tokens counts.
+    """
     return got.why is Why.BUSY or got.first_in_ms > 1.5 * HORIZON_MS
 
 
@@ -371,7 +459,13 @@ def _wait_list(want: Want) -> str:
     """The name of the wait list for jobs that the same keys may serve, the same in each process."""
     name = want.model
     topic = "" if want.topic == name else want.topic
-    others = sorted(want.exclude), sorted(want.exclude_accounts), want.account, topic, want.fallbacks
+    others = (
+        sorted(want.exclude),
+        sorted(want.exclude_accounts),
+        want.account,
+        topic,
+        want.fallbacks,
+    )
     if any(others):
         name += "/" + hashlib.sha256(repr(others).encode()).hexdigest()[:12]
     return f"{name} bulk" if want.bulk else name or "/"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from worker.errors import Deferred
 from worker.keypool import Lease, Unavailable, Want
 
-LOOKED_AT = 64  # of a long line, so many are looked through for jobs that are smaller than the one that waits
+# of a long line, so many are looked through for jobs that are smaller than the one that waits
+LOOKED_AT = 64
 _SETTLE_S = 0.005  # one change seldom comes alone
 
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
@@ -32,18 +33,13 @@ class Waiter:
 class Lane:
     """One line: jobs that the same keys may serve.
 
-    Attributes:
-        wait_list: Its wait list in Redis; empty: it has none.
-        waiters: The jobs, the one that came first in front.
-        asking: Jobs that ask without having stood in line.
-        entered: It is in the wait list.
-        smallest: The fewest tokens that were asked for in vain; None: nothing was.
-        reason: Why the last one that asked got no lease.
-        busy: A call that ends may make room for it.
-        resting_until_s: Until then no key may be called, on the monotonic clock.
-        came_s: When a job of it came last.
-        granted_s: When leases were handed out to it, within the last horizon.
-        back: The jobs that were sent back for want of a place, each with when it is to come again, in that order.
+    Attributes: wait_list: Its wait list in Redis; empty: it has none. waiters: The jobs, the one
+    that came first in front. asking: Jobs that ask without having stood in line. entered: It is in
+    the wait list. smallest: The fewest tokens that were asked for in vain; None: nothing was.
+    reason: Why the last one that asked got no lease. busy: A call that ends may make room for it.
+    resting_until_s: Until then no key may be called, on the monotonic clock. came_s: When a job of
+    it came last. granted_s: When leases were handed out to it, within the last horizon. back: The
+    jobs that were sent back for want of a place, each with when it is to come again, in that order.
     """
 
     wait_list: str
@@ -64,7 +60,10 @@ class Lane:
 
 
 def next_to_ask(lane: Lane, width: int) -> Iterator[tuple[Waiter, Waiter | None]]:
-    """The next few to ask for, each with who stands behind it; after one had no room, only those that are smaller."""
+    """The next few to ask for, each with who stands behind it.
+
+    After one had no room, only those that are smaller.
+    """
     found = 0
     for place, waiter in enumerate(lane.waiters[:LOOKED_AT]):
         if not waiter.got.done() and (lane.smallest is None or waiter.want.tokens < lane.smallest):
@@ -80,7 +79,10 @@ def is_told(waiter: Waiter) -> bool:
 
 
 def tell(lane: Lane, waiter: Waiter, got: Lease | Unavailable | BaseException) -> bool:
-    """Take a job out of the line, and tell it what it got. False: it does not wait any more, a lease must go back."""
+    """Take a job out of the line, and tell it what it got.
+
+    False: it does not wait any more, a lease must go back.
+    """
     if waiter in lane.waiters:
         lane.waiters.remove(waiter)
     if waiter.got.done():
@@ -95,7 +97,10 @@ def tell(lane: Lane, waiter: Waiter, got: Lease | Unavailable | BaseException) -
 
 
 async def pause_until_woken(lane: Lane, pause_s: float) -> None:
-    """Wait for a while, or until the line is woken and a moment more: what woke it may come several times."""
+    """Wait for a while, or until the line is woken and a moment more.
+
+    What woke it may come several times.
+    """
     try:
         async with asyncio.timeout(pause_s):
             await lane.woken.wait()

@@ -25,11 +25,13 @@ from redis.exceptions import RedisError
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 NAMESPACE = os.environ.get("KEYWHEEL_NAMESPACE", "kw")
-OURS = "webapp:job:"  # our own note of a job: Redis alone cannot tell an unknown job from one that waits
+# our own note of a job: Redis alone cannot tell an unknown job from one that waits
+OURS = "webapp:job:"
 KEPT_S = 86_400  # as long as Keywheel keeps results
 POLL_S = 0.2
 PAGES = 5_000  # that follow a stream at once in this process; each holds a connection to Redis
-SILENCE_MS = 5_000  # after so long without a record, look at the result; and a comment keeps proxies from hanging up
+# after so long without a record, look at the result; and a comment keeps proxies from hanging up
+SILENCE_MS = 5_000
 
 # Without a result backend: enqueueing is quicker then, and results are read below.
 queue = Celery(broker=REDIS_URL, set_as_current=False)
@@ -68,7 +70,9 @@ app = FastAPI(title="Keywheel from FastAPI", lifespan=lifespan)
 @app.exception_handler(OperationalError)
 async def unreachable(_: Request, __: Exception) -> JSONResponse:
     """Answer for a Redis that cannot be reached. The error may quote the URL, so it stays here."""
-    return JSONResponse({"detail": "the queue cannot be reached, try again soon"}, 503, {"Retry-After": "5"})
+    return JSONResponse(
+        {"detail": "the queue cannot be reached, try again soon"}, 503, {"Retry-After": "5"}
+    )
 
 
 class Question(BaseModel):
@@ -114,7 +118,9 @@ async def enqueue(task: str, **arguments: Any) -> dict[str, str]:
 
 
 @app.get("/jobs/{job_id}")
-async def job(job_id: uuid.UUID, wait_s: Annotated[float, Query(ge=0, le=30)] = 0) -> dict[str, Any]:
+async def job(
+    job_id: uuid.UUID, wait_s: Annotated[float, Query(ge=0, le=30)] = 0
+) -> dict[str, Any]:
     """Tell how a job is; with `wait_s`, wait so long for its end."""
     await ours(job_id)
     deadline = time.monotonic() + wait_s
@@ -126,10 +132,19 @@ async def job(job_id: uuid.UUID, wait_s: Annotated[float, Query(ge=0, le=30)] = 
 
 
 @app.get("/jobs/{job_id}/events")
-async def events(job_id: uuid.UUID, last_event_id: Annotated[str | None, Header()] = None) -> Response:
-    """Relay a job's stream as server-sent events; a browser that comes back names the last one that it has."""
+async def events(
+    job_id: uuid.UUID, last_event_id: Annotated[str | None, Header()] = None
+) -> Response:
+    """Relay a job's stream as server-sent events.
+
+    A browser that comes back names the last one that it has.
+    """
     await ours(job_id)
-    since = last_event_id if last_event_id and re.fullmatch(r"\d{1,20}-\d{1,20}", last_event_id) else "0"
+    since = (
+        last_event_id
+        if last_event_id and re.fullmatch(r"\d{1,20}-\d{1,20}", last_event_id)
+        else "0"
+    )
     return StreamingResponse(
         relay(job_id, since),
         media_type="text/event-stream",
@@ -142,11 +157,17 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
     name, last = f"{NAMESPACE}:stream:{job_id}", since
     yield "retry: 1000\n\n"  # how long the browser waits before it connects again, in milliseconds
     try:
-        for block_ms in chain([None], repeat(SILENCE_MS)):  # at first without waiting: the job may be over long since
+        for block_ms in chain(
+            [None], repeat(SILENCE_MS)
+        ):  # at first without waiting: the job may be over long since
             found = await redis.xread({name: last}, block=block_ms, count=500)
             for last, record in found[0][1] if found else ():
                 kind = record.pop("type")
-                record |= {part: json.loads(record[part]) for part in ("tool_calls", "usage") if part in record}
+                record |= {
+                    part: json.loads(record[part])
+                    for part in ("tool_calls", "usage")
+                    if part in record
+                }
                 yield event(kind, record, identity=last)
                 if kind == "end":
                     return
@@ -160,13 +181,20 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
     # It was ended from outside, was not streamed, or its stream has expired: the result tells.
     if "result" in state:
         yield event("restart", {"attempt": str(state["result"]["attempts"])})
-        yield event("delta", {"attempt": str(state["result"]["attempts"]), "text": state["result"].get("text", "")})
-    yield event("end", {"status": state["state"]} | {n: state[n] for n in ("error", "reason") if n in state})
+        yield event(
+            "delta",
+            {"attempt": str(state["result"]["attempts"]), "text": state["result"].get("text", "")},
+        )
+    yield event(
+        "end", {"status": state["state"]} | {n: state[n] for n in ("error", "reason") if n in state}
+    )
 
 
 def event(kind: str, data: dict[str, Any], *, identity: str = "") -> str:
     """One server-sent event."""
-    return (f"id: {identity}\n" if identity else "") + f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+    return (
+        f"id: {identity}\n" if identity else ""
+    ) + f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
 async def ours(job_id: uuid.UUID) -> None:
@@ -185,7 +213,11 @@ async def state_of(job_id: uuid.UUID) -> dict[str, Any]:
     if status == "RETRY":  # no key is free, or the provider failed; Keywheel comes back to it
         return {"state": "retrying", "reason": sentence(result)}
     if status in {"FAILURE", "REVOKED"}:
-        return {"state": "failed", "error": result.get("exc_type", status), "reason": sentence(result)}
+        return {
+            "state": "failed",
+            "error": result.get("exc_type", status),
+            "reason": sentence(result),
+        }
     return {"state": "waiting"}
 
 

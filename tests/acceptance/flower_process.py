@@ -25,7 +25,8 @@ def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
     with (folder / "flower.log").open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "worker", "flower"],
-            cwd=folder, env=environment(**environ, **login), stdout=sink, stderr=sink, start_new_session=True,
+            cwd=folder, env=environment(**environ, **login), stdout=sink, stderr=sink,
+                start_new_session=True,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
 

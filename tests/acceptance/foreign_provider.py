@@ -1,6 +1,9 @@
-"""A provider simulator that is not ours: the barest Groq and Resend, with fixed windows and no words about limits.
+"""A provider simulator that is not ours.
 
-Its 429 carries `retry-after` and an empty error, nothing else; it names no organisation, no limit and no use.
+The barest Groq and Resend, with fixed windows and no words about limits.
+
+Its 429 carries `retry-after` and an empty error, nothing else; it names no organisation, no limit
+and no use.
 """
 
 import asyncio

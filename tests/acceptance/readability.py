@@ -1,4 +1,7 @@
-"""What makes a page hard to read, found in the browser: texts without contrast, controls without a name."""
+"""What makes a page hard to read, found in the browser.
+
+Texts without contrast, controls without a name.
+"""
 
 # The ratio of two colours' brightness, by WCAG 2.2, of every text that has one behind it.
 CONTRAST_JS = """() => {

@@ -26,7 +26,8 @@ LOGIN = "boss:canary-login-31d7"
 @pytest.fixture(scope="module")
 def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
-        password=PASSWORD, settings={"KEYWHEEL_LOG_LEVEL": "DEBUG", "KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
+        password=PASSWORD, settings={"KEYWHEEL_LOG_LEVEL": "DEBUG",
+            "KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
         groq_keys=3, groq_rpm=6_000, groq_tpm=0, resend_keys=2, resend_rps=50,
     )  # fmt: skip
 
@@ -72,14 +73,19 @@ def events(fleet: Fleet) -> Iterator[Listener]:
 
 @pytest.fixture(scope="module")
 def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
-    """Jobs of every fate: good, refused, deferred, retried, failed for good, with a dead key among the keys."""
+    """Jobs of every fate.
+
+    Good, refused, deferred, retried, failed for good, with a dead key among the keys.
+    """
     sandbox, producer = fleet.sandbox, fleet.producer
     sandbox.control("fault", service="groq", status=500, count=2)
     sandbox.control("fault", service="groq", kind="rate_limit", retry_after_s=6, count=2)
     sandbox.control("fault", service="resend", kind="reset_after", count=1)
     sandbox.control("revoke", key="groq:3")
     sandbox.control("revoke", key="resend:2", form=400)
-    ai: list[dict[str, Any]] = [{"prompt": f"{PROMPT} {n}", "stream": n % 3 == 0} for n in range(30)]
+    ai: list[dict[str, Any]] = [
+        {"prompt": f"{PROMPT} {n}", "stream": n % 3 == 0} for n in range(30)
+    ]
     ai += [
         {"prompt": PROMPT, "promt": PROMPT},
         {"prompt": PROMPT, "temperature": PROMPT, "stream": True},
@@ -105,7 +111,9 @@ def found_in(text: str, planted: list[str]) -> list[str]:
     return [f"{secret}…: {text[max(0, place - 80) : place]!r}" for secret, place in places.items()]
 
 
-def test_every_job_ended_and_no_error_quotes_anything(busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+def test_every_job_ended_and_no_error_quotes_anything(
+    busy: dict[str, dict[str, Any]], planted: list[str]
+) -> None:
     states = [meta["status"] for meta in busy.values()]
     assert (states.count("SUCCESS"), states.count("FAILURE")) == (36, 6)
     failures = json.dumps([meta for meta in busy.values() if meta["status"] == "FAILURE"])
@@ -121,9 +129,18 @@ def test_no_log_line_holds_a_canary_at_any_level(
     assert found_in(logs, planted) == []
 
 
-def test_no_event_holds_a_canary(events: Listener, busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+def test_no_event_holds_a_canary(
+    events: Listener, busy: dict[str, dict[str, Any]], planted: list[str]
+) -> None:
     text = "\n".join(events.heard)
-    for kind in ("task-received", "task-succeeded", "task-failed", "task-retried", "keys-status", "worker-heartbeat"):
+    for kind in (
+        "task-received",
+        "task-succeeded",
+        "task-failed",
+        "task-retried",
+        "keys-status",
+        "worker-heartbeat",
+    ):
         assert kind in text, kind
     assert found_in(text, planted) == []
 
@@ -146,23 +163,35 @@ def dump(client: "redis.Redis") -> dict[str, str]:
     return shown
 
 
-def test_nothing_in_redis_holds_a_canary(fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+def test_nothing_in_redis_holds_a_canary(
+    fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]
+) -> None:
     with redis.Redis(port=fleet.redis.port, password=PASSWORD) as client:
         everything = dump(client)
     assert any(name.startswith("{kw:groq}") for name in everything)
     assert any("audit" in name for name in everything)
     assert sum(name.startswith("kw:stream:") for name in everything) == 12
-    # Letters hold the arguments of jobs that failed, on purpose: for a replay. No key is among them.
-    letters = {name: everything.pop(name) for name in list(everything) if name == "{kw:dead}:messages"}
+    # Letters hold the arguments of jobs that failed, on purpose: for a replay. No key is among
+    # them.
+    letters = {
+        name: everything.pop(name) for name in list(everything) if name == "{kw:dead}:messages"
+    }
     assert len(letters) == 1
-    assert found_in("\n".join(letters.values()), [one for one in planted if one not in (PROMPT, BODY)]) == []
+    assert (
+        found_in("\n".join(letters.values()), [one for one in planted if one not in (PROMPT, BODY)])
+        == []
+    )
     # The broker keeps no message of a job that has ended, and the outbox no mail that was sent.
     assert found_in("\n".join(everything.values()), planted) == []
 
 
-def test_results_hold_what_the_caller_asked_for_and_no_key(busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+def test_results_hold_what_the_caller_asked_for_and_no_key(
+    busy: dict[str, dict[str, Any]], planted: list[str]
+) -> None:
     text = json.dumps(busy)
-    assert found_in(text, [secret for secret in planted if secret.startswith(("gsk_", "re_"))]) == []
+    assert (
+        found_in(text, [secret for secret in planted if secret.startswith(("gsk_", "re_"))]) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,14 +215,17 @@ def test_no_command_shows_a_canary(
     assert found_in(shown.stdout + shown.stderr, planted) == []
 
 
-def test_no_page_of_flower_shows_a_canary(fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]) -> None:
+def test_no_page_of_flower_shows_a_canary(
+    fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str]
+) -> None:
     port = free_port()
     environ = fleet.environ | {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
     log = fleet.folder / "flower.log"
     with log.open("wb") as sink:
         flower = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "worker", "flower"],
-            cwd=fleet.folder, env=environment(**environ), stdout=sink, stderr=sink, start_new_session=True,
+            cwd=fleet.folder, env=environment(**environ), stdout=sink, stderr=sink,
+                start_new_session=True,
         )  # fmt: skip
     try:
         login = base64.b64encode(LOGIN.encode()).decode()
@@ -211,16 +243,34 @@ def test_no_page_of_flower_shows_a_canary(fleet: Fleet, busy: dict[str, dict[str
             except OSError:
                 return ""
 
-        # A page that opens says nothing of the events: Flower hears them once it knows the workers by their heartbeats.
+        # A page that opens says nothing of the events: Flower hears them once it knows the workers
+        # by their heartbeats.
         names = [worker.name for worker in fleet.workers]
-        eventually(lambda: all(name in page("/workers") for name in names), within_s=60, what="Flower's hearing")
+        eventually(
+            lambda: all(name in page("/workers") for name in names),
+            within_s=60,
+            what="Flower's hearing",
+        )
         job = fleet.producer.many("tasks.ai.complete", [{"prompt": PROMPT}])[0]
         bad = fleet.producer.many("tasks.ai.complete", [{"prompt": PROMPT, "promt": PROMPT}])[0]
         fleet.producer.await_all([job, bad], within_s=20)
         seen = eventually(lambda: page(f"/task/{bad}"), within_s=40, what="the job's page")
         assert "InvalidArguments" in seen
-        paths = ["/", "/workers", "/tasks", "/broker", f"/task/{job}", "/api/tasks", f"/api/task/info/{job}"]
-        paths += [f"/api/task/info/{bad}", "/api/workers?refresh=1", f"/worker/{names[0]}", f"/worker/{names[1]}"]
+        paths = [
+            "/",
+            "/workers",
+            "/tasks",
+            "/broker",
+            f"/task/{job}",
+            "/api/tasks",
+            f"/api/task/info/{job}",
+        ]
+        paths += [
+            f"/api/task/info/{bad}",
+            "/api/workers?refresh=1",
+            f"/worker/{names[0]}",
+            f"/worker/{names[1]}",
+        ]
         shown = {path: page(path) for path in paths}
     finally:
         flower.terminate()

@@ -1,4 +1,7 @@
-"""The page of the keys in a real browser, beside a real worker: Debian's Chromium, driven by Playwright."""
+"""The page of the keys in a real browser, beside a real worker.
+
+Debian's Chromium, driven by Playwright.
+"""
 
 import os
 import re
@@ -15,9 +18,13 @@ from flower_process import LOGIN, flower, metric
 from processes import Fleet, StartFleet, eventually
 from readability import CONTRAST_JS, NAMELESS_JS
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (PyPI: playwright)")
+playwright_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed (PyPI: playwright)"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium is installed (Debian: chromium)"
+)
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -28,7 +35,8 @@ RESET_WITHIN_S = 2.0
 @pytest.fixture(scope="module")
 def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
-        count=1, groq_keys=3, groq_rpm=3_000, groq_rpd=14_400, groq_tpm=60_000, groq_tpd=0, groq_latency_ms=20,
+        count=1, groq_keys=3, groq_rpm=3_000, groq_rpd=14_400, groq_tpm=60_000, groq_tpd=0,
+        groq_latency_ms=20,
         resend_keys=2, grace_ms=500, settings={"KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
     )  # fmt: skip
 
@@ -56,9 +64,13 @@ def open_page(browser: Any) -> Iterator[Open]:
     contexts: list[Any] = []
     complaints: list[str] = []
 
-    def start(url: str, *, size: dict[str, int] = WIDE, dark: bool = False, refused: str = "") -> Any:
+    def start(
+        url: str, *, size: dict[str, int] = WIDE, dark: bool = False, refused: str = ""
+    ) -> Any:
         def hear(told: Any) -> None:
-            made_here = refused and f"status of {refused} " in told.text  # the test answers so itself
+            made_here = (
+                refused and f"status of {refused} " in told.text
+            )  # the test answers so itself
             if told.type in {"error", "warning"} and not made_here:
                 complaints.append(told.text)
 
@@ -107,21 +119,41 @@ def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
 
 
 def screenshot(page: Any, name: str) -> None:
-    """Keep a picture where KEEP_SCREENSHOTS names a folder: of the whole page, or of what a phone shows of it."""
+    """Keep a picture where KEEP_SCREENSHOTS names a folder.
+
+    Of the whole page, or of what a phone shows of it.
+    """
     if folder := os.environ.get("KEEP_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=page.viewport_size != PHONE)
+        page.screenshot(
+            path=str(Path(folder) / f"{name}.png"), full_page=page.viewport_size != PHONE
+        )
 
 
 def end_some_jobs(fleet: Fleet) -> None:
-    """Have jobs that end for good without success: a caller's mistake, one that workers died of, an email in doubt."""
-    call = {"at_ms": 1, "key": f"{fleet.sandbox.keys('resend')[0][:9]}...", "code": "timeout", "in_doubt": True}
-    mail = {"from": "a@team1.example.net", "to": "ann@example.com", "subject": "canary", "text": "canary"}
+    """Have jobs that end for good without success.
+
+    A caller's mistake, one that workers died of, an email in doubt.
+    """
+    call = {
+        "at_ms": 1,
+        "key": f"{fleet.sandbox.keys('resend')[0][:9]}...",
+        "code": "timeout",
+        "in_doubt": True,
+    }
+    mail = {
+        "from": "a@team1.example.net",
+        "to": "ann@example.com",
+        "subject": "canary",
+        "text": "canary",
+    }
     for name, kwargs, headers in (
         ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}),
         ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5, "keywheel_alone": 4}),
         ("tasks.email.send", mail, {"keywheel": {"attempts": 1, "trail": [call]}}),
     ):
-        result = fleet.producer.app.send_task(name, kwargs=kwargs, queue=name.split(".")[1], headers=headers)
+        result = fleet.producer.app.send_task(
+            name, kwargs=kwargs, queue=name.split(".")[1], headers=headers
+        )
         fleet.producer.outcome(result)
 
 
@@ -144,17 +176,28 @@ def test_the_page_is_readable_everywhere(
         fresh.sandbox.control("exhaust", service="groq", account=key["account"], seconds=45)
     first, second, third = fresh.sandbox.keys("groq")
 
-    fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)  # they wait until the next test's reset
+    fresh.producer.many(
+        "tasks.ai.complete", [{"prompt": "x"}] * 12
+    )  # they wait until the next test's reset
     page = open_page(site, size=size, dark=dark)
     state(page, first, "disabled")
     state(page, second, "cooling")
     state(page, third, "cooling")
     assert page.get_by_role("article").count() == 5
-    page.locator("#service-groq").get_by_text("yes", exact=True).wait_for()  # paused: all keys are out
-    assert page.evaluate("document.documentElement.dataset.bsTheme") == ("dark" if dark else "light")
-    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    page.locator("#service-groq").get_by_text(
+        "yes", exact=True
+    ).wait_for()  # paused: all keys are out
+    assert page.evaluate("document.documentElement.dataset.bsTheme") == (
+        "dark" if dark else "light"
+    )
+    assert (
+        page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        <= 0
+    )
     for kind in ("key-more", "keys-words"):  # what a phone keeps folded
-        page.evaluate(f"document.querySelectorAll('.{kind}').forEach((one) => {{ one.open = true; }})")
+        page.evaluate(
+            f"document.querySelectorAll('.{kind}').forEach((one) => {{ one.open = true; }})"
+        )
     assert not page.evaluate(CONTRAST_JS)
     assert not page.evaluate(NAMELESS_JS)
     assert page.get_by_role("meter").count() >= 3
@@ -168,7 +211,9 @@ def test_the_page_is_readable_everywhere(
     screenshot(page, name)
 
 
-def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site: str, open_page: Open) -> None:
+def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
     page = open_page(site)
     first = fresh.sandbox.keys("groq")[0]
     fresh.sandbox.control("exhaust", service="groq", seconds=45)
@@ -185,14 +230,23 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site
     page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
     page.get_by_text("Deferred, until when and why: ").click()
     waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("listitem")
-    assert re.match(r"next try in \d+ s · .*(limit|daily quota).* · job [0-9a-f]{8}…", waiting.first.inner_text())
+    assert re.match(
+        r"next try in \d+ s · .*(limit|daily quota).* · job [0-9a-f]{8}…",
+        waiting.first.inner_text(),
+    )
     titles = "(links) => links.map((one) => one.title)"
     seen = eventually(
-        lambda: {*waiting.get_by_role("link").evaluate_all(titles)} & {*ids}, what="these jobs by their ids"
+        lambda: {*waiting.get_by_role("link").evaluate_all(titles)} & {*ids},
+        what="these jobs by their ids",
     )
-    assert {one[:8] for one in seen} <= {*re.findall(r"job (\w{8})", " ".join(waiting.all_inner_texts()))}
+    assert {one[:8] for one in seen} <= {
+        *re.findall(r"job (\w{8})", " ".join(waiting.all_inner_texts()))
+    }
     screenshot(page, "deferred")
-    eventually(lambda: metric(site, 'keywheel_deferrals_total{service="groq"}') >= 1, what="deferrals in the metrics")
+    eventually(
+        lambda: metric(site, 'keywheel_deferrals_total{service="groq"}') >= 1,
+        what="deferrals in the metrics",
+    )
     assert metric(site, 'keywheel_keys{service="groq",state="cooling"}') >= 1
     fresh.sandbox.control("reset")
     page.get_by_role("button", name="Reset all keys of Groq").click()
@@ -207,11 +261,15 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(fresh: Fleet, site
     page.get_by_role("cell", name=f"flower {LOGIN[0]}").first.wait_for()
 
 
-def test_a_revoked_key_stays_out_until_its_button_is_pressed(fresh: Fleet, site: str, open_page: Open) -> None:
+def test_a_revoked_key_stays_out_until_its_button_is_pressed(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
     page = open_page(site)
     first = fresh.sandbox.keys("groq")[0]
     fresh.sandbox.control("revoke", key="groq:1")
-    fresh.producer.await_all(fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12), within_s=30)
+    fresh.producer.await_all(
+        fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12), within_s=30
+    )
     state(page, first, "disabled")
     assert "until reset" in card(page, first).inner_text()
     fresh.sandbox.control("reset")
@@ -238,7 +296,9 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     page.keyboard.press("Enter")
     # A browser that is busy may report the first dialog's end only when the second one is open.
     page.evaluate("document.querySelector('#keys-dialog').dispatchEvent(new Event('close'))")
-    page.keyboard.type("<img src=x onerror=alert(1)>leaked")  # replaces nothing: the field holds a text to go on from
+    page.keyboard.type(
+        "<img src=x onerror=alert(1)>leaked"
+    )  # replaces nothing: the field holds a text to go on from
     page.keyboard.press("Enter")
     state(page, first, "disabled")
     assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()  # text, no markup
@@ -255,7 +315,9 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
         state(page, first, "ready" if tick else "disabled")
 
 
-def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(fresh: Fleet, site: str, open_page: Open) -> None:
+def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
     page = open_page(site)
     table = page.get_by_role("region", name="Table of unknown answers")
     assert not table.is_visible()
@@ -277,9 +339,13 @@ def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(fresh: Flee
     dialog.wait_for(state="hidden")
 
 
-def test_what_is_shown_is_called_live_only_while_it_is(fresh: Fleet, site: str, open_page: Open) -> None:
+def test_what_is_shown_is_called_live_only_while_it_is(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
     page = open_page(site, refused="503")
-    assert page.locator("#letters-count").inner_text() == "No job ended without success.", "it is there from the start"
+    assert page.locator("#letters-count").inner_text() == "No job ended without success.", (
+        "it is there from the start"
+    )
     page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
     page.get_by_text("Not live: this is how it was at").wait_for(timeout=8_000)
     page.reload()
@@ -304,7 +370,9 @@ def test_what_is_shown_is_called_live_only_while_it_is(fresh: Fleet, site: str, 
     page.get_by_text("Live: every second").wait_for()
 
 
-def test_after_the_login_has_ended_the_page_asks_no_more(fresh: Fleet, site: str, open_page: Open) -> None:
+def test_after_the_login_has_ended_the_page_asks_no_more(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
     page = open_page(site, refused="401")
     asked: list[Any] = []
 
@@ -315,21 +383,32 @@ def test_after_the_login_has_ended_the_page_asks_no_more(fresh: Fleet, site: str
     page.route("**/api/admin/**", refuse)
     page.get_by_text("Your login has ended. Reload this page").wait_for()
     before = len(asked)
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as when somebody comes back to the tab
+    page.evaluate(
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )  # as when somebody comes back to the tab
     page.get_by_text("Not live").wait_for()
     assert len(asked) == before
     # A browser that is offered a login by such an answer would ask for a password each time.
-    request = urllib.request.Request(f"{site}/api/admin/api-keys/status", headers={"Sec-Fetch-Mode": "cors"})  # noqa: S310
+    request = urllib.request.Request(  # noqa: S310
+        f"{site}/api/admin/api-keys/status", headers={"Sec-Fetch-Mode": "cors"}
+    )
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=10)  # noqa: S310 - our own
     with caught.value as answer:
-        assert not [one for one in answer.headers.get_all("WWW-Authenticate", []) if one.startswith("Basic")]
+        assert not [
+            one for one in answer.headers.get_all("WWW-Authenticate", []) if one.startswith("Basic")
+        ]
 
 
-def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site: str, open_page: Open) -> None:
+def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
     def poisoned() -> Any:
         result = fresh.producer.app.send_task(
-            "tasks.ai.complete", kwargs={"prompt": "canary"}, queue="ai", headers={"deaths": 5, "keywheel_alone": 4}
+            "tasks.ai.complete",
+            kwargs={"prompt": "canary"},
+            queue="ai",
+            headers={"deaths": 5, "keywheel_alone": 4},
         )
         fresh.producer.outcome(result)
         return result
@@ -344,7 +423,12 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site:
     assert "canary" not in page.content()
     phone = open_page(site, size=PHONE, dark=True)
     phone.locator(f"tr[data-job='{first.id}']").wait_for()
-    assert phone.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert (
+        phone.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        <= 0
+    )
     for one, name in ((page, "keys-letters"), (phone, "keys-letters-phone")):
         assert not one.evaluate(CONTRAST_JS)
         assert not one.evaluate(NAMELESS_JS)
@@ -359,7 +443,10 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site:
     row.get_by_role("button", name="Replay").click()
     dialog.get_by_role("button", name="Replay").click()
     row.wait_for(state="detached")
-    eventually(lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS", what="the replayed job's success")
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS",
+        what="the replayed job's success",
+    )
     page.get_by_role("cell", name="replayed", exact=True).first.wait_for()
     page.get_by_label("Kind").select_option("failed")
     page.locator("#letters-table").wait_for(state="hidden")
@@ -377,7 +464,14 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(fresh: Fleet, site:
 
 
 def test_without_a_login_nothing_is_served(site: str) -> None:
-    for path in ("/", "/keys", "/tasks", "/broker", "/api/admin/api-keys/status", "/api/admin/api-keys/audit"):
+    for path in (
+        "/",
+        "/keys",
+        "/tasks",
+        "/broker",
+        "/api/admin/api-keys/status",
+        "/api/admin/api-keys/audit",
+    ):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(site + path, timeout=10)  # noqa: S310 - our own
         with caught.value as answer:
@@ -387,7 +481,9 @@ def test_without_a_login_nothing_is_served(site: str) -> None:
 
 # How many keys each service has.
 @pytest.mark.parametrize("count", [0, 1, 10])
-def test_the_page_works_with_any_number_of_keys(fleet: Fleet, tmp_path: Path, open_page: Open, count: int) -> None:
+def test_the_page_works_with_any_number_of_keys(
+    fleet: Fleet, tmp_path: Path, open_page: Open, count: int
+) -> None:
     environ = {"REDIS_URL": fleet.redis.url, "KEYWHEEL_NAMESPACE": f"n{count}"}
     for start in ("GROQ", "RESEND"):
         prefix = {"GROQ": "gsk_", "RESEND": "re_"}[start]
@@ -399,6 +495,11 @@ def test_the_page_works_with_any_number_of_keys(fleet: Fleet, tmp_path: Path, op
         page.locator("#service-resend").wait_for()
         assert page.get_by_role("article").count() == 2 * count
         assert page.get_by_text("No key of Groq is configured here").is_visible() == (count == 0)
-        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        assert (
+            page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            <= 0
+        )
         assert not page.evaluate(CONTRAST_JS)
         page.close()  # before Flower goes, which it would complain about

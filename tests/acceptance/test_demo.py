@@ -26,7 +26,15 @@ class Demo:
         self.folder = folder
         folder.mkdir()
         self.output = folder.parent / "output"
-        command = [sys.executable, "-m", "demo", "--plain", f"--jobs={_JOBS}", f"--emails={_EMAILS}", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "demo",
+            "--plain",
+            f"--jobs={_JOBS}",
+            f"--emails={_EMAILS}",
+            *options,
+        ]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -48,7 +56,9 @@ class Demo:
             time.sleep(0.05)
 
     def until_said(self, pattern: str) -> None:
-        self.until(lambda: re.search(pattern, self.said) is not None or self.process.poll() is not None)
+        self.until(
+            lambda: re.search(pattern, self.said) is not None or self.process.poll() is not None
+        )
         assert re.search(pattern, self.said), self.said
 
     def wait(self) -> int:
@@ -63,13 +73,17 @@ class Demo:
             if entry.name.isdigit():
                 try:
                     if mark in (entry / "environ").read_bytes():
-                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                        found[int(entry.name)] = (
+                            (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                        )
                 except OSError:
                     continue  # it ended meanwhile, or is somebody else's
         return found
 
     def files(self) -> list[str]:
-        return [str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()]
+        return [
+            str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()
+        ]
 
 
 @pytest.fixture
@@ -96,19 +110,27 @@ def figure(said: str, name: str) -> str:
 def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Demo]) -> None:
     with EmbeddedRedis() as server, redis.Redis(port=server.port) as client:
         client.set("somebody", "else")
-        demo = start(REDIS_URL=server.url, GROQ_API_KEY="gsk_of_the_machine", HTTP_PROXY="http://127.0.0.1:1")
+        demo = start(
+            REDIS_URL=server.url, GROQ_API_KEY="gsk_of_the_machine", HTTP_PROXY="http://127.0.0.1:1"
+        )
         assert demo.wait() == 0, demo.said
         assert list(client.info("keyspace")) == ["db0"]
         assert client.get("somebody") == b"else"
     said = demo.said
-    assert f"{_JOBS}/{_JOBS} completions and {_EMAILS}/{_EMAILS} emails done" in figure(said, "jobs")
+    assert f"{_JOBS}/{_JOBS} completions and {_EMAILS}/{_EMAILS} emails done" in figure(
+        said, "jobs"
+    )
     assert figure(said, "jobs failed") == "0"
     assert figure(said, "calls on a revoked key after its refusal") == "0"
     assert figure(said, "emails accepted").startswith(f"{_EMAILS}, of which twice: 0")
     assert re.match(r"[1-9]\d* of completions", figure(said, "deferrals"))
     assert int(figure(said, "recoveries").split()[0]) > 2
-    answered = dict(reversed(part.split(" completions by ")) for part in figure(said, "models").split(", "))
-    assert set(answered) == {"openai/gpt-oss-120b", "openai/gpt-oss-20b"}, "one was switched off in the middle"
+    answered = dict(
+        reversed(part.split(" completions by ")) for part in figure(said, "models").split(", ")
+    )
+    assert set(answered) == {"openai/gpt-oss-120b", "openai/gpt-oss-20b"}, (
+        "one was switched off in the middle"
+    )
     assert sum(map(int, answered.values())) == _JOBS
     assert int(figure(said, "calls for a model that was switched off").split()[0]) < _JOBS / 4
     # What the providers did, and what the workers made of it.

@@ -19,7 +19,9 @@ JOBS, EMAILS = 240, 60
 
 @pytest.fixture
 def foreign_url() -> Iterator[str]:
-    with subprocess.Popen([sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         process.communicate(timeout=10)
@@ -31,7 +33,9 @@ def verdict(url: str) -> dict[str, Any]:
     return found
 
 
-def test_a_provider_that_says_nothing_but_retry_after_gets_every_job_once(foreign_url: str, tmp_path: Path) -> None:
+def test_a_provider_that_says_nothing_but_retry_after_gets_every_job_once(
+    foreign_url: str, tmp_path: Path
+) -> None:
     with EmbeddedRedis(data_dir=tmp_path / "redis") as server:
         environ = {
             "REDIS_URL": server.url,
@@ -46,7 +50,9 @@ def test_a_provider_that_says_nothing_but_retry_after_gets_every_job_once(foreig
             producer = Producer(server.url)
             ids = producer.many("tasks.ai.complete", [{"prompt": f"job {n}"} for n in range(JOBS)])
             mail = {"to": "ann@example.com", "text": "Hello"}
-            ids += producer.many("tasks.email.send", [mail | {"subject": f"mail {n}"} for n in range(EMAILS)])
+            ids += producer.many(
+                "tasks.email.send", [mail | {"subject": f"mail {n}"} for n in range(EMAILS)]
+            )
             ended = producer.await_all(ids, within_s=60)
             producer.close()
     failed = [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"]

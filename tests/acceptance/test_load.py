@@ -1,4 +1,7 @@
-"""Three times the load that the limits allow: nothing is lost, little is wasted, no resting key is called."""
+"""Three times the load that the limits allow.
+
+Nothing is lost, little is wasted, no resting key is called.
+"""
 
 import asyncio
 import time
@@ -24,18 +27,28 @@ async def spend(fleet: Fleet) -> None:
 
     A bucket of 600 a minute lets 600 calls pass at once, which would hide the rate behind it.
     """
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 1}
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "x"}],
+        "max_completion_tokens": 1,
+    }
     url = f"{fleet.sandbox.groq_base_url}/openai/v1/chat/completions"
     async with aiohttp.ClientSession() as session:
 
         async def call(secret: str, times: int) -> None:
             for _ in range(times):
-                async with session.post(url, json=body, headers={"authorization": f"Bearer {secret}"}) as answer:
+                async with session.post(
+                    url, json=body, headers={"authorization": f"Bearer {secret}"}
+                ) as answer:
                     assert answer.status == 200
 
         for kept in (100, 20, 20):  # what refills during one round is spent in the next
             now = zip(fleet.sandbox.keys("groq"), left_of(fleet), strict=True)
-            rounds = [call(secret, max(0, int(left) - kept) // 4) for secret, left in now for _ in range(4)]
+            rounds = [
+                call(secret, max(0, int(left) - kept) // 4)
+                for secret, left in now
+                for _ in range(4)
+            ]
             await asyncio.gather(*rounds)
 
 
@@ -43,7 +56,8 @@ async def test_three_times_the_load_loses_nothing_and_uses_what_the_limits_allow
     start_fleet: StartFleet,
 ) -> None:
     fleet = start_fleet(
-        groq_keys=KEYS, groq_rpm=RPM, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20, resend_keys=0,
+        groq_keys=KEYS, groq_rpm=RPM, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20,
+        resend_keys=0,
         grace_ms=1500,  # calls under way when the key was told to rest, on a slow machine
     )  # fmt: skip
     await spend(fleet)
@@ -65,8 +79,11 @@ async def test_three_times_the_load_loses_nothing_and_uses_what_the_limits_allow
     ledger = fleet.sandbox.ledger(full=True)
     ours = [call for call in ledger["calls"] if call["arrived_s"] >= start_s]
     assert sum(call["accepted"] for call in ours) == len(ids)
-    # Never more than was offered: at three times the rate the offer is the larger number throughout.
+    # Never more than was offered: at three times the rate the offer is the larger number
+    # throughout.
     allowed = min(left + ALLOWED_A_SECOND * MEASURED_S, len(ids))
     accepted = sum(call["accepted"] and call["arrived_s"] <= start_s + MEASURED_S for call in ours)
-    assert accepted >= 0.85 * allowed, f"{accepted} of {allowed:.0f} allowed; all took {took_s:.1f} s"
+    assert accepted >= 0.85 * allowed, (
+        f"{accepted} of {allowed:.0f} allowed; all took {took_s:.1f} s"
+    )
     assert ledger["judgement"]["calls_while_cooling"] == 0, ledger["violations"]

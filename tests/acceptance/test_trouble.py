@@ -1,4 +1,7 @@
-"""Every key exhausted, and one revoked: what two workers do about it, with the sandbox's ledger as the judge."""
+"""Every key exhausted, and one revoked.
+
+What two workers do about it, with the sandbox's ledger as the judge.
+"""
 
 import json
 import re
@@ -12,14 +15,18 @@ import redis
 from processes import Fleet, StartFleet, eventually
 
 REST_S = 20
-RETRY_RE = re.compile(r"^(\S+) .*Task tasks\.ai\.complete\[(\S+)\] retry: Retry in ([0-9.]+)s", re.MULTILINE)
+RETRY_RE = re.compile(
+    r"^(\S+) .*Task tasks\.ai\.complete\[(\S+)\] retry: Retry in ([0-9.]+)s", re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module")
 def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
-        groq_keys=3, groq_rpm=12_000, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20, resend_keys=1,
-        grace_ms=2000,  # calls under way when the key was told to rest; generous, since machines are slow at times
+        groq_keys=3, groq_rpm=12_000, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20,
+        resend_keys=1,
+        # calls under way when the key was told to rest; generous, since machines are slow at times
+        grace_ms=2000,
     )  # fmt: skip
 
 
@@ -30,7 +37,10 @@ def rest_ends_s() -> list[float]:
 
 
 def deferrals(fleet: Fleet) -> list[tuple[float, float]]:
-    """What the workers' logs say of retries: when (seconds since 1970), with which countdown (seconds)."""
+    """What the workers' logs say of retries.
+
+    When (seconds since 1970), with which countdown (seconds).
+    """
     return [
         (datetime.fromisoformat(when).timestamp(), float(countdown))
         for worker in fleet.workers
@@ -38,14 +48,18 @@ def deferrals(fleet: Fleet) -> list[tuple[float, float]]:
     ]
 
 
-def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(fleet: Fleet, rest_ends_s: list[float]) -> None:
+def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(
+    fleet: Fleet, rest_ends_s: list[float]
+) -> None:
     assert fleet.producer.ask("tasks.ai.complete", prompt="warm up")["text"]
     fleet.sandbox.control("exhaust", service="groq", seconds=REST_S)
     until_s = time.time() + REST_S
     rest_ends_s.append(until_s)
     sent_s: dict[str, float] = {}
     for _ in range(10):
-        sent_s |= dict.fromkeys(fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 8), time.time())
+        sent_s |= dict.fromkeys(
+            fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 8), time.time()
+        )
         time.sleep(0.2)
     # While every key rests, an operator still gets an answer.
     status = fleet.producer.ask("tasks.admin.key_status", within_s=5)
@@ -53,10 +67,16 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(fleet: F
     assert all(0 < key["left_ms"] <= REST_S * 1000 for key in status["groq"]["keys"])
 
     with redis.Redis.from_url(fleet.redis.url) as client:
-        stored = [json.loads(raw) for raw in client.mget(f"celery-task-meta-{job}" for job in sent_s) if raw]
+        stored = [
+            json.loads(raw)
+            for raw in client.mget(f"celery-task-meta-{job}" for job in sent_s)
+            if raw
+        ]
     waits = [meta["waits"] for meta in stored if meta["status"] == "RETRY"]
     assert {(one["kind"], one["code"]) for one in waits} == {("key", "rpm")}
-    assert all(abs(datetime.fromisoformat(one["next_try"]).timestamp() - until_s) < 3 for one in waits)
+    assert all(
+        abs(datetime.fromisoformat(one["next_try"]).timestamp() - until_s) < 3 for one in waits
+    )
 
     ended = fleet.producer.await_all(list(sent_s), within_s=REST_S + 30)
     assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}
@@ -64,7 +84,9 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(fleet: F
     judgement = fleet.sandbox.ledger()["judgement"]
     assert judgement["calls_while_cooling"] == 0
     for meta in ended.values():
-        assert_near_the_end_of_the_rest(datetime.fromisoformat(meta["date_done"]).timestamp(), until_s)
+        assert_near_the_end_of_the_rest(
+            datetime.fromisoformat(meta["date_done"]).timestamp(), until_s
+        )
 
 
 def assert_near_the_end_of_the_rest(served_s: float, until_s: float) -> None:
@@ -72,9 +94,15 @@ def assert_near_the_end_of_the_rest(served_s: float, until_s: float) -> None:
     assert until_s - 1.5 <= served_s <= until_s + 4.0
 
 
-def test_countdowns_match_the_cooldown_within_a_second(fleet: Fleet, rest_ends_s: list[float]) -> None:
-    ends = [when + countdown - rest_ends_s[0] for when, countdown in deferrals(fleet) if countdown > 5]
-    assert len(ends) >= 8, "at least the first ones, which a worker had taken; the others waited in their queue"
+def test_countdowns_match_the_cooldown_within_a_second(
+    fleet: Fleet, rest_ends_s: list[float]
+) -> None:
+    ends = [
+        when + countdown - rest_ends_s[0] for when, countdown in deferrals(fleet) if countdown > 5
+    ]
+    assert len(ends) >= 8, (
+        "at least the first ones, which a worker had taken; the others waited in their queue"
+    )
     assert -1.0 <= min(ends) <= 1.0
     assert -1.0 <= statistics.median(ends) <= 1.0
     # On a machine that is busy a line is logged a little after its countdown was given.
@@ -87,7 +115,11 @@ def test_a_revoked_key_is_not_called_again_by_any_worker_until_reset(fleet: Flee
     fleet.sandbox.control("reset")
 
     def calls() -> int:
-        found = [key for key in fleet.sandbox.ledger()["keys"].values() if key["label"] == f"{second[:10]}..."]
+        found = [
+            key
+            for key in fleet.sandbox.ledger()["keys"].values()
+            if key["label"] == f"{second[:10]}..."
+        ]
         return int(found[0]["calls"]) if found else 0
 
     def stream(jobs: int) -> list[str]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CANARY = "canary-of-a-bad-input-7f3a"
-"""Stands for the prompts and mails of a caller: no log may show it, however wrong the message around it is."""
+"""Stands for the prompts and mails of a caller.
+
+No log may show it, however wrong the message around it is.
+"""
 
 OUT: Any = object()
 """In place of a value: the field is left out."""
@@ -21,15 +24,11 @@ PROTOCOL = "InvalidTaskError"
 class Bad:
     """A message with something wrong.
 
-    Attributes:
-        says: What is wrong, as a sentence.
-        caller: What its caller sees: `SERVED`, `NOTHING`, or the kind of the failure and a part of its sentence.
-        body: The body instead of a good one, before it becomes JSON.
-        raw: The body's bytes instead.
-        options: The third part of the body.
-        headers: Headers instead of good ones.
-        properties: The same for properties.
-        top: The same for the message itself.
+    Attributes: says: What is wrong, as a sentence. caller: What its caller sees: `SERVED`,
+    `NOTHING`, or the kind of the failure and a part of its sentence. body: The body instead of a
+    good one, before it becomes JSON. raw: The body's bytes instead. options: The third part of the
+    body. headers: Headers instead of good ones. properties: The same for properties. top: The same
+    for the message itself.
     """
 
     says: str
@@ -47,13 +46,16 @@ class Bad:
         body = [[], {"prompt": CANARY}, empty | self.options] if self.body is None else self.body
         raw = json.dumps(body).encode() if self.raw is None else self.raw
         headers = {
-            "lang": "py", "task": "tasks.ai.complete", "id": job, "root_id": job, "parent_id": None, "group": None,
+            "lang": "py", "task": "tasks.ai.complete", "id": job, "root_id": job, "parent_id": None,
+            "group": None,
             "eta": None, "expires": None, "retries": 0, "timelimit": [None, None], "shadow": None,
             "origin": "a stranger", "argsrepr": "()", "kwargsrepr": CANARY,
         }  # fmt: skip
         properties = {
-            "correlation_id": job, "reply_to": "", "delivery_mode": 2, "priority": 0, "body_encoding": "base64",
-            "delivery_info": {"exchange": "", "routing_key": "ai"}, "delivery_tag": str(uuid.uuid4()),
+            "correlation_id": job, "reply_to": "", "delivery_mode": 2, "priority": 0,
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": "ai"},
+            "delivery_tag": str(uuid.uuid4()),
         }  # fmt: skip
         message = {
             "body": base64.b64encode(raw).decode(),
@@ -78,26 +80,70 @@ MESSAGES = [
     # Bodies.
     Bad("the body is no JSON", (PROTOCOL, ""), raw=b"{" + CANARY.encode()),
     Bad("the body is empty", (PROTOCOL, ""), raw=b""),
-    Bad("the body is half a character", (PROTOCOL, ""), raw=b'[[],{"prompt":"\xff\xfe' + CANARY.encode() + b'"},{}]'),
-    Bad("the body is a pickle that says it is JSON", (PROTOCOL, ""), raw=b"\x80\x04\x95" + CANARY.encode()),
+    Bad(
+        "the body is half a character",
+        (PROTOCOL, ""),
+        raw=b'[[],{"prompt":"\xff\xfe' + CANARY.encode() + b'"},{}]',
+    ),
+    Bad(
+        "the body is a pickle that says it is JSON",
+        (PROTOCOL, ""),
+        raw=b"\x80\x04\x95" + CANARY.encode(),
+    ),
     Bad("the body is nested 100,000 deep", (PROTOCOL, ""), raw=b"[" * 100_000 + b"]" * 100_000),
     Bad("the body is an object", (PROTOCOL, "its body is no list"), body={"prompt": CANARY}),
     Bad("the body is a number", (PROTOCOL, "its body is no list"), body=7),
     Bad("the body is null", (PROTOCOL, "its body is no list"), raw=b"null"),
     Bad("the body is a text", (PROTOCOL, "its body is no list"), body=CANARY),
     Bad("the body is an empty list", (PROTOCOL, "its body is no list"), body=[]),
-    Bad("the body lacks the options", (PROTOCOL, "its body is no list"), body=[[], {"prompt": CANARY}]),
-    Bad("the body has a part too many", (PROTOCOL, "its body is no list"), body=[[], {"prompt": "x"}, {}, CANARY]),
-    Bad("the arguments are an object", (PROTOCOL, "its arguments must be"), body=[{"a": CANARY}, {"prompt": "x"}, {}]),
-    Bad("the arguments are a text", (PROTOCOL, "its arguments must be"), body=[CANARY, {"prompt": "x"}, {}]),
-    Bad("the keyword arguments are a list", (PROTOCOL, "its arguments must be"), body=[[], [CANARY], {}]),
+    Bad(
+        "the body lacks the options",
+        (PROTOCOL, "its body is no list"),
+        body=[[], {"prompt": CANARY}],
+    ),
+    Bad(
+        "the body has a part too many",
+        (PROTOCOL, "its body is no list"),
+        body=[[], {"prompt": "x"}, {}, CANARY],
+    ),
+    Bad(
+        "the arguments are an object",
+        (PROTOCOL, "its arguments must be"),
+        body=[{"a": CANARY}, {"prompt": "x"}, {}],
+    ),
+    Bad(
+        "the arguments are a text",
+        (PROTOCOL, "its arguments must be"),
+        body=[CANARY, {"prompt": "x"}, {}],
+    ),
+    Bad(
+        "the keyword arguments are a list",
+        (PROTOCOL, "its arguments must be"),
+        body=[[], [CANARY], {}],
+    ),
     Bad("the keyword arguments are null", (PROTOCOL, "its arguments must be"), body=[[], None, {}]),
-    Bad("the arguments come by position", ("InvalidArguments", "pass arguments by name"), body=[[CANARY], {}, {}]),
-    Bad("the options are a list", (PROTOCOL, "its options must be"), body=[[], {"prompt": "x"}, [CANARY]]),
+    Bad(
+        "the arguments come by position",
+        ("InvalidArguments", "pass arguments by name"),
+        body=[[CANARY], {}, {}],
+    ),
+    Bad(
+        "the options are a list",
+        (PROTOCOL, "its options must be"),
+        body=[[], {"prompt": "x"}, [CANARY]],
+    ),
     Bad("there are no options", SERVED, body=[[], {"prompt": CANARY}, None]),
-    Bad("what follows is no job", (PROTOCOL, "its callbacks, chain or chord"), options={"callbacks": [CANARY]}),
+    Bad(
+        "what follows is no job",
+        (PROTOCOL, "its callbacks, chain or chord"),
+        options={"callbacks": [CANARY]},
+    ),
     Bad("the chain is a number", (PROTOCOL, "its callbacks, chain or chord"), options={"chain": 3}),
-    Bad("the chord is a text", (PROTOCOL, "its callbacks, chain or chord"), options={"chord": CANARY}),
+    Bad(
+        "the chord is a text",
+        (PROTOCOL, "its callbacks, chain or chord"),
+        options={"chord": CANARY},
+    ),
     Bad("the body is a prompt of 10 MB", SERVED, body=[[], {"prompt": CANARY * 400_000}, None]),
     Bad(
         "the body is an unknown argument of 10 MB",
@@ -111,11 +157,25 @@ MESSAGES = [
         raw=b"\x80\x04.",
         top={"content-type": "application/x-python-serialize"},
     ),
-    Bad("the content is YAML", (PROTOCOL, ""), raw=b"- a", top={"content-type": "application/x-yaml"}),
-    Bad("the content is of a type nobody knows", (PROTOCOL, ""), top={"content-type": "text/klingon"}),
+    Bad(
+        "the content is YAML",
+        (PROTOCOL, ""),
+        raw=b"- a",
+        top={"content-type": "application/x-yaml"},
+    ),
+    Bad(
+        "the content is of a type nobody knows",
+        (PROTOCOL, ""),
+        top={"content-type": "text/klingon"},
+    ),
     Bad("the content type is a number", (PROTOCOL, ""), top={"content-type": 7}),
     Bad("the content type is missing", (PROTOCOL, ""), top={"content-type": OUT}),
-    Bad("the text is UTF-16", (PROTOCOL, ""), raw=CANARY.encode("utf-16"), top={"content-encoding": "utf-16"}),
+    Bad(
+        "the text is UTF-16",
+        (PROTOCOL, ""),
+        raw=CANARY.encode("utf-16"),
+        top={"content-encoding": "utf-16"},
+    ),
     Bad("the encoding is one nobody knows", SERVED, top={"content-encoding": "klingon"}),
     Bad("the encoding is a number", (PROTOCOL, ""), top={"content-encoding": 7}),
     Bad("the encoding is missing", SERVED, top={"content-encoding": OUT}),
@@ -123,7 +183,11 @@ MESSAGES = [
     Bad("the body is an object, not a text", NOTHING, top={"body": {"a": CANARY}}),
     Bad("the body is missing", (PROTOCOL, ""), top={"body": OUT}),
     Bad("the body's encoding is one nobody knows", NOTHING, properties={"body_encoding": "rot13"}),
-    Bad("the body says it is packed and is not", (PROTOCOL, ""), headers={"compression": "application/x-gzip"}),
+    Bad(
+        "the body says it is packed and is not",
+        (PROTOCOL, ""),
+        headers={"compression": "application/x-gzip"},
+    ),
     Bad("the body is packed in an unknown way", (PROTOCOL, ""), headers={"compression": "klingon"}),
     # Headers.
     Bad("the headers are null", NOTHING, top={"headers": None}),
@@ -147,7 +211,11 @@ MESSAGES = [
     Bad("the eta is long over", SERVED, headers={"eta": "1970-01-01T00:00:00+00:00"}),
     header("expires", f"soon {CANARY}", "the expiry is prose"),
     header("expires", -5, "the expiry is a number"),
-    Bad("it has expired", ("DeadlineExceeded", "it had not begun"), headers={"expires": "1970-01-01T00:00:00+00:00"}),
+    Bad(
+        "it has expired",
+        ("DeadlineExceeded", "it had not begun"),
+        headers={"expires": "1970-01-01T00:00:00+00:00"},
+    ),
     header("retries", "many", "the retries are a text"),
     header("retries", -1, "the retries are negative"),
     header("retries", 10**30, "the retries are absurd"),
@@ -160,9 +228,15 @@ MESSAGES = [
     header("shadow", [CANARY], "the other name is a list"),
     header("group", 7, "the group is a number"),
     header("root_id", [CANARY], "the first job's id is a list"),
-    Bad("the shown arguments are lists", SERVED, headers={"argsrepr": [CANARY], "kwargsrepr": {"a": CANARY}}),
+    Bad(
+        "the shown arguments are lists",
+        SERVED,
+        headers={"argsrepr": [CANARY], "kwargsrepr": {"a": CANARY}},
+    ),
     Bad("the stamps are garbage", SERVED, headers={"stamped_headers": CANARY, "stamps": [CANARY]}),
-    Bad("it is of a later protocol", NOTHING, body={"version": 3}, top={"headers": {"protocol": 3}}),
+    Bad(
+        "it is of a later protocol", NOTHING, body={"version": 3}, top={"headers": {"protocol": 3}}
+    ),
     Bad("a header says that it is of a later protocol", SERVED, headers={"protocol": 3}),
     Bad("our header is a list", SERVED, headers={"keywheel": [CANARY]}),
     Bad(
@@ -170,16 +244,32 @@ MESSAGES = [
         SERVED,
         headers={"keywheel": dict.fromkeys(("since_ms", "deferrals", "deferred"), CANARY)},
     ),
-    Bad("our header holds endless numbers", SERVED, headers={"keywheel": {"since_ms": 10**400, "attempts": 10**400}}),
-    Bad("our header holds no numbers", SERVED, headers={"keywheel": {"since_ms": float("nan"), "deferrals": -1.5}}),
-    Bad("our header tells a strange story", SERVED, headers={"keywheel": {"trail": [CANARY, 7, {"at_ms": [CANARY]}]}}),
+    Bad(
+        "our header holds endless numbers",
+        SERVED,
+        headers={"keywheel": {"since_ms": 10**400, "attempts": 10**400}},
+    ),
+    Bad(
+        "our header holds no numbers",
+        SERVED,
+        headers={"keywheel": {"since_ms": float("nan"), "deferrals": -1.5}},
+    ),
+    Bad(
+        "our header tells a strange story",
+        SERVED,
+        headers={"keywheel": {"trail": [CANARY, 7, {"at_ms": [CANARY]}]}},
+    ),
     Bad("the count of deaths is a text", SERVED, headers={"deaths": CANARY}),
     # Properties, which the transport reads.
     Bad("there are no properties", NOTHING, top={"properties": OUT}),
     Bad("nobody says where it came from", NOTHING, properties={"delivery_info": OUT}),
     Bad("the delivery tag is missing", NOTHING, properties={"delivery_tag": OUT}),
     Bad("the delivery tag is a number", NOTHING, properties={"delivery_tag": 7}),
-    Bad("the exchange is a list", SERVED, properties={"delivery_info": {"exchange": [CANARY], "routing_key": "ai"}}),
+    Bad(
+        "the exchange is a list",
+        SERVED,
+        properties={"delivery_info": {"exchange": [CANARY], "routing_key": "ai"}},
+    ),
     Bad("the priority is out of range", SERVED, properties={"priority": 99}),
     Bad("the priority is a text", SERVED, properties={"priority": "high"}),
     Bad("the priority is negative", SERVED, properties={"priority": -1}),
@@ -198,7 +288,9 @@ ENTRIES = [
     b'"' + CANARY.encode() + b'"',  # a text
     b"\xff\xfe\x00" + CANARY.encode(),  # bytes of no text
     b'{"body":' + b"[" * 3_000 + b"]" * 3_000 + b"}",  # nested deeper than the server reads
-    b'{"headers":{"__type__":"datetime","__value__":"' + CANARY.encode() + b'"}}',  # kombu would make a date of it
+    b'{"headers":{"__type__":"datetime","__value__":"'
+    + CANARY.encode()
+    + b'"}}',  # kombu would make a date of it
     b"\x80\x04\x95" + CANARY.encode(),  # a pickle
 ]
 """Entries of a queue that are no messages at all."""

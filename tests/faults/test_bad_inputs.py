@@ -1,4 +1,7 @@
-"""Whatever strangers send: its caller is told what is wrong, the queue flows on, and no log shows what was in it."""
+"""Whatever strangers send.
+
+Its caller is told what is wrong, the queue flows on, and no log shows what was in it.
+"""
 
 import json
 import sys
@@ -27,7 +30,8 @@ ASK: dict[str, Any] = {"prompt": CANARY}
 AI, EMAIL = "tasks.ai.complete", "tasks.email.send"
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
-# The task, its arguments, and what its caller reads. Each is wrong in one way, which the comment names.
+# The task, its arguments, and what its caller reads. Each is wrong in one way, which the comment
+# names.
 ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
     (AI, {}, "InvalidArguments: give either messages, or prompt"),  # nothing asked
     (AI, {"prompt": None}, "InvalidArguments: give either messages, or prompt"),  # null is nothing
@@ -38,57 +42,145 @@ ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
     (AI, ASK | {"messages": []}, "InvalidArguments: messages: must not be empty"),  # empty
     (AI, {"messages": CANARY}, "InvalidArguments: messages: "),  # a text
     (AI, {"messages": [CANARY]}, "InvalidArguments: messages.0: "),  # no object inside
-    (AI, {"messages": [{"role": "god", "content": CANARY}]}, "InvalidArguments: messages.0.role: "),  # no such role
-    (AI, {"messages": [{"role": "user"}]}, "InvalidArguments: messages.0: content is required"),  # says nothing
+    (
+        AI,
+        {"messages": [{"role": "god", "content": CANARY}]},
+        "InvalidArguments: messages.0.role: ",
+    ),  # no such role
+    (
+        AI,
+        {"messages": [{"role": "user"}]},
+        "InvalidArguments: messages.0: content is required",
+    ),  # says nothing
     (AI, ASK | {"model": 3}, "InvalidArguments: model: "),  # no text
     (AI, ASK | {"model": "a b"}, "InvalidArguments: model: "),  # no name
     (AI, ASK | {"model": "x" * 201}, "InvalidArguments: model: "),  # endless
-    (AI, ASK | {"model": "no-such-model"}, "RequestRejected: model_not_found"),  # a name that Groq does not know
+    (
+        AI,
+        ASK | {"model": "no-such-model"},
+        "RequestRejected: model_not_found",
+    ),  # a name that Groq does not know
     (AI, ASK | {"temperature": float("nan")}, "InvalidArguments: temperature: "),  # no number
     (AI, ASK | {"temperature": float("inf")}, "InvalidArguments: temperature: "),  # without end
     (AI, ASK | {"temperature": 2.1}, "InvalidArguments: temperature: "),  # out of range
     (AI, ASK | {"top_p": -0.1}, "InvalidArguments: top_p: "),  # out of range
     (AI, ASK | {"max_tokens": 0}, "InvalidArguments: max_tokens: "),  # no answer at all
     (AI, ASK | {"max_tokens": 10**30}, "InvalidArguments: max_tokens: "),  # more than there are
-    (AI, ASK | {"seed": 10**30}, "InvalidArguments: seed: "),  # more than any integer of a server holds
+    (
+        AI,
+        ASK | {"seed": 10**30},
+        "InvalidArguments: seed: ",
+    ),  # more than any integer of a server holds
     (AI, ASK | {"stop": ["a"] * 5}, "InvalidArguments: stop"),  # too many
-    (AI, ASK | {"response_format": {"a": float("nan")}}, "InvalidArguments: response_format: is not JSON"),  # in depth
+    (
+        AI,
+        ASK | {"response_format": {"a": float("nan")}},
+        "InvalidArguments: response_format: is not JSON",
+    ),  # in depth
     (AI, ASK | {"tools": [CANARY]}, "InvalidArguments: tools.0: "),  # no object inside
-    (AI, ASK | {"promt": CANARY}, "InvalidArguments: promt: is not a parameter of this task"),  # misspelt
+    (
+        AI,
+        ASK | {"promt": CANARY},
+        "InvalidArguments: promt: is not a parameter of this task",
+    ),  # misspelt
     (AI, ASK | {f"{CANARY} as a name": 1}, "InvalidArguments: (a strange name): "),  # no name
     (EMAIL, {"subject": "s", "text": CANARY}, "InvalidArguments: to: is required"),  # to nobody
     (EMAIL, MAIL | {"to": []}, "InvalidArguments: to: must not be empty"),  # to an empty list
     (EMAIL, MAIL | {"to": [ANN] * 51}, "InvalidArguments: to: "),  # one recipient too many
     (EMAIL, MAIL | {"to": {"email": CANARY}}, "InvalidArguments: to: "),  # an object
     (EMAIL, MAIL | {"to": CANARY}, "InvalidArguments: to.0: is not an email address"),  # no address
-    (EMAIL, MAIL | {"to": f"{ANN}\r\nBcc: {CANARY}@example.com"}, "InvalidArguments: to.0: "),  # a header more
+    (
+        EMAIL,
+        MAIL | {"to": f"{ANN}\r\nBcc: {CANARY}@example.com"},
+        "InvalidArguments: to.0: ",
+    ),  # a header more
     (EMAIL, MAIL | {"cc": [ANN, 7]}, "InvalidArguments: cc.1: "),  # a number among them
-    (EMAIL, MAIL | {"from": f"Ann\r\nBcc: {CANARY} <a@example.com>"}, "InvalidArguments: from: "),  # a header more
-    (EMAIL, MAIL | {"from": "news@nobody.example.org"}, "RequestRejected: "),  # a domain that no team has
-    (EMAIL, MAIL | {"subject": f"s\r\nBcc: {CANARY}"}, "InvalidArguments: subject: "),  # a header more
+    (
+        EMAIL,
+        MAIL | {"from": f"Ann\r\nBcc: {CANARY} <a@example.com>"},
+        "InvalidArguments: from: ",
+    ),  # a header more
+    (
+        EMAIL,
+        MAIL | {"from": "news@nobody.example.org"},
+        "RequestRejected: ",
+    ),  # a domain that no team has
+    (
+        EMAIL,
+        MAIL | {"subject": f"s\r\nBcc: {CANARY}"},
+        "InvalidArguments: subject: ",
+    ),  # a header more
     (EMAIL, MAIL | {"subject": f"s\x00{CANARY}"}, "InvalidArguments: subject: "),  # a zero byte
-    (EMAIL, MAIL | {"subject": f"s\u2028{CANARY}"}, "InvalidArguments: subject: "),  # a line break of another kind
-    (EMAIL, MAIL | {"subject": "s" * 999}, "InvalidArguments: subject: "),  # longer than a line may be
+    (
+        EMAIL,
+        MAIL | {"subject": f"s\u2028{CANARY}"},
+        "InvalidArguments: subject: ",
+    ),  # a line break of another kind
+    (
+        EMAIL,
+        MAIL | {"subject": "s" * 999},
+        "InvalidArguments: subject: ",
+    ),  # longer than a line may be
     (EMAIL, MAIL | {"text": 7}, "InvalidArguments: text: "),  # a number
-    (EMAIL, {"to": ANN, "subject": CANARY}, "InvalidArguments: html or text is required"),  # nothing to read
+    (
+        EMAIL,
+        {"to": ANN, "subject": CANARY},
+        "InvalidArguments: html or text is required",
+    ),  # nothing to read
     (EMAIL, MAIL | {"html": f"{CANARY}\udc00"}, "InvalidArguments: html: "),  # half a character
-    (EMAIL, MAIL | {"attachments": [{"filename": "a"}]}, "InvalidArguments: attachments.0: "),  # without content
-    (EMAIL, MAIL | {"attachments": [{"content": f"{CANARY}!"}]}, "InvalidArguments: attachments.0: "),  # no Base64
-    (EMAIL, MAIL | {"attachments": [{"content": [256]}]}, "InvalidArguments: attachments.0.content"),  # no byte
+    (
+        EMAIL,
+        MAIL | {"attachments": [{"filename": "a"}]},
+        "InvalidArguments: attachments.0: ",
+    ),  # without content
+    (
+        EMAIL,
+        MAIL | {"attachments": [{"content": f"{CANARY}!"}]},
+        "InvalidArguments: attachments.0: ",
+    ),  # no Base64
+    (
+        EMAIL,
+        MAIL | {"attachments": [{"content": [256]}]},
+        "InvalidArguments: attachments.0.content",
+    ),  # no byte
     (
         EMAIL,
         MAIL | {"attachments": [{"content": "YQ==", "filename": f"a\r\nX: {CANARY}"}]},
         "InvalidArguments: attachments.0.filename: ",
     ),  # a header more
-    (EMAIL, MAIL | {"headers": {"X-A": f"a\nBcc: {CANARY}"}}, "InvalidArguments: headers.X-A: "),  # a header more
+    (
+        EMAIL,
+        MAIL | {"headers": {"X-A": f"a\nBcc: {CANARY}"}},
+        "InvalidArguments: headers.X-A: ",
+    ),  # a header more
     (EMAIL, MAIL | {"headers": {"X A": "b"}}, "InvalidArguments: headers"),  # no header's name
-    (EMAIL, MAIL | {"tags": [{"name": "ä", "value": "b"}]}, "InvalidArguments: tags.0.name: "),  # not ASCII
+    (
+        EMAIL,
+        MAIL | {"tags": [{"name": "ä", "value": "b"}]},
+        "InvalidArguments: tags.0.name: ",
+    ),  # not ASCII
     (EMAIL, MAIL | {"scheduled_at": 1_700_000_000}, "InvalidArguments: scheduled_at: "),  # a number
     (EMAIL, MAIL | {"scheduled_at": ""}, "InvalidArguments: scheduled_at: "),  # never
-    (EMAIL, MAIL | {"idempotency_key": "k" * 257}, "InvalidArguments: idempotency_key: "),  # longer than Resend takes
-    (EMAIL, MAIL | {"idempotency_key": f"{CANARY} \n"}, "InvalidArguments: idempotency_key: "),  # no header's value
-    ("tasks.admin.reset_keys", {"service": CANARY}, "InvalidArguments: service: "),  # no such service
-    ("tasks.admin.key_status", {"service": "groq"}, "InvalidArguments: service: is not a parameter"),  # takes nothing
+    (
+        EMAIL,
+        MAIL | {"idempotency_key": "k" * 257},
+        "InvalidArguments: idempotency_key: ",
+    ),  # longer than Resend takes
+    (
+        EMAIL,
+        MAIL | {"idempotency_key": f"{CANARY} \n"},
+        "InvalidArguments: idempotency_key: ",
+    ),  # no header's value
+    (
+        "tasks.admin.reset_keys",
+        {"service": CANARY},
+        "InvalidArguments: service: ",
+    ),  # no such service
+    (
+        "tasks.admin.key_status",
+        {"service": "groq"},
+        "InvalidArguments: service: is not a parameter",
+    ),  # takes nothing
 ]
 
 
@@ -115,7 +207,9 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
             for job, bad in zip(messages, MESSAGES, strict=True):
                 client.lpush("ai", json.dumps(bad.message(job)))
             jobs = [fleet.producer.send(name, **arguments).id for name, arguments, _ in ARGUMENTS]
-            told = [job for job, bad in zip(messages, MESSAGES, strict=True) if bad.caller != NOTHING]
+            told = [
+                job for job, bad in zip(messages, MESSAGES, strict=True) if bad.caller != NOTHING
+            ]
             fleet.producer.await_all(jobs + told, within_s=60)
             yield Sent(fleet, client, jobs, messages)
 
@@ -129,15 +223,23 @@ def reading(fleet: Fleet, job: str) -> str:
     return f"{meta['result']['exc_type']}: {' '.join(map(str, said)) if isinstance(said, list) else said}"
 
 
-@pytest.mark.parametrize("number", range(len(ARGUMENTS)), ids=lambda number: ARGUMENTS[number][2].strip(": "))
-def test_the_caller_of_a_wrong_argument_reads_which_one_and_never_its_value(sent: Sent, number: int) -> None:
+@pytest.mark.parametrize(
+    "number", range(len(ARGUMENTS)), ids=lambda number: ARGUMENTS[number][2].strip(": ")
+)
+def test_the_caller_of_a_wrong_argument_reads_which_one_and_never_its_value(
+    sent: Sent, number: int
+) -> None:
     read = reading(sent.fleet, sent.jobs[number])
     assert read.startswith(ARGUMENTS[number][2])
     assert CANARY not in read
 
 
-@pytest.mark.parametrize(("number", "bad"), list(enumerate(MESSAGES)), ids=[bad.says for bad in MESSAGES])
-def test_the_caller_of_a_bad_message_is_told_where_it_can_be(sent: Sent, number: int, bad: Bad) -> None:
+@pytest.mark.parametrize(
+    ("number", "bad"), list(enumerate(MESSAGES)), ids=[bad.says for bad in MESSAGES]
+)
+def test_the_caller_of_a_bad_message_is_told_where_it_can_be(
+    sent: Sent, number: int, bad: Bad
+) -> None:
     read = reading(sent.fleet, sent.messages[number])
     assert CANARY not in read
     if isinstance(bad.caller, tuple):
@@ -148,11 +250,15 @@ def test_the_caller_of_a_bad_message_is_told_where_it_can_be(sent: Sent, number:
         assert read == {SERVED: "SUCCESS", NOTHING: ""}[bad.caller]
 
 
-def test_the_worker_lives_serves_a_good_job_and_holds_nothing_back_after_all_of_them(sent: Sent) -> None:
+def test_the_worker_lives_serves_a_good_job_and_holds_nothing_back_after_all_of_them(
+    sent: Sent,
+) -> None:
     assert sent.fleet.workers[0].process.poll() is None
     assert sent.fleet.producer.ask(AI, prompt="hello")["text"]
     assert sent.fleet.producer.ask(EMAIL, **(MAIL | {"text": "hello"}))["id"]
-    eventually(lambda: not sent.client.hlen("unacked"), what="an empty table of unacknowledged jobs")
+    eventually(
+        lambda: not sent.client.hlen("unacked"), what="an empty table of unacknowledged jobs"
+    )
     assert not any(sent.client.llen(queue) for queue in ("ai", "email", "admin"))
 
 
@@ -167,18 +273,35 @@ def test_no_log_line_shows_what_was_in_them(sent: Sent) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 NAMES = st.sampled_from([*CompletionArguments.model_fields, *EmailArguments.model_fields, "from"])
 TASKS = st.sampled_from([AI, EMAIL])
 HEADERS = st.sampled_from(
-    ["id", "task", "eta", "expires", "retries", "timelimit", "shadow", "group", "keywheel", "deaths"]
+    [
+        "id",
+        "task",
+        "eta",
+        "expires",
+        "retries",
+        "timelimit",
+        "shadow",
+        "group",
+        "keywheel",
+        "deaths",
+    ]
 )
 
 
 @settings(FEW, max_examples=8)
-@given(made=st.lists(st.tuples(TASKS, st.dictionaries(NAMES, json_values, max_size=5)), min_size=10, max_size=30))
+@given(
+    made=st.lists(
+        st.tuples(TASKS, st.dictionaries(NAMES, json_values, max_size=5)), min_size=10, max_size=30
+    )
+)
 def test_made_up_arguments_end_their_jobs_and_not_the_worker(
     sent: Sent, made: list[tuple[str, dict[str, Any]]]
 ) -> None:
@@ -190,7 +313,9 @@ def test_made_up_arguments_end_their_jobs_and_not_the_worker(
 
 @FEW
 @given(headers=st.dictionaries(HEADERS, json_values, max_size=4), body=st.none() | json_values)
-def test_made_up_messages_do_not_stop_the_queue(sent: Sent, headers: dict[str, Any], body: Any) -> None:
+def test_made_up_messages_do_not_stop_the_queue(
+    sent: Sent, headers: dict[str, Any], body: Any
+) -> None:
     bad = Bad("made up", NOTHING, headers=headers, body=body)
     sent.client.lpush("ai", json.dumps(bad.message(str(uuid.uuid4()))))
     assert sent.fleet.producer.ask("tasks.admin.key_status")

@@ -12,10 +12,19 @@ LONGEST_S = 110
 
 
 def test_nothing_is_lost_and_no_email_goes_twice_while_everything_breaks(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--quick", "--results", str(tmp_path / "results")]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "chaos.py"),
+        "--quick",
+        "--results",
+        str(tmp_path / "results"),
+    ]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     said = tmp_path / "said"
-    with said.open("wb") as sink, subprocess.Popen(command, env=environ, stdout=sink, stderr=sink) as chaos:
+    with (
+        said.open("wb") as sink,
+        subprocess.Popen(command, env=environ, stdout=sink, stderr=sink) as chaos,
+    ):
         try:
             code = chaos.wait(LONGEST_S)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,7 @@
-"""Redis' clock is set while jobs wait for keys that rest: by libfaketime, where that is installed."""
+"""Redis' clock is set while jobs wait for keys that rest.
+
+By libfaketime, where that is installed.
+"""
 
 import time
 from pathlib import Path
@@ -25,7 +28,11 @@ def test_a_rest_ends_when_it_was_to_although_redis_clock_is_set_back(
         for name in ("FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"):
             faked.setenv(name, "1")
         server = EmbeddedRedis(data_dir=tmp_path / "redis").start()
-    with server, Sandbox(groq_keys=2) as sandbox, workers(tmp_path, sandbox.env() | {"REDIS_URL": server.url}):
+    with (
+        server,
+        Sandbox(groq_keys=2) as sandbox,
+        workers(tmp_path, sandbox.env() | {"REDIS_URL": server.url}),
+    ):
         producer = Producer(server.url)
         sandbox.control("exhaust", service="groq", seconds=REST_S)
         began_s = time.monotonic()

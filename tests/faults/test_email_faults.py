@@ -13,16 +13,25 @@ LIMITS = {"resend_keys": 2, "resend_rps": 5, "resend_daily": 0, "resend_monthly"
 EMAILS = 60
 
 
-def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(start_fleet: StartFleet) -> None:
+def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(
+    start_fleet: StartFleet,
+) -> None:
     fleet = start_fleet(settings=SHORT, count=1, **LIMITS)
     fleet.sandbox.control("fault", service="resend", kind="hang", hang_s=600)
-    mails = [{"to": "ann@example.com", "subject": f"mail {n}", "text": "Hello"} for n in range(EMAILS)]
+    mails = [
+        {"to": "ann@example.com", "subject": f"mail {n}", "text": "Hello"} for n in range(EMAILS)
+    ]
     ids = fleet.producer.many("tasks.email.send", mails)
-    eventually(lambda: fleet.sandbox.ledger()["judgement"]["emails_accepted"] >= EMAILS // 2, what="accepted emails")
+    eventually(
+        lambda: fleet.sandbox.ledger()["judgement"]["emails_accepted"] >= EMAILS // 2,
+        what="accepted emails",
+    )
     fleet.workers[0].kill()
     fleet.sandbox.control("clear", service="resend")
     changed = {
-        name: "new@" + value.partition("@")[2].rstrip(">") for name, value in fleet.environ.items() if "_FROM" in name
+        name: "new@" + value.partition("@")[2].rstrip(">")
+        for name, value in fleet.environ.items()
+        if "_FROM" in name
     }
     environ = fleet.environ | changed
     successors = [Worker(fleet.folder, environ, name=f"w{n}") for n in (8, 9)]
@@ -31,7 +40,9 @@ def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(sta
             worker.await_ready()
         # Both processes at once also get copies of one email.
         copies = fleet.producer.many(
-            "tasks.email.send", [{"to": "bob@example.com", "subject": "copy", "text": "x", "idempotency_key": "c"}] * 20
+            "tasks.email.send",
+            [{"to": "bob@example.com", "subject": "copy", "text": "x", "idempotency_key": "c"}]
+            * 20,
         )
         ended = fleet.producer.await_all(ids + copies, within_s=90)
     finally:

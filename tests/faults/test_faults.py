@@ -1,4 +1,7 @@
-"""What breaks in real life, done for real: a killed worker, a Redis that restarts, scripts that are forgotten."""
+"""What breaks in real life, done for real.
+
+A killed worker, a Redis that restarts, scripts that are forgotten.
+"""
 
 import time
 from typing import Any
@@ -6,7 +9,8 @@ from typing import Any
 import redis
 from processes import Fleet, StartFleet, Worker, eventually
 
-# Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do 180 jobs at once.
+# Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do
+# 180 jobs at once.
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "5",
     "KEYWHEEL_VISIBILITY_TIMEOUT_S": "18",
@@ -19,8 +23,10 @@ SHORT = {
     "KEYWHEEL_FAULT_BACKOFF_MAX_S": "4",
 }
 WIDE = {
-    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0, "groq_latency_ms": 700,
-    "resend_keys": 2, "resend_rps": 50, "resend_daily": 0, "resend_monthly": 0, "resend_latency_ms": 700,
+    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0,
+    "groq_latency_ms": 700,
+    "resend_keys": 2, "resend_rps": 50, "resend_daily": 0, "resend_monthly": 0,
+    "resend_latency_ms": 700,
 }  # fmt: skip
 JOBS, EMAILS = 150, 30
 
@@ -28,18 +34,22 @@ JOBS, EMAILS = 150, 30
 def send(fleet: Fleet) -> list[str]:
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": f"job {n}"} for n in range(JOBS)])
     mail = {"to": "ann@example.com", "text": "Hello"}
-    return ids + fleet.producer.many("tasks.email.send", [mail | {"subject": f"mail {n}"} for n in range(EMAILS)])
+    return ids + fleet.producer.many(
+        "tasks.email.send", [mail | {"subject": f"mail {n}"} for n in range(EMAILS)]
+    )
 
 
 def warm_up(fleet: Fleet) -> None:
     """Let the pool learn every key's limits.
 
-    Before, it lets few calls fly at once, and those of a killed worker count until their leases expire: half a minute
-    here, in which nothing would be tested.
+    Before, it lets few calls fly at once, and those of a killed worker count until their leases
+    expire: half a minute here, in which nothing would be tested.
     """
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "warm up"}] * 9)
     mail = {"to": "ann@example.com", "text": "warm up"}
-    ids += fleet.producer.many("tasks.email.send", [mail | {"subject": f"warm up {n}"} for n in range(6)])
+    ids += fleet.producer.many(
+        "tasks.email.send", [mail | {"subject": f"warm up {n}"} for n in range(6)]
+    )
     fleet.producer.await_all(ids, within_s=30)
     fleet.sandbox.control("reset")
 
@@ -58,11 +68,14 @@ def assert_all_good(fleet: Fleet, ended: dict[str, dict[str, Any]]) -> None:
     assert judgement["content_accepted_twice"] == 0
 
 
-def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice(start_fleet: StartFleet) -> None:
+def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice(
+    start_fleet: StartFleet,
+) -> None:
     fleet = start_fleet(settings=SHORT, **WIDE)
     warm_up(fleet)
     ids = send(fleet)
-    # Most of the jobs are still being taken off the queue: what a worker takes is booked in the same step.
+    # Most of the jobs are still being taken off the queue: what a worker takes is booked in the
+    # same step.
     eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
     fleet.workers[0].kill()
     ended = fleet.producer.await_all(ids, within_s=90)
@@ -106,7 +119,9 @@ def test_a_pool_whose_state_is_gone_learns_it_anew(start_fleet: StartFleet) -> N
     assert_all_good(fleet, ended)
 
 
-def test_a_worker_that_is_asked_to_stop_finishes_what_it_began_and_leaves_the_rest(start_fleet: StartFleet) -> None:
+def test_a_worker_that_is_asked_to_stop_finishes_what_it_began_and_leaves_the_rest(
+    start_fleet: StartFleet,
+) -> None:
     fleet = start_fleet(settings=SHORT, count=1, **(WIDE | {"groq_latency_ms": 1_000}))
     ids = send(fleet)
     eventually(lambda: accepted(fleet) >= 10, what="jobs under way")

@@ -14,7 +14,10 @@ def test_an_outage_fails_no_job_and_sends_no_email_twice(start_fleet: StartFleet
         "KEYWHEEL_FAULT_BACKOFF_MAX_S": "4",
     }
     fleet = start_fleet(count=1, settings=settings, groq_keys=2, resend_keys=2, resend_rps=50)
-    for service, kind in (("groq", {"status": 500}), ("resend", {"kind": "error_after", "status": 500})):
+    for service, kind in (
+        ("groq", {"status": 500}),
+        ("resend", {"kind": "error_after", "status": 500}),
+    ):
         fleet.sandbox.control("fault", service=service, seconds=OUTAGE_S, **kind)
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "lone"}])
     mail = {"to": "ann@example.net", "subject": "lone", "text": "Hello"}

@@ -27,10 +27,15 @@ SETTINGS = {"KEYWHEEL_WORKER_LEASE_S": "2", "KEYWHEEL_MAX_DELIVERIES": "3"}
 
 
 @pytest.mark.timeout(240)
-def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(tmp_path: Path) -> None:
+def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
     told = tmp_path / "told"
-    with EmbeddedRedis(data_dir=tmp_path / "redis") as server, Sandbox(groq_keys=1, resend_keys=1) as sandbox:
+    with (
+        EmbeddedRedis(data_dir=tmp_path / "redis") as server,
+        Sandbox(groq_keys=1, resend_keys=1) as sandbox,
+    ):
         environ = sandbox.env() | SETTINGS | {"REDIS_URL": server.url, "SHOP_LOG": str(told)}
         producer = Producer(server.url)
 

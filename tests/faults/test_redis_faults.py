@@ -1,4 +1,7 @@
-"""A Redis that hangs, is full, or cannot write to its disk; and what a killed worker had deferred."""
+"""A Redis that hangs, is full, or cannot write to its disk.
+
+And what a killed worker had deferred.
+"""
 
 import resource
 import signal
@@ -15,15 +18,18 @@ from kombu.exceptions import OperationalError
 from processes import Fleet, eventually, fleets
 
 WIDE: dict[str, Any] = {
-    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0, "groq_latency_ms": 300,
-    "resend_keys": 2, "resend_rps": 50, "resend_daily": 0, "resend_monthly": 0, "resend_latency_ms": 300,
+    "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0,
+    "groq_latency_ms": 300,
+    "resend_keys": 2, "resend_rps": 50, "resend_daily": 0, "resend_monthly": 0,
+    "resend_latency_ms": 300,
 }  # fmt: skip
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "3",
     "KEYWHEEL_MAX_WAIT_S": "0.5",
     "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
     "KEYWHEEL_FAULT_BACKOFF_MAX_S": "2",
-    "KEYWHEEL_RESEND_TIMEOUT_S": "2",  # an email that a worker died with is tried again once its call must be over: 9 s
+    # an email that a worker died with is tried again once its call must be over: 9 s
+    "KEYWHEEL_RESEND_TIMEOUT_S": "2",
 }
 JOBS, EMAILS = 40, 20
 
@@ -38,7 +44,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def send(fleet: Fleet, name: str) -> list[str]:
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": f"{name} {n}"} for n in range(JOBS)])
     mail = {"to": "ann@example.com", "text": "Hello"}
-    return ids + fleet.producer.many("tasks.email.send", [mail | {"subject": f"{name} {n}"} for n in range(EMAILS)])
+    return ids + fleet.producer.many(
+        "tasks.email.send", [mail | {"subject": f"{name} {n}"} for n in range(EMAILS)]
+    )
 
 
 def assert_all_good(fleet: Fleet, name: str, ended: dict[str, dict[str, Any]]) -> None:
@@ -62,7 +70,9 @@ def test_a_redis_that_hangs_delays_the_jobs_and_loses_none(fleet: Fleet) -> None
     ids = send(fleet, "hanging")
     eventually(lambda: "hanging 0" in fleet.sandbox.mail(), what="jobs under way")
     with hanging(fleet):
-        time.sleep(4)  # longer than the leases of the workers: it is the length of the trouble that is tested
+        time.sleep(
+            4
+        )  # longer than the leases of the workers: it is the length of the trouble that is tested
     assert_all_good(fleet, "hanging", fleet.producer.await_all(ids, within_s=60))
 
 
@@ -100,7 +110,10 @@ def run_for_ever(client: "redis.Redis") -> None:
 @contextmanager
 def busy(fleet: Fleet) -> Iterator[None]:
     """Somebody's script runs and runs, and all others are turned away."""
-    with redis.Redis.from_url(fleet.redis.url) as client, redis.Redis.from_url(fleet.redis.url) as other:
+    with (
+        redis.Redis.from_url(fleet.redis.url) as client,
+        redis.Redis.from_url(fleet.redis.url) as other,
+    ):
         client.config_set("busy-reply-threshold", 50)
         script = Thread(target=run_for_ever, args=(client,))
         script.start()
@@ -143,12 +156,17 @@ def test_a_redis_that_takes_nothing_refuses_new_jobs_in_words_and_does_all_that_
     assert all(worker.process.poll() is None for worker in fleet.workers)
 
 
-def test_what_a_killed_worker_had_and_what_it_had_deferred_is_done_in_time_by_another(fleet: Fleet) -> None:
+def test_what_a_killed_worker_had_and_what_it_had_deferred_is_done_in_time_by_another(
+    fleet: Fleet,
+) -> None:
     for service in ("groq", "resend"):
         fleet.sandbox.control("exhaust", service=service, seconds=5)
     first = fleet.workers[0]
     before = first.log.count("Deferred(")
     ids = send(fleet, "waits")
-    eventually(lambda: first.log.count("Deferred(") > before, what="a job that the first worker has deferred")
+    eventually(
+        lambda: first.log.count("Deferred(") > before,
+        what="a job that the first worker has deferred",
+    )
     first.kill()
     assert_all_good(fleet, "waits", fleet.producer.await_all(ids, within_s=60))

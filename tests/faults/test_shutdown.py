@@ -4,12 +4,17 @@ import redis
 from processes import StartFleet, eventually
 
 
-def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(start_fleet: StartFleet) -> None:
+def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(
+    start_fleet: StartFleet,
+) -> None:
     limits = {"groq_keys": 1, "groq_rpm": 6, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0}
     fleet = start_fleet(count=1, resend_keys=0, **limits)
     [worker] = fleet.workers
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "wait"}] * 14)
-    eventually(lambda: fleet.sandbox.ledger()["services"]["groq"]["accepted"] >= 6, what="the burst of the limit")
+    eventually(
+        lambda: fleet.sandbox.ledger()["services"]["groq"]["accepted"] >= 6,
+        what="the burst of the limit",
+    )
     worker.stop()
     with redis.Redis.from_url(fleet.redis.url) as client:
         accepted = fleet.sandbox.ledger()["services"]["groq"]["accepted"]

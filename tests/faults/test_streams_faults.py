@@ -6,7 +6,9 @@ import redis
 from processes import StartFleet, Worker, eventually
 
 
-def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(start_fleet: StartFleet) -> None:
+def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(
+    start_fleet: StartFleet,
+) -> None:
     settings = {"KEYWHEEL_STREAM_EXPIRES_S": "300"}
     fleet = start_fleet(settings=settings, count=1, groq_keys=2)
     fleet.sandbox.control("fault", service="groq", kind="stream_hang", count=1)
@@ -19,18 +21,23 @@ def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(st
             found: Any = client.xrange(name, min=after)
             return found
 
-        eventually(lambda: any(fields["type"] == "delta" for _, fields in records()), what="a first piece")
+        eventually(
+            lambda: any(fields["type"] == "delta" for _, fields in records()), what="a first piece"
+        )
         fleet.workers[0].kill()
         left = records()
         assert left[0][1]["type"] == "start"
         assert "end" not in [fields["type"] for _, fields in left]
         assert 0 < client.ttl(name) <= 300  # what is left expires by itself
 
-        # The broker gives the message to another worker after the visibility timeout, which other tests wait for.
+        # The broker gives the message to another worker after the visibility timeout, which other
+        # tests wait for.
         fleet.producer.app.send_task("tasks.ai.complete", kwargs=asked, queue="ai", task_id=sent.id)
         second = Worker(fleet.folder, fleet.environ, name="w2")
         try:
-            eventually(lambda: records() and records()[-1][1]["type"] == "end", within_s=60, what="the end")
+            eventually(
+                lambda: records() and records()[-1][1]["type"] == "end", within_s=60, what="the end"
+            )
             resumed = [fields for _, fields in records(after=f"({left[-1][0]}")]
             assert resumed[0] == {"type": "restart", "attempt": "2"}
             text = "".join(fields.get("text", "") for fields in resumed)

@@ -1,4 +1,7 @@
-"""What is asked of each key without cost, before the real sandbox: whether it lives, what it may do, its quotas."""
+"""What is asked of each key without cost, before the real sandbox.
+
+Whether it lives, what it may do, its quotas.
+"""
 
 import hashlib
 import logging
@@ -49,18 +52,26 @@ def _keys(sandbox: Sandbox, service: str) -> list[ApiKey]:
 @pytest.fixture
 async def pools(sandbox: Sandbox, redis_url: str) -> AsyncIterator[dict[str, KeyPool]]:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
-        yield {service: KeyPool(redis, service, _keys(sandbox, service)) for service in ("groq", "resend")}
+        yield {
+            service: KeyPool(redis, service, _keys(sandbox, service))
+            for service in ("groq", "resend")
+        }
 
 
 @pytest.fixture
 async def checkers(sandbox: Sandbox) -> AsyncIterator[dict[str, Checker]]:
-    made: dict[str, Checker] = {"groq": Groq(sandbox.groq_base_url), "resend": Resend(sandbox.resend_api_url)}
+    made: dict[str, Checker] = {
+        "groq": Groq(sandbox.groq_base_url),
+        "resend": Resend(sandbox.resend_api_url),
+    }
     yield made
     for checker in made.values():
         await checker.close()
 
 
-async def _problems(pools: dict[str, KeyPool], checkers: dict[str, Checker], *models: str) -> list[str]:
+async def _problems(
+    pools: dict[str, KeyPool], checkers: dict[str, Checker], *models: str
+) -> list[str]:
     return list(problems_in(await check_keys(pools, checkers, models=models), models=models))
 
 
@@ -69,15 +80,28 @@ async def test_keys_that_live_are_told_with_their_models_and_quotas(
 ) -> None:
     sandbox.control("revoke", key="resend:2", standing="restricted")
     checked = await check_keys(pools, checkers, models=[MODEL, GONE])
-    told = [{name: one.as_json()[name] for name in ("service", "state", "models", "limits")} for one in checked]
-    assert told[0] == {"service": "groq", "state": "alive", "models": {MODEL: True, GONE: False}, "limits": {}}
+    told = [
+        {name: one.as_json()[name] for name in ("service", "state", "models", "limits")}
+        for one in checked
+    ]
+    assert told[0] == {
+        "service": "groq",
+        "state": "alive",
+        "models": {MODEL: True, GONE: False},
+        "limits": {},
+    }
     assert told[2] == {
         "service": "resend",
         "state": "alive",
         "models": {},
         "limits": {"epd": 100, "epmo": 3_000, "rps": 2},
     }
-    assert told[3] == {"service": "resend", "state": "alive", "models": {}, "limits": {}}  # it may only send
+    assert told[3] == {
+        "service": "resend",
+        "state": "alive",
+        "models": {},
+        "limits": {},
+    }  # it may only send
     assert checked[3].check.said == "it may only send, so its quotas show when they end"
     assert await _problems(pools, checkers, MODEL) == []
     assert sandbox.ledger()["services"]["groq"]["accepted"] == 0
@@ -96,31 +120,48 @@ async def test_what_keeps_a_key_from_serving_is_told_in_the_providers_words(
     ]
     sandbox.control("reset")
     sandbox.control("standing", service="groq", standing="organization_restricted")
-    assert all("is not accepted: Organization has been restr" in one for one in await _problems(pools, checkers, MODEL))
+    assert all(
+        "is not accepted: Organization has been restr" in one
+        for one in await _problems(pools, checkers, MODEL)
+    )
 
 
 async def test_a_model_that_some_or_no_key_has_is_told(
     sandbox: Sandbox, pools: dict[str, KeyPool], checkers: dict[str, Checker]
 ) -> None:
     account = sandbox.state()["groq"][1]["account"]
-    sandbox.control("standing", service="groq", model=MODEL, code="model_not_found", account=account)
-    assert await _problems(pools, checkers, MODEL) == [f"the model {MODEL} is not to be had with groq key groq 2"]
+    sandbox.control(
+        "standing", service="groq", model=MODEL, code="model_not_found", account=account
+    )
+    assert await _problems(pools, checkers, MODEL) == [
+        f"the model {MODEL} is not to be had with groq key groq 2"
+    ]
     assert await _problems(pools, checkers, GONE) == [
         f"no groq key may use {GONE}: set GROQ_MODEL to one of {MODEL}, openai/gpt-oss-20b"
     ]
 
 
-async def test_a_provider_that_cannot_be_reached_leaves_it_open(pools: dict[str, KeyPool], sandbox: Sandbox) -> None:
-    checkers: dict[str, Checker] = {"groq": Groq("http://127.0.0.1:1"), "resend": Resend(sandbox.resend_api_url)}
+async def test_a_provider_that_cannot_be_reached_leaves_it_open(
+    pools: dict[str, KeyPool], sandbox: Sandbox
+) -> None:
+    checkers: dict[str, Checker] = {
+        "groq": Groq("http://127.0.0.1:1"),
+        "resend": Resend(sandbox.resend_api_url),
+    }
     found = await check_keys(pools, checkers, models=[MODEL])
     assert [one.check.state for one in found] == ["unknown", "unknown", "alive", "alive"]
-    assert "could not be checked: the connection could not be opened" in next(problems_in(found, models=[MODEL]))
+    assert "could not be checked: the connection could not be opened" in next(
+        problems_in(found, models=[MODEL])
+    )
     for checker in checkers.values():
         await checker.close()
 
 
 async def test_a_worker_learns_quotas_and_warns_once_for_as_long_as_something_stays_wrong(
-    sandbox: Sandbox, pools: dict[str, KeyPool], checkers: dict[str, Checker], caplog: pytest.LogCaptureFixture
+    sandbox: Sandbox,
+    pools: dict[str, KeyPool],
+    checkers: dict[str, Checker],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     sandbox.control("revoke", key="groq:1")
     checks = KeyChecks(pools, checkers, models=[MODEL], every_s=3_600)
@@ -129,7 +170,13 @@ async def test_a_worker_learns_quotas_and_warns_once_for_as_long_as_something_st
         await checks.once()
     assert caplog.messages == ["groq key groq 1 is not accepted: Invalid API Key (HTTP 401)"]
     view = await pools["resend"].snapshot()
-    learned: dict[str, Any] = {bucket.dimension: (bucket.limit, bucket.remaining) for bucket in view.keys[0].buckets}
-    assert {name: limit for name, (limit, _) in learned.items()} == {"epd": 100, "epmo": 3_000, "rps": 2}
+    learned: dict[str, Any] = {
+        bucket.dimension: (bucket.limit, bucket.remaining) for bucket in view.keys[0].buckets
+    }
+    assert {name: limit for name, (limit, _) in learned.items()} == {
+        "epd": 100,
+        "epmo": 3_000,
+        "rps": 2,
+    }
     assert (view.keys[0].calls, view.keys[0].state) == (0, "ready")
     await KeyChecks(pools, checkers, models=[MODEL], every_s=0).run()  # never: it returns at once

@@ -1,4 +1,7 @@
-"""The rotation against the sandbox: what a refusal of Groq's means for the jobs that come after it."""
+"""The rotation against the sandbox.
+
+What a refusal of Groq's means for the jobs that come after it.
+"""
 
 import asyncio
 import re
@@ -24,25 +27,38 @@ async def ask(rotation: Rotation[Completion], tokens: int) -> Served:
     messages = [{"role": "user", "content": "go on"}]
     request = Completion.of({"model": MODEL, "messages": messages, "max_completion_tokens": tokens})
     return await rotation.serve(
-        Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"job of {tokens}"), lambda _: request
+        Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"job of {tokens}"),
+        lambda _: request,
     )
 
 
 async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redis_url: str) -> None:
-    limits = {"groq_rpm": 0, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 20_000, "groq_completion_tokens": 50_000}
+    limits = {
+        "groq_rpm": 0,
+        "groq_rpd": 0,
+        "groq_tpm": 0,
+        "groq_tpd": 20_000,
+        "groq_completion_tokens": 50_000,
+    }
     with Sandbox(groq_keys=1, resend_keys=0, **limits) as sandbox:
         [secret] = sandbox.keys("groq")
         groq = Groq(sandbox.groq_base_url)
         async with Redis.from_url(redis_url, decode_responses=True) as redis:
-            pool = KeyPool(redis, "groq", [make_key("groq", secret=secret, variable="GROQ_API_KEY")])
+            pool = KeyPool(
+                redis, "groq", [make_key("groq", secret=secret, variable="GROQ_API_KEY")]
+            )
             rotation: Rotation[Completion] = Rotation(pool, groq)
             assert (await ask(rotation, 19_000)).attempts == 1
             with pytest.raises(Deferred) as refused:
-                await ask(rotation, 2_000)  # nobody could know the limit of the day: no header tells it
+                await ask(
+                    rotation, 2_000
+                )  # nobody could know the limit of the day: no header tells it
             assert refused.value.countdown_ms > 3_600_000
             shown = Console(width=300, file=StringIO())
             shown.print(listing([await pool.snapshot()]))
-            assert re.search(rf"rate_limit {MODEL} for 2,0\d\d tokens or more", shown.file.getvalue())
+            assert re.search(
+                rf"rate_limit {MODEL} for 2,0\d\d tokens or more", shown.file.getvalue()
+            )
             assert (await ask(rotation, 300)).attempts == 1
             with pytest.raises(Deferred):
                 await ask(rotation, 2_000)
@@ -69,10 +85,16 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
         [secret] = sandbox.keys("groq")
         groq = Groq(sandbox.groq_base_url)
         async with Redis.from_url(redis_url, decode_responses=True) as redis:
-            pool = KeyPool(redis, "groq", [make_key("groq", secret=secret, variable="GROQ_API_KEY")])
+            pool = KeyPool(
+                redis, "groq", [make_key("groq", secret=secret, variable="GROQ_API_KEY")]
+            )
             rotation: Rotation[Completion] = Rotation(pool, groq)
-            request = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": "go on"}]})
-            want = Want(model=MODEL, topic=MODEL, tokens=request.tokens, output_tokens=1_024, flexible=True)
+            request = Completion.of(
+                {"model": MODEL, "messages": [{"role": "user", "content": "go on"}]}
+            )
+            want = Want(
+                model=MODEL, topic=MODEL, tokens=request.tokens, output_tokens=1_024, flexible=True
+            )
             built: list[int] = []
 
             def build(lease: Lease) -> Completion:
@@ -83,7 +105,8 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
             served = await rotation.serve(want, build)
             assert (served.attempts, built) == (2, [0, cap]), "nobody could know the limit before"
             with pytest.raises(
-                RequestTooLarge, match=f"reserves 1600 tokens .* limit of any groq key is {limit}: lower"
+                RequestTooLarge,
+                match=f"reserves 1600 tokens .* limit of any groq key is {limit}: lower",
             ):
                 await rotation.serve(replace(want, output_tokens=1_600, flexible=False), build)
         await groq.close()
@@ -95,15 +118,21 @@ async def test_where_one_of_three_organisations_keeps_a_model_no_job_fails(redis
         keys = sandbox.keys("groq")
         accounts = [one["account"] for one in sandbox.state()["groq"]]
         for account in accounts[:2]:
-            sandbox.control("standing", service="groq", account=account, model=MODEL, code="model_not_found")
+            sandbox.control(
+                "standing", service="groq", account=account, model=MODEL, code="model_not_found"
+            )
         groq = Groq(sandbox.groq_base_url)
         async with Redis.from_url(redis_url, decode_responses=True) as redis:
             pool = KeyPool(
-                redis, "groq", [make_key("groq", secret=one, variable=f"K{n}") for n, one in enumerate(keys)]
+                redis,
+                "groq",
+                [make_key("groq", secret=one, variable=f"K{n}") for n, one in enumerate(keys)],
             )
             rotation: Rotation[Completion] = Rotation(pool, groq)
             served = await asyncio.gather(*(ask(rotation, 10) for _ in range(270)))
         await groq.close()
         statuses = [call["status"] for call in sandbox.ledger(full=True)["calls"]]
     assert len(served) == statuses.count(200) == 270
-    assert 2 <= statuses.count(404) <= 8, "two are asked while their first calls are on their way, and never again"
+    assert 2 <= statuses.count(404) <= 8, (
+        "two are asked while their first calls are on their way, and never again"
+    )

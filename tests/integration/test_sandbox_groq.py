@@ -19,7 +19,9 @@ _ASK: Any = [{"role": "user", "content": "hello in json"}]
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Sandbox]:
-    with Sandbox(groq_keys=3, groq_keys_per_org=2, groq_rpm=5, groq_tpm=2_000, grace_ms=5_000, seed=1) as running:
+    with Sandbox(
+        groq_keys=3, groq_keys_per_org=2, groq_rpm=5, groq_tpm=2_000, grace_ms=5_000, seed=1
+    ) as running:
         yield running
 
 
@@ -48,8 +50,12 @@ async def _refusal(client: groq.AsyncGroq, **changes: Any) -> groq.APIStatusErro
     return refused.value
 
 
-async def test_a_completion_has_text_usage_and_the_documented_headers(client: groq.AsyncGroq) -> None:
-    raw = await client.chat.completions.with_raw_response.create(model=_MODEL, messages=_ASK, max_tokens=100)
+async def test_a_completion_has_text_usage_and_the_documented_headers(
+    client: groq.AsyncGroq,
+) -> None:
+    raw = await client.chat.completions.with_raw_response.create(
+        model=_MODEL, messages=_ASK, max_tokens=100
+    )
     completion = await raw.parse()
     assert completion.choices[0].message.content.startswith("Sandbox ")
     assert completion.choices[0].finish_reason == "stop"
@@ -58,7 +64,9 @@ async def test_a_completion_has_text_usage_and_the_documented_headers(client: gr
     assert raw.headers["x-ratelimit-limit-requests"] == "14400"  # of the day
     assert raw.headers["x-ratelimit-remaining-requests"] == "14399"
     assert raw.headers["x-ratelimit-limit-tokens"] == "2000"  # of the minute
-    assert 1_896 <= int(raw.headers["x-ratelimit-remaining-tokens"]) < 1_972  # what was asked for is reserved
+    assert (
+        1_896 <= int(raw.headers["x-ratelimit-remaining-tokens"]) < 1_972
+    )  # what was asked for is reserved
     for name in ("requests", "tokens"):
         assert re.fullmatch(r"\d(\.\d{1,3})?s", raw.headers[f"x-ratelimit-reset-{name}"])
     assert "retry-after" not in raw.headers
@@ -70,7 +78,9 @@ async def test_an_answer_is_cut_at_the_bound(client: groq.AsyncGroq) -> None:
     assert completion.usage.completion_tokens == 5
 
 
-async def test_what_was_reserved_and_not_used_is_given_back(sandbox: Sandbox, client: groq.AsyncGroq) -> None:
+async def test_what_was_reserved_and_not_used_is_given_back(
+    sandbox: Sandbox, client: groq.AsyncGroq
+) -> None:
     await _ask(client, max_completion_tokens=1_900)
     await _ask(client, max_completion_tokens=1_900)
     assert sandbox.ledger()["services"]["groq"]["tokens"] == 56
@@ -116,11 +126,17 @@ async def test_prompts_answers_and_service_tiers_have_limits_of_their_own(
     sandbox.control("limits", service="groq", itpm=100, otpm=50)
     too_large: Any = await _refusal(client, max_completion_tokens=51)
     assert (too_large.status_code, too_large.body["error"].get("code")) == (400, None)
-    assert "on output tokens per minute (OTPM): Limit 50, Requested 51" in too_large.body["error"]["message"]
+    assert (
+        "on output tokens per minute (OTPM): Limit 50, Requested 51"
+        in too_large.body["error"]["message"]
+    )
     long = [{"role": "user", "content": "x" * 240}]
     await _ask(client, messages=long, max_completion_tokens=2)
     refused: Any = await _refusal(client, messages=long, max_completion_tokens=2)
-    assert "`on_demand` on input tokens per minute (ITPM): Limit 100, Used " in refused.body["error"]["message"]
+    assert (
+        "`on_demand` on input tokens per minute (ITPM): Limit 100, Used "
+        in refused.body["error"]["message"]
+    )
     await _ask(client, messages=long, max_completion_tokens=2, service_tier="flex")
 
 
@@ -151,7 +167,11 @@ async def test_a_request_above_the_limit_itself_is_too_large(client: groq.AsyncG
         ({"kind": "json_validate_failed"}, 400, "json_validate_failed"),
         ({"kind": "tool_use_failed"}, 400, "tool_use_failed"),
         ({"kind": "too_large"}, 413, "rate_limit_exceeded"),
-        ({"kind": "too_large", "status": 429}, 429, "rate_limit_exceeded"),  # the same thing under another status
+        (
+            {"kind": "too_large", "status": 429},
+            429,
+            "rate_limit_exceeded",
+        ),  # the same thing under another status
         ({"status": 424}, 424, None),
         ({"kind": "capacity_exceeded"}, 498, "capacity_exceeded"),
         ({"status": 500}, 500, None),
@@ -170,13 +190,17 @@ async def test_every_refusal_can_be_provoked(
     await _ask(client)
 
 
-async def test_a_bad_generation_echoes_the_users_text(sandbox: Sandbox, client: groq.AsyncGroq) -> None:
+async def test_a_bad_generation_echoes_the_users_text(
+    sandbox: Sandbox, client: groq.AsyncGroq
+) -> None:
     sandbox.control("fault", service="groq", kind="json_validate_failed", count=1)
     body: Any = (await _refusal(client)).body
     assert body["error"]["failed_generation"] == "hello in json"
 
 
-async def test_a_refusal_may_tell_a_wait_or_nothing(sandbox: Sandbox, client: groq.AsyncGroq) -> None:
+async def test_a_refusal_may_tell_a_wait_or_nothing(
+    sandbox: Sandbox, client: groq.AsyncGroq
+) -> None:
     sandbox.control("fault", service="groq", kind="rate_limit", retry_after_s=7, count=1)
     assert (await _refusal(client)).response.headers["retry-after"] == "7"
     sandbox.control("fault", service="groq", kind="rate_limit_silent", count=1)
@@ -186,7 +210,9 @@ async def test_a_refusal_may_tell_a_wait_or_nothing(sandbox: Sandbox, client: gr
 
 
 @pytest.mark.parametrize(("kind", "status"), [("edge_blocked", 403), ("gateway_page", 502)])
-async def test_an_edge_answers_with_a_page(sandbox: Sandbox, client: groq.AsyncGroq, kind: str, status: int) -> None:
+async def test_an_edge_answers_with_a_page(
+    sandbox: Sandbox, client: groq.AsyncGroq, kind: str, status: int
+) -> None:
     sandbox.control("fault", service="groq", kind=kind, count=1)
     refused = await _refusal(client)
     assert refused.status_code == status
@@ -223,18 +249,24 @@ async def test_an_answer_gets_lost_before_or_after_the_work(
     assert sandbox.ledger()["judgement"]["accepted_but_answer_lost"] == accepted
 
 
-async def test_a_page_with_status_200_comes_out_of_the_sdk_as_text(sandbox: Sandbox, client: groq.AsyncGroq) -> None:
+async def test_a_page_with_status_200_comes_out_of_the_sdk_as_text(
+    sandbox: Sandbox, client: groq.AsyncGroq
+) -> None:
     sandbox.control("fault", service="groq", kind="html_ok", count=1)
     assert isinstance(await _ask(client), str)
 
 
-async def test_keys_organisations_and_models_can_be_taken_away(sandbox: Sandbox, client: groq.AsyncGroq) -> None:
+async def test_keys_organisations_and_models_can_be_taken_away(
+    sandbox: Sandbox, client: groq.AsyncGroq
+) -> None:
     sandbox.control("revoke", key="groq:1")
     assert (await _refusal(client)).status_code == 401
     with pytest.raises(groq.AuthenticationError):
         await client.models.list()
     sandbox.control("restore", key="groq:1")
-    sandbox.control("standing", service="groq", model=_MODEL, code="model_permission_blocked_project")
+    sandbox.control(
+        "standing", service="groq", model=_MODEL, code="model_permission_blocked_project"
+    )
     assert (await _refusal(client)).status_code == 403
     sandbox.control("standing", service="groq", standing="organization_restricted")
     body: Any = (await _refusal(client)).body
@@ -257,11 +289,15 @@ async def test_malformed_requests_are_refused(sandbox: Sandbox, client: groq.Asy
         assert (await plain.get("/openai/v1/nothing")).json()["error"]["code"] == "unknown_url"
 
 
-async def test_a_model_that_reasons_says_so_and_may_use_its_whole_cap_for_it(client: groq.AsyncGroq) -> None:
+async def test_a_model_that_reasons_says_so_and_may_use_its_whole_cap_for_it(
+    client: groq.AsyncGroq,
+) -> None:
     answer = await _ask(client)
     assert answer.choices[0].message.reasoning
     assert answer.usage.completion_tokens_details.reasoning_tokens == 8  # of the 24
-    assert (await _ask(client, reasoning_effort="high")).usage.completion_tokens_details.reasoning_tokens == 16
+    assert (
+        await _ask(client, reasoning_effort="high")
+    ).usage.completion_tokens_details.reasoning_tokens == 16
     cut = await _ask(client, max_completion_tokens=8)
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("", "length")
     assert cut.usage.completion_tokens == cut.usage.completion_tokens_details.reasoning_tokens == 8
@@ -284,10 +320,16 @@ async def test_what_a_model_that_reasons_does_not_take_is_refused(
     assert (await _refusal(client, **changes)).status_code == 400
 
 
-async def test_models_that_were_switched_off_are_refused_unless_the_organisation_keeps_them() -> None:
+async def test_models_that_were_switched_off_are_refused_unless_the_organisation_keeps_them() -> (
+    None
+):
     kept = {"keys": ["gsk_keeps"], "models": {"llama-3.3-70b-versatile": {}}}
-    with Sandbox(accounts={"living": [_MODEL, "new"], "groq": [kept, {"keys": ["gsk_other"]}]}) as sandbox:
-        async with groq.AsyncGroq(api_key="gsk_keeps", base_url=sandbox.groq_base_url, max_retries=0) as keeps:
+    with Sandbox(
+        accounts={"living": [_MODEL, "new"], "groq": [kept, {"keys": ["gsk_other"]}]}
+    ) as sandbox:
+        async with groq.AsyncGroq(
+            api_key="gsk_keeps", base_url=sandbox.groq_base_url, max_retries=0
+        ) as keeps:
             other = keeps.with_options(api_key="gsk_other")
             await _ask(keeps, model="llama-3.3-70b-versatile")
             await _ask(other, model="new")
@@ -296,7 +338,9 @@ async def test_models_that_were_switched_off_are_refused_unless_the_organisation
             ended: Any = await _refusal(other, model="mixtral-8x7b-32768")
             assert (ended.status_code, ended.body["error"]["code"]) == (400, "model_decommissioned")
             assert [model.id for model in (await other.models.list()).data] == [_MODEL, "new"]
-            assert [model.id for model in (await keeps.models.list()).data][-1] == "llama-3.3-70b-versatile"
+            assert [model.id for model in (await keeps.models.list()).data][
+                -1
+            ] == "llama-3.3-70b-versatile"
 
 
 async def test_all_models_are_listed(client: groq.AsyncGroq) -> None:
@@ -323,7 +367,10 @@ async def test_a_stream_ends_with_the_usage(client: groq.AsyncGroq) -> None:
     assert chunks[-1].x_groq.usage.completion_tokens == chunks[-1].usage.completion_tokens == 24
     assert chunks[-1].choices[0].finish_reason == "stop"
     tools = [{"type": "function", "function": {"name": "weather"}}]
-    chunks = [chunk async for chunk in await _ask(client, stream=True, tools=tools, tool_choice="required")]
+    chunks = [
+        chunk
+        async for chunk in await _ask(client, stream=True, tools=tools, tool_choice="required")
+    ]
     assert chunks[1].choices[0].delta.reasoning
     assert chunks[2].choices[0].delta.tool_calls[0].function.name == "weather"
 
@@ -375,5 +422,7 @@ async def test_a_refusal_of_one_size_leaves_no_dust_that_refuses_a_client_that_w
     sandbox: Sandbox, client: groq.AsyncGroq
 ) -> None:
     sandbox.control("limits", service="groq", rpm=600)
-    answers = await asyncio.gather(*(_ask(client, max_tokens=2) for _ in range(80)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(_ask(client, max_tokens=2) for _ in range(80)), return_exceptions=True
+    )
     assert not [answer for answer in answers if isinstance(answer, BaseException)]

@@ -43,7 +43,14 @@ _CHAT = {"model": "openai/gpt-oss-20b", "messages": [{"role": "user", "content":
 def test_help_shows_options_control_calls_and_examples() -> None:
     done = _run("--help")
     assert done.returncode == 0
-    for word in ("--groq-rpm", "--resend-daily", "--scenario", "examples:", "/control/VERB", "accounts.json"):
+    for word in (
+        "--groq-rpm",
+        "--resend-daily",
+        "--scenario",
+        "examples:",
+        "/control/VERB",
+        "accounts.json",
+    ):
         assert word in done.stdout
 
 
@@ -66,7 +73,9 @@ def test_a_bad_start_is_refused_with_one_sentence(arguments: list[str], words: s
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_at_once_and_cleanly_even_with_a_call_under_way(number: signal.Signals) -> None:
+def test_a_signal_stops_it_at_once_and_cleanly_even_with_a_call_under_way(
+    number: signal.Signals,
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "sandbox", "--port", "0", "--groq-keys", "1", "--resend-keys", "1"],
         stdout=subprocess.PIPE,
@@ -86,7 +95,10 @@ def test_a_signal_stops_it_at_once_and_cleanly_even_with_a_call_under_way(number
     _post(url, "/control/fault", "", {"service": "groq", "kind": "hang"})
     waiting = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     waiting.request(
-        "POST", "/openai/v1/chat/completions", json.dumps(_CHAT), {"Authorization": f"Bearer {lines['GROQ_API_KEY']}"}
+        "POST",
+        "/openai/v1/chat/completions",
+        json.dumps(_CHAT),
+        {"Authorization": f"Bearer {lines['GROQ_API_KEY']}"},
     )
     process.send_signal(number)
     _, errors = process.communicate(timeout=10)
@@ -111,9 +123,12 @@ def test_a_stopped_sandbox_leaves_no_process_and_stops_twice() -> None:
 def test_it_ends_when_the_process_that_started_it_dies() -> None:
     program = (
         "import os, signal, sys\nfrom sandbox.process import Sandbox\n"
-        "s = Sandbox(groq_keys=1).start()\nprint(s.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        "s = Sandbox(groq_keys=1).start()\nprint(s.pid, flush=True)\nos.kill(os.getpid(), "
+        "signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=_ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=_ROOT
+    )
     pid = int(done.stdout)
     # The kernel tells when it is gone; a process of somebody else's cannot be waited for otherwise.
     try:
@@ -148,12 +163,17 @@ def test_a_port_can_be_chosen_and_any_key_accepted() -> None:
 
 def test_accounts_and_a_scenario_can_be_given() -> None:
     accounts = {"groq": [{"account": "org_a", "keys": ["gsk_one"], "rpm": 0}]}
-    scenario = {"starts": "first_call", "steps": [{"at_s": 0, "do": "limits", "service": "groq", "rpm": 3}]}
+    scenario = {
+        "starts": "first_call",
+        "steps": [{"at_s": 0, "do": "limits", "service": "groq", "rpm": 3}],
+    }
     with Sandbox(accounts=accounts, scenario=scenario) as sandbox:
         assert sandbox.env()["GROQ_API_KEY"] == "gsk_one"
         assert "RESEND_API_KEY" not in sandbox.env()
         assert sandbox.state()["groq"][0]["limits"]["rpm"] == 0
-        assert _post(sandbox.groq_base_url, "/openai/v1/chat/completions", "gsk_one", _CHAT)[0] == 200
+        assert (
+            _post(sandbox.groq_base_url, "/openai/v1/chat/completions", "gsk_one", _CHAT)[0] == 200
+        )
         assert sandbox.state()["groq"][0]["limits"]["rpm"] == 3
 
 
@@ -163,7 +183,11 @@ def test_a_bad_control_call_is_refused_with_its_reason() -> None:
             sandbox.control("explode")
         assert _post(sandbox.groq_base_url, "/control/reset", "", [])[0] == 400
         connection = http.client.HTTPConnection(urlsplit(sandbox.groq_base_url).netloc, timeout=10)
-        for method, path, status in (("GET", "nothing", 400), ("GET", "kinds", 200), ("PUT", "reset", 405)):
+        for method, path, status in (
+            ("GET", "nothing", 400),
+            ("GET", "kinds", 200),
+            ("PUT", "reset", 405),
+        ):
             connection.request(method, f"/control/{path}")
             response = connection.getresponse()
             response.read()
@@ -174,6 +198,13 @@ def test_a_bad_control_call_is_refused_with_its_reason() -> None:
 def test_an_email_with_large_attachments_arrives() -> None:
     with Sandbox(resend_keys=1) as sandbox:
         environment = sandbox.env()
-        mail = {"from": environment["RESEND_FROM"], "to": "b@any.example.net", "subject": "s", "text": "t"}
+        mail = {
+            "from": environment["RESEND_FROM"],
+            "to": "b@any.example.net",
+            "subject": "s",
+            "text": "t",
+        }
         mail["attachments"] = [{"filename": "x", "content": "x" * (5 * 1024 * 1024)}]  # type: ignore[assignment]
-        assert _post(sandbox.resend_api_url, "/emails", environment["RESEND_API_KEY"], mail)[0] == 200
+        assert (
+            _post(sandbox.resend_api_url, "/emails", environment["RESEND_API_KEY"], mail)[0] == 200
+        )

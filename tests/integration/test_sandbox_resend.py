@@ -51,7 +51,12 @@ pytestmark = pytest.mark.usefixtures("_sdk")
 
 def _mail(sandbox: Sandbox, **changes: Any) -> Any:
     sender = sandbox.env()["RESEND_FROM"]
-    return {"from": sender, "to": ["you@b.example.net"], "subject": "Hi", "html": "<p>x</p>"} | changes
+    return {
+        "from": sender,
+        "to": ["you@b.example.net"],
+        "subject": "Hi",
+        "html": "<p>x</p>",
+    } | changes
 
 
 async def _send(sandbox: Sandbox, key: str = "", **changes: Any) -> Any:
@@ -65,18 +70,24 @@ async def _refusal(sandbox: Sandbox, key: str = "", **changes: Any) -> ResendErr
     return refused.value
 
 
-async def test_an_email_is_taken_with_the_documented_headers_and_can_be_read(sandbox: Sandbox) -> None:
+async def test_an_email_is_taken_with_the_documented_headers_and_can_be_read(
+    sandbox: Sandbox,
+) -> None:
     sandbox.control("limits", service="resend", rps=4)
     sent = await _send(sandbox, cc=["c@b.example.net"])
     headers = sent["http_headers"]
     assert (headers["ratelimit-limit"], headers["ratelimit-remaining"]) == ("4", "3")
     assert (headers["ratelimit-policy"], headers["ratelimit-reset"]) == ("4;w=1", "1")
-    assert headers["x-resend-daily-quota"] == headers["x-resend-monthly-quota"] == "2"  # used, by recipient
+    assert (
+        headers["x-resend-daily-quota"] == headers["x-resend-monthly-quota"] == "2"
+    )  # used, by recipient
     email = await resend.Emails.get_async(sent["id"])
     assert email["subject"] == "Hi"
 
 
-async def test_an_email_to_a_suppressed_address_is_taken_and_not_delivered(sandbox: Sandbox) -> None:
+async def test_an_email_to_a_suppressed_address_is_taken_and_not_delivered(
+    sandbox: Sandbox,
+) -> None:
     sent = await _send(sandbox, to="suppressed@resend.dev")
     assert (await resend.Emails.get_async(sent["id"]))["last_event"] == "suppressed"
 
@@ -85,7 +96,9 @@ async def test_a_team_may_send_so_often_a_second_whichever_key_it_uses(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.control("limits", service="resend", rps=1)
-    answers = await asyncio.gather(*(_send(sandbox, f"rate-{n}") for n in range(5)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(_send(sandbox, f"rate-{n}") for n in range(5)), return_exceptions=True
+    )
     refused = [answer for answer in answers if isinstance(answer, ResendError)]
     assert refused
     assert {(error.code, error.error_type) for error in refused} == {(429, "rate_limit_exceeded")}
@@ -98,7 +111,9 @@ async def test_a_team_may_send_so_often_a_second_whichever_key_it_uses(
 async def test_quotas_count_recipients_and_end_with_the_day_and_the_month(sandbox: Sandbox) -> None:
     sandbox.control("limits", service="resend", daily=3, monthly=4)
     await _send(sandbox, to=["a@b.example.net", "b@b.example.net"])
-    assert (await _refusal(sandbox, to=["c@b.example.net"] * 2)).error_type == "daily_quota_exceeded"
+    assert (
+        await _refusal(sandbox, to=["c@b.example.net"] * 2)
+    ).error_type == "daily_quota_exceeded"
     usage: Any = await resend.Usage.get_async()
     assert (usage["emails"]["daily"]["used"], usage["emails"]["daily"]["limit"]) == (2, 3)
     sandbox.control("limits", service="resend", daily=0)
@@ -114,7 +129,11 @@ async def test_an_idempotency_key_replays_the_first_answer_for_a_day(sandbox: Sa
     assert (error.code, error.error_type) == (409, "invalid_idempotent_request")
     ledger = sandbox.ledger(full=True)
     assert ledger["judgement"]["emails_accepted"] == 1
-    assert [call["code"] for call in ledger["calls"]] == ["ok", "replayed", "invalid_idempotent_request"]
+    assert [call["code"] for call in ledger["calls"]] == [
+        "ok",
+        "replayed",
+        "invalid_idempotent_request",
+    ]
     sandbox.control("advance", seconds=86_400)
     assert (await _send(sandbox, "job-1"))["id"] != first["id"]
     assert sandbox.ledger()["judgement"]["emails_accepted_twice"] == 1
@@ -163,7 +182,9 @@ async def test_a_dead_key_is_refused_in_the_forms_that_were_seen(
     assert sandbox.ledger()["judgement"]["calls_after_refusal"] == 1
 
 
-async def test_a_restricted_key_may_send_and_nothing_else(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_restricted_key_may_send_and_nothing_else(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sandbox.control("revoke", key="resend:1", standing="restricted")
     sent = await _send(sandbox)
     with pytest.raises(ResendError) as refused:
@@ -203,7 +224,9 @@ async def test_a_restricted_key_may_send_and_nothing_else(sandbox: Sandbox, monk
         ({"kind": "gateway_page", "status": 502}, 502, "application_error"),
     ],
 )
-async def test_every_refusal_can_be_provoked(sandbox: Sandbox, fault: dict[str, Any], code: int, name: str) -> None:
+async def test_every_refusal_can_be_provoked(
+    sandbox: Sandbox, fault: dict[str, Any], code: int, name: str
+) -> None:
     sandbox.control("fault", service="resend", count=1, **fault)
     error = await _refusal(sandbox)
     assert (error.code, error.error_type) == (code, name)
@@ -230,7 +253,10 @@ async def test_a_second_try_with_the_same_key_after_a_lost_answer_sends_no_secon
     sandbox.control("fault", service="resend", count=1, **fault)
     assert (await _refusal(sandbox, "job-1")).code == code
     judgement = sandbox.ledger()["judgement"]
-    assert (judgement["emails_accepted"], judgement["accepted_but_answer_lost"]) == (accepted, accepted)
+    assert (judgement["emails_accepted"], judgement["accepted_but_answer_lost"]) == (
+        accepted,
+        accepted,
+    )
     await _send(sandbox, "job-1")
     judgement = sandbox.ledger()["judgement"]
     assert (judgement["emails_accepted"], judgement["emails_accepted_twice"]) == (1, 0)
@@ -248,7 +274,9 @@ async def test_malformed_emails_are_refused(sandbox: Sandbox) -> None:
         assert (await plain.get("/emails/nonsense")).json()["name"] == "invalid_parameter"
         stranger = await plain.get("/emails/4ef9a417-02e9-4d39-ad75-9611e0fcc33c")
         assert stranger.status_code == 404
-        assert (await plain.get("/usage", headers={"Authorization": ""})).json()["name"] == "missing_api_key"
+        assert (await plain.get("/usage", headers={"Authorization": ""})).json()[
+            "name"
+        ] == "missing_api_key"
 
 
 async def test_a_batch_is_strict_unless_it_asks_for_less(sandbox: Sandbox) -> None:
@@ -267,9 +295,13 @@ async def test_a_batch_is_strict_unless_it_asks_for_less(sandbox: Sandbox) -> No
 
 
 async def test_a_twin_of_an_unfinished_request_is_refused() -> None:
-    with Sandbox(resend_keys=1, resend_rps=100, resend_latency_ms=700, resend_jitter_ms=10, seed=1) as slow:
+    with Sandbox(
+        resend_keys=1, resend_rps=100, resend_latency_ms=700, resend_jitter_ms=10, seed=1
+    ) as slow:
         resend.api_url, resend.api_key = slow.resend_api_url, slow.keys("resend")[0]
-        answers = await asyncio.gather(*(_send(slow, "job-1") for _ in range(3)), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(_send(slow, "job-1") for _ in range(3)), return_exceptions=True
+        )
         refused = [answer.error_type for answer in answers if isinstance(answer, ResendError)]
         assert refused == ["concurrent_idempotent_requests"] * 2
         assert slow.ledger()["judgement"]["emails_accepted"] == 1

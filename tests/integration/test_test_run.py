@@ -30,7 +30,12 @@ def test_what_a_run_started_ends_with_it(tmp_path: Path, number: signal.Signals)
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"]
     environ = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as run:
         assert run.stdout is not None
         assert next((line for line in run.stdout if "waits" in line), None), "the run has begun"

@@ -14,7 +14,9 @@ class ClosedUnderWriter:
     """What uvloop does once the other side has gone."""
 
     def writelines(self, data: Any) -> None:  # noqa: ARG002 - the transport's signature
-        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+        raise RuntimeError(
+            "unable to perform operation on <TCPTransport closed=True>; the handler is closed"
+        )
 
     def close(self) -> None:
         """It is."""

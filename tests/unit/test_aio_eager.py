@@ -52,7 +52,12 @@ def test_an_eager_task_may_call_another_and_that_one_a_third(app: Celery, add: A
     async def inner(self: Any, n: int) -> list[Any]:
         await asyncio.sleep(0)
         in_a_thread = await asyncio.to_thread(add.delay, n, 2)
-        return [add.delay(n, 1).result, add.apply((n, n)).result, in_a_thread.result, self.request.id]
+        return [
+            add.delay(n, 1).result,
+            add.apply((n, n)).result,
+            in_a_thread.result,
+            self.request.id,
+        ]
 
     @app.task(shared=False, bind=True)
     async def outer(self: Any) -> list[Any]:
@@ -78,7 +83,11 @@ def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
         async def child() -> str:
             return str(current_task.request.id)
 
-        return [self.request.id, await asyncio.create_task(child()), await asyncio.to_thread(lambda: self.request.id)]
+        return [
+            self.request.id,
+            await asyncio.create_task(child()),
+            await asyncio.to_thread(lambda: self.request.id),
+        ]
 
     result = who.delay()
     assert set(result.get()) == {result.id}
@@ -95,7 +104,13 @@ def test_retries_and_hooks_work(app: Celery) -> None:
             await asyncio.sleep(0)
             seen.append("on_success")
 
-    @app.task(shared=False, base=Hooked, bind=True, autoretry_for=(KeyError,), retry_kwargs={"countdown": 0})
+    @app.task(
+        shared=False,
+        base=Hooked,
+        bind=True,
+        autoretry_for=(KeyError,),
+        retry_kwargs={"countdown": 0},
+    )
     async def flaky(self: Any) -> int:
         if self.request.retries < 2:
             raise KeyError

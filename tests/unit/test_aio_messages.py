@@ -1,4 +1,7 @@
-"""Messages as the transport reads them, and requests as the tracer sees them: the same as Celery's and kombu's own."""
+"""Messages as the transport reads them, and requests as the tracer sees them.
+
+The same as Celery's and kombu's own.
+"""
 
 import json
 from typing import Any
@@ -23,8 +26,13 @@ def channel() -> Any:
         yield connection.channel()
 
 
-def _payload(body: Any, *, encoding: str | None = "base64", headers: Any = None, content: str = JSON) -> dict[str, Any]:
-    properties: dict[str, Any] = {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "q"}}
+def _payload(
+    body: Any, *, encoding: str | None = "base64", headers: Any = None, content: str = JSON
+) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "delivery_tag": "t",
+        "delivery_info": {"exchange": "", "routing_key": "q"},
+    }
     if encoding:
         properties["body_encoding"] = encoding
     return {
@@ -49,10 +57,23 @@ def _payload(body: Any, *, encoding: str | None = "base64", headers: Any = None,
         _payload("e30=", headers=[]),
     ],
 )
-def test_a_message_is_kombus_and_goes_back_as_it_came(channel: Any, payload: dict[str, Any]) -> None:
+def test_a_message_is_kombus_and_goes_back_as_it_came(
+    channel: Any, payload: dict[str, Any]
+) -> None:
     before = json.dumps(payload, sort_keys=True)
-    ours, stock = Message(json.loads(before), channel=channel), virtual.Message(json.loads(before), channel=channel)
-    for name in ("body", "headers", "properties", "delivery_info", "delivery_tag", "content_type", "content_encoding"):
+    ours, stock = (
+        Message(json.loads(before), channel=channel),
+        virtual.Message(json.loads(before), channel=channel),
+    )
+    for name in (
+        "body",
+        "headers",
+        "properties",
+        "delivery_info",
+        "delivery_tag",
+        "content_type",
+        "content_encoding",
+    ):
         assert getattr(ours, name) == getattr(stock, name), name
     assert bool(ours.errors) == bool(stock.errors)
     assert json.dumps(ours._raw, sort_keys=True) == before
@@ -62,7 +83,9 @@ def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any)
     fast_json.install()
     message = Message(_payload("W1tdLCB7fSwge31d"), channel=channel)
     with pytest.raises(ContentDisallowed):
-        Message(_payload("gAQu", content="application/x-python-serialize"), channel=channel).decode()
+        Message(
+            _payload("gAQu", content="application/x-python-serialize"), channel=channel
+        ).decode()
     message.accept = {JSON}
     assert message.payload == [[], {}, {}]
     broken = Message(_payload("W10x"), channel=channel)
@@ -85,7 +108,10 @@ def test_texts_are_decoded_together_and_one_that_means_nothing_harms_no_other() 
 
 
 def test_what_stands_in_a_message_several_times_is_kept_once() -> None:
-    message = json.loads('{"headers": {"id": "12 34", "root_id": "12 34"}, "properties": {"correlation_id": "12 34"}}')
+    message = json.loads(
+        '{"headers": {"id": "12 34", "root_id": "12 34"}, "properties": {"correlation_id": "12 '
+        '34"}}'
+    )
     share_values(message)
     job = message["headers"]["id"]
     assert message["headers"]["root_id"] is job

@@ -58,7 +58,9 @@ def test_shutting_threads_down_cancels_what_waits() -> None:
     assert waiting.cancelled()
 
 
-def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Hub:
         def add_reader(self, _fd: int, callback: Any) -> None:
             self.callback = callback

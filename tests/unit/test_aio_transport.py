@@ -1,4 +1,7 @@
-"""What the transport is to kombu: its names, its URLs, TLS; and how acknowledgements are flushed."""
+"""What the transport is to kombu: its names, its URLs, TLS.
+
+And how acknowledgements are flushed.
+"""
 
 import ssl
 
@@ -20,12 +23,18 @@ TLS = "worker.aio.transport:TlsTransport"
         ("rediss://:secret@host:7000/2", TLS, TlsTransport, "rediss://:**@host:7000/2"),
     ],
 )
-def test_a_named_transport_serves_a_usual_url_and_shows_it_so(url: str, transport: str, kind: type, shown: str) -> None:
+def test_a_named_transport_serves_a_usual_url_and_shows_it_so(
+    url: str, transport: str, kind: type, shown: str
+) -> None:
     with Connection(url, transport=transport) as connection:
         assert type(connection.transport) is kind
         assert connection.transport.driver_type == "redis"  # which Celery and Flower look at
         assert connection.as_uri() == shown
-        assert (connection.hostname, connection.port, connection.virtual_host) == ("host", 7000, "2")
+        assert (connection.hostname, connection.port, connection.virtual_host) == (
+            "host",
+            7000,
+            "2",
+        )
 
 
 def test_the_tls_transport_checks_certificates_unless_told_otherwise() -> None:
@@ -46,7 +55,9 @@ class _Holder:
             raise OSError("gone")
 
 
-def test_one_holder_that_fails_does_not_keep_the_others_from_flushing(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_holder_that_fails_does_not_keep_the_others_from_flushing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     holders = [_Holder(fails=True), _Holder(fails=False), _Holder(fails=True)]
     for holder in holders:
         acknowledging.register(holder)

@@ -25,7 +25,9 @@ Run = Callable[[Any], str]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskPool]:
-    monkeypatch.setattr(lifespan, "_startups", [])  # those of apps that other tests have loaded may block
+    monkeypatch.setattr(
+        lifespan, "_startups", []
+    )  # those of apps that other tests have loaded may block
     app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
     pool = TaskPool(4, app=app, aio_blocked_ms=50, aio_loop=request.param)
     pool.start()
@@ -54,7 +56,9 @@ def run(pool: TaskPool) -> Run:
     return run
 
 
-def test_a_job_is_named_when_its_child_task_holds_up_the_loop(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_is_named_when_its_child_task_holds_up_the_loop(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     async def child() -> None:
         await asyncio.sleep(0)
         time.sleep(HOLD_S)  # noqa: ASYNC251 - the misdeed under test
@@ -85,7 +89,9 @@ def test_a_task_on_the_loop_that_belongs_to_no_job_is_named_as_it_is(
     assert "unit.innocent" not in caplog.text
 
 
-def test_a_job_that_waits_for_a_child_process_is_named(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_that_waits_for_a_child_process_is_named(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     async def shells_out() -> None:
         # Reading both pipes, it stands in the standard library's `selectors`, as an idle loop does.
         command = [sys.executable, "-S", "-c", f"import time; time.sleep({HOLD_S})"]
@@ -105,7 +111,9 @@ def test_a_job_is_named_although_its_file_is_called_as_one_of_the_loops(
     assert f"task unit.crawl[{task_id}] has blocked the event loop" in caplog.text
 
 
-def test_a_loop_that_only_waits_is_not_reported(pool: TaskPool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_that_only_waits_is_not_reported(
+    pool: TaskPool, caplog: pytest.LogCaptureFixture
+) -> None:
     # As on a machine that gives it no time to answer.
     assert pool._watchdog is not None
     with caplog.at_level(logging.WARNING):

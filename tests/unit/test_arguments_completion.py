@@ -1,4 +1,7 @@
-"""What `tasks.ai.complete` takes, and what it says of the rest: the field by its name, the value never."""
+"""What `tasks.ai.complete` takes, and what it says of the rest.
+
+The field by its name, the value never.
+"""
 
 import inspect
 import json
@@ -27,14 +30,20 @@ def refusal(kwargs: dict[str, Any], *args: Any) -> str:
 # What is wrong (beside a good prompt or message), and what the sentence names.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "deadline_s": 0}, "deadline_s: "),
-    ({"prompt": "x", "deadline_s": 31 * 86_400}, "deadline_s: "),  # no job waits for longer than a month
+    (
+        {"prompt": "x", "deadline_s": 31 * 86_400},
+        "deadline_s: ",
+    ),  # no job waits for longer than a month
     ({"prompt": "x", "deadline_s": float("inf")}, "deadline_s: must be a finite number"),
     ({"prompt": "x", "deadline_s": CANARY}, "deadline_s: "),
     ({"prompt": "x", "promt": CANARY}, "promt: is not a parameter of this task"),  # misspelt
     ({"prompt": "x", "stream": "false"}, "stream: "),  # a text that somebody may take for a no
     ({"prompt": "x", "stream": 1}, "stream: "),
     ({"prompt": "x", "stream": True, "n": 2}, "n: "),
-    ({"prompt": "x", "api_key": CANARY}, "api_key: is not a parameter of this task"),  # keys are ours to choose
+    (
+        {"prompt": "x", "api_key": CANARY},
+        "api_key: is not a parameter of this task",
+    ),  # keys are ours to choose
     ({}, "give either messages, or prompt"),  # nothing asked
     ({"prompt": CANARY, "messages": [USER]}, "give either messages, or prompt"),  # asked twice
     ({"prompt": ""}, "prompt: "),  # empty
@@ -45,17 +54,32 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": CANARY}, "messages: "),  # a text
     ({"messages": {"role": "user"}}, "messages: "),  # an object
     ({"messages": [CANARY]}, "messages.0: "),  # not an object
-    ({"messages": [USER, {"role": CANARY, "content": "x"}]}, "messages.1.role: "),  # an unknown role
+    (
+        {"messages": [USER, {"role": CANARY, "content": "x"}]},
+        "messages.1.role: ",
+    ),  # an unknown role
     ({"messages": [{"content": CANARY}]}, "messages.0.role: is required"),  # no role
     ({"messages": [{"role": "user"}]}, "messages.0: content is required"),  # no content
     ({"messages": [{"role": "user", "content": ""}]}, "messages.0: content must not be empty"),
     ({"messages": [{"role": "system", "content": ""}]}, "messages.0: content must not be empty"),
-    ({"messages": [{"text": CANARY}]}, "messages.0.role: is required"),  # neither a message nor a whole result
+    (
+        {"messages": [{"text": CANARY}]},
+        "messages.0.role: is required",
+    ),  # neither a message nor a whole result
     ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: "),  # no parts
-    ({"messages": [{"role": "user", "content": [CANARY]}]}, "messages.0.content"),  # a part that is no object
+    (
+        {"messages": [{"role": "user", "content": [CANARY]}]},
+        "messages.0.content",
+    ),  # a part that is no object
     ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),  # a number
-    ({"messages": [{"role": "user", "content": "x", "text": CANARY}]}, "messages.0.text: "),  # an unknown field
-    ({"messages": [{"role": "assistant", "tool_calls": []}]}, "messages.0: content is required"),  # calls nothing
+    (
+        {"messages": [{"role": "user", "content": "x", "text": CANARY}]},
+        "messages.0.text: ",
+    ),  # an unknown field
+    (
+        {"messages": [{"role": "assistant", "tool_calls": []}]},
+        "messages.0: content is required",
+    ),  # calls nothing
     ({"prompt": "x", "model": ""}, "model: "),  # empty
     ({"prompt": "x", "model": f"{CANARY} b"}, "model: "),  # blanks
     ({"prompt": "x", "model": CANARY * 30}, "model: "),  # absurdly long
@@ -86,12 +110,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "reasoning_effort": [CANARY]}, "reasoning_effort: "),  # a list
     ({"prompt": "x", "service_tier": CANARY}, "service_tier: "),  # an unknown one
     ({"prompt": "x", "user": {"id": CANARY}}, "user: "),  # an object
-    ({"prompt": "x", f"{CANARY} a whole text": 1}, "is not a parameter of this task"),  # no name at all
+    (
+        {"prompt": "x", f"{CANARY} a whole text": 1},
+        "is not a parameter of this task",
+    ),  # no name at all
     ({"prompt": "x", CANARY * 20: 1}, "is not a parameter of this task"),  # far too long for a name
-    ({"prompt": "x", "response_format": {"x": float("nan")}}, "response_format: is not JSON"),  # in depth
+    (
+        {"prompt": "x", "response_format": {"x": float("nan")}},
+        "response_format: is not JSON",
+    ),  # in depth
     ({"prompt": "x", "tools": [{"x": "\ud800"}]}, "tools.0: is not JSON"),  # half a character
-    ({"messages": [{"role": "user", "content": [{"x": float("inf")}]}]}, "messages.0.content.0: is not JSON"),
-    ({"messages": [{"role": "assistant", "tool_calls": [{"x": float("nan")}]}]}, "tool_calls.0: is not JSON"),
+    (
+        {"messages": [{"role": "user", "content": [{"x": float("inf")}]}]},
+        "messages.0.content.0: is not JSON",
+    ),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"x": float("nan")}]}]},
+        "tool_calls.0: is not JSON",
+    ),
 ]
 
 
@@ -144,7 +180,12 @@ GOOD: list[dict[str, Any]] = [
             {"role": "tool", "content": "4", "tool_call_id": "1"},
         ]
     },
-    {"messages": [USER, {"role": "assistant", "content": "x", "reasoning": "because", "name": "bot"}]},
+    {
+        "messages": [
+            USER,
+            {"role": "assistant", "content": "x", "reasoning": "because", "name": "bot"},
+        ]
+    },
     {"prompt": "x"},
     {"prompt": "x", "deadline_s": 0.5},
     {"prompt": "x", "model": "openai/gpt-oss-20b"},
@@ -190,12 +231,16 @@ GOOD: list[dict[str, Any]] = [
 
 
 _TAKES_OF_A_MESSAGE = (
-    "(it takes role, content, name, tool_calls, tool_call_id, function_call, reasoning, executed_tools, annotations)"
+    "(it takes role, content, name, tool_calls, tool_call_id, function_call, reasoning, "
+    "executed_tools, annotations)"
 )
 
 # What is wrong, and the whole of what is said: nothing twice, nothing of another place, no pattern.
 PLAIN: list[tuple[dict[str, Any], str]] = [
-    ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content: must be a text or a list"),
+    (
+        {"messages": [{"role": "user", "content": 7}]},
+        "messages.0.content: must be a text or a list",
+    ),
     ({"prompt": "x", "stop": 7}, "stop: must be a text or a list"),
     ({"prompt": "x", "stop": ["a"] * 5}, "stop: must have at most 4 items, not 5"),
     ({"prompt": "x", "tool_choice": 7}, "tool_choice: must be a text or an object"),
@@ -203,7 +248,10 @@ PLAIN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "temperature": 3}, "temperature: must be less than or equal to 2"),
     ({"prompt": "x", "n": 2}, "n: must be 1"),
     ({"messages": ["x"]}, "messages.0: must be an object"),
-    ({"prompt": "x", "timeout": 5}, "timeout: is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job"),
+    (
+        {"prompt": "x", "timeout": 5},
+        "timeout: is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
+    ),
     (
         {"messages": [{"role": "user", "content": "x", "text": CANARY}]},
         "messages.0.text: is not a field here " + _TAKES_OF_A_MESSAGE,
@@ -221,7 +269,9 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     ours = set(CompletionArguments.model_fields)
     assert named - ours == set(CompletionArguments.refused)
     assert ours - named == {"prompt", "models", "deadline_s"}
-    assert set(ChatCompletionMessage.model_fields) <= set(Message.model_fields)  # what comes out may go in again
+    assert set(ChatCompletionMessage.model_fields) <= set(
+        Message.model_fields
+    )  # what comes out may go in again
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -245,22 +295,45 @@ RESULT = {
 @pytest.mark.parametrize(
     ("message", "sent"),
     [
-        (RESULT, {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": "a tool knows"}),
-        (RESULT | {"text": "4", "tool_calls": [], "reasoning": ""}, {"role": "assistant", "content": "4"}),
+        (
+            RESULT,
+            {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": "a tool knows"},
+        ),
+        (
+            RESULT | {"text": "4", "tool_calls": [], "reasoning": ""},
+            {"role": "assistant", "content": "4"},
+        ),
         # the text is empty since reasoning used the cap
-        (RESULT | {"tool_calls": []}, {"role": "assistant", "content": "", "reasoning": "a tool knows"}),
+        (
+            RESULT | {"tool_calls": []},
+            {"role": "assistant", "content": "", "reasoning": "a tool knows"},
+        ),
         # by a person who puts the message together
         (
             {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": None},
             {"role": "assistant", "content": "", "tool_calls": [CALL]},
         ),
-        ({"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "assistant", "tool_calls": [CALL]}),
-        ({"role": "assistant", "content": "4", "tool_calls": []}, {"role": "assistant", "content": "4"}),
         (
-            {"role": "assistant", "content": "4", "executed_tools": [{"type": "search"}], "annotations": []},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "assistant", "tool_calls": [CALL]},
+        ),
+        (
+            {"role": "assistant", "content": "4", "tool_calls": []},
             {"role": "assistant", "content": "4"},
         ),
-        ({"role": "assistant", "function_call": {"name": "f"}}, {"role": "assistant", "function_call": {"name": "f"}}),
+        (
+            {
+                "role": "assistant",
+                "content": "4",
+                "executed_tools": [{"type": "search"}],
+                "annotations": [],
+            },
+            {"role": "assistant", "content": "4"},
+        ),
+        (
+            {"role": "assistant", "function_call": {"name": "f"}},
+            {"role": "assistant", "function_call": {"name": "f"}},
+        ),
         # a tool that puts out nothing
         (
             {"role": "tool", "content": "", "tool_call_id": "c1"},
@@ -278,7 +351,11 @@ def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
     params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
     expected = {"model": "a-model", "messages": [{"role": "user", "content": "x"}]} | kwargs
     expected.pop("prompt", None)
-    for name in ("stream", "deadline_s", "models"):  # how the answer travels, until when, and what is picked from
+    for name in (
+        "stream",
+        "deadline_s",
+        "models",
+    ):  # how the answer travels, until when, and what is picked from
         expected.pop(name, None)
     assert params == expected
     assert json.loads(json.dumps(params)) == params
@@ -290,10 +367,16 @@ def test_every_parameter_has_a_good_example() -> None:
 
 NAMES = st.sampled_from([*CompletionArguments.model_fields, "unknown"])
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", CANARY, "user", "auto"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", CANARY, "user", "auto"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "x"]), inner, max_size=3
+        )
     ),
     max_leaves=8,
 )
@@ -323,7 +406,9 @@ def test_whatever_comes_is_taken_or_refused_without_a_quote(kwargs: dict[str, An
         ({"models": ["one", "two", "one"]}, ("one", "two")),
     ],
 )
-def test_a_job_may_name_several_models_in_order_of_preference(named: dict[str, Any], expected: tuple[str, ...]) -> None:
+def test_a_job_may_name_several_models_in_order_of_preference(
+    named: dict[str, Any], expected: tuple[str, ...]
+) -> None:
     arguments = check(CompletionArguments, (), {"prompt": "x"} | named)
     assert arguments.named_models(("default", "second")) == expected
     assert arguments.params(default_model=expected[0])["model"] == expected[0]
@@ -331,6 +416,8 @@ def test_a_job_may_name_several_models_in_order_of_preference(named: dict[str, A
 
 
 def test_models_that_cannot_be_meant_are_refused() -> None:
-    assert "give either model, or models" in refusal({"prompt": "x", "model": "one", "models": ["two"]})
+    assert "give either model, or models" in refusal(
+        {"prompt": "x", "model": "one", "models": ["two"]}
+    )
     assert "models" in refusal({"prompt": "x", "models": []})
     assert "must be one word" in refusal({"prompt": "x", "models": ["two words"]})

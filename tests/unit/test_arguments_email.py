@@ -1,4 +1,7 @@
-"""What `tasks.email.send` takes, and what it says of the rest: the field by its name, the value never."""
+"""What `tasks.email.send` takes, and what it says of the rest.
+
+The field by its name, the value never.
+"""
 
 import base64
 import json
@@ -31,20 +34,41 @@ def refusal(kwargs: dict[str, Any], *args: Any) -> str:
 
 # What is wrong, and what the sentence names.
 WRONG: list[tuple[dict[str, Any], str]] = [
-    (MAIL | {"sender": "a@example.com"}, "sender: is not a parameter of this task"),  # our own name for it
+    (
+        MAIL | {"sender": "a@example.com"},
+        "sender: is not a parameter of this task",
+    ),  # our own name for it
     (MAIL | {"template_id": CANARY}, "template_id: is not a parameter of this task"),  # not offered
     (without("to"), "to: is required"),  # to nobody
     (without("subject"), "subject: is required"),
     (without("text"), "html or text is required, or template"),  # nothing to read
     (MAIL | {"template": {"id": "t1"}}, "give either template, or html and text"),
     (without("text") | {"template": {"variables": {}}}, "template.id: is required"),
-    (without("text") | {"template": {"id": "t", "variables": {"a": [CANARY]}}}, "template.variables.a: must be a text"),
-    (without("text") | {"template": {"id": "t", "variables": {"a": True}}}, "template.variables.a: must be a text"),
+    (
+        without("text") | {"template": {"id": "t", "variables": {"a": [CANARY]}}},
+        "template.variables.a: must be a text",
+    ),
+    (
+        without("text") | {"template": {"id": "t", "variables": {"a": True}}},
+        "template.variables.a: must be a text",
+    ),
     (MAIL | {"topic_id": ""}, "topic_id: must not be empty"),
-    (MAIL | {"batch_validation": "strict"}, "batch_validation: is not taken: the workers make the batches"),
-    (MAIL | {"to": "Ann\u2028Bcc: b@example.com <a@example.com>"}, "to.0: is not an email address"),  # a line more
-    (MAIL | {"to": "Ann\x07 <a@example.com>"}, "to.0: is not an email address"),  # a control character
-    (MAIL | {"to": "a\u200c@example.com"}, "to.0: is not an email address"),  # in a name, not in the address
+    (
+        MAIL | {"batch_validation": "strict"},
+        "batch_validation: is not taken: the workers make the batches",
+    ),
+    (
+        MAIL | {"to": "Ann\u2028Bcc: b@example.com <a@example.com>"},
+        "to.0: is not an email address",
+    ),  # a line more
+    (
+        MAIL | {"to": "Ann\x07 <a@example.com>"},
+        "to.0: is not an email address",
+    ),  # a control character
+    (
+        MAIL | {"to": "a\u200c@example.com"},
+        "to.0: is not an email address",
+    ),  # in a name, not in the address
     (MAIL | {"to": []}, "to: "),  # an empty list
     (MAIL | {"to": ""}, "to.0: is not an email address"),  # an empty text
     (MAIL | {"to": None}, "to: "),  # null
@@ -54,9 +78,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (MAIL | {"to": ["a@example.com", CANARY]}, "to.1: is not an email address"),  # no @
     (MAIL | {"to": f"{CANARY}@"}, "to.0: is not an email address"),  # no domain
     (MAIL | {"to": f"@{CANARY}.com"}, "to.0: is not an email address"),  # no name
-    (MAIL | {"to": f"{CANARY}@localhost"}, "to.0: is not an email address"),  # a domain without a dot
-    (MAIL | {"to": f"{CANARY}@example.com, b@example.com"}, "to.0: is not an email address"),  # two in one
-    (MAIL | {"to": f"a@example.com\r\nBcc: {CANARY}@example.com"}, "to.0: is not an email address"),  # a header more
+    (
+        MAIL | {"to": f"{CANARY}@localhost"},
+        "to.0: is not an email address",
+    ),  # a domain without a dot
+    (
+        MAIL | {"to": f"{CANARY}@example.com, b@example.com"},
+        "to.0: is not an email address",
+    ),  # two in one
+    (
+        MAIL | {"to": f"a@example.com\r\nBcc: {CANARY}@example.com"},
+        "to.0: is not an email address",
+    ),  # a header more
     (MAIL | {"to": ["a@example.com"] * 51}, "to: "),  # one too many
     (MAIL | {"cc": CANARY}, "cc.0: is not an email address"),
     (MAIL | {"cc": []}, "cc: "),
@@ -78,10 +111,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (MAIL | {"attachments": []}, "attachments: "),
     (MAIL | {"attachments": CANARY}, "attachments: "),
     (MAIL | {"attachments": [{"filename": "a"}]}, "attachments.0: give either content or path"),
-    (MAIL | {"attachments": [{"content": CONTENT, "path": CANARY}]}, "attachments.0: give either content or path"),
+    (
+        MAIL | {"attachments": [{"content": CONTENT, "path": CANARY}]},
+        "attachments.0: give either content or path",
+    ),
     (MAIL | {"attachments": [{"content": f"{CANARY}!"}]}, "attachments.0: content is not Base64"),
     (MAIL | {"attachments": [{"content": [256]}]}, "attachments.0.content"),  # not a byte
-    (MAIL | {"attachments": [{"content": CONTENT, "name": CANARY}]}, "attachments.0.name: "),  # unknown
+    (
+        MAIL | {"attachments": [{"content": CONTENT, "name": CANARY}]},
+        "attachments.0.name: ",
+    ),  # unknown
     (MAIL | {"attachments": [{"content": CONTENT, "filename": ""}]}, "attachments.0.filename: "),
     (MAIL | {"tags": [{"value": "a"}]}, "tags.0.name: is required"),
     (MAIL | {"tags": [{"name": f"{CANARY} b", "value": "c"}]}, "tags.0.name: "),  # blanks
@@ -122,7 +161,9 @@ def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:
 def test_attachments_are_bounded_together() -> None:
     half = {"content": "A" * (28 * 1024 * 1024), "filename": "half"}
     check(EmailArguments, (), MAIL | {"attachments": [half]})
-    assert "attachments are larger than 40 MB together" in refusal(MAIL | {"attachments": [half, half]})
+    assert "attachments are larger than 40 MB together" in refusal(
+        MAIL | {"attachments": [half, half]}
+    )
 
 
 GOOD: list[dict[str, Any]] = [
@@ -144,13 +185,19 @@ GOOD: list[dict[str, Any]] = [
     {"topic_id": "b6d24b8e-af0b-4c3c-be0c-359bbd97381e"},
     {"tags": [{"name": "alone"}]},
     {"to": ["Marie\u00a0Curie <a@example.com>"]},  # a no-break space
-    {"to": ["\U0001f468\u200d\U0001f469\u200d\U0001f467 <a@example.com>"]},  # an emoji that is joined of three
-    {"to": ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 <a@example.com>"]},  # a zero-width non-joiner
+    {
+        "to": ["\U0001f468\u200d\U0001f469\u200d\U0001f467 <a@example.com>"]
+    },  # an emoji that is joined of three
+    {
+        "to": ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 <a@example.com>"]
+    },  # a zero-width non-joiner
     {"to": ['"Curie, Marie (2 < 3)" <a@example.com>', "O'Neill; & Söhne <a@example.com>"]},
     {"attachments": [{"path": "https://example.com/a.png", "inline_content_id": "logo"}]},
 ]
 
-_TAKES_OF_AN_ATTACHMENT = "(it takes filename, content, path, content_type, content_id, inline_content_id)"
+_TAKES_OF_AN_ATTACHMENT = (
+    "(it takes filename, content, path, content_type, content_id, inline_content_id)"
+)
 
 # What is wrong, and the whole of what is said: nothing twice, nothing of another place, no pattern.
 PLAIN: list[tuple[dict[str, Any], str]] = [
@@ -180,8 +227,12 @@ def test_a_mistake_is_one_plain_sentence(kwargs: dict[str, Any], sentence: str) 
 
 
 def test_bytes_may_be_attached_as_they_are() -> None:
-    arguments = check(EmailArguments, (), MAIL | {"attachments": [{"content": b"hello", "filename": "a"}]})
-    assert arguments.payload(sender="us@example.com")["attachments"] == [{"content": CONTENT, "filename": "a"}]
+    arguments = check(
+        EmailArguments, (), MAIL | {"attachments": [{"content": b"hello", "filename": "a"}]}
+    )
+    assert arguments.payload(sender="us@example.com")["attachments"] == [
+        {"content": CONTENT, "filename": "a"}
+    ]
 
 
 @pytest.mark.parametrize("variables", [None, {"name": "Ann", "count": 3, "share": 0.5}])
@@ -197,13 +248,22 @@ def test_a_template_has_its_own_subject_and_text(variables: dict[str, Any] | Non
 
 
 def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
-    named = {name for kind in (resend.Emails.SendParams, resend.Batch.SendOptions) for name in get_type_hints(kind)}
+    named = {
+        name
+        for kind in (resend.Emails.SendParams, resend.Batch.SendOptions)
+        for name in get_type_hints(kind)
+    }
     named |= {"from"} | set(get_type_hints(resend.Emails.SendOptions))
     ours = {field.alias or name for name, field in EmailArguments.model_fields.items()}
     assert named - ours == set(EmailArguments.refused)
-    # What is ours alone: what Resend documents and this SDK does not know yet, and how long the job may take.
+    # What is ours alone: what Resend documents and this SDK does not know yet, and how long the job
+    # may take.
     assert ours - named == {"topic_id", "deadline_s"}
-    parts = [(resend.Attachment, Attachment), (resend.RemoteAttachment, Attachment), (resend.Tag, Tag)]
+    parts = [
+        (resend.Attachment, Attachment),
+        (resend.RemoteAttachment, Attachment),
+        (resend.Tag, Tag),
+    ]
     parts.append((EmailTemplate, Template))
     for theirs, part in parts:
         assert set(get_type_hints(theirs)) <= set(part.model_fields)
@@ -218,7 +278,9 @@ def test_a_good_argument_reaches_resend_as_it_is(changes: dict[str, Any]) -> Non
 
 
 def test_the_idempotency_key_and_the_deadline_are_no_part_of_the_body() -> None:
-    arguments = check(EmailArguments, (), MAIL | {"idempotency_key": "order-1/mail", "deadline_s": 60})
+    arguments = check(
+        EmailArguments, (), MAIL | {"idempotency_key": "order-1/mail", "deadline_s": 60}
+    )
     assert arguments.deadline_s == 60
     assert "deadline_s" not in arguments.payload(sender="us@example.com")
     assert arguments.idempotency_key == "order-1/mail"
@@ -227,12 +289,18 @@ def test_the_idempotency_key_and_the_deadline_are_no_part_of_the_body() -> None:
 
 def test_every_parameter_has_a_good_example() -> None:
     names = {field.alias or name for name, field in EmailArguments.model_fields.items()}
-    assert {name for changes in GOOD for name in changes} | {"idempotency_key", "deadline_s", "template"} == names
+    assert {name for changes in GOOD for name in changes} | {
+        "idempotency_key",
+        "deadline_s",
+        "template",
+    } == names
 
 
 @pytest.mark.parametrize("name", ["to", "cc", "bcc", "reply_to"])
 def test_one_address_is_a_list_of_one(name: str) -> None:
-    payload = check(EmailArguments, (), MAIL | {name: " ann@example.com "}).payload(sender="us@example.com")
+    payload = check(EmailArguments, (), MAIL | {name: " ann@example.com "}).payload(
+        sender="us@example.com"
+    )
     assert payload[name] == ["ann@example.com"]
 
 
@@ -268,13 +336,19 @@ def test_the_size_of_an_attachment(attachment: dict[str, Any], size: int) -> Non
     assert check(Attachment, (), attachment).size == size
 
 
-NAMES = st.sampled_from([*(field.alias or name for name, field in EmailArguments.model_fields.items()), "unknown"])
-TEXTS = st.sampled_from(["", CANARY, f"{CANARY}@example.com", f"{CANARY}\n", f"<{CANARY}@b.cc>"]) | st.text(max_size=8)
+NAMES = st.sampled_from(
+    [*(field.alias or name for name, field in EmailArguments.model_fields.items()), "unknown"]
+)
+TEXTS = st.sampled_from(
+    ["", CANARY, f"{CANARY}@example.com", f"{CANARY}\n", f"<{CANARY}@b.cc>"]
+) | st.text(max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["name", "value", "content", "filename", "X-A"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "value", "content", "filename", "X-A"]), inner, max_size=3
+        )
     ),
     max_leaves=8,
 )

@@ -1,4 +1,7 @@
-"""Small parts of backpressure; the whole of it is in `tests/integration/worker/test_worker_backpressure.py`."""
+"""Small parts of backpressure.
+
+The whole of it is in `tests/integration/worker/test_worker_backpressure.py`.
+"""
 
 from types import SimpleNamespace
 from typing import Any

@@ -8,7 +8,9 @@ from worker.runtime import open_runtime
 
 
 async def test_the_clock_of_a_pool_goes_on_while_all_its_jobs_wait(redis_url: str) -> None:
-    runtime = open_runtime(Settings(redis_url=redis_url), {service: Discovery((), ()) for service in SERVICES})
+    runtime = open_runtime(
+        Settings(redis_url=redis_url), {service: Discovery((), ()) for service in SERVICES}
+    )
     keeping = asyncio.create_task(runtime.keep_clocks(every_s=0.01))
 
     async def clock_ms(service: str) -> int:

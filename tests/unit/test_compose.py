@@ -39,12 +39,17 @@ def test_the_image_is_built_from_the_official_python_alone() -> None:
 
 
 def test_the_dockerfile_needs_no_frontend_from_a_registry() -> None:
-    assert not re.search(r"^#\s*syntax\s*=", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.IGNORECASE)
+    assert not re.search(
+        r"^#\s*syntax\s*=", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.IGNORECASE
+    )
 
 
 def test_every_install_in_the_image_is_hash_checked_or_offline() -> None:
     steps = [
-        step for rest in named("RUN") for step in rest.split("&&") if re.search(r"\bpip\b.*\b(install|wheel)\b", step)
+        step
+        for rest in named("RUN")
+        for step in rest.split("&&")
+        if re.search(r"\bpip\b.*\b(install|wheel)\b", step)
     ]
     assert steps
     for step in steps:
@@ -64,7 +69,12 @@ def test_the_image_starts_a_worker_and_logs_at_once() -> None:
 
 
 def test_the_build_sees_only_what_it_copies() -> None:
-    copied = {source for rest in named("COPY") if not rest.startswith("--from") for source in rest.split()[:-1]}
+    copied = {
+        source
+        for rest in named("COPY")
+        if not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    }
     patterns = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in patterns if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -100,9 +110,13 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
 
 def test_the_passwords_are_demanded_and_stand_nowhere_in_the_file() -> None:
     assert SERVICES["redis"]["environment"]["REDIS_PASSWORD"].startswith("${REDIS_PASSWORD:?")
-    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith(
+        "${FLOWER_BASIC_AUTH:?"
+    )
     for name in OURS:
-        assert SERVICES[name]["environment"]["REDIS_URL"] == "redis://:${REDIS_PASSWORD}@redis:6379/0"
+        assert (
+            SERVICES[name]["environment"]["REDIS_URL"] == "redis://:${REDIS_PASSWORD}@redis:6379/0"
+        )
         assert SERVICES[name]["env_file"] == ".env"
 
 
@@ -128,13 +142,16 @@ def test_the_worker_has_time_to_finish_and_is_asked_by_its_own_name() -> None:
     assert worker["stop_grace_period"] == "2m"
     kind, command = worker["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
-    # The doubled dollar is compose's escape: the container's shell, not compose, fills in its host name.
+    # The doubled dollar is compose's escape: the container's shell, not compose, fills in its host
+    # name.
     assert "celery -A worker inspect ping -d celery@$$HOSTNAME" in command
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_service_has_a_health_check_with_limits(name: str) -> None:
-    assert {"test", "interval", "timeout", "retries", "start_period"} <= SERVICES[name]["healthcheck"].keys()
+    assert {"test", "interval", "timeout", "retries", "start_period"} <= SERVICES[name][
+        "healthcheck"
+    ].keys()
 
 
 def unescaped(text: str) -> str:
@@ -150,7 +167,8 @@ class StartedRedis:
         self.port = free_port()
         (folder / "data").mkdir()
         (folder / "bin").mkdir()
-        # Stands in for the image's binary; the port is the only thing that differs from the container.
+        # Stands in for the image's binary; the port is the only thing that differs from the
+        # container.
         binary = folder / "bin" / "redis-server"
         self.arguments = folder / "arguments"
         binary.write_text(
@@ -167,7 +185,8 @@ class StartedRedis:
         )
 
     def client(self, password: str | None) -> redis.Redis:
-        # Without retries: to redis-py a refused password is a connection error, and it would try for seconds.
+        # Without retries: to redis-py a refused password is a connection error, and it would try
+        # for seconds.
         return redis.Redis(port=self.port, password=password, retry=Retry(NoBackoff(), 0))
 
     def await_answer(self) -> None:

@@ -15,8 +15,13 @@ CONFIG = celery_config(Settings())
 
 def test_every_name_is_one_that_celery_knows() -> None:
     known = {name for name, _ in flatten(NAMESPACES)}
-    # the one is read by Celery's Redis backend, though missing from its table; the others by our pool
-    assert set(CONFIG) - known == {"redis_backend_health_check_interval", "worker_aio_threads", "worker_aio_lost_runs"}
+    # the one is read by Celery's Redis backend, though missing from its table; the others by our
+    # pool
+    assert set(CONFIG) - known == {
+        "redis_backend_health_check_interval",
+        "worker_aio_threads",
+        "worker_aio_lost_runs",
+    }
 
 
 def test_every_transport_option_is_one_that_the_transport_reads() -> None:
@@ -25,7 +30,11 @@ def test_every_transport_option_is_one_that_the_transport_reads() -> None:
 
 @pytest.mark.parametrize(
     ("task", "queue"),
-    [("tasks.ai.complete", "ai"), ("tasks.email.send", "email"), ("tasks.admin.key_status", "admin")],
+    [
+        ("tasks.ai.complete", "ai"),
+        ("tasks.email.send", "email"),
+        ("tasks.admin.key_status", "admin"),
+    ],
 )
 def test_a_task_goes_to_the_queue_of_its_kind(task: str, queue: str) -> None:
     app = Celery(set_as_current=False)
@@ -51,7 +60,10 @@ def test_json_only_and_no_arguments_beside_results() -> None:
 @pytest.mark.parametrize("limit_s", [10, 300, 440])
 def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> None:
     settings = Settings(
-        task_time_limit_s=limit_s, task_soft_time_limit_s=limit_s - 1, groq_timeout_s=3, resend_timeout_s=3
+        task_time_limit_s=limit_s,
+        task_soft_time_limit_s=limit_s - 1,
+        groq_timeout_s=3,
+        resend_timeout_s=3,
     )
     policy = celery_config(settings)["result_backend_transport_options"]["retry_policy"]
     pauses = [
@@ -114,7 +126,11 @@ def test_a_tls_url_asks_for_a_checked_certificate(url: str, used: str) -> None:
         ("rediss://h/0", False, None),
     ],
 )
-def test_the_transport_is_ours_where_it_can_be_and_is_wanted(url: str, fast: bool, transport: str | None) -> None:  # noqa: FBT001 - a table
+def test_the_transport_is_ours_where_it_can_be_and_is_wanted(
+    url: str,
+    fast: bool,  # noqa: FBT001 - a table
+    transport: str | None,
+) -> None:
     config = celery_config(Settings(broker_url=SecretUrl(url), fast_transport=fast))
     assert config.get("broker_transport") == transport
     with Celery(set_as_current=False, broker=config["broker_url"]) as app:

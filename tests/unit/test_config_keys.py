@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from config.addresses import is_address
 from config.errors import SettingsError
-from config.keys import ApiKey, Discovery, discover_keys, keys_named, load_keys, make_key, masked_key, require_any_key
+from config.keys import (
+    ApiKey,
+    Discovery,
+    discover_keys,
+    keys_named,
+    load_keys,
+    make_key,
+    masked_key,
+    require_any_key,
+)
 from config.placeholders import looks_like_placeholder
 
 GROQ = "gsk_abc123" + "D4eF5gH6" * 5 + "iJ"
@@ -29,7 +38,12 @@ def test_a_key_shows_its_label_and_hides_its_secret() -> None:
     assert key.label == "gsk_abc123..."
     assert len(key.id) == 12
     assert int(key.id, 16)
-    assert (key.service, key.variable, key.account, key.sender) == ("groq", "GROQ_API_KEY", None, None)
+    assert (key.service, key.variable, key.account, key.sender) == (
+        "groq",
+        "GROQ_API_KEY",
+        None,
+        None,
+    )
     assert GROQ not in repr(key)
     assert key == make_key("groq", secret=GROQ, variable="GROQ_API_KEY")
     with pytest.raises(AttributeError):
@@ -51,7 +65,9 @@ def test_a_key_shows_its_label_and_hides_its_secret() -> None:
         ("", "..."),
     ],
 )
-def test_a_label_shows_the_prefix_and_six_but_never_more_than_a_third(secret: str, label: str) -> None:
+def test_a_label_shows_the_prefix_and_six_but_never_more_than_a_third(
+    secret: str, label: str
+) -> None:
     assert masked_key(secret) == label
 
 
@@ -64,7 +80,11 @@ def test_a_label_never_shows_more_than_a_third(secret: str) -> None:
 def test_ten_keys_are_found_in_order_over_gaps() -> None:
     environ = {f"GROQ_API_KEY_{number}": f"{GROQ}{number}" for number in (10, 2, 7)}
     discovery = discover_keys("groq", environ)
-    assert [key.variable for key in discovery.keys] == ["GROQ_API_KEY_2", "GROQ_API_KEY_7", "GROQ_API_KEY_10"]
+    assert [key.variable for key in discovery.keys] == [
+        "GROQ_API_KEY_2",
+        "GROQ_API_KEY_7",
+        "GROQ_API_KEY_10",
+    ]
     assert discovery.problems == ()
 
 
@@ -74,13 +94,33 @@ TABLE = [
     ({"GROQ_API_KEY": ""}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
     ({"GROQ_API_KEY": " \t"}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
     ({"GROQ_API_KEY": "gsk_your_key"}, [], [("GROQ_API_KEY", "skipped", "holds a placeholder")]),
-    ({"GROQ_API_KEY": f"{GROQ} {GROQ_2}"}, [], [("GROQ_API_KEY", "skipped", "holds a blank inside")]),
+    (
+        {"GROQ_API_KEY": f"{GROQ} {GROQ_2}"},
+        [],
+        [("GROQ_API_KEY", "skipped", "holds a blank inside")],
+    ),
     ({"GROQ_API_KEY": f'"{GROQ}"'}, [], [("GROQ_API_KEY", "skipped", "holds quotes")]),
-    ({"GROQ_API_KEY": f"{GROQ}\n{GROQ_2}"}, [], [("GROQ_API_KEY", "skipped", "holds a line break")]),
-    ({"GROQ_API_KEY": f"{GROQ}\x1b"}, [], [("GROQ_API_KEY", "skipped", "holds a line break or another control")]),
-    ({"GROQ_API_KEY": f"{GROQ}é"}, [], [("GROQ_API_KEY", "skipped", "holds characters that no key has")]),
+    (
+        {"GROQ_API_KEY": f"{GROQ}\n{GROQ_2}"},
+        [],
+        [("GROQ_API_KEY", "skipped", "holds a line break")],
+    ),
+    (
+        {"GROQ_API_KEY": f"{GROQ}\x1b"},
+        [],
+        [("GROQ_API_KEY", "skipped", "holds a line break or another control")],
+    ),
+    (
+        {"GROQ_API_KEY": f"{GROQ}é"},
+        [],
+        [("GROQ_API_KEY", "skipped", "holds characters that no key has")],
+    ),
     # undecodable bytes in the environment arrive as lone surrogates
-    ({"GROQ_API_KEY": f"{GROQ}\udcff"}, [], [("GROQ_API_KEY", "skipped", "holds characters that no key has")]),
+    (
+        {"GROQ_API_KEY": f"{GROQ}\udcff"},
+        [],
+        [("GROQ_API_KEY", "skipped", "holds characters that no key has")],
+    ),
     (
         {"GROQ_API_KEY": GROQ, "GROQ_API_KEY_3": GROQ},
         ["GROQ_API_KEY"],
@@ -90,22 +130,40 @@ TABLE = [
     (
         {"GROQ_API_KEY": RESEND},
         ["GROQ_API_KEY"],
-        [("GROQ_API_KEY", "warned", "does not start with gsk_ as keys of this service do; it looks like a key of Re")],
+        [
+            (
+                "GROQ_API_KEY",
+                "warned",
+                "does not start with gsk_ as keys of this service do; it looks like a key of Re",
+            )
+        ],
     ),
     (
         {"GROQ_API_KEY": "k" + GROQ[4:]},
         ["GROQ_API_KEY"],
         [("GROQ_API_KEY", "warned", "does not start with gsk_ as keys of this service do.")],
     ),
-    ({"GROQ_API_KEY": GROQ[:20]}, ["GROQ_API_KEY"], [("GROQ_API_KEY", "warned", "has an unusual length")]),
-    ({"GROQ_API_KEY": GROQ + "x" * (120 - len(GROQ))}, ["GROQ_API_KEY"], []),  # the longest that is usual
+    (
+        {"GROQ_API_KEY": GROQ[:20]},
+        ["GROQ_API_KEY"],
+        [("GROQ_API_KEY", "warned", "has an unusual length")],
+    ),
+    (
+        {"GROQ_API_KEY": GROQ + "x" * (120 - len(GROQ))},
+        ["GROQ_API_KEY"],
+        [],
+    ),  # the longest that is usual
     (
         {"GROQ_API_KEY": GROQ + "x" * (121 - len(GROQ))},
         ["GROQ_API_KEY"],
         [("GROQ_API_KEY", "warned", "has an unusual")],
     ),
     # the first key under a number of its own
-    ({"GROQ_API_KEY_1": GROQ}, ["GROQ_API_KEY_1"], [("GROQ_API_KEY_1", "warned", "is taken as the first key")]),
+    (
+        {"GROQ_API_KEY_1": GROQ},
+        ["GROQ_API_KEY_1"],
+        [("GROQ_API_KEY_1", "warned", "is taken as the first key")],
+    ),
     (
         {"GROQ_API_KEY": "", "GROQ_API_KEY_1": GROQ},
         ["GROQ_API_KEY_1"],
@@ -117,21 +175,41 @@ TABLE = [
         [("GROQ_API_KEY_1", "skipped", "is another name of GROQ_API_KEY, which is set")],
     ),
     # names that mean nothing
-    ({"GROQ_API_KEY_11": GROQ}, [], [("GROQ_API_KEY_11", "skipped", "is beyond the 10 keys a service")]),
+    (
+        {"GROQ_API_KEY_11": GROQ},
+        [],
+        [("GROQ_API_KEY_11", "skipped", "is beyond the 10 keys a service")],
+    ),
     ({"GROQ_API_KEY_0": GROQ}, [], [("GROQ_API_KEY_0", "skipped", "is no name of a key")]),
     ({"GROQ_API_KEY_02": GROQ}, [], [("GROQ_API_KEY_02", "skipped", "is no name of a key")]),
     ({"GROQ_API_KEYS": GROQ}, [], [("GROQ_API_KEYS", "skipped", "is no name of a key")]),
-    ({"GROQ_API_KEY_12_FILE": "x"}, [], [("GROQ_API_KEY_12_FILE", "skipped", "is beyond the 10 keys")]),
+    (
+        {"GROQ_API_KEY_12_FILE": "x"},
+        [],
+        [("GROQ_API_KEY_12_FILE", "skipped", "is beyond the 10 keys")],
+    ),
     # files
-    ({"GROQ_API_KEY_FILE": "/no/such"}, [], [("GROQ_API_KEY_FILE", "skipped", "names a file that does not exist")]),
-    ({"GROQ_API_KEY_2_FILE": "/"}, [], [("GROQ_API_KEY_2_FILE", "skipped", "does not name a plain file")]),
+    (
+        {"GROQ_API_KEY_FILE": "/no/such"},
+        [],
+        [("GROQ_API_KEY_FILE", "skipped", "names a file that does not exist")],
+    ),
+    (
+        {"GROQ_API_KEY_2_FILE": "/"},
+        [],
+        [("GROQ_API_KEY_2_FILE", "skipped", "does not name a plain file")],
+    ),
     (
         {"GROQ_API_KEY": GROQ, "GROQ_API_KEY_FILE": "/no/such"},
         ["GROQ_API_KEY"],
         [("GROQ_API_KEY", "warned", "wins over GROQ_API_KEY_FILE")],
     ),
     # accounts
-    ({"GROQ_ACCOUNT": "acme"}, [], [("GROQ_ACCOUNT", "skipped", "has no effect: GROQ_API_KEY gives no usable key")]),
+    (
+        {"GROQ_ACCOUNT": "acme"},
+        [],
+        [("GROQ_ACCOUNT", "skipped", "has no effect: GROQ_API_KEY gives no usable key")],
+    ),
     (
         {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": "two words"},
         ["GROQ_API_KEY"],
@@ -194,7 +272,9 @@ def test_a_key_may_come_from_a_file(tmp_path: Path) -> None:
     assert (key.variable, key.secret.get_secret_value()) == ("GROQ_API_KEY_5_FILE", GROQ)
 
 
-def test_keys_are_read_afresh_from_dotenv_and_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_read_afresh_from_dotenv_and_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(f"GROQ_API_KEY='{GROQ}'\n")
     assert [key.label for key in load_keys("groq").keys] == ["gsk_abc123..."]
@@ -203,7 +283,9 @@ def test_keys_are_read_afresh_from_dotenv_and_the_process(tmp_path: Path, monkey
 
 
 def test_one_service_with_a_key_is_enough_to_start() -> None:
-    require_any_key([discover_keys("groq", {}), discover_keys("resend", {"RESEND_API_KEY": RESEND})])
+    require_any_key(
+        [discover_keys("groq", {}), discover_keys("resend", {"RESEND_API_KEY": RESEND})]
+    )
 
 
 def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped(
@@ -211,13 +293,16 @@ def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError) as caught:
-        require_any_key([discover_keys("groq", {"GROQ_API_KEY": "xxx"}), discover_keys("resend", {})])
+        require_any_key(
+            [discover_keys("groq", {"GROQ_API_KEY": "xxx"}), discover_keys("resend", {})]
+        )
     looked, skipped = caught.value.sentences
     assert looked.startswith(
         "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY, "
     )
     assert looked.endswith(
-        f"; RESEND_API_KEY, RESEND_API_KEY_2 … RESEND_API_KEY_10 (or …_FILE). There is no .env in {tmp_path}."
+        "; RESEND_API_KEY, RESEND_API_KEY_2 … RESEND_API_KEY_10 (or …_FILE). There is no .env in "
+        f"{tmp_path}."
     )
     assert skipped == "GROQ_API_KEY holds a placeholder, not a key."
     with pytest.raises(SettingsError, match="set at least one of the keys"):
@@ -249,7 +334,9 @@ def test_a_value_is_never_told(environ: dict[str, str]) -> None:
     }
     discovery = discover_keys("resend", marked)
     told = repr(discovery) + "".join(problem.sentence for problem in discovery.problems)
-    for secret in {marked[name] for name in marked if name.startswith("RESEND_API_KEY")} - {"mail@b.example"}:
+    for secret in {marked[name] for name in marked if name.startswith("RESEND_API_KEY")} - {
+        "mail@b.example"
+    }:
         assert secret not in told
     for key in discovery.keys:
         assert isinstance(key, ApiKey)
@@ -259,9 +346,36 @@ def test_a_value_is_never_told(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("your-key-here", "YOUR_API_KEY", "xxx", "XXXXXXXX", "changeme", "change-me", "<your key>", "<key>", "gsk_"),
-        *("gsk_your_groq_api_key", "gsk_yourkeyhere", "re_xxxxxxxx_xxxxxxxx", "re_your_api_key", "gsk_...", "re_123…"),
-        *("gsk_abc123...", "${GROQ_API_KEY}", "{{ key }}", "replace_me", "todo", "none", "null", "-", "example-key"),
+        *(
+            "your-key-here",
+            "YOUR_API_KEY",
+            "xxx",
+            "XXXXXXXX",
+            "changeme",
+            "change-me",
+            "<your key>",
+            "<key>",
+            "gsk_",
+        ),
+        *(
+            "gsk_your_groq_api_key",
+            "gsk_yourkeyhere",
+            "re_xxxxxxxx_xxxxxxxx",
+            "re_your_api_key",
+            "gsk_...",
+            "re_123…",
+        ),
+        *(
+            "gsk_abc123...",
+            "${GROQ_API_KEY}",
+            "{{ key }}",
+            "replace_me",
+            "todo",
+            "none",
+            "null",
+            "-",
+            "example-key",
+        ),
         *("gsk_****************", "api_key", "insert key", "sk-xxxx", "put-your-key-here", "test"),
     ],
 )
@@ -269,7 +383,9 @@ def test_placeholders_are_known(text: str) -> None:
     assert looks_like_placeholder(text)
 
 
-@pytest.mark.parametrize("text", [GROQ, RESEND, "gsk_sandbox1", "gsk_xxxD4eF5gH6", "re_demo_1_D4eF5gH6", "s3cret"])
+@pytest.mark.parametrize(
+    "text", [GROQ, RESEND, "gsk_sandbox1", "gsk_xxxD4eF5gH6", "re_demo_1_D4eF5gH6", "s3cret"]
+)
 def test_what_may_be_a_key_is_none(text: str) -> None:
     assert not looks_like_placeholder(text)
 
@@ -333,8 +449,15 @@ def test_addresses(text: str, *, valid: bool) -> None:
     ],
 )
 def test_a_key_is_found_by_what_people_see_of_it(text: str, meant: list[int]) -> None:
-    keys = discover_keys("groq", {"GROQ_API_KEY": "gsk_" + "a1B2" * 13, "GROQ_API_KEY_2": "gsk_" + "c3D4" * 13}).keys
+    keys = discover_keys(
+        "groq", {"GROQ_API_KEY": "gsk_" + "a1B2" * 13, "GROQ_API_KEY_2": "gsk_" + "c3D4" * 13}
+    ).keys
     first = keys[0]
-    names = {"id": first.id, "begin": first.id[:5].upper(), "begin_of_all": first.id[:2], "label": first.label}
+    names = {
+        "id": first.id,
+        "begin": first.id[:5].upper(),
+        "begin_of_all": first.id[:2],
+        "label": first.label,
+    }
     written = text.format(**names, label_cut=first.label.rstrip(".") + "…")
     assert keys_named(written, keys) == [keys[number] for number in meant]

@@ -35,7 +35,9 @@ CANARY = "Zq9canaryQz7"
 def _room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.startswith(("GROQ_", "RESEND_", "REDIS_", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")):
+        if name.startswith(
+            ("GROQ_", "RESEND_", "REDIS_", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
+        ):
             monkeypatch.delenv(name)
     get_settings.cache_clear()
     yield
@@ -68,13 +70,17 @@ def test_the_constructor_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_other_urls_follow_the_redis_url_unless_they_are_set() -> None:
-    settings = settings_from({"REDIS_URL": "redis://a:1/1", "KEYWHEEL_POOL_URL": "unix:///run/redis.sock"})
+    settings = settings_from(
+        {"REDIS_URL": "redis://a:1/1", "KEYWHEEL_POOL_URL": "unix:///run/redis.sock"}
+    )
     assert settings.broker_url.get_secret_value() == "redis://a:1/1"
     assert settings.result_backend_url.get_secret_value() == "redis://a:1/1"
     assert settings.pool_url.get_secret_value() == "unix:///run/redis.sock"
 
 
-def test_the_process_wins_over_dotenv_and_a_blank_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_wins_over_dotenv_and_a_blank_counts_as_absent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Path(".env").write_text("KEYWHEEL_NAMESPACE=dotenv\nGROQ_MODEL=small\nKEYWHEEL_MAX_FAULTS=\n")
     monkeypatch.setenv("KEYWHEEL_NAMESPACE", "process")
     monkeypatch.setenv("FLOWER_PORT", "  ")
@@ -102,12 +108,20 @@ def test_every_secret_may_come_from_a_file_and_is_never_shown(field: str, tmp_pa
     environ = {f"{variable_of(field)}_FILE": str(tmp_path / "secret")}
     settings = settings_from(environ)
     assert getattr(settings, field).get_secret_value() == value
-    for shown in (repr(settings), str(settings), settings.model_dump_json(), *notices(environ, settings)):
+    for shown in (
+        repr(settings),
+        str(settings),
+        settings.model_dump_json(),
+        *notices(environ, settings),
+    ):
         assert CANARY not in shown
 
 
 def test_a_url_shows_everything_but_its_password() -> None:
-    assert str(settings_from({"REDIS_URL": "redis://user:hunter2@host:1/2"}).redis_url) == "redis://user:***@host:1/2"
+    assert (
+        str(settings_from({"REDIS_URL": "redis://user:hunter2@host:1/2"}).redis_url)
+        == "redis://user:***@host:1/2"
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,11 +145,18 @@ def test_a_value_wins_over_its_file_and_that_is_said(tmp_path: Path) -> None:
     environ = {"REDIS_URL": "redis://plain:1/0", "REDIS_URL_FILE": str(tmp_path / "url")}
     settings = settings_from(environ)
     assert settings.redis_url.get_secret_value() == "redis://plain:1/0"
-    assert any(sentence.startswith("REDIS_URL wins over REDIS_URL_FILE") for sentence in notices(environ, settings))
+    assert any(
+        sentence.startswith("REDIS_URL wins over REDIS_URL_FILE")
+        for sentence in notices(environ, settings)
+    )
 
 
 def test_a_file_named_by_the_process_wins_over_a_value_in_dotenv() -> None:
-    assert merge({"A_FILE": "x", "B_FILE": ""}, {"A": "1", "B": "2"}) == {"A_FILE": "x", "B_FILE": "", "B": "2"}
+    assert merge({"A_FILE": "x", "B_FILE": ""}, {"A": "1", "B": "2"}) == {
+        "A_FILE": "x",
+        "B_FILE": "",
+        "B": "2",
+    }
 
 
 def test_dotenv_may_be_missing_but_not_unreadable(tmp_path: Path) -> None:
@@ -153,7 +174,10 @@ WRONG = [
     ({"KEYWHEEL_MAX_FAULTS": "1.5"}, "KEYWHEEL_MAX_FAULTS must be a whole number."),
     ({"KEYWHEEL_MAX_FAULTS": "0"}, "KEYWHEEL_MAX_FAULTS must be at least 1."),
     ({"KEYWHEEL_GROQ_TIMEOUT_S": "60s"}, "KEYWHEEL_GROQ_TIMEOUT_S must be a number (seconds)."),
-    ({"KEYWHEEL_GROQ_COOLDOWN_S": "0"}, "KEYWHEEL_GROQ_COOLDOWN_S must be greater than 0 (seconds)."),
+    (
+        {"KEYWHEEL_GROQ_COOLDOWN_S": "0"},
+        "KEYWHEEL_GROQ_COOLDOWN_S must be greater than 0 (seconds).",
+    ),
     ({"KEYWHEEL_GROQ_COOLDOWN_S": "nan"}, "KEYWHEEL_GROQ_COOLDOWN_S must be"),
     ({"KEYWHEEL_DEADLINE_S": "inf"}, "KEYWHEEL_DEADLINE_S must be"),
     ({"FLOWER_PORT": "65536"}, "FLOWER_PORT must be at most 65535."),
@@ -167,29 +191,53 @@ WRONG = [
     ({"RESEND_API_URL": "ftp://host"}, "RESEND_API_URL must start with"),
     ({"RESEND_API_URL": "https://a:b@host"}, "RESEND_API_URL must be a plain address"),
     ({"RESEND_API_URL": "https:///path"}, "RESEND_API_URL has no valid host and port"),
-    # Redis: a raw slash in the password, port zero, blanks, a foreign broker, a socket without a path
-    ({"REDIS_URL": f"redis://:{CANARY}/x@host:1/0"}, "REDIS_URL has no valid host and port; percent-encode"),
+    # Redis: a raw slash in the password, port zero, blanks, a foreign broker, a socket without a
+    # path
+    (
+        {"REDIS_URL": f"redis://:{CANARY}/x@host:1/0"},
+        "REDIS_URL has no valid host and port; percent-encode",
+    ),
     ({"REDIS_URL": f"redis://:{CANARY}@host:0/0"}, "REDIS_URL has no valid host and port"),
     ({"REDIS_URL": f"redis://:{CANARY} x@host/0"}, "REDIS_URL must not contain blanks"),
     ({"REDIS_URL": CANARY}, "REDIS_URL must start with redis:// or rediss://."),
-    ({"CELERY_BROKER_URL": f"amqp://u:{CANARY}@host//"}, "CELERY_BROKER_URL must start with redis://"),
+    (
+        {"CELERY_BROKER_URL": f"amqp://u:{CANARY}@host//"},
+        "CELERY_BROKER_URL must start with redis://",
+    ),
     ({"KEYWHEEL_POOL_URL": "unix://"}, "KEYWHEEL_POOL_URL must name a socket's path."),
     ({"REDIS_URL_FILE": "no/such/file"}, "REDIS_URL_FILE names a file that does not exist."),
     ({"REDIS_URL_FILE": "."}, "REDIS_URL_FILE does not name a plain file."),
     ({"FLOWER_BASIC_AUTH": CANARY}, "FLOWER_BASIC_AUTH must be user:password"),
     ({"FLOWER_BASIC_AUTH": f"a:{CANARY},b:"}, "FLOWER_BASIC_AUTH must be user:password"),
     # relations
-    ({"KEYWHEEL_TASK_TIME_LIMIT_S": "450"}, "KEYWHEEL_TASK_TIME_LIMIT_S (450) must stay below half"),
-    ({"KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "300"}, "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S (300) must stay below"),
-    ({"KEYWHEEL_GROQ_TIMEOUT_S": "266"}, "KEYWHEEL_GROQ_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)"),
-    ({"KEYWHEEL_RESEND_TIMEOUT_S": "266"}, "KEYWHEEL_RESEND_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)"),
+    (
+        {"KEYWHEEL_TASK_TIME_LIMIT_S": "450"},
+        "KEYWHEEL_TASK_TIME_LIMIT_S (450) must stay below half",
+    ),
+    (
+        {"KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "300"},
+        "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S (300) must stay below",
+    ),
+    (
+        {"KEYWHEEL_GROQ_TIMEOUT_S": "266"},
+        "KEYWHEEL_GROQ_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)",
+    ),
+    (
+        {"KEYWHEEL_RESEND_TIMEOUT_S": "266"},
+        "KEYWHEEL_RESEND_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)",
+    ),
     ({"KEYWHEEL_FAULT_BACKOFF_S": "61"}, "KEYWHEEL_FAULT_BACKOFF_S (61) must not exceed"),
-    ({"KEYWHEEL_FAULT_BACKOFF_MAX_S": "450"}, "KEYWHEEL_FAULT_BACKOFF_MAX_S (450) must stay below half"),
+    (
+        {"KEYWHEEL_FAULT_BACKOFF_MAX_S": "450"},
+        "KEYWHEEL_FAULT_BACKOFF_MAX_S (450) must stay below half",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("environ", "beginning"), WRONG)
-def test_a_wrong_value_gives_one_sentence_that_names_its_variable(environ: dict[str, str], beginning: str) -> None:
+def test_a_wrong_value_gives_one_sentence_that_names_its_variable(
+    environ: dict[str, str], beginning: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         settings_from(environ)
     (sentence,) = caught.value.sentences
@@ -263,7 +311,9 @@ def test_unknown_names_of_ours_are_warned_about_with_the_nearest(
 
 def test_weak_choices_are_noticed() -> None:
     environ = {"KEYWHEEL_SHOW_CONTENT": "yes"}
-    assert [sentence.split()[0] for sentence in notices(environ, settings_from(environ))] == ["KEYWHEEL_SHOW_CONTENT"]
+    assert [sentence.split()[0] for sentence in notices(environ, settings_from(environ))] == [
+        "KEYWHEEL_SHOW_CONTENT"
+    ]
 
 
 # A name that is set, and the one that was meant.
@@ -291,7 +341,8 @@ def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> 
 # Names that mean something to somebody, and are not ours to judge.
 @pytest.mark.parametrize(
     "name",
-    ["GROQ_LOG", "GROQ_ACCOUNT_3", "RESEND_FROM_10", "RESEND_WEBHOOK_SECRET", "GROQ_TEAM", "FLOWER_PERSISTENT",
+    ["GROQ_LOG", "GROQ_ACCOUNT_3", "RESEND_FROM_10", "RESEND_WEBHOOK_SECRET", "GROQ_TEAM",
+        "FLOWER_PERSISTENT",
      "FLOWER_AUTH", "REDIS_HOST", "REDIS_PASSWORD", "CELERY_TIMEZONE", "CELERY_BROKER_READ_URL",
      "ADMIN_EMAIL", "RESEND_API_KEY_2"],
 )  # fmt: skip
@@ -321,13 +372,17 @@ def test_words_are_read_whatever_their_case() -> None:
         Settings(log_format=3)  # type: ignore[arg-type]
 
 
-def test_our_result_backend_is_kept_although_celery_reads_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_result_backend_is_kept_although_celery_reads_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     claim_result_backend(get_settings())
     assert "CELERY_RESULT_BACKEND" not in os.environ
     monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://results:1/0")
     settings = reload_settings()
     claim_result_backend(settings)
-    assert os.environ["CELERY_RESULT_BACKEND"] == "worker.aio.backend:RedisBackend+redis://results:1/0"
+    assert (
+        os.environ["CELERY_RESULT_BACKEND"] == "worker.aio.backend:RedisBackend+redis://results:1/0"
+    )
     assert reload_settings() == settings
 
 
@@ -339,19 +394,32 @@ def test_the_secrets_are_named_for_those_who_hide_them() -> None:
         "FLOWER_BASIC_AUTH": "a:first, b:second",
         "ADMIN_TOKEN": "token-token-token",
     }
-    assert settings_from(environ).secrets == ("p%40ss", "p@ss", "first", "second", "token-token-token")
+    assert settings_from(environ).secrets == (
+        "p%40ss",
+        "p@ss",
+        "first",
+        "second",
+        "token-token-token",
+    )
 
 
 def test_limits_are_read_by_their_names() -> None:
-    settings = settings_from({"KEYWHEEL_GROQ_LIMITS": "RPM=30, tpm = 6000", "KEYWHEEL_RESEND_LIMITS": "rps=2,epd=100"})
+    settings = settings_from(
+        {"KEYWHEEL_GROQ_LIMITS": "RPM=30, tpm = 6000", "KEYWHEEL_RESEND_LIMITS": "rps=2,epd=100"}
+    )
     assert settings.groq_limits == (("rpm", 30), ("tpm", 6_000))
     assert settings.resend_limits == (("rps", 2), ("epd", 100))
     assert settings_from({"KEYWHEEL_GROQ_LIMITS": " "}).groq_limits == ()
 
 
-@pytest.mark.parametrize("text", ["30", "rps=2", "rpm=0", "rpm=-1", "rpm=x", "rpm=30,rpm=40", "rpm", "rpm=1e3"])
+@pytest.mark.parametrize(
+    "text", ["30", "rps=2", "rpm=0", "rpm=-1", "rpm=x", "rpm=30,rpm=40", "rpm", "rpm=1e3"]
+)
 def test_wrong_limits_are_refused_with_the_names_that_there_are(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"KEYWHEEL_GROQ_LIMITS .*must be limits such as rpm=30, of rpm, rpd, tpm"):
+    with pytest.raises(
+        SettingsError,
+        match=r"KEYWHEEL_GROQ_LIMITS .*must be limits such as rpm=30, of rpm, rpd, tpm",
+    ):
         settings_from({"KEYWHEEL_GROQ_LIMITS": text})
 
 
@@ -383,7 +451,13 @@ def test_the_example_names_every_setting_with_its_default() -> None:
     for name, field in fields.items():
         default = Settings.model_fields[field].default
         if field not in SECRET_FIELDS:
-            written = str(default).lower() if isinstance(default, bool) else "" if default == () else str(default)
+            written = (
+                str(default).lower()
+                if isinstance(default, bool)
+                else ""
+                if default == ()
+                else str(default)
+            )
             assert offered[name] == written, name
 
 

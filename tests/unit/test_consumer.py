@@ -44,7 +44,9 @@ def consumer(broker: Broker, strategy: Any) -> Consumer:
     return made
 
 
-def message(broker: Broker, headers: Any = HEADERS, body: Any = ([], {"prompt": SECRET}, {})) -> Message:
+def message(
+    broker: Broker, headers: Any = HEADERS, body: Any = ([], {"prompt": SECRET}, {})
+) -> Message:
     return Message(  # type: ignore[no-untyped-call, unused-ignore]
         body=json.dumps(body), channel=broker, delivery_tag="t1", headers=headers,
         content_type="application/json", content_encoding="utf-8",
@@ -111,13 +113,18 @@ class Told(Broker):
         self.told.append((job, f"{type(exc).__name__}: {exc}"))
 
 
-# How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses it.
-@pytest.mark.parametrize(("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)])
+# How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses
+# it.
+@pytest.mark.parametrize(
+    ("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)]
+)
 def test_a_message_that_workers_die_of_in_reading_it_is_dropped_unread(
     deaths: int, alone: int | None, reads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, seen, kept = Told(), [], []
-    monkeypatch.setattr("worker.deadletters.post.keep_message", lambda _, **options: kept.append(options["reason"]))
+    monkeypatch.setattr(
+        "worker.deadletters.post.keep_message", lambda _, **options: kept.append(options["reason"])
+    )
     one = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
     monkeypatch.setattr(Message, "_decode", lambda _: seen.append("read") or [[], {}, {}])
     consumer(broker, lambda *_: seen.append("run")).create_task_handler()(one)
@@ -132,7 +139,9 @@ def test_a_message_that_workers_die_of_in_reading_it_is_dropped_unread(
     assert reason.startswith("Poisoned: 6 workers died")
 
 
-def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.WARNING)
     broker = Broker()
     asked = consumer(broker, None)
@@ -151,15 +160,27 @@ def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "sent_s"), [(None, 5), (2, 2)])
-def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(asked_s: Any, sent_s: int) -> None:
-    options = frugal({"without_gossip": False, "without_mingle": False, "heartbeat_interval": asked_s, "logfile": "x"})
+def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(
+    asked_s: Any, sent_s: int
+) -> None:
+    options = frugal(
+        {
+            "without_gossip": False,
+            "without_mingle": False,
+            "heartbeat_interval": asked_s,
+            "logfile": "x",
+        }
+    )
     assert options == {
-        "without_gossip": True, "without_mingle": True, "heartbeat_interval": sent_s, "logfile": "x",
+        "without_gossip": True, "without_mingle": True, "heartbeat_interval": sent_s,
+        "logfile": "x",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("notes_acks", [True, False])
-def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(*, notes_acks: bool) -> None:
+def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(
+    *, notes_acks: bool
+) -> None:
     broker, later = Broker(), []
 
     def strategy(_: Any, __: Any, ___: Any, reject: Any, *____: Any) -> None:

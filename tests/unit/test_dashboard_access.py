@@ -22,16 +22,28 @@ def basic(text: str) -> str:
         (Doors(logins=(LOGIN,)), basic(LOGIN), None, "ada"),
         (Doors(logins=("eve:x", LOGIN)), basic(LOGIN), None, "ada"),  # the second of two
         (Doors(logins=("ädä:pässwörd",)), basic("ädä:pässwörd"), None, "ädä"),  # beyond ASCII
-        (Doors(logins=("n" * 200 + ":x",)), basic("n" * 200 + ":x"), None, "n" * 80),  # the trail takes so much
+        (
+            Doors(logins=("n" * 200 + ":x",)),
+            basic("n" * 200 + ":x"),
+            None,
+            "n" * 80,
+        ),  # the trail takes so much
         (Doors(token=TOKEN), f"Bearer {TOKEN}", None, "token"),
         (Doors(logins=(LOGIN,), token=TOKEN), f"Bearer {TOKEN}", None, "token"),
         (Doors(oauth=True), "", "ada@example.com", "ada@example.com"),
         (Doors(oauth=True, logins=(LOGIN,)), basic(LOGIN), "ada@example.com", "ada@example.com"),
         (Doors(oauth=True, token=TOKEN), f"Bearer {TOKEN}", None, "token"),
-        (Doors(token="tökén"), "Bearer " + "tökén".encode().decode("latin-1"), None, "token"),  # as Tornado reads it
+        (
+            Doors(token="tökén"),
+            "Bearer " + "tökén".encode().decode("latin-1"),
+            None,
+            "token",
+        ),  # as Tornado reads it
     ],
 )
-def test_an_administrator_is_let_in(doors: Doors, authorization: str, session: str | None, name: str) -> None:
+def test_an_administrator_is_let_in(
+    doors: Doors, authorization: str, session: str | None, name: str
+) -> None:
     assert admit(doors, authorization, session) == name
 
 
@@ -50,7 +62,9 @@ def test_an_administrator_is_let_in(doors: Doors, authorization: str, session: s
         (Doors(oauth=True), basic(LOGIN), None, 401),
     ],
 )
-def test_everyone_else_is_not(doors: Doors, authorization: str, session: str | None, status: int) -> None:
+def test_everyone_else_is_not(
+    doors: Doors, authorization: str, session: str | None, status: int
+) -> None:
     with pytest.raises(Refusal) as refused:
         admit(doors, authorization, session)
     assert refused.value.status_code == status

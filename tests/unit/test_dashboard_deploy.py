@@ -1,4 +1,7 @@
-"""Alert rules and Grafana dashboard: they name only metrics that there are; alerts fire when they should."""
+"""Alert rules and Grafana dashboard: they name only metrics that there are.
+
+Alerts fire when they should.
+"""
 
 import json
 import re
@@ -29,10 +32,24 @@ class Seen:
     def __init__(self) -> None:
         bucket = BucketView("m", "rpm", 30, 10, 60_000)
         counts = dict.fromkeys(
-            ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms"), 1
+            (
+                "in_flight",
+                "calls",
+                "accepted",
+                "refused",
+                "faults",
+                "rejected",
+                "tokens",
+                "used_ms",
+            ),
+            1,
         )
-        key = KeyView("0" * 12, "gsk_x...", "GROQ_API_KEY", "a", "ready", (), buckets=(bucket,), **counts)
-        self.board = Board({"groq": ServiceView(PoolView("groq", 0, (key,)), QueueView("ai"), (), 0.0)})
+        key = KeyView(
+            "0" * 12, "gsk_x...", "GROQ_API_KEY", "a", "ready", (), buckets=(bucket,), **counts
+        )
+        self.board = Board(
+            {"groq": ServiceView(PoolView("groq", 0, (key,)), QueueView("ai"), (), 0.0)}
+        )
 
 
 def exposed() -> set[str]:
@@ -58,7 +75,11 @@ def test_the_rules_name_only_metrics_that_there_are() -> None:
 
 
 def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() -> None:
-    unseen = {name for name in exposed() - named(queries()) if not name.endswith(("_created", "_sum", "_count"))}
+    unseen = {
+        name
+        for name in exposed() - named(queries())
+        if not name.endswith(("_created", "_sum", "_count"))
+    }
     assert named(queries()) <= exposed()
     assert unseen == {"keywheel_up", "keywheel_key_ready", "keywheel_redis_evicts"}  # for alerts
 
@@ -66,14 +87,21 @@ def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() 
 def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
     places: list[dict[str, Any]] = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
-    cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+    cells = [
+        (x, y)
+        for p in places
+        for x in range(p["x"], p["x"] + p["w"])
+        for y in range(p["y"], p["y"] + p["h"])
+    ]
     assert len(cells) == len(set(cells)), "panels lie over each other"
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
 # How promtool looks at the files.
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool is installed (Debian: prometheus)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool is installed (Debian: prometheus)"
+)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -83,16 +111,26 @@ def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
     ],
 )
 def test_promtool_finds_nothing_wrong(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool is installed (Debian: prometheus)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="no promtool is installed (Debian: prometheus)"
+)
 def test_promtool_understands_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    plain = [query.replace("$__rate_interval", "1m").replace("$service", ".+") for query in queries()]
+    plain = [
+        query.replace("$__rate_interval", "1m").replace("$service", ".+") for query in queries()
+    ]
     rules = [{"record": f"r{number}", "expr": query} for number, query in enumerate(plain)]
     (tmp_path / "r.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
     done = subprocess.run(
-        ["promtool", "check", "rules", "r.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["promtool", "check", "rules", "r.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

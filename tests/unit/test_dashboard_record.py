@@ -14,10 +14,16 @@ START_MS = 1_700_000_040_000  # the beginning of a minute
 COUNTS = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms")
 
 
-def seen(after_s: float, *, state: str = "ready", left: float = 30, unfit: str = "", **counts: int) -> PoolView:
+def seen(
+    after_s: float, *, state: str = "ready", left: float = 30, unfit: str = "", **counts: int
+) -> PoolView:
     """One key, so many seconds after the beginning, with `left` of 30 calls a minute."""
     bucket = BucketView("m", "rpm", 30, left, 60_000)
-    blocks = (BlockView("key_topic", unfit, "disabled", "domain_not_verified", 1, None),) if unfit else ()
+    blocks = (
+        (BlockView("key_topic", unfit, "disabled", "domain_not_verified", 1, None),)
+        if unfit
+        else ()
+    )
     key = KeyView(
         "0" * 12, "gsk_x...", "GROQ_API_KEY", "a", state, blocks, buckets=(bucket,),
         **(dict.fromkeys(COUNTS, 0) | counts),
@@ -51,7 +57,8 @@ def test_an_hour_is_kept_and_no_more() -> None:
     assert record.minutes[-1] == Minute(START_MS + 99 * 60_000, 1, 0)
 
 
-# What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the jobs are many.
+# What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the
+# jobs are many.
 @pytest.mark.parametrize("what", ["accepted", "ended"])
 def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
     record = Record()
@@ -112,7 +119,9 @@ def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
 
 def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
     class Flowers:
-        events = Counter("flower_events", "events", ["worker", "type", "task"], registry=CollectorRegistry())
+        events = Counter(
+            "flower_events", "events", ["worker", "type", "task"], registry=CollectorRegistry()
+        )
 
     for worker, kind, task, count in (
         ("w1", "task-succeeded", "tasks.email.send", 90),

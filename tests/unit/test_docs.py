@@ -2,17 +2,18 @@
 
 import ast
 import re
-import runpy
 import shlex
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from config.settings import SECRET_FIELDS, Settings, variable_of
+from config.urls import SecretUrl
 from worker import errors
 from worker.aio import pool as aio_pool
 from worker.keypool.names import Names
@@ -22,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
-ALL_PAGES = [*PAGES, *EXAMPLES, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
+ALL_PAGES = [
+    *PAGES,
+    *EXAMPLES,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+]
 
 FENCE_RE = re.compile(r"^ *(?:> )?```(\w+)\n(.*?)^ *(?:> )?```$", re.MULTILINE | re.DOTALL)
 INLINE_RE = re.compile(r"`([^`\n]+)`")
@@ -39,7 +44,10 @@ def text_of(page: Path) -> str:
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a language, without the marks of a quotation around them."""
     found = [body for name, body in FENCE_RE.findall(text_of(page)) if name == language]
-    return ["\n".join(line.removeprefix("> ").removeprefix(">") for line in body.splitlines()) + "\n" for body in found]
+    return [
+        "\n".join(line.removeprefix("> ").removeprefix(">") for line in body.splitlines()) + "\n"
+        for body in found
+    ]
 
 
 def prose(page: Path) -> str:
@@ -66,7 +74,9 @@ def test_every_internal_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}"
         assert target.is_relative_to(ROOT), f"{page.name} links out of the project: {link}"
         if anchor:
-            assert anchor in anchors(target), f"{page.name} links to {link}, but there is no such heading"
+            assert anchor in anchors(target), (
+                f"{page.name} links to {link}, but there is no such heading"
+            )
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
@@ -89,19 +99,41 @@ def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
     assert {f"docs/{page.name}" for page in DOCS} <= links
 
 
-def test_the_pages_of_settings_are_what_the_code_gives() -> None:
-    written = runpy.run_path(str(ROOT / ".ci" / "write_docs.py"))
-    assert text_of(ROOT / "docs/settings.md") == written["settings_page"](), "run `make docs`"
-    assert text_of(ROOT / ".env.example") == written["example"](), "run `make docs`"
+def settings_table() -> dict[str, tuple[str, str]]:
+    """The rows of the README's table: variable → default, unit."""
+    table = text_of(ROOT / "README.md").partition("## Settings\n")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("| `")
+    ]
+    assert all(len(row) == 4 for row in rows)
+    found = {row[0].strip("`"): (row[1], row[2]) for row in rows}
+    assert len(found) == len(rows), "a setting stands twice in the table"
+    return found
 
 
-def test_the_page_of_settings_has_every_setting_with_a_default_a_unit_and_a_meaning() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+) \| (.+) \| (.+) \|$", text_of(ROOT / "docs/settings.md"), re.MULTILINE)
-    assert [row[0] for row in rows] == [variable_of(field) for field in Settings.model_fields]
-    for field, (variable, default, unit, meaning) in zip(Settings.model_fields, rows, strict=True):
-        assert (unit == "seconds") == field.endswith("_s"), variable
-        assert re.fullmatch(r"`.+`|none", default), variable
-        assert re.fullmatch(r"[A-Z0-9`].*\.", meaning), variable
+def shown(field: str) -> str:
+    """A field's default as the table has it."""
+    if Settings.model_fields[field].default_factory is not None:
+        return "`REDIS_URL`"
+    value: Any = getattr(Settings(), field)
+    if isinstance(value, SecretUrl):
+        value = value.get_secret_value()
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def test_the_settings_table_has_every_setting_with_its_default_and_unit() -> None:
+    table = settings_table()
+    assert set(table) == {variable_of(field) for field in Settings.model_fields}
+    for field in Settings.model_fields:
+        default, unit = table[variable_of(field)]
+        assert default == shown(field), variable_of(field)
+        assert (unit == "seconds") == field.endswith("_s"), variable_of(field)
 
 
 def test_every_setting_that_is_named_exists() -> None:
@@ -115,7 +147,9 @@ def test_every_setting_that_is_named_exists() -> None:
 def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
     names = re.compile(r"^\|? *`?(worker_aio_\w+)", re.MULTILINE)
     assert aio_pool.__doc__
-    assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == set(names.findall(aio_pool.__doc__))
+    assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == set(
+        names.findall(aio_pool.__doc__)
+    )
 
 
 def commands() -> list[str]:
@@ -157,7 +191,8 @@ for line in sys.stdin:
 def test_every_command_line_of_the_pages_parses(tmp_path: Path) -> None:
     found = commands()
     assert len(found) > 10
-    # In a process of its own: Flower's import and click's registry are none of the other tests' business.
+    # In a process of its own: Flower's import and click's registry are none of the other tests'
+    # business.
     parsed = subprocess.run(
         [sys.executable, "-c", _PARSE],
         input="\n".join(found),
@@ -172,7 +207,11 @@ def test_every_command_line_of_the_pages_parses(tmp_path: Path) -> None:
 
 
 def test_a_command_line_that_does_not_exist_would_be_found(tmp_path: Path) -> None:
-    wrong = ["celery -A worker keys polish", "celery -A worker keys status --loud", "celery -A worker wrkr"]
+    wrong = [
+        "celery -A worker keys polish",
+        "celery -A worker keys status --loud",
+        "celery -A worker wrkr",
+    ]
     parsed = subprocess.run(
         [sys.executable, "-c", _PARSE],
         input="\n".join(wrong),
@@ -188,7 +227,10 @@ def test_a_command_line_that_does_not_exist_would_be_found(tmp_path: Path) -> No
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
     for page in ALL_PAGES:
-        code = [*INLINE_RE.findall(prose(page)), *(line for block in blocks(page, "sh") for line in block.splitlines())]
+        code = [
+            *INLINE_RE.findall(prose(page)),
+            *(line for block in blocks(page, "sh") for line in block.splitlines()),
+        ]
         named = {words[1] for line in code if len(words := line.split()) > 1 and words[0] == "make"}
         assert {name for name in named if "=" not in name and name != "#"} <= targets, page.name
 
@@ -238,7 +280,9 @@ def test_pictures_are_well_formed_and_fetch_nothing() -> None:
     for picture in pictures:
         tree = ET.parse(picture)  # noqa: S314 - a file of ours
         assert tree.getroot().tag.endswith("svg")
-        assert not re.search(r"url\(\s*[\"']?\w+:|href=|@import|<script", text_of(picture)), picture.name
+        assert not re.search(r"url\(\s*[\"']?\w+:|href=|@import|<script", text_of(picture)), (
+            picture.name
+        )
 
 
 def leaves(error: type[Exception]) -> set[str]:
@@ -260,26 +304,62 @@ def test_every_argument_of_the_tasks_is_named() -> None:
     page = text_of(ROOT / "docs/enqueueing.md").partition("## Arguments\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z_]+)`", page))
     for model in (CompletionArguments, EmailArguments):
-        assert {field.alias or name for name, field in model.model_fields.items()} <= named, model.__name__
+        assert {field.alias or name for name, field in model.model_fields.items()} <= named, (
+            model.__name__
+        )
 
 
 def test_every_record_of_the_pool_is_listed() -> None:
     page = text_of(ROOT / "docs/operations.md")
     groq, outbox = Names("kw", "groq"), OutboxNames("kw")
-    records = [groq.leases, groq.leased, groq.inflight, groq.audit, groq.actions, groq.host, groq.models, groq.wake]
+    records = [
+        groq.leases,
+        groq.leased,
+        groq.inflight,
+        groq.audit,
+        groq.actions,
+        groq.host,
+        groq.models,
+        groq.wake,
+    ]
     records += [groq.unfit]
-    records += [groq.key("ID"), groq.account("NAME"), groq.account_model("NAME", "MODEL"), groq.model("MODEL")]
+    records += [
+        groq.key("ID"),
+        groq.account("NAME"),
+        groq.account_model("NAME", "MODEL"),
+        groq.model("MODEL"),
+    ]
     records += [outbox.mail("KEY").rpartition(":")[0] + ":HASH", outbox.batch("ID")]
     properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
-    assert properties == {"leases", "leased", "inflight", "audit", "actions", "host", "models", "unfit", "wake"}
+    assert properties == {
+        "leases",
+        "leased",
+        "inflight",
+        "audit",
+        "actions",
+        "host",
+        "models",
+        "unfit",
+        "wake",
+    }
     assert [record for record in records if f"`{record}`" not in page] == []
 
 
 def test_the_documented_rights_hold_every_command_of_our_scripts() -> None:
     [rules] = re.findall(
-        r"^ACL SETUSER keywheel (.*?)\n```", (ROOT / "docs/operations.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+        r"^ACL SETUSER keywheel (.*?)\n```",
+        (ROOT / "docs/operations.md").read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
     )
     granted = set(re.findall(r"\+([a-z]+)", rules))
-    texts = [path.read_text("utf-8") for path in (ROOT / "worker").rglob("*") if path.suffix in {".lua", ".py"}]
-    called = {name.lower() for text in texts for name in re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text)}
+    texts = [
+        path.read_text("utf-8")
+        for path in (ROOT / "worker").rglob("*")
+        if path.suffix in {".lua", ".py"}
+    ]
+    called = {
+        name.lower()
+        for text in texts
+        for name in re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text)
+    }
     assert called - granted == set(), "add them to the ACL in docs/operations.md"

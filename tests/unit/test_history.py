@@ -17,12 +17,21 @@ def test_a_job_without_headers_begins_its_history_now() -> None:
     before = round(time.time() * 1000)
     history = History.of(None)
     assert before <= history.since_ms <= round(time.time() * 1000)
-    assert (history.deferrals, history.attempts, history.waited_ms, history.deferred) == (0, 0, 0, False)
+    assert (history.deferrals, history.attempts, history.waited_ms, history.deferred) == (
+        0,
+        0,
+        0,
+        False,
+    )
     assert history.age_s < 60
 
 
 def test_a_turn_adds_up() -> None:
-    history = History(since_ms=1).after(attempts=2, waited_ms=30).after(attempts=1, waited_ms=5, deferred=True)
+    history = (
+        History(since_ms=1)
+        .after(attempts=2, waited_ms=30)
+        .after(attempts=1, waited_ms=5, deferred=True)
+    )
     assert history == History(since_ms=1, deferrals=1, attempts=3, waited_ms=35, deferred=True)
 
 
@@ -33,20 +42,37 @@ def test_a_turn_that_ended_otherwise_is_no_deferral() -> None:
 
 # What an older version wrote, and whether the job was deferred then.
 @pytest.mark.parametrize(("ticket", "deferred"), [("-", True), ("org_a", True), ("", False)])
-def test_a_message_of_an_older_version_tells_whether_it_was_deferred(ticket: str, *, deferred: bool) -> None:
-    assert History.of({HEADER: {"since_ms": 1, "deferrals": 1, "ticket": ticket}}).deferred is deferred
+def test_a_message_of_an_older_version_tells_whether_it_was_deferred(
+    ticket: str, *, deferred: bool
+) -> None:
+    assert (
+        History.of({HEADER: {"since_ms": 1, "deferrals": 1, "ticket": ticket}}).deferred is deferred
+    )
 
 
 def test_the_header_survives_json() -> None:
-    history = History(since_ms=1_000, deferrals=2, attempts=3, waited_ms=4, deferred=True, reason="tpm", in_doubt=True)
+    history = History(
+        since_ms=1_000,
+        deferrals=2,
+        attempts=3,
+        waited_ms=4,
+        deferred=True,
+        reason="tpm",
+        in_doubt=True,
+    )
     headers = json.loads(json.dumps({"other": 1, **history.headers()}))
     assert History.of(headers) == history
 
 
 def test_the_trail_keeps_the_latest_calls() -> None:
-    calls = tuple(Attempt(number, "gsk_abc123...", "rate_limit", in_doubt=number == 30) for number in range(31))
+    calls = tuple(
+        Attempt(number, "gsk_abc123...", "rate_limit", in_doubt=number == 30)
+        for number in range(31)
+    )
     history = History(since_ms=1).after(attempts=25, waited_ms=0, trail=calls[:25])
-    history = History.of(json.loads(json.dumps(history.headers()))).after(attempts=6, waited_ms=0, trail=calls[25:])
+    history = History.of(json.loads(json.dumps(history.headers()))).after(
+        attempts=6, waited_ms=0, trail=calls[25:]
+    )
     assert history.trail == calls[-20:]
     assert History.of(json.loads(json.dumps(history.headers()))) == history
 
@@ -65,7 +91,14 @@ def test_the_trail_keeps_the_latest_calls() -> None:
         {"deferrals": None, "attempts": [], "waited_ms": {}},  # nothing usable
         {"deferred": 7, "ticket": []},  # neither yes nor no
         {"trail": "long ago"},  # no list of calls
-        {"trail": [None, [], {"at_ms": 1.5, "key": "k", "code": "c"}, {"at_ms": 1, "key": 2, "code": "c"}]},  # no calls
+        {
+            "trail": [
+                None,
+                [],
+                {"at_ms": 1.5, "key": "k", "code": "c"},
+                {"at_ms": 1, "key": 2, "code": "c"},
+            ]
+        },  # no calls
         {"unknown": 1},  # a field of another version
     ],
 )
@@ -80,7 +113,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from(["since_ms", "deferrals", "attempts", "waited_ms", "deferred", "ticket", "trail", "else"])
+FIELDS = st.sampled_from(
+    ["since_ms", "deferrals", "attempts", "waited_ms", "deferred", "ticket", "trail", "else"]
+)
 
 
 @given(JSON | st.fixed_dictionaries({HEADER: JSON | st.dictionaries(FIELDS, JSON)}))
@@ -124,7 +159,9 @@ def test_when_a_worker_died_is_read_whatever_stands_there(told: Any, at_ms: int)
         ("x", ["y"], False),
     ],
 )
-def test_a_message_tells_whether_a_worker_held_it_before(delivery: Any, headers: Any, again: Any) -> None:
+def test_a_message_tells_whether_a_worker_held_it_before(
+    delivery: Any, headers: Any, again: Any
+) -> None:
     assert came_again(SimpleNamespace(delivery_info=delivery, headers=headers)) is again
 
 

@@ -8,13 +8,22 @@ from worker import audit_listing
 from worker.key_listing import listing
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
-COUNTS = {"in_flight": 1, "calls": 1234567, "accepted": 1, "refused": 98765, "faults": 0, "rejected": 0, "used_ms": 0}
+COUNTS = {
+    "in_flight": 1,
+    "calls": 1234567,
+    "accepted": 1,
+    "refused": 98765,
+    "faults": 0,
+    "rejected": 0,
+    "used_ms": 0,
+}
 
 
 def key(number: int, state: str, *blocks: BlockView, account: str = "") -> KeyView:
     buckets = (BucketView("m", "rpm", 30, 30, 60_000), BucketView("m", "epmo", 3_000, 3_000, 1))
     return KeyView(
-        f"{number:012x}", f"gsk_{number:06d}...", "GROQ_API_KEY_10", account or f"{number:012x}", state, blocks,
+        f"{number:012x}", f"gsk_{number:06d}...", "GROQ_API_KEY_10", account or f"{number:012x}",
+            state, blocks,
         tokens=12345678, buckets=buckets[:number], **COUNTS,
     )  # fmt: skip
 
@@ -26,7 +35,9 @@ def shown(what: Group) -> list[str]:
 
 
 def test_what_another_command_needs_is_whole_in_80_columns() -> None:
-    rests = BlockView("account_model", "openai/gpt-oss-120b", "cooling", "rate_limit", 1, 3_999_001, 7_500)
+    rests = BlockView(
+        "account_model", "openai/gpt-oss-120b", "cooling", "rate_limit", 1, 3_999_001, 7_500
+    )
     by_hand = BlockView("key", "", "disabled", "leaked", 1, None, disabled_by="cli ann")
     no_domain = BlockView("key_topic", "example.com", "disabled", "domain_not_verified", 1, None)
     keys = (
@@ -44,7 +55,9 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in rest
     assert "until reset 100% epmo" in rest
     assert "leaked (by cli ann)" in rest
-    assert rest.count("until reset") == 2, "one topic of it comes back by a reset alone; a key that is ready is back"
+    assert rest.count("until reset") == 2, (
+        "one topic of it comes back by a reset alone; a key that is ready is back"
+    )
     assert lines[-1] == "resend: no key is configured here"
 
 

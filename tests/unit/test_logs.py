@@ -80,13 +80,18 @@ def test_the_four_lines_about_keys_are_exactly_these(output: Output) -> None:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_secret_is_hidden_wherever_it_stands(log_format: str, output: Output) -> None:
     key = make_key("groq", secret="odd-secret-without-a-shape", variable="GROQ_API_KEY")
-    setup_logging("INFO", log_format=log_format, secrets=[key, SecretStr('pa"ss\\wörd')], stream=output.stream)
+    setup_logging(
+        "INFO", log_format=log_format, secrets=[key, SecretStr('pa"ss\\wörd')], stream=output.stream
+    )
     canaries = ("odd-secret-without-a-shape", 'pa"ss\\wörd', GROQ, RESEND)
     everything = " ".join(canaries)
     log = logging.getLogger("test")
     log.info("in the message " + everything)  # noqa: G003 - a careless call
     log.info("in an argument %s %r", everything, {"key": everything})
-    log.info("in extras", extra={"deep": {GROQ: [everything, (RESEND, {RESEND})]}, "error": ValueError(everything)})
+    log.info(
+        "in extras",
+        extra={"deep": {GROQ: [everything, (RESEND, {RESEND})]}, "error": ValueError(everything)},
+    )
     try:
         raise RuntimeError(everything) from ValueError(everything)  # noqa: TRY301 - the traceback is the point
     except RuntimeError:
@@ -117,7 +122,9 @@ def test_a_secret_within_another_does_not_uncover_its_rest() -> None:
 def test_of_a_url_only_the_password_is_hidden() -> None:
     guard = Redactor()
     guard.learn(["redis://host:1/0", SecretStr("redis://user:p%40ssword@host:1/0")])
-    assert guard.redact("redis://host:1/0 user p%40ssword p@ssword") == "redis://host:1/0 user *** ***"
+    assert (
+        guard.redact("redis://host:1/0 user p%40ssword p@ssword") == "redis://host:1/0 user *** ***"
+    )
 
 
 def test_a_secret_too_short_to_hide_is_ignored() -> None:
@@ -156,7 +163,9 @@ def test_a_text_without_secrets_comes_back_as_it_is() -> None:
 @given(text=st.text())
 def test_any_message_is_one_line(log_format: str, text: str) -> None:
     formatter = (logs.JsonFormatter if log_format == "json" else logs.TextFormatter)(Redactor())
-    record = logging.makeLogRecord({"msg": "%s", "args": (text,), "name": text, "levelname": "INFO", "extra": text})
+    record = logging.makeLogRecord(
+        {"msg": "%s", "args": (text,), "name": text, "levelname": "INFO", "extra": text}
+    )
     line = formatter.format(record)
     assert len(line.splitlines()) == 1
     assert "\x1b" not in line
@@ -164,7 +173,14 @@ def test_any_message_is_one_line(log_format: str, text: str) -> None:
 
 def test_json_holds_the_fields_of_the_record(output: Output) -> None:
     setup_logging("INFO", log_format="json", stream=output.stream)
-    extra = {"wait_s": 1.5, "ok": True, "none": None, "level": "taken", "odd": float("nan"), "_hidden": 1}
+    extra = {
+        "wait_s": 1.5,
+        "ok": True,
+        "none": None,
+        "level": "taken",
+        "odd": float("nan"),
+        "_hidden": 1,
+    }
     logging.getLogger("worker.x").warning("grün 🤖 %d", 7, extra=extra)
     entry = one(output)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(entry.pop("time")))
@@ -194,13 +210,18 @@ def test_the_current_task_is_named(log_format: str, output: Output) -> None:
     result.get()
     line = next(line for line in output.lines if "inside" in line)
     if log_format == "json":
-        assert json.loads(line) | {"task_id": "the-id", "task_name": "tasks.ai.complete"} == json.loads(line)
+        assert json.loads(line) | {
+            "task_id": "the-id",
+            "task_name": "tasks.ai.complete",
+        } == json.loads(line)
     else:
         assert " worker.x [tasks.ai.complete the-id] inside" in line
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_celerys_own_lines_hold_no_arguments_and_no_results(log_format: str, output: Output) -> None:
+def test_celerys_own_lines_hold_no_arguments_and_no_results(
+    log_format: str, output: Output
+) -> None:
     setup_logging("DEBUG", log_format=log_format, stream=output.stream)
     app = Celery(set_as_current=False)
     app.conf.task_store_eager_result = False
@@ -211,8 +232,16 @@ def test_celerys_own_lines_hold_no_arguments_and_no_results(log_format: str, out
 
     job.apply(args=("canary-prompt",), task_id="the-id")
     # what the consumer logs on arrival: `celery.worker.strategy`
-    context = {"id": "the-id", "name": "tasks.ai.complete", "args": "canary-prompt", "kwargs": "{}", "eta": None}
-    logging.getLogger("celery.worker.strategy").info("Task %(name)s[%(id)s] received", context, extra={"data": context})
+    context = {
+        "id": "the-id",
+        "name": "tasks.ai.complete",
+        "args": "canary-prompt",
+        "kwargs": "{}",
+        "eta": None,
+    }
+    logging.getLogger("celery.worker.strategy").info(
+        "Task %(name)s[%(id)s] received", context, extra={"data": context}
+    )
     logging.getLogger("celery.pool").debug("Apply %s", "canary-prompt")
     logging.getLogger("groq._base_client").debug("Request options: canary-prompt")
     logging.getLogger("httpx").info("HTTP Request: POST canary-prompt")
@@ -247,7 +276,9 @@ def test_any_locale_can_carry_the_lines(output: Output) -> None:
     assert output.lines[0].endswith("🤖 \\udcff")
 
 
-def test_levels_are_obeyed_and_standard_error_is_the_default(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_obeyed_and_standard_error_is_the_default(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     setup_logging("ERROR")
@@ -269,9 +300,15 @@ def test_a_second_setup_replaces_the_first(output: Output) -> None:
 @pytest.mark.parametrize(
     ("template", "values"),
     [
-        (consumer.UNKNOWN_TASK_ERROR, (KeyError("t"), "CANARY", {"kwargsrepr": "CANARY"}, {})),  # a misspelt name
+        (
+            consumer.UNKNOWN_TASK_ERROR,
+            (KeyError("t"), "CANARY", {"kwargsrepr": "CANARY"}, {}),
+        ),  # a misspelt name
         (consumer.INVALID_TASK_ERROR, ("why", "CANARY")),  # a message of another shape
-        (consumer.MESSAGE_DECODE_ERROR, ("why", "text", "utf-8", "CANARY", "CANARY")),  # broken JSON
+        (
+            consumer.MESSAGE_DECODE_ERROR,
+            ("why", "text", "utf-8", "CANARY", "CANARY"),
+        ),  # broken JSON
         (consumer.UNKNOWN_FORMAT, ("CANARY",)),  # no task at all
     ],
 )

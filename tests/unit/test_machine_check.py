@@ -25,15 +25,21 @@ check_machine(Settings(worker_concurrency=500), found)
 
 
 def test_a_process_lets_itself_open_as_many_files_as_its_jobs_need_or_does_not_start() -> None:
-    done = subprocess.run([sys.executable, "-c", FEW_FILES], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_FILES], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.stdout == "(164, 200)\n", done.stderr
     assert (
-        "KEYWHEEL_WORKER_CONCURRENCY (500) needs about 564 open files, and this process may have 200: lower the former"
-        in done.stderr
+        "KEYWHEEL_WORKER_CONCURRENCY (500) needs about 564 open files, and this process may have "
+        "200: lower the former" in done.stderr
     )
 
 
-@pytest.mark.parametrize(("variable", "what"), [("SSL_CERT_FILE", "file"), ("SSL_CERT_DIR", "folder")])
-def test_certificates_that_are_not_there_are_named(tmp_path: Path, variable: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "what"), [("SSL_CERT_FILE", "file"), ("SSL_CERT_DIR", "folder")]
+)
+def test_certificates_that_are_not_there_are_named(
+    tmp_path: Path, variable: str, what: str
+) -> None:
     with pytest.raises(SettingsError, match=f"^{variable} names a {what} that does not exist"):
         check_machine(Settings(), {}, {variable: str(tmp_path / "gone")})

@@ -40,7 +40,9 @@ async def waits_ms(outages: Outages, code: str, jobs: int = 300) -> list[int]:
         (1_000, "tpm", 5_000),
     ],
 )
-async def test_a_crowd_spreads_over_more_than_a_rest(broker: Any, jobs: int, code: str, longest_ms: int) -> None:
+async def test_a_crowd_spreads_over_more_than_a_rest(
+    broker: Any, jobs: int, code: str, longest_ms: int
+) -> None:
     if jobs:
         await crowd(broker, jobs)
     waits = await waits_ms(Outages(broker), code)

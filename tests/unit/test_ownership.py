@@ -40,7 +40,9 @@ def request(tag: str | None = "tag@1f") -> Any:
     return SimpleNamespace(id="job-1", properties={"delivery_tag": tag} if tag else None)
 
 
-@pytest.mark.parametrize(("still_s", "held", "lost"), [(31, False, True), (31, True, False), (29, False, False)])
+@pytest.mark.parametrize(
+    ("still_s", "held", "lost"), [(31, False, True), (31, True, False), (29, False, False)]
+)
 async def test_only_who_stood_still_loses_what_others_have(
     broker: Redis,
     clock: Clock,
@@ -60,7 +62,9 @@ async def test_only_who_stood_still_loses_what_others_have(
         await jobs.end_if_lost()
 
 
-async def test_a_turn_that_began_after_the_standstill_is_not_asked_for(broker: Redis, clock: Clock) -> None:
+async def test_a_turn_that_began_after_the_standstill_is_not_asked_for(
+    broker: Redis, clock: Clock
+) -> None:
     jobs = Ownership(broker, lease_s=LEASE_S)
     clock.now_s += 1_000
     jobs.begin(request())
@@ -68,7 +72,9 @@ async def test_a_turn_that_began_after_the_standstill_is_not_asked_for(broker: R
 
 
 @pytest.mark.parametrize("lease_s", [0, LEASE_S])
-async def test_without_a_book_or_a_lease_nobody_asks(broker: Redis, clock: Clock, lease_s: float) -> None:
+async def test_without_a_book_or_a_lease_nobody_asks(
+    broker: Redis, clock: Clock, lease_s: float
+) -> None:
     jobs = Ownership(None if lease_s else broker, lease_s=lease_s)
     jobs.begin(request())
     clock.now_s += 1_000

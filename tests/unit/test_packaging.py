@@ -26,13 +26,17 @@ def read_lock(name: str) -> dict[str, tuple[Requirement, list[str]]]:
         if line.strip() and not line.startswith("#"):
             pinned, *options = re.split(r"\s+(?=--)", line.strip())
             requirement = Requirement(pinned)
-            assert canonicalize_name(requirement.name) not in entries, f"{pinned} stands twice in {name}"
+            assert canonicalize_name(requirement.name) not in entries, (
+                f"{pinned} stands twice in {name}"
+            )
             entries[canonicalize_name(requirement.name)] = (requirement, options)
     return entries
 
 
 def versions(name: str) -> dict[str, str]:
-    return {package: str(requirement.specifier) for package, (requirement, _) in read_lock(name).items()}
+    return {
+        package: str(requirement.specifier) for package, (requirement, _) in read_lock(name).items()
+    }
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -42,14 +46,18 @@ def test_a_lock_pins_every_package_with_hashes(name: str) -> None:
     for requirement, options in entries.values():
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
         assert options, f"{requirement} has no hash"
-        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options), requirement
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options), (
+            requirement
+        )
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_names_no_address_and_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
-    assert not re.search(r"^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", text, re.MULTILINE)
+    assert not re.search(
+        r"^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", text, re.MULTILINE
+    )
 
 
 def declared(*groups: str) -> list[Requirement]:
@@ -79,7 +87,9 @@ def test_a_lock_holds_what_the_project_declares(name: str, groups: tuple[str, ..
     for requirement in declared(*groups):
         locked, _ = entries[canonicalize_name(requirement.name)]
         (pin,) = locked.specifier
-        assert requirement.specifier.contains(pin.version), f"{name} holds {locked}, asked was {requirement}"
+        assert requirement.specifier.contains(pin.version), (
+            f"{name} holds {locked}, asked was {requirement}"
+        )
 
 
 @pytest.mark.parametrize("name", LOCKS[1:])
@@ -90,7 +100,10 @@ def test_the_image_runs_the_versions_that_were_tested(name: str) -> None:
 
 def test_the_image_gets_no_development_packages() -> None:
     shipped = read_lock("requirements-runtime.lock")
-    assert not {canonicalize_name(requirement.name) for requirement in declared("dev", "build")} & shipped.keys()
+    assert (
+        not {canonicalize_name(requirement.name) for requirement in declared("dev", "build")}
+        & shipped.keys()
+    )
 
 
 def test_the_image_gets_what_the_redis_transport_imports() -> None:
@@ -103,13 +116,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel of a copy, so that no leftover of an earlier build gets in and none stays behind."""
     source = tmp_path_factory.mktemp("source")
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     target = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
     built = subprocess.run(
-        [*command, "--wheel-dir", target, source], check=False, capture_output=True, text=True, timeout=100
+        [*command, "--wheel-dir", target, source],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert built.returncode == 0, built.stdout + built.stderr
     (path,) = target.glob("keywheel-*.whl")
@@ -138,10 +165,15 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: zipfile.ZipFile) -
 
 
 def test_the_wheel_adds_the_keys_command_to_celery(wheel: zipfile.ZipFile) -> None:
-    (entry_points,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
-    commands = wheel.read(entry_points).decode().partition("[celery.commands]\n")[2].split("\n\n")[0]
+    (entry_points,) = (
+        name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")
+    )
+    commands = (
+        wheel.read(entry_points).decode().partition("[celery.commands]\n")[2].split("\n\n")[0]
+    )
     assert set(commands.split("\n")) - {""} == {
-        "keys = worker.cli:keys", "dead = worker.deadletters.cli:dead", "cancel = worker.cancel_cli:cancel",
+        "keys = worker.cli:keys", "dead = worker.deadletters.cli:dead",
+        "cancel = worker.cancel_cli:cancel",
         "job = worker.job_cli:job",
     }  # fmt: skip
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from worker.protocol import defect_of
 
 KNOWN = {"tasks.ai.complete"}
-HEADERS: dict[str, Any] = {"task": "tasks.ai.complete", "id": "job-1", "timelimit": [None, None], "retries": 0}
+HEADERS: dict[str, Any] = {
+    "task": "tasks.ai.complete",
+    "id": "job-1",
+    "timelimit": [None, None],
+    "retries": 0,
+}
 BODY: list[Any] = [[], {"prompt": "x"}, {"callbacks": None, "chain": None, "chord": None}]
 JOB = {"task": "tasks.ai.complete", "args": [], "kwargs": {}}
 
@@ -25,7 +30,9 @@ class Unreadable:
 
 
 def defect(headers: Any, body: Any = None) -> str:
-    return defect_of(SimpleNamespace(headers=headers, payload=BODY if body is None else body), known=KNOWN)
+    return defect_of(
+        SimpleNamespace(headers=headers, payload=BODY if body is None else body), known=KNOWN
+    )
 
 
 # Headers that are fine, and why one might doubt it.
@@ -52,11 +59,20 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
         (None, "its headers are no object"),
         ([HEADERS], "its headers are no object"),
         (HEADERS | {"task": ["a"]}, "its headers task and id must be short texts"),
-        (HEADERS | {"id": None}, "its headers task and id must be short texts"),  # nobody could be told
+        (
+            HEADERS | {"id": None},
+            "its headers task and id must be short texts",
+        ),  # nobody could be told
         (HEADERS | {"id": ""}, "its headers task and id must be short texts"),
-        (HEADERS | {"id": "a\nb"}, "its headers task and id must be short texts"),  # a line of its own in the log
+        (
+            HEADERS | {"id": "a\nb"},
+            "its headers task and id must be short texts",
+        ),  # a line of its own in the log
         (HEADERS | {"id": "x" * 1_001}, "its headers task and id must be short texts"),
-        (HEADERS | {"eta": "tomorrow"}, "its header eta is malformed"),  # words, which an error would quote
+        (
+            HEADERS | {"eta": "tomorrow"},
+            "its header eta is malformed",
+        ),  # words, which an error would quote
         (HEADERS | {"eta": "1" * 1_001}, "its header eta is malformed"),
         (HEADERS | {"expires": 60}, "its header expires is malformed"),
         (HEADERS | {"retries": -1}, "its header retries is malformed"),
@@ -64,7 +80,10 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
         (HEADERS | {"retries": 10**7}, "its header retries is malformed"),
         (HEADERS | {"timelimit": 5}, "its header timelimit is malformed"),
         (HEADERS | {"timelimit": [5]}, "its header timelimit is malformed"),
-        (HEADERS | {"timelimit": [0, None]}, "its header timelimit is malformed"),  # over before it begins
+        (
+            HEADERS | {"timelimit": [0, None]},
+            "its header timelimit is malformed",
+        ),  # over before it begins
         (HEADERS | {"timelimit": [float("nan"), None]}, "its header timelimit is malformed"),
         (HEADERS | {"timelimit": [None, float("inf")]}, "its header timelimit is malformed"),
         (HEADERS | {"shadow": ["a"]}, "its header shadow is malformed"),
@@ -80,14 +99,20 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
     ("body", "sentence"),
     [
         ([[], {}, None], ""),  # without options
-        ([[], {}, {"callbacks": [JOB], "errbacks": [JOB], "chain": [JOB], "chord": JOB}], ""),  # with everything
+        (
+            [[], {}, {"callbacks": [JOB], "errbacks": [JOB], "chain": [JOB], "chord": JOB}],
+            "",
+        ),  # with everything
         ({}, "its body is no list of arguments, keyword arguments and options"),
         ([[], {}], "its body is no list of arguments, keyword arguments and options"),
         (["a", {}, {}], "its arguments must be a list, its keyword arguments an object"),
         ([[], None, {}], "its arguments must be a list, its keyword arguments an object"),
         ([[], {}, [1]], "its options must be an object"),
         ([[], {}, {"callbacks": ["a"]}], "its callbacks, chain or chord are malformed"),
-        ([[], {}, {"errbacks": JOB}], "its callbacks, chain or chord are malformed"),  # one, not in a list
+        (
+            [[], {}, {"errbacks": JOB}],
+            "its callbacks, chain or chord are malformed",
+        ),  # one, not in a list
         ([[], {}, {"chain": 3}], "its callbacks, chain or chord are malformed"),
         ([[], {}, {"chord": {"task": 7}}], "its callbacks, chain or chord are malformed"),
     ],
@@ -106,7 +131,10 @@ def test_what_cannot_be_decoded_is_left_to_celery() -> None:
     [
         ({"task": "tasks.ai.complete", "id": "job-1", "args": [], "kwargs": {}}, ""),
         ({"task": "tasks.ai.complete", "id": 7}, "its headers task and id must be short texts"),
-        ({"task": "tasks.ai.complete", "id": "job-1", "eta": "soon"}, "its header eta is malformed"),
+        (
+            {"task": "tasks.ai.complete", "id": "job-1", "eta": "soon"},
+            "its header eta is malformed",
+        ),
         ({"version": 3}, ""),  # of no protocol: Celery says so
         (7, ""),
     ],
@@ -124,7 +152,9 @@ def test_what_celery_itself_sends_has_no_defect() -> None:
         "root_id": "r",
         "parent_id": "p",
     }
-    made = app.amqp.as_task_v2("job-1", "tasks.ai.complete", kwargs={"prompt": "x"}, countdown=5, expires=60, **options)
+    made = app.amqp.as_task_v2(
+        "job-1", "tasks.ai.complete", kwargs={"prompt": "x"}, countdown=5, expires=60, **options
+    )
     body = [list(made.body[0]), made.body[1], made.body[2]]
     assert defect(made.headers, body) == ""
     app.close()
@@ -132,13 +162,18 @@ def test_what_celery_itself_sends_has_no_defect() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
 
 @given(
-    headers=st.dictionaries(st.sampled_from([*HEADERS, "eta", "expires", "shadow", "group"]), values) | values,
+    headers=st.dictionaries(
+        st.sampled_from([*HEADERS, "eta", "expires", "shadow", "group"]), values
+    )
+    | values,
     body=values,
 )
 def test_whatever_comes_is_judged_without_an_error(headers: Any, body: Any) -> None:

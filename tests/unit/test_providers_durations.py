@@ -53,7 +53,9 @@ _NOW_S = 1_800_000_000.0
         ("1:30", None),
     ],
 )
-def test_a_duration_is_read_as_milliseconds_or_not_at_all(text: str | float, expected_ms: int | None) -> None:
+def test_a_duration_is_read_as_milliseconds_or_not_at_all(
+    text: str | float, expected_ms: int | None
+) -> None:
     assert duration_ms(text) == expected_ms
 
 

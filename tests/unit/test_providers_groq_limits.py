@@ -13,15 +13,21 @@ from worker.verdicts import Dimension, ObservedLimit
         # as recorded
         (
             (
-                "Rate limit reached for model `openai/gpt-oss-20b` in organization `org_01jx` service tier "
-                "`on_demand` on tokens per minute (TPM): Limit 6000, Used 5804, Requested 1180. Please try again in "
+                "Rate limit reached for model `openai/gpt-oss-20b` in organization `org_01jx` "
+                "service tier "
+                "`on_demand` on tokens per minute (TPM): Limit 6000, Used 5804, Requested 1180. "
+                "Please try again in "
                 "9.84s. Need more tokens?"
             ),
             Refusal("org_01jx", Dimension.TPM, 6000, 5804, 1180, 9_840, "on_demand"),
         ),
-        # tokens of prompts and of answers are limited on their own, and a tier has limits of its own
+        # tokens of prompts and of answers are limited on their own, and a tier has limits of its
+        # own
         (
-            "service tier `flex` on input tokens per minute (ITPM): Limit 7000, Used 4690, Requested 2600.",
+            (
+                "service tier `flex` on input tokens per minute (ITPM): Limit 7000, Used 4690, "
+                "Requested 2600."
+            ),
             Refusal(None, Dimension.ITPM, 7000, 4690, 2600, service_tier="flex"),
         ),
         (
@@ -35,7 +41,8 @@ from worker.verdicts import Dimension, ObservedLimit
         # hours and minutes
         (
             (
-                "Rate limit reached in organization `org_a` on requests per day (RPD): Limit 1000, Used 1000, "
+                "Rate limit reached in organization `org_a` on requests per day (RPD): Limit 1000, "
+                "Used 1000, "
                 "Requested 1. Please try again in 1h26m24s."
             ),
             Refusal("org_a", Dimension.RPD, 1000, 1000, 1, 5_184_000),
@@ -47,7 +54,10 @@ from worker.verdicts import Dimension, ObservedLimit
         ),
         # without the short word
         ("Limit reached: 30 requests per minute", Refusal(dimension=Dimension.RPM)),
-        ("too many Tokens Per Day, limit: 100,000", Refusal(dimension=Dimension.TPD, limit=100_000)),
+        (
+            "too many Tokens Per Day, limit: 100,000",
+            Refusal(dimension=Dimension.TPD, limit=100_000),
+        ),
         # other wordings of the wait
         ("Slow down. Try again in 20 seconds or upgrade.", Refusal(wait_ms=20_000)),
         ("Please retry after 3", Refusal(wait_ms=3_000)),
@@ -68,9 +78,15 @@ def test_the_words_of_a_refusal_are_read(message: str, expected: Refusal) -> Non
     ("refusal", "expected"),
     [
         (Refusal(dimension=Dimension.TPM, limit=6000, requested=6001), True),
-        (Refusal(dimension=Dimension.TPM, limit=6000, requested=6000), False),  # it fits an empty bucket
+        (
+            Refusal(dimension=Dimension.TPM, limit=6000, requested=6000),
+            False,
+        ),  # it fits an empty bucket
         (Refusal(limit=6000, requested=7000), True),  # tokens, as no dimension is named
-        (Refusal(dimension=Dimension.RPM, limit=0, requested=1), False),  # requests are never too large
+        (
+            Refusal(dimension=Dimension.RPM, limit=0, requested=1),
+            False,
+        ),  # requests are never too large
         (Refusal(dimension=Dimension.TPM, limit=6000), False),
     ],
 )
@@ -79,21 +95,31 @@ def test_a_request_above_the_whole_limit_never_fits(refusal: Refusal, *, expecte
 
 
 def test_overuse_leaves_nothing_rather_than_less() -> None:
-    assert Refusal(dimension=Dimension.TPD, limit=10, used=12).observed == ObservedLimit(Dimension.TPD, 10, 0.0)
+    assert Refusal(dimension=Dimension.TPD, limit=10, used=12).observed == ObservedLimit(
+        Dimension.TPD, 10, 0.0
+    )
 
 
 def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
     headers = {"x-ratelimit-limit-requests": limit, "x-ratelimit-remaining-requests": remaining}
-    return Answer(200, headers if reset is None else headers | {"x-ratelimit-reset-requests": reset})
+    return Answer(
+        200, headers if reset is None else headers | {"x-ratelimit-reset-requests": reset}
+    )
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         # the documentation's example, and the smallest use of a small limit
-        (_requests("14400", "14370", "2m59.56s"), (ObservedLimit(Dimension.RPD, 14_400, 14_370.0),)),
+        (
+            _requests("14400", "14370", "2m59.56s"),
+            (ObservedLimit(Dimension.RPD, 14_400, 14_370.0),),
+        ),
         (_requests("1000", "999", "1m26.4s"), (ObservedLimit(Dimension.RPD, 1_000, 999.0),)),
-        (_requests("500000", "499999", "172.8ms"), (ObservedLimit(Dimension.RPD, 500_000, 499_999.0),)),
+        (
+            _requests("500000", "499999", "172.8ms"),
+            (ObservedLimit(Dimension.RPD, 500_000, 499_999.0),),
+        ),
         # a day's window that ends at midnight
         (_requests("1000", "990", "11h3m"), (ObservedLimit(Dimension.RPD, 1_000, 990.0),)),
         # a stand-in that counts a minute, refilling continuously or by window
@@ -107,7 +133,9 @@ def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
         (_requests("0", "0", "1s"), ()),
         # tokens, with more left than there can be
         (
-            Answer(200, {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "6001"}),
+            Answer(
+                200, {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "6001"}
+            ),
             (ObservedLimit(Dimension.TPM, 6_000, 6_000.0),),
         ),
         (Answer(200, {"x-ratelimit-limit-tokens": "6000"}), (ObservedLimit(Dimension.TPM, 6_000),)),
@@ -121,13 +149,20 @@ def test_a_header_teaches_a_limit_only_where_it_agrees_with_itself(
 
 
 def test_the_words_win_over_the_header_about_the_same_limit() -> None:
-    answer = Answer(429, {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "5999"})
+    answer = Answer(
+        429, {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "5999"}
+    )
     refusal = Refusal(dimension=Dimension.TPM, limit=6_000, used=5_900)
     assert limits_of(answer, refusal) == (ObservedLimit(Dimension.TPM, 6_000, 100.0),)
 
 
 @given(st.text(), st.text(alphabet="0123456789.hms \t(TPM):limtusedrqyagn", max_size=4_000))
 def test_no_words_make_the_reader_fail(any_text: str, near_text: str) -> None:
-    for text in (any_text, near_text, f"Please try again in {near_text}", f"Limit {near_text}, Used {near_text}"):
+    for text in (
+        any_text,
+        near_text,
+        f"Please try again in {near_text}",
+        f"Limit {near_text}, Used {near_text}",
+    ):
         wait_ms = read_refusal(text).wait_ms
         assert wait_ms is None or wait_ms >= 0

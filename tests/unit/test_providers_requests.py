@@ -26,21 +26,35 @@ def _asking(content: Any, **more: Any) -> dict[str, Any]:
     ("params", "expected"),
     [
         (_asking("x" * 400, max_tokens=10), 100 + 4 + 10),
-        (_asking("x" * 401, max_completion_tokens=10, max_tokens=99), 101 + 4 + 10),  # the newer name wins, rounded up
+        (
+            _asking("x" * 401, max_completion_tokens=10, max_tokens=99),
+            101 + 4 + 10,
+        ),  # the newer name wins, rounded up
         (_asking("x" * 400), 100 + 4 + 1_024),  # the default reserve
         (_asking("x" * 400, max_tokens=10, n=3), 100 + 4 + 30),
         (_asking("字" * 4, max_tokens=1), 3 + 4 + 1),  # scripts beyond ASCII are not underrated
-        (_asking("\ud800", max_tokens=1), 1 + 4 + 1),  # half a character does not break the estimate
+        (
+            _asking("\ud800", max_tokens=1),
+            1 + 4 + 1,
+        ),  # half a character does not break the estimate
         (_asking(None, max_tokens=1), 4 + 1),
         (_asking([{"type": "text", "text": "x" * 36}], max_tokens=1), 10 + 4 + 1),
-        (_asking([{"type": "image_url", "image_url": {"url": "data:" + "x" * 99_999}}], max_tokens=1), 1_000 + 4 + 1),
+        (
+            _asking(
+                [{"type": "image_url", "image_url": {"url": "data:" + "x" * 99_999}}], max_tokens=1
+            ),
+            1_000 + 4 + 1,
+        ),
         (_asking("", max_tokens=1, tools=[{"a": 1}]), 3 + 4 + 1),
         ({"model": "m", "messages": ["x" * 8], "max_tokens": 1}, 2 + 4 + 1),
         (
             {
                 "messages": [
                     {"role": "assistant", "content": "", "reasoning": "x" * 40},
-                    {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": "y" * 36}}]},
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"function": {"name": "look", "arguments": "y" * 36}}],
+                    },
                 ],
                 "max_tokens": 1,
             },
@@ -62,11 +76,22 @@ def test_a_completion_knows_its_model_and_hides_its_prompt() -> None:
 
 @pytest.mark.parametrize(
     ("tier", "expected"),
-    [(None, "m"), ("on_demand", "m"), ("flex", "m (flex)"), ("performance", "m (performance)"), ("auto", "m (auto)")],
+    [
+        (None, "m"),
+        ("on_demand", "m"),
+        ("flex", "m (flex)"),
+        ("performance", "m (performance)"),
+        ("auto", "m (auto)"),
+    ],
 )
 def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected: str) -> None:
-    asked = Completion.of(_asking("x" * 400, max_tokens=10) | ({"service_tier": tier} if tier else {}))
-    assert (asked.limited_as, asked.topic) == (expected, "m")  # a key that may not use the model may not in any tier
+    asked = Completion.of(
+        _asking("x" * 400, max_tokens=10) | ({"service_tier": tier} if tier else {})
+    )
+    assert (asked.limited_as, asked.topic) == (
+        expected,
+        "m",
+    )  # a key that may not use the model may not in any tier
     assert (asked.input_tokens, asked.output_tokens, asked.tokens) == (104, 10, 114)
 
 
@@ -90,7 +115,11 @@ def test_each_recipient_counts() -> None:
 
 
 def test_equal_payloads_give_equal_bytes() -> None:
-    payload = {"to": "ann@example.org", "from": "a@b.example", "tags": [{"name": "é", "value": "\ud800"}]}
+    payload = {
+        "to": "ann@example.org",
+        "from": "a@b.example",
+        "tags": [{"name": "é", "value": "\ud800"}],
+    }
     backwards = MappingProxyType(dict(reversed(payload.items())))
     assert Email(payload, "k").body() == Email({**backwards}, "k").body()
     assert Email(backwards, "k").body() == Email(payload, "k").body()
@@ -188,14 +217,38 @@ def test_a_body_nested_without_end_is_no_json() -> None:
     ("environment", "url", "expected"),
     [
         ({}, "https://api.example", None),
-        ({"https_proxy": "http://proxy.example:3128"}, "https://api.example", "http://proxy.example:3128"),
-        ({"all_proxy": "http://proxy.example:3128"}, "https://api.example", "http://proxy.example:3128"),
+        (
+            {"https_proxy": "http://proxy.example:3128"},
+            "https://api.example",
+            "http://proxy.example:3128",
+        ),
+        (
+            {"all_proxy": "http://proxy.example:3128"},
+            "https://api.example",
+            "http://proxy.example:3128",
+        ),
         ({"HTTPS_PROXY": "proxy.example:3128"}, "https://api.example", "http://proxy.example:3128"),
         ({"http_proxy": "http://proxy.example:3128"}, "https://api.example", None),
-        ({"https_proxy": "https://u:p@proxy.example"}, "https://api.example", "https://u:p@proxy.example"),
-        ({"https_proxy": "http://proxy.example:3128", "no_proxy": "api.example"}, "https://api.example", None),
-        ({"http_proxy": "http://proxy.example", "no_proxy": "a,api.example:81"}, "http://api.example:81", None),
-        ({"all_proxy": "socks5://proxy.example:1080", "NO_PROXY": "*"}, "https://api.example", None),
+        (
+            {"https_proxy": "https://u:p@proxy.example"},
+            "https://api.example",
+            "https://u:p@proxy.example",
+        ),
+        (
+            {"https_proxy": "http://proxy.example:3128", "no_proxy": "api.example"},
+            "https://api.example",
+            None,
+        ),
+        (
+            {"http_proxy": "http://proxy.example", "no_proxy": "a,api.example:81"},
+            "http://api.example:81",
+            None,
+        ),
+        (
+            {"all_proxy": "socks5://proxy.example:1080", "NO_PROXY": "*"},
+            "https://api.example",
+            None,
+        ),
     ],
 )
 @pytest.mark.usefixtures("no_proxies")
@@ -237,7 +290,9 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.mark.parametrize(("soft_limit", "expected"), [(1_024, 1_024), (resource.RLIM_INFINITY, 1_000_000)])
+@pytest.mark.parametrize(
+    ("soft_limit", "expected"), [(1_024, 1_024), (resource.RLIM_INFINITY, 1_000_000)]
+)
 def test_a_process_never_spends_all_its_files_on_connections(
     soft_limit: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,9 @@ FAR = "2999-01-01T00:00:00+00:00"
         ([DEATHS], 0),
     ],
 )
-def test_deaths_count_beyond_the_second_only_where_a_message_ran_alone(headers: Any, count: int) -> None:
+def test_deaths_count_beyond_the_second_only_where_a_message_ran_alone(
+    headers: Any, count: int
+) -> None:
     assert settle(headers) == count
     if count:
         assert headers == {DEATHS: count}

@@ -15,14 +15,30 @@ from worker.errors import Deferred, InvalidArguments, JobError, error_of
 from worker.patience import ask_patiently
 
 
-# What the server answers, as it stands on the wire, and whether the same command may be taken a little later.
+# What the server answers, as it stands on the wire, and whether the same command may be taken a
+# little later.
 @pytest.mark.parametrize(
     ("answer", "passes"),
     [
-        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", True),
+        (
+            (
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN "
+                "NOSAVE."
+            ),
+            True,
+        ),
         ("LOADING Redis is loading the dataset in memory", True),
-        ("OOM command not allowed when used memory > 'maxmemory'. script: f00, on @user_script:3.", True),
-        ("ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed", True),  # Redis 6
+        (
+            (
+                "OOM command not allowed when used memory > 'maxmemory'. script: f00, on "
+                "@user_script:3."
+            ),
+            True,
+        ),
+        (
+            "ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed",
+            True,
+        ),  # Redis 6
         ("MISCONF Errors writing to the AOF file: No space left on device", True),
         ("NOREPLICAS Not enough good replicas to write.", True),
         ("READONLY You can't write against a read only replica.", True),
@@ -84,7 +100,9 @@ async def test_a_job_that_waits_for_redis_is_said_in_its_words_once(
 
 async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -> None:
     async def denied() -> None:
-        raise BaseParser.parse_error("NOPERM this user has no permissions to run the 'evalsha' command")
+        raise BaseParser.parse_error(
+            "NOPERM this user has no permissions to run the 'evalsha' command"
+        )
 
     with pytest.raises(Deferred, match="Redis refuses: NOPERM this user") as caught:
         await ask_patiently(denied)

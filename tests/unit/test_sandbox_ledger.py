@@ -56,7 +56,15 @@ def _refused(ledger: Ledger, time: Time, at_s: float, wait_s: float, key: Key = 
     ],
 )
 def test_a_call_while_its_account_and_model_has_to_wait_is_a_violation(
-    *, ledger: Ledger, time: Time, at_s: float, key: Key, model: str, violations: int, same_key: int, in_flight: int
+    *,
+    ledger: Ledger,
+    time: Time,
+    at_s: float,
+    key: Key,
+    model: str,
+    violations: int,
+    same_key: int,
+    in_flight: int,
 ) -> None:
     _refused(ledger, time, 1_000.0, 10.0)
     judgement = _call(ledger, time, at_s, key, model=model)
@@ -65,14 +73,18 @@ def test_a_call_while_its_account_and_model_has_to_wait_is_a_violation(
     assert judgement["in_flight_while_cooling"] == in_flight
 
 
-def test_what_is_judged_is_when_a_call_arrived_not_when_it_was_decided(ledger: Ledger, time: Time) -> None:
+def test_what_is_judged_is_when_a_call_arrived_not_when_it_was_decided(
+    ledger: Ledger, time: Time
+) -> None:
     _refused(ledger, time, 1_000.0, 10.0)
     time.now_s = 1_005.0
     ledger.record(Call(999.9, _KEY, "m"))
     assert ledger.summary()["judgement"]["calls_while_cooling"] == 0
 
 
-def test_a_later_refusal_lengthens_the_wait_and_never_shortens_it(ledger: Ledger, time: Time) -> None:
+def test_a_later_refusal_lengthens_the_wait_and_never_shortens_it(
+    ledger: Ledger, time: Time
+) -> None:
     _refused(ledger, time, 1_000.0, 2.0)
     _refused(ledger, time, 1_000.1, 5.0)
     _refused(ledger, time, 1_000.2, 1.0)
@@ -101,7 +113,9 @@ def test_a_violation_carries_its_evidence(ledger: Ledger, time: Time) -> None:
     assert ledger.summary()["judgement"]["worst_while_cooling_ms"] == 4_000.0
 
 
-def test_a_dead_key_must_not_be_called_again_until_it_is_forgiven(ledger: Ledger, time: Time) -> None:
+def test_a_dead_key_must_not_be_called_again_until_it_is_forgiven(
+    ledger: Ledger, time: Time
+) -> None:
     _call(ledger, time, 1_000.0, status=401, code="invalid_api_key", dead=True)
     assert _call(ledger, time, 1_000.2, status=401, dead=True)["in_flight_after_refusal"] == 1
     assert _call(ledger, time, 1_001.0, status=401, dead=True)["calls_after_refusal"] == 1
@@ -111,26 +125,57 @@ def test_a_dead_key_must_not_be_called_again_until_it_is_forgiven(ledger: Ledger
     assert _call(ledger, time, 1_003.0)["calls_after_refusal"] == 1
 
 
-def test_one_idempotency_key_accepted_by_two_teams_is_an_email_sent_twice(ledger: Ledger, time: Time) -> None:
+def test_one_idempotency_key_accepted_by_two_teams_is_an_email_sent_twice(
+    ledger: Ledger, time: Time
+) -> None:
     sent: dict[str, Any] = {"accepted": True, "recipients": 2, "contents": ("c",), "model": ""}
     _call(ledger, time, 1_000.0, _MAIL_A, idempotency_key="job-1", emails=("e1",), **sent)
     _call(ledger, time, 1_001.0, _MAIL_A, idempotency_key="job-1", replayed=True, model="")
-    judgement = _call(ledger, time, 1_002.0, _MAIL_B, idempotency_key="job-2", emails=("e2",), **sent)
+    judgement = _call(
+        ledger, time, 1_002.0, _MAIL_B, idempotency_key="job-2", emails=("e2",), **sent
+    )
     assert judgement["emails_accepted_twice"] == 0
     assert judgement["content_accepted_twice"] == 1
-    judgement = _call(ledger, time, 1_003.0, _MAIL_B, idempotency_key="job-1", emails=("e3",), **sent)
+    judgement = _call(
+        ledger, time, 1_003.0, _MAIL_B, idempotency_key="job-1", emails=("e3",), **sent
+    )
     assert judgement["emails_accepted_twice"] == 1
     assert judgement["emails_accepted"] == 3
     assert judgement["recipients_accepted"] == 6
     assert ledger.summary()["violations"][-1]["accounts"] == ["team-a", "team-b"]
-    assert _call(ledger, time, 1_004.0, _MAIL_B, emails=("e4",), accepted=True)["emails_without_idempotency_key"] == 1
+    assert (
+        _call(ledger, time, 1_004.0, _MAIL_B, emails=("e4",), accepted=True)[
+            "emails_without_idempotency_key"
+        ]
+        == 1
+    )
 
 
 def test_each_email_of_a_batch_is_judged_by_itself(ledger: Ledger, time: Time) -> None:
-    batch: dict[str, Any] = {"accepted": True, "emails": ("e1", "e2"), "contents": ("c", "d"), "subjects": ("s", "t")}
-    single: dict[str, Any] = {"accepted": True, "emails": ("e3",), "contents": ("d",), "subjects": ("t",)}
-    assert _call(ledger, time, 1_000.0, _MAIL_A, idempotency_key="batch-1", **batch)["content_accepted_twice"] == 0
-    assert _call(ledger, time, 1_001.0, _MAIL_B, idempotency_key="job-2", **single)["content_accepted_twice"] == 1
+    batch: dict[str, Any] = {
+        "accepted": True,
+        "emails": ("e1", "e2"),
+        "contents": ("c", "d"),
+        "subjects": ("s", "t"),
+    }
+    single: dict[str, Any] = {
+        "accepted": True,
+        "emails": ("e3",),
+        "contents": ("d",),
+        "subjects": ("t",),
+    }
+    assert (
+        _call(ledger, time, 1_000.0, _MAIL_A, idempotency_key="batch-1", **batch)[
+            "content_accepted_twice"
+        ]
+        == 0
+    )
+    assert (
+        _call(ledger, time, 1_001.0, _MAIL_B, idempotency_key="job-2", **single)[
+            "content_accepted_twice"
+        ]
+        == 1
+    )
     assert ledger.mail() == {"s": ["team-a"], "t": ["team-a", "team-b"]}
 
 
@@ -149,7 +194,9 @@ def test_counters_are_exact_while_full_records_are_a_ring(ledger: Ledger, time: 
 
 
 def test_an_accepted_call_whose_answer_is_lost_is_counted(ledger: Ledger, time: Time) -> None:
-    judgement = _call(ledger, time, 1_000.0, _MAIL_A, status=0, accepted=True, delivered=False, emails=("e",))
+    judgement = _call(
+        ledger, time, 1_000.0, _MAIL_A, status=0, accepted=True, delivered=False, emails=("e",)
+    )
     assert judgement["accepted_but_answer_lost"] == 1
 
 
@@ -160,7 +207,13 @@ def test_memory_stays_bounded_and_the_ledger_says_so(
     monkeypatch.setattr("sandbox.ledger._MOST_IDEMPOTENCY_KEYS", 2)
     for number in range(3):
         judgement = _call(
-            ledger, time, 1_000.0 + number, _MAIL_A, accepted=True, emails=("e",), idempotency_key=f"job-{number}"
+            ledger,
+            time,
+            1_000.0 + number,
+            _MAIL_A,
+            accepted=True,
+            emails=("e",),
+            idempotency_key=f"job-{number}",
         )
     assert not judgement["exact"]
     ledger.clear()

@@ -59,7 +59,9 @@ def test_a_bucket_never_lets_more_through_than_the_limit_and_its_refill(
 
 
 @given(limit=st.integers(1, 10_000), used=st.integers(0, 10_000), requested=st.integers(1, 10_000))
-def test_a_call_passes_after_exactly_the_wait_that_was_named(limit: int, used: int, requested: int) -> None:
+def test_a_call_passes_after_exactly_the_wait_that_was_named(
+    limit: int, used: int, requested: int
+) -> None:
     bucket = Bucket(limit, 60.0, float(min(used, limit)), _START)
     wait_s = bucket.wait_s(_START, requested)
     if math.isfinite(wait_s):
@@ -76,7 +78,14 @@ def test_a_bucket_takes_back_what_was_not_used_and_ignores_a_clock_that_stands_s
 
 def test_a_window_starts_with_the_first_call_after_the_last_one_ended() -> None:
     window = FixedWindow(2)
-    assert [window.take(_START + at) for at in (0.0, 0.5, 0.9, 1.0, 1.2, 1.3)] == [True, True, False, True, True, False]
+    assert [window.take(_START + at) for at in (0.0, 0.5, 0.9, 1.0, 1.2, 1.3)] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
     assert window.remaining(_START + 1.4) == 0
     assert window.reset_s(_START + 1.4) == pytest.approx(0.6)
     assert window.remaining(_START + 2.5) == 2
@@ -99,7 +108,11 @@ def test_a_quota_of_the_day_ends_at_midnight_and_one_of_the_month_on_the_first()
     [
         ("2026-11-23T21:30:00", "2026-11-24T00:00:00", "2026-12-01T00:00:00"),  # any day
         ("2026-12-31T23:59:59", "2027-01-01T00:00:00", "2027-01-01T00:00:00"),  # the end of a year
-        ("2026-12-01T00:00:00", "2026-12-02T00:00:00", "2027-01-01T00:00:00"),  # a boundary belongs to what begins
+        (
+            "2026-12-01T00:00:00",
+            "2026-12-02T00:00:00",
+            "2027-01-01T00:00:00",
+        ),  # a boundary belongs to what begins
         ("2028-02-29T12:00:00", "2028-03-01T00:00:00", "2028-03-01T00:00:00"),  # a leap day
     ],
 )
@@ -129,7 +142,9 @@ def test_time_spans_are_written_as_groq_writes_them(seconds: float, text: str) -
     assert go_duration(seconds) == text
 
 
-@pytest.mark.parametrize(("seconds", "header"), [(0.1, 1), (1.0, 1), (1.0000000001, 1), (1.01, 2), (578.016, 579)])
+@pytest.mark.parametrize(
+    ("seconds", "header"), [(0.1, 1), (1.0, 1), (1.0000000001, 1), (1.01, 2), (578.016, 579)]
+)
 def test_retry_after_is_in_whole_seconds_and_never_too_short(seconds: float, header: int) -> None:
     assert retry_after(seconds) == header
 

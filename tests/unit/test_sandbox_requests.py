@@ -24,7 +24,10 @@ def _chat(**changes: Any) -> dict[str, Any]:
         ({"messages": [{"role": "king", "content": "x"}]}, "'role' has invalid value"),
         ({"messages": [{"role": "user"}]}, "'content' is missing"),
         ({"messages": [{"role": "user", "content": 5}]}, "must be a string or an array"),
-        ({"messages": [{"role": "assistant", "content": "x", "reasoning_content": "y"}]}, "is unsupported"),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "reasoning_content": "y"}]},
+            "is unsupported",
+        ),
         ({"temperature": 2.1}, "'temperature' : number must be at most 2"),
         ({"temperature": "hot"}, "'temperature' : value must be a number"),
         ({"max_tokens": 0}, "'max_tokens' : number must be at least 1"),
@@ -37,7 +40,9 @@ def _chat(**changes: Any) -> dict[str, Any]:
         ({"tools": "hammer"}, "'tools'"),
     ],
 )
-def test_groq_refuses_a_malformed_request_and_names_the_field(changes: dict[str, Any], words: str) -> None:
+def test_groq_refuses_a_malformed_request_and_names_the_field(
+    changes: dict[str, Any], words: str
+) -> None:
     invalid = groq_request.validate(_chat(**changes))
     assert invalid is not None
     assert words in invalid.message
@@ -48,7 +53,9 @@ def test_groq_refuses_a_malformed_request_and_names_the_field(changes: dict[str,
     [
         {},
         {"temperature": 0, "top_p": 1, "max_tokens": 10, "seed": 1},
-        {"messages": [{"role": "assistant", "tool_calls": []}]},  # an assistant that only called tools
+        {
+            "messages": [{"role": "assistant", "tool_calls": []}]
+        },  # an assistant that only called tools
         {"response_format": {"type": "text"}},
         {"tools": [_TOOL], "tool_choice": "auto"},
     ],
@@ -77,8 +84,14 @@ def test_tokens_are_about_a_quarter_of_the_characters() -> None:
         ({"tools": [_TOOL]}, None),  # offered, not demanded
         ({"tools": [_TOOL], "tool_choice": "none"}, None),
         ({"tools": [_TOOL], "tool_choice": "required"}, "look"),
-        ({"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "look"}}}, "look"),
-        ({"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "jump"}}}, None),
+        (
+            {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "look"}}},
+            "look",
+        ),
+        (
+            {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "jump"}}},
+            None,
+        ),
     ],
 )
 def test_a_tool_is_called_only_on_demand(changes: dict[str, Any], name: str | None) -> None:
@@ -115,7 +128,12 @@ def test_an_example_fits_its_schema() -> None:
 
 
 def _mail(**changes: Any) -> dict[str, Any]:
-    return {"from": "Me <me@a.example.net>", "to": ["you@b.example.net"], "subject": "Hi", "text": "x"} | changes
+    return {
+        "from": "Me <me@a.example.net>",
+        "to": ["you@b.example.net"],
+        "subject": "Hi",
+        "text": "x",
+    } | changes
 
 
 _MANY = [f"u{number}@b.example.net" for number in range(51)]
@@ -129,7 +147,11 @@ _MANY = [f"u{number}@b.example.net" for number in range(51)]
         ({"subject": ""}, "missing_required_field", "`subject`"),
         ({"text": None}, "missing_required_field", "`html` or `text`"),
         ({"from": "me"}, "validation_error", "Invalid `from` field"),
-        ({"from": ["me@a.example.net", "you@a.example.net"]}, "validation_error", "Invalid `from` field"),
+        (
+            {"from": ["me@a.example.net", "you@a.example.net"]},
+            "validation_error",
+            "Invalid `from` field",
+        ),
         ({"to": "you@nowhere"}, "validation_error", "Invalid `to` field"),  # a domain has a dot
         ({"cc": [5]}, "validation_error", "Invalid `cc` field"),
         ({"to": _MANY}, "validation_error", "at most 50"),
@@ -139,7 +161,9 @@ _MANY = [f"u{number}@b.example.net" for number in range(51)]
         ({"tags": [{"name": "a b", "value": "c"}]}, "validation_error", "Tags"),
     ],
 )
-def test_resend_refuses_a_malformed_email_and_names_the_field(changes: dict[str, Any], name: str, words: str) -> None:
+def test_resend_refuses_a_malformed_email_and_names_the_field(
+    changes: dict[str, Any], name: str, words: str
+) -> None:
     invalid = resend_request.validate(_mail(**changes))
     assert invalid is not None
     assert (invalid.name, invalid.status) == (name, 422)
@@ -148,7 +172,10 @@ def test_resend_refuses_a_malformed_email_and_names_the_field(changes: dict[str,
 
 def test_resend_accepts_a_well_formed_email() -> None:
     email = _mail(
-        to=_MANY[:50], cc="c@b.example.net", attachments=[{"path": "x"}], tags=[{"name": "a", "value": "b-c_1"}]
+        to=_MANY[:50],
+        cc="c@b.example.net",
+        attachments=[{"path": "x"}],
+        tags=[{"name": "a", "value": "b-c_1"}],
     )
     assert resend_request.validate(email) is None
     assert resend_request.recipients(email) == 51
@@ -159,7 +186,14 @@ def test_resend_accepts_a_well_formed_email() -> None:
     [
         (_mail(), False, False, 1, 0, None),
         ("text", False, False, 0, 0, 422),  # not an object
-        (_mail(**{"from": "me@else.example.net"}), False, False, 0, 0, 403),  # another team's domain
+        (
+            _mail(**{"from": "me@else.example.net"}),
+            False,
+            False,
+            0,
+            0,
+            403,
+        ),  # another team's domain
         (_mail(**{"from": "onboarding@resend.dev"}), False, False, 0, 0, 403),  # the test address
         ([_mail(), _mail()], True, False, 2, 0, None),
         ([_mail(), _mail(to=[])], True, False, 0, 0, 422),  # strict: all or none

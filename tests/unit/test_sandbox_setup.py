@@ -15,7 +15,9 @@ from sandbox.server import Sandbox
 
 
 def test_keys_have_the_form_that_the_providers_hand_out() -> None:
-    roster = make_roster(Config(groq_keys=3, groq_keys_per_org=2, resend_keys=3, resend_keys_per_team=2))
+    roster = make_roster(
+        Config(groq_keys=3, groq_keys_per_org=2, resend_keys=3, resend_keys_per_team=2)
+    )
     environment, accounts = roster.environment, roster.accounts
     assert list(environment) == [
         "GROQ_API_KEY",
@@ -30,7 +32,9 @@ def test_keys_have_the_form_that_the_providers_hand_out() -> None:
     ]
     assert len(environment["GROQ_API_KEY"]) == 56
     assert [len(part) for part in environment["RESEND_API_KEY"].split("_")] == [2, 8, 24]
-    assert environment["RESEND_FROM"] == environment["RESEND_FROM_2"] != environment["RESEND_FROM_3"]
+    assert (
+        environment["RESEND_FROM"] == environment["RESEND_FROM_2"] != environment["RESEND_FROM_3"]
+    )
     assert (len(accounts.organisations), len(accounts.teams)) == (2, 2)
 
 
@@ -51,7 +55,14 @@ def _write(path: Path, content: Any) -> Path:
 
 def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
     content = {
-        "groq": [{"account": "org_a", "keys": ["gsk_one", "gsk_two"], "rpm": 5, "models": {"m": {"tpm": 9}}}],
+        "groq": [
+            {
+                "account": "org_a",
+                "keys": ["gsk_one", "gsk_two"],
+                "rpm": 5,
+                "models": {"m": {"tpm": 9}},
+            }
+        ],
         "resend": [
             {"keys": 2, "domains": ["a.example.net"], "from": "me@a.example.net"},
             {"account": "open", "domains": None},
@@ -80,7 +91,9 @@ def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
         ({"groq": [{"keys": ["gsk_a"]}, {"keys": ["gsk_a"]}]}, "belongs to two accounts"),
     ],
 )
-def test_a_bad_keys_file_is_refused_with_its_place(tmp_path: Path, content: Any, words: str) -> None:
+def test_a_bad_keys_file_is_refused_with_its_place(
+    tmp_path: Path, content: Any, words: str
+) -> None:
     with pytest.raises(ValueError) as refused:
         make_roster(Config(keys_file=_write(tmp_path / "keys.json", content)))
     assert words in str(refused.value)
@@ -90,7 +103,9 @@ def test_a_fault_hits_the_calls_it_is_aimed_at_and_ends() -> None:
     accounts = make_roster(Config(groq_keys=2)).accounts
     one, two = accounts.keys["groq"].values()
     faults = Faults(random.Random(1))  # noqa: S311 - dice in a simulation
-    faults.add(Fault("groq", "internal_error", key=one.fingerprint, model="m", left=2, ends_at_s=10.0))
+    faults.add(
+        Fault("groq", "internal_error", key=one.fingerprint, model="m", left=2, ends_at_s=10.0)
+    )
     faults.add(Fault("groq", "reset_after"))
     assert faults.pick("resend", one, "m", 1.0) is None  # another service
     assert faults.pick("groq", two, "m", 1.0) is None  # another key
@@ -98,7 +113,11 @@ def test_a_fault_hits_the_calls_it_is_aimed_at_and_ends() -> None:
     assert faults.pick("groq", one, "m", 1.0) is not None
     faults.clear()
     faults.add(Fault("groq", "internal_error", account=one.account.name, left=2, ends_at_s=10.0))
-    assert [faults.pick("groq", one, "m", at) is not None for at in (1.0, 2.0, 3.0)] == [True, True, False]
+    assert [faults.pick("groq", one, "m", at) is not None for at in (1.0, 2.0, 3.0)] == [
+        True,
+        True,
+        False,
+    ]
     faults.add(Fault("groq", "internal_error", ends_at_s=10.0))
     assert faults.pick("groq", two, "m", 10.0) is None  # over
     spoiling = Fault("groq", "reset_after", share=0.5)
@@ -138,7 +157,9 @@ def sandbox() -> Sandbox:
         ("standing", {"service": "groq", "model": "m", "code": "odd"}, "code"),
     ],
 )
-def test_a_control_call_that_makes_no_sense_is_refused(sandbox: Sandbox, verb: str, body: Any, words: str) -> None:
+def test_a_control_call_that_makes_no_sense_is_refused(
+    sandbox: Sandbox, verb: str, body: Any, words: str
+) -> None:
     with pytest.raises(ControlError) as refused:
         sandbox.control.apply(verb, body)
     assert words in str(refused.value)
@@ -150,25 +171,37 @@ def test_control_calls_change_the_state_and_reset_undoes_them(sandbox: Sandbox) 
     control.apply("revoke", {"key": key.secret})
     control.apply("exhaust", {"service": "resend", "seconds": 10, "account": "team-1"})
     control.apply("standing", {"service": "groq", "standing": "organization_restricted"})
-    control.apply("standing", {"service": "groq", "model": "m", "code": "model_permission_blocked_org"})
-    control.apply("fault", {"service": "groq", "status": 503, "share": 0.5, "seconds": 5, "key": "groq:1"})
-    control.apply("fault", {"service": "groq", "status": 500, "accept": True, "count": 1, "model": "m"})
+    control.apply(
+        "standing", {"service": "groq", "model": "m", "code": "model_permission_blocked_org"}
+    )
+    control.apply(
+        "fault", {"service": "groq", "status": 503, "share": 0.5, "seconds": 5, "key": "groq:1"}
+    )
+    control.apply(
+        "fault", {"service": "groq", "status": 500, "accept": True, "count": 1, "model": "m"}
+    )
     state = control.read("state", {})
     assert [one["standing"] for one in state["keys"]] == ["revoked", "live", "live", "live"]
     assert [one["exhausted_s"] > 9 for one in state["resend"]] == [True, False]
     assert {one["standing"] for one in state["groq"]} == {"organization_restricted"}
     assert [one["kind"] for one in state["faults"]] == ["over_capacity", "error_after"]
-    assert control.apply("clear", {"service": "groq", "number": state["faults"][0]["number"]}) == {"cleared": 1}
+    assert control.apply("clear", {"service": "groq", "number": state["faults"][0]["number"]}) == {
+        "cleared": 1
+    }
     control.apply("standing", {"service": "groq", "model": "m", "code": None})
     assert not any(one["blocked_models"] for one in control.read("state", {})["groq"])
     control.apply("restore", {"key": key.label})
     control.apply("reset", {})
-    assert {name: value for name, value in control.read("state", {}).items() if name != "now_s"} == fresh
+    assert {
+        name: value for name, value in control.read("state", {}).items() if name != "now_s"
+    } == fresh
 
 
 def test_limits_change_while_it_runs(sandbox: Sandbox) -> None:
     sandbox.control.apply("limits", {"service": "groq", "rpm": 7})
-    sandbox.control.apply("limits", {"service": "resend", "account": "team-2", "rps": 9, "daily": 5})
+    sandbox.control.apply(
+        "limits", {"service": "resend", "account": "team-2", "rps": 9, "daily": 5}
+    )
     state = sandbox.control.read("state", {})
     assert {one["limits"]["rpm"] for one in state["groq"]} == {7}
     assert [one["limits"]["rps"] for one in state["resend"]] == [2, 9]
@@ -176,7 +209,9 @@ def test_limits_change_while_it_runs(sandbox: Sandbox) -> None:
         sandbox.control.read("nothing", {})
 
 
-async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     steps = [
         {"at_s": 0.02, "do": "revoke", "key": "groq:1"},
         {"at_s": 0, "do": "exhaust", "service": "groq", "seconds": 50},
@@ -201,7 +236,9 @@ async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(sandbox: S
         ([{"at_s": 1, "do": "explode"}], "steps[0].do"),
     ],
 )
-def test_a_bad_scenario_is_refused_with_its_place(sandbox: Sandbox, tmp_path: Path, content: Any, words: str) -> None:
+def test_a_bad_scenario_is_refused_with_its_place(
+    sandbox: Sandbox, tmp_path: Path, content: Any, words: str
+) -> None:
     with pytest.raises(ValueError) as refused:
         read_scenario(_write(tmp_path / "s.json", content), sandbox.control.verbs)
     assert words in str(refused.value)
@@ -209,6 +246,8 @@ def test_a_bad_scenario_is_refused_with_its_place(sandbox: Sandbox, tmp_path: Pa
 
 def test_a_key_is_masked_wherever_it_is_shown() -> None:
     secret = new_secret("groq")
-    key = make_key("groq", secret, next(iter(make_roster(Config()).accounts.organisations.values())))
+    key = make_key(
+        "groq", secret, next(iter(make_roster(Config()).accounts.organisations.values()))
+    )
     assert secret not in repr(key)
     assert key.label == secret[:10] + "..."

@@ -1,8 +1,8 @@
 """Makes Celery tasks fit for coroutines.
 
-A task is adopted once, by the pool that runs it or by our `Task` class when it is made: its stacks are keyed by job,
-and its body and hooks await what they return, so that Celery's tracer sees plain functions. A call that a person makes
-(`await add(1, 2)`) is left alone.
+A task is adopted once, by the pool that runs it or by our `Task` class when it is made: its stacks
+are keyed by job, and its body and hooks await what they return, so that Celery's tracer sees plain
+functions. A call that a person makes (`await add(1, 2)`) is left alone.
 """
 
 import asyncio
@@ -42,7 +42,10 @@ class Task(celery.Task):
 
     abstract = True
     light_retry = False
-    """A retry of this task is no trouble: no traceback is made of it, and its message goes out with those of others."""
+    """A retry of this task is no trouble.
+
+    No traceback is made of it, and its message goes out with those of others.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +63,8 @@ class Task(celery.Task):
     def bind(cls, app: celery.Celery) -> Any:
         """Tie the task to its app, which makes its stack of requests."""
         bound = super().bind(app)
-        # Before the first request: one eager task may call another, in whose thread only the owner is the same.
+        # Before the first request: one eager task may call another, in whose thread only the owner
+        # is the same.
         stacks.share(cls.request_stack)
         return bound
 
@@ -78,8 +82,13 @@ def is_async(task: celery.Task) -> bool:
     run = getattr(task, "_orig_run", task.run)
     while not inspect.iscoroutinefunction(run):
         inner = getattr(run, "__wrapped__", None)
-        ours = getattr(run, "__globals__", {}).get("__name__") in (__name__, "celery.app.base", "celery.app.autoretry")
-        # A foreign wrapper may be the one that runs the coroutine (`asyncio.run`): then it is a plain function.
+        ours = getattr(run, "__globals__", {}).get("__name__") in (
+            __name__,
+            "celery.app.base",
+            "celery.app.autoretry",
+        )
+        # A foreign wrapper may be the one that runs the coroutine (`asyncio.run`): then it is a
+        # plain function.
         if inner is None or not ours:
             return False
         run = inner
@@ -111,7 +120,8 @@ def _wrap_call(cls: type[celery.Task]) -> None:
 
 
 def _wrap_run(task: celery.Task) -> None:
-    # Celery's autoretry keeps the body aside and calls it by this name: the coroutine must have ended inside its `try`.
+    # Celery's autoretry keeps the body aside and calls it by this name: the coroutine must have
+    # ended inside its `try`.
     name = "_orig_run" if "_orig_run" in task.__dict__ else "run"
     run = getattr(task, name)
     setattr(task, name, functools.wraps(run)(_body(task, run)))
@@ -139,7 +149,10 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def calling_errbacks() -> Iterator[None]:
-    """Await what tasks give that are called directly in here: Celery calls new-style errbacks like functions."""
+    """Await what tasks give that are called directly in here.
+
+    Celery calls new-style errbacks like functions.
+    """
     token = _calling_errbacks.set(True)
     try:
         yield
@@ -166,9 +179,9 @@ def _hook(task: celery.Task, hook: Callable[..., Any]) -> Callable[..., Any]:
 def complete(value: Any, *, name: str | None = None) -> Any:
     """Await a coroutine from plain code, wherever that runs; give any other value as it is.
 
-    Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the caller waits. A hook
-    that the consumer's thread calls (after a hard time limit), or a child task, is started on the pool's loop and not
-    waited for.
+    Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the
+    caller waits. A hook that the consumer's thread calls (after a hard time limit), or a child
+    task, is started on the pool's loop and not waited for.
     """
     if not bridge.is_coroutine(value):
         return value
@@ -185,7 +198,10 @@ def complete(value: Any, *, name: str | None = None) -> Any:
 
 
 def _started_beside(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
-    """Start on the pool's loop what cannot be waited for here, or need not be; false where it can and must."""
+    """Start on the pool's loop what cannot be waited for here, or need not be.
+
+    False where it can and must.
+    """
     if private_loop.is_pool_loop_here():
         private_loop.start_beside(_logged(coroutine, name))
         return True
@@ -197,7 +213,10 @@ def _started_beside(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
 
 
 def await_receivers() -> None:
-    """Await what signals' receivers give that are `async def`, as hooks are awaited. Until `leave_receivers`."""
+    """Await what signals' receivers give that are `async def`, as hooks are awaited.
+
+    Until `leave_receivers`.
+    """
     StockSignal._live_receivers = _live_receivers  # noqa: SLF001 - Celery's modules hold on to `send`
 
 
@@ -209,7 +228,9 @@ def leave_receivers() -> None:
 def _live_receivers(signal: Any, sender: Any) -> Any:
     receivers = _stock_live_receivers(signal, sender)
     if any(map(inspect.iscoroutinefunction, receivers)):
-        return [_receiver(each) if inspect.iscoroutinefunction(each) else each for each in receivers]
+        return [
+            _receiver(each) if inspect.iscoroutinefunction(each) else each for each in receivers
+        ]
     return receivers
 
 

@@ -1,9 +1,10 @@
 """The bridge: plain code that waits for a coroutine without holding up the event loop.
 
-A job's tracer, and with it the task's body and hooks, runs in a greenlet on the loop's thread. Wherever that plain code
-needs something awaited, it runs the awaitable step by step in its own greenlet; each future that a step waits for is
-switched to the asyncio task that drives the greenlet, which yields it to the loop and switches the answer back. To
-asyncio the driver is one ordinary task: `current_task`, timeouts, task groups and cancellation all work on it.
+A job's tracer, and with it the task's body and hooks, runs in a greenlet on the loop's thread.
+Wherever that plain code needs something awaited, it runs the awaitable step by step in its own
+greenlet; each future that a step waits for is switched to the asyncio task that drives the
+greenlet, which yields it to the loop and switches the answer back. To asyncio the driver is one
+ordinary task: `current_task`, timeouts, task groups and cancellation all work on it.
 """
 
 import asyncio
@@ -24,7 +25,10 @@ _EAGER = hasattr(asyncio, "eager_task_factory")
 
 
 class _Desk:
-    """What a greenlet works on. Its code holds this and not the greenlet, which could not be dropped else."""
+    """What a greenlet works on.
+
+    Its code holds this and not the greenlet, which could not be dropped else.
+    """
 
     __slots__ = ("ended", "work")
 
@@ -44,7 +48,9 @@ class JobGreenlet(greenlet):
 
     __slots__ = ("_desk", "driver", "executor")
 
-    def __init__(self, run: Callable[[], Any], executor: Executor, driver: "asyncio.Task[Any] | None" = None) -> None:
+    def __init__(
+        self, run: Callable[[], Any], executor: Executor, driver: "asyncio.Task[Any] | None" = None
+    ) -> None:
         super().__init__(_serve)
         self._desk = _Desk(run)
         self.driver = driver or asyncio.current_task()
@@ -65,8 +71,8 @@ class JobGreenlet(greenlet):
 
 
 def _serve(desk: _Desk) -> None:
-    # All in one frame: where C code calls Python code it takes room on the C stack, which is copied for each job that
-    # waits.
+    # All in one frame: where C code calls Python code it takes room on the C stack, which is copied
+    # for each job that waits.
     while True:
         work, desk.work = desk.work, None
         assert work is not None  # noqa: S101 - whoever switches here has set it
@@ -78,7 +84,9 @@ def _serve(desk: _Desk) -> None:
 
 
 class JobGreenlets:
-    """Keeps greenlets whose jobs have ended for others: a new one costs two system calls and a page fault.
+    """Keeps greenlets whose jobs have ended for others.
+
+    A new one costs two system calls and a page fault.
 
     On one thread only.
 
@@ -126,7 +134,9 @@ class Drive:
 
     __slots__ = ("_job", "_translate")
 
-    def __init__(self, job: JobGreenlet, translate: Callable[[BaseException], BaseException]) -> None:
+    def __init__(
+        self, job: JobGreenlet, translate: Callable[[BaseException], BaseException]
+    ) -> None:
         self._job = job
         self._translate = translate
 
@@ -144,22 +154,30 @@ class Drive:
 
 
 def is_coroutine(value: Any) -> bool:
-    """Whether it is a coroutine, of whatever make. The abstract class alone would take a microsecond for each value."""
+    """Whether it is a coroutine, of whatever make.
+
+    The abstract class alone would take a microsecond for each value.
+    """
     return type(value) is CoroutineType or isinstance(value, Coroutine)
 
 
 def is_bridged() -> bool:
     """Whether `wait` may be used here.
 
-    Not so in a child task, even where it was started eagerly and so runs inside the job's greenlet: to switch away
-    there would make the driver yield in the child's name.
+    Not so in a child task, even where it was started eagerly and so runs inside the job's greenlet:
+    to switch away there would make the driver yield in the child's name.
     """
     current = getcurrent()
-    return isinstance(current, JobGreenlet) and (not _EAGER or asyncio.current_task() is current.driver)
+    return isinstance(current, JobGreenlet) and (
+        not _EAGER or asyncio.current_task() is current.driver
+    )
 
 
 def wait(awaitable: Awaitable[T]) -> T:
-    """Await from plain code in a job's greenlet, and give what the awaitable gives. Only where `is_bridged`."""
+    """Await from plain code in a job's greenlet, and give what the awaitable gives.
+
+    Only where `is_bridged`.
+    """
     steps: Any = awaitable if is_coroutine(awaitable) else awaitable.__await__()
     parent = getcurrent().parent
     assert parent is not None  # noqa: S101 - a job's greenlet has one
@@ -183,10 +201,13 @@ def wait(awaitable: Awaitable[T]) -> T:
 
 
 def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call a blocking function without blocking the loop: in a thread where bridged, else right here.
+    """Call a blocking function without blocking the loop.
 
-    The function sees the job's request. A first cancellation waits for the thread, because half a publish cannot be
-    taken back; a second one does not, so that a dead broker cannot hold a job for ever.
+    In a thread where bridged, else right here.
+
+    The function sees the job's request. A first cancellation waits for the thread, because half a
+    publish cannot be taken back; a second one does not, so that a dead broker cannot hold a job for
+    ever.
     """
     current = getcurrent()
     if not isinstance(current, JobGreenlet) or not is_bridged():

@@ -1,7 +1,8 @@
 """redis-py's asyncio connections, except that a closed one says so with an error of redis-py.
 
-uvloop raises RuntimeError where something is written to a transport that the other side has closed meanwhile. redis-py
-passes that on as it is, and who tries again after a lost connection does not know it for one.
+uvloop raises RuntimeError where something is written to a transport that the other side has closed
+meanwhile. redis-py passes that on as it is, and who tries again after a lost connection does not
+know it for one.
 """
 
 from typing import Any, Final
@@ -22,7 +23,9 @@ class _TellsOfItsEnd(_Mixin):
         try:
             await super().send_packed_command(*args, **kwargs)
         except RuntimeError as exc:
-            raise redis.ConnectionError("the connection was closed while it was written to") from exc
+            raise redis.ConnectionError(
+                "the connection was closed while it was written to"
+            ) from exc
 
 
 class TcpConnection(_TellsOfItsEnd, redis.asyncio.Connection):

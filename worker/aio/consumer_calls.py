@@ -1,12 +1,14 @@
 """Calls that must run on the consumer's thread, carried there in batches.
 
-What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the consumer runs. Any
-thread posts; the first post since the last drain writes one byte to a pipe that the hub watches, the others find it
-written. On the loop's thread that byte waits until the loop has run all that was ready, because one result store ends
-many jobs: the consumer shall wake up once for them, not once each.
+What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the
+consumer runs. Any thread posts; the first post since the last drain writes one byte to a pipe that
+the hub watches, the others find it written. On the loop's thread that byte waits until the loop has
+run all that was ready, because one result store ends many jobs: the consumer shall wake up once for
+them, not once each.
 
-The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above all) waits until the
-next poll ends, up to a second; a reader's callback runs after the poll, so its acknowledgements go out at once.
+The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above
+all) waits until the next poll ends, up to a second; a reader's callback runs after the poll, so its
+acknowledgements go out at once.
 """
 
 import asyncio
@@ -23,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 class ConsumerCalls:
-    """A queue of calls with one reader, the consumer's thread. Without a hub, calls run where they are posted."""
+    """A queue of calls with one reader, the consumer's thread.
+
+    Without a hub, calls run where they are posted.
+    """
 
     def __init__(self) -> None:
         self._queue: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -37,7 +42,10 @@ class ConsumerCalls:
         os.set_blocking(self._writer, False)
 
     def attach(self, hub: Any) -> None:
-        """Let a hub drain the queue. Called again after each connection loss, because the hub forgets its readers."""
+        """Let a hub drain the queue.
+
+        Called again after each connection loss, because the hub forgets its readers.
+        """
         self._attached = True
         self._thread = threading.get_ident()
         hub.add_reader(self._reader, self.drain)
@@ -52,12 +60,16 @@ class ConsumerCalls:
         self._loop = loop
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function` called on the consumer's thread. Safe from every thread; order is kept."""
+        """Have `function` called on the consumer's thread.
+
+        Safe from every thread; order is kept.
+        """
         if not self._attached:
             _call(function, args)
             return
-        # Append, then look: if `_armed` is seen true, the drain that clears it comes later and finds the entry. If two
-        # threads both see false, the pipe holds two bytes and one drain finds nothing.
+        # Append, then look: if `_armed` is seen true, the drain that clears it comes later and
+        # finds the entry. If two threads both see false, the pipe holds two bytes and one drain
+        # finds nothing.
         self._queue.append((function, args))
         if not self._armed:
             self._arm()
@@ -75,7 +87,10 @@ class ConsumerCalls:
                 os.write(self._writer, b"\0")
 
     def drain(self) -> None:
-        """Run what was posted. On the consumer's thread only; may be entered again from a signal handler."""
+        """Run what was posted.
+
+        On the consumer's thread only; may be entered again from a signal handler.
+        """
         if not self._closed:
             with suppress(OSError):
                 os.read(self._reader, 4096)
@@ -92,7 +107,10 @@ class ConsumerCalls:
                 raise
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a post, at most `timeout_s` seconds, then drain: what the hub does, for when it no longer runs."""
+        """Wait for a post, at most `timeout_s` seconds, then drain.
+
+        What the hub does, for when it no longer runs.
+        """
         if not self._closed:
             poller = select.poll()
             poller.register(self._reader, select.POLLIN)

@@ -1,18 +1,22 @@
-"""Delayed delivery: messages that wait in the broker for their instant, and that no worker holds meanwhile.
+"""Delayed delivery.
 
-A queue that the transport's option `delayed_queues` names has, beside each of its lists, a sorted set of the messages
-that are not due yet. Their instants are by the broker's clock, so the clocks of the hosts do not matter. `TAKE` hands
-a message out once it is due, before those of the list beside.
+Messages that wait in the broker for their instant, and that no worker holds meanwhile.
+
+A queue that the transport's option `delayed_queues` names has, beside each of its lists, a sorted
+set of the messages that are not due yet. Their instants are by the broker's clock, so the clocks of
+the hosts do not matter. `TAKE` hands a message out once it is due, before those of the list beside.
 
 The names of a queue's keys all begin with its own, behind the channel's global prefix:
 
-    ai.deferred.due        sorted set: the ids of jobs by the instant at which each is due, in microseconds since 1970
+    ai.deferred.due        sorted set: the ids of jobs by the instant at which each is due, in
+                           microseconds since 1970
     ai.deferred<sep>3.due  the same for the list of another priority
     ai.deferred.due.texts  hash: their messages by id
     ai.deferred.due.next   the earliest of those instants
     ai.deferred.due.guard  which channel wakes up at that instant; it expires with its channel
 
-`unacked.clock` is the broker's clock as the transport last saw it. Where it is set back, the transport's goes on from
+`unacked.clock` is the broker's clock as the transport last saw it. Where it is set back, the
+transport's goes on from
 there: a countdown does not become longer by it.
 """
 
@@ -46,17 +50,23 @@ def guard_of(queue: str) -> str:
     return f"{queue}.due.guard"
 
 
-def lists_of(queue: str, *, sep: str = SEP, steps: Iterable[int] = PRIORITY_STEPS) -> tuple[str, ...]:
+def lists_of(
+    queue: str, *, sep: str = SEP, steps: Iterable[int] = PRIORITY_STEPS
+) -> tuple[str, ...]:
     """Name a queue's lists, the most urgent priority first."""
     return tuple(f"{queue}{sep}{step}" if step else queue for step in steps)
 
 
-def due_sets_of(queue: str, *, sep: str = SEP, steps: Iterable[int] = PRIORITY_STEPS) -> tuple[str, ...]:
+def due_sets_of(
+    queue: str, *, sep: str = SEP, steps: Iterable[int] = PRIORITY_STEPS
+) -> tuple[str, ...]:
     """Name the sorted sets beside a queue's lists."""
     return tuple(due_of(name) for name in lists_of(queue, sep=sep, steps=steps))
 
 
-def keys_of(queue: str, *, sep: str = SEP, steps: Sequence[int] = PRIORITY_STEPS) -> tuple[str, ...]:
+def keys_of(
+    queue: str, *, sep: str = SEP, steps: Sequence[int] = PRIORITY_STEPS
+) -> tuple[str, ...]:
     """Name all that holds a queue's delayed messages."""
     return (*due_sets_of(queue, sep=sep, steps=steps), texts_of(queue), next_of(queue))
 
@@ -78,7 +88,8 @@ end
 """
 """The broker's clock, in microseconds since 1970, except that it never runs backwards.
 
-Where a script only peeks, it uses GETEX: a GET would have the server tell this connection of each change.
+Where a script only peeks, it uses GETEX: a GET would have the server tell this connection of each
+change.
 """
 
 DELAY: Final = (
@@ -95,8 +106,8 @@ return text
 )
 """Puts a message beside its list until it is due. Another one of the same job takes its place.
 
-KEYS: the list's sorted set; the queue's texts and next instant; the clock. ARGV: the job's id, the message's text, its
-countdown in microseconds. Gives: the instant, in microseconds since 1970.
+KEYS: the list's sorted set; the queue's texts and next instant; the clock. ARGV: the job's id, the
+message's text, its countdown in microseconds. Gives: the instant, in microseconds since 1970.
 """
 
 WAKE: Final = """
@@ -115,7 +126,8 @@ return waiting
 """
 """Makes all delayed messages of a queue due, in their order. Where all are due nothing changes.
 
-Half of an instant is long past, and halving a floating-point number keeps the order exactly, about a thousand times.
+Half of an instant is long past, and halving a floating-point number keeps the order exactly, about
+a thousand times.
 
 KEYS: the queue's next instant; its sorted sets. Gives: how many messages there are.
 """
@@ -130,5 +142,6 @@ return woken
 """
 """Makes the delayed messages of some jobs due.
 
-KEYS: the queue's next instant; its sorted sets. ARGV: the jobs' ids. Gives: how many messages were woken.
+KEYS: the queue's next instant; its sorted sets. ARGV: the jobs' ids. Gives: how many messages were
+woken.
 """

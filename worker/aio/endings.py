@@ -1,4 +1,7 @@
-"""How the end of a job's body is told to Celery's tracer: as the errors that it knows, with their tracebacks."""
+"""How the end of a job's body is told to Celery's tracer.
+
+As the errors that it knows, with their tracebacks.
+"""
 
 import asyncio
 from typing import Any
@@ -11,7 +14,9 @@ from worker.aio.errors import SoftTimeLimit, UnexpectedCancellation, WorkerLost
 
 def as_the_tracer_knows_it(exc: BaseException) -> BaseException:
     """Give the error that the tracer shall see in place of what a coroutine raised."""
-    if isinstance(exc, SoftTimeLimit) or (isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)):
+    if isinstance(exc, SoftTimeLimit) or (
+        isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)
+    ):
         limit: BaseException = SoftTimeLimitExceeded(*_limit_of(exc))
         return limit.with_traceback(exc.__traceback__)
     if isinstance(exc, asyncio.CancelledError):
@@ -22,7 +27,8 @@ def as_the_tracer_knows_it(exc: BaseException) -> BaseException:
 
 
 def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
-    # Python 3.11's TaskGroup wraps what its body raised, unless it is CancelledError itself and not a kind of it.
+    # Python 3.11's TaskGroup wraps what its body raised, unless it is CancelledError itself and not
+    # a kind of it.
     return group.split(SoftTimeLimit)[1] is None
 
 
@@ -34,15 +40,17 @@ def _limit_of(exc: BaseException) -> tuple[Any, ...]:
 
 def unexpected(exc: BaseException) -> UnexpectedCancellation:
     """The error of a coroutine that was cancelled by nobody of the pool's."""
-    return UnexpectedCancellation("the coroutine was cancelled, and nobody had asked for it").with_traceback(
-        exc.__traceback__
-    )
+    return UnexpectedCancellation(
+        "the coroutine was cancelled, and nobody had asked for it"
+    ).with_traceback(exc.__traceback__)
 
 
 def lost(exc: BaseException) -> WorkerLostError:
     """The error of a job that would have ended its process in another pool."""
     what = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
-    return WorkerLostError(f"the task meant to end its worker: {what}").with_traceback(exc.__traceback__)
+    return WorkerLostError(f"the task meant to end its worker: {what}").with_traceback(
+        exc.__traceback__
+    )
 
 
 def info_of(exc: BaseException) -> ExceptionInfo:

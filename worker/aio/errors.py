@@ -1,14 +1,11 @@
 """What the pool itself raises.
 
-asyncio.CancelledError
-└── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: what a coroutine sees at its await
-Exception
-├── LostTooOften            the job has cost its worker too often; no WorkerLostError, which Celery sends back again
-└── UnexpectedCancellation  a coroutine was cancelled, and nobody asked for it
-BaseException
-├── JobGone                 unwinds the tracer of a job whose end was reported already
-├── Revoked                 a job's body finds that the job is revoked
-└── WorkerLost              unwinds the tracer of a job that meant to end the process
+asyncio.CancelledError └── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: what a
+coroutine sees at its await Exception ├── LostTooOften            the job has cost its worker too
+often; no WorkerLostError, which Celery sends back again └── UnexpectedCancellation  a coroutine was
+cancelled, and nobody asked for it BaseException ├── JobGone                 unwinds the tracer of a
+job whose end was reported already ├── Revoked                 a job's body finds that the job is
+revoked └── WorkerLost              unwinds the tracer of a job that meant to end the process
 """
 
 import asyncio
@@ -19,8 +16,8 @@ from billiard.exceptions import SoftTimeLimitExceeded
 class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
     """The soft time limit, as it arrives at an await.
 
-    `except SoftTimeLimitExceeded` catches it, and so does everything in asyncio that reacts to a cancellation: a
-    `TaskGroup` cancels its children, `asyncio.wait_for` its inner task.
+    `except SoftTimeLimitExceeded` catches it, and so does everything in asyncio that reacts to a
+    cancellation: a `TaskGroup` cancels its children, `asyncio.wait_for` its inner task.
     """
 
 
@@ -33,15 +30,24 @@ class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result
 
 
 class JobGone(BaseException):
-    """The job was reported as terminated or timed out: whatever its body gives now is nobody's business."""
+    """The job was reported as terminated or timed out.
+
+    Whatever its body gives now is nobody's business.
+    """
 
 
 class Revoked(BaseException):
-    """The job's body finds that its job is revoked: it ends as one that was revoked before it began.
+    """The job's body finds that its job is revoked.
 
-    The body adds the job's id to `celery.worker.state.revoked` before, as Celery does where it hears of it.
+    It ends as one that was revoked before it began.
+
+    The body adds the job's id to `celery.worker.state.revoked` before, as Celery does where it
+    hears of it.
     """
 
 
 class WorkerLost(BaseException):
-    """The body ran out of memory. Not an Exception, so that the tracer does not take it for a plain failure."""
+    """The body ran out of memory.
+
+    Not an Exception, so that the tracer does not take it for a plain failure.
+    """

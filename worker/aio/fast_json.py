@@ -1,8 +1,8 @@
 """kombu's JSON, without what it does again for every message.
 
-kombu gives each text a decoder of its own with a hook that looks at every object, for the sake of dates and the like,
-which it writes as `{"__type__": …}`. Texts without such a mark need no hook, and one encoder serves all: the same JSON
-in both directions, in a third of the time.
+kombu gives each text a decoder of its own with a hook that looks at every object, for the sake of
+dates and the like, which it writes as `{"__type__": …}`. Texts without such a mark need no hook,
+and one encoder serves all: the same JSON in both directions, in a third of the time.
 """
 
 import json
@@ -48,4 +48,6 @@ def dumps(value: Any) -> str:
 
 def install() -> None:
     """Let this process's kombu use both for its JSON messages."""
-    serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")  # type: ignore[no-untyped-call, unused-ignore]
+    serialization.register(
+        "json", dumps, loads, content_type="application/json", content_encoding="utf-8"
+    )  # type: ignore[no-untyped-call, unused-ignore]

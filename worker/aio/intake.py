@@ -1,9 +1,12 @@
-"""How a message becomes a job: Celery's way, in fewer steps where a message asks for nothing special.
+"""How a message becomes a job.
 
-A task's `Strategy` turns its messages into requests and hands them to the pool. Ours does what Celery's does, in the
-same order, for messages of the second protocol without a countdown, an expiry, stamps or a rate limit, and leaves all
-others to Celery's. What is spared: the body is decoded once and not again for the tracer, an acknowledgement takes no
-turn of the hub, and nothing is looked up anew that is the same for all messages of a task.
+Celery's way, in fewer steps where a message asks for nothing special.
+
+A task's `Strategy` turns its messages into requests and hands them to the pool. Ours does what
+Celery's does, in the same order, for messages of the second protocol without a countdown, an
+expiry, stamps or a rate limit, and leaves all others to Celery's. What is spared: the body is
+decoded once and not again for the tracer, an acknowledgement takes no turn of the hub, and nothing
+is looked up anew that is the same for all messages of a task.
 """
 
 import functools
@@ -100,8 +103,14 @@ def strategy(task: Any, app: Any, consumer: Any) -> Handler:
 
 
 def _request_class(task: Any, app: Any, consumer: Any) -> type:
-    hostname, eventer, errors = consumer.hostname, consumer.event_dispatcher, consumer.connection_errors
-    base: Any = _request.create_request_cls(_request.Request, task, consumer.pool, hostname, eventer, app=app)
+    hostname, eventer, errors = (
+        consumer.hostname,
+        consumer.event_dispatcher,
+        consumer.connection_errors,
+    )
+    base: Any = _request.create_request_cls(
+        _request.Request, task, consumer.pool, hostname, eventer, app=app
+    )
     run = trace.fast_trace_task if app.use_fast_trace_task else trace.trace_task_ret
     utc, ignore_results, zone = app.uses_utc_timezone(), task.ignore_result, app.conf.timezone
 
@@ -133,8 +142,15 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
                 "priority": properties.get("priority"),
                 "redelivered": info.get("redelivered", False),
             }
-            told["properties"], told["delivery_info"], told["hostname"] = properties, self._delivery_info, hostname
-            told["reply_to"], told["correlation_id"] = properties.get("reply_to"), properties.get("correlation_id")
+            told["properties"], told["delivery_info"], told["hostname"] = (
+                properties,
+                self._delivery_info,
+                hostname,
+            )
+            told["reply_to"], told["correlation_id"] = (
+                properties.get("reply_to"),
+                properties.get("correlation_id"),
+            )
             told["args"], told["kwargs"] = self._args, self._kwargs
 
         def execute_using_pool(self, pool: Any, **_: Any) -> Any:
@@ -143,7 +159,11 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
             hard, soft = self.time_limits
             traced = (self._type, self.id, self._request_dict, self._body, None, None)
             job = pool.take(
-                run, traced, self, soft_timeout_s=soft or task.soft_time_limit, timeout_s=hard or task.time_limit
+                run,
+                traced,
+                self,
+                soft_timeout_s=soft or task.soft_time_limit,
+                timeout_s=hard or task.time_limit,
             )
             self._apply_result = ref(job)
             return job
@@ -151,10 +171,21 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
         def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
             settling.report(super().on_timeout, soft, timeout)
 
-        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        def on_failure(
+            self,
+            exc_info: Any,
+            send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+            return_ok: bool = False,  # noqa: FBT001, FBT002 - Celery's signature
+        ) -> None:
             settling.report(super().on_failure, exc_info, send_failed_event, return_ok)
 
-        def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's signature
+        def _announce_revoked(
+            self,
+            reason: str,
+            terminated: bool,  # noqa: FBT001 - Celery's signature
+            signum: Any,
+            expired: bool,  # noqa: FBT001 - Celery's signature
+        ) -> None:
             settling.report(super()._announce_revoked, reason, terminated, signum, expired)
 
     return PlainRequest
@@ -163,10 +194,12 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
 def _settle_at_once(consumer: Any) -> None:
     """Have messages acknowledged where that is asked for, not in the hub's next turn.
 
-    Celery takes a turn of the hub because other pools call back from other threads. This one calls back on the
-    consumer's, and its transport only notes an acknowledgement.
+    Celery takes a turn of the hub because other pools call back from other threads. This one calls
+    back on the consumer's, and its transport only notes an acknowledgement.
     """
-    if "create_task_handler" in vars(consumer) or not getattr(consumer.connection.transport, "notes_acks", False):
+    if "create_task_handler" in vars(consumer) or not getattr(
+        consumer.connection.transport, "notes_acks", False
+    ):
         return
 
     def settling(settle: Any, args: Any, **options: Any) -> Any:

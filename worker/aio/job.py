@@ -1,4 +1,7 @@
-"""One job of the pool: how it starts, is limited, is cancelled, and how its end is reported exactly once."""
+"""One job of the pool.
+
+How it starts, is limited, is cancelled, and how its end is reported exactly once.
+"""
 
 import asyncio
 import itertools
@@ -50,7 +53,10 @@ class Host(Protocol):
     lost_runs: LostRuns
 
     def on_over(self, job: "Job") -> None:
-        """The job's end is known, and its slot is free; it may still run for a while, or for ever."""
+        """The job's end is known, and its slot is free.
+
+        It may still run for a while, or for ever.
+        """
 
     def on_done(self, job: "Job") -> None:
         """The job has ended and its slot is free."""
@@ -59,9 +65,9 @@ class Host(Protocol):
 class Job:
     """A traced task: `target(*args)`, and who is told of it.
 
-    Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread of the pool. The
-    end is reported once: as timed out (`on_timeout`), as terminated (`on_failure` with `Terminated`), or with what the
-    tracer gave; whatever comes after a report is dropped.
+    Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread
+    of the pool. The end is reported once: as timed out (`on_timeout`), as terminated (`on_failure`
+    with `Terminated`), or with what the tracer gave; whatever comes after a report is dropped.
 
     Args:
         host: The pool.
@@ -164,7 +170,9 @@ class Job:
 
     def start(self) -> None:
         """Run. The pool has a slot for it."""
-        work: Coroutine[Any, Any, None] = self._drive_thread() if self.in_thread else self._drive_greenlet()
+        work: Coroutine[Any, Any, None] = (
+            self._drive_thread() if self.in_thread else self._drive_greenlet()
+        )
         self.driver = start_task(work, loop=self._host.loop, context=stacks.context_of(self))
 
     async def _drive_greenlet(self) -> None:
@@ -195,7 +203,10 @@ class Job:
         return self._run()
 
     def _begin(self) -> bool:
-        """Report the job as accepted; false if nothing of it may run: it was revoked or terminated meanwhile."""
+        """Report the job as accepted; false if nothing of it may run.
+
+        It was revoked or terminated meanwhile.
+        """
         self._begun = True
         if self._doomed is None and revoking.is_revoked(self._request):
             self._over = Over.REVOKED
@@ -237,7 +248,12 @@ class Job:
         except asyncio.CancelledError as exc:
             return self._reports.on_failure, endings.info_of(endings.unexpected(exc))
         except BaseException as exc:  # noqa: BLE001 - SystemExit and the like must not end the worker
-            return self._host.lost_runs.report, self._reports, self._request, endings.info_of(endings.lost(exc))
+            return (
+                self._host.lost_runs.report,
+                self._reports,
+                self._request,
+                endings.info_of(endings.lost(exc)),
+            )
 
     def _end(self, report: Any) -> None:
         self._done = True
@@ -264,14 +280,15 @@ class Job:
 
     # -- the body, in the greenlet or thread
 
-    def run_body(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_body(
+        self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Call the task's body and await what it gives, so that the tracer sees a plain function.
 
-        Raises:
-            JobGone: The job's end was reported while the body ran, or the body found that the job is revoked.
-            SoftTimeLimitExceeded: The body let the soft limit pass through.
-            UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
-            WorkerLost: The body ran out of memory.
+        Raises: JobGone: The job's end was reported while the body ran, or the body found that the
+        job is revoked. SoftTimeLimitExceeded: The body let the soft limit pass through.
+        UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
+        WorkerLost: The body ran out of memory.
         """
         try:
             result = self.complete(run(*args, **kwargs))
@@ -300,12 +317,17 @@ class Job:
 
     async def call_in_thread(self, call: Callable[[], Any]) -> Any:
         """Call plain code of this job where plain tasks run."""
-        return await self._host.loop.run_in_executor(self._host.task_threads, copy_context().run, call)
+        return await self._host.loop.run_in_executor(
+            self._host.task_threads, copy_context().run, call
+        )
 
     # -- limits and cancellation, on the loop's thread
 
     def terminate(self, signum: int | None = None) -> None:
-        """Cancel the job, or keep it from starting. From any thread; repeated calls do nothing more."""
+        """Cancel the job, or keep it from starting.
+
+        From any thread; repeated calls do nothing more.
+        """
         if self._doomed is None:
             self._doomed = signum or 0
             try:
@@ -314,12 +336,13 @@ class Job:
                 logger.debug("%s: the loop is closed already", self)
 
     def _cut(self, why: Over) -> None:
-        # Before its first step a driver must not be cancelled: asyncio would drop it unstarted, and nobody would report
-        # its end. `_begin` sees the order to die as well.
+        # Before its first step a driver must not be cancelled: asyncio would drop it unstarted, and
+        # nobody would report its end. `_begin` sees the order to die as well.
         if self._begun and self._over is None and not self._done:
             self._over = why
             self._stop_timers()
-            # Its body may swallow each cancellation, or stand in a thread: nobody shall wait for it.
+            # Its body may swallow each cancellation, or stand in a thread: nobody shall wait for
+            # it.
             self._host.on_over(self)
             self._insist()
 
@@ -330,7 +353,8 @@ class Job:
             self._hard_timer = self._host.loop.call_later(INSIST_S, self._insist)
 
     def _on_soft_limit(self) -> None:
-        # Once the body has ended the tracer only stores and reports: the limit has nothing left to protect.
+        # Once the body has ended the tracer only stores and reports: the limit has nothing left to
+        # protect.
         if self.body_ended or self._done or self._over is not None:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
@@ -341,8 +365,8 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._done or self._over is not None:
             return
-        # What has been done is not undone by a result store that is away, however long. Storing it, and hooks, have as
-        # long again.
+        # What has been done is not undone by a result store that is away, however long. Storing it,
+        # and hooks, have as long again.
         if self.body_ended and (self.waits_for_store or not self._prolonged):
             self._prolonged = self._prolonged or not self.waits_for_store
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
@@ -355,7 +379,8 @@ class Job:
         if self._soft_pending and isinstance(exc, asyncio.CancelledError):
             self._soft_pending = False
             if self._over is None and self.driver is not None:
-                # Not a cancellation after all: `asyncio.timeout` around the await must not count it.
+                # Not a cancellation after all: `asyncio.timeout` around the await must not count
+                # it.
                 self.driver.uncancel()
                 return SoftTimeLimit(self._soft_timeout_s)
         return exc
@@ -364,7 +389,10 @@ class Job:
 def start_task(
     work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Any
 ) -> "asyncio.Task[None]":
-    """Start a task in a context; from Python 3.12 on its first step runs at once, which saves a round of the loop."""
+    """Start a task in a context.
+
+    From Python 3.12 on its first step runs at once, which saves a round of the loop.
+    """
     if hasattr(asyncio, "eager_task_factory"):
         return asyncio.Task(work, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
     return loop.create_task(work, context=context)

@@ -9,7 +9,9 @@ from worker.aio.task_limits import TaskLimits
 
 
 class JobQueue:
-    """Keeps jobs until they may start. `put`, `drop` and `len` may be called from any thread, the rest from the loop's.
+    """Keeps jobs until they may start.
+
+    `put`, `drop` and `len` may be called from any thread, the rest from the loop's.
 
     Attributes:
         limits: How many jobs of one task may run at once.

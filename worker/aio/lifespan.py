@@ -28,9 +28,12 @@ _background: set["asyncio.Task[None]"] = set()
 
 
 def on_startup(function: F) -> F:
-    """Run `function` as a background task of the pool's loop from its start; at once if it runs already.
+    """Run `function` as a background task of the pool's loop from its start.
 
-    It may return soon or never: it is cancelled when the last job has ended. If it raises, that is logged.
+    At once if it runs already.
+
+    It may return soon or never: it is cancelled when the last job has ended. If it raises, that is
+    logged.
     """
     _startups.append(function)
     loop = private_loop.pool_loop()
@@ -40,7 +43,10 @@ def on_startup(function: F) -> F:
 
 
 def on_shutdown(function: F) -> F:
-    """Have `function` awaited once on the pool's loop, after the last job; the last one registered comes first."""
+    """Have `function` awaited once on the pool's loop, after the last job.
+
+    The last one registered comes first.
+    """
     _shutdowns.append(function)
     return function
 
@@ -70,9 +76,13 @@ def begin() -> None:
 
 
 async def end(*, patience_s: float) -> None:
-    """Cancel the background tasks, then await the cleanups, each for at most `patience_s` seconds. By the pool."""
+    """Cancel the background tasks, then await the cleanups, each for at most `patience_s` seconds.
+
+    By the pool.
+    """
     loop = asyncio.get_running_loop()
-    # Not those of another pool in this process: only their own loop can end them, and this one would wait in vain.
+    # Not those of another pool in this process: only their own loop can end them, and this one
+    # would wait in vain.
     for task in (tasks := [one for one in _background if one.get_loop() is loop]):
         task.cancel()
     if tasks:

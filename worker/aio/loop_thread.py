@@ -13,7 +13,9 @@ FLAVOURS = ("auto", "uvloop", "asyncio")
 
 
 def new_loop(flavour: str) -> asyncio.AbstractEventLoop:
-    """Make a loop: uvloop's where that is installed and `flavour` is "auto", else the one asked for.
+    """Make a loop.
+
+    Uvloop's where that is installed and `flavour` is "auto", else the one asked for.
 
     Raises:
         ValueError: The flavour is unknown.
@@ -57,7 +59,10 @@ class LoopThread:
         self._thread.start()
 
     def stop(self, *, patience_s: float) -> bool:
-        """Cancel what still runs on the loop, and stop it; false if the loop did not listen in `patience_s` seconds."""
+        """Cancel what still runs on the loop, and stop it.
+
+        False if the loop did not listen in `patience_s` seconds.
+        """
         self._stopping = True
         with suppress(RuntimeError):  # closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -71,7 +76,8 @@ class LoopThread:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as exc:
-                # asyncio lets these out of a child task. Whoever awaits the child sees it too, and that job is lost.
+                # asyncio lets these out of a child task. Whoever awaits the child sees it too, and
+                # that job is lost.
                 logger.warning("a task on the loop raised %r; the worker goes on", exc)
         with suppress(Exception):
             self._cancel_all()

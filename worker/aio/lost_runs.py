@@ -1,8 +1,9 @@
 """How often a job may cost its worker before it fails.
 
-`task_reject_on_worker_lost` sends a job back whose worker was lost. A job that raises `SystemExit` costs no process
-here, so it would be back at once, hundreds of times a second, for ever. It waits before it goes back, longer each time,
-and fails in the end. Runs that a worker's death cut short count as well: our transport notes them in the message.
+`task_reject_on_worker_lost` sends a job back whose worker was lost. A job that raises `SystemExit`
+costs no process here, so it would be back at once, hundreds of times a second, for ever. It waits
+before it goes back, longer each time, and fails in the end. Runs that a worker's death cut short
+count as well: our transport notes them in the message.
 """
 
 import asyncio
@@ -36,14 +37,14 @@ class Told(Protocol):
 class LostRuns:
     """Sends lost jobs back after a pause, or lets them fail.
 
-    Args:
-        calls: Where reports are made.
-        loop: Whose timers are used.
-        most: So many lost runs end a job; 0: none do.
-        pause_s: Before the first return, in seconds; twice as long before each further one, a minute at most.
+    Args: calls: Where reports are made. loop: Whose timers are used. most: So many lost runs end a
+    job; 0: none do. pause_s: Before the first return, in seconds; twice as long before each further
+    one, a minute at most.
     """
 
-    def __init__(self, calls: ConsumerCalls, loop: asyncio.AbstractEventLoop, *, most: int, pause_s: float) -> None:
+    def __init__(
+        self, calls: ConsumerCalls, loop: asyncio.AbstractEventLoop, *, most: int, pause_s: float
+    ) -> None:
         self._calls = calls
         self._loop = loop
         self._most = most
@@ -51,7 +52,10 @@ class LostRuns:
         self._counts: OrderedDict[str, int] = OrderedDict()
 
     def refuse(self, headers: Any) -> ExceptionInfo | None:
-        """Give the failure of a job that has been lost too often to run again; nothing for any other."""
+        """Give the failure of a job that has been lost too often to run again.
+
+        Nothing for any other.
+        """
         lost = _count_in(headers)
         return self._failure(lost) if self._most and lost >= self._most else None
 
@@ -65,8 +69,12 @@ class LostRuns:
             reports.on_failure(self._failure(lost))
             return
         pause_s = min(self._pause_s * 2 ** min(lost - 1, 16), _LONGEST_PAUSE_S)
-        logger.warning("%s goes back to its queue in %g s: run %d was lost", request.humaninfo(), pause_s, lost)
-        self._loop.call_soon_threadsafe(self._loop.call_later, pause_s, self._calls.post, reports.on_failure, info)
+        logger.warning(
+            "%s goes back to its queue in %g s: run %d was lost", request.humaninfo(), pause_s, lost
+        )
+        self._loop.call_soon_threadsafe(
+            self._loop.call_later, pause_s, self._calls.post, reports.on_failure, info
+        )
 
     def _note(self, request: Any) -> int:
         """Count a lost run, in the message where the broker allows that, and give how many there were."""
@@ -86,7 +94,9 @@ class LostRuns:
 
     def _failure(self, lost: int) -> ExceptionInfo:
         try:
-            raise LostTooOften(f"{lost} runs of this job were lost with their worker, so it does not run again")  # noqa: TRY301 - for its traceback
+            raise LostTooOften(  # noqa: TRY301 - for its traceback
+                f"{lost} runs of this job were lost with their worker, so it does not run again"
+            )
         except LostTooOften:
             return ExceptionInfo()
 
@@ -95,7 +105,9 @@ def _goes_back(request: Any) -> bool:
     """Whether Celery would put the message back to its queue."""
     task = getattr(request, "task", None)
     # `retry_on_worker_lost` brings its own bound and its own pause.
-    return bool(task and task.acks_late and task.reject_on_worker_lost and not task.retry_on_worker_lost)
+    return bool(
+        task and task.acks_late and task.reject_on_worker_lost and not task.retry_on_worker_lost
+    )
 
 
 def _count_in(headers: Any) -> int:

@@ -1,8 +1,8 @@
 """Remote control with connections of its own, so that jobs which publish cannot keep the consumer from it.
 
-Celery's mailbox takes a producer from the app's pool and does not wait for one. Other pools run jobs in other
-processes; here jobs share that pool, and when all of it is lent at the instant in which the consumer greets its
-neighbours, after a connection was lost, say, Celery ends the worker.
+Celery's mailbox takes a producer from the app's pool and does not wait for one. Other pools run
+jobs in other processes; here jobs share that pool, and when all of it is lent at the instant in
+which the consumer greets its neighbours, after a connection was lost, say, Celery ends the worker.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """`task.map`, `task.starmap` and `task.chunks` of tasks that are `async def`.
 
-Celery makes a job of the whole sequence, which calls the task's body for one item after the other. It would keep the
-coroutines that it gets; here each is awaited before the next item.
+Celery makes a job of the whole sequence, which calls the task's body for one item after the other.
+It would keep the coroutines that it gets; here each is awaited before the next item.
 """
 
 import asyncio
@@ -20,7 +20,10 @@ _STARRED: Final = {"celery.map": False, "celery.starmap": True}
 
 
 def await_items_of(task: celery.Task) -> None:
-    """Let a task await its items if it is one of those; leave any other as it is. Harmless when repeated."""
+    """Let a task await its items if it is one of those; leave any other as it is.
+
+    Harmless when repeated.
+    """
     starred = _STARRED.get(task.name)
     if starred is None or is_async(task):
         return

@@ -12,7 +12,9 @@ from worker.aio import bridge
 _DAY_S = 86_400
 
 
-def apply_once(signature: Signature, *, task_id: str, within_s: int | None = None, **options: Any) -> AsyncResult:
+def apply_once(
+    signature: Signature, *, task_id: str, within_s: int | None = None, **options: Any
+) -> AsyncResult:
     """Send a job if none with this id was sent within `within_s` seconds, and give the result of the one that was.
 
     A job that has failed is sent again. In a child asyncio task this would block, as sending does.
@@ -33,7 +35,9 @@ def apply_once(signature: Signature, *, task_id: str, within_s: int | None = Non
     return result
 
 
-def _apply(signature: Signature, task_id: str, within_s: int | None, options: dict[str, Any]) -> AsyncResult:
+def _apply(
+    signature: Signature, task_id: str, within_s: int | None, options: dict[str, Any]
+) -> AsyncResult:
     backend = signature.app.backend
     if not isinstance(backend, RedisBackend):
         raise ImproperlyConfigured("apply_once needs a result backend in Redis")

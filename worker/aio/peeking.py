@@ -37,15 +37,17 @@ return answer
 """
 """Reads the newest messages of each list, and the next ones in the order in which they are to be taken.
 
-KEYS: the lists. ARGV: how many to read at either end; the most bytes of each list; for each list how many were passed.
-Gives for each list: how many have been passed now, counted from the oldest; the messages.
+KEYS: the lists. ARGV: how many to read at either end; the most bytes of each list; for each list
+how many were passed. Gives for each list: how many have been passed now, counted from the oldest;
+the messages.
 """
 
 
 class QueuePeeker:
     """Looks through the queues of a kombu channel on Redis, a part of them each time, oldest first.
 
-    What came last is looked at each time, so something new is seen at once unless much came with it.
+    What came last is looked at each time, so something new is seen at once unless much came with
+    it.
     """
 
     def __init__(self) -> None:
@@ -58,9 +60,9 @@ class QueuePeeker:
             channel: Of kombu's Redis transport or ours.
             queue: The queue's name.
 
-        Returns:
-            For each message its priority, the name of its task and the task's keyword arguments; those that are no
-            Celery task in JSON are left out. None: the transport is another one.
+        Returns: For each message its priority, the name of its task and the task's keyword
+        arguments; those that are no Celery task in JSON are left out. None: the transport is
+        another one.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.
@@ -68,10 +70,15 @@ class QueuePeeker:
         if not isinstance(channel, StockChannel):
             return None
         steps = tuple(channel.priority_steps)
-        keys = [channel.global_keyprefix + name for name in lists_of(queue, sep=channel.sep, steps=steps)]
+        keys = [
+            channel.global_keyprefix + name
+            for name in lists_of(queue, sep=channel.sep, steps=steps)
+        ]
         with channel.conn_or_acquire() as client:
             passed = [self._passed.get(key, 0) for key in keys]
-            answer = client.execute_command("EVAL", _PEEK, len(keys), *keys, _MOST, _MOST_BYTES, *passed)
+            answer = client.execute_command(
+                "EVAL", _PEEK, len(keys), *keys, _MOST, _MOST_BYTES, *passed
+            )
         found = []
         for key, step, (count, texts) in zip(keys, steps, answer, strict=True):
             self._passed[key] = int(count)

@@ -1,10 +1,14 @@
-"""Publishes what jobs of the pool send in pipelines: the messages of one moment go out together, on the pool's loop.
+"""Publishes what jobs of the pool send in pipelines.
 
-Celery blocks on a connection for each message, in a thread. That is right for a task that sends one now and then; where
-hundreds of jobs go back to their queue it costs more than all else that they do. Here Celery makes the message as
-always, its signals included, and a stand-in for kombu's producer keeps it; one connection takes all that were made.
+The messages of one moment go out together, on the pool's loop.
 
-It needs our Redis transport, and a message to a queue by its name (as Celery sends them): see `publisher_of`.
+Celery blocks on a connection for each message, in a thread. That is right for a task that sends one
+now and then; where hundreds of jobs go back to their queue it costs more than all else that they
+do. Here Celery makes the message as always, its signals included, and a stand-in for kombu's
+producer keeps it; one connection takes all that were made.
+
+It needs our Redis transport, and a message to a queue by its name (as Celery sends them): see
+`publisher_of`.
 """
 
 import asyncio
@@ -135,7 +139,9 @@ _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Publishers]" = WeakKeyD
 
 
 async def publisher_of(app: celery.Celery) -> Publisher | None:
-    """Give what publishes to an app's broker from the running loop; nothing where that needs Celery's own way.
+    """Give what publishes to an app's broker from the running loop.
+
+    Nothing where that needs Celery's own way.
 
     Raises:
         Exception: The broker cannot be asked which way it needs, since it is away.
@@ -169,7 +175,8 @@ def _client(params: dict[str, Any]) -> "redis.asyncio.Redis":
     params = dict(params)
     kind = params.pop("connection_class", None) or redis.Connection
     params["connection_class"] = next(
-        (ours for stock, ours in connections.ASYNC_CLASSES if issubclass(kind, stock)), connections.TcpConnection
+        (ours for stock, ours in connections.ASYNC_CLASSES if issubclass(kind, stock)),
+        connections.TcpConnection,
     )
     params["retry"] = Retry(NoBackoff(), 0)  # who publishes tries again, and knows for how long
     return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
@@ -185,7 +192,9 @@ async def publish(signature: Any, app: celery.Celery) -> None:
     if publisher is not None:
         kept = KeptMessages()
         try:
-            signature.type.apply_async(signature.args, signature.kwargs, producer=kept, **signature.options)
+            signature.type.apply_async(
+                signature.args, signature.kwargs, producer=kept, **signature.options
+            )
         except NotPlain:
             pass
         else:

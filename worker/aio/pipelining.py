@@ -32,14 +32,17 @@ return found
 """
 """Stores and publishes each value whose key holds nothing.
 
-KEYS: the keys. ARGV: for each the value and its expiry in seconds, 0 for never. Gives: the places, counted from 0, of
-those that were there already, each followed by what is there, or by what the server refused. Nearly every result is the
-first under its key, so this is one round trip for many; the stock backend's are two for one, with a gap between them.
+KEYS: the keys. ARGV: for each the value and its expiry in seconds, 0 for never. Gives: the places,
+counted from 0, of those that were there already, each followed by what is there, or by what the
+server refused. Nearly every result is the first under its key, so this is one round trip for many;
+the stock backend's are two for one, with a gap between them.
 """
 
 
 class Pipelining:
-    """Runs commands in batches: all that were asked for in one turn of the loop, then all that came while that ran.
+    """Runs commands in batches.
+
+    All that were asked for in one turn of the loop, then all that came while that ran.
 
     Args:
         client: Its connection is used by one batch at a time.
@@ -55,9 +58,8 @@ class Pipelining:
     def run(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
         """Run commands, next to each other but not as a transaction.
 
-        Returns:
-            The answers. The future fails with the first command that the server refused, or with the connection's
-            error.
+        Returns: The answers. The future fails with the first command that the server refused, or
+        with the connection's error.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
@@ -91,7 +93,9 @@ class Pipelining:
             while self._asked or self._to_store:
                 batch, self._asked = self._asked, []
                 stores, self._to_store = self._to_store, []
-                await self._run_batch(batch, [stores[at : at + _STORES] for at in range(0, len(stores), _STORES)])
+                await self._run_batch(
+                    batch, [stores[at : at + _STORES] for at in range(0, len(stores), _STORES)]
+                )
         finally:
             self._running = None
 
@@ -102,19 +106,26 @@ class Pipelining:
     ) -> None:
         together = [command for commands, _ in batch for command in commands]
         for part in stores:
-            arguments = [argument for _, value, expires_s, _ in part for argument in (value, expires_s)]
+            arguments = [
+                argument for _, value, expires_s, _ in part for argument in (value, expires_s)
+            ]
             together.append(("EVAL", _STORE, len(part), *(key for key, *_ in part), *arguments))
         try:
             answers = await self._execute(together)
         except Exception as exc:  # noqa: BLE001 - each asker decides whether to try again
-            for future in [*(one[-1] for one in batch), *(one[-1] for part in stores for one in part)]:
+            for future in [
+                *(one[-1] for one in batch),
+                *(one[-1] for part in stores for one in part),
+            ]:
                 _answer(future, None, exc)
             return
         at = 0
         for commands, future in batch:
             own = answers[at : at + len(commands)]
             at += len(commands)
-            _answer(future, own, next((answer for answer in own if isinstance(answer, Exception)), None))
+            _answer(
+                future, own, next((answer for answer in own if isinstance(answer, Exception)), None)
+            )
         for part, answer in zip(stores, answers[at:], strict=True):
             failed = answer if isinstance(answer, Exception) else None
             found = {} if failed else dict(zip(answer[::2], answer[1::2], strict=True))
@@ -123,12 +134,15 @@ class Pipelining:
                 _answer(stored, there, there if isinstance(there, Exception) else None)
 
     async def _execute(self, commands: list[Command]) -> list[Any]:
-        """Run commands in one round trip. What the server refuses stands in its place among the answers.
+        """Run commands in one round trip.
 
-        redis-py's own pipeline takes its connection from the pool and gives it back each time, and costs twice this.
+        What the server refuses stands in its place among the answers.
 
-        Raises:
-            redis.RedisError: The server cannot be reached. A connection that was closed is opened again, as the client
+        redis-py's own pipeline takes its connection from the pool and gives it back each time, and
+        costs twice this.
+
+        Raises: redis.RedisError: The server cannot be reached. A connection that was closed is
+        opened again, as the client
                 says, and its commands are repeated.
         """
         connection = await self._connected()
@@ -173,7 +187,9 @@ def _answer(future: "asyncio.Future[Any]", answer: Any, refused: Exception | Non
         future.set_exception(refused)
 
 
-_by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Pipelining]]" = WeakKeyDictionary()
+_by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Pipelining]]" = (
+    WeakKeyDictionary()
+)
 
 
 def pipelining_of(key: Hashable, make_client: "Callable[[], redis.asyncio.Redis]") -> Pipelining:

@@ -1,17 +1,23 @@
 """A Celery concurrency pool for `async def` tasks: `worker_pool = "worker.aio.pool:TaskPool"`.
 
-One event loop in its own thread runs up to `worker_concurrency` jobs at a time; the consumer and its hub stay in the
-main thread. Celery's tracer runs unchanged, one greenlet a job (see `bridge`); plain `def` tasks run in threads.
+One event loop in its own thread runs up to `worker_concurrency` jobs at a time; the consumer and
+its hub stay in the main thread. Celery's tracer runs unchanged, one greenlet a job (see `bridge`);
+plain `def` tasks run in threads.
 
 Settings of the Celery app, all optional:
 
     worker_aio_loop         "auto" (uvloop where installed), "uvloop" or "asyncio"
-    worker_aio_threads      the most threads for plain `def` tasks; they start as they are needed; default 16
-    worker_aio_blocked_ms   a task that holds up the loop longer is named in a warning; 0: never; default 250
+    worker_aio_threads      the most threads for plain `def` tasks; they start as they are
+                            needed; default 16
+    worker_aio_blocked_ms   a task that holds up the loop longer is named in a warning; 0: never;
+                            default 250
     worker_aio_cold_s       how long a cold shutdown waits for cancelled jobs; default 5
-    worker_aio_lost_runs    so many runs that end with their worker, or would, end the job; 0: none do; default 5
-    worker_aio_lost_pause_s how long a job waits that is lost before it goes back to its queue; doubles; default 1
-    worker_aio_gc_objects   new objects between two garbage collections; 0: as Python has it; default 50,000
+    worker_aio_lost_runs    how many runs may end with their worker before the job ends; 0: any
+                            number; default 5
+    worker_aio_lost_pause_s how long a job waits that is lost before it goes back to its queue;
+                            doubles; default 1
+    worker_aio_gc_objects   new objects between two garbage collections; 0: as Python has it;
+                            default 50,000
 """
 
 import asyncio
@@ -62,10 +68,16 @@ _TASK_THREADS = 16
 """Not fewer where the concurrency is: autoscale begins with its minimum."""
 
 _CALL_THREADS = 8
-"""Threads for publishing and other blocking calls of the tracer; Celery's own pool of broker connections holds 10."""
+"""Threads for publishing and other blocking calls of the tracer.
+
+Celery's own pool of broker connections holds 10.
+"""
 
 _STARTS_A_TURN = 8
-"""Jobs that start before the loop looks at its sockets again: a crowd must not keep the others from their answers."""
+"""Jobs that start before the loop looks at its sockets again.
+
+A crowd must not keep the others from their answers.
+"""
 
 _LOST_RUNS = 5
 
@@ -80,7 +92,10 @@ _GC_OBJECTS = 50_000
 
 
 class TaskPool(BasePool):
-    """Runs async tasks on one event loop. Celery makes and drives it; see the module for its settings."""
+    """Runs async tasks on one event loop.
+
+    Celery makes and drives it; see the module for its settings.
+    """
 
     task_join_will_block = True
     body_can_be_buffer = False
@@ -133,7 +148,8 @@ class TaskPool(BasePool):
         ):
             if self.options.get(name):
                 raise ImproperlyConfigured(
-                    f"{setting} has no meaning for the asyncio pool, which has no child processes: unset it, and let "
+                    f"{setting} has no meaning for the asyncio pool, which has no child "
+                    "processes: unset it, and let "
                     "your process manager restart the worker where that is needed"
                 )
         self._gc_before = gc.get_threshold()
@@ -141,9 +157,13 @@ class TaskPool(BasePool):
             gc.set_threshold(int(gc_objects), 20, 50)
         self.loop = new_loop(self._setting("aio_loop", "auto"))
         self.task_threads = DaemonThreads(
-            self._setting("aio_threads", _TASK_THREADS), name="aio-task", prepare=self._prepare_thread
+            self._setting("aio_threads", _TASK_THREADS),
+            name="aio-task",
+            prepare=self._prepare_thread,
         )
-        self.call_threads = DaemonThreads(_CALL_THREADS, name="aio-call", prepare=self._prepare_thread)
+        self.call_threads = DaemonThreads(
+            _CALL_THREADS, name="aio-call", prepare=self._prepare_thread
+        )
         self.greenlets = JobGreenlets(self.call_threads)
         self.lost_runs = LostRuns(
             self.calls,
@@ -151,7 +171,9 @@ class TaskPool(BasePool):
             most=int(self._setting("aio_lost_runs", _LOST_RUNS)),
             pause_s=float(self._setting("aio_lost_pause_s", _LOST_PAUSE_S)),
         )
-        self.loop.set_default_executor(DaemonThreads(32, name="aio-default", prepare=self._prepare_thread))
+        self.loop.set_default_executor(
+            DaemonThreads(32, name="aio-default", prepare=self._prepare_thread)
+        )
         tracing.install()
         await_receivers()
         for task in self.app.tasks.values():
@@ -186,7 +208,9 @@ class TaskPool(BasePool):
         self._in_thread[task.name] = not is_async(task)
         self._adopted[task.name] = task
         self._queue.limits.set_from(task)
-        task.__trace__ = build_tracer(task.name, task, self.app.loader, self._hostname, app=self.app)
+        task.__trace__ = build_tracer(
+            task.name, task, self.app.loader, self._hostname, app=self.app
+        )
 
     @property
     def _hostname(self) -> str | None:
@@ -219,12 +243,20 @@ class TaskPool(BasePool):
         timeout: float | None = None,
         **_: Any,
     ) -> Job:
-        """Take a job. It starts when fewer than `limit` run; until then the pool keeps it, unaccepted."""
+        """Take a job.
+
+        It starts when fewer than `limit` run; until then the pool keeps it, unaccepted.
+        """
         reports = Callbacks(
-            accepted=accept_callback, timed_out=timeout_callback, succeeded=callback, failed=error_callback
+            accepted=accept_callback,
+            timed_out=timeout_callback,
+            succeeded=callback,
+            failed=error_callback,
         )
         run = target if not kwargs else (lambda *given: target(*given, **kwargs))
-        return self.take(run, tuple(args or ()), reports, soft_timeout_s=soft_timeout, timeout_s=timeout)
+        return self.take(
+            run, tuple(args or ()), reports, soft_timeout_s=soft_timeout, timeout_s=timeout
+        )
 
     def take(
         self,
@@ -320,7 +352,8 @@ class TaskPool(BasePool):
         None are named when they are about to be cancelled.
         """
         if not any(job.delivery_tag in held for job in list(self._jobs.values())):
-            # A connection that a job, or a command of remote control, had for itself; or no job is left to run on.
+            # A connection that a job, or a command of remote control, had for itself; or no job is
+            # left to run on.
             if self.calls.is_read_here:
                 self.calls.drain()
             return set()
@@ -330,13 +363,18 @@ class TaskPool(BasePool):
             self.loop.call_soon_threadsafe(passed.set)
             passed.wait(_BARRIER_S)  # what the loop was starting in this moment has begun
         running = {job.delivery_tag for job in list(self._jobs.values()) if job.delivery_tag} & held
-        # Only now: a job that ends meanwhile is named although its report is read, and none is missed by both.
+        # Only now: a job that ends meanwhile is named although its report is read, and none is
+        # missed by both.
         if self.calls.is_read_here:
             self.calls.drain()
-        ending = any(asked is not None and asked is not False for asked in (state.should_stop, state.should_terminate))
+        ending = any(
+            asked is not None and asked is not False
+            for asked in (state.should_stop, state.should_terminate)
+        )
         if ending or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
             return set()
-        # Who asks takes so many messages fewer. Celery would do that as well, and not for as long as these jobs run.
+        # Who asks takes so many messages fewer. Celery would do that as well, and not for as long
+        # as these jobs run.
         self.app.conf.worker_enable_prefetch_count_reduction = False
         return running
 
@@ -357,7 +395,9 @@ class TaskPool(BasePool):
         """Allow `n` jobs fewer at a time, but one. What runs goes on."""
         if self.limit - n < 1:
             # With none, Celery would go on fetching as many as before, and none of them would run.
-            logger.warning("the pool shrinks to one job at a time and not by %d: it had %d", n, self.limit)
+            logger.warning(
+                "the pool shrinks to one job at a time and not by %d: it had %d", n, self.limit
+            )
         self.limit = max(self.limit - n, 1)
 
     def restart(self) -> None:
@@ -401,10 +441,15 @@ class TaskPool(BasePool):
                 "running": self._running,
                 "queued": self.queued,
                 "threads": self.task_threads.alive if started else 0,
-                "loop": f"{type(self.loop).__module__}.{type(self.loop).__qualname__}" if started else None,
+                "loop": f"{type(self.loop).__module__}.{type(self.loop).__qualname__}"
+                if started
+                else None,
                 "processes": [],
                 "max-tasks-per-child": None,
-                "timeouts": [self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0],
+                "timeouts": [
+                    self.options.get("soft_timeout") or 0,
+                    self.options.get("timeout") or 0,
+                ],
             }
         )
         return info
@@ -425,9 +470,12 @@ class TaskPool(BasePool):
             self.drain()
 
     def on_stop(self) -> None:
-        """Wait for the running jobs (a cold shutdown: cancel them and wait a little), then stop the loop.
+        """Wait for the running jobs (a cold shutdown.
 
-        Tolerates a second call, also one from a signal handler in the middle of the first, and a call before the start.
+        Cancel them and wait a little), then stop the loop.
+
+        Tolerates a second call, also one from a signal handler in the middle of the first, and a
+        call before the start.
         """
         self._finish(cold=state.should_terminate not in (None, False))
 
@@ -440,7 +488,9 @@ class TaskPool(BasePool):
             self._stopped = True
             return
         self.drain()
-        shutdown.wait_for_jobs(self, self._hub, cold=cold, cold_patience_s=float(self._setting("aio_cold_s", 5.0)))
+        shutdown.wait_for_jobs(
+            self, self._hub, cold=cold, cold_patience_s=float(self._setting("aio_cold_s", 5.0))
+        )
         if not self._stopped:  # else a signal handler finished it meanwhile
             self._stop_loop(self._thread, cold=cold)
 

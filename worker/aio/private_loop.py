@@ -1,4 +1,7 @@
-"""A loop of our own in a thread, for coroutines that plain code waits for while no pool serves it: eager mode."""
+"""A loop of our own in a thread, for coroutines that plain code waits for while no pool serves it.
+
+Eager mode.
+"""
 
 import asyncio
 import threading
@@ -55,9 +58,12 @@ def serves_here() -> bool:
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine on the private loop and wait for it. It sees the caller's current task and request.
+    """Run a coroutine on the private loop and wait for it.
 
-    What waits in here for another one holds up its loop. So the other one gets a loop and a thread of its own.
+    It sees the caller's current task and request.
+
+    What waits in here for another one holds up its loop. So the other one gets a loop and a thread
+    of its own.
     """
     context = copy_context()
     context.run(stacks._owner.set, stacks.owner())  # noqa: SLF001 - the caller waits, so both may use one stack

@@ -1,4 +1,7 @@
-"""Keeps Celery's blocking calls off the event loop: publishing, and result backends other than ours."""
+"""Keeps Celery's blocking calls off the event loop.
+
+Publishing, and result backends other than ours.
+"""
 
 import functools
 import threading
@@ -24,14 +27,18 @@ _BACKEND_METHODS = (
     "set_chord_size",
 )
 
-_WHOLE = ((canvas.group, "apply_async", canvas.group.apply_async), (canvas._chord, "run", canvas._chord.run))  # noqa: SLF001
+_WHOLE = (
+    (canvas.group, "apply_async", canvas.group.apply_async),
+    (canvas._chord, "run", canvas._chord.run),  # noqa: SLF001
+)
 """What sends several messages and holds one of the ten producers from the first to the last."""
 
 
 def install(app: celery.Celery) -> None:
     """Send from inside a job through a thread, so that a slow broker holds up that job only.
 
-    Errors still rise where the task was called. In a child asyncio task sending blocks, as it would in any coroutine:
+    Errors still rise where the task was called. In a child asyncio task sending blocks, as it would
+    in any coroutine:
     use `asyncio.to_thread(task.delay, …)` there.
     """
     app.send_task = functools.partial(_send, app, app.send_task)
@@ -54,14 +61,21 @@ def _send(app: celery.Celery, stock: Callable[..., Any], *args: Any, **kwargs: A
 
 def uninstall(app: celery.Celery) -> None:
     """Undo `install`."""
-    for instance, name in ((app, "send_task"), (app, "producer_or_acquire"), (app.amqp, "_retry_publish")):
+    for instance, name in (
+        (app, "send_task"),
+        (app, "producer_or_acquire"),
+        (app.amqp, "_retry_publish"),
+    ):
         instance.__dict__.pop(name, None)
     for holder, name, stock in _WHOLE:
         setattr(holder, name, stock)
 
 
 def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Do all of it in one thread: a job that held a producer while others run would have them wait on the loop."""
+    """Do all of it in one thread.
+
+    A job that held a producer while others run would have them wait on the loop.
+    """
 
     @functools.wraps(stock)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -70,8 +84,13 @@ def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _one_a_thread(stock: Callable[..., AbstractContextManager[Any]]) -> Callable[..., AbstractContextManager[Any]]:
-    """Lend a thread the producer that it has: a group in a group takes a second one, while others wait with a first."""
+def _one_a_thread(
+    stock: Callable[..., AbstractContextManager[Any]],
+) -> Callable[..., AbstractContextManager[Any]]:
+    """Lend a thread the producer that it has.
+
+    A group in a group takes a second one, while others wait with a first.
+    """
     mine = threading.local()
 
     @contextmanager
@@ -92,7 +111,9 @@ def _one_a_thread(stock: Callable[..., AbstractContextManager[Any]]) -> Callable
 
 
 def guard_backend(app: celery.Celery) -> None:
-    """Make a backend that knows nothing of asyncio store through threads. Called on the loop's thread.
+    """Make a backend that knows nothing of asyncio store through threads.
+
+    Called on the loop's thread.
 
     Backends are thread-local, so each thread calls its own.
     """
@@ -101,7 +122,9 @@ def guard_backend(app: celery.Celery) -> None:
         return
     for name in _BACKEND_METHODS:
         if hasattr(backend, name) and name not in backend.__dict__:
-            setattr(backend, name, functools.partial(_in_a_thread, app, name, getattr(backend, name)))
+            setattr(
+                backend, name, functools.partial(_in_a_thread, app, name, getattr(backend, name))
+            )
     backend._call_task_errbacks = functools.partial(_with_errbacks, backend._call_task_errbacks)  # noqa: SLF001
 
 

@@ -46,7 +46,8 @@ _PASSING: Final = (
 )
 _ACCESS: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
 _CODE_RE: Final = re.compile(
-    # Redis 6 quotes what a script met: "Error running script (call to f_…): @user_script:7: -OOM command not allowed …"
+    # Redis 6 quotes what a script met: "Error running script (call to f_…): @user_script:7: -OOM
+    # command not allowed …"
     r"(?:Error running script .*[-: ])?"
     r"(?:BUSY|LOADING|OOM|MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b"
 )
@@ -60,11 +61,16 @@ def passes_by_itself(exc: BaseException) -> bool:
     """
     if isinstance(exc, _ACCESS):
         return False
-    return isinstance(exc, _PASSING) or (isinstance(exc, ResponseError) and _CODE_RE.match(str(exc)) is not None)
+    return isinstance(exc, _PASSING) or (
+        isinstance(exc, ResponseError) and _CODE_RE.match(str(exc)) is not None
+    )
 
 
 def refuses_for_now(exc: BaseException) -> bool:
-    """Whether Redis answers, and takes nothing for now: it is full, busy with a script, or lacks a replica."""
+    """Whether Redis answers, and takes nothing for now.
+
+    It is full, busy with a script, or lacks a replica.
+    """
     return passes_by_itself(exc) and isinstance(exc, ResponseError)
 
 
@@ -112,14 +118,16 @@ RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, whatever=
 
 
 async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
-    """Ask Redis until it answers. Logs Redis' words where that takes a second, one line every few seconds.
+    """Ask Redis until it answers.
+
+    Logs Redis' words where that takes a second, one line every few seconds.
 
     Args:
         ask: Asks once.
         policy: How long, and how often.
 
-    Raises:
-        redis.exceptions.RedisError: The last error, when the time is over; at once where it does not pass by itself.
+    Raises: redis.exceptions.RedisError: The last error, when the time is over; at once where it
+    does not pass by itself.
     """
     began_s = time.monotonic()
     pause_s = policy.first_s
@@ -128,7 +136,9 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
             return await ask()
         except (RedisError, OSError) as exc:
             waited_s = time.monotonic() - began_s
-            if waited_s + pause_s > policy.within_s or not (policy.whatever or passes_by_itself(exc)):
+            if waited_s + pause_s > policy.within_s or not (
+                policy.whatever or passes_by_itself(exc)
+            ):
                 warn("Redis refuses, or stays away: %s", words_of(exc))
                 raise
             logger.debug("Redis has not taken it yet: %s", words_of(exc))
@@ -145,7 +155,10 @@ class _Quiet:
 
 
 def warn(words: str, *about: object) -> None:
-    """Warn of a trouble that many jobs meet at once, and again and again: in one line every few seconds."""
+    """Warn of a trouble that many jobs meet at once, and again and again.
+
+    In one line every few seconds.
+    """
     now_s = time.monotonic()
     if now_s >= _Quiet.until_s.get(words, 0.0):
         _Quiet.until_s[words] = now_s + _QUIET_S

@@ -35,7 +35,12 @@ class Callbacks:
         succeeded: Callable[..., Any] | None,
         failed: Callable[..., Any] | None,
     ) -> None:
-        self._accepted, self._timed_out, self._succeeded, self._failed = accepted, timed_out, succeeded, failed
+        self._accepted, self._timed_out, self._succeeded, self._failed = (
+            accepted,
+            timed_out,
+            succeeded,
+            failed,
+        )
         self.request = getattr(accepted, "__self__", None)
         """Whose methods they are."""
 

@@ -21,7 +21,8 @@ async def await_result(
 ) -> Any:
     """Give the result of a task, or the list of a group's, as `result.get()` would.
 
-    A task that ignores its result gives None at once, and the failure of an earlier link of a chain is its own.
+    A task that ignores its result gives None at once, and the failure of an earlier link of a chain
+    is its own.
 
     Args:
         result: What `delay` or `apply_async` gave.
@@ -46,7 +47,8 @@ async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any
     earlier = list(_earlier(result)) if propagate else []
     pause_s = _FIRST_PAUSE_S
     while True:
-        # The earliest first: where that failed or was revoked, those after it may never have a result.
+        # The earliest first: where that failed or was revoked, those after it may never have a
+        # result.
         there = await asyncio.gather(*(_look(link) for link in earlier))
         for link in itertools.compress(earlier, there):
             link.maybe_throw()
@@ -55,7 +57,9 @@ async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any
             return result.maybe_throw(propagate=propagate)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             raise CeleryTimeoutError(f"no result of {result.id} in time")
-        left_s = pause_s if deadline_s is None else min(pause_s, max(deadline_s - time.monotonic(), 0))
+        left_s = (
+            pause_s if deadline_s is None else min(pause_s, max(deadline_s - time.monotonic(), 0))
+        )
         await asyncio.sleep(left_s)
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
@@ -76,7 +80,10 @@ def _parts(result: Any) -> Iterator[Any]:
 
 
 async def _look(result: Any) -> bool:
-    """Whether a result is there; it is kept with `result` then, as Celery's own result consumer does."""
+    """Whether a result is there.
+
+    It is kept with `result` then, as Celery's own result consumer does.
+    """
     if result._cache is None:  # noqa: SLF001
         result._maybe_set_cache(await _meta(result))  # noqa: SLF001
     return result._cache is not None  # noqa: SLF001

@@ -1,9 +1,9 @@
 """Waits for results as Celery's does, but listens for one from when it is waited for, not from when its job is sent.
 
-Celery subscribes to each job's channel before it sends the job, which most callers pay for nothing: a command more for
-each job sent, and one to take it back. Who listens later may miss what was published before. So each time the server
-confirms a subscription the stored state is read once more: what was stored before is seen then, what is stored
-afterwards is heard of.
+Celery subscribes to each job's channel before it sends the job, which most callers pay for nothing:
+a command more for each job sent, and one to take it back. Who listens later may miss what was
+published before. So each time the server confirms a subscription the stored state is read once
+more: what was stored before is seen then, what is stored afterwards is heard of.
 """
 
 from collections import deque

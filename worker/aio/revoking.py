@@ -10,7 +10,10 @@ from worker.aio import settling
 
 
 def is_revoked(request: Any) -> bool:
-    """Whether Celery would discard a job, were it to begin now. Changes nothing, so any thread may ask."""
+    """Whether Celery would discard a job, were it to begin now.
+
+    Changes nothing, so any thread may ask.
+    """
     if not isinstance(request, Request):
         return False
     if state.revoked and request.id in state.revoked:

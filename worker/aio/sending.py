@@ -1,7 +1,9 @@
-"""Sends jobs with a fraction of the work: the message that `apply_async` would send, in one round trip for any number.
+"""Sends jobs with a fraction of the work.
 
-`apply_async` builds each message through layers that serve every broker, and takes a round trip for each. A message
-that asks for nothing special needs none of that where the broker is Redis.
+The message that `apply_async` would send, in one round trip for any number.
+
+`apply_async` builds each message through layers that serve every broker, and takes a round trip for
+each. A message that asks for nothing special needs none of that where the broker is Redis.
 """
 
 import functools
@@ -22,7 +24,17 @@ StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 _dumps: Any = serialization.dumps
 
 _PLAIN: Final = frozenset(
-    {"queue", "priority", "countdown", "eta", "task_id", "headers", "time_limit", "soft_time_limit", "ignore_result"}
+    {
+        "queue",
+        "priority",
+        "countdown",
+        "eta",
+        "task_id",
+        "headers",
+        "time_limit",
+        "soft_time_limit",
+        "ignore_result",
+    }
 )
 """Options that change what stands in a message and nothing of how it is sent."""
 _WATCHED: Final = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
@@ -36,8 +48,9 @@ Entry = tuple[str, dict[str, Any]]
 class Sender:
     """Sends signatures of an app's tasks. Safe to share between threads.
 
-    What asks for more than `_PLAIN` goes by `apply_async`: other options, exchanges and serializers, tasks with an
-    `apply_async` of their own, jobs sent from jobs, receivers of the signals around publishing, other brokers.
+    What asks for more than `_PLAIN` goes by `apply_async`: other options, exchanges and
+    serializers, tasks with an `apply_async` of their own, jobs sent from jobs, receivers of the
+    signals around publishing, other brokers.
 
     Args:
         app: The Celery app.
@@ -50,18 +63,19 @@ class Sender:
     def send(self, signature: Signature) -> AsyncResult:
         """Send a job, as `signature.apply_async()` does.
 
-        Raises:
-            kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own retries.
+        Raises: kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
+        retries.
         """
         return self.send_many((signature,))[0]
 
     def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult]:
         """Send jobs, up to 500 in a round trip, and give their results in the same order.
 
-        A batch whose connection is lost is sent again, once more than needed perhaps, as Celery's retries do.
+        A batch whose connection is lost is sent again, once more than needed perhaps, as Celery's
+        retries do.
 
-        Raises:
-            kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own retries.
+        Raises: kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
+        retries.
         """
         whole = list(signatures)
         results: list[AsyncResult] = bridge.call(self._send_all, whole)
@@ -121,20 +135,31 @@ class Sender:
         return str(self._app.conf.task_serializer)
 
     def _routed(self, signature: Signature) -> dict[str, Any] | None:
-        """Give the options of a signature with those of its task and its route; nothing if it is not plain."""
+        """Give the options of a signature with those of its task and its route.
+
+        Nothing if it is not plain.
+        """
         task = self._app.tasks.get(signature.task)
         own = {}
         if task is not None:
             special = (getattr(task, "__self__", None), task._dump_pydantic_arguments)  # noqa: SLF001 - as Celery asks
             if type(task).apply_async is not celery.Task.apply_async or special != (None, None):
                 return None
-            own = {name: value for name, value in task._get_exec_options().items() if value is not None}  # noqa: SLF001
+            own = {
+                name: value
+                for name, value in task._get_exec_options().items()  # noqa: SLF001
+                if value is not None
+            }
             own["ignore_result"] = task.ignore_result
-        options = own | {name: value for name, value in signature.options.items() if value is not None}
+        options = own | {
+            name: value for name, value in signature.options.items() if value is not None
+        }
         options.pop("task_type", None)
         if options.get("serializer") == self._serializer:
             del options["serializer"]
-        routed = self._app.amqp.router.route(options, signature.task, signature.args, signature.kwargs, task)
+        routed = self._app.amqp.router.route(
+            options, signature.task, signature.args, signature.kwargs, task
+        )
         return routed if routed.keys() <= _PLAIN and type(signature) is Signature else None
 
     def _queue_of(self, options: dict[str, Any]) -> Any:
@@ -182,7 +207,10 @@ _OF_MESSAGE: Final = ("countdown", "eta", "time_limit", "soft_time_limit", "igno
 
 
 def _put(producer: Any, entries: list[Entry]) -> bool:
-    """Push messages; false where the connection is lost, which Celery's own way of sending mends."""
+    """Push messages.
+
+    False where the connection is lost, which Celery's own way of sending mends.
+    """
     channel = producer.channel
     try:
         with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery does

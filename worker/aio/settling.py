@@ -1,8 +1,8 @@
 """Sees that a report which fails does not keep a message for ever.
 
-Where Celery's request tells of an end it writes to the result store before it settles the message. A store that refuses
-raises there: the message would stay taken, with its lease renewed and its place in the prefetch window, until the
-worker ends.
+Where Celery's request tells of an end it writes to the result store before it settles the message.
+A store that refuses raises there: the message would stay taken, with its lease renewed and its
+place in the prefetch window, until the worker ends.
 """
 
 import logging
@@ -20,7 +20,9 @@ _STORE_ERRORS = (redis.RedisError, BackendError, OperationalError, OSError)
 
 
 def report(told: Callable[..., Any], *args: Any) -> None:
-    """Call a method of a request that tells of an end; where it raises, settle the message nevertheless.
+    """Call a method of a request that tells of an end.
+
+    Where it raises, settle the message nevertheless.
 
     On the consumer's thread. What is no request's method may raise as it likes.
     """
@@ -36,8 +38,8 @@ def report(told: Callable[..., Any], *args: Any) -> None:
 def settle(request: Any, exc: Exception) -> None:
     """Settle a message, unless it is settled, although the end of its job could not be told.
 
-    Where the result store did not take it the message goes back to its queue. Any other error would come again with
-    the message: it is acknowledged, as that of a job that has failed.
+    Where the result store did not take it the message goes back to its queue. Any other error would
+    come again with the message: it is acknowledged, as that of a job that has failed.
     """
     if isinstance(exc, _STORE_ERRORS):
         words = "the end of %s could not be told (%s: %s), so its message goes back to the queue"

@@ -44,10 +44,9 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
 
     Jobs whose end is known are waited for a few seconds only: one may swallow every cancellation.
 
-    Args:
-        pool: The pool; it starts nothing any more.
-        hub: The hub, if there is one.
-        cold: Cancel the jobs and wait for at most `cold_patience_s` seconds, because one may hang. Turns true as well
+    Args: pool: The pool; it starts nothing any more. hub: The hub, if there is one. cold: Cancel
+    the jobs and wait for at most `cold_patience_s` seconds, because one may hang. Turns true as
+    well
             when a signal asks for it on the way.
         cold_patience_s: In seconds.
     """
@@ -59,11 +58,19 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             deadline_s = time.monotonic() + cold_patience_s
             pool.cancel_all()
         if deadline_s is not None and time.monotonic() > deadline_s:
-            logger.warning("%d jobs did not end when they were cancelled; leaving them behind", pool.running)
+            logger.warning(
+                "%d jobs did not end when they were cancelled; leaving them behind", pool.running
+            )
             break
         settled_s = None if pool.unsettled else settled_s or time.monotonic()
-        if deadline_s is None and settled_s is not None and time.monotonic() > settled_s + _LINGER_S:
-            logger.warning("%d jobs that were cut or terminated run on; leaving them behind", pool.running)
+        if (
+            deadline_s is None
+            and settled_s is not None
+            and time.monotonic() > settled_s + _LINGER_S
+        ):
+            logger.warning(
+                "%d jobs that were cut or terminated run on; leaving them behind", pool.running
+            )
             break
         pool.calls.wait(_STEP_S if deadline_s is None else 0.1)
         send_acknowledgements(hub)
@@ -77,13 +84,15 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
 def wait_softly(pool: Running, worker: Any) -> None:
     """Do what `WorkController.wait_for_soft_shutdown` does, but keep the books meanwhile.
 
-    The original sleeps on the consumer's thread, so that jobs which end in that time still look active and are requeued
-    although they succeeded. Ends as soon as nothing runs any more.
+    The original sleeps on the consumer's thread, so that jobs which end in that time still look
+    active and are requeued although they succeeded. Ends as soon as nothing runs any more.
     """
     conf = worker.app.conf
     timeout_s = float(conf.worker_soft_shutdown_timeout)
     pool.calls.drain()
-    pool.drain()  # also where nothing is waited for: else what waits takes the slots of what is about to be cancelled
+    # also where nothing is waited for: else what waits takes the slots of what is about to be
+    # cancelled
+    pool.drain()
     idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
     if timeout_s <= 0 or not (idle_too or state.active_requests):
         return
@@ -96,7 +105,9 @@ def wait_softly(pool: Running, worker: Any) -> None:
 def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
     """Run the lifespan's end on the loop, and wait for at most `patience_s` seconds."""
     try:
-        asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), loop).result(patience_s)
+        asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), loop).result(
+            patience_s
+        )
     except TimeoutError:
         logger.warning("the cleanups did not end in %s s", patience_s)
     except Exception:
@@ -106,7 +117,8 @@ def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
 def send_acknowledgements(hub: Any) -> None:
     """Run the acknowledgements that wait in a hub that no longer runs.
 
-    Only those: the hub's queue may also hold the transport's reader, which would hand new messages to a closed pool.
+    Only those: the hub's queue may also hold the transport's reader, which would hand new messages
+    to a closed pool.
     """
     if hub is None:
         return

@@ -1,9 +1,10 @@
 """Celery's task stacks, kept per job.
 
-Celery finds the current task and its request on stacks that are keyed by greenlet or thread. On one event loop
-hundreds of jobs share a thread, and one job spreads over a greenlet, child tasks and threads. So the key becomes
-whatever *owns* the running code: a ContextVar, which asyncio hands on to child tasks and `asyncio.to_thread` to its
-thread. Code without an owner keeps Celery's own key, so nothing changes outside the pool.
+Celery finds the current task and its request on stacks that are keyed by greenlet or thread. On one
+event loop hundreds of jobs share a thread, and one job spreads over a greenlet, child tasks and
+threads. So the key becomes whatever *owns* the running code: a ContextVar, which asyncio hands on
+to child tasks and `asyncio.to_thread` to its thread. Code without an owner keeps Celery's own key,
+so nothing changes outside the pool.
 """
 
 from contextvars import Context, ContextVar, copy_context
@@ -20,7 +21,10 @@ _owner: ContextVar[object | None] = ContextVar("owner of the task stacks", defau
 
 
 def owner() -> object:
-    """Name the key of the running code's stacks: the job that it belongs to, else the greenlet or thread."""
+    """Name the key of the running code's stacks.
+
+    The job that it belongs to, else the greenlet or thread.
+    """
     found = _owner.get()
     return getcurrent() if found is None else found
 
@@ -33,7 +37,10 @@ def context_of(new_owner: object) -> Context:
 
 
 class OwnedStack(StockStack):
-    """Celery's stack keyed by owner, in one look instead of Celery's three: each job asks a dozen times."""
+    """Celery's stack keyed by owner, in one look instead of Celery's three.
+
+    Each job asks a dozen times.
+    """
 
     _held: dict[object, list[Any]]
 
@@ -83,8 +90,11 @@ def share(stack: Any) -> None:
     if isinstance(stack, OwnedStack):
         return
     if type(stack) is not StockStack:
-        raise ImproperlyConfigured("the asyncio pool cannot work with USE_FAST_LOCALS: remove it from the environment")
-    # The very object, because Celery's modules have it under names of their own. Its keys are greenlets, as ours are.
+        raise ImproperlyConfigured(
+            "the asyncio pool cannot work with USE_FAST_LOCALS: remove it from the environment"
+        )
+    # The very object, because Celery's modules have it under names of their own. Its keys are
+    # greenlets, as ours are.
     held = {key: held["stack"] for key, held in dict(stack._local.__storage__).items()}  # noqa: SLF001 - to keep it
     stack.__dict__["_held"] = held
     stack.__class__ = OwnedStack

@@ -1,4 +1,7 @@
-"""How many jobs of one task may run at a time in this worker: the task's attribute `concurrency_limit`."""
+"""How many jobs of one task may run at a time in this worker.
+
+The task's attribute `concurrency_limit`.
+"""
 
 from collections import Counter, deque
 from typing import Any
@@ -28,7 +31,9 @@ class TaskLimits:
             self._limits.pop(task.name, None)
             return
         if type(limit) is not int or limit < 1:
-            raise ValueError(f"{task.name}.concurrency_limit must be a positive whole number, not {limit!r}")
+            raise ValueError(
+                f"{task.name}.concurrency_limit must be a positive whole number, not {limit!r}"
+            )
         self._waiting.setdefault(task.name, deque())
         self._limits[task.name] = limit
 

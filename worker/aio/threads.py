@@ -1,7 +1,7 @@
 """Threads that never keep the process alive.
 
-The standard library joins its executors' threads at exit, so one blocking call that hangs would hang a cold shutdown
-too.
+The standard library joins its executors' threads at exit, so one blocking call that hangs would
+hang a cold shutdown too.
 """
 
 import threading
@@ -72,7 +72,8 @@ class DaemonThreads(ThreadPoolExecutor):
                 self._count_free()
                 future.set_exception(exc)
             else:
-                # Free before anybody knows: else the next job, given at once, would start a thread of its own.
+                # Free before anybody knows: else the next job, given at once, would start a thread
+                # of its own.
                 self._count_free()
                 future.set_result(result)
                 del result
@@ -80,7 +81,10 @@ class DaemonThreads(ThreadPoolExecutor):
         self._work.put(None)  # for the next thread
 
     def write_off(self, count: int) -> None:
-        """Let so many threads more run, in the place of some that may never be free; fewer if it is negative."""
+        """Let so many threads more run, in the place of some that may never be free.
+
+        Fewer if it is negative.
+        """
         with self._lock:
             self._limit += count
             if count > 0 and self._unclaimed > 0 and not self._stopped:

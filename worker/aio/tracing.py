@@ -13,7 +13,9 @@ from celery.exceptions import Retry
 
 StockContext: Any = Context  # Celery has no types
 
-_KNOWN: Final = frozenset({*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"})
+_KNOWN: Final = frozenset(
+    {*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"}
+)
 """What is no header of the user's own, as in Celery's `Context`."""
 _NONE: Final = object()
 
@@ -25,7 +27,8 @@ class JobContext(StockContext):
         if len(sources) != 1 or type(sources[0]) is not dict:
             super().__init__(*sources, **more)
             return
-        # The tracer is the only one to make a context of a job's dictionary, which it has filled for that.
+        # The tracer is the only one to make a context of a job's dictionary, which it has filled
+        # for that.
         given = self.__dict__ = sources[0]
         given.update(more)
         limits = given.get("timelimit", _NONE)
@@ -33,14 +36,17 @@ class JobContext(StockContext):
             both = isinstance(limits, list | tuple) and len(limits) >= 2  # noqa: PLR2004 - hard and soft
             given["time_limit"], given["soft_time_limit"] = limits[:2] if both else (None, None)
         if given.get("headers") is None:
-            given["headers"] = {name: value for name, value in given.items() if name not in _KNOWN} or None
+            given["headers"] = {
+                name: value for name, value in given.items() if name not in _KNOWN
+            } or None
 
 
 StockCode: Any = einfo._Code  # noqa: SLF001 - what a frame of a traceback is made of has no public name
 
 
 _COPIED: Final = (
-    "co_filename", "co_name", "co_argcount", "co_firstlineno", "co_flags", "co_names", "co_nlocals", "co_stacksize",
+    "co_filename", "co_name", "co_argcount", "co_firstlineno", "co_flags", "co_names", "co_nlocals",
+    "co_stacksize",
     "co_qualname",
 )  # fmt: skip
 
@@ -53,8 +59,8 @@ def _positions(code: CodeType) -> list[Any]:
 class SharedCode(StockCode):
     """billiard's copy of a code object, with one list of the positions for all copies of it.
 
-    billiard makes that list anew for each frame of each traceback, and a traceback is a cycle: a thousand jobs that go
-    back to their queue were 400 MB of garbage until the next collection.
+    billiard makes that list anew for each frame of each traceback, and a traceback is a cycle: a
+    thousand jobs that go back to their queue were 400 MB of garbage until the next collection.
     """
 
     def __init__(self, code: CodeType) -> None:
@@ -105,8 +111,8 @@ class LightRetryInfo:
 def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
     """Tell of a retry as Celery does, but build no traceback where the task has `light_retry`.
 
-    A traceback costs more than all else in a job that goes back: Python reads the source of each frame and parses it,
-    to mark the place in the line.
+    A traceback costs more than all else in a job that goes back: Python reads the source of each
+    frame and parses it, to mark the place in the line.
     """
     if not getattr(task, "light_retry", False):
         return _stock_handle_retry(self, task, req, store_errors=store_errors, **kwargs)
@@ -126,8 +132,8 @@ def install() -> None:
     StockTraceInfo.handle_retry = _handle_retry
     trace.Context = JobContext
     einfo._Frame.Code = SharedCode  # noqa: SLF001
-    # Celery runs a task's body directly unless its class has a `__call__` of its own; for one it takes also the guard
-    # that it itself puts around the default one in workers.
+    # Celery runs a task's body directly unless its class has a `__call__` of its own; for one it
+    # takes also the guard that it itself puts around the default one in workers.
     call = celery.Task.__call__
     if call.__module__ == trace.__name__:
         call.__module__ = "celery.app.task"

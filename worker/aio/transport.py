@@ -1,30 +1,32 @@
 """kombu's Redis transport, made safe against a worker's sudden death, and several times faster.
 
-Use it as `broker_transport = "worker.aio.transport:Transport"` beside a `redis://` URL, and `…:TlsTransport` beside a
-`rediss://` one. Keys, messages and the visibility timeout are kombu's own, so stock producers, stock workers and Flower
-share the queues. What differs:
+Use it as `broker_transport = "worker.aio.transport:Transport"` beside a `redis://` URL, and
+`…:TlsTransport` beside a `rediss://` one. Keys, messages and the visibility timeout are kombu's
+own, so stock producers, stock workers and Flower share the queues. What differs:
 
-- Messages are taken in batches, as many as the prefetch window allows, by a script that moves each from its list to the
-  book of unacknowledged messages. kombu pops first and books afterwards: a process that dies in between takes the
-  message with it.
-- Nothing is popped while waiting. The server tells the connection that a list changed (`CLIENT TRACKING`, Redis 6 and
-  later, RESP 3); every few seconds it looks by itself, in case the hint got lost.
-- A worker renews what it holds; where one died, the others take over after `lease_s` (60 s), not after the visibility
-  timeout. That still governs what stock workers hold.
+- Messages are taken in batches, as many as the prefetch window allows, by a script that moves each
+  from its list to the book of unacknowledged messages. kombu pops first and books afterwards: a
+  process that dies in between takes the message with it.
+- Nothing is popped while waiting. The server tells the connection that a list changed (`CLIENT
+  TRACKING`, Redis 6 and later, RESP 3); every few seconds it looks by itself, in case the hint got
+  lost.
+- A worker renews what it holds; where one died, the others take over after `lease_s` (60 s), not
+  after the visibility timeout. That still governs what stock workers hold.
 - Acknowledgements of one turn of the hub go out together.
 - One client object serves all commands of a channel; kombu makes one for each command.
 
-- Messages with a countdown for the queues that the option `delayed_queues` names wait in Redis and not in a worker, and
-  are handed out when they are due by the clock of Redis; see `worker.aio.delayed`.
+- Messages with a countdown for the queues that the option `delayed_queues` names wait in Redis and
+  not in a worker, and are handed out when they are due by the clock of Redis; see
+  `worker.aio.delayed`.
 
 Beside kombu's transport options there are two:
 
     lease_s         in seconds; 0: no leases, only the visibility timeout
-    delayed_queues  the names of queues, the same for all producers and workers; a mapping: each with the queue that it
-                    goes before, whose turns its due messages take as well
+    delayed_queues  the names of queues, the same for all producers and workers; a mapping: each
+                    with the queue that it goes before, whose turns its due messages take as well
 
-A channel that consumes without acknowledging (replies to remote control), and one without `ack_emulation`, is kombu's
-own in all of this.
+A channel that consumes without acknowledging (replies to remote control), and one without
+`ack_emulation`, is kombu's own in all of this.
 """
 
 import logging
@@ -64,7 +66,8 @@ class Transport(StockTransport):
         """Let a hub watch the connections."""
         before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
-        # kombu's own tick gives all connections to the hub anew before each wait: four system calls for nothing.
+        # kombu's own tick gives all connections to the hub anew before each wait: four system calls
+        # for nothing.
         loop.on_tick.intersection_update(before)
         self.cycle.hub = loop
         self.cycle.ticks = {partial(self._before_wait, loop)}
@@ -82,8 +85,8 @@ class Transport(StockTransport):
     def close_connection(self, connection: Any) -> None:
         """Close every channel, also where one of them cannot be closed in order because the server is away.
 
-        kombu stops at the first such channel. The others would stay open without a connection: their messages would
-        never come back, and the hub would go on asking for more in their name.
+        kombu stops at the first such channel. The others would stay open without a connection:
+        their messages would never come back, and the hub would go on asking for more in their name.
         """
         for channel in (*self._avail_channels, *self.channels):
             try:

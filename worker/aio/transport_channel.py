@@ -29,9 +29,15 @@ _LATELY_S = 0.05
 """So long at most it takes until a message that was taken is known to whoever bounds its queue."""
 _UNTOLD_SWEEP_S = 0.1
 _QUIET_SWEEP_S = 10.0
-"""Between two looks where the server tells of changes and no message is delayed; else kombu's polling interval."""
+"""Between two looks where the server tells of changes and no message is delayed.
+
+Else kombu's polling interval.
+"""
 _GUARD_SWEEPS = 2.5
-"""Who guards a delayed queue looks at it once a sweep; after this many another channel takes over."""
+"""Who guards a delayed queue looks at it once a sweep.
+
+After this many another channel takes over.
+"""
 _REFUSED_PAUSE_S = 1.0
 LEASE_S = 60.0
 RECOVER_S = 5.0
@@ -45,7 +51,10 @@ class Channel(DeliveringChannel):
     Message = Message
     from_transport_options = (*DeliveringChannel.from_transport_options, "lease_s")
     lease_s: float = LEASE_S
-    """How long a worker may be silent before its messages go to others, in seconds; 0: for the visibility timeout."""
+    """How long a worker may be silent before its messages go to others, in seconds; 0.
+
+    For the visibility timeout.
+    """
     keyprefix_fanout: str
     _in_poll: Any
 
@@ -70,7 +79,8 @@ class Channel(DeliveringChannel):
         self._questions = 0
         self._reading = False
         super().__init__(*args, **kwargs)
-        # kombu has tried a connection that only consumers use: one that publishes would keep it for nothing.
+        # kombu has tried a connection that only consumers use: one that publishes would keep it for
+        # nothing.
         if self._async_pool is not None:
             self._async_pool.disconnect()
         self.takes = self.ack_emulation
@@ -79,13 +89,18 @@ class Channel(DeliveringChannel):
     # -- one client
 
     def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        """The connections of this channel; those for commands are shared by the channels of one `Connection`."""
+        """The connections of this channel.
+
+        Those for commands are shared by the channels of one `Connection`.
+        """
         if asynchronous:
             return super()._get_pool(asynchronous=True)
         transport = self.connection
         if transport.commands is None:
             transport.commands = super()._get_pool()
-        self.keyprefix_fanout = self.keyprefix_fanout.format(db=self._connparams()["db"])  # as kombu does beside
+        self.keyprefix_fanout = self.keyprefix_fanout.format(
+            db=self._connparams()["db"]
+        )  # as kombu does beside
         return transport.commands
 
     def _disconnect_pools(self) -> None:
@@ -102,8 +117,18 @@ class Channel(DeliveringChannel):
 
     # -- which queues
 
-    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # noqa: FBT001 - kombu's
-        """Consume from a queue. Without acknowledgements nothing can be booked: that is left to kombu."""
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool,  # noqa: FBT001 - kombu's
+        callback: Any,
+        consumer_tag: str,
+        **kwargs: Any,
+    ) -> Any:
+        """Consume from a queue.
+
+        Without acknowledgements nothing can be booked: that is left to kombu.
+        """
         if no_ack and queue not in self._fanout_queues:
             self._trusting.add(consumer_tag)
             if self.takes:
@@ -114,8 +139,9 @@ class Channel(DeliveringChannel):
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         cancelled = super()._basic_cancel(consumer_tag)
-        # A worker greets its neighbours on this channel and reads their answers without acknowledging, before it begins
-        # to take jobs. A BRPOP that is still on its way can only bring more of those: no other queue is consumed yet.
+        # A worker greets its neighbours on this channel and reads their answers without
+        # acknowledging, before it begins to take jobs. A BRPOP that is still on its way can only
+        # bring more of those: no other queue is consumed yet.
         if consumer_tag in self._trusting:
             self._trusting.discard(consumer_tag)
             if not self._trusting and not self.active_queues and self.ack_emulation:
@@ -123,14 +149,17 @@ class Channel(DeliveringChannel):
                 self._forget_connection()
                 self.takes = True
                 self.hints.look_everywhere()
-        # After the last one nobody reads an answer that is on its way, for as long as a warm shutdown takes. One that
-        # is being read (a signal comes at any time) has who reads it.
+        # After the last one nobody reads an answer that is on its way, for as long as a warm
+        # shutdown takes. One that is being read (a signal comes at any time) has who reads it.
         elif not self.active_queues and not self._reading:
             self._let_go()
         return cancelled
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
-        """Leave a queue's messages with this priority and less urgent ones in the broker; None takes all again."""
+        """Leave a queue's messages with this priority and less urgent ones in the broker.
+
+        None takes all again.
+        """
         if below is None:
             self._urgent_only.pop(queue, None)
         else:
@@ -138,17 +167,25 @@ class Channel(DeliveringChannel):
         self.hints.look_everywhere()
 
     def take_at_most(self, queue: str, more: Callable[[], int]) -> None:
-        """Take no more of a queue than `more` says whenever it is asked; what it does not know of yet is taken off."""
+        """Take no more of a queue than `more` says whenever it is asked.
+
+        What it does not know of yet is taken off.
+        """
         self._more_of[queue] = more
 
     def _within_bounds(self, queues: list[str], room: int, now_s: float) -> tuple[list[str], int]:
-        """The queues of which some may be taken, and how many at most. Looks again soon if others must wait."""
+        """The queues of which some may be taken, and how many at most.
+
+        Looks again soon if others must wait.
+        """
         if not self._more_of:
             return queues, room
         while self._taken_lately and self._taken_lately[0][0] < now_s - _LATELY_S:
             self._taken_lately.popleft()
         lately = sum(count for _, count in self._taken_lately)
-        bounds = {queue: self._more_of[queue]() - lately for queue in queues if queue in self._more_of}
+        bounds = {
+            queue: self._more_of[queue]() - lately for queue in queues if queue in self._more_of
+        }
         allowed = [queue for queue in queues if bounds.get(queue, 1) > 0]
         if len(allowed) < len(queues):
             self.connection.cycle.nudge(_LATELY_S)
@@ -206,15 +243,28 @@ class Channel(DeliveringChannel):
             return None
         keeper = self.qos.keeper
         if keeper is None:
-            lease_s = min(self.lease_s, self.visibility_timeout) if self.visibility_timeout > 0 else self.lease_s
-            names = (self.unacked_key, self.unacked_index_key, self.qos.leases_key, self.qos.pulse_key)
+            lease_s = (
+                min(self.lease_s, self.visibility_timeout)
+                if self.visibility_timeout > 0
+                else self.lease_s
+            )
+            names = (
+                self.unacked_key,
+                self.unacked_index_key,
+                self.qos.leases_key,
+                self.qos.pulse_key,
+            )
             first, second, third, fourth = (self.global_keyprefix + name for name in names)
             client = self.connection.client
             key = (client.hostname, client.port, client.virtual_host, client.userid, first, lease_s)
             params = self._connparams()
             keeper = keeper_of(
                 key,
-                lambda: LeaseKeeper(connecting(params, lease_s), lease_s=lease_s, keys=(first, second, third, fourth)),
+                lambda: LeaseKeeper(
+                    connecting(params, lease_s),
+                    lease_s=lease_s,
+                    keys=(first, second, third, fourth),
+                ),
             )
             self.qos.keeper = keeper
             keeper.join(self.qos)
@@ -235,7 +285,8 @@ class Channel(DeliveringChannel):
         now_s = time.monotonic()
         if not room or (self.hints.is_dry and now_s < self.hints.look_at_s):
             return
-        # A quarter of the window is worth a round trip; less is once the hub has nothing else to come back for.
+        # A quarter of the window is worth a round trip; less is once the hub has nothing else to
+        # come back for.
         if room < min(_MOST, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
             return
         self._see_to_connection(keeper)
@@ -260,17 +311,23 @@ class Channel(DeliveringChannel):
             self.qos.unreadable_key,
             *self._asked_lists,
         )
-        # What is due of the delayed ones has an instant of its own, and whoever guards it looks everywhere then.
+        # What is due of the delayed ones has an instant of its own, and whoever guards it looks
+        # everywhere then.
         places = [
-            place for place, queue in enumerate(queues, 1) if queue in self.delayed_queues and self.hints.asked is None
+            place
+            for place, queue in enumerate(queues, 1)
+            if queue in self.delayed_queues and self.hints.asked is None
         ]
         if places:
-            names += (delayed.CLOCK_KEY, *(key for place in places for key in self.delayed_keys(queues[place - 1])))
+            names += (
+                delayed.CLOCK_KEY,
+                *(key for place in places for key in self.delayed_keys(queues[place - 1])),
+            )
         keys = [self.global_keyprefix + name for name in names]
         script = ("EVALSHA", self._script_sha) if self._script_sent else ("EVAL", TAKE)
         in_turn = int(not isinstance(self._queue_cycle, priority_cycle))
-        # The clock is this machine's, because kombu's own visibility timeout goes by it. No health check: it would
-        # open a new connection unseen, one that no hints come to.
+        # The clock is this machine's, because kombu's own visibility timeout goes by it. No health
+        # check: it would open a new connection unseen, one that no hints come to.
         self._questions += 1
         self.client.connection.send_command(
             *script,
@@ -284,11 +341,17 @@ class Channel(DeliveringChannel):
             keeper.lease_s if keeper is not None else 0,
             len(steps),
             round(_GUARD_SWEEPS * max(self.sweep_s, 1.0) * 1000),
-            *(number for place in places for number in (place, self._place_behind(queues, queues[place - 1]))),
+            *(
+                number
+                for place in places
+                for number in (place, self._place_behind(queues, queues[place - 1]))
+            ),
             check_health=False,
         )
         self._in_poll = self.client.connection
-        self._brpop_sent_at = now_s  # kombu's health check drops a connection that leaves this unanswered
+        self._brpop_sent_at = (
+            now_s  # kombu's health check drops a connection that leaves this unanswered
+        )
 
     def _see_to_connection(self, keeper: LeaseKeeper | None) -> None:
         cycle = self.connection.cycle
@@ -318,14 +381,19 @@ class Channel(DeliveringChannel):
             connection.send_command("SCRIPT", "LOAD", TAKE)
             self._script_sha = connection.read_response().decode()
         except redis.ResponseError as exc:
-            logger.info("the broker does not tell of changes (%s); looking every %d ms", exc, _UNTOLD_SWEEP_S * 1000)
+            logger.info(
+                "the broker does not tell of changes (%s); looking every %d ms",
+                exc,
+                _UNTOLD_SWEEP_S * 1000,
+            )
         else:
             self._script_sent = True
             self.sweep_s = self._told_sweep_s(delayed_here=False)
 
     def _told_sweep_s(self, *, delayed_here: bool) -> float:
         busy_s = float(self.brpop_timeout or 1)
-        # Who guards a delayed queue may be gone, or full: the others look often while something waits there.
+        # Who guards a delayed queue may be gone, or full: the others look often while something
+        # waits there.
         return busy_s if delayed_here else max(busy_s, _QUIET_SWEEP_S)
 
     def _read_taken(self) -> bool:
@@ -350,18 +418,27 @@ class Channel(DeliveringChannel):
         """Read replies and hints, as far as they are here; true if a message was among it."""
         delivered = self._read_one(connection)
         # What is in the client's buffer already wakes no poller.
-        while connection is self.client.connection and connection._sock and has_buffered(connection):  # noqa: SLF001
+        while (
+            connection is self.client.connection and connection._sock and has_buffered(connection)  # noqa: SLF001
+        ):
             delivered = self._read_one(connection) or delivered
         return delivered
 
     def _ask_for_what_changed(self, connection: Any) -> bool:
-        """Ask a turn of the hub earlier than it would; true if the answer came at once and had a message."""
+        """Ask a turn of the hub earlier than it would.
+
+        True if the answer came at once and had a message.
+        """
         if self.connection is None:
             return False
         if not self.hints.is_dry:
             self.ask()
             # A turn of the hub costs more than the answer takes, unless the server is far away.
-            if self._in_poll is connection and self.connection.cycle.hub is not None and arrives_soon(connection):
+            if (
+                self._in_poll is connection
+                and self.connection.cycle.hub is not None
+                and arrives_soon(connection)
+            ):
                 return self._read_what_came(connection)
         elif self.sweep_s < 1:
             self.connection.cycle.nudge(self.sweep_s)
@@ -374,7 +451,9 @@ class Channel(DeliveringChannel):
         delivered = False
         try:
             if not self.hints.is_dry:
-                self.ask(coming=len(taken))  # the server looks for the next while these are handed over
+                self.ask(
+                    coming=len(taken)
+                )  # the server looks for the next while these are handed over
         finally:
             delivered = self._deliver(taken)
         return delivered
@@ -387,7 +466,9 @@ class Channel(DeliveringChannel):
             self._in_poll, self._script_sent = None, False
             self.hints.look_everywhere()
             return None
-        except redis.exceptions.ReadOnlyError as exc:  # the server became a replica: another is the primary now
+        except (
+            redis.exceptions.ReadOnlyError
+        ) as exc:  # the server became a replica: another is the primary now
             connection.disconnect()
             raise redis.ConnectionError(str(exc)) from exc
         except redis.ResponseError as exc:
@@ -443,12 +524,17 @@ class Channel(DeliveringChannel):
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
                 if self.qos.keeper is None:
-                    logger.warning("could not acknowledge at the end (%s); those messages will come again", exc)
+                    logger.warning(
+                        "could not acknowledge at the end (%s); those messages will come again", exc
+                    )
         super().close()
         self._hang_up()
 
     def abandon(self) -> None:
-        """End a channel that could not be closed in order. Its messages go back when the server is there again."""
+        """End a channel that could not be closed in order.
+
+        Its messages go back when the server is there again.
+        """
         self.closed = True
         if self.connection is not None:
             self.connection.cycle.discard(self)
@@ -458,7 +544,10 @@ class Channel(DeliveringChannel):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Close what was opened to give messages back: kombu does that after it has closed all connections."""
+        """Close what was opened to give messages back.
+
+        Kombu does that after it has closed all connections.
+        """
         for name in ("client", "subclient"):
             if (client := self.__dict__.get(name)) is not None:
                 client.connection_pool.disconnect()

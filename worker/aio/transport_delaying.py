@@ -47,9 +47,12 @@ class QueueNames:
 def commands_for(
     queue: str, message: dict[str, Any], *, names: QueueNames, encode: Callable[[Any], str]
 ) -> list[tuple[Any, ...]]:
-    """Give the commands that deliver a message; one with an instant waits beside the list of a delayed queue.
+    """Give the commands that deliver a message.
 
-    Its `eta` is a countdown from now on, so that nobody waits a second time for it, and by another clock.
+    One with an instant waits beside the list of a delayed queue.
+
+    Its `eta` is a countdown from now on, so that nobody waits a second time for it, and by another
+    clock.
 
     Args:
         queue: Where it goes.
@@ -59,7 +62,11 @@ def commands_for(
     """
     beside = names.list_of(queue, message["properties"].get("priority"))
     headers = message.get("headers")
-    at = instant_of(headers.get("eta")) if queue in names.delayed and isinstance(headers, dict) else None
+    at = (
+        instant_of(headers.get("eta"))
+        if queue in names.delayed and isinstance(headers, dict)
+        else None
+    )
     if at is None or not isinstance(headers, dict):
         return [("LPUSH", names.prefix + beside, encode(message))]
     # A copy: the headers are the producer's, who sends them again after a lost connection.
@@ -67,7 +74,12 @@ def commands_for(
     countdown_us = round((at - datetime.now(UTC)).total_seconds() * 1e6)
     if countdown_us <= 0:
         return [("LPUSH", names.prefix + beside, encode(message))]
-    keys = (delayed.due_of(beside), delayed.texts_of(queue), delayed.next_of(queue), delayed.CLOCK_KEY)
+    keys = (
+        delayed.due_of(beside),
+        delayed.texts_of(queue),
+        delayed.next_of(queue),
+        delayed.CLOCK_KEY,
+    )
     job = headers.get("id") or message["properties"]["delivery_tag"]
     arguments = (job, encode(message), countdown_us)
     return [("EVAL", delayed.DELAY, len(keys), *(names.prefix + key for key in keys), *arguments)]
@@ -80,7 +92,8 @@ class DelayingChannel(StockChannel):
     delayed_queues: Collection[str] | Mapping[str, str | None] = ()
     """Queues whose messages wait in the broker for their instant (Celery's `eta`), and not in a worker.
 
-    A mapping names for each the queue that it goes before: its due messages take that one's turns as well.
+    A mapping names for each the queue that it goes before: its due messages take that one's turns
+    as well.
     """
 
     def goes_before(self, queue: str) -> str | None:
@@ -92,10 +105,15 @@ class DelayingChannel(StockChannel):
         """How this channel names its keys."""
         delays = self.ack_emulation  # without it the channel takes as kombu does
         steps = tuple(self.priority_steps)
-        return QueueNames(self.global_keyprefix, self.sep, steps, frozenset(self.delayed_queues if delays else ()))
+        return QueueNames(
+            self.global_keyprefix, self.sep, steps, frozenset(self.delayed_queues if delays else ())
+        )
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Deliver a message; one that is to wait for its instant, beside the list of a delayed queue."""
+        """Deliver a message.
+
+        One that is to wait for its instant, beside the list of a delayed queue.
+        """
         names = self.queue_names
         if queue not in names.delayed:
             super()._put(queue, message, **kwargs)

@@ -20,7 +20,10 @@ class DeliveringChannel(DelayingChannel):
     qos: TransportQoS
 
     def _deliver(self, taken: Taken) -> bool:
-        """Hand the messages to their consumers; those that nobody may have any more go back. True if one was had."""
+        """Hand the messages to their consumers; those that nobody may have any more go back.
+
+        True if one was had.
+        """
         left = deque(taken)
         messages = iter(decode([text for *_, text in taken]))
         returned: list[tuple[str, bytes, list[str]]] = []
@@ -31,7 +34,8 @@ class DeliveringChannel(DelayingChannel):
                     returned.append((tag, text, [name]))
                 left.popleft()
         finally:
-            # Where a consumer raised, the messages behind it were not had either; nor was that one, unless booked.
+            # Where a consumer raised, the messages behind it were not had either; nor was that one,
+            # unless booked.
             if left and left[0][1] in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
                 left.popleft()
             returned += [(tag, text, [name]) for name, tag, text in left]
@@ -41,7 +45,8 @@ class DeliveringChannel(DelayingChannel):
 
     def _hand_over(self, name: str, tag: str, text: bytes, message: Any) -> bool:
         queue = name.rsplit(self.sep, 1)[0]
-        # Between the question and now a consumer may have been cancelled, or the window made smaller.
+        # Between the question and now a consumer may have been cancelled, or the window made
+        # smaller.
         if self.closed or queue not in self.connection._callbacks or not self.qos.can_consume():  # noqa: SLF001
             return False
         if message is UNREADABLE:
@@ -67,5 +72,7 @@ class DeliveringChannel(DelayingChannel):
 
     def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
         # Without the error, which may show the text.
-        logger.error("an entry of the queue %s is no message; it is in %s", queue, self.qos.unreadable_key)
+        logger.error(
+            "an entry of the queue %s is no message; it is in %s", queue, self.qos.unreadable_key
+        )
         self.qos.give_back([(tag, text, [self.qos.unreadable_key])])

@@ -1,7 +1,9 @@
-"""Which lists of a channel's queues may hold something: by the server's hints, and by what was found in them.
+"""Which lists of a channel's queues may hold something.
 
-A hint of the server (`CLIENT TRACKING`) names a key that was changed since this connection read it. So once all lists
-were found empty, only those that a hint names are looked into.
+By the server's hints, and by what was found in them.
+
+A hint of the server (`CLIENT TRACKING`) names a key that was changed since this connection read it.
+So once all lists were found empty, only those that a hint names are looked into.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,10 @@ class ListHints:
         self._place_of: Mapping[bytes, Place] = {}
 
     def watch(self, place_of: Mapping[bytes, Place]) -> None:
-        """Take notice of these lists, given by their keys, and of no others. Nothing is known of them yet."""
+        """Take notice of these lists, given by their keys, and of no others.
+
+        Nothing is known of them yet.
+        """
         self._place_of = place_of
         self.look_everywhere()
 
@@ -47,10 +52,20 @@ class ListHints:
         """The queues whose bounds matter: those that may hold something."""
         if self._changed is None or now_s >= self.look_at_s or not (self._changed or self.left_out):
             return queues
-        return [queue for queue in queues if queue in self.left_out or any(queue == its for its, _ in self._changed)]
+        return [
+            queue
+            for queue in queues
+            if queue in self.left_out or any(queue == its for its, _ in self._changed)
+        ]
 
     def choose(
-        self, queues: list[str], *, every: Sequence[str], steps: Sequence[int], now_s: float, sweep_s: float
+        self,
+        queues: list[str],
+        *,
+        every: Sequence[str],
+        steps: Sequence[int],
+        now_s: float,
+        sweep_s: float,
     ) -> tuple[list[str], Sequence[int]]:
         """Say which lists to ask of now, and note that. `asked` is None where it is all of them.
 
@@ -76,13 +91,19 @@ class ListHints:
         return found, rows
 
     def _must_look_everywhere(self, queues: list[str], now_s: float) -> bool:
-        """Whether to look into all lists of these queues: always, unless each other one is known to be empty."""
+        """Whether to look into all lists of these queues.
+
+        Always, unless each other one is known to be empty.
+        """
         if self._changed is None or now_s >= self.look_at_s or not self.left_out.isdisjoint(queues):
             return True
         return not self._changed and not self.left_out
 
     def note_change(self, hint: Any) -> None:
-        """Remember what the server tells: that some keys were changed since they were last looked into."""
+        """Remember what the server tells.
+
+        That some keys were changed since they were last looked into.
+        """
         self.is_dry = False
         keys = hint[1] if isinstance(hint, list) and len(hint) == 2 else None  # noqa: PLR2004 - its kind, and the keys
         places = [self._place_of.get(key) for key in keys or [b""]]
@@ -91,9 +112,14 @@ class ListHints:
             self._changed = self._changed | known if len(known) == len(places) else None
 
     def note_answer(self, *, all_taken: bool) -> None:
-        """Remember what an answer says of the lists that it was asked of. Hints before it are older than it."""
+        """Remember what an answer says of the lists that it was asked of.
+
+        Hints before it are older than it.
+        """
         if self.asked is None:
             self._changed = set() if all_taken else None
         elif self._changed is not None:
             self._changed = self._changed - self.asked if all_taken else self._changed | self.asked
-        self.is_dry = all_taken and not self._changed and self._changed is not None and not self.left_out
+        self.is_dry = (
+            all_taken and not self._changed and self._changed is not None and not self.left_out
+        )

@@ -1,11 +1,11 @@
 """Keeps the leases of the messages that this process works on, in a thread of its own.
 
-A worker that dies stops renewing, and soon others take over what it had. One that lives must never seem dead: neither
-while its consumer waits for a lost connection, nor while it shuts down, nor while a job holds up its event loop. Hence
-the thread, with a connection that nothing else uses.
+A worker that dies stops renewing, and soon others take over what it had. One that lives must never
+seem dead: neither while its consumer waits for a lost connection, nor while it shuts down, nor
+while a job holds up its event loop. Hence the thread, with a connection that nothing else uses.
 
-It also keeps what would otherwise go down with a connection: acknowledgements that could not be sent, and messages
-whose jobs run on. Those are sent when the server is back.
+It also keeps what would otherwise go down with a connection: acknowledgements that could not be
+sent, and messages whose jobs run on. Those are sent when the server is back.
 """
 
 import logging
@@ -52,7 +52,11 @@ class LeaseKeeper:
     """
 
     def __init__(
-        self, connect: "Callable[[], redis.Redis]", *, lease_s: float, keys: tuple[str, str, str, str]
+        self,
+        connect: "Callable[[], redis.Redis]",
+        *,
+        lease_s: float,
+        keys: tuple[str, str, str, str],
     ) -> None:
         self.lease_s = lease_s
         self._unacked, self._index, self._leases, self._pulse = keys
@@ -114,7 +118,10 @@ class LeaseKeeper:
         self._wake.set()
 
     def release_question(self, suffix: str) -> None:
-        """Let others have what was taken by a question whose answer was lost: nobody here knows what it is."""
+        """Let others have what was taken by a question whose answer was lost.
+
+        Nobody here knows what it is.
+        """
         self._unanswered.append(suffix)
         self._wake.set()
 
@@ -136,7 +143,10 @@ class LeaseKeeper:
         return bool(self._acked or self._released or self._unanswered)
 
     def catch_up(self) -> None:
-        """Send and renew at once what could not be while the server was away. First thing on a new connection."""
+        """Send and renew at once what could not be while the server was away.
+
+        First thing on a new connection.
+        """
         try:
             self._send()
             self._renew()
@@ -162,7 +172,11 @@ class LeaseKeeper:
             except (redis.RedisError, OSError) as exc:
                 if not self._away:
                     self._away = True
-                    logger.warning("cannot renew the leases of this worker's messages (%s); trying until it works", exc)
+                    logger.warning(
+                        "cannot renew the leases of this worker's messages (%s); trying until it "
+                        "works",
+                        exc,
+                    )
                 self._forget_client()
                 # Not `_wake`: what comes meanwhile cannot be sent either.
                 time.sleep(min(_RETRY_S, self.lease_s / 8))
@@ -194,11 +208,15 @@ class LeaseKeeper:
                 self._execute("EVAL", FORGET, 3, self._unacked, self._index, self._leases, *tags)
                 _drop(self._acked, len(tags))
             while self._unanswered:
-                found = self._connected().zscan_iter(self._leases, match=f"*{self._unanswered[0]}", count=_MOST)
+                found = self._connected().zscan_iter(
+                    self._leases, match=f"*{self._unanswered[0]}", count=_MOST
+                )
                 self._released.extend(_text(tag) for tag, _ in found)
                 self._unanswered.popleft()
             while tags := list(islice(self._released, _MOST)):
-                self._execute("ZADD", self._leases, "XX", *(part for tag in tags for part in (0, tag)))
+                self._execute(
+                    "ZADD", self._leases, "XX", *(part for tag in tags for part in (0, tag))
+                )
                 _drop(self._released, len(tags))
 
     def _execute(self, *command: Any) -> None:
@@ -231,7 +249,11 @@ def _drop(queue: "deque[str]", count: int) -> None:
 def connecting(params: dict[str, Any], lease_s: float) -> "Callable[[], redis.Redis]":
     """Give what makes a client that never hangs for long, out of a connection's parameters."""
     timeout_s = min(_TIMEOUT_S, lease_s / 2)
-    params = params | {"max_connections": 1, "socket_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+    params = params | {
+        "max_connections": 1,
+        "socket_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+    }
     if "socket_connect_timeout" in params:
         params["socket_connect_timeout"] = timeout_s
     return lambda: redis.Redis(connection_pool=redis.ConnectionPool(**params))

@@ -1,7 +1,7 @@
 """Messages as the transport reads them: a batch at a time, and holding nothing twice.
 
-With thousands in flight each copy counts: of the names of headers, of an id that stands in a message three times, of a
-body once as text and once as bytes.
+With thousands in flight each copy counts: of the names of headers, of an id that stands in a
+message three times, of a body once as text and once as bytes.
 """
 
 from sys import intern
@@ -18,7 +18,10 @@ StockMessage: Any = _virtual.Message  # kombu's classes are only half typed
 _REPEATED: Final = ("lang", "task", "origin")
 """Headers whose values are few."""
 _TOGETHER: Final = 16
-"""Texts that are read as one: then names that come again are one object. More would be large buffers in the heap."""
+"""Texts that are read as one: then names that come again are one object.
+
+More would be large buffers in the heap.
+"""
 _JSON: Final = "application/json"
 
 UNREADABLE: Final = object()
@@ -34,20 +37,33 @@ class Message(StockMessage):
     errors: Any = ()
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
-        headers, properties, body = payload.get("headers"), payload["properties"], payload.get("body")
-        if options or not isinstance(headers, dict) or headers.get("compression") or not isinstance(body, str):
+        headers, properties, body = (
+            payload.get("headers"),
+            payload["properties"],
+            payload.get("body"),
+        )
+        if (
+            options
+            or not isinstance(headers, dict)
+            or headers.get("compression")
+            or not isinstance(body, str)
+        ):
             self.errors = []
             super().__init__(payload, channel=channel, **options)
             self._kept = payload
             return
         self.channel = channel
         self.delivery_tag = properties["delivery_tag"]
-        self.content_type, self.content_encoding = payload.get("content-type"), payload.get("content-encoding")
+        self.content_type, self.content_encoding = (
+            payload.get("content-type"),
+            payload.get("content-encoding"),
+        )
         self.headers, self.properties = headers, properties
         self.delivery_info = properties.get("delivery_info") or {}
         self._decoded_cache, self._state, self.accept = None, "RECEIVED", None
         plain = channel.decode_body(body, properties.get("body_encoding"))
-        # Half of a character in an unencoded body stands for itself: as a text it could be sent, too.
+        # Half of a character in an unencoded body stands for itself: as a text it could be sent,
+        # too.
         self.body = plain.encode(errors="surrogatepass") if isinstance(plain, str) else plain
 
     @property
@@ -72,7 +88,11 @@ class Message(StockMessage):
 
     def _decode(self) -> Any:
         # kombu's way in one step, where the project has not brought a decoder of its own.
-        plain = self.content_type == _JSON and self.content_encoding == "utf-8" and _JSON in (self.accept or ())
+        plain = (
+            self.content_type == _JSON
+            and self.content_encoding == "utf-8"
+            and _JSON in (self.accept or ())
+        )
         if not plain or serialization.registry._decoders.get(_JSON) is not fast_json.loads:  # noqa: SLF001 - no other way
             return super()._decode()
         try:
@@ -82,15 +102,16 @@ class Message(StockMessage):
 
 
 def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
-    """Give what the taking script answered: how many entries it set aside, the messages, and when to look again.
+    """Give what the taking script answered.
+
+    How many entries it set aside, the messages, and when to look again.
 
     Args:
         answer: The script's.
         lists: Those that it was asked to look into.
 
-    Returns:
-        The last part: in how many microseconds the next delayed message is due, where this channel is to wake up for
-        it; else `NOTHING_DELAYED`, or less where another channel is to.
+    Returns: The last part: in how many microseconds the next delayed message is due, where this
+    channel is to wake up for it; else `NOTHING_DELAYED`, or less where another channel is to.
     """
     set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0
@@ -103,7 +124,9 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
 def decode(texts: list[bytes]) -> list[Any]:
     """Give what texts mean, in their order, and `UNREADABLE` for what means nothing."""
     return [
-        message for first in range(0, len(texts), _TOGETHER) for message in _decode(texts[first : first + _TOGETHER])
+        message
+        for first in range(0, len(texts), _TOGETHER)
+        for message in _decode(texts[first : first + _TOGETHER])
     ]
 
 

@@ -111,14 +111,20 @@ class Poller(StockPoller):
                 logger.info("cannot renew bindings now (%s); the next turn tries again", exc)
 
     def connect(self, channel: Channel) -> bool:
-        """See that a channel's taking connection is open and watched; true if it was opened or watched only now."""
+        """See that a channel's taking connection is open and watched.
+
+        True if it was opened or watched only now.
+        """
         if self._client_registered(channel, channel.client, TAKING):
             return False
         self._register(channel, channel.client, TAKING)
         return True
 
     def on_readable(self, fileno: int) -> Any:
-        """Read what came, also where there is no room: it is no message that waits there, but a reply or a hint."""
+        """Read what came, also where there is no room.
+
+        It is no message that waits there, but a reply or a hint.
+        """
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if channel is not None and kind == TAKING:
             return channel.handlers[TAKING]()
@@ -127,7 +133,9 @@ class Poller(StockPoller):
     def get(self, callback: Any, timeout: float | None = None) -> Any:
         """Wait for one event where no hub runs, and look into the queues every now and then."""
         longest_s = min((one.look_in_s for one in self._channels if one.takes), default=timeout)
-        return super().get(callback, timeout=longest_s if timeout is None else min(timeout, longest_s or timeout))
+        return super().get(
+            callback, timeout=longest_s if timeout is None else min(timeout, longest_s or timeout)
+        )
 
 
 def _nothing() -> None:
@@ -145,7 +153,10 @@ def arrives_soon(connection: Any) -> bool:
 
 
 def has_buffered(connection: Any) -> bool:
-    """Whether a reply waits in the client. Its own `can_read` also asks the socket, which is the poller's to do."""
+    """Whether a reply waits in the client.
+
+    Its own `can_read` also asks the socket, which is the poller's to do.
+    """
     buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
     if buffer is None or not hasattr(buffer, "unread_bytes"):
         return bool(connection.can_read(0))

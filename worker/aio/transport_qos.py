@@ -33,7 +33,10 @@ _MANY = 100
 _LONG_S = 0.1
 """An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
 _APART_S = 0.01
-"""For how long acknowledgements wait for others after some were sent, in seconds; the first ones do not wait."""
+"""For how long acknowledgements wait for others after some were sent, in seconds.
+
+The first ones do not wait.
+"""
 _REFUSED_PAUSE_S = 1.0
 """How long a server that refuses acknowledgements is left alone, in seconds."""
 _LOOK = 50
@@ -98,7 +101,10 @@ class TransportQoS(StockQoS):
         return f"{self.unacked_key}.unreadable"
 
     def held_tags(self) -> Iterable[str]:
-        """Name what was delivered and whose acknowledgement has not arrived yet. From any thread."""
+        """Name what was delivered and whose acknowledgement has not arrived yet.
+
+        From any thread.
+        """
         dirty = self._dirty.copy()
         return [*(tag for tag in tuple(self._delivered) if tag not in dirty), *self._acked.copy()]
 
@@ -108,7 +114,10 @@ class TransportQoS(StockQoS):
         return left is None or left > 0
 
     def can_consume_max_estimate(self) -> int | None:
-        """How many more messages there is room for, beside those whose jobs outlive their channel; None: any number."""
+        """How many more messages there is room for, beside those whose jobs outlive their channel.
+
+        None: any number.
+        """
         left: int | None = super().can_consume_max_estimate()
         return left if left is None or self.keeper is None else max(left - self.keeper.carried, 0)
 
@@ -117,9 +126,12 @@ class TransportQoS(StockQoS):
         if not self.can_consume():
             return 0
         if "can_consume" in self.__dict__:
-            return int(not coming)  # Celery's `worker_disable_prefetch` put its own rule there, which says yes or no
+            return int(
+                not coming
+            )  # Celery's `worker_disable_prefetch` put its own rule there, which says yes or no
         if self.channel.connection.cycle.hub is None:
-            # Who drains by hand wants one event a call, as with kombu, and may go away with the others booked.
+            # Who drains by hand wants one event a call, as with kombu, and may go away with the
+            # others booked.
             return int(not coming)
         left = self.can_consume_max_estimate()
         return most if left is None else max(min(left - coming, most), 0)
@@ -132,7 +144,9 @@ class TransportQoS(StockQoS):
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge: at the end of the hub's turn, or of one soon after it; at once where no hub runs.
+        """Acknowledge: at the end of the hub's turn, or of one soon after it.
+
+        At once where no hub runs.
 
         Raises:
             redis.ConnectionError: The channel is closed, and the broker has the message back.
@@ -151,8 +165,12 @@ class TransportQoS(StockQoS):
                 self.flush_acks()
                 super().reject(delivery_tag, requeue=True)
             except redis.ResponseError as exc:
-                # A server without room refuses what would make it none. The message stays booked; its lease ends.
-                logger.warning("the broker takes no message back now (%s); it gives this one out again later", exc)
+                # A server without room refuses what would make it none. The message stays booked;
+                # its lease ends.
+                logger.warning(
+                    "the broker takes no message back now (%s); it gives this one out again later",
+                    exc,
+                )
                 if self.keeper is not None:
                     self.keeper.release([delivery_tag])
                 VirtualQoS.ack(self, delivery_tag)
@@ -160,7 +178,9 @@ class TransportQoS(StockQoS):
     def _settle(self, delivery_tag: str) -> None:
         if self.channel.closed:
             if self.keeper is None:
-                raise redis.ConnectionError("the channel of this message is closed; the broker gives it out again")
+                raise redis.ConnectionError(
+                    "the channel of this message is closed; the broker gives it out again"
+                )
             self.keeper.acknowledge([delivery_tag])
             self._hold_no_more(delivery_tag)
             return
@@ -177,8 +197,11 @@ class TransportQoS(StockQoS):
             try:
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
-                # It is kept, and sent with the next one or when the channel closes. Celery would show a traceback.
-                logger.warning("cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked))
+                # It is kept, and sent with the next one or when the channel closes. Celery would
+                # show a traceback.
+                logger.warning(
+                    "cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked)
+                )
 
     def _hold_no_more(self, delivery_tag: str) -> None:
         # In the moment of the channel's end it is still to be given back; later it is not held.
@@ -198,9 +221,12 @@ class TransportQoS(StockQoS):
             try:
                 self.flush_acks()
             except redis.ResponseError as exc:
-                # Its memory or disk is full, say. That ends no worker: they are kept, and their leases with them.
+                # Its memory or disk is full, say. That ends no worker: they are kept, and their
+                # leases with them.
                 self._refused_until_s = now_s + _REFUSED_PAUSE_S
-                logger.warning("the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked))
+                logger.warning(
+                    "the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked)
+                )
 
     def flush_acks(self) -> None:
         """Send the acknowledgements. What could not be sent is kept for the next time.
@@ -211,7 +237,9 @@ class TransportQoS(StockQoS):
         while self._acked:
             tags = list(islice(self._acked, _MOST))
             prefix = self.channel.global_keyprefix
-            keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)]
+            keys = [
+                prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)
+            ]
             with self.channel.conn_or_acquire() as client:
                 client.execute_command("EVAL", FORGET, len(keys), *keys, *tags)
             for _ in tags:
@@ -220,7 +248,9 @@ class TransportQoS(StockQoS):
             self._oldest_s = self._sent_at_s = time.monotonic()
 
     def rebook(self, message: Any, headers: dict[str, Any]) -> None:
-        """Write headers into the server's book: the message has them if it comes again, as when this worker dies.
+        """Write headers into the server's book.
+
+        The message has them if it comes again, as when this worker dies.
 
         Raises:
             redis.RedisError: They could not be written.
@@ -257,10 +287,13 @@ class TransportQoS(StockQoS):
             now, found = self._look_for_expired(keeper)
             if not found:
                 break
-            seen = [float(lease) - keeper.lease_s if float(lease) > 0 else None for *_, lease in found]
+            seen = [
+                float(lease) - keeper.lease_s if float(lease) > 0 else None for *_, lease in found
+            ]
             freed, dead = freed + seen.count(None), dead + len(found) - seen.count(None)
             back = [
-                self._as_given_back(tag, entry, seen_s=at_s) for (tag, entry, _), at_s in zip(found, seen, strict=True)
+                self._as_given_back(tag, entry, seen_s=at_s)
+                for (tag, entry, _), at_s in zip(found, seen, strict=True)
             ]
             if not self.give_back(back, before=now):
                 break  # all were renewed meanwhile, or somebody was quicker
@@ -273,22 +306,32 @@ class TransportQoS(StockQoS):
         prefix = self.channel.global_keyprefix
         keys = [prefix + key for key in (self.pulse_key, self.leases_key, self.unacked_key)]
         with self.channel.conn_or_acquire() as client:
-            now, *found = client.execute_command("EVAL", EXPIRED, len(keys), *keys, keeper.patience_s, _LOOK)
+            now, *found = client.execute_command(
+                "EVAL", EXPIRED, len(keys), *keys, keeper.patience_s, _LOOK
+            )
         return bytes_to_str(now), [  # type: ignore[no-untyped-call, unused-ignore]
             (found[at].decode(), found[at + 1], found[at + 2]) for at in range(0, len(found), 3)
         ]
 
-    def _as_given_back(self, tag: str, entry: bytes, *, seen_s: float | None) -> tuple[str, Any, list[str]]:
+    def _as_given_back(
+        self, tag: str, entry: bytes, *, seen_s: float | None
+    ) -> tuple[str, Any, list[str]]:
         """Make a message ready to go back; `seen_s` says when its dead worker was last heard of."""
         try:
             payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
         except (TypeError, ValueError):
-            logger.error("an entry of %s is no message; it is in %s", self.unacked_key, self.unreadable_key)  # noqa: TRY400 - the error would show it
+            logger.error(  # noqa: TRY400 - the error would show it
+                "an entry of %s is no message; it is in %s", self.unacked_key, self.unreadable_key
+            )
             return tag, entry, [self.unreadable_key]
         _mark_redelivered(payload)
         headers = payload.get("headers")
         # A worker that died while the message waited for its instant did not die of it.
-        if seen_s is not None and isinstance(headers, dict) and not waits(headers.get("eta"), seen_s):
+        if (
+            seen_s is not None
+            and isinstance(headers, dict)
+            and not waits(headers.get("eta"), seen_s)
+        ):
             deaths = headers.get(DEATHS)
             headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
             headers[DIED_S] = _earlier(headers.get(DIED_S), round(seen_s, 3))
@@ -298,7 +341,8 @@ class TransportQoS(StockQoS):
         """Name the lists that a message goes back to, as in kombu's own restoring."""
         priority = self.channel._get_message_priority(payload)  # noqa: SLF001
         queues = self.channel._lookup(exchange, routing_key)  # noqa: SLF001
-        # Where the bindings are gone, the queue of the routing key's name is the best guess; none would lose it.
+        # Where the bindings are gone, the queue of the routing key's name is the best guess; none
+        # would lose it.
         return [self.channel._q_for_pri(queue, priority) for queue in queues or [routing_key]]  # noqa: SLF001
 
     # -- the end of a channel
@@ -323,7 +367,9 @@ class TransportQoS(StockQoS):
             self._delivered.clear()
             if keeper is None:
                 raise
-            logger.warning("%d messages cannot be given back now (%s); they are let go instead", len(left), exc)
+            logger.warning(
+                "%d messages cannot be given back now (%s); they are let go instead", len(left), exc
+            )
             keeper.release(left)
 
     def restore_unacked(self, client: Any = None) -> None:
@@ -334,17 +380,28 @@ class TransportQoS(StockQoS):
         for tag, message in self._delivered.items():
             payload, info = _payload_of(message), message.delivery_info
             _mark_redelivered(payload)
-            found.append((tag, dumps(payload), self._lists_of(payload, info.get("exchange"), info.get("routing_key"))))  # type: ignore[no-untyped-call, unused-ignore]
+            found.append(
+                (
+                    tag,
+                    dumps(payload),  # type: ignore[no-untyped-call, unused-ignore]
+                    self._lists_of(payload, info.get("exchange"), info.get("routing_key")),
+                )
+            )
         self.give_back(found, client=client)
         self._delivered.clear()
 
-    def give_back(self, messages: Iterable[tuple[str, Any, list[str]]], *, client: Any = None, before: str = "") -> int:
+    def give_back(
+        self,
+        messages: Iterable[tuple[str, Any, list[str]]],
+        *,
+        client: Any = None,
+        before: str = "",
+    ) -> int:
         """Put messages back where they are taken next, in their order.
 
-        Args:
-            messages: For each its tag, its text and the lists that it goes to, without the global prefix.
-            client: Default: the channel's.
-            before: Only those whose lease ended by this instant of the server's clock, in seconds.
+        Args: messages: For each its tag, its text and the lists that it goes to, without the global
+        prefix. client: Default: the channel's. before: Only those whose lease ended by this instant
+        of the server's clock, in seconds.
 
         Returns:
             How many there were.
@@ -373,7 +430,9 @@ def _payload_of(message: Any) -> Any:
     """Give what a message was made of, with the tag that its producer gave it."""
     payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
     with suppress(KeyError):
-        payload["properties"]["delivery_tag"] = message.delivery_tag.rpartition("@")[0] or message.delivery_tag
+        payload["properties"]["delivery_tag"] = (
+            message.delivery_tag.rpartition("@")[0] or message.delivery_tag
+        )
     return payload
 
 
@@ -393,7 +452,10 @@ def waits(eta: Any, at_s: float) -> bool:
 
 
 def _earlier(told: Any, at_s: float) -> float:
-    """Give the earlier of two moments, in seconds since 1970; the first is a stranger's and may be anything."""
+    """Give the earlier of two moments, in seconds since 1970.
+
+    The first is a stranger's and may be anything.
+    """
     return min(float(told), at_s) if type(told) in {int, float} and 0 < told < at_s else at_s
 
 

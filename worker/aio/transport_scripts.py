@@ -1,12 +1,15 @@
-"""The scripts of the transport. Two move messages between queues and the book of what is being worked on.
+"""The scripts of the transport.
 
-kombu keeps that book in two keys: a hash of entries by delivery tag, and an index of when each was taken. Whoever finds
-an entry older than the visibility timeout gives its message back. So a message must be in a list or in the book at
-every instant, and these scripts are how it changes sides.
+Two move messages between queues and the book of what is being worked on.
 
-A third key is ours, the leases: for each entry the instant at which its worker counts as dead unless it renews, by the
-server's clock; 0 for one whose worker has let go of it. A fourth, the pulse, tells when any worker was last heard of:
-where that is long ago the server itself was away, and nobody is given up before all had time to renew.
+kombu keeps that book in two keys: a hash of entries by delivery tag, and an index of when each was
+taken. Whoever finds an entry older than the visibility timeout gives its message back. So a message
+must be in a list or in the book at every instant, and these scripts are how it changes sides.
+
+A third key is ours, the leases: for each entry the instant at which its worker counts as dead
+unless it renews, by the server's clock; 0 for one whose worker has let go of it. A fourth, the
+pulse, tells when any worker was last heard of: where that is long ago the server itself was away,
+and nobody is given up before all had time to renew.
 """
 
 from typing import Final
@@ -19,7 +22,10 @@ local function set_aside(list, item)
   redis.call('LTRIM', list, 0, 9999)
 end
 """
-"""Keeps what is no message: the latest 10,000, of each the first 8 KB, or whoever pushes it fills the server."""
+"""Keeps what is no message.
+
+The latest 10,000, of each the first 8 KB, or whoever pushes it fills the server.
+"""
 
 TAKE: Final = (
     _SET_ASIDE
@@ -193,30 +199,34 @@ return {aside_count, table.concat(sizes, ' '), table.concat(tags), texts, wait_u
 )
 """Takes messages in kombu's order: the most urgent priority first, within it the queues in turn.
 
-Messages are read, entered, and only then removed, so that no error in between can lose one. What is no message is set
-aside, or it would be found again for ever. Once all lists are empty, each was read after its last change: that has the
-server tell this connection (`CLIENT TRACKING`) when one changes. Whoever knows by those hints which lists hold nothing
-asks of the others alone.
+Messages are read, entered, and only then removed, so that no error in between can lose one. What is
+no message is set aside, or it would be found again for ever. Once all lists are empty, each was
+read after its last change: that has the server tell this connection (`CLIENT TRACKING`) when one
+changes. Whoever knows by those hints which lists hold nothing asks of the others alone.
 
-Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in the order of their
-instants; where their queue goes before another, they also take that one's turns while there are any. Of all channels
-that wait one guards each delayed queue: it alone is told of the next instant, and by the server when that changes, but
-for the first message of an empty queue. So one wakes up for one message; where that one is full or gone, the others
-find the message when they look by themselves.
+Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in
+the order of their instants; where their queue goes before another, they also take that one's turns
+while there are any. Of all channels that wait one guards each delayed queue: it alone is told of
+the next instant, and by the server when that changes, but for the first message of an empty queue.
+So one wakes up for one message; where that one is full or gone, the others find the message when
+they look by themselves.
 
-The tag in the book is the message's own with a suffix, `@` and hexadecimal digits: a message that comes a second time
-is another entry, so that who had it first cannot put it back, nor have it forgotten, in the name of who has it now.
+The tag in the book is the message's own with a suffix, `@` and hexadecimal digits: a message that
+comes a second time is another entry, so that who had it first cannot put it back, nor have it
+forgotten, in the name of who has it now.
 
-KEYS: the hash, the index, the leases, the list for what is no message; then the queues' lists, priority by priority;
-where there are delayed queues the clock, and for each its next instant, its guard, its texts, the sets of its lists.
-ARGV: the most to take, a few hundred; now, in seconds since 1970; how many queues there are; 1 to serve them in turn, 0
-in order; the suffix, eight digits of which name the channel; the lease in seconds, 0 for none; how many priorities
-there are; how long a guard may be silent, in milliseconds; for each delayed queue its place among the queues, counted
-from 1, and that of the queue that it goes before, 0 for none.
-Gives: how many were set aside; for each message the place of its list and the length of its tag in bytes; the tags in
-the book as one text; the texts; in how many microseconds the next message is due that this channel guards, -1 for none,
--2 where others guard one, or one is due in a place that is left alone.
-Few parts, because the client takes as long for a short one as for a long one.
+KEYS: the hash, the index, the leases, the list for what is no message; then the queues' lists,
+priority by priority; where there are delayed queues the clock, and for each its next instant, its
+guard, its texts, the sets of its lists.
+ARGV: the most to take, a few hundred; now, in seconds since 1970; how many queues there are; 1 to
+serve them in turn, 0 in order; the suffix, eight digits of which name the channel; the lease in
+seconds, 0 for none; how many priorities there are; how long a guard may be silent, in milliseconds;
+for each delayed queue its place among the queues, counted from 1, and that of the queue that it
+goes before, 0 for none.
+Gives: how many were set aside; for each message the place of its list and the length of its tag in
+bytes; the tags in the book as one text; the texts; in how many microseconds the next message is due
+that this channel guards, -1 for none, -2 where others guard one, or one is due in a place that is
+left alone. Few parts, because the client takes as long for a short one as for a long one.
 """
 
 GIVE_BACK: Final = (
@@ -249,8 +259,8 @@ return given
 
 KEYS: the hash, the index, the leases, the list for what is no message, then other lists.
 ARGV: an instant by which their leases must have ended, or nothing;
-then for each message, the one to be taken last first: its tag, its text, how many lists it goes to, and their places in
-KEYS, counted from 1. Gives: how many there were.
+then for each message, the one to be taken last first: its tag, its text, how many lists it goes to,
+and their places in KEYS, counted from 1. Gives: how many there were.
 """
 
 FORGET: Final = """
@@ -258,7 +268,9 @@ redis.call('ZREM', KEYS[2], unpack(ARGV))
 redis.call('ZREM', KEYS[3], unpack(ARGV))
 return redis.call('HDEL', KEYS[1], unpack(ARGV))
 """
-"""Forgets acknowledged messages, all three entries at once: one without the others would stay for ever.
+"""Forgets acknowledged messages, all three entries at once.
+
+One without the others would stay for ever.
 
 KEYS: the hash, the index, the leases. ARGV: at most a few hundred tags.
 """
@@ -279,7 +291,10 @@ local hold_until = tonumber(heard[2] or 0)
 if heard[1] and now - tonumber(heard[1]) > patience then hold_until = math.max(hold_until, now + patience) end
 redis.call('HSET', KEYS[1], 'heard', string.format('%.3f', now), 'hold_until', string.format('%.3f', hold_until))
 """
-"""Notes that a worker was heard of. After a silence longer than `patience` nobody is given up for as long again."""
+"""Notes that a worker was heard of.
+
+After a silence longer than `patience` nobody is given up for as long again.
+"""
 
 RENEW: Final = (
     _HEARD
@@ -293,8 +308,8 @@ end
 )
 """Renews leases, and the instants in kombu's index.
 
-KEYS: the pulse, the leases, the index. ARGV: patience and lease in seconds; now, in seconds since 1970, as kombu's
-visibility timeout goes by it; the tags.
+KEYS: the pulse, the leases, the index. ARGV: patience and lease in seconds; now, in seconds since
+1970, as kombu's visibility timeout goes by it; the tags.
 """
 
 EXPIRED: Final = (
@@ -318,5 +333,6 @@ return reply
 """Lists what was given up, and forgets leases without an entry (a stock worker gave the message back).
 
 KEYS: the pulse, the leases, the hash. ARGV: patience in seconds; the most to list.
-Gives: now; then for each message its tag, its entry, and its lease's end, 0 where its worker had let go of it.
+Gives: now; then for each message its tag, its entry, and its lease's end, 0 where its worker had
+let go of it.
 """

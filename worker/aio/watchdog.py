@@ -20,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 _OF_THE_LOOP = frozenset(
     function.__code__.co_filename
-    for function in (selectors.SelectSelector.select, asyncio.BaseEventLoop.run_forever, LoopThread.start)
+    for function in (
+        selectors.SelectSelector.select,
+        asyncio.BaseEventLoop.run_forever,
+        LoopThread.start,
+    )
 )
 """The files of the loop's own code."""
 _DEPTH = 12
@@ -79,11 +83,13 @@ class Watchdog:
 
     def _report(self, asked_s: float) -> None:
         frame = sys._current_frames().get(self._watched.ident or 0)  # noqa: SLF001 - what it is for
-        # A machine that gives us no CPU time looks like a blocked loop, but then the loop stands in its own code.
+        # A machine that gives us no CPU time looks like a blocked loop, but then the loop stands in
+        # its own code.
         if frame is None or _is_loops_own(frame) or self._answered.is_set():
             return
         logger.warning(
-            "%s has blocked the event loop for more than %d ms; every other job waits. Await, or make it a plain "
+            "%s has blocked the event loop for more than %d ms; every other job waits. Await, or "
+            "make it a plain "
             "`def` task. It stands at:\n%s",
             self._name(),
             (time.monotonic() - asked_s) * 1000,
@@ -93,7 +99,9 @@ class Watchdog:
     def _name(self) -> str:
         task = asyncio.current_task(self._watched.loop)
         job = self._pool.job_of(task)
-        if job is None and task is not None and (context := _context_of(task)) is not None:  # a child task
+        if (
+            job is None and task is not None and (context := _context_of(task)) is not None
+        ):  # a child task
             owner = context.get(stacks._owner)  # noqa: SLF001
             job = owner if isinstance(owner, Job) else None
         if job is not None:
@@ -114,5 +122,6 @@ def _context_of(task: "asyncio.Task[Any]") -> Context | None:
     if hasattr(task, "get_context"):
         found: Context = task.get_context()
         return found
-    # Python 3.11 shows it to the garbage collector alone, and before the contexts of the task's callbacks.
+    # Python 3.11 shows it to the garbage collector alone, and before the contexts of the task's
+    # callbacks.
     return next((each for each in gc.get_referents(task) if isinstance(each, Context)), None)

@@ -1,4 +1,7 @@
-"""Who may use the admin endpoints: pure functions over what a request says and what is configured."""
+"""Who may use the admin endpoints.
+
+Pure functions over what a request says and what is configured.
+"""
 
 import hmac
 from base64 import b64decode
@@ -41,14 +44,16 @@ class Doors:
     @property
     def schemes(self) -> list[str]:
         """What the header WWW-Authenticate offers."""
-        return ['Basic realm="flower"'] * bool(self.logins) + ['Bearer realm="flower"'] * bool(self.token)
+        return ['Basic realm="flower"'] * bool(self.logins) + ['Bearer realm="flower"'] * bool(
+            self.token
+        )
 
 
 def admit(doors: Doors, authorization: str, session_user: str | None) -> str:
     """Tell who asks, or refuse.
 
-    A person passes every door that Flower itself puts up (with a login and OAuth both configured, both); a machine's
-    token stands alone.
+    A person passes every door that Flower itself puts up (with a login and OAuth both configured,
+    both); a machine's token stands alone.
 
     Args:
         doors: What is configured.
@@ -65,12 +70,15 @@ def admit(doors: Doors, authorization: str, session_user: str | None) -> str:
         raise Refusal(
             403,
             "not_configured",
-            "No administrator is configured: set FLOWER_BASIC_AUTH (name:password) or ADMIN_TOKEN, then restart.",
+            "No administrator is configured: set FLOWER_BASIC_AUTH (name:password) or ADMIN_TOKEN, "
+            "then restart.",
         )
     scheme, _, credentials = authorization.strip().partition(" ")
     if doors.token and scheme.lower() == "bearer":
         # Tornado reads headers as Latin-1; the bytes are what the client sent.
-        if hmac.compare_digest(credentials.strip().encode("latin-1", "replace"), doors.token.encode()):
+        if hmac.compare_digest(
+            credentials.strip().encode("latin-1", "replace"), doors.token.encode()
+        ):
             return "token"
         raise _login_required()
     name = None
@@ -98,7 +106,11 @@ def _login(scheme: str, credentials: str, logins: Iterable[str]) -> str | None:
 
 
 def _login_required() -> Refusal:
-    return Refusal(401, "login_required", "Log in as an administrator: basic authentication, OAuth, or a bearer token.")
+    return Refusal(
+        401,
+        "login_required",
+        "Log in as an administrator: basic authentication, OAuth, or a bearer token.",
+    )
 
 
 def refuse_other_sites(headers: Mapping[str, str], host: str) -> None:
@@ -119,7 +131,8 @@ def refuse_other_sites(headers: Mapping[str, str], host: str) -> None:
         raise Refusal(
             403,
             "wrong_origin",
-            "The Origin header names another host; a proxy before Flower must pass Host on as it is.",
+            "The Origin header names another host; a proxy before Flower must pass Host on as it "
+            "is.",
         )
 
 

@@ -13,7 +13,14 @@ from config.keys import SERVICES
 from config.settings import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
 from worker.dashboard.access import Doors, admit, refuse_other_sites
-from worker.dashboard.asked import LARGEST_BODY_BYTES, Asked, check_headers, read_body, too_large, whole_number
+from worker.dashboard.asked import (
+    LARGEST_BODY_BYTES,
+    Asked,
+    check_headers,
+    read_body,
+    too_large,
+    whole_number,
+)
 from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
 from worker.dashboard.refusals import CODES, Refusal
 from worker.deadletters import DeadLetters
@@ -47,7 +54,9 @@ class AdminHandler(BaseHandler):
 
     def prepare(self) -> None:
         """Let administrators in, before the body is read."""
-        self.admin = admit(self.doors, self.request.headers.get("Authorization", ""), self._session_user())
+        self.admin = admit(
+            self.doors, self.request.headers.get("Authorization", ""), self._session_user()
+        )
 
     @property
     def doors(self) -> Doors:
@@ -61,7 +70,10 @@ class AdminHandler(BaseHandler):
         return user if user and authenticate(allowed, user) else None
 
     def check_xsrf_cookie(self) -> None:
-        """Refuse changes that another site asks for; a browser's OAuth session also needs Flower's token."""
+        """Refuse changes that another site asks for.
+
+        A browser's OAuth session also needs Flower's token.
+        """
         refuse_other_sites(self.request.headers, self.request.host)
         if self.application.options.auth and not self.request.headers.get("Authorization"):
             RequestHandler.check_xsrf_cookie(self)
@@ -77,9 +89,13 @@ class AdminHandler(BaseHandler):
         except Unreachable as exc:
             raise Refusal(503, "redis_unreachable", f"{exc}.") from exc
         except KeyError:
-            raise Refusal(404, "unknown_key", "This Flower has no key of that id in its settings.") from None
+            raise Refusal(
+                404, "unknown_key", "This Flower has no key of that id in its settings."
+            ) from None
 
-    async def ask_dead(self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0) -> ResultT:
+    async def ask_dead(
+        self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0
+    ) -> ResultT:
         """Do something with the dead letters, or refuse with 503 where Redis does not answer."""
         try:
             return await self.lookout.ask_dead(work, within_s=within_s)
@@ -96,13 +112,16 @@ class AdminHandler(BaseHandler):
         if isinstance(error, Refusal):
             code, message = error.code, error.message
         else:
-            code = CODES.get(status_code, "internal_error" if status_code >= _SERVER_ERROR else "bad_request")
+            code = CODES.get(
+                status_code, "internal_error" if status_code >= _SERVER_ERROR else "bad_request"
+            )
             message = {
                 403: "The request carries no valid _xsrf token.",
                 405: "This address answers no such method.",
             }.get(status_code, "The request was not served.")
         if status_code == 401:  # noqa: PLR2004
-            # To a script of our page a browser would answer by asking for a password, again and again.
+            # To a script of our page a browser would answer by asking for a password, again and
+            # again.
             by_script = self.request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
             for scheme in self.doors.schemes:
                 if not (by_script and scheme.startswith("Basic")):
@@ -138,9 +157,16 @@ class Audit(AdminHandler):
 
         async def read(pools: Pools) -> list[dict[str, Any]]:
             return [
-                {"service": name, **entry, "at_ms": int(entry["at_ms"]), "until_ms": int(entry["until_ms"])}
+                {
+                    "service": name,
+                    **entry,
+                    "at_ms": int(entry["at_ms"]),
+                    "until_ms": int(entry["until_ms"]),
+                }
                 for name, pool in pools.items()
-                for entry in await pool.audit(count=most, before_ms=before_ms, people_only=whose == "people")
+                for entry in await pool.audit(
+                    count=most, before_ms=before_ms, people_only=whose == "people"
+                )
             ]
 
         async def read_letters(store: DeadLetters) -> list[dict[str, Any]]:
@@ -156,7 +182,9 @@ class Audit(AdminHandler):
 
 
 def _cursor(text: str) -> tuple[int, int]:
-    """Read where a page begins: `MS`, or `MS-N` to skip the first N entries before that millisecond.
+    """Read where a page begins.
+
+    `MS`, or `MS-N` to skip the first N entries before that millisecond.
 
     Raises:
         Refusal: 400 where it is neither.
@@ -169,7 +197,10 @@ def _cursor(text: str) -> tuple[int, int]:
 
 
 def _next_cursor(entries: list[dict[str, Any]], shown: int) -> str | None:
-    """Where the next page begins, since several entries may be of one millisecond; None where there is none."""
+    """Where the next page begins, since several entries may be of one millisecond.
+
+    None where there is none.
+    """
     if len(entries) <= shown:
         return None
     last_ms = entries[shown - 1]["at_ms"]
@@ -228,7 +259,9 @@ class Reset(Change):
         async def reset(pools: Pools) -> dict[str, ResetDone]:
             return {
                 name: await pools[name].reset(
-                    by=f"flower {self.admin}", key_id=asked.key, include_disabled=asked.include_disabled
+                    by=f"flower {self.admin}",
+                    key_id=asked.key,
+                    include_disabled=asked.include_disabled,
                 )
                 for name in services
             }
@@ -244,7 +277,9 @@ class Cancel(Change):
     async def post(self, job: str) -> None:
         """Cancel it, and say whether it runs or has ended."""
         if self.asked() != Asked():
-            raise Refusal(400, "bad_request", "The address names the job; the body has nothing to say.")
+            raise Refusal(
+                400, "bad_request", "The address names the job; the body has nothing to say."
+            )
         if not _JOB_RE.fullmatch(job):
             raise Refusal(404, "unknown_job", "No job has such an id.")
         capp, namespace = self.application.capp, get_settings().namespace
@@ -271,11 +306,15 @@ class Check(Change):
 
         async def check(pools: Pools) -> list[CheckedKey]:
             async with opened_checkers(settings, timeout_s=_CHECK_WITHIN_S) as checkers:
-                return await check_keys({name: pools[name] for name in services}, checkers, models=models)
+                return await check_keys(
+                    {name: pools[name] for name in services}, checkers, models=models
+                )
 
         checked = await self.ask(check)
         told = [one.as_json() for one in checked]
-        self.answer({"keys": told, "problems": list(problems_in(checked, models=models)), "by": self.admin})
+        self.answer(
+            {"keys": told, "problems": list(problems_in(checked, models=models)), "by": self.admin}
+        )
 
 
 class Disable(Change):
@@ -291,7 +330,9 @@ class Disable(Change):
             raise Refusal(400, "bad_request", "service and key are needed.")
 
         async def disable(pools: Pools) -> bool:
-            return await pools[service].disable(key, by=f"flower {self.admin}", reason=asked.reason or "by hand")
+            return await pools[service].disable(
+                key, by=f"flower {self.admin}", reason=asked.reason or "by hand"
+            )
 
         newly = await self.ask(disable)
         await self.show_change()

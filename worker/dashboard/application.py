@@ -51,7 +51,8 @@ class KeysFlower(Flower):
 
     def __init__(self, options: Any = None, capp: Any = None, **settings: Any) -> None:
         settings.setdefault("template_loader", KeysLoader(flower_settings["template_path"]))
-        # Flower asks the workers several things at once, and each takes two connections: with few it waits for itself.
+        # Flower asks the workers several things at once, and each takes two connections: with few
+        # it waits for itself.
         capp.conf.broker_pool_limit = _CONNECTIONS
         super().__init__(options=options, capp=capp, **settings)
         ours = get_settings()
@@ -64,7 +65,9 @@ class KeysFlower(Flower):
         look_as_workers_do()
         prefix = self.options.url_prefix
         # Before Flower's own handlers, the last of which answers everything with 404.
-        self.add_handlers(".*", [rewrite_handler(one, prefix) for one in HANDLERS] if prefix else HANDLERS)
+        self.add_handlers(
+            ".*", [rewrite_handler(one, prefix) for one in HANDLERS] if prefix else HANDLERS
+        )
 
     @property
     def doors(self) -> Doors:
@@ -87,7 +90,10 @@ class KeysFlower(Flower):
         self.deferrals.hear(event, task.name if task else None)
 
     def start_http_server(self) -> Any:
-        """Listen; to this machine alone where nobody has to log in, whatever the address asked for."""
+        """Listen.
+
+        To this machine alone where nobody has to log in, whatever the address asked for.
+        """
         address = self.options.address
         if not (self.doors.people or self.options.unix_socket or _is_loopback(address)):
             _logger.warning(
@@ -114,7 +120,10 @@ def _is_loopback(address: str) -> bool:
 
 
 class _Bytes:
-    """Flower's way to compare credentials, for those that are not ASCII as well: Python refuses such texts."""
+    """Flower's way to compare credentials, for those that are not ASCII as well.
+
+    Python refuses such texts.
+    """
 
     @staticmethod
     def compare_digest(stored: str, given: str) -> bool:

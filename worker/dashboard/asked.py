@@ -33,12 +33,14 @@ class Asked:
 def check_headers(headers: Mapping[str, str], query: str) -> None:
     """Refuse what could not be read, before the body is.
 
-    Raises:
-        Refusal: 400 for a query string, 413 for a body announced as too large, 415 for another kind of body.
+    Raises: Refusal: 400 for a query string, 413 for a body announced as too large, 415 for another
+    kind of body.
     """
     if query:
         # Left unread, `?service=groq` would reset everything.
-        raise Refusal(400, "bad_request", "Put service and key into the JSON body, not into the address.")
+        raise Refusal(
+            400, "bad_request", "Put service and key into the JSON body, not into the address."
+        )
     announced = headers.get("Content-Length", "0")
     if announced.isdecimal() and int(announced) > LARGEST_BODY_BYTES:
         raise too_large()
@@ -66,24 +68,39 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
         services: The services there are.
         fields: The names that the body may hold.
 
-    Raises:
-        Refusal: 400 where it is no JSON object of these fields with text in them, 404 for an unknown service.
+    Raises: Refusal: 400 where it is no JSON object of these fields with text in them, 404 for an
+    unknown service.
     """
     found = read_object(body) if body.strip() else {}
     if unknown := sorted(set(found).difference(fields)):
-        raise Refusal(400, "unknown_field", f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(fields)}.")
+        raise Refusal(
+            400,
+            "unknown_field",
+            f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(fields)}.",
+        )
     if not isinstance(found.get("include_disabled", False), bool):
         raise Refusal(400, "bad_request", "include_disabled must be true or false.")
     for name, value in found.items():
         if name == "include_disabled":
             continue
-        if not isinstance(value, str) or not value.strip() or len(value) > _MOST_CHARACTERS or not value.isprintable():
-            raise Refusal(400, "bad_request", f"{name} must be plain text of 1 to {_MOST_CHARACTERS} characters.")
+        if (
+            not isinstance(value, str)
+            or not value.strip()
+            or len(value) > _MOST_CHARACTERS
+            or not value.isprintable()
+        ):
+            raise Refusal(
+                400,
+                "bad_request",
+                f"{name} must be plain text of 1 to {_MOST_CHARACTERS} characters.",
+            )
     asked = Asked(**found)
     if asked.key and not asked.service:
         raise Refusal(400, "bad_request", "key needs service beside it.")
     if asked.service is not None and asked.service not in services:
-        raise Refusal(404, "unknown_service", f"There is no such service; known are: {', '.join(services)}.")
+        raise Refusal(
+            404, "unknown_service", f"There is no such service; known are: {', '.join(services)}."
+        )
     return asked
 
 
@@ -96,7 +113,9 @@ def read_object(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_no_name_twice)
     except (ValueError, RecursionError):
-        raise Refusal(400, "bad_json", "The body is not valid JSON, or names a field twice.") from None
+        raise Refusal(
+            400, "bad_json", "The body is not valid JSON, or names a field twice."
+        ) from None
     if not isinstance(found, dict):
         raise Refusal(400, "bad_json", "The body must be a JSON object.")
     return found
@@ -108,7 +127,12 @@ def whole_number(text: str, name: str, *, most: int) -> int:
     Raises:
         Refusal: 400 where it is no whole number from 1 to `most`.
     """
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most:
+    if (
+        text.isascii()
+        and text.isdecimal()
+        and len(text) <= len(str(most))
+        and 1 <= int(text) <= most
+    ):
         return int(text)
     raise Refusal(400, "bad_request", f"{name} must be a whole number from 1 to {most}.")
 

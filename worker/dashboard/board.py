@@ -31,17 +31,16 @@ class Minute:
 class QueueView:
     """The jobs of a service that wait.
 
-    Attributes:
-        name: The queue.
-        ready: Jobs in the broker that no worker has fetched.
-        deferred: Jobs in the broker on their way back, waiting for their instant.
-        held: Jobs in the workers that wait there for a key.
-        paused_workers: Workers that take no more of this queue for now: they hold what their keys serve soon.
-        workers: Workers that answered.
-        oldest_s: The job that has waited longest has waited for at least so long, in seconds, deferred jobs included,
+    Attributes: name: The queue. ready: Jobs in the broker that no worker has fetched. deferred:
+    Jobs in the broker on their way back, waiting for their instant. held: Jobs in the workers that
+    wait there for a key. paused_workers: Workers that take no more of this queue for now: they hold
+    what their keys serve soon. workers: Workers that answered. oldest_s: The job that has waited
+    longest has waited for at least so long, in seconds, deferred jobs included,
             bulk jobs not.
-        oldest_bulk_s: The same of bulk jobs, which wait for as long as interactive ones use all that the keys allow.
-        deferred_jobs: Some of the deferred ones: those that come back first, and those that come back last.
+        oldest_bulk_s: The same of bulk jobs, which wait for as long as interactive ones use all
+            that the keys allow.
+        deferred_jobs: Some of the deferred ones: those that come back first, and those that come
+            back last.
         known: False where the broker did not answer lately: then the numbers mean nothing.
     """
 
@@ -63,22 +62,28 @@ class QueueView:
 
     @property
     def paused(self) -> str:
-        """`none` of the workers has paused the queue, `some` or `all` have; `unknown` where no worker answers."""
+        """`none` of the workers has paused the queue, `some` or `all` have.
+
+        `unknown` where no worker answers.
+        """
         if not self.workers:
             return "unknown"
-        return "none" if not self.paused_workers else "all" if self.paused_workers >= self.workers else "some"
+        return (
+            "none"
+            if not self.paused_workers
+            else "all"
+            if self.paused_workers >= self.workers
+            else "some"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
     """One service: its keys, its queue, its last hour, and when the queue will be empty.
 
-    Attributes:
-        pool: Its keys.
-        queue: Its queue.
-        history: Its last hour, by minutes.
-        rate: Jobs that ended a second, over the last minute or so.
-        idle_s: For so long jobs have waited, a key has had room, and no call was made, in seconds; 0: all is well.
+    Attributes: pool: Its keys. queue: Its queue. history: Its last hour, by minutes. rate: Jobs
+    that ended a second, over the last minute or so. idle_s: For so long jobs have waited, a key has
+    had room, and no call was made, in seconds; 0: all is well.
     """
 
     pool: PoolView
@@ -98,7 +103,12 @@ class ServiceView:
         """Everything, in JSON types."""
         queue = asdict(self.queue) | {"waiting": self.queue.waiting, "paused": self.queue.paused}
         return self.pool.as_json() | {
-            "queue": queue | {"rate": round(self.rate, 3), "drain_s": self.drain_s, "idle_s": round(self.idle_s, 1)},
+            "queue": queue
+            | {
+                "rate": round(self.rate, 3),
+                "drain_s": self.drain_s,
+                "idle_s": round(self.idle_s, 1),
+            },
             "history": [asdict(minute) for minute in self.history],
         }
 
@@ -110,7 +120,10 @@ class Board:
     services: dict[str, ServiceView]
     dead: Counts = field(default_factory=lambda: Counts({}))
     evicts: str = ""
-    """The `maxmemory-policy` of a Redis that may throw away jobs; empty where it does not, or does not say."""
+    """The `maxmemory-policy` of a Redis that may throw away jobs.
+
+    Empty where it does not, or does not say.
+    """
     unknown: tuple[Seen, ...] = ()
     """What the providers answered that nobody knows, the latest first."""
 

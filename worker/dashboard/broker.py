@@ -1,4 +1,7 @@
-"""Flower's Broker page and its endpoint of queue lengths: all URLs that workers take, and jobs not due yet."""
+"""Flower's Broker page and its endpoint of queue lengths.
+
+All URLs that workers take, and jobs not due yet.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -34,12 +37,17 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     finally:
         await self.redis.aclose()
     for place, one in enumerate(ours):
-        one["messages"] += sum(sizes[place * len(self.priority_steps) : (place + 1) * len(self.priority_steps)])
+        one["messages"] += sum(
+            sizes[place * len(self.priority_steps) : (place + 1) * len(self.priority_steps)]
+        )
     return found
 
 
 def _client(self: Any) -> Redis:  # noqa: ARG001 - Flower gives the signature
-    """Connect as workers do; Flower itself overlooks what stands behind the `?` of the URL, certificates among it."""
+    """Connect as workers do.
+
+    Flower itself overlooks what stands behind the `?` of the URL, certificates among it.
+    """
     settings = get_settings()
     return connect(settings, RedisUrls.of(settings).broker_as_pool)
 

@@ -1,4 +1,7 @@
-"""Deferrals, counted as Flower hears of them. Celery's events are the only place where they all come by."""
+"""Deferrals, counted as Flower hears of them.
+
+Celery's events are the only place where they all come by.
+"""
 
 import re
 from typing import Any
@@ -8,8 +11,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from config.celery import QUEUE_OF
 
 _BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
-# Celery shows `Retry(Retry(...), Deferred('no key is free: rate_limit; next try in 20.0 s'), 19.974)`.
-_DEFERRED_RE = re.compile(r"^Retry\(.*, Deferred\('no key is free: .*; next try in ([0-9]+\.[0-9]) s'\)")
+# Celery shows `Retry(Retry(...), Deferred('no key is free: rate_limit; next try in 20.0 s'),
+# 19.974)`.
+_DEFERRED_RE = re.compile(
+    r"^Retry\(.*, Deferred\('no key is free: .*; next try in ([0-9]+\.[0-9]) s'\)"
+)
 _SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 
@@ -21,7 +27,9 @@ class Deferrals:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._count = Counter("keywheel_deferrals", "Jobs sent back to wait for a key", ["service"], registry=registry)
+        self._count = Counter(
+            "keywheel_deferrals", "Jobs sent back to wait for a key", ["service"], registry=registry
+        )
         self._waits = Histogram(
             "keywheel_wait_seconds",
             "Countdowns of deferred jobs",
@@ -29,7 +37,9 @@ class Deferrals:
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        for service in QUEUE_OF:  # a series that is there from the start, so that its first increase is seen
+        for (
+            service
+        ) in QUEUE_OF:  # a series that is there from the start, so that its first increase is seen
             self._count.labels(service)
             self._waits.labels(service)
 
@@ -43,7 +53,10 @@ class Deferrals:
         if event.get("type") != "task-retried":
             return
         found = _DEFERRED_RE.match(str(event.get("exception", "")))
-        service = next((service for start, service in _SERVICE_OF.items() if (name or "").startswith(start)), None)
+        service = next(
+            (service for start, service in _SERVICE_OF.items() if (name or "").startswith(start)),
+            None,
+        )
         if found and service:
             self._count.labels(service).inc()
             self._waits.labels(service).observe(float(found.group(1)))

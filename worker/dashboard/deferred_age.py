@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _SAMPLE = 8  # of each kind, since Redis does nothing else meanwhile
-# Jobs that are due first, others at random, and those that were the oldest so far: since when each is under way.
-# A message may hold attachments: a large one is not read.
+# Jobs that are due first, others at random, and those that were the oldest so far: since when each
+# is under way. A message may hold attachments: a large one is not read.
 _SINCE = """
 local time, found = redis.call('TIME'), {}
 local now_ms, sample = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
@@ -26,8 +26,8 @@ return found
 class DeferredAge:
     """Looks at the deferred jobs of one priority again and again, and remembers the oldest of those it has seen.
 
-    It reads a few dozen messages at a time, however many there are; what it tells is a lower bound, which gets better
-    with each look.
+    It reads a few dozen messages at a time, however many there are; what it tells is a lower bound,
+    which gets better with each look.
     """
 
     _oldest: list[str] = field(default_factory=list)

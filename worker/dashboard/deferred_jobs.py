@@ -16,11 +16,10 @@ _FIRST, _LAST = 10, 5
 class DeferredJob:
     """A job that waits in the broker for its next try.
 
-    Attributes:
-        id: The job.
-        next_try_ms: When it comes back, in milliseconds since 1970, by the broker's clock.
-        kind: `key` where no key can serve it, `failure` where a call failed; empty where its result does not say.
-        code: The reason, as beside the job's result: see `docs/enqueueing.md`; empty where that does not say.
+    Attributes: id: The job. next_try_ms: When it comes back, in milliseconds since 1970, by the
+    broker's clock. kind: `key` where no key can serve it, `failure` where a call failed; empty
+    where its result does not say. code: The reason, as beside the job's result: see
+    `docs/enqueueing.md`; empty where that does not say.
     """
 
     id: str
@@ -52,8 +51,13 @@ def deferred_jobs(app: Celery, client: Any, lists: Iterable[str]) -> tuple[Defer
     now_us = seconds * 1_000_000 + micros
     # A reset makes jobs due by moving their instants far into the past.
     due_us = {_text(job): max(now_us, at_us) for some in told for job, at_us in some}
-    found = [DeferredJob(job, round(at_us / 1000)) for job, at_us in sorted(due_us.items(), key=lambda pair: pair[1])]
-    return _with_reasons(app, found if len(found) <= _FIRST + _LAST else found[:_FIRST] + found[-_LAST:])
+    found = [
+        DeferredJob(job, round(at_us / 1000))
+        for job, at_us in sorted(due_us.items(), key=lambda pair: pair[1])
+    ]
+    return _with_reasons(
+        app, found if len(found) <= _FIRST + _LAST else found[:_FIRST] + found[-_LAST:]
+    )
 
 
 def _with_reasons(app: Celery, jobs: list[DeferredJob]) -> tuple[DeferredJob, ...]:
@@ -64,7 +68,9 @@ def _with_reasons(app: Celery, jobs: list[DeferredJob]) -> tuple[DeferredJob, ..
         results = backend.mget([backend.get_key_for_task(job.id) for job in jobs])
     except RedisError:
         return tuple(jobs)
-    return tuple(_with_reason(job, _waits_in(backend, text)) for job, text in zip(jobs, results, strict=True))
+    return tuple(
+        _with_reason(job, _waits_in(backend, text)) for job, text in zip(jobs, results, strict=True)
+    )
 
 
 def _with_reason(job: DeferredJob, waits: dict[str, Any]) -> DeferredJob:

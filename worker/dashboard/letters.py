@@ -1,4 +1,7 @@
-"""The JSON endpoints for dead letters; `docs/openapi.yaml` describes them. None of them shows an argument of a job."""
+"""The JSON endpoints for dead letters; `docs/openapi.yaml` describes them.
+
+None of them shows an argument of a job.
+"""
 
 import re
 import time
@@ -11,7 +14,16 @@ from kombu.exceptions import OperationalError
 from worker.dashboard.api import AdminHandler, Change
 from worker.dashboard.asked import read_object, whole_number
 from worker.dashboard.refusals import Refusal
-from worker.deadletters import KINDS, SERVICES, DeadLetters, Filter, Letter, Replayed, objection, replay
+from worker.deadletters import (
+    KINDS,
+    SERVICES,
+    DeadLetters,
+    Filter,
+    Letter,
+    Replayed,
+    objection,
+    replay,
+)
 
 MOST_AT_ONCE: Final = 1_000
 """Letters that one request replays or drops; another one goes on."""
@@ -64,17 +76,29 @@ def read_which(found: dict[str, Any], *, fields: Collection[str], needed: bool) 
         Refusal: 400 for what is not understood, 404 for an unknown service.
     """
     if unknown := sorted(set(found).difference(fields)):
-        raise Refusal(400, "unknown_field", f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(fields)}.")
+        raise Refusal(
+            400,
+            "unknown_field",
+            f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(fields)}.",
+        )
     _check_types(found)
     if found.get("service", SERVICES[0]) not in SERVICES:
-        raise Refusal(404, "unknown_service", f"There is no such service; known are: {', '.join(SERVICES)}.")
+        raise Refusal(
+            404, "unknown_service", f"There is no such service; known are: {', '.join(SERVICES)}."
+        )
     if found.get("kind", KINDS[0]) not in KINDS:
         raise Refusal(400, "bad_request", f"kind must be one of: {', '.join(KINDS)}.")
     if "id" in found and not _ID_RE.fullmatch(found["id"]):
         raise Refusal(404, "unknown_letter", "There is no dead letter of this job.")
-    ways = ("id" in found) + bool({"service", "task", "kind", "before"} & set(found)) + found.get("all", False)
+    ways = (
+        ("id" in found)
+        + bool({"service", "task", "kind", "before"} & set(found))
+        + found.get("all", False)
+    )
     if ways > 1 or (needed and not ways):
-        raise Refusal(400, "bad_request", "Say which letters: id; or service, task, kind, before; or all.")
+        raise Refusal(
+            400, "bad_request", "Say which letters: id; or service, task, kind, before; or all."
+        )
     chosen = Filter(found.get("service"), found.get("task"), found.get("kind"), found.get("before"))
     return Which(found.get("id"), chosen, force=found.get("force", False))
 
@@ -82,14 +106,24 @@ def read_which(found: dict[str, Any], *, fields: Collection[str], needed: bool) 
 def _check_types(found: dict[str, Any]) -> None:
     for name in ("id", "service", "task", "kind"):
         value = found.get(name, "x")
-        if not isinstance(value, str) or not 1 <= len(value) <= _MOST_CHARACTERS or not value.isprintable():
-            raise Refusal(400, "bad_request", f"{name} must be plain text of 1 to {_MOST_CHARACTERS} characters.")
+        if (
+            not isinstance(value, str)
+            or not 1 <= len(value) <= _MOST_CHARACTERS
+            or not value.isprintable()
+        ):
+            raise Refusal(
+                400,
+                "bad_request",
+                f"{name} must be plain text of 1 to {_MOST_CHARACTERS} characters.",
+            )
     for name in ("all", "force"):
         if not isinstance(found.get(name, False), bool):
             raise Refusal(400, "bad_request", f"{name} must be true or false.")
     before = found.get("before")
     if before is not None and (type(before) is not int or not 0 < before < _LATEST_MS):
-        raise Refusal(400, "bad_request", "before must be a whole number of milliseconds since 1970.")
+        raise Refusal(
+            400, "bad_request", "before must be a whole number of milliseconds since 1970."
+        )
 
 
 class Letters(AdminHandler):
@@ -97,7 +131,9 @@ class Letters(AdminHandler):
 
     async def get(self) -> None:
         """Answer with some of them, and how many there are."""
-        found: dict[str, Any] = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        found: dict[str, Any] = {
+            name: self.get_query_argument(name) for name in self.request.query_arguments
+        }
         limit = whole_number(found.pop("limit", str(_SHOWN)), "limit", most=_MOST_SHOWN)
         if "before" in found:
             found["before"] = whole_number(found["before"], "before", most=_LATEST_MS - 1)
@@ -105,7 +141,9 @@ class Letters(AdminHandler):
 
         async def read(store: DeadLetters) -> dict[str, Any]:
             letters = await which.find(store, limit=limit)
-            return (await store.counts()).as_json() | {"letters": [_shown(letter) for letter in letters]}
+            return (await store.counts()).as_json() | {
+                "letters": [_shown(letter) for letter in letters]
+            }
 
         self.answer(await self.ask_dead(read))
 
@@ -144,7 +182,9 @@ class Replay(_LettersChange):
         try:
             done = await self.ask_dead(again, within_s=_WITHIN_S)
         except OperationalError as exc:
-            raise Refusal(503, "broker_unreachable", "The broker does not answer; the letters are kept.") from exc
+            raise Refusal(
+                503, "broker_unreachable", "The broker does not answer; the letters are kept."
+            ) from exc
         await self.show_change()
         self.answer(done.as_json() | {"more": more, "by": self.admin})
 
@@ -169,7 +209,8 @@ class Drop(_LettersChange):
 def _shown(letter: Letter) -> dict[str, Any]:
     blocked = objection(letter, now_ms=_now_ms(), force=True)
     return letter.as_json() | {
-        "needs_force": blocked is None and objection(letter, now_ms=_now_ms(), force=False) is not None
+        "needs_force": blocked is None
+        and objection(letter, now_ms=_now_ms(), force=False) is not None
     }
 
 

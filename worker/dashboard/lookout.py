@@ -50,7 +50,9 @@ class Lookout:
         ended: How many jobs of each service were ever seen to end.
     """
 
-    def __init__(self, settings: Settings, app: Celery, *, ended: Callable[[], Mapping[str, int]] = dict) -> None:
+    def __init__(
+        self, settings: Settings, app: Celery, *, ended: Callable[[], Mapping[str, int]] = dict
+    ) -> None:
         self._settings = settings
         self._watch = QueueWatch(app, tuple(QUEUE_OF.values()))
         self._queues: dict[str, QueueView] = {}
@@ -75,7 +77,9 @@ class Lookout:
         if self._thread is not None:
             return
         ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="keys-lookout", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(ready,), name="keys-lookout", daemon=True
+        )
         self._thread.start()
         ready.wait()
 
@@ -103,7 +107,10 @@ class Lookout:
         self._dead = DeadLetters.of(self._redis, self._settings)
         self._drift = Drift(self._redis, namespace=self._settings.namespace)
         ready.set()
-        tasks = [asyncio.create_task(self._keep_looking()), asyncio.create_task(self._keep_counting())]
+        tasks = [
+            asyncio.create_task(self._keep_looking()),
+            asyncio.create_task(self._keep_counting()),
+        ]
         await self._stop.wait()
         for task in tasks:
             task.cancel()
@@ -141,7 +148,9 @@ class Lookout:
         """
         return await self._on_its_thread(lambda: work(self._redis), within_s=_ANSWER_WITHIN_S)
 
-    async def ask_dead(self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0) -> ResultT:
+    async def ask_dead(
+        self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0
+    ) -> ResultT:
         """Do something with the dead letters, likewise.
 
         Args:
@@ -153,7 +162,9 @@ class Lookout:
         """
         return await self._on_its_thread(lambda: work(self._dead), within_s=within_s)
 
-    async def _on_its_thread(self, work: Callable[[], Awaitable[ResultT]], *, within_s: float) -> ResultT:
+    async def _on_its_thread(
+        self, work: Callable[[], Awaitable[ResultT]], *, within_s: float
+    ) -> ResultT:
         if self._loop is None:
             raise Unreachable("Flower is not ready")
 
@@ -161,7 +172,9 @@ class Lookout:
             return await asyncio.wait_for(work(), within_s)
 
         try:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(bounded(), self._loop))
+            return await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(bounded(), self._loop)
+            )
         except (RedisError, TimeoutError) as exc:
             raise Unreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
@@ -175,7 +188,9 @@ class Lookout:
                 record = self._records[service]
                 queue = self._queue(QUEUE_OF[service])
                 record.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
-                services[service] = ServiceView(view, queue, record.minutes, record.rate, record.idle_s)
+                services[service] = ServiceView(
+                    view, queue, record.minutes, record.rate, record.idle_s
+                )
             evicts = await eviction_of(self._redis)
             self.board = Board(
                 services,
@@ -196,7 +211,8 @@ class Lookout:
         while True:
             try:
                 self._reload_keys()
-                # A server that takes connections and says nothing must not pass for one that is well.
+                # A server that takes connections and says nothing must not pass for one that is
+                # well.
                 await asyncio.wait_for(self._look(fresh_s=_FRESH_S), _ANSWER_WITHIN_S)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the view must come back by itself
                 self.board = None
@@ -211,7 +227,10 @@ class Lookout:
         told = False
         while True:
             try:
-                self._queues, self._counted_at = await asyncio.to_thread(self._watch.look), time.monotonic()
+                self._queues, self._counted_at = (
+                    await asyncio.to_thread(self._watch.look),
+                    time.monotonic(),
+                )
             except Exception as exc:  # noqa: BLE001 - the same
                 self._queues = {}
                 if not told:

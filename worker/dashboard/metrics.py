@@ -1,6 +1,9 @@
-"""Metrics for Prometheus, made from the lookout's latest board: collecting them asks nobody anything.
+"""Metrics for Prometheus, made from the lookout's latest board.
 
-`/metrics` is open to whoever reaches the port. So a key shows as its id alone, and no account, reason or variable does.
+Collecting them asks nobody anything.
+
+`/metrics` is open to whoever reaches the port. So a key shows as its id alone, and no account,
+reason or variable does.
 """
 
 from collections import Counter
@@ -48,11 +51,15 @@ class KeysCollector(Collector):
         """Yield what is known; where Redis does not answer, only that it does not."""
         board = self._lookout.board
         sees = board is not None and all(view.queue.known for view in board.services.values())
-        yield GaugeMetricFamily("keywheel_up", "Whether key pools and queues can be looked at", value=int(sees))
+        yield GaugeMetricFamily(
+            "keywheel_up", "Whether key pools and queues can be looked at", value=int(sees)
+        )
         if board is None:
             return
         yield GaugeMetricFamily(
-            "keywheel_redis_evicts", "Whether Redis may throw away jobs when it is full", value=int(bool(board.evicts))
+            "keywheel_redis_evicts",
+            "Whether Redis may throw away jobs when it is full",
+            value=int(bool(board.evicts)),
         )
         yield from _keys(board.services)
         yield from _queues(board.services)
@@ -63,11 +70,17 @@ class KeysCollector(Collector):
 def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
     keys = GaugeMetricFamily("keywheel_keys", "Keys by state", labels=["service", "state"])
     in_flight = GaugeMetricFamily("keywheel_in_flight", "Calls under way", labels=["service"])
-    ready = GaugeMetricFamily("keywheel_key_ready", "Whether a key serves", labels=["service", "key"])
-    calls = CounterMetricFamily("keywheel_calls", "Calls that ended", labels=["service", "key", "outcome"])
+    ready = GaugeMetricFamily(
+        "keywheel_key_ready", "Whether a key serves", labels=["service", "key"]
+    )
+    calls = CounterMetricFamily(
+        "keywheel_calls", "Calls that ended", labels=["service", "key", "outcome"]
+    )
     tokens = CounterMetricFamily("keywheel_tokens", "Tokens used", labels=["service", "key"])
     room = GaugeMetricFamily(
-        "keywheel_head_room_ratio", "What is left of the limit that is nearest to its end", labels=["service", "key"]
+        "keywheel_head_room_ratio",
+        "What is left of the limit that is nearest to its end",
+        labels=["service", "key"],
     )
     for service, view in services.items():
         states = [key.state for key in view.pool.keys]
@@ -86,22 +99,30 @@ def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
 
 
 def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
-    length = GaugeMetricFamily("keywheel_queue_length", "Jobs in the broker, not fetched", labels=["service", "queue"])
-    waiting = GaugeMetricFamily("keywheel_jobs_waiting", "Jobs that wait, wherever", labels=["service", "queue"])
+    length = GaugeMetricFamily(
+        "keywheel_queue_length", "Jobs in the broker, not fetched", labels=["service", "queue"]
+    )
+    waiting = GaugeMetricFamily(
+        "keywheel_jobs_waiting", "Jobs that wait, wherever", labels=["service", "queue"]
+    )
     oldest = GaugeMetricFamily(
         "keywheel_queue_oldest_seconds",
         "The job that has waited longest has waited at least so long, deferred jobs included",
         labels=["service", "queue", "priority"],
     )
     paused = GaugeMetricFamily(
-        "keywheel_queue_paused", "Workers that take no more of the queue for now", labels=["service", "queue"]
+        "keywheel_queue_paused",
+        "Workers that take no more of the queue for now",
+        labels=["service", "queue"],
     )
     idle = GaugeMetricFamily(
         "keywheel_idle_seconds",
         "For so long jobs have waited, a key has had room, and no call was made",
         labels=["service", "queue"],
     )
-    drain = GaugeMetricFamily("keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"])
+    drain = GaugeMetricFamily(
+        "keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"]
+    )
     workers = GaugeMetricFamily("keywheel_workers", "Workers that answer")
     for service, view in services.items():
         if not view.queue.known:
@@ -120,10 +141,14 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
 
 def _dead(counts: Counts) -> Iterator[Metric]:
     letters = GaugeMetricFamily(
-        "keywheel_dead_letters", "Jobs that ended without success and are kept", labels=["service", "kind"]
+        "keywheel_dead_letters",
+        "Jobs that ended without success and are kept",
+        labels=["service", "kind"],
     )
     for service in SERVICES:
-        for kind in KINDS:  # all of them from the start, so that the first one is seen as an increase
+        for (
+            kind
+        ) in KINDS:  # all of them from the start, so that the first one is seen as an increase
             letters.add_metric([service, kind], counts.of.get((service, kind), 0))
     yield letters
 
@@ -145,7 +170,10 @@ def _unknown(seen: Sequence[Seen]) -> Metric:
 
 
 def registry_of(lookout: Lookout) -> CollectorRegistry:
-    """A registry of our own: Flower's is the process' one, and several of our applications may live in a process."""
+    """A registry of our own.
+
+    Flower's is the process' one, and several of our applications may live in a process.
+    """
     registry = CollectorRegistry()
     registry.register(KeysCollector(lookout))
     return registry

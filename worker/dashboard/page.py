@@ -10,7 +10,8 @@ from tornado.web import StaticFileHandler, authenticated
 
 STATIC = Path(__file__).parent / "static"
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src "
+    "'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -25,7 +26,10 @@ def version() -> str:
 
 
 class Page(BaseHandler):
-    """`/keys`: holds no data of its own; the script asks the endpoints, which know who may see them."""
+    """`/keys`: holds no data of its own.
+
+    The script asks the endpoints, which know who may see them.
+    """
 
     @authenticated
     def get(self) -> None:

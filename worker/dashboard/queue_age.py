@@ -20,8 +20,9 @@ return newest and #newest <= tonumber(ARGV[1]) and newest or false
 class QueueAge:
     """Looks at one list again and again.
 
-    Messages carry no time of their own. So the newest message is remembered every few seconds, and as long as one is
-    still there, everything before it has waited at least since then. What waited before the first look is not known.
+    Messages carry no time of their own. So the newest message is remembered every few seconds, and
+    as long as one is still there, everything before it has waited at least since then. What waited
+    before the first look is not known.
     """
 
     _markers: list[tuple[Any, float]] = field(default_factory=list)
@@ -35,13 +36,14 @@ class QueueAge:
             name: The list; messages come in at its left, and are taken from its right.
             now_s: The time of a clock that never steps back, in seconds.
 
-        Returns:
-            The oldest message has waited at least so long, in seconds; of a long list, a few seconds ago.
+        Returns: The oldest message has waited at least so long, in seconds; of a long list, a few
+        seconds ago.
         """
         if now_s >= self._search_at_s:
             began_s = time.perf_counter()
             self._forget_taken(client, name)
-            # Redis looks through the whole of a list, and does nothing else meanwhile: 0.1 s where 100,000 wait.
+            # Redis looks through the whole of a list, and does nothing else meanwhile: 0.1 s where
+            # 100,000 wait.
             self._search_at_s = now_s + (time.perf_counter() - began_s) * _REST_TO_SEARCH
         if not self._markers or now_s - self._markers[-1][1] >= _EVERY_S:
             newest = client.eval(_NEWEST, 1, name, _LARGEST_MARKER_BYTES)
@@ -52,7 +54,14 @@ class QueueAge:
         return now_s - self._markers[0][1] if self._markers else 0.0
 
     def _forget_taken(self, client: Any, name: str) -> None:
-        """Forget the markers that were taken out of the list; the newer one of two is taken later."""
+        """Forget the markers that were taken out of the list.
+
+        The newer one of two is taken later.
+        """
         if not self._markers or client.lpos(name, self._markers[0][0], rank=-1) is not None:
             return
-        del self._markers[: bisect_left(self._markers, True, key=lambda one: client.lpos(name, one[0]) is not None)]
+        del self._markers[
+            : bisect_left(
+                self._markers, True, key=lambda one: client.lpos(name, one[0]) is not None
+            )
+        ]

@@ -1,4 +1,7 @@
-"""What waits in the broker and in the workers. Everything here blocks on the network: call it from a thread."""
+"""What waits in the broker and in the workers.
+
+Everything here blocks on the network: call it from a thread.
+"""
 
 import time
 from collections import Counter, defaultdict
@@ -44,8 +47,14 @@ class QueueWatch:
         """
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
-            channel = connection.channel()  # unlike `default_channel` it gives up where the broker is gone
-            sizes = {one: channel._size(one) for name in self.queues for one in (name, name + DEFERRED)}  # noqa: SLF001 - kombu's only way to count all priorities
+            channel = (
+                connection.channel()
+            )  # unlike `default_channel` it gives up where the broker is gone
+            sizes = {
+                one: channel._size(one)  # noqa: SLF001 - kombu's only way to count all priorities
+                for name in self.queues
+                for one in (name, name + DEFERRED)
+            }
             oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
             deferred = {name: self._deferred_jobs(channel, name + DEFERRED) for name in self.queues}
             if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
@@ -74,11 +83,20 @@ class QueueWatch:
     def _ask_workers(self, connection: Any, channel: Any) -> list[dict[str, Any]]:
         replies: Iterable[dict[str, Any]] = (
             self.app.control.broadcast(
-                "stats", reply=True, timeout=_REPLY_TIMEOUT_S, connection=connection, channel=channel
+                "stats",
+                reply=True,
+                timeout=_REPLY_TIMEOUT_S,
+                connection=connection,
+                channel=channel,
             )
             or ()
         )
-        return [stats["backpressure"] for reply in replies for stats in reply.values() if "backpressure" in stats]
+        return [
+            stats["backpressure"]
+            for reply in replies
+            for stats in reply.values()
+            if "backpressure" in stats
+        ]
 
     def _deferred_jobs(self, channel: Any, queue: str) -> tuple[DeferredJob, ...]:
         lists = [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]  # noqa: SLF001 - the same

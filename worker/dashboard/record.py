@@ -8,11 +8,15 @@ from worker.keypool import KeyView, PoolView
 _MINUTE_MS = 60_000
 _MINUTES = 60
 _QUIET_MS = 10_000
-_ROOM = 0.1  # a key with less than this of a limit may have to wait for it, and is no sign of a standstill
+# a key with less than this of a limit may have to wait for it, and is no sign of a standstill
+_ROOM = 0.1
 
 
 class _Rate:
-    """How fast a counter grew over the last minute. A counter that falls (its state was lost) starts anew."""
+    """How fast a counter grew over the last minute.
+
+    A counter that falls (its state was lost) starts anew.
+    """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, int]] = deque()
@@ -35,8 +39,8 @@ class _Rate:
 class Record:
     """Turns counters, seen now and then, into what happened between.
 
-    The first sight only sets the start: what happened before is not this hour's news. A counter that falls (the pool's
-    state was lost, or a key was taken out) starts anew as well.
+    The first sight only sets the start: what happened before is not this hour's news. A counter
+    that falls (the pool's state was lost, or a key was taken out) starts anew as well.
     """
 
     def __init__(self) -> None:
@@ -73,7 +77,12 @@ class Record:
             self._done, self._grew_ms = done, now_ms
         is_any_ready = any(map(_serves_any_job, view.keys))
         self._is_quiet = not is_any_ready and now_ms - self._grew_ms > _QUIET_MS
-        if called or not waiting or any(key.in_flight for key in view.keys) or not any(map(_has_room, view.keys)):
+        if (
+            called
+            or not waiting
+            or any(key.in_flight for key in view.keys)
+            or not any(map(_has_room, view.keys))
+        ):
             self._idle_since_ms = None
         elif self._idle_since_ms is None:
             self._idle_since_ms = now_ms
@@ -88,9 +97,10 @@ class Record:
     def rate(self) -> float:
         """Jobs that ended a second, over the last minute.
 
-        Whatever is the larger: calls accepted, or jobs that were seen to end. A batch of emails is one call and many
-        jobs; and of what ended before Flower listened nothing was seen. Where all keys are out, and nothing has ended
-        for ten seconds, the last minute tells nothing of the next one: 0.
+        Whatever is the larger: calls accepted, or jobs that were seen to end. A batch of emails is
+        one call and many jobs; and of what ended before Flower listened nothing was seen. Where all
+        keys are out, and nothing has ended for ten seconds, the last minute tells nothing of the
+        next one: 0.
         """
         return 0.0 if self._is_quiet else max(self._accepted.a_second, self._ended.a_second)
 
@@ -101,9 +111,14 @@ class Record:
 
 
 def _serves_any_job(key: KeyView) -> bool:
-    """Whether no job must pass it by; what waits may be mail from the very domain that its team did not verify."""
+    """Whether no job must pass it by.
+
+    What waits may be mail from the very domain that its team did not verify.
+    """
     return key.state == "ready" and not any(block.scope == "key_topic" for block in key.blocks)
 
 
 def _has_room(key: KeyView) -> bool:
-    return _serves_any_job(key) and all(bucket.remaining >= bucket.limit * _ROOM for bucket in key.buckets)
+    return _serves_any_job(key) and all(
+        bucket.remaining >= bucket.limit * _ROOM for bucket in key.buckets
+    )

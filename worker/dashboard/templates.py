@@ -34,6 +34,9 @@ class KeysLoader(Loader):
         text = (Path(self.root) / name).read_text(encoding="utf-8")
         before, end, after = text.partition(_END_OF_LIST)
         if not end:
-            _logger.warning("this Flower's navigation looks different: the page of the keys is at /keys all the same")
+            _logger.warning(
+                "this Flower's navigation looks different: the page of the keys is at /keys all "
+                "the same"
+            )
             return Template(text, name=name, loader=self)
         return Template(before + _ENTRY + end + after, name=name, loader=self)

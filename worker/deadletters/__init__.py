@@ -1,4 +1,7 @@
-"""Dead letters: the jobs that ended for good without success, kept so that a person can look at and replay them."""
+"""Dead letters.
+
+The jobs that ended for good without success, kept so that a person can look at and replay them.
+"""
 
 from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
 from worker.deadletters.replay import Replayed, objection, replay

@@ -1,4 +1,7 @@
-"""`celery -A worker dead …`: look at the jobs that ended without success, run them again, throw them away."""
+"""`celery -A worker dead …`.
+
+Look at the jobs that ended without success, run them again, throw them away.
+"""
 
 import json
 import sys
@@ -30,8 +33,10 @@ _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 def dead() -> None:
     """Show, replay and drop dead letters: jobs that ended for good without success.
 
-    A letter holds why a job failed, which keys were tried and what they answered, and the arguments for a replay.
-    Kinds: failed, expired (too late), unknown (an email that may have been sent), timeout, poison (a message that
+    A letter holds why a job failed, which keys were tried and what they answered, and the arguments
+    for a replay.
+    Kinds: failed, expired (too late), unknown (an email that may have been sent), timeout, poison
+    (a message that
     cannot be run, or that workers died of).
     """
 
@@ -41,7 +46,9 @@ def _filters(command: CommandT) -> CommandT:
         click.option("--before", type=_MOMENT, help="Only what ended before this moment (UTC)."),
         click.option("--kind", type=click.Choice(KINDS), help="Only letters of this kind."),
         click.option("--task", help="Only letters of this task, such as tasks.email.send."),
-        click.option("--service", type=click.Choice(SERVICES), help="Only letters of this service."),
+        click.option(
+            "--service", type=click.Choice(SERVICES), help="Only letters of this service."
+        ),
     ):
         command = option(command)
     return command
@@ -49,7 +56,13 @@ def _filters(command: CommandT) -> CommandT:
 
 @dead.command(name="list")
 @_filters
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Letters at most.")
+@click.option(
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Letters at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def list_(*, limit: int, as_json: bool, **which: Any) -> None:
     """List letters, the latest first; never their arguments."""
@@ -59,29 +72,44 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
 
     letters, counts = _run(look)
     if as_json:
-        click.echo(json.dumps(counts | {"letters": [letter.as_json() for letter in letters]}, indent=2))
+        click.echo(
+            json.dumps(counts | {"letters": [letter.as_json() for letter in letters]}, indent=2)
+        )
         return
     # An id that is cut off on a narrow screen would be no use.
-    table = Table("ended (UTC)", Column("job", no_wrap=True), Column("why", overflow="fold"), show_lines=True)
+    table = Table(
+        "ended (UTC)", Column("job", no_wrap=True), Column("why", overflow="fold"), show_lines=True
+    )
     for letter in letters:
         calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{', in doubt' if letter.in_doubt else ''}"
-        table.add_row(_when(letter.at_ms), f"{letter.task}\n{letter.id}", f"{letter.kind} ({calls})\n{letter.reason}")
+        table.add_row(
+            _when(letter.at_ms),
+            f"{letter.task}\n{letter.id}",
+            f"{letter.kind} ({calls})\n{letter.reason}",
+        )
     if letters:
         _print(table)
     total = counts["total"]
-    click.echo(f"{len(letters)} shown of {total} dead letter{'s' * (total != 1)}, {counts['bytes'] / 1e6:.1f} MB.")
+    click.echo(
+        f"{len(letters)} shown of {total} dead letter{'s' * (total != 1)}, "
+        f"{counts['bytes'] / 1e6:.1f} MB."
+    )
 
 
 @dead.command()
 @click.argument("job")
-@click.option("--arguments", is_flag=True, help="Show the arguments too: prompts, addresses, mail bodies.")
+@click.option(
+    "--arguments", is_flag=True, help="Show the arguments too: prompts, addresses, mail bodies."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def show(*, job: str, arguments: bool, as_json: bool) -> None:
     """Show the letter of the job with the id JOB, with every call that is remembered."""
     letter, message = _run(lambda store: store.get(job))
     content = _content(message) if arguments else None
     if as_json:
-        click.echo(json.dumps(letter.as_json() | ({"arguments": content} if arguments else {}), indent=2))
+        click.echo(
+            json.dumps(letter.as_json() | ({"arguments": content} if arguments else {}), indent=2)
+        )
         return
     replaying = objection(letter, now_ms=_now_ms(), force=False) or "possible"
     facts: dict[str, Any] = {
@@ -99,11 +127,18 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
     if letter.trail:
         table = Table("when (UTC)", "key", "answer", "may have been carried out")
         for call in letter.trail:
-            table.add_row(_when(call["at_ms"]), call["key"], call["code"], "yes" if call.get("in_doubt") else "")
+            table.add_row(
+                _when(call["at_ms"]),
+                call["key"],
+                call["code"],
+                "yes" if call.get("in_doubt") else "",
+            )
         _print(table)
     if arguments:
         # Half a character is JSON, but no terminal can show it.
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode())
+        click.echo(
+            json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
+        )
     elif letter.size:
         click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them.")
 
@@ -112,7 +147,11 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
 @click.argument("jobs", nargs=-1)
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Every letter there is.")
-@click.option("--force", is_flag=True, help="Also emails that may have been sent long ago: they may arrive twice.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also emails that may have been sent long ago: they may arrive twice.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Tell in JSON what was done.")
 @click.pass_context
@@ -129,8 +168,8 @@ def replay_(
 ) -> None:
     """Run jobs again: those with the ids JOBS, or those that the options name.
 
-    A job keeps its id, so its caller can still read the result; an email keeps its idempotency key, so it is not sent
-    twice. Its deadline and its tries begin anew.
+    A job keeps its id, so its caller can still read the result; an email keeps its idempotency key,
+    so it is not sent twice. Its deadline and its tries begin anew.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
@@ -138,7 +177,13 @@ def replay_(
 
     async def work(store: DeadLetters, told: Callable[[int], None]) -> Replayed:
         return await replay(
-            store, letters, app=ctx.obj.app, by=f"cli {who()}", now_ms=_now_ms(), force=force, progress=told
+            store,
+            letters,
+            app=ctx.obj.app,
+            by=f"cli {who()}",
+            now_ms=_now_ms(),
+            force=force,
+            progress=told,
         )
 
     done = _with_progress("replaying", letters, work)
@@ -149,7 +194,9 @@ def replay_(
         for job, reason in done.refused[:_REFUSALS_SHOWN]:
             click.echo(f"not {job}: {reason}", err=True)
         if len(done.refused) > _REFUSALS_SHOWN:
-            click.echo(f"… and {len(done.refused) - _REFUSALS_SHOWN} more (--json lists them)", err=True)
+            click.echo(
+                f"… and {len(done.refused) - _REFUSALS_SHOWN} more (--json lists them)", err=True
+            )
     if done.refused and not done.sent:
         raise SystemExit(1)
 
@@ -160,7 +207,10 @@ def replay_(
 @click.option("--all", "everything", is_flag=True, help="Every letter there is.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
-    """Throw letters away for good: those of the jobs with the ids JOBS, or those that the options name."""
+    """Throw letters away for good.
+
+    Those of the jobs with the ids JOBS, or those that the options name.
+    """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
         _confirm(f"Throw {_count(letters)} away for good?", letters, yes=yes)
@@ -194,7 +244,10 @@ def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[Lett
 
 
 def _filter(
-    service: str | None = None, task: str | None = None, kind: str | None = None, before: datetime | None = None
+    service: str | None = None,
+    task: str | None = None,
+    kind: str | None = None,
+    before: datetime | None = None,
 ) -> Filter:
     before_ms = None if before is None else round(before.replace(tzinfo=UTC).timestamp() * 1000)
     return Filter(service=service, task=task, kind=kind, before_ms=before_ms)
@@ -241,7 +294,9 @@ def _count(letters: Sequence[Letter]) -> str:
 
 
 def _print(table: Table) -> None:
-    Console(markup=False, emoji=False, highlight=False).print(table)  # strangers may have written what is in it
+    Console(markup=False, emoji=False, highlight=False).print(
+        table
+    )  # strangers may have written what is in it
 
 
 def _when(at_ms: int) -> str:

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 KINDS: Final = ("failed", "expired", "unknown", "timeout", "poison")
-"""How a job can end: refused or broken; too late; nobody knows whether it was carried out; stopped at its time limit;
+"""How a job can end: refused or broken; too late; nobody knows whether it was carried out.
+
+Stopped at its time limit;
 a message that cannot be run, or that its worker died of."""
 
 SERVICES: Final = ("groq", "resend", "other")
@@ -19,24 +21,16 @@ _LONGEST_NAME = 200
 class Letter:
     """What an operator sees of a job that ended without success. Holds no argument of it.
 
-    Attributes:
-        id: The job's id.
-        task: The task's name.
-        queue: Where it came from, and where a replay sends it.
-        service: `groq`, `resend` or `other`.
-        kind: How it ended; one of `KINDS`.
-        reason: Why, in one sentence.
-        at_ms: When it ended, in milliseconds since 1970.
-        since_ms: When its first turn began; near `at_ms` where it had none, 0 for a message that became no job.
-        faults: How often the provider failed.
-        deferrals: How often no key was free.
-        calls: Calls made to the provider.
-        trail: The latest calls: when (`at_ms`), with which `key` (its label), and what was answered (`code`).
-        doubt_ms: It may have been carried out, at this instant at the earliest; 0: surely not.
-        size: The size of the message that is kept for a replay, in bytes; 0: none is.
-        worker: Which worker wrote this.
-        note: Why no message is kept, where that is known.
-        delivery: Which message of the broker's it was; the same when that is delivered again. For workers only.
+    Attributes: id: The job's id. task: The task's name. queue: Where it came from, and where a
+    replay sends it. service: `groq`, `resend` or `other`. kind: How it ended; one of `KINDS`.
+    reason: Why, in one sentence. at_ms: When it ended, in milliseconds since 1970. since_ms: When
+    its first turn began; near `at_ms` where it had none, 0 for a message that became no job.
+    faults: How often the provider failed. deferrals: How often no key was free. calls: Calls made
+    to the provider. trail: The latest calls: when (`at_ms`), with which `key` (its label), and what
+    was answered (`code`). doubt_ms: It may have been carried out, at this instant at the earliest;
+    0: surely not. size: The size of the message that is kept for a replay, in bytes; 0: none is.
+    worker: Which worker wrote this. note: Why no message is kept, where that is known. delivery:
+    Which message of the broker's it was; the same when that is delivered again. For workers only.
     """
 
     id: str
@@ -85,18 +79,27 @@ class Letter:
         told: dict[str, Any] = dict.fromkeys(("task", "queue", "service", "kind", "reason"), "")
         told |= json.loads(head.partition("\n")[2] or "{}")
         known = {name: told[name] for name in cls.__dataclass_fields__ if name in told}
-        return cls(**known | {"id": letter_id, "at_ms": at_ms, "size": size, "trail": tuple(told.get("trail", ()))})
+        return cls(
+            **known
+            | {"id": letter_id, "at_ms": at_ms, "size": size, "trail": tuple(told.get("trail", ()))}
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Everything that is shown, in JSON types."""
         shown = asdict(self)
         del shown["delivery"]
-        return shown | {"trail": list(self.trail), "in_doubt": self.in_doubt, "replayable": self.replayable}
+        return shown | {
+            "trail": list(self.trail),
+            "in_doubt": self.in_doubt,
+            "replayable": self.replayable,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a replay sends: holds prompts and mail bodies, so nothing shows it unless it is asked to.
+    """What a replay sends.
+
+    Holds prompts and mail bodies, so nothing shows it unless it is asked to.
 
     Attributes:
         args: Positional arguments.
@@ -126,7 +129,10 @@ class Message:
 
 
 def shown(text: Any, *, longest: int = _LONGEST_NAME) -> str:
-    """A text that a stranger may have written, in a form that every reader can carry: one line, of bounded length."""
+    """A text that a stranger may have written, in a form that every reader can carry.
+
+    One line, of bounded length.
+    """
     plain = str(text).encode("utf-8", "replace").decode()
     plain = "".join(char if char.isprintable() else " " for char in plain[: longest * 2])
     plain = " ".join(plain.split())

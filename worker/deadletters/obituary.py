@@ -19,7 +19,8 @@ from worker.trail import latest, of_this_turn
 UNRUNNABLE: Final = "the message itself cannot be run"
 
 _KEPT_OPTIONS = (
-    "root_id", "parent_id", "group_id", "group_index", "shadow", "chord", "chain", "link", "link_error",
+    "root_id", "parent_id", "group_id", "group_index", "shadow", "chord", "chain", "link",
+    "link_error",
     "soft_time_limit", "time_limit", "reply_to", "replaced_task_nesting",
 )  # fmt: skip
 _OURS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, "redelivered")
@@ -55,20 +56,21 @@ def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message
         deferrals=history.deferrals,
         calls=history.attempts + len(of_this_turn()),
         trail=tuple(attempt.as_json() for attempt in trail),
-        doubt_ms=_earlier_doubt(context.headers) or (_first_tried_ms(context, history) if doubtful else 0),
+        doubt_ms=_earlier_doubt(context.headers)
+        or (_first_tried_ms(context, history) if doubtful else 0),
         worker=shown(context.hostname or ""),
         delivery=delivery_of(context),
     )
     return letter, _message_of(context)
 
 
-def of_message(message: Any, *, reason: str, runnable: bool = False) -> tuple[Letter, Message | None]:
+def of_message(
+    message: Any, *, reason: str, runnable: bool = False
+) -> tuple[Letter, Message | None]:
     """The letter of a message that became no job.
 
-    Args:
-        message: kombu's message.
-        reason: Why it cannot be run.
-        runnable: It is well formed, and only unknown here: another version of the workers may run it.
+    Args: message: kombu's message. reason: Why it cannot be run. runnable: It is well formed, and
+    only unknown here: another version of the workers may run it.
     """
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     kept = _body_as_message(message, headers) if runnable else None
@@ -98,7 +100,10 @@ def kind_of(exc: BaseException) -> str:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Why a job ended, without what it holds: only the sentences of our own errors are known to quote nothing."""
+    """Why a job ended, without what it holds.
+
+    Only the sentences of our own errors are known to quote nothing.
+    """
     name = type(exc).__name__
     if isinstance(exc, JobError):
         return sentence(redactor.redact(f"{name}: {exc}"))
@@ -108,12 +113,16 @@ def reason_of(exc: BaseException) -> str:
     if not frames:
         return sentence(name)
     frame, line = frames[-1]
-    return sentence(f"{name} in {'/'.join(frame.f_code.co_filename.rsplit('/', 2)[-2:])}, line {line}")
+    return sentence(
+        f"{name} in {'/'.join(frame.f_code.co_filename.rsplit('/', 2)[-2:])}, line {line}"
+    )
 
 
 def service_of(task: str) -> str:
     """Whose task it is."""
-    return next((service for start, service in _SERVICE_OF.items() if task.startswith(start)), "other")
+    return next(
+        (service for start, service in _SERVICE_OF.items() if task.startswith(start)), "other"
+    )
 
 
 def queue_of(delivery_info: Any) -> str:
@@ -123,13 +132,21 @@ def queue_of(delivery_info: Any) -> str:
 
 
 def delivery_of(context: Any) -> str:
-    """Which message a job came by: the same again when that is delivered again; empty where nobody knows."""
-    found = context.properties.get("delivery_tag") if isinstance(context.properties, Mapping) else None
+    """Which message a job came by: the same again when that is delivered again.
+
+    Empty where nobody knows.
+    """
+    found = (
+        context.properties.get("delivery_tag") if isinstance(context.properties, Mapping) else None
+    )
     return _lasting(found) if isinstance(found, str) and _ID_RE.fullmatch(found) else ""
 
 
 def _lasting(tag: str) -> str:
-    """What stays of a delivery's tag when the message comes again: the transport may put something behind it."""
+    """What stays of a delivery's tag when the message comes again.
+
+    The transport may put something behind it.
+    """
     return tag.partition("@")[0]
 
 
@@ -141,7 +158,10 @@ def _id_of(found: Any, message: Any = None) -> str:
 
 
 def _first_tried_ms(context: Any, history: History) -> int:
-    """When a job may have been carried out at the earliest; long ago where nobody knows, as a worker died with it."""
+    """When a job may have been carried out at the earliest.
+
+    Long ago where nobody knows, as a worker died with it.
+    """
     headers = context.headers if isinstance(context.headers, Mapping) else {}
     return _LONG_AGO_MS if came_again(context) and HEADER not in headers else history.since_ms
 
@@ -157,7 +177,9 @@ def _message_of(context: Any) -> Message | None:
     except Exception:  # noqa: BLE001 - whatever a stranger wrote into the headers
         return None
     options = {name: told[name] for name in _KEPT_OPTIONS if told.get(name)}
-    headers = {name: value for name, value in (told.get("headers") or {}).items() if name not in _OURS}
+    headers = {
+        name: value for name, value in (told.get("headers") or {}).items() if name not in _OURS
+    }
     if headers:
         options["headers"] = headers
     priority = (context.delivery_info or {}).get("priority")

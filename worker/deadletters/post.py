@@ -1,7 +1,10 @@
-"""Writes letters: from a job that failed, from a request that never ran, from a message that nobody can read.
+"""Writes letters.
 
-While Redis is away or full a job waits for its letter for a minute, the consumer for a moment; then the message goes
-back, so that the job ends once more when a letter can be written. Nothing else here raises.
+From a job that failed, from a request that never ran, from a message that nobody can read.
+
+While Redis is away or full a job waits for its letter for a minute, the consumer for a moment; then
+the message goes back, so that the job ends once more when a letter can be written. Nothing else
+here raises.
 """
 
 import asyncio
@@ -36,7 +39,10 @@ _rolls: "WeakKeyDictionary[DeadLetters, Roll]" = WeakKeyDictionary()
 
 
 def is_kept(task: str) -> bool:
-    """Whether a task's failures are kept: all but those of the operators' own tasks and Celery's."""
+    """Whether a task's failures are kept.
+
+    All but those of the operators' own tasks and Celery's.
+    """
     return not task.startswith(_NOT_KEPT)
 
 
@@ -77,7 +83,10 @@ def keep_request(context: Any, task: str, exc: BaseException) -> bool:
 
 
 def keep_message(message: Any, *, reason: str, runnable: bool = False) -> None:
-    """Keep the letter of a message that became no job, on the consumer's thread; see `of_message`."""
+    """Keep the letter of a message that became no job, on the consumer's thread.
+
+    See `of_message`.
+    """
     try:
         keep_from_consumer(*of_message(message, reason=reason, runnable=runnable))
     except Exception as trouble:  # noqa: BLE001 - see above
@@ -108,8 +117,8 @@ async def keep(letter: Letter, message: Message | None = None) -> bool:
 async def ended_as(context: Any) -> str | None:
     """Why this very message's job has failed already, where only its acknowledgement was lost with its worker.
 
-    The letter is what is written last of a failure: by then the result is stored and the errbacks are on their way,
-    unless the result store refused them.
+    The letter is what is written last of a failure: by then the result is stored and the errbacks
+    are on their way, unless the result store refused them.
 
     Args:
         context: Celery's context of the request.
@@ -123,13 +132,18 @@ async def ended_as(context: Any) -> str | None:
     except KeyError:
         return None
     except RedisError as trouble:
-        _logger.debug("whether %s has ended cannot be asked (%s): it runs", context.id, type(trouble).__name__)
+        _logger.debug(
+            "whether %s has ended cannot be asked (%s): it runs", context.id, type(trouble).__name__
+        )
         return None
     return letter.reason if delivery and letter.delivery == delivery else None
 
 
 async def take_out(job: str) -> None:
-    """Take out the letter of a job that has succeeded after all, if there is one; jobs of one moment look together."""
+    """Take out the letter of a job that has succeeded after all, if there is one.
+
+    Jobs of one moment look together.
+    """
     try:
         store = store_of(Runtime.current())
         roll = _rolls.get(store)
@@ -142,11 +156,17 @@ async def take_out(job: str) -> None:
     except KeyError:
         pass
     except RedisError as trouble:
-        _logger.warning("a dead letter of %s, which succeeded, may have stayed (%s)", job, type(trouble).__name__)
+        _logger.warning(
+            "a dead letter of %s, which succeeded, may have stayed (%s)",
+            job,
+            type(trouble).__name__,
+        )
 
 
 def keep_from_consumer(letter: Letter, message: Message | None = None) -> bool:
-    """Keep a letter from the consumer's thread, which waits a moment: it shall be there before the message goes.
+    """Keep a letter from the consumer's thread, which waits a moment.
+
+    It shall be there before the message goes.
 
     Returns:
         False where it is not there yet. It may still be written, or the log tells.

@@ -1,4 +1,7 @@
-"""Sends dead letters' jobs again: same id, same arguments, so an email keeps its idempotency key."""
+"""Sends dead letters' jobs again.
+
+Same id, same arguments, so an email keeps its idempotency key.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,7 +21,9 @@ ONCE_ONLY: Final = frozenset({"tasks.email.send"})
 
 _CHUNK = 200
 _AT_ONCE = 8
-_GUARDED_MS = 22 * 3_600_000  # the provider keeps idempotency keys for 24 hours, an envelope is used for 23
+_GUARDED_MS = (
+    22 * 3_600_000
+)  # the provider keeps idempotency keys for 24 hours, an envelope is used for 23
 _PATIENCE_S = 10
 _HIDDEN = "<hidden>"
 
@@ -63,13 +68,19 @@ def objection(letter: Letter, *, now_ms: int, force: bool) -> str | None:
 def _risk(letter: Letter, now_ms: int) -> str | None:
     """Why a replay may carry something out twice.
 
-    As long as the idempotency key of an email in doubt counts, a replay is safe: the email stays with its account and
-    its content, and the provider answers with the first one; or the job ends as unknown once more.
+    As long as the idempotency key of an email in doubt counts, a replay is safe: the email stays
+    with its account and its content, and the provider answers with the first one; or the job ends
+    as unknown once more.
     """
-    if letter.task not in ONCE_ONLY or not letter.in_doubt or now_ms - letter.doubt_ms <= _GUARDED_MS:
+    if (
+        letter.task not in ONCE_ONLY
+        or not letter.in_doubt
+        or now_ms - letter.doubt_ms <= _GUARDED_MS
+    ):
         return None
     return (
-        "nobody knows whether this email was sent, and it may be too long ago to find out: a replay may send it twice,"
+        "nobody knows whether this email was sent, and it may be too long ago to find out: a "
+        "replay may send it twice,"
         " which needs force"
     )
 
@@ -86,16 +97,12 @@ async def replay(
 ) -> Replayed:
     """Send jobs again and forget their letters.
 
-    A letter is forgotten after its message was sent: a crash in between leaves both, never neither. Whoever replays a
-    letter at the same time as somebody else is refused.
+    A letter is forgotten after its message was sent: a crash in between leaves both, never neither.
+    Whoever replays a letter at the same time as somebody else is refused.
 
-    Args:
-        store: Where the letters are.
-        letters: Which.
-        app: For the broker.
-        by: Who asks, for the audit stream.
-        now_ms: Now, in milliseconds since 1970.
-        force: Also emails that may have been sent; they get an idempotency key of their own, so this may be a second
+    Args: store: Where the letters are. letters: Which. app: For the broker. by: Who asks, for the
+    audit stream. now_ms: Now, in milliseconds since 1970. force: Also emails that may have been
+    sent; they get an idempotency key of their own, so this may be a second
             email.
         progress: Told how many letters are through, again and again.
 
@@ -114,7 +121,9 @@ async def replay(
                 return
             try:
                 own_key = _risk(letter, now_ms) is not None
-                why = objection(letter, now_ms=now_ms, force=force) or await _send(store, letter, app, own_key=own_key)
+                why = objection(letter, now_ms=now_ms, force=force) or await _send(
+                    store, letter, app, own_key=own_key
+                )
             except Exception as exc:  # noqa: BLE001 - raised below, when the book-keeping is done
                 broken.append(exc)
                 return
@@ -167,9 +176,16 @@ def _has_succeeded(app: Celery, letter: Letter) -> bool:
 def _publish(app: Celery, letter: Letter, message: Message, *, own_key: bool) -> None:
     kwargs, options = dict(message.kwargs), dict(message.options)
     if own_key:
-        kwargs["idempotency_key"] = f"{str(kwargs.get('idempotency_key') or letter.id)[:200]}/again-{letter.at_ms}"
-    options["headers"] = {**(options.get("headers") or {}), DOUBT: 0 if own_key else letter.doubt_ms}
-    with suppress(Exception):  # who waits for the result must not read the old failure; without a store there is none
+        kwargs["idempotency_key"] = (
+            f"{str(kwargs.get('idempotency_key') or letter.id)[:200]}/again-{letter.at_ms}"
+        )
+    options["headers"] = {
+        **(options.get("headers") or {}),
+        DOUBT: 0 if own_key else letter.doubt_ms,
+    }
+    with suppress(
+        Exception
+    ):  # who waits for the result must not read the old failure; without a store there is none
         app.backend.delete(app.backend.get_key_for_task(letter.id))
     sender = _sender_for(app)
     with sender.producer_pool.acquire(block=True, timeout=_PATIENCE_S) as producer:
@@ -188,14 +204,20 @@ def _publish(app: Celery, letter: Letter, message: Message, *, own_key: bool) ->
 
 
 def _sender_for(app: Celery) -> Celery:
-    """An app that only sends: with a result store, each send would subscribe to a result that nobody here reads."""
+    """An app that only sends.
+
+    With a result store, each send would subscribe to a result that nobody here reads.
+    """
     found = _senders.get(app)
     if found is None:
         found = _senders[app] = Celery("replay", set_as_current=False)
         found.backend_cls = "disabled"
         names = (
-            "broker_url", "broker_transport", "broker_transport_options", "task_publish_retry_policy",
+            "broker_url", "broker_transport", "broker_transport_options",
+            "task_publish_retry_policy",
             "task_queues", "task_routes", "task_default_queue",
         )  # fmt: skip
-        found.conf.update({name: app.conf[name] for name in names if app.conf.get(name) is not None})
+        found.conf.update(
+            {name: app.conf[name] for name in names if app.conf.get(name) is not None}
+        )
     return found

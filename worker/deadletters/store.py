@@ -115,7 +115,10 @@ class DeadLetters:
         self._wire = wire_of(redis)
         self._namespace = namespace
         self._keys = [self.name(record) for record in _RECORDS]
-        self._scripts = {verb: redis.register_script(_source(verb)) for verb in ("put", "counts", "page", "forget")}
+        self._scripts = {
+            verb: redis.register_script(_source(verb))
+            for verb in ("put", "counts", "page", "forget")
+        }
 
     @classmethod
     def of(cls, redis: Redis, settings: Settings) -> Self:
@@ -172,12 +175,17 @@ class DeadLetters:
         return found
 
     async def _all(self, which: Filter, *, page: int) -> AsyncIterator[Letter]:
-        """Every letter that is meant. By place, so one that leaves meanwhile may hide its neighbour."""
+        """Every letter that is meant.
+
+        By place, so one that leaves meanwhile may hide its neighbour.
+        """
         passed, before = 0, "inf" if which.before_ms is None else str(which.before_ms)
         while True:
             raw = await self._run("page", [*self._bounds(), before, passed, page])
             for place in range(0, len(raw), 4):
-                letter = Letter.of(raw[place], int(float(raw[place + 1])), raw[place + 2], int(raw[place + 3]))
+                letter = Letter.of(
+                    raw[place], int(float(raw[place + 1])), raw[place + 2], int(raw[place + 3])
+                )
                 if which.takes(letter):
                     yield letter
             passed += page
@@ -211,7 +219,9 @@ class DeadLetters:
         return {one for one, head in zip(ids, heads, strict=True) if head is not None}
 
     async def forget(self, letters: Sequence[Letter], *, by: str, event: str = "dropped") -> int:
-        """Take letters out, unless their job died again since they were read; the audit stream tells who did.
+        """Take letters out, unless their job died again since they were read.
+
+        The audit stream tells who did.
 
         Args:
             letters: Which.
@@ -231,7 +241,11 @@ class DeadLetters:
                 pairs: list[Any] = []
                 for letter in theirs[first : first + _FORGET]:
                     pairs += [letter.id, letter.at_ms]
-                gone += int(await self._run("forget", [self._now(), event, service, by, _AUDIT_LENGTH, *pairs]))
+                gone += int(
+                    await self._run(
+                        "forget", [self._now(), event, service, by, _AUDIT_LENGTH, *pairs]
+                    )
+                )
         return gone
 
     async def claim(self, letter: Letter) -> bool:
@@ -247,7 +261,9 @@ class DeadLetters:
         """Give that right back."""
         await self._redis.delete(self.name("claim", f"{letter.id}:{letter.at_ms}"))
 
-    async def audit(self, *, count: int = 100, before_ms: int | None = None) -> list[dict[str, str]]:
+    async def audit(
+        self, *, count: int = 100, before_ms: int | None = None
+    ) -> list[dict[str, str]]:
         """Who replayed and dropped what, the latest first, in the form of the key pool's audit."""
         latest = "+" if before_ms is None else str(before_ms - 1)
         entries: Any = await self._redis.xrevrange(self.name("audit"), max=latest, count=count)

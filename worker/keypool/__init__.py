@@ -1,4 +1,7 @@
-"""The key pool: which key may make a call now, decided atomically in Redis for every worker at once."""
+"""The key pool.
+
+Which key may make a call now, decided atomically in Redis for every worker at once.
+"""
 
 from worker.keypool.leases import Lease, Line, Unavailable, Want, Why
 from worker.keypool.pool import HORIZON_MS, Cooldowns, KeyPool, Settled

@@ -11,27 +11,26 @@ from worker.verdicts import Dimension
 class Want:
     """One call that wants a key.
 
-    Attributes:
-        model: The model (Groq); empty where a service has none.
-        topic: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
-        fallbacks: Further models that serve as well, in order of preference, each with its topic: the first that can be
+    Attributes: model: The model (Groq); empty where a service has none. topic: What a key may be
+    unfit for by itself: the model (Groq), the from-domain (Resend). fallbacks: Further models that
+    serve as well, in order of preference, each with its topic: the first that can be
             served now is taken.
         tokens: What the call will count against token limits, as an estimate.
         input_tokens: How many of them are the prompt's.
         output_tokens: How many of them are reserved for the answer.
-        flexible: The job names no cap for its answer, so where an account allows fewer tokens a minute, fewer are
-            reserved.
+        flexible: The job names no cap for its answer, so where an account allows fewer tokens a
+            minute, fewer are reserved.
         emails: What the call counts against email quotas: its recipients.
         exclude: Ids of keys that this job must not get.
         exclude_accounts: Accounts that this job must not get.
-        account: The only account that may serve, because an earlier attempt went there; also the id of a key whose
-            account was not known then. Empty: any.
+        account: The only account that may serve, because an earlier attempt went there; also the id
+            of a key whose account was not known then. Empty: any.
         by: The task's id, for the audit stream; also names the job that tokens are saved for.
-        suspect: Earlier attempts failed alike with several keys, so a failure of the provider (5xx) is taken for the
-            request's and rests no key.
+        suspect: Earlier attempts failed alike with several keys, so a failure of the provider (5xx)
+            is taken for the request's and rests no key.
         bulk: Gives way: it takes what interactive jobs leave.
-        waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals included: who has waited
-            longer is served first.
+        waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals
+            included: who has waited longer is served first.
     """
 
     model: str = ""
@@ -65,7 +64,9 @@ class Want:
     def without(self, model: str) -> "Want":
         """The same without one of its models, where others are left."""
         left = tuple(one for one in self.models if one[0] != model)
-        return replace(self, model=left[0][0], topic=left[0][1], fallbacks=left[1:]) if left else self
+        return (
+            replace(self, model=left[0][0], topic=left[0][1], fallbacks=left[1:]) if left else self
+        )
 
     def is_as_large_as(self, other: "Want") -> bool:
         """Whether nothing that is too small for the other has room for this."""
@@ -81,18 +82,21 @@ class Want:
         """The same with so many tokens reserved for the answer."""
         if output_tokens == self.output_tokens:
             return self
-        return replace(self, output_tokens=output_tokens, tokens=self.tokens - self.output_tokens + output_tokens)
+        return replace(
+            self,
+            output_tokens=output_tokens,
+            tokens=self.tokens - self.output_tokens + output_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """The line that a job stands in, in its process, as the pool must know it to serve several processes in order.
 
-    Attributes:
-        wait_list: The wait list in Redis that the line has its place in; the same in all processes.
-        id: The line's own name there.
-        next_waited_ms: For how long the job behind this one has waited, in milliseconds; None: nobody stands there.
-        entered: The line is in the wait list already.
+    Attributes: wait_list: The wait list in Redis that the line has its place in; the same in all
+    processes. id: The line's own name there. next_waited_ms: For how long the job behind this one
+    has waited, in milliseconds; None: nobody stands there. entered: The line is in the wait list
+    already.
     """
 
     wait_list: str
@@ -105,16 +109,15 @@ class Line:
 class Lease:
     """The right to make one call with one key, from an instant on.
 
-    Attributes:
-        id: Names the reservation; a second settle of it changes nothing.
-        key: The key to call with.
-        account: The account whose limits were charged.
-        want: What was reserved: as it was asked for, but of several models the one that was taken, and fewer
+    Attributes: id: Names the reservation; a second settle of it changes nothing. key: The key to
+    call with. account: The account whose limits were charged. want: What was reserved: as it was
+    asked for, but of several models the one that was taken, and fewer
             `output_tokens` where it is flexible.
         wait_ms: How long to wait before the call, in milliseconds.
-        spare_emails: How many more recipients the quotas allow, so that others may go in the same call; None: no quota
-            is known.
-        capped: The request must name `want.output_tokens` as its cap: else more is reserved than the account allows.
+        spare_emails: How many more recipients the quotas allow, so that others may go in the same
+            call; None: no quota is known.
+        capped: The request must name `want.output_tokens` as its cap: else more is reserved than
+            the account allows.
     """
 
     id: str
@@ -151,13 +154,11 @@ class Why(StrEnum):
 class Unavailable:
     """No lease.
 
-    Attributes:
-        why: The kind of reason.
-        ask_in_ms: When to ask again, in milliseconds, with `Why.WAIT` and `Why.BUSY`.
-        first_in_ms: The first instant at which a key may be called, in milliseconds from now, where one is known.
-        reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.
-        limit: The largest limit there is, in tokens or recipients, with `Why.TOO_LARGE`.
-        dimension: What that limit counts.
+    Attributes: why: The kind of reason. ask_in_ms: When to ask again, in milliseconds, with
+    `Why.WAIT` and `Why.BUSY`. first_in_ms: The first instant at which a key may be called, in
+    milliseconds from now, where one is known. reason: What the key that opens first waits for, such
+    as `rate_limit` or `tpm`. limit: The largest limit there is, in tokens or recipients, with
+    `Why.TOO_LARGE`. dimension: What that limit counts.
     """
 
     why: Why

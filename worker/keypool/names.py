@@ -13,8 +13,9 @@ def _joined(namespace: str, service: str, *parts: str) -> str:
 class Names:
     """Names the records of one service's pool.
 
-    All share one hash tag, so that a cluster keeps them on one node and a script may touch them together. The scripts
-    that run for each call are given the root alone and make the other names themselves, in the same way.
+    All share one hash tag, so that a cluster keeps them on one node and a script may touch them
+    together. The scripts that run for each call are given the root alone and make the other names
+    themselves, in the same way.
 
     Args:
         namespace: What stands before every name; keeps installations apart that share a Redis.
@@ -53,7 +54,11 @@ class Names:
 
     @property
     def actions(self) -> str:
-        """Stream: the resets and the keys taken out, beside `audit`, where thousands of other entries push them out."""
+        """Stream.
+
+        The resets and the keys taken out, beside `audit`, where thousands of other entries push
+        them out.
+        """
         return self._name("actions")
 
     @property
@@ -77,7 +82,10 @@ class Names:
         return self._name("wake")
 
     def waiting(self, wait_list: str) -> str:
-        """Sorted set: line → when its first job came (ms). With `:due` behind it: line → when it asks again (ms)."""
+        """Sorted set: line → when its first job came (ms).
+
+        With `:due` behind it: line → when it asks again (ms).
+        """
         return self._name("waiting", wait_list)
 
     def model(self, model: str) -> str:

@@ -21,7 +21,10 @@ from worker.verdicts import Dimension, ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
 HORIZON_MS = 2_000
-"""How far ahead a call is reserved at most, in milliseconds: what was granted before a change is over by then."""
+"""How far ahead a call is reserved at most, in milliseconds.
+
+What was granted before a change is over by then.
+"""
 BULK_HORIZON_MS = 100
 _NO_LINE = Line("", "")
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
@@ -45,12 +48,10 @@ class Cooldowns:
 class Settled:
     """What a settle did.
 
-    Attributes:
-        late: The lease had expired; its reservation was given back before.
-        blocked: The verdict's scope serves no more for now.
-        newly: It served until this settle.
-        passing: Another call of this model was accepted after this one began: what failed here is this request's own.
-        learned: Limits learned, as `rpm=30`.
+    Attributes: late: The lease had expired; its reservation was given back before. blocked: The
+    verdict's scope serves no more for now. newly: It served until this settle. passing: Another
+    call of this model was accepted after this one began: what failed here is this request's own.
+    learned: Limits learned, as `rpm=30`.
     """
 
     late: bool
@@ -63,21 +64,19 @@ class Settled:
 class KeyPool:
     """Hands out keys so that no limit is overdrawn and no resting key is called.
 
-    Every decision is one script in Redis, on Redis' clock; this object only remembers which account each key was last
-    seen to belong to, and is told when that is out of date.
+    Every decision is one script in Redis, on Redis' clock; this object only remembers which account
+    each key was last seen to belong to, and is told when that is out of date.
 
-    Args:
-        redis: A client that decodes responses to text. Not closed by the pool.
-        service: `groq` or `resend`.
-        keys: The keys of this process; may be replaced with `replace_keys`.
-        namespace: Keeps installations apart that share a Redis.
-        cooldowns: Defaults where the provider does not say.
-        lease_ms: How long a call may take before its lease expires, in milliseconds.
-        limits: What to go by at an account and model until its own limits are known. None is needed.
-        patience_ms: The longest rest of all keys that a job waits for in its process, in milliseconds; where they rest
+    Args: redis: A client that decodes responses to text. Not closed by the pool. service: `groq` or
+    `resend`. keys: The keys of this process; may be replaced with `replace_keys`. namespace: Keeps
+    installations apart that share a Redis. cooldowns: Defaults where the provider does not say.
+    lease_ms: How long a call may take before its lease expires, in milliseconds. limits: What to go
+    by at an account and model until its own limits are known. None is needed. patience_ms: The
+    longest rest of all keys that a job waits for in its process, in milliseconds; where they rest
             for longer it is told so at once.
         horizon_ms: How far ahead a call may be reserved, in milliseconds.
-        opening: Calls on their way per account and model while no rate is known, at the start; grows as calls succeed.
+        opening: Calls on their way per account and model while no rate is known, at the start;
+            grows as calls succeed.
         now_ms: A clock for tests.
     """
 
@@ -103,7 +102,9 @@ class KeyPool:
         self.patience_ms, self.horizon_ms = patience_ms, horizon_ms
         self._cooldowns = cooldowns or Cooldowns()
         self._opening = opening
-        self._terms = words(lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else "")
+        self._terms = words(
+            lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else ""
+        )
         self._roster = Roster(keys)
 
     @property
@@ -145,7 +146,9 @@ class KeyPool:
             self._roster.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
 
-    async def _ask(self, want: Want, line: Line, candidates: Candidates, lease_id: str) -> list[Any]:
+    async def _ask(
+        self, want: Want, line: Line, candidates: Candidates, lease_id: str
+    ) -> list[Any]:
         return await self._scripts.acquire(
             lease_id,
             want.model,
@@ -169,7 +172,9 @@ class KeyPool:
             candidates.told,
         )
 
-    def _answer(self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str) -> Lease | Unavailable:
+    def _answer(
+        self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str
+    ) -> Lease | Unavailable:
         match reply:
             case ["lease", index, wait_ms, spare, output_tokens, capped, which]:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
@@ -184,7 +189,12 @@ class KeyPool:
                     capped=bool(capped),
                 )
             case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
-                return Unavailable(Why(why), ask_in_ms=int(ask_in_ms), first_in_ms=int(first_in_ms), reason=str(reason))
+                return Unavailable(
+                    Why(why),
+                    ask_in_ms=int(ask_in_ms),
+                    first_in_ms=int(first_in_ms),
+                    reason=str(reason),
+                )
             case ["resting", first_in_ms, reason]:
                 return Unavailable(Why.RESTING, first_in_ms=int(first_in_ms), reason=str(reason))
             case [("disabled" | "unfit") as why, reason]:
@@ -196,8 +206,8 @@ class KeyPool:
     async def leave(self, line: Line) -> None:
         """Take a line that nobody stands in any more out of its wait list.
 
-        Raises:
-            redis.exceptions.RedisError: Redis cannot be reached; the line then counts as late before long.
+        Raises: redis.exceptions.RedisError: Redis cannot be reached; the line then counts as late
+        before long.
         """
         waiting = self.names.waiting(line.wait_list)
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -208,15 +218,14 @@ class KeyPool:
     async def confirm(self, lease: Lease) -> Lease | None:
         """Check, after its wait, that a lease may still be used.
 
-        A key can be refused or revoked for another job while this one waits for its instant; and where a provider
-        counts in windows, calls that left late keep the next ones waiting.
+        A key can be refused or revoked for another job while this one waits for its instant; and
+        where a provider counts in windows, calls that left late keep the next ones waiting.
 
         Args:
             lease: One that had to wait, or was kept waiting.
 
-        Returns:
-            The lease with what it still has to wait (`wait_ms`, mostly 0; confirm it again after that); or None: it
-            has ended, and cost nothing.
+        Returns: The lease with what it still has to wait (`wait_ms`, mostly 0; confirm it again
+        after that); or None: it has ended, and cost nothing.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -236,12 +245,15 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        await self._scripts.carry(lease_id=lease.id, account=lease.account, model=lease.want.model, emails=emails)
+        await self._scripts.carry(
+            lease_id=lease.id, account=lease.account, model=lease.want.model, emails=emails
+        )
 
     async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
         """End a lease with what the provider's answer meant.
 
-        A lease that expired meanwhile changes no bucket; what the answer taught (limits, a rest) holds all the same.
+        A lease that expired meanwhile changes no bucket; what the answer taught (limits, a rest)
+        holds all the same.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached; the lease then expires by itself.
@@ -249,7 +261,13 @@ class KeyPool:
         account = verdict.account or lease.account
         if account != lease.account:
             self._roster.learn({lease.key.id: account})
-        said = report(lease, verdict, service=self.service, rest_ms=self._cooldowns.of(verdict), opening=self._opening)
+        said = report(
+            lease,
+            verdict,
+            service=self.service,
+            rest_ms=self._cooldowns.of(verdict),
+            opening=self._opening,
+        )
         reply = await self._scripts.settle(lease_id=lease.id, said=said)
         return Settled(
             late=reply[0] == "late",
@@ -269,12 +287,16 @@ class KeyPool:
         found += [RecordName(names.model(model), "model", model) for model in models]
         for key in keys:
             account = self.account_of(key)
-            called = key.label if account == key.id else account  # until its account is known, a key is its own
+            called = (
+                key.label if account == key.id else account
+            )  # until its account is known, a key is its own
             found += [RecordName(names.key(key.id), "key", key.label, key.id)]
             found += [RecordName(names.account(account), "account", called)]
             found += [
                 RecordName(
-                    names.account_model(account, model), "account_model", f"{called} × {model}" if model else called
+                    names.account_model(account, model),
+                    "account_model",
+                    f"{called} × {model}" if model else called,
                 )
                 for model in models
             ]
@@ -284,10 +306,15 @@ class KeyPool:
         """What each key does now, why, and for how much longer. Never scans."""
         await self._learn_accounts()
         models = await self._view_models()
-        keys, accounts = self.keys, self._roster.accounts  # a reload may replace them while Redis is asked
+        keys, accounts = (
+            self.keys,
+            self._roster.accounts,
+        )  # a reload may replace them while Redis is asked
         records = [record.redis for record in self._records(keys, models)]
         text = await self._scripts.snapshot(keys=[self.names.inflight, self.names.unfit, *records])
-        return snapshots.parse(text, service=self.service, keys=keys, accounts=accounts, models=tuple(models))
+        return snapshots.parse(
+            text, service=self.service, keys=keys, accounts=accounts, models=tuple(models)
+        )
 
     async def _learn_accounts(self) -> None:
         keys = self.keys
@@ -297,10 +324,13 @@ class KeyPool:
             accounts = zip((key.id for key in keys), await pipe.execute(), strict=True)
         self._roster.learn({key_id: account for key_id, account in accounts if account})
 
-    async def reset(self, *, by: str, key_id: str | None = None, include_disabled: bool = False) -> ResetDone:
+    async def reset(
+        self, *, by: str, key_id: str | None = None, include_disabled: bool = False
+    ) -> ResetDone:
         """Bring resting and refused keys back, and wake what waits.
 
-        A key that a person disabled comes back only by a reset of that key, or of one that includes the disabled ones.
+        A key that a person disabled comes back only by a reset of that key, or of one that includes
+        the disabled ones.
 
         Args:
             by: Who asked, for the audit stream.
@@ -319,7 +349,9 @@ class KeyPool:
             keys = tuple(key for key in self.keys if key.id == key_id)
             if not keys:
                 raise KeyError(key_id)
-        records = list({one.redis: one for one in self._records(keys, await self._view_models())}.values())
+        records = list(
+            {one.redis: one for one in self._records(keys, await self._view_models())}.values()
+        )
         rows = await self._scripts.reset(
             unfit=self.names.unfit,
             records=[record.redis for record in records],
@@ -360,12 +392,13 @@ class KeyPool:
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False
     ) -> list[dict[str, str]]:
-        """The latest entries of the audit stream, newest first. Keys stand in it by their labels, where they are known.
+        """The latest entries of the audit stream, newest first.
 
-        Args:
-            count: How many, at most.
-            before_ms: Only entries before this instant, in milliseconds since 1970.
-            people_only: Only what was asked for by hand or by a program: resets, and keys taken out.
+        Keys stand in it by their labels, where they are known.
+
+        Args: count: How many, at most. before_ms: Only entries before this instant, in milliseconds
+        since 1970. people_only: Only what was asked for by hand or by a program: resets, and keys
+        taken out.
         """
         stream = self.names.actions if people_only else self.names.audit
         latest = "+" if before_ms is None else str(before_ms - 1)

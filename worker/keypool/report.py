@@ -1,13 +1,25 @@
 """What a settle tells Redis of an answer: settle.lua says what each part means."""
 
 from worker.keypool.leases import Lease, Want
-from worker.verdicts import ABANDONED, ASKED, RATE_LIMIT, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import (
+    ABANDONED,
+    ASKED,
+    RATE_LIMIT,
+    Dimension,
+    Effect,
+    Fate,
+    ObservedLimit,
+    Scope,
+    Verdict,
+)
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 
 
-def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, opening: int) -> dict[str, object]:
+def report(
+    lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, opening: int
+) -> dict[str, object]:
     """Tell what a verdict means for the pool, in JSON types.
 
     Args:
@@ -27,7 +39,8 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, openin
         "topic": want.topic,
         "by": want.by,
         "outcome": outcome,
-        # The provider did its work: it took the request, or refused it with reason, be it for the key.
+        # The provider did its work: it took the request, or refused it with reason, be it for the
+        # key.
         "answered": outcome != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0),
         # What was reserved in another account's buckets cannot be put right in this one's.
         "counted": moved or _counted(verdict),
@@ -43,7 +56,10 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, openin
         "real": bool(want.model) and _is_real(verdict),
         # "None at all" is no limit to plan by, and would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
-        "quotas": [[one.dimension, one.used, one.dimension.window_ms, int(one.spent)] for one in verdict.quotas],
+        "quotas": [
+            [one.dimension, one.used, one.dimension.window_ms, int(one.spent)]
+            for one in verdict.quotas
+        ],
     }
     if verdict.tokens is not None and not moved:
         said["tokens"] = verdict.tokens
@@ -85,7 +101,9 @@ def _outcome(verdict: Verdict) -> str:
         return "ok"
     if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate
         return "rejected"
-    if verdict.scope is Scope.HOST:  # something before the provider has answered, which says nothing of any limit
+    if (
+        verdict.scope is Scope.HOST
+    ):  # something before the provider has answered, which says nothing of any limit
         return "fault"
     if verdict.status == _TOO_MANY_REQUESTS or verdict.code == RATE_LIMIT:
         return "refused"
@@ -109,7 +127,10 @@ def stated(seen: ObservedLimit) -> list[object]:
 
 
 def _is_real(verdict: Verdict) -> bool:
-    """Whether the provider knows the model: a job with an invented one must not crowd the others out of the view."""
+    """Whether the provider knows the model.
+
+    A job with an invented one must not crowd the others out of the view.
+    """
     return verdict.fate is Fate.DONE or verdict.effect in {Effect.COOL, Effect.DISABLE}
 
 
@@ -120,5 +141,12 @@ def _is_uncapped(want: Want, verdict: Verdict) -> bool:
 
 
 def _is_turned_down(verdict: Verdict) -> bool:
-    """Whether the account may refuse the next request alike, though nothing says so: it is no better than others."""
-    return verdict.fate is Fate.OTHER_ACCOUNT and verdict.effect is Effect.NONE and verdict.too_large_limit is None
+    """Whether the account may refuse the next request alike, though nothing says so.
+
+    It is no better than others.
+    """
+    return (
+        verdict.fate is Fate.OTHER_ACCOUNT
+        and verdict.effect is Effect.NONE
+        and verdict.too_large_limit is None
+    )

@@ -46,7 +46,10 @@ class ResetDone:
 
 @dataclass(frozen=True, slots=True)
 class RecordName:
-    """A record that a reset is given: its name in Redis, and what people call what it stands for."""
+    """A record that a reset is given.
+
+    Its name in Redis, and what people call what it stands for.
+    """
 
     redis: str
     scope: str
@@ -60,7 +63,11 @@ def parse(rows: Sequence[Sequence[Any]], records: Sequence[RecordName]) -> Reset
     left: list[HeldBlock] = []
     for place, topic, state, reason, person, cleared in rows:
         record = records[int(place) - 1]
-        scope, name = (_within(record.scope), f"{record.name} × {topic}") if topic else (record.scope, record.name)
+        scope, name = (
+            (_within(record.scope), f"{record.name} × {topic}")
+            if topic
+            else (record.scope, record.name)
+        )
         block = HeldBlock(scope, name, record.key, state, reason, person)
         (back if int(cleared) else left).append(block)
     return ResetDone(tuple(back), tuple(left))
@@ -72,9 +79,16 @@ def _within(scope: str) -> str:
 
 
 def as_json(done: dict[str, ResetDone]) -> dict[str, Any]:
-    """The answer of the API and of the task: by service how many blocks were cleared, which, and what stays out."""
+    """The answer of the API and of the task.
+
+    By service how many blocks were cleared, which, and what stays out.
+    """
     return {
         "reset": {service: one.count for service, one in done.items()},
-        "brought_back": {service: [asdict(block) for block in one.brought_back] for service, one in done.items()},
-        "left_disabled": {service: [asdict(block) for block in one.left_disabled] for service, one in done.items()},
+        "brought_back": {
+            service: [asdict(block) for block in one.brought_back] for service, one in done.items()
+        },
+        "left_disabled": {
+            service: [asdict(block) for block in one.left_disabled] for service, one in done.items()
+        },
     }

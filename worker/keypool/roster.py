@@ -7,7 +7,8 @@ from config.keys import ApiKey
 from worker.keypool.leases import Want
 from worker.keypool.words import Words, words
 
-_CHOICES = 256  # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
+# jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
+_CHOICES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Candidates:
 class Roster:
     """Knows the keys and the account each was last seen to belong to.
 
-    Choosing is done for each call and its outcome changes seldom, so it is kept until keys or accounts change.
+    Choosing is done for each call and its outcome changes seldom, so it is kept until keys or
+    accounts change.
 
     Args:
         keys: The keys of this process.
@@ -71,4 +73,6 @@ class Roster:
             and (not want.account or want.account in {accounts[key.id], key.id})
         )
         whose = tuple(accounts[key.id] for key in keys)
-        return Candidates(keys, whose, words(*(part for key in keys for part in (key.id, accounts[key.id]))))
+        return Candidates(
+            keys, whose, words(*(part for key in keys for part in (key.id, accounts[key.id])))
+        )

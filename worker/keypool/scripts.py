@@ -24,7 +24,10 @@ _FRAGMENTS = {
 }
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""How a script is told of what has parts; what has none goes as a word of its own, which Redis need not read."""
+"""How a script is told of what has parts.
+
+What has none goes as a word of its own, which Redis need not read.
+"""
 
 
 def source(verb: str) -> str:
@@ -62,7 +65,9 @@ def keys_of(names: Sequence[str]) -> Words:
 
 
 class Scripts:
-    """Calls the scripts on one Redis. A script that the server has lost (restart, flush) is loaded again by itself.
+    """Calls the scripts on one Redis.
+
+    A script that the server has lost (restart, flush) is loaded again by itself.
 
     Args:
         redis: A client that decodes responses to text.
@@ -89,9 +94,13 @@ class Scripts:
         """Reserve a call; see acquire.lua for what is said and answered."""
         return list(await self._acquire(self._root, self._now(), lease_id, *said))
 
-    async def confirm(self, *, lease_id: str, key_id: str, account: str, model: str, topic: str) -> int:
+    async def confirm(
+        self, *, lease_id: str, key_id: str, account: str, model: str, topic: str
+    ) -> int:
         """Check a lease after its wait; see confirm.lua."""
-        return int(await self._confirm(self._root, self._now(), lease_id, key_id, account, model, topic))
+        return int(
+            await self._confirm(self._root, self._now(), lease_id, key_id, account, model, topic)
+        )
 
     async def carry(self, *, lease_id: str, account: str, model: str, emails: int) -> None:
         """Reserve emails that go along; see carry.lua."""
@@ -102,18 +111,30 @@ class Scripts:
         return list(await self._settle(self._root, self._now(), lease_id, as_json(said)))
 
     async def reset(
-        self, *, unfit: str, records: Sequence[str], by: str, scope: str, name: str, include_disabled: bool
+        self,
+        *,
+        unfit: str,
+        records: Sequence[str],
+        by: str,
+        scope: str,
+        name: str,
+        include_disabled: bool,
     ) -> list[list[Any]]:
         """Clear records; returns the blocks that held, as reset.lua tells them."""
         told = (by, scope, name, "1" if include_disabled else "")
-        return list(await self._reset(keys_of([self._root_name, unfit, *records]), self._now(), *told))
+        return list(
+            await self._reset(keys_of([self._root_name, unfit, *records]), self._now(), *told)
+        )
 
     async def disable(self, *, by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""
         return bool(await self._disable(self._root, self._now(), by, key_id, reason))
 
     async def absolve(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
-        """Free keys that a request was at fault for; returns False where nothing says that it was."""
+        """Free keys that a request was at fault for.
+
+        Returns False where nothing says that it was.
+        """
         return bool(await self._absolve(self._root, self._now(), by, reason, *key_ids))
 
     async def snapshot(self, *, keys: Sequence[str]) -> str:

@@ -32,15 +32,13 @@ class BucketView:
 class BlockView:
     """One reason for which a key rests for everything or for one model or topic.
 
-    Attributes:
-        scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
-        name: The model or topic where the scope has one, else empty.
-        state: `cooling`, `disabled` (until a person resets it), or `unfit`: the account does not have the model.
-        reason: Why.
-        since_ms: Since when, in milliseconds since 1970.
-        left_ms: For how much longer, in milliseconds; None until a reset.
-        from_tokens: It holds for jobs of so many tokens or more; 0: for all.
-        disabled_by: The person who disabled it by hand; empty where the provider refused it, and for a rest.
+    Attributes: scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
+    name: The model or topic where the scope has one, else empty. state: `cooling`, `disabled`
+    (until a person resets it), or `unfit`: the account does not have the model. reason: Why.
+    since_ms: Since when, in milliseconds since 1970. left_ms: For how much longer, in milliseconds;
+    None until a reset. from_tokens: It holds for jobs of so many tokens or more; 0: for all.
+    disabled_by: The person who disabled it by hand; empty where the provider refused it, and for a
+    rest.
     """
 
     scope: str
@@ -57,8 +55,8 @@ class BlockView:
 class KeyView:
     """One key. `state` is `ready`, `cooling` (some scope of it rests) or `disabled`.
 
-    What it is never asked for changes nothing of that: a model that its account does not have, as a block that is
-    `unfit` says, or mail from a domain that another team verified.
+    What it is never asked for changes nothing of that: a model that its account does not have, as a
+    block that is `unfit` says, or mail from a domain that another team verified.
     """
 
     id: str
@@ -79,8 +77,13 @@ class KeyView:
 
     @property
     def reason(self) -> str:
-        """Why the key does not serve: the reason of the block that holds longest; empty where it does serve."""
-        return max(self._rests, key=_holds_ms).reason if self.state != "ready" and self._rests else ""
+        """Why the key does not serve: the reason of the block that holds longest.
+
+        Empty where it does serve.
+        """
+        return (
+            max(self._rests, key=_holds_ms).reason if self.state != "ready" and self._rests else ""
+        )
 
     @property
     def left_ms(self) -> int | None:
@@ -124,18 +127,30 @@ class PoolView:
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types; each key with its `reason` and `left_ms`."""
         keys = [asdict(key) | {"reason": key.reason, "left_ms": key.left_ms} for key in self.keys]
-        return {"service": self.service, "now_ms": self.now_ms, "summary": self.summary(), "keys": keys}
+        return {
+            "service": self.service,
+            "now_ms": self.now_ms,
+            "summary": self.summary(),
+            "keys": keys,
+        }
 
 
 def parse(
-    text: str, *, service: str, keys: tuple[ApiKey, ...], accounts: Mapping[str, str], models: tuple[str, ...]
+    text: str,
+    *,
+    service: str,
+    keys: tuple[ApiKey, ...],
+    accounts: Mapping[str, str],
+    models: tuple[str, ...],
 ) -> PoolView:
     """Shape the snapshot script's JSON text, whose records stand in the order of `record_names`."""
     raw = json.loads(text)
     now_ms = int(raw["now_ms"])
     records = iter(raw["records"])
     host = _blocks("host", "", next(records), now_ms)
-    shared = host + tuple(block for model in models for block in _blocks("model", model, next(records), now_ms))
+    shared = host + tuple(
+        block for model in models for block in _blocks("model", model, next(records), now_ms)
+    )
     views = []
     for key in keys:
         record, account = next(records), next(records)
@@ -148,17 +163,26 @@ def parse(
                 for topic, fields in dict(record.get("topics") or {}).items()
                 for block in _blocks("key_topic", topic, fields, now_ms)
             )
-            + tuple(block for model, fields in pairs for block in _blocks("account_model", model, fields, now_ms))
+            + tuple(
+                block
+                for model, fields in pairs
+                for block in _blocks("account_model", model, fields, now_ms)
+            )
             + shared
         )
         # A team that did not verify some domain serves its own as well as ever.
-        rests = any(one.scope != "key_topic" or one.state != "disabled" or one.name in models for one in blocks)
+        rests = any(
+            one.scope != "key_topic" or one.state != "disabled" or one.name in models
+            for one in blocks
+        )
         blocks += tuple(
             block
             for model, fields in _models_of(accounts[key.id], raw["unfit"])
             for block in _blocks("account_model", model, fields | {"state": "unfit"}, now_ms)
         )
-        whole = any(block.state == "disabled" and block.scope in {"key", "account"} for block in blocks)
+        whole = any(
+            block.state == "disabled" and block.scope in {"key", "account"} for block in blocks
+        )
         views.append(
             KeyView(
                 id=key.id,
@@ -191,10 +215,16 @@ def parse(
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
 
 
-def _models_of(account: str, unfit: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def _models_of(
+    account: str, unfit: Mapping[str, dict[str, Any]]
+) -> list[tuple[str, dict[str, Any]]]:
     """The models that an account is unfit for."""
     start = f"{account}:"
-    return [(name.removeprefix(start), mark) for name, mark in sorted(dict(unfit).items()) if name.startswith(start)]
+    return [
+        (name.removeprefix(start), mark)
+        for name, mark in sorted(dict(unfit).items())
+        if name.startswith(start)
+    ]
 
 
 def _holds_ms(block: BlockView) -> float:

@@ -21,13 +21,16 @@ _IDLE_S = 30.0  # after this a connection may be gone without a word, as behind 
 
 
 class Wire:
-    """Sends commands as a client does, for a third of its price: nobody waits until others have their answers.
+    """Sends commands as a client does, for a third of its price.
 
-    Nothing is sent twice: a command whose connection is lost before its answer may have run or not. A cancelled command
-    runs all the same, and its answer is dropped. None may block the server, or the others would wait for it.
+    Nobody waits until others have their answers.
 
-    Args:
-        redis: A client that decodes responses to text. One of its connections is kept, and closed with it.
+    Nothing is sent twice: a command whose connection is lost before its answer may have run or not.
+    A cancelled command runs all the same, and its answer is dropped. None may block the server, or
+    the others would wait for it.
+
+    Args: redis: A client that decodes responses to text. One of its connections is kept, and closed
+    with it.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -40,8 +43,8 @@ class Wire:
     async def send(self, *command: Word | Words) -> Any:
         """Send a command and wait for its answer.
 
-        Raises:
-            redis.exceptions.RedisError: Redis cannot be reached, is silent for too long, or refuses the command.
+        Raises: redis.exceptions.RedisError: Redis cannot be reached, is silent for too long, or
+        refuses the command.
         """
         line = self._line
         if line is None or not line.fit():
@@ -126,12 +129,17 @@ class _Line(asyncio.Protocol):
         return idle_s < _IDLE_S and not self._connection.should_reconnect()  # type: ignore[no-untyped-call]
 
     def ask(self, command: bytes) -> "asyncio.Future[Any]":
-        """Send a command, with the others of this turn; the future has its answer, or fails with redis-py's error."""
+        """Send a command, with the others of this turn.
+
+        The future has its answer, or fails with redis-py's error.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._asked.append((future, self._loop.time()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._look)
-        if not self._leaving:  # a write is a system call, and takes longer than all else that is done here
+        if (
+            not self._leaving
+        ):  # a write is a system call, and takes longer than all else that is done here
             self._loop.call_soon(self._send)
         self._leaving.append(command)
         return future

@@ -7,7 +7,10 @@ Word = str | int | float
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Some words of a command that many commands have in common: how many they are, and as Redis reads them."""
+    """Some words of a command that many commands have in common.
+
+    How many they are, and as Redis reads them.
+    """
 
     count: int
     text: str

@@ -1,4 +1,7 @@
-"""What is done beside a call to Resend: the outbox learns of it before, and what became of it after."""
+"""What is done beside a call to Resend.
+
+The outbox learns of it before, and what became of it after.
+"""
 
 import asyncio
 import logging
@@ -78,7 +81,12 @@ class Errand:
 
     def _calling(self, envelope: Envelope, *, splits: bool = False) -> Sealed:
         self.envelope = envelope
-        return Sealed(envelope.body, envelope.key, len(envelope.members) if envelope.is_batch else 0, splits=splits)
+        return Sealed(
+            envelope.body,
+            envelope.key,
+            len(envelope.members) if envelope.is_batch else 0,
+            splits=splits,
+        )
 
     async def judged(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call."""
@@ -87,7 +95,8 @@ class Errand:
             return
         self.calls.append(Call(lease.key.label, verdict.code, not verdict.definite))
         if verdict.fate is Fate.DONE:
-            # The email is out: the outbox may fail, and then the same bytes would only bring the same answer.
+            # The email is out: the outbox may fail, and then the same bytes would only bring the
+            # same answer.
             await self._try(self.outbox.accept(envelope, _results(reply, lease.key.label)))
         elif verdict.definite:
             if not await self._release(envelope, by=lease.id):
@@ -143,7 +152,9 @@ class FirstTry(Errand):
         try:
             await self._leave_cancelled(envelopes)
             more = sum(letter.recipients for letter in envelopes) - lease.want.emails
-            if lease.spare_emails is not None and more > 0:  # before anybody else asks how much is left
+            if (
+                lease.spare_emails is not None and more > 0
+            ):  # before anybody else asks how much is left
                 await ask_patiently(lambda: self._pool.carry(lease, more))
         finally:
             self._depart(left)
@@ -152,7 +163,9 @@ class FirstTry(Errand):
                 [envelope] = envelopes.values()
             else:
                 number = uuid.uuid4().hex
-                envelope = batch_of(list(envelopes.values()), names=self.outbox.names, number=number)
+                envelope = batch_of(
+                    list(envelopes.values()), names=self.outbox.names, number=number
+                )
             known = await self._seal(envelope, lease)
             if not known:
                 break
@@ -169,7 +182,10 @@ class FirstTry(Errand):
         return self._calling(envelope, splits=len(envelopes) > 1)
 
     def _board(self, lease: Lease) -> tuple[dict[Letter, Envelope], list[Seat]]:
-        """Take along who waits in line, as far as there is room; also gives the seats of those who must stay."""
+        """Take along who waits in line, as far as there is room.
+
+        Also gives the seats of those who must stay.
+        """
         left = []
         (first, _), *passengers = self.aboard.items()
         load = _Load(lease, most=self._portions.most(lease.account))
@@ -191,7 +207,10 @@ class FirstTry(Errand):
         return load.envelopes, left
 
     async def _leave_cancelled(self, envelopes: dict[Letter, Envelope]) -> None:
-        """Leave out whose job a person has cancelled meanwhile; the rotation has asked for the leader's."""
+        """Leave out whose job a person has cancelled meanwhile.
+
+        The rotation has asked for the leader's.
+        """
         passengers = [letter for letter in envelopes if self.aboard[letter] is not None]
         cancelled = await asyncio.gather(*(is_cancelled(letter.job) for letter in passengers))
         for letter in (one for one, gone in zip(passengers, cancelled, strict=True) if gone):
@@ -224,7 +243,9 @@ class FirstTry(Errand):
             self._portions.refused(lease.account, size=size)
             if size > 1:
                 _logger.info(
-                    "📦 The quota of %s has no room for %d emails at once: fewer follow", lease.key.label, size
+                    "📦 The quota of %s has no room for %d emails at once: fewer follow",
+                    lease.key.label,
+                    size,
                 )
         self._under_way.end(envelope.name, fault_of(reply.verdict) if self.in_doubt else None)
 
@@ -265,7 +286,10 @@ class _Load:
         self._spare = lease.spare_emails
 
     def take(self, letter: Letter, envelope: Envelope) -> bool:
-        """Add an email; False where there is no room. The first one is what the lease was taken for."""
+        """Add an email; False where there is no room.
+
+        The first one is what the lease was taken for.
+        """
         size = self._bytes + len(envelope.body)
         spare = self._spare
         if self.envelopes:

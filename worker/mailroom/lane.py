@@ -1,4 +1,7 @@
-"""A lane: emails that the same keys may send. One of them asks for a key, the others wait in line and go with it."""
+"""A lane: emails that the same keys may send.
+
+One of them asks for a key, the others wait in line and go with it.
+"""
 
 import asyncio
 import time
@@ -22,7 +25,10 @@ class Signal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was made with a letter: the key's label, the verdict's code, and whether it is in doubt."""
+    """A call that was made with a letter.
+
+    The key's label, the verdict's code, and whether it is in doubt.
+    """
 
     key: str
     code: str
@@ -54,7 +60,10 @@ class Lane:
     line: dict[Letter, Seat] = field(default_factory=dict)
 
     async def wait(self, letter: Letter) -> Told | None:
-        """Stand in line until there is news; None: the time was over before somebody took the letter along."""
+        """Stand in line until there is news; None.
+
+        The time was over before somebody took the letter along.
+        """
         seat: Seat = asyncio.get_running_loop().create_future()
         self.line[letter] = seat
         began = time.monotonic()

@@ -1,4 +1,7 @@
-"""How an email of a job goes out: by its envelope if it has one, else alone or together with those that wait."""
+"""How an email of a job goes out.
+
+By its envelope if it has one, else alone or together with those that wait.
+"""
 
 import asyncio
 import logging
@@ -9,7 +12,14 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from worker import trail
-from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected, TurnOver
+from worker.errors import (
+    Deferred,
+    Fault,
+    InvalidArguments,
+    OutcomeUnknown,
+    RequestRejected,
+    TurnOver,
+)
 from worker.keypool import Want
 from worker.mailroom.errands import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
 from worker.mailroom.lane import Lane, Signal, Told, tell
@@ -22,24 +32,30 @@ from worker.rotation import Rotation, Served
 
 _logger = logging.getLogger(__name__)
 
-_ROUNDS = 8  # an email is overtaken once or twice; more often is a crowd of copies, which may as well wait
+# an email is overtaken once or twice; more often is a crowd of copies, which may as well wait
+_ROUNDS = 8
 _SOON_MS = 1_000
 _ROOM = 4 * MOST_IN_BATCH
-_SPREAD_MS = 500  # emails that were deferred together come back nearly together, and go out together
+_SPREAD_MS = (
+    500  # emails that were deferred together come back nearly together, and go out together
+)
 
 
 class Mailroom:
     """Sends emails, each once.
 
-    Args:
-        rotation: Resend's.
-        outbox: Where envelopes and results are.
-        batches: Emails that wait for a key in this process go out together.
-        at_least_once: An email whose account is gone while its outcome is unknown goes to another account.
+    Args: rotation: Resend's. outbox: Where envelopes and results are. batches: Emails that wait for
+    a key in this process go out together. at_least_once: An email whose account is gone while its
+    outcome is unknown goes to another account.
     """
 
     def __init__(
-        self, rotation: Rotation[Email | Sealed], outbox: Outbox, *, batches: bool = True, at_least_once: bool = False
+        self,
+        rotation: Rotation[Email | Sealed],
+        outbox: Outbox,
+        *,
+        batches: bool = True,
+        at_least_once: bool = False,
     ) -> None:
         self.rotation = rotation
         self.outbox = outbox
@@ -60,7 +76,9 @@ class Mailroom:
 
     def count(self, *, bulk: bool) -> int:
         """How many emails wait for a key, alone or to go along with another."""
-        lines = sum(len(lane.line) for (_, _, is_bulk), lane in list(self._lanes.items()) if is_bulk is bulk)
+        lines = sum(
+            len(lane.line) for (_, _, is_bulk), lane in list(self._lanes.items()) if is_bulk is bulk
+        )
         return lines + self.rotation.waiting.count(bulk=bulk)
 
     def crowd(self, *, bulk: bool) -> int:
@@ -85,17 +103,14 @@ class Mailroom:
     async def serve(self, want: Want, letter: Letter, *, longest_s: float | None = None) -> Served:
         """Send an email, or give the result that another job got for it.
 
-        Args:
-            want: What its call needs of a key.
-            letter: The email.
-            longest_s: The longest wait over the whole turn, in seconds; None: however long it takes.
+        Args: want: What its call needs of a key. letter: The email. longest_s: The longest wait
+        over the whole turn, in seconds; None: however long it takes.
 
-        Raises:
-            Deferred: No key can serve now, or another job is sending the same email.
-            Fault: Resend failed in a way that may pass.
-            InvalidArguments: The idempotency key was used for another email, or it is new and `letter.unsendable`.
-            RequestRejected: Resend refuses the email for good.
-            OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
+        Raises: Deferred: No key can serve now, or another job is sending the same email. Fault:
+        Resend failed in a way that may pass. InvalidArguments: The idempotency key was used for
+        another email, or it is new and `letter.unsendable`. RequestRejected: Resend refuses the
+        email for good. OutcomeUnknown: It may have been accepted, and there is no safe way to find
+        out.
         """
         try:
             letter.until_s = None if longest_s is None else time.monotonic() + longest_s
@@ -133,19 +148,25 @@ class Mailroom:
         return found
 
     async def _by_the_outbox(self, want: Want, letter: Letter, found: Found) -> Served | None:
-        """Do what is left to do for an email that was seen before; None: nothing was sent, send it now."""
+        """Do what is left to do for an email that was seen before; None.
+
+        Nothing was sent, send it now.
+        """
         match found:
             case Found(state=State.FREE) if not letter.late or self._may_go_twice(letter):
                 return None
             case Found(state=State.OTHER):
                 error = InvalidArguments(
-                    "idempotency_key: was used for an email with another content within the last three days"
+                    "idempotency_key: was used for an email with another content within the last "
+                    "three days"
                 )
                 error.another_email = True
                 raise error
             case Found(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
-            case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if self._under_way.find(name):
+            case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if (
+                self._under_way.find(name)
+            ):
                 await self._join(letter, name)
                 raise Overtaken
             case Found(state=State.BUSY):
@@ -160,10 +181,15 @@ class Mailroom:
                     raise
                 finally:
                     self._under_way.end(envelope.name, why)
-            case Found(state=State.STALE, envelope=Envelope() as envelope) if self._may_go_twice(letter):
+            case Found(state=State.STALE, envelope=Envelope() as envelope) if self._may_go_twice(
+                letter
+            ):
                 await self._move_on(envelope)
                 return None
-        raise OutcomeUnknown("an earlier attempt may have been accepted, and it is too long ago to be asked for safely")
+        raise OutcomeUnknown(
+            "an earlier attempt may have been accepted, and it is too long ago to be asked for "
+            "safely"
+        )
 
     def _may_go_twice(self, letter: Letter) -> bool:
         return self._at_least_once and not letter.unsendable
@@ -182,7 +208,10 @@ class Mailroom:
             raise why
 
     async def _again(self, want: Want, letter: Letter, envelope: Envelope) -> Served | None:
-        """Send an envelope again, as it is; None: its account is gone, and the email may go elsewhere."""
+        """Send an envelope again, as it is; None.
+
+        Its account is gone, and the email may go elsewhere.
+        """
         errand = Again(self.outbox, letter, envelope)
         # What it counts against quotas was charged at its first attempt.
         bound = replace(want, account=envelope.account, exclude=frozenset(), emails=0)
@@ -202,7 +231,8 @@ class Mailroom:
             if isinstance(exc, OutcomeUnknown):
                 raise
             raise OutcomeUnknown(
-                f"an earlier attempt may have been accepted, and its account refuses a later one: {exc}"
+                "an earlier attempt may have been accepted, and its account refuses a later one: "
+                f"{exc}"
             ) from None
         letter.waited_ms += served.waited_ms
         names = [member.name for member in envelope.members]
@@ -210,7 +240,8 @@ class Mailroom:
 
     async def _move_on(self, envelope: Envelope) -> None:
         _logger.warning(
-            "%d email(s) that may have been accepted are sent again, with another account", len(envelope.members)
+            "%d email(s) that may have been accepted are sent again, with another account",
+            len(envelope.members),
         )
         await ask_patiently(lambda: self.outbox.forget(envelope))
 
@@ -239,14 +270,22 @@ class Mailroom:
 
     async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
-        errand = FirstTry(self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane)
+        errand = FirstTry(
+            self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane
+        )
         try:
             served = await self.rotation.run(want, errand, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
             letter.waited_ms += over.waited_ms
             over.in_doubt = errand.in_doubt
-            if isinstance(over, Deferred) and not over.in_doubt and errand.calls and _soon(over, letter):
-                # A turn of the rotation calls no key twice; a rate limit that opens in a second is worth another turn.
+            if (
+                isinstance(over, Deferred)
+                and not over.in_doubt
+                and errand.calls
+                and _soon(over, letter)
+            ):
+                # A turn of the rotation calls no key twice; a rate limit that opens in a second is
+                # worth another turn.
                 _tell_all(errand, Signal.LINE)
                 raise _in_line(over) from None
             _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
@@ -277,7 +316,9 @@ def _in_a_crowd() -> Deferred:
 
 def _soon(over: Deferred, letter: Letter) -> bool:
     left_s = letter.left_s()
-    return over.countdown_ms <= 2 * _SOON_MS and (left_s is None or over.countdown_ms / 1000 <= left_s)
+    return over.countdown_ms <= 2 * _SOON_MS and (
+        left_s is None or over.countdown_ms / 1000 <= left_s
+    )
 
 
 def _in_line(over: Deferred) -> InLine:
@@ -287,7 +328,11 @@ def _in_line(over: Deferred) -> InLine:
 
 
 def _elsewhere() -> Deferred:
-    deferred = Deferred(random.randint(_SOON_MS, 2 * _SOON_MS), "another job is sending the same email", "same_email")  # noqa: S311
+    deferred = Deferred(
+        random.randint(_SOON_MS, 2 * _SOON_MS),  # noqa: S311
+        "another job is sending the same email",
+        "same_email",
+    )
     deferred.in_doubt = True
     return deferred
 
@@ -299,7 +344,9 @@ def _stopped() -> Fault:
     return fault
 
 
-def _tell_all(errand: FirstTry, why: Deferred | Fault | Signal, line: tuple[Letter, ...] = ()) -> None:
+def _tell_all(
+    errand: FirstTry, why: Deferred | Fault | Signal, line: tuple[Letter, ...] = ()
+) -> None:
     """Tell everybody who went along, and a line that nobody leads any more, how the turn ended."""
     calls = tuple(errand.calls)
     for seat in errand.aboard.values():
@@ -314,7 +361,10 @@ WhyT = TypeVar("WhyT")
 
 
 def _copy(why: WhyT) -> WhyT:
-    """An error of one's own for each job: an error that several raise would gather the stacks of all."""
+    """An error of one's own for each job.
+
+    An error that several raise would gather the stacks of all.
+    """
     if not isinstance(why, Deferred | Fault):
         return why
     found: Any

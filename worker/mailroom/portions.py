@@ -11,7 +11,8 @@ _DAY_S = 86_400
 class Portions:
     """Halves the batches of an account that its quota does not hold, down to the email that closes the account.
 
-    Nobody tells how much of a quota is left, so a batch that is refused may still hold some that would have fitted.
+    Nobody tells how much of a quota is left, so a batch that is refused may still hold some that
+    would have fitted.
 
     Args:
         now_s: Tells the time in seconds since 1970.
@@ -27,7 +28,10 @@ class Portions:
         return most if day == self._today() else MOST_IN_BATCH  # quotas begin anew at midnight, UTC
 
     def refused(self, account: str, *, size: int) -> None:
-        """Learn that a quota did not hold so many emails; a single one closes the account, and all begins anew."""
+        """Learn that a quota did not hold so many emails.
+
+        A single one closes the account, and all begins anew.
+        """
         if size > 1:
             self._most[account] = self._today(), min(self.most(account), size // 2)
         else:

@@ -1,4 +1,7 @@
-"""The outbox: what was handed to Resend for each email, kept in Redis until its outcome is known."""
+"""The outbox.
+
+What was handed to Resend for each email, kept in Redis until its outcome is known.
+"""
 
 from worker.outbox.envelope import Envelope, Found, Member, State
 from worker.outbox.names import Names

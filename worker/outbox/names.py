@@ -8,7 +8,9 @@ _HASH_CHARS = 40
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Names the records. All share one hash tag, so that a script may touch a batch and its emails together.
+    """Names the records.
+
+    All share one hash tag, so that a script may touch a batch and its emails together.
 
     Args:
         namespace: What stands before every name; keeps installations apart that share a Redis.
@@ -17,7 +19,10 @@ class Names:
     namespace: str
 
     def mail(self, idempotency_key: str) -> str:
-        """Hash: what is known of one email. The key may be an order number or an address, so its hash stands here."""
+        """Hash: what is known of one email.
+
+        The key may be an order number or an address, so its hash stands here.
+        """
         digest = hashlib.sha256(idempotency_key.encode()).hexdigest()[:_HASH_CHARS]
         return f"{{{self.namespace}:outbox}}:mail:{digest}"
 

@@ -37,11 +37,10 @@ def source(verb: str) -> str:
 class Outbox:
     """Keeps each email's exact call from before its first byte leaves until its outcome is known.
 
-    Args:
-        redis: A client that decodes responses to text. Not closed here.
-        namespace: Keeps installations apart that share a Redis.
-        call_ms: How long a call may take, in milliseconds; for so long nobody else sends the same email.
-        keep_ms: How long an envelope or a result is kept, in milliseconds; above the 24 h of an idempotency key, and so
+    Args: redis: A client that decodes responses to text. Not closed here. namespace: Keeps
+    installations apart that share a Redis. call_ms: How long a call may take, in milliseconds; for
+    so long nobody else sends the same email. keep_ms: How long an envelope or a result is kept, in
+    milliseconds; above the 24 h of an idempotency key, and so
             long that jobs of a system that is off over a weekend find theirs.
         again_ms: How long an envelope may be sent again, in milliseconds; below those 24 h.
         now_ms: A clock for tests. Default: Redis' own.
@@ -69,14 +68,18 @@ class Outbox:
         return self._now_ms() if self._now_ms else ""
 
     async def look(self, member: Member) -> Found:
-        """Tell what is known of an email. Changes nothing; a second round trip where it went in a batch.
+        """Tell what is known of an email.
+
+        Changes nothing; a second round trip where it went in a batch.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached; so with every verb.
         """
         name = member.name
         for _ in range(_LOOKS):
-            reply = await self._run("look", [member.name], self._now(), member.content, self._again_ms)
+            reply = await self._run(
+                "look", [member.name], self._now(), member.content, self._again_ms
+            )
             if reply[0] != "batch":
                 break
             name = reply[1]
@@ -87,7 +90,9 @@ class Outbox:
             case ["sent", result]:
                 return Found(State.SENT, result=json.loads(result))
             case [state, left_ms, since_ms, account, key, body, members]:
-                emails = tuple(Member(*one) for one in json.loads(members)) if members else (member,)
+                emails = (
+                    tuple(Member(*one) for one in json.loads(members)) if members else (member,)
+                )
                 envelope = Envelope(name, account, key, body, emails, since_ms)
                 return Found(State(state), envelope=envelope, left_ms=left_ms)
             case [state]:
@@ -109,32 +114,49 @@ class Outbox:
     async def resume(self, envelope: Envelope) -> bool:
         """Take an envelope over to send it again as it is; False where that is not allowed.
 
-        So it is while another job is doing so, once it is settled, and when Resend may have forgotten its key.
+        So it is while another job is doing so, once it is settled, and when Resend may have
+        forgotten its key.
         """
         args = (self._now(), self._call_ms, envelope.since_ms, self._again_ms)
         return bool(await self._run("resume", [envelope.name], *args))
 
     async def accept(self, envelope: Envelope, results: Sequence[dict[str, Any] | None]) -> None:
-        """Replace an envelope by its results, one for each email; None frees an email that was refused."""
+        """Replace an envelope by its results, one for each email.
+
+        None frees an email that was refused.
+        """
         args: list[Arg] = [self._keep_ms]
         for member, result in zip(envelope.members, results, strict=True):
             args += [member.content, "" if result is None else json.dumps(result)]
         await self._run("accept", envelope.records, *args)
 
     async def release(self, envelope: Envelope, *, by: str) -> bool:
-        """Free the emails of a call that was surely not carried out; False where another attempt is in doubt."""
+        """Free the emails of a call that was surely not carried out.
+
+        False where another attempt is in doubt.
+        """
         return bool(await self._run("release", envelope.records, by))
 
     async def doubt(self, envelope: Envelope) -> None:
-        """Keep an envelope whose call may have been carried out; written anew if Redis has lost it."""
+        """Keep an envelope whose call may have been carried out.
+
+        Written anew if Redis has lost it.
+        """
         await self._write("doubt", envelope)
 
     async def forget(self, envelope: Envelope) -> None:
-        """Free the emails of an envelope although it may have been accepted; does nothing if it has changed since."""
+        """Free the emails of an envelope although it may have been accepted.
+
+        Does nothing if it has changed since.
+        """
         await self._run("forget", envelope.records, envelope.since_ms)
 
     async def _write(self, verb: str, envelope: Envelope, *, by: str = "") -> Any:
-        members = json.dumps([[one.name, one.content] for one in envelope.members]) if envelope.is_batch else ""
+        members = (
+            json.dumps([[one.name, one.content] for one in envelope.members])
+            if envelope.is_batch
+            else ""
+        )
         return await self._run(
             verb,
             envelope.records,

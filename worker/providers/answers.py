@@ -12,7 +12,10 @@ MAX_SENTENCE = 300
 """The most characters that are kept of a provider's message."""
 
 MOST_OF_ANYTHING = 10**12
-"""No limit, use or quota that a provider states counts for more: beyond it the number is a mistake and is not read."""
+"""No limit, use or quota that a provider states counts for more.
+
+Beyond it the number is a mistake and is not read.
+"""
 
 _MAX_MESSAGE = 4_000
 _KEY_LIKE = re.compile(r"\b(gsk|re)_[^\s\"'`,;()<>\]}]+")
@@ -56,7 +59,10 @@ class Answer:
 
     @property
     def error(self) -> Mapping[str, Any]:
-        """What describes the error, empty where there is none. Groq nests it under `error`, Resend does not."""
+        """What describes the error, empty where there is none.
+
+        Groq nests it under `error`, Resend does not.
+        """
         if not isinstance(self.body, dict):
             return {}
         nested = self.body.get("error")
@@ -75,7 +81,10 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The provider's message; empty where there is none. May echo the user's text: see `safe_sentence`."""
+        """The provider's message; empty where there is none.
+
+        May echo the user's text: see `safe_sentence`.
+        """
         for value in (self.error.get("message"), self.error.get("error"), self.error.get("detail")):
             if isinstance(value, str):
                 return value[:_MAX_MESSAGE]
@@ -89,13 +98,18 @@ class Answer:
     def header_int(self, name: str) -> int | None:
         """A header that holds a whole number from 0 on, else None."""
         value = self.headers.get(name, "").strip()
-        if not value.isascii() or not value.isdigit() or len(value) > len(str(MOST_OF_ANYTHING)):  # no int bomb
+        if (
+            not value.isascii() or not value.isdigit() or len(value) > len(str(MOST_OF_ANYTHING))
+        ):  # no int bomb
             return None
         return int(value) if int(value) <= MOST_OF_ANYTHING else None
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse JSON; NaN and Infinity, which are none, become null, since a result that holds them is read by nobody else.
+    """Parse JSON.
+
+    NaN and Infinity, which are none, become null, since a result that holds them is read by nobody
+    else.
 
     Raises:
         ValueError: It is no JSON.
@@ -110,7 +124,9 @@ def is_count(value: object) -> TypeGuard[int]:
 
 
 def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> str:
-    """Make a provider's message fit for logs and results: one bounded line without keys or the user's texts.
+    """Make a provider's message fit for logs and results.
+
+    One bounded line without keys or the user's texts.
 
     Args:
         message: What the provider wrote.
@@ -121,14 +137,19 @@ def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> 
     parts = [part for part in private if len(part) >= _PRIVATE_MIN_CHARS]
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, "[…]")
-    text = _without_echoes(text[:_MAX_SEARCHED], "\0".join(part[:_MAX_PRIVATE] for part in parts)[:_MAX_PRIVATE])
+    text = _without_echoes(
+        text[:_MAX_SEARCHED], "\0".join(part[:_MAX_PRIVATE] for part in parts)[:_MAX_PRIVATE]
+    )
     text = _BEARER.sub("Bearer ***", _KEY_LIKE.sub(r"\1_***", text))
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1] + "…"
 
 
 def _without_echoes(text: str, private: str) -> str:
-    """Hide every run of some length that stands in a private text too: providers quote only the beginning, or cut."""
+    """Hide every run of some length that stands in a private text too.
+
+    Providers quote only the beginning, or cut.
+    """
     kept, place = [], 0
     while place < len(text):
         length = _ECHO_CHARS

@@ -1,7 +1,8 @@
 """The seam between rotation and a provider, and how failures below HTTP are judged.
 
-What a verdict blames where nothing cools: `Effect.NONE` with `Scope.HOST` or `Scope.MODEL` means that the key is not
-at fault and that a breaker for that host or model may count this failure. `Effect.NONE` with `Scope.KEY` blames nobody.
+What a verdict blames where nothing cools: `Effect.NONE` with `Scope.HOST` or `Scope.MODEL` means
+that the key is not at fault and that a breaker for that host or model may count this failure.
+`Effect.NONE` with `Scope.KEY` blames nobody.
 """
 
 import asyncio
@@ -21,11 +22,15 @@ class Provider(Protocol[RequestT]):
 
     service: str
 
-    async def call(self, secret: SecretStr, request: RequestT, *, sent: Callable[[], None] | None = None) -> Reply:
-        """Send one request with one key and judge the answer. `sent` is called when its bytes have left.
+    async def call(
+        self, secret: SecretStr, request: RequestT, *, sent: Callable[[], None] | None = None
+    ) -> Reply:
+        """Send one request with one key and judge the answer.
 
-        Whatever the provider or the network does becomes a verdict; only a cancellation and errors of our own
-        (a malformed request) are raised. Nothing is tried twice here.
+        `sent` is called when its bytes have left.
+
+        Whatever the provider or the network does becomes a verdict; only a cancellation and errors
+        of our own (a malformed request) are raised. Nothing is tried twice here.
         """
         ...
 
@@ -34,7 +39,8 @@ class Provider(Protocol[RequestT]):
         ...
 
 
-# Nothing has reached the provider when one of these is raised: the request was surely not carried out.
+# Nothing has reached the provider when one of these is raised: the request was surely not carried
+# out.
 _DEFINITE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 _CODES: tuple[tuple[type[Exception], str, str], ...] = (
@@ -55,11 +61,11 @@ _CODES: tuple[tuple[type[Exception], str, str], ...] = (
 def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
     """Judge a failure that brought no complete answer.
 
-    The key is never blamed. The classes are those of httpx, which lies below both SDKs (see `failures`).
+    The key is never blamed. The classes are those of httpx, which lies below both SDKs (see
+    `failures`).
 
-    Args:
-        error: What the HTTP client raised.
-        if_ambiguous: What becomes of a request that may have been carried out: `Fate.RETRY` where a repetition is
+    Args: error: What the HTTP client raised. if_ambiguous: What becomes of a request that may have
+    been carried out: `Fate.RETRY` where a repetition is
             harmless, `Fate.SAME_ACCOUNT` where it is not.
 
     Raises:
@@ -68,7 +74,9 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
     if isinstance(error, asyncio.CancelledError):
         raise error
     if isinstance(error, httpx.PoolTimeout):
-        return Verdict(Fate.RETRY, "pool_timeout", "all connections of this process were in use for too long")
+        return Verdict(
+            Fate.RETRY, "pool_timeout", "all connections of this process were in use for too long"
+        )
     definite = isinstance(error, _DEFINITE)
     code, sentence = "transport_error", f"the call failed below HTTP ({type(error).__name__})"
     for kind, known_code, known_sentence in _CODES:

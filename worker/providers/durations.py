@@ -40,8 +40,8 @@ def duration_ms(text: str | float) -> int | None:
     Args:
         text: Such as `7.66s`, `1h2m3s`, `400ms`, `2 minutes`, `20`, `1.5`.
 
-    Returns:
-        Milliseconds, rounded up so that a wait is never too short, from 0 to `MAX_MS`; None for anything else.
+    Returns: Milliseconds, rounded up so that a wait is never too short, from 0 to `MAX_MS`; None
+    for anything else.
     """
     cleaned = str(text).strip().lower()
     if not cleaned or len(cleaned) > _MAX_CHARS:
@@ -69,7 +69,10 @@ def retry_after_ms(text: str, *, now_s: float) -> int | None:
     Returns:
         Milliseconds from now, 0 for a date that has passed, at most `MAX_MS`; None for nonsense.
     """
-    found = (_wait_ms(one.strip(), now_s=now_s) for one in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS]))
+    found = (
+        _wait_ms(one.strip(), now_s=now_s)
+        for one in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS])
+    )
     return max((wait_ms for wait_ms in found if wait_ms is not None), default=None)
 
 
@@ -79,7 +82,12 @@ def _wait_ms(text: str, *, now_s: float) -> int | None:
         return stated
     try:
         instant_s = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):  # the parser of the standard library raises all of them
+    except (
+        ValueError,
+        OverflowError,
+        IndexError,
+        TypeError,
+    ):  # the parser of the standard library raises all of them
         return None
     return _clamp(Decimal(instant_s - now_s) * 1_000)
 

@@ -1,7 +1,7 @@
 """Failures of aiohttp's connections as the classes of httpx, which the verdicts know, and their causes in words.
 
-What decides is how far the call has come. Without a connection the request was surely not carried out, whatever went
-wrong; with one it may have been.
+What decides is how far the call has come. Without a connection the request was surely not carried
+out, whatever went wrong; with one it may have been.
 """
 
 import os
@@ -27,10 +27,10 @@ def failure_of(error: Exception, progress: Progress) -> Exception:
         error: What the transport raised: aiohttp's error, or httpx's that was made of it.
         progress: How far the call had come.
 
-    Returns:
-        Without a connection `PoolTimeout`, `ConnectTimeout`, `ProxyError`, `UnsupportedProtocol` or `ConnectError`,
-        whose text is the cause, fit for logs. Otherwise `WriteError`, `ReadTimeout`, `RemoteProtocolError` or
-        `ReadError`; what is none of them stays as it is.
+    Returns: Without a connection `PoolTimeout`, `ConnectTimeout`, `ProxyError`,
+    `UnsupportedProtocol` or `ConnectError`, whose text is the cause, fit for logs. Otherwise
+    `WriteError`, `ReadTimeout`, `RemoteProtocolError` or `ReadError`; what is none of them stays as
+    it is.
     """
     met = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
     return _in_doubt(met, error, progress) if progress.connected else _unsent(met, progress)
@@ -56,7 +56,11 @@ def _in_doubt(met: BaseException, error: Exception, progress: Progress) -> Excep
     match met:
         case TimeoutError():
             return httpx.ReadTimeout("")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
+        case (
+            aiohttp.ServerDisconnectedError()
+            | aiohttp.ClientResponseError()
+            | aiohttp.ClientPayloadError()
+        ):
             return httpx.RemoteProtocolError("")
         case aiohttp.ClientConnectionError() | OSError():
             return httpx.ReadError("") if progress.sent else httpx.WriteError("")
@@ -65,9 +69,14 @@ def _in_doubt(met: BaseException, error: Exception, progress: Progress) -> Excep
 
 
 def _cause(met: BaseException) -> str:
-    """Why no connection came to be. Texts of others are left out where they could hold more than that."""
+    """Why no connection came to be.
+
+    Texts of others are left out where they could hold more than that.
+    """
     match met:
-        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as refused):
+        case aiohttp.ClientConnectorCertificateError(
+            certificate_error=ssl.SSLCertVerificationError() as refused
+        ):
             return f"its certificate is not accepted: {refused.verify_message}"
         case aiohttp.ClientConnectorDNSError():
             return f"the name {met.host} cannot be resolved: {_words(met.os_error)}"
@@ -82,7 +91,8 @@ def _cause(met: BaseException) -> str:
 
 
 def _words(error: OSError) -> str:
-    # asyncio puts an address where the system's words stand; numbers below 1 are those of the name service.
+    # asyncio puts an address where the system's words stand; numbers below 1 are those of the name
+    # service.
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or type(error).__name__

@@ -38,7 +38,9 @@ _BYTES_A_TOKEN = 4
 _MESSAGE_OVERHEAD_TOKENS = 4
 _IMAGE_TOKENS = 1_000
 _MAX_CLIENTS = 64
-_AFTER_THE_END_S = 1.0  # the connection serves on if it is read to its end, which is not worth a long wait
+_AFTER_THE_END_S = (
+    1.0  # the connection serves on if it is read to its end, which is not worth a long wait
+)
 
 _PATH = "/openai/v1/chat/completions"
 _OPTIONS: Final[Any] = {
@@ -50,19 +52,20 @@ _OPTIONS: Final[Any] = {
     "extra_json": None,
     "follow_redirects": None,
 }
-"""The SDK's own defaults. What is not given it copies deeply at each call, and draws a random key that nobody sees."""
+"""The SDK's own defaults.
+
+What is not given it copies deeply at each call, and draws a random key that nobody sees.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One chat completion to ask for.
 
-    Attributes:
-        params: The validated keyword arguments of `chat.completions.create`: `model` and `messages`, not `stream`.
-        model: The model.
-        input_tokens: What the prompt counts, as an estimate.
-        output_tokens: What is reserved for the answer.
-        listener: Hears the answer while it comes; None: it comes in one piece.
+    Attributes: params: The validated keyword arguments of `chat.completions.create`: `model` and
+    `messages`, not `stream`. model: The model. input_tokens: What the prompt counts, as an
+    estimate. output_tokens: What is reserved for the answer. listener: Hears the answer while it
+    comes; None: it comes in one piece.
     """
 
     params: Mapping[str, Any] = field(repr=False)
@@ -74,7 +77,9 @@ class Completion:
     @classmethod
     def of(cls, params: Mapping[str, Any], *, listener: Listener | None = None) -> "Completion":
         """Make a completion with its estimate from validated arguments."""
-        return cls(params, str(params["model"]), prompt_tokens(params), reserved_tokens(params), listener)
+        return cls(
+            params, str(params["model"]), prompt_tokens(params), reserved_tokens(params), listener
+        )
 
     @property
     def tokens(self) -> int:
@@ -88,7 +93,11 @@ class Completion:
 
     def with_model(self, model: str) -> "Completion":
         """The same of another model."""
-        return self if model == self.model else replace(self, params={**self.params, "model": model}, model=model)
+        return (
+            self
+            if model == self.model
+            else replace(self, params={**self.params, "model": model}, model=model)
+        )
 
     def capped(self, output_tokens: int) -> "Completion":
         """The same with an answer of at most so many tokens."""
@@ -97,7 +106,10 @@ class Completion:
 
     @property
     def limited_as(self) -> str:
-        """What limits belong to, beside the account: the model, and the service tier where it is not the default."""
+        """What limits belong to, beside the account.
+
+        The model, and the service tier where it is not the default.
+        """
         tier = self.params.get("service_tier")
         return self.model if tier in {None, DEFAULT_TIER} else f"{self.model} ({tier})"
 
@@ -115,16 +127,20 @@ def estimate_tokens(params: Mapping[str, Any]) -> int:
 def reserved_tokens(params: Mapping[str, Any]) -> int:
     """How many tokens are reserved for the answer.
 
-    `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, for each of `n` answers.
+    `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, for each of `n`
+    answers.
     """
-    reserve = params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
+    reserve = (
+        params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
+    )
     return int(reserve) * int(params.get("n") or 1)
 
 
 def prompt_tokens(params: Mapping[str, Any]) -> int:
     """Estimate what Groq will count for the prompt, in tokens.
 
-    A quarter of the prompt's UTF-8 bytes (so that scripts beyond ASCII are not underrated), an image counts 1,000.
+    A quarter of the prompt's UTF-8 bytes (so that scripts beyond ASCII are not underrated), an
+    image counts 1,000.
     """
     prompt_bytes, fixed = 0, 0
     for message in params.get("messages") or ():
@@ -145,14 +161,12 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
 class Groq:
     """Calls Groq with any key over one shared set of connections.
 
-    Args:
-        base_url: Where Groq is, with or without its `/openai/v1`.
-        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may take twice as long.
-        max_connections: The most calls at once in this process; further ones queue.
-        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
-        now: Tells the time in seconds since the epoch.
-        jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that nobody knows.
+    Args: base_url: Where Groq is, with or without its `/openai/v1`. timeout_s: The longest silence
+    while waiting for an answer, in seconds. The whole call may take twice as long. max_connections:
+    The most calls at once in this process; further ones queue. fault_cooldown_ms: How long a key
+    rests after a server error, in milliseconds. now: Tells the time in seconds since the epoch.
+    jitter: Draws a number between two bounds. notice: Takes what the answers hold that nobody
+    knows.
     """
 
     service = "groq"
@@ -172,7 +186,10 @@ class Groq:
         self._url = httpx.URL(self._base_url + _PATH)
         self._timeout_s = timeout_s
         self._http = shared_client(
-            self._base_url, timeout_s=timeout_s, max_connections=max_connections, keepalive_expiry_s=20.0
+            self._base_url,
+            timeout_s=timeout_s,
+            max_connections=max_connections,
+            keepalive_expiry_s=20.0,
         )
         self._clients: dict[str, groq.AsyncGroq] = {}
         self._judge = GroqJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
@@ -186,11 +203,13 @@ class Groq:
             if is_sendable(secret):
                 self._client(secret)
 
-    async def call(self, secret: SecretStr, request: Completion, *, sent: Callable[[], None] | None = None) -> Reply:
+    async def call(
+        self, secret: SecretStr, request: Completion, *, sent: Callable[[], None] | None = None
+    ) -> Reply:
         """Ask for one completion and judge the answer.
 
-        Returns:
-            On success the value is the first choice as `groq_answer.result_of` makes it, streamed or not.
+        Returns: On success the value is the first choice as `groq_answer.result_of` makes it,
+        streamed or not.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)
@@ -212,7 +231,11 @@ class Groq:
         return self._read(response, heard, request, secret)
 
     def _read(
-        self, response: httpx.Response, heard: HeardAnswer | None, request: Completion, secret: SecretStr
+        self,
+        response: httpx.Response,
+        heard: HeardAnswer | None,
+        request: Completion,
+        secret: SecretStr,
     ) -> Reply:
         """Judge what came, whole or in pieces."""
         private = _prompts(request.params)
@@ -220,14 +243,19 @@ class Groq:
             body = None if heard.error is None else {"error": heard.error}
             status = response.status_code if heard.error is None else heard.error_status()
             answer, value = Answer(status, response.headers, body), heard.value(response.headers)
-            verdict = self._judge.streamed(answer, heard, value=value, secret=secret, private=private)
+            verdict = self._judge.streamed(
+                answer, heard, value=value, secret=secret, private=private
+            )
             message, finish_reason = heard.later_fields, heard.finish_reason
         else:
-            # The SDK's own parser returns a str for text/html and raises on bad JSON, so the body is read here.
+            # The SDK's own parser returns a str for text/html and raises on bad JSON, so the body
+            # is read here.
             answer = Answer.parse(response.status_code, response.headers, response.content)
             choice = _first_choice(answer)
             value = None if choice is None else _value(answer, choice)
-            message, finish_reason = (choice["message"], choice.get("finish_reason")) if choice else ({}, None)
+            message, finish_reason = (
+                (choice["message"], choice.get("finish_reason")) if choice else ({}, None)
+            )
             if heard is not None and value is not None:
                 heard.whole(value)
             verdict = self._judge(answer, value=value, secret=secret, private=private)
@@ -248,7 +276,8 @@ class Groq:
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._http.get(
-                    "/openai/v1/models", headers={"Authorization": f"Bearer {secret.get_secret_value()}"}
+                    "/openai/v1/models",
+                    headers={"Authorization": f"Bearer {secret.get_secret_value()}"},
                 )
         except (httpx.HTTPError, TimeoutError) as error:
             return KeyCheck("unknown", judge_transport(error, if_ambiguous=Fate.RETRY).reason)
@@ -263,11 +292,14 @@ class Groq:
         self._clients.clear()
         await self._http.aclose()
 
-    async def _post(self, secret: SecretStr, request: Completion, *, stream: bool) -> httpx.Response:
+    async def _post(
+        self, secret: SecretStr, request: Completion, *, stream: bool
+    ) -> httpx.Response:
         """Let the SDK send the request as it is.
 
-        `create` would look through the arguments for names to translate, of which a completion has none, and make a
-        model of the answer, which is read elsewhere; it would take the URL apart each time, too. All that is half of a
+        `create` would look through the arguments for names to translate, of which a completion has
+        none, and make a model of the answer, which is read elsewhere; it would take the URL apart
+        each time, too. All that is half of a
         call: 0.68 ms of CPU against 0.28 (measured).
         """
         # The parameter only where it is wanted: a request without it stays as it was.
@@ -286,7 +318,8 @@ class Groq:
         value = secret.get_secret_value()
         client = self._clients.get(value)
         if client is None:
-            # One SDK client a key, made once: 2.1 ms a call against 3.0 ms with `with_options` (measured).
+            # One SDK client a key, made once: 2.1 ms a call against 3.0 ms with `with_options`
+            # (measured).
             client = groq.AsyncGroq(
                 api_key=value,
                 base_url=self._base_url,

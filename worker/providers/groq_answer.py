@@ -28,13 +28,17 @@ def result_of(
         logprobs: The log probabilities of its tokens, where they were asked for.
         request_id: Groq's own id of the request.
 
-    Returns:
-        Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`, `service_tier` and `request_id`.
-        Where they came, the message's other fields, `logprobs`, and what Groq tells of the parts of its work. And
-        `empty_because`, where reasoning left no room for a text.
+    Returns: Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`,
+    `service_tier` and `request_id`. Where they came, the message's other fields, `logprobs`, and
+    what Groq tells of the parts of its work. And `empty_because`, where reasoning left no room for
+    a text.
     """
     usage, reasoning = body.get("usage"), message.get("reasoning")
-    result = {name: value for name, value in message.items() if name not in _PLAIN_FIELDS and value is not None}
+    result = {
+        name: value
+        for name, value in message.items()
+        if name not in _PLAIN_FIELDS and value is not None
+    }
     result |= {
         "text": message.get("content") or "",
         "reasoning": reasoning if isinstance(reasoning, str) else "",
@@ -60,7 +64,10 @@ def request_id_of(extras: Any, headers: Mapping[str, str]) -> str | None:
 
 
 def _empty_because(result: Mapping[str, Any]) -> str:
-    """Why there is no text although the model did its work; empty where there is one, or nobody knows."""
+    """Why there is no text although the model did its work.
+
+    Empty where there is one, or nobody knows.
+    """
     if result["text"] or result["tool_calls"] or result["finish_reason"] != "length":
         return ""
     details = result["usage"].get("completion_tokens_details")

@@ -13,7 +13,9 @@ _PROJECT = re.compile(r"\b(?:in|of|for) project\s+`?([A-Za-z0-9_-]{1,64})")
 _SERVICE_TIER = re.compile(r"\bservice tier\s+`?([a-z_]{1,32})\b")
 _DIMENSION = re.compile(r"\((RPM|RPD|TPM|TPD|ITPM|OTPM)\)")
 _SOME_DIMENSION = re.compile(r"\bper \w{1,12} \(([A-Za-z]{2,8})\)")
-_SPELLED = re.compile(r"\b(input |output |audio |cached )?(requests|tokens) per (minute|day)\b", re.IGNORECASE)
+_SPELLED = re.compile(
+    r"\b(input |output |audio |cached )?(requests|tokens) per (minute|day)\b", re.IGNORECASE
+)
 _SPELLED_DIMENSION = {
     "requests minute": Dimension.RPM,
     "requests day": Dimension.RPD,
@@ -27,7 +29,8 @@ _NUMBER = {
     for name in ("Limit", "Used", "Requested")
 }
 _WAIT = re.compile(
-    r"\b(?:try again|retry) (?:in|after) ((?:[0-9]{1,12}(?:\.[0-9]{0,12})?\s?[a-zµ]{0,12}\s?){1,6})", re.IGNORECASE
+    r"\b(?:try again|retry) (?:in|after) ((?:[0-9]{1,12}(?:\.[0-9]{0,12})?\s?[a-zµ]{0,12}\s?){1,6})",
+    re.IGNORECASE,
 )
 _RESET_TOLERANCE = 0.25
 _RESET_SLACK_MS = 1_000
@@ -70,7 +73,12 @@ class Refusal:
     def for_its_size(self) -> bool:
         """Whether the wait is for a request of this size, and it is known what is left for smaller ones."""
         counts_tokens = self.dimension is not None and self.dimension.counts_tokens
-        return counts_tokens and self.wait_ms is not None and self.limit is not None and self.used is not None
+        return (
+            counts_tokens
+            and self.wait_ms is not None
+            and self.limit is not None
+            and self.used is not None
+        )
 
     @property
     def observed(self) -> ObservedLimit | None:
@@ -82,10 +90,12 @@ class Refusal:
 
 
 def read_refusal(message: str) -> Refusal:
-    """Read the words of a refusal (wording from recorded traffic); other wordings leave fields None.
+    """Read the words of a refusal (wording from recorded traffic).
 
-    Args:
-        message: The error's `message`, which Groq writes itself. Never pass text that echoes the user.
+    Other wordings leave fields None.
+
+    Args: message: The error's `message`, which Groq writes itself. Never pass text that echoes the
+    user.
     """
     organisation = _ORGANISATION.search(message)
     wait = _WAIT.search(message)
@@ -104,20 +114,29 @@ def read_refusal(message: str) -> Refusal:
 
 
 def some_limit_name(message: str) -> str:
-    """The short name of a limit as a refusal writes it, known or not; empty where it writes none."""
+    """The short name of a limit as a refusal writes it, known or not.
+
+    Empty where it writes none.
+    """
     named = _SOME_DIMENSION.search(message)
     return named[1] if named else ""
 
 
 def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedLimit, ...]:
-    """Every limit that an answer states. The words of a refusal win over a header about the same limit.
+    """Every limit that an answer states.
+
+    The words of a refusal win over a header about the same limit.
 
     None where a project's limit refused: other keys of the organisation may be of other projects.
     """
     if refusal is not None and refusal.project is not None:
         return ()
     found: dict[Dimension, ObservedLimit] = {}
-    for limit in (_requests_limit(answer), _tokens_limit(answer), refusal.observed if refusal else None):
+    for limit in (
+        _requests_limit(answer),
+        _tokens_limit(answer),
+        refusal.observed if refusal else None,
+    ):
         if limit is not None:
             found[limit.dimension] = limit
     return tuple(found.values())
@@ -128,15 +147,18 @@ def _tokens_limit(answer: Answer) -> ObservedLimit | None:
     if not limit:
         return None
     remaining = answer.header_int("x-ratelimit-remaining-tokens")
-    return ObservedLimit(Dimension.TPM, limit, None if remaining is None else float(min(remaining, limit)))
+    return ObservedLimit(
+        Dimension.TPM, limit, None if remaining is None else float(min(remaining, limit))
+    )
 
 
 def _requests_limit(answer: Answer) -> ObservedLimit | None:
     """Groq's own header counts a day (RPD), but stand-ins for Groq fill it with their limit of a minute.
 
-    To take one for the other would throttle a key a thousandfold, so the header must agree with itself: a day's bucket
-    that refills continuously resets after `used / limit` of a day (the documentation's own example does). A shorter
-    reset is a minute's; without a reset, or with nothing used yet, nothing can be told and nothing is learned.
+    To take one for the other would throttle a key a thousandfold, so the header must agree with
+    itself: a day's bucket that refills continuously resets after `used / limit` of a day (the
+    documentation's own example does). A shorter reset is a minute's; without a reset, or with
+    nothing used yet, nothing can be told and nothing is learned.
     """
     limit = answer.header_int("x-ratelimit-limit-requests")
     remaining = answer.header_int("x-ratelimit-remaining-requests")
@@ -159,7 +181,11 @@ def _dimension(message: str) -> Dimension | None:
         return Dimension(short[1].lower())
     # A limit that we do not know must not be taken for one that it is spelled like.
     spelled = None if _SOME_DIMENSION.search(message) else _SPELLED.search(message)
-    return _SPELLED_DIMENSION.get(f"{spelled[1] or ''}{spelled[2]} {spelled[3]}".lower()) if spelled else None
+    return (
+        _SPELLED_DIMENSION.get(f"{spelled[1] or ''}{spelled[2]} {spelled[3]}".lower())
+        if spelled
+        else None
+    )
 
 
 def _number(name: str, message: str) -> int | None:

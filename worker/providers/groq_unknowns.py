@@ -28,7 +28,11 @@ _STATUSES = {
     *range(520, 528),  # of the edge before it
 }
 _REFUSED = {413, 429}
-_HEADERS = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")}
+_HEADERS = {
+    f"x-ratelimit-{what}-{of}"
+    for what in ("limit", "remaining", "reset")
+    for of in ("requests", "tokens")
+}
 _HEADER_BEGINNINGS = ("x-ratelimit-", "ratelimit-")
 _MESSAGE_FIELDS = {
     "annotations",
@@ -69,15 +73,14 @@ class GroqWatch:
     ) -> None:
         """Look at one answer.
 
-        Args:
-            answer: Its status, headers and body.
-            verdict: How it was judged.
-            model: The model that was asked.
-            message: The assistant's message, or as much of it as nobody has a place for; empty where none came.
-            finish_reason: Why the answer ended; None where it did not say.
-            shapes: Makes what is kept of it.
+        Args: answer: Its status, headers and body. verdict: How it was judged. model: The model
+        that was asked. message: The assistant's message, or as much of it as nobody has a place
+        for; empty where none came. finish_reason: Why the answer ended; None where it did not say.
+        shapes: Makes what is kept of it.
         """
-        for unknown in _unknown_in(answer, message=message, finish_reason=finish_reason, shapes=shapes):
+        for unknown in _unknown_in(
+            answer, message=message, finish_reason=finish_reason, shapes=shapes
+        ):
             self._notice(unknown)
         if self._fails_alike(model, verdict):
             shape = f"{shapes.of_name(model, numbered=True)}: {verdict.code}"
@@ -97,12 +100,18 @@ class GroqWatch:
         return times >= _ALIKE
 
 
-def _unknown_in(answer: Answer, *, message: Mapping[str, Any], finish_reason: Any, shapes: Shapes) -> Iterator[Unknown]:
+def _unknown_in(
+    answer: Answer, *, message: Mapping[str, Any], finish_reason: Any, shapes: Shapes
+) -> Iterator[Unknown]:
     for name in answer.headers:
         if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
             yield Unknown("groq", Kind.HEADER, shapes.of_name(name.lower()))
     if answer.ok:
-        for name in (name for name, value in message.items() if value is not None and name not in _MESSAGE_FIELDS):
+        for name in (
+            name
+            for name, value in message.items()
+            if value is not None and name not in _MESSAGE_FIELDS
+        ):
             yield Unknown("groq", Kind.MESSAGE_FIELD, shapes.of_name(name))
         if finish_reason is not None and finish_reason not in _FINISH_REASONS:
             yield Unknown("groq", Kind.FINISH_REASON, shapes.of_name(finish_reason))

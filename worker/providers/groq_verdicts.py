@@ -20,10 +20,14 @@ _MIN_COOLDOWN_MS = 100
 _SECOND_MS = 1_000
 _MAX_BACKOFF_MS = 300_000
 _FLEX_CAPACITY_STATUS = 498
-_MOST_GENERATIONS_MORE = 2  # each costs its tokens, and a model that fails three times will not learn it
+_MOST_GENERATIONS_MORE = (
+    2  # each costs its tokens, and a model that fails three times will not learn it
+)
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 _DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
-_MOST_TOKENS = 10**8  # far above what one call can use; charged to a bucket, more would close the account for good
+_MOST_TOKENS = (
+    10**8
+)  # far above what one call can use; charged to a bucket, more would close the account for good
 _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.CONFLICT,
@@ -31,7 +35,9 @@ _NOT_NOW = {
     HTTPStatus.TOO_EARLY,
     499,  # somebody between has cut the call
 }
-_REFUSAL_WORDS = re.compile(r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `")
+_REFUSAL_WORDS = re.compile(
+    r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
+)
 _NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this org")
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
@@ -46,14 +52,23 @@ class GroqJudge:
     """
 
     def __init__(
-        self, *, fault_cooldown_ms: int, now: Callable[[], float], jitter: Callable[[float, float], float]
+        self,
+        *,
+        fault_cooldown_ms: int,
+        now: Callable[[], float],
+        jitter: Callable[[float, float], float],
     ) -> None:
         self._fault_cooldown_ms = fault_cooldown_ms
         self._now = now
         self._jitter = jitter
 
     def __call__(
-        self, answer: Answer, *, value: Mapping[str, Any] | None, secret: SecretStr, private: Iterable[str] = ()
+        self,
+        answer: Answer,
+        *,
+        value: Mapping[str, Any] | None,
+        secret: SecretStr,
+        private: Iterable[str] = (),
     ) -> Verdict:
         """Judge one answer.
 
@@ -68,7 +83,11 @@ class GroqJudge:
         said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (self._key_fault, self._refusal, self._rate, self._server_fault, self._edge):
             if verdict := rule(answer):
-                return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
+                return (
+                    verdict
+                    if verdict.certain or not said
+                    else replace(verdict, reason=f"{verdict.reason}: {said}")
+                )
         return _rejection(answer, said)
 
     def streamed(
@@ -82,12 +101,10 @@ class GroqJudge:
     ) -> Verdict:
         """Judge an answer that came in pieces.
 
-        Args:
-            answer: The status and headers; the status and body of the error that came instead of the rest, if one did.
-            heard: What came.
-            value: The completion that it adds up to, None where it is not complete.
-            secret: The key that was used.
-            private: Texts of the request, which no reason may repeat.
+        Args: answer: The status and headers; the status and body of the error that came instead of
+        the rest, if one did. heard: What came. value: The completion that it adds up to, None where
+        it is not complete. secret: The key that was used. private: Texts of the request, which no
+        reason may repeat.
         """
         if heard.error is not None:
             # Not definite whatever it says: some of the answer was made, and is counted.
@@ -101,9 +118,19 @@ class GroqJudge:
             return self._broken_off("stream_cut", "the answer ended before it was complete", answer)
         return self._success(answer, value)
 
-    def _broken_off(self, code: str, sentence: str, answer: Answer, *, scope: Scope = Scope.HOST) -> Verdict:
+    def _broken_off(
+        self, code: str, sentence: str, answer: Answer, *, scope: Scope = Scope.HOST
+    ) -> Verdict:
         limits = limits_of(answer)
-        return Verdict(Fate.RETRY, code, sentence, scope=scope, definite=False, limits=limits, status=answer.status)
+        return Verdict(
+            Fate.RETRY,
+            code,
+            sentence,
+            scope=scope,
+            definite=False,
+            limits=limits,
+            status=answer.status,
+        )
 
     def _success(self, answer: Answer, value: Mapping[str, Any] | None) -> Verdict:
         limits = limits_of(answer)
@@ -132,7 +159,9 @@ class GroqJudge:
         status, code = answer.status, answer.code
         account = read_refusal(answer.message).account
         # The status decides: the code of a 401 is not reliable.
-        if status == HTTPStatus.UNAUTHORIZED or (status in {400, 403} and code == "invalid_api_key"):
+        if status == HTTPStatus.UNAUTHORIZED or (
+            status in {400, 403} and code == "invalid_api_key"
+        ):
             return Verdict(
                 Fate.NEXT_KEY,
                 "invalid_key",
@@ -140,7 +169,8 @@ class GroqJudge:
                 effect=Effect.DISABLE,
                 scope=Scope.KEY,
                 status=status,
-                certain=code == "invalid_api_key" or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
+                certain=code == "invalid_api_key"
+                or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
             )
         if status in {400, 403} and code == "organization_restricted":
             return Verdict(
@@ -160,7 +190,8 @@ class GroqJudge:
                 "the organisation's spend limit at Groq is reached",
                 effect=Effect.COOL,
                 scope=Scope.ACCOUNT,
-                # Until the 1st of the month; somebody may raise the limit before, so one call an hour asks.
+                # Until the 1st of the month; somebody may raise the limit before, so one call an
+                # hour asks.
                 cooldown_ms=min(_HOUR_MS, self._until_next_month_ms()),
                 account=account,
                 status=status,
@@ -168,7 +199,8 @@ class GroqJudge:
         if code == "model_terms_required" and _is_client_error(status):
             return _unfit(
                 "model_terms",
-                "the organisation has not accepted the model's terms: accept them in its console, then reset the key",
+                "the organisation has not accepted the model's terms: accept them in its console, "
+                "then reset the key",
                 answer,
             )
         if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
@@ -186,7 +218,8 @@ class GroqJudge:
         """Refused for what it is, though not for good."""
         status = answer.status
         if _is_client_error(status) and answer.code in _BAD_GENERATION:
-            # Not definite: the tokens are spent. The message may lead to `failed_generation`, so it is left out.
+            # Not definite: the tokens are spent. The message may lead to `failed_generation`, so it
+            # is left out.
             return Verdict(
                 Fate.RETRY,
                 "bad_generation",
@@ -213,7 +246,9 @@ class GroqJudge:
         return None
 
     def _rate(self, answer: Answer) -> Verdict | None:
-        if not _is_refusal_as_400(answer) and (answer.status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page):
+        if not _is_refusal_as_400(answer) and (
+            answer.status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page
+        ):
             return None
         refusal = read_refusal(answer.message)
         stated_ms = _stated_ms(answer.retry_after_ms(now_s=self._now()), refusal.wait_ms)
@@ -224,9 +259,12 @@ class GroqJudge:
             if refusal.dimension
             else "Groq's limit is reached",
             effect=Effect.COOL,
-            # What holds for a project stays with the key: others of the organisation may be of other projects.
+            # What holds for a project stays with the key: others of the organisation may be of
+            # other projects.
             scope=Scope.KEY_TOPIC if refusal.project else Scope.ACCOUNT_MODEL,
-            cooldown_ms=None if stated_ms is None else min(max(stated_ms, _MIN_COOLDOWN_MS), _DAY_MS),
+            cooldown_ms=None
+            if stated_ms is None
+            else min(max(stated_ms, _MIN_COOLDOWN_MS), _DAY_MS),
             sized=refusal.for_its_size and not refusal.project,
             account=refusal.account,
             limits=limits_of(answer, refusal),
@@ -237,8 +275,9 @@ class GroqJudge:
     def _server_fault(self, answer: Answer) -> Verdict | None:
         """Groq failed.
 
-        Nobody says whether that counts against the limits. If it does, a call is refused later, and its words put the
-        bucket right for all; a failure that were counted here and not there would waste a call each time.
+        Nobody says whether that counts against the limits. If it does, a call is refused later, and
+        its words put the bucket right for all; a failure that were counted here and not there would
+        waste a call each time.
         """
         status = answer.status
         if status == _FLEX_CAPACITY_STATUS or answer.code == "capacity_exceeded":
@@ -308,7 +347,9 @@ class GroqJudge:
                 backoff_ms=None if backoff_ms is None else min(backoff_ms, _MAX_BACKOFF_MS),
                 status=answer.status,
             )
-        if (answer.status == HTTPStatus.FORBIDDEN and not answer.code) or answer.status < HTTPStatus.BAD_REQUEST:
+        if (
+            answer.status == HTTPStatus.FORBIDDEN and not answer.code
+        ) or answer.status < HTTPStatus.BAD_REQUEST:
             return Verdict(
                 Fate.RETRY,
                 "edge_blocked",
@@ -326,8 +367,15 @@ class GroqJudge:
 
 
 def _rejection(answer: Answer, said: str) -> Verdict:
-    """The request is refused for what it is; for some reasons another organisation may still take it."""
-    sentence = f"Groq rejects the request: {said}" if said else f"Groq rejects the request (HTTP {answer.status})"
+    """The request is refused for what it is.
+
+    For some reasons another organisation may still take it.
+    """
+    sentence = (
+        f"Groq rejects the request: {said}"
+        if said
+        else f"Groq rejects the request (HTTP {answer.status})"
+    )
     if answer.code in _UNKNOWN_MODEL:
         return _unfit("model_not_found", sentence, answer)
     if _NO_TIER.match(answer.message) and answer.status in {400, 403}:
@@ -359,11 +407,18 @@ def _is_client_error(status: int) -> bool:
 
 
 def _is_refusal_as_400(answer: Answer) -> bool:
-    """Whether a limit refused under another status: seen of limits of output tokens, as a plain invalid request."""
-    return answer.status == HTTPStatus.BAD_REQUEST and _REFUSAL_WORDS.match(answer.message) is not None
+    """Whether a limit refused under another status.
+
+    Seen of limits of output tokens, as a plain invalid request.
+    """
+    return (
+        answer.status == HTTPStatus.BAD_REQUEST and _REFUSAL_WORDS.match(answer.message) is not None
+    )
 
 
-def _counted_tokens(usage: Mapping[str, Any], *, of: str = "total_tokens", cached_too: bool = False) -> int | None:
+def _counted_tokens(
+    usage: Mapping[str, Any], *, of: str = "total_tokens", cached_too: bool = False
+) -> int | None:
     """What counts against the limits, in tokens: cached prompt tokens do not."""
     total = usage.get(of)
     if not is_count(total) or total > _MOST_TOKENS:
@@ -380,7 +435,8 @@ def _too_large_sentence(refusal: Refusal) -> str:
         return "the request is larger than this organisation may send for this model"
     if refusal.dimension is Dimension.OTPM:
         return (
-            f"the request reserves {refusal.requested} tokens for its answer, this organisation's limit for this model"
+            f"the request reserves {refusal.requested} tokens for its answer, this organisation's "
+            "limit for this model"
             f" is {refusal.limit}: lower max_completion_tokens"
         )
     whose = "the prompt" if refusal.dimension is Dimension.ITPM else "the request"
@@ -388,7 +444,10 @@ def _too_large_sentence(refusal: Refusal) -> str:
 
 
 def _stated_ms(header_ms: int | None, words_ms: int | None) -> int | None:
-    """The wait that a refusal states: in its words to the millisecond, in `retry-after` rounded up to whole seconds."""
+    """The wait that a refusal states.
+
+    In its words to the millisecond, in `retry-after` rounded up to whole seconds.
+    """
     if header_ms is None or words_ms is None:
         return words_ms if header_ms is None else header_ms
     return words_ms if header_ms - words_ms <= _SECOND_MS else header_ms

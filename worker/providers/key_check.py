@@ -1,4 +1,7 @@
-"""What a provider says of a key when it is asked, without cost: whether it is alive, and what it may do."""
+"""What a provider says of a key when it is asked, without cost.
+
+Whether it is alive, and what it may do.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +21,10 @@ _DAY_MS = 86_400_000
 class KeyCheck:
     """What is known of a key after it was asked.
 
-    Attributes:
-        state: `alive`, `dead` (the provider does not accept it) or `unknown` (it could not be asked).
-        said: Why it is not alive, in the provider's words where it has any; or what is not told of it.
-        models: The models that it may use (Groq); None where nobody tells.
-        limits: Limits of its account.
+    Attributes: state: `alive`, `dead` (the provider does not accept it) or `unknown` (it could not
+    be asked). said: Why it is not alive, in the provider's words where it has any; or what is not
+    told of it. models: The models that it may use (Groq); None where nobody tells. limits: Limits
+    of its account.
     """
 
     state: Literal["alive", "dead", "unknown"]
@@ -61,7 +63,10 @@ def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
 
 
 def models_in(body: Any) -> frozenset[str] | None:
-    """The models that Groq's list holds, but for those that are switched off; None where it is no list."""
+    """The models that Groq's list holds, but for those that are switched off.
+
+    None where it is no list.
+    """
     listed = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(listed, list):
         return None
@@ -95,4 +100,6 @@ def _rate(told: Any) -> ObservedLimit | None:
     window_ms = duration_ms(str(told.get("duration", ""))) if isinstance(told, Mapping) else None
     if not is_count(limit) or not limit or window_ms is None or not 0 < window_ms <= _DAY_MS:
         return None
-    return ObservedLimit(Dimension.RPS, limit, window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms)
+    return ObservedLimit(
+        Dimension.RPS, limit, window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms
+    )

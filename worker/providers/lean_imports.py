@@ -1,6 +1,7 @@
 """Imports the SDKs without what they bring for others, which is 8 MB of a worker.
 
-httpx has a command line of its own, with colours and tables. Resend's SDK has a client that blocks, over `requests`.
+httpx has a command line of its own, with colours and tables. Resend's SDK has a client that blocks,
+over `requests`.
 """
 
 import sys
@@ -30,7 +31,10 @@ def lean_imports() -> Iterator[None]:
 
 
 class _Postponed(ModuleType):
-    """Stands for a module until somebody looks at what it has. `importlib`'s own loads it at the next `import`."""
+    """Stands for a module until somebody looks at what it has.
+
+    `importlib`'s own loads it at the next `import`.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is self:

@@ -1,4 +1,7 @@
-"""The proxy that the environment names for a provider: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY."""
+"""The proxy that the environment names for a provider.
+
+HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.
+"""
 
 import os
 import urllib.request
@@ -33,11 +36,13 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
         kind = full.partition("://")[0]  # no more of it: the address may hold a password
         kind = "an address that cannot be read" if kind in _KINDS else f"a {kind}:// proxy"
         sentence = (
-            f"{_variable(scheme)} names {kind}, and calls to {url.host} can only go through an http:// or https:// one:"
+            f"{_variable(scheme)} names {kind}, and calls to {url.host} can only go through an "
+            "http:// or https:// one:"
             f" set {url.scheme.upper()}_PROXY to one, or NO_PROXY to {url.host}."
         )
         raise SettingsError([sentence])
-    # aiohttp reads user and password from the address; as `auth`, where httpx keeps them, it warns of them.
+    # aiohttp reads user and password from the address; as `auth`, where httpx keeps them, it warns
+    # of them.
     proxy.url, proxy.auth = httpx.URL(full), None
     return proxy
 

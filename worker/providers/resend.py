@@ -1,7 +1,7 @@
 """Resend emails: the wire through the official SDK.
 
-An email is a side effect: what may have been accepted is repeated only with the same account, idempotency key and
-bytes.
+An email is a side effect: what may have been accepted is repeated only with the same account,
+idempotency key and bytes.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
 class Email:
     """One email to send.
 
-    Attributes:
-        payload: The validated body of `POST /emails`, with the provider's field names.
-        idempotency_key: 1 to 256 visible ASCII characters; every attempt for the same email must use the same one.
+    Attributes: payload: The validated body of `POST /emails`, with the provider's field names.
+    idempotency_key: 1 to 256 visible ASCII characters; every attempt for the same email must use
+    the same one.
 
     Raises:
         ValueError: The idempotency key is empty, too long, or cannot stand in a header.
@@ -54,7 +54,10 @@ class Email:
 
     @property
     def topic(self) -> str:
-        """What a key can be shut out from: the domain of the from address, in lower case; empty where there is none."""
+        """What a key can be shut out from: the domain of the from address, in lower case.
+
+        Empty where there is none.
+        """
         _, address = parseaddr(str(self.payload.get("from", "")))
         return address.rpartition("@")[2].lower() if "@" in address else ""
 
@@ -64,23 +67,27 @@ class Email:
         return _recipients(self.payload)
 
     def body(self) -> bytes:
-        """The exact bytes of the request: equal payloads give equal bytes, whatever the order of their fields.
+        """The exact bytes of the request.
+
+        Equal payloads give equal bytes, whatever the order of their fields.
 
         Raises:
             TypeError, ValueError: The payload is not JSON.
         """
-        return json.dumps(self.payload, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+        return json.dumps(
+            self.payload, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
+        ).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """One call to Resend whose bytes are settled: a single email or a batch, at its first attempt or a later one.
+    """One call to Resend whose bytes are settled.
 
-    Attributes:
-        text: The exact JSON text of the body.
-        idempotency_key: As for `Email`.
-        size: How many emails a batch holds; 0 for a single email.
-        splits: Its emails may go in smaller calls as well: a quota that does not hold them all may hold some.
+    A single email or a batch, at its first attempt or a later one.
+
+    Attributes: text: The exact JSON text of the body. idempotency_key: As for `Email`. size: How
+    many emails a batch holds; 0 for a single email. splits: Its emails may go in smaller calls as
+    well: a quota that does not hold them all may hold some.
 
     Raises:
         ValueError: The idempotency key is empty, too long, or cannot stand in a header.
@@ -107,14 +114,11 @@ class Sealed:
 class Resend:
     """Sends emails with any key over one shared set of connections.
 
-    Args:
-        api_url: Where Resend is.
-        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may take twice as long.
-        max_connections: The most calls at once in this process; further ones queue.
-        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
-        now: Tells the time in seconds since the epoch.
-        jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that nobody knows.
+    Args: api_url: Where Resend is. timeout_s: The longest silence while waiting for an answer, in
+    seconds. The whole call may take twice as long. max_connections: The most calls at once in this
+    process; further ones queue. fault_cooldown_ms: How long a key rests after a server error, in
+    milliseconds. now: Tells the time in seconds since the epoch. jitter: Draws a number between two
+    bounds. notice: Takes what the answers hold that nobody knows.
     """
 
     service = "resend"
@@ -131,9 +135,13 @@ class Resend:
         notice: Notice = ignore,
     ) -> None:
         self._timeout_s = timeout_s
-        # A connection that the far side has just dropped makes an ambiguous failure: idle ones are not kept for long.
+        # A connection that the far side has just dropped makes an ambiguous failure: idle ones are
+        # not kept for long.
         self._http = shared_client(
-            api_url.rstrip("/"), timeout_s=timeout_s, max_connections=max_connections, keepalive_expiry_s=4.0
+            api_url.rstrip("/"),
+            timeout_s=timeout_s,
+            max_connections=max_connections,
+            keepalive_expiry_s=4.0,
         )
         self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
         self._notice = notice
@@ -146,9 +154,8 @@ class Resend:
     ) -> Reply:
         """Send one email or one batch and judge the answer.
 
-        Returns:
-            On success the value holds the email's `id`; of a batch `results`, for each email in the order of the
-            batch either its `id`, or `error`: why it alone was refused.
+        Returns: On success the value holds the email's `id`; of a batch `results`, for each email
+        in the order of the batch either its `id`, or `error`: why it alone was refused.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)
@@ -170,9 +177,16 @@ class Resend:
             resend_http.current.reset(token)
         if exchange.answer is None:
             error_met = exchange.error or RuntimeError("the SDK returned without a call")
-            return Reply(_charged(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT), payload, None))
-        # The SDK's exception says less than the answer (it loses names and bodies), so the answer is judged.
-        value = _results(exchange.answer, payload, secret) if isinstance(payload, list) else _value(exchange.answer)
+            return Reply(
+                _charged(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT), payload, None)
+            )
+        # The SDK's exception says less than the answer (it loses names and bodies), so the answer
+        # is judged.
+        value = (
+            _results(exchange.answer, payload, secret)
+            if isinstance(payload, list)
+            else _value(exchange.answer)
+        )
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
         if isinstance(payload, list):
@@ -187,7 +201,10 @@ class Resend:
         return Reply(_charged(verdict, payload, value), value)
 
     async def check(self, secret: SecretStr) -> KeyCheck:
-        """Ask whether a key is alive, and for its team's quotas and rate; a key that may only send is told none."""
+        """Ask whether a key is alive, and for its team's quotas and rate.
+
+        A key that may only send is told none.
+        """
         if not is_sendable(secret):
             return key_check.UNSENDABLE
         try:
@@ -211,7 +228,12 @@ class Resend:
 
 def is_idempotency_key(key: str) -> bool:
     """Whether Resend takes it, and a header can carry it."""
-    return 0 < len(key) <= _MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable() and key == key.strip()
+    return (
+        0 < len(key) <= _MAX_IDEMPOTENCY_KEY
+        and key.isascii()
+        and key.isprintable()
+        and key == key.strip()
+    )
 
 
 def _check_key(key: str) -> None:
@@ -222,7 +244,9 @@ def _check_key(key: str) -> None:
 async def _send(payload: Any, idempotency_key: str) -> None:
     if isinstance(payload, list):
         # One bad address must fail one email, not a hundred.
-        await resend.Batch.send_async(payload, {"idempotency_key": idempotency_key, "batch_validation": "permissive"})
+        await resend.Batch.send_async(
+            payload, {"idempotency_key": idempotency_key, "batch_validation": "permissive"}
+        )
         return
     await resend.Emails.send_async(
         cast("resend.Emails.SendParams", dict(payload)), {"idempotency_key": idempotency_key}
@@ -230,15 +254,19 @@ async def _send(payload: Any, idempotency_key: str) -> None:
 
 
 def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
-    """The verdict where a stand-in for Resend seems not to know `/emails/batch`: then nothing was taken.
+    """The verdict where a stand-in for Resend seems not to know `/emails/batch`.
 
-    Where batches are known to be taken, and for a single email, such an answer proves nothing: something before the
-    provider may have given it.
+    Then nothing was taken.
+
+    Where batches are known to be taken, and for a single email, such an answer proves nothing:
+    something before the provider may have given it.
     """
     unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
     if not unknown or answer.code or answer.is_page:
         return verdict
-    return Verdict(Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status)
+    return Verdict(
+        Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status
+    )
 
 
 def _recipients(payload: Mapping[str, Any]) -> int:
@@ -247,27 +275,41 @@ def _recipients(payload: Mapping[str, Any]) -> int:
 
 
 def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
-    """Say how many recipients a batch counts: those of the accepted emails, or of all where nobody knows."""
+    """Say how many recipients a batch counts.
+
+    Those of the accepted emails, or of all where nobody knows.
+    """
     if not isinstance(payload, list):
         return verdict
     results = value["results"] if value is not None else [{}] * len(payload)
-    count = sum(_recipients(email) for email, one in zip(payload, results, strict=True) if "error" not in one)
+    count = sum(
+        _recipients(email)
+        for email, one in zip(payload, results, strict=True)
+        if "error" not in one
+    )
     return replace(verdict, emails=count)
 
 
 def _private(payload: Any) -> list[str]:
     emails = payload if isinstance(payload, list) else [payload]
-    return [text for email in emails for name in _PRIVATE_FIELDS for text in texts_in(email.get(name))]
+    return [
+        text for email in emails for name in _PRIVATE_FIELDS for text in texts_in(email.get(name))
+    ]
 
 
 def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
     """What became of each email of a batch, or None where the answer leaves it open for any of them.
 
-    `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of the others.
+    `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of
+    the others.
     """
     body = answer.body if answer.ok and isinstance(answer.body, dict) else {}
     data, errors = body.get("data"), body.get("errors") or []
-    if not isinstance(data, list) or not isinstance(errors, list) or len(data) + len(errors) != len(payload):
+    if (
+        not isinstance(data, list)
+        or not isinstance(errors, list)
+        or len(data) + len(errors) != len(payload)
+    ):
         return None
     results: list[dict[str, Any] | None] = [None] * len(payload)
     for error in errors:
@@ -276,9 +318,15 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
             return None
         said = error.get("message")
         sentence = safe_sentence(
-            said if isinstance(said, str) else "", secret=secret.get_secret_value(), private=_private(payload[index])
+            said if isinstance(said, str) else "",
+            secret=secret.get_secret_value(),
+            private=_private(payload[index]),
         )
-        results[index] = {"error": f"Resend rejects the email: {sentence}" if sentence else "Resend rejects the email"}
+        results[index] = {
+            "error": f"Resend rejects the email: {sentence}"
+            if sentence
+            else "Resend rejects the email"
+        }
     accepted = iter(data)
     for place, known in enumerate(results):
         if known is None:

@@ -1,8 +1,9 @@
 """The HTTP client that we install into the Resend SDK, so that calls with different keys can run at once.
 
-The SDK keeps its key in a module global: calls that run side by side send each other's keys (measured: 7,000 of 8,000).
-It also makes a new HTTP client, TLS context included, for every call, and drops the cause of a transport error. Ours
-takes key, connections and body from a ContextVar, and keeps what really happened.
+The SDK keeps its key in a module global: calls that run side by side send each other's keys
+(measured: 7,000 of 8,000). It also makes a new HTTP client, TLS context included, for every call,
+and drops the cause of a transport error. Ours takes key, connections and body from a ContextVar,
+and keeps what really happened.
 """
 
 from collections.abc import Mapping
@@ -59,7 +60,10 @@ class KeyedClient(resend.AsyncHTTPClient):
         files: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Send, and keep the answer or the error in the context's exchange. The signature is the SDK's."""
+        """Send, and keep the answer or the error in the context's exchange.
+
+        The signature is the SDK's.
+        """
         exchange = current.get()
         if exchange is None:
             return await self._serve_others(method, url, headers, json=json, files=files, data=data)
@@ -80,13 +84,18 @@ class KeyedClient(resend.AsyncHTTPClient):
         self, method: str, url: str, headers: Mapping[str, str], **content: Any
     ) -> tuple[bytes, int, Mapping[str, str]]:
         if self._fallback is None:
-            raise RuntimeError("the Resend SDK has no HTTP client for calls outside this worker's own")
+            raise RuntimeError(
+                "the Resend SDK has no HTTP client for calls outside this worker's own"
+            )
         given = {name: value for name, value in content.items() if value is not None}
         return await self._fallback.request(method, url, headers, **given)
 
 
 def install() -> None:
-    """Make the SDK send through us, and forget the key that it may have read from the environment. Twice is fine."""
+    """Make the SDK send through us, and forget the key that it may have read from the environment.
+
+    Twice is fine.
+    """
     resend.api_key = None
     if not isinstance(resend.default_async_http_client, KeyedClient):
         resend.default_async_http_client = KeyedClient(resend.default_async_http_client)

@@ -11,7 +11,16 @@ from pydantic import SecretStr
 
 from worker.providers.answers import Answer, safe_sentence
 from worker.providers.durations import duration_ms
-from worker.verdicts import SERVER_ERROR, Dimension, Effect, Fate, ObservedLimit, Scope, SeenQuota, Verdict
+from worker.verdicts import (
+    SERVER_ERROR,
+    Dimension,
+    Effect,
+    Fate,
+    ObservedLimit,
+    Scope,
+    SeenQuota,
+    Verdict,
+)
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -25,12 +34,17 @@ _DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
 _UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
 _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT: ("server_timeout", "Resend gave up waiting for the request"),
-    HTTPStatus.MISDIRECTED_REQUEST: ("not_now", "Resend did not take the request this time (HTTP 421)"),
+    HTTPStatus.MISDIRECTED_REQUEST: (
+        "not_now",
+        "Resend did not take the request this time (HTTP 421)",
+    ),
     HTTPStatus.TOO_EARLY: ("not_now", "Resend did not take the request this time (HTTP 425)"),
     499: ("call_cut", "the call was cut before Resend answered (HTTP 499)"),
 }
 _NOT_FOR_THIS_KEY = {"restricted_api_key", "invalid_permission", "invalid_access"}
-_EXAMPLE_DOMAINS = re.compile(r"\btesting email address\b|\bdomains? like `?example\.", re.IGNORECASE)
+_EXAMPLE_DOMAINS = re.compile(
+    r"\btesting email address\b|\bdomains? like `?example\.", re.IGNORECASE
+)
 _LONGEST_WINDOW_S = 86_400
 _QUOTAS = {
     "daily_quota": ("x-resend-daily-quota", Dimension.EMAILS_DAY),
@@ -40,7 +54,8 @@ EMAIL_QUOTAS: Final = frozenset({*_QUOTAS, "email_above_quota"})
 """The codes of refusals for a quota that counts emails."""
 
 _EXAMPLE_RECIPIENT: Final = (
-    "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to a real address, or to"
+    "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to a "
+    "real address, or to"
     " delivered@resend.dev in a test"
 )
 _POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
@@ -56,14 +71,23 @@ class ResendJudge:
     """
 
     def __init__(
-        self, *, fault_cooldown_ms: int, now: Callable[[], float], jitter: Callable[[float, float], float]
+        self,
+        *,
+        fault_cooldown_ms: int,
+        now: Callable[[], float],
+        jitter: Callable[[float, float], float],
     ) -> None:
         self._fault_cooldown_ms = fault_cooldown_ms
         self._now = now
         self._jitter = jitter
 
     def __call__(
-        self, answer: Answer, *, value: Mapping[str, Any] | None, secret: SecretStr, private: Iterable[str] = ()
+        self,
+        answer: Answer,
+        *,
+        value: Mapping[str, Any] | None,
+        secret: SecretStr,
+        private: Iterable[str] = (),
     ) -> Verdict:
         """Judge one answer.
 
@@ -74,22 +98,48 @@ class ResendJudge:
             private: Texts of the email, which no reason may repeat.
         """
         if value is not None:
-            return Verdict(Fate.DONE, "ok", limits=_limits_of(answer), quotas=_quotas_of(answer), status=answer.status)
+            return Verdict(
+                Fate.DONE,
+                "ok",
+                limits=_limits_of(answer),
+                quotas=_quotas_of(answer),
+                status=answer.status,
+            )
         status = _status_of(answer)
         said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (self._unclear, self._conflict, self._edge, self._key_fault, self._rate):
             if verdict := rule(answer, status):
-                return verdict if verdict.certain or not said else replace(verdict, reason=f"{verdict.reason}: {said}")
-        if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY} and _EXAMPLE_DOMAINS.search(
-            answer.message
-        ):
-            return Verdict(Fate.FAIL, "example_recipient", _EXAMPLE_RECIPIENT, limits=_limits_of(answer), status=status)
-        sentence = f"Resend rejects the email: {said}" if said else f"Resend rejects the email (HTTP {status})"
+                return (
+                    verdict
+                    if verdict.certain or not said
+                    else replace(verdict, reason=f"{verdict.reason}: {said}")
+                )
+        if status in {
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+        } and _EXAMPLE_DOMAINS.search(answer.message):
+            return Verdict(
+                Fate.FAIL,
+                "example_recipient",
+                _EXAMPLE_RECIPIENT,
+                limits=_limits_of(answer),
+                status=status,
+            )
+        sentence = (
+            f"Resend rejects the email: {said}"
+            if said
+            else f"Resend rejects the email (HTTP {status})"
+        )
         if status != HTTPStatus.FORBIDDEN or answer.code == "invalid_from_address":
-            code = "idempotency_mismatch" if answer.code == "invalid_idempotent_request" else "rejected"
+            code = (
+                "idempotency_mismatch"
+                if answer.code == "invalid_idempotent_request"
+                else "rejected"
+            )
             return Verdict(Fate.FAIL, code, sentence, limits=_limits_of(answer), status=status)
         if answer.code == "validation_error":
-            # The from domain is not verified in this team, or it is the test address: no other mail from it will pass.
+            # The from domain is not verified in this team, or it is the test address: no other mail
+            # from it will pass.
             return Verdict(
                 Fate.OTHER_ACCOUNT,
                 "domain_not_verified",
@@ -163,7 +213,8 @@ class ResendJudge:
             scope=Scope.KEY,
             status=status,
             # The words may stand in a message that quotes the email.
-            certain=answer.code in _DEAD_KEY or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
+            certain=answer.code in _DEAD_KEY
+            or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
         )
 
     def _rate(self, answer: Answer, status: int) -> Verdict | None:
@@ -173,10 +224,13 @@ class ResendJudge:
         # The wordings differ from the documentation's, so the name decides.
         if answer.code.startswith("daily_quota"):
             code, sentence = "daily_quota", "the team's quota of the day is used up"
-            cooldown_ms: int | None = self._until_midnight_ms() + int(self._jitter(0, _MIDNIGHT_JITTER_MS))
+            cooldown_ms: int | None = self._until_midnight_ms() + int(
+                self._jitter(0, _MIDNIGHT_JITTER_MS)
+            )
         elif answer.code.startswith("monthly_quota"):
             code, sentence = "monthly_quota", "the team's quota of the month is used up"
-            # Only GET /usage knows the end, and a key that may only send cannot ask: one email a day finds out.
+            # Only GET /usage knows the end, and a key that may only send cannot ask: one email a
+            # day finds out.
             cooldown_ms = _DAY_MS
         elif above:
             code, sentence, cooldown_ms = (
@@ -208,7 +262,9 @@ class ResendJudge:
             "the team's rate limit at Resend is reached",
             effect=Effect.COOL,
             scope=Scope.ACCOUNT,
-            cooldown_ms=None if stated is None else min(max(stated, _MIN_COOLDOWN_MS), _MAX_RATE_COOLDOWN_MS),
+            cooldown_ms=None
+            if stated is None
+            else min(max(stated, _MIN_COOLDOWN_MS), _MAX_RATE_COOLDOWN_MS),
             limits=_limits_of(answer),
             status=answer.status,
         )
@@ -231,10 +287,12 @@ class ResendJudge:
     def _edge(self, answer: Answer, status: int) -> Verdict | None:
         """An answer without Resend's own words may come from something before it, which hits every key alike.
 
-        That may have answered after Resend had accepted the email, so nothing is certain. A bare 401 or 429 is one that
-        did not let the request in.
+        That may have answered after Resend had accepted the email, so nothing is certain. A bare
+        401 or 429 is one that did not let the request in.
         """
-        bare = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
+        bare = (
+            status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
+        )
         if bare or (answer.code and status >= HTTPStatus.BAD_REQUEST):
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
@@ -289,7 +347,14 @@ def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
 def _quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
     """What is used of the team's quotas; how large they are, only `GET /usage` tells.
 
-    The daily quota's header comes with the free plan only (Resend documentation, account quotas and limits).
+    The daily quota's header comes with the free plan only (Resend documentation, account quotas and
+    limits).
     """
-    found = ((code, dimension, answer.header_int(name)) for code, (name, dimension) in _QUOTAS.items())
-    return tuple(SeenQuota(dimension, used, spent=code == spent) for code, dimension, used in found if used is not None)
+    found = (
+        (code, dimension, answer.header_int(name)) for code, (name, dimension) in _QUOTAS.items()
+    )
+    return tuple(
+        SeenQuota(dimension, used, spent=code == spent)
+        for code, dimension, used in found
+        if used is not None
+    )

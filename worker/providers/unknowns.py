@@ -1,6 +1,7 @@
 """What a provider answers that the tables do not know: the first sign that it has changed.
 
-Each is kept as a shape: what stays the same from answer to answer, without keys, prompts, addresses or numbers.
+Each is kept as a shape: what stays the same from answer to answer, without keys, prompts, addresses
+or numbers.
 """
 
 import re
@@ -85,7 +86,9 @@ class Shapes:
         return self._listed
 
     def of_name(self, name: object, *, numbered: bool = False) -> str:
-        """The shape of a name such as an error's code; what may be something else than a name is not shown.
+        """The shape of a name such as an error's code.
+
+        What may be something else than a name is not shown.
 
         Args:
             name: The name.
@@ -100,7 +103,9 @@ class Shapes:
 
     def of_sentence(self, sentence: str) -> str:
         """The shape of a sentence."""
-        return _masked(safe_sentence(sentence, secret=self._secret, private=self._private))[:_MAX_SHAPE]
+        return _masked(safe_sentence(sentence, secret=self._secret, private=self._private))[
+            :_MAX_SHAPE
+        ]
 
 
 def _masked(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Answers as they come: one Redis stream a job, for web applications that show tokens while they are made."""
+"""Answers as they come.
+
+One Redis stream a job, for web applications that show tokens while they are made.
+"""
 
 from worker.streams.answer import AnswerStream
 from worker.streams.telling import answer_stream, tell_done

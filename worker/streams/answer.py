@@ -50,17 +50,18 @@ class _Said:
 class AnswerStream:
     """Hears a job's answer and keeps what the writer has not written yet.
 
-    A job may be under way twice: its worker was taken for dead, or its message came two times. So each turn claims an
-    instant (Redis' clock when it begins) and numbers its records behind it. Once a later turn has written, the ids of
-    an earlier one are too small, and Redis refuses them. It also refuses what a broken connection delivers late.
+    A job may be under way twice: its worker was taken for dead, or its message came two times. So
+    each turn claims an instant (Redis' clock when it begins) and numbers its records behind it.
+    Once a later turn has written, the ids of an earlier one are too small, and Redis refuses them.
+    It also refuses what a broken connection delivers late.
 
-    Args:
-        name: The stream's name in Redis.
-        attempts: Calls that the job had made before this turn.
-        touch: Tells the writer that there is something to write; its argument says that it is urgent.
+    Args: name: The stream's name in Redis. attempts: Calls that the job had made before this turn.
+    touch: Tells the writer that there is something to write; its argument says that it is urgent.
     """
 
-    def __init__(self, name: str, *, attempts: int, touch: Callable[["AnswerStream", bool], None]) -> None:
+    def __init__(
+        self, name: str, *, attempts: int, touch: Callable[["AnswerStream", bool], None]
+    ) -> None:
         self.name = name
         self.looked = False
         self.over = asyncio.Event()
@@ -98,7 +99,9 @@ class AnswerStream:
         self._begun = self._begin_due = True
         self._tell()
 
-    def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()) -> None:
+    def piece(
+        self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
         """More of the answer."""
         if text:
             self._said.texts.append(text)
@@ -109,12 +112,16 @@ class AnswerStream:
 
     def close(self, kind: str, /, **fields: str) -> None:
         """Say the last thing of this turn: that the job waits, is done, or failed."""
-        self._last = {"type": encoded(kind)} | {name: encoded(value) for name, value in fields.items()}
+        self._last = {"type": encoded(kind)} | {
+            name: encoded(value) for name, value in fields.items()
+        }
         self._last_due = True
         self._tell(urgent=True)
 
     def end_from_outside(self, *, begins: bool, **fields: str) -> None:
-        """Say that the job has ended where no turn of it tells; nothing where the stream's last record is an end.
+        """Say that the job has ended where no turn of it tells.
+
+        Nothing where the stream's last record is an end.
 
         Args:
             begins: Whether that is said as well where the job has no stream.
@@ -192,8 +199,8 @@ class AnswerStream:
     def on_late(self) -> bool:
         """Another turn has claimed the stream and written to it: yield it, or claim it again.
 
-        Returns:
-            Whether to claim it again: this turn had written nothing, and has more to tell than that it waits.
+        Returns: Whether to claim it again: this turn had written nothing, and has more to tell than
+        that it waits.
         """
         if self._writes > 1 or (self._last is not None and self._last["type"] == b"wait"):
             return False
@@ -208,7 +215,10 @@ class AnswerStream:
 
 
 def encoded(text: str) -> bytes:
-    """A text as UTF-8. JSON may hold half characters: two that belong together are joined, others replaced."""
+    """A text as UTF-8.
+
+    JSON may hold half characters: two that belong together are joined, others replaced.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -19,8 +19,9 @@ from worker.streams.writer import CLOSING_PATIENCE_S, StreamWriter
 async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[AnswerStream]:
     """Give the stream of a job's turn, and tell how the turn ended if it does not end well.
 
-    What ends a job from outside (a hard time limit, a revoke, the end of its worker) is not told here: it looks the
-    same whether the job ends or runs again elsewhere. `worker.unfinished` tells of the former.
+    What ends a job from outside (a hard time limit, a revoke, the end of its worker) is not told
+    here: it looks the same whether the job ends or runs again elsewhere. `worker.unfinished` tells
+    of the former.
 
     Args:
         writer: Writes it.
@@ -44,7 +45,9 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         raise
     except Exception as error:
         # Its words are not ours, and may quote anything.
-        await _fail(stream, type(error).__name__, "an unexpected error; the worker's log tells more")
+        await _fail(
+            stream, type(error).__name__, "an unexpected error; the worker's log tells more"
+        )
         raise
 
 
@@ -66,7 +69,10 @@ async def _fail(stream: AnswerStream, error: str, reason: str) -> None:
 
 
 async def _close(stream: AnswerStream, kind: str, /, **fields: str) -> None:
-    """Write the last record, and see it written before the result is: a reader of both finds them in order."""
+    """Write the last record, and see it written before the result is.
+
+    A reader of both finds them in order.
+    """
     stream.close(kind, **fields)
     try:
         async with asyncio.timeout(CLOSING_PATIENCE_S):

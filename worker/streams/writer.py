@@ -18,7 +18,10 @@ _logger = logging.getLogger(__name__)
 MOST_RECORDS = 10_000
 """About how many records a stream keeps. An answer of four minutes has at most 6,000."""
 INTERVAL_S = 0.04
-"""The shortest time between two writes, in seconds: smooth to the eye, and a fast model's tokens share a record."""
+"""The shortest time between two writes, in seconds.
+
+Smooth to the eye, and a fast model's tokens share a record.
+"""
 CLOSING_PATIENCE_S = 2.0
 """How long a job waits for its last record to be written, in seconds: its result is worth more."""
 TROUBLE_PATIENCE_S = 60.0
@@ -36,8 +39,9 @@ def stream_name(namespace: str, task_id: str) -> str:
 class StreamWriter:
     """Writes what the answer streams of this process have to tell.
 
-    While a write is on its way, tokens gather; so the slower Redis is, the larger the records, and no job ever waits
-    for a token to be written. Trouble with Redis is logged once and delays only the streams.
+    While a write is on its way, tokens gather; so the slower Redis is, the larger the records, and
+    no job ever waits for a token to be written. Trouble with Redis is logged once and delays only
+    the streams.
 
     Args:
         redis: Where the streams go; a client that decodes.
@@ -62,8 +66,12 @@ class StreamWriter:
             task_id: The job's id.
             attempts: Calls that the job had made before this turn.
         """
-        stream = AnswerStream(stream_name(self._namespace, task_id), attempts=attempts, touch=self._touch)
-        self._touch(stream, urgent=False)  # looked at now, so that turns claim it in the order in which they begin
+        stream = AnswerStream(
+            stream_name(self._namespace, task_id), attempts=attempts, touch=self._touch
+        )
+        self._touch(
+            stream, urgent=False
+        )  # looked at now, so that turns claim it in the order in which they begin
         return stream
 
     async def close(self) -> None:
@@ -112,7 +120,9 @@ class StreamWriter:
                 return
 
     async def _write(self, batch: list[AnswerStream]) -> dict[AnswerStream, Exception]:
-        """Write what these streams have to tell; returns those whose Redis refuses for now, with its reason.
+        """Write what these streams have to tell.
+
+        Returns those whose Redis refuses for now, with its reason.
 
         Raises:
             RedisError: Nothing is known of what was written.
@@ -124,9 +134,20 @@ class StreamWriter:
         for stream in batch:
             records = stream.take()
             for record in records:
-                # An exact length of 1 leaves only this record: what is out of date goes in the same step.
-                length = {"maxlen": 1, "approximate": False} if record.clears else {"maxlen": MOST_RECORDS}
-                pipe.xadd(stream.name, record.fields, id=record.id, nomkstream=record.continues, **length)  # type: ignore[arg-type]
+                # An exact length of 1 leaves only this record: what is out of date goes in the same
+                # step.
+                length = (
+                    {"maxlen": 1, "approximate": False}
+                    if record.clears
+                    else {"maxlen": MOST_RECORDS}
+                )
+                pipe.xadd(
+                    stream.name,
+                    record.fields,  # type: ignore[arg-type]
+                    id=record.id,
+                    nomkstream=record.continues,
+                    **length,  # type: ignore[arg-type]
+                )
             if records and (stream.closed or now_s >= stream.renew_at_s):
                 pipe.pexpire(stream.name, round(self._expires_s * 1000))
                 stream.renew_at_s = now_s + _RENEW_S
@@ -155,8 +176,13 @@ class StreamWriter:
                 ended=(fields or {}).get("type") == "end",
             )
 
-    def _account(self, answers: Iterable[tuple[AnswerStream, Any]]) -> dict[AnswerStream, Exception]:
-        """See what became of each stream's records; returns the streams to be tried again in a while."""
+    def _account(
+        self, answers: Iterable[tuple[AnswerStream, Any]]
+    ) -> dict[AnswerStream, Exception]:
+        """See what became of each stream's records.
+
+        Returns the streams to be tried again in a while.
+        """
         refused: dict[AnswerStream, Exception] = {}
         for stream, told in groupby(answers, key=lambda answer: answer[0]):
             replies = [reply for _, reply in told]
@@ -167,7 +193,9 @@ class StreamWriter:
                 refused[stream] = error
             elif error is not None:
                 _give_up(stream, error)
-            elif None in replies:  # the stream expired or was deleted, and what was to follow was not written
+            elif (
+                None in replies
+            ):  # the stream expired or was deleted, and what was to follow was not written
                 stream.on_lost()
                 self._waiting[stream] = None
             else:

@@ -28,7 +28,10 @@ _reader.conf.update(redis_socket_connect_timeout=2, redis_socket_timeout=5)
 
 
 class Unreachable:
-    """Middleware that answers 503 where Redis cannot be reached. Its errors may quote the URL, so they stay here."""
+    """Middleware that answers 503 where Redis cannot be reached.
+
+    Its errors may quote the URL, so they stay here.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -60,7 +63,9 @@ def state_of(job_id: str) -> dict[str, Any]:
     Raises:
         BackendError: Redis cannot be reached.
     """
-    found = _reader.backend.get_task_meta(job_id, cache=False)  # both at once: the job may end in between
+    found = _reader.backend.get_task_meta(
+        job_id, cache=False
+    )  # both at once: the job may end in between
     state, result = found["status"], found["result"]
     if state == "SUCCESS":
         return {"state": "done", "result": result}

@@ -34,7 +34,8 @@ def send(request: HttpRequest) -> HttpResponse:
 @require_GET
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Tell how one of the visitor's jobs is."""
-    # Redis cannot tell an unknown job from one that waits, and nobody should see the jobs of others.
+    # Redis cannot tell an unknown job from one that waits, and nobody should see the jobs of
+    # others.
     if str(job_id) not in request.session.get("jobs", []):
         raise Http404
     return JsonResponse(queue.state_of(str(job_id)))

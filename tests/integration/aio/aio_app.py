@@ -1,5 +1,8 @@
 # ruff: noqa: ARG002, PLR0917
-"""The Celery app that the pool's tests run in real worker processes. All it learns it writes to a journal in Redis."""
+"""The Celery app that the pool's tests run in real worker processes.
+
+All it learns it writes to a journal in Redis.
+"""
 
 import asyncio
 import threading
@@ -18,11 +21,18 @@ from worker.aio.adopt import Task
 
 @app.task(shared=False, bind=True)
 async def who(self: Any, pause_s: float) -> list[str | None]:
-    """Every id that the job can see of itself: before and after awaits, in child tasks, in threads."""
+    """Every id that the job can see of itself.
+
+    Before and after awaits, in child tasks, in threads.
+    """
 
     async def child() -> list[str]:
         await asyncio.sleep(pause_s)
-        return [self.request.id, current_task.request.id, await asyncio.to_thread(lambda: current_task.request.id)]
+        return [
+            self.request.id,
+            current_task.request.id,
+            await asyncio.to_thread(lambda: current_task.request.id),
+        ]
 
     seen = [self.request.id, current_task.request.id]
     for part in await asyncio.gather(child(), child()):
@@ -34,7 +44,10 @@ async def who(self: Any, pause_s: float) -> list[str | None]:
 @app.task(shared=False, bind=True)
 async def deaths(self: Any, seconds: float, key: str) -> None:
     """Notes how often a worker died of, or with, this job."""
-    note(key, f"began {(self.request.headers or {}).get('deaths', 0)} {self.request.get('deaths', 0)}")
+    note(
+        key,
+        f"began {(self.request.headers or {}).get('deaths', 0)} {self.request.get('deaths', 0)}",
+    )
     await asyncio.sleep(seconds)
     note(key, "ended")
 
@@ -64,7 +77,9 @@ class Hooked(app.Task):  # type: ignore[name-defined, misc]
         await asyncio.sleep(0)
         note(f"{task_id}:{self.request.retries}", "on_retry")
 
-    async def after_return(self, status: Any, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    async def after_return(
+        self, status: Any, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
         await asyncio.sleep(0)
         note(f"{task_id}:{self.request.retries}", f"after_return {status}")
 
@@ -92,7 +107,9 @@ async def light(self: Any, plan: str) -> str:
     await asyncio.sleep(0)
     note(f"{self.request.id}:{self.request.retries}", "body")
     if plan == "late":
-        raise self.retry(exc=ValueError(plan), countdown=3600, queue="late")  # which nobody consumes
+        raise self.retry(
+            exc=ValueError(plan), countdown=3600, queue="late"
+        )  # which nobody consumes
     raise self.retry(exc=ValueError(plan), countdown=0)
 
 
@@ -108,7 +125,12 @@ for _signal in ("task_prerun", "task_postrun", "task_success", "task_failure", "
     _watch(getattr(signals, _signal), _signal)
 
 
-@app.task(shared=False, bind=True, autoretry_for=(KeyError,), retry_kwargs={"max_retries": 3, "countdown": 0})
+@app.task(
+    shared=False,
+    bind=True,
+    autoretry_for=(KeyError,),
+    retry_kwargs={"max_retries": 3, "countdown": 0},
+)
 async def autoretried(self: Any) -> int:
     await asyncio.sleep(0)
     if self.request.retries < 2:
@@ -156,7 +178,11 @@ def note_task(value: Any, key: str) -> None:
 @app.task(shared=False, bind=True)
 def plain(self: Any, pause_s: float) -> list[Any]:
     time.sleep(pause_s)
-    return [self.request.id, current_task.request.id, threading.current_thread().name.rstrip("0123456789")]
+    return [
+        self.request.id,
+        current_task.request.id,
+        threading.current_thread().name.rstrip("0123456789"),
+    ]
 
 
 @app.task(shared=False, bind=True)

@@ -1,4 +1,7 @@
-"""The pool's test app: its settings, the journal that its jobs write to, and the jobs that others send."""
+"""The pool's test app.
+
+Its settings, the journal that its jobs write to, and the jobs that others send.
+"""
 
 import asyncio
 import os
@@ -35,7 +38,9 @@ app.conf.update(
     worker_aio_cold_s=2,
     worker_aio_lost_pause_s=0.02,
     worker_aio_threads=int(os.environ["AIO_THREADS"]) if os.environ.get("AIO_THREADS") else None,
-    worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"]) if os.environ.get("AIO_RECYCLE") else None,
+    worker_max_tasks_per_child=int(os.environ["AIO_RECYCLE"])
+    if os.environ.get("AIO_RECYCLE")
+    else None,
     broker_transport_options={
         "visibility_timeout": 3600,
         "lease_s": float(os.environ.get("AIO_LEASE_S", "60")),

@@ -18,7 +18,10 @@ async def replaced(self: Any, x: int) -> Any:
 
 @app.task(shared=False, bind=True)
 async def parent(self: Any) -> list[Any]:
-    """Publishes and awaits from inside: a task, a group, a chord; as a coroutine and from a child task."""
+    """Publishes and awaits from inside: a task, a group, a chord.
+
+    As a coroutine and from a child task.
+    """
     one = add.delay(1, 2)
     several = group(add.s(1, n) for n in range(3)).apply_async()
     whole = chord([add.s(n, n) for n in range(3)])(total.s())
@@ -36,7 +39,10 @@ async def parent(self: Any) -> list[Any]:
 @app.task(shared=False)
 async def spreads(n: int) -> int:
     """Sends a group of chords of chords."""
-    inner = [chord([chord([add.s(n, 1), add.s(n, 2)], total.s()), add.s(n, 3)], total.s()) for _ in range(2)]
+    inner = [
+        chord([chord([add.s(n, 1), add.s(n, 2)], total.s()), add.s(n, 3)], total.s())
+        for _ in range(2)
+    ]
     return sum(await await_result(group(inner).apply_async(), timeout_s=40))
 
 
@@ -54,7 +60,10 @@ async def awaits_nothing() -> Any:
 async def awaits_revoked() -> str:
     """Waits for a chain and a chord, each of which has a link that is revoked before its time."""
     seen = []
-    for whole in (add.s(1, 1).set(countdown=1) | add.s(1), chord([add.s(1, 1).set(countdown=1)], total.s())):
+    for whole in (
+        add.s(1, 1).set(countdown=1) | add.s(1),
+        chord([add.s(1, 1).set(countdown=1)], total.s()),
+    ):
         result = await asyncio.to_thread(whole.apply_async)
         first = result.parent.results[0] if isinstance(result.parent, ResultSet) else result.parent
         await asyncio.to_thread(first.revoke)

@@ -1,5 +1,8 @@
 # ruff: noqa: ARG002
-"""Jobs that end in some way of their own: at a limit, cancelled, with what would end a worker, or never."""
+"""Jobs that end in some way of their own.
+
+At a limit, cancelled, with what would end a worker, or never.
+"""
 
 import asyncio
 import threading

@@ -15,7 +15,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 
-def eventually(check: Callable[[], Any], *, within_s: float = 15.0, what: str = "the condition") -> Any:
+def eventually(
+    check: Callable[[], Any], *, within_s: float = 15.0, what: str = "the condition"
+) -> Any:
     """Poll until `check` gives something true, and give that."""
     deadline = time.monotonic() + within_s
     while not (found := check()):
@@ -31,11 +33,24 @@ class WorkerProcess:
     It starts a second sooner for not greeting its neighbours, which workers otherwise do.
     """
 
-    def __init__(self, url: str, log: Path, *arguments: str, greets: bool = False, **environment: str) -> None:
+    def __init__(
+        self, url: str, log: Path, *arguments: str, greets: bool = False, **environment: str
+    ) -> None:
         self.queue = environment.setdefault("AIO_QUEUE", f"q{uuid.uuid4().hex[:8]}")
         self.name = f"{self.queue}@test"
         self.log_path = log
-        command = [sys.executable, "-m", "celery", "-A", "aio_app", "worker", "-l", "INFO", "-n", self.name]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "aio_app",
+            "worker",
+            "-l",
+            "INFO",
+            "-n",
+            self.name,
+        ]
         command += arguments if greets else ["--without-gossip", "--without-mingle", *arguments]
         path = os.pathsep.join((str(ROOT), str(HERE)))
         with log.open("wb") as sink:
@@ -53,7 +68,11 @@ class WorkerProcess:
         return self.log_path.read_text(errors="replace")
 
     def await_ready(self) -> "WorkerProcess":
-        eventually(lambda: " ready." in self.log or self.process.poll() is not None, within_s=30, what="the start")
+        eventually(
+            lambda: " ready." in self.log or self.process.poll() is not None,
+            within_s=30,
+            what="the start",
+        )
         assert self.process.poll() is None, self.log
         return self
 

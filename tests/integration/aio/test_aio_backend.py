@@ -1,4 +1,7 @@
-"""The awaited result backend against the stock one: same keys, same format; and a result store that goes away."""
+"""The awaited result backend against the stock one: same keys, same format.
+
+And a result store that goes away.
+"""
 
 import asyncio
 import json
@@ -25,8 +28,15 @@ Run = Callable[..., Any]
 @pytest.fixture
 def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
     url = aio_redis.url
-    app = Celery("b", broker="memory://", backend=f"worker.aio.backend:RedisBackend+{url}", set_as_current=False)
-    app.conf.result_backend_transport_options = {"retry_policy": {"interval_step": 0.1, "interval_max": 0.2}}
+    app = Celery(
+        "b",
+        broker="memory://",
+        backend=f"worker.aio.backend:RedisBackend+{url}",
+        set_as_current=False,
+    )
+    app.conf.result_backend_transport_options = {
+        "retry_policy": {"interval_step": 0.1, "interval_max": 0.2}
+    }
 
     @app.task(shared=False, name="echo", bind=True, track_started=True)
     async def echo(self: Any, value: Any, state: str | None = None) -> Any:
@@ -63,7 +73,9 @@ def run(app: Celery) -> Iterator[Run]:
     pool = TaskPool(8, app=app)
     pool.start()
 
-    def run(value: Any, *more: Any, task_id: str | None = None, task: str = "echo") -> tuple[str, "Future[Any]"]:
+    def run(
+        value: Any, *more: Any, task_id: str | None = None, task: str = "echo"
+    ) -> tuple[str, "Future[Any]"]:
         task_id = task_id or str(uuid.uuid4())
         done: Future[Any] = Future()
         request = {"id": task_id, "task": task, "delivery_info": {}, "parent_id": "p", "group": "g"}
@@ -85,7 +97,9 @@ def _meta(store: "redis.Redis", task_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by the stock backend
-def test_key_format_expiry_and_publish_are_celerys_own(app: Celery, run: Run, store: "redis.Redis") -> None:
+def test_key_format_expiry_and_publish_are_celerys_own(
+    app: Celery, run: Run, store: "redis.Redis"
+) -> None:
     task_id = str(uuid.uuid4())
     listener = store.pubsub(ignore_subscribe_messages=True)
     listener.subscribe(f"celery-task-meta-{task_id}")
@@ -111,11 +125,16 @@ def test_key_format_expiry_and_publish_are_celerys_own(app: Celery, run: Run, st
     listener.close()
 
 
-def test_a_stored_success_is_never_overwritten_and_anything_else_is(run: Run, store: "redis.Redis") -> None:
+def test_a_stored_success_is_never_overwritten_and_anything_else_is(
+    run: Run, store: "redis.Redis"
+) -> None:
     task_id, done = run("first")
     done.result(10)
     run("fail now", task_id=task_id)[1].result(10)
-    assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == ("SUCCESS", "first")
+    assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == (
+        "SUCCESS",
+        "first",
+    )
     task_id, done = run("fail first")
     done.result(10)
     run("second", task_id=task_id)[1].result(10)
@@ -139,9 +158,14 @@ def test_an_end_that_comes_while_a_later_state_is_stored_stays(
             store.set(key, json.dumps({"status": end, "result": "of another run"}))
         return decode(self, payload)
 
-    monkeypatch.setattr(type(app.backend), "decode", decode_late)  # each thread has a backend of its own
+    monkeypatch.setattr(
+        type(app.backend), "decode", decode_late
+    )  # each thread has a backend of its own
     run("first", task_id=task_id)[1].result(10)
-    assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == ("SUCCESS", "of another run")
+    assert (_meta(store, task_id)["status"], _meta(store, task_id)["result"]) == (
+        "SUCCESS",
+        "of another run",
+    )
 
 
 def test_a_job_under_way_does_not_take_back_an_end(run: Run, store: "redis.Redis") -> None:
@@ -168,7 +192,9 @@ def test_results_may_live_for_ever(app: Celery, run: Run, store: "redis.Redis") 
 class TaskIn:
     """A second pool of the app, whose backend is made with the settings of now."""
 
-    def __init__(self, app: Celery, name: str = "echo", more: tuple[Any, ...] = ("PROGRESS",), **options: Any) -> None:
+    def __init__(
+        self, app: Celery, name: str = "echo", more: tuple[Any, ...] = ("PROGRESS",), **options: Any
+    ) -> None:
         self._pool = TaskPool(1, app=app)
         self._name = name
         self._more = more
@@ -196,7 +222,9 @@ class TaskIn:
 
 
 @pytest.mark.filterwarnings("ignore:Exception raised outside body")  # by the tracer, which says so
-def test_a_result_too_large_fails_the_job(run: Run, monkeypatch: pytest.MonkeyPatch, store: "redis.Redis") -> None:
+def test_a_result_too_large_fails_the_job(
+    run: Run, monkeypatch: pytest.MonkeyPatch, store: "redis.Redis"
+) -> None:
     run("warm up")[1].result(10)
     monkeypatch.setattr(RedisBackend, "_MAX_STR_VALUE_SIZE", 50_000)
     task_id, done = run("x" * 60_000)
@@ -204,19 +232,27 @@ def test_a_result_too_large_fails_the_job(run: Run, monkeypatch: pytest.MonkeyPa
     assert _meta(store, task_id)["result"]["exc_type"] == "BackendStoreError"
 
 
-def test_other_reads_and_writes_of_a_job_are_awaited_too(app: Celery, run: Run, store: "redis.Redis") -> None:
+def test_other_reads_and_writes_of_a_job_are_awaited_too(
+    app: Celery, run: Run, store: "redis.Redis"
+) -> None:
     @app.task(shared=False, name="reads")
     async def reads() -> list[Any]:
         backend = app.backend
         backend.set("plain-key", "value")
         backend.incr("count-key")
-        return [value.decode() for value in backend.mget(["plain-key", "count-key"])] + [backend.get("none")]
+        return [value.decode() for value in backend.mget(["plain-key", "count-key"])] + [
+            backend.get("none")
+        ]
 
     pool = TaskPool(1, app=app)
     pool.start()
     done: Future[Any] = Future()
     request = {"id": "reads-id", "task": "reads", "delivery_info": {}}
-    pool.apply_async(trace_task_ret, ("reads", "reads-id", request, ((), {}, {}), None, None), callback=done.set_result)
+    pool.apply_async(
+        trace_task_ret,
+        ("reads", "reads-id", request, ((), {}, {}), None, None),
+        callback=done.set_result,
+    )
     assert done.result(10)[0] == 0
     assert _meta(store, "reads-id")["result"] == ["value", "1", None]
     assert store.ttl("plain-key") > 0
@@ -224,7 +260,11 @@ def test_other_reads_and_writes_of_a_job_are_awaited_too(app: Celery, run: Run, 
 
 
 def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
-    app: Celery, run: Run, aio_redis: EmbeddedRedis, store: "redis.Redis", caplog: pytest.LogCaptureFixture
+    app: Celery,
+    run: Run,
+    aio_redis: EmbeddedRedis,
+    store: "redis.Redis",
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run("warm up")[1].result(10)
     aio_redis.stop()
@@ -262,7 +302,8 @@ def _quick_plain(value: str) -> str:
 
 @pytest.mark.parametrize("body", [_quick, _quick_plain])
 @pytest.mark.parametrize(
-    ("trouble", "words"), [(_full, "the result store takes nothing"), (_away, "cannot reach the result store")]
+    ("trouble", "words"),
+    [(_full, "the result store takes nothing"), (_away, "cannot reach the result store")],
 )
 def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # noqa: PLR0917 - fixtures
     app: Celery,
@@ -278,7 +319,9 @@ def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # 
     }
     limits: list[bool] = []
     app.task(body, shared=False, name="quick")
-    with TaskIn(app, "quick", (), timeout=0.3, timeout_callback=lambda soft, _: limits.append(soft)) as again:
+    with TaskIn(
+        app, "quick", (), timeout=0.3, timeout_callback=lambda soft, _: limits.append(soft)
+    ) as again:
         with trouble(aio_redis):
             task_id, done = again("kept")
             eventually(lambda: words in caplog.text)

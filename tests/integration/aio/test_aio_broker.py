@@ -1,4 +1,7 @@
-"""Lost connections, and the pool beside Celery's own parts: plain asyncio, the stock result backend."""
+"""Lost connections, and the pool beside Celery's own parts.
+
+Plain asyncio, the stock result backend.
+"""
 
 import os
 import signal
@@ -22,10 +25,16 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
     for result in who:
         assert set(result.get(timeout=20)) == {result.id}
     # Only now: a worker that is just ready does not hear yet.
-    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]["pool"]
+    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name][
+        "pool"
+    ]
     assert stats["loop"].startswith("asyncio.")
     assert aio.parent.apply_async(queue=worker.queue).get(timeout=20) == [3, [1, 2, 3], 6, 10, True]
-    assert aio.awaits_failure.apply_async(queue=worker.queue).get(timeout=20) == ["inner", "ValueError", "TimeoutError"]
+    assert aio.awaits_failure.apply_async(queue=worker.queue).get(timeout=20) == [
+        "inner",
+        "ValueError",
+        "TimeoutError",
+    ]
     assert aio.soft.apply_async(("catch", key), queue=worker.queue).get(timeout=10) == "caught"
     failed = aio.boom.apply_async(("err",), queue=worker.queue, link_error=aio.failed_with.s())
     with pytest.raises(ValueError, match="err"):
@@ -40,13 +49,20 @@ def test_the_loop_is_asyncios_where_uvloop_is_not_installed(
     (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
     worker = start_worker(PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT), str(HERE))))
     assert aio.add.apply_async((1, 2), queue=worker.queue).get(timeout=10) == 3
-    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]["pool"]
+    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name][
+        "pool"
+    ]
     assert stats["loop"].startswith("asyncio.")
 
 
 @pytest.mark.parametrize("cancel", ["", "yes"])
 def test_cut_connections_lose_no_job_and_leave_the_worker_at_work(  # noqa: PLR0917 - fixtures
-    aio: ModuleType, start_worker: Callable[..., WorkerProcess], key: str, journal: Journal, store: Any, cancel: str
+    aio: ModuleType,
+    start_worker: Callable[..., WorkerProcess],
+    key: str,
+    journal: Journal,
+    store: Any,
+    cancel: str,
 ) -> None:
     worker = start_worker(AIO_CANCEL=cancel)
     results = [aio.sleep.apply_async((1.0, key), queue=worker.queue) for _ in range(20)]
@@ -60,7 +76,11 @@ def test_cut_connections_lose_no_job_and_leave_the_worker_at_work(  # noqa: PLR0
 
 
 def test_where_jobs_are_cancelled_with_their_connection_those_that_had_not_begun_run_once(
-    aio: ModuleType, start_worker: Callable[..., WorkerProcess], key: str, journal: Journal, store: Any
+    aio: ModuleType,
+    start_worker: Callable[..., WorkerProcess],
+    key: str,
+    journal: Journal,
+    store: Any,
 ) -> None:
     worker = start_worker("-c", "4", "--prefetch-multiplier", "4", AIO_CANCEL="yes")
     keys = [f"{key}{number}" for number in range(16)]
@@ -75,7 +95,11 @@ def test_where_jobs_are_cancelled_with_their_connection_those_that_had_not_begun
 
 
 def test_jobs_that_outlive_their_connection_take_up_their_room_and_no_more(
-    aio: ModuleType, start_worker: Callable[..., WorkerProcess], key: str, journal: Journal, store: Any
+    aio: ModuleType,
+    start_worker: Callable[..., WorkerProcess],
+    key: str,
+    journal: Journal,
+    store: Any,
 ) -> None:
     worker = start_worker("-c", "5")
     for number in range(3):

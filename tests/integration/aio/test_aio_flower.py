@@ -28,11 +28,17 @@ class Flower:
 
     def __init__(self, url: str, log: Any) -> None:
         self._address = f"http://127.0.0.1:{(port := free_port())}"
-        environment = {"AIO_REDIS_URL": url, "FLOWER_UNAUTHENTICATED_API": "1", "FLOWER_PORT": str(port)}
+        environment = {
+            "AIO_REDIS_URL": url,
+            "FLOWER_UNAUTHENTICATED_API": "1",
+            "FLOWER_PORT": str(port),
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "aio_app", "flower"],
             cwd=HERE,
-            env=unmeasured({**os.environ, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))}),
+            env=unmeasured(
+                {**os.environ, **environment, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE)))}
+            ),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -49,15 +55,22 @@ class Flower:
             return 0, "no answer"
 
     def await_ready(self) -> None:
-        eventually(lambda: self._fetch("/healthcheck")[0] == 200, within_s=30, what="Flower's answer")
+        eventually(
+            lambda: self._fetch("/healthcheck")[0] == 200, within_s=30, what="Flower's answer"
+        )
 
     def press(self, button: str, target: str, **fields: Any) -> tuple[int, str]:
         """Give the status, and what the page would show."""
-        status, text = self._fetch(f"/api/{button}/{target}", urllib.parse.urlencode(fields).encode())
+        status, text = self._fetch(
+            f"/api/{button}/{target}", urllib.parse.urlencode(fields).encode()
+        )
         return status, json.loads(text)["message"] if status == 200 else text
 
     def look(self, worker: WorkerProcess) -> Any:
-        """What the worker's page shows after its refresh button; nothing while the worker does not hear."""
+        """What the worker's page shows after its refresh button.
+
+        Nothing while the worker does not hear.
+        """
         query = urllib.parse.urlencode({"refresh": True, "workername": worker.name})
         status, text = self._fetch(f"/api/workers?{query}")
         return json.loads(text)[worker.name] if status == 200 else None
@@ -99,7 +112,10 @@ def test_as_many_jobs_run_at_a_time_as_grow_and_shrink_leave(
     aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str
 ) -> None:
     def at_a_time(count: int, at: str) -> int:
-        return max(result.get(timeout=20) for result in [_send(aio, "counted", worker, at, 0.2) for _ in range(count)])
+        return max(
+            result.get(timeout=20)
+            for result in [_send(aio, "counted", worker, at, 0.2) for _ in range(count)]
+        )
 
     assert at_a_time(6, f"{key}first") == 2
     grown = flower.press("worker/pool/grow", worker.name, workername=worker.name, n=3)
@@ -137,7 +153,9 @@ def test_a_rate_limit_paces_a_task(
         return (times[-1] - times[0]) / 5
 
     def limit(per_s: int) -> None:
-        told = flower.press("task/rate-limit", "aio_app.hurried", workername=worker.name, ratelimit=per_s)
+        told = flower.press(
+            "task/rate-limit", "aio_app.hurried", workername=worker.name, ratelimit=per_s
+        )
         assert told == (200, "new rate limit set successfully")
 
     limit(4)
@@ -150,7 +168,9 @@ def test_time_limits_stop_the_jobs_that_begin_afterwards(
     aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal
 ) -> None:
     for kind, error in (("soft", SoftTimeLimitExceeded), ("hard", TimeLimitExceeded)):
-        told = flower.press("task/timeout", "aio_app.unhurried", workername=worker.name, **{kind: 1})
+        told = flower.press(
+            "task/timeout", "aio_app.unhurried", workername=worker.name, **{kind: 1}
+        )
         assert told == (200, "time limits set successfully")
         with pytest.raises(error):
             _send(aio, "unhurried", worker).get(timeout=10)
@@ -162,7 +182,10 @@ def test_a_job_that_is_terminated_runs_its_finally_blocks(
 ) -> None:
     result = _send(aio, "cleaned", worker, key)
     eventually(lambda: journal(key) == ["began"])
-    assert flower.press("task/revoke", result.id, terminate="true") == (200, f"Revoked '{result.id}'")
+    assert flower.press("task/revoke", result.id, terminate="true") == (
+        200,
+        f"Revoked '{result.id}'",
+    )
     with pytest.raises(TaskRevokedError):
         result.get(timeout=10)
     assert journal(key) == ["began", "finally"]
@@ -177,7 +200,10 @@ def test_a_job_that_is_revoked_while_it_runs_goes_on_and_one_that_waits_never_be
     waiting = aio.sleep.apply_async((0, f"{key}waiting"), queue=worker.queue, countdown=1)
     eventually(lambda: journal(key) == ["began"])
     for result in (running, waiting):
-        assert flower.press("task/revoke", result.id, terminate="false") == (200, f"Revoked '{result.id}'")
+        assert flower.press("task/revoke", result.id, terminate="false") == (
+            200,
+            f"Revoked '{result.id}'",
+        )
     assert running.get(timeout=10) == 1.0
     with pytest.raises(TaskRevokedError):
         waiting.get(timeout=10)
@@ -188,7 +214,9 @@ def test_jobs_wait_while_their_queue_has_no_consumer_and_run_when_it_has_one_aga
     aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal, store: Any
 ) -> None:
     def consumer(button: str, queue: str) -> tuple[int, str]:
-        return flower.press(f"worker/queue/{button}-consumer", worker.name, workername=worker.name, queue=queue)
+        return flower.press(
+            f"worker/queue/{button}-consumer", worker.name, workername=worker.name, queue=queue
+        )
 
     def queues() -> set[str]:
         return {queue["name"] for queue in flower.look(worker)["active_queues"]}
@@ -206,7 +234,9 @@ def test_jobs_wait_while_their_queue_has_no_consumer_and_run_when_it_has_one_aga
     assert queues() == {f"{key}other", worker.queue}
 
 
-def test_flower_sees_every_task_begin_and_end(aio: ModuleType, flower: Flower, worker: WorkerProcess) -> None:
+def test_flower_sees_every_task_begin_and_end(
+    aio: ModuleType, flower: Flower, worker: WorkerProcess
+) -> None:
     good, bad = _send(aio, "add", worker, 1, 2), _send(aio, "boom", worker)
     for result, state in ((good, "SUCCESS"), (bad, "FAILURE")):
 
@@ -217,11 +247,17 @@ def test_flower_sees_every_task_begin_and_end(aio: ModuleType, flower: Flower, w
 
         found = eventually(shown, what="the task's page")
         assert (found["state"], found["worker"]) == (state, worker.name)
-        assert found["received"] <= found["started"] <= found[{"SUCCESS": "succeeded"}.get(state, "failed")]
+        assert (
+            found["received"]
+            <= found["started"]
+            <= found[{"SUCCESS": "succeeded"}.get(state, "failed")]
+        )
 
 
 def test_autoscale_is_refused_where_it_is_off(flower: Flower, worker: WorkerProcess) -> None:
-    status, told = flower.press("worker/pool/autoscale", worker.name, workername=worker.name, min=1, max=5)
+    status, told = flower.press(
+        "worker/pool/autoscale", worker.name, workername=worker.name, min=1, max=5
+    )
     assert (status, "Autoscale not enabled" in told) == (403, True)
 
 
@@ -229,12 +265,17 @@ def test_autoscale_moves_its_bounds_and_a_shutdown_waits_for_what_runs(  # noqa:
     aio: ModuleType, flower: Flower, start_worker: Start, key: str, journal: Journal, store: Any
 ) -> None:
     worker = flower.await_worker(start_worker("--autoscale", "2,1"))
-    scaled = flower.press("worker/pool/autoscale", worker.name, workername=worker.name, min=3, max=6)
+    scaled = flower.press(
+        "worker/pool/autoscale", worker.name, workername=worker.name, min=3, max=6
+    )
     assert scaled == (200, f"Autoscaling '{worker.name}' worker (min=3, max=6)")
     assert flower.size(worker) >= 3
     running = [_send(aio, "sleep", worker, 2.0, key) for _ in range(6)]
     eventually(lambda: journal(key) == ["began"] * 6, what="the growth")
-    assert flower.press("worker/shutdown", worker.name, workername=worker.name) == (200, "Shutting down!")
+    assert flower.press("worker/shutdown", worker.name, workername=worker.name) == (
+        200,
+        "Shutting down!",
+    )
     assert worker.await_exit() == 0
     assert [result.state for result in running] == ["SUCCESS"] * 6
     assert store.llen(worker.queue) == 0
@@ -246,5 +287,10 @@ def test_nothing_unexpected_was_logged_and_no_message_is_left(
     eventually(lambda: store.hlen("unacked") == 0)
     assert flower.press("worker/shutdown", worker.name, workername=worker.name)[0] == 200
     assert worker.await_exit() == 0
-    for sign in ("a callback of the pool raised", "Unrecoverable", "never retrieved", "Error in timer"):
+    for sign in (
+        "a callback of the pool raised",
+        "Unrecoverable",
+        "never retrieved",
+        "Error in timer",
+    ):
         assert sign not in worker.log

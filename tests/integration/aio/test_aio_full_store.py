@@ -1,4 +1,7 @@
-"""A Redis that has no room: what becomes of jobs that end meanwhile, and of a worker that is asked to stop."""
+"""A Redis that has no room.
+
+What becomes of jobs that end meanwhile, and of a worker that is asked to stop.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -29,7 +32,9 @@ def _finish_while_full(aio: ModuleType, worker: WorkerProcess) -> Any:
     return result
 
 
-@pytest.mark.parametrize("name", ["cut", "cut_privately"])  # messages that come by our requests, and by Celery's
+@pytest.mark.parametrize(
+    "name", ["cut", "cut_privately"]
+)  # messages that come by our requests, and by Celery's
 def test_a_job_cut_while_nothing_can_be_stored_comes_again(  # noqa: PLR0917 - fixtures
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any, name: str
 ) -> None:
@@ -37,14 +42,18 @@ def test_a_job_cut_while_nothing_can_be_stored_comes_again(  # noqa: PLR0917 - f
     result = getattr(aio, name).apply_async((key,), queue=worker.queue)
     eventually(lambda: journal(key) == ["began"])
     with full(store):
-        eventually(lambda: f"the end of aio_app.{name}[{result.id}] could not be told" in worker.log)
+        eventually(
+            lambda: f"the end of aio_app.{name}[{result.id}] could not be told" in worker.log
+        )
     eventually(lambda: journal(key) == ["began", "began again"])
     assert result.get(timeout=10) == "done"
     eventually(lambda: store.hlen("unacked") == 0)
     assert "a callback of the pool raised" not in worker.log
 
 
-def test_a_warm_shutdown_waits_until_a_result_is_stored(aio: ModuleType, start_worker: Start, store: Any) -> None:
+def test_a_warm_shutdown_waits_until_a_result_is_stored(
+    aio: ModuleType, start_worker: Start, store: Any
+) -> None:
     worker = start_worker()
     result = _finish_while_full(aio, worker)
     with full(store):
@@ -56,7 +65,9 @@ def test_a_warm_shutdown_waits_until_a_result_is_stored(aio: ModuleType, start_w
     assert store.hlen("unacked") == 0
 
 
-def test_a_cold_shutdown_does_not_wait_for_a_full_store(aio: ModuleType, start_worker: Start, store: Any) -> None:
+def test_a_cold_shutdown_does_not_wait_for_a_full_store(
+    aio: ModuleType, start_worker: Start, store: Any
+) -> None:
     worker = start_worker(AIO_LEASE_S="3")
     result = _finish_while_full(aio, worker)
     with full(store):

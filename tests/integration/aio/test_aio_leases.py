@@ -1,4 +1,8 @@
-"""Leases: what a dead worker had comes back soon, and what a live one has stays with it, whatever happens to Redis."""
+"""Leases.
+
+What a dead worker had comes back soon, and what a live one has stays with it, whatever happens to
+Redis.
+"""
 
 import os
 import signal
@@ -51,7 +55,9 @@ def start(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Start]:
     workers: list[WorkerProcess] = []
 
     def begin(*arguments: str, **options: Any) -> WorkerProcess:
-        workers.append(WorkerProcess(server.url, tmp_path / f"{len(workers)}.log", *arguments, **options))
+        workers.append(
+            WorkerProcess(server.url, tmp_path / f"{len(workers)}.log", *arguments, **options)
+        )
         return workers[-1]
 
     yield begin
@@ -71,7 +77,9 @@ def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
 ) -> None:
     first = start("-c", "3", AIO_LEASE_S=SHORT_S).await_ready()
     queue = first.queue
-    client.send_task(aio.deaths.name, (0.1, "later"), queue=queue, countdown=6)  # held in memory, as retries are
+    client.send_task(
+        aio.deaths.name, (0.1, "later"), queue=queue, countdown=6
+    )  # held in memory, as retries are
     for key in ("one", "two", "three"):
         client.send_task(aio.deaths.name, (1.0, key), queue=queue)
     client.send_task(aio.deaths.name, (0.1, "reserved"), queue=queue)
@@ -85,8 +93,13 @@ def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
         assert journal(key)[-2] == "began 1 1"
     for key in ("reserved", "later"):
         eventually(lambda key=key: journal(key)[-1:] == ["ended"], within_s=PATIENCE_S, what=key)
-    assert journal("later") == ["began 0 0", "ended"]  # it had not begun, so the worker did not die of it
-    assert time.monotonic() - began_s < PATIENCE_S, "far below the visibility timeout, which is an hour"
+    assert journal("later") == [
+        "began 0 0",
+        "ended",
+    ]  # it had not begun, so the worker did not die of it
+    assert time.monotonic() - began_s < PATIENCE_S, (
+        "far below the visibility timeout, which is an hour"
+    )
     eventually(lambda: not store.hlen("unacked"))
     assert store.zcard("unacked.leases") == store.zcard("unacked_index") == 0
     assert "messages of workers that died are given out again" in second.log
@@ -96,7 +109,11 @@ def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
     start: Start, client: Celery, store: Any, aio: ModuleType
 ) -> None:
     workers = [start("-c", "10", greets=True).await_ready()]
-    workers.append(start("-n", "second@test", "-c", "10", greets=True, AIO_QUEUE=workers[0].queue).await_ready())
+    workers.append(
+        start(
+            "-n", "second@test", "-c", "10", greets=True, AIO_QUEUE=workers[0].queue
+        ).await_ready()
+    )
     assert "sync with 1 nodes" in workers[1].log
     for number in range(12):
         client.send_task(aio.sleep.name, (3, f"job{number}"), queue=workers[0].queue)
@@ -107,7 +124,9 @@ def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
     eventually(lambda: not store.hlen("unacked"), within_s=PATIENCE_S)
 
 
-def test_what_goes_back_politely_counts_no_death(start: Start, client: Celery, store: Any, aio: ModuleType) -> None:
+def test_what_goes_back_politely_counts_no_death(
+    start: Start, client: Celery, store: Any, aio: ModuleType
+) -> None:
     first = start("-c", "1", AIO_LEASE_S=LONG_S).await_ready()
     for key in ("runs", "waits"):
         client.send_task(aio.deaths.name, (0.5, key), queue=first.queue)
@@ -127,7 +146,10 @@ def test_a_live_worker_keeps_its_jobs_however_long_and_however_redis_fares(  # n
     queue = first.queue
     client.send_task(aio.sleep.name, (15, "long"), queue=queue)
     client.send_task(aio.sleep.name, (0.1, "held"), queue=queue, countdown=12)
-    eventually(lambda: journal("long") == ["began"] and store.zcard("unacked.leases") == 2, within_s=PATIENCE_S)
+    eventually(
+        lambda: journal("long") == ["began"] and store.zcard("unacked.leases") == 2,
+        within_s=PATIENCE_S,
+    )
     second = start("-c", "10", AIO_LEASE_S=LONG_S, AIO_QUEUE=queue).await_ready()
     # Redis hangs for longer than a lease: everybody's has ended when it goes on.
     assert server.pid is not None
@@ -150,7 +172,9 @@ def test_a_live_worker_keeps_its_jobs_however_long_and_however_redis_fares(  # n
 # -- without a worker: the transport alone
 
 
-def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(server: EmbeddedRedis, store: Any) -> None:
+def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(
+    server: EmbeddedRedis, store: Any
+) -> None:
     send(server.url, "a", *range(3))
     with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
         one.until(lambda: len(one.got) == 3)
@@ -158,7 +182,9 @@ def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(serve
         assert sorted(store.zrange("unacked.leases", 0, -1)) == sorted(tags)
         medic.turn()
         died_s = round(time.time() - 1000, 3)
-        store.zadd("unacked.leases", {tags[0]: died_s + 900, tags[1]: 0})  # it died with one, let go of another
+        store.zadd(
+            "unacked.leases", {tags[0]: died_s + 900, tags[1]: 0}
+        )  # it died with one, let go of another
         medic.channel.qos.recover_at_s = 0
         medic.channel.recover()
         assert store.hkeys("unacked") == store.zrange("unacked.leases", 0, -1) == [tags[2]]
@@ -168,16 +194,19 @@ def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(serve
         assert again[0].headers["died_s"] == pytest.approx(died_s, abs=0.002)
         assert not {"deaths", "died_s"} & set(again[1].headers)
         assert all(message.headers["redelivered"] for message in again.values())
-        # The tags are others: who had it first can neither forget nor return what somebody else has now.
+        # The tags are others: who had it first can neither forget nor return what somebody else has
+        # now.
         assert {message.delivery_tag for message in again.values()}.isdisjoint(tags)
         one.got[0].reject()
         one.channel.flush_acks()
         assert store.hlen("unacked") == 3
 
 
-# What a message that a worker died of a second time says of the first, and what it says then; that second is at 1000.
+# What a message that a worker died of a second time says of the first, and what it says then; that
+# second is at 1000.
 @pytest.mark.parametrize(
-    ("told", "kept"), [(900.5, 900.5), (2000, 1000.0), (None, 1000.0), ("x", 1000.0), (True, 1000.0), (-5, 1000.0)]
+    ("told", "kept"),
+    [(900.5, 900.5), (2000, 1000.0), (None, 1000.0), ("x", 1000.0), (True, 1000.0), (-5, 1000.0)],
 )
 def test_the_earliest_death_is_the_one_that_is_told(told: Any, kept: float) -> None:
     assert _earlier(told, 1000.0) == kept
@@ -211,7 +240,9 @@ def test_what_is_rebooked_stands_in_the_message_that_comes_again_and_not_in_this
         }
 
 
-def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(server: EmbeddedRedis, store: Any) -> None:
+def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(
+    server: EmbeddedRedis, store: Any
+) -> None:
     send(server.url, "a", 1)
     with tube(server.url, "a", lease_s=900) as one:
         one.until(lambda: one.got)
@@ -228,7 +259,10 @@ def test_what_a_stock_worker_took_or_gave_back_is_left_to_the_visibility_timeout
     server: EmbeddedRedis, store: Any
 ) -> None:
     send(server.url, "a", 1, 2)
-    with tube(server.url, "a", transport=STOCK, prefetch=1) as stock, tube(server.url, "a", lease_s=900) as ours:
+    with (
+        tube(server.url, "a", transport=STOCK, prefetch=1) as stock,
+        tube(server.url, "a", lease_s=900) as ours,
+    ):
         stock.until(lambda: stock.got)
         ours.until(lambda: ours.got)
         with tube(server.url, transport=STOCK, visibility_timeout=-60) as medic:
@@ -262,7 +296,9 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
     with tube(server.url, "a", lease_s=900) as one:
         one.until(lambda: len(one.got) == 4)
         tags = [message.delivery_tag for message in one.got]
-        monkeypatch.setattr("worker.aio.holding._source", lambda _: set(tags[:3]))  # the pool runs three of them
+        monkeypatch.setattr(
+            "worker.aio.holding._source", lambda _: set(tags[:3])
+        )  # the pool runs three of them
         one.close()
         assert store.llen("a") == 1
         assert sorted(store.hkeys("unacked")) == sorted(tags[:3])
@@ -302,7 +338,9 @@ def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_agai
         keeper.release_carried()
 
 
-def test_without_leases_only_the_visibility_timeout_counts(server: EmbeddedRedis, store: Any) -> None:
+def test_without_leases_only_the_visibility_timeout_counts(
+    server: EmbeddedRedis, store: Any
+) -> None:
     send(server.url, "a", 1)
     with tube(server.url, "a", lease_s=0) as one:
         one.with_hub()
@@ -312,7 +350,9 @@ def test_without_leases_only_the_visibility_timeout_counts(server: EmbeddedRedis
         assert one.channel.qos.keeper is None
 
 
-def test_what_a_full_server_does_not_take_back_is_given_out_again_later(server: EmbeddedRedis, store: Any) -> None:
+def test_what_a_full_server_does_not_take_back_is_given_out_again_later(
+    server: EmbeddedRedis, store: Any
+) -> None:
     send(server.url, "a", "job")
     with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
         one.until(lambda: one.got)

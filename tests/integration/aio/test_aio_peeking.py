@@ -28,14 +28,18 @@ def channel(app: Celery) -> Iterator[Any]:
 
 def send(app: Celery, *numbers: int, prompt: str = "", **options: Any) -> None:
     for number in numbers:
-        app.send_task("tasks.ai.complete", kwargs={"n": number, "prompt": prompt}, queue="ai", **options)
+        app.send_task(
+            "tasks.ai.complete", kwargs={"n": number, "prompt": prompt}, queue="ai", **options
+        )
 
 
 def seen(peeker: QueuePeeker, channel: Any) -> set[int]:
     return {kwargs["n"] for _, _, kwargs in peeker.peek(channel, "ai") or []}
 
 
-def test_each_message_is_told_with_its_priority_its_task_and_what_it_is_called_with(app: Celery, channel: Any) -> None:
+def test_each_message_is_told_with_its_priority_its_task_and_what_it_is_called_with(
+    app: Celery, channel: Any
+) -> None:
     send(app, 1)
     send(app, 2, priority=7)
     told = QueuePeeker().peek(channel, "ai")
@@ -45,7 +49,9 @@ def test_each_message_is_told_with_its_priority_its_task_and_what_it_is_called_w
     assert channel._size("ai") == 2, "they stay where they are"
 
 
-def test_the_newest_are_always_seen_and_all_others_one_part_after_the_other(app: Celery, channel: Any) -> None:
+def test_the_newest_are_always_seen_and_all_others_one_part_after_the_other(
+    app: Celery, channel: Any
+) -> None:
     send(app, *range(180))
     peeker = QueuePeeker()
     newest = set(range(130, 180))
@@ -64,13 +70,18 @@ def test_of_large_messages_fewer_are_read(app: Celery, channel: Any) -> None:
 
 def test_what_is_no_task_of_celery_in_json_is_left_out(app: Celery, channel: Any) -> None:
     with redis.Redis.from_url(app.conf.broker_url) as client:
-        client.lpush("ai", "{", "[]", '"x"', '{"body": "e30=", "properties": {"body_encoding": "base64"}}')
+        client.lpush(
+            "ai", "{", "[]", '"x"', '{"body": "e30=", "properties": {"body_encoding": "base64"}}'
+        )
     app.send_task("odd", kwargs={"n": 1}, queue="ai", serializer="pickle")
     send(app, 2)
     assert seen(QueuePeeker(), channel) == {2}
 
 
 def test_a_transport_that_keeps_its_messages_elsewhere_is_not_looked_into() -> None:
-    with Celery("elsewhere", broker="memory://", set_as_current=False) as app, app.connection_for_write() as connection:
+    with (
+        Celery("elsewhere", broker="memory://", set_as_current=False) as app,
+        app.connection_for_write() as connection,
+    ):
         assert isinstance(connection.transport, MemoryTransport)
         assert QueuePeeker().peek(connection.default_channel, "ai") is None

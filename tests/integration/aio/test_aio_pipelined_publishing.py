@@ -1,4 +1,7 @@
-"""Messages that jobs send in pipelines: what Celery would have sent, to where it would have sent it."""
+"""Messages that jobs send in pipelines.
+
+What Celery would have sent, to where it would have sent it.
+"""
 
 import asyncio
 import json
@@ -47,13 +50,21 @@ def messages(books: Any) -> dict[str, Any]:
     found = {}
     for key in sorted(books.keys("*")):
         kind = books.type(key)
-        texts = books.lrange(key, 0, -1) if kind == "list" else books.hvals(key) if kind == "hash" else []
+        texts = (
+            books.lrange(key, 0, -1)
+            if kind == "list"
+            else books.hvals(key)
+            if kind == "hash"
+            else []
+        )
         for text in texts:
             message = json.loads(text)
             assert message["properties"].pop("delivery_tag")
             found[key] = message
         if kind == "zset":
-            found[key] = [round(score / 1e6) for _, score in books.zrange(key, 0, -1, withscores=True)]
+            found[key] = [
+                round(score / 1e6) for _, score in books.zrange(key, 0, -1, withscores=True)
+            ]
     return found
 
 
@@ -68,7 +79,9 @@ def messages(books: Any) -> dict[str, Any]:
         {"link": {"task": "task", "args": (), "kwargs": {}, "options": {}}},
     ],
 )
-def test_a_message_is_the_one_that_celery_sends(celery_app: Celery, books: Any, options: dict[str, Any]) -> None:
+def test_a_message_is_the_one_that_celery_sends(
+    celery_app: Celery, books: Any, options: dict[str, Any]
+) -> None:
     signature(celery_app, **options).apply_async()
     stock = messages(books)
     books.flushdb()
@@ -94,7 +107,9 @@ def test_a_message_is_the_one_that_celery_sends(celery_app: Celery, books: Any, 
     ],
     indirect=["celery_app"],
 )
-def test_what_is_not_plain_goes_celerys_way(celery_app: Celery, books: Any, options: dict[str, Any]) -> None:
+def test_what_is_not_plain_goes_celerys_way(
+    celery_app: Celery, books: Any, options: dict[str, Any]
+) -> None:
     bound = celery_app.amqp.queues["q"]
     with celery_app.connection_for_write() as connection:
         bound(connection.default_channel).declare()

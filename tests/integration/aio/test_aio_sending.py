@@ -1,4 +1,7 @@
-"""The lighter way to send: the same messages as `apply_async`, fewer round trips, and the usual way for all else."""
+"""The lighter way to send.
+
+The same messages as `apply_async`, fewer round trips, and the usual way for all else.
+"""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +18,9 @@ from worker.aio.sending import Sender
 
 @pytest.fixture(params=[OURS, STOCK], ids=["our transport", "kombu's"])
 def app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
-    with Celery("sends", broker=url, backend=f"worker.aio.backend:RedisBackend+{url}", set_as_current=False) as app:
+    with Celery(
+        "sends", broker=url, backend=f"worker.aio.backend:RedisBackend+{url}", set_as_current=False
+    ) as app:
         app.conf.update(
             broker_transport=request.param,
             task_default_queue="a",
@@ -67,21 +72,31 @@ def test_a_job_is_sent_as_celery_sends_it(app: Celery, books: Any) -> None:
     assert sent(books) == expected
 
 
-def test_many_jobs_take_one_round_trip_and_each_has_an_id_of_its_own(app: Celery, books: Any) -> None:
+def test_many_jobs_take_one_round_trip_and_each_has_an_id_of_its_own(
+    app: Celery, books: Any
+) -> None:
     plain, sender = app.tasks["plain"], Sender(app)
     sender.send(plain.s(0))
     with redis.Redis.from_url(app.conf.broker_url) as client:
         before = client.info("stats")["total_reads_processed"]
         results = sender.send_many([plain.s(number) for number in range(300)])
-        assert client.info("stats")["total_reads_processed"] - before < 100  # by the size of what is read at once
+        assert (
+            client.info("stats")["total_reads_processed"] - before < 100
+        )  # by the size of what is read at once
     assert len({result.id for result in results}) == 300
-    assert [message["headers"]["id"] for message in sent(books)][1:] == [result.id for result in results]
+    assert [message["headers"]["id"] for message in sent(books)][1:] == [
+        result.id for result in results
+    ]
 
 
 def test_what_is_not_plain_goes_the_usual_way(app: Celery, books: Any) -> None:
     plain, sender, heard = app.tasks["plain"], Sender(app), []
     sender.send(plain.s(0))
-    for signature in (plain.s(1).set(expires=60), plain.s(1).set(link=plain.s()), group(plain.s(1), plain.s(2))):
+    for signature in (
+        plain.s(1).set(expires=60),
+        plain.s(1).set(link=plain.s()),
+        group(plain.s(1), plain.s(2)),
+    ):
         sender.send(signature)
     expires, _, *members = sent(books)[1:]
     assert expires["headers"]["expires"]
@@ -103,7 +118,9 @@ def test_what_is_not_plain_goes_the_usual_way(app: Celery, books: Any) -> None:
     assert Sender(app).send(plain.s(1)).successful()
 
 
-def test_a_lost_connection_is_mended_and_a_broker_that_is_away_is_an_error(app: Celery, books: Any) -> None:
+def test_a_lost_connection_is_mended_and_a_broker_that_is_away_is_an_error(
+    app: Celery, books: Any
+) -> None:
     plain, sender = app.tasks["plain"], Sender(app)
     sender.send(plain.s(0))
     books.client_kill_filter(_type="normal", skipme=True)

@@ -19,7 +19,10 @@ def _send(aio: ModuleType, name: str, worker: WorkerProcess, *args: Any) -> Any:
 
 
 def _ask(aio: ModuleType, worker: WorkerProcess, command: str, **arguments: Any) -> Any:
-    """Ask as `celery inspect` does; again where it did not hear: it subscribes just after it says "ready"."""
+    """Ask as `celery inspect` does; again where it did not hear.
+
+    It subscribes just after it says "ready".
+    """
     replies = eventually(
         lambda: aio.app.control.broadcast(
             command, destination=[worker.name], arguments=arguments, reply=True, timeout=5, limit=1
@@ -159,11 +162,16 @@ def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyon
     now = [aio.counted.apply_async((key, 0.1), queue=worker.queue) for _ in range(20)]
     due = time.time() + 0.5
     # These fire together, beyond what the prefetch would have allowed.
-    later = [aio.counted.apply_async((key, 0.1), queue=worker.queue, countdown=due - time.time()) for _ in range(20)]
+    later = [
+        aio.counted.apply_async((key, 0.1), queue=worker.queue, countdown=due - time.time())
+        for _ in range(20)
+    ]
     assert max(result.get(timeout=20) for result in now + later) == 5
     busy = [aio.sleep.apply_async((2, f"{key}busy"), queue=worker.queue) for _ in range(12)]
     eventually(lambda: store.llen(f"journal:{key}busy") >= 5)
-    assert _waiting(store, worker) >= 12 - 5 - 1  # one more may be on its way: the transport asks ahead
+    assert (
+        _waiting(store, worker) >= 12 - 5 - 1
+    )  # one more may be on its way: the transport asks ahead
     replies = aio.app.control.inspect(destination=[worker.name], timeout=5).stats()
     assert replies[worker.name]["pool"]["running"] == 5
     for result in busy:
@@ -197,7 +205,10 @@ def test_a_job_that_is_revoked_or_expires_while_it_waits_in_the_pool_never_runs(
     late = task.apply_async((0, f"{key}late"), expires=1, **options)
     good = task.apply_async((0, f"{key}good"), **options)
     ids = {revoked.id, late.id, good.id}
-    eventually(lambda: {told["id"] for told in _ask(aio, worker, "reserved")} == ids, what="three jobs reserved")
+    eventually(
+        lambda: {told["id"] for told in _ask(aio, worker, "reserved")} == ids,
+        what="three jobs reserved",
+    )
     aio.app.control.revoke(revoked.id, destination=[worker.name], reply=True, timeout=5, limit=1)
     assert running.get(timeout=10) == 2
     for result in (revoked, late):
@@ -216,7 +227,9 @@ def test_autoscale_grows_the_pool_under_load_and_shrinks_it_afterwards(
     worker = start_worker("--autoscale", "8,1", AUTOSCALE_KEEPALIVE="1")
     results = [aio.counted.apply_async((key, 0.3), queue=worker.queue) for _ in range(16)]
     assert 1 < max(result.get(timeout=20) for result in results) <= 8
-    eventually(lambda: _ask(aio, worker, "stats")["pool"]["max-concurrency"] == 1, what="the smallest size")
+    eventually(
+        lambda: _ask(aio, worker, "stats")["pool"]["max-concurrency"] == 1, what="the smallest size"
+    )
     assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
     worker.signal(signal.SIGTERM)
     assert worker.await_exit() == 0

@@ -30,12 +30,16 @@ def send(aio: ModuleType, aio_redis: EmbeddedRedis) -> Send:
 
     def send(name: str, worker: WorkerProcess, *args: Any, **options: Any) -> Any:
         with Connection(aio_redis.url, transport="redis") as connection:
-            return getattr(aio, name).apply_async(args, queue=worker.queue, connection=connection, **options)
+            return getattr(aio, name).apply_async(
+                args, queue=worker.queue, connection=connection, **options
+            )
 
     return send
 
 
-def test_jobs_run_and_store_their_results(aio: ModuleType, start: Start, send: Send, key: str, store: Any) -> None:
+def test_jobs_run_and_store_their_results(
+    aio: ModuleType, start: Start, send: Send, key: str, store: Any
+) -> None:
     worker = start()
     who = [send("who", worker, 0.01) for _ in range(50)]
     for result in who:
@@ -67,7 +71,8 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
     eventually(lambda: "Connection to broker lost" in worker.log)
     assert [result.get(timeout=30) for result in results] == [1.5] * 12
     assert send("add", worker, 1, 2).get(timeout=10) == 3
-    # Those that ran go on; this transport gives them out again as well, as with any pool of Celery's.
+    # Those that ran go on; this transport gives them out again as well, as with any pool of
+    # Celery's.
     assert [journal(each)[:2] for each in keys[:4]] == [["began", "ended"]] * 4
     assert [journal(each) for each in keys[4:]] == [["began", "ended"]] * 8
     eventually(lambda: (store.hlen("unacked"), store.llen(worker.queue)) == (0, 0))
@@ -82,6 +87,8 @@ def test_a_warm_shutdown_waits_for_what_runs_and_gives_the_rest_back(
     eventually(lambda: store.llen(worker.queue) == 4)  # four more wait in the pool
     worker.signal(signal.SIGTERM)
     assert worker.await_exit() == 0
-    assert [journal(f"{key}{number}") for number in range(10)] == [["began", "ended"]] * 2 + [[]] * 8
+    assert [journal(f"{key}{number}") for number in range(10)] == [["began", "ended"]] * 2 + [
+        []
+    ] * 8
     assert [result.state for result in results] == ["SUCCESS"] * 2 + ["PENDING"] * 8
     assert (store.llen(worker.queue), store.hlen("unacked")) == (8, 0)

@@ -12,7 +12,13 @@ import pytest
 import redis
 from aio_harness import WorkerProcess, eventually
 from celery import chain, chord, group
-from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import (
+    Reject,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from kombu.exceptions import EncodeError
 
 from worker.aio.errors import LostTooOften, UnexpectedCancellation
@@ -57,8 +63,20 @@ def test_a_failure_keeps_the_users_own_lines_in_its_traceback(app: ModuleType) -
 
 
 BEGIN = ["signal task_prerun", "before_start True", "body"]
-SUCCEED = [*BEGIN, "on_success", "signal task_success", "after_return SUCCESS", "signal task_postrun"]
-FAIL = [*BEGIN, "on_failure ValueError", "signal task_failure", "after_return FAILURE", "signal task_postrun"]
+SUCCEED = [
+    *BEGIN,
+    "on_success",
+    "signal task_success",
+    "after_return SUCCESS",
+    "signal task_postrun",
+]
+FAIL = [
+    *BEGIN,
+    "on_failure ValueError",
+    "signal task_failure",
+    "after_return FAILURE",
+    "signal task_postrun",
+]
 RETRY = [*BEGIN, "on_retry", "signal task_retry", "signal task_postrun"]
 
 
@@ -86,7 +104,9 @@ def test_hooks_and_signals_come_in_order_and_once(
         assert journal(f"{result.id}:{number}") == expected
 
 
-def test_a_light_retry_shows_as_any_other_without_a_traceback(app: ModuleType, store: "redis.Redis") -> None:
+def test_a_light_retry_shows_as_any_other_without_a_traceback(
+    app: ModuleType, store: "redis.Redis"
+) -> None:
     heard: list[dict[str, Any]] = []
     heard_by = store.pubsub_numpat()
     with app.app.connection_for_read() as connection:
@@ -118,11 +138,16 @@ def test_autoretry_retries_a_coroutine(app: ModuleType) -> None:
     ("plan", "expected"),
     [
         ("catch", "caught"),
-        ("timeout inside", "cancelling 0"),  # a soft limit is no cancellation that asyncio.timeout would count
+        (
+            "timeout inside",
+            "cancelling 0",
+        ),  # a soft limit is no cancellation that asyncio.timeout would count
         ("own timeout first", "own"),
     ],
 )
-def test_a_soft_limit_can_be_caught_at_the_await(app: ModuleType, key: str, plan: str, expected: str) -> None:
+def test_a_soft_limit_can_be_caught_at_the_await(
+    app: ModuleType, key: str, plan: str, expected: str
+) -> None:
     assert app.soft.delay(plan, key).get(timeout=10) == expected
 
 
@@ -131,13 +156,17 @@ def test_an_uncaught_soft_limit_fails_the_job(app: ModuleType, key: str) -> None
         app.soft.delay("ignore", key).get(timeout=10)
 
 
-def test_a_soft_limit_cancels_a_task_groups_children(app: ModuleType, key: str, journal: Journal) -> None:
+def test_a_soft_limit_cancels_a_task_groups_children(
+    app: ModuleType, key: str, journal: Journal
+) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         app.soft.delay("task group", key).get(timeout=10)
     assert journal(key) == ["child cancelled"] * 2
 
 
-def test_a_hard_limit_ends_even_a_job_that_swallows_cancellation(app: ModuleType, journal: Journal) -> None:
+def test_a_hard_limit_ends_even_a_job_that_swallows_cancellation(
+    app: ModuleType, journal: Journal
+) -> None:
     result = app.stubborn.delay()
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=10)
@@ -150,7 +179,9 @@ def test_a_hard_limit_ends_even_a_job_that_swallows_cancellation(app: ModuleType
     assert "on_success" not in notes
 
 
-def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(app: ModuleType, journal: Journal) -> None:
+def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(
+    app: ModuleType, journal: Journal
+) -> None:
     result = app.tidy.delay()
     assert result.get(timeout=10) == "done"
     eventually(lambda: journal(result.id) == ["tidied up"])
@@ -180,7 +211,9 @@ def test_a_terminated_job_runs_its_finally_blocks_and_stays_revoked(
     eventually(lambda: journal(key) == ["began", "finally"])
 
 
-def test_a_job_revoked_before_it_began_never_runs(app: ModuleType, key: str, journal: Journal) -> None:
+def test_a_job_revoked_before_it_began_never_runs(
+    app: ModuleType, key: str, journal: Journal
+) -> None:
     result = app.sleep.apply_async((0, key), countdown=1.0)
     result.revoke()
     with pytest.raises(TaskRevokedError):
@@ -205,7 +238,9 @@ def test_a_job_that_means_to_end_the_process_counts_as_lost(app: ModuleType, end
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_lost_job_runs_again_where_the_task_asks_for_it(app: ModuleType, key: str, ending: str) -> None:
+def test_a_lost_job_runs_again_where_the_task_asks_for_it(
+    app: ModuleType, key: str, ending: str
+) -> None:
     assert app.ends_once.delay(ending, key).get(timeout=10) == "survived"
 
 
@@ -219,7 +254,9 @@ def test_a_job_that_is_lost_again_and_again_fails_after_five_runs(
     assert store.get(f"count:{key}") == "5"
 
 
-def test_runs_that_a_workers_death_cut_short_count_as_well(app: ModuleType, key: str, store: Any) -> None:
+def test_runs_that_a_workers_death_cut_short_count_as_well(
+    app: ModuleType, key: str, store: Any
+) -> None:
     with pytest.raises(LostTooOften, match="5 runs"):
         app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 3}).get(timeout=15)
     assert store.get(f"count:{key}") == "2"
@@ -229,7 +266,9 @@ def test_runs_that_a_workers_death_cut_short_count_as_well(app: ModuleType, key:
 
 
 @pytest.mark.parametrize("ending", ["SystemExit", "KeyboardInterrupt", "MemoryError"])
-def test_a_plain_task_that_means_to_end_the_process_counts_as_lost_too(app: ModuleType, key: str, ending: str) -> None:
+def test_a_plain_task_that_means_to_end_the_process_counts_as_lost_too(
+    app: ModuleType, key: str, ending: str
+) -> None:
     with pytest.raises(WorkerLostError):
         app.ends_plainly.delay(ending).get(timeout=10)
     assert app.ends_plainly_once.delay(ending, key).get(timeout=10) == "survived"
@@ -239,7 +278,9 @@ def test_a_job_rejected_with_requeue_comes_back(app: ModuleType, key: str) -> No
     assert app.rejects.delay(True, key).get(timeout=10) == "second time"
 
 
-def test_a_job_rejected_for_good_fails_and_does_not_come_back(app: ModuleType, key: str, store: Any) -> None:
+def test_a_job_rejected_for_good_fails_and_does_not_come_back(
+    app: ModuleType, key: str, store: Any
+) -> None:
     result = app.rejects.delay(False, key)
     with pytest.raises(Reject):
         result.get(timeout=10)
@@ -293,7 +334,9 @@ def test_many_jobs_send_groups_at_once(app: ModuleType) -> None:
     assert [result.get(timeout=40) for result in spread] == [2 * (3 * n + 6) for n in range(50)]
 
 
-def test_a_job_is_sent_once_under_its_id_unless_it_failed(app: ModuleType, key: str, journal: Journal) -> None:
+def test_a_job_is_sent_once_under_its_id_unless_it_failed(
+    app: ModuleType, key: str, journal: Journal
+) -> None:
     for _ in range(3):
         assert apply_once(app.sleep.s(0, key), task_id=key).get(timeout=10) == 0
     assert journal(key) == ["began", "ended"]
@@ -316,7 +359,9 @@ def test_a_plain_task_may_return_a_coroutine(app: ModuleType) -> None:
     assert result.get(timeout=10) == [result.id, result.id]
 
 
-def test_a_plain_task_over_its_hard_limit_is_reported_and_its_late_result_dropped(app: ModuleType) -> None:
+def test_a_plain_task_over_its_hard_limit_is_reported_and_its_late_result_dropped(
+    app: ModuleType,
+) -> None:
     result = app.plain_stuck.delay()
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=10)
@@ -324,7 +369,9 @@ def test_a_plain_task_over_its_hard_limit_is_reported_and_its_late_result_droppe
     assert result.backend.get_task_meta(result.id, cache=False)["status"] == "FAILURE"
 
 
-def test_a_task_that_blocks_the_loop_is_named_with_its_stack(app: ModuleType, worker: WorkerProcess) -> None:
+def test_a_task_that_blocks_the_loop_is_named_with_its_stack(
+    app: ModuleType, worker: WorkerProcess
+) -> None:
     result = app.blocks.delay()
     result.get(timeout=10)
     eventually(lambda: f"task aio_app.blocks[{result.id}] has blocked the event loop" in worker.log)

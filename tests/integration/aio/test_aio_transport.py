@@ -1,4 +1,7 @@
-"""The transport against a real Redis: what it takes, what it leaves, and that nothing gets lost on the way."""
+"""The transport against a real Redis.
+
+What it takes, what it leaves, and that nothing gets lost on the way.
+"""
 
 import gc
 import json
@@ -13,7 +16,9 @@ from transport_harness import OURS, STOCK, calls, queue_of, send, tube, waiting
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_messages_of_a_stock_producer_arrive_in_order_and_leave_nothing(url: str, books: Any, *, hub: bool) -> None:
+def test_messages_of_a_stock_producer_arrive_in_order_and_leave_nothing(
+    url: str, books: Any, *, hub: bool
+) -> None:
     with tube(url, "a") as one:
         if hub:
             one.with_hub()
@@ -55,12 +60,32 @@ def test_queues_and_priorities_are_served_in_the_order_of_the_stock_transport(
 ) -> None:
     def fill() -> None:
         books.flushdb()
-        for queue, priority, count in [("b", 0, 4), ("a", 0, 2), ("c", 0, 3), ("a", 3, 2), ("b", 9, 2), ("c", 3, 1)]:
-            send(url, queue, *(f"{queue}{priority}-{number}" for number in range(count)), priority=priority)
+        for queue, priority, count in [
+            ("b", 0, 4),
+            ("a", 0, 2),
+            ("c", 0, 3),
+            ("a", 3, 2),
+            ("b", 9, 2),
+            ("c", 3, 1),
+        ]:
+            send(
+                url,
+                queue,
+                *(f"{queue}{priority}-{number}" for number in range(count)),
+                priority=priority,
+            )
 
     def drain(transport: str, prefetch: int) -> list[str]:
         fill()
-        with tube(url, "b", "a", "c", transport=transport, prefetch=prefetch, queue_order_strategy=strategy) as one:
+        with tube(
+            url,
+            "b",
+            "a",
+            "c",
+            transport=transport,
+            prefetch=prefetch,
+            queue_order_strategy=strategy,
+        ) as one:
             one.on_message = lambda message: message.ack()
             one.until(lambda: len(one.bodies) == 14)
             return one.bodies
@@ -87,14 +112,18 @@ def test_no_more_is_taken_than_the_window_allows(url: str, books: Any) -> None:
 
 def test_a_rule_that_says_only_yes_or_no_gets_one_message_at_a_time(url: str, books: Any) -> None:
     with tube(url, "a", prefetch=0) as one:
-        one.channel.qos.can_consume = lambda: len(one.got) < 2  # as Celery's worker_disable_prefetch does
+        one.channel.qos.can_consume = lambda: (
+            len(one.got) < 2
+        )  # as Celery's worker_disable_prefetch does
         send(url, "a", *range(5))
         one.until(lambda: len(one.got) == 2)
         one.turn()
         assert (books.hlen("unacked"), books.llen("a")) == (2, 3)
 
 
-def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resumed(url: str, books: Any) -> None:
+def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resumed(
+    url: str, books: Any
+) -> None:
     with tube(url, "a", "b", prefetch=100) as one:
         one.with_hub()
         send(url, "a", *range(20))
@@ -142,7 +171,9 @@ def test_where_a_consumer_raises_the_messages_behind_go_back(url: str, books: An
     assert waiting(books, "a") == [0, 1, 2, 3, 4]
 
 
-def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_message_is_set_aside_and_named(
+    url: str, books: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     send(url, "a", "good")
     good = books.rpop("a")
     tag = json.loads(good)["properties"]["delivery_tag"]
@@ -150,7 +181,9 @@ def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog:
         b"{",  # no JSON
         b"[]",  # JSON of another kind
         b'{"properties": {"delivery_info": {}}}',  # without a tag
-        good.replace(tag, "other").encode().replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
+        good.replace(tag, "other")
+        .encode()
+        .replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
     ]
     with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
         one.with_hub()
@@ -165,9 +198,15 @@ def test_what_is_no_message_is_set_aside_and_named(url: str, books: Any, caplog:
 
 
 @pytest.mark.parametrize("reader", ["the server", "this process"])
-def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(url: str, books: Any, reader: str) -> None:
+def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(
+    url: str, books: Any, reader: str
+) -> None:
     send(url, "a", "x" * 9_000)
-    foreign = books.rpop("a").encode().replace(b"{", b"[" if reader == "the server" else b'{"x": "\xff", ', 1)
+    foreign = (
+        books.rpop("a")
+        .encode()
+        .replace(b"{", b"[" if reader == "the server" else b'{"x": "\xff", ', 1)
+    )
     with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
         raw.rpush("unacked.unreadable", *(["older"] * 9_999), "oldest")
         raw.lpush("a", foreign)
@@ -178,7 +217,9 @@ def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(url
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\\ud800", "\\\ud800", "😀"])
-def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(url: str, books: Any, text: str) -> None:
+def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(
+    url: str, books: Any, text: str
+) -> None:
     send(url, "a", "whole")
     message = json.loads(books.rpop("a"))
     message["headers"]["kwargsrepr"] = text
@@ -186,7 +227,9 @@ def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(url: str, bo
     with tube(url, "a") as one:
         one.until(lambda: one.bodies == ["whole"])
         [entry] = books.hvals("unacked")
-        assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, "what would come again is the same to the letter"
+        assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, (
+            "what would come again is the same to the letter"
+        )
         one.got[0].ack()
         one.channel.flush_acks()
     assert books.hlen("unacked") == books.llen("unacked.unreadable") == 0
@@ -205,7 +248,9 @@ def test_flushed_scripts_are_sent_again(url: str, books: Any) -> None:
         one.until(lambda: len(one.got) == 3)
 
 
-def test_a_server_that_refuses_is_asked_again_later(url: str, books: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_refuses_is_asked_again_later(
+    url: str, books: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with tube(url, "a") as one:
         one.with_hub()
         send(url, "a", 1)
@@ -232,8 +277,12 @@ def test_a_server_that_became_a_replica_is_left(url: str, books: Any) -> None:
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_a_server_that_tells_of_no_changes_is_looked_at_often(url: str, books: Any, *, hub: bool) -> None:
-    books.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
+def test_a_server_that_tells_of_no_changes_is_looked_at_often(
+    url: str, books: Any, *, hub: bool
+) -> None:
+    books.execute_command(
+        "ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-client|tracking"
+    )
     deaf = url.replace("redis://", "redis://deaf:secret@")
     with tube(deaf, "a", prefetch=100) as one:
         if hub:
@@ -259,7 +308,9 @@ def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, boo
 
 
 @pytest.mark.parametrize("transport", [OURS, STOCK])
-def test_either_transport_gives_back_what_the_other_took_too_long_ago(url: str, books: Any, transport: str) -> None:
+def test_either_transport_gives_back_what_the_other_took_too_long_ago(
+    url: str, books: Any, transport: str
+) -> None:
     first = OURS if transport == STOCK else STOCK
     send(url, "a", "late", priority=6)
     with tube(url, "a", transport=first) as one:
@@ -289,7 +340,9 @@ def test_a_key_prefix_stands_before_every_key(url: str, books: Any) -> None:
     assert {"unacked", "unacked_index", "a"}.isdisjoint(books.keys())
 
 
-def test_a_consumer_without_acknowledgements_is_served_by_the_stock_path(url: str, books: Any) -> None:
+def test_a_consumer_without_acknowledgements_is_served_by_the_stock_path(
+    url: str, books: Any
+) -> None:
     with tube(url, "a") as one:
         send(url, "a", 1)
         one.until_asked()
@@ -361,7 +414,9 @@ def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open
         gc.enable()
 
 
-def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_rest(url: str, books: Any) -> None:
+def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_rest(
+    url: str, books: Any
+) -> None:
     with Connection(url, transport=OURS) as one, Connection(url, transport=OURS) as other:
         queue = one.SimpleQueue("a")
         for number in range(10):
@@ -374,7 +429,9 @@ def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_
         assert (len(several.got), books.llen("a")) == (1, 9)
 
 
-def test_a_look_into_empty_queues_costs_the_server_one_command_for_all_of_them(url: str, books: Any) -> None:
+def test_a_look_into_empty_queues_costs_the_server_one_command_for_all_of_them(
+    url: str, books: Any
+) -> None:
     with tube(url, *"abcde") as one:
         one.with_hub()
         one.until(lambda: one.channel.hints.is_dry)
@@ -408,7 +465,9 @@ def test_of_a_change_only_the_list_that_changed_is_looked_into(url: str, books: 
             one.until(lambda number=number: len(one.got) > number)
             one.until(lambda: one.channel.hints.is_dry and not one.channel._in_poll)
             spent = {name: calls(books, name) - count for name, count in before.items()}
-            assert spent == {name: 0 if name == "getex" else 2 if name == "zadd" else 1 for name in names}
+            assert spent == {
+                name: 0 if name == "getex" else 2 if name == "zadd" else 1 for name in names
+            }
 
 
 def test_what_is_taken_at_once_is_entered_at_once(url: str, books: Any) -> None:
@@ -419,13 +478,20 @@ def test_what_is_taken_at_once_is_entered_at_once(url: str, books: Any) -> None:
         one.with_hub()
         one.until(lambda: len(one.got) == 60)
         assert (books.llen("a"), books.llen("b")) == (10, 10)
-        assert books.hlen("unacked") == books.zcard("unacked_index") == books.zcard("unacked.leases") == 60
+        assert (
+            books.hlen("unacked")
+            == books.zcard("unacked_index")
+            == books.zcard("unacked.leases")
+            == 60
+        )
         spent = {name: calls(books, name) - count for name, count in before.items()}
         assert spent["ltrim"] == 2
         assert spent["hset"] <= 5  # leases are kept meanwhile
 
 
-def test_a_queue_that_is_left_out_costs_no_questions_and_is_asked_again_once_it_may_be(url: str, books: Any) -> None:
+def test_a_queue_that_is_left_out_costs_no_questions_and_is_asked_again_once_it_may_be(
+    url: str, books: Any
+) -> None:
     with tube(url, "a", "b", prefetch=100) as one:
         one.with_hub()
         room = [0]

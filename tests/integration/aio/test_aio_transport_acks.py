@@ -105,7 +105,9 @@ def test_closing_gives_back_what_was_delivered_in_its_order(url: str, books: Any
         one.got[1].ack()
     assert waiting(books, "a") == [0, 2, 3, 4]
     assert waiting(books, "a\x06\x169") == [9]
-    assert [json.loads(text)["headers"].get("redelivered") for text in books.lrange("a", 0, -1)] == [None] + [True] * 3
+    assert [
+        json.loads(text)["headers"].get("redelivered") for text in books.lrange("a", 0, -1)
+    ] == [None] + [True] * 3
     assert books.hlen("unacked") == books.zcard("unacked_index") == 0
 
 
@@ -119,7 +121,9 @@ def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: 
     assert one.got == []
 
 
-def test_cancelling_the_last_consumer_gives_back_an_answer_that_is_still_on_its_way(url: str, books: Any) -> None:
+def test_cancelling_the_last_consumer_gives_back_an_answer_that_is_still_on_its_way(
+    url: str, books: Any
+) -> None:
     send(url, "a", *range(5))
     texts = books.lrange("a", 0, -1)
     with tube(url, "a", "b", prefetch=3) as one:
@@ -129,7 +133,12 @@ def test_cancelling_the_last_consumer_gives_back_an_answer_that_is_still_on_its_
         assert one.channel._in_poll
         one.consumer.cancel_by_queue("a")  # as a warm shutdown does, and then waits for its jobs
         assert books.lrange("a", 0, -1) == texts
-        assert books.hlen("unacked") == books.zcard("unacked_index") == books.zcard("unacked.leases") == 0
+        assert (
+            books.hlen("unacked")
+            == books.zcard("unacked_index")
+            == books.zcard("unacked.leases")
+            == 0
+        )
         one.turn()
         one.consumer.add_queue(queue_of("a"))
         one.consumer.consume()
@@ -170,10 +179,13 @@ def test_every_channel_ends_with_its_connection_though_the_server_is_away(
     one = Tube(url, "a", lease_s=lease_s, visibility_timeout=900)
     one.with_hub()
     assert one.hub is not None
-    # As Celery's remote control has one: a queue that goes with its channel, which needs the server.
+    # As Celery's remote control has one: a queue that goes with its channel, which needs the
+    # server.
     other = one.connection.channel()
     fanout = Exchange("told", type="fanout")
-    Consumer(other, [Queue("ear", fanout, auto_delete=True)], on_message=print, no_ack=True).consume()
+    Consumer(
+        other, [Queue("ear", fanout, auto_delete=True)], on_message=print, no_ack=True
+    ).consume()
     send(url, "a", 1, 2)
     one.until(lambda: len(one.got) == 2)
     one.got[0].ack()

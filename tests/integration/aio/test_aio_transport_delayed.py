@@ -1,4 +1,7 @@
-"""Delayed queues of the transport: a message waits in the broker for its instant, and is handed out then."""
+"""Delayed queues of the transport.
+
+A message waits in the broker for its instant, and is handed out then.
+"""
 
 import asyncio
 import json
@@ -20,12 +23,19 @@ LONG_S = 3600
 
 
 def delay(
-    url: str, countdown_s: float, *bodies: Any, transport: str = OURS, job: str | None = None, **options: Any
+    url: str,
+    countdown_s: float,
+    *bodies: Any,
+    transport: str = OURS,
+    job: str | None = None,
+    **options: Any,
 ) -> None:
     """Publish as Celery does where a countdown is asked for."""
     with Connection(url, transport=transport, transport_options=OPTIONS) as connection:
         producer = Producer(connection)
-        queue_of("late")(connection.default_channel).declare()  # which takes a moment, the first time
+        queue_of("late")(
+            connection.default_channel
+        ).declare()  # which takes a moment, the first time
         for body in bodies:
             eta = (datetime.now(UTC) + timedelta(seconds=countdown_s)).isoformat()
             headers, options = {"eta": eta, "id": job, "x": 1}, {"serializer": "json"} | options
@@ -52,7 +62,10 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
         if hub:
             one.with_hub()
         one.until(lambda: one.channel.hints.is_dry)
-        one.on_message = lambda message: (came.append((message.decode(), now_us(books))), message.ack())
+        one.on_message = lambda message: (
+            came.append((message.decode(), now_us(books))),
+            message.ack(),
+        )
         delay(url, 1.0, "one")
         delay(url, 0.8, "other")
         due = {
@@ -65,7 +78,8 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
         assert all(at >= due[body] for body, at in came)
         one.turn()
         one.channel.flush_acks()
-    assert set(books.keys("*")) <= {"unacked.clock", "unacked.pulse", "late.due.guard", "_kombu.binding.late",
+    assert set(books.keys("*")) <= {"unacked.clock", "unacked.pulse", "late.due.guard",
+        "_kombu.binding.late",
                                     "_kombu.binding_permanent.late"}  # fmt: skip
 
 
@@ -76,7 +90,9 @@ def test_the_consumer_has_no_instant_to_wait_for_a_second_time(url: str) -> None
         assert (one.got[0].headers["eta"], one.got[0].headers["x"]) == (None, 1)
 
 
-def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(url: str, books: Any) -> None:
+def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(
+    url: str, books: Any
+) -> None:
     delay(url, LONG_S, "second")
     delay(url, LONG_S - 1, "first")
     delay(url, LONG_S - 2, "bulk", priority=9)
@@ -96,7 +112,9 @@ def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_others(url: str, *, hub: bool) -> None:
+def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_others(
+    url: str, *, hub: bool
+) -> None:
     delay(url, LONG_S, *(f"due {number}" for number in range(6)))
     ask(url, wake_deferred, "late")
     for queue in ("a", "b"):
@@ -122,8 +140,15 @@ def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> Non
         one.until(lambda: one.bodies == list(range(21)))
 
 
-def test_some_jobs_are_woken_and_a_second_message_of_a_job_takes_the_place_of_the_first(url: str, books: Any) -> None:
-    for body, job, countdown_s in [("a", "a", 100), ("b", "b", 200), ("b again", "b", 300), ("c", "c", 50)]:
+def test_some_jobs_are_woken_and_a_second_message_of_a_job_takes_the_place_of_the_first(
+    url: str, books: Any
+) -> None:
+    for body, job, countdown_s in [
+        ("a", "a", 100),
+        ("b", "b", 200),
+        ("b again", "b", 300),
+        ("c", "c", 50),
+    ]:
         delay(url, countdown_s, body, job=job)
     assert books.zrange("late.due", 0, -1) == ["c", "a", "b"]
     assert ask(url, wake_jobs, "late", ["b", "unknown"]) == 1
@@ -143,7 +168,9 @@ def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> N
         one.until(lambda: one.got, within_s=20)
 
 
-def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gone(url: str, books: Any) -> None:
+def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gone(
+    url: str, books: Any
+) -> None:
     with tube(url, "late", polling_interval=60, **OPTIONS) as first:
         first.with_hub()
         first.until(lambda: first.channel.hints.is_dry)
@@ -159,7 +186,8 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
                 second.channel.connection.cycle.nudge(0.01)
                 second.turn()
             assert not second.got
-            # Told of each new earliest instant, and awake at each; the second channel of the first message only.
+            # Told of each new earliest instant, and awake at each; the second channel of the first
+            # message only.
             assert calls(books, "evalsha") - before <= 3 * 3 + 1
             first.close()
             books.delete("late.due.guard")  # it expires by itself
@@ -169,14 +197,18 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
             second.until(lambda: 2 in second.bodies)
 
 
-def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(url: str, books: Any) -> None:
+def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(
+    url: str, books: Any
+) -> None:
     with tube(url, "late", prefetch=100, **OPTIONS) as one:
         one.with_hub()
         one.channel.take_urgent_only("late", 6)
         delay(url, LONG_S, "bulk", priority=9)
         ask(url, wake_deferred, "late")
         delay(url, 0.5, "urgent")
-        one.until(lambda: one.bodies == ["urgent"], within_s=4)  # a look where nothing is delayed is later
+        one.until(
+            lambda: one.bodies == ["urgent"], within_s=4
+        )  # a look where nothing is delayed is later
         assert books.zcard("late\x06\x169.due") == 1
         one.channel.take_urgent_only("late", None)
         one.until(lambda: one.bodies == ["urgent", "bulk"])
@@ -198,7 +230,9 @@ def test_queues_are_counted_purged_and_deleted_with_what_is_delayed(url: str, bo
         assert not books.keys("late*")
 
 
-def test_a_message_whose_consumer_ends_goes_to_the_list_and_comes_at_once(url: str, books: Any) -> None:
+def test_a_message_whose_consumer_ends_goes_to_the_list_and_comes_at_once(
+    url: str, books: Any
+) -> None:
     delay(url, 0.01, 1)
     with tube(url, "late", **OPTIONS) as one:
         one.until(lambda: one.got)
@@ -208,7 +242,9 @@ def test_a_message_whose_consumer_ends_goes_to_the_list_and_comes_at_once(url: s
         assert one.got[0].headers["redelivered"]
 
 
-def test_messages_with_an_instant_that_wait_in_the_list_are_handed_out_as_they_are(url: str) -> None:
+def test_messages_with_an_instant_that_wait_in_the_list_are_handed_out_as_they_are(
+    url: str,
+) -> None:
     delay(url, LONG_S, "by the stock transport", transport=STOCK)
     delay(url, -1, "due already")
     with tube(url, "late", **OPTIONS) as one:
@@ -226,7 +262,9 @@ def test_a_clock_that_is_set_back_makes_no_countdown_longer(url: str, books: Any
         one.until(lambda: one.got)
 
 
-def test_what_is_no_message_is_set_aside_and_a_lost_text_is_passed_over(url: str, books: Any) -> None:
+def test_what_is_no_message_is_set_aside_and_a_lost_text_is_passed_over(
+    url: str, books: Any
+) -> None:
     with tube(url, "late", **OPTIONS) as one:
         books.zadd("late.due", {"lost": 1, "odd": 2})
         books.hset("late.due.texts", "odd", "no message")
@@ -237,7 +275,9 @@ def test_what_is_no_message_is_set_aside_and_a_lost_text_is_passed_over(url: str
         assert not books.exists("late.due", "late.due.texts", "late.due.next")
 
 
-def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(url: str, books: Any) -> None:
+def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(
+    url: str, books: Any
+) -> None:
     options = OPTIONS | {"global_keyprefix": "here:"}
     with Connection(url, transport=OURS, transport_options=options) as connection:
         producer = Producer(connection)
@@ -257,7 +297,9 @@ def test_the_taking_script_reads_no_sorted_set_of_what_is_not_due() -> None:
     assert "ZRANGE" not in before_any_is_due
 
 
-def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(url: str, books: Any) -> None:
+def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
+    url: str, books: Any
+) -> None:
     with tube(url, "late", **OPTIONS) as first, tube(url, "late", **OPTIONS) as second:
         for one in (first, second):
             one.with_hub()

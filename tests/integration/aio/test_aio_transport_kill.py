@@ -1,4 +1,7 @@
-"""Sudden ends: whatever instant a process dies at, every message is done, in a queue, or booked to be given back."""
+"""Sudden ends.
+
+Whatever instant a process dies at, every message is done, in a queue, or booked to be given back.
+"""
 
 import base64
 import json
@@ -39,7 +42,10 @@ def _body(text: str) -> str:
 def _kept(store: Any) -> set[str]:
     """Every message that the server still has, waiting or booked."""
     waiting = [_body(text) for queue in "ab" for text in store.lrange(queue, 0, -1)]
-    return {*waiting, *(_body(json.dumps(json.loads(entry)[0])) for entry in store.hvals("unacked"))}
+    return {
+        *waiting,
+        *(_body(json.dumps(json.loads(entry)[0])) for entry in store.hvals("unacked")),
+    }
 
 
 def _give_back(url: str) -> None:
@@ -57,7 +63,8 @@ def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) ->
     with redis.Redis.from_url(server.url, decode_responses=True) as store:
         for life in range(1, 9):
             child = subprocess.Popen(
-                [sys.executable, HERE / "transport_child.py", server.url, OURS], env={**os.environ, "PYTHONPATH": path}
+                [sys.executable, HERE / "transport_child.py", server.url, OURS],
+                env={**os.environ, "PYTHONPATH": path},
             )
             try:
                 eventually(lambda life=life: int(store.get("ready") or 0) == life, what="the start")
@@ -73,8 +80,15 @@ def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) ->
         assert store.hlen("unacked") == 0
         with tube(server.url, "a", "b", prefetch=0) as rest:
             rest.on_message = lambda message: message.ack()
-            rest.until(lambda: store.scard("done") + len(set(rest.bodies) - store.smembers("done")) == len(sent))
-            rest.until(lambda: not store.llen("a") and not store.llen("b"))  # copies of what is done come as well
+            rest.until(
+                lambda: (
+                    store.scard("done") + len(set(rest.bodies) - store.smembers("done"))
+                    == len(sent)
+                )
+            )
+            rest.until(
+                lambda: not store.llen("a") and not store.llen("b")
+            )  # copies of what is done come as well
         assert store.hlen("unacked") == store.llen("a") == store.llen("b") == 0
 
 
@@ -92,10 +106,13 @@ def test_a_worker_killed_in_mid_flight_leaves_every_job_to_the_next(
         begun = len(store.keys("journal:kill*"))
         assert store.llen(worker.queue) + store.hlen("unacked") >= len(keys) - begun
         _give_back(server.url)
-        second = WorkerProcess(server.url, tmp_path / "second.log", "-c", "50", AIO_QUEUE=worker.queue)
+        second = WorkerProcess(
+            server.url, tmp_path / "second.log", "-c", "50", AIO_QUEUE=worker.queue
+        )
         try:
             eventually(
-                lambda: all("ended" in store.lrange(f"journal:{key}", 0, -1) for key in keys), what="the end of all"
+                lambda: all("ended" in store.lrange(f"journal:{key}", 0, -1) for key in keys),
+                what="the end of all",
             )
             eventually(lambda: not store.hlen("unacked"))
         finally:
@@ -103,18 +120,26 @@ def test_a_worker_killed_in_mid_flight_leaves_every_job_to_the_next(
             client.close()
 
 
-def test_a_restart_of_the_server_loses_no_job(server: EmbeddedRedis, tmp_path: Path, aio: ModuleType) -> None:
+def test_a_restart_of_the_server_loses_no_job(
+    server: EmbeddedRedis, tmp_path: Path, aio: ModuleType
+) -> None:
     client = Celery("client", broker=server.url, set_as_current=False)
     worker = WorkerProcess(server.url, tmp_path / "worker.log", "-c", "50").await_ready()
     try:
         with redis.Redis.from_url(server.url, decode_responses=True) as store:
-            ids = [client.send_task(aio.sleep.name, (0.05,), queue=worker.queue).id for _ in range(600)]
+            ids = [
+                client.send_task(aio.sleep.name, (0.05,), queue=worker.queue).id for _ in range(600)
+            ]
             eventually(lambda: len(store.keys("celery-task-meta-*")) > 60)
             server.restart()
-            eventually(lambda: not store.llen(worker.queue), within_s=30, what="the end of the queue")
+            eventually(
+                lambda: not store.llen(worker.queue), within_s=30, what="the end of the queue"
+            )
             eventually(lambda: "Connection to broker lost" in worker.log)
             eventually(
-                lambda: all(store.exists(f"celery-task-meta-{one}") for one in ids), within_s=40, what="all ends"
+                lambda: all(store.exists(f"celery-task-meta-{one}") for one in ids),
+                within_s=40,
+                what="all ends",
             )
             # What was under way when the server went is acknowledged late.
             eventually(lambda: not store.hlen("unacked"), within_s=40)
@@ -127,7 +152,11 @@ def test_a_restart_of_the_server_loses_no_job(server: EmbeddedRedis, tmp_path: P
 
 
 def test_acknowledgements_go_out_while_a_warm_shutdown_waits(
-    aio: ModuleType, start_worker: Callable[..., WorkerProcess], key: str, store: Any, journal: Callable[[str], Any]
+    aio: ModuleType,
+    start_worker: Callable[..., WorkerProcess],
+    key: str,
+    store: Any,
+    journal: Callable[[str], Any],
 ) -> None:
     worker = start_worker()
     booked = store.hlen("unacked")

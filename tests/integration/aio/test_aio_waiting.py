@@ -15,13 +15,24 @@ from sandbox.redis import EmbeddedRedis
 @pytest.fixture
 def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
     url = aio_redis.url
-    app = Celery("w", broker="memory://", backend=f"worker.aio.backend:RedisBackend+{url}", set_as_current=False)
+    app = Celery(
+        "w",
+        broker="memory://",
+        backend=f"worker.aio.backend:RedisBackend+{url}",
+        set_as_current=False,
+    )
     yield app
     app.close()
 
 
 def _store(store: "redis.Redis", task_id: str, value: Any, *, tell: bool) -> None:
-    meta = {"status": "SUCCESS", "result": value, "traceback": None, "children": [], "task_id": task_id}
+    meta = {
+        "status": "SUCCESS",
+        "result": value,
+        "traceback": None,
+        "children": [],
+        "task_id": task_id,
+    }
     store.set(f"celery-task-meta-{task_id}", json.dumps(meta))
     if tell:
         store.publish(f"celery-task-meta-{task_id}", json.dumps(meta))
@@ -43,7 +54,11 @@ def test_a_result_that_is_there_or_comes_is_given(app: Celery, store: "redis.Red
     assert there.get(timeout=20) == "there"
     heard: list[Any] = []
     assert (
-        coming.get(timeout=20, on_interval=lambda: heard or heard.append(_store(store, coming.id, 1, tell=True))) == 1
+        coming.get(
+            timeout=20,
+            on_interval=lambda: heard or heard.append(_store(store, coming.id, 1, tell=True)),
+        )
+        == 1
     )
 
 
@@ -56,7 +71,9 @@ def test_a_result_between_the_look_and_the_listening_is_seen(
 
     def look_too_early(*args: Any, **kwargs: Any) -> None:
         look(*args, **kwargs)
-        _store(store, result.id, "missed", tell=False)  # its publish came before the server knew of us
+        _store(
+            store, result.id, "missed", tell=False
+        )  # its publish came before the server knew of us
 
     monkeypatch.setattr(consumer, "on_wait_for_pending", look_too_early)
     assert result.get(timeout=20) == "missed"

@@ -23,14 +23,18 @@ def queue_of(name: str) -> Queue:
 class Tube:
     """A connection, its channel, its consumer and what arrived."""
 
-    def __init__(self, url: str, *queues: str, transport: str = OURS, prefetch: int = 10, **options: Any) -> None:
+    def __init__(
+        self, url: str, *queues: str, transport: str = OURS, prefetch: int = 10, **options: Any
+    ) -> None:
         self.connection = Connection(url, transport=transport, transport_options=options)
         self.channel = self.connection.default_channel
         self.channel.basic_qos(0, prefetch, False)
         self.got: list[Any] = []
         self.bodies: list[Any] = []
         self.on_message: Callable[[Any], None] = lambda _: None
-        self.consumer = Consumer(self.channel, [queue_of(name) for name in queues], on_message=self._receive)
+        self.consumer = Consumer(
+            self.channel, [queue_of(name) for name in queues], on_message=self._receive
+        )
         self.hub: Hub | None = None
         self._loop: Iterator[Any] | None = None
         if queues:
@@ -89,7 +93,12 @@ def send(url: str, queue: str, *bodies: Any, priority: int | None = None, **opti
         producer = Producer(connection)
         for body in bodies:
             producer.publish(
-                body, exchange=queue, routing_key=queue, declare=[queue_of(queue)], priority=priority, serializer="json"
+                body,
+                exchange=queue,
+                routing_key=queue,
+                declare=[queue_of(queue)],
+                priority=priority,
+                serializer="json",
             )
 
 

@@ -38,7 +38,9 @@ def settings_cache() -> Iterator[None]:
 
 
 @pytest.fixture
-async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache: None) -> AsyncIterator[Serve]:
+async def serve(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache: None
+) -> AsyncIterator[Serve]:
     """Starts a Flower of ours: `await serve(basic_auth=[...], token=..., groq=3, ...)`."""
     started: list[tuple[Site, HTTPServer, Celery]] = []
 
@@ -51,24 +53,41 @@ async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache:
         environ: dict[str, str] | None = None,
         **changes: Any,
     ) -> Site:
-        settings = {"REDIS_URL": redis_url, **({"ADMIN_TOKEN": token} if token else {}), **(environ or {})}
+        settings = {
+            "REDIS_URL": redis_url,
+            **({"ADMIN_TOKEN": token} if token else {}),
+            **(environ or {}),
+        }
         for service, count in (("groq", groq), ("resend", resend)):
             name = f"{service.upper()}_API_KEY"
-            settings |= {f"{name}_{n}" if n > 1 else name: secret(service, n) for n in range(1, count + 1)}
+            settings |= {
+                f"{name}_{n}" if n > 1 else name: secret(service, n) for n in range(1, count + 1)
+            }
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         get_settings.cache_clear()
         config = celery_config(get_settings())
         capp = Celery("test", broker=config["broker_url"], set_as_current=False)
         capp.conf.update(
-            {name: config[name] for name in ("broker_transport", "broker_transport_options", "result_backend")}
+            {
+                name: config[name]
+                for name in ("broker_transport", "broker_transport_options", "result_backend")
+            }
         )
-        options = SimpleNamespace(**{**default_options.as_dict(), "basic_auth": basic_auth, **changes})
-        app = KeysFlower(options=options, capp=capp, **{**flower_settings, "cookie_secret": "canary-cookie-secret"})
+        options = SimpleNamespace(
+            **{**default_options.as_dict(), "basic_auth": basic_auth, **changes}
+        )
+        app = KeysFlower(
+            options=options,
+            capp=capp,
+            **{**flower_settings, "cookie_secret": "canary-cookie-secret"},
+        )
         server = HTTPServer(app)
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)
-        app.lookout._watch._asked_at = time.monotonic() + 3600  # no worker runs here: wait for no answer
+        app.lookout._watch._asked_at = (
+            time.monotonic() + 3600
+        )  # no worker runs here: wait for no answer
         app.lookout.start()
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         redis = connect(get_settings())
@@ -94,5 +113,9 @@ async def serve(redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache:
 def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
     yield
-    told = [record.getMessage() for record in caplog.records if not record.name.startswith(_OF_THE_CLIENT)]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if not record.name.startswith(_OF_THE_CLIENT)
+    ]
     assert not [message for message in told if "canary" in message]

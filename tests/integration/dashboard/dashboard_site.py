@@ -23,7 +23,9 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PREFIX = "/api/admin/api-keys"
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
-_ADDRESSES = {re.compile(path.replace("{job}", "[^/]+")): its for path, its in OPENAPI["paths"].items()}
+_ADDRESSES = {
+    re.compile(path.replace("{job}", "[^/]+")): its for path, its in OPENAPI["paths"].items()
+}
 
 
 def described(answer: httpx.Response) -> Any:
@@ -32,10 +34,15 @@ def described(answer: httpx.Response) -> Any:
     operations = next((its for address, its in _ADDRESSES.items() if address.fullmatch(path)), None)
     operation = (operations or {}).get(answer.request.method.lower())
     if operation is None:  # another address, or another method
-        assert answer.status_code in {404, 405} or operations is None, (answer.request, answer.status_code)
+        assert answer.status_code in {404, 405} or operations is None, (
+            answer.request,
+            answer.status_code,
+        )
         found: Any = {"$ref": "#/components/responses/BadRequest"}
     elif answer.status_code == 500:
-        found = {"$ref": "#/components/responses/BadRequest"}  # a bug of ours, which no description has
+        found = {
+            "$ref": "#/components/responses/BadRequest"
+        }  # a bug of ours, which no description has
     else:
         found = operation["responses"][str(answer.status_code)]
     if "$ref" in found:
@@ -58,7 +65,9 @@ def secret(service: str, number: int) -> str:
     return f"{start}{number:03d}canary{'0' * 40}"
 
 
-async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], *, within_s: float = 20) -> Any:
+async def until(
+    look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], *, within_s: float = 20
+) -> Any:
     """Look again and again until what is seen is good, and give that."""
     async with asyncio.timeout(within_s):
         while not good(seen := await look()):  # noqa: ASYNC110 - what is awaited is another process' doing

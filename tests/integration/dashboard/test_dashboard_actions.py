@@ -1,4 +1,7 @@
-"""What people do by the admin endpoints: check, reset, disable, cancel; and where it is written down."""
+"""What people do by the admin endpoints: check, reset, disable, cancel.
+
+And where it is written down.
+"""
 
 import asyncio
 import json
@@ -32,7 +35,10 @@ async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) ->
     [
         ({"auth": LOGIN}, "ada"),  # a person
         ({"auth": None, "headers": BEARER}, "token"),  # a machine
-        ({"auth": None, "headers": {"Authorization": f"bearer  {TOKEN}"}}, "token"),  # the scheme's case is free
+        (
+            {"auth": None, "headers": {"Authorization": f"bearer  {TOKEN}"}},
+            "token",
+        ),  # the scheme's case is free
     ],
 )
 async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
@@ -43,10 +49,12 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
     assert (await site.key("groq"))["state"] == "disabled"
     answer = await post(site, "reset", json={"service": "groq", "key": key_id}, **options)
     assert answer.status_code == 200
-    back = {"scope": "key", "name": site.keys["groq"][0].label, "key": key_id, "state": "disabled", "reason": "by hand",
+    back = {"scope": "key", "name": site.keys["groq"][0].label, "key": key_id, "state": "disabled",
+        "reason": "by hand",
             "disabled_by": "test"}  # fmt: skip
     assert described(answer) == {
-        "reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []}, "by": name,
+        "reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []},
+        "by": name,
     }  # fmt: skip
     # Without any wait: the change is in the very next answer.
     assert (await site.status())["services"]["groq"]["keys"][0]["state"] == "ready"
@@ -63,20 +71,30 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
         ({"json": {"service": "groq"}}, {"groq"}),
         ({"json": {"service": "resend"}}, {"resend"}),
         # what our own page sends, from where it sends it
-        ({"json": {}, "headers": {"Sec-Fetch-Site": "same-origin", "Origin": "{url}"}}, {"groq", "resend"}),
+        (
+            {"json": {}, "headers": {"Sec-Fetch-Site": "same-origin", "Origin": "{url}"}},
+            {"groq", "resend"},
+        ),
         # a person who types the address
         ({"json": {}, "headers": {"Sec-Fetch-Site": "none"}}, {"groq", "resend"}),
         (
-            {"content": b' {"service": "groq"} ', "headers": {"Content-Type": 'application/json; charset="UTF-8"'}},
+            {
+                "content": b' {"service": "groq"} ',
+                "headers": {"Content-Type": 'application/json; charset="UTF-8"'},
+            },
             {"groq"},
         ),
     ],
 )
-async def test_a_reset_covers_what_was_asked_for(serve: Serve, options: dict[str, Any], services: set[str]) -> None:
+async def test_a_reset_covers_what_was_asked_for(
+    serve: Serve, options: dict[str, Any], services: set[str]
+) -> None:
     site = await serve()
     for service in ("groq", "resend"):
         await site.refuse(service)
-    headers = {name: value.format(url=site.url) for name, value in options.get("headers", {}).items()}
+    headers = {
+        name: value.format(url=site.url) for name, value in options.get("headers", {}).items()
+    }
     told = described(await post(site, "reset", **(options | {"headers": headers})))
     assert told["reset"] == dict.fromkeys(sorted(services), 1)
     await site.app.lookout.now(after_change=True)
@@ -86,7 +104,8 @@ async def test_a_reset_covers_what_was_asked_for(serve: Serve, options: dict[str
 
 # What the body says, and whether keys that a person disabled come back.
 @pytest.mark.parametrize(
-    ("body", "comes_back"), [({}, False), ({"include_disabled": False}, False), ({"include_disabled": True}, True)]
+    ("body", "comes_back"),
+    [({}, False), ({"include_disabled": False}, False), ({"include_disabled": True}, True)],
 )
 async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwise(
     serve: Serve, body: dict[str, Any], *, comes_back: bool
@@ -94,7 +113,9 @@ async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwis
     site = await serve()
     key_id = await site.disable()
     told = described(await post(site, "reset", json=body))
-    assert [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
+    assert (
+        [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
+    )
     assert told["reset"]["groq"] == int(comes_back)
     assert (await site.key("groq"))["state"] == ("ready" if comes_back else "disabled")
 
@@ -111,7 +132,9 @@ async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own
-async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_ended_stays_as_it_is(serve: Serve) -> None:
+async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_ended_stays_as_it_is(
+    serve: Serve,
+) -> None:
     site = await serve()
     backend = site.app.capp.backend
 
@@ -126,7 +149,9 @@ async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_end
     await asyncio.to_thread(backend.store_result, "job-2", {"text": "x"}, "SUCCESS")
     assert (await cancel("job-2"))["outcome"] == "SUCCESS"
     assert not await site.redis.exists("kw:cancelled:job-2")
-    refused = await site.client.post("/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN)
+    refused = await site.client.post(
+        "/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN
+    )
     assert (refused.status_code, refused.json()["error"]) == (400, "unknown_field")
 
 
@@ -146,8 +171,18 @@ async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serv
     site = await serve()
     for entry in range(5):  # each is disabled and enabled in turn, with much between
         await site.disable("groq", entry % 3)
-        await site.redis.xadd("{kw:groq}:audit", {"at_ms": 1, "event": "cooled", "scope": "host", "name": "groq",
-                                                  "reason": "server_error", "until_ms": 2, "by": "a-task"})  # fmt: skip
+        await site.redis.xadd(
+            "{kw:groq}:audit",
+            {
+                "at_ms": 1,
+                "event": "cooled",
+                "scope": "host",
+                "name": "groq",
+                "reason": "server_error",
+                "until_ms": 2,
+                "by": "a-task",
+            },
+        )
         await post(site, "reset", json={"service": "groq", "key": site.keys["groq"][entry % 3].id})
     query: str | None = f"{PREFIX}/audit?count=4&by=people"
     seen, pages = [], 0
@@ -156,7 +191,9 @@ async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serv
         assert len(page["entries"]) == min(4, 10 - len(seen))
         seen += page["entries"]
         pages += 1
-        query = page["next_before"] and f"{PREFIX}/audit?count=4&by=people&before={page['next_before']}"
+        query = (
+            page["next_before"] and f"{PREFIX}/audit?count=4&by=people&before={page['next_before']}"
+        )
     assert [entry["event"] for entry in seen] == ["reset", "disabled"] * 5
     assert pages == 3
     assert {entry["name"] for entry in seen} == {key.label for key in site.keys["groq"]}

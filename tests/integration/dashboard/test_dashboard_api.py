@@ -11,7 +11,18 @@ from typing import Any
 
 import certifi
 import pytest
-from dashboard_site import BEARER, LOGIN, OPENAPI, PREFIX, TOKEN, Serve, described, post, secret, until
+from dashboard_site import (
+    BEARER,
+    LOGIN,
+    OPENAPI,
+    PREFIX,
+    TOKEN,
+    Serve,
+    described,
+    post,
+    secret,
+    until,
+)
 from flower.utils.broker import Broker
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
@@ -51,7 +62,9 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
     told = described(answer)
     for service in ("groq", "resend"):
         assert len(told["services"][service]["keys"]) == count
-        assert not [number for number in range(1, count + 1) if secret(service, number) in answer.text]
+        assert not [
+            number for number in range(1, count + 1) if secret(service, number) in answer.text
+        ]
         assert told["services"][service]["queue"]["paused"] == "unknown"  # no worker runs here
     assert TOKEN not in answer.text
     assert LOGIN[1] not in answer.text
@@ -64,9 +77,18 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
     limits = (ObservedLimit(Dimension.TPM, 8_000, 7_000), ObservedLimit(Dimension.RPD, 1_000))
     rest: dict[str, Any] = {"fate": Fate.NEXT_KEY, "effect": Effect.COOL, "cooldown_ms": 9_000}
     for verdict in (
-        Verdict(**rest, code="rate_limit", scope=Scope.ACCOUNT_MODEL, sized=True, status=429, limits=limits),
+        Verdict(
+            **rest,
+            code="rate_limit",
+            scope=Scope.ACCOUNT_MODEL,
+            sized=True,
+            status=429,
+            limits=limits,
+        ),
         Verdict(**rest, code="spend_limit", scope=Scope.ACCOUNT, status=400, account="acme"),
-        Verdict(Fate.NEXT_KEY, "model_blocked", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403),
+        Verdict(
+            Fate.NEXT_KEY, "model_blocked", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
+        ),
     ):
         lease = await pool.acquire(Want(model="m", topic="m", tokens=900))
         assert isinstance(lease, Lease)
@@ -85,9 +107,13 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     site = await serve()
     await site.redis.lpush("ai", *["{}"] * 3)
     await site.redis.lpush("ai.deferred", "{}")
-    await site.redis.zadd("ai.deferred\x06\x169.due", {"job-1": 9e15})  # Redis keeps it until it is due
+    await site.redis.zadd(
+        "ai.deferred\x06\x169.due", {"job-1": 9e15}
+    )  # Redis keeps it until it is due
     began_ms = round(time.time() * 1000) - 390_000
-    await site.redis.hset("ai.deferred.due.texts", "job-1", json.dumps({"headers": History(began_ms).headers()}))
+    await site.redis.hset(
+        "ai.deferred.due.texts", "job-1", json.dumps({"headers": History(began_ms).headers()})
+    )
     await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
     # What programs read beside the job's result shows here as well.
     waits = waits_of(Deferred(450_000, "epd"), 450)
@@ -98,23 +124,34 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
 
     await until(groq_queue, lambda queue: queue["oldest_bulk_s"] > 300 and queue["oldest_s"] > 0)
     assert (await groq_queue())["oldest_s"] < 300
-    queue = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))["services"]["groq"]["queue"]
-    assert queue["deferred_jobs"] == [{"id": "job-1", "next_try_ms": 9 * 10**12, "kind": "key", "code": "epd"}]
+    queue = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))["services"]["groq"][
+        "queue"
+    ]
+    assert queue["deferred_jobs"] == [
+        {"id": "job-1", "next_try_ms": 9 * 10**12, "kind": "key", "code": "epd"}
+    ]
     assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 2, 6)
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
     told = await site.client.get("/api/queues/length", auth=LOGIN)
-    assert told.json()["active_queues"] == [{"name": "ai", "messages": 4}, {"name": "ai.deferred", "messages": 2}]
+    assert told.json()["active_queues"] == [
+        {"name": "ai", "messages": 4},
+        {"name": "ai.deferred", "messages": 2},
+    ]
     assert queue["drain_s"] is None  # nothing moves
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
 
 
-async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_without_a_result(serve: Serve) -> None:
+async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_without_a_result(
+    serve: Serve,
+) -> None:
     site = await serve()
     ahead_us = (time.time() + 3600) * 1e6
     due = {f"job-{number}": ahead_us + number * 1e6 for number in range(40)}
     await site.redis.zadd("email.deferred.due", due | {"woken": 5})
     await site.redis.set("celery-task-meta-job-0", "no JSON")
-    await site.redis.set("celery-task-meta-job-1", '{"status": "RETRY", "waits": ["of another version"]}')
+    await site.redis.set(
+        "celery-task-meta-job-1", '{"status": "RETRY", "waits": ["of another version"]}'
+    )
 
     async def jobs() -> Any:
         status = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
@@ -124,12 +161,16 @@ async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_withou
     expected = ["woken", *(f"job-{number}" for number in (*range(9), *range(35, 40)))]
     assert [job["id"] for job in told] == expected
     assert {job["kind"] + job["code"] for job in told} == {""}
-    assert told[0]["next_try_ms"] == pytest.approx(time.time() * 1000, abs=60_000), "due now, not long ago"
+    assert told[0]["next_try_ms"] == pytest.approx(time.time() * 1000, abs=60_000), (
+        "due now, not long ago"
+    )
 
 
 # What stands in the URL, what waits where, and what Flower's Broker page then counts.
 @pytest.mark.parametrize("query", ["", "?db=3", "?socket_timeout=5&db=3"])
-async def test_flowers_broker_page_takes_every_url_that_workers_take(serve: Serve, redis_url: str, query: str) -> None:
+async def test_flowers_broker_page_takes_every_url_that_workers_take(
+    serve: Serve, redis_url: str, query: str
+) -> None:
     site = await serve(environ={"REDIS_URL": redis_url + query})
     await site.redis.lpush("ai", *["{}"] * 7)  # in the database that the URL names
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}]}
@@ -155,7 +196,9 @@ async def test_flowers_broker_page_checks_the_certificate_that_the_url_names(
 
 async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) -> None:
     site = await serve()
-    stats = QueuePauser(None).info(SimpleNamespace(timer=SimpleNamespace(schedule=SimpleNamespace(queue=[]))))
+    stats = QueuePauser(None).info(
+        SimpleNamespace(timer=SimpleNamespace(schedule=SimpleNamespace(queue=[])))
+    )
     idle = stats["backpressure"]
     assert {"paused", "waiting", "held"} <= set(idle), "what a worker says is what is read here"
     busy = {"paused": ["ai"], "waiting": {"ai": 7, "email": 1}, "held": {"ai": 2}}
@@ -165,7 +208,12 @@ async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) 
         return (await site.status())["services"]["groq"]["queue"]
 
     told = await until(queue, lambda queue: queue["workers"] == 3)
-    assert (told["held"], told["waiting"], told["paused_workers"], told["paused"]) == (18, 18, 2, "some")
+    assert (told["held"], told["waiting"], told["paused_workers"], told["paused"]) == (
+        18,
+        18,
+        2,
+        "some",
+    )
 
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
@@ -194,7 +242,9 @@ async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve
     }  # fmt: skip
 
 
-async def test_a_session_of_flowers_login_may_look_and_needs_its_token_to_change(serve: Serve) -> None:
+async def test_a_session_of_flowers_login_may_look_and_needs_its_token_to_change(
+    serve: Serve,
+) -> None:
     site = await serve(basic_auth=None, auth=".*@example.com")
 
     def session(user: str) -> dict[str, str]:
@@ -229,7 +279,9 @@ async def test_a_prefix_of_flowers_stands_before_every_address(serve: Serve) -> 
     assert (await site.client.get(f"/flower/keys/static/{version()}/keys.js")).status_code == 200
 
 
-async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(serve: Serve, tmp_path: Path) -> None:
+async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(
+    serve: Serve, tmp_path: Path
+) -> None:
     with EmbeddedRedis(data_dir=tmp_path) as server:
         site = await serve(environ={"REDIS_URL": server.url})
         assert (await site.client.get(f"{PREFIX}/status", auth=LOGIN)).status_code == 200
@@ -242,10 +294,15 @@ async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(serve: S
         assert (answer.status_code, described(answer)["error"]) == (503, "redis_unreachable")
         assert str(server.port) not in answer.text
         server.start()
-        await until(lambda: site.client.get(f"{PREFIX}/status", auth=LOGIN), lambda answer: answer.status_code == 200)
+        await until(
+            lambda: site.client.get(f"{PREFIX}/status", auth=LOGIN),
+            lambda answer: answer.status_code == 200,
+        )
 
 
-async def test_a_fault_of_our_own_shows_no_trace(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_our_own_shows_no_trace(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = await serve()
 
     async def broken(**_: Any) -> None:
@@ -257,7 +314,9 @@ async def test_a_fault_of_our_own_shows_no_trace(serve: Serve, monkeypatch: pyte
     assert "detail" not in answer.text
 
 
-async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there(serve: Serve) -> None:
+async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there(
+    serve: Serve,
+) -> None:
     site = await serve()
     site.app.lookout.start()
     assert (await site.status())["services"]
@@ -267,7 +326,9 @@ async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there
     assert (answer.status_code, described(answer)["error"]) == (503, "redis_unreachable")
 
 
-async def test_a_key_that_is_added_later_shows_without_a_restart(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_that_is_added_later_shows_without_a_restart(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = await serve(groq=1)
     assert len((await site.status())["services"]["groq"]["keys"]) == 1
     monkeypatch.setenv("GROQ_API_KEY_2", secret("groq", 2))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site
 
-RESET, STATUS, AUDIT, DISABLE = (f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable"))
+RESET, STATUS, AUDIT, DISABLE = (
+    f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable")
+)
 CHECK = f"{PREFIX}/check"
 JSON = {"Content-Type": "application/json"}
 
@@ -39,26 +41,46 @@ REQUESTS = {
     # who asks
     "nobody resets": Hostile(401, "login_required", headers=JSON),
     "nobody looks": Hostile(401, "login_required", "GET", STATUS, headers={}, body=b""),
-    "nobody reads the audit trail": Hostile(401, "login_required", "GET", AUDIT, headers={}, body=b""),
+    "nobody reads the audit trail": Hostile(
+        401, "login_required", "GET", AUDIT, headers={}, body=b""
+    ),
     "nobody disables": Hostile(401, "login_required", path=DISABLE, headers=JSON),
     "nobody checks": Hostile(401, "login_required", path=CHECK, headers=JSON),
     "a wrong password": Hostile(401, "login_required", headers=JSON | basic("ada", "wrong")),
     "another name": Hostile(401, "login_required", headers=JSON | basic("eve", LOGIN[1])),
     "an empty password": Hostile(401, "login_required", headers=JSON | basic("ada", "")),
-    "a password that goes on": Hostile(401, "login_required", headers=JSON | basic("ada", LOGIN[1] + "x")),
-    "letters beyond ASCII in the login": Hostile(401, "login_required", headers=JSON | basic("ädä", "pässwörd")),
-    "a login that is no base64": Hostile(401, "login_required", headers=JSON | {"Authorization": "Basic %%%"}),
-    "a login that is no UTF-8": Hostile(401, "login_required", headers=JSON | {"Authorization": "Basic //79"}),
+    "a password that goes on": Hostile(
+        401, "login_required", headers=JSON | basic("ada", LOGIN[1] + "x")
+    ),
+    "letters beyond ASCII in the login": Hostile(
+        401, "login_required", headers=JSON | basic("ädä", "pässwörd")
+    ),
+    "a login that is no base64": Hostile(
+        401, "login_required", headers=JSON | {"Authorization": "Basic %%%"}
+    ),
+    "a login that is no UTF-8": Hostile(
+        401, "login_required", headers=JSON | {"Authorization": "Basic //79"}
+    ),
     "a scheme alone": Hostile(401, "login_required", headers=JSON | {"Authorization": "Basic"}),
-    "a scheme that nobody knows": Hostile(401, "login_required", headers=JSON | {"Authorization": "Digest x"}),
-    "a wrong token": Hostile(401, "login_required", headers=JSON | {"Authorization": "Bearer wrong"}),
+    "a scheme that nobody knows": Hostile(
+        401, "login_required", headers=JSON | {"Authorization": "Digest x"}
+    ),
+    "a wrong token": Hostile(
+        401, "login_required", headers=JSON | {"Authorization": "Bearer wrong"}
+    ),
     "an empty token": Hostile(401, "login_required", headers=JSON | {"Authorization": "Bearer"}),
     "a token with one letter less": Hostile(
         401, "login_required", headers=JSON | {"Authorization": f"Bearer {TOKEN[:-1]}"}
     ),
-    "the token in the address": Hostile(401, "login_required", "GET", f"{STATUS}?token={TOKEN}", headers={}, body=b""),
-    "the token as a basic password": Hostile(401, "login_required", headers=JSON | basic("token", TOKEN)),
-    "a forged session cookie": Hostile(401, "login_required", headers=JSON | {"Cookie": "user=ada@example.com"}),
+    "the token in the address": Hostile(
+        401, "login_required", "GET", f"{STATUS}?token={TOKEN}", headers={}, body=b""
+    ),
+    "the token as a basic password": Hostile(
+        401, "login_required", headers=JSON | basic("token", TOKEN)
+    ),
+    "a forged session cookie": Hostile(
+        401, "login_required", headers=JSON | {"Cookie": "user=ada@example.com"}
+    ),
     # from where
     "a form of another site": Hostile(403, "cross_site", extra={"Sec-Fetch-Site": "cross-site"}),
     "a page of a sister site": Hostile(403, "cross_site", extra={"Sec-Fetch-Site": "same-site"}),
@@ -71,11 +93,16 @@ REQUESTS = {
     ),
     # how
     "a form": Hostile(
-        415, "wrong_content_type", extra={"Content-Type": "application/x-www-form-urlencoded"}, body=b"service=groq"
+        415,
+        "wrong_content_type",
+        extra={"Content-Type": "application/x-www-form-urlencoded"},
+        body=b"service=groq",
     ),
     "plain text": Hostile(415, "wrong_content_type", extra={"Content-Type": "text/plain"}),
     "a body of no type": Hostile(415, "wrong_content_type", headers=RIGHT),
-    "another alphabet": Hostile(415, "wrong_content_type", extra={"Content-Type": "application/json; charset=utf-16"}),
+    "another alphabet": Hostile(
+        415, "wrong_content_type", extra={"Content-Type": "application/json; charset=utf-16"}
+    ),
     "a compressed body": Hostile(415, "wrong_content_type", extra={"Content-Encoding": "gzip"}),
     "an oversized body": Hostile(413, "too_large", body=b'{"service": "' + b"x" * 5000 + b'"}'),
     "PUT": Hostile(405, "method_not_allowed", "PUT"),
@@ -84,14 +111,18 @@ REQUESTS = {
     "a preflight": Hostile(405, "method_not_allowed", "OPTIONS", body=b""),
     "a status that is posted": Hostile(405, "method_not_allowed", path=STATUS),
     # what
-    "the service in the address": Hostile(400, "bad_request", path=f"{RESET}?service=groq", body=b""),
+    "the service in the address": Hostile(
+        400, "bad_request", path=f"{RESET}?service=groq", body=b""
+    ),
     "no JSON": Hostile(400, "bad_json", body=b"{service: groq}"),
     "half a JSON": Hostile(400, "bad_json", body=b'{"service": "groq"'),
     "a list": Hostile(400, "bad_json", body=b'["groq"]'),
     "null": Hostile(400, "bad_json", body=b"null"),
     "a body that is no UTF-8": Hostile(400, "bad_json", body=b'{"service": "\xff"}'),
     "a body of brackets": Hostile(400, "bad_json", body=b"[" * 4000),
-    "a name that stands twice": Hostile(400, "bad_json", body=b'{"service": "groq", "service": "resend"}'),
+    "a name that stands twice": Hostile(
+        400, "bad_json", body=b'{"service": "groq", "service": "resend"}'
+    ),
     "an unknown field": Hostile(400, "unknown_field", body=b'{"servce": "groq"}'),
     "a number as service": Hostile(400, "bad_request", body=b'{"service": 1}'),
     "no text as service": Hostile(400, "bad_request", body=b'{"service": ""}'),
@@ -100,10 +131,18 @@ REQUESTS = {
     "a key without its service": Hostile(400, "bad_request", body=b'{"key": "0123456789ab"}'),
     "an unknown service": Hostile(404, "unknown_service", body=b'{"service": "openai"}'),
     "a service in capitals": Hostile(404, "unknown_service", body=b'{"service": "GROQ"}'),
-    "a service from the prototype": Hostile(404, "unknown_service", body=b'{"service": "__class__"}'),
-    "an unknown key": Hostile(404, "unknown_key", body=b'{"service": "groq", "key": "0123456789ab"}'),
-    "a name of Redis as key": Hostile(404, "unknown_key", body=b'{"service": "groq", "key": "x}:key:*"}'),
-    "a key of another service": Hostile(404, "unknown_key", body={"service": "resend", "key": "groq key"}),
+    "a service from the prototype": Hostile(
+        404, "unknown_service", body=b'{"service": "__class__"}'
+    ),
+    "an unknown key": Hostile(
+        404, "unknown_key", body=b'{"service": "groq", "key": "0123456789ab"}'
+    ),
+    "a name of Redis as key": Hostile(
+        404, "unknown_key", body=b'{"service": "groq", "key": "x}:key:*"}'
+    ),
+    "a key of another service": Hostile(
+        404, "unknown_key", body={"service": "resend", "key": "groq key"}
+    ),
     "nothing to disable": Hostile(400, "bad_request", path=DISABLE, body=b"{}"),
     "a service to disable": Hostile(400, "bad_request", path=DISABLE),
     "a reason without end": Hostile(
@@ -111,10 +150,14 @@ REQUESTS = {
     ),
     "a word for a yes": Hostile(400, "bad_request", body=b'{"include_disabled": "yes"}'),
     "a number for a yes": Hostile(400, "bad_request", body=b'{"include_disabled": 1}'),
-    "a yes where it means nothing": Hostile(400, "unknown_field", path=DISABLE, body=b'{"include_disabled": true}'),
+    "a yes where it means nothing": Hostile(
+        400, "unknown_field", path=DISABLE, body=b'{"include_disabled": true}'
+    ),
     "a huge count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=99999", body=b""),
     "a count just too large": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=201", body=b""),
-    "a filter that nobody knows": Hostile(400, "bad_request", "GET", f"{AUDIT}?by=robots", body=b""),
+    "a filter that nobody knows": Hostile(
+        400, "bad_request", "GET", f"{AUDIT}?by=robots", body=b""
+    ),
     "a page that is no page": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=1-2-3", body=b""),
     "a page before time began": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=0", body=b""),
     "a negative count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=-1", body=b""),
@@ -133,14 +176,18 @@ async def ask(site: Site, case: Hostile) -> Any:
     return await site.client.request(case.method, case.path, headers=headers, content=body)
 
 
-async def test_hostile_requests_are_refused_with_the_right_status_and_change_nothing(serve: Serve) -> None:
+async def test_hostile_requests_are_refused_with_the_right_status_and_change_nothing(
+    serve: Serve,
+) -> None:
     site = await serve(groq=1)
     key_id = await site.refuse()
     assert key_id == site.keys["groq"][0].id
     wrong = []
     for name, case in REQUESTS.items():
         answer = await ask(site, case)
-        told = answer.json() if answer.headers["Content-Type"].startswith("application/json") else {}
+        told = (
+            answer.json() if answer.headers["Content-Type"].startswith("application/json") else {}
+        )
         if (answer.status_code, told.get("error")) != (case.expected, case.code):
             wrong.append((name, answer.status_code, answer.text[:200]))
         assert set(told) == {"error", "message"}, name
@@ -159,17 +206,28 @@ async def test_hostile_requests_are_refused_with_the_right_status_and_change_not
 async def test_with_nothing_configured_everyone_is_refused_even_here(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")  # opens Flower's own endpoints, not ours
+    monkeypatch.setenv(
+        "FLOWER_UNAUTHENTICATED_API", "true"
+    )  # opens Flower's own endpoints, not ours
     site = await serve(basic_auth=None, token=None)
     for method, path in (("GET", STATUS), ("GET", AUDIT), ("POST", RESET), ("POST", DISABLE)):
-        for headers in ({}, RIGHT, BEARER, {"Authorization": "Bearer"}, {"Authorization": "Bearer None"}):
+        for headers in (
+            {},
+            RIGHT,
+            BEARER,
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer None"},
+        ):
             answer = await site.client.request(method, path, headers=headers)
             assert (answer.status_code, answer.json()["error"]) == (403, "not_configured")
             assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 async def raw(site: Site, text: bytes) -> bytes:
-    """Send bytes as they are; returns what comes back until the end, or until nothing more comes."""
+    """Send bytes as they are.
+
+    Returns what comes back until the end, or until nothing more comes.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", int(site.host.rpartition(":")[2]))
     writer.write(text)
     await writer.drain()
@@ -201,14 +259,19 @@ async def test_a_body_in_chunks_without_end_is_refused(serve: Serve) -> None:
     site = await serve()
     lines = ("Content-Type: application/json", "Transfer-Encoding: chunked")
     chunks = (b"400\r\n" + b" " * 1024 + b"\r\n") * 8 + b"0\r\n\r\n"
-    assert b"413" in (await raw(site, head(RIGHT["Authorization"], *lines) + chunks)).splitlines()[0]
+    assert (
+        b"413" in (await raw(site, head(RIGHT["Authorization"], *lines) + chunks)).splitlines()[0]
+    )
 
 
 async def test_chunks_without_a_type_are_refused(serve: Serve) -> None:
     site = await serve()
     chunks = b"2\r\n{}\r\n0\r\n\r\n"
     assert (
-        b"415" in (await raw(site, head(RIGHT["Authorization"], "Transfer-Encoding: chunked") + chunks)).splitlines()[0]
+        b"415"
+        in (
+            await raw(site, head(RIGHT["Authorization"], "Transfer-Encoding: chunked") + chunks)
+        ).splitlines()[0]
     )
 
 

@@ -22,16 +22,29 @@ DAY_MS = 86_400_000
 
 
 def letter(number: int = 1, **changes: Any) -> Letter:
-    told: dict[str, Any] = {"task": "tasks.ai.complete", "queue": "ai", "service": "groq", "kind": "failed"}
+    told: dict[str, Any] = {
+        "task": "tasks.ai.complete",
+        "queue": "ai",
+        "service": "groq",
+        "kind": "failed",
+    }
     trail = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
-    return Letter(id=f"job-{number}", **told | {"reason": "RequestRejected: no", "trail": trail} | changes)
+    return Letter(
+        id=f"job-{number}", **told | {"reason": "RequestRejected: no", "trail": trail} | changes
+    )
 
 
 def email(number: int = 1, **changes: Any) -> Letter:
-    return letter(number, **{"task": "tasks.email.send", "queue": "email", "service": "resend"} | changes)
+    return letter(
+        number, **{"task": "tasks.email.send", "queue": "email", "service": "resend"} | changes
+    )
 
 
-async def put(site: Site, *found: Letter, message: Message | None = Message(kwargs={"prompt": SECRET})) -> None:  # noqa: B008 - frozen
+async def put(
+    site: Site,
+    *found: Letter,
+    message: Message | None = Message(kwargs={"prompt": SECRET}),  # noqa: B008 - frozen
+) -> None:
     store = DeadLetters.of(site.redis, get_settings())
     for one in found:
         await store.put(one, message.text() if message else "")
@@ -48,14 +61,19 @@ async def ask(site: Site, path: str = "", *, expected: int = 200, **body: Any) -
     described = operation["responses"][str(expected)]
     if "$ref" in described:
         described = OPENAPI["components"]["responses"][described["$ref"].rpartition("/")[2]]
-    schema = described["content"]["application/json"]["schema"] | {"components": OPENAPI["components"]}
+    schema = described["content"]["application/json"]["schema"] | {
+        "components": OPENAPI["components"]
+    }
     Draft202012Validator(schema).validate(answer.json())
     assert SECRET not in answer.text
     return answer.json()
 
 
 async def queued(site: Site, queue: str) -> list[str]:
-    return [json.loads(text)["headers"]["id"] for text in reversed(await site.redis.lrange(queue, 0, -1))]
+    return [
+        json.loads(text)["headers"]["id"]
+        for text in reversed(await site.redis.lrange(queue, 0, -1))
+    ]
 
 
 async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Serve) -> None:
@@ -66,7 +84,9 @@ async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Se
     assert [one["id"] for one in told["letters"]] == ["job-3", "job-2", "job-1"]
     assert [one["needs_force"] for one in told["letters"]] == [False, True, False]
     assert (told["total"], told["by_service"]["resend"]) == (3, {"unknown": 1})
-    assert [one["id"] for one in (await ask(site, service="groq", kind="failed"))["letters"]] == ["job-1"]
+    assert [one["id"] for one in (await ask(site, service="groq", kind="failed"))["letters"]] == [
+        "job-1"
+    ]
     assert [one["id"] for one in (await ask(site, limit=1))["letters"]] == ["job-3"]
     assert (await ask(site, before=old_ms))["letters"] == []
     await site.app.lookout.now(after_change=True)
@@ -76,12 +96,21 @@ async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Se
 async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1), letter(2))
-    assert await ask(site, "replay", id="job-1") == {"replayed": ["job-1"], "refused": [], "more": False, "by": "ada"}
+    assert await ask(site, "replay", id="job-1") == {
+        "replayed": ["job-1"],
+        "refused": [],
+        "more": False,
+        "by": "ada",
+    }
     assert await queued(site, "ai") == ["job-1"]
     assert (await site.status())["dead_letters"]["total"] == 1  # without any wait
     assert await ask(site, "drop", id="job-2") == {"dropped": 1, "more": False, "by": "ada"}
-    answer = await site.client.get("/api/admin/api-keys/audit", headers={"Authorization": f"Bearer {TOKEN}"})
-    assert [(one["service"], one["event"], one["name"], one["by"]) for one in answer.json()["entries"]] == [
+    answer = await site.client.get(
+        "/api/admin/api-keys/audit", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    assert [
+        (one["service"], one["event"], one["name"], one["by"]) for one in answer.json()["entries"]
+    ] == [
         ("groq", "dropped", "job-2", "flower ada"),
         ("groq", "replayed", "job-1", "flower ada"),
     ]
@@ -154,7 +183,9 @@ async def test_only_administrators_get_in_and_only_where_changes_are_allowed(ser
         assert (await site.client.post(f"{ADDRESS}/{path}", json={"all": True})).status_code == 401
         assert (await ask(site, path, expected=403, all=True))["error"] == "read_only"
         from_elsewhere = {"Origin": "https://evil.example"}
-        answer = await site.client.post(f"{ADDRESS}/{path}", json={"all": True}, auth=LOGIN, headers=from_elsewhere)
+        answer = await site.client.post(
+            f"{ADDRESS}/{path}", json={"all": True}, auth=LOGIN, headers=from_elsewhere
+        )
         assert (answer.status_code, answer.json()["error"]) == (403, "wrong_origin")
     assert (await ask(site))["total"] == 1
 

@@ -22,11 +22,15 @@ async def scrape(site: Site) -> dict[tuple[str, ...], float]:
         for sample in family.samples:
             if sample.name.startswith("keywheel_"):
                 assert set(sample.labels) <= LABELS
-                found[sample.name, *(value for _, value in sorted(sample.labels.items()))] = sample.value
+                found[sample.name, *(value for _, value in sorted(sample.labels.items()))] = (
+                    sample.value
+                )
     return found
 
 
-async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_they_must(serve: Serve) -> None:
+async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_they_must(
+    serve: Serve,
+) -> None:
     site = await serve(environ={"GROQ_ACCOUNT": "acme-account"})
     await site.disable()
     await site.redis.lpush("email", "{}", "{}")
@@ -49,7 +53,14 @@ async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_the
     assert samples["keywheel_deferrals_total", "groq"] == 0
     assert samples["keywheel_dead_letters", "poison", "other"] == 0
     text = (await site.client.get("/metrics")).text
-    for hidden in (secret("groq", 1), site.keys["groq"][0].label, "acme-account", "GROQ_API_KEY", "by hand", *LOGIN):
+    for hidden in (
+        secret("groq", 1),
+        site.keys["groq"][0].label,
+        "acme-account",
+        "GROQ_API_KEY",
+        "by hand",
+        *LOGIN,
+    ):
         assert hidden not in text
 
 
@@ -68,7 +79,9 @@ async def test_collecting_asks_redis_nothing(serve: Serve) -> None:
     assert calls(after) == calls(before)
 
 
-async def test_without_redis_the_metrics_still_come_and_say_so(serve: Serve, tmp_path: Path) -> None:
+async def test_without_redis_the_metrics_still_come_and_say_so(
+    serve: Serve, tmp_path: Path
+) -> None:
     with EmbeddedRedis(data_dir=tmp_path) as server:
         site = await serve(environ={"REDIS_URL": server.url})
         await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 1)
@@ -90,7 +103,9 @@ async def test_queues_that_cannot_be_counted_are_not_shown_as_empty(
 
     monkeypatch.setattr(site.app.lookout._watch, "look", refuse)
     samples = await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 0)
-    assert not [name for name, *_ in samples if name in {"keywheel_queue_length", "keywheel_jobs_waiting"}]
+    assert not [
+        name for name, *_ in samples if name in {"keywheel_queue_length", "keywheel_jobs_waiting"}
+    ]
     assert samples["keywheel_keys", "groq", "ready"] == 3
     queue = (await site.status())["services"]["groq"]["queue"]
     assert (queue["known"], queue["drain_s"]) == (False, None)
@@ -101,7 +116,8 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
     site = await serve()
 
     def event(kind: str, uuid: str, **fields: Any) -> dict[str, Any]:
-        return {"type": kind, "uuid": uuid, "hostname": "w1", "timestamp": 0.0, "local_received": 0.0, "clock": 1,
+        return {"type": kind, "uuid": uuid, "hostname": "w1", "timestamp": 0.0,
+            "local_received": 0.0, "clock": 1,
                 "utcoffset": 0, "pid": 1, **fields}  # fmt: skip
 
     deferred = "Retry(Retry(...), Deferred('no key is free: cooling; next try in 1.5 s'), 1.474)"
@@ -109,12 +125,21 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
         event("task-received", "a", name="tasks.ai.complete"),
         event("task-retried", "a", exception=deferred, traceback=None),
         event("task-received", "b", name="tasks.email.send"),
-        event("task-retried", "b", exception="Retry(Retry(...), Fault('it failed'), 2)", traceback=None),  # no deferral
-        event("task-retried", "c", exception=deferred, traceback=None),  # whose, Flower does not know
+        event(
+            "task-retried",
+            "b",
+            exception="Retry(Retry(...), Fault('it failed'), 2)",
+            traceback=None,
+        ),  # no deferral
+        event(
+            "task-retried", "c", exception=deferred, traceback=None
+        ),  # whose, Flower does not know
     ]
     for one in heard:
         site.app.events.on_event(one)
-    samples = await until(lambda: scrape(site), lambda seen: seen["keywheel_deferrals_total", "groq"] == 1)
+    samples = await until(
+        lambda: scrape(site), lambda seen: seen["keywheel_deferrals_total", "groq"] == 1
+    )
     assert samples["keywheel_deferrals_total", "resend"] == 0
     assert samples["keywheel_wait_seconds_sum", "groq"] == 1.5
     assert samples["keywheel_wait_seconds_bucket", "1.0", "groq"] == 0

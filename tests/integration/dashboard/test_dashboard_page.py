@@ -45,7 +45,9 @@ async def test_the_page_holds_no_data_and_lets_no_other_site_in(serve: Serve) ->
 
 
 # What a stranger asks for, where a login is configured.
-@pytest.mark.parametrize("path", ["/keys", "/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"])
+@pytest.mark.parametrize(
+    "path", ["/keys", "/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"]
+)
 async def test_without_a_login_nothing_is_served(serve: Serve, path: str) -> None:
     site = await serve()
     answer = await site.client.get(path)
@@ -74,12 +76,19 @@ async def test_static_files_are_served(serve: Serve, name: str) -> None:
     served = await site.client.get(f"/keys/static/{version()}/{name}")
     assert served.content == (STATIC / name).read_bytes()
     assert "max-age" in served.headers["Cache-Control"]
-    for module in re.findall(r'from "\./(.*)";', served.text):  # what a module imports has its version, too
+    for module in re.findall(
+        r'from "\./(.*)";', served.text
+    ):  # what a module imports has its version, too
         assert (STATIC / module).is_file()
-    assert (await site.client.get(f"/keys/static/{version()}/../../api.py")).status_code in {403, 404}
+    assert (await site.client.get(f"/keys/static/{version()}/../../api.py")).status_code in {
+        403,
+        404,
+    }
 
 
-def test_a_navigation_that_looks_different_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_navigation_that_looks_different_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "navbar.html").write_text("<nav></nav>")
     assert KeysLoader(str(tmp_path)).load("navbar.html").generate() == b"<nav></nav>"
     assert "/keys all the same" in caplog.text
@@ -115,7 +124,9 @@ def test_the_stock_command_shows_the_page_wherever_it_is_started_and_ends_when_a
         "FLOWER_PORT": str(port),
         "GROQ_API_KEY": secret("groq", 1),
     }
-    (tmp_path / ".env").write_text(f"FLOWER_BASIC_AUTH=evä:öther,{':'.join(LOGIN)}\n", encoding="utf-8")
+    (tmp_path / ".env").write_text(
+        f"FLOWER_BASIC_AUTH=evä:öther,{':'.join(LOGIN)}\n", encoding="utf-8"
+    )
     log_path = tmp_path / "log"
     with log_path.open("wb") as sink:
         process = subprocess.Popen(

@@ -11,7 +11,9 @@ EMAIL = {"from": "News <news@team1.example.net>", "to": [ANN], "subject": SECRET
 
 
 def send(house: House, name: str, *, kwargs: dict[str, Any], **options: Any) -> AsyncResult:
-    return house.producer.app.send_task(name, kwargs=kwargs, **{"queue": name.split(".")[1]} | options)
+    return house.producer.app.send_task(
+        name, kwargs=kwargs, **{"queue": name.split(".")[1]} | options
+    )
 
 
 def complete(house: House, **options: Any) -> AsyncResult:
@@ -24,14 +26,26 @@ def letters(house: House, **which: Any) -> list[dict[str, Any]]:
 
 
 def letter(house: House, job: str) -> dict[str, Any]:
-    [found] = eventually(lambda: [one for one in letters(house) if one["id"] == job], what=f"the letter of {job}")
+    [found] = eventually(
+        lambda: [one for one in letters(house) if one["id"] == job], what=f"the letter of {job}"
+    )
     return dict(found)
 
 
 def publish(
-    house: House, body: Any, *, queue: str = "ai", content_type: str = "application/json", **headers: Any
+    house: House,
+    body: Any,
+    *,
+    queue: str = "ai",
+    content_type: str = "application/json",
+    **headers: Any,
 ) -> None:
     with house.producer.app.connection_for_write() as connection, connection.Producer() as producer:
         producer.publish(
-            body, routing_key=queue, content_type=content_type, content_encoding="utf-8", headers=headers, retry=True
+            body,
+            routing_key=queue,
+            content_type=content_type,
+            content_encoding="utf-8",
+            headers=headers,
+            retry=True,
         )

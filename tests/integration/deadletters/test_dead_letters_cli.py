@@ -27,13 +27,26 @@ from worker.deadletters.cli import dead
 HOUR_MS = 3_600_000
 NOW_MS = 1_790_000_000_000
 SECRET = "canary-2207 of a prompt"
-CHAIN = [{"task": "tasks.ai.complete", "args": [], "kwargs": {"prompt": "next"}, "options": {}, "subtask_type": None}]
+CHAIN = [
+    {
+        "task": "tasks.ai.complete",
+        "args": [],
+        "kwargs": {"prompt": "next"},
+        "options": {},
+        "subtask_type": None,
+    }
+]
 
 Cli = Callable[..., Result]
 
 
 def letter(number: int = 1, **changes: Any) -> Letter:
-    told: dict[str, Any] = {"task": "tasks.ai.complete", "queue": "ai", "service": "groq", "kind": "failed"}
+    told: dict[str, Any] = {
+        "task": "tasks.ai.complete",
+        "queue": "ai",
+        "service": "groq",
+        "kind": "failed",
+    }
     return Letter(id=f"job-{number}", **told | {"reason": "RequestRejected: [bold] no"} | changes)
 
 
@@ -42,7 +55,11 @@ def email(number: int = 1, **changes: Any) -> Letter:
     return letter(number, **told | changes)
 
 
-def put(url: str, *letters: Letter, message: Message | None = Message(kwargs={"prompt": SECRET})) -> None:  # noqa: B008 - frozen
+def put(
+    url: str,
+    *letters: Letter,
+    message: Message | None = Message(kwargs={"prompt": SECRET}),  # noqa: B008 - frozen
+) -> None:
     async def go() -> None:
         async with Redis.from_url(url, decode_responses=True) as client:
             for one in letters:
@@ -52,7 +69,10 @@ def put(url: str, *letters: Letter, message: Message | None = Message(kwargs={"p
 
 
 def queued(url: str, queue: str) -> list[dict[str, Any]]:
-    """What waits in a queue, the first to be taken first: headers, and the body as `args`, `kwargs`, `embed`."""
+    """What waits in a queue, the first to be taken first.
+
+    Headers, and the body as `args`, `kwargs`, `embed`.
+    """
     with redis.Redis.from_url(url) as client:
         found = [json.loads(text) for text in reversed(client.lrange(queue, 0, -1))]
     for one in found:
@@ -92,7 +112,14 @@ def test_the_list_shows_everything_but_arguments(cli: Cli, redis_url: str) -> No
     put(redis_url, letter(1, calls=3), email(2, kind="unknown", doubt_ms=5))
     shown = cli("list")
     assert shown.exit_code == 0, shown.output
-    for word in ("job-1", "job-2", "tasks.email.send", "unknown", "RequestRejected: [bold] no", "2 shown of 2"):
+    for word in (
+        "job-1",
+        "job-2",
+        "tasks.email.send",
+        "unknown",
+        "RequestRejected: [bold] no",
+        "2 shown of 2",
+    ):
         assert word in shown.output
     told = json.loads(cli("list", "--kind", "unknown", "--json").output)
     assert [one["id"] for one in told["letters"]] == ["job-2"]
@@ -101,37 +128,68 @@ def test_the_list_shows_everything_but_arguments(cli: Cli, redis_url: str) -> No
     assert "0 shown of 2" in cli("list", "--before", "2001-01-01").output
 
 
-def test_no_id_is_cut_off_on_a_narrow_screen(cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_id_is_cut_off_on_a_narrow_screen(
+    cli: Cli, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     job = str(uuid.uuid4())
-    put(redis_url, replace(email(reason="OutcomeUnknown: " + "nobody knows " * 20, doubt_ms=5, calls=1), id=job))
+    put(
+        redis_url,
+        replace(
+            email(reason="OutcomeUnknown: " + "nobody knows " * 20, doubt_ms=5, calls=1), id=job
+        ),
+    )
     shown = cli("list").output
     for word in (job, "tasks.email.send", "(1 call,"):
         assert word in shown
 
 
-def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(cli: Cli, redis_url: str) -> None:
+def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(
+    cli: Cli, redis_url: str
+) -> None:
     call = {"at_ms": NOW_MS, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": True}
     put(redis_url, letter(trail=(call,), since_ms=NOW_MS))
     shown = cli("show", "job-1")
-    for word in ("RequestRejected", "gsk_abc123...", "rate_limit", "possible", "--arguments shows them"):
+    for word in (
+        "RequestRejected",
+        "gsk_abc123...",
+        "rate_limit",
+        "possible",
+        "--arguments shows them",
+    ):
         assert word in shown.output
     assert SECRET not in shown.output
     assert SECRET not in cli("show", "job-1", "--json").output
     assert SECRET in cli("show", "job-1", "--arguments").output
-    assert json.loads(cli("show", "job-1", "--arguments", "--json").output)["arguments"]["kwargs"] == {"prompt": SECRET}
+    assert json.loads(cli("show", "job-1", "--arguments", "--json").output)["arguments"][
+        "kwargs"
+    ] == {"prompt": SECRET}
 
 
 def test_what_was_no_job_shows_as_it_came(cli: Cli, redis_url: str) -> None:
-    put(redis_url, letter(note="the message itself cannot be run", kind="poison"), message=Message(raw="{" + SECRET))
+    put(
+        redis_url,
+        letter(note="the message itself cannot be run", kind="poison"),
+        message=Message(raw="{" + SECRET),
+    )
     put(redis_url, letter(2), message=None)
-    assert json.loads(cli("show", "job-1", "--arguments", "--json").output)["arguments"] == {"raw": "{" + SECRET}
+    assert json.loads(cli("show", "job-1", "--arguments", "--json").output)["arguments"] == {
+        "raw": "{" + SECRET
+    }
     assert "cannot be run" in cli("show", "job-1").output
     assert "its arguments are not kept" in cli("show", "job-2", "--arguments").output
 
 
-def test_a_replay_sends_the_job_with_its_id_and_everything_that_hangs_on_it(cli: Cli, redis_url: str) -> None:
-    options = {"root_id": "root", "chain": CHAIN, "time_limit": 9, "headers": {"mine": 1}, "priority": 3}
+def test_a_replay_sends_the_job_with_its_id_and_everything_that_hangs_on_it(
+    cli: Cli, redis_url: str
+) -> None:
+    options = {
+        "root_id": "root",
+        "chain": CHAIN,
+        "time_limit": 9,
+        "headers": {"mine": 1},
+        "priority": 3,
+    }
     put(redis_url, letter(), message=Message(["a"], {"prompt": SECRET}, options))
     shown = cli("replay", "job-1")
     assert (shown.exit_code, "1 of 1 job sent again" in shown.output) == (0, True), shown.output
@@ -140,13 +198,23 @@ def test_a_replay_sends_the_job_with_its_id_and_everything_that_hangs_on_it(cli:
     assert (headers["id"], headers["task"], headers["root_id"], headers["mine"]) == (
         "job-1", "tasks.ai.complete", "root", 1,
     )  # fmt: skip
-    assert (headers["retries"], headers["timelimit"], headers["argsrepr"]) == (0, [9, None], "<hidden>")
+    assert (headers["retries"], headers["timelimit"], headers["argsrepr"]) == (
+        0,
+        [9, None],
+        "<hidden>",
+    )
     assert "keywheel" not in headers
-    assert (sent["args"], sent["kwargs"], sent["embed"]["chain"]) == (["a"], {"prompt": SECRET}, CHAIN)
+    assert (sent["args"], sent["kwargs"], sent["embed"]["chain"]) == (
+        ["a"],
+        {"prompt": SECRET},
+        CHAIN,
+    )
     assert json.loads(cli("list", "--json").output)["total"] == 0
 
 
-def test_many_are_replayed_by_what_they_are_and_what_cannot_be_is_named(cli: Cli, redis_url: str) -> None:
+def test_many_are_replayed_by_what_they_are_and_what_cannot_be_is_named(
+    cli: Cli, redis_url: str
+) -> None:
     put(redis_url, *(letter(number) for number in range(1, 301)), email(301))
     put(redis_url, *(letter(number) for number in range(302, 315)), message=None)
     assert "add --yes" in cli("replay", "--service", "groq").output
@@ -154,7 +222,9 @@ def test_many_are_replayed_by_what_they_are_and_what_cannot_be_is_named(cli: Cli
     assert "300 of 313 jobs sent again" in shown.output
     assert "its arguments are not kept" in shown.output
     assert "and 3 more" in shown.output
-    assert {one["headers"]["id"] for one in queued(redis_url, "ai")} == {f"job-{number}" for number in range(1, 301)}
+    assert {one["headers"]["id"] for one in queued(redis_url, "ai")} == {
+        f"job-{number}" for number in range(1, 301)
+    }
     told = json.loads(cli("replay", "--task", "tasks.ai.complete", "--yes", "--json").stdout)
     assert (told["replayed"], len(told["refused"])) == ([], 13)
 
@@ -228,7 +298,9 @@ def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str
         (["list", "--kind", "weird"], "'weird' is not one of"),
     ],
 )
-def test_a_wrong_command_is_answered_in_words(cli: Cli, redis_url: str, arguments: list[str], sentence: str) -> None:
+def test_a_wrong_command_is_answered_in_words(
+    cli: Cli, redis_url: str, arguments: list[str], sentence: str
+) -> None:
     shown = cli(*arguments)
     assert shown.exit_code in {1, 2}
     assert sentence in shown.output
@@ -247,7 +319,12 @@ def test_the_command_is_there_and_names_a_redis_that_is_down(tmp_path: Any) -> N
     ("changes", "force", "sent", "new_key"),
     [
         ({}, False, True, False),  # surely not sent
-        ({"doubt_ms": NOW_MS - 21 * HOUR_MS}, False, True, False),  # its idempotency key still counts
+        (
+            {"doubt_ms": NOW_MS - 21 * HOUR_MS},
+            False,
+            True,
+            False,
+        ),  # its idempotency key still counts
         ({"doubt_ms": NOW_MS - 21 * HOUR_MS}, True, True, False),  # so nobody needs another one
         ({"doubt_ms": NOW_MS - 23 * HOUR_MS}, False, False, False),  # nobody could tell
         ({"doubt_ms": NOW_MS - 23 * HOUR_MS}, True, True, True),  # somebody accepts a second email
@@ -266,7 +343,11 @@ def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe
         assert [one.id for one in find(redis_url)] == ["job-1"]
         return
     assert messages[0]["headers"]["id"] == "job-1"
-    assert messages[0]["kwargs"].get("idempotency_key", "").startswith("job-1/again-" if new_key else "")
+    assert (
+        messages[0]["kwargs"]
+        .get("idempotency_key", "")
+        .startswith("job-1/again-" if new_key else "")
+    )
     # The next letter of this job must not forget the doubt.
     doubt_ms = changes.get("doubt_ms")
     assert messages[0]["headers"]["keywheel_doubt_ms"] == (0 if new_key else doubt_ms or 0)

@@ -1,4 +1,7 @@
-"""How jobs become dead letters and live again: a real worker, real Redis, the sandbox as both providers."""
+"""How jobs become dead letters and live again.
+
+A real worker, real Redis, the sandbox as both providers.
+"""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,7 +12,9 @@ from letters_harness import EMAIL, SECRET, complete, letter, letters, send
 from processes import House, eventually
 
 
-def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(fresh: House) -> None:
+def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(
+    fresh: House,
+) -> None:
     # What fails for everybody costs no try, so it is the answer that is no JSON again.
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
     job = complete(fresh)
@@ -20,12 +25,22 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
     )  # fmt: skip
     assert found["reason"].startswith("FaultBudgetSpent: gave up after 2 tries")
     assert [one["code"] for one in found["trail"]] == ["bad_generation"] * 2
-    assert all(one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["trail"])
-    assert found["since_ms"] <= found["trail"][0]["at_ms"] <= found["trail"][1]["at_ms"] <= found["at_ms"] + 1_000
+    assert all(
+        one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["trail"]
+    )
+    assert (
+        found["since_ms"]
+        <= found["trail"][0]["at_ms"]
+        <= found["trail"][1]["at_ms"]
+        <= found["at_ms"] + 1_000
+    )
     assert (found["calls"], found["faults"], found["replayable"]) == (2, 1, True)
     assert SECRET not in json.dumps(found)
 
-    assert fresh.producer.ask("tasks.admin.replay", id=job.id) == {"replayed": [job.id], "refused": []}
+    assert fresh.producer.ask("tasks.admin.replay", id=job.id) == {
+        "replayed": [job.id],
+        "refused": [],
+    }
     again = fresh.producer.app.AsyncResult(job.id)
     eventually(lambda: again.state == "SUCCESS", what="the replayed job's success")
     assert letters(fresh) == []
@@ -56,7 +71,9 @@ def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: Hou
     eventually(lambda: ended.state == "REVOKED", what="the end in the result store")
     assert type(ended.result).__name__ == "DeadlineExceeded", "the same name as its letter has"
     assert fresh.producer.ask("tasks.admin.replay", kind="expired")["replayed"] == [job.id]
-    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success")
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success"
+    )
 
 
 def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
@@ -69,14 +86,22 @@ def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
 
 
 def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
-    job = send(fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai")
+    job = send(
+        fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai"
+    )
     found = letter(fresh, job.id)
-    assert (found["kind"], found["reason"].partition(" in ")[0], found["replayable"]) == ("failed", "Reject", True)
+    assert (found["kind"], found["reason"].partition(" in ")[0], found["replayable"]) == (
+        "failed",
+        "Reject",
+        True,
+    )
 
 
 def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: House) -> None:
     errback = {"task": "shop.apology", "args": [], "kwargs": {}, "options": {"serializer": "none"}}
-    job = send(fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback)
+    job = send(
+        fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback
+    )
     found = letter(fresh, job.id)
     assert (found["queue"], found["kind"], found["replayable"]) == ("ai", "failed", True)
 
@@ -102,14 +127,18 @@ def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> Non
     fresh.producer.outcome(job)
     assert letter(fresh, job.id)
     complete(fresh, task_id=job.id)  # for a completion nobody looks after a letter
-    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success")
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success"
+    )
     answer = fresh.producer.ask("tasks.admin.replay", id=job.id, force=True)
     reason = "it has succeeded: a copy of its message did not fail"
     assert answer == {"replayed": [], "refused": [{"id": job.id, "reason": reason}]}
     assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
-def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_lost(fresh: House) -> None:
+def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_lost(
+    fresh: House,
+) -> None:
     client = fresh.producer.app.backend.client
     job = complete(fresh, queue="parked")
     message = json.loads(client.rpop("parked"))
@@ -121,29 +150,44 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
 
     message["properties"]["delivery_info"]["redelivered"] = True
     client.lpush("ai", json.dumps(message))
-    eventually(lambda: f"{job.id} has failed already" in fresh.worker.log, what="the second delivery's end")
-    eventually(lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement")
+    eventually(
+        lambda: f"{job.id} has failed already" in fresh.worker.log, what="the second delivery's end"
+    )
+    eventually(
+        lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement"
+    )
     assert job.state == "FAILURE"
     assert letter(fresh, job.id) == before
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
 
 
-def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(fresh: House) -> None:
+def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(
+    fresh: House,
+) -> None:
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
     first = fresh.producer.outcome(job)
     before = letter(fresh, job.id)
     client = fresh.producer.app.backend.client
     client.delete(*client.keys("{kw:dead}:*"))  # as if it had not come to that
-    send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True})
+    send(
+        fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True}
+    )
     again = letter(fresh, job.id)
-    assert (again["kind"], again["reason"], again["replayable"]) == (before["kind"], before["reason"], True)
+    assert (again["kind"], again["reason"], again["replayable"]) == (
+        before["kind"],
+        before["reason"],
+        True,
+    )
     second = fresh.producer.app.AsyncResult(job.id).result
     assert (type(second).__name__, str(second)) == (type(first).__name__, str(first))
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
     # A person may still decide otherwise: a replay takes the failure out first.
     assert fresh.producer.ask("tasks.admin.replay", id=job.id)["replayed"] == [job.id]
-    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the replayed job's success")
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS",
+        what="the replayed job's success",
+    )
 
 
 def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: House) -> None:
@@ -154,7 +198,9 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: 
     eventually(lambda: letters(fresh), what="a letter")
     [found] = letters(fresh)
     assert (found["id"], found["kind"]) == (first.id, "failed")
-    assert found["reason"].startswith("InvalidArguments: idempotency_key: was used for an email with another content")
+    assert found["reason"].startswith(
+        "InvalidArguments: idempotency_key: was used for an email with another content"
+    )
     assert fresh.sandbox.mail().get("Another") is None
 
 
@@ -178,7 +224,9 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, 
     eventually(lambda: given_up in fresh.worker.log, what="the end of the patience")
     client.delete("{kw:dead}:index")
     assert letter(fresh, job.id)["kind"] == how
-    eventually(lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement")
+    eventually(
+        lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement"
+    )
     fresh.sandbox.control("clear", service="groq")
     assert fresh.producer.app.AsyncResult(job.id).state == ended
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == (how != "expired")
@@ -188,7 +236,14 @@ def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: Ho
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
     found = letter(fresh, job.id)
-    assert (found["replayable"], found["size"], found["note"]) == (False, 0, "its arguments were too large to be kept")
+    assert (found["replayable"], found["size"], found["note"]) == (
+        False,
+        0,
+        "its arguments were too large to be kept",
+    )
     answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
-    assert answer == {"replayed": [], "refused": [{"id": job.id, "reason": "its arguments were too large to be kept"}]}
+    assert answer == {
+        "replayed": [],
+        "refused": [{"id": job.id, "reason": "its arguments were too large to be kept"}],
+    }
     assert letter(fresh, job.id)

@@ -49,8 +49,17 @@ async def redis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 def context(**changes: Any) -> Context:
-    told = {"id": "job-1", "args": [], "kwargs": {"prompt": SECRET}, "retries": 1, "hostname": "w1@test"}
-    told |= {"delivery_info": {"routing_key": "ai.deferred", "priority": 0}, "called_directly": False}
+    told = {
+        "id": "job-1",
+        "args": [],
+        "kwargs": {"prompt": SECRET},
+        "retries": 1,
+        "hostname": "w1@test",
+    }
+    told |= {
+        "delivery_info": {"routing_key": "ai.deferred", "priority": 0},
+        "called_directly": False,
+    }
     return Context(told | changes)
 
 
@@ -65,17 +74,39 @@ def context(**changes: Any) -> Context:
         (OutcomeUnknown("who knows"), "unknown", True, "OutcomeUnknown: who knows"),
         (Poisoned("5 workers died"), "poison", True, "Poisoned: 5 workers died"),
         (TimeLimitExceeded(300), "timeout", True, "TimeLimitExceeded: it ran longer than it may"),
-        (SoftTimeLimitExceeded(270), "timeout", True, "SoftTimeLimitExceeded: it ran longer than it may"),
+        (
+            SoftTimeLimitExceeded(270),
+            "timeout",
+            True,
+            "SoftTimeLimitExceeded: it ran longer than it may",
+        ),
         (ValueError(SECRET), "failed", True, "ValueError"),  # its words may quote anything
-        (RequestRejected(f"odd\n{KEY}\x07"), "failed", False, "RequestRejected: odd gsk_canary..."),  # a key, a bell
+        (
+            RequestRejected(f"odd\n{KEY}\x07"),
+            "failed",
+            False,
+            "RequestRejected: odd gsk_canary...",
+        ),  # a key, a bell
         (RequestRejected("x" * 9_000), "failed", False, "RequestRejected: " + "x" * 482 + "…"),
-        (RequestRejected("half a \ud83d character"), "failed", False, "RequestRejected: half a ? character"),
+        (
+            RequestRejected("half a \ud83d character"),
+            "failed",
+            False,
+            "RequestRejected: half a ? character",
+        ),
     ],
 )
-def test_a_letter_says_how_a_job_ended_in_one_sentence(exc: Exception, kind: str, in_doubt: Any, reason: str) -> None:
+def test_a_letter_says_how_a_job_ended_in_one_sentence(
+    exc: Exception, kind: str, in_doubt: Any, reason: str
+) -> None:
     letter, message = obituary.of_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
-    assert (letter.id, letter.queue, letter.service, letter.worker) == ("job-1", "ai", "groq", "w1@test")
+    assert (letter.id, letter.queue, letter.service, letter.worker) == (
+        "job-1",
+        "ai",
+        "groq",
+        "w1@test",
+    )
     assert message == Message([], {"prompt": SECRET}, {})
     assert SECRET not in repr((letter, message))
 
@@ -84,7 +115,9 @@ def test_an_unexpected_error_says_where_it_was_raised() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         json.loads(str(1 // 0))
     letter, _ = obituary.of_job(context(), "tasks.email.send", caught.value)
-    assert letter.reason.startswith("ZeroDivisionError in deadletters/test_dead_letters_post.py, line ")
+    assert letter.reason.startswith(
+        "ZeroDivisionError in deadletters/test_dead_letters_post.py, line "
+    )
 
 
 def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> None:
@@ -94,20 +127,28 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     for number in range(25):
         trail.note("re_abc123...", f"code_{number}")
     letter, _ = obituary.of_job(
-        context(headers=json.loads(json.dumps(history.headers()))), "tasks.email.send", FaultBudgetSpent("gave up")
+        context(headers=json.loads(json.dumps(history.headers()))),
+        "tasks.email.send",
+        FaultBudgetSpent("gave up"),
     )
     trail.begin()
     assert len(letter.trail) == 20
     assert letter.trail[0]["code"] == "read_timeout"
-    assert [call["code"] for call in letter.trail[1:]] == [f"code_{number}" for number in range(6, 25)]
+    assert [call["code"] for call in letter.trail[1:]] == [
+        f"code_{number}" for number in range(6, 25)
+    ]
     assert (letter.calls, letter.deferrals, letter.since_ms, letter.doubt_ms) == (50, 2, 5, 5)
-    later = [Attempt(number, "re_abc123...", "read_timeout", in_doubt=True) for number in range(2, 40)]
+    later = [
+        Attempt(number, "re_abc123...", "read_timeout", in_doubt=True) for number in range(2, 40)
+    ]
     assert [attempt.at_ms for attempt in trail.latest((doubt, *later))] == [1, *range(21, 40)]
 
 
 def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:
     letter, message = obituary.of_job(
-        context(headers={"keywheel_doubt_ms": 77, "mine": 1}), "tasks.email.send", DeadlineExceeded("x")
+        context(headers={"keywheel_doubt_ms": 77, "mine": 1}),
+        "tasks.email.send",
+        DeadlineExceeded("x"),
     )
     assert letter.doubt_ms == 77
     assert message is not None
@@ -120,12 +161,20 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
     [
         ({"headers": {"keywheel": {"since_ms": 5}}}, 5),
         ({"headers": {"keywheel": {"since_ms": 5}, "deaths": 1}}, 5),
-        ({"headers": {"deaths": 1}}, 1),  # a worker died with the first turn, and nobody knows when that was
+        (
+            {"headers": {"deaths": 1}},
+            1,
+        ),  # a worker died with the first turn, and nobody knows when that was
         ({"delivery_info": {"routing_key": "email", "redelivered": True}}, 1),
     ],
 )
 def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], doubt_ms: int) -> None:
-    assert obituary.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[0].doubt_ms == doubt_ms
+    assert (
+        obituary.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[
+            0
+        ].doubt_ms
+        == doubt_ms
+    )
 
 
 # What a stranger may write into the headers, and what comes of it.
@@ -165,7 +214,9 @@ def test_only_jobs_are_kept_not_an_operators_own_tasks() -> None:
         ({"prompt": "\ud83d"}, ""),  # half a character is JSON
     ],
 )
-async def test_a_letter_without_its_arguments_says_why(redis: Redis, kwargs: dict[str, Any], note: str) -> None:
+async def test_a_letter_without_its_arguments_says_why(
+    redis: Redis, kwargs: dict[str, Any], note: str
+) -> None:
     store = post.store_of(Runtime.current())
     store.limits = Limits(message_bytes=1_000)
     await post.keep_job(context(kwargs=kwargs), "tasks.ai.complete", RequestRejected("no"))
@@ -183,7 +234,9 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         ("text", "text"),
         (None, "None"),
     ):
-        told = SimpleNamespace(headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None)
+        told = SimpleNamespace(
+            headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None
+        )
         letter, message = obituary.of_message(told, reason="no job", runnable=True)
         assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", obituary.UNRUNNABLE)
         assert message is not None
@@ -215,8 +268,12 @@ async def test_a_letter_waits_until_redis_has_room(
         get_settings.cache_clear()
         async with Redis.from_url(server.url, decode_responses=True) as client:
             await client.config_set("maxmemory", 1)
-            keeping = asyncio.ensure_future(post.keep_job(context(), "tasks.ai.complete", RequestRejected("no")))
-            await asyncio.to_thread(eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try")
+            keeping = asyncio.ensure_future(
+                post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+            )
+            await asyncio.to_thread(
+                eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try"
+            )
             await client.config_set("maxmemory", 0)
             await keeping
             assert (await DeadLetters(client).counts()).total == 1
@@ -240,11 +297,16 @@ def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -
     assert caplog.text.count("a dead letter could not be kept (RuntimeError)") == 2
 
 
-async def test_a_letter_that_cannot_be_written_up_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_letter_that_cannot_be_written_up_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.ERROR)
     await post.keep_job(None, "tasks.ai.complete", RequestRejected("no"))
     post.keep_request(None, "tasks.ai.complete", RequestRejected("no"))
-    assert caplog.text.count("a dead letter could not be kept (AttributeError): tasks.ai.complete") == 2
+    assert (
+        caplog.text.count("a dead letter could not be kept (AttributeError): tasks.ai.complete")
+        == 2
+    )
 
 
 async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Path) -> None:
@@ -262,7 +324,9 @@ async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Pat
 
 def test_the_limits_follow_the_settings() -> None:
     settings = Settings(dead_letters=7, dead_letters_keep_s=3, dead_letters_mb=2, dead_letter_kb=5)
-    assert Limits.of(settings) == Limits(letters=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000)
+    assert Limits.of(settings) == Limits(
+        letters=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000
+    )
     assert Limits.of(Settings()) == Limits()
 
 
@@ -276,7 +340,9 @@ async def test_jobs_that_succeed_together_look_for_their_letters_together(redis:
 
     store.present = counted  # type: ignore[method-assign]
     for number in range(3):
-        await store.put(Letter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no"))
+        await store.put(
+            Letter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no")
+        )
     await asyncio.gather(*(post.take_out(f"job-{number}") for number in range(1, 100)))
     assert sum(asked) == 99
     assert len(asked) == 1

@@ -18,12 +18,19 @@ async def make(redis_url: str) -> AsyncIterator[Make]:
     """Gives a store with other limits; each look at its clock is a millisecond later."""
     redis = Redis.from_url(redis_url, decode_responses=True)
     clock = itertools.count(NOW_MS)
-    yield lambda **limits: DeadLetters(redis, namespace="test", limits=Limits(**limits), now_ms=lambda: next(clock))
+    yield lambda **limits: DeadLetters(
+        redis, namespace="test", limits=Limits(**limits), now_ms=lambda: next(clock)
+    )
     await redis.aclose()
 
 
 def letter(number: int = 1, **changes: Any) -> Letter:
-    told: dict[str, Any] = {"task": "tasks.ai.complete", "queue": "ai", "service": "groq", "kind": "failed"}
+    told: dict[str, Any] = {
+        "task": "tasks.ai.complete",
+        "queue": "ai",
+        "service": "groq",
+        "kind": "failed",
+    }
     return Letter(id=f"job-{number}", **told | {"reason": "RequestRejected: no"} | changes)
 
 
@@ -33,7 +40,9 @@ MESSAGE = Message([], {"prompt": "canary"}, {"root_id": "r"})
 async def test_a_letter_comes_back_as_it_was_put_with_its_time_and_size(make: Make) -> None:
     store = make()
     trail = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
-    kept = letter(trail=trail, faults=2, deferrals=3, calls=4, since_ms=7, doubt_ms=7, worker="w1@test")
+    kept = letter(
+        trail=trail, faults=2, deferrals=3, calls=4, since_ms=7, doubt_ms=7, worker="w1@test"
+    )
     await store.put(kept, MESSAGE.text())
     found, message = await store.get("job-1")
     assert message == MESSAGE
@@ -54,12 +63,20 @@ async def test_letters_are_found_latest_first_and_by_what_they_are(make: Make) -
         await store.put(letter(number, service=service, task=task, kind=kind))
     ids = [found.id for found in await store.find()]
     assert ids == [f"job-{number}" for number in range(7, 0, -1)]
-    assert [found.id for found in await store.find(Filter(service="resend"))] == ["job-6", "job-4", "job-2"]
-    assert [found.id for found in await store.find(Filter(task="tasks.ai.complete", kind="failed"))] == [
+    assert [found.id for found in await store.find(Filter(service="resend"))] == [
+        "job-6",
+        "job-4",
+        "job-2",
+    ]
+    assert [found.id for found in await store.find(Filter(task="tasks.ai.complete",
+        kind="failed"))] == [
         "job-3", "job-1",
     ]  # fmt: skip
     third = (await store.find(limit=3))[-1]
-    assert [found.id for found in await store.find(Filter(before_ms=third.at_ms), limit=2)] == ["job-4", "job-3"]
+    assert [found.id for found in await store.find(Filter(before_ms=third.at_ms), limit=2)] == [
+        "job-4",
+        "job-3",
+    ]
     counts = await store.counts()
     assert counts.as_json() == {
         "total": 7,
@@ -102,7 +119,9 @@ async def test_letters_that_are_too_old_are_gone_without_a_new_one(make: Make) -
         await store.get("job-1")
 
 
-async def test_beyond_the_memory_for_all_the_oldest_lose_their_arguments_not_their_letter(make: Make) -> None:
+async def test_beyond_the_memory_for_all_the_oldest_lose_their_arguments_not_their_letter(
+    make: Make,
+) -> None:
     store = make(total_bytes=2 * len(MESSAGE.text()))
     for number in range(1, 5):
         await store.put(letter(number), MESSAGE.text())
@@ -134,8 +153,13 @@ async def test_who_drops_letters_stands_in_the_audit_stream(make: Make) -> None:
     assert await store.forget(found[:1], by="cli ada") == 1
     assert await store.forget(found, by="flower ada") == 2
     assert await store.forget(found, by="nobody") == 0
-    assert await store.forget(found[:1], by="bob", event="replayed") == 0  # its job was quicker and took it out
-    assert [(entry["event"], entry["name"], entry["by"], entry["service"]) for entry in await store.audit()] == [
+    assert (
+        await store.forget(found[:1], by="bob", event="replayed") == 0
+    )  # its job was quicker and took it out
+    assert [
+        (entry["event"], entry["name"], entry["by"], entry["service"])
+        for entry in await store.audit()
+    ] == [
         ("replayed", found[0].id, "bob", "groq"),
         ("dropped", "2 letters", "flower ada", "groq"),
         ("dropped", found[0].id, "cli ada", "groq"),
@@ -166,5 +190,7 @@ async def test_every_record_expires_by_itself_except_the_audit(make: Make, redis
     await store.put(letter(), MESSAGE.text())
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         names = [name async for name in redis.scan_iter("*")]
-        assert sorted(names) == sorted(store.name(one) for one in ("index", "heads", "messages", "kept", "counts"))
+        assert sorted(names) == sorted(
+            store.name(one) for one in ("index", "heads", "messages", "kept", "counts")
+        )
         assert all([0 < await redis.pttl(name) <= 61_000 for name in names])

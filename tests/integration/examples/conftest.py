@@ -38,7 +38,11 @@ class Program:
     def await_url(self) -> str:
         """Wait until it says where it listens."""
         said = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
-        eventually(lambda: said.search(self.log) or self.process.poll() is not None, within_s=60, what="a server")
+        eventually(
+            lambda: said.search(self.log) or self.process.poll() is not None,
+            within_s=60,
+            what="a server",
+        )
         found = said.search(self.log)
         assert found, self.log[-3000:]
         self.url = found[0]
@@ -51,7 +55,9 @@ class Program:
 
 @dataclass
 class Street:
-    """A worker, Flower, and every example that can run here; each a second time without anything behind it.
+    """A worker, Flower, and every example that can run here.
+
+    Each a second time without anything behind it.
 
     The one that logs in at Flower runs a third time, with a password that Flower does not know.
     """
@@ -85,14 +91,23 @@ def command(name: str) -> list[str] | None:
     node = shutil.which("node")
     # npm writes this file last: what it left when it was cut short does not count.
     return (
-        [node, "server.js"] if node and (ROOT / "examples/express/node_modules/.package-lock.json").is_file() else None
+        [node, "server.js"]
+        if node and (ROOT / "examples/express/node_modules/.package-lock.json").is_file()
+        else None
     )
 
 
 @pytest.fixture(scope="package")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     folder = tmp_path_factory.mktemp("street")
-    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100, "groq_stream_ms": 20}
+    limits = {
+        "groq_rpm": 60_000,
+        "groq_tpm": 0,
+        "groq_rpd": 0,
+        "groq_tpd": 0,
+        "resend_rps": 100,
+        "groq_stream_ms": 20,
+    }
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedRedis(data_dir=folder / "redis"))
         sandbox = stack.enter_context(Sandbox(**limits))
@@ -100,10 +115,17 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
         def start(label: str, arguments: list[str], cwd: Path, **environ: str) -> Program:
             path = folder / f"{label}.log"
             surroundings = environment(**environ)
-            surroundings.pop("COVERAGE_PROCESS_CONFIG", None)  # nothing of what is measured runs there
+            surroundings.pop(
+                "COVERAGE_PROCESS_CONFIG", None
+            )  # nothing of what is measured runs there
             with path.open("wb") as sink:
                 process = subprocess.Popen(
-                    arguments, cwd=cwd, env=surroundings, stdout=sink, stderr=sink, start_new_session=True
+                    arguments,
+                    cwd=cwd,
+                    env=surroundings,
+                    stdout=sink,
+                    stderr=sink,
+                    start_new_session=True,
                 )
             program = Program(process, path)
             stack.callback(program.stop)
@@ -112,20 +134,31 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
         environ = sandbox.env() | {"REDIS_URL": server.url, "KEYWHEEL_FAULT_BACKOFF_S": "0.2"}
         port = free_port()
         flower = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
-        start("flower", [sys.executable, "-m", "celery", "-A", "worker", "flower"], folder, **environ, **flower)
+        start(
+            "flower",
+            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
+            folder,
+            **environ,
+            **flower,
+        )
         nowhere = f"127.0.0.1:{free_port()}"
         examples, lonely, strangers = {}, {}, {}
         for name in NAMES:
             if arguments := command(name):
-                # Only what an example documents reaches it: its requirements are all that it may need.
+                # Only what an example documents reaches it: its requirements are all that it may
+                # need.
                 given = {"PYTHONPATH": "", "PORT": "0", "FLOWER_BASIC_AUTH": LOGIN}
                 there = {"REDIS_URL": server.url, "FLOWER_URL": f"http://127.0.0.1:{port}"}
                 away = {"REDIS_URL": f"redis://{nowhere}/0", "FLOWER_URL": f"http://{nowhere}"}
                 examples[name] = start(name, arguments, ROOT / "examples" / name, **given, **there)
-                lonely[name] = start(f"{name}-lonely", arguments, ROOT / "examples" / name, **given, **away)
+                lonely[name] = start(
+                    f"{name}-lonely", arguments, ROOT / "examples" / name, **given, **away
+                )
                 if name == "express":
                     forged = given | there | {"FLOWER_BASIC_AUTH": "web:wrong"}
-                    strangers[name] = start(f"{name}-stranger", arguments, ROOT / "examples" / name, **forged)
+                    strangers[name] = start(
+                        f"{name}-stranger", arguments, ROOT / "examples" / name, **forged
+                    )
         stack.enter_context(workers(folder, environ))
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -146,7 +179,9 @@ def visit(street: Street) -> Iterator[Visit]:
     with ExitStack() as stack:
 
         def open_one(name: str, *, how: str = "") -> httpx.Client:
-            client = stack.enter_context(httpx.Client(base_url=street.url(name, how=how), timeout=40))
+            client = stack.enter_context(
+                httpx.Client(base_url=street.url(name, how=how), timeout=40)
+            )
             if name == "django":
                 token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)
                 assert token

@@ -1,4 +1,7 @@
-"""The web applications under examples/, as a visitor meets them: real servers, a real worker, the sandbox."""
+"""The web applications under examples/, as a visitor meets them.
+
+Real servers, a real worker, the sandbox.
+"""
 
 import json
 import uuid
@@ -67,7 +70,9 @@ def test_a_job_that_fails_says_why(street: Any, visit: Any, name: str) -> None:
     assert wrong["state"] == "failed"
     assert "is not an email address" in wrong["reason"]
     with refusal(street):
-        refused = ended(client, client.post("/completions", json={"prompt": "x", "stream": False}).json()["job"])
+        refused = ended(
+            client, client.post("/completions", json={"prompt": "x", "stream": False}).json()["job"]
+        )
     assert refused["state"] == "failed"
     assert "rejects the request" in refused["reason"]
     assert refused.get("error") in {"RequestRejected", None}
@@ -87,7 +92,9 @@ def test_what_is_no_question_is_refused(visit: Any, name: str) -> None:
     for body in ({}, {"prompt": ""}, {"prompt": 7}, []):
         assert client.post("/completions", json=body).status_code == 422
     # Express refuses this by itself, the others as any other body that is no question.
-    assert client.post("/completions", content="{", headers={"content-type": "application/json"}).status_code in {
+    assert client.post(
+        "/completions", content="{", headers={"content-type": "application/json"}
+    ).status_code in {
         400,
         422,
     }
@@ -105,7 +112,9 @@ def test_without_anything_behind_it_says_so(visit: Any, name: str) -> None:
             assert client.get(path).status_code == 503
 
 
-def test_an_application_that_flower_does_not_know_tells_its_visitors_nothing_of_it(visit: Any) -> None:
+def test_an_application_that_flower_does_not_know_tells_its_visitors_nothing_of_it(
+    visit: Any,
+) -> None:
     answer = visit("express", how="stranger").post("/completions", json={"prompt": "Say hello"})
     assert answer.status_code == 500
     assert answer.json() == {"detail": "the queue does not accept this application"}
@@ -123,7 +132,9 @@ def test_django_keeps_a_visitors_jobs_from_others_and_refuses_forged_requests(vi
 # -- streaming, in the FastAPI example
 
 
-def events(client: httpx.Client, path: str, *, last: str = "", most: int = 10_000) -> list[dict[str, Any]]:
+def events(
+    client: httpx.Client, path: str, *, last: str = "", most: int = 10_000
+) -> list[dict[str, Any]]:
     """Follow server-sent events to the end of the answer, or until there are enough."""
     found: list[dict[str, Any]] = []
     with client.stream("GET", path, headers={"Last-Event-ID": last} if last else {}) as answer:
@@ -149,7 +160,9 @@ def shown(found: list[dict[str, Any]]) -> str:
     return text
 
 
-def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was(visit: Any) -> None:
+def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was(
+    visit: Any,
+) -> None:
     client = visit("fastapi")
     asked = client.post("/completions", json={"prompt": "Say hello"}).json()
     first = events(client, asked["events"], most=3)

@@ -7,9 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (PyPI: playwright)")
+playwright_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed (PyPI: playwright)"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium is installed (Debian: chromium)"
+)
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -38,7 +42,9 @@ def page(street: Any) -> Iterator[Any]:
         opened = browser.new_page(base_url=street.url("fastapi"))
         opened.add_init_script(WATCH_JS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        opened.on(
+            "console", lambda said: complaints.append(said.text) if said.type == "error" else None
+        )
         opened.goto("/")
         yield opened
         browser.close()
@@ -56,7 +62,9 @@ def beginning(url: str, *, events: int) -> str:
     return kept
 
 
-def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_reload(street: Any, page: Any) -> None:
+def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_reload(
+    street: Any, page: Any
+) -> None:
     visits = 0
 
     def cut(route: Any) -> None:
@@ -72,7 +80,9 @@ def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_r
     with page.expect_response("**/completions") as asked:
         page.get_by_role("button", name="Ask").click()
     page.wait_for_function(DONE_JS, timeout=WITHIN_MS)
-    job = httpx.get(street.url("fastapi") + asked.value.json()["job"], params={"wait_s": 30}, timeout=40).json()
+    job = httpx.get(
+        street.url("fastapi") + asked.value.json()["job"], params={"wait_s": 30}, timeout=40
+    ).json()
     assert page.locator("#answer").text_content() == job["result"]["text"]
     kinds, ids = zip(*page.evaluate("heard"), strict=True)
     assert (visits, kinds[0], kinds[-1]) == (2, "start", "end")

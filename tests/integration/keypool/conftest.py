@@ -56,7 +56,9 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    connections = BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=16)
+    connections = BlockingConnectionPool.from_url(
+        redis_url, decode_responses=True, max_connections=16
+    )
     async with Redis.from_pool(connections) as client:
         yield client
 

@@ -1,4 +1,7 @@
-"""What the tests of the key pool say to it: verdicts, and asking for a lease that must or must not be had."""
+"""What the tests of the key pool say to it.
+
+Verdicts, and asking for a lease that must or must not be had.
+"""
 
 from collections.abc import Callable
 
@@ -30,10 +33,17 @@ def refused(
 
 
 def rpm(limit: int, remaining: float | None = None) -> Verdict:
-    return Verdict(fate=Fate.DONE, code="ok", status=200, limits=(ObservedLimit(Dimension.RPM, limit, remaining),))
+    return Verdict(
+        fate=Fate.DONE,
+        code="ok",
+        status=200,
+        limits=(ObservedLimit(Dimension.RPM, limit, remaining),),
+    )
 
 
-async def ask(pool: KeyPool, *, ahead_ms: int = 0, line: Line | None = None, **want: object) -> Lease | Unavailable:
+async def ask(
+    pool: KeyPool, *, ahead_ms: int = 0, line: Line | None = None, **want: object
+) -> Lease | Unavailable:
     """Ask for a call that begins now, or so far ahead at most."""
     pool.horizon_ms = ahead_ms
     return await pool.acquire(Want(**want), line)  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""A process that asks the pool for many leases at once: `python keypool_child.py URL COUNT`; tells how many it got."""
+"""A process that asks the pool for many leases at once: `python keypool_child.py URL COUNT`.
+
+Tells how many it got.
+"""
 
 import asyncio
 import sys

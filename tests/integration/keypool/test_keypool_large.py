@@ -21,7 +21,9 @@ async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyP
     pool = make_pool(1)
     pace = ObservedLimit(Dimension.RPM, 100_000)
     for number in range(60):
-        tight = ObservedLimit(dimension, TPM, 0) if number == 59 else ObservedLimit(dimension, 10**7)
+        tight = (
+            ObservedLimit(dimension, TPM, 0) if number == 59 else ObservedLimit(dimension, 10**7)
+        )
         await pool.settle(await lease(pool, tokens=300), done(100, tight, pace))
     return pool
 
@@ -34,16 +36,25 @@ class Crowd:
         self.served = 0
 
     async def tick(self) -> None:
-        while isinstance(got := await ask(self.pool, tokens=SMALL, ahead_ms=2_000, bulk=self.bulk, by="small"), Lease):
+        while isinstance(
+            got := await ask(self.pool, tokens=SMALL, ahead_ms=2_000, bulk=self.bulk, by="small"),
+            Lease,
+        ):
             self.served += 1
             await self.pool.settle(got, done(SMALL))
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(make_pool: Make, clock, bulk: bool) -> None:  # noqa: ANN001, FBT001
+async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    bulk: bool,  # noqa: FBT001
+) -> None:
     pool = await emptied(make_pool)
     crowd, began_ms = Crowd(pool, clock, bulk=bulk), clock.ms
-    while not isinstance(got := await ask(pool, tokens=LARGE, ahead_ms=2_000, bulk=bulk, by="large"), Lease):
+    while not isinstance(
+        got := await ask(pool, tokens=LARGE, ahead_ms=2_000, bulk=bulk, by="large"), Lease
+    ):
         assert clock.ms - began_ms < 90_000, "twice the 40 s of refilling"
         clock.tick(500)
         await crowd.tick()
@@ -62,14 +73,21 @@ async def test_answers_that_are_large_are_saved_for_too(make_pool: Make, clock) 
     assert 39_000 <= first.first_in_ms <= 42_000
     clock.tick(20_000)
     await lease(pool, tokens=900, output_tokens=900, by="small")
-    assert (await nothing(pool, tokens=900, output_tokens=900, by="small")).first_in_ms > 0, "the rest is saved"
+    assert (await nothing(pool, tokens=900, output_tokens=900, by="small")).first_in_ms > 0, (
+        "the rest is saved"
+    )
 
 
-async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_long(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = await emptied(make_pool)
     first = await nothing(pool, tokens=LARGE, by="gone")
     clock.tick(first.first_in_ms)
-    assert (await nothing(pool, tokens=2_500, by="other")).first_in_ms > 0, "half is saved for the one that came first"
+    assert (await nothing(pool, tokens=2_500, by="other")).first_in_ms > 0, (
+        "half is saved for the one that came first"
+    )
     clock.tick(31_000)
     assert (await lease(pool, tokens=4_500, by="other")).wait_ms == 0
 
@@ -87,7 +105,10 @@ async def test_large_jobs_are_served_in_the_order_of_their_coming(make_pool: Mak
     assert served == ["a", "b", "c"]
 
 
-async def test_a_bulk_job_saves_nothing_that_an_interactive_one_would_not_get(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_bulk_job_saves_nothing_that_an_interactive_one_would_not_get(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = await emptied(make_pool)
     await nothing(pool, tokens=LARGE, by="bulk", bulk=True)
     clock.tick(20_000)
@@ -103,7 +124,10 @@ def token_refusal(limit: int, *, used: int, requested: int, wait_ms: int) -> Ver
 SIZED = token_refusal(100_000, used=97_000, requested=LARGE, wait_ms=864_000)
 
 
-async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     before, large_before = await lease(pool, tokens=SMALL), await lease(pool, tokens=LARGE)
     settled = await pool.settle(await lease(pool, tokens=LARGE), SIZED)
@@ -157,7 +181,9 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
     await pool.settle(await lease(pool, tokens=LARGE), SIZED)
     clock.tick(1_000)
     away = await nothing(pool, tokens=LARGE, by="large")
-    assert away.first_in_ms == pytest.approx(864_000 + (LARGE / 100) / rate * 1_000, rel=0.2)  # what it lacks
+    assert away.first_in_ms == pytest.approx(
+        864_000 + (LARGE / 100) / rate * 1_000, rel=0.2
+    )  # what it lacks
     began_ms, due_ms, passed, waiting = clock.ms, clock.ms + away.first_in_ms, 0, clock.ms
     while True:
         clock.tick(20_000)
@@ -177,7 +203,10 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
     assert passed >= 1_500, "as much as it lacked at first, and half of what refilled"
 
 
-async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1, lease_ms=1_000)
     held = await lease(pool, tokens=LARGE)
     clock.tick(1_001)

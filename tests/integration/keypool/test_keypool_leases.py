@@ -33,7 +33,9 @@ async def test_a_late_settle_changes_no_count_but_teaches(make_pool: Make, clock
     assert (await pool.snapshot()).keys[0].in_flight == flying == 0
 
 
-async def test_a_lease_of_a_key_whose_account_was_learned_meanwhile_is_not_used(make_pool: Make) -> None:
+async def test_a_lease_of_a_key_whose_account_was_learned_meanwhile_is_not_used(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     first, second = await lease(pool), await lease(pool)
     taught = ObservedLimit(Dimension.RPM, 60, 0)
@@ -62,9 +64,14 @@ async def test_settling_twice_gives_back_once(make_pool: Make) -> None:
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(after, abs=0.01)
 
 
-# Whether the provider counts its failures, where its file says so; without a word it is taken to count them.
+# Whether the provider counts its failures, where its file says so; without a word it is taken to
+# count them.
 @pytest.mark.parametrize(("counted", "left"), [(None, 58), (True, 58), (False, 59)])
-async def test_a_failure_costs_what_the_provider_counts(make_pool: Make, counted: bool | None, left: int) -> None:  # noqa: FBT001
+async def test_a_failure_costs_what_the_provider_counts(
+    make_pool: Make,
+    counted: bool | None,  # noqa: FBT001
+    left: int,
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60))
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == 60
@@ -90,7 +97,9 @@ async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make
     assert (await nothing(pool, account=bound)).why is Why.GONE
 
 
-async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(make_pool: Make, redis: Redis) -> None:
+async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(
+    make_pool: Make, redis: Redis
+) -> None:
     [key] = make_pool(1).keys
     pool = KeyPool(redis, "groq", [replace(key, account="team")])
     assert (await lease(pool, account=key.id)).account == "team"

@@ -12,7 +12,10 @@ from worker.keypool.leases import Why
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
-async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 10))
     at_once = 0
@@ -38,10 +41,15 @@ async def test_a_clock_that_was_set_back_stops_no_refill(make_pool: Make, clock)
     assert 28 <= passed <= 30
 
 
-async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     limits = (ObservedLimit(Dimension.RPS, 5, 4),)
-    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    await pool.settle(
+        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
+    )
     clock.tick(1_100)
     starts = [(await lease(pool, ahead_ms=60_000)).wait_ms for _ in range(50)]
     assert starts[:5] == [0] * 5
@@ -70,13 +78,17 @@ async def test_a_call_that_is_held_up_on_its_way_counts_once(make_pool: Make, cl
         confirmed = await pool.confirm(one)
         assert confirmed is not None
         assert confirmed.wait_ms == 0
-    assert (await lease(pool, ahead_ms=5_000)).wait_ms >= 1_000 - 60, "and the next one waits for their window"
+    assert (await lease(pool, ahead_ms=5_000)).wait_ms >= 1_000 - 60, (
+        "and the next one waits for their window"
+    )
 
 
 async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     limits = (ObservedLimit(Dimension.RPS, 2, 2),)
-    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    await pool.settle(
+        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
+    )
     clock.tick(2_000)
     crowd = [await lease(pool, ahead_ms=60_000) for _ in range(6)]
     first, second = crowd[2:4], crowd[4:]
@@ -99,11 +111,15 @@ async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, cloc
     early = await lease(pool)
     await pool.settle(await lease(pool), rpm(600, 500))
     await pool.settle(early, refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
-    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit()), "it left before the limit was known"
+    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit()), (
+        "it left before the limit was known"
+    )
     clock.tick(50_000)
     crowd = [await lease(pool) for _ in range(20)]
     for held in crowd:  # refused together, it counts once
-        await pool.settle(held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
+        await pool.settle(
+            held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+        )
     assert [entry["reason"] for entry in await pool.audit()].count("rpm at 98 % of its pace") == 1
     clock.tick(10_000)
     passed = 0
@@ -116,7 +132,8 @@ async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_poo
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000, 6_000),)
     await pool.settle(
-        await lease(pool, tokens=100), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm, tokens=100)
+        await lease(pool, tokens=100),
+        Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm, tokens=100),
     )
     taken = await lease(pool, tokens=4_000)
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(2_000, abs=1)
@@ -129,17 +146,25 @@ async def test_what_a_call_did_not_use_comes_back_on_top_of_what_the_provider_ha
     make_pool: Make,
 ) -> None:
     pool = make_pool(1)
-    await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 6_000),)))
+    await pool.settle(
+        await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 6_000),))
+    )
     taken = await lease(pool, tokens=5_000)
     # The header was written while the provider still reserved all that the call might use.
-    await pool.settle(taken, replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 1_000),), tokens=100))
+    await pool.settle(
+        taken, replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 1_000),), tokens=100)
+    )
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_900, abs=1)
     refusal = await lease(pool, tokens=2_000)
     await pool.settle(refusal, refused(0, Scope.KEY, ObservedLimit(Dimension.TPM, 6_000, 1_000)))
-    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(1_000, abs=1), "nothing was reserved"
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(1_000, abs=1), (
+        "nothing was reserved"
+    )
 
 
-async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(make_pool: Make) -> None:
+async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000),)
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
@@ -161,15 +186,22 @@ async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_po
 async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> None:
     pool = make_pool(1)
     none = (ObservedLimit(Dimension.TPM, 0, 0),)
-    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=none))
+    await pool.settle(
+        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=none)
+    )
     assert (await lease(pool, tokens=10)).wait_ms == 0
 
 
-async def test_after_a_stated_wait_one_call_fits_and_the_others_follow_at_the_rate(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_after_a_stated_wait_one_call_fits_and_the_others_follow_at_the_rate(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     early = await lease(pool)
     await pool.settle(await lease(pool), rpm(60, 60))
-    await pool.settle(early, refused(30_000, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0)))
+    await pool.settle(
+        early, refused(30_000, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    )
     clock.tick(30_000)
     starts = [(await lease(pool, ahead_ms=60_000)).wait_ms for _ in range(5)]
     # A margin of less than a call stays in a bucket of 60.
@@ -182,13 +214,17 @@ async def test_a_reset_gives_back_what_a_stated_wait_had_taken(make_pool: Make, 
     crowd = [await lease(pool) for _ in range(2)]
     await pool.settle(await lease(pool), rpm(60, 60))
     for early in crowd:
-        await pool.settle(early, refused(40_000, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0)))
+        await pool.settle(
+            early, refused(40_000, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+        )
         clock.tick(5_000)
     await pool.reset(by="ann")
     at_once = 0
     while isinstance(await ask(pool), Lease):
         at_once += 1
-    assert 4 <= at_once <= 5, "what has refilled since the last refusal said that nothing was left, less the margin"
+    assert 4 <= at_once <= 5, (
+        "what has refilled since the last refusal said that nothing was left, less the margin"
+    )
 
 
 async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:
@@ -199,7 +235,9 @@ async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(before, abs=0.01)
 
 
-async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(make_pool: Make) -> None:
+async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(
+    make_pool: Make,
+) -> None:
     pool, other = make_pool(2), make_pool(2)
     one = await lease(pool)
     two = await lease(pool)
@@ -223,17 +261,28 @@ async def test_unknown_limits_open_by_a_share_of_what_has_passed(make_pool: Make
         for held in batch:
             await pool.settle(held, OK)
     assert sizes[0] == 2
-    assert 10 <= sizes[-1] <= 12, "what a limit of 600 would refuse together is 2 % of what it let through"
+    assert 10 <= sizes[-1] <= 12, (
+        "what a limit of 600 would refuse together is 2 % of what it let through"
+    )
 
 
-async def test_configured_limits_are_a_start_until_the_provider_speaks(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)])
+async def test_configured_limits_are_a_start_until_the_provider_speaks(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(
+        1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)]
+    )
     assert (await nothing(pool, tokens=6_001)).why is Why.TOO_LARGE
     taken = [await lease(pool, tokens=100) for _ in range(50)]
     assert (await nothing(pool, tokens=6_000 - 5_000 + 1)).why is Why.WAIT, "what they took counts"
-    await pool.settle(taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100))
+    await pool.settle(
+        taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100)
+    )
     remaining = {one.dimension: one.remaining for one in (await pool.snapshot()).keys[0].buckets}
-    assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(7_000)}, "what the others took stays taken"
+    assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(7_000)}, (
+        "what the others took stays taken"
+    )
     clock.tick(1_000)
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
 
@@ -256,7 +305,11 @@ async def test_a_request_that_alone_exceeds_its_limit_lowers_no_pace(make_pool: 
     await pool.settle(await lease(pool), rpm(600, 500))
     tpm = ObservedLimit(Dimension.TPM, 6_000, 5_000)
     never_fits = Verdict(
-        fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=429, limits=(tpm,), too_large_limit=6_000
+        fate=Fate.OTHER_ACCOUNT,
+        code="request_too_large",
+        status=429,
+        limits=(tpm,),
+        too_large_limit=6_000,
     )
     crowd = [await lease(pool, tokens=9_000) for _ in range(2)]
     for held in crowd:
@@ -276,7 +329,9 @@ async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will
     assert (await nothing(pool, ahead_ms=2_000)).why is Why.RESTING
 
 
-async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(make_pool: Make) -> None:
+async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1, opening=2)
     first, _ = await lease(pool), await lease(pool)
     await pool.settle(first, refused(20_000))
@@ -294,7 +349,11 @@ async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -
 
 def done(limit: ObservedLimit, *, input_tokens: int, output_tokens: int) -> Verdict:
     return replace(
-        OK, tokens=input_tokens + output_tokens, input_tokens=input_tokens, output_tokens=output_tokens, limits=(limit,)
+        OK,
+        tokens=input_tokens + output_tokens,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        limits=(limit,),
     )
 
 
@@ -304,7 +363,9 @@ async def remaining(pool: KeyPool) -> float:
     return bucket.remaining
 
 
-@pytest.mark.parametrize(("dimension", "reserved", "used"), [(Dimension.ITPM, 300, 250), (Dimension.OTPM, 700, 20)])
+@pytest.mark.parametrize(
+    ("dimension", "reserved", "used"), [(Dimension.ITPM, 300, 250), (Dimension.OTPM, 700, 20)]
+)
 async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
     make_pool: Make, dimension: Dimension, reserved: int, used: int
 ) -> None:
@@ -324,17 +385,27 @@ async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
 
 async def test_what_is_too_large_for_prompts_or_answers_is_told(make_pool: Make) -> None:
     pool = make_pool(1)
-    for dimension, size in ((Dimension.ITPM, {"input_tokens": 101}), (Dimension.OTPM, {"output_tokens": 101})):
+    for dimension, size in (
+        (Dimension.ITPM, {"input_tokens": 101}),
+        (Dimension.OTPM, {"output_tokens": 101}),
+    ):
         model = dimension.value
-        await pool.settle(await lease(pool, model=model), replace(OK, limits=(ObservedLimit(dimension, 100),)))
+        await pool.settle(
+            await lease(pool, model=model), replace(OK, limits=(ObservedLimit(dimension, 100),))
+        )
         away = await nothing(pool, model=model, tokens=101, **size)
         assert (away.why, away.limit, away.dimension) == (Why.TOO_LARGE, 100, dimension)
 
 
-async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(make_pool: Make) -> None:
+async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(
+    make_pool: Make,
+) -> None:
     pool = make_pool(2, accounts=["small", "large"])
     size = {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
-    limits = {"small": ObservedLimit(Dimension.OTPM, 500), "large": ObservedLimit(Dimension.OTPM, 5_000)}
+    limits = {
+        "small": ObservedLimit(Dimension.OTPM, 500),
+        "large": ObservedLimit(Dimension.OTPM, 5_000),
+    }
     for one in [await lease(pool) for _ in range(2)]:
         await pool.settle(one, replace(OK, limits=(limits[one.account],)))
     served = {(one := await lease(pool, **size)).account: one.want for _ in range(2)}
@@ -346,14 +417,27 @@ async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allo
 
 
 async def one_left(pool: KeyPool, account: str) -> float:
-    return next(key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account)
+    return next(
+        key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account
+    )
 
 
-async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(make_pool: Make) -> None:
-    pool, size = make_pool(1), {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
+async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
+    make_pool: Make,
+) -> None:
+    pool, size = (
+        make_pool(1),
+        {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True},
+    )
     held = await lease(pool, **size)
     assert not held.capped
-    told = {"limits": (ObservedLimit(Dimension.OTPM, 1_500),), "too_large_limit": 1_500, "too_large_in": Dimension.OTPM}
-    await pool.settle(held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **told))
+    told = {
+        "limits": (ObservedLimit(Dimension.OTPM, 1_500),),
+        "too_large_limit": 1_500,
+        "too_large_in": Dimension.OTPM,
+    }
+    await pool.settle(
+        held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **told)
+    )
     again = await lease(pool, **size)
     assert (again.capped, again.want.output_tokens) == (True, 1_000)

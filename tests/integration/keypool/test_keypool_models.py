@@ -50,7 +50,8 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
 
 
 @pytest.mark.parametrize(
-    "verdict", [UNFIT, refused(60_000), replace(UNFIT, effect=Effect.DISABLE, scope=Scope.KEY_TOPIC)]
+    "verdict",
+    [UNFIT, refused(60_000), replace(UNFIT, effect=Effect.DISABLE, scope=Scope.KEY_TOPIC)],
 )
 async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Verdict) -> None:
     pool = make_pool(2)
@@ -65,7 +66,10 @@ async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Ve
     assert (await lease(pool, **TWO)).want.model == "a"
 
 
-async def test_a_model_that_is_overloaded_gives_way_until_one_job_may_try_it(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_model_that_is_overloaded_gives_way_until_one_job_may_try_it(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(2)
     for _ in range(2):
         await pool.settle(await lease(pool, **TWO), fault(Scope.MODEL))
@@ -79,7 +83,10 @@ async def test_a_model_that_is_overloaded_gives_way_until_one_job_may_try_it(mak
 async def test_a_request_too_large_for_one_model_goes_to_the_next(make_pool: Make) -> None:
     pool = make_pool(1)
     for model, tokens in (("a", 100), ("b", 1_000)):
-        await pool.settle(await lease(pool, **only(model)), replace(OK, limits=(ObservedLimit(Dimension.TPM, tokens),)))
+        await pool.settle(
+            await lease(pool, **only(model)),
+            replace(OK, limits=(ObservedLimit(Dimension.TPM, tokens),)),
+        )
     assert (await lease(pool, tokens=500, **TWO)).want.model == "b"
     away = await nothing(pool, tokens=1_001, **TWO)
     assert (away.why, away.limit) == (Why.TOO_LARGE, 1_000)
@@ -119,18 +126,30 @@ async def test_jobs_with_the_same_models_stand_in_one_line(make_pool: Make, redi
     assert await redis.zrange(pool.names.waiting("a/x"), 0, -1) == ["older", "younger"]
 
 
-# For two accounts and two models: how many requests a minute are left, and whether that model rests there.
+# For two accounts and two models: how many requests a minute are left, and whether that model rests
+# there.
 @given(rooms=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=4, max_size=4))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_no_model_is_taken_while_one_that_is_preferred_has_room(
-    redis_url: str, new_key: Callable[..., ApiKey], clock: Callable[[], int], rooms: list[tuple[int, bool]]
+    redis_url: str,
+    new_key: Callable[..., ApiKey],
+    clock: Callable[[], int],
+    rooms: list[tuple[int, bool]],
 ) -> None:
-    asyncio.run(_take_all(redis_url, [new_key(n, account=f"org_{n}") for n in range(2)], clock, rooms))
+    asyncio.run(
+        _take_all(redis_url, [new_key(n, account=f"org_{n}") for n in range(2)], clock, rooms)
+    )
 
 
-async def _take_all(url: str, keys: list[ApiKey], clock: Callable[[], int], rooms: Sequence[tuple[int, bool]]) -> None:
+async def _take_all(
+    url: str, keys: list[ApiKey], clock: Callable[[], int], rooms: Sequence[tuple[int, bool]]
+) -> None:
     async with Redis.from_url(url, decode_responses=True) as redis:
-        pool = KeyPool(redis, "groq", keys, namespace=os.urandom(6).hex(), opening=1_000, now_ms=clock)
+        pool = KeyPool(
+            redis, "groq", keys, namespace=os.urandom(6).hex(), opening=1_000, now_ms=clock
+        )
         for (left, rests), (key, model) in zip(rooms, product(keys, "ab"), strict=True):
             taken = await lease(pool, account=key.account, **only(model))
             limits = (ObservedLimit(Dimension.RPM, 1_000_000, left + 0.1),)

@@ -26,7 +26,9 @@ async def test_bulk_delays_an_interactive_job_by_one_call_at_most(make_pool: Mak
     await pool.settle(await lease(pool), rpm(600, 0))
     for _ in range(50):
         await ask(pool, bulk=True, ahead_ms=2_000)
-    assert (await lease(pool, ahead_ms=2_000)).wait_ms <= 100 * (1 + 2 + 1), "its own, the margin of two, one of bulk"
+    assert (await lease(pool, ahead_ms=2_000)).wait_ms <= 100 * (1 + 2 + 1), (
+        "its own, the margin of two, one of bulk"
+    )
     later = [(await lease(pool, ahead_ms=5_000)).wait_ms for _ in range(10)]
     for _ in range(50):
         await nothing(pool, bulk=True, ahead_ms=2_000)
@@ -58,7 +60,9 @@ async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
     limit: ObservedLimit,
 ) -> None:
     pool = make_pool(1)
-    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=(limit,)))
+    await pool.settle(
+        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=(limit,))
+    )
     draw = random.Random(7)  # noqa: S311 - a crowd, no secret
     due_ms, served, waits = clock.ms, 0, []
     for _ in range(1_200):  # two minutes; nine interactive jobs a second, at random
@@ -80,14 +84,19 @@ async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
 
 async def test_bulk_reserves_nothing_behind_a_rest(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
-    await pool.settle(await lease(pool), refused(400, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 600)))
+    await pool.settle(
+        await lease(pool), refused(400, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 600))
+    )
     assert (await nothing(pool, bulk=True, ahead_ms=1_000)).why is Why.WAIT
     assert (await lease(pool, ahead_ms=1_000)).wait_ms == 400
     clock.tick(400)
     assert (await lease(pool, bulk=True, ahead_ms=1_000)).wait_ms == 0
 
 
-async def test_bulk_leaves_unknown_limits_to_interactive_jobs_that_wait(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_bulk_leaves_unknown_limits_to_interactive_jobs_that_wait(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1, opening=2)
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
     await lease(pool, line=INTERACTIVE)

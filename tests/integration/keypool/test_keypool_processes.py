@@ -20,7 +20,9 @@ async def test_of_two_hundred_acquirers_in_several_processes_exactly_as_many_pas
     pool = make_pool(1, now_ms=None)
     # A day's bucket: what refills during the test is no call.
     limits = (ObservedLimit(Dimension.RPD, LIMIT, LIMIT), ObservedLimit(Dimension.RPM, 100_000))
-    await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
+    await pool.settle(
+        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
+    )
     children = [
         await asyncio.create_subprocess_exec(
             sys.executable,

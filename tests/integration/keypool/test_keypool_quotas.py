@@ -1,4 +1,7 @@
-"""Quotas of emails: learned where they end, whole again the day after, forgotten where they may be others by now."""
+"""Quotas of emails.
+
+Learned where they end, whole again the day after, forgotten where they may be others by now.
+"""
 
 import random
 from collections import Counter
@@ -21,8 +24,12 @@ def used(count: int, dimension: Dimension = Dimension.EMAILS_DAY) -> Verdict:
     return replace(OK, limits=RATE, quotas=(SeenQuota(dimension, count),))
 
 
-def spent(count: int, dimension: Dimension = Dimension.EMAILS_DAY, *, rest_ms: int = TO_MIDNIGHT_MS) -> Verdict:
-    return replace(refused(rest_ms, Scope.ACCOUNT), quotas=(SeenQuota(dimension, count, spent=True),))
+def spent(
+    count: int, dimension: Dimension = Dimension.EMAILS_DAY, *, rest_ms: int = TO_MIDNIGHT_MS
+) -> Verdict:
+    return replace(
+        refused(rest_ms, Scope.ACCOUNT), quotas=(SeenQuota(dimension, count, spent=True),)
+    )
 
 
 async def known(pool: KeyPool, *, limit: int = 10) -> None:
@@ -35,10 +42,17 @@ async def known(pool: KeyPool, *, limit: int = 10) -> None:
 
 async def left(pool: KeyPool) -> dict[str, tuple[float, float]]:
     buckets = (await pool.snapshot()).keys[0].buckets
-    return {bucket.dimension: (bucket.limit, bucket.remaining) for bucket in buckets if bucket.dimension != "rps"}
+    return {
+        bucket.dimension: (bucket.limit, bucket.remaining)
+        for bucket in buckets
+        if bucket.dimension != "rps"
+    }
 
 
-async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     assert (await lease(pool, emails=1)).spare_emails is None
     await known(pool)
@@ -64,7 +78,10 @@ async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Ma
     assert 0.9 * DAY_MS < got.first_in_ms <= DAY_MS
 
 
-async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_quota(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_quota(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + 57_000)
@@ -79,7 +96,11 @@ async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_qu
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(make_pool: Make, clock, seed: int) -> None:  # noqa: ANN001
+async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    seed: int,
+) -> None:
     chance = random.Random(seed)  # noqa: S311 - the same days each time
     pool = make_pool(1, lease_ms=10 * DAY_MS)
     await known(pool)
@@ -112,7 +133,9 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(make_poo
                 await pool.settle(one, used(max(0, taken[(clock.ms - 60_000) // DAY_MS])))
     assert max(taken.values()) <= 10
     _, *whole_days, _ = (count for _, count in sorted(taken.items()))
-    assert sum(whole_days) > 0.5 * 10 * len(whole_days), "emails to four do not always fit into what is left"
+    assert sum(whole_days) > 0.5 * 10 * len(whole_days), (
+        "emails to four do not always fit into what is left"
+    )
 
 
 async def test_what_others_use_of_a_quota_is_not_there(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -128,7 +151,10 @@ async def test_what_others_use_of_a_quota_is_not_there(make_pool: Make, clock) -
     assert await left(pool) == {"epd": (10, 1)}
 
 
-async def test_an_answer_of_yesterday_says_nothing_of_the_quota_of_today(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_an_answer_of_yesterday_says_nothing_of_the_quota_of_today(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1, lease_ms=HOUR_MS)
     await known(pool)
     await pool.reset(by="ann")
@@ -142,7 +168,9 @@ async def test_an_answer_of_yesterday_says_nothing_of_the_quota_of_today(make_po
     assert await left(pool) == {"epd": (10, 10)}
 
 
-async def test_the_refusal_of_an_email_to_several_tells_how_much_there_is_at_most(make_pool: Make) -> None:
+async def test_the_refusal_of_an_email_to_several_tells_how_much_there_is_at_most(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     held = [await lease(pool, emails=5) for _ in range(3)]
     assert (await pool.settle(held[0], spent(8))).learned == ("epd=12",)
@@ -154,7 +182,8 @@ async def test_the_refusal_of_an_email_to_several_tells_how_much_there_is_at_mos
 @pytest.mark.parametrize("emails", [0, 1])
 async def test_a_refusal_that_tells_no_size_teaches_none(make_pool: Make, emails: int) -> None:
     pool = make_pool(1)
-    # An email that is sent again was charged before; and a quota of nothing at all is no limit to plan by.
+    # An email that is sent again was charged before; and a quota of nothing at all is no limit to
+    # plan by.
     await pool.settle(await lease(pool, emails=emails), spent(0 if emails else 50))
     assert await left(pool) == {}
 
@@ -168,12 +197,17 @@ async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(make_pool: Ma
     assert await left(pool) == {}
 
 
-async def test_a_quota_that_the_provider_does_not_speak_of_any_more_is_forgotten(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_quota_that_the_provider_does_not_speak_of_any_more_is_forgotten(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
     first, second = await lease(pool, emails=1), await lease(pool, emails=1)
-    await pool.settle(first, Verdict(Fate.SAME_ACCOUNT, "read_timeout", definite=False))  # nobody spoke
+    await pool.settle(
+        first, Verdict(Fate.SAME_ACCOUNT, "read_timeout", definite=False)
+    )  # nobody spoke
     assert await left(pool) == {"epd": (10, 8)}
     await pool.settle(second, replace(OK, limits=RATE))
     assert await left(pool) == {}
@@ -207,22 +241,32 @@ async def test_a_reset_forgets_the_quotas_that_were_learned(make_pool: Make) -> 
     assert (await lease(pool, emails=1)).spare_emails is None
 
 
-async def test_a_quota_of_a_month_is_believed_to_be_whole_each_day_until_told(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_quota_of_a_month_is_believed_to_be_whole_each_day_until_told(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     held = await lease(pool, emails=1)
     await pool.settle(held, spent(3_000, Dimension.EMAILS_MONTH, rest_ms=DAY_MS))
     assert await left(pool) == {"epmo": (3_000, 0)}
     clock.tick(DAY_MS)
     assert await left(pool) == {"epmo": (3_000, 3_000)}
-    await pool.settle(await lease(pool, emails=1), spent(3_000, Dimension.EMAILS_MONTH, rest_ms=DAY_MS))
+    await pool.settle(
+        await lease(pool, emails=1), spent(3_000, Dimension.EMAILS_MONTH, rest_ms=DAY_MS)
+    )
     assert await left(pool) == {"epmo": (3_000, 0)}
     clock.tick(DAY_MS)
     await pool.settle(await lease(pool, emails=1), used(1, Dimension.EMAILS_MONTH))
     assert await left(pool) == {"epmo": (3_000, 2_999)}
 
 
-async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20), ObservedLimit(Dimension.RPS, 1_000)))
+async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(
+        1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20), ObservedLimit(Dimension.RPS, 1_000))
+    )
     held = await lease(pool, emails=1)
     assert held.spare_emails == 19
     await pool.settle(held, used(15))
@@ -241,7 +285,9 @@ async def test_an_email_that_no_quota_holds_is_told_the_largest(make_pool: Make)
 
 
 async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
-    pool = make_pool(1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 2), ObservedLimit(Dimension.RPS, 1_000)))
+    pool = make_pool(
+        1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 2), ObservedLimit(Dimension.RPS, 1_000))
+    )
     await lease(pool, emails=1, bulk=True)
     await lease(pool, emails=1)
     away = await nothing(pool, emails=1, bulk=True, ahead_ms=5_000)

@@ -20,7 +20,8 @@ async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) ->
     assert [key.reason for key in view.keys] == ["rate_limit", "invalid_key", ""]
     assert [key.left_ms for key in view.keys] == [15_000, None, 0]
     assert view.summary() == {
-        "keys": 3, "ready": 1, "cooling": 1, "disabled": 1, "in_flight": 0, "calls": 2, "refused": 1,
+        "keys": 3, "ready": 1, "cooling": 1, "disabled": 1, "in_flight": 0, "calls": 2,
+        "refused": 1,
     }  # fmt: skip
     assert view.as_json()["keys"][0]["blocks"][0]["name"] == "m"
 
@@ -50,7 +51,9 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
     assert (await lease(pool)).wait_ms == 0
 
 
-async def test_what_rests_shows_and_resets_after_the_state_was_flushed(make_pool: Make, redis: Redis) -> None:
+async def test_what_rests_shows_and_resets_after_the_state_was_flushed(
+    make_pool: Make, redis: Redis
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool, model="m"), OK)
     await redis.flushall()

@@ -21,7 +21,9 @@ async def test_use_is_balanced_over_equal_keys(make_pool: Make) -> None:
     assert set(used.values()) == {10}
 
 
-async def test_a_refused_key_rests_and_the_next_serves_at_once(make_pool: Make, clock: Callable[[], int]) -> None:
+async def test_a_refused_key_rests_and_the_next_serves_at_once(
+    make_pool: Make, clock: Callable[[], int]
+) -> None:
     pool = make_pool(2)
     first = await lease(pool)
     settled = await pool.settle(first, refused(7_000))
@@ -39,7 +41,9 @@ async def test_a_refusal_that_says_nothing_rests_for_the_default(make_pool: Make
     assert 60_000 <= (await nothing(pool)).first_in_ms < 61_000
 
 
-async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns(make_pool: Make) -> None:
+async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns(
+    make_pool: Make,
+) -> None:
     pool = make_pool(2)
     await pool.settle(await lease(pool), refused(20_000))
     await pool.settle(await lease(pool), refused(30_000))
@@ -76,7 +80,10 @@ async def test_a_short_rest_is_waited_for_in_the_process(make_pool: Make, clock)
     assert await pool.confirm(waiting)
 
 
-async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 60))
     early = await lease(pool)
@@ -86,7 +93,9 @@ async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(make_pool: 
     clock.tick(1_000)
     left = (await pool.snapshot()).keys[0].buckets[0].remaining
     assert not await pool.confirm(waiting)
-    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(min(60, left + 1), abs=0.1)
+    assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(
+        min(60, left + 1), abs=0.1
+    )
     assert not await pool.confirm(waiting), "it has ended"
 
 
@@ -209,15 +218,23 @@ async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_befor
     others = [one for one in crowd if one.id != probe.id]
     assert await confirmed(others) == []
     late = await lease(pool, ahead_ms=5_000)
-    assert 0 < late.wait_ms < 1_000, "who comes meanwhile does not wait for longer than it takes to know"
+    assert 0 < late.wait_ms < 1_000, (
+        "who comes meanwhile does not wait for longer than it takes to know"
+    )
     await pool.settle(probe, OK)
     assert len(await confirmed([*others, late])) == 20
 
 
-async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(make_pool: Make) -> None:
+async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(
+    make_pool: Make,
+) -> None:
     pool = make_pool(2)
     unfit = Verdict(
-        fate=Fate.NEXT_KEY, code="domain_not_verified", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
+        fate=Fate.NEXT_KEY,
+        code="domain_not_verified",
+        effect=Effect.DISABLE,
+        scope=Scope.KEY_TOPIC,
+        status=403,
     )
     for _ in range(2):
         await pool.settle(await lease(pool, topic="a.example"), unfit)
@@ -231,7 +248,9 @@ async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(ma
     await pool.reset(by="test")
     await pool.settle(await lease(pool, model="m", topic="m"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
-    assert sorted(shown, key=str) == [("cooling", "domain_not_verified", None), ("ready", "", 0)], "a model is its work"
+    assert sorted(shown, key=str) == [("cooling", "domain_not_verified", None), ("ready", "", 0)], (
+        "a model is its work"
+    )
 
 
 async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> None:
@@ -252,20 +271,26 @@ async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
         await pool.disable("unknown", by="ann")
 
 
-async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(make_pool: Make) -> None:
+async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(
+    make_pool: Make,
+) -> None:
     pool = make_pool(3, accounts=["team", "acme", "acme"])
     by_hand, refused_before, rests = pool.keys
     await pool.disable(by_hand.id, by="cli ann", reason="leaked")
     await pool.settle(await lease(pool, exclude=frozenset({rests.id})), INVALID)
     await pool.settle(await lease(pool, model="m"), refused(9_000))
-    assert not await pool.disable(refused_before.id, by="cli ann", reason="moved"), "the provider had refused it before"
-    shown = {key.id: [block.disabled_by for block in key.blocks] for key in (await pool.snapshot()).keys}
+    assert not await pool.disable(refused_before.id, by="cli ann", reason="moved"), (
+        "the provider had refused it before"
+    )
+    shown = {
+        key.id: [block.disabled_by for block in key.blocks] for key in (await pool.snapshot()).keys
+    }
     assert shown == {by_hand.id: ["cli ann"], refused_before.id: ["cli ann", ""], rests.id: [""]}
 
     done = await pool.reset(by="bob")
-    assert [(block.scope, block.name, block.state, block.reason) for block in done.brought_back] == [
-        ("account_model", "acme × m", "cooling", "rate_limit")
-    ]
+    assert [
+        (block.scope, block.name, block.state, block.reason) for block in done.brought_back
+    ] == [("account_model", "acme × m", "cooling", "rate_limit")]
     assert [(block.key, block.reason, block.disabled_by) for block in done.left_disabled] == [
         (by_hand.id, "leaked", "cli ann"),
         (refused_before.id, "moved", "cli ann"),
@@ -274,9 +299,15 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(m
     assert [newest[name] for name in ("event", "scope", "name", "reason", "by")] == [
         "reset", "service", "groq", "1 cleared, 2 left disabled", "bob",
     ]  # fmt: skip
-    for answer, options in ((by_hand, {"key_id": by_hand.id}), (refused_before, {"include_disabled": True})):
+    for answer, options in (
+        (by_hand, {"key_id": by_hand.id}),
+        (refused_before, {"include_disabled": True}),
+    ):
         done = await pool.reset(by="bob", **options)
-        assert ([block.name for block in done.brought_back], done.left_disabled) == ([answer.label], ())
+        assert ([block.name for block in done.brought_back], done.left_disabled) == (
+            [answer.label],
+            (),
+        )
     assert [key.state for key in (await pool.snapshot()).keys] == ["ready"] * 3
     entries = await pool.audit(people_only=True)
     assert [(entry["event"], entry["scope"], entry["name"]) for entry in entries] == [
@@ -293,7 +324,12 @@ async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> No
     one, two = await lease(pool, model="m"), await lease(pool, model="n")
     await pool.settle(one, refused(9_000, Scope.KEY))
     spent = Verdict(
-        Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, scope=Scope.ACCOUNT, cooldown_ms=70_000, status=400
+        Fate.NEXT_KEY,
+        "spend_limit",
+        effect=Effect.COOL,
+        scope=Scope.ACCOUNT,
+        cooldown_ms=70_000,
+        status=400,
     )
     await pool.settle(two, spent)
     (key,) = (await pool.snapshot()).keys
@@ -308,14 +344,38 @@ async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> No
         (OK, True),
         (INVALID, True),
         (refused(1), True),
-        (Verdict(Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, cooldown_ms=1, status=400), True),
+        (
+            Verdict(Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, cooldown_ms=1, status=400),
+            True,
+        ),
         (Verdict(Fate.FAIL, "rejected", status=400), True),
-        (Verdict(Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=1, definite=False, status=500), False),
-        (Verdict(Fate.RETRY, "edge_limited", scope=Scope.HOST, counted=False, status=429), False),  # nobody's limit
-        (Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE), False),  # no call was made
+        (
+            Verdict(
+                Fate.RETRY,
+                "server_error",
+                effect=Effect.COOL,
+                cooldown_ms=1,
+                definite=False,
+                status=500,
+            ),
+            False,
+        ),
+        (
+            Verdict(Fate.RETRY, "edge_limited", scope=Scope.HOST, counted=False, status=429),
+            False,
+        ),  # nobody's limit
+        (
+            Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE),
+            False,
+        ),  # no call was made
     ],
 )
-async def test_a_host_that_refuses_a_key_works(make_pool: Make, clock, between: Verdict, works: bool) -> None:  # noqa: ANN001, FBT001
+async def test_a_host_that_refuses_a_key_works(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    between: Verdict,
+    works: bool,  # noqa: FBT001
+) -> None:
     pool = make_pool(3)
     held = [await lease(pool) for _ in range(3)]
     await pool.settle(held[0], fault(Scope.HOST))
@@ -326,7 +386,12 @@ async def test_a_host_that_refuses_a_key_works(make_pool: Make, clock, between: 
 
 
 SERVER_ERROR = Verdict(
-    fate=Fate.RETRY, code="server_error", effect=Effect.COOL, cooldown_ms=10, definite=False, status=500
+    fate=Fate.RETRY,
+    code="server_error",
+    effect=Effect.COOL,
+    cooldown_ms=10,
+    definite=False,
+    status=500,
 )
 
 
@@ -339,10 +404,15 @@ async def test_a_failure_while_others_pass_is_the_requests_own(make_pool: Make, 
     clock.tick(1_000)
     alone = await lease(pool, model="m")
     await pool.settle(await lease(pool, model="other"), OK)
-    assert not (await pool.settle(alone, SERVER_ERROR)).passing, "what passed before says nothing, nor another model"
+    assert not (await pool.settle(alone, SERVER_ERROR)).passing, (
+        "what passed before says nothing, nor another model"
+    )
 
 
-async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(10)
     calls = 0
     for _ in range(3_600):  # an hour
@@ -368,7 +438,10 @@ NOT_HAD = Verdict(
 )
 
 
-async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_is_over(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_is_over(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(3, accounts=["one", "one", "two"])
     waiting = [await lease(pool, model="m") for _ in range(3)]
     first = next(one for one in waiting if one.account == "one")
@@ -377,7 +450,10 @@ async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_i
     assert {one.account for one in left if await pool.confirm(one) is not None} == {"two"}
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"two"}
     assert {(await lease(pool, model="n")).account for _ in range(10)} == {"one", "two"}
-    shown = [(key.state, key.reason, [block.state for block in key.blocks]) for key in (await pool.snapshot()).keys]
+    shown = [
+        (key.state, key.reason, [block.state for block in key.blocks])
+        for key in (await pool.snapshot()).keys
+    ]
     assert shown == [("ready", "", ["unfit"]), ("ready", "", ["unfit"]), ("ready", "", [])]
     clock.tick(3_599_000)
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"two"}
@@ -386,11 +462,16 @@ async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_i
 
 
 @pytest.mark.parametrize("one_key", [True, False])
-async def test_a_reset_forgets_which_models_an_account_does_not_have(make_pool: Make, one_key: bool) -> None:  # noqa: FBT001
+async def test_a_reset_forgets_which_models_an_account_does_not_have(
+    make_pool: Make,
+    one_key: bool,  # noqa: FBT001
+) -> None:
     pool = make_pool(1, accounts=["one"])
     await pool.settle(await lease(pool, model="m"), NOT_HAD)
     away = await nothing(pool, model="m")
     assert (away.why, away.reason) == (Why.UNFIT, "model_not_found")
     done = await pool.reset(by="ann", key_id=pool.keys[0].id if one_key else None)
-    assert [(block.scope, block.name) for block in done.brought_back] == [("account_model", "one × m")]
+    assert [(block.scope, block.name) for block in done.brought_back] == [
+        ("account_model", "one × m")
+    ]
     assert (await lease(pool, model="m")).account == "one"

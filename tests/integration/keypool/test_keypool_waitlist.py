@@ -1,4 +1,7 @@
-"""Jobs that wait: an instant of their own within the horizon, in the order of their coming over all processes."""
+"""Jobs that wait.
+
+An instant of their own within the horizon, in the order of their coming over all processes.
+"""
 
 import heapq
 from dataclasses import replace
@@ -81,7 +84,11 @@ async def test_each_call_has_an_instant_of_its_own_within_the_horizon(make_pool:
     assert 2_000 < got.first_in_ms <= 2_100
 
 
-async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
+async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
+    make_pool: Make,
+    redis: Redis,
+    clock,  # noqa: ANN001
+) -> None:
     pool = await limited(make_pool, 60)  # one call a second
     began_ms, processes = clock.ms, Processes(pool, clock)
     for number in range(100):
@@ -95,7 +102,10 @@ async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(make_pool:
     assert commands / 100 <= 300
 
 
-async def test_a_long_line_does_not_make_younger_jobs_elsewhere_pass(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_long_line_does_not_make_younger_jobs_elsewhere_pass(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = await limited(make_pool, 600)
     began_ms, processes = clock.ms, Processes(pool, clock)
     processes.come("old", *range(began_ms, began_ms + 80))
@@ -134,12 +144,18 @@ async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis
     assert await redis.zcard(pool.names.waiting("m")) <= 1
 
 
-async def test_a_line_that_was_served_leaves_the_wait_list(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
+async def test_a_line_that_was_served_leaves_the_wait_list(
+    make_pool: Make,
+    redis: Redis,
+    clock,  # noqa: ANN001
+) -> None:
     pool = await limited(make_pool, 600)
     await nothing(pool, line=Line("m", "one"))
     clock.tick(1_000)
     await lease(pool, line=Line("m", "one", next_waited_ms=900, entered=True), waited_ms=1_000)
-    assert await redis.zrange(pool.names.waiting("m"), 0, -1, withscores=True) == [("one", clock.ms - 900)]
+    assert await redis.zrange(pool.names.waiting("m"), 0, -1, withscores=True) == [
+        ("one", clock.ms - 900)
+    ]
     await lease(pool, line=Line("m", "one", entered=True), waited_ms=900)
     assert not await redis.exists(pool.names.waiting("m"), pool.names.waiting("m") + ":due")
 
@@ -156,7 +172,10 @@ async def test_what_is_given_back_wakes_those_who_wait(make_pool: Make, redis: R
         assert message["data"] == "room"
 
 
-async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(4_000))
     assert (await nothing(pool, ahead_ms=2_000)).why is Why.WAIT
@@ -197,7 +216,10 @@ async def test_a_step_of_the_clock_stops_no_calls(make_pool: Make, clock, step_m
     assert len(processes.starts) - before >= 30
 
 
-async def test_a_rest_that_has_ended_stays_ended_when_the_clock_is_set_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_rest_that_has_ended_stays_ended_when_the_clock_is_set_back(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(30_000))
     clock.tick(31_000)
@@ -206,7 +228,10 @@ async def test_a_rest_that_has_ended_stays_ended_when_the_clock_is_set_back(make
     assert (await lease(pool)).wait_ms == 0
 
 
-async def test_a_rest_ends_when_it_was_to_although_the_clock_is_set_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_rest_ends_when_it_was_to_although_the_clock_is_set_back(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(30_000))
     clock.tick(20_000)
@@ -220,7 +245,10 @@ async def test_a_rest_ends_when_it_was_to_although_the_clock_is_set_back(make_po
 
 
 async def _raised(pool: KeyPool, clock, limit: int, *, calls: int) -> tuple[int, int]:  # noqa: ANN001
-    """Ask as fast as may be of a provider with a limit a minute; how many passed and how many were refused."""
+    """Ask as fast as may be of a provider with a limit a minute.
+
+    How many passed and how many were refused.
+    """
     level, passed, refusals = 1.0, 0, 0
     while passed + refusals < calls:
         got = await ask(pool, ahead_ms=0)
@@ -232,7 +260,10 @@ async def _raised(pool: KeyPool, clock, limit: int, *, calls: int) -> tuple[int,
                 refusals += 1
                 wait_ms = round((1 - level) * 60_000 / limit)
                 await pool.settle(
-                    got, refused(wait_ms, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, level))
+                    got,
+                    refused(
+                        wait_ms, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, level)
+                    ),
                 )
         else:
             clock.tick(20)
@@ -246,7 +277,9 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: M
     await _raised(pool, clock, 900, calls=420)
     assert clock.ms - began_ms < 75_000, "267 calls at the old limit, then fast"
     [bucket] = (await pool.snapshot()).keys[0].buckets
-    assert bucket.limit == pytest.approx(900, rel=0.15), "not for ever higher, although what was saved up passes"
+    assert bucket.limit == pytest.approx(900, rel=0.15), (
+        "not for ever higher, although what was saved up passes"
+    )
     assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
 
 
@@ -268,7 +301,10 @@ async def test_a_limit_that_headers_tell_is_not_tried(make_pool: Make, clock) ->
     assert (await nothing(pool, tokens=100)).reason == "tpm"
 
 
-async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays_so(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays_so(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
     while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
@@ -289,7 +325,9 @@ async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
 
 
-async def test_an_account_that_nothing_is_known_of_is_no_better_than_one_that_serves(make_pool: Make) -> None:
+async def test_an_account_that_nothing_is_known_of_is_no_better_than_one_that_serves(
+    make_pool: Make,
+) -> None:
     pool = make_pool(2)
     known = await lease(pool)
     await pool.settle(known, rpm(600, 500))

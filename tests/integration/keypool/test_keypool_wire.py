@@ -1,4 +1,7 @@
-"""One connection for all: no answer is ever taken for another command's, and none is missed by anybody."""
+"""One connection for all.
+
+No answer is ever taken for another command's, and none is missed by anybody.
+"""
 
 import asyncio
 import time
@@ -24,7 +27,9 @@ async def wire(redis: Redis) -> Wire:
 @pytest.fixture
 async def hurried(redis_url: str) -> AsyncIterator[Redis]:
     """A client that waits for half a second only, with one connection."""
-    pool = BlockingConnectionPool.from_url(redis_url, decode_responses=True, socket_timeout=0.5, max_connections=1)
+    pool = BlockingConnectionPool.from_url(
+        redis_url, decode_responses=True, socket_timeout=0.5, max_connections=1
+    )
     client = Redis.from_pool(pool)
     yield client
     await client.aclose()
@@ -59,7 +64,9 @@ async def test_a_cancelled_command_leaves_no_answer_behind(redis: Redis, wire: W
     assert await wire.send("CLIENT", "ID") == first
 
 
-async def test_a_connection_that_the_server_closed_is_opened_again(redis: Redis, wire: Wire) -> None:
+async def test_a_connection_that_the_server_closed_is_opened_again(
+    redis: Redis, wire: Wire
+) -> None:
     theirs = await wire.send("CLIENT", "ID")
     line = wire._line
     assert line is not None
@@ -73,9 +80,14 @@ async def test_a_connection_that_the_server_closed_is_opened_again(redis: Redis,
         assert await asyncio.gather(*(redis.ping() for _ in range(50))) == [True] * 50
 
 
-async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(redis: Redis, wire: Wire) -> None:
+async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
+    redis: Redis, wire: Wire
+) -> None:
     theirs = await wire.send("CLIENT", "ID")
-    waiting = [asyncio.create_task(wire.send(*command)) for command in (("BLPOP", "list", 0), ("ECHO", "a"))]
+    waiting = [
+        asyncio.create_task(wire.send(*command))
+        for command in (("BLPOP", "list", 0), ("ECHO", "a"))
+    ]
     await until_asked(redis, theirs, "blpop")
     await redis.client_kill_filter(_id=theirs)
     for lost in waiting:
@@ -87,14 +99,19 @@ async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(redis: 
 async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Redis) -> None:
     wire = Wire(hurried)
     assert await wire.send("ECHO", "a") == "a"
-    waiting = [asyncio.create_task(wire.send(*command)) for command in (("BLPOP", "list", 0), ("ECHO", "b"))]
+    waiting = [
+        asyncio.create_task(wire.send(*command))
+        for command in (("BLPOP", "list", 0), ("ECHO", "b"))
+    ]
     for late in waiting:
         with pytest.raises(redis_error("TimeoutError"), match=r"has not answered for 0\.5 s"):
             await late
     assert await wire.send("ECHO", "c") == "c"
 
 
-async def test_answers_in_time_are_waited_for_however_long_there_are_some(redis: Redis, hurried: Redis) -> None:
+async def test_answers_in_time_are_waited_for_however_long_there_are_some(
+    redis: Redis, hurried: Redis
+) -> None:
     wire = Wire(hurried)
 
     async def ask() -> None:
@@ -106,22 +123,30 @@ async def test_answers_in_time_are_waited_for_however_long_there_are_some(redis:
     assert await wire.send("ECHO", "a") == "a"
 
 
-async def test_a_connection_that_idled_is_opened_anew(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_idled_is_opened_anew(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await wire.send("CLIENT", "ID")
     assert await wire.send("CLIENT", "ID") == first
     monkeypatch.setattr("worker.keypool.wire._IDLE_S", 0.0)
     assert await wire.send("CLIENT", "ID") != first
 
 
-async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(tmp_path: Path) -> None:
+async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
+    tmp_path: Path,
+) -> None:
     with EmbeddedRedis(data_dir=tmp_path) as server:
         retry = Retry(NoBackoff(), 0)
-        client = Redis.from_pool(BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=retry))
+        client = Redis.from_pool(
+            BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=retry)
+        )
         wire = Wire(client)
         assert await wire.send("PING") == "PONG"
         await asyncio.to_thread(server.stop)
         for _ in range(2):
-            outcomes = await asyncio.gather(*(wire.send("PING") for _ in range(5)), return_exceptions=True)
+            outcomes = await asyncio.gather(
+                *(wire.send("PING") for _ in range(5)), return_exceptions=True
+            )
             assert {type(outcome) for outcome in outcomes} == {redis_error("ConnectionError")}
         await asyncio.to_thread(server.start)
         assert await wire.send("PING") == "PONG"

@@ -1,7 +1,8 @@
 """Random interleavings of everything that can happen to a pool, against a plain-Python model of what must hold.
 
-The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool learns the limits
-and must then never overdraw them, never hand out a key that rests, and never lose track of a lease.
+The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool
+learns the limits and must then never overdraw them, never hand out a key that rests, and never lose
+track of a lease.
 """
 
 import asyncio
@@ -14,7 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
@@ -28,10 +35,16 @@ CALL_MS = 60_000 // LIMIT
 LEASE_MS = 20_000
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
 INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
-UNFIT = Verdict(fate=Fate.NEXT_KEY, code="unfit", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403)
-BANNED = Verdict(fate=Fate.NEXT_KEY, code="banned", effect=Effect.DISABLE, scope=Scope.ACCOUNT, status=403)
+UNFIT = Verdict(
+    fate=Fate.NEXT_KEY, code="unfit", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
+)
+BANNED = Verdict(
+    fate=Fate.NEXT_KEY, code="banned", effect=Effect.DISABLE, scope=Scope.ACCOUNT, status=403
+)
 REJECTED = Verdict(fate=Fate.FAIL, code="rejected", status=400)
-FAILED = Verdict(Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=5_000, definite=False, status=500)
+FAILED = Verdict(
+    Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=5_000, definite=False, status=500
+)
 UNREACHED = Verdict(Fate.RETRY, "connect_error", scope=Scope.HOST)
 TOPIC = "some"
 GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads small numbers
@@ -49,9 +62,15 @@ class Model:
     faults: int = 0  # of the host, in a row
     fault_ms: int = 0
     ok_ms: int = 0  # when a call was accepted last, as far as that was noted
-    calls: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in ACCOUNTS})  # starts (ms)
-    tries: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))  # calls beyond the limit
-    put_off: set[str] = field(default_factory=set)  # ids of leases that were out when a refusal corrected the level
+    calls: dict[str, list[int]] = field(
+        default_factory=lambda: {name: [] for name in ACCOUNTS}
+    )  # starts (ms)
+    tries: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(ACCOUNTS, 0)
+    )  # calls beyond the limit
+    put_off: set[str] = field(
+        default_factory=set
+    )  # ids of leases that were out when a refusal corrected the level
 
     def blocked_until(self, key_id: str, account: str) -> int:
         scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
@@ -63,7 +82,10 @@ class Model:
         return not (unfit or key.id in self.disabled or key.account in self.banned)
 
     def host_failed(self, now_ms: int) -> bool:
-        """One failure a second counts, and from the second in a row on the host rests. Whether it rests anew."""
+        """One failure a second counts, and from the second in a row on the host rests.
+
+        Whether it rests anew.
+        """
         if now_ms - self.fault_ms < 1_000 or self.rests.get("host", 0) > now_ms:
             return False
         self.faults, self.fault_ms = self.faults + 1, now_ms
@@ -107,7 +129,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = type(self).new_clock()
         self.began_ms = self.clock.ms
         self.model = Model()
-        self.keys = [type(self).new_key(number, account=account) for number, account in enumerate(ACCOUNTS)]
+        self.keys = [
+            type(self).new_key(number, account=account) for number, account in enumerate(ACCOUNTS)
+        ]
         self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
         self.expired: list[tuple[Lease, int]] = []
         self.run(self._open())
@@ -120,13 +144,21 @@ class PoolMachine(RuleBasedStateMachine):
         await self.redis.flushall()
         cooldowns = Cooldowns(refused_ms=30_000)
         self.pool = KeyPool(
-            self.redis, "groq", self.keys, cooldowns=cooldowns, lease_ms=LEASE_MS, opening=1000, now_ms=self.clock
+            self.redis,
+            "groq",
+            self.keys,
+            cooldowns=cooldowns,
+            lease_ms=LEASE_MS,
+            opening=1000,
+            now_ms=self.clock,
         )
         for other in ("org_b", "org_a"):
             lease = await self.pool.acquire(Want(exclude_accounts=frozenset({other})))
             assert isinstance(lease, Lease)
             self.model.calls[lease.account].append(self.clock.ms)
-            await self.pool.settle(lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=FULL))
+            await self.pool.settle(
+                lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=FULL)
+            )
             self.model.accepted(self.clock.ms)
 
     def teardown(self) -> None:
@@ -165,7 +197,9 @@ class PoolMachine(RuleBasedStateMachine):
                 assert not usable
                 assert got.why is Why.DISABLED or self.model.unfit
             else:
-                self._is_right_to_wait(got, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms)
+                self._is_right_to_wait(
+                    got, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms
+                )
                 return
 
     def _is_right_to_wait(
@@ -173,10 +207,15 @@ class PoolMachine(RuleBasedStateMachine):
     ) -> None:
         """Work is conserved: a job waits only while no key that may serve it has room."""
         # Who stands behind others is not told that no key is left before it is his turn.
-        assert usable or (not alone and got.reason in {"earlier jobs come first", "interactive jobs come first"})
+        assert usable or (
+            not alone and got.reason in {"earlier jobs come first", "interactive jobs come first"}
+        )
         assert got.reason
         if got.why is Why.RESTING:
-            assert all(self.model.blocked_until(key.id, key.account or "") > now_ms + 5_000 for key in usable)
+            assert all(
+                self.model.blocked_until(key.id, key.account or "") > now_ms + 5_000
+                for key in usable
+            )
             assert 5_000 < got.first_in_ms < 3_600_000
             return
         assert got.why is Why.WAIT, got
@@ -185,7 +224,9 @@ class PoolMachine(RuleBasedStateMachine):
             until_ms = now_ms + min(ahead_ms, self.pool.horizon_ms)
             for key in usable:
                 if self.model.blocked_until(key.id, key.account or "") <= until_ms:
-                    assert self.model.level(key.account or "", self.began_ms, until_ms) < 2.7, "its call and the margin"
+                    assert self.model.level(key.account or "", self.began_ms, until_ms) < 2.7, (
+                        "its call and the margin"
+                    )
 
     def _refuse_the_try(self, index: int) -> None:
         """The provider refuses a call beyond the limit, and tells the limit."""
@@ -197,7 +238,8 @@ class PoolMachine(RuleBasedStateMachine):
         wait_ms = max(1, round((1 - level) * CALL_MS))
         told = ObservedLimit(Dimension.RPM, LIMIT, max(0.0, level))
         verdict = Verdict(
-            Fate.NEXT_KEY, "rate_limit", effect=Effect.COOL, scope=Scope.ACCOUNT_MODEL, cooldown_ms=wait_ms, status=429,
+            Fate.NEXT_KEY, "rate_limit", effect=Effect.COOL, scope=Scope.ACCOUNT_MODEL,
+            cooldown_ms=wait_ms, status=429,
             limits=(told,),
         )  # fmt: skip
         self.run(self.pool.settle(lease, verdict))
@@ -210,7 +252,10 @@ class PoolMachine(RuleBasedStateMachine):
         return self.leases.pop(index % len(self.leases))
 
     def _not_counted(self, lease: Lease, start_ms: int) -> None:
-        """A refused call counts for nothing; of several that began at one instant it does not matter which."""
+        """A refused call counts for nothing.
+
+        Of several that began at one instant it does not matter which.
+        """
         calls = self.model.calls[lease.account]
         calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms)))
 
@@ -237,7 +282,9 @@ class PoolMachine(RuleBasedStateMachine):
     def settle_as_failed(self, index: int) -> None:
         lease, start_ms = self._take(index)  # the provider may have counted it
         self.run(self.pool.settle(lease, FAILED))
-        if self.model.ok_ms < start_ms:  # what fails while nothing passes is the host's fault as well
+        if (
+            self.model.ok_ms < start_ms
+        ):  # what fails while nothing passes is the host's fault as well
             self.model.host_failed(self.now())
         name = f"key {lease.key.id}"
         self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + 5_000)
@@ -246,7 +293,9 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 50))
     def settle_as_unreached(self, index: int) -> None:
         lease, start_ms = self._take(index)
-        assert self.run(self.pool.settle(lease, UNREACHED)).blocked is self.model.host_failed(self.now())
+        assert self.run(self.pool.settle(lease, UNREACHED)).blocked is self.model.host_failed(
+            self.now()
+        )
         self._not_counted(lease, start_ms)
 
     @precondition(lambda self: self.leases)
@@ -258,7 +307,12 @@ class PoolMachine(RuleBasedStateMachine):
     def settle_as_refused(self, index: int, cooldown_ms: int | None, scope: Scope) -> None:
         lease, start_ms = self._take(index)
         verdict = Verdict(
-            fate=Fate.NEXT_KEY, code="rate_limit", effect=Effect.COOL, scope=scope, cooldown_ms=cooldown_ms, status=429
+            fate=Fate.NEXT_KEY,
+            code="rate_limit",
+            effect=Effect.COOL,
+            scope=scope,
+            cooldown_ms=cooldown_ms,
+            status=429,
         )
         settled = self.run(self.pool.settle(lease, verdict))
         self._not_counted(lease, start_ms)
@@ -267,9 +321,15 @@ class PoolMachine(RuleBasedStateMachine):
             scope, f"pair {lease.account}"
         )
         before = self.model.rests.get(name, 0)
-        self.model.rests[name] = max(before, self.now() + (30_000 if cooldown_ms is None else cooldown_ms))
+        self.model.rests[name] = max(
+            before, self.now() + (30_000 if cooldown_ms is None else cooldown_ms)
+        )
         assert settled.blocked
-        out = lease.key.id in self.model.disabled if scope is Scope.KEY else lease.account in self.model.banned
+        out = (
+            lease.key.id in self.model.disabled
+            if scope is Scope.KEY
+            else lease.account in self.model.banned
+        )
         if scope is Scope.ACCOUNT_MODEL or not out:
             assert settled.newly == (before <= self.now())
 
@@ -303,8 +363,11 @@ class PoolMachine(RuleBasedStateMachine):
             self.leases.remove((lease, start_ms))
             self._not_counted(lease, start_ms)
         else:
-            assert not confirmed.wait_ms or self.model.faults >= 2 or lease.id in self.model.put_off, (
-                "only while another one tries whether the host works, and where less was left than was thought"
+            assert (
+                not confirmed.wait_ms or self.model.faults >= 2 or lease.id in self.model.put_off
+            ), (
+                "only while another one tries whether the host works, and where less was left than "
+                "was thought"
             )
             if self.model.faults < 2:  # it is put off once
                 self.model.put_off.discard(lease.id)
@@ -386,7 +449,8 @@ class PoolMachine(RuleBasedStateMachine):
         for key in view.keys:
             until_ms = self.model.blocked_until(key.id, key.account)
             disabled = key.id in self.model.disabled or key.account in self.model.banned
-            # What a key may not be used for counts where it is a model that the provider has; here the only one is "".
+            # What a key may not be used for counts where it is a model that the provider has; here
+            # the only one is "".
             cooling = until_ms > now_ms or (key.id, "") in self.model.unfit
             assert key.state == ("disabled" if disabled else "cooling" if cooling else "ready")
 
@@ -394,10 +458,18 @@ class PoolMachine(RuleBasedStateMachine):
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.timeout(300)
 def test_no_interleaving_breaks_the_pool(
-    redis_url: str, new_clock: Callable[[], Any], new_key: Callable[..., ApiKey], monkeypatch: pytest.MonkeyPatch
+    redis_url: str,
+    new_clock: Callable[[], Any],
+    new_key: Callable[..., ApiKey],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The ids of leases spread who looks again when, and a failure must come again with the same steps.
-    monkeypatch.setattr(os, "urandom", lambda size: (next(PoolMachine.numbers) * GOLDEN % 2**128).to_bytes(16)[:size])
+    # The ids of leases spread who looks again when, and a failure must come again with the same
+    # steps.
+    monkeypatch.setattr(
+        os,
+        "urandom",
+        lambda size: (next(PoolMachine.numbers) * GOLDEN % 2**128).to_bytes(16)[:size],
+    )
     PoolMachine.url, PoolMachine.new_clock, PoolMachine.new_key = redis_url, new_clock, new_key
     run_state_machine_as_test(
         PoolMachine,
@@ -406,7 +478,8 @@ def test_no_interleaving_breaks_the_pool(
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            # Not `explain`: it traces every line, so a failure would run out of time before it is shown.
+            # Not `explain`: it traces every line, so a failure would run out of time before it is
+            # shown.
             phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
         ),
     )

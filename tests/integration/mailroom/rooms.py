@@ -47,13 +47,21 @@ class House:
     ) -> Mailroom:
         secrets = self.sandbox.keys("resend")
         found = [
-            make_key("resend", secret=secrets[n], variable=f"RESEND_API_KEY_{n}", account=f"team{n}", sender=senders[n])
+            make_key(
+                "resend",
+                secret=secrets[n],
+                variable=f"RESEND_API_KEY_{n}",
+                account=f"team{n}",
+                sender=senders[n],
+            )
             for n in keys
         ]
         provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s, fault_cooldown_ms=1)
         self.providers.append(provider)
         pool = KeyPool(self.redis, "resend", found, opening=16, now_ms=pool_now_ms)
-        return Mailroom(Rotation(pool, provider), Outbox(self.redis, call_ms=call_ms, now_ms=now_ms), **options)
+        return Mailroom(
+            Rotation(pool, provider), Outbox(self.redis, call_ms=call_ms, now_ms=now_ms), **options
+        )
 
     def judgement(self) -> dict[str, Any]:
         found: dict[str, Any] = self.sandbox.ledger()["judgement"]
@@ -68,13 +76,22 @@ class House:
         found = []
         async for name in self.redis.scan_iter("*"):
             kind = await self.redis.type(name)
-            value = await self.redis.execute_command("HGETALL", name, NEVER_DECODE=True) if kind == "hash" else ""  # type: ignore[no-untyped-call]
+            value = (
+                await self.redis.execute_command("HGETALL", name, NEVER_DECODE=True)
+                if kind == "hash"
+                else ""
+            )  # type: ignore[no-untyped-call]
             found.append(f"{name} {value}")
         return "\n".join(found)
 
 
 def letter(
-    number: int | str, *, key: str = "", known: bool | None = None, unsendable: str = "", **changes: Any
+    number: int | str,
+    *,
+    key: str = "",
+    known: bool | None = None,
+    unsendable: str = "",
+    **changes: Any,
 ) -> Letter:
     """An email as the task makes it; `key` is an idempotency key that the caller gave."""
     mail = {"to": [ANN], "subject": f"No. {number}", "text": f"{CANARY} {number}"} | changes

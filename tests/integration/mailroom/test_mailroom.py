@@ -64,7 +64,12 @@ async def test_one_bad_address_fails_one_email(house: House) -> None:
     assert "Invalid `to` field" in str(outcomes[8])
     assert accepted(house) == (19, 0, 0)
     by_key = {call["idempotency_key"]: call for call in house.calls()}
-    in_batches = {number for key, call in by_key.items() if key.startswith("batch-") for number in call["emails"]}
+    in_batches = {
+        number
+        for key, call in by_key.items()
+        if key.startswith("batch-")
+        for number in call["emails"]
+    }
     assert {one.value["id"] for one in outcomes if isinstance(one, Served)} >= in_batches != set()
     # It may be put right and sent with the same key.
     assert (await send_one(house.room(), letter(7, key="job-7"))).attempts == 1
@@ -81,7 +86,9 @@ async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(house: Hous
 
 
 @pytest.mark.parametrize("kind", ["reset_after", "truncated", "broken_json", "error_after"])
-async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_emails(house: House, kind: str) -> None:
+async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_emails(
+    house: House, kind: str
+) -> None:
     first, second = house.room(), house.room()
     house.sandbox.control("fault", service="resend", kind=kind, count=1)
     outcomes = await send(first, *(letter(n) for n in range(30)))
@@ -96,7 +103,9 @@ async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_em
     assert [call["replayed"] for call in house.calls()].count(True) == 1
 
 
-async def test_after_a_definite_refusal_another_account_sends_it_from_its_own_address(house: House) -> None:
+async def test_after_a_definite_refusal_another_account_sends_it_from_its_own_address(
+    house: House,
+) -> None:
     house.sandbox.control("revoke", key="resend:1")
     outcomes = [await send_one(house.room(), letter(n)) for n in range(3)]
     assert sorted(served.attempts for served in outcomes) == [1, 1, 2]
@@ -110,7 +119,9 @@ async def test_a_batch_moves_on_when_its_key_is_refused(house: House) -> None:
     assert accepted(house) == (40, 0, 0)
 
 
-async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next(house: House) -> None:
+async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next(
+    house: House,
+) -> None:
     room = house.room(keys=(0,))
     free = hold(room)
     wants = Want(emails=1)
@@ -127,7 +138,9 @@ async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next
     assert room._lanes == {}
 
 
-async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_doubt(house: House) -> None:
+async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_doubt(
+    house: House,
+) -> None:
     room = house.room()
     house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=3)
     wants = Want(emails=1)
@@ -145,7 +158,9 @@ async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_dou
 
 async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(house: House) -> None:
     room = house.room(keys=(0,))
-    house.sandbox.control("fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=40)
+    house.sandbox.control(
+        "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=40
+    )
     outcomes = await send(room, *(letter(n) for n in range(9)), longest_s=0.5)
     assert {type(one) for one in outcomes} == {Deferred}
     assert min(one.countdown_ms for one in outcomes) > 30_000
@@ -165,7 +180,9 @@ async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(house: Hous
     assert (await leader).value["id"]
 
 
-async def test_passengers_of_a_refused_batch_for_whom_there_is_no_room_stand_in_line_again(house: House) -> None:
+async def test_passengers_of_a_refused_batch_for_whom_there_is_no_room_stand_in_line_again(
+    house: House,
+) -> None:
     room = house.room()
     pool = room.rotation.pool
     second = await pool.acquire(Want(emails=1, account="team1"))
@@ -184,14 +201,18 @@ def quota(limit: int, remaining: int) -> Verdict:
     return Verdict(Fate.DONE, "ok", limits=limits, status=200)
 
 
-async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charged_for_all(house: House) -> None:
+async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charged_for_all(
+    house: House,
+) -> None:
     room = house.room(keys=(0,))
     pool = room.rotation.pool
     lease = await pool.acquire(Want(emails=1))
     assert isinstance(lease, Lease)
     assert lease.spare_emails is None
     await pool.settle(lease, quota(100, remaining=12))
-    outcomes = await send(room, *(letter(n) for n in range(9)), letter("two", to=[ANN, "bob@example.com"]))
+    outcomes = await send(
+        room, *(letter(n) for n in range(9)), letter("two", to=[ANN, "bob@example.com"])
+    )
     assert len(set(ids(outcomes))) == 10
     lease = await pool.acquire(Want(emails=1))
     assert isinstance(lease, Lease)
@@ -203,14 +224,18 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
 
 
 # The quota, the recipients of each email, and how many emails it holds.
-@pytest.mark.parametrize(("holds", "recipients", "fit"), [(100, 1, 100), (77, 1, 77), (100, 2, 50), (100, 3, 33)])
+@pytest.mark.parametrize(
+    ("holds", "recipients", "fit"), [(100, 1, 100), (77, 1, 77), (100, 2, 50), (100, 3, 33)]
+)
 @pytest.mark.parametrize("quota", ["daily", "monthly"])
 async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
     house: House, quota: str, holds: int, recipients: int, fit: int
 ) -> None:
     house.sandbox.control("limits", service="resend", **{quota: holds})
     try:
-        letters = [letter(n, to=[f"ann{m}@example.com" for m in range(recipients)]) for n in range(300)]
+        letters = [
+            letter(n, to=[f"ann{m}@example.com" for m in range(recipients)]) for n in range(300)
+        ]
         for one in letters:
             one.recipients = recipients
         outcomes = await send(house.room(keys=(0,)), *letters)
@@ -222,22 +247,33 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         assert ledger["judgement"]["calls_while_cooling"] == 0
         assert ledger["services"]["resend"]["calls"] < 40
         # The account is closed by now, and nobody asks again.
-        assert isinstance((await send(house.room(keys=(0,)), letter("late"), longest_s=0))[0], Deferred)
-        assert house.sandbox.ledger()["services"]["resend"]["calls"] == ledger["services"]["resend"]["calls"]
+        assert isinstance(
+            (await send(house.room(keys=(0,)), letter("late"), longest_s=0))[0], Deferred
+        )
+        assert (
+            house.sandbox.ledger()["services"]["resend"]["calls"]
+            == ledger["services"]["resend"]["calls"]
+        )
     finally:
         house.sandbox.control("limits", service="resend", **{quota: 0})
 
 
-async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_refused_call(redis: Redis) -> None:
+async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_refused_call(
+    redis: Redis,
+) -> None:
     day_s = 25 * 3_600
-    with Sandbox(resend_keys=1, resend_rps=100, resend_daily=37) as sandbox:  # of its own: its clock is moved
+    with Sandbox(
+        resend_keys=1, resend_rps=100, resend_daily=37
+    ) as sandbox:  # of its own: its clock is moved
         async with House(sandbox, redis) as house:
             outcomes = await send(house.room(keys=(0,)), *(letter(n) for n in range(60)))
             assert [type(one) for one in outcomes].count(Served) == 37
             refused = [call["status"] for call in house.calls()].count(429)
             assert refused > 0
             sandbox.control("advance", seconds=day_s)
-            tomorrow = house.room(keys=(0,), pool_now_ms=lambda: round((time.time() + day_s) * 1_000))
+            tomorrow = house.room(
+                keys=(0,), pool_now_ms=lambda: round((time.time() + day_s) * 1_000)
+            )
             outcomes = await send(tomorrow, *(letter(n) for n in range(100, 160)))
             assert [type(one) for one in outcomes].count(Served) == 37
             assert [call["status"] for call in house.calls()].count(429) == refused
@@ -284,7 +320,11 @@ async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_i
     free.set()
     async with asyncio.timeout(30):
         outcomes: list[Any] = await asyncio.gather(leader, passenger, return_exceptions=True)
-    expected = {"missing_required_field": RequestRejected, "reset_after": Fault, "rate_limit_exceeded": Deferred}
+    expected = {
+        "missing_required_field": RequestRejected,
+        "reset_after": Fault,
+        "rate_limit_exceeded": Deferred,
+    }
     assert isinstance(outcomes[0], Served)
     assert outcomes[0].value == sent.value
     assert type(outcomes[1]) is expected[kind]
@@ -311,7 +351,9 @@ async def test_who_is_stopped_while_a_refused_call_moves_on_is_not_sent(house: H
     assert accepted(house) == (2, 0, 0)
 
 
-async def test_a_key_without_a_from_address_that_comes_while_emails_wait_sends_none_of_them(house: House) -> None:
+async def test_a_key_without_a_from_address_that_comes_while_emails_wait_sends_none_of_them(
+    house: House,
+) -> None:
     room = house.room(keys=(0,))
     pool = room.rotation.pool
     free = hold(room)
@@ -324,6 +366,8 @@ async def test_a_key_without_a_from_address_that_comes_while_emails_wait_sends_n
     pool.replace_keys([replace(pool.keys[0], sender=None)])
     free.set()
     outcomes = await jobs
-    assert [(type(one).__name__, one.countdown_ms < 5_000) for one in outcomes] == [("Deferred", True)] * 3
+    assert [(type(one).__name__, one.countdown_ms < 5_000) for one in outcomes] == [
+        ("Deferred", True)
+    ] * 3
     assert house.calls() == []
     assert await house.redis.zcard(pool.names.leases) == 0

@@ -1,4 +1,7 @@
-"""One email asked for more than once: it is sent once, and each who asked gets the result; against the sandbox."""
+"""One email asked for more than once: it is sent once, and each who asked gets the result.
+
+Against the sandbox.
+"""
 
 import asyncio
 from typing import Any
@@ -26,20 +29,27 @@ async def test_an_idempotency_key_with_another_content_is_refused(house: House) 
     room = house.room()
     await send_one(room, letter(1, key="order-1"))
     for known in (True, False):
-        with pytest.raises(InvalidArguments, match="idempotency_key: was used for an email with another content"):
+        with pytest.raises(
+            InvalidArguments, match="idempotency_key: was used for an email with another content"
+        ):
             await send_one(room, letter(2, key="order-1", known=known))
     assert accepted(house) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_copies_that_race_in_one_process_or_in_two_send_one_email(house: House, known: bool) -> None:  # noqa: FBT001
+async def test_copies_that_race_in_one_process_or_in_two_send_one_email(
+    house: House,
+    known: bool,  # noqa: FBT001
+) -> None:
     rooms = house.room(), house.room()
     copies = [letter(1, key="order-1", known=known) for _ in range(8)]
     wants = Want(emails=1)
     outcomes: list[Any] = await asyncio.gather(
         *(rooms[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
     )
-    late = [n for n, one in enumerate(outcomes) if isinstance(one, Deferred)]  # the other process was at it
+    late = [
+        n for n, one in enumerate(outcomes) if isinstance(one, Deferred)
+    ]  # the other process was at it
     for n in late:
         assert outcomes[n].in_doubt
         outcomes[n] = await rooms[n % 2].serve(wants, copies[n])
@@ -85,5 +95,7 @@ def joined(room: Any) -> list[Any]:
 
 @pytest.mark.parametrize("key", ["b\u00fcro", "x" * 257, "line\nbreak"])
 def test_an_idempotency_key_that_no_header_can_carry_fails_its_own_job_alone(key: str) -> None:
-    with pytest.raises(InvalidArguments, match=r"^idempotency_key: is required, since the job's id"):
+    with pytest.raises(
+        InvalidArguments, match=r"^idempotency_key: is required, since the job's id"
+    ):
         letter(1, key=key)

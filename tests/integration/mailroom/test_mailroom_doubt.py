@@ -1,4 +1,7 @@
-"""Emails that may have been accepted: the same account, the same bytes, or an honest end; against the sandbox."""
+"""Emails that may have been accepted: the same account, the same bytes, or an honest end.
+
+Against the sandbox.
+"""
 
 import asyncio
 import socket
@@ -18,7 +21,9 @@ from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, Req
 from worker.rotation import Served
 
 
-async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_changed(house: House) -> None:
+async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_changed(
+    house: House,
+) -> None:
     house.sandbox.control("fault", service="resend", kind="reset_after", count=1)
     with pytest.raises(Fault) as caught:
         await send_one(house.room(), letter(1))
@@ -86,7 +91,9 @@ async def test_an_email_without_a_from_address_any_more_is_looked_up_before_it_i
         await send_one(gone, letter(3, unsendable="from: is required"))
 
 
-async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_been_accepted(house: House) -> None:
+async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_been_accepted(
+    house: House,
+) -> None:
     await in_doubt(house, 1)
     house.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
     words = r"^an earlier attempt may have been accepted, and its account refuses a later one: domain_not_verified: "
@@ -96,7 +103,9 @@ async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_be
 
 async def test_a_limit_on_a_later_attempt_does_not_free_the_email(house: House) -> None:
     await in_doubt(house, 1)
-    house.sandbox.control("fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=30)
+    house.sandbox.control(
+        "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=30
+    )
     with pytest.raises(Deferred) as caught:
         await send_one(house.room(), letter(1, known=True))
     assert caught.value.in_doubt
@@ -156,7 +165,9 @@ async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
     house: House, running: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EmbeddedRedis(data_dir=tmp_path, options={"appendfsync": "always"}) as server:
-        connections = BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=Retry(NoBackoff(), 0))
+        connections = BlockingConnectionPool.from_url(
+            server.url, decode_responses=True, retry=Retry(NoBackoff(), 0)
+        )
         async with Redis.from_pool(connections) as redis, House(running, redis) as own:
             room = own.room(call_ms=1)
             call = room.rotation.provider.call

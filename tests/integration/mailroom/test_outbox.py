@@ -44,7 +44,9 @@ def batch(*numbers: int) -> Envelope:
     return batch_of([single(number) for number in numbers], names=NAMES, number="abc")
 
 
-ENVELOPES = pytest.mark.parametrize("make", [lambda: single(1), lambda: batch(1, 2, 3)], ids=["single", "batch"])
+ENVELOPES = pytest.mark.parametrize(
+    "make", [lambda: single(1), lambda: batch(1, 2, 3)], ids=["single", "batch"]
+)
 Make = Callable[[], Envelope]
 
 
@@ -109,7 +111,9 @@ async def test_accepted_emails_keep_their_results_and_nothing_of_their_bodies(
 
 
 @ENVELOPES
-async def test_who_seals_again_because_the_answer_was_lost_has_sealed(outbox: Outbox, clock: Clock, make: Make) -> None:
+async def test_who_seals_again_because_the_answer_was_lost_has_sealed(
+    outbox: Outbox, clock: Clock, make: Make
+) -> None:
     made = make()
     await outbox.seal(made, by="one")
     clock.ms += 10_000
@@ -118,7 +122,9 @@ async def test_who_seals_again_because_the_answer_was_lost_has_sealed(outbox: Ou
     assert await outbox.seal(made, by="two") != []
 
 
-async def test_a_late_second_answer_frees_no_email_that_is_sent_in_another_form_by_now(outbox: Outbox) -> None:
+async def test_a_late_second_answer_frees_no_email_that_is_sent_in_another_form_by_now(
+    outbox: Outbox,
+) -> None:
     made = batch(1, 2)
     results = [None, {"id": "x", "key": "re_abc..."}]
     await outbox.seal(made, by="one")
@@ -155,7 +161,9 @@ async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
 
 
 @ENVELOPES
-async def test_an_envelope_in_doubt_is_sent_by_one_at_a_time(outbox: Outbox, clock: Clock, make: Make) -> None:
+async def test_an_envelope_in_doubt_is_sent_by_one_at_a_time(
+    outbox: Outbox, clock: Clock, make: Make
+) -> None:
     made = make()
     await outbox.seal(made, by="one")
     found = (await outbox.look(made.members[0])).envelope
@@ -189,7 +197,9 @@ async def test_an_envelope_that_redis_lost_is_written_again_when_it_is_in_doubt(
 
 
 @ENVELOPES
-async def test_an_envelope_is_stale_before_resend_forgets_its_key(outbox: Outbox, clock: Clock, make: Make) -> None:
+async def test_an_envelope_is_stale_before_resend_forgets_its_key(
+    outbox: Outbox, clock: Clock, make: Make
+) -> None:
     made = make()
     await outbox.seal(made, by="one")
     clock.ms += 23 * HOUR_MS
@@ -198,7 +208,9 @@ async def test_an_envelope_is_stale_before_resend_forgets_its_key(outbox: Outbox
     found = await outbox.look(made.members[0])
     assert found.state is State.STALE
     assert found.envelope is not None
-    assert not await outbox.resume(found.envelope)  # who looked in time may have waited for a key since
+    assert not await outbox.resume(
+        found.envelope
+    )  # who looked in time may have waited for a key since
 
 
 @ENVELOPES
@@ -237,7 +249,9 @@ async def test_a_full_redis_seals_nothing_and_keeps_the_results_of_what_was_sent
         await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
     finally:
         await redis.config_set("maxmemory", "0")
-    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(made.members)
+    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(
+        made.members
+    )
     assert (await outbox.look(member(9))).state is State.FREE
 
 
@@ -247,15 +261,23 @@ async def test_who_is_late_to_doubt_undoes_no_result(outbox: Outbox, make: Make)
     await outbox.seal(made, by="one")
     await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
     await outbox.doubt(made)
-    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(made.members)
+    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(
+        made.members
+    )
 
 
-async def test_who_is_late_to_doubt_writes_no_batch_anew_of_which_one_email_was_accepted(outbox: Outbox) -> None:
+async def test_who_is_late_to_doubt_writes_no_batch_anew_of_which_one_email_was_accepted(
+    outbox: Outbox,
+) -> None:
     made = batch(1, 2, 3)
     await outbox.seal(made, by="one")
     await outbox.accept(made, [None, {"id": "x", "key": "k"}, None])
     await outbox.doubt(made)
-    assert [(await outbox.look(one)).state for one in made.members] == [State.FREE, State.SENT, State.FREE]
+    assert [(await outbox.look(one)).state for one in made.members] == [
+        State.FREE,
+        State.SENT,
+        State.FREE,
+    ]
 
 
 async def test_scripts_that_redis_forgot_are_loaded_again(outbox: Outbox, redis: Redis) -> None:

@@ -54,8 +54,23 @@ class Pool:
         self.app.conf.task_default_queue = "pools"
         self.name = f"{uuid.uuid4().hex[:8]}@conformance"
         self.log_path = log
-        command = [sys.executable, "-m", "celery", "-A", "pools_app", "worker", "-l", "INFO", "-n", self.name]
-        command += ["--without-gossip", "--without-mingle", *(["-P", kind.flag] if kind.flag else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "pools_app",
+            "worker",
+            "-l",
+            "INFO",
+            "-n",
+            self.name,
+        ]
+        command += [
+            "--without-gossip",
+            "--without-mingle",
+            *(["-P", kind.flag] if kind.flag else []),
+        ]
         path = os.pathsep.join((str(ROOT), str(HERE)))
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
@@ -72,7 +87,11 @@ class Pool:
         return self.log_path.read_text(errors="replace")
 
     def await_ready(self) -> None:
-        eventually(lambda: " ready." in self.log or self.process.poll() is not None, within_s=40, what="the start")
+        eventually(
+            lambda: " ready." in self.log or self.process.poll() is not None,
+            within_s=40,
+            what="the start",
+        )
         assert self.process.poll() is None, self.log
 
     def task(self, task: str, *args: Any, **options: Any) -> Any:
@@ -113,7 +132,9 @@ class Pool:
 
 
 @pytest.fixture(scope="module")
-def pools(tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None) -> Iterator[Callable[[str], Pool]]:
+def pools(
+    tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None
+) -> Iterator[Callable[[str], Pool]]:
     folder = tmp_path_factory.mktemp("pools")
     with EmbeddedRedis(data_dir=folder) as server:
         started = {

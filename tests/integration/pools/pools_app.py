@@ -1,4 +1,6 @@
-"""The Celery app on which each pool has to keep its promises; what jobs see they write to a journal in Redis.
+"""The Celery app on which each pool has to keep its promises.
+
+What jobs see they write to a journal in Redis.
 
 `POOL_TASKS` says of which kind its tasks are: "async", or "plain", for pools that know no other.
 """

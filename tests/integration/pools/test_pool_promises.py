@@ -1,6 +1,9 @@
-"""What a Celery task may rely on, whatever the pool. Prefork, threads and ours keep each promise, or say why not.
+"""What a Celery task may rely on, whatever the pool.
 
-Any other pool runs the same table: `CONFORMANCE_POOLS=gevent,solo`, for those that Celery knows by a name.
+Prefork, threads and ours keep each promise, or say why not.
+
+Any other pool runs the same table: `CONFORMANCE_POOLS=gevent,solo`, for those that Celery knows by
+a name.
 """
 
 import json
@@ -21,17 +24,28 @@ from celery.exceptions import (
 from processes import eventually
 
 _NO_LIMITS = "a thread cannot be interrupted; Celery has no time limits for it"
-_NO_LOSS = "the thread's job never ends: its message stays held and its slot taken until the worker stops"
+_NO_LOSS = (
+    "the thread's job never ends: its message stays held and its slot taken until the worker stops"
+)
 DIFFERENCES: dict[tuple[str, str], str] = {
     ("test_a_soft_limit_can_be_caught", "threads"): _NO_LIMITS,
     ("test_a_soft_limit_that_is_not_caught_fails_the_job", "threads"): _NO_LIMITS,
     ("test_a_hard_limit_ends_the_job_and_nothing_else", "threads"): _NO_LIMITS,
     ("test_a_running_job_can_be_ended_from_outside", "threads"): "a thread cannot be interrupted",
     ("test_a_pool_grows_and_shrinks", "threads"): "the executor's size is fixed",
-    ("test_a_soft_limit_can_be_caught", "ours, plain"): "a thread cannot be interrupted; the limit is only reported",
-    ("test_a_soft_limit_that_is_not_caught_fails_the_job", "ours, plain"): "as above; the hard limit holds",
+    (
+        "test_a_soft_limit_can_be_caught",
+        "ours, plain",
+    ): "a thread cannot be interrupted; the limit is only reported",
+    (
+        "test_a_soft_limit_that_is_not_caught_fails_the_job",
+        "ours, plain",
+    ): "as above; the hard limit holds",
 }
-"""By promise and pool the reason why that pool does not keep it. Each is tried: one that is kept is a failure here."""
+"""By promise and pool the reason why that pool does not keep it.
+
+Each is tried: one that is kept is a failure here.
+"""
 
 NOT_TRIED: dict[tuple[str, str], str] = {
     (
@@ -140,7 +154,9 @@ def test_an_ignored_job_stores_nothing_and_is_let_go(pool: Any, key: str) -> Non
 
 
 @pytest.mark.parametrize(("successes", "tries"), [(1, 2), (9, 3)])
-def test_a_job_is_retried_as_often_as_it_may(pool: Any, key: str, successes: int, tries: int) -> None:
+def test_a_job_is_retried_as_often_as_it_may(
+    pool: Any, key: str, successes: int, tries: int
+) -> None:
     result = pool.send("retries", key, successes)
     if successes < tries:
         assert result.get(timeout=15) == successes
@@ -273,7 +289,9 @@ def test_a_failure_calls_its_errback_and_fails_its_chord(pool: Any) -> None:
         result.get(timeout=10)
     pool.told(f"errback:{result.id}", "ValueError('err')")
     with pytest.raises(ValueError, match="part"):
-        chord([pool.task("add", 1), pool.task("fails", "part")], app=pool.app)(pool.task("total")).get(timeout=15)
+        chord([pool.task("add", 1), pool.task("fails", "part")], app=pool.app)(
+            pool.task("total")
+        ).get(timeout=15)
 
 
 def test_a_job_may_send_others(pool: Any, key: str) -> None:
@@ -351,10 +369,13 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     assert pool.process.wait(20) == 0
     ended = {result.id for result in results if result.state == "SUCCESS"}
     assert pool.journal(key).count("began") == pool.journal(key).count("ended") == len(ended) > 0
-    given_back = [json.loads(message)["headers"]["id"] for message in pool.store.lrange("pools", 0, -1)]
+    given_back = [
+        json.loads(message)["headers"]["id"] for message in pool.store.lrange("pools", 0, -1)
+    ]
     assert sorted(set(given_back) - ended) == sorted({result.id for result in results} - ended)
     assert len(given_back) == len(set(given_back))
-    # While prefork ends, a thread of its takes acknowledgements out of the set to which its main thread still adds: the
-    # one that is added as the set is taken is lost, and its job, though it has ended, is given back.
+    # While prefork ends, a thread of its takes acknowledgements out of the set to which its main
+    # thread still adds: the one that is added as the set is taken is lost, and its job, though it
+    # has ended, is given back.
     assert len(ended.intersection(given_back)) <= ("prefork" in request.node.name)
     assert pool.held() == 0

@@ -47,7 +47,9 @@ class Scripted:
     @staticmethod
     def http(status: int, body: Any = b"", headers: dict[str, str] | None = None) -> bytes:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        fields = {"content-type": "application/json", "content-length": str(len(content))} | (headers or {})
+        fields = {"content-type": "application/json", "content-length": str(len(content))} | (
+            headers or {}
+        )
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {status} Scripted\r\n{lines}\r\n".encode() + content
 
@@ -91,7 +93,10 @@ class Scripted:
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, path, _ = head[0].split(" ", 2)
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
+        headers = {
+            name.lower(): value
+            for name, value in (line.split(": ", 1) for line in head[1:] if line)
+        }
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         seen = Seen(method, path, headers, body)
         async with self._arrived:
@@ -112,7 +117,9 @@ class Scripted:
         await writer.drain()
         if kind == "reset":
             # Linger 0 makes the kernel send RST instead of FIN.
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             writer.transport.abort()
         return kind == "answer"
 
@@ -150,6 +157,8 @@ def refused_url() -> str:
 
 @pytest.fixture
 async def groq(scripted: Any) -> AsyncIterator[Groq]:
-    provider = Groq(scripted.url, timeout_s=10, now=lambda: NOW_S, jitter=lambda low, high: (low + high) / 2)
+    provider = Groq(
+        scripted.url, timeout_s=10, now=lambda: NOW_S, jitter=lambda low, high: (low + high) / 2
+    )
     yield provider
     await provider.close()

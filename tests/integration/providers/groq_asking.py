@@ -15,6 +15,8 @@ ASKED = Completion.of(PARAMS)
 NOW_S = datetime(2026, 11, 10, 12, 0, tzinfo=UTC).timestamp()
 
 
-def error(message: str, code: str | None = None, kind: str = "invalid_request_error") -> dict[str, Any]:
+def error(
+    message: str, code: str | None = None, kind: str = "invalid_request_error"
+) -> dict[str, Any]:
     error = {"message": message, "type": kind}
     return {"error": error if code is None else error | {"code": code}}

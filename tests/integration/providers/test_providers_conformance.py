@@ -61,39 +61,57 @@ async def test_it_names_its_service(case: _Case, provider: Any) -> None:
 async def test_a_success_is_done(scripted: Any, case: _Case, provider: Any) -> None:
     scripted.answer(200, case.success)
     reply = await provider.call(_KEY, case.request)
-    assert (reply.verdict.fate, reply.verdict.definite, reply.verdict.effect) == (Fate.DONE, True, Effect.NONE)
+    assert (reply.verdict.fate, reply.verdict.definite, reply.verdict.effect) == (
+        Fate.DONE,
+        True,
+        Effect.NONE,
+    )
     assert reply.value
 
 
-async def test_a_401_disables_the_key_and_takes_the_next(scripted: Any, case: _Case, provider: Any) -> None:
+async def test_a_401_disables_the_key_and_takes_the_next(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
     scripted.answer(401, {"message": f"no such key {_KEY.get_secret_value()}"})
     reply = await provider.call(_KEY, case.request)
     verdict = reply.verdict
-    assert (verdict.fate, verdict.effect, verdict.scope) == (Fate.NEXT_KEY, Effect.DISABLE, Scope.KEY)
+    assert (verdict.fate, verdict.effect, verdict.scope) == (
+        Fate.NEXT_KEY,
+        Effect.DISABLE,
+        Scope.KEY,
+    )
     assert verdict.definite
     assert "canary" not in repr(reply)
 
 
-async def test_a_429_that_says_nothing_cools_for_the_default(scripted: Any, case: _Case, provider: Any) -> None:
+async def test_a_429_that_says_nothing_cools_for_the_default(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
     scripted.answer(429)
     verdict = (await provider.call(_KEY, case.request)).verdict
     assert (verdict.fate, verdict.effect, verdict.cooldown_ms) == (Fate.NEXT_KEY, Effect.COOL, None)
 
 
-async def test_a_429_with_a_wait_cools_for_that_long(scripted: Any, case: _Case, provider: Any) -> None:
+async def test_a_429_with_a_wait_cools_for_that_long(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
     scripted.answer(429, headers={"retry-after": "5"})
     assert (await provider.call(_KEY, case.request)).verdict.cooldown_ms == 5_000
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-async def test_a_server_error_cools_the_key_briefly(scripted: Any, case: _Case, provider: Any, status: int) -> None:
+async def test_a_server_error_cools_the_key_briefly(
+    scripted: Any, case: _Case, provider: Any, status: int
+) -> None:
     scripted.answer(status)
     verdict = (await provider.call(_KEY, case.request)).verdict
     assert (verdict.fate, verdict.definite) == (case.if_ambiguous, False)
     assert (verdict.effect, verdict.scope, verdict.cooldown_ms) == (Effect.COOL, Scope.KEY, 5_000)
 
 
-async def test_a_refused_connection_is_definite_and_leaves_the_key_alone(case: _Case, refused_url: str) -> None:
+async def test_a_refused_connection_is_definite_and_leaves_the_key_alone(
+    case: _Case, refused_url: str
+) -> None:
     provider = case.make(refused_url)
     verdict = (await provider.call(_KEY, case.request)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_error", True)
@@ -114,7 +132,9 @@ async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
     assert (await provider.call(_KEY, case.request)).verdict.fate is Fate.DONE
 
 
-async def test_a_soft_time_limit_is_no_fault_of_the_provider(scripted: Any, case: _Case, provider: Any) -> None:
+async def test_a_soft_time_limit_is_no_fault_of_the_provider(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
     limit = SoftTimeLimit(3)
 
     @types.coroutine
@@ -142,7 +162,9 @@ async def test_a_soft_time_limit_is_no_fault_of_the_provider(scripted: Any, case
     assert await running is limit
 
 
-async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(scripted: Any, case: _Case) -> None:
+async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(
+    scripted: Any, case: _Case
+) -> None:
     provider = case.make(scripted.url, timeout_s=10, max_connections=_FEW)
     for _ in range(_FEW):
         scripted.hang()
@@ -159,10 +181,16 @@ async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(scripted: 
     await provider.close()
 
 
-async def test_a_key_that_no_header_can_carry_is_disabled_unsent(scripted: Any, case: _Case, provider: Any) -> None:
+async def test_a_key_that_no_header_can_carry_is_disabled_unsent(
+    scripted: Any, case: _Case, provider: Any
+) -> None:
     for broken in ("gsk_a b", "re_ä", "gsk_a\nb", ""):
         verdict = (await provider.call(SecretStr(broken), case.request)).verdict
-        assert (verdict.fate, verdict.effect, verdict.code) == (Fate.NEXT_KEY, Effect.DISABLE, "invalid_key")
+        assert (verdict.fate, verdict.effect, verdict.code) == (
+            Fate.NEXT_KEY,
+            Effect.DISABLE,
+            "invalid_key",
+        )
     assert scripted.seen == []
 
 
@@ -183,7 +211,9 @@ async def test_a_wrong_url_is_a_verdict_too(case: _Case) -> None:
     await provider.close()
 
 
-async def test_a_bug_of_ours_is_no_answer_of_the_provider(case: _Case, provider: Any, monkeypatch: Any) -> None:
+async def test_a_bug_of_ours_is_no_answer_of_the_provider(
+    case: _Case, provider: Any, monkeypatch: Any
+) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 

@@ -1,4 +1,7 @@
-"""What the connections promise, over real HTTP, TLS and proxies: when the bytes have left, and what a failure means."""
+"""What the connections promise, over real HTTP, TLS and proxies.
+
+When the bytes have left, and what a failure means.
+"""
 
 import asyncio
 import contextlib
@@ -19,7 +22,9 @@ from worker.verdicts import Effect, Fate, Scope, Verdict
 
 _KEY = SecretStr("re_canary_0123456789")
 _MAIL = Email({"from": "a@shop.example", "to": "ann@example.org"}, "job-1")
-_LARGE = Email({"from": "a@shop.example", "to": "ann@example.org", "html": "x" * 20_000_000}, "job-2")
+_LARGE = Email(
+    {"from": "a@shop.example", "to": "ann@example.org", "html": "x" * 20_000_000}, "job-2"
+)
 _ASKED = Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
 _SENT = {"id": "1"}
 
@@ -43,7 +48,9 @@ async def _server(serve: Serve, *, tls: ssl.SSLContext | None = None) -> AsyncIt
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(
+            asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError
+        ):
             await serve(reader, writer)
         writer.close()
         tasks.discard(task)
@@ -89,7 +96,9 @@ async def test_a_large_body_has_left_when_its_last_piece_has() -> None:
     begun = asyncio.Event()
     async with _server(slow) as port:
         mailer = Resend(f"http://127.0.0.1:{port}")
-        call = asyncio.create_task(mailer.call(_KEY, _LARGE, sent=lambda: told.append(reads.is_set())))
+        call = asyncio.create_task(
+            mailer.call(_KEY, _LARGE, sent=lambda: told.append(reads.is_set()))
+        )
         await begun.wait()
         await asyncio.sleep(0)
         reads.set()
@@ -105,14 +114,20 @@ async def test_a_connection_that_breaks_while_the_body_leaves_is_in_doubt() -> N
 
     async with _server(cut) as port:
         verdict = await _verdict(f"http://127.0.0.1:{port}", _LARGE)
-    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.SAME_ACCOUNT, "write_error", False)
+    assert (verdict.fate, verdict.code, verdict.definite) == (
+        Fate.SAME_ACCOUNT,
+        "write_error",
+        False,
+    )
 
 
 # -- no connection: definite, with the cause
 
 
 async def test_a_refused_connection_says_so(refused_url: str) -> None:
-    assert (await _verdict(refused_url)).reason == "the connection could not be opened: Connection refused"
+    assert (
+        await _verdict(refused_url)
+    ).reason == "the connection could not be opened: Connection refused"
 
 
 async def test_a_name_that_nobody_knows_is_named() -> None:
@@ -125,7 +140,9 @@ async def test_a_name_that_nobody_knows_is_named() -> None:
 async def test_an_attempt_to_connect_that_takes_too_long_is_definite(scheme: str) -> None:
     with socket.socket() as full, contextlib.ExitStack() as waiting:
         full.bind(("127.0.0.1", 0))
-        full.listen(0 if scheme == "http" else 8)  # nobody accepts: the handshake stands still, of TCP or of TLS
+        full.listen(
+            0 if scheme == "http" else 8
+        )  # nobody accepts: the handshake stands still, of TCP or of TLS
         for _ in range(4 if scheme == "http" else 0):
             one = waiting.enter_context(socket.socket())
             one.setblocking(False)
@@ -147,9 +164,13 @@ async def test_a_connection_is_used_again_and_one_that_was_closed_meanwhile_is_n
         for _ in range(2):
             head = await reader.readuntil(b"\r\n\r\n")
             assert b"cookie" not in head.lower()
-            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+            await reader.readexactly(
+                int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            )
             cookie = b"set-cookie: seen=1; path=/\r\nx-long: " + b"x" * 20_000
-            writer.write(b"HTTP/1.1 200 OK\r\n" + cookie + b'\r\ncontent-length: 10\r\n\r\n{"id":"1"}')
+            writer.write(
+                b"HTTP/1.1 200 OK\r\n" + cookie + b'\r\ncontent-length: 10\r\n\r\n{"id":"1"}'
+            )
             await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -196,9 +217,30 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> _Authority:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    run("req", "-x509", *new, "-keyout", "root.key", "-out", "root.pem", "-subj", "/CN=Test authority")
+    run(
+        "req",
+        "-x509",
+        *new,
+        "-keyout",
+        "root.key",
+        "-out",
+        "root.pem",
+        "-subj",
+        "/CN=Test authority",
+    )
     signed = ("-CA", "root.pem", "-CAkey", "root.key", "-addext", "subjectAltName=IP:127.0.0.1")
-    run("req", "-x509", *new, *signed, "-keyout", "server.key", "-out", "server.pem", "-subj", "/CN=127.0.0.1")
+    run(
+        "req",
+        "-x509",
+        *new,
+        *signed,
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.pem",
+        "-subj",
+        "/CN=127.0.0.1",
+    )
     return _Authority(folder)
 
 
@@ -235,7 +277,9 @@ async def test_a_certificate_that_is_not_accepted_is_definite_and_says_why(
     for verdict in (unknown, misnamed, plain):
         assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_error", True)
         assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
-    assert "its certificate is not accepted: unable to get local issuer certificate" in unknown.reason
+    assert (
+        "its certificate is not accepted: unable to get local issuer certificate" in unknown.reason
+    )
     assert "its certificate is not accepted: Hostname mismatch" in misnamed.reason
     assert plain.reason.startswith("the connection could not be opened: TLS failed: ")
 
@@ -292,7 +336,11 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("kind", ["http", "https"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_call_goes_through_the_proxy_of_the_environment(
-    authority: _Authority, proxies: Callable[..., None], monkeypatch: pytest.MonkeyPatch, scheme: str, kind: str
+    authority: _Authority,
+    proxies: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    kind: str,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", authority.root)
     tls = {"http": None, "https": authority.server}
@@ -311,7 +359,9 @@ async def test_a_call_goes_through_the_proxy_of_the_environment(
     assert ("canary" in head) is (scheme == "http")
 
 
-async def test_a_proxy_that_refuses_or_is_away_leaves_no_doubt(proxies: Callable[..., None], refused_url: str) -> None:
+async def test_a_proxy_that_refuses_or_is_away_leaves_no_doubt(
+    proxies: Callable[..., None], refused_url: str
+) -> None:
     proxy = _Proxy(0, refuses=True)
     async with _server(proxy.serve) as at:
         proxies(ALL_PROXY=f"http://u:canary@127.0.0.1:{at}")

@@ -1,4 +1,7 @@
-"""What becomes of an answer that Groq gives: the result of the job, what it counted, the limits in its headers."""
+"""What becomes of an answer that Groq gives.
+
+The result of the job, what it counted, the limits in its headers.
+"""
 
 import json
 from typing import Any
@@ -14,7 +17,9 @@ _COMPLETION = {
     "object": "chat.completion",
     "created": 1,
     "model": MODEL,
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}
+    ],
     "usage": {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47},
 }
 
@@ -30,7 +35,9 @@ async def test_an_absurd_number_of_tokens_counts_for_nothing_and_the_answer_stay
     json.dumps(reply.value, allow_nan=False)
 
 
-async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(scripted: Any, groq: Groq) -> None:
+async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(
+    scripted: Any, groq: Groq
+) -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"role": "assistant", "content": None, "tool_calls": calls}
     usage = _COMPLETION["usage"] | {"prompt_tokens_details": {"cached_tokens": 30}}
@@ -41,7 +48,9 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(script
 
     plain, tools, uncounted = [await groq.call(KEY, ASKED) for _ in range(3)]
 
-    assert plain.verdict == Verdict(Fate.DONE, "ok", tokens=47, input_tokens=40, output_tokens=7, status=200)
+    assert plain.verdict == Verdict(
+        Fate.DONE, "ok", tokens=47, input_tokens=40, output_tokens=7, status=200
+    )
     assert plain.value == {
         "text": "hello",
         "model": MODEL,
@@ -66,7 +75,9 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(script
     assert scripted.seen[0].key == KEY.get_secret_value()
 
 
-async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(scripted: Any, groq: Groq) -> None:
+async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
+    scripted: Any, groq: Groq
+) -> None:
     told = {
         "reasoning": "because",
         "executed_tools": [{"index": 0, "type": "search", "output": "x"}],
@@ -75,8 +86,12 @@ async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(scripted:
     }
     message = {"role": "assistant", "content": "hello", "function_call": None} | told
     around = {"service_tier": "flex", "usage_breakdown": {"models": []}, "x_groq": {"id": "req_1"}}
-    choices = [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": [1]}}]
-    scripted.answer(200, _COMPLETION | {"choices": choices} | around, {"x-request-id": "req_header"})
+    choices = [
+        {"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": [1]}}
+    ]
+    scripted.answer(
+        200, _COMPLETION | {"choices": choices} | around, {"x-request-id": "req_header"}
+    )
     scripted.answer(200, _COMPLETION, {"x-request-id": "req_header"})
 
     whole, plain = [(await groq.call(KEY, ASKED)).value for _ in range(2)]
@@ -120,10 +135,17 @@ async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(scripted:
     ],
 )
 async def test_an_answer_that_is_empty_since_reasoning_used_the_cap_says_so(  # noqa: PLR0917 - a table
-    scripted: Any, groq: Groq, message: dict[str, Any], reason: str, details: dict[str, Any], said: str | None
+    scripted: Any,
+    groq: Groq,
+    message: dict[str, Any],
+    reason: str,
+    details: dict[str, Any],
+    said: str | None,
 ) -> None:
     choices = [{"index": 0, "finish_reason": reason, "message": message}]
-    scripted.answer(200, _COMPLETION | {"choices": choices, "usage": {"completion_tokens": 7} | details})
+    scripted.answer(
+        200, _COMPLETION | {"choices": choices, "usage": {"completion_tokens": 7} | details}
+    )
     value = (await groq.call(KEY, ASKED)).value
     assert value is not None
     because = value.get("empty_because")

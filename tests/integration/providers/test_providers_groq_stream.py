@@ -29,17 +29,33 @@ class Heard:
     def begin(self) -> None:
         self.begun += 1
 
-    def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()) -> None:
+    def piece(
+        self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
         self.text += text
         self.reasoning += reasoning
         self.calls += tool_calls
         self.first.set()
 
 
-def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, logprobs: Any = None, **more: Any) -> bytes:
+def chunk(
+    delta: dict[str, Any] | None = None,
+    reason: str | None = None,
+    logprobs: Any = None,
+    **more: Any,
+) -> bytes:
     """One event in Groq's form."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]
-    body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": MODEL, "choices": choices}
+    choices = (
+        []
+        if delta is None
+        else [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]
+    )
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "model": MODEL,
+        "choices": choices,
+    }
     return b"data: " + json.dumps(body | more, ensure_ascii=False).encode() + b"\n\n"
 
 
@@ -77,7 +93,9 @@ async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one
     scripted.answer(200, _HELLO + _LAST + _DONE, _SSE | limits)
     told: list[str] = []
 
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard), sent=lambda: told.append("sent"))
+    reply = await groq.call(
+        KEY, Completion.of(PARAMS, listener=heard), sent=lambda: told.append("sent")
+    )
 
     assert reply.value == _VALUE
     tokens = ObservedLimit(Dimension.TPM, 18_000, 17_997.0)
@@ -88,41 +106,79 @@ async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one
     assert json.loads(scripted.seen[0].body) == PARAMS | {"stream": True}
 
 
-async def test_tool_calls_are_put_together_from_their_pieces(scripted: Any, groq: Groq, heard: Heard) -> None:
+async def test_tool_calls_are_put_together_from_their_pieces(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
     deltas = [
         # Groq sends a call in one piece, others send its arguments bit by bit
-        {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}},
+        {
+            "index": 0,
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "weather", "arguments": '{"city": "Ulm"}'},
+        },
         {"index": 1, "id": "c2", "type": "function", "function": {"name": "time", "arguments": ""}},
         {"index": 1, "function": {"arguments": '{"zone":'}},
         {"index": 1, "function": {"arguments": ' "CET"}'}},
     ]
     parts = b"".join(chunk({"tool_calls": [delta]}) for delta in deltas)
     thought = chunk({"reasoning": "two tools"})
-    scripted.answer(200, _ROLE + thought + parts + chunk({}, "tool_calls", x_groq={"usage": _USAGE}) + _DONE, _SSE)
+    scripted.answer(
+        200,
+        _ROLE + thought + parts + chunk({}, "tool_calls", x_groq={"usage": _USAGE}) + _DONE,
+        _SSE,
+    )
 
     reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
 
     assert reply.value is not None
     assert reply.value["tool_calls"] == [
-        {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}},
-        {"id": "c2", "type": "function", "function": {"name": "time", "arguments": '{"zone": "CET"}'}},
+        {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "weather", "arguments": '{"city": "Ulm"}'},
+        },
+        {
+            "id": "c2",
+            "type": "function",
+            "function": {"name": "time", "arguments": '{"zone": "CET"}'},
+        },
     ]
     assert (reply.value["text"], reply.value["finish_reason"]) == ("", "tool_calls")
     assert (heard.reasoning, heard.calls) == ("two tools", deltas)
 
 
-async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(scripted: Any, groq: Groq, heard: Heard) -> None:
+async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
     logprobs = [{"token": "a"}, {"token": "b"}]
     body = (
         _ROLE
         + chunk({"reasoning": "be", "channel": "analysis"})
         + chunk({"reasoning": "cause", "channel": "analysis"})
-        + chunk({"executed_tools": [{"index": 0, "type": "search", "arguments": "{}", "output": None}]})
-        + chunk({"executed_tools": [{"index": 0, "type": "search", "output": "x"}, {"index": 1, "type": "python"}]})
+        + chunk(
+            {"executed_tools": [{"index": 0, "type": "search", "arguments": "{}", "output": None}]}
+        )
+        + chunk(
+            {
+                "executed_tools": [
+                    {"index": 0, "type": "search", "output": "x"},
+                    {"index": 1, "type": "python"},
+                ]
+            }
+        )
         + chunk({"content": "a", "a_later_field": "on"}, logprobs={"content": logprobs[:1]})
-        + chunk({"content": "b", "a_later_field": "ce", "annotations": [{"n": 1}]}, logprobs={"content": logprobs[1:]})
+        + chunk(
+            {"content": "b", "a_later_field": "ce", "annotations": [{"n": 1}]},
+            logprobs={"content": logprobs[1:]},
+        )
         + chunk({"annotations": [{"n": 2}], "odd": None})
-        + chunk({}, "stop", service_tier="flex", x_groq={"usage": _USAGE, "usage_breakdown": {"models": []}})
+        + chunk(
+            {},
+            "stop",
+            service_tier="flex",
+            x_groq={"usage": _USAGE, "usage_breakdown": {"models": []}},
+        )
         + _DONE
     )
     scripted.answer(200, body, _SSE | {"x-request-id": "req_header"})
@@ -149,26 +205,43 @@ async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(scripted: Any, 
     }
 
 
-# The whole body of an answer with status 200, and how it is judged. In each, the text "hel" may have come before.
+# The whole body of an answer with status 200, and how it is judged. In each, the text "hel" may
+# have come before.
 _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
     # ends in order, but before the answer does
     (_HELLO, {"code": "stream_cut", "scope": Scope.HOST}),
     (_HELLO + _DONE, {"code": "stream_cut", "scope": Scope.HOST}),
     (b"", {"code": "stream_cut", "scope": Scope.HOST}),
     # Groq says that it stops
-    (_HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {PROMPT}"}) + _DONE, {"code": "stream_stopped"}),
+    (
+        _HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {PROMPT}"}) + _DONE,
+        {"code": "stream_stopped"},
+    ),
     # even where it names a reason to finish
-    (_HELLO + chunk({}, "stop", x_groq={"error": "stopped"}), {"code": "stream_stopped", "scope": Scope.MODEL}),
+    (
+        _HELLO + chunk({}, "stop", x_groq={"error": "stopped"}),
+        {"code": "stream_stopped", "scope": Scope.MODEL},
+    ),
     # something that is no chunk
     (_HELLO + b"data: {half\n\n" + _LAST, {"code": "unreadable_answer", "scope": Scope.HOST}),
     (_HELLO + b"data: []\n\n", {"code": "unreadable_answer"}),
     # an error in the middle is judged by the table: a failure of Groq …
-    (_HELLO + b'data: {"error": {"message": "over"}}\n\n', {"code": "server_error", "counted": True}),
-    (_HELLO + b'event: error\ndata: {"error": "over"}\n\n', {"code": "server_error", "effect": Effect.COOL}),
-    (_HELLO + b'data: {"error": {"status_code": 503}}\n\n', {"code": "over_capacity", "scope": Scope.MODEL}),
+    (
+        _HELLO + b'data: {"error": {"message": "over"}}\n\n',
+        {"code": "server_error", "counted": True},
+    ),
+    (
+        _HELLO + b'event: error\ndata: {"error": "over"}\n\n',
+        {"code": "server_error", "effect": Effect.COOL},
+    ),
+    (
+        _HELLO + b'data: {"error": {"status_code": 503}}\n\n',
+        {"code": "over_capacity", "scope": Scope.MODEL},
+    ),
     # … a generation that did not fit the form …
     (
-        _HELLO + b'data: {"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "x"}}\n\n',
+        _HELLO
+        + b'data: {"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "x"}}\n\n',
         {"code": "bad_generation", "effect": Effect.NONE},
     ),
     # … a limit, which takes another key
@@ -219,23 +292,31 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
     body = _HELLO + _LAST + _DONE
     for sent in (body, _HELLO + b'data: {"error": {"message": "over"}}\n\n'):
         provider = Groq(scripted.url, timeout_s=60)
-        scripted._script.append(("answer", scripted.http(200, sent, _SSE | {"content-length": str(len(sent) + 9)})))
+        scripted._script.append(
+            ("answer", scripted.http(200, sent, _SSE | {"content-length": str(len(sent) + 9)}))
+        )
         async with asyncio.timeout(30):
             reply = await provider.call(KEY, Completion.of(PARAMS, listener=heard))
         assert reply.verdict.code == ("ok" if sent is body else "server_error")
         await provider.close()
 
 
-async def test_a_refusal_before_the_first_piece_is_judged_as_always(scripted: Any, groq: Groq, heard: Heard) -> None:
+async def test_a_refusal_before_the_first_piece_is_judged_as_always(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
     scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})
     scripted.answer(429, {"error": {"message": "slow down"}}, {"retry-after": "7"})
-    refused, limited = [(await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict for _ in range(2)]
+    refused, limited = [
+        (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict for _ in range(2)
+    ]
     assert (refused.fate, refused.effect) == (Fate.NEXT_KEY, Effect.DISABLE)
     assert (limited.fate, limited.cooldown_ms) == (Fate.NEXT_KEY, 7_000)
     assert (heard.begun, heard.text) == (0, "")
 
 
-async def test_an_answer_in_one_piece_is_told_in_one(scripted: Any, groq: Groq, heard: Heard) -> None:
+async def test_an_answer_in_one_piece_is_told_in_one(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"role": "assistant", "content": "hello", "tool_calls": calls}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
@@ -251,7 +332,11 @@ async def test_an_answer_in_one_piece_is_told_in_one(scripted: Any, groq: Groq, 
 _ODD: list[dict[str, Any]] = [
     {"content": ["hello"], "reasoning": {"a": 1}, "tool_calls": "none"},
     {"tool_calls": [7, None, {"index": "first", "function": "f"}]},
-    {"tool_calls": [{"index": 0, "id": 7, "function": {"name": ["f"], "arguments": {"city": "Ulm"}}}]},
+    {
+        "tool_calls": [
+            {"index": 0, "id": 7, "function": {"name": ["f"], "arguments": {"city": "Ulm"}}}
+        ]
+    },
 ]
 
 
@@ -259,12 +344,16 @@ _ODD: list[dict[str, Any]] = [
 async def test_chunks_of_a_strange_form_break_nothing(
     scripted: Any, groq: Groq, heard: Heard, odd: dict[str, Any]
 ) -> None:
-    scripted.answer(200, _ROLE + chunk({"content": "hel"}) + chunk(odd) + chunk({"content": "lo"}) + _LAST, _SSE)
+    scripted.answer(
+        200, _ROLE + chunk({"content": "hel"}) + chunk(odd) + chunk({"content": "lo"}) + _LAST, _SSE
+    )
     reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
     assert (reply.verdict.fate, heard.text) == (Fate.DONE, "hello")
 
 
-async def test_a_whole_answer_of_a_strange_form_breaks_nothing(scripted: Any, groq: Groq, heard: Heard) -> None:
+async def test_a_whole_answer_of_a_strange_form_breaks_nothing(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
     message = {"content": [{"type": "text", "text": "hello"}], "tool_calls": [7]}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
     scripted.answer(200, {"model": MODEL, "choices": choices, "usage": _USAGE})

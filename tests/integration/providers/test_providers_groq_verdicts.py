@@ -10,23 +10,29 @@ from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdi
 _HOUR_MS = 3_600_000
 
 _TPD = (
-    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `on_demand` on tokens per day "
-    "(TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more tokens? Upgrade today."
+    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `on_demand` "
+    "on tokens per day "
+    "(TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more "
+    "tokens? Upgrade today."
 )
 _OTPM = (
-    f"Request too large for model `{MODEL}` in organization `org_01abc` service tier `on_demand` on output tokens per "
+    f"Request too large for model `{MODEL}` in organization `org_01abc` service tier `on_demand` "
+    "on output tokens per "
     "minute (OTPM): Limit 1000, Requested 1024, please reduce your message size and try again."
 )
 _ITPM = (
-    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `flex` on input tokens per "
+    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `flex` on "
+    "input tokens per "
     "minute (ITPM): Limit 7000, Used 4690, Requested 2602. Please try again in 2.5s."
 )
 _RPM = (
-    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` on requests per minute (RPM): Limit 30, "
+    f"Rate limit reached for model `{MODEL}` in organization `org_01abc` on requests per minute "
+    "(RPM): Limit 30, "
     "Used 30, Requested 1. Please try again in 2s."
 )
 _TPM_TOO_LARGE = (
-    f"Request too large for model `{MODEL}` in organization `org_01abc` on tokens per minute (TPM): Limit 6000, "
+    f"Request too large for model `{MODEL}` in organization `org_01abc` on tokens per minute "
+    "(TPM): Limit 6000, "
     "Requested 8200, please reduce your message size and try again."
 )
 
@@ -49,7 +55,11 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "service_tier",
         "certain",
     )
-    return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
+    return (
+        {"fate": fate, "code": code, "status": status}
+        | {name: getattr(plain, name) for name in fields}
+        | more
+    )
 
 
 _INVALID = _verdict(Fate.NEXT_KEY, "invalid_key", 401, effect=Effect.DISABLE)
@@ -66,7 +76,12 @@ _ROWS: list[Any] = [
     (401, error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
     (401, error("Invalid API Key", "something_else"), {}, _INVALID),
     (401, b"<html>no</html>", {"content-type": "text/html"}, _INVALID | {"certain": False}),
-    (401, error("messages: invalid API key in line 3", "bad_request"), {}, _INVALID | {"certain": False}),
+    (
+        401,
+        error("messages: invalid API key in line 3", "bad_request"),
+        {},
+        _INVALID | {"certain": False},
+    ),
     # a stand-in that says it with 403
     (403, error("bad key", "invalid_api_key"), {}, _INVALID | {"status": 403}),
     # the whole organisation is banned
@@ -83,8 +98,18 @@ _ROWS: list[Any] = [
         _verdict(Fate.NEXT_KEY, "organization_restricted", 403, **_RESTRICTED, account="org_01abc"),
     ),
     # the spend limit: probed hourly
-    (400, error("blocked", "blocked_api_access"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
-    (400, error("spend", "spend_limit_reached"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT)),
+    (
+        400,
+        error("blocked", "blocked_api_access"),
+        {},
+        _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT),
+    ),
+    (
+        400,
+        error("spend", "spend_limit_reached"),
+        {},
+        _verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT),
+    ),
     (402, error("pay first"), {}, _verdict(Fate.NEXT_KEY, "spend_limit", 402, **_SPENT)),
     # the model is off for this key
     (
@@ -120,13 +145,28 @@ _ROWS: list[Any] = [
         _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST),
     ),
     # a redirect is no answer of Groq, and is not followed
-    (302, b"", {"location": "/elsewhere"}, _verdict(Fate.RETRY, "edge_blocked", 302, scope=Scope.HOST)),
+    (
+        302,
+        b"",
+        {"location": "/elsewhere"},
+        _verdict(Fate.RETRY, "edge_blocked", 302, scope=Scope.HOST),
+    ),
     # 403 with a code that nobody has described
     (403, error("no", "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
     # an unknown or retired model
-    (404, error("no such", "model_not_found"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT)),
+    (
+        404,
+        error("no such", "model_not_found"),
+        {},
+        _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT),
+    ),
     (404, b"nothing here", {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
-    (400, error("old", "model_decommissioned"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400, **_UNFIT)),
+    (
+        400,
+        error("old", "model_decommissioned"),
+        {},
+        _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 400, **_UNFIT),
+    ),
     # a service tier that is not in the organisation's plan
     (
         400,
@@ -140,8 +180,18 @@ _ROWS: list[Any] = [
     (422, error("semantic"), {}, _verdict(Fate.FAIL, "rejected", 422)),
     (418, {"error": "a teapot"}, {}, _verdict(Fate.FAIL, "rejected", 418)),
     # a bad generation
-    (400, error("no JSON", "json_validate_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
-    (400, error("no tool", "tool_use_failed"), {}, _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE)),
+    (
+        400,
+        error("no JSON", "json_validate_failed"),
+        {},
+        _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE),
+    ),
+    (
+        400,
+        error("no tool", "tool_use_failed"),
+        {},
+        _verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE),
+    ),
     # larger than the limit of this organisation and model: 413, and a 429 that says the same
     (
         413,
@@ -178,7 +228,13 @@ _ROWS: list[Any] = [
             400,
             error(_OTPM.replace("1024", requested)),
             {},
-            _verdict(Fate.OTHER_ACCOUNT, "request_too_large", 400, account="org_01abc", service_tier="on_demand")
+            _verdict(
+                Fate.OTHER_ACCOUNT,
+                "request_too_large",
+                400,
+                account="org_01abc",
+                service_tier="on_demand",
+            )
             | {
                 "too_large_limit": 1000,
                 "too_large_in": Dimension.OTPM,
@@ -206,7 +262,11 @@ _ROWS: list[Any] = [
     # the limit of a project stays with the key, and teaches nothing of the organisation
     (
         429,
-        error(_TPD.replace("service tier", "in project `project_01` service tier"), "rate_limit_exceeded", "tokens"),
+        error(
+            _TPD.replace("service tier", "in project `project_01` service tier"),
+            "rate_limit_exceeded",
+            "tokens",
+        ),
         {},
         _verdict(
             Fate.NEXT_KEY,
@@ -221,7 +281,8 @@ _ROWS: list[Any] = [
     ),
     # the same words where they do not stand at the beginning may be the user's
     (400, error(f"'messages.0' : {_OTPM}"), {}, _verdict(Fate.FAIL, "rejected", 400)),
-    # a rate limit: the longer of retry-after and the words, which say exactly what the header rounds up
+    # a rate limit: the longer of retry-after and the words, which say exactly what the header
+    # rounds up
     (
         429,
         error(_TPD, "rate_limit_exceeded", "tokens"),
@@ -289,15 +350,32 @@ _ROWS: list[Any] = [
         {"retry-after": "Tue, 10 Nov 2026 12:00:30 GMT"},
         _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=30_000),
     ),
-    (429, b"", {"retry-after": "0"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=100)),
-    # a 429 that says nothing: the service's default
-    (429, b"", {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
-    (429, error("Too many requests"), {"retry-after": "soon"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
-    # several waits at once: the longest; an absurd number is none
-    (429, b"", {"retry-after": "7, 2"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=7_000)),
     (
         429,
-        error(_RPM.replace("Limit 30", "Limit 9999999999999999999"), "rate_limit_exceeded", "requests"),
+        b"",
+        {"retry-after": "0"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=100),
+    ),
+    # a 429 that says nothing: the service's default
+    (429, b"", {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
+    (
+        429,
+        error("Too many requests"),
+        {"retry-after": "soon"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL),
+    ),
+    # several waits at once: the longest; an absurd number is none
+    (
+        429,
+        b"",
+        {"retry-after": "7, 2"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=7_000),
+    ),
+    (
+        429,
+        error(
+            _RPM.replace("Limit 30", "Limit 9999999999999999999"), "rate_limit_exceeded", "requests"
+        ),
         {"x-ratelimit-limit-tokens": "9999999999999999999"},
         _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=2_000, account="org_01abc"),
     ),
@@ -306,31 +384,69 @@ _ROWS: list[Any] = [
         429,
         b"<html>slow down</html>",
         {"retry-after": "9"},
-        _verdict(Fate.RETRY, "edge_limited", 429, scope=Scope.HOST, counted=False, backoff_ms=9_000),
+        _verdict(
+            Fate.RETRY, "edge_limited", 429, scope=Scope.HOST, counted=False, backoff_ms=9_000
+        ),
     ),
     # flex capacity: a jittered backoff, the key is fine
-    (498, error("full", "capacity_exceeded"), {}, _verdict(Fate.RETRY, "flex_capacity", 498, backoff_ms=4_500)),
+    (
+        498,
+        error("full", "capacity_exceeded"),
+        {},
+        _verdict(Fate.RETRY, "flex_capacity", 498, backoff_ms=4_500),
+    ),
     # the model is overloaded for every key
     (
         503,
         error("over capacity"),
         {"retry-after": "9"},
-        _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False, backoff_ms=9_000),
+        _verdict(
+            Fate.RETRY,
+            "over_capacity",
+            503,
+            scope=Scope.MODEL,
+            definite=False,
+            counted=False,
+            backoff_ms=9_000,
+        ),
     ),
-    (503, b"<html/>", {}, _verdict(Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False)),
+    (
+        503,
+        b"<html/>",
+        {},
+        _verdict(
+            Fate.RETRY, "over_capacity", 503, scope=Scope.MODEL, definite=False, counted=False
+        ),
+    ),
     # server errors cool the key briefly
     (500, error("Internal Server Error"), {}, _verdict(Fate.RETRY, "server_error", 500, **_FAULT)),
     (502, b"<html>bad gateway</html>", {}, _verdict(Fate.RETRY, "server_error", 502, **_FAULT)),
-    (504, b"", {"retry-after": "86400"}, _verdict(Fate.RETRY, "server_error", 504, **_FAULT, backoff_ms=300_000)),
+    (
+        504,
+        b"",
+        {"retry-after": "86400"},
+        _verdict(Fate.RETRY, "server_error", 504, **_FAULT, backoff_ms=300_000),
+    ),
     # a tool server of the request's failed, which is nothing of the key's
-    (424, error("failed dependency"), {}, _verdict(Fate.RETRY, "dependency_failed", 424, definite=False)),
+    (
+        424,
+        error("failed dependency"),
+        {},
+        _verdict(Fate.RETRY, "dependency_failed", 424, definite=False),
+    ),
     # what the SDK would repeat by itself
     (408, b"", {}, _verdict(Fate.RETRY, "not_now", 408, definite=False)),
     (409, error("conflict"), {}, _verdict(Fate.RETRY, "not_now", 409, definite=False)),
-    (421, b"", {"retry-after": "1"}, _verdict(Fate.RETRY, "not_now", 421, definite=False, backoff_ms=1_000)),
+    (
+        421,
+        b"",
+        {"retry-after": "1"},
+        _verdict(Fate.RETRY, "not_now", 421, definite=False, backoff_ms=1_000),
+    ),
     (425, b"", {}, _verdict(Fate.RETRY, "not_now", 425, definite=False)),
     (499, b"", {}, _verdict(Fate.RETRY, "not_now", 499, definite=False)),
-    # a 200 that is no completion: text/html (the SDK returns a str), bad JSON (it raises), JSON of another shape
+    # a 200 that is no completion: text/html (the SDK returns a str), bad JSON (it raises), JSON of
+    # another shape
     *(
         (
             200,
@@ -364,9 +480,13 @@ async def test_every_row_of_the_table_is_judged_as_written(
     assert len(scripted.seen) == 1  # the SDK tried once
 
 
-async def test_of_several_headers_of_one_name_the_longest_wait_counts(scripted: Any, groq: Groq) -> None:
+async def test_of_several_headers_of_one_name_the_longest_wait_counts(
+    scripted: Any, groq: Groq
+) -> None:
     whole = scripted.http(429, {}, {"retry-after": "2"})
-    scripted._script.append(("answer", whole.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n")))
+    scripted._script.append(
+        ("answer", whole.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n"))
+    )
     assert (await groq.call(KEY, ASKED)).verdict.cooldown_ms == 7_000
 
 
@@ -384,8 +504,13 @@ async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Gr
     assert (limited.account, limited.limits, limited.cooldown_ms) == (None, (), None)
 
 
-async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(scripted: Any, groq: Groq) -> None:
-    said = f"Bad {KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{PROMPT}” " + "x" * 900
+async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(
+    scripted: Any, groq: Groq
+) -> None:
+    said = (
+        f"Bad {KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{PROMPT}” "
+        + "x" * 900
+    )
     scripted.answer(400, error(said))
     reply = await groq.call(KEY, ASKED)
     for planted in (KEY.get_secret_value(), "canary", "another-key", "abc.def", PROMPT):
@@ -395,7 +520,9 @@ async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(scripte
     assert PROMPT not in repr(ASKED)
 
 
-async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_hour(scripted: Any) -> None:
+async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_hour(
+    scripted: Any,
+) -> None:
     last_minute = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
     provider = Groq(scripted.url, now=lambda: last_minute)
     scripted.answer(400, error("blocked", "blocked_api_access"))

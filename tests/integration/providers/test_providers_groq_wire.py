@@ -35,7 +35,10 @@ async def groq(scripted: Any) -> AsyncIterator[Groq]:
         # something that is not HTTP
         (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
         # a body that is not what its encoding says
-        (lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}), "undecodable_answer"),
+        (
+            lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}),
+            "undecodable_answer",
+        ),
     ],
 )
 async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
@@ -89,9 +92,13 @@ async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: Any) 
 
     async def one(number: int) -> bool:
         key = keys[number % 4]
-        request = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": str(number)}]})
+        request = Completion.of(
+            {"model": MODEL, "messages": [{"role": "user", "content": str(number)}]}
+        )
         reply = await groq.call(key, request)
-        return reply.value is not None and reply.value["text"] == f"{number} {key.get_secret_value()}"
+        return (
+            reply.value is not None and reply.value["text"] == f"{number} {key.get_secret_value()}"
+        )
 
     scripted.default = mirror
     assert all(await asyncio.gather(*(one(number) for number in range(1_000))))

@@ -31,7 +31,9 @@ def _error(status: int, name: str, message: str = "no") -> dict[str, Any]:
 
 @pytest.fixture
 async def mailer(scripted: Any) -> AsyncIterator[Resend]:
-    provider = Resend(scripted.url, timeout_s=10, now=lambda: _NOW_S, jitter=lambda low, high: (low + high) / 2)
+    provider = Resend(
+        scripted.url, timeout_s=10, now=lambda: _NOW_S, jitter=lambda low, high: (low + high) / 2
+    )
     yield provider
     await provider.close()
 
@@ -51,7 +53,11 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
         "too_large_limit",
         "certain",
     )
-    return {"fate": fate, "code": code, "status": status} | {name: getattr(plain, name) for name in fields} | more
+    return (
+        {"fate": fate, "code": code, "status": status}
+        | {name: getattr(plain, name) for name in fields}
+        | more
+    )
 
 
 _DEAD = {"fate": Fate.NEXT_KEY, "code": "invalid_key", "effect": Effect.DISABLE}
@@ -88,18 +94,48 @@ _ROWS: list[Any] = [
     ),
     (
         403,
-        _error(403, "validation_error", "You can only send testing emails to your own email address"),
+        _error(
+            403, "validation_error", "You can only send testing emails to your own email address"
+        ),
         {},
         _verdict(Fate.OTHER_ACCOUNT, "domain_not_verified", 403, **_NO_DOMAIN),
     ),
     # 403 of another kind: with a name that nobody has described, and by the edge
     (403, _error(403, "who_knows"), {}, _verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
-    # without Resend's own words something before it may have answered, after it had accepted the email
-    (403, b"<html>blocked</html>", _HTML, _verdict(Fate.SAME_ACCOUNT, "edge_blocked", 403, **_EDGE)),
-    (307, b"", {"location": "/elsewhere"}, _verdict(Fate.SAME_ACCOUNT, "edge_blocked", 307, **_EDGE)),
+    # without Resend's own words something before it may have answered, after it had accepted the
+    # email
+    (
+        403,
+        b"<html>blocked</html>",
+        _HTML,
+        _verdict(Fate.SAME_ACCOUNT, "edge_blocked", 403, **_EDGE),
+    ),
+    (
+        307,
+        b"",
+        {"location": "/elsewhere"},
+        _verdict(Fate.SAME_ACCOUNT, "edge_blocked", 307, **_EDGE),
+    ),
     *(
         (status, body, {}, _verdict(Fate.SAME_ACCOUNT, "edge_blocked", status, **_EDGE))
-        for status in (300, 302, 400, 402, 403, 404, 405, 406, 410, 413, 414, 415, 418, 422, 431, 451)
+        for status in (
+            300,
+            302,
+            400,
+            402,
+            403,
+            404,
+            405,
+            406,
+            410,
+            413,
+            414,
+            415,
+            418,
+            422,
+            431,
+            451,
+        )
         for body in (b"", b'{"message": "no"}', b"no")
     ),
     # the key may not send from this domain; the team may, with another
@@ -108,7 +144,12 @@ _ROWS: list[Any] = [
         for name in ("restricted_api_key", "invalid_permission", "invalid_access")
     ),
     # the team is restricted, or has less left of a quota than the email needs
-    (403, _error(403, "restricted"), {}, _verdict(Fate.NEXT_KEY, "account_restricted", 403, **_TEAM, **_AN_HOUR)),
+    (
+        403,
+        _error(403, "restricted"),
+        {},
+        _verdict(Fate.NEXT_KEY, "account_restricted", 403, **_TEAM, **_AN_HOUR),
+    ),
     *(
         (
             status,
@@ -161,7 +202,12 @@ _ROWS: list[Any] = [
     (
         429,
         _error(429, "rate_limit_exceeded"),
-        {"retry-after": "0", "ratelimit-limit": "2", "ratelimit-policy": "2;w=1", "ratelimit-remaining": "0"},
+        {
+            "retry-after": "0",
+            "ratelimit-limit": "2",
+            "ratelimit-policy": "2;w=1",
+            "ratelimit-remaining": "0",
+        },
         _verdict(
             Fate.NEXT_KEY,
             "rate_limit",
@@ -178,15 +224,32 @@ _ROWS: list[Any] = [
         {"ratelimit-reset": "2"},
         _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=2_000),
     ),
-    (429, b"", {"retry-after": "9999999"}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_600_000)),
+    (
+        429,
+        b"",
+        {"retry-after": "9999999"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_600_000),
+    ),
     # it says nothing: the service's default
-    (429, _error(429, "rate_limit_exceeded"), {}, _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM)),
+    (
+        429,
+        _error(429, "rate_limit_exceeded"),
+        {},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM),
+    ),
     # a page: something before Resend limits this address, and nobody knows how far the email came
     (
         429,
         b"<html/>",
         _HTML | {"retry-after": "3, 5"},
-        _verdict(Fate.SAME_ACCOUNT, "edge_limited", 429, scope=Scope.HOST, definite=False, backoff_ms=5_000),
+        _verdict(
+            Fate.SAME_ACCOUNT,
+            "edge_limited",
+            429,
+            scope=Scope.HOST,
+            definite=False,
+            backoff_ms=5_000,
+        ),
     ),
     # a window beyond reason is not believed
     (
@@ -206,7 +269,10 @@ _ROWS: list[Any] = [
             429,
             **_TEAM,
             cooldown_ms=2 * 3_600_000 + 30_000,
-            quotas=(SeenQuota(Dimension.EMAILS_DAY, 100, spent=True), SeenQuota(Dimension.EMAILS_MONTH, 412)),
+            quotas=(
+                SeenQuota(Dimension.EMAILS_DAY, 100, spent=True),
+                SeenQuota(Dimension.EMAILS_MONTH, 412),
+            ),
         ),
     ),
     # what is used of it is told by the header alone
@@ -237,7 +303,12 @@ _ROWS: list[Any] = [
     ),
     (409, b"", {}, _verdict(Fate.SAME_ACCOUNT, "conflict", 409, **_TWIN)),
     # the payload changed under the same idempotency key
-    (409, _error(409, "invalid_idempotent_request"), {}, _verdict(Fate.FAIL, "idempotency_mismatch", 409)),
+    (
+        409,
+        _error(409, "invalid_idempotent_request"),
+        {},
+        _verdict(Fate.FAIL, "idempotency_mismatch", 409),
+    ),
     # server errors: the email may have been accepted
     *(
         (status, body, headers, _verdict(Fate.SAME_ACCOUNT, "server_error", status, **_FAULT))
@@ -290,7 +361,9 @@ async def test_every_row_of_the_table_is_judged_as_written(
     assert len(scripted.seen) == 1  # nothing is tried twice here
 
 
-async def test_an_accepted_email_brings_its_id_and_teaches_the_rate_limit(scripted: Any, mailer: Resend) -> None:
+async def test_an_accepted_email_brings_its_id_and_teaches_the_rate_limit(
+    scripted: Any, mailer: Resend
+) -> None:
     scripted.answer(
         200,
         {"id": "49a3999c"},
@@ -334,7 +407,9 @@ async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) 
 async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> None:
     mailer = Resend(scripted.url, timeout_s=100)  # all at once, they take turns
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
-    scripted.default = lambda seen: scripted.http(200, {"id": f"{seen.headers['idempotency-key']} {seen.key}"})
+    scripted.default = lambda seen: scripted.http(
+        200, {"id": f"{seen.headers['idempotency-key']} {seen.key}"}
+    )
 
     async def one(number: int) -> bool:
         key = keys[number % 4]
@@ -348,7 +423,9 @@ async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> 
     await mailer.close()
 
 
-async def test_two_providers_in_one_process_keep_their_urls_apart(scripted: Any, refused_url: str) -> None:
+async def test_two_providers_in_one_process_keep_their_urls_apart(
+    scripted: Any, refused_url: str
+) -> None:
     scripted.answer(200, {"id": "1"})
     here, there = Resend(scripted.url), Resend(refused_url)
     replies = await asyncio.gather(here.call(_KEY, _MAIL), there.call(_KEY, _MAIL))
@@ -377,7 +454,9 @@ async def test_calls_that_are_not_ours_go_to_the_client_that_was_there(
         await resend.Emails.send_async({"to": "ann@example.org"})
 
 
-async def test_the_sdk_forgets_a_key_from_the_environment(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sdk_forgets_a_key_from_the_environment(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resend, "api_key", "re_from_the_environment")
     await Resend(scripted.url).close()
     assert resend.api_key is None
@@ -396,7 +475,10 @@ async def test_the_sdk_forgets_a_key_from_the_environment(scripted: Any, monkeyp
         # something that is not HTTP
         (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
         # a body that is not what its encoding says
-        (lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}), "undecodable_answer"),
+        (
+            lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}),
+            "undecodable_answer",
+        ),
     ],
 )
 async def test_a_broken_answer_ties_the_email_to_its_account(

@@ -14,8 +14,19 @@ from worker.verdicts import Effect, Fate
 _KEY = SecretStr("re_canary0123456789")
 _CANARY = "the secret recipe of the house"
 _EMAILS = [
-    {"from": "a@shop.example", "to": ["ann@example.org", "bob@example.org"], "subject": "1", "text": _CANARY},
-    {"from": "a@shop.example", "to": "carl@example.org", "subject": "2", "text": _CANARY, "cc": ["d@example.org"]},
+    {
+        "from": "a@shop.example",
+        "to": ["ann@example.org", "bob@example.org"],
+        "subject": "1",
+        "text": _CANARY,
+    },
+    {
+        "from": "a@shop.example",
+        "to": "carl@example.org",
+        "subject": "2",
+        "text": _CANARY,
+        "cc": ["d@example.org"],
+    },
     {"from": "a@shop.example", "to": ["eve@example.org"], "subject": "3", "html": _CANARY},
 ]
 _BATCH = Sealed(json.dumps(_EMAILS), "batch-1", len(_EMAILS))
@@ -48,7 +59,11 @@ async def test_a_sealed_email_leaves_as_it_was_sealed(scripted: Any, mailer: Res
     reply = await mailer.call(_KEY, Sealed(text, "mail-1"))
     assert (reply.value, reply.verdict.emails) == ({"id": "x"}, None)
     [seen] = scripted.seen
-    assert (seen.path, seen.body, seen.headers["idempotency-key"]) == ("/emails", text.encode(), "mail-1")
+    assert (seen.path, seen.body, seen.headers["idempotency-key"]) == (
+        "/emails",
+        text.encode(),
+        "mail-1",
+    )
 
 
 # The answer's data and errors; what each email got, and how many recipients count.
@@ -56,9 +71,19 @@ async def test_a_sealed_email_leaves_as_it_was_sealed(scripted: Any, mailer: Res
     ("data", "errors", "results", "count"),
     [
         # the middle one is refused: `data` has no gap for it
-        ([{"id": "x"}, {"id": "z"}], [{"index": 1, "message": "Invalid `to` field."}], ["x", None, "z"], 3),
+        (
+            [{"id": "x"}, {"id": "z"}],
+            [{"index": 1, "message": "Invalid `to` field."}],
+            ["x", None, "z"],
+            3,
+        ),
         # the errors need not come in order
-        ([{"id": "y"}], [{"index": 2, "message": "no"}, {"index": 0, "message": "no"}], [None, "y", None], 2),
+        (
+            [{"id": "y"}],
+            [{"index": 2, "message": "no"}, {"index": 0, "message": "no"}],
+            [None, "y", None],
+            2,
+        ),
         # none is accepted
         ([], [{"index": n, "message": "no"} for n in range(3)], [None, None, None], 0),
         # an error that says nothing
@@ -79,8 +104,12 @@ async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
     assert reply.verdict.emails == count
 
 
-@pytest.mark.parametrize("name", ["daily_quota_exceeded", "monthly_quota_exceeded", "email_above_quota"])
-async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(scripted: Any, mailer: Resend, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["daily_quota_exceeded", "monthly_quota_exceeded", "email_above_quota"]
+)
+async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(
+    scripted: Any, mailer: Resend, name: str
+) -> None:
     scripted.answer(429, {"statusCode": 429, "name": name, "message": "no"})
     sealed = replace(_BATCH, splits=True)
     verdict = (await mailer.call(_KEY, sealed)).verdict
@@ -99,7 +128,9 @@ async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_anothe
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
 
 
-async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(scripted: Any, mailer: Resend) -> None:
+async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(
+    scripted: Any, mailer: Resend
+) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
     assert (await mailer.call(_KEY, _BATCH)).verdict.fate is Fate.DONE
     scripted.answer(404, b"")
@@ -107,7 +138,9 @@ async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(scripted: 
     assert (verdict.fate, verdict.definite) == (Fate.SAME_ACCOUNT, False)
 
 
-async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(scripted: Any, mailer: Resend) -> None:
+async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
+    scripted: Any, mailer: Resend
+) -> None:
     scripted.answer(404, b"<html>nothing here</html>")
     assert (await mailer.call(_KEY, _BATCH)).verdict.definite is False
 
@@ -129,8 +162,14 @@ async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer
             "data": [{"id": "x"}, {"id": "y"}],
             "errors": [{"index": 3, "message": "no"}],
         },  # of no email
-        {"data": [{"id": "x"}], "errors": [{"index": 1}, {"index": 1}]},  # twice of one, nothing of another
-        {"data": [{"id": "x"}, {"id": "y"}], "errors": [{"index": True, "message": "no"}]},  # an index that is none
+        {
+            "data": [{"id": "x"}],
+            "errors": [{"index": 1}, {"index": 1}],
+        },  # twice of one, nothing of another
+        {
+            "data": [{"id": "x"}, {"id": "y"}],
+            "errors": [{"index": True, "message": "no"}],
+        },  # an index that is none
         {"data": [{"id": "x"}, {"id": "y"}], "errors": ["no"]},  # an error that is none
         {"data": [{"id": "x"}, {"id": ""}, {"id": "z"}]},  # an email without an id
         {"data": [{"id": "x"}, "y", {"id": "z"}]},  # an email that is none
@@ -139,7 +178,9 @@ async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer
         [],  # nothing
     ],
 )
-async def test_an_answer_that_leaves_one_email_open_leaves_all_open(scripted: Any, mailer: Resend, body: Any) -> None:
+async def test_an_answer_that_leaves_one_email_open_leaves_all_open(
+    scripted: Any, mailer: Resend, body: Any
+) -> None:
     scripted.answer(200, body)
     reply = await mailer.call(_KEY, _BATCH)
     assert reply.value is None
@@ -147,14 +188,20 @@ async def test_an_answer_that_leaves_one_email_open_leaves_all_open(scripted: An
     assert reply.verdict.emails == 5
 
 
-async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(scripted: Any, mailer: Resend) -> None:
+async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(
+    scripted: Any, mailer: Resend
+) -> None:
     scripted.reset_before_answer()
     verdict = (await mailer.call(_KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite, verdict.emails) == (Fate.SAME_ACCOUNT, False, 5)
 
 
-async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(scripted: Any, mailer: Resend) -> None:
-    scripted.answer(422, {"statusCode": 422, "name": "validation_error", "message": f"Bad: {_CANARY}"})
+async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(
+    scripted: Any, mailer: Resend
+) -> None:
+    scripted.answer(
+        422, {"statusCode": 422, "name": "validation_error", "message": f"Bad: {_CANARY}"}
+    )
     verdict = (await mailer.call(_KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.reason) == (Fate.FAIL, "Resend rejects the email: Bad: […]")
 

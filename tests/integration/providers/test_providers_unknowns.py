@@ -1,4 +1,7 @@
-"""Answers as they were recorded: each has its own verdict. And what nobody knows is noticed, without a secret."""
+"""Answers as they were recorded: each has its own verdict.
+
+And what nobody knows is noticed, without a secret.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +22,9 @@ _RECORDED = json.loads((Path(__file__).parent / "recorded_answers.json").read_te
 _PROMPT = "the secret recipe of the house"
 _GROQ_KEY, _RESEND_KEY = SecretStr("gsk_canary0123456789abcdef"), SecretStr("re_canary0123456789")
 _PARAMS = {"model": "openai/gpt-oss-120b", "messages": [{"role": "user", "content": _PROMPT}]}
-_MAIL = Email({"from": "a@shop.example", "to": ["ann@example.org"], "subject": "x", "text": _PROMPT}, "job-1")
+_MAIL = Email(
+    {"from": "a@shop.example", "to": ["ann@example.org"], "subject": "x", "text": _PROMPT}, "job-1"
+)
 
 
 class Asked:
@@ -31,7 +36,9 @@ class Asked:
         self.groq = Groq(scripted.url, notice=self.noticed.append)
         self.resend = Resend(scripted.url, notice=self.noticed.append)
 
-    async def ask(self, service: str, status: int, body: Any, headers: dict[str, str] | None = None) -> Any:
+    async def ask(
+        self, service: str, status: int, body: Any, headers: dict[str, str] | None = None
+    ) -> Any:
         content = body.encode() if isinstance(body, str) else body
         self.scripted.answer(status, content, headers or {})
         if service == "groq":
@@ -47,8 +54,12 @@ async def asked(scripted: Any) -> AsyncIterator[Asked]:
     await asked.resend.close()
 
 
-@pytest.mark.parametrize("told", _RECORDED, ids=lambda told: f"{told['of']} {told['status']} {told['verdict']}")
-async def test_every_recorded_answer_is_known_and_has_its_own_verdict(asked: Asked, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "told", _RECORDED, ids=lambda told: f"{told['of']} {told['status']} {told['verdict']}"
+)
+async def test_every_recorded_answer_is_known_and_has_its_own_verdict(
+    asked: Asked, told: dict[str, Any]
+) -> None:
     verdict = await asked.ask(told["of"], told["status"], told["body"], told["headers"])
     assert verdict.code == told["verdict"]
     if "dimension" in told:
@@ -85,15 +96,35 @@ _CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
     ("service", "answer", "kind", "shape"),
     [
         ("groq", (400, _error("no", "brand_new_code")), Kind.ERROR_CODE, "400 brand_new_code"),
-        ("groq", (403, _error("no", "who_knows")), Kind.ERROR_CODE, "403 who_knows"),  # a general rule has it
-        ("groq", (500, _error("no", "err_8374652")), Kind.ERROR_CODE, "500 err_N"),  # once, whatever its number
+        (
+            "groq",
+            (403, _error("no", "who_knows")),
+            Kind.ERROR_CODE,
+            "403 who_knows",
+        ),  # a general rule has it
+        (
+            "groq",
+            (500, _error("no", "err_8374652")),
+            Kind.ERROR_CODE,
+            "500 err_N",
+        ),  # once, whatever its number
         ("groq", (400, _error("no", _PROMPT)), Kind.ERROR_CODE, "400 (a word of the request)"),
-        ("groq", (400, _error("no", "gsk_canary0123456789abcdef")), Kind.ERROR_CODE, "400 (no name)"),
+        (
+            "groq",
+            (400, _error("no", "gsk_canary0123456789abcdef")),
+            Kind.ERROR_CODE,
+            "400 (no name)",
+        ),
         ("groq", (400, _error("no", "ann@example.org")), Kind.ERROR_CODE, "400 (no name)"),
         ("groq", (418, b""), Kind.STATUS, "418"),
         (
             "groq",
-            (429, _error("Rate limit reached on thinking tokens per minute (THPM): Limit 10, Used 10")),
+            (
+                429,
+                _error(
+                    "Rate limit reached on thinking tokens per minute (THPM): Limit 10, Used 10"
+                ),
+            ),
             Kind.LIMIT_NAME,
             "THPM",
         ),
@@ -103,7 +134,12 @@ _CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
             Kind.REFUSAL,
             '429 You "…" have N of N left for `…`, […] *** …@… org_…',
         ),
-        ("groq", (200, _completion({"content": "x", "thoughts": _CANARIES})), Kind.MESSAGE_FIELD, "thoughts"),
+        (
+            "groq",
+            (200, _completion({"content": "x", "thoughts": _CANARIES})),
+            Kind.MESSAGE_FIELD,
+            "thoughts",
+        ),
         ("groq", (200, _completion({"content": "x"}, "tired")), Kind.FINISH_REASON, "tired"),
         (
             "groq",
@@ -111,7 +147,12 @@ _CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
             Kind.HEADER,
             "x-ratelimit-limit-thoughts",
         ),
-        ("resend", (422, {"name": "brand_new_name", "message": _CANARIES}), Kind.ERROR_CODE, "422 brand_new_name"),
+        (
+            "resend",
+            (422, {"name": "brand_new_name", "message": _CANARIES}),
+            Kind.ERROR_CODE,
+            "422 brand_new_name",
+        ),
         ("resend", (418, b""), Kind.STATUS, "418"),
         ("resend", (200, {"id": "1"}, {"ratelimit-burst": "7"}), Kind.HEADER, "ratelimit-burst"),
         ("resend", (200, {"id": "1", "warning": "x"}), Kind.MESSAGE_FIELD, "warning"),
@@ -143,7 +184,9 @@ async def test_an_outage_and_an_empty_field_are_nothing_unknown(asked: Asked) ->
     assert asked.noticed == []
 
 
-async def test_shapes_are_counted_in_redis_once_each(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shapes_are_counted_in_redis_once_each(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(drift, "MOST_SHAPES", 3)
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         one, other = Drift(redis, namespace="kw"), Drift(redis, namespace="kw")

@@ -24,7 +24,10 @@ WAITING = 100_000
 AT_ONCE_S = 6
 """Two are promised; the rest is for a machine on which six processes want to run."""
 GROWTH_MB = 60
-"""A burst of deferrals leaves up to 40 in the allocator; a tenth of the jobs, were it fetched, would take hundreds."""
+"""A burst of deferrals leaves up to 40 in the allocator.
+
+A tenth of the jobs, were it fetched, would take hundreds.
+"""
 MEASURED_S = 3
 GOT_KEY_RE = re.compile(r"^(\S+) .*\[tasks\.ai\.complete (\S+)\] 🤖 Using Groq key", re.MULTILINE)
 
@@ -33,9 +36,13 @@ GOT_KEY_RE = re.compile(r"^(\S+) .*\[tasks\.ai\.complete (\S+)\] 🤖 Using Groq
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     options = {"groq_keys": 3, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     options |= {"resend_keys": 1, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
-    with pytest.MonkeyPatch.context() as patch, fleets(lambda: tmp_path_factory.mktemp("fleet")) as start:
-        # Deferrals in numbers, which threads publish, may make coverage's tracer spin for ever where a thread ends;
-        # and the memory and time that are measured here are to be the worker's own.
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        fleets(lambda: tmp_path_factory.mktemp("fleet")) as start,
+    ):
+        # Deferrals in numbers, which threads publish, may make coverage's tracer spin for ever
+        # where a thread ends; and the memory and time that are measured here are to be the worker's
+        # own.
         patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         settings = {"KEYWHEEL_WORKER_CONCURRENCY": "10"}
         yield start(count=1, settings=settings, redis_options={"appendonly": "no"}, **options)
@@ -48,7 +55,10 @@ def broker(fleet: Fleet) -> Iterator[Any]:
         yield client
         client.delete("ai")
         bring_back(fleet)
-        eventually(lambda: not client.zcard("ai.deferred.due"), what="the return of the jobs that were deferred")
+        eventually(
+            lambda: not client.zcard("ai.deferred.due"),
+            what="the return of the jobs that were deferred",
+        )
         eventually(lambda: not client.hlen("unacked"), what="their end")
 
 
@@ -125,7 +135,9 @@ def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_ke
 
 
 @pytest.mark.parametrize("reset", [reset_by_task, reset_by_command])
-def test_a_reset_resumes_the_queue_at_once(fleet: Fleet, broker: Any, reset: Callable[[Fleet], None]) -> None:
+def test_a_reset_resumes_the_queue_at_once(
+    fleet: Fleet, broker: Any, reset: Callable[[Fleet], None]
+) -> None:
     exhaust(fleet, seconds=LONG_REST_S)
     ids = send(fleet)
     await_pause(fleet, broker)
@@ -167,7 +179,9 @@ def pile_up(broker: Any, message: str, count: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures by Linux' /proc")
-def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_email(fleet: Fleet, broker: Any) -> None:
+def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_email(
+    fleet: Fleet, broker: Any
+) -> None:
     pid = fleet.workers[0].process.pid
     exhaust(fleet, seconds=LONG_REST_S)
     ids = send(fleet)
@@ -194,12 +208,20 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
     assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, "few were fetched, none was lost"
 
 
-def test_jobs_of_another_model_pass_those_that_must_wait_before_them(fleet: Fleet, broker: Any) -> None:
+def test_jobs_of_another_model_pass_those_that_must_wait_before_them(
+    fleet: Fleet, broker: Any
+) -> None:
     used_up, other = "openai/gpt-oss-20b", "openai/gpt-oss-120b"
-    fleet.sandbox.control("fault", service="groq", model=used_up, status=429, retry_after_s=LONG_REST_S, seconds=30)
-    ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "Say hello", "model": used_up}] * JOBS)
+    fleet.sandbox.control(
+        "fault", service="groq", model=used_up, status=429, retry_after_s=LONG_REST_S, seconds=30
+    )
+    ids = fleet.producer.many(
+        "tasks.ai.complete", [{"prompt": "Say hello", "model": used_up}] * JOBS
+    )
     await_pause(fleet, broker)
-    passed = fleet.producer.many("tasks.ai.complete", [{"prompt": "Say hello", "model": other}] * 20)
+    passed = fleet.producer.many(
+        "tasks.ai.complete", [{"prompt": "Say hello", "model": other}] * 20
+    )
     await_success(fleet, passed)
     assert {fleet.producer.app.AsyncResult(job).state for job in ids} <= {"PENDING", "RETRY"}
     fleet.sandbox.control("reset", ledger=False)

@@ -1,4 +1,7 @@
-"""A cancel lasts: through a restart of all workers, where no worker runs, and by whichever way it comes."""
+"""A cancel lasts.
+
+Through a restart of all workers, where no worker runs, and by whichever way it comes.
+"""
 
 import json
 from collections.abc import Iterator
@@ -50,7 +53,9 @@ def last(client: Any, task_id: str) -> dict[str, str]:
     return dict(record)
 
 
-def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before(fleet: Fleet, client: Any) -> None:
+def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before(
+    fleet: Fleet, client: Any
+) -> None:
     fleet.sandbox.control("fault", service="groq", kind="hang", hang_s=4, count=2)
     by_celery, by_hand = (fleet.producer.send("tasks.ai.complete", prompt="x") for _ in range(2))
     eventually(lambda: fleet.workers[0].log.count("Using Groq key") == 2, what="two calls")
@@ -61,7 +66,9 @@ def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before
     seen: set[str] = set()
 
     def ended() -> bool:
-        states = [meta["status"] for meta in fleet.producer.states([by_celery.id, by_hand.id]).values()]
+        states = [
+            meta["status"] for meta in fleet.producer.states([by_celery.id, by_hand.id]).values()
+        ]
         seen.update(states)
         return len(states) == 2
 
@@ -82,9 +89,13 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     ]
     kept = deferred(fleet, "tasks.email.send", **MAIL)
     shown = run_celery(fleet.folder, fleet.environ, "job", kept.id, "unknown")
-    assert f"{kept.id}: RETRY, waits for a key (rate_limit); next try at 20" in shown.stdout, shown.stderr
+    assert f"{kept.id}: RETRY, waits for a key (rate_limit); next try at 20" in shown.stdout, (
+        shown.stderr
+    )
     assert "unknown: PENDING" in shown.stdout
-    told = json.loads(run_celery(fleet.folder, fleet.environ, "job", "--json", kept.id).stdout)[kept.id]
+    told = json.loads(run_celery(fleet.folder, fleet.environ, "job", "--json", kept.id).stdout)[
+        kept.id
+    ]
     assert told["waits"].keys() == {"kind", "code", "next_try"}
     assert MAIL["to"] not in str(told)
     by_stamp = stamped(fleet, "dropped")
@@ -97,12 +108,16 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     for job in (*revoked, *by_hand, by_stamp):
         eventually(lambda job=job: job.state == "REVOKED", what="a stored cancel")
     for job in (revoked[1], by_hand[1]):
-        eventually(lambda job=job: last(client, job.id)["type"] == "end", what="the end of its stream")
+        eventually(
+            lambda job=job: last(client, job.id)["type"] == "end", what="the end of its stream"
+        )
         assert last(client, job.id)["error"] == "TaskRevokedError"
         assert client.xlen(f"kw:stream:{job.id}") == 2, "it waited, and has one end"
 
     def waiting() -> list[str]:
-        return [job for queue in ("ai", "email") for job in client.hkeys(f"{queue}.deferred.due.texts")]
+        return [
+            job for queue in ("ai", "email") for job in client.hkeys(f"{queue}.deferred.due.texts")
+        ]
 
     eventually(
         lambda: waiting() == [kept.id] and not client.hlen("unacked"),
@@ -117,7 +132,10 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     assert done.stdout == f"{by_command.id}: cancelled\n", done.stderr
     assert fleet.producer.states([by_command.id])[by_command.id]["status"] == "REVOKED"
     unheard = [by_command]
-    unheard += [fleet.producer.send("tasks.email.send", **MAIL), fleet.producer.send("tasks.ai.complete", prompt="x")]
+    unheard += [
+        fleet.producer.send("tasks.email.send", **MAIL),
+        fleet.producer.send("tasks.ai.complete", prompt="x"),
+    ]
     for job in unheard:
         cancel_by_hand(client, job.id)
     copies = client.lrange("email", 0, -1)
@@ -129,11 +147,16 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
         assert fleet.producer.outcome(kept)["id"]
         assert fleet.producer.outcome(others)["id"]
         for job in (*revoked, *by_hand, *unheard):
-            eventually(lambda job=job: job.state == "REVOKED", what=f"the cancel of {job.id}\n{worker.log}")
+            eventually(
+                lambda job=job: job.state == "REVOKED", what=f"the cancel of {job.id}\n{worker.log}"
+            )
         client.lpush("email", *copies)  # as it comes where a worker died
         probe = fleet.producer.ask("tasks.email.send", **MAIL)
         assert probe["attempts"] == 1
-        eventually(lambda: not client.llen("email") and not client.hlen("unacked"), what="the end of the copies")
+        eventually(
+            lambda: not client.llen("email") and not client.hlen("unacked"),
+            what="the end of the copies",
+        )
     # Asked anew: Celery's results keep an end that they have seen.
     states = fleet.producer.states([job.id for job in (*revoked, *by_hand, *unheard)])
     assert {meta["status"] for meta in states.values()} == {"REVOKED"}

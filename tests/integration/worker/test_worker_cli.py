@@ -34,7 +34,16 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     pool = json.loads(shown.stdout)
     assert set(pool) == {"resend"}
     key_id = pool["resend"]["keys"][0]["id"]
-    shown = cli(fresh, "keys", "disable", "RESEND_API_KEY", "--service", "resend", "--reason", "leaked on a slide")
+    shown = cli(
+        fresh,
+        "keys",
+        "disable",
+        "RESEND_API_KEY",
+        "--service",
+        "resend",
+        "--reason",
+        "leaked on a slide",
+    )
     assert (shown.returncode, shown.stdout.strip()) == (0, "disabled")
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
@@ -75,13 +84,18 @@ def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
     assert shown.returncode == 1
     assert "is not accepted: Invalid API Key (HTTP 401)" in shown.stdout
     shown = cli(fresh, "keys", "check", "--service", "groq", GROQ_MODEL="llama-3.3-70b-versatile")
-    assert "no groq key may use llama-3.3-70b-versatile: set GROQ_MODEL to one of openai/gpt-oss-120b" in shown.stdout
+    assert (
+        "no groq key may use llama-3.3-70b-versatile: set GROQ_MODEL to one of openai/gpt-oss-120b"
+        in shown.stdout
+    )
 
 
 def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
-    seen = eventually(lambda: json.loads(cli(fresh, "keys", "drift", "--json").stdout), what="the unknown answer")
+    seen = eventually(
+        lambda: json.loads(cli(fresh, "keys", "drift", "--json").stdout), what="the unknown answer"
+    )
     assert [(one["service"], one["kind"], one["shape"], one["count"]) for one in seen] == [
         ("groq", "error_code", "400 brand_new_code", 1)
     ]
@@ -95,11 +109,17 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["keys", "disable", "nosuchkey", "--service", "groq"], 1, "no key here has the id, label or variable"),
+        (
+            ["keys", "disable", "nosuchkey", "--service", "groq"],
+            1,
+            "no key here has the id, label or variable",
+        ),
         (["keys", "reset", "--key", "0123456789ab"], 2, "--key needs --service"),
     ],
 )
-def test_a_wrong_command_is_answered_in_words(house: House, arguments: list[str], status: int, sentence: str) -> None:
+def test_a_wrong_command_is_answered_in_words(
+    house: House, arguments: list[str], status: int, sentence: str
+) -> None:
     shown = cli(house, *arguments)
     assert shown.returncode == status
     assert sentence in shown.stderr

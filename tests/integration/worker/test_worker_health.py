@@ -30,7 +30,9 @@ def test_the_stats_are_there_on_the_command_line(house: House) -> None:
     assert json.loads(shown.stdout)[house.worker.name]["keys"]["groq"]["keys"] == 3
 
 
-def listen(house: House, wanted: str, *, until: Any, within_s: float = 15.0) -> list[dict[str, Any]]:
+def listen(
+    house: House, wanted: str, *, until: Any, within_s: float = 15.0
+) -> list[dict[str, Any]]:
     """Take events from the bus until `until` is true of them."""
     heard: list[dict[str, Any]] = []
     with house.producer.app.connection_for_read() as connection:
@@ -69,14 +71,19 @@ def test_prompts_and_mail_bodies_do_not_show(fresh: House) -> None:
         fresh.producer.send("tasks.ai.complete", prompt=CANARY, promt=CANARY),
     ]
 
-    inspect = fresh.producer.app.control.inspect([fresh.worker.name], timeout=5)  # of one worker: answers at once
+    inspect = fresh.producer.app.control.inspect(
+        [fresh.worker.name], timeout=5
+    )  # of one worker: answers at once
 
     def active() -> Any:
         found = inspect.active() or {}
         return found if len(found.get(fresh.worker.name, ())) == 2 else None
 
     shown = eventually(active, what="two active jobs")
-    assert {job["name"] for job in shown[fresh.worker.name]} == {"tasks.ai.complete", "tasks.email.send"}
+    assert {job["name"] for job in shown[fresh.worker.name]} == {
+        "tasks.ai.complete",
+        "tasks.email.send",
+    }
     assert CANARY not in json.dumps(shown)
     reserved = inspect.reserved()
     assert CANARY not in json.dumps(reserved)
@@ -84,7 +91,9 @@ def test_prompts_and_mail_bodies_do_not_show(fresh: House) -> None:
     assert sent[0].id in json.dumps(by_id)
     assert CANARY not in json.dumps(by_id)
     ends = ("task-succeeded", "task-failed")
-    heard = listen(fresh, "*", until=lambda events: sum(event["type"] in ends for event in events) >= 2)
+    heard = listen(
+        fresh, "*", until=lambda events: sum(event["type"] in ends for event in events) >= 2
+    )
     for result in sent:
         fresh.producer.outcome(result)
     types = {event["type"] for event in heard}

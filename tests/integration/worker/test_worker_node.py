@@ -1,4 +1,7 @@
-"""The snippets for Node in docs/enqueueing.md, run: a job is served, waits, fails, is cancelled, takes too long."""
+"""The snippets for Node in docs/enqueueing.md, run.
+
+A job is served, waits, fails, is cancelled, takes too long.
+"""
 
 import os
 import re
@@ -35,9 +38,19 @@ def test_the_snippets_for_node_tell_every_end_of_a_job(fresh: House, tmp_path: P
     shutil.copy(HERE / "redis_for_node.mjs", package / "index.mjs")
     (package / "package.json").write_text('{"name": "redis", "exports": "./index.mjs"}')
     (tmp_path / "snippet.mjs").write_text(functions + cancel + SCENARIO)
-    environ = {**os.environ, "REDIS_URL": fresh.redis_url, "SANDBOX": f"{fresh.sandbox.groq_base_url}/control"}
+    environ = {
+        **os.environ,
+        "REDIS_URL": fresh.redis_url,
+        "SANDBOX": f"{fresh.sandbox.groq_base_url}/control",
+    }
     done = subprocess.run(
-        ["node", "snippet.mjs"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False
+        ["node", "snippet.mjs"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())

@@ -39,7 +39,9 @@ def client(server: EmbeddedRedis) -> Iterator[Any]:
 
 
 def settings(server: EmbeddedRedis, user: str = "") -> Settings:
-    return settings_from({"REDIS_URL": server.url.replace("://", f"://{user}@") if user else server.url})
+    return settings_from(
+        {"REDIS_URL": server.url.replace("://", f"://{user}@") if user else server.url}
+    )
 
 
 def test_a_redis_that_lets_the_worker_do_all_is_no_word_worth(
@@ -57,7 +59,11 @@ def test_a_redis_that_is_away_is_waited_for_and_no_reason_against_a_start() -> N
 @pytest.mark.parametrize(
     ("rules", "password", "words"),
     [
-        ("on >pw ~* &* +@all", "wrong", "does not let this worker in: WRONGPASS invalid username-password pair"),
+        (
+            "on >pw ~* &* +@all",
+            "wrong",
+            "does not let this worker in: WRONGPASS invalid username-password pair",
+        ),
         ("off >pw ~* &* +@all", "pw", "does not let this worker in: WRONGPASS"),
         ("on >pw ~* resetchannels +@all", "pw", "a channel: PUBLISH celery-task-meta-check"),
         ("on >pw ~ai* &* +@all", "pw", "denies this worker a right (NOPERM "),
@@ -79,11 +85,15 @@ def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
 
 def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
     url = server.url.removesuffix("/0") + "/99"
-    with pytest.raises(SettingsError, match="/99 does not have the database that stands at the end of the URL"):
+    with pytest.raises(
+        SettingsError, match="/99 does not have the database that stands at the end of the URL"
+    ):
         check_redis(settings_from({"REDIS_URL": url}))
 
 
-def test_a_redis_that_evicts_is_warned_of(server: EmbeddedRedis, client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_redis_that_evicts_is_warned_of(
+    server: EmbeddedRedis, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     client.config_set("maxmemory-policy", "allkeys-lru")
     check_redis(settings(server))
     assert not caplog.messages, "without a limit nothing is evicted"
@@ -116,7 +126,8 @@ def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
             check_redis(settings_from({"REDIS_URL": url}))
         listening.shutdown(socket.SHUT_RDWR)
     assert str(caught.value) == (
-        f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed certificate):"
+        f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed "
+        "certificate):"
         " name its authority, ssl_ca_certs."
     )
 
@@ -139,7 +150,8 @@ def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> N
 
 
 def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
-    port = free_port()  # a cluster's servers talk to each other 10,000 ports higher by default, where there may be none
+    # a cluster's servers talk to each other 10,000 ports higher by default, where there may be none
+    port = free_port()
     options = {"cluster-enabled": "yes", "appendonly": "no", "cluster-port": str(free_port())}
     with (
         EmbeddedRedis(data_dir=tmp_path, port=port, options=options) as cluster,
@@ -153,7 +165,9 @@ def test_the_rights_in_the_documentation_are_enough_and_a_worker_without_them_en
     server: EmbeddedRedis, client: Any, tmp_path: Path
 ) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    [rules] = re.findall(r"^ACL SETUSER keywheel on >PASSWORD (.*?)\n```", guide, re.DOTALL | re.MULTILINE)
+    [rules] = re.findall(
+        r"^ACL SETUSER keywheel on >PASSWORD (.*?)\n```", guide, re.DOTALL | re.MULTILINE
+    )
     client.execute_command("ACL", "SETUSER", "kw", "on", ">pw", *rules.replace("\\\n", " ").split())
     client.acl_log_reset()
     url = server.url.replace("://", "://kw:pw@")

@@ -11,7 +11,9 @@ from sandbox.redis import EmbeddedRedis
 
 
 # What stands behind the server's address; and what stands in the place of the whole URL.
-@pytest.mark.parametrize("url", ["{tcp}?socket_timeout=5&protocol=3&client_name=kw&max_connections=50", "socket"])
+@pytest.mark.parametrize(
+    "url", ["{tcp}?socket_timeout=5&protocol=3&client_name=kw&max_connections=50", "socket"]
+)
 def test_a_worker_serves_by_a_url_of_any_kind(tmp_path: Path, url: str) -> None:
     socket = tmp_path / "redis.sock"
     with (
@@ -28,7 +30,9 @@ def test_a_worker_serves_by_a_url_of_any_kind(tmp_path: Path, url: str) -> None:
             producer = Producer(server.url)
         with workers(tmp_path, sandbox.env() | urls), redis.Redis.from_url(server.url) as client:
             assert producer.ask("tasks.ai.complete", prompt="Say hello")["text"]
-            assert producer.ask("tasks.email.send", to="a@example.com", subject="Hello", text="x")["id"]
+            assert producer.ask("tasks.email.send", to="a@example.com", subject="Hello", text="x")[
+                "id"
+            ]
             names = {one["name"] for one in client.client_list()}
             assert ("kw" in names) == (url != "socket")
             assert bool(client.dbsize()) == (url != "socket")

@@ -1,4 +1,7 @@
-"""Streamed answers as a web application reads them: real workers, real Redis, the sandbox's event streams."""
+"""Streamed answers as a web application reads them.
+
+Real workers, real Redis, the sandbox's event streams.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -41,7 +44,11 @@ def read(client: redis.Redis, task_id: str, *, within_s: float = 40.0) -> Record
 def types(found: Records) -> list[str]:
     """The types in order, deltas in a row as one."""
     names = [record["type"] for record in found]
-    return [name for at, name in enumerate(names) if at == 0 or name != "delta" or names[at - 1] != "delta"]
+    return [
+        name
+        for at, name in enumerate(names)
+        if at == 0 or name != "delta" or names[at - 1] != "delta"
+    ]
 
 
 def text(found: Records) -> str:
@@ -59,7 +66,9 @@ def fault(house: House, kind: str, **more: Any) -> Iterator[None]:
     house.sandbox.control("clear", service="groq")
 
 
-def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(fresh: House, client: redis.Redis) -> None:
+def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(
+    fresh: House, client: redis.Redis
+) -> None:
     whole = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
     sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
     found = read(client, sent.id)
@@ -68,9 +77,9 @@ def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(fresh: House, 
     assert types(found) == ["start", "delta", "end"]
     assert text(found) == result["text"] == whole["text"]
     assert set(result) == set(whole)
-    assert {name: result[name] for name in ("model", "finish_reason", "tool_calls", "attempts")} == {
-        name: whole[name] for name in ("model", "finish_reason", "tool_calls", "attempts")
-    }
+    assert {
+        name: result[name] for name in ("model", "finish_reason", "tool_calls", "attempts")
+    } == {name: whole[name] for name in ("model", "finish_reason", "tool_calls", "attempts")}
     assert result["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
     assert found[-1]["finish_reason"] == "stop"
     assert 0 < client.ttl(f"kw:stream:{sent.id}") <= 600
@@ -89,7 +98,9 @@ def test_tool_calls_are_streamed_and_put_together(fresh: House, client: redis.Re
 
 
 @pytest.mark.parametrize("kind", ["stream_cut", "stream_error"])
-def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(fresh: House, client: redis.Redis, kind: str) -> None:
+def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(
+    fresh: House, client: redis.Redis, kind: str
+) -> None:
     with fault(fresh, kind, count=1):
         sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
         found = read(client, sent.id)
@@ -130,21 +141,37 @@ def test_a_stream_tells_of_a_job_that_failed(
     assert end["reason"] == str(fresh.producer.outcome(sent))
 
 
-def test_a_job_that_is_ended_before_it_begins_ends_its_stream(fresh: House, client: redis.Redis) -> None:
+def test_a_job_that_is_ended_before_it_begins_ends_its_stream(
+    fresh: House, client: redis.Redis
+) -> None:
     app = fresh.producer.app
-    late = app.send_task("tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", expires=1e-3)
+    late = app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", expires=1e-3
+    )
     [end] = read(client, late.id)
     assert (end["status"], end["error"]) == ("failed", "DeadlineExceeded")
 
     unwanted = str(uuid.uuid4())
     app.control.revoke(unwanted, reply=True, timeout=20, limit=1)
-    app.send_task("tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", task_id=unwanted)
+    app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", task_id=unwanted
+    )
     [end] = read(client, unwanted)
-    assert (end["status"], end["error"], end["reason"]) == ("failed", "TaskRevokedError", "the job was revoked")
+    assert (end["status"], end["error"], end["reason"]) == (
+        "failed",
+        "TaskRevokedError",
+        "the job was revoked",
+    )
 
 
-def test_a_job_whose_workers_died_too_often_ends_its_stream(fresh: House, client: redis.Redis) -> None:
-    asked = {"kwargs": {"prompt": "x", "stream": True}, "queue": "ai", "headers": {DEATHS: 5, ALONE: 4}}
+def test_a_job_whose_workers_died_too_often_ends_its_stream(
+    fresh: House, client: redis.Redis
+) -> None:
+    asked = {
+        "kwargs": {"prompt": "x", "stream": True},
+        "queue": "ai",
+        "headers": {DEATHS: 5, ALONE: 4},
+    }
     sent = fresh.producer.app.send_task("tasks.ai.complete", **asked)
     [end] = read(client, sent.id)
     assert (end["status"], end["error"]) == ("failed", "Poisoned")
@@ -152,6 +179,9 @@ def test_a_job_whose_workers_died_too_often_ends_its_stream(fresh: House, client
 
 
 def test_many_streams_at_once_keep_apart(fresh: House, client: redis.Redis) -> None:
-    jobs = [fresh.producer.send("tasks.ai.complete", prompt=f"Number {n}", stream=True) for n in range(40)]
+    jobs = [
+        fresh.producer.send("tasks.ai.complete", prompt=f"Number {n}", stream=True)
+        for n in range(40)
+    ]
     for job in jobs:
         assert text(read(client, job.id)) == fresh.producer.outcome(job)["text"]

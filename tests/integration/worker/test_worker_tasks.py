@@ -24,7 +24,8 @@ def calls(house: House, service: str) -> int:
 def test_a_prompt_is_completed(fresh: House) -> None:
     answer = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
     assert set(answer) == {
-        "text", "reasoning", "model", "usage", "finish_reason", "tool_calls", "service_tier", "request_id",
+        "text", "reasoning", "model", "usage", "finish_reason", "tool_calls", "service_tier",
+        "request_id",
         "key", "attempts", "waited_s",
     }  # fmt: skip
     assert answer["text"]
@@ -41,7 +42,10 @@ def test_a_prompt_is_completed(fresh: House) -> None:
 
 
 def test_a_conversation_is_completed_with_the_parameters_that_were_given(fresh: House) -> None:
-    messages = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Count to a hundred"}]
+    messages = [
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": "Count to a hundred"},
+    ]
     answer = fresh.producer.ask(
         "tasks.ai.complete",
         messages=messages,
@@ -57,8 +61,12 @@ def test_a_conversation_is_completed_with_the_parameters_that_were_given(fresh: 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_conversation_with_tools_is_made_of_our_own_results(fresh: House, *, stream: bool) -> None:
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+def test_a_conversation_with_tools_is_made_of_our_own_results(
+    fresh: House, *, stream: bool
+) -> None:
+    tools = [
+        {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    ]
     conversation: list[Any] = [{"role": "user", "content": "How is the weather?"}]
 
     def turn(**more: Any) -> dict[str, Any]:
@@ -70,18 +78,24 @@ def test_a_conversation_with_tools_is_made_of_our_own_results(fresh: House, *, s
 
     called = turn(tool_choice="required")
     assert (called["text"], called["finish_reason"]) == ("", "tool_calls")
-    conversation.append({"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": ""})
+    conversation.append(
+        {"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": ""}
+    )
     assert turn()["text"]
     conversation.append({"role": "user", "content": "And tomorrow?"})
     cut = turn(max_completion_tokens=2)
     assert (cut["text"], cut["finish_reason"]) == ("", "length")
-    assert cut["empty_because"].startswith("reasoning used all 2 tokens that the answer may have: raise max_comp")
+    assert cut["empty_because"].startswith(
+        "reasoning used all 2 tokens that the answer may have: raise max_comp"
+    )
     conversation.append({"role": "user", "content": "Go on"})
     assert turn()["text"]
 
 
 def test_an_email_is_sent_from_the_address_of_the_keys_team(fresh: House) -> None:
-    answer = fresh.producer.ask("tasks.email.send", to=[ANN], subject="Hi", html="<p>Hello</p>", text="Hello")
+    answer = fresh.producer.ask(
+        "tasks.email.send", to=[ANN], subject="Hi", html="<p>Hello</p>", text="Hello"
+    )
     assert set(answer) == {"id", "key", "attempts", "waited_s"}
     assert answer["attempts"] == 1
     judgement = fresh.sandbox.ledger()["judgement"]
@@ -110,7 +124,11 @@ def test_an_email_with_everything_is_sent(fresh: House) -> None:
 def test_an_email_finds_the_team_that_owns_its_domain(fresh: House) -> None:
     answers = [
         fresh.producer.ask(
-            "tasks.email.send", **{"from": "news@team2.example.net"}, to=ANN, subject=f"Hi {n}", text="Hello"
+            "tasks.email.send",
+            **{"from": "news@team2.example.net"},
+            to=ANN,
+            subject=f"Hi {n}",
+            text="Hello",
         )
         for n in range(3)
     ]
@@ -119,7 +137,13 @@ def test_an_email_finds_the_team_that_owns_its_domain(fresh: House) -> None:
 
 
 def test_the_same_idempotency_key_sends_one_email(fresh: House) -> None:
-    mail = {"to": ANN, "subject": "Invoice", "text": "Hello", "from": FROM, "idempotency_key": "order-77"}
+    mail = {
+        "to": ANN,
+        "subject": "Invoice",
+        "text": "Hello",
+        "from": FROM,
+        "idempotency_key": "order-77",
+    }
     first = fresh.producer.ask("tasks.email.send", **mail)
     second = fresh.producer.ask("tasks.email.send", **mail)
     assert first["id"] == second["id"]
@@ -133,14 +157,26 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("tasks.ai.complete", {}, "give either messages, or prompt"),
     ("tasks.ai.complete", {"prompt": "x", "temperature": 9}, "temperature: "),
     ("tasks.email.send", {"to": [ANN] * 51, "subject": "s", "text": "t"}, "to: "),
-    ("tasks.email.send", {"to": ANN, "from": "bob@", "subject": "s", "text": "t"}, "from: is not an email address"),
-    ("tasks.email.send", {"to": ANN, "from": "bob", "subject": "s", "text": "t"}, "from: is not an email address"),
+    (
+        "tasks.email.send",
+        {"to": ANN, "from": "bob@", "subject": "s", "text": "t"},
+        "from: is not an email address",
+    ),
+    (
+        "tasks.email.send",
+        {"to": ANN, "from": "bob", "subject": "s", "text": "t"},
+        "from: is not an email address",
+    ),
     ("tasks.email.send", {"subject": "s", "text": "t"}, "to: is required"),
     ("tasks.email.send", {"to": ANN, "subject": "s"}, "html or text is required"),
     ("tasks.admin.key_status", {"service": "groq"}, "service: is not a parameter of this task"),
     ("tasks.admin.reset_keys", {"service": "goq"}, "service: "),
     ("tasks.admin.reset_keys", {"key": "0123456789ab"}, "service: is required with key"),
-    ("tasks.admin.reset_keys", {"service": "groq", "key": "0123456789ab"}, "key: no groq key has this id"),
+    (
+        "tasks.admin.reset_keys",
+        {"service": "groq", "key": "0123456789ab"},
+        "key: no groq key has this id",
+    ),
     ("tasks.admin.reset_keys", {"service": "groq", "key": "my secret"}, "key: "),
 ]
 
@@ -172,7 +208,9 @@ def test_a_model_that_does_not_exist_is_named(fresh: House) -> None:
 
 def test_a_domain_of_nobody_is_refused(fresh: House) -> None:
     outcome = said(
-        fresh.producer.ask("tasks.email.send", **{"from": "a@nobody.example"}, to=ANN, subject="s", text="t")
+        fresh.producer.ask(
+            "tasks.email.send", **{"from": "a@nobody.example"}, to=ANN, subject="s", text="t"
+        )
     )
     assert outcome.startswith("RequestRejected: ")
     assert "nobody.example" in outcome
@@ -210,18 +248,31 @@ def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: House) -> None:
     states = [key["state"] for key in status["groq"]["keys"]]
     assert states == ["ready", "disabled", "ready"]
     dead = status["groq"]["keys"][1]
-    assert (dead["reason"], dead["left_ms"], dead["label"]) == ("invalid_key", None, f"{second_label(fresh)}")
+    assert (dead["reason"], dead["left_ms"], dead["label"]) == (
+        "invalid_key",
+        None,
+        f"{second_label(fresh)}",
+    )
     assert status["groq"]["summary"]["disabled"] == 1
     label = second_label(fresh)
     assert f"🚨 API key marked as failed: {label} (1/3 failed)" in fresh.worker.log
     fresh.sandbox.control("restore", key="groq:2")
     assert fresh.producer.ask("tasks.admin.reset_keys", service="resend")["reset"] == {"resend": 0}
-    done = fresh.producer.ask("tasks.admin.reset_keys", service="groq", key=dead["id"], by="flower alice")
-    back = {"scope": "key", "name": label, "key": dead["id"], "state": "disabled", "reason": "invalid_key",
+    done = fresh.producer.ask(
+        "tasks.admin.reset_keys", service="groq", key=dead["id"], by="flower alice"
+    )
+    back = {"scope": "key", "name": label, "key": dead["id"], "state": "disabled",
+        "reason": "invalid_key",
             "disabled_by": ""}  # fmt: skip
-    assert done == {"reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []}}
+    assert done == {
+        "reset": {"groq": 1},
+        "brought_back": {"groq": [back]},
+        "left_disabled": {"groq": []},
+    }
     audit = fresh.producer.app.backend.client.xrevrange("{kw:groq}:actions", count=1)
-    assert re.fullmatch(r"task [0-9a-f-]{36} for flower alice", audit[0][1][b"by"].decode()), "it poses as nobody"
+    assert re.fullmatch(r"task [0-9a-f-]{36} for flower alice", audit[0][1][b"by"].decode()), (
+        "it poses as nobody"
+    )
     assert "🔄 Groq failed keys reset" in fresh.worker.log
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["groq"]["summary"]["ready"] == 3
@@ -246,8 +297,12 @@ def test_a_job_of_an_unknown_name_fails_and_its_prompt_is_not_logged(fresh: Hous
     assert "canary-of-a-misspelt-job" not in fresh.worker.log
 
 
-def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest(fresh: House) -> None:
-    answer = fresh.producer.ask("tasks.ai.complete", prompt="canary-beside-half-a-character" * 100, user="\ud800")
+def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest(
+    fresh: House,
+) -> None:
+    answer = fresh.producer.ask(
+        "tasks.ai.complete", prompt="canary-beside-half-a-character" * 100, user="\ud800"
+    )
     assert said(answer).startswith("InvalidArguments: user: ")
     assert "canary-beside-half-a-character" not in repr(answer)
     assert "canary-beside-half-a-character" not in fresh.worker.log

@@ -17,13 +17,20 @@ Start = Callable[..., TaskPool]
 class Outcome:
     """The four callbacks of one job, as the consumer's request has them."""
 
-    def __init__(self, pool: TaskPool, task: Any, *args: Any, tag: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, pool: TaskPool, task: Any, *args: Any, tag: str | None = None, **options: Any
+    ) -> None:
         self.id = str(uuid.uuid4())
         self.accepted: Future[int] = Future()
         self.ended: Future[Any] = Future()
         self.timeouts: list[bool] = []
         self.threads: set[str] = set()
-        request = {"id": self.id, "task": task.name, "delivery_info": {}, "properties": {"delivery_tag": tag}}
+        request = {
+            "id": self.id,
+            "task": task.name,
+            "delivery_info": {},
+            "properties": {"delivery_tag": tag},
+        }
         self.job = pool.apply_async(
             trace_task_ret,
             (task.name, self.id, request, (args, {}, {}), None, None),

@@ -61,7 +61,9 @@ def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_report
     hub.close()
 
 
-def test_a_job_terminated_while_it_waits_is_accepted_and_never_runs(app: Celery, start: Start) -> None:
+def test_a_job_terminated_while_it_waits_is_accepted_and_never_runs(
+    app: Celery, start: Start
+) -> None:
     gate, ran = asyncio.Event(), []
 
     @app.task(shared=False)
@@ -141,7 +143,9 @@ def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start)
     pool.grow()
 
 
-def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(app: Celery, start: Start) -> None:
+def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(
+    app: Celery, start: Start
+) -> None:
     gate = asyncio.Event()
 
     @app.task(shared=False)
@@ -152,7 +156,9 @@ def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(a
     running, waiting = (Outcome(pool, wait, tag=tag) for tag in ("one", "two"))
     assert settled(pool, running=1, queued=1)
     assert holding.tags_that_run_on({"of a job's own connection"}) == set()
-    assert holding.tags_that_run_on({"two", "of the consumer as well"}) == set()  # the first came by another connection
+    assert (
+        holding.tags_that_run_on({"two", "of the consumer as well"}) == set()
+    )  # the first came by another connection
     assert settled(pool, running=1, queued=0)
     pool.loop.call_soon_threadsafe(gate.set)
     assert running.answer[0] == 0

@@ -1,4 +1,7 @@
-"""What the pool tells of its jobs, when and on which thread. In this process, without a consumer."""
+"""What the pool tells of its jobs, when and on which thread.
+
+In this process, without a consumer.
+"""
 
 import asyncio
 import threading
@@ -46,7 +49,9 @@ def test_with_a_hub_the_callbacks_run_on_its_thread(app: Celery, start: Start) -
     hub.close()
 
 
-def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(app: Celery, start: Start) -> None:
+def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(
+    app: Celery, start: Start
+) -> None:
     @app.task(shared=False)
     async def nothing() -> None: ...
 

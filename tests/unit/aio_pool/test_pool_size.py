@@ -1,4 +1,7 @@
-"""How many jobs the pool runs at once, and settings that it refuses. In this process, without a consumer."""
+"""How many jobs the pool runs at once, and settings that it refuses.
+
+In this process, without a consumer.
+"""
 
 import asyncio
 import threading
@@ -32,7 +35,9 @@ def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, sta
         assert job.answer[0] == 0
 
 
-def test_a_pool_never_shrinks_to_nothing(app: Celery, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pool_never_shrinks_to_nothing(
+    app: Celery, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     @app.task(shared=False)
     async def double(x: int) -> int:
         return 2 * x
@@ -76,7 +81,9 @@ def test_an_unknown_loop_is_refused(start: Start) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_tasks_own_limit_keeps_its_jobs_back_and_no_others(app: Celery, start: Start, *, plain: bool) -> None:
+def test_a_tasks_own_limit_keeps_its_jobs_back_and_no_others(
+    app: Celery, start: Start, *, plain: bool
+) -> None:
     gates = [asyncio.Event() for _ in range(5)]
     free = [threading.Event() for _ in range(5)]
     running: list[int] = []
@@ -114,5 +121,7 @@ def test_a_limit_that_is_no_number_is_refused(app: Celery, start: Start) -> None
     @app.task(shared=False, concurrency_limit=0)
     async def nothing() -> None: ...
 
-    with pytest.raises(ValueError, match="concurrency_limit must be a positive whole number, not 0"):
+    with pytest.raises(
+        ValueError, match="concurrency_limit must be a positive whole number, not 0"
+    ):
         start()

@@ -25,12 +25,16 @@ def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -
     assert Outcome(pool, late).answer[1] == "'here'"
 
 
-def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(app: Celery, start: Start) -> None:
+def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(
+    app: Celery, start: Start
+) -> None:
     start()
     with ExitStack() as lent, app.connection_for_write() as connection:
         for _ in range(app.pool.limit):
             lent.enter_context(app.producer_pool.acquire())
-        app.control.broadcast("ping", connection=connection)  # as the consumer greets its neighbours
+        app.control.broadcast(
+            "ping", connection=connection
+        )  # as the consumer greets its neighbours
 
 
 def test_the_lifespan_begins_serves_other_threads_and_ends(
@@ -110,7 +114,9 @@ def test_an_async_call_of_the_task_class_is_awaited(app: Celery, start: Start) -
     assert Outcome(start(), double, 2).answer[1] == "['traced', 4]"
 
 
-def test_a_task_that_is_registered_again_under_its_name_is_the_one_that_runs(app: Celery, start: Start) -> None:
+def test_a_task_that_is_registered_again_under_its_name_is_the_one_that_runs(
+    app: Celery, start: Start
+) -> None:
     pool = start()
 
     @app.task(shared=False, name="same")
@@ -127,7 +133,9 @@ def test_a_task_that_is_registered_again_under_its_name_is_the_one_that_runs(app
     assert Outcome(pool, after).answer[1] == "'after'"
 
 
-def test_the_maps_of_async_and_of_plain_tasks_give_what_the_items_give(app: Celery, start: Start) -> None:
+def test_the_maps_of_async_and_of_plain_tasks_give_what_the_items_give(
+    app: Celery, start: Start
+) -> None:
     @app.task(shared=False, bind=True)
     async def double(self: Any, x: int) -> int:
         await asyncio.sleep(0)
@@ -154,7 +162,9 @@ def test_the_maps_of_async_and_of_plain_tasks_give_what_the_items_give(app: Cele
         assert Outcome(pool, app.tasks[signature.task], *arguments).answer[1] == repr(given)
 
 
-def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(app: Celery, start: Start) -> None:
+def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
+    app: Celery, start: Start
+) -> None:
     seen: list[str] = []
     last = threading.Event()
 
@@ -179,7 +189,9 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(a
 
         await asyncio.create_task(child())
 
-    before = signals.task_success.send(sender=app)  # other tests' apps may have receivers in this process
+    before = signals.task_success.send(
+        sender=app
+    )  # other tests' apps may have receivers in this process
     pool = start()
     for signal in (signals.task_prerun, signals.task_success, signals.task_postrun):
         signal.connect(broken, sender=nothing)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `rotation_scripted`: test folders are no packages
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # for `rotation_scripted`: test folders are no packages
 
 from rotation_scripted import Make, ScriptedProvider, keys
 
@@ -19,7 +21,9 @@ from worker.rotation import Rotation
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    connections = BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=8)
+    connections = BlockingConnectionPool.from_url(
+        redis_url, decode_responses=True, max_connections=8
+    )
     async with Redis.from_pool(connections) as client:
         yield client
         # What a test left behind must not outlive its connections.

@@ -34,15 +34,36 @@ def refused(cooldown_ms: int | None = 60_000, *, account: str | None = None) -> 
     )
 
 
-DEAD = Reply(Verdict(Fate.NEXT_KEY, "invalid_key", "not accepted", effect=Effect.DISABLE, scope=Scope.KEY, status=401))
-UNFIT = Reply(Verdict(Fate.NEXT_KEY, "model_blocked", "off", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403))
+DEAD = Reply(
+    Verdict(
+        Fate.NEXT_KEY,
+        "invalid_key",
+        "not accepted",
+        effect=Effect.DISABLE,
+        scope=Scope.KEY,
+        status=401,
+    )
+)
+UNFIT = Reply(
+    Verdict(
+        Fate.NEXT_KEY,
+        "model_blocked",
+        "off",
+        effect=Effect.DISABLE,
+        scope=Scope.KEY_TOPIC,
+        status=403,
+    )
+)
 FAULTY = Reply(
     Verdict(
-        Fate.RETRY, "server_error", "it failed (HTTP 502)", effect=Effect.COOL, cooldown_ms=5_000, definite=False,
+        Fate.RETRY, "server_error", "it failed (HTTP 502)", effect=Effect.COOL, cooldown_ms=5_000,
+            definite=False,
         backoff_ms=1_500, status=502,
     )
 )  # fmt: skip
-NOT_FOUND = Reply(Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", status=404))
+NOT_FOUND = Reply(
+    Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", status=404)
+)
 NOT_HAD = Reply(
     Verdict(
         Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", effect=Effect.UNFIT,
@@ -51,11 +72,14 @@ NOT_HAD = Reply(
 )  # fmt: skip
 NOT_ITS_DOMAIN = Reply(
     Verdict(
-        Fate.OTHER_ACCOUNT, "domain_not_verified", "not verified", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC,
+        Fate.OTHER_ACCOUNT, "domain_not_verified", "not verified", effect=Effect.DISABLE,
+        scope=Scope.KEY_TOPIC,
         status=403,
     )
 )  # fmt: skip
-AMBIGUOUS = Reply(Verdict(Fate.SAME_ACCOUNT, "read_timeout", "no answer came in time", definite=False))
+AMBIGUOUS = Reply(
+    Verdict(Fate.SAME_ACCOUNT, "read_timeout", "no answer came in time", definite=False)
+)
 INVALID = Reply(Verdict(Fate.FAIL, "rejected", "messages: must not be so", status=400))
 
 
@@ -107,7 +131,12 @@ class ScriptedProvider:
 
 def keys(count: int = 3, accounts: tuple[str, ...] = ()) -> list[ApiKey]:
     return [
-        make_key("groq", secret=secret, variable=f"GROQ_API_KEY_{n}", account=accounts[n] if accounts else None)
+        make_key(
+            "groq",
+            secret=secret,
+            variable=f"GROQ_API_KEY_{n}",
+            account=accounts[n] if accounts else None,
+        )
         for n, secret in enumerate(SECRETS[:count])
     ]
 
@@ -116,7 +145,9 @@ Make = Callable[..., tuple[Rotation[str], ScriptedProvider]]
 
 
 async def serve(rotation: Rotation[str], *, longest_s: float | None = None, **want: Any) -> Served:
-    return await rotation.serve(Want(**want), lambda lease: f"for {lease.key.label}", longest_s=longest_s)
+    return await rotation.serve(
+        Want(**want), lambda lease: f"for {lease.key.label}", longest_s=longest_s
+    )
 
 
 async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
@@ -127,8 +158,16 @@ async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
 
 
 async def leases_out(redis: Redis, service: str = "groq") -> tuple[int, int, list[str]]:
-    flying = [name for name in await redis.hkeys(f"{{kw:{service}}}:inflight") if name.startswith(("key:", "am:"))]
-    return await redis.zcard(f"{{kw:{service}}}:leases"), await redis.hlen(f"{{kw:{service}}}:leased"), flying
+    flying = [
+        name
+        for name in await redis.hkeys(f"{{kw:{service}}}:inflight")
+        if name.startswith(("key:", "am:"))
+    ]
+    return (
+        await redis.zcard(f"{{kw:{service}}}:leases"),
+        await redis.hlen(f"{{kw:{service}}}:leased"),
+        flying,
+    )
 
 
 NOTHING_OUT = (0, 0, [])

@@ -1,4 +1,7 @@
-"""Whose fault it is: the keys', or the request's that is refused with each of them in the same way."""
+"""Whose fault it is.
+
+The keys', or the request's that is refused with each of them in the same way.
+"""
 
 from dataclasses import replace
 

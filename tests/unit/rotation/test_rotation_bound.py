@@ -46,7 +46,9 @@ async def test_a_limit_does_not_move_a_bound_request_elsewhere(make: Make, redis
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_dies(make: Make) -> None:
+async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_dies(
+    make: Make,
+) -> None:
     rotation, provider = make(DEAD, accounts=("one", "one", "two"))
     await serve(rotation, account="one")
     assert provider.keys_used == SECRETS[:2]
@@ -83,7 +85,9 @@ async def test_an_errand_is_told_of_every_call_before_and_after(make: Make) -> N
     assert provider.seen[1][1] == "for gsk_def456..."
 
 
-async def test_an_errand_that_cannot_be_loaded_makes_no_call_and_gives_its_lease_back(make: Make, redis: Redis) -> None:
+async def test_an_errand_that_cannot_be_loaded_makes_no_call_and_gives_its_lease_back(
+    make: Make, redis: Redis
+) -> None:
     rotation, provider = make()
     with pytest.raises(ZeroDivisionError):
         await rotation.run(Want(), Book(ZeroDivisionError()))

@@ -26,7 +26,9 @@ from worker.errors import Deferred, Fault, RequestRejected, RequestTooLarge
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
-async def test_a_crowd_goes_back_after_its_longest_wait_while_the_limits_are_unknown(make: Make) -> None:
+async def test_a_crowd_goes_back_after_its_longest_wait_while_the_limits_are_unknown(
+    make: Make,
+) -> None:
     rotation, provider = make("hang", count=1, opening=1)
     first = asyncio.create_task(serve(rotation), name="turn")
     await provider.called.wait()
@@ -98,7 +100,10 @@ async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Mak
 
 async def test_a_model_that_no_account_has_is_asked_of_each_once(make: Make) -> None:
     rotation, provider = make(NOT_HAD, NOT_HAD, NOT_HAD)
-    for words in (r"^model_not_found: there is no such model$", "no groq key may be used for m: model_not_found"):
+    for words in (
+        r"^model_not_found: there is no such model$",
+        "no groq key may be used for m: model_not_found",
+    ):
         with pytest.raises(RequestRejected, match=words):
             await serve(rotation, model="m", topic="m")
     assert provider.keys_used == SECRETS
@@ -116,7 +121,9 @@ async def test_an_account_that_turns_requests_down_comes_last(make: Make) -> Non
     assert set(provider.keys_used[3:]) == {SECRETS[2]}
 
 
-async def test_a_key_that_only_rests_is_waited_for_though_another_account_turned_the_job_down(make: Make) -> None:
+async def test_a_key_that_only_rests_is_waited_for_though_another_account_turned_the_job_down(
+    make: Make,
+) -> None:
     rotation, provider = make(DEAD, OK, refused(30_000), NOT_FOUND)
     await serve(rotation, model="n")  # the first key is out from now on
     with pytest.raises(Deferred) as caught:
@@ -134,8 +141,12 @@ async def test_a_model_is_rejected_where_the_keys_of_all_other_accounts_are_out(
     assert len(provider.seen) == 4
 
 
-async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_same_account(make: Make) -> None:
-    rotation, provider = make(NOT_FOUND, refused(account="org_one"), NOT_FOUND, count=2, accounts=("org_one", "two"))
+async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_same_account(
+    make: Make,
+) -> None:
+    rotation, provider = make(
+        NOT_FOUND, refused(account="org_one"), NOT_FOUND, count=2, accounts=("org_one", "two")
+    )
     with pytest.raises(RequestRejected, match="model_not_found"):
         await serve(rotation, model="m")
     assert len(provider.seen) == 2
@@ -143,13 +154,18 @@ async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_sam
 
 # The from-domain, empty where each key has an address of its own; how it is called.
 @pytest.mark.parametrize(
-    ("domain", "words"), [("example.com", "example.com"), ("", "the from address that is set for it")]
+    ("domain", "words"),
+    [("example.com", "example.com"), ("", "the from address that is set for it")],
 )
-async def test_a_domain_that_no_account_has_is_rejected_by_each_once(make: Make, domain: str, words: str) -> None:
+async def test_a_domain_that_no_account_has_is_rejected_by_each_once(
+    make: Make, domain: str, words: str
+) -> None:
     rotation, provider = make(*[NOT_ITS_DOMAIN] * 3)
     with pytest.raises(RequestRejected, match=r"^domain_not_verified: not verified$"):
         await serve(rotation, topic=domain)
-    with pytest.raises(RequestRejected, match=f"no groq key may be used for {words}: domain_not_verified"):
+    with pytest.raises(
+        RequestRejected, match=f"no groq key may be used for {words}: domain_not_verified"
+    ):
         await serve(rotation, topic=domain)
     assert len(provider.seen) == 3
 
@@ -167,7 +183,10 @@ async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make:
 
 async def test_an_email_to_more_than_any_quota_holds_is_told_so(make: Make) -> None:
     rotation, provider = make(limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
-    with pytest.raises(RequestTooLarge, match=r"the email has 21 recipients, and the largest quota .* is 20: split it"):
+    with pytest.raises(
+        RequestTooLarge,
+        match=r"the email has 21 recipients, and the largest quota .* is 20: split it",
+    ):
         await serve(rotation, emails=21)
     assert provider.seen == []
 

@@ -31,7 +31,9 @@ from worker.verdicts import Fate, Reply, Scope, Verdict
 async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Redis) -> None:
     rotation, provider = make()
     served = await serve(rotation, model="m", tokens=10)
-    assert served == Served({"text": "hello"}, "gsk_abc123...", attempts=1, waited_ms=served.waited_ms)
+    assert served == Served(
+        {"text": "hello"}, "gsk_abc123...", attempts=1, waited_ms=served.waited_ms
+    )
     assert 0 <= served.waited_ms < 1_000
     assert provider.seen == [(SECRETS[0], "for gsk_abc123...")]
     assert await leases_out(redis) == NOTHING_OUT
@@ -42,7 +44,9 @@ async def test_an_answer_without_a_value_is_an_empty_one(make: Make) -> None:
     assert (await serve(rotation)).value == {}
 
 
-async def test_the_log_lines_have_their_exact_shape(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_lines_have_their_exact_shape(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     rotation, _ = make(DEAD, refused())
     with caplog.at_level(logging.INFO, logger="worker.keys"):
         await serve(rotation)
@@ -55,7 +59,9 @@ async def test_the_log_lines_have_their_exact_shape(make: Make, caplog: pytest.L
     ]
 
 
-async def test_a_key_that_was_out_already_is_not_logged_again(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_key_that_was_out_already_is_not_logged_again(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     first, _ = make(DEAD, count=1)
     second, provider = make("hang", count=1)
     slow = asyncio.create_task(serve(second), name="turn")
@@ -114,7 +120,9 @@ async def test_when_the_last_key_is_refused_in_the_same_turn_the_job_is_deferred
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_when_the_last_key_dies_in_the_same_turn_the_job_waits_for_a_person(make: Make) -> None:
+async def test_when_the_last_key_dies_in_the_same_turn_the_job_waits_for_a_person(
+    make: Make,
+) -> None:
     rotation, provider = make(DEAD, DEAD, DEAD)
     with pytest.raises(Deferred) as caught:
         await serve(rotation)
@@ -123,7 +131,9 @@ async def test_when_the_last_key_dies_in_the_same_turn_the_job_waits_for_a_perso
     assert len(provider.seen) == 3
 
 
-async def test_keys_that_are_free_again_at_once_do_not_make_the_turn_endless(make: Make, redis: Redis) -> None:
+async def test_keys_that_are_free_again_at_once_do_not_make_the_turn_endless(
+    make: Make, redis: Redis
+) -> None:
     rotation, provider = make(*[refused(0)] * 50)
     with pytest.raises(Deferred) as caught:
         await serve(rotation)
@@ -185,7 +195,11 @@ async def test_no_key_at_all_is_a_deferral(make: Make) -> None:
     assert caught.value.countdown_ms == 60_000
 
 
-OVERLOADED = Reply(Verdict(Fate.RETRY, "over_capacity", scope=Scope.MODEL, definite=False, counted=False, status=503))
+OVERLOADED = Reply(
+    Verdict(
+        Fate.RETRY, "over_capacity", scope=Scope.MODEL, definite=False, counted=False, status=503
+    )
+)
 
 
 # What the first model's calls meet, and how many calls it takes until the second one serves.
@@ -218,14 +232,18 @@ async def test_where_every_model_is_overloaded_it_is_a_fault(make: Make) -> None
     assert len(provider.seen) == 2
 
 
-async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_providers_words(make: Make) -> None:
+async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_providers_words(
+    make: Make,
+) -> None:
     rotation, provider = make(*[NOT_FOUND] * 6)
     with pytest.raises(RequestRejected, match=r"^model_not_found: there is no such model$"):
         await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
     assert len(provider.seen) == 6
 
 
-async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rotation, _ = make(refused(), refused())
     asked: list[tuple[int, float | None]] = []
     acquire = rotation.waiting.acquire
@@ -235,7 +253,9 @@ async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(make: Make, m
         return await acquire(want, longest_s=longest_s, **options)
 
     monkeypatch.setattr(rotation.waiting, "acquire", noting)
-    served = await rotation.serve(Want(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30)
+    served = await rotation.serve(
+        Want(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30
+    )
     assert served.attempts == 3
     for waited_ms, left_s in asked:
         assert left_s is not None

@@ -9,12 +9,20 @@ from rotation_scripted import FAULTY, OK, Make, serve
 from worker.errors import Fault
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
-REFUSED = Reply(Verdict(Fate.RETRY, "connect_error", "the connection could not be opened", scope=Scope.HOST))
-OVERLOADED = Reply(Verdict(Fate.RETRY, "over_capacity", "overloaded", scope=Scope.MODEL, status=503))
-TIMED_OUT = Reply(Verdict(Fate.RETRY, "read_timeout", "no answer", scope=Scope.HOST, definite=False))
+REFUSED = Reply(
+    Verdict(Fate.RETRY, "connect_error", "the connection could not be opened", scope=Scope.HOST)
+)
+OVERLOADED = Reply(
+    Verdict(Fate.RETRY, "over_capacity", "overloaded", scope=Scope.MODEL, status=503)
+)
+TIMED_OUT = Reply(
+    Verdict(Fate.RETRY, "read_timeout", "no answer", scope=Scope.HOST, definite=False)
+)
 UNSURE = Reply(replace(FAULTY.verdict, fate=Fate.SAME_ACCOUNT))
 BUSY_PROCESS = Reply(Verdict(Fate.RETRY, "pool_timeout", "all connections were in use"))
-BAD_GENERATION = Reply(Verdict(Fate.RETRY, "bad_generation", "the model failed", most_repeats=2, status=400))
+BAD_GENERATION = Reply(
+    Verdict(Fate.RETRY, "bad_generation", "the model failed", most_repeats=2, status=400)
+)
 STILL_AT_WORK = Reply(Verdict(Fate.SAME_ACCOUNT, "conflict", "at work", definite=False, status=409))
 
 

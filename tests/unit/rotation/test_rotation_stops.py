@@ -28,7 +28,9 @@ from worker.rotation import Rotation
 from worker.verdicts import Reply
 
 
-async def test_a_turn_that_never_ends_is_a_fault(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_turn_that_never_ends_is_a_fault(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rotation_module, "_SPINS", 2)
     rotation, _ = make(DEAD, DEAD, DEAD)
     with pytest.raises(Fault, match="reasonable number of tries"):
@@ -83,7 +85,9 @@ async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_s
     assert provider.keys_used == [SECRETS[0]]
 
 
-async def test_a_bug_in_the_provider_settles_the_lease_and_comes_out(make: Make, redis: Redis) -> None:
+async def test_a_bug_in_the_provider_settles_the_lease_and_comes_out(
+    make: Make, redis: Redis
+) -> None:
     rotation, _ = make(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         await serve(rotation)
@@ -102,7 +106,9 @@ async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redi
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_job_waits_for_a_redis_that_comes_back(own_server: EmbeddedRedis, own_redis: Redis) -> None:
+async def test_a_job_waits_for_a_redis_that_comes_back(
+    own_server: EmbeddedRedis, own_redis: Redis
+) -> None:
     provider = ScriptedProvider()
     rotation = Rotation(KeyPool(own_redis, "groq", keys()), provider)
     own_server.stop()
@@ -119,7 +125,9 @@ async def test_a_redis_that_stays_away_costs_no_try(
     monkeypatch.setattr(patience, "JOB", replace(patience.JOB, within_s=0.2))
     rotation = Rotation(KeyPool(own_redis, "groq", keys()), ScriptedProvider())
     own_server.stop()
-    with pytest.raises(Deferred, match=r"^no key is free: Redis does not answer \(ConnectionError\); ") as caught:
+    with pytest.raises(
+        Deferred, match=r"^no key is free: Redis does not answer \(ConnectionError\); "
+    ) as caught:
         await serve(rotation)
     assert 5_000 <= caught.value.countdown_ms <= 15_000
 

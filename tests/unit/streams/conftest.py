@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `streams_read`: test folde
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client made as the runtime makes its own."""
-    client = Redis.from_pool(BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=4))
+    client = Redis.from_pool(
+        BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=4)
+    )
     yield client
     await client.aclose()
 

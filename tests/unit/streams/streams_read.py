@@ -10,7 +10,13 @@ from redis.asyncio import Redis
 from worker.history import History
 from worker.streams import AnswerStream, StreamWriter, stream_name
 
-RESULT = {"text": "hello", "finish_reason": "stop", "model": "m", "usage": {"total_tokens": 7}, "tool_calls": []}
+RESULT = {
+    "text": "hello",
+    "finish_reason": "stop",
+    "model": "m",
+    "usage": {"total_tokens": 7},
+    "tool_calls": [],
+}
 
 
 async def records(redis: Redis, task_id: str = "t1") -> list[dict[str, str]]:

@@ -11,7 +11,9 @@ from worker.streams import AnswerStream, StreamWriter, tell_done
 from worker.streams.answer import encoded
 
 
-async def test_an_answer_is_a_start_some_deltas_and_an_end(writer: StreamWriter, redis: Redis) -> None:
+async def test_an_answer_is_a_start_some_deltas_and_an_end(
+    writer: StreamWriter, redis: Redis
+) -> None:
     stream = writer.open("t1")
     stream.calling()
     stream.begin()
@@ -22,7 +24,8 @@ async def test_an_answer_is_a_start_some_deltas_and_an_end(writer: StreamWriter,
 
     assert await records(redis) == [
         {"type": "start", "attempt": "1"},
-        {"type": "delta", "attempt": "1", "text": "hello", "reasoning": "hm", "tool_calls": '[{"index":0,"id":"c1"}]'},
+        {"type": "delta", "attempt": "1", "text": "hello", "reasoning": "hm",
+            "tool_calls": '[{"index":0,"id":"c1"}]'},
         {
             "type": "end", "attempt": "1", "status": "done",
             "finish_reason": "stop", "model": "m", "usage": '{"total_tokens": 7}',
@@ -58,7 +61,9 @@ async def test_tokens_that_come_together_share_a_record_and_a_write(
     assert writes < 100  # not one for each of 10,000 tokens
 
 
-async def test_a_stream_lives_from_its_first_record_even_if_its_worker_dies(writer: StreamWriter, redis: Redis) -> None:
+async def test_a_stream_lives_from_its_first_record_even_if_its_worker_dies(
+    writer: StreamWriter, redis: Redis
+) -> None:
     stream = writer.open("t1")
     stream.begin()
     stream.piece(text="hel")
@@ -67,7 +72,9 @@ async def test_a_stream_lives_from_its_first_record_even_if_its_worker_dies(writ
     assert 590_000 < await redis.pttl("kw:stream:t1") <= 600_000
 
 
-async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(writer: StreamWriter, redis: Redis) -> None:
+async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(
+    writer: StreamWriter, redis: Redis
+) -> None:
     stream = writer.open("t1", attempts=0)
     stream.calling()
     stream.begin()
@@ -80,7 +87,11 @@ async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(writer: StreamW
     stream.piece(text="whole")
     await tell_done(stream, RESULT)
     found = await records(redis)
-    assert [(record["type"], record["attempt"]) for record in found] == [("restart", "3"), ("delta", "3"), ("end", "3")]
+    assert [(record["type"], record["attempt"]) for record in found] == [
+        ("restart", "3"),
+        ("delta", "3"),
+        ("end", "3"),
+    ]
     assert texts(found) == "whole"
     # Who stopped reading in the middle of the first goes on with the second.
     [[_, resumed]] = await redis.xread({"kw:stream:t1": first[-1][0]})
@@ -105,7 +116,11 @@ async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(writer: StreamW
     ],
 )
 async def test_an_answer_after_something_else_is_a_restart(
-    writer: StreamWriter, redis: Redis, left: dict[str, str] | None, attempts: int, expected: tuple[str, str]
+    writer: StreamWriter,
+    redis: Redis,
+    left: dict[str, str] | None,
+    attempts: int,
+    expected: tuple[str, str],
 ) -> None:
     if left:
         await redis.xadd("kw:stream:t1", left)

@@ -25,14 +25,18 @@ async def test_what_a_broken_connection_delivers_late_changes_nothing(redis: Red
     await tell_done(stream, RESULT)
     before = await redis.xrange("kw:stream:t1")
     [late] = flaky.late
-    assert all("equal or smaller" in str(answer) for answer in (await late(raise_on_error=False))[:1])
+    assert all(
+        "equal or smaller" in str(answer) for answer in (await late(raise_on_error=False))[:1]
+    )
     assert await redis.xrange("kw:stream:t1") == before
     assert texts(await records(redis)) == "one two"
     await writer.close()
 
 
 @pytest.mark.parametrize("more", ["two", ""])
-async def test_a_stream_that_vanishes_in_the_middle_begins_anew(writer: StreamWriter, redis: Redis, more: str) -> None:
+async def test_a_stream_that_vanishes_in_the_middle_begins_anew(
+    writer: StreamWriter, redis: Redis, more: str
+) -> None:
     stream = writer.open("t1")
     stream.calling()
     stream.begin()
@@ -48,7 +52,9 @@ async def test_a_stream_that_vanishes_in_the_middle_begins_anew(writer: StreamWr
 
 REFUSALS = {
     "read-only": ReadOnlyError("replica"),
-    "no disk": ResponseError("MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk."),
+    "no disk": ResponseError(
+        "MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk."
+    ),
 }
 
 
@@ -142,7 +148,9 @@ async def test_a_name_that_is_taken_spoils_one_stream_only(
     assert caplog.text.count("is left incomplete") == 1
 
 
-async def test_closing_writes_what_is_left_and_can_be_repeated(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_writes_what_is_left_and_can_be_repeated(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = StreamWriter(redis, namespace="other", expires_s=600)
     await writer.close()
     stream = writer.open("t1")
@@ -155,7 +163,9 @@ async def test_closing_writes_what_is_left_and_can_be_repeated(redis: Redis, cap
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_stream_is_bounded(writer: StreamWriter, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_is_bounded(
+    writer: StreamWriter, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writing, "MOST_RECORDS", 50)
     monkeypatch.setattr(writing, "INTERVAL_S", 0.0)
     stream = writer.open("t1")

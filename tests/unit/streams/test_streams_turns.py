@@ -54,7 +54,12 @@ async def test_two_turns_that_begin_at_the_same_instant_do_not_mix(
     await idle(writer)
     second.piece(text="two")
     await asyncio.gather(*(tell_done(stream, RESULT) for stream in (first, second)))
-    assert [record["type"] for record in await records(redis)] == ["restart", "delta", "delta", "end"]
+    assert [record["type"] for record in await records(redis)] == [
+        "restart",
+        "delta",
+        "delta",
+        "end",
+    ]
     assert texts(await records(redis)) == "one two"
 
 
@@ -80,18 +85,33 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
         Retry(exc=Deferred(12_500, "cooling"), when=12.5),
         {"type": "wait", "attempt": "4", "reason": "cooling", "seconds": "12.500"},
     ),
-    (Retry(exc=Fault("Groq failed"), when=1), {"type": "wait", "reason": "Groq failed", "seconds": "1.000"}),
+    (
+        Retry(exc=Fault("Groq failed"), when=1),
+        {"type": "wait", "reason": "Groq failed", "seconds": "1.000"},
+    ),
     (Retry("again"), {"type": "wait", "reason": "the job runs again", "seconds": "0.000"}),
     (
         FaultBudgetSpent("gave up after 5 tries"),
-        {"type": "end", "status": "failed", "error": "FaultBudgetSpent", "reason": "gave up after 5 tries"},
+        {
+            "type": "end",
+            "status": "failed",
+            "error": "FaultBudgetSpent",
+            "reason": "gave up after 5 tries",
+        },
     ),
-    (InvalidArguments("temperature: no"), {"type": "end", "error": "InvalidArguments", "reason": "temperature: no"}),
+    (
+        InvalidArguments("temperature: no"),
+        {"type": "end", "error": "InvalidArguments", "reason": "temperature: no"},
+    ),
     (SoftTimeLimit(270), {"type": "end", "status": "failed", "error": "SoftTimeLimitExceeded"}),
     # its words may quote anything
     (
         KeyError("a secret"),
-        {"type": "end", "error": "KeyError", "reason": "an unexpected error; the worker's log tells more"},
+        {
+            "type": "end",
+            "error": "KeyError",
+            "reason": "an unexpected error; the worker's log tells more",
+        },
     ),
     # the job comes again, or nobody can tell
     (Reject("no broker", requeue=True), None),
@@ -99,7 +119,9 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "expected"), ENDS, ids=[type(error).__name__ for error, _ in ENDS])
+@pytest.mark.parametrize(
+    ("error", "expected"), ENDS, ids=[type(error).__name__ for error, _ in ENDS]
+)
 async def test_however_a_turn_ends_its_reader_is_told(
     writer: StreamWriter, redis: Redis, error: BaseException, expected: dict[str, str] | None
 ) -> None:
@@ -114,7 +136,9 @@ async def test_however_a_turn_ends_its_reader_is_told(
     assert "a secret" not in str(found)
 
 
-async def test_a_reader_is_told_in_fields_why_the_job_waits(writer: StreamWriter, redis: Redis) -> None:
+async def test_a_reader_is_told_in_fields_why_the_job_waits(
+    writer: StreamWriter, redis: Redis
+) -> None:
     waits = {"kind": "key", "code": "rpm", "next_try": "2026-11-29T00:00:10.000+00:00"}
     job = request()
     job.waits = waits

@@ -19,9 +19,14 @@ from worker.aio.pipelined_publishing import KeptMessages, Publisher, publisher_o
 from worker.errors import Deferred, Fault
 
 
-async def test_a_job_waits_for_a_broker_that_stumbles(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_waits_for_a_broker_that_stumbles(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns, "_BROKER_PAUSE_S", 0.01)
-    troubles = [OperationalError("gone"), AttributeError("'NoneType' object has no attribute 'client'")]
+    troubles = [
+        OperationalError("gone"),
+        AttributeError("'NoneType' object has no attribute 'client'"),
+    ]
     publish = type(bench.app.tasks["bench.job"]).apply_async
 
     def stumbling(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -35,7 +40,9 @@ async def test_a_job_waits_for_a_broker_that_stumbles(bench: Bench, monkeypatch:
     assert len(bench.sent()) == 1
 
 
-async def test_a_job_waits_for_a_redis_that_stumbles(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_job_waits_for_a_redis_that_stumbles(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(redis_url, transport="worker.aio.transport:Transport")
     monkeypatch.setattr(turns, "_BROKER_PAUSE_S", 0.01)
     send, tries = Publisher.send, []
@@ -74,7 +81,9 @@ async def test_a_job_that_is_cancelled_on_its_way_back_ends_as_cancelled(
     going_back = asyncio.create_task(bench.turn(Deferred(1_000, "rate_limit")))
     await on_its_way.wait()
     going_back.cancel()
-    with pytest.raises(asyncio.CancelledError):  # not Retry: nothing was published, and the job would be lost
+    with pytest.raises(
+        asyncio.CancelledError
+    ):  # not Retry: nothing was published, and the job would be lost
         await going_back
     await ended.wait()
 
@@ -119,7 +128,9 @@ async def test_a_soft_limit_neither_doubles_nor_ends_a_job_that_is_on_its_way_ba
 
     going_back = asyncio.create_task(turn())
     await tried.wait()
-    await asyncio.sleep(0)  # a failure may have been heard of, or not: it must not matter where the limit strikes
+    await asyncio.sleep(
+        0
+    )  # a failure may have been heard of, or not: it must not matter where the limit strikes
     going_back.cancel()
     await asyncio.sleep(0)
     free.set()

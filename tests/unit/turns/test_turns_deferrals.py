@@ -1,4 +1,7 @@
-"""A job's turn: who is asked for a key, and what goes back to the queue when there is none. Real Celery, real Redis."""
+"""A job's turn: who is asked for a key, and what goes back to the queue when there is none.
+
+Real Celery, real Redis.
+"""
 
 import time
 from dataclasses import replace
@@ -17,7 +20,13 @@ from worker.rotation import Served
 async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Bench) -> None:
     served = Served({"text": "x"}, "gsk_abc123...", attempts=2, waited_ms=40)
     since_ms = round(time.time() * 1000) - 30_000
-    header = {"since_ms": since_ms, "deferrals": 1, "attempts": 3, "waited_ms": 5_000, "deferred": True}
+    header = {
+        "since_ms": since_ms,
+        "deferrals": 1,
+        "attempts": 3,
+        "waited_ms": 5_000,
+        "deferred": True,
+    }
     answer, history = await bench.turn(served, header=header)
     assert answer is served
     assert (history.attempts, history.waited_ms, history.deferrals) == (5, 5_040, 1)
@@ -28,11 +37,15 @@ async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) 
     served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
     await bench.turn(served, task_soft_time_limit_s=200)
     assert bench.rotation.want is not None
-    assert replace(bench.rotation.want, waited_ms=0) == Want(model="m", by="job-1")  # a millisecond may have passed
+    assert replace(bench.rotation.want, waited_ms=0) == Want(
+        model="m", by="job-1"
+    )  # a millisecond may have passed
     assert bench.rotation.longest_s == pytest.approx(100)
     await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
     assert bench.rotation.want is not None
-    assert 30_000 <= bench.rotation.want.waited_ms < 60_000, "it comes before those that have waited for less long"
+    assert 30_000 <= bench.rotation.want.waited_ms < 60_000, (
+        "it comes before those that have waited for less long"
+    )
 
 
 async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) -> None:
@@ -81,7 +94,8 @@ async def test_deferrals_add_up_over_the_turns(bench: Bench) -> None:
     assert history["waited_ms"] == 10_500
 
 
-# Countdown asked for; visibility time-out and age of the job in seconds; countdown sent in milliseconds.
+# Countdown asked for; visibility time-out and age of the job in seconds; countdown sent in
+# milliseconds.
 @pytest.mark.parametrize(
     ("asked_ms", "visibility_s", "age_s", "sent_ms"),
     [
@@ -98,14 +112,18 @@ async def test_a_countdown_stays_within_its_bounds(
 ) -> None:
     header = {"since_ms": round((time.time() - age_s) * 1000)}
     with pytest.raises(Retry) as caught:
-        await bench.turn(Deferred(asked_ms, "rpd"), header=header, visibility_timeout_s=visibility_s)
+        await bench.turn(
+            Deferred(asked_ms, "rpd"), header=header, visibility_timeout_s=visibility_s
+        )
     assert caught.value.when * 1000 == pytest.approx(sent_ms, abs=0 if not age_s else 2_000)
     assert history_of(bench.sent()[0])["waited_ms"] == round(caught.value.when * 1000)
 
 
 # Whether Redis keeps the job until it is due; the countdown of one that was asked for two hours.
 @pytest.mark.parametrize(("in_broker", "sent_s"), [(True, 7_200), (False, 450)])
-async def test_a_job_that_waits_in_redis_needs_no_hops(bench: Bench, sent_s: int, *, in_broker: bool) -> None:
+async def test_a_job_that_waits_in_redis_needs_no_hops(
+    bench: Bench, sent_s: int, *, in_broker: bool
+) -> None:
     with pytest.raises(Retry) as caught:
         await bench.turn(Deferred(7_200_000, "rpd"), queue="ai", fast_transport=in_broker)
     assert caught.value.when == sent_s
@@ -123,7 +141,10 @@ async def test_a_job_that_waits_in_redis_comes_back_when_its_time_is_over(bench:
     ("calls", "suspect"),
     [
         ([("gsk_a...", "server_error"), ("gsk_b...", "server_error")], True),
-        ([("gsk_a...", "server_error"), ("gsk_a...", "server_error")], False),  # the key's fault as well as the job's
+        (
+            [("gsk_a...", "server_error"), ("gsk_a...", "server_error")],
+            False,
+        ),  # the key's fault as well as the job's
         ([("gsk_a...", "server_error"), ("gsk_b...", "read_timeout")], False),
     ],
 )
@@ -136,7 +157,9 @@ async def test_a_job_that_failed_with_several_keys_is_suspected_itself(
     assert bench.rotation.want.suspect is suspect
 
 
-async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in_doubt(bench: Bench) -> None:
+async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in_doubt(
+    bench: Bench,
+) -> None:
     for over in (Deferred(1_000, "tpm"), Fault("it failed" * 100)):
         over.in_doubt = True
         with pytest.raises(Retry):
@@ -151,7 +174,11 @@ async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in
     [
         (Deferred(2_000, "rpm"), "key", "rpm"),
         (Deferred(2_000, "many jobs wait for a key"), "key", "waiting"),
-        (Deferred(2_000, "every groq key is disabled (invalid_key)", "disabled"), "key", "disabled"),
+        (
+            Deferred(2_000, "every groq key is disabled (invalid_key)", "disabled"),
+            "key",
+            "disabled",
+        ),
         (Fault("no answer came in time"), "failure", "failure"),
     ],
 )

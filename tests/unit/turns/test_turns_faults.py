@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turns_bench import Bench, history_of
 
-from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, OutcomeUnknown, RequestRejected
+from worker.errors import (
+    DeadlineExceeded,
+    Deferred,
+    Fault,
+    FaultBudgetSpent,
+    OutcomeUnknown,
+    RequestRejected,
+)
 from worker.turns import backoff
 
 
@@ -23,7 +30,8 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
     assert message["headers"]["retries"] == 2
     assert 2.0 <= caught.value.when <= 4.0
     assert history_of(message) == {
-        "since_ms": since_ms, "deferrals": 2, "attempts": 4, "waited_ms": 150, "deferred": False, "trail": [],
+        "since_ms": since_ms, "deferrals": 2, "attempts": 4, "waited_ms": 150, "deferred": False,
+        "trail": [],
         "reason": "it failed", "in_doubt": False,
     }  # fmt: skip
 
@@ -34,12 +42,16 @@ async def test_the_wait_that_a_provider_names_is_the_least(bench: Bench) -> None
     assert caught.value.when == pytest.approx(7.0)
 
 
-async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hold(bench: Bench) -> None:
+async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hold(
+    bench: Bench,
+) -> None:
     limits = {"visibility_timeout_s": 120, "task_time_limit_s": 50, "task_soft_time_limit_s": 45}
     limits |= {"groq_timeout_s": 20, "resend_timeout_s": 20, "fault_backoff_max_s": 10}
     with pytest.raises(Retry) as caught:
         await bench.turn(Fault("it failed", backoff_ms=300_000), **limits)
-    assert caught.value.when == pytest.approx(60.0)  # beyond it the broker would deliver the job a second time
+    assert caught.value.when == pytest.approx(
+        60.0
+    )  # beyond it the broker would deliver the job a second time
 
 
 # Tries so far and the budget; whether the job may try again.
@@ -53,20 +65,26 @@ async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hol
         (0, 1, False),  # a budget of one is one try
     ],
 )
-async def test_the_budget_of_faults_is_kept(bench: Bench, retries: int, budget: int, again: int) -> None:
+async def test_the_budget_of_faults_is_kept(
+    bench: Bench, retries: int, budget: int, again: int
+) -> None:
     expected = Retry if again else FaultBudgetSpent
     with pytest.raises(expected):
         await bench.turn(Fault("it failed"), retries=retries, max_faults=budget)
     assert len(bench.sent()) == again
 
 
-# The calls of a job that was just answered so; whether it tries again after a fault that may be met three times.
+# The calls of a job that was just answered so; whether it tries again after a fault that may be met
+# three times.
 @pytest.mark.parametrize(
     ("codes", "again"),
     [
         (["bad_generation"] * 2, True),
         (["bad_generation"] * 3, False),
-        (["bad_generation"] * 2 + ["server_error"] * 2, True),  # others count only for the whole budget
+        (
+            ["bad_generation"] * 2 + ["server_error"] * 2,
+            True,
+        ),  # others count only for the whole budget
     ],
 )
 async def test_a_fault_that_may_not_be_repeated_for_long_has_a_budget_of_its_own(
@@ -89,7 +107,9 @@ async def test_a_turn_that_takes_too_long_is_a_fault_and_not_the_end(bench: Benc
     with pytest.raises(Retry):
         await bench.turn(SoftTimeLimitExceeded(270))
     assert bench.sent()[0]["headers"]["retries"] == 1
-    with pytest.raises(FaultBudgetSpent, match=r"^gave up after 5 tries: the turn took longer than "):
+    with pytest.raises(
+        FaultBudgetSpent, match=r"^gave up after 5 tries: the turn took longer than "
+    ):
         await bench.turn(SoftTimeLimitExceeded(270), retries=4)
 
 
@@ -105,7 +125,9 @@ async def test_a_rejection_passes_through(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("outcome", [Deferred(1_000, "rate_limit"), Fault("it failed")])
-async def test_a_task_that_is_called_as_a_function_raises_what_happened(bench: Bench, outcome: Exception) -> None:
+async def test_a_task_that_is_called_as_a_function_raises_what_happened(
+    bench: Bench, outcome: Exception
+) -> None:
     with pytest.raises(type(outcome)):
         await bench.turn(outcome, direct=True)
     assert bench.sent() == []
@@ -136,7 +158,9 @@ def test_the_backoff_doubles_up_to_its_bound(
     more_s=st.floats(0, 10_000),
     dice=st.floats(0, 1),
 )
-def test_the_backoff_stays_within_half_and_whole(tries: int, base_s: float, more_s: float, dice: float) -> None:
+def test_the_backoff_stays_within_half_and_whole(
+    tries: int, base_s: float, more_s: float, dice: float
+) -> None:
     wait_ms = backoff(tries, base_s=base_s, longest_s=base_s + more_s, jitter=lambda: dice)
     assert base_s * 500 - 1 <= wait_ms <= (base_s + more_s) * 1000 + 1
     later_ms = backoff(tries + 1, base_s=base_s, longest_s=base_s + more_s, jitter=lambda: dice)
@@ -148,7 +172,9 @@ def test_the_backoff_stays_within_half_and_whole(tries: int, base_s: float, more
 async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_often(
     bench: Bench, failed: int, longest_s: float, *, in_doubt: bool
 ) -> None:
-    calls = [{"at_ms": 1_000 * n, "key": "re_abc123...", "code": "connect_error"} for n in range(failed)]
+    calls = [
+        {"at_ms": 1_000 * n, "key": "re_abc123...", "code": "connect_error"} for n in range(failed)
+    ]
     outage = Fault("the connection could not be opened")
     outage.own, outage.in_doubt = False, in_doubt
     with pytest.raises(Retry) as caught:
@@ -162,4 +188,6 @@ async def test_an_outage_ends_with_the_deadline(bench: Bench) -> None:
     outage = Fault("the connection could not be opened")
     outage.own = False
     with pytest.raises(DeadlineExceeded, match="the connection could not be opened"):
-        await bench.turn(outage, header={"since_ms": round(time.time() * 1000) - 59_900}, own_deadline_s=60)
+        await bench.turn(
+            outage, header={"since_ms": round(time.time() * 1000) - 59_900}, own_deadline_s=60
+        )

@@ -15,7 +15,9 @@ from waitlist_line import Line
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_pool(BlockingConnectionPool.from_url(redis_url, decode_responses=True)) as client:
+    async with Redis.from_pool(
+        BlockingConnectionPool.from_url(redis_url, decode_responses=True)
+    ) as client:
         yield client
         # What a test left behind must not outlive its connections.
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,4 +1,7 @@
-"""How jobs leave the line of a process without a lease: they are stopped, Redis is away, the worker ends."""
+"""How jobs leave the line of a process without a lease.
+
+They are stopped, Redis is away, the worker ends.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -38,7 +41,9 @@ async def test_a_job_that_is_cancelled_in_line_ends_at_once_and_no_other_does(li
     assert isinstance((await outcomes(jobs[1]))[0], Lease)
 
 
-async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back(line: Line) -> None:
+async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back(
+    line: Line,
+) -> None:
     await line.rest()
     job = await line.stand("stopped")
     ask = line.ask
@@ -55,7 +60,9 @@ async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back
     [stopped] = await outcomes(job)
     assert isinstance(stopped, asyncio.CancelledError)
     await until(lambda: _none(line.leases_out()))
-    assert not [name for name in await line.redis.hkeys(line.pool.names.inflight) if name.startswith("key:")]
+    assert not [
+        name for name in await line.redis.hkeys(line.pool.names.inflight) if name.startswith("key:")
+    ]
 
 
 async def _none(count: Any) -> bool:
@@ -98,7 +105,9 @@ async def test_jobs_that_are_stopped_in_the_moment_of_asking_do_not_hang_the_pro
     assert isinstance(got, Lease)
 
 
-async def test_a_line_waits_for_a_redis_that_comes_back(own_server: EmbeddedRedis, own_redis: Redis) -> None:
+async def test_a_line_waits_for_a_redis_that_comes_back(
+    own_server: EmbeddedRedis, own_redis: Redis
+) -> None:
     line = Line(own_redis)
     await line.rest()
     jobs = [await line.stand(str(number)) for number in range(3)]
@@ -127,7 +136,9 @@ async def test_a_redis_that_stays_away_defers_each_job_with_an_error_of_its_own(
     assert 0 < line.asks - asks < 10, "one job found it out for all"
 
 
-async def test_a_bug_in_the_pool_comes_out_of_the_job_that_met_it_and_of_no_other(line: Line) -> None:
+async def test_a_bug_in_the_pool_comes_out_of_the_job_that_met_it_and_of_no_other(
+    line: Line,
+) -> None:
     await line.rest()
     jobs = [await line.stand(name) for name in ("odd", "second", "third")]
     ask = line.ask
@@ -144,7 +155,9 @@ async def test_a_bug_in_the_pool_comes_out_of_the_job_that_met_it_and_of_no_othe
     assert {type(got) for got in others} == {Lease}
 
 
-async def test_a_bug_beside_the_asking_leaves_nobody_waiting(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_beside_the_asking_leaves_nobody_waiting(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await line.rest()
     jobs = [await line.stand(str(number)) for number in range(3)]
 

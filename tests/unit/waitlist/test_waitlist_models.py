@@ -12,7 +12,9 @@ from worker import waitlist
 from worker.keypool import HORIZON_MS, Lease, Unavailable, Want
 
 
-async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(redis: Redis) -> None:
+async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
+    redis: Redis,
+) -> None:
     line = Line(redis, patience_ms=5_000)
     await line.rest()
     got = await line.list.acquire(Want(model=MODEL))
@@ -66,8 +68,13 @@ async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: 
     assert line.list.crowd(bulk=False) == 0, "so the queue flows on"
     first, *later = (got.first_in_ms for got in back)
     step_ms = HORIZON_MS  # no lease was had lately
-    assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), "once those before it have been served"
-    assert later == [pytest.approx(first + step_ms, abs=50), pytest.approx(first + 2 * step_ms, abs=50)]
+    assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), (
+        "once those before it have been served"
+    )
+    assert later == [
+        pytest.approx(first + step_ms, abs=50),
+        pytest.approx(first + 2 * step_ms, abs=50),
+    ]
     await stop(waiting)
 
 
@@ -77,7 +84,9 @@ async def test_nobody_is_sent_back_for_longer_than_a_minute(line: Line) -> None:
     await stop(waiting)
 
 
-async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_there_is_room(line: Line) -> None:
+async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_there_is_room(
+    line: Line,
+) -> None:
     called: asyncio.Queue[list[str]] = asyncio.Queue()
     line.list.recall = called.put
     waiting, back = await sent_back(line, 12)
@@ -111,7 +120,10 @@ async def test_jobs_that_cannot_be_served_are_not_called_although_there_is_room(
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(line: Line, bulk: bool) -> None:  # noqa: FBT001
+async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(
+    line: Line,
+    bulk: bool,  # noqa: FBT001
+) -> None:
     waiting = await crowded(line)
     assert line.list.holds_up()
     assert line.list.crowd(bulk=False) == len(waiting)
@@ -125,7 +137,9 @@ async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(line: Line,
     await stop(waiting)
 
 
-async def test_a_service_whose_models_rest_does_not_for_one_that_was_seen_in_its_queue(redis: Redis) -> None:
+async def test_a_service_whose_models_rest_does_not_for_one_that_was_seen_in_its_queue(
+    redis: Redis,
+) -> None:
     line = Line(redis, patience_ms=1)
     await line.rest()
     assert not line.list.holds_up()

@@ -69,7 +69,9 @@ async def test_a_wake_up_that_comes_while_the_line_asks_is_not_lost(line: Line) 
     assert isinstance((await outcomes(job))[0], Lease)
 
 
-async def test_a_wake_up_that_comes_while_a_job_asks_that_nobody_stands_before_is_not_lost(line: Line) -> None:
+async def test_a_wake_up_that_comes_while_a_job_asks_that_nobody_stands_before_is_not_lost(
+    line: Line,
+) -> None:
     await line.rest()
     line.come_back_while_it_asks()
     async with asyncio.timeout(10):
@@ -125,14 +127,18 @@ async def _entered(line: Line, expected: tuple[int, int], wait_list: str = MODEL
 
 async def test_who_does_not_stand_in_turn_enters_no_wait_list(line: Line) -> None:
     await line.rest()
-    waiting = asyncio.create_task(line.list.acquire(Want(model=MODEL, exclude=frozenset({"x"})), in_turn=False))
+    waiting = asyncio.create_task(
+        line.list.acquire(Want(model=MODEL, exclude=frozenset({"x"})), in_turn=False)
+    )
     await until(lambda: asyncio.sleep(0, line.waiting() == 1))
     assert not [name async for name in line.redis.scan_iter("*:waiting:*")]
     await line.back()
     assert isinstance((await outcomes(waiting))[0], Lease)
 
 
-async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_presses(line: Line) -> None:
+async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_presses(
+    line: Line,
+) -> None:
     pressed: list[int] = []
     line.list.pressed = lambda: pressed.append(line.waiting())
     assert line.list.room() == 8

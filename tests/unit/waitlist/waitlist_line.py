@@ -19,7 +19,12 @@ MODEL = "m"
 
 def resting(cooldown_ms: int) -> Verdict:
     return Verdict(
-        Fate.NEXT_KEY, "rate_limit", effect=Effect.COOL, scope=Scope.ACCOUNT_MODEL, cooldown_ms=cooldown_ms, status=429
+        Fate.NEXT_KEY,
+        "rate_limit",
+        effect=Effect.COOL,
+        scope=Scope.ACCOUNT_MODEL,
+        cooldown_ms=cooldown_ms,
+        status=429,
     )
 
 
@@ -29,7 +34,9 @@ class Line:
     def __init__(self, redis: Redis, **options: Any) -> None:
         self.redis = redis
         key = make_key("groq", secret=SECRET, variable="GROQ_API_KEY")
-        self.pool = KeyPool(redis, "groq", [key], **({"opening": 1_000, "patience_ms": 600_000} | options))
+        self.pool = KeyPool(
+            redis, "groq", [key], **({"opening": 1_000, "patience_ms": 600_000} | options)
+        )
         self.list = WaitList(self.pool)
         self.log: list[str] = []
         self.asks = 0
@@ -66,11 +73,15 @@ class Line:
 
         self.ask = stale
 
-    async def stand(self, name: str, *, longest_s: float | None = None, **want: Any) -> asyncio.Task[Any]:
+    async def stand(
+        self, name: str, *, longest_s: float | None = None, **want: Any
+    ) -> asyncio.Task[Any]:
         """Let a job stand in line."""
 
         async def job() -> Lease | Unavailable:
-            got = await self.list.acquire(Want(**({"model": MODEL, "by": name} | want)), longest_s=longest_s)
+            got = await self.list.acquire(
+                Want(**({"model": MODEL, "by": name} | want)), longest_s=longest_s
+            )
             self.log.append(name)
             return got
 
