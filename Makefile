@@ -73,6 +73,10 @@ coverage: $(READY)
 examples: ## Install what examples/express needs (with npm), so that its tests run
 	@cd examples/express && npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
 
+.PHONY: docs
+docs: $(READY) ## Write docs/settings.md and .env.example anew from config/settings.py
+	@$(PY) .ci/write_docs.py
+
 .PHONY: lock
 lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes newer versions)
 	@PY="$(PY)" UPGRADE="$(UPGRADE)" sh .ci/lock

@@ -4,6 +4,7 @@ A validator's message completes "VARIABLE …".
 """
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -14,8 +15,14 @@ from config.urls import SecretUrl, checked_url
 RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
 """The result backend as Celery's loader wants it; stands before the URL with a plus between."""
 
-
 _SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a setting counts, or what kind of text it is, as the documentation calls it."""
+
+    name: str
 
 
 def _redis_url(*schemes: str) -> AfterValidator:
@@ -100,19 +107,21 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss")]
-CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket")]
-PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix")]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
+RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss"), Unit("URL")]
+CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket"), Unit("URL")]
+PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix"), Unit("URL")]
+BaseUrl = Annotated[str, AfterValidator(_base_url), Unit("URL")]
 Word = Annotated[str, AfterValidator(_one_word)]
 WordList = Annotated[str, AfterValidator(_word_list)]
-Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
-SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
-WholeSeconds = Annotated[int, Field(gt=0, le=30 * 86_400)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]
+SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]
+WholeSeconds = Annotated[int, Field(gt=0, le=30 * 86_400), Unit("seconds")]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
-Namespace = Annotated[str, AfterValidator(_namespace)]
-Token = Annotated[SecretStr | None, AfterValidator(_token)]
-Credentials = Annotated[SecretStr | None, AfterValidator(_credentials)]
-GroqLimits = Annotated[tuple[tuple[str, int], ...], _limits("rpm", "rpd", "tpm", "tpd")]
-ResendLimits = Annotated[tuple[tuple[str, int], ...], _limits("rps", "epd", "epmo")]
+Namespace = Annotated[str, AfterValidator(_namespace), Unit("text")]
+Token = Annotated[SecretStr | None, AfterValidator(_token), Unit("text")]
+Credentials = Annotated[SecretStr | None, AfterValidator(_credentials), Unit("`user:password`")]
+GroqLimits = Annotated[
+    tuple[tuple[str, int], ...], _limits("rpm", "rpd", "tpm", "tpd"), Unit("limits")
+]
+ResendLimits = Annotated[tuple[tuple[str, int], ...], _limits("rps", "epd", "epmo"), Unit("limits")]

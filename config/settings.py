@@ -35,6 +35,7 @@ from config.fields import (
     Seconds,
     SecondsOrNone,
     Token,
+    Unit,
     WholeSeconds,
     Word,
     WordList,
@@ -77,70 +78,181 @@ class Settings(BaseSettings):
     """Every setting but the provider keys, checked and frozen.
 
     The constructor takes fields by name and reads no environment, so tests and tools are safe from
-    the machine's; `get_settings` is where the environment comes in. Units are in the names;
-    `.env.example` explains each field.
+    the machine's; `get_settings` is where the environment comes in. Units are in the names. The
+    text below a field is what `docs/settings.md` and `.env.example` say of it, and a comment begins
+    a section there: `make docs` writes both.
     """
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
     )
 
+    # Redis
     redis_url: Annotated[RedisUrl, _Variable("REDIS_URL")] = SecretUrl("redis://127.0.0.1:6379/0")
+    """One Redis for jobs, results and the shared state of the keys.
+
+    `redis://` or `rediss://`; percent-encode special
+    characters of the password."""
     broker_url: Annotated[CeleryUrl, _Variable("CELERY_BROKER_URL")] = Field(
         default_factory=lambda data: data["redis_url"]
     )
+    """Another Redis for the jobs."""
     result_backend_url: Annotated[CeleryUrl, _Variable("CELERY_RESULT_BACKEND")] = Field(
         default_factory=lambda data: data["redis_url"]
     )
+    """Another Redis for the results."""
     pool_url: PoolUrl = Field(default_factory=lambda data: data["redis_url"])
+    """Another Redis for the state of the keys, emails in doubt, dead letters, cancels and streams."""
     namespace: Namespace = "kw"
+    """The prefix of every Redis name in `KEYWHEEL_POOL_URL`.
 
+    Letters, digits, dots, dashes, underscores.
+    """
+
+    # Providers
     groq_base_url: Annotated[BaseUrl, _Variable("GROQ_BASE_URL")] = "https://api.groq.com"
+    """The address of Groq's API."""
     resend_api_url: Annotated[BaseUrl, _Variable("RESEND_API_URL")] = "https://api.resend.com"
-    groq_model: Annotated[WordList, _Variable("GROQ_MODEL")] = "openai/gpt-oss-120b"
+    """The address of Resend's API."""
+    groq_model: Annotated[WordList, _Variable("GROQ_MODEL"), Unit("models")] = "openai/gpt-oss-120b"
+    """The model of jobs that name none, or several models in order of preference, separated by commas: a job takes
+    the first one that a key can serve now. Groq lists the models that it switches off, with dates,
+    at <https://console.groq.com/docs/deprecations>."""
     groq_timeout_s: Seconds = 60
+    """Read timeout for Groq; a complete call may take up to twice as long."""
     resend_timeout_s: Seconds = 30
+    """Read timeout for Resend; a complete call may take up to twice as long."""
 
+    # Keys
     groq_cooldown_s: Seconds = 60
+    """How long a limited key of Groq rests when Groq does not say how long."""
     resend_cooldown_s: Seconds = 300
+    """How long a limited key of Resend rests when Resend does not say how long."""
     server_error_cooldown_s: SecondsOrNone = 5
+    """How long a key rests after a provider error (5xx)."""
     groq_limits: GroqLimits = ()
+    """Limits of each account and model at Groq until the real ones are learned, such as `rpm=30,tpm=6000`; also `rpd`
+    and `tpd`. None is needed. Groq states requests a minute and tokens a day only when it refuses a
+    call, so a value below the real limit is raised only step by step."""
     resend_limits: ResendLimits = ()
-    max_wait_s: SecondsOrNone = 5
-    deadline_s: Seconds = 86_400
-    max_faults: Annotated[int, Field(ge=1, le=1_000)] = 5
-    fault_backoff_s: Seconds = 1
-    fault_backoff_max_s: Seconds = 60
-    email_ambiguity: Literal["fail", "at_least_once"] = "fail"
-    email_batches: bool = True
+    """Limits of each Resend team until the real ones are learned, such as `rps=2,epd=100`.
 
-    visibility_timeout_s: WholeSeconds = 900
-    worker_lease_s: SecondsOrNone = 30
-    task_time_limit_s: WholeSeconds = 300
-    task_soft_time_limit_s: WholeSeconds = 270
-    worker_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 500
-    sync_threads: Annotated[int, Field(ge=1, le=1_000)] = 16
-    eta_task_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    result_expires_s: WholeSeconds = 86_400
-    stream_expires_s: WholeSeconds = 600
-    fast_transport: bool = True
-    max_deliveries: Annotated[int, Field(ge=1, le=1_000)] = 5
-
-    dead_letters: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
-    dead_letters_keep_s: WholeSeconds = 604_800
-    dead_letters_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 256
-    dead_letter_kb: Annotated[int, Field(ge=0, le=100_000)] = 1_024
-
-    log_level: Level = "INFO"
-    log_format: LogFormat = "text"
-    show_content: bool = False
-    status_interval_s: Seconds = 30
+    `epd` counts emails a day,
+    `epmo` emails a month."""
     check_keys_s: SecondsOrNone = 3_600
+    """How often a worker asks the providers what its keys may do and which quotas they have.
 
-    flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS")] = "127.0.0.1"
-    flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT")] = 5555
+    It also asks at its start
+    and after a reload. 0: never."""
+
+    # Jobs
+    max_wait_s: SecondsOrNone = 5
+    """If no key may be called for longer than this, a job goes back to its queue (state `RETRY`).
+
+    Otherwise it waits
+    in the worker."""
+    deadline_s: Seconds = 86_400
+    """How long a job may take, counted from its first run.
+
+    The job's own `deadline_s` replaces it.
+    """
+    max_faults: Annotated[int, Field(ge=1, le=1_000), Unit("tries")] = 5
+    """How often a job is tried that fails while other jobs succeed.
+
+    A provider outage costs no try.
+    """
+    fault_backoff_s: Seconds = 1
+    """The wait after the first failed try. It doubles with each further one, with jitter."""
+    fault_backoff_max_s: Seconds = 60
+    """The longest such wait."""
+    email_ambiguity: Literal["fail", "at_least_once"] = "fail"
+    """What becomes of an email that may have been accepted by an account that is now gone or refuses it. `fail`: the
+    job ends as `OutcomeUnknown`. `at_least_once`: another account sends it, perhaps a second time."""
+    email_batches: bool = True
+    """Send emails that wait for the rate limit together, up to 100 in one call."""
+    result_expires_s: WholeSeconds = 86_400
+    """How long results are kept."""
+    stream_expires_s: WholeSeconds = 600
+    """How long a streamed answer is kept after its last record."""
+
+    # Workers
+    worker_concurrency: Annotated[int, Field(ge=1, le=100_000), Unit("jobs")] = 500
+    """How many jobs one worker process runs at a time."""
+    sync_threads: Annotated[int, Field(ge=1, le=1_000), Unit("threads")] = 16
+    """Threads for plain `def` tasks of your own."""
+    task_time_limit_s: WholeSeconds = 300
+    """When a running job is ended for good.
+
+    Must be below half of `KEYWHEEL_VISIBILITY_TIMEOUT_S`.
+    """
+    task_soft_time_limit_s: WholeSeconds = 270
+    """When a running job is stopped so that it can be tried again.
+
+    Must be below `KEYWHEEL_TASK_TIME_LIMIT_S`.
+    """
+    worker_lease_s: SecondsOrNone = 30
+    """How long after its last heartbeat a worker's jobs are redelivered. 0 uses `KEYWHEEL_VISIBILITY_TIMEOUT_S`
+    instead."""
+    visibility_timeout_s: WholeSeconds = 900
+    """When unacknowledged jobs are redelivered if `KEYWHEEL_WORKER_LEASE_S` is 0 or Celery's own transport is used.
+    With Celery's transport a deferral waits half of it at most."""
+    fast_transport: bool = True
+    """Take jobs from Redis in batches, without losing any when a worker is killed.
+
+    `false` uses Celery's own transport,
+    as a broker behind a socket always does."""
+    eta_task_limit: Annotated[int, Field(ge=1, le=1_000_000), Unit("jobs")] = 10_000
+    """How many jobs with a countdown one worker holds in memory at most.
+
+    Deferred jobs wait in Redis instead, unless
+    Celery's own transport is used."""
+
+    # Dead letters
+    max_deliveries: Annotated[int, Field(ge=1, le=1_000), Unit("deaths")] = 5
+    """After this number of worker deaths that count against it, a job becomes a dead letter instead of running
+    again."""
+    dead_letters: Annotated[int, Field(ge=0, le=1_000_000), Unit("letters")] = 10_000
+    """How many dead letters are kept; the oldest go first. 0: none."""
+    dead_letters_keep_s: WholeSeconds = 604_800
+    """How long a dead letter is kept."""
+    dead_letters_mb: Annotated[int, Field(ge=0, le=1_000_000), Unit("MB")] = 256
+    """Memory for the arguments of all dead letters together.
+
+    Beyond it the oldest letters lose their arguments.
+    """
+    dead_letter_kb: Annotated[int, Field(ge=0, le=100_000), Unit("KB")] = 1_024
+    """The largest arguments that are kept with one dead letter.
+
+    A job with larger ones cannot be replayed.
+    """
+
+    # Logs and status
+    log_level: Level = "INFO"
+    """The lowest level that is logged."""
+    log_format: LogFormat = "text"
+    """One line a record, as text or as a JSON object."""
+    show_content: bool = False
+    """Show prompts and mail bodies in Flower, for debugging only."""
+    status_interval_s: Seconds = 30
+    """How often a worker publishes the state of its keys."""
+
+    # Flower
+    flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS"), Unit("address")] = "127.0.0.1"
+    """Where Flower listens.
+
+    Without `FLOWER_BASIC_AUTH` it stays on 127.0.0.1 whatever this says.
+    """
+    flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT"), Unit("port")] = (
+        5555
+    )
+    """The port that Flower listens on."""
     flower_basic_auth: Annotated[Credentials, _Variable("FLOWER_BASIC_AUTH")] = None
+    """Flower's login, or several separated by commas.
+
+    Until this or `ADMIN_TOKEN` is set, every request to the admin
+    endpoints is rejected."""
     admin_token: Annotated[Token, _Variable("ADMIN_TOKEN")] = None
+    """A bearer token with which programs use the admin endpoints; 16 random characters or more."""
 
     @classmethod
     def settings_customise_sources(

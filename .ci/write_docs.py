@@ -1,0 +1,231 @@
+# ruff: noqa: INP001 - a script beside the other scripts, no package
+"""Write `docs/settings.md` and `.env.example` from the fields of `config/settings.py`.
+
+`make docs` runs it.
+
+A field's name, default and unit come from the class itself. The text below a field, and the comment
+above the first field of a section, come from the source file, where programs cannot see them.
+"""
+
+import ast
+import itertools
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from config import settings as module  # noqa: E402 - found by the line above
+from config.fields import Unit  # noqa: E402
+from config.settings import SECRET_FIELDS, Settings, variable_of  # noqa: E402
+from config.urls import SecretUrl  # noqa: E402
+
+_WIDTH = 100
+
+_PAGE_HEAD = """\
+# Settings
+
+`make docs` writes this page from `config/settings.py`.
+
+A process reads its settings once, at its start, from its environment and from the file `.env` in its working folder;
+the environment wins. A blank value counts as unset. A wrong value stops the start with a sentence that names the
+variable and says what to change, and a name that looks like a misspelt setting causes a warning.
+
+Each secret may come from a file instead: `GROQ_API_KEY_2_FILE=/run/secrets/groq2`. That works for the API keys and for
+{files}.
+
+## API keys
+
+At least one key of one service is needed. Each service takes up to ten keys, and gaps in the numbers are fine.
+
+| variable | unit | meaning |
+| --- | --- | --- |
+| `GROQ_API_KEY`, `GROQ_API_KEY_2` … `_10` | key | Keys of Groq. |
+| `RESEND_API_KEY`, `RESEND_API_KEY_2` … `_10` | key | Keys of Resend. |
+| `GROQ_ACCOUNT`, `GROQ_ACCOUNT_2` … | name | The Groq organisation that a key belongs to. Keys with the same name \
+share their limits. Optional: workers learn it from Groq's refusals. |
+| `RESEND_ACCOUNT`, `RESEND_ACCOUNT_2` … | name | The Resend team that a key belongs to. |
+| `RESEND_FROM`, `RESEND_FROM_2` … | address | The from address for emails that name none, such as \
+`News <news@example.com>`. A domain belongs to one Resend team, so each team needs an address of its own. |
+
+A blank value, a placeholder and a second copy of a key are skipped with a warning that names the variable. The value of
+a key is never shown: logs show its label, such as `gsk_abc123...`. Changed keys also take effect without a restart, by
+`celery -A worker keys reload`.
+
+The limits of your keys are not among the settings: the workers learn them from the providers' headers and refusals.
+"""
+
+_EXAMPLE_HEAD = """\
+# Keywheel's settings, written by `make docs`. Copy this file to .env and fill in what you need.
+# A line that starts with # keeps its default.
+#
+# The process environment wins over .env. Each secret may instead come from a file, such as
+# /run/secrets/groq by GROQ_API_KEY_FILE. A name that ends in _S counts seconds. Changes take effect
+# at the next start; changed API keys also by `celery -A worker keys reload`.
+
+# --- API keys -------------------------------------------------------------------------------------
+# At least one key of one service. Up to ten a service: NAME, NAME_2 … NAME_10; gaps are fine.
+# Or as files: GROQ_API_KEY_FILE, GROQ_API_KEY_2_FILE …
+GROQ_API_KEY=
+# GROQ_API_KEY_2=
+# GROQ_API_KEY_3=
+RESEND_API_KEY=
+# RESEND_API_KEY_2=
+# RESEND_API_KEY_3=
+
+# The account that a key belongs to: a Groq organisation, a Resend team. Keys with the same name
+# share their limits. Optional: workers learn Groq's organisations from its refusals.
+# GROQ_ACCOUNT=
+# GROQ_ACCOUNT_2=
+# RESEND_ACCOUNT=
+# RESEND_ACCOUNT_2=
+
+# The from address for emails that name none (`a@example.com` or `Name <a@example.com>`). A domain
+# belongs to one Resend team, so each team needs an address of its own.
+# RESEND_FROM=
+# RESEND_FROM_2=
+
+# docker compose sets REDIS_URL by itself. It takes from here REDIS_PASSWORD (letters and digits)
+# and FLOWER_BASIC_AUTH.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One setting as the pages show it.
+
+    Attributes:
+        section: The heading that it stands under.
+        field: Its field of `Settings`.
+        meaning: What it does, in sentences, as Markdown.
+    """
+
+    section: str
+    field: str
+    meaning: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return variable_of(self.field)
+
+    @property
+    def default(self) -> str:
+        """The default as a person would write it into `.env`; blank where there is none."""
+        if Settings.model_fields[self.field].default_factory is not None:
+            return ""
+        value: Any = getattr(Settings(), self.field)
+        if isinstance(value, SecretUrl):
+            value = value.get_secret_value()
+        if value is None or value == ():
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    @property
+    def shown_default(self) -> str:
+        """The default as the table shows it."""
+        if Settings.model_fields[self.field].default_factory is not None:
+            return "`REDIS_URL`"
+        return f"`{self.default}`" if self.default else "none"
+
+    @property
+    def unit(self) -> str:
+        """What the setting counts, or which words it takes."""
+        info = Settings.model_fields[self.field]
+        units = [item.name for item in info.metadata if isinstance(item, Unit)]
+        if units:
+            return units[-1]
+        if info.annotation is bool:
+            return "`true` or `false`"
+        words = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+        if not words:
+            raise TypeError(f"{self.field} needs a Unit: see config/fields.py")
+        *others, last = (f"`{word}`" for word in words)
+        return f"{', '.join(others)} or {last}"
+
+
+def entries() -> Iterator[Entry]:
+    """Read the settings in the order of their class.
+
+    Raises:
+        TypeError: A field has no text below it.
+    """
+    source = Path(str(module.__file__)).read_text("utf-8")
+    [body] = [
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == Settings.__name__
+    ]
+    headings = {
+        number: found[1]
+        for number, line in enumerate(source.splitlines(), start=1)
+        if (found := re.fullmatch(r"    # (\w[\w ]*)", line))
+    }
+    for node, below in itertools.pairwise(body):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        match below:
+            case ast.Expr(value=ast.Constant(value=str(meaning))):
+                section = headings[max(number for number in headings if number < node.lineno)]
+                yield Entry(section, node.target.id, " ".join(meaning.split()))
+            case _:
+                raise TypeError(f"{node.target.id} needs a text below it that says what it does")
+
+
+def settings_page() -> str:
+    """Write `docs/settings.md`."""
+    files = [f"`{variable_of(field)}`" for field in Settings.model_fields if field in SECRET_FIELDS]
+    head = _PAGE_HEAD.format(files=f"{', '.join(files[:-1])} and {files[-1]}")
+    paragraphs = head.split("\n\n")
+    lines = ["\n\n".join(part if part.startswith("|") else _wrapped(part) for part in paragraphs)]
+    section = ""
+    for entry in entries():
+        if entry.section != section:
+            section = entry.section
+            lines += [
+                "",
+                f"## {section}",
+                "",
+                "| variable | default | unit | meaning |",
+                "| --- | --- | --- | --- |",
+            ]
+        cells = (f"`{entry.variable}`", entry.shown_default, entry.unit, entry.meaning)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def example() -> str:
+    """Write `.env.example`."""
+    lines, section = [_EXAMPLE_HEAD.rstrip("\n")], ""
+    for entry in entries():
+        if entry.section != section:
+            section = entry.section
+            lines += ["", f"# --- {section} ".ljust(_WIDTH - 1, "-")]
+        plain = entry.meaning.replace("`", "").replace("<https", "https").replace(">.", "")
+        lines += textwrap.wrap(
+            plain, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+        mark = "" if entry.field == "redis_url" else "# "
+        lines.append(f"{mark}{entry.variable}={entry.default}")
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def main() -> None:
+    """Write both files."""
+    (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
+    (ROOT / ".env.example").write_text(example(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
