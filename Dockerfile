@@ -10,6 +10,7 @@ RUN python -m venv --without-pip /opt/keywheel \
     && python -m pip --python /opt/keywheel install --require-hashes --no-deps -r requirements-runtime.lock \
     && python -m pip install --require-hashes --no-deps -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY .ci/wheel .ci/wheel
 COPY config config
 COPY worker worker
 COPY tasks tasks
@@ -23,4 +24,4 @@ RUN groupadd --system --gid 10001 keywheel \
 COPY --from=build /opt/keywheel /opt/keywheel
 WORKDIR /app
 USER 10001:10001
-CMD ["python", "-m", "worker"]
+CMD ["python", "-m", "keywheel"]

@@ -16,6 +16,9 @@ TRANSPORT_CLASSES: Final = {
 }
 """Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
 TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
+"""The modules with the tasks, as the checkout names them: the names of the tasks begin so."""
+_ABOVE: Final = __name__.rpartition("config")[0]
+"""What stands before these in an installed wheel, where all of ours is in one package: `keywheel.`."""
 QUEUES: Final = ("ai", "email", "admin")
 """One queue a kind of job, so that a backlog of one never delays the others."""
 QUEUE_OF: Final = {"groq": "ai", "resend": "email"}
@@ -145,7 +148,7 @@ def _retries_for(wait_s: int) -> dict[str, float]:
 
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
-        "include": TASK_MODULES,
+        "include": [_ABOVE + module for module in TASK_MODULES],
         "task_queues": tuple(_queue(name) for name in QUEUES),
         "task_routes": {
             f"{module}.*": {"queue": module.partition(".")[2]} for module in TASK_MODULES

@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 5.0
 _CALL_TIMEOUT_S = 10.0
-_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = __name__.rpartition(".")[0]
+_ROOT = Path(__file__).resolve().parents[__name__.count(".")]
+"""The folder that the package is imported from."""
 
 
 class SandboxError(Exception):
@@ -96,7 +98,7 @@ class Sandbox:
         with errors.open("wb") as stderr:
             # A session of its own: Ctrl-C in the terminal reaches us, and we decide when it goes.
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "sandbox", "--stop-on-eof", *self._arguments(folder)],
+                [sys.executable, "-m", _PACKAGE, "--stop-on-eof", *self._arguments(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -16,12 +16,8 @@ def main() -> None:
     """Run a worker with the options of the command line."""
     options = sys.argv[1:]
     app = worker.celery
-    sys.argv[1:] = [
-        "-A",
-        "worker",
-        "worker",
-        *options,
-    ]  # what `--detach` starts again, and `ps` shows
+    # What `--detach` starts again, and `ps` shows.
+    sys.argv[1:] = ["-A", worker.__name__, "worker", *options]
     command.main(
         options, prog_name="python -m worker", obj=CLIContext(app=app, no_color=False, workdir=None)
     )

@@ -64,7 +64,7 @@ def test_the_image_runs_as_an_unprivileged_user_by_number() -> None:
 
 
 def test_the_image_starts_a_worker_and_logs_at_once() -> None:
-    assert named("CMD") == ['["python", "-m", "worker"]']
+    assert named("CMD") == ['["python", "-m", "keywheel"]']
     assert any("PYTHONUNBUFFERED=1" in rest for rest in named("ENV"))
 
 
@@ -144,7 +144,7 @@ def test_the_worker_has_time_to_finish_and_is_asked_by_its_own_name() -> None:
     assert kind == "CMD-SHELL"
     # The doubled dollar is compose's escape: the container's shell, not compose, fills in its host
     # name.
-    assert "celery -A worker inspect ping -d celery@$$HOSTNAME" in command
+    assert "celery -A keywheel inspect ping -d celery@$$HOSTNAME" in command
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

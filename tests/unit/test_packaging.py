@@ -1,11 +1,7 @@
-"""What is shipped: the lock files and the wheel."""
+"""The lock files: what is installed, here and in the image."""
 
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +10,6 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("config", "worker", "tasks", "sandbox")
 LOCKS = ("requirements.lock", "requirements-runtime.lock", "requirements-build.lock")
 
 
@@ -109,74 +104,3 @@ def test_the_image_gets_no_development_packages() -> None:
 def test_the_image_gets_what_the_redis_transport_imports() -> None:
     # kombu.transport.redis needs packaging, which kombu 5.7 declares only in its extra "redis".
     assert "packaging" in read_lock("requirements-runtime.lock")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of a copy, so that no leftover of an earlier build gets in and none stays behind."""
-    source = tmp_path_factory.mktemp("source")
-    for package in PACKAGES:
-        shutil.copytree(
-            ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    target = tmp_path_factory.mktemp("wheel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-    ]
-    built = subprocess.run(
-        [*command, "--wheel-dir", target, source],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = target.glob("keywheel-*.whl")
-    return zipfile.ZipFile(path)
-
-
-def test_the_wheel_holds_every_module_and_script(wheel: zipfile.ZipFile) -> None:
-    expected = {
-        path.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for pattern in ("*.py", "*.lua", "py.typed")
-        for path in (ROOT / package).rglob(pattern)
-    }
-    assert any(name.endswith(".lua") for name in expected)
-    assert expected <= set(wheel.namelist())
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_the_wheel_marks_each_package_as_typed(wheel: zipfile.ZipFile, package: str) -> None:
-    assert f"{package}/py.typed" in wheel.namelist()
-
-
-def test_the_wheel_holds_our_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
-
-
-def test_the_wheel_adds_the_keys_command_to_celery(wheel: zipfile.ZipFile) -> None:
-    (entry_points,) = (
-        name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")
-    )
-    commands = (
-        wheel.read(entry_points).decode().partition("[celery.commands]\n")[2].split("\n\n")[0]
-    )
-    assert set(commands.split("\n")) - {""} == {
-        "keys = worker.cli:keys", "dead = worker.deadletters.cli:dead",
-        "cancel = worker.cancel_cli:cancel",
-        "job = worker.job_cli:job",
-    }  # fmt: skip
-
-
-def test_the_wheel_carries_the_licence(wheel: zipfile.ZipFile) -> None:
-    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
