@@ -19,7 +19,7 @@ from worker.keypool.names import Names
 from worker.outbox import Names as OutboxNames
 
 ROOT = Path(__file__).parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
 ALL_PAGES = [
@@ -93,9 +93,28 @@ def test_the_readme_shows_the_running_thing_first() -> None:
     assert "jobs failed: 0" in head
 
 
-def test_every_page_of_the_docs_is_linked_from_the_readme() -> None:
-    links = set(LINK_RE.findall(text_of(ROOT / "README.md")))
-    assert {f"docs/{page.name}" for page in DOCS} <= links
+def test_every_page_of_the_docs_is_linked_from_the_readme_or_for_contributors() -> None:
+    readme, contributing = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+    links = {*LINK_RE.findall(text_of(readme)), *LINK_RE.findall(text_of(contributing))}
+    assert {page.relative_to(ROOT).as_posix() for page in DOCS} <= links
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
+def test_no_line_is_longer_than_100_columns(page: Path) -> None:
+    """A row of a table cannot be broken, nor can an address."""
+    lines = enumerate(text_of(page).splitlines(), start=1)
+    long = [number for number, line in lines if len(line) > 100 and not line.startswith("|")]
+    assert long == [], page.name
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "keypool.md"])
+def test_no_paragraph_has_more_than_four_sentences(name: str) -> None:
+    for paragraph in prose(ROOT / "docs" / name).split("\n\n"):
+        if paragraph.startswith("|"):
+            continue
+        for item in re.split(r"\n(?=[-\d])", paragraph):
+            sentences = re.findall(r"(?<!^\d)[.?!](?=\s|\*\*\s|$)", item)
+            assert len(sentences) <= 4, item
 
 
 def test_the_pages_of_settings_are_what_the_code_gives() -> None:
@@ -226,6 +245,66 @@ def test_every_python_block_compiles(page: Path) -> None:
 def test_every_shell_block_has_balanced_quotes(page: Path) -> None:
     for block in blocks(page, "sh"):
         assert shlex.split(block, comments=True)
+
+
+@cache
+def texts_of_the_code() -> list[str]:
+    """Every text in the code of the worker, each with its parts that vary as a blank."""
+    found = []
+    for path in sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "config").glob("*.py")]):
+        for node in ast.walk(ast.parse(text_of(path))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    part.value if isinstance(part, ast.Constant) else " " for part in node.values
+                ]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[\d.]*[sdgfr]", " ", node.value))
+    return found
+
+
+OF_CELERY = (
+    "Received unregistered task",
+    "Received invalid task",
+    "Can't decode message body",
+    "raised expected",
+    "Retry in",
+    "a connection",
+    "Connection refused",
+)
+SAMPLE_RE = re.compile(
+    r"\b(?:groq|resend|gsk_\w+|re_\w+|email|admin|w1|host|GROQ_\w+|ID)\b", re.IGNORECASE
+)
+
+
+def words_of(line: str) -> set[str]:
+    return set(re.findall(r"[a-z][a-z_']{2,}", SAMPLE_RE.sub(" ", line).lower()))
+
+
+def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -> None:
+    page = text_of(ROOT / "docs/operations.md")
+    section = page.partition("## What the log says\n")[2].partition("\n## ")[0]
+    cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    lines = [line for cell in cells for line in INLINE_RE.findall(cell)]
+    assert len(lines) > 40
+    known = [words_of(text) for text in texts_of_the_code()]
+    parts = [
+        part
+        for line in lines
+        if not any(start in line for start in OF_CELERY)
+        for part in re.split(r"…|: |Fault\(|kw:stream:", line)
+        if len(words_of(part)) > 1
+    ]
+    assert [part for part in parts if not any(words_of(part) <= words for words in known)] == []
+
+
+def test_every_metric_and_alert_of_the_rules_is_explained() -> None:
+    page = text_of(ROOT / "docs/operations.md").partition("## Metrics and alerts\n")[2]
+    rules = text_of(ROOT / "deploy/prometheus/keywheel.rules.yml")
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    assert [name for name in alerts if f"`{name}`" not in page] == []
+    metrics = set(re.findall(r"keywheel_(\w+)", rules)) - {"rules"}
+    assert {name for name in metrics if f"`{name}`" not in page} == set()
 
 
 @cache
