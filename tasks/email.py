@@ -6,9 +6,9 @@ from typing import Any
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.app import app
+from worker.emails import Letter
 from worker.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import Want
-from worker.mailroom import Letter
 from worker.runtime import Runtime
 from worker.turns import take_turn
 

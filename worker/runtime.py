@@ -26,12 +26,12 @@ from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.drift import Drift
+from worker.emails import Mailroom
+from worker.emails.idempotency import Outbox
 from worker.key_checks import KeyChecks
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
-from worker.mailroom import Mailroom
 from worker.outages import NOBODY_COUNTS, Outages
-from worker.outbox import Outbox
 from worker.ownership import Ownership
 from worker.providers import Completion, Email, Groq, Resend, Sealed
 from worker.rotation import Rotation

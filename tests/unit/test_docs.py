@@ -15,8 +15,8 @@ import pytest
 from config.settings import SECRET_FIELDS, Settings, variable_of
 from worker import errors
 from worker.aio import pool as aio_pool
+from worker.emails.idempotency import Names as OutboxNames
 from worker.keypool.names import Names
-from worker.outbox import Names as OutboxNames
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from config.keys import make_key
 from sandbox.process import Sandbox
+from worker.emails import Letter, Mailroom
+from worker.emails.idempotency import Outbox
 from worker.keypool import KeyPool, Want
-from worker.mailroom import Letter, Mailroom
-from worker.outbox import Outbox
 from worker.providers import Resend
 from worker.rotation import Rotation, Served
 

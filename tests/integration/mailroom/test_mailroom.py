@@ -11,9 +11,9 @@ from rooms import ANN, House, accepted, hold, ids, in_line, letter, send, send_o
 
 from sandbox.process import Sandbox
 from tasks.message import EmailArguments
+from worker.emails.batch_size import Portions
 from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Lease, Want
-from worker.mailroom.portions import Portions
 from worker.rotation import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 

@@ -6,8 +6,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from worker.outbox import Envelope, Found, Member, Names, Outbox, State, batch_of
-from worker.outbox.outbox import source
+from worker.emails.idempotency import Envelope, Found, Member, Names, Outbox, State, batch_of
+from worker.emails.idempotency.store import source
 
 HOUR_MS = 3_600_000
 NAMES = Names("kw")

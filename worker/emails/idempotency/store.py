@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
+from worker.emails.idempotency.names import Names
+from worker.emails.idempotency.record import Envelope, Found, Member, State
 from worker.keypool.scripts import Script, keys_of
 from worker.keypool.wire import wire_of
-from worker.outbox.envelope import Envelope, Found, Member, State
-from worker.outbox.names import Names
 
 _HOUR_MS = 3_600_000
 _LOOKS = 3
@@ -30,7 +30,7 @@ class Clock(Protocol):
 
 def source(verb: str) -> str:
     """The whole text of one verb's script, as Redis runs it."""
-    folder = resources.files("worker.outbox") / "lua"
+    folder = resources.files("worker.emails.idempotency") / "lua"
     return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", verb))
 
 

@@ -12,6 +12,11 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from worker import trail
+from worker.emails.attempt import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
+from worker.emails.batch_size import MOST_IN_BATCH, Portions
+from worker.emails.batching import Lane, Signal, Told, tell
+from worker.emails.idempotency import Envelope, Found, Member, Outbox, State
+from worker.emails.outgoing import Letter
 from worker.errors import (
     Deferred,
     Fault,
@@ -21,11 +26,6 @@ from worker.errors import (
     TurnOver,
 )
 from worker.keypool import Want
-from worker.mailroom.errands import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
-from worker.mailroom.lane import Lane, Signal, Told, tell
-from worker.mailroom.letter import Letter
-from worker.mailroom.portions import MOST_IN_BATCH, Portions
-from worker.outbox import Envelope, Found, Member, Outbox, State
 from worker.patience import ask_patiently
 from worker.providers import Email, Sealed
 from worker.rotation import Rotation, Served

@@ -3,7 +3,7 @@
 Those that wait for the rate limit go out together.
 """
 
-from worker.mailroom.letter import Letter
-from worker.mailroom.mailroom import Mailroom
+from worker.emails.outgoing import Letter
+from worker.emails.sender import Mailroom
 
 __all__ = ["Letter", "Mailroom"]

@@ -13,12 +13,12 @@ from redis.exceptions import RedisError
 
 from worker.aio.errors import Revoked
 from worker.cancellations import is_cancelled
+from worker.emails.batch_size import Portions
+from worker.emails.batching import Call, Lane, Seat, Signal, Told, tell
+from worker.emails.idempotency import Envelope, Member, Outbox, batch_of
+from worker.emails.outgoing import Letter
 from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Lease
-from worker.mailroom.lane import Call, Lane, Seat, Signal, Told, tell
-from worker.mailroom.letter import Letter
-from worker.mailroom.portions import Portions
-from worker.outbox import Envelope, Member, Outbox, batch_of
 from worker.patience import ask_patiently
 from worker.providers import EMAIL_QUOTAS, Email, Sealed
 from worker.verdicts import Fate, Reply, Verdict

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
-from worker.mailroom.letter import Letter
+from worker.emails.outgoing import Letter
 from worker.rotation import Served
 
 
