@@ -22,9 +22,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio.errors import Revoked
-from worker.keypool.wire import wire_of
-from worker.patience import ask_patiently
-from worker.roll import Roll
+from worker.redis.autopipeline import wire_of
+from worker.redis.batched_lookup import Roll
+from worker.redis.retry import ask_patiently
 
 _logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from worker.errors import (
 )
 from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
-from worker.patience import ask_patiently
 from worker.providers.base import Provider
+from worker.redis.retry import ask_patiently
 from worker.turnstile import Place, Turnstile
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
 from worker.waitlist import WaitList

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
-from worker.patience import ask_patiently
+from worker.redis.retry import ask_patiently
 from worker.verdicts import ABANDONED
 from worker.waitlist_lane import (
     Lane,

@@ -12,7 +12,7 @@ from redis.exceptions import TimeoutError as LateError
 from worker.aio import redis_retry
 from worker.aio.redis_retry import RetryPolicy, passes_by_itself, retried, words_of
 from worker.errors import Deferred, InvalidArguments, JobError, error_of
-from worker.patience import ask_patiently
+from worker.redis.retry import ask_patiently
 
 
 # What the server answers, as it stands on the wire, and whether the same command may be taken a

@@ -23,7 +23,7 @@ from worker.aio.redis_retry import RECORD, retried
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.obituary import delivery_of, of_job, of_message
 from worker.deadletters.store import DeadLetters
-from worker.roll import Roll
+from worker.redis.batched_lookup import Roll
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from worker.cancellations import Cancellations
 from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
-from worker.keypool.wire import wire_of
+from worker.redis.autopipeline import wire_of
 
 _PAGE = 200
 _FORGET = 500

@@ -19,8 +19,8 @@ from worker.emails.idempotency import Envelope, Member, Outbox, batch_of
 from worker.emails.outgoing import Letter
 from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Lease
-from worker.patience import ask_patiently
 from worker.providers import EMAIL_QUOTAS, Email, Sealed
+from worker.redis.retry import ask_patiently
 from worker.verdicts import Fate, Reply, Verdict
 
 _logger = logging.getLogger(__name__)

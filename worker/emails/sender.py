@@ -26,8 +26,8 @@ from worker.errors import (
     TurnOver,
 )
 from worker.keypool import Want
-from worker.patience import ask_patiently
 from worker.providers import Email, Sealed
+from worker.redis.retry import ask_patiently
 from worker.rotation import Rotation, Served
 
 _logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from worker.keypool.report import report, stated
 from worker.keypool.resets import RecordName, ResetDone
 from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts, as_json
-from worker.keypool.words import words
+from worker.redis.resp import words
 from worker.verdicts import Dimension, ObservedLimit, Verdict
 
 _SERVER_ERROR = 500

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from config.keys import ApiKey
 from worker.keypool.leases import Want
-from worker.keypool.words import Words, words
+from worker.redis.resp import Words, words
 
 # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
 _CHOICES = 256

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from worker.keypool.wire import Wire, wire_of
-from worker.keypool.words import Word, Words, words
+from worker.redis.autopipeline import Wire, wire_of
+from worker.redis.resp import Word, Words, words
 
 _FRAGMENTS = {
     "acquire": ("prelude", "buckets", "waitlist", "candidates", "acquire"),

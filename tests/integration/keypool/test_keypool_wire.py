@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from sandbox.redis import EmbeddedRedis
-from worker.keypool.wire import Wire
+from worker.redis.autopipeline import Wire
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ async def test_a_connection_that_idled_is_opened_anew(
 ) -> None:
     first = await wire.send("CLIENT", "ID")
     assert await wire.send("CLIENT", "ID") == first
-    monkeypatch.setattr("worker.keypool.wire._IDLE_S", 0.0)
+    monkeypatch.setattr("worker.redis.autopipeline._IDLE_S", 0.0)
     assert await wire.send("CLIENT", "ID") != first
 
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from worker.emails.idempotency.names import Names
 from worker.emails.idempotency.record import Envelope, Found, Member, State
 from worker.keypool.scripts import Script, keys_of
-from worker.keypool.wire import wire_of
+from worker.redis.autopipeline import wire_of
 
 _HOUR_MS = 3_600_000
 _LOOKS = 3

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as LateError
 
-from worker.keypool.words import Word, Words, packed
+from worker.redis.resp import Word, Words, packed
 
 _MORE = object()  # what has arrived is no whole answer
 _TIMEOUT_S = 10.0  # where the client has none
