@@ -64,7 +64,7 @@ def email(number: int, key: ApiKey) -> Email:
 
 def keywheel(work: dict[str, Any]) -> Serve:
     """Our rotation, with the deferrals slept through in this process."""
-    from worker.rotation import Rotation  # noqa: PLC0415 - the other contenders do without
+    from worker.rotation.rotation import Rotation  # noqa: PLC0415 - the other contenders do without
 
     count_trips()
     settings = Settings(redis_url=work["redis"])

@@ -2,7 +2,7 @@
 
 The others stay in the broker.
 
-A queue is paused while its service's wait list is full (`worker.waitlist`). Where no key of the
+A queue is paused while its service's wait list is full (`worker.rotation.waitlist`). Where no key of the
 service may be called for long it is paused until one may. Bulk jobs are counted for themselves: a
 worker in which many of them wait leaves the queue's other bulk jobs in the broker and still takes
 the interactive ones.

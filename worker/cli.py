@@ -20,10 +20,10 @@ from config.keys import SERVICES, keys_named
 from config.settings import get_settings
 from worker import audit_listing
 from worker.drift import Drift, Seen
-from worker.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.redis_check import eviction_of
+from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.runtime import pools_for_tools
 from worker.terminal import run, who, why
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from worker import trail as trails
-from worker.trail import Attempt, Trail
+from worker import attempts as trails
+from worker.attempts import Attempt, Trail
 
 HEADER = "keywheel"
 _MOST = 2**53  # what JSON carries everywhere, and far above any count of ours

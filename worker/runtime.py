@@ -28,13 +28,13 @@ from worker.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.drift import Drift
 from worker.emails import Mailroom
 from worker.emails.idempotency import Outbox
-from worker.key_checks import KeyChecks
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.outages import NOBODY_COUNTS, Outages
 from worker.ownership import Ownership
 from worker.providers import Completion, Email, Groq, Resend, Sealed
-from worker.rotation import Rotation
+from worker.rotation.key_checks import KeyChecks
+from worker.rotation.rotation import Rotation
 from worker.streams import StreamWriter
 from worker.verdicts import Dimension, ObservedLimit
 

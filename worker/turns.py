@@ -18,7 +18,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.settings import Settings
-from worker import trail
+from worker import attempts
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
 from worker.aio.transport_qos import instant_of
@@ -37,7 +37,7 @@ from worker.keypool import Want
 from worker.outages import NOBODY_COUNTS, Outages
 from worker.ownership import Ownership
 from worker.priority import is_bulk
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 from worker.verdicts import SERVER_ERROR
 
 OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts
@@ -94,7 +94,7 @@ async def take_turn(
         JobError: The job fails for good.
     """
     history = History.of(task.request.headers)
-    trail.begin()
+    attempts.begin()
     if ownership is not None:
         ownership.begin(task.request)
     deadline_s = deadline_s or settings.deadline_s
@@ -172,7 +172,7 @@ async def _defer(
         attempts=deferred.attempts,
         waited_ms=waited_ms,
         deferred=True,
-        trail=trail.of_this_turn(),
+        trail=attempts.of_this_turn(),
         reason=deferred.reason,
         in_doubt=deferred.in_doubt,
     )
@@ -188,7 +188,7 @@ async def _defer(
 async def _try_again(
     task: Task, fault: Fault, history: History, settings: Settings, *, deadline_s: float
 ) -> NoReturn:
-    calls = (*history.trail, *trail.of_this_turn())
+    calls = (*history.trail, *attempts.of_this_turn())
     tries, failed = task.request.retries + fault.own, max(1, len(calls))
     met = sum(call.code == fault.code for call in calls)
     # What fails for everybody is an outage, and costs no try: the job waits for its end, as for a
@@ -209,7 +209,7 @@ async def _try_again(
     after = history.after(
         attempts=fault.attempts,
         waited_ms=fault.waited_ms,
-        trail=trail.of_this_turn(),
+        trail=attempts.of_this_turn(),
         reason=fault.reason,
         in_doubt=fault.in_doubt,
     )

@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 
 from config.keys import ApiKey
 from sandbox.process import Sandbox
-from worker.key_checks import KeyChecks, check_keys, problems_in
 from worker.keypool import KeyPool
 from worker.providers import Groq, Resend
 from worker.providers.key_check import Checker
+from worker.rotation.key_checks import KeyChecks, check_keys, problems_in
 
 MODEL, GONE = "openai/gpt-oss-120b", "llama-3.3-70b-versatile"
 

@@ -18,7 +18,7 @@ from worker.errors import Deferred, RequestTooLarge
 from worker.key_listing import listing
 from worker.keypool import KeyPool, Lease, Want
 from worker.providers import Completion, Groq
-from worker.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation, Served
 
 MODEL = "openai/gpt-oss-120b"
 

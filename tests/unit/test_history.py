@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.attempts import Attempt
 from worker.history import HEADER, History, came_again, died_ms, doubt_ms
-from worker.trail import Attempt
 
 
 def test_a_job_without_headers_begins_its_history_now() -> None:

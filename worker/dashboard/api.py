@@ -24,8 +24,8 @@ from worker.dashboard.asked import (
 from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
 from worker.dashboard.refusals import CODES, Refusal
 from worker.deadletters import DeadLetters
-from worker.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.keypool import ResetDone, resets
+from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 
 _MOST_ENTRIES = 200
 _LATEST_MS = 10**15 - 1

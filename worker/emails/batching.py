@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from worker.emails.outgoing import Letter
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 
 
 class Signal(Enum):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from worker import trail
+from worker import attempts
 from worker.emails.attempt import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
 from worker.emails.batch_size import MOST_IN_BATCH, Portions
 from worker.emails.batching import Lane, Signal, Told, tell
@@ -28,7 +28,7 @@ from worker.errors import (
 from worker.keypool import Want
 from worker.providers import Email, Sealed
 from worker.redis.retry import ask_patiently
-from worker.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation, Served
 
 _logger = logging.getLogger(__name__)
 
@@ -408,7 +408,7 @@ def _own(served: Served, place: int) -> Served:
 def _take(told: Told) -> Served:
     """Make what a letter in line was told its own."""
     for call in told.calls:
-        trail.note(call.key, call.code, in_doubt=call.in_doubt)
+        attempts.note(call.key, call.code, in_doubt=call.in_doubt)
     match told.outcome:
         case Served():
             return told.outcome

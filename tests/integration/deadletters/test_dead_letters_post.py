@@ -19,8 +19,9 @@ from redis.exceptions import ResponseError
 
 from config.settings import Settings, get_settings
 from sandbox.redis import EmbeddedRedis, free_port
-from worker import trail
+from worker import attempts
 from worker.aio import redis_retry
+from worker.attempts import Attempt
 from worker.deadletters import DeadLetters, Letter, Limits, Message, obituary, post
 from worker.errors import (
     DeadlineExceeded,
@@ -32,7 +33,6 @@ from worker.errors import (
 )
 from worker.history import History
 from worker.runtime import Runtime
-from worker.trail import Attempt
 
 SECRET = "canary-6402 of a prompt"
 KEY = "gsk_" + "canary9f3a" * 5
@@ -123,15 +123,15 @@ def test_an_unexpected_error_says_where_it_was_raised() -> None:
 def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> None:
     doubt = Attempt(1, "re_abc123...", "read_timeout", in_doubt=True)
     history = History(since_ms=5, deferrals=2, attempts=30, trail=(doubt,))
-    trail.begin()
+    attempts.begin()
     for number in range(25):
-        trail.note("re_abc123...", f"code_{number}")
+        attempts.note("re_abc123...", f"code_{number}")
     letter, _ = obituary.of_job(
         context(headers=json.loads(json.dumps(history.headers()))),
         "tasks.email.send",
         FaultBudgetSpent("gave up"),
     )
-    trail.begin()
+    attempts.begin()
     assert len(letter.trail) == 20
     assert letter.trail[0]["code"] == "read_timeout"
     assert [call["code"] for call in letter.trail[1:]] == [
@@ -141,7 +141,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     later = [
         Attempt(number, "re_abc123...", "read_timeout", in_doubt=True) for number in range(2, 40)
     ]
-    assert [attempt.at_ms for attempt in trail.latest((doubt, *later))] == [1, *range(21, 40)]
+    assert [attempt.at_ms for attempt in attempts.latest((doubt, *later))] == [1, *range(21, 40)]
 
 
 def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:

@@ -13,7 +13,7 @@ from worker.emails import Letter, Mailroom
 from worker.emails.idempotency import Outbox
 from worker.keypool import KeyPool, Want
 from worker.providers import Resend
-from worker.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation, Served
 
 CANARY = "canary-of-a-mail-body"
 ANN = "ann@example.com"

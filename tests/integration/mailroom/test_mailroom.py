@@ -14,7 +14,7 @@ from tasks.message import EmailArguments
 from worker.emails.batch_size import Portions
 from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Lease, Want
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 

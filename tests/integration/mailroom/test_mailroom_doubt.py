@@ -18,7 +18,7 @@ from rooms import ANN, CANARY, House, accepted, ids, letter, send, send_one
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 
 
 async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_changed(

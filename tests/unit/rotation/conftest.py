@@ -16,7 +16,7 @@ sys.path.insert(
 from rotation_scripted import Make, ScriptedProvider, keys
 
 from worker.keypool import Cooldowns, KeyPool
-from worker.rotation import Rotation
+from worker.rotation.rotation import Rotation
 
 
 @pytest.fixture

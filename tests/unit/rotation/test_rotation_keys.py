@@ -24,7 +24,7 @@ from rotation_scripted import (
 
 from worker.errors import Deferred, Fault, RequestRejected
 from worker.keypool import Lease, Unavailable, Want
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
 
@@ -274,7 +274,7 @@ async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
         return await take(lane)
 
     monkeypatch.setattr(rotation.sending, "take", held_up)
-    monkeypatch.setattr("worker.rotation._RECHECK_MS", -1)
+    monkeypatch.setattr("worker.rotation.rotation._RECHECK_MS", -1)
     with pytest.raises(Deferred, match="disabled"):
         await serve(rotation)
     assert provider.seen == []

@@ -20,11 +20,11 @@ from rotation_scripted import (
 )
 
 from sandbox.redis import EmbeddedRedis
-from worker import rotation as rotation_module
 from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Lease, Want
 from worker.redis import retry
-from worker.rotation import Rotation
+from worker.rotation import rotation as rotation_module
+from worker.rotation.rotation import Rotation
 from worker.verdicts import Reply
 
 
@@ -122,7 +122,7 @@ async def test_a_job_waits_for_a_redis_that_comes_back(
 async def test_a_redis_that_stays_away_costs_no_try(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "JOB", replace(retry.JOB, within_s=0.2))
+    monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
     rotation = Rotation(KeyPool(own_redis, "groq", keys()), ScriptedProvider())
     own_server.stop()
     with pytest.raises(

@@ -8,7 +8,7 @@ from celery.exceptions import Retry
 from turns_bench import Bench
 
 from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, OutcomeUnknown
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 
 
 async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from turns_bench import CANARY, Bench, eta_s, history_of
 
 from worker.errors import Deferred, Fault
 from worker.keypool import Want
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 
 
 async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from celery import Celery
 from config.settings import Settings
 from worker.history import HEADER
 from worker.keypool import Want
-from worker.rotation import Served
+from worker.rotation.rotation import Served
 from worker.turns import take_turn
 
 CANARY = "canary-prompt-5f1c"

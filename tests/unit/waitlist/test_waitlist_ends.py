@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from waitlist_line import MODEL, Line, outcomes, until
 
 from sandbox.redis import EmbeddedRedis
-from worker import waitlist, waitlist_lane
 from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import Lease, Unavailable, Want
 from worker.redis import retry
+from worker.rotation import waitlist, waitlist_lane
 
 
 async def test_a_job_that_is_stopped_in_line_leaves_it_and_holds_up_nobody(line: Line) -> None:
@@ -122,7 +122,7 @@ async def test_a_line_waits_for_a_redis_that_comes_back(
 async def test_a_redis_that_stays_away_defers_each_job_with_an_error_of_its_own(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "JOB", replace(retry.JOB, within_s=0.2))
+    monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
     line = Line(own_redis)
     await line.rest()
     jobs = [await line.stand(str(number), tokens=10 - number) for number in range(3)]

@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from waitlist_line import MODEL, Line, outcomes
 
-from worker import waitlist
 from worker.keypool import HORIZON_MS, Lease, Unavailable, Want
+from worker.rotation import waitlist
 
 
 async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(

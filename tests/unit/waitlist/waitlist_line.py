@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from config.keys import make_key
 from worker.keypool import KeyPool, Lease, Unavailable, Want
+from worker.rotation.waitlist import WaitList
 from worker.verdicts import Effect, Fate, Scope, Verdict
-from worker.waitlist import WaitList
 
 SECRET = "gsk_abc1230123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
 OK = Verdict(Fate.DONE, "ok", status=200)

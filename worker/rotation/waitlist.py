@@ -23,8 +23,7 @@ from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
 from worker.redis.retry import ask_patiently
-from worker.verdicts import ABANDONED
-from worker.waitlist_lane import (
+from worker.rotation.waitlist_lane import (
     Lane,
     Shape,
     Topics,
@@ -34,6 +33,7 @@ from worker.waitlist_lane import (
     pause_until_woken,
     tell,
 )
+from worker.verdicts import ABANDONED
 
 _WIDTH = 8  # asks on their way at once: enough to keep the round trips overlapping
 _SOON = frozenset({Why.WAIT, Why.BUSY})

@@ -16,7 +16,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from redis.exceptions import RedisError
 
-from worker import trail
+from worker import attempts
 from worker.cancellations import end_if_cancelled
 from worker.errors import (
     Deferred,
@@ -30,9 +30,9 @@ from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.redis.retry import ask_patiently
-from worker.turnstile import Place, Turnstile
+from worker.rotation.limiter import Place, Turnstile
+from worker.rotation.waitlist import WaitList
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
-from worker.waitlist import WaitList
 
 _logger = logging.getLogger(__name__)
 
@@ -352,10 +352,10 @@ class _Turn(Generic[RequestT]):
         except BaseException:
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been
             # carried out.
-            trail.note(lease.key.label, INTERRUPTED.code, in_doubt=True)
+            attempts.note(lease.key.label, INTERRUPTED.code, in_doubt=True)
             await self._conclude_whatever_happens(lease, Reply(INTERRUPTED))
             raise
-        trail.note(lease.key.label, reply.verdict.code, in_doubt=not reply.verdict.definite)
+        attempts.note(lease.key.label, reply.verdict.code, in_doubt=not reply.verdict.definite)
         try:
             patiently = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self._conclude(lease, reply, patiently=patiently)

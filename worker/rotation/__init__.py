@@ -1,0 +1,1 @@
+"""Rotation: where a job meets the keys of a service, and waits for one."""
