@@ -6,11 +6,11 @@ from config.settings import get_settings
 from tasks.arguments import check
 from tasks.completion import CompletionArguments
 from worker.app import app
+from worker.jobs.execution import take_turn
 from worker.keypool import Lease, Want
 from worker.providers import Completion
 from worker.runtime import Runtime
 from worker.streams import AnswerStream, answer_stream, tell_done
-from worker.turns import take_turn
 
 
 def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:

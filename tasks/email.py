@@ -7,10 +7,10 @@ from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.app import app
 from worker.emails import Letter
-from worker.history import History, came_again, died_ms, doubt_ms
+from worker.jobs.execution import take_turn
+from worker.jobs.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import Want
 from worker.runtime import Runtime
-from worker.turns import take_turn
 
 _NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 _FORGOTTEN_S = 23 * 3600

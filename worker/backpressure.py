@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, QUEUE_OF
 from worker.aio.peeking import QueuePeeker
-from worker.priority import BULK_PRIORITY
+from worker.jobs.priority import BULK_PRIORITY
 
 _logger = logging.getLogger(__name__)
 

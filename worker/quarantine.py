@@ -20,7 +20,7 @@ import redis
 from celery.worker import state
 
 from worker.aio.transport_qos import waits
-from worker.history import ALONE, DEATHS
+from worker.jobs.history import ALONE, DEATHS
 
 _logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from kombu.asynchronous.timer import to_timestamp
 from worker.deadletters import obituary, post
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
-from worker.history import HEADER, came_again, doubt_ms
+from worker.jobs.history import HEADER, came_again, doubt_ms
 from worker.unfinished import tell_ended
 
 _logger = logging.getLogger(__name__)

@@ -24,14 +24,14 @@ from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
-from worker.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.drift import Drift
 from worker.emails import Mailroom
 from worker.emails.idempotency import Outbox
+from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
+from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.ownership import Ownership
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
-from worker.outages import NOBODY_COUNTS, Outages
-from worker.ownership import Ownership
 from worker.providers import Completion, Email, Groq, Resend, Sealed
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.rotation import Rotation

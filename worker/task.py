@@ -11,7 +11,7 @@ from worker.aio.adopt import Task
 from worker.deadletters import post
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
-from worker.history import DEATHS, DOUBT
+from worker.jobs.history import DEATHS, DOUBT
 from worker.unfinished import tell_ended
 
 _logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from worker.aio import lifespan
-from worker.history import History
+from worker.jobs.history import History
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.attempts import Attempt
-from worker.history import HEADER, History, came_again, died_ms, doubt_ms
+from worker.jobs.history import HEADER, History, came_again, died_ms, doubt_ms
 
 
 def test_a_job_without_headers_begins_its_history_now() -> None:

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from worker.aio import delayed
-from worker.outages import Outages
+from worker.jobs.outages import Outages
 
 QUEUE = "ai"
 WAITING = delayed.due_of("ai.deferred")

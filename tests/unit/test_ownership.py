@@ -8,8 +8,8 @@ import pytest
 from celery.exceptions import Ignore
 from redis.asyncio import Redis
 
-from worker import ownership
-from worker.ownership import Ownership
+from worker.jobs import ownership
+from worker.jobs.ownership import Ownership
 
 LEASE_S = 60.0
 

@@ -113,5 +113,5 @@ def test_a_dead_letters_reason_becomes_the_error_again_that_it_was() -> None:
     error = error_of("InvalidArguments: to: is required")
     assert isinstance(error, InvalidArguments)
     assert str(error) == "to: is required"
-    other = error_of("ValueError in worker/turns.py, line 3")
+    other = error_of("ValueError in worker/jobs/execution.py, line 3")
     assert (type(other).__name__, isinstance(other, JobError)) == ("ValueError", True)

@@ -17,7 +17,7 @@ from worker.dashboard.board import QueueView
 from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.deferred_jobs import DeferredJob, deferred_jobs
 from worker.dashboard.queue_age import QueueAge
-from worker.priority import BULK_PRIORITY
+from worker.jobs.priority import BULK_PRIORITY
 
 _ASK_WORKERS_EVERY_S = 2.0
 _REPLY_TIMEOUT_S = 1.0

@@ -13,7 +13,7 @@ from config.celery import DEFERRED, QUEUE_OF
 from worker.attempts import latest, of_this_turn
 from worker.deadletters.letter import Letter, Message, sentence, shown
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
-from worker.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
+from worker.jobs.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
 from worker.logs import redactor
 
 UNRUNNABLE: Final = "the message itself cannot be run"

@@ -14,7 +14,7 @@ from celery import Celery, states
 
 from worker.deadletters.letter import Letter, Message
 from worker.deadletters.store import DeadLetters
-from worker.history import DOUBT
+from worker.jobs.history import DOUBT
 
 ONCE_ONLY: Final = frozenset({"tasks.email.send"})
 """Tasks that must not be carried out twice."""

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from worker.aio.errors import SoftTimeLimit
 from worker.errors import Deferred, Fault, JobError
-from worker.history import History
+from worker.jobs.history import History
 from worker.streams.answer import AnswerStream
 from worker.streams.writer import CLOSING_PATIENCE_S, StreamWriter
 

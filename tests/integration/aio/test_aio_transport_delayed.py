@@ -16,7 +16,7 @@ from transport_harness import OURS, STOCK, calls, plain_body, queue_of, send, tu
 
 from worker.aio import delayed
 from worker.aio.transport_scripts import TAKE
-from worker.deferred import count_deferred, wake_deferred, wake_jobs
+from worker.jobs.deferred import count_deferred, wake_deferred, wake_jobs
 
 OPTIONS: dict[str, Any] = {"delayed_queues": ["late"]}
 LONG_S = 3600

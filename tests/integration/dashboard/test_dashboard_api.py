@@ -36,9 +36,9 @@ from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
 from worker.dashboard.page import version
 from worker.errors import Deferred
-from worker.history import History
+from worker.jobs.execution import waits_of
+from worker.jobs.history import History
 from worker.keypool import Lease, Want
-from worker.turns import waits_of
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 

@@ -31,7 +31,7 @@ from worker.errors import (
     Poisoned,
     RequestRejected,
 )
-from worker.history import History
+from worker.jobs.history import History
 from worker.runtime import Runtime
 
 SECRET = "canary-6402 of a prompt"

@@ -12,7 +12,7 @@ import pytest
 import redis
 from processes import House, eventually
 
-from worker.history import ALONE, DEATHS
+from worker.jobs.history import ALONE, DEATHS
 
 Records = list[dict[str, str]]
 CITY = {"properties": {"city": {"type": "string"}}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from worker.history import History
+from worker.jobs.history import History
 from worker.streams import AnswerStream, StreamWriter, stream_name
 
 RESULT = {

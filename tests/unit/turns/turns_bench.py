@@ -8,10 +8,10 @@ import redis
 from celery import Celery
 
 from config.settings import Settings
-from worker.history import HEADER
+from worker.jobs.execution import take_turn
+from worker.jobs.history import HEADER
 from worker.keypool import Want
 from worker.rotation.rotation import Served
-from worker.turns import take_turn
 
 CANARY = "canary-prompt-5f1c"
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.celery import DEFERRED
-from worker.deferred import count_deferred, wake_deferred
+from worker.jobs.deferred import count_deferred, wake_deferred
 from worker.verdicts import RATE_LIMIT, Dimension
 
 _logger = logging.getLogger(__name__)

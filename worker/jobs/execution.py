@@ -32,11 +32,11 @@ from worker.errors import (
     OutcomeUnknown,
     TurnOver,
 )
-from worker.history import ALONE, DEATHS, History, came_again, doubt_ms
+from worker.jobs.history import ALONE, DEATHS, History, came_again, doubt_ms
+from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.ownership import Ownership
+from worker.jobs.priority import is_bulk
 from worker.keypool import Want
-from worker.outages import NOBODY_COUNTS, Outages
-from worker.ownership import Ownership
-from worker.priority import is_bulk
 from worker.rotation.rotation import Served
 from worker.verdicts import SERVER_ERROR
 

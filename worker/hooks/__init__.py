@@ -1,0 +1,1 @@
+"""What we override of the worker of Celery, under the file names of Celery where it has them."""

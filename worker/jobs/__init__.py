@@ -1,0 +1,1 @@
+"""Jobs: how one is run, rescheduled, cancelled, and what it remembers."""
