@@ -9,7 +9,7 @@ from config.fields import RESULT_BACKEND_CLASS
 from config.settings import RedisUrls, Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
-CONSUMER_CLASS: Final = "worker.consumer:Consumer"
+CONSUMER_CLASS: Final = "worker.hooks.consumer:Consumer"
 TRANSPORT_CLASSES: Final = {
     "redis": "worker.aio.transport:Transport",
     "rediss": "worker.aio.transport:TlsTransport",

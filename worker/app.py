@@ -10,10 +10,14 @@ from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
-from worker import control, flower_command, namesake, queues  # noqa: F401 - they register commands, and what hears signals
-from worker.backpressure import QueuePauser
-from worker.cancelling import Cancelling
-from worker.health import PoolHealth
+from worker import flower_command, namesake  # noqa: F401 - they register commands, and what hears signals
+from worker.hooks import (
+    control,  # noqa: F401 - they register commands, and what hears signals
+    queues,  # noqa: F401 - they register commands, and what hears signals
+)
+from worker.hooks.backpressure import QueuePauser
+from worker.hooks.cancel import Cancelling
+from worker.hooks.health import PoolHealth
 from worker.logs import redactor, say_json, setup_logging
 from worker.machine_check import check_machine
 from worker.providers.proxies import proxy_for
@@ -35,7 +39,7 @@ def create_app() -> Celery:
         )  # what the settings say of themselves is a line as well
     settings = get_settings()
     claim_result_backend(settings)
-    created = Celery("keywheel", task_cls="worker.task:ServiceTask")
+    created = Celery("keywheel", task_cls="worker.hooks.task:ServiceTask")
     created.conf.update(celery_config(settings))
     created.Task.show_content = settings.show_content
     flower_command.install(settings)

@@ -19,7 +19,6 @@ from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.errors import SettingsError
 from config.keys import SERVICES, ApiKey, Discovery, load_keys
 from config.settings import RedisUrls, Settings, get_settings
-from worker import backpressure
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
@@ -27,6 +26,7 @@ from worker.cancellations import Cancellations, use
 from worker.drift import Drift
 from worker.emails import Mailroom
 from worker.emails.idempotency import Outbox
+from worker.hooks import backpressure
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership

@@ -9,7 +9,7 @@ from typing import Any
 from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
-from worker.backpressure import _run_held
+from worker.hooks.backpressure import _run_held
 
 
 def held(queue: str) -> Any:

@@ -9,8 +9,8 @@ import pytest
 import redis
 from kombu.message import Message
 
-from worker.consumer import Consumer, Pauses, frugal
-from worker.quarantine import Quarantine
+from worker.hooks.consumer import Consumer, Pauses, frugal
+from worker.hooks.quarantine import Quarantine
 
 HEADERS = {"task": "tasks.ai.complete", "id": "job-1"}
 SECRET = "canary-1180 of a prompt"

@@ -8,7 +8,7 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.protocol import defect_of
+from worker.hooks.message_check import defect_of
 
 KNOWN = {"tasks.ai.complete"}
 HEADERS: dict[str, Any] = {

@@ -9,8 +9,8 @@ import redis
 from celery.worker import state
 from kombu.common import QoS
 
+from worker.hooks.quarantine import Quarantine, settle
 from worker.jobs.history import ALONE, DEATHS
-from worker.quarantine import Quarantine, settle
 
 FAR = "2999-01-01T00:00:00+00:00"
 

@@ -23,7 +23,7 @@ The transport writes it.
 ALONE = "keywheel_alone"
 """The header that tells with how many deaths a message began to run as the only suspect.
 
-See `worker.quarantine`.
+See `worker.hooks.quarantine`.
 """
 DIED_S = "died_s"
 """The header that tells when the first of them was last heard of, in seconds since 1970.

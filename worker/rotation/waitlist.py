@@ -3,7 +3,7 @@
 In lines, each served in the order of their coming.
 
 A job waits here only while a key is about to have room; the others stay in the broker
-(`worker.backpressure`). Where no key may be called for long a job is told so at once, and goes back
+(`worker.hooks.backpressure`). Where no key may be called for long a job is told so at once, and goes back
 to its queue; so does one whose line is full while jobs of another kind are served, since those
 stand behind it in the queue.
 """

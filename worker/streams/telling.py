@@ -20,7 +20,7 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
     """Give the stream of a job's turn, and tell how the turn ended if it does not end well.
 
     What ends a job from outside (a hard time limit, a revoke, the end of its worker) is not told
-    here: it looks the same whether the job ends or runs again elsewhere. `worker.unfinished` tells
+    here: it looks the same whether the job ends or runs again elsewhere. `worker.hooks.stream_end` tells
     of the former.
 
     Args:

@@ -30,12 +30,12 @@ from tornado.web import create_signed_value
 from config.errors import SettingsError
 from config.settings import get_settings
 from sandbox.redis import EmbeddedRedis
-from worker.backpressure import QueuePauser
 from worker.dashboard import lookout
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.asked import LARGEST_BODY_BYTES
 from worker.dashboard.page import version
 from worker.errors import Deferred
+from worker.hooks.backpressure import QueuePauser
 from worker.jobs.execution import waits_of
 from worker.jobs.history import History
 from worker.keypool import Lease, Want

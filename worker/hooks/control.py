@@ -9,8 +9,8 @@ from celery.worker import control
 from celery.worker.control import control_command
 
 from config.errors import SettingsError
-from worker import cancelling, queues
 from worker.aio import lifespan
+from worker.hooks import cancel, queues
 from worker.runtime import Runtime
 
 _TIMEOUT_S = 10
@@ -24,7 +24,7 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     also for what another worker runs.
     """
     ids = [str(one) for one in maybe_list(task_id) or ()]
-    cancelling.hear(state.consumer, ids)
+    cancel.hear(state.consumer, ids)
     if not terminate:
         return control.ok(f"tasks {set(ids)} flagged as revoked")
     running = list(control._find_requests_by_id(ids))  # noqa: SLF001 - as Celery's own does
@@ -53,7 +53,7 @@ def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
         dict(str(one).split("=", 1) for one in headers) if isinstance(headers, list) else headers
     )
     answer = control.revoke_by_stamped_headers(state, stamps, **options)
-    cancelling.hear_stamps(stamps)
+    cancel.hear_stamps(stamps)
     return answer
 
 

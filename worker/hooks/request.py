@@ -19,8 +19,8 @@ from kombu.asynchronous.timer import to_timestamp
 from worker.deadletters import obituary, post
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
+from worker.hooks.stream_end import tell_ended
 from worker.jobs.history import HEADER, came_again, doubt_ms
-from worker.unfinished import tell_ended
 
 _logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class PrivateRequest(Request):
 def _check(request: Any) -> None:
     """Refuse what Celery would drop without a dead letter later on.
 
-    `worker.protocol` has looked at the rest.
+    `worker.hooks.message_check` has looked at the rest.
 
     Raises:
         InvalidTaskError: The message does not follow Celery's protocol.

@@ -18,8 +18,8 @@ from worker.deadletters.letter import shown
 from worker.deadletters.obituary import reason_of
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import Poisoned
-from worker.protocol import defect_of
-from worker.quarantine import Quarantine, settle
+from worker.hooks.message_check import defect_of
+from worker.hooks.quarantine import Quarantine, settle
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Pauses:
 
 
 class Consumer(StockConsumer):
-    """Use it as `worker_consumer = "worker.consumer:Consumer"`."""
+    """Use it as `worker_consumer = "worker.hooks.consumer:Consumer"`."""
 
     _notes_acks = False
 

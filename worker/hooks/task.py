@@ -11,8 +11,8 @@ from worker.aio.adopt import Task
 from worker.deadletters import post
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
+from worker.hooks.stream_end import tell_ended
 from worker.jobs.history import DEATHS, DOUBT
-from worker.unfinished import tell_ended
 
 _logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class ServiceTask(Task):
     """
 
     abstract = True
-    Request = "worker.request:PrivateRequest"
+    Request = "worker.hooks.request:PrivateRequest"
     throws = (JobError,)
     """A job that fails for a reason the caller can read is no error of the worker's.
 
