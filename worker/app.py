@@ -10,7 +10,7 @@ from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
-from worker import flower_command, namesake  # noqa: F401 - they register commands, and what hears signals
+from worker import flower_command  # noqa: F401 - they register commands, and what hears signals
 from worker.hooks import (
     control,  # noqa: F401 - they register commands, and what hears signals
     queues,  # noqa: F401 - they register commands, and what hears signals
@@ -19,10 +19,11 @@ from worker.hooks.backpressure import QueuePauser
 from worker.hooks.cancel import Cancelling
 from worker.hooks.health import PoolHealth
 from worker.logs import redactor, say_json, setup_logging
-from worker.machine_check import check_machine
 from worker.providers.proxies import proxy_for
-from worker.redis_check import check_redis
 from worker.runtime import stop_waiting
+from worker.startup import worker_name  # noqa: F401 - they register commands, and what hears signals
+from worker.startup.machine import check_machine
+from worker.startup.redis import check_redis
 
 _logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from worker import audit_listing
 from worker.drift import Drift, Seen
 from worker.key_listing import listing
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
-from worker.redis_check import eviction_of
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.runtime import pools_for_tools
+from worker.startup.redis import eviction_of
 from worker.terminal import run, who, why
 
 ResultT = TypeVar("ResultT")

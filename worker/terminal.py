@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 from config.errors import SettingsError
 from config.settings import get_settings
 from worker.aio.redis_retry import words_of
-from worker.redis_check import refusal_of
 from worker.runtime import connect
+from worker.startup.redis import refusal_of
 
 ResultT = TypeVar("ResultT")
 

@@ -8,13 +8,13 @@ import pytest
 
 from config.errors import SettingsError
 from config.settings import Settings
-from worker.machine_check import check_machine
+from worker.startup.machine import check_machine
 
 FEW_FILES = """
 import resource
 from config.keys import Discovery
 from config.settings import Settings
-from worker.machine_check import check_machine
+from worker.startup.machine import check_machine
 
 found = {service: Discovery((), ()) for service in ("groq", "resend")}
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))

@@ -21,8 +21,8 @@ from worker.dashboard.record import Record
 from worker.deadletters import DeadLetters
 from worker.drift import Drift
 from worker.keypool import KeyPool
-from worker.redis_check import eviction_of
 from worker.runtime import connect, pools_for_tools
+from worker.startup.redis import eviction_of
 
 ResultT = TypeVar("ResultT")
 Pools = dict[str, KeyPool]

@@ -20,7 +20,7 @@ from config.errors import SettingsError
 from config.settings import Settings, settings_from
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
-from worker.redis_check import check_redis
+from worker.startup.redis import check_redis
 
 
 @pytest.fixture(scope="module")
