@@ -10,10 +10,10 @@ from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
-from worker import flower_command  # noqa: F401 - they register commands, and what hears signals
+from worker import flower_command
 from worker.hooks import (
     control,  # noqa: F401 - they register commands, and what hears signals
-    queues,  # noqa: F401 - they register commands, and what hears signals
+    queues,
 )
 from worker.hooks.backpressure import QueuePauser
 from worker.hooks.cancel import Cancelling
