@@ -10,7 +10,7 @@ from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
-from worker import flower_command
+from worker.cli import flower
 from worker.hooks import (
     control,  # noqa: F401 - they register commands, and what hears signals
     queues,
@@ -43,7 +43,7 @@ def create_app() -> Celery:
     created = Celery("keywheel", task_cls="worker.hooks.task:ServiceTask")
     created.conf.update(celery_config(settings))
     created.Task.show_content = settings.show_content
-    flower_command.install(settings)
+    flower.install(settings)
     created.steps["worker"].add(PoolHealth)
     created.steps["consumer"].add(QueuePauser)
     created.steps["consumer"].add(Cancelling)

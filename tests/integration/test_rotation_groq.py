@@ -14,8 +14,8 @@ from rich.console import Console
 
 from config.keys import make_key
 from sandbox.process import Sandbox
+from worker.cli.key_listing import listing
 from worker.errors import Deferred, RequestTooLarge
-from worker.key_listing import listing
 from worker.keypool import KeyPool, Lease, Want
 from worker.providers import Completion, Groq
 from worker.rotation.rotation import Rotation, Served

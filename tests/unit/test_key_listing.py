@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console, Group
 
-from worker import audit_listing
-from worker.key_listing import listing
+from worker.cli import audit_listing
+from worker.cli.key_listing import listing
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
 COUNTS = {

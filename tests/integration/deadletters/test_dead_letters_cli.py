@@ -21,8 +21,8 @@ from redis.asyncio import Redis
 
 from config.settings import get_settings
 from sandbox.redis import free_port
+from worker.cli.dead_letters import dead
 from worker.deadletters import DeadLetters, Letter, Message, Replayed, replay
-from worker.deadletters.cli import dead
 
 HOUR_MS = 3_600_000
 NOW_MS = 1_790_000_000_000

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from config.settings import get_settings
+from worker.cli.session import run, who
 from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import DeadLetters, Filter
-from worker.terminal import run, who
 
 ResultT = TypeVar("ResultT")
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])

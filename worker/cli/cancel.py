@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 
 from config.settings import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
-from worker.terminal import run
+from worker.cli.session import run
 
 _WORDS = {
     "cancelled": "cancelled",

@@ -8,7 +8,7 @@ import click
 from celery import states
 from redis.asyncio import Redis
 
-from worker.terminal import run
+from worker.cli.session import run
 
 _SHOWN = ("kind", "code", "next_try")
 

@@ -1,0 +1,1 @@
+"""The commands that `celery -A worker` has beside those of Celery."""
