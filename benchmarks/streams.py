@@ -17,7 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from worker.providers.groq_stream import EventDecoder, HeardAnswer
+from worker.providers.groq.stream import EventDecoder, HeardAnswer
 from worker.streams import AnswerStream, StreamWriter
 
 RESULTS = Path(__file__).with_name("results")

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.providers.answers import Answer
-from worker.providers.groq_limits import Refusal, limits_of, read_refusal
+from worker.providers.groq.limits import Refusal, limits_of, read_refusal
+from worker.providers.response import Answer
 from worker.verdicts import Dimension, ObservedLimit
 
 

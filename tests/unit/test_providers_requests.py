@@ -8,9 +8,9 @@ import pytest
 
 from config.errors import SettingsError
 from worker.providers import Completion, Email, connections, estimate_tokens
-from worker.providers.answers import MAX_SENTENCE, Answer, safe_sentence
 from worker.providers.base import judge_transport
 from worker.providers.proxies import proxy_for
+from worker.providers.response import MAX_SENTENCE, Answer, safe_sentence
 from worker.verdicts import Effect, Fate, Scope
 
 _PAYLOAD = {"from": "Shop <a@Shop.example>", "to": "ann@example.org"}

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
-from worker.providers.answers import Answer, is_count, safe_sentence
 from worker.providers.base import UNSENDABLE_KEY
 from worker.providers.durations import duration_ms
+from worker.providers.response import Answer, is_count, safe_sentence
 from worker.verdicts import Dimension, Effect, ObservedLimit, Scope, Verdict
 
 _DAY_MS = 86_400_000

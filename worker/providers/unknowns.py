@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pydantic import SecretStr
 
-from worker.providers.answers import safe_sentence
+from worker.providers.response import safe_sentence
 
 _MAX_SHAPE = 200
 _NAME = re.compile(r"[A-Za-z0-9_.:/ -]{1,80}")

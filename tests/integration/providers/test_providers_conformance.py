@@ -217,7 +217,7 @@ async def test_a_bug_of_ours_is_no_answer_of_the_provider(
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("worker.providers.groq.Groq._post", broken)
-    monkeypatch.setattr("worker.providers.resend._send", broken)
+    monkeypatch.setattr("worker.providers.groq.client.Groq._post", broken)
+    monkeypatch.setattr("worker.providers.resend.client._send", broken)
     with pytest.raises(ZeroDivisionError):
         await provider.call(_KEY, case.request)

@@ -9,7 +9,7 @@ import pytest
 from groq_asking import KEY, MODEL, PARAMS, PROMPT
 
 from worker.providers import Completion, Groq
-from worker.providers.groq_stream import EventDecoder
+from worker.providers.groq.stream import EventDecoder
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -287,7 +287,7 @@ async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_be
 async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
     scripted: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.providers.groq._AFTER_THE_END_S", 0.1)
+    monkeypatch.setattr("worker.providers.groq.client._AFTER_THE_END_S", 0.1)
     # More bytes are promised than come; the server keeps the connection and says nothing.
     body = _HELLO + _LAST + _DONE
     for sent in (body, _HELLO + b'data: {"error": {"message": "over"}}\n\n'):

@@ -9,7 +9,7 @@ import resend
 from pydantic import SecretStr
 
 from worker.providers import Email, Resend
-from worker.providers.resend_http import KeyedClient
+from worker.providers.resend.http import KeyedClient
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
 _KEY = SecretStr("re_canary0123456789")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.providers.answers import Answer, is_count
 from worker.providers.durations import duration_ms
+from worker.providers.response import Answer, is_count
 from worker.verdicts import Dimension, ObservedLimit
 
 _ORGANISATION = re.compile(r"\borganization\s+`?(org_[A-Za-z0-9]{1,64})")

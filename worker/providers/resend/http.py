@@ -15,7 +15,7 @@ import httpx
 import resend
 from pydantic import SecretStr
 
-from worker.providers.answers import Answer
+from worker.providers.response import Answer
 
 
 @dataclass(slots=True)

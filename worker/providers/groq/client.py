@@ -17,14 +17,14 @@ import httpx
 from pydantic import SecretStr
 
 from worker.providers import key_check
-from worker.providers.answers import Answer, texts_in
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
-from worker.providers.groq_answer import request_id_of, result_of
-from worker.providers.groq_stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
-from worker.providers.groq_unknowns import GroqWatch
-from worker.providers.groq_verdicts import GroqJudge
+from worker.providers.groq.answer import request_id_of, result_of
+from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
+from worker.providers.groq.unknowns import GroqWatch
+from worker.providers.groq.verdicts import GroqJudge
 from worker.providers.key_check import KeyCheck
+from worker.providers.response import Answer, texts_in
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Fate, Reply
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.providers.answers import Answer
-from worker.providers.groq_limits import read_refusal, some_limit_name
+from worker.providers.groq.limits import read_refusal, some_limit_name
+from worker.providers.response import Answer
 from worker.providers.unknowns import Kind, Notice, Shapes, Unknown
 from worker.verdicts import Fate, Verdict
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from worker.providers.answers import Answer, is_count, safe_sentence
-from worker.providers.groq_limits import Refusal, limits_of, read_refusal
-from worker.providers.groq_stream import HeardAnswer
+from worker.providers.groq.limits import Refusal, limits_of, read_refusal
+from worker.providers.groq.stream import HeardAnswer
+from worker.providers.response import Answer, is_count, safe_sentence
 from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Dimension, Effect, Fate, Scope, Verdict
 
 _HOUR_MS = 3_600_000

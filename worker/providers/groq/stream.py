@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from worker.providers.answers import parse_json
-from worker.providers.groq_answer import request_id_of, result_of
+from worker.providers.groq.answer import request_id_of, result_of
+from worker.providers.response import parse_json
 
 EVENT_STREAM = "text/event-stream"
 _DONE = b"[DONE]"

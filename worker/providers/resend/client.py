@@ -19,13 +19,14 @@ import resend
 from pydantic import SecretStr
 from resend.exceptions import NoContentError, ResendError
 
-from worker.providers import key_check, resend_http
-from worker.providers.answers import Answer, safe_sentence, texts_in
+from worker.providers import key_check
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.key_check import KeyCheck
-from worker.providers.resend_unknowns import unknown_in
-from worker.providers.resend_verdicts import EMAIL_QUOTAS, ResendJudge
+from worker.providers.resend import http
+from worker.providers.resend.unknowns import unknown_in
+from worker.providers.resend.verdicts import EMAIL_QUOTAS, ResendJudge
+from worker.providers.response import Answer, safe_sentence, texts_in
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Effect, Fate, Reply, Verdict
 
@@ -147,7 +148,7 @@ class Resend:
         self._notice = notice
         # Resend's own address takes batches; of a stand-in's that is known once it took one.
         self._has_batches = httpx.URL(api_url).host == _RESEND_HOST
-        resend_http.install()
+        http.install()
 
     async def call(
         self, secret: SecretStr, request: Email | Sealed, *, sent: Callable[[], None] | None = None
@@ -163,8 +164,8 @@ class Resend:
             return Reply(CLOSED)
         on_sent.set(sent)
         payload = request.payload
-        exchange = resend_http.Exchange(secret, self._http, request.body())
-        token = resend_http.current.set(exchange)
+        exchange = http.Exchange(secret, self._http, request.body())
+        token = http.current.set(exchange)
         try:
             async with asyncio.timeout(2 * self._timeout_s):
                 await _send(payload, request.idempotency_key)
@@ -174,7 +175,7 @@ class Resend:
         except TimeoutError as error:
             exchange.error = error
         finally:
-            resend_http.current.reset(token)
+            http.current.reset(token)
         if exchange.answer is None:
             error_met = exchange.error or RuntimeError("the SDK returned without a call")
             return Reply(

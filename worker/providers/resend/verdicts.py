@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from worker.providers.answers import Answer, safe_sentence
 from worker.providers.durations import duration_ms
+from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import (
     SERVER_ERROR,
     Dimension,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from worker.providers.answers import is_count
+from worker.providers.response import is_count
 
 _PLAIN_FIELDS = {"role", "content", "reasoning", "tool_calls", "channel"}
 """Fields of a message that have a place of their own in the result, or none (`role`, and the `channel` of a delta)."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from worker.providers.answers import Answer
+from worker.providers.response import Answer
 from worker.providers.unknowns import Kind, Shapes, Unknown
 
 _NAMES = {

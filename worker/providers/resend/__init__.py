@@ -1,0 +1,1 @@
+"""Resend: the wire, and what its answers mean."""
