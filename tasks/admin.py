@@ -10,7 +10,7 @@ from worker import deadletters
 from worker.app import app
 from worker.cancellations import cancel_jobs
 from worker.deadletters import Filter
-from worker.deadletters.post import store_of
+from worker.deadletters.recorder import store_of
 from worker.errors import InvalidArguments
 from worker.keypool import resets
 from worker.logs import log_keys_reset

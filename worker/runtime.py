@@ -23,7 +23,6 @@ from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
-from worker.drift import Drift
 from worker.emails import Mailroom
 from worker.emails.idempotency import Outbox
 from worker.hooks import backpressure
@@ -33,6 +32,7 @@ from worker.jobs.ownership import Ownership
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.providers import Completion, Email, Groq, Resend, Sealed
+from worker.providers.drift import Drift
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.rotation import Rotation
 from worker.streams import StreamWriter

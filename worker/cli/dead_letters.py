@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from config.settings import get_settings
 from worker.cli.session import run, who
-from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.dead_letter import KINDS, SERVICES, Letter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import DeadLetters, Filter
 

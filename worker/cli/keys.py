@@ -21,8 +21,8 @@ from config.settings import get_settings
 from worker.cli import audit_listing
 from worker.cli.key_listing import listing
 from worker.cli.session import run, who, why
-from worker.drift import Drift, Seen
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
+from worker.providers.drift import Drift, Seen
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 from worker.runtime import pools_for_tools
 from worker.startup.redis import eviction_of

@@ -5,8 +5,8 @@ from typing import Any
 
 from worker.dashboard.deferred_jobs import DeferredJob
 from worker.deadletters import Counts
-from worker.drift import Seen
 from worker.keypool import PoolView
+from worker.providers.drift import Seen
 
 MOST_UNKNOWN = 50
 """How many unknown answers are told at once, the latest of them."""

@@ -19,8 +19,8 @@ from worker.dashboard.board import Board, QueueView, ServiceView
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.record import Record
 from worker.deadletters import DeadLetters
-from worker.drift import Drift
 from worker.keypool import KeyPool
+from worker.providers.drift import Drift
 from worker.runtime import connect, pools_for_tools
 from worker.startup.redis import eviction_of
 

@@ -18,7 +18,7 @@ from config.keys import SERVICES as PROVIDERS
 from worker.dashboard.board import ServiceView
 from worker.dashboard.lookout import Lookout
 from worker.deadletters import KINDS, SERVICES, Counts
-from worker.drift import Seen
+from worker.providers.drift import Seen
 from worker.providers.unknowns import Kind
 
 _STATES = ("ready", "cooling", "disabled")

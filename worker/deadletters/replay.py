@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, states
 
-from worker.deadletters.letter import Letter, Message
+from worker.deadletters.dead_letter import Letter, Message
 from worker.deadletters.store import DeadLetters
 from worker.jobs.history import DOUBT
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from config.settings import Settings
 from worker.cancellations import Cancellations
-from worker.deadletters.letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.dead_letter import KINDS, SERVICES, Letter, Message
 from worker.redis.autopipeline import wire_of
 
 _PAGE = 200

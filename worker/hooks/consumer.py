@@ -13,9 +13,9 @@ from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
 from config.settings import get_settings
 from worker.aio.redis_retry import words_of
-from worker.deadletters import post
-from worker.deadletters.letter import shown
-from worker.deadletters.obituary import reason_of
+from worker.deadletters import recorder
+from worker.deadletters.capture import reason_of
+from worker.deadletters.dead_letter import shown
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import Poisoned
 from worker.hooks.message_check import defect_of
@@ -202,7 +202,7 @@ class Consumer(StockConsumer):
         self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False
     ) -> None:
         if not message.acknowledged:
-            post.keep_message(message, reason=reason, runnable=runnable)
+            recorder.keep_message(message, reason=reason, runnable=runnable)
         try:
             stock()
         except self._broker_errors():

@@ -16,7 +16,7 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous.timer import to_timestamp
 
-from worker.deadletters import obituary, post
+from worker.deadletters import capture, recorder
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
 from worker.hooks.stream_end import tell_ended
@@ -144,10 +144,10 @@ class PrivateRequest(Request):
     def _keep(self, exc: BaseException) -> None:
         name = type(exc).__name__
         tell_ended(
-            self._context, error=name, reason=obituary.reason_of(exc).removeprefix(f"{name}: ")
+            self._context, error=name, reason=capture.reason_of(exc).removeprefix(f"{name}: ")
         )
-        if post.is_kept(self.name):
-            self._unkept = not post.keep_request(self._context, self.name, exc)
+        if recorder.is_kept(self.name):
+            self._unkept = not recorder.keep_request(self._context, self.name, exc)
 
     def acknowledge(self) -> None:
         """Let the message go.

@@ -8,7 +8,7 @@ from celery.exceptions import Ignore
 
 from config.settings import get_settings
 from worker.aio.adopt import Task
-from worker.deadletters import post
+from worker.deadletters import recorder
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
 from worker.hooks.stream_end import tell_ended
@@ -54,12 +54,12 @@ class ServiceTask(Task):
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
-        if came_again and post.is_kept(self.name):
+        if came_again and recorder.is_kept(self.name):
             return self._begin_again(request)
         return self._refuse_the_deadly(request)
 
     async def _begin_again(self, request: Any) -> None:
-        reason = await post.ended_as(request)
+        reason = await recorder.ended_as(request)
         stored = self._stored(request.id)
         if reason is not None and stored.get("status") in states.READY_STATES:
             _logger.info(
@@ -86,7 +86,7 @@ class ServiceTask(Task):
         # At a hard time limit, and where the tracer itself fails, no id is known here: the
         # consumer's request keeps the letter.
         untold = request.is_eager or request.id is None
-        if untold or not post.is_kept(self.name):
+        if untold or not recorder.is_kept(self.name):
             return None
         # Another email under the id of one that was sent is no copy of it.
         another = isinstance(exc, InvalidArguments) and exc.another_email
@@ -97,7 +97,7 @@ class ServiceTask(Task):
         ):
             _logger.info("%s has succeeded already, by a copy of its message", task_id)
             return None
-        return post.keep_job(request, self.name, exc)
+        return recorder.keep_job(request, self.name, exc)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
         """Take out the letter of a job that had failed and came again.
@@ -112,7 +112,7 @@ class ServiceTask(Task):
             request.headers or {}
         )
         looks = (came_again or self.name in ONCE_ONLY) and not request.is_eager
-        return post.take_out(task_id) if looks else None
+        return recorder.take_out(task_id) if looks else None
 
     def _stored(self, task_id: str) -> dict[str, Any]:
         """What the result store has of a job; empty where it cannot say."""

@@ -10,12 +10,12 @@ from redis.asyncio import Redis
 from config.keys import ApiKey
 from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
+from worker.keypool.candidates import Candidates, Roster
 from worker.keypool.leases import Lease, Line, Unavailable, Want, Why
 from worker.keypool.names import Names
-from worker.keypool.report import report, stated
 from worker.keypool.resets import RecordName, ResetDone
-from worker.keypool.roster import Candidates, Roster
 from worker.keypool.scripts import Clock, Scripts, as_json
+from worker.keypool.settlement import report, stated
 from worker.redis.resp import words
 from worker.verdicts import Dimension, ObservedLimit, Verdict
 

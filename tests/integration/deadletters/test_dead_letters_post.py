@@ -22,7 +22,7 @@ from sandbox.redis import EmbeddedRedis, free_port
 from worker import attempts
 from worker.aio import redis_retry
 from worker.attempts import Attempt
-from worker.deadletters import DeadLetters, Letter, Limits, Message, obituary, post
+from worker.deadletters import DeadLetters, Letter, Limits, Message, capture, recorder
 from worker.errors import (
     DeadlineExceeded,
     FaultBudgetSpent,
@@ -99,7 +99,7 @@ def context(**changes: Any) -> Context:
 def test_a_letter_says_how_a_job_ended_in_one_sentence(
     exc: Exception, kind: str, in_doubt: Any, reason: str
 ) -> None:
-    letter, message = obituary.of_job(context(), "tasks.ai.complete", exc)
+    letter, message = capture.of_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
     assert (letter.id, letter.queue, letter.service, letter.worker) == (
         "job-1",
@@ -114,7 +114,7 @@ def test_a_letter_says_how_a_job_ended_in_one_sentence(
 def test_an_unexpected_error_says_where_it_was_raised() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         json.loads(str(1 // 0))
-    letter, _ = obituary.of_job(context(), "tasks.email.send", caught.value)
+    letter, _ = capture.of_job(context(), "tasks.email.send", caught.value)
     assert letter.reason.startswith(
         "ZeroDivisionError in deadletters/test_dead_letters_post.py, line "
     )
@@ -126,7 +126,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     attempts.begin()
     for number in range(25):
         attempts.note("re_abc123...", f"code_{number}")
-    letter, _ = obituary.of_job(
+    letter, _ = capture.of_job(
         context(headers=json.loads(json.dumps(history.headers()))),
         "tasks.email.send",
         FaultBudgetSpent("gave up"),
@@ -145,7 +145,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
 
 
 def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:
-    letter, message = obituary.of_job(
+    letter, message = capture.of_job(
         context(headers={"keywheel_doubt_ms": 77, "mine": 1}),
         "tasks.email.send",
         DeadlineExceeded("x"),
@@ -170,7 +170,7 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
 )
 def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], doubt_ms: int) -> None:
     assert (
-        obituary.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[
+        capture.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[
             0
         ].doubt_ms
         == doubt_ms
@@ -192,34 +192,34 @@ def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], dou
     ],
 )
 def test_whatever_the_headers_hold_there_is_a_letter(changes: dict[str, Any]) -> None:
-    letter, _ = obituary.of_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
+    letter, _ = capture.of_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
     assert letter.id == "job-1" or letter.id.startswith("no-id-")
     assert json.loads(letter.head().partition("\n")[2])["kind"] == "failed"
 
 
 def test_only_jobs_are_kept_not_an_operators_own_tasks() -> None:
     kept = ("tasks.ai.complete", "tasks.email.send", "shop.orders.bill")
-    assert all(post.is_kept(task) for task in kept)
-    assert not any(post.is_kept(task) for task in ("tasks.admin.replay", "celery.chord_unlock"))
+    assert all(recorder.is_kept(task) for task in kept)
+    assert not any(recorder.is_kept(task) for task in ("tasks.admin.replay", "celery.chord_unlock"))
 
 
 # A message's arguments, and why they are not kept.
 @pytest.mark.parametrize(
     ("kwargs", "note"),
     [
-        ({"prompt": "x" * 2_000}, post.TOO_LARGE),
-        ({"a": ["x"] * 400}, post.TOO_LARGE),  # small pieces add up
-        ({"prompt": "\x00" * 300}, post.TOO_LARGE),  # short, and long once it is JSON
-        ({"file": b"bytes"}, post.NOT_JSON),
+        ({"prompt": "x" * 2_000}, recorder.TOO_LARGE),
+        ({"a": ["x"] * 400}, recorder.TOO_LARGE),  # small pieces add up
+        ({"prompt": "\x00" * 300}, recorder.TOO_LARGE),  # short, and long once it is JSON
+        ({"file": b"bytes"}, recorder.NOT_JSON),
         ({"prompt": "\ud83d"}, ""),  # half a character is JSON
     ],
 )
 async def test_a_letter_without_its_arguments_says_why(
     redis: Redis, kwargs: dict[str, Any], note: str
 ) -> None:
-    store = post.store_of(Runtime.current())
+    store = recorder.store_of(Runtime.current())
     store.limits = Limits(message_bytes=1_000)
-    await post.keep_job(context(kwargs=kwargs), "tasks.ai.complete", RequestRejected("no"))
+    await recorder.keep_job(context(kwargs=kwargs), "tasks.ai.complete", RequestRejected("no"))
     [found] = await store.find()
     assert (found.note, found.replayable) == (note, not note)
     if not note:
@@ -237,8 +237,8 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         told = SimpleNamespace(
             headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None
         )
-        letter, message = obituary.of_message(told, reason="no job", runnable=True)
-        assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", obituary.UNRUNNABLE)
+        letter, message = capture.of_message(told, reason="no job", runnable=True)
+        assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", capture.UNRUNNABLE)
         assert message is not None
         assert message.raw == raw
 
@@ -247,10 +247,10 @@ async def test_where_redis_takes_no_letter_the_message_goes_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setattr(post, "RECORD", replace(post.RECORD, within_s=0.5))
+    monkeypatch.setattr(recorder, "RECORD", replace(recorder.RECORD, within_s=0.5))
     get_settings.cache_clear()
     with pytest.raises(Reject) as caught:
-        await post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+        await recorder.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
     assert caught.value.requeue
     await Runtime.current().close()
     get_settings.cache_clear()
@@ -269,7 +269,7 @@ async def test_a_letter_waits_until_redis_has_room(
         async with Redis.from_url(server.url, decode_responses=True) as client:
             await client.config_set("maxmemory", 1)
             keeping = asyncio.ensure_future(
-                post.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+                recorder.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
             )
             await asyncio.to_thread(
                 eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try"
@@ -284,7 +284,7 @@ async def test_a_letter_waits_until_redis_has_room(
 def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None:
     def told(tag: str) -> str:
         message = SimpleNamespace(headers={}, body=b"", delivery_info={}, delivery_tag=tag)
-        return obituary.of_message(message, reason="no job")[0].id
+        return capture.of_message(message, reason="no job")[0].id
 
     assert told("f00d-1@1a") == told("f00d-1@2b") == "no-id-f00d-1"
     assert told("f00d-2@1a") != told("f00d-1@1a")
@@ -292,8 +292,8 @@ def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None
 
 
 def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    assert post.keep_request(context(), "tasks.ai.complete", RequestRejected("no"))
-    post.keep_message(SimpleNamespace(headers={}, body=b"", delivery_info={}), reason="no job")
+    assert recorder.keep_request(context(), "tasks.ai.complete", RequestRejected("no"))
+    recorder.keep_message(SimpleNamespace(headers={}, body=b"", delivery_info={}), reason="no job")
     assert caplog.text.count("a dead letter could not be kept (RuntimeError)") == 2
 
 
@@ -301,8 +301,8 @@ async def test_a_letter_that_cannot_be_written_up_is_named_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR)
-    await post.keep_job(None, "tasks.ai.complete", RequestRejected("no"))
-    post.keep_request(None, "tasks.ai.complete", RequestRejected("no"))
+    await recorder.keep_job(None, "tasks.ai.complete", RequestRejected("no"))
+    recorder.keep_request(None, "tasks.ai.complete", RequestRejected("no"))
     assert (
         caplog.text.count("a dead letter could not be kept (AttributeError): tasks.ai.complete")
         == 2
@@ -331,7 +331,7 @@ def test_the_limits_follow_the_settings() -> None:
 
 
 async def test_jobs_that_succeed_together_look_for_their_letters_together(redis: Redis) -> None:
-    store = post.store_of(Runtime.current())
+    store = recorder.store_of(Runtime.current())
     ask, asked = store.present, []
 
     async def counted(ids: Sequence[str]) -> set[str]:
@@ -343,7 +343,7 @@ async def test_jobs_that_succeed_together_look_for_their_letters_together(redis:
         await store.put(
             Letter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no")
         )
-    await asyncio.gather(*(post.take_out(f"job-{number}") for number in range(1, 100)))
+    await asyncio.gather(*(recorder.take_out(f"job-{number}") for number in range(1, 100)))
     assert sum(asked) == 99
     assert len(asked) == 1
     assert [found.id for found in await store.find()] == ["job-0"]

@@ -13,9 +13,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from sandbox import groq_errors, resend_errors
-from worker import drift
-from worker.drift import Drift
-from worker.providers import Completion, Email, Groq, Resend
+from worker.providers import Completion, Email, Groq, Resend, drift
+from worker.providers.drift import Drift
 from worker.providers.unknowns import Kind, Unknown
 
 _RECORDED = json.loads((Path(__file__).parent / "recorded_answers.json").read_text())

@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as NoRedis
 from redis.exceptions import ReadOnlyError, ResponseError
 from streams_read import RESULT, idle, over, records, request, texts, until
 
-from worker.streams import StreamWriter, answer_stream, tell_done, telling
+from worker.streams import StreamWriter, answer_stream, lifecycle, tell_done
 from worker.streams import writer as writing
 
 
@@ -120,7 +120,7 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
 async def test_a_redis_that_stays_away_costs_a_job_two_seconds_and_not_its_result(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "CLOSING_PATIENCE_S", 0.05)
+    monkeypatch.setattr(lifecycle, "CLOSING_PATIENCE_S", 0.05)
     monkeypatch.setattr(writing, "TROUBLE_PATIENCE_S", 0.2)
     writer = StreamWriter(Flaky(redis, *["unreachable"] * 1_000), namespace="kw", expires_s=600)  # type: ignore[arg-type]
     async with answer_stream(writer, request()) as stream:

@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 
 from worker.aio import lifespan
 from worker.aio.redis_retry import RECORD, retried
-from worker.deadletters.letter import Letter, Message
-from worker.deadletters.obituary import delivery_of, of_job, of_message
+from worker.deadletters.capture import delivery_of, of_job, of_message
+from worker.deadletters.dead_letter import Letter, Message
 from worker.deadletters.store import DeadLetters
 from worker.redis.batched_lookup import Roll
 from worker.runtime import Runtime

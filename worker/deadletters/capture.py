@@ -11,7 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 
 from config.celery import DEFERRED, QUEUE_OF
 from worker.attempts import latest, of_this_turn
-from worker.deadletters.letter import Letter, Message, sentence, shown
+from worker.deadletters.dead_letter import Letter, Message, sentence, shown
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.jobs.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
 from worker.logs import redactor
