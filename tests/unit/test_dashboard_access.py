@@ -4,8 +4,8 @@ from base64 import b64encode
 
 import pytest
 
-from worker.dashboard.access import Doors, admit, refuse_other_sites
-from worker.dashboard.refusals import Refusal
+from worker.dashboard.auth import Doors, admit, refuse_other_sites
+from worker.dashboard.errors import Refusal
 
 TOKEN = "a-long-token"
 LOGIN = "ada:secret:with:colons"

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from worker.dashboard.board import Board, QueueView, ServiceView
 from worker.dashboard.deferrals import Deferrals
-from worker.dashboard.lookout import Lookout
 from worker.dashboard.metrics import registry_of
+from worker.dashboard.poller import Lookout
+from worker.dashboard.state import Board, QueueView, ServiceView
 from worker.keypool import KeyView, PoolView
 from worker.keypool.snapshot import BucketView
 

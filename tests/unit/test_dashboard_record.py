@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from worker.dashboard.board import Minute, QueueView, ServiceView
 from worker.dashboard.ended import jobs_ended
-from worker.dashboard.record import Record
+from worker.dashboard.rates import Record
+from worker.dashboard.state import Minute, QueueView, ServiceView
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
 START_MS = 1_700_000_040_000  # the beginning of a minute

@@ -12,8 +12,10 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from config.keys import SERVICES
 from config.settings import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
-from worker.dashboard.access import Doors, admit, refuse_other_sites
-from worker.dashboard.asked import (
+from worker.dashboard.auth import Doors, admit, refuse_other_sites
+from worker.dashboard.errors import CODES, Refusal
+from worker.dashboard.poller import Lookout, Pools, ResultT, Unreachable
+from worker.dashboard.request_body import (
     LARGEST_BODY_BYTES,
     Asked,
     check_headers,
@@ -21,8 +23,6 @@ from worker.dashboard.asked import (
     too_large,
     whole_number,
 )
-from worker.dashboard.lookout import Lookout, Pools, ResultT, Unreachable
-from worker.dashboard.refusals import CODES, Refusal
 from worker.deadletters import DeadLetters
 from worker.keypool import ResetDone, resets
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in

@@ -10,12 +10,12 @@ from flower.urls import settings as flower_settings
 from tornado.web import url
 
 from config.settings import get_settings
-from worker.dashboard import api, letters, metrics, page
-from worker.dashboard.access import Doors
+from worker.dashboard import api, dead_letters, metrics, page
+from worker.dashboard.auth import Doors
 from worker.dashboard.broker import look_as_workers_do
 from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.ended import jobs_ended
-from worker.dashboard.lookout import Lookout
+from worker.dashboard.poller import Lookout
 from worker.dashboard.templates import KeysLoader
 
 _logger = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ HANDLERS = [
     url(rf"{_PREFIX}/check", api.Check, name="keys-check"),
     url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
     url(r"/api/admin/jobs/([^/]+)/cancel", api.Cancel, name="jobs-cancel"),
-    url(_LETTERS, letters.Letters, name="letters-list"),
-    url(rf"{_LETTERS}/replay", letters.Replay, name="letters-replay"),
-    url(rf"{_LETTERS}/drop", letters.Drop, name="letters-drop"),
+    url(_LETTERS, dead_letters.Letters, name="letters-list"),
+    url(rf"{_LETTERS}/replay", dead_letters.Replay, name="letters-replay"),
+    url(rf"{_LETTERS}/drop", dead_letters.Drop, name="letters-drop"),
 ]
 
 

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from config.keys import SERVICES as PROVIDERS
-from worker.dashboard.board import ServiceView
-from worker.dashboard.lookout import Lookout
+from worker.dashboard.poller import Lookout
+from worker.dashboard.state import ServiceView
 from worker.deadletters import KINDS, SERVICES, Counts
 from worker.providers.drift import Seen
 from worker.providers.unknowns import Kind

@@ -13,10 +13,10 @@ from celery import Celery
 
 from config.celery import DEFERRED, DELAYED_QUEUES
 from worker.aio import delayed
-from worker.dashboard.board import QueueView
 from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.deferred_jobs import DeferredJob, deferred_jobs
 from worker.dashboard.queue_age import QueueAge
+from worker.dashboard.state import QueueView
 from worker.jobs.priority import BULK_PRIORITY
 
 _ASK_WORKERS_EVERY_S = 2.0

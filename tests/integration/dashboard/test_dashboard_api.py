@@ -30,10 +30,10 @@ from tornado.web import create_signed_value
 from config.errors import SettingsError
 from config.settings import get_settings
 from sandbox.redis import EmbeddedRedis
-from worker.dashboard import lookout
+from worker.dashboard import poller
 from worker.dashboard.application import HANDLERS
-from worker.dashboard.asked import LARGEST_BODY_BYTES
 from worker.dashboard.page import version
+from worker.dashboard.request_body import LARGEST_BODY_BYTES
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
 from worker.jobs.execution import waits_of
@@ -346,7 +346,7 @@ async def test_keys_that_cannot_be_read_leave_flower_running_and_said_so(
     def unreadable(*_: Any) -> None:
         raise SettingsError([".env cannot be read as UTF-8 text."])
 
-    monkeypatch.setattr(lookout, "pools_for_tools", unreadable)
+    monkeypatch.setattr(poller, "pools_for_tools", unreadable)
     site = await serve()
     assert (await site.client.get(f"{PREFIX}/status", auth=LOGIN)).status_code == 503
     assert "Flower shows no keys: .env cannot be read" in caplog.text

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from config.settings import get_settings
 from sandbox.redis import EmbeddedRedis, free_port
-from worker.dashboard import letters
+from worker.dashboard import dead_letters
 from worker.deadletters import DeadLetters, Letter, Message
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
@@ -128,7 +128,7 @@ async def test_an_email_that_may_arrive_twice_needs_force(serve: Serve) -> None:
 async def test_one_request_changes_only_so_many_and_says_that_there_are_more(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(dead_letters, "MOST_AT_ONCE", 3)
     site = await serve()
     await put(site, *(letter(number) for number in range(1, 8)))
     told = await ask(site, "replay", all=True)

@@ -3,7 +3,7 @@
 import { askReset, checkKeys } from "./actions.js";
 import { auditMessage, auditQuery, showAudit } from "./audit.js";
 import { page, setText } from "./elements.js";
-import { lettersQuery, showLetters } from "./letters.js";
+import { lettersQuery, showLetters } from "./dead_letters.js";
 import { begin, showFreshness } from "./poller.js";
 import { countDownAll, showService } from "./service.js";
 import { showUnknown } from "./unknown.js";

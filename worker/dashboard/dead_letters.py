@@ -12,8 +12,8 @@ from typing import Any, Final
 from kombu.exceptions import OperationalError
 
 from worker.dashboard.api import AdminHandler, Change
-from worker.dashboard.asked import read_object, whole_number
-from worker.dashboard.refusals import Refusal
+from worker.dashboard.errors import Refusal
+from worker.dashboard.request_body import read_object, whole_number
 from worker.deadletters import (
     KINDS,
     SERVICES,

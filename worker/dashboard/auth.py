@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.dashboard.refusals import Refusal
+from worker.dashboard.errors import Refusal
 
 _SAME_SITE = {"same-origin", "none"}
 _LONGEST_NAME = 80

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.dashboard.refusals import Refusal
+from worker.dashboard.errors import Refusal
 
 LARGEST_BODY_BYTES = 4096
 """Far above what any body needs."""

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from worker.dashboard.board import Minute
+from worker.dashboard.state import Minute
 from worker.keypool import KeyView, PoolView
 
 _MINUTE_MS = 60_000

@@ -15,9 +15,9 @@ from config.celery import QUEUE_OF
 from config.errors import SettingsError
 from config.keys import SERVICES, load_keys
 from config.settings import Settings
-from worker.dashboard.board import Board, QueueView, ServiceView
 from worker.dashboard.queues import QueueWatch
-from worker.dashboard.record import Record
+from worker.dashboard.rates import Record
+from worker.dashboard.state import Board, QueueView, ServiceView
 from worker.deadletters import DeadLetters
 from worker.keypool import KeyPool
 from worker.providers.drift import Drift
