@@ -15,7 +15,7 @@ from kombu.transport import virtual
 
 from worker.aio import fast_json, stacks
 from worker.aio.tracing import JobContext
-from worker.aio.transport_messages import UNREADABLE, Message, decode, share_values
+from worker.aio.transport.messages import UNREADABLE, Message, decode, share_values
 
 JSON = "application/json"
 

@@ -8,8 +8,7 @@ import ssl
 import pytest
 from kombu import Connection
 
-from worker.aio import acknowledging
-from worker.aio.transport import TlsTransport, Transport
+from worker.aio.transport import TlsTransport, Transport, acknowledging
 
 OURS = "worker.aio.transport:Transport"
 TLS = "worker.aio.transport:TlsTransport"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from worker.aio import delayed
+from worker.aio.transport import delayed
 from worker.jobs.outages import Outages
 
 QUEUE = "ai"

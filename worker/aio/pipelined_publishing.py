@@ -31,8 +31,8 @@ from redis.backoff import NoBackoff
 
 from worker.aio import connections, fast_json
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
-from worker.aio.transport_channel import Channel
-from worker.aio.transport_delaying import QueueNames, commands_for
+from worker.aio.transport.channel import Channel
+from worker.aio.transport.delaying import QueueNames, commands_for
 
 is_wanted: ContextVar[bool] = ContextVar("messages shall go out in pipelines", default=False)
 """Set while a task that asks for it sends its job back."""

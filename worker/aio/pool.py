@@ -36,7 +36,6 @@ from celery.worker import state
 
 from worker.aio import (
     fast_json,
-    holding,
     intake,
     lifespan,
     mailbox,
@@ -55,7 +54,8 @@ from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
 from worker.aio.threads import DaemonThreads
-from worker.aio.transport_leases import release_all_carried
+from worker.aio.transport import holding
+from worker.aio.transport.leases import release_all_carried
 from worker.aio.watchdog import Watchdog
 
 __all__ = ["TaskPool", "current_loop"]

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from celery.worker import state
 from kombu.message import Message
 
-from worker.aio import acknowledging, lifespan
+from worker.aio import lifespan
 from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.transport import acknowledging
 
 logger = logging.getLogger(__name__)
 

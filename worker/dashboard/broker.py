@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from config.celery import DELAYED_QUEUES
 from config.settings import RedisUrls, get_settings
-from worker.aio import delayed
+from worker.aio.transport import delayed
 from worker.runtime import connect
 
 StockRedis: Any = broker.RedisBase  # Flower has no types

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from redis.exceptions import RedisError
 
-from worker.aio import delayed
+from worker.aio.transport import delayed
 
 _FIRST, _LAST = 10, 5
 

@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 
 from config.celery import DEFERRED, DELAYED_QUEUES
-from worker.aio import delayed
+from worker.aio.transport import delayed
 from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.deferred_jobs import DeferredJob, deferred_jobs
 from worker.dashboard.queue_age import QueueAge

@@ -28,7 +28,7 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, QUEUE_OF
-from worker.aio.peeking import QueuePeeker
+from worker.aio.transport.peeking import QueuePeeker
 from worker.jobs.priority import BULK_PRIORITY
 
 _logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import redis
 from celery.worker import state
 
-from worker.aio.transport_qos import waits
+from worker.aio.transport.qos import waits
 from worker.jobs.history import ALONE, DEATHS
 
 _logger = logging.getLogger(__name__)

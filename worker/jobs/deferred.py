@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 from redis.asyncio import Redis
 
-from worker.aio import delayed
+from worker.aio.transport import delayed
 from worker.cancellations import stamps_in
 
 

@@ -21,7 +21,7 @@ from config.settings import Settings
 from worker import attempts
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
-from worker.aio.transport_qos import instant_of
+from worker.aio.transport.qos import instant_of
 from worker.cancellations import end_if_cancelled, stamped
 from worker.errors import (
     DeadlineExceeded,

@@ -19,7 +19,7 @@ from celery import Celery
 from transport_harness import STOCK, send, tube, waiting
 
 from sandbox.redis import EmbeddedRedis
-from worker.aio.transport_qos import _earlier
+from worker.aio.transport.qos import _earlier
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
@@ -297,7 +297,7 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
         one.until(lambda: len(one.got) == 4)
         tags = [message.delivery_tag for message in one.got]
         monkeypatch.setattr(
-            "worker.aio.holding._source", lambda _: set(tags[:3])
+            "worker.aio.transport.holding._source", lambda _: set(tags[:3])
         )  # the pool runs three of them
         one.close()
         assert store.llen("a") == 1
@@ -328,7 +328,7 @@ def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_agai
             one.got[2].requeue()
             return {tags[1], tags[2], tags[3]}
 
-        monkeypatch.setattr("worker.aio.holding._source", tell)
+        monkeypatch.setattr("worker.aio.transport.holding._source", tell)
         one.close()
         keeper = one.channel.qos.keeper
         assert keeper._carried == {tags[3]}

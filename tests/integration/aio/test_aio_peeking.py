@@ -9,7 +9,7 @@ from celery import Celery
 from kombu.transport.memory import Transport as MemoryTransport
 
 from sandbox.redis import EmbeddedRedis
-from worker.aio.peeking import QueuePeeker
+from worker.aio.transport.peeking import QueuePeeker
 
 
 @pytest.fixture

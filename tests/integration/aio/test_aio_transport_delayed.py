@@ -14,8 +14,8 @@ import redis
 from kombu import Connection, Producer
 from transport_harness import OURS, STOCK, calls, plain_body, queue_of, send, tube
 
-from worker.aio import delayed
-from worker.aio.transport_scripts import TAKE
+from worker.aio.transport import delayed
+from worker.aio.transport.scripts import TAKE
 from worker.jobs.deferred import count_deferred, wake_deferred, wake_jobs
 
 OPTIONS: dict[str, Any] = {"delayed_queues": ["late"]}

@@ -9,8 +9,9 @@ from celery import Celery
 from kombu.asynchronous import Hub
 from pool_outcome import Outcome, Start, settled
 
-from worker.aio import holding, shutdown
+from worker.aio import shutdown
 from worker.aio.pool import TaskPool, current_loop
+from worker.aio.transport import holding
 
 
 def test_a_lost_connection_drops_what_waits_and_spares_what_runs(app: Celery, start: Start) -> None:

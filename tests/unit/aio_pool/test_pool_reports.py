@@ -12,7 +12,7 @@ from celery import Celery
 from kombu.asynchronous import Hub
 from pool_outcome import Outcome, Start, settled
 
-from worker.aio import holding
+from worker.aio.transport import holding
 
 
 def test_without_a_hub_the_callbacks_run_where_they_are_posted(app: Celery, start: Start) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import redis
 from kombu.utils.scheduling import priority_cycle
 
-from worker.aio import delayed
-from worker.aio.transport_delivery import DeliveringChannel
-from worker.aio.transport_hints import ListHints
-from worker.aio.transport_leases import LeaseKeeper, connecting, keeper_of
-from worker.aio.transport_messages import NOTHING_DELAYED, Message, Taken, read_batch
-from worker.aio.transport_poller import TAKING, arrives_soon, has_buffered
-from worker.aio.transport_qos import TransportQoS
-from worker.aio.transport_scripts import TAKE
+from worker.aio.transport import delayed
+from worker.aio.transport.delivery import DeliveringChannel
+from worker.aio.transport.hints import ListHints
+from worker.aio.transport.leases import LeaseKeeper, connecting, keeper_of
+from worker.aio.transport.messages import NOTHING_DELAYED, Message, Taken, read_batch
+from worker.aio.transport.poller import TAKING, arrives_soon, has_buffered
+from worker.aio.transport.qos import TransportQoS
+from worker.aio.transport.scripts import TAKE
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from kombu.transport import virtual as _virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
-from worker.aio import acknowledging, holding
-from worker.aio.transport_leases import LeaseKeeper
-from worker.aio.transport_scripts import EXPIRED, FORGET, GIVE_BACK, REBOOK
+from worker.aio.transport import acknowledging, holding
+from worker.aio.transport.leases import LeaseKeeper
+from worker.aio.transport.scripts import EXPIRED, FORGET, GIVE_BACK, REBOOK
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A channel that delays messages in the broker; see `worker.aio.delayed`."""
+"""A channel that delays messages in the broker; see `worker.aio.transport.delayed`."""
 
 from bisect import bisect
 from collections.abc import Callable, Collection, Mapping
@@ -9,8 +9,8 @@ from typing import Any, Final
 from kombu.transport import redis as _stock
 from kombu.utils.json import dumps
 
-from worker.aio import delayed
-from worker.aio.transport_qos import instant_of
+from worker.aio.transport import delayed
+from worker.aio.transport.qos import instant_of
 
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 

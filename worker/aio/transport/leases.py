@@ -22,8 +22,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.aio import acknowledging
-from worker.aio.transport_scripts import FORGET, RENEW
+from worker.aio.transport import acknowledging
+from worker.aio.transport.scripts import FORGET, RENEW
 
 logger = logging.getLogger(__name__)
 

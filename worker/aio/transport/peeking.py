@@ -6,7 +6,7 @@ from typing import Any, Final
 from kombu.exceptions import KombuError
 from kombu.transport import redis as _stock
 
-from worker.aio.delayed import lists_of
+from worker.aio.transport.delayed import lists_of
 
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 

@@ -17,7 +17,7 @@ own, so stock producers, stock workers and Flower share the queues. What differs
 
 - Messages with a countdown for the queues that the option `delayed_queues` names wait in Redis and
   not in a worker, and are handed out when they are due by the clock of Redis; see
-  `worker.aio.delayed`.
+  `worker.aio.transport.delayed`.
 
 Beside kombu's transport options there are two:
 
@@ -38,8 +38,8 @@ import redis
 from kombu.connection import Connection
 from kombu.transport import redis as _stock
 
-from worker.aio.transport_channel import LEASE_S, RECOVER_S, Channel
-from worker.aio.transport_poller import Poller
+from worker.aio.transport.channel import LEASE_S, RECOVER_S, Channel
+from worker.aio.transport.poller import Poller
 
 __all__ = ["Channel", "TlsTransport", "Transport"]
 

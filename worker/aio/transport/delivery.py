@@ -6,9 +6,9 @@ from typing import Any
 
 import redis
 
-from worker.aio.transport_delaying import DelayingChannel
-from worker.aio.transport_messages import UNREADABLE, Taken, decode, share_values
-from worker.aio.transport_qos import TransportQoS
+from worker.aio.transport.delaying import DelayingChannel
+from worker.aio.transport.messages import UNREADABLE, Taken, decode, share_values
+from worker.aio.transport.qos import TransportQoS
 
 logger = logging.getLogger(__name__)
 

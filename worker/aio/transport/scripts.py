@@ -14,7 +14,7 @@ and nobody is given up before all had time to renew.
 
 from typing import Final
 
-from worker.aio.delayed import CLOCK
+from worker.aio.transport.delayed import CLOCK
 
 _SET_ASIDE: Final = """
 local function set_aside(list, item)
@@ -204,7 +204,7 @@ no message is set aside, or it would be found again for ever. Once all lists are
 read after its last change: that has the server tell this connection (`CLIENT TRACKING`) when one
 changes. Whoever knows by those hints which lists hold nothing asks of the others alone.
 
-Delayed messages that are due (see `worker.aio.delayed`) come before those of the list beside, in
+Delayed messages that are due (see `worker.aio.transport.delayed`) come before those of the list beside, in
 the order of their instants; where their queue goes before another, they also take that one's turns
 while there are any. Of all channels that wait one guards each delayed queue: it alone is told of
 the next instant, and by the server when that changes, but for the first message of an empty queue.
