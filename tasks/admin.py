@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from tasks.arguments import Arguments, check
 from worker import deadletters
-from worker.app import app
 from worker.cancellations import cancel_jobs
+from worker.celery import app
 from worker.deadletters import Filter
 from worker.deadletters.recorder import store_of
 from worker.errors import InvalidArguments

@@ -5,7 +5,7 @@ from typing import Any
 from config.settings import get_settings
 from tasks.arguments import check
 from tasks.completion import CompletionArguments
-from worker.app import app
+from worker.celery import app
 from worker.jobs.execution import take_turn
 from worker.keypool import Lease, Want
 from worker.providers import Completion

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
-from worker.app import app
+from worker.celery import app
 from worker.emails import Letter
 from worker.jobs.execution import take_turn
 from worker.jobs.history import History, came_again, died_ms, doubt_ms

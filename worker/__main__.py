@@ -1,7 +1,7 @@
-"""`python -m worker …` is `celery -A worker worker …` without Celery's other commands, which take 12 MB in each worker.
+"""`python -m worker …` is `celery -A worker worker …` with 12 MB less in each worker.
 
-Those are a shell, Flower and whatever else is installed: Celery's command line loads all of them
-before it looks which one is meant.
+Celery's command line loads a shell, Flower and whatever other commands are installed before it looks
+which one is meant. This one loads the worker alone.
 """
 
 import sys
@@ -9,7 +9,7 @@ import sys
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as command
 
-import worker
+from worker.celery import app
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from sandbox.redis import EmbeddedRedis
 
 SHOP = """
 import asyncio, os
-from worker.app import app
+from worker.celery import app
 
 @app.task(name="shop.orders.kill")
 async def kill():

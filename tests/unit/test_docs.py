@@ -168,7 +168,7 @@ _PARSE = """
 import sys, shlex, click
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
-from worker.app import app
+from worker.celery import app
 for line in sys.stdin:
     arguments = shlex.split(line)[3:]
     context = click.Context(celery, info_name="celery", obj=CLIContext(app=app, no_color=True, workdir=None))

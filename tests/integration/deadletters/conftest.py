@@ -17,7 +17,7 @@ SHOP = """
 from dataclasses import replace
 
 from celery.exceptions import Reject
-from worker.app import app
+from worker.celery import app
 from worker.deadletters import post
 
 post.RECORD = replace(post.RECORD, within_s=2.0)  # no test waits for a letter for a minute

@@ -1,4 +1,8 @@
-"""The Celery app: `celery -A worker worker | flower | call … | keys …`."""
+"""The Celery app: `celery -A worker worker | flower | call … | keys …`.
+
+Raises:
+    SystemExit: The settings of this process are wrong; its message says what to change.
+"""
 
 import logging
 from typing import Any
@@ -35,9 +39,8 @@ def create_app() -> Celery:
         SettingsError: The settings are wrong; the message says what to change.
     """
     if read_environment().get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json":
-        setup_logging(
-            "INFO", log_format="json"
-        )  # what the settings say of themselves is a line as well
+        # What the settings say of themselves is a line of JSON, too.
+        setup_logging("INFO", log_format="json")
     settings = get_settings()
     claim_result_backend(settings)
     created = Celery("keywheel", task_cls="worker.hooks.task:ServiceTask")
@@ -50,7 +53,11 @@ def create_app() -> Celery:
     return created
 
 
-app = create_app()
+try:
+    app = create_app()
+except SettingsError as exc:
+    # The command line imports this module: a traceback would hide the sentence.
+    raise SystemExit(f"keywheel cannot start.\n{exc}") from None
 
 
 @signals.setup_logging.connect(weak=False)
@@ -64,9 +71,8 @@ def _set_up_logging(**_: Any) -> None:
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     queues.ask_for(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
-    if (
-        get_settings().log_format == "json"
-    ):  # then each line is JSON: no banner, and what Celery says when it stops
+    if get_settings().log_format == "json":
+        # Each line is JSON then: no banner, and what Celery says when it stops.
         _set_up_logging()
         instance.quiet = True
         celery.apps.worker.safe_say = say_json
