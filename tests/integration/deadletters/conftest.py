@@ -18,9 +18,9 @@ from dataclasses import replace
 
 from celery.exceptions import Reject
 from worker.celery import app
-from worker.deadletters import post
+from worker.deadletters import recorder
 
-post.RECORD = replace(post.RECORD, within_s=2.0)  # no test waits for a letter for a minute
+recorder.RECORD = replace(recorder.RECORD, within_s=2.0)  # no test waits for a letter for a minute
 
 @app.task(name="shop.orders.doom", max_retries=1, default_retry_delay=0)
 async def doom(how, words):
