@@ -9,13 +9,13 @@ import sys
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as command
 
+import worker
 from worker.celery import app
 
 
 def main() -> None:
     """Run a worker with the options of the command line."""
     options = sys.argv[1:]
-    app = worker.celery
     # What `--detach` starts again, and `ps` shows.
     sys.argv[1:] = ["-A", worker.__name__, "worker", *options]
     command.main(
