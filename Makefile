@@ -14,8 +14,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# An interpreter's own settings would lead our .venv astray.
-unexport PYTHONHOME PYTHONPATH
+# An interpreter's own settings would lead our .venv astray. Without compiled files each start of a worker compiles
+# us again, and each test process all tests.
+unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
 # Touched once the environment matches the lock and the project file; anything else leaves it to the next run.
@@ -37,11 +38,20 @@ demo: $(READY) ## Run the whole thing here, without any key, for about a minute 
 test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
 	@exec $(PY) -m pytest -n $(JOBS) $(SPREAD) $(ARGS)
 
+.PHONY: unit
+unit: $(READY) ## Run the unit tests
+	@$(PY) -m pytest -n 0 -q tests/unit $(ARGS)
+
 .PHONY: check
 check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured
 
 .PHONY: lint
-lint: style types imports images ## Check style, types, import directions, Dockerfile and compose file
+lint: style types imports images ## Check style, types, import directions, Dockerfile, compose file and workflow
+
+.PHONY: format
+format: $(READY) ## Mend what can be mended by itself: style and layout
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
 
 .PHONY: style
 style: $(READY)
@@ -60,6 +70,7 @@ imports: $(READY)
 images: $(READY)
 	@.venv/bin/hadolint Dockerfile
 	@$(PY) -m check_jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(PY) -m check_jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 # The tests of `make test`, measured. pytest speaks last: the gate prints only what fell short.
 .PHONY: coverage

@@ -1,0 +1,44 @@
+"""What runs the checks elsewhere: the hosted workflow and the hooks of a clone."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+HOOKS: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared() -> list[str]:
+    """The Pythons that the project says it runs on, lowest first."""
+    prefix = "Programming Language :: Python :: "
+    found = [line.removeprefix(prefix) for line in PROJECT["classifiers"] if prefix in line]
+    return sorted(found, key=lambda version: [int(part) for part in version.split(".")])
+
+
+def test_the_workflow_checks_the_lowest_declared_python_and_tests_the_highest() -> None:
+    rows = WORKFLOW["jobs"]["check"]["strategy"]["matrix"]["include"]
+    assert [(row["python"], row["target"]) for row in rows] == [
+        (declared()[0], "check"),
+        (declared()[-1], "test"),
+    ]
+    assert PROJECT["requires-python"] == f">={declared()[0]}"
+
+
+def test_the_workflow_names_each_action_by_its_commit() -> None:
+    steps = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert used
+    assert [name for name in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name)] == []
+
+
+def test_the_hooks_fetch_nothing_and_run_what_make_runs() -> None:
+    assert [repo["repo"] for repo in HOOKS["repos"]] == ["local"]
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for hook in HOOKS["repos"][0]["hooks"]:
+        words = hook["entry"].split()
+        assert words[0] == ".venv/bin/python" or (words[0] == "make" and words[1] in targets)
