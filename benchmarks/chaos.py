@@ -43,8 +43,12 @@ _CALM = 0.95  # once so many jobs have ended, nobody is killed any more
 class Producer:
     """A web application: publishes by name, again where it did not hear whether the broker has it.
 
-    Args: url: The broker's. rate: Jobs a second. twice: The share of messages that are published a
-    second time, at once or some seconds later. rng: Where chance comes from.
+    Args:
+        url: The broker's.
+        rate: Jobs a second.
+        twice: The share of messages that are published a second time, at once or some seconds
+            later.
+        rng: Where chance comes from.
     """
 
     def __init__(

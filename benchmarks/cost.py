@@ -42,10 +42,16 @@ _SETTLES_S = 5.0
 class Case:
     """One state to measure.
 
-    Attributes: name: For the table. waiting: Jobs that wait before the workers start. rate: Jobs a
-    second that come afterwards. processes: Workers. kind: `completion`, `email` or nothing at all.
-    sandbox: Its options. limits: What the workers are told of them. begins_at: How many jobs must
-    be done before the state is steady: those of the keys' first burst.
+    Attributes:
+        name: For the table.
+        waiting: Jobs that wait before the workers start.
+        rate: Jobs a second that come afterwards.
+        processes: Workers.
+        kind: `completion`, `email` or nothing at all.
+        sandbox: Its options.
+        limits: What the workers are told of them.
+        begins_at: How many jobs must be done before the state is steady: those of the keys' first
+            burst.
     """
 
     name: str

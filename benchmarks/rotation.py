@@ -43,15 +43,23 @@ _AHEAD_S = 1.0
 class Outcome:
     """One run.
 
-    Attributes: allowed: See `Scenario.allowed`, in calls or in tokens. used: What was accepted of
-    it, in the same unit. span_s: From the first arrival at the provider to the last. due: Jobs that
-    were due within the run. not_begun: Jobs that got no place in a worker before it was over.
-    served: Jobs that ended well. failed: Jobs that ended with an error. still_open: Jobs in
-    progress at the end. lost: Jobs that got a place and are none of these. lost_to: What their code
-    raised, by name. refused: Calls answered 429 or 413. statuses: Calls by the status of the
-    answer; 0 is none. others: Those of them that are no success and no refusal, and that no step of
-    the scenario makes. wait_p50_s: Of the jobs served, from their place in a worker to their end.
-    trips: Round trips to Redis for each accepted call, by the name of the script.
+    Attributes:
+        allowed: See `Scenario.allowed`, in calls or in tokens.
+        used: What was accepted of it, in the same unit.
+        span_s: From the first arrival at the provider to the last.
+        due: Jobs that were due within the run.
+        not_begun: Jobs that got no place in a worker before it was over.
+        served: Jobs that ended well.
+        failed: Jobs that ended with an error.
+        still_open: Jobs in progress at the end.
+        lost: Jobs that got a place and are none of these.
+        lost_to: What their code raised, by name.
+        refused: Calls answered 429 or 413.
+        statuses: Calls by the status of the answer; 0 is none.
+        others: Those of them that are no success and no refusal, and that no step of the scenario
+            makes.
+        wait_p50_s: Of the jobs served, from their place in a worker to their end.
+        trips: Round trips to Redis for each accepted call, by the name of the script.
     """
 
     scenario: str
@@ -87,9 +95,12 @@ class Outcome:
 class Recovery:
     """What came after an outage of all keys.
 
-    Attributes: first_second: Calls that arrived in its first second, accepted or not, as a share of
-    what was allowed then. refused: Calls refused in its first five seconds. behind_s: How much
-    later than the keys allow as many calls were accepted as fit into one second.
+    Attributes:
+        first_second: Calls that arrived in its first second, accepted or not, as a share of what
+            was allowed then.
+        refused: Calls refused in its first five seconds.
+        behind_s: How much later than the keys allow as many calls were accepted as fit into one
+            second.
     """
 
     first_second: float

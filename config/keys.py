@@ -102,8 +102,10 @@ def keys_named(text: str, keys: Iterable[ApiKey]) -> list[ApiKey]:
 
     By id or its beginning, by label, or by the variable's name.
 
-    Args: text: What the person wrote; never the secret itself, which would stay in the shell's
-    history. keys: Among which.
+    Args:
+        text: What the person wrote; never the secret itself, which would stay in the shell's
+            history.
+        keys: Among which.
     """
     known = list(keys)
     name = text.strip()
@@ -159,8 +161,9 @@ def load_keys(service: str) -> Discovery:
 def require_any_key(discoveries: Iterable[Discovery]) -> None:
     """Refuse a start where no service has a usable key.
 
-    Raises: SettingsError: There is none; the first sentence lists the variables looked at, the
-    others what was skipped.
+    Raises:
+        SettingsError: There is none; the first sentence lists the variables looked at, the others
+            what was skipped.
     """
     found = tuple(discoveries)
     if any(discovery.keys for discovery in found):

@@ -96,10 +96,12 @@ _BROKER_OPTIONS: Final = (
 class RedisUrl:
     """A URL of Redis, taken apart.
 
-    Attributes: scheme: `redis`, `rediss`, `unix` or `redis+socket`. place: What stands before the
-    database: user, password, host and port; of a socket its path. db: The database's number.
-    options: What was said behind the question mark, by name, as numbers and truths where it is
-    that.
+    Attributes:
+        scheme: `redis`, `rediss`, `unix` or `redis+socket`.
+        place: What stands before the database: user, password, host and port; of a socket its path.
+        db: The database's number.
+        options: What was said behind the question mark, by name, as numbers and truths where it is
+            that.
     """
 
     scheme: str
@@ -115,8 +117,9 @@ class RedisUrl:
             url: The URL.
             schemes: What may stand before `://`.
 
-        Raises: ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes
-        a password.
+        Raises:
+            ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes a
+                password.
         """
         if url.startswith("sentinel"):
             raise ValueError(_SENTINEL)

@@ -512,8 +512,9 @@ def get_settings() -> Settings:
 def reload_settings() -> Settings:
     """Read the settings again; those who hold the old object keep it.
 
-    Raises: SettingsError: Something is wrong; the old settings are gone from the cache, but the old
-    object is untouched.
+    Raises:
+        SettingsError: Something is wrong; the old settings are gone from the cache, but the old
+            object is untouched.
     """
     get_settings.cache_clear()
     return get_settings()

@@ -63,8 +63,9 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
     Returns:
         Its parts.
 
-    Raises: ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the
-    URL: it may be secret.
+    Raises:
+        ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the URL:
+            it may be secret.
     """
     if any(char.isspace() or not char.isprintable() for char in url):
         raise ValueError("must not contain blanks or control characters")

@@ -199,8 +199,11 @@ def _random(count: int, alphabet: str = _ALNUM) -> str:
 class Accounts:
     """All keys of both providers.
 
-    Args: accept_unknown: A key that nobody configured gets an account of its own instead of a
-    refusal. groq: The limits of such an account at Groq. resend: The same at Resend.
+    Args:
+        accept_unknown: A key that nobody configured gets an account of its own instead of a
+            refusal.
+        groq: The limits of such an account at Groq.
+        resend: The same at Resend.
     """
 
     def __init__(

@@ -26,12 +26,17 @@ from sandbox.resend import ResendSettings
 class Config:
     """Everything that the sandbox needs to know at its start.
 
-    Attributes: groq_keys: How many Groq keys to make. groq_keys_per_org: How many of them share an
-    organisation. resend_keys: How many Resend keys to make. resend_keys_per_team: How many of them
-    share a team. keys_file: Accounts and keys to take instead of made ones. accept_unknown_keys: An
-    unknown key gets an account of its own instead of a refusal. grace_ms: How long after a refusal
-    a call may still arrive because it was under way, in milliseconds. ledger_size: How many full
-    records are kept. seed: Makes chance repeatable; keys are never seeded.
+    Attributes:
+        groq_keys: How many Groq keys to make.
+        groq_keys_per_org: How many of them share an organisation.
+        resend_keys: How many Resend keys to make.
+        resend_keys_per_team: How many of them share a team.
+        keys_file: Accounts and keys to take instead of made ones.
+        accept_unknown_keys: An unknown key gets an account of its own instead of a refusal.
+        grace_ms: How long after a refusal a call may still arrive because it was under way, in
+            milliseconds.
+        ledger_size: How many full records are kept.
+        seed: Makes chance repeatable; keys are never seeded.
     """
 
     groq_keys: int = 3

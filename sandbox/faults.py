@@ -95,9 +95,13 @@ class Faults:
     ) -> Fault | None:
         """The fault that hits this call, if any; counts the hit.
 
-        Args: service: Which provider is called. key: With which key. model: For which model; empty
-        for Resend. now_s: When. spoiling: Look for one that spoils the answer to accepted work,
-        else for one that refuses the work.
+        Args:
+            service: Which provider is called.
+            key: With which key.
+            model: For which model; empty for Resend.
+            now_s: When.
+            spoiling: Look for one that spoils the answer to accepted work, else for one that
+                refuses the work.
         """
         if not self._active:
             return None

@@ -36,11 +36,16 @@ def next_id(prefix: str) -> str:
 class Completion:
     """One answer of the model.
 
-    Attributes: text: The content, None where a tool is called; empty where reasoning used all that
-    was allowed. tool_calls: The calls, in Groq's form. finish_reason: `stop`, `length` or
-    `tool_calls`. prompt_tokens: What the prompt counted. completion_tokens: What the answer counts,
-    reasoning included. reasoning: What the model thought before; empty where it does not reason.
-    reasoning_tokens: What that counts. shows_reasoning: Whether the request wants to see it.
+    Attributes:
+        text: The content, None where a tool is called; empty where reasoning used all that was
+            allowed.
+        tool_calls: The calls, in Groq's form.
+        finish_reason: `stop`, `length` or `tool_calls`.
+        prompt_tokens: What the prompt counted.
+        completion_tokens: What the answer counts, reasoning included.
+        reasoning: What the model thought before; empty where it does not reason.
+        reasoning_tokens: What that counts.
+        shows_reasoning: Whether the request wants to see it.
     """
 
     text: str | None

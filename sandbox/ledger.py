@@ -25,17 +25,26 @@ _EARLY_S = 0.001
 class Call:
     """One call and how it was decided.
 
-    Attributes: arrived_s: When its headers were read. key: Whose call it was. model: The model
-    (Groq); empty for Resend. status: The status decided, 0 where the client gets no answer at all.
-    code: The error's short name, `ok`, or the fault's kind. accepted: The work was done: a
-    completion made, an email taken. delivered: The client gets a whole answer. tokens: What it used
-    (Groq). requested: What it asked for, in tokens (Groq). idempotency_key: As the client sent it.
-    replayed: An answer given before was given again. emails: The ids of accepted emails.
-    recipients: How many recipients they have. contents: A fingerprint of each accepted email, over
-    all accounts the same. subjects: The subject of each accepted email. cool_until_s: Where the
-    answer tells the client to wait: until when. cool_tokens: The wait holds for calls that ask for
-    so many tokens or more: smaller ones may fit before. dead: The answer says that this key will
-    not work again.
+    Attributes:
+        arrived_s: When its headers were read.
+        key: Whose call it was.
+        model: The model (Groq); empty for Resend.
+        status: The status decided, 0 where the client gets no answer at all.
+        code: The error's short name, `ok`, or the fault's kind.
+        accepted: The work was done: a completion made, an email taken.
+        delivered: The client gets a whole answer.
+        tokens: What it used (Groq).
+        requested: What it asked for, in tokens (Groq).
+        idempotency_key: As the client sent it.
+        replayed: An answer given before was given again.
+        emails: The ids of accepted emails.
+        recipients: How many recipients they have.
+        contents: A fingerprint of each accepted email, over all accounts the same.
+        subjects: The subject of each accepted email.
+        cool_until_s: Where the answer tells the client to wait: until when.
+        cool_tokens: The wait holds for calls that ask for so many tokens or more: smaller ones may
+            fit before.
+        dead: The answer says that this key will not work again.
     """
 
     arrived_s: float
@@ -110,8 +119,11 @@ class _Tally:
 class Ledger:
     """Takes one record per call.
 
-    Args: clock: Seconds since the epoch. grace_ms: How long after a refusal a call may still arrive
-    because it was under way, in milliseconds. ring: How many full records are kept.
+    Args:
+        clock: Seconds since the epoch.
+        grace_ms: How long after a refusal a call may still arrive because it was under way, in
+            milliseconds.
+        ring: How many full records are kept.
     """
 
     def __init__(

@@ -29,16 +29,16 @@ class SandboxError(Exception):
 class Sandbox:
     """`python -m sandbox` on a free port, stopped when the block ends and when this process dies.
 
-        with Sandbox(groq_keys=3, groq_rpm=600) as sandbox:
-            environment = os.environ | sandbox.env()
-            sandbox.control("exhaust", service="groq", seconds=5)
-            print(sandbox.ledger()["judgement"])
+        with Sandbox(groq_keys=3, groq_rpm=600) as sandbox: environment = os.environ | sandbox.env()
+        sandbox.control("exhaust", service="groq", seconds=5) print(sandbox.ledger()["judgement"])
 
     Stops twice without complaint; can be started again (with other keys and another port).
 
-    Args: scenario: A script as `sandbox.scenario` describes it, as a path or as its content.
-    accounts: The content of a keys file. options: Options of the command line, with underscores:
-    `groq_rpm=600`, `accept_unknown_keys=True`.
+    Args:
+        scenario: A script as `sandbox.scenario` describes it, as a path or as its content.
+        accounts: The content of a keys file.
+        options: Options of the command line, with underscores: `groq_rpm=600`,
+            `accept_unknown_keys=True`.
     """
 
     def __init__(

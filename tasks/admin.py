@@ -79,13 +79,16 @@ async def key_status(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  #
 async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Bring resting and refused keys back.
 
-    Args: self: The task. *args: `service` may come without its name. **kwargs: `service` (`groq`,
-    `resend`; default both), `key` (a key's id, of that service), `include_disabled`
-            (bring back keys that a person disabled, too; default False), `by` (who asks, for the
-            audit trail).
+    Args:
+        self: The task.
+        *args: `service` may come without its name.
+        **kwargs: `service` (`groq`, `resend`; default both), `key` (a key's id, of that service),
+            `include_disabled` (bring back keys that a person disabled, too; default False), `by`
+            (who asks, for the audit trail).
 
-    Returns: By service: how many blocks were cleared (`reset`), which (`brought_back`), and the
-    keys that stay out since a person disabled them (`left_disabled`).
+    Returns:
+        By service: how many blocks were cleared (`reset`), which (`brought_back`), and the keys
+        that stay out since a person disabled them (`left_disabled`).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -127,8 +130,9 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noq
         *args: `id` may come without its name.
         **kwargs: `id`: a job's id, or a list of up to 1,000.
 
-    Returns: `jobs`, by id: `cancelled`; `running` (a call that is under way is not cut, and no
-    other one follows); or the state in which it had ended.
+    Returns:
+        `jobs`, by id: `cancelled`; `running` (a call that is under way is not cut, and no other one
+        follows); or the state in which it had ended.
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -148,10 +152,12 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noq
 async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
     """List the jobs that ended for good without success, the latest first; never their arguments.
 
-    Args: self: The task. *args: None; arguments go by name. **kwargs: `service` (`groq`, `resend`,
-    `other`), `task` (a task's name), `kind` (`failed`, `expired`, `unknown`,
-            `timeout`, `poison`), `before` (milliseconds since 1970; for the next page the `at_ms`
-            of the last letter), `limit` (default 50).
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `service` (`groq`, `resend`, `other`), `task` (a task's name), `kind` (`failed`,
+            `expired`, `unknown`, `timeout`, `poison`), `before` (milliseconds since 1970; for the
+            next page the `at_ms` of the last letter), `limit` (default 50).
 
     Returns:
         `letters`, and how many there are in all (`total`, `by_service`).
@@ -169,10 +175,12 @@ async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]: 
 async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Run dead letters' jobs again, with the same id and arguments.
 
-    Args: self: The task. *args: None; arguments go by name. **kwargs: `id` (one job's), or a filter
-    as `dead_letters` takes it, with `limit` (default 1000); `force` (also
-            emails that may have been sent: they may arrive twice), `by` (who asks, for the audit
-            trail).
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `id` (one job's), or a filter as `dead_letters` takes it, with `limit` (default
+            1000); `force` (also emails that may have been sent: they may arrive twice), `by` (who
+            asks, for the audit trail).
 
     Returns:
         `replayed` (ids of the jobs), and `refused` (`id` and `reason` of the others).

@@ -30,13 +30,18 @@ def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.
 
-    Args: self: The task. *args: None; arguments go by name. **kwargs: `messages` (or `prompt`),
-    `model`, `temperature`, … as in Groq's API; see `CompletionArguments`.
-            With `stream` the answer is told in the job's Redis stream while it comes.
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `messages` (or `prompt`), `model`, `temperature`, … as in Groq's API; see
+            `CompletionArguments`. With `stream` the answer is told in the job's Redis stream while
+            it comes.
 
-    Returns: `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see
-    `groq_answer.result_of`): it may be a message of the next completion as it is. And how it went:
-    `key` (the key's label), `attempts` (calls made), `waited_s` (seconds spent waiting for a key).
+    Returns:
+        `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see
+        `groq_answer.result_of`): it may be a message of the next completion as it is. And how it
+        went: `key` (the key's label), `attempts` (calls made), `waited_s` (seconds spent waiting
+        for a key).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.

@@ -26,17 +26,22 @@ The outbox would tell of it for 73 hours.
 async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Send one email with whichever Resend key is free, once.
 
-    Args: self: The task; its id is the idempotency key unless one is given. *args: None; arguments
-    go by name. **kwargs: `from`, `to`, `subject`, `html`, `text`, … as in Resend's API; see
-    `EmailArguments`. `from` may be
-            left out where the settings name a from address for the key's team.
+    Args:
+        self: The task; its id is the idempotency key unless one is given.
+        *args: None; arguments go by name.
+        **kwargs: `from`, `to`, `subject`, `html`, `text`, … as in Resend's API; see
+            `EmailArguments`. `from` may be left out where the settings name a from address for the
+            key's team.
 
-    Returns: `id` (the email's id at Resend), and how it went: `key` (the key's label), `attempts`
-    (calls made), `waited_s` (seconds spent waiting for a key).
+    Returns:
+        `id` (the email's id at Resend), and how it went: `key` (the key's label), `attempts` (calls
+        made), `waited_s` (seconds spent waiting for a key).
 
-    Raises: InvalidArguments: An argument is wrong, or the idempotency key was used for another
-    email; the message names it. RequestRejected: Resend refuses the email. OutcomeUnknown: It may
-    have been sent, and there is no safe way to find out.
+    Raises:
+        InvalidArguments: An argument is wrong, or the idempotency key was used for another email;
+            the message names it.
+        RequestRejected: Resend refuses the email.
+        OutcomeUnknown: It may have been sent, and there is no safe way to find out.
     """
     arguments = check(EmailArguments, args, kwargs)
     runtime = Runtime.current()

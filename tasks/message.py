@@ -181,8 +181,9 @@ class EmailArguments(Arguments):
     def payload_for(self, key: ApiKey) -> dict[str, Any]:
         """The body of an email that goes out with a key.
 
-        Raises: Deferred: Nobody says whom it is from: the key was found after the turn began, and
-        the next passes it over.
+        Raises:
+            Deferred: Nobody says whom it is from: the key was found after the turn began, and the
+                next passes it over.
         """
         sender = self.sender or key.sender
         if not sender:

@@ -126,8 +126,9 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
         cancellations: Where cancels are kept.
         ids: The jobs' ids.
 
-    Returns: By id: `cancelled`; `running` where a worker runs it now: a call that is under way is
-    not cut, and no other one follows; `SUCCESS` or `FAILURE` where it had ended.
+    Returns:
+        By id: `cancelled`; `running` where a worker runs it now: a call that is under way is not
+        cut, and no other one follows; `SUCCESS` or `FAILURE` where it had ended.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -233,8 +234,10 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
     What this process has heard is known without Redis. Every other job costs its share of one
     `MGET`.
 
-    Args: task_id: The job's id. patiently: Wait while Redis is away, since a call may follow.
-    Otherwise a Redis that is away knows of none.
+    Args:
+        task_id: The job's id.
+        patiently: Wait while Redis is away, since a call may follow. Otherwise a Redis that is away
+            knows of none.
 
     Raises:
         Deferred: Redis did not answer for a minute.

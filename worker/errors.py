@@ -138,12 +138,16 @@ class Fault(TurnOver):
 
     Costs one of the job's tries, unless it fails for everybody.
 
-    Args: reason: What happened, in one sentence. backoff_ms: The shortest wait before the next try,
-    in milliseconds, where the provider named one.
+    Args:
+        reason: What happened, in one sentence.
+        backoff_ms: The shortest wait before the next try, in milliseconds, where the provider named
+            one.
 
-    Attributes: code: The verdict's code, where an answer was judged. most_repeats: How often the
-    job may try again after faults of this code; None: as often as after any. own: It is this job's
-    own: others pass. Where it is not (an outage), it costs no try.
+    Attributes:
+        code: The verdict's code, where an answer was judged.
+        most_repeats: How often the job may try again after faults of this code; None: as often as
+            after any.
+        own: It is this job's own: others pass. Where it is not (an outage), it costs no try.
     """
 
     code = ""

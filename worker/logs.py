@@ -69,10 +69,10 @@ class Redactor:
     def learn(self, secrets: Iterable[ApiKey | SecretStr | str]) -> None:
         """Hide these too from now on.
 
-        Args: secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the
-        password. Below six
-                characters they are ignored, since hiding each occurrence of so short a text would
-                spoil the log and reveal it.
+        Args:
+            secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the
+                password. Below six characters they are ignored, since hiding each occurrence of so
+                short a text would spoil the log and reveal it.
         """
         for item in secrets:
             if isinstance(item, ApiKey):
@@ -261,10 +261,12 @@ def setup_logging(
 
     Replaces the root logger's handlers.
 
-    Args: level: The least level shown. Libraries that log request bodies stay at WARNING whatever
-    it is. log_format: `text` or `json`. secrets: What to hide beside everything shaped like a key;
-    see `Redactor.learn`. stream: Where to; standard error by default. Made to write UTF-8 whatever
-    the locale.
+    Args:
+        level: The least level shown. Libraries that log request bodies stay at WARNING whatever it
+            is.
+        log_format: `text` or `json`.
+        secrets: What to hide beside everything shaped like a key; see `Redactor.learn`.
+        stream: Where to; standard error by default. Made to write UTF-8 whatever the locale.
 
     Returns:
         The handler, which the root logger now has.

@@ -100,9 +100,12 @@ _WINDOW_MS = {
 class ObservedLimit:
     """A limit as the provider stated it, in a header or in the words of a refusal.
 
-    Attributes: dimension: What it counts. limit: How much a full window allows. remaining: What is
-    left now, where the provider says so (for a refusal: `limit - used`, never below 0). window_ms:
-    The window in milliseconds, where it differs from the dimension's own.
+    Attributes:
+        dimension: What it counts.
+        limit: How much a full window allows.
+        remaining: What is left now, where the provider says so (for a refusal: `limit - used`,
+            never below 0).
+        window_ms: The window in milliseconds, where it differs from the dimension's own.
     """
 
     dimension: Dimension
@@ -130,27 +133,39 @@ class SeenQuota:
 class Verdict:
     """One answer, judged.
 
-    Attributes: fate: What becomes of the request. code: A stable short name (`rate_limit`,
-    `invalid_key`, …) for logs, audit and metrics. reason: One sentence for people. Holds no key,
-    prompt or mail body. effect: What happens to `scope`. scope: What the effect covers.
-    cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the
-    service's default. sized: The provider told `cooldown_ms` for a call of this size: one of fewer
-    tokens may pass before. definite: The request was surely not carried out, or surely was
-    (`Fate.DONE`). False: it may have been. counted: Whether the provider counted the call against
-    its limits; None: as `definite` and `status` tell. backoff_ms: The least wait before a retry of
-    this request, in milliseconds; None leaves it to the retry policy. most_repeats: How often a job
-    may try again after answers of this code; None: as often as after any fault. account: The
-    account that the provider named (Groq's `org_…`), if it did. limits: Limits that the answer
-    stated; they belong to account × model (Groq) or account (Resend). quotas: Quotas of which the
-    answer told what is used; they belong where `limits` do. too_large_limit: The limit that this
-    request can never fit under on this account and model, in tokens. too_large_in: What that limit
-    counts, where that is known. tokens: What the provider counted for this request, in tokens,
-    where it said so. input_tokens: How many of them the prompt counted, where it said so.
-    output_tokens: How many the answer did. service_tier: The tier that the provider named in a
-    refusal; limits belong to one. emails: How many recipients the call carried, where it carried
-    several emails. status: The HTTP status, 0 where there was none. certain: That the scope is to
-    blame. False: it may as well be the request, as where the words of a refusal, or a
-            bare status, are all there is.
+    Attributes:
+        fate: What becomes of the request.
+        code: A stable short name (`rate_limit`, `invalid_key`, …) for logs, audit and metrics.
+        reason: One sentence for people. Holds no key, prompt or mail body.
+        effect: What happens to `scope`.
+        scope: What the effect covers.
+        cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the
+            service's default.
+        sized: The provider told `cooldown_ms` for a call of this size: one of fewer tokens may pass
+            before.
+        definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may
+            have been.
+        counted: Whether the provider counted the call against its limits; None: as `definite` and
+            `status` tell.
+        backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it
+            to the retry policy.
+        most_repeats: How often a job may try again after answers of this code; None: as often as
+            after any fault.
+        account: The account that the provider named (Groq's `org_…`), if it did.
+        limits: Limits that the answer stated; they belong to account × model (Groq) or account
+            (Resend).
+        quotas: Quotas of which the answer told what is used; they belong where `limits` do.
+        too_large_limit: The limit that this request can never fit under on this account and model,
+            in tokens.
+        too_large_in: What that limit counts, where that is known.
+        tokens: What the provider counted for this request, in tokens, where it said so.
+        input_tokens: How many of them the prompt counted, where it said so.
+        output_tokens: How many the answer did.
+        service_tier: The tier that the provider named in a refusal; limits belong to one.
+        emails: How many recipients the call carried, where it carried several emails.
+        status: The HTTP status, 0 where there was none.
+        certain: That the scope is to blame. False: it may as well be the request, as where the
+            words of a refusal, or a bare status, are all there is.
     """
 
     fate: Fate

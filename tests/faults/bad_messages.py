@@ -24,11 +24,16 @@ PROTOCOL = "InvalidTaskError"
 class Bad:
     """A message with something wrong.
 
-    Attributes: says: What is wrong, as a sentence. caller: What its caller sees: `SERVED`,
-    `NOTHING`, or the kind of the failure and a part of its sentence. body: The body instead of a
-    good one, before it becomes JSON. raw: The body's bytes instead. options: The third part of the
-    body. headers: Headers instead of good ones. properties: The same for properties. top: The same
-    for the message itself.
+    Attributes:
+        says: What is wrong, as a sentence.
+        caller: What its caller sees: `SERVED`, `NOTHING`, or the kind of the failure and a part of
+            its sentence.
+        body: The body instead of a good one, before it becomes JSON.
+        raw: The body's bytes instead.
+        options: The third part of the body.
+        headers: Headers instead of good ones.
+        properties: The same for properties.
+        top: The same for the message itself.
     """
 
     says: str

@@ -312,8 +312,9 @@ class RedisBackend(StockBackend):
         one that is away is asked until it is back: the job is done, and doing it again would not
         help.
 
-        Raises: redis.RedisError: The server refused a command, or stayed away for as long as the
-        policy allows.
+        Raises:
+            redis.RedisError: The server refused a command, or stayed away for as long as the policy
+                allows.
         """
         return await self._until_reached(lambda: self._pipelining().run(commands))
 

@@ -285,10 +285,12 @@ class Job:
     ) -> Any:
         """Call the task's body and await what it gives, so that the tracer sees a plain function.
 
-        Raises: JobGone: The job's end was reported while the body ran, or the body found that the
-        job is revoked. SoftTimeLimitExceeded: The body let the soft limit pass through.
-        UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
-        WorkerLost: The body ran out of memory.
+        Raises:
+            JobGone: The job's end was reported while the body ran, or the body found that the job
+                is revoked.
+            SoftTimeLimitExceeded: The body let the soft limit pass through.
+            UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
+            WorkerLost: The body ran out of memory.
         """
         try:
             result = self.complete(run(*args, **kwargs))

@@ -37,9 +37,12 @@ class Told(Protocol):
 class LostRuns:
     """Sends lost jobs back after a pause, or lets them fail.
 
-    Args: calls: Where reports are made. loop: Whose timers are used. most: So many lost runs end a
-    job; 0: none do. pause_s: Before the first return, in seconds; twice as long before each further
-    one, a minute at most.
+    Args:
+        calls: Where reports are made.
+        loop: Whose timers are used.
+        most: So many lost runs end a job; 0: none do.
+        pause_s: Before the first return, in seconds; twice as long before each further one, a
+            minute at most.
     """
 
     def __init__(

@@ -58,8 +58,9 @@ class Pipelining:
     def run(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
         """Run commands, next to each other but not as a transaction.
 
-        Returns: The answers. The future fails with the first command that the server refused, or
-        with the connection's error.
+        Returns:
+            The answers. The future fails with the first command that the server refused, or with
+            the connection's error.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
@@ -141,9 +142,9 @@ class Pipelining:
         redis-py's own pipeline takes its connection from the pool and gives it back each time, and
         costs twice this.
 
-        Raises: redis.RedisError: The server cannot be reached. A connection that was closed is
-        opened again, as the client
-                says, and its commands are repeated.
+        Raises:
+            redis.RedisError: The server cannot be reached. A connection that was closed is opened
+                again, as the client says, and its commands are repeated.
         """
         connection = await self._connected()
 

@@ -126,8 +126,9 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
         ask: Asks once.
         policy: How long, and how often.
 
-    Raises: redis.exceptions.RedisError: The last error, when the time is over; at once where it
-    does not pass by itself.
+    Raises:
+        redis.exceptions.RedisError: The last error, when the time is over; at once where it does
+            not pass by itself.
     """
     began_s = time.monotonic()
     pause_s = policy.first_s

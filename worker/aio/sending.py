@@ -63,8 +63,9 @@ class Sender:
     def send(self, signature: Signature) -> AsyncResult:
         """Send a job, as `signature.apply_async()` does.
 
-        Raises: kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
-        retries.
+        Raises:
+            kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
+                retries.
         """
         return self.send_many((signature,))[0]
 
@@ -74,8 +75,9 @@ class Sender:
         A batch whose connection is lost is sent again, once more than needed perhaps, as Celery's
         retries do.
 
-        Raises: kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
-        retries.
+        Raises:
+            kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
+                retries.
         """
         whole = list(signatures)
         results: list[AsyncResult] = bridge.call(self._send_all, whole)

@@ -45,10 +45,11 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
 
     Jobs whose end is known are waited for a few seconds only: one may swallow every cancellation.
 
-    Args: pool: The pool; it starts nothing any more. hub: The hub, if there is one. cold: Cancel
-    the jobs and wait for at most `cold_patience_s` seconds, because one may hang. Turns true as
-    well
-            when a signal asks for it on the way.
+    Args:
+        pool: The pool; it starts nothing any more.
+        hub: The hub, if there is one.
+        cold: Cancel the jobs and wait for at most `cold_patience_s` seconds, because one may hang.
+            Turns true as well when a signal asks for it on the way.
         cold_patience_s: In seconds.
     """
     deadline_s: float | None = None

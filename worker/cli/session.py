@@ -29,8 +29,9 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
         command: What is to be done.
         missing: The sentence for a `KeyError`, with `{}` where what was asked for stands.
 
-    Raises: click.ClickException: The settings are wrong, Redis or the broker is away, or there is
-    no such thing.
+    Raises:
+        click.ClickException: The settings are wrong, Redis or the broker is away, or there is no
+            such thing.
     """
 
     async def go() -> ResultT:

@@ -16,10 +16,13 @@ _FIRST, _LAST = 10, 5
 class DeferredJob:
     """A job that waits in the broker for its next try.
 
-    Attributes: id: The job. next_try_ms: When it comes back, in milliseconds since 1970, by the
-    broker's clock. kind: `key` where no key can serve it, `failure` where a call failed; empty
-    where its result does not say. code: The reason, as beside the job's result: see
-    `docs/enqueueing.md`; empty where that does not say.
+    Attributes:
+        id: The job.
+        next_try_ms: When it comes back, in milliseconds since 1970, by the broker's clock.
+        kind: `key` where no key can serve it, `failure` where a call failed; empty where its result
+            does not say.
+        code: The reason, as beside the job's result: see `docs/enqueueing.md`; empty where that
+            does not say.
     """
 
     id: str

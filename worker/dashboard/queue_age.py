@@ -36,8 +36,9 @@ class QueueAge:
             name: The list; messages come in at its left, and are taken from its right.
             now_s: The time of a clock that never steps back, in seconds.
 
-        Returns: The oldest message has waited at least so long, in seconds; of a long list, a few
-        seconds ago.
+        Returns:
+            The oldest message has waited at least so long, in seconds; of a long list, a few
+            seconds ago.
         """
         if now_s >= self._search_at_s:
             began_s = time.perf_counter()

@@ -33,8 +33,9 @@ class Asked:
 def check_headers(headers: Mapping[str, str], query: str) -> None:
     """Refuse what could not be read, before the body is.
 
-    Raises: Refusal: 400 for a query string, 413 for a body announced as too large, 415 for another
-    kind of body.
+    Raises:
+        Refusal: 400 for a query string, 413 for a body announced as too large, 415 for another kind
+            of body.
     """
     if query:
         # Left unread, `?service=groq` would reset everything.
@@ -68,8 +69,9 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
         services: The services there are.
         fields: The names that the body may hold.
 
-    Raises: Refusal: 400 where it is no JSON object of these fields with text in them, 404 for an
-    unknown service.
+    Raises:
+        Refusal: 400 where it is no JSON object of these fields with text in them, 404 for an
+            unknown service.
     """
     found = read_object(body) if body.strip() else {}
     if unknown := sorted(set(found).difference(fields)):

@@ -31,12 +31,16 @@ class Minute:
 class QueueView:
     """The jobs of a service that wait.
 
-    Attributes: name: The queue. ready: Jobs in the broker that no worker has fetched. deferred:
-    Jobs in the broker on their way back, waiting for their instant. held: Jobs in the workers that
-    wait there for a key. paused_workers: Workers that take no more of this queue for now: they hold
-    what their keys serve soon. workers: Workers that answered. oldest_s: The job that has waited
-    longest has waited for at least so long, in seconds, deferred jobs included,
-            bulk jobs not.
+    Attributes:
+        name: The queue.
+        ready: Jobs in the broker that no worker has fetched.
+        deferred: Jobs in the broker on their way back, waiting for their instant.
+        held: Jobs in the workers that wait there for a key.
+        paused_workers: Workers that take no more of this queue for now: they hold what their keys
+            serve soon.
+        workers: Workers that answered.
+        oldest_s: The job that has waited longest has waited for at least so long, in seconds,
+            deferred jobs included, bulk jobs not.
         oldest_bulk_s: The same of bulk jobs, which wait for as long as interactive ones use all
             that the keys allow.
         deferred_jobs: Some of the deferred ones: those that come back first, and those that come
@@ -81,9 +85,13 @@ class QueueView:
 class ServiceView:
     """One service: its keys, its queue, its last hour, and when the queue will be empty.
 
-    Attributes: pool: Its keys. queue: Its queue. history: Its last hour, by minutes. rate: Jobs
-    that ended a second, over the last minute or so. idle_s: For so long jobs have waited, a key has
-    had room, and no call was made, in seconds; 0: all is well.
+    Attributes:
+        pool: Its keys.
+        queue: Its queue.
+        history: Its last hour, by minutes.
+        rate: Jobs that ended a second, over the last minute or so.
+        idle_s: For so long jobs have waited, a key has had room, and no call was made, in seconds;
+            0: all is well.
     """
 
     pool: PoolView

@@ -69,8 +69,11 @@ def of_message(
 ) -> tuple[Letter, Message | None]:
     """The letter of a message that became no job.
 
-    Args: message: kombu's message. reason: Why it cannot be run. runnable: It is well formed, and
-    only unknown here: another version of the workers may run it.
+    Args:
+        message: kombu's message.
+        reason: Why it cannot be run.
+        runnable: It is well formed, and only unknown here: another version of the workers may run
+            it.
     """
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     kept = _body_as_message(message, headers) if runnable else None

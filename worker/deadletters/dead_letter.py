@@ -21,16 +21,27 @@ _LONGEST_NAME = 200
 class Letter:
     """What an operator sees of a job that ended without success. Holds no argument of it.
 
-    Attributes: id: The job's id. task: The task's name. queue: Where it came from, and where a
-    replay sends it. service: `groq`, `resend` or `other`. kind: How it ended; one of `KINDS`.
-    reason: Why, in one sentence. at_ms: When it ended, in milliseconds since 1970. since_ms: When
-    its first turn began; near `at_ms` where it had none, 0 for a message that became no job.
-    faults: How often the provider failed. deferrals: How often no key was free. calls: Calls made
-    to the provider. trail: The latest calls: when (`at_ms`), with which `key` (its label), and what
-    was answered (`code`). doubt_ms: It may have been carried out, at this instant at the earliest;
-    0: surely not. size: The size of the message that is kept for a replay, in bytes; 0: none is.
-    worker: Which worker wrote this. note: Why no message is kept, where that is known. delivery:
-    Which message of the broker's it was; the same when that is delivered again. For workers only.
+    Attributes:
+        id: The job's id.
+        task: The task's name.
+        queue: Where it came from, and where a replay sends it.
+        service: `groq`, `resend` or `other`.
+        kind: How it ended; one of `KINDS`.
+        reason: Why, in one sentence.
+        at_ms: When it ended, in milliseconds since 1970.
+        since_ms: When its first turn began; near `at_ms` where it had none, 0 for a message that
+            became no job.
+        faults: How often the provider failed.
+        deferrals: How often no key was free.
+        calls: Calls made to the provider.
+        trail: The latest calls: when (`at_ms`), with which `key` (its label), and what was answered
+            (`code`).
+        doubt_ms: It may have been carried out, at this instant at the earliest; 0: surely not.
+        size: The size of the message that is kept for a replay, in bytes; 0: none is.
+        worker: Which worker wrote this.
+        note: Why no message is kept, where that is known.
+        delivery: Which message of the broker's it was; the same when that is delivered again. For
+            workers only.
     """
 
     id: str

@@ -100,10 +100,14 @@ async def replay(
     A letter is forgotten after its message was sent: a crash in between leaves both, never neither.
     Whoever replays a letter at the same time as somebody else is refused.
 
-    Args: store: Where the letters are. letters: Which. app: For the broker. by: Who asks, for the
-    audit stream. now_ms: Now, in milliseconds since 1970. force: Also emails that may have been
-    sent; they get an idempotency key of their own, so this may be a second
-            email.
+    Args:
+        store: Where the letters are.
+        letters: Which.
+        app: For the broker.
+        by: Who asks, for the audit stream.
+        now_ms: Now, in milliseconds since 1970.
+        force: Also emails that may have been sent; they get an idempotency key of their own, so
+            this may be a second email.
         progress: Told how many letters are through, again and again.
 
     Raises:

@@ -14,17 +14,25 @@ from worker.providers import is_idempotency_key
 class Letter:
     """An email on its way.
 
-    Attributes: idempotency_key: The same for every job that means this email. content: A hash of
-    what the job asked for. payload: Makes the body for the key that was chosen, since a from
-    address may depend on it. recipients: How many addresses it goes to. batchable: It may go out
-    together with others. known: A job may have sent it before, so look first. unsendable: Why it
-    cannot be sent as a new email, if so; one that was sent before is still looked up. late: It may
-    have been accepted so long ago that the outbox has forgotten it. job: The id of its job. calls:
-    Calls made with it in this turn. waited_ms: Time spent waiting in this turn, in milliseconds.
-    until_s: When the turn must have its lease, on the monotonic clock; None: whenever it gets one.
+    Attributes:
+        idempotency_key: The same for every job that means this email.
+        content: A hash of what the job asked for.
+        payload: Makes the body for the key that was chosen, since a from address may depend on it.
+        recipients: How many addresses it goes to.
+        batchable: It may go out together with others.
+        known: A job may have sent it before, so look first.
+        unsendable: Why it cannot be sent as a new email, if so; one that was sent before is still
+            looked up.
+        late: It may have been accepted so long ago that the outbox has forgotten it.
+        job: The id of its job.
+        calls: Calls made with it in this turn.
+        waited_ms: Time spent waiting in this turn, in milliseconds.
+        until_s: When the turn must have its lease, on the monotonic clock; None: whenever it gets
+            one.
 
-    Raises: InvalidArguments: The idempotency key cannot stand in a header. Later it would fail
-    those that go along, too.
+    Raises:
+        InvalidArguments: The idempotency key cannot stand in a header. Later it would fail those
+            that go along, too.
     """
 
     idempotency_key: str

@@ -44,9 +44,12 @@ _SPREAD_MS = (
 class Mailroom:
     """Sends emails, each once.
 
-    Args: rotation: Resend's. outbox: Where envelopes and results are. batches: Emails that wait for
-    a key in this process go out together. at_least_once: An email whose account is gone while its
-    outcome is unknown goes to another account.
+    Args:
+        rotation: Resend's.
+        outbox: Where envelopes and results are.
+        batches: Emails that wait for a key in this process go out together.
+        at_least_once: An email whose account is gone while its outcome is unknown goes to another
+            account.
     """
 
     def __init__(
@@ -103,14 +106,19 @@ class Mailroom:
     async def serve(self, want: Want, letter: Letter, *, longest_s: float | None = None) -> Served:
         """Send an email, or give the result that another job got for it.
 
-        Args: want: What its call needs of a key. letter: The email. longest_s: The longest wait
-        over the whole turn, in seconds; None: however long it takes.
+        Args:
+            want: What its call needs of a key.
+            letter: The email.
+            longest_s: The longest wait over the whole turn, in seconds; None: however long it
+                takes.
 
-        Raises: Deferred: No key can serve now, or another job is sending the same email. Fault:
-        Resend failed in a way that may pass. InvalidArguments: The idempotency key was used for
-        another email, or it is new and `letter.unsendable`. RequestRejected: Resend refuses the
-        email for good. OutcomeUnknown: It may have been accepted, and there is no safe way to find
-        out.
+        Raises:
+            Deferred: No key can serve now, or another job is sending the same email.
+            Fault: Resend failed in a way that may pass.
+            InvalidArguments: The idempotency key was used for another email, or it is new and
+                `letter.unsendable`.
+            RequestRejected: Resend refuses the email for good.
+            OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
         """
         try:
             letter.until_s = None if longest_s is None else time.monotonic() + longest_s

@@ -34,8 +34,9 @@ Run = Callable[[Any], None]
 class Quarantine:
     """Holds the suspects of a consumer. On the consumer's thread.
 
-    Args: consumer: The consumer; what is held takes up no room of its prefetch window, as jobs with
-    a countdown do not.
+    Args:
+        consumer: The consumer; what is held takes up no room of its prefetch window, as jobs with a
+            countdown do not.
     """
 
     def __init__(self, consumer: Any) -> None:

@@ -48,9 +48,11 @@ class ServiceTask(Task):
 
         Drop one that had failed before its worker died.
 
-        Raises: Poisoned: Too many did. celery.exceptions.Ignore: It has failed, and its caller was
-        told; awaited. Exception: It has failed, and the letter is missing, or what the caller is
-        told; awaited.
+        Raises:
+            Poisoned: Too many did.
+            celery.exceptions.Ignore: It has failed, and its caller was told; awaited.
+            Exception: It has failed, and the letter is missing, or what the caller is told;
+                awaited.
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager

@@ -79,12 +79,17 @@ async def take_turn(
 ) -> tuple[Served, History]:
     """Serve a job now, or raise what makes Celery run it again later.
 
-    Args: task: The bound task, for its request. rotation: Who serves it: the service's rotation, or
-    the mailroom. want: What the job needs of a key. order: What is to be served: what makes the
-    request for the key that was chosen, or a letter. settings: Deadline, fault budget, waits.
-    deadline_s: How long the job may take from its first turn on, in seconds, if it brought a
-    deadline of its own. ownership: Knows whether the job is still this worker's; None: nobody asks.
-    outages: Knows how many jobs wait for the end of an outage.
+    Args:
+        task: The bound task, for its request.
+        rotation: Who serves it: the service's rotation, or the mailroom.
+        want: What the job needs of a key.
+        order: What is to be served: what makes the request for the key that was chosen, or a
+            letter.
+        settings: Deadline, fault budget, waits.
+        deadline_s: How long the job may take from its first turn on, in seconds, if it brought a
+            deadline of its own.
+        ownership: Knows whether the job is still this worker's; None: nobody asks.
+        outages: Knows how many jobs wait for the end of an outage.
 
     Returns:
         The provider's answer, and the job's history with this turn in it.
@@ -279,8 +284,9 @@ async def _send_back(
 def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
     """Say for programs why a job waits and until when, as it stands beside its result and in its stream.
 
-    Returns: `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the
-    reason, see docs/enqueueing.md; `next_try`: the instant, in ISO 8601.
+    Returns:
+        `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the reason, see
+        docs/enqueueing.md; `next_try`: the instant, in ISO 8601.
     """
     next_try = datetime.now(UTC) + timedelta(seconds=countdown_s)
     kind = "key" if isinstance(why, Deferred) else "failure"

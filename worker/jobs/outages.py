@@ -37,8 +37,9 @@ class Outages:
     jobs came back for that, ten thousand of them would keep a worker busy for the whole of an
     outage.
 
-    Args: broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be
-    counted or woken.
+    Args:
+        broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be
+            counted or woken.
     """
 
     def __init__(self, broker: Redis | None) -> None:
@@ -57,8 +58,9 @@ class Outages:
             least_ms: The rest that is left, in milliseconds.
             code: Why nothing may be called.
 
-        Returns: Milliseconds: in an outage by chance later than the rest, the more jobs wait, so
-        that some ten come back each second.
+        Returns:
+            Milliseconds: in an outage by chance later than the rest, the more jobs wait, so that
+                some ten come back each second.
         """
         self._until_s[queue] = max(
             self._until_s.get(queue, 0.0), time.monotonic() + least_ms / 1000

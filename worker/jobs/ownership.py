@@ -36,8 +36,10 @@ _turn: ContextVar[_Turn | None] = ContextVar("the turn of the running job", defa
 class Ownership:
     """Notices that this process stood still, and asks the broker then for each job that it had.
 
-    Args: broker: The broker's Redis; None: it keeps no such book, so nobody can tell. lease_s: How
-    long a worker may be silent before its jobs go to others, in seconds; 0: jobs never do.
+    Args:
+        broker: The broker's Redis; None: it keeps no such book, so nobody can tell.
+        lease_s: How long a worker may be silent before its jobs go to others, in seconds; 0: jobs
+            never do.
     """
 
     def __init__(self, broker: Redis | None, *, lease_s: float) -> None:

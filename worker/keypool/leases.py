@@ -11,10 +11,11 @@ from worker.verdicts import Dimension
 class Want:
     """One call that wants a key.
 
-    Attributes: model: The model (Groq); empty where a service has none. topic: What a key may be
-    unfit for by itself: the model (Groq), the from-domain (Resend). fallbacks: Further models that
-    serve as well, in order of preference, each with its topic: the first that can be
-            served now is taken.
+    Attributes:
+        model: The model (Groq); empty where a service has none.
+        topic: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
+        fallbacks: Further models that serve as well, in order of preference, each with its topic:
+            the first that can be served now is taken.
         tokens: What the call will count against token limits, as an estimate.
         input_tokens: How many of them are the prompt's.
         output_tokens: How many of them are reserved for the answer.
@@ -93,10 +94,12 @@ class Want:
 class Line:
     """The line that a job stands in, in its process, as the pool must know it to serve several processes in order.
 
-    Attributes: wait_list: The wait list in Redis that the line has its place in; the same in all
-    processes. id: The line's own name there. next_waited_ms: For how long the job behind this one
-    has waited, in milliseconds; None: nobody stands there. entered: The line is in the wait list
-    already.
+    Attributes:
+        wait_list: The wait list in Redis that the line has its place in; the same in all processes.
+        id: The line's own name there.
+        next_waited_ms: For how long the job behind this one has waited, in milliseconds; None:
+            nobody stands there.
+        entered: The line is in the wait list already.
     """
 
     wait_list: str
@@ -109,10 +112,12 @@ class Line:
 class Lease:
     """The right to make one call with one key, from an instant on.
 
-    Attributes: id: Names the reservation; a second settle of it changes nothing. key: The key to
-    call with. account: The account whose limits were charged. want: What was reserved: as it was
-    asked for, but of several models the one that was taken, and fewer
-            `output_tokens` where it is flexible.
+    Attributes:
+        id: Names the reservation; a second settle of it changes nothing.
+        key: The key to call with.
+        account: The account whose limits were charged.
+        want: What was reserved: as it was asked for, but of several models the one that was taken,
+            and fewer `output_tokens` where it is flexible.
         wait_ms: How long to wait before the call, in milliseconds.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same
             call; None: no quota is known.
@@ -154,11 +159,14 @@ class Why(StrEnum):
 class Unavailable:
     """No lease.
 
-    Attributes: why: The kind of reason. ask_in_ms: When to ask again, in milliseconds, with
-    `Why.WAIT` and `Why.BUSY`. first_in_ms: The first instant at which a key may be called, in
-    milliseconds from now, where one is known. reason: What the key that opens first waits for, such
-    as `rate_limit` or `tpm`. limit: The largest limit there is, in tokens or recipients, with
-    `Why.TOO_LARGE`. dimension: What that limit counts.
+    Attributes:
+        why: The kind of reason.
+        ask_in_ms: When to ask again, in milliseconds, with `Why.WAIT` and `Why.BUSY`.
+        first_in_ms: The first instant at which a key may be called, in milliseconds from now, where
+            one is known.
+        reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.
+        limit: The largest limit there is, in tokens or recipients, with `Why.TOO_LARGE`.
+        dimension: What that limit counts.
     """
 
     why: Why

@@ -48,10 +48,13 @@ class Cooldowns:
 class Settled:
     """What a settle did.
 
-    Attributes: late: The lease had expired; its reservation was given back before. blocked: The
-    verdict's scope serves no more for now. newly: It served until this settle. passing: Another
-    call of this model was accepted after this one began: what failed here is this request's own.
-    learned: Limits learned, as `rpm=30`.
+    Attributes:
+        late: The lease had expired; its reservation was given back before.
+        blocked: The verdict's scope serves no more for now.
+        newly: It served until this settle.
+        passing: Another call of this model was accepted after this one began: what failed here is
+            this request's own.
+        learned: Limits learned, as `rpm=30`.
     """
 
     late: bool
@@ -67,13 +70,17 @@ class KeyPool:
     Every decision is one script in Redis, on Redis' clock; this object only remembers which account
     each key was last seen to belong to, and is told when that is out of date.
 
-    Args: redis: A client that decodes responses to text. Not closed by the pool. service: `groq` or
-    `resend`. keys: The keys of this process; may be replaced with `replace_keys`. namespace: Keeps
-    installations apart that share a Redis. cooldowns: Defaults where the provider does not say.
-    lease_ms: How long a call may take before its lease expires, in milliseconds. limits: What to go
-    by at an account and model until its own limits are known. None is needed. patience_ms: The
-    longest rest of all keys that a job waits for in its process, in milliseconds; where they rest
-            for longer it is told so at once.
+    Args:
+        redis: A client that decodes responses to text. Not closed by the pool.
+        service: `groq` or `resend`.
+        keys: The keys of this process; may be replaced with `replace_keys`.
+        namespace: Keeps installations apart that share a Redis.
+        cooldowns: Defaults where the provider does not say.
+        lease_ms: How long a call may take before its lease expires, in milliseconds.
+        limits: What to go by at an account and model until its own limits are known. None is
+            needed.
+        patience_ms: The longest rest of all keys that a job waits for in its process, in
+            milliseconds; where they rest for longer it is told so at once.
         horizon_ms: How far ahead a call may be reserved, in milliseconds.
         opening: Calls on their way per account and model while no rate is known, at the start;
             grows as calls succeed.
@@ -206,8 +213,9 @@ class KeyPool:
     async def leave(self, line: Line) -> None:
         """Take a line that nobody stands in any more out of its wait list.
 
-        Raises: redis.exceptions.RedisError: Redis cannot be reached; the line then counts as late
-        before long.
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached; the line then counts as late
+                before long.
         """
         waiting = self.names.waiting(line.wait_list)
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -224,8 +232,9 @@ class KeyPool:
         Args:
             lease: One that had to wait, or was kept waiting.
 
-        Returns: The lease with what it still has to wait (`wait_ms`, mostly 0; confirm it again
-        after that); or None: it has ended, and cost nothing.
+        Returns:
+            The lease with what it still has to wait (`wait_ms`, mostly 0; confirm it again after
+            that); or None: it has ended, and cost nothing.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -396,9 +405,11 @@ class KeyPool:
 
         Keys stand in it by their labels, where they are known.
 
-        Args: count: How many, at most. before_ms: Only entries before this instant, in milliseconds
-        since 1970. people_only: Only what was asked for by hand or by a program: resets, and keys
-        taken out.
+        Args:
+            count: How many, at most.
+            before_ms: Only entries before this instant, in milliseconds since 1970.
+            people_only: Only what was asked for by hand or by a program: resets, and keys taken
+                out.
         """
         stream = self.names.actions if people_only else self.names.audit
         latest = "+" if before_ms is None else str(before_ms - 1)

@@ -32,13 +32,17 @@ class BucketView:
 class BlockView:
     """One reason for which a key rests for everything or for one model or topic.
 
-    Attributes: scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
-    name: The model or topic where the scope has one, else empty. state: `cooling`, `disabled`
-    (until a person resets it), or `unfit`: the account does not have the model. reason: Why.
-    since_ms: Since when, in milliseconds since 1970. left_ms: For how much longer, in milliseconds;
-    None until a reset. from_tokens: It holds for jobs of so many tokens or more; 0: for all.
-    disabled_by: The person who disabled it by hand; empty where the provider refused it, and for a
-    rest.
+    Attributes:
+        scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
+        name: The model or topic where the scope has one, else empty.
+        state: `cooling`, `disabled` (until a person resets it), or `unfit`: the account does not
+            have the model.
+        reason: Why.
+        since_ms: Since when, in milliseconds since 1970.
+        left_ms: For how much longer, in milliseconds; None until a reset.
+        from_tokens: It holds for jobs of so many tokens or more; 0: for all.
+        disabled_by: The person who disabled it by hand; empty where the provider refused it, and
+            for a rest.
     """
 
     scope: str

@@ -64,9 +64,10 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
     The key is never blamed. The classes are those of httpx, which lies below both SDKs (see
     `failures`).
 
-    Args: error: What the HTTP client raised. if_ambiguous: What becomes of a request that may have
-    been carried out: `Fate.RETRY` where a repetition is
-            harmless, `Fate.SAME_ACCOUNT` where it is not.
+    Args:
+        error: What the HTTP client raised.
+        if_ambiguous: What becomes of a request that may have been carried out: `Fate.RETRY` where a
+            repetition is harmless, `Fate.SAME_ACCOUNT` where it is not.
 
     Raises:
         asyncio.CancelledError: It is no failure but a soft time limit, which the SDKs take for one.

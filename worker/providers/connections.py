@@ -222,10 +222,13 @@ def shared_client(
 
     It follows no redirect, keeps no cookie, retries nothing.
 
-    Args: base_url: Where the provider is. timeout_s: The longest silence while reading, and the
-    longest wait for a connection, in seconds. max_connections: The most connections at once; never
-    more than half the files that this process may open. keepalive_expiry_s: How long an idle
-    connection is kept, in seconds.
+    Args:
+        base_url: Where the provider is.
+        timeout_s: The longest silence while reading, and the longest wait for a connection, in
+            seconds.
+        max_connections: The most connections at once; never more than half the files that this
+            process may open.
+        keepalive_expiry_s: How long an idle connection is kept, in seconds.
 
     Raises:
         SettingsError: The environment names a proxy that cannot be used.

@@ -40,8 +40,9 @@ def duration_ms(text: str | float) -> int | None:
     Args:
         text: Such as `7.66s`, `1h2m3s`, `400ms`, `2 minutes`, `20`, `1.5`.
 
-    Returns: Milliseconds, rounded up so that a wait is never too short, from 0 to `MAX_MS`; None
-    for anything else.
+    Returns:
+        Milliseconds, rounded up so that a wait is never too short, from 0 to `MAX_MS`; None for
+        anything else.
     """
     cleaned = str(text).strip().lower()
     if not cleaned or len(cleaned) > _MAX_CHARS:

@@ -27,10 +27,10 @@ def failure_of(error: Exception, progress: Progress) -> Exception:
         error: What the transport raised: aiohttp's error, or httpx's that was made of it.
         progress: How far the call had come.
 
-    Returns: Without a connection `PoolTimeout`, `ConnectTimeout`, `ProxyError`,
-    `UnsupportedProtocol` or `ConnectError`, whose text is the cause, fit for logs. Otherwise
-    `WriteError`, `ReadTimeout`, `RemoteProtocolError` or `ReadError`; what is none of them stays as
-    it is.
+    Returns:
+        Without a connection `PoolTimeout`, `ConnectTimeout`, `ProxyError`, `UnsupportedProtocol` or
+        `ConnectError`, whose text is the cause, fit for logs. Otherwise `WriteError`,
+        `ReadTimeout`, `RemoteProtocolError` or `ReadError`; what is none of them stays as it is.
     """
     met = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
     return _in_doubt(met, error, progress) if progress.connected else _unsent(met, progress)

@@ -21,10 +21,13 @@ _DAY_MS = 86_400_000
 class KeyCheck:
     """What is known of a key after it was asked.
 
-    Attributes: state: `alive`, `dead` (the provider does not accept it) or `unknown` (it could not
-    be asked). said: Why it is not alive, in the provider's words where it has any; or what is not
-    told of it. models: The models that it may use (Groq); None where nobody tells. limits: Limits
-    of its account.
+    Attributes:
+        state: `alive`, `dead` (the provider does not accept it) or `unknown` (it could not be
+            asked).
+        said: Why it is not alive, in the provider's words where it has any; or what is not told of
+            it.
+        models: The models that it may use (Groq); None where nobody tells.
+        limits: Limits of its account.
     """
 
     state: Literal["alive", "dead", "unknown"]

@@ -29,8 +29,9 @@ class Wire:
     A cancelled command runs all the same, and its answer is dropped. None may block the server, or
     the others would wait for it.
 
-    Args: redis: A client that decodes responses to text. One of its connections is kept, and closed
-    with it.
+    Args:
+        redis: A client that decodes responses to text. One of its connections is kept, and closed
+            with it.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -43,8 +44,9 @@ class Wire:
     async def send(self, *command: Word | Words) -> Any:
         """Send a command and wait for its answer.
 
-        Raises: redis.exceptions.RedisError: Redis cannot be reached, is silent for too long, or
-        refuses the command.
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached, is silent for too long, or refuses
+                the command.
         """
         line = self._line
         if line is None or not line.fit():

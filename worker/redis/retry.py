@@ -17,9 +17,9 @@ ResultT = TypeVar("ResultT")
 async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """Ask Redis until it answers, for a minute.
 
-    Raises: Deferred: Redis did not answer for that long, or refuses what only a person can allow.
-    However long that
-            takes, it costs no try: no provider failed.
+    Raises:
+        Deferred: Redis did not answer for that long, or refuses what only a person can allow.
+            However long that takes, it costs no try: no provider failed.
     """
     try:
         return await retried(ask, JOB)

@@ -99,8 +99,11 @@ class _Plain(Generic[RequestT]):
 class Rotation(Generic[RequestT]):
     """Serves requests of one service with whichever key may be used.
 
-    Args: pool: The service's keys. provider: The service's wire. before_call: Awaited before each
-    call; what it raises ends the turn, and the lease goes back unused.
+    Args:
+        pool: The service's keys.
+        provider: The service's wire.
+        before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
+            unused.
     """
 
     def __init__(
@@ -121,17 +124,22 @@ class Rotation(Generic[RequestT]):
     ) -> Served:
         """Carry one request out, on as many keys as it takes.
 
-        Args: want: What the call needs of a key. longest_s: The longest wait for keys over the
-        whole turn, in seconds; None: however long they take. build: Makes the request for a lease:
-        for its key, and for what was reserved.
+        Args:
+            want: What the call needs of a key.
+            longest_s: The longest wait for keys over the whole turn, in seconds; None: however long
+                they take.
+            build: Makes the request for a lease: for its key, and for what was reserved.
 
         Returns:
             The provider's answer and what it took.
 
-        Raises: Deferred: No key can serve now; come back after its countdown. Fault: The provider
-        failed in a way that may pass. RequestRejected: The provider refuses the request for good.
-        RequestTooLarge: No key's limit is as large as the request. OutcomeUnknown: An email's
-        earlier attempt has an unknown outcome and its account is gone.
+        Raises:
+            Deferred: No key can serve now; come back after its countdown.
+            Fault: The provider failed in a way that may pass.
+            RequestRejected: The provider refuses the request for good.
+            RequestTooLarge: No key's limit is as large as the request.
+            OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
+                gone.
         """
         return await self.run(want, _Plain(build), longest_s=longest_s)
 

@@ -76,9 +76,10 @@ class WaitList:
     ) -> Lease | Unavailable:
         """Wait for a lease.
 
-        Args: want: What the call needs. in_turn: The job stands in line with those of other
-        processes. False: it was refused a moment ago, or only
-                one account may serve it, so it takes what it can get.
+        Args:
+            want: What the call needs.
+            in_turn: The job stands in line with those of other processes. False: it was refused a
+                moment ago, or only one account may serve it, so it takes what it can get.
             longest_s: The longest wait, in seconds; None: however long it takes.
 
         Returns:

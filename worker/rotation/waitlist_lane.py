@@ -33,13 +33,19 @@ class Waiter:
 class Lane:
     """One line: jobs that the same keys may serve.
 
-    Attributes: wait_list: Its wait list in Redis; empty: it has none. waiters: The jobs, the one
-    that came first in front. asking: Jobs that ask without having stood in line. entered: It is in
-    the wait list. smallest: The fewest tokens that were asked for in vain; None: nothing was.
-    reason: Why the last one that asked got no lease. busy: A call that ends may make room for it.
-    resting_until_s: Until then no key may be called, on the monotonic clock. came_s: When a job of
-    it came last. granted_s: When leases were handed out to it, within the last horizon. back: The
-    jobs that were sent back for want of a place, each with when it is to come again, in that order.
+    Attributes:
+        wait_list: Its wait list in Redis; empty: it has none.
+        waiters: The jobs, the one that came first in front.
+        asking: Jobs that ask without having stood in line.
+        entered: It is in the wait list.
+        smallest: The fewest tokens that were asked for in vain; None: nothing was.
+        reason: Why the last one that asked got no lease.
+        busy: A call that ends may make room for it.
+        resting_until_s: Until then no key may be called, on the monotonic clock.
+        came_s: When a job of it came last.
+        granted_s: When leases were handed out to it, within the last horizon.
+        back: The jobs that were sent back for want of a place, each with when it is to come again,
+            in that order.
     """
 
     wait_list: str

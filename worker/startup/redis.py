@@ -87,9 +87,9 @@ def check_redis(settings: Settings) -> None:
     Args:
         settings: Where Redis is.
 
-    Raises: SettingsError: Redis does not let this worker in, denies it a right that it needs, or is
-    of a kind that cannot
-            serve.
+    Raises:
+        SettingsError: Redis does not let this worker in, denies it a right that it needs, or is of
+            a kind that cannot serve.
     """
     urls = RedisUrls.of(settings)
     places = {

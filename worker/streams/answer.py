@@ -55,8 +55,11 @@ class AnswerStream:
     Once a later turn has written, the ids of an earlier one are too small, and Redis refuses them.
     It also refuses what a broken connection delivers late.
 
-    Args: name: The stream's name in Redis. attempts: Calls that the job had made before this turn.
-    touch: Tells the writer that there is something to write; its argument says that it is urgent.
+    Args:
+        name: The stream's name in Redis.
+        attempts: Calls that the job had made before this turn.
+        touch: Tells the writer that there is something to write; its argument says that it is
+            urgent.
     """
 
     def __init__(
@@ -199,8 +202,9 @@ class AnswerStream:
     def on_late(self) -> bool:
         """Another turn has claimed the stream and written to it: yield it, or claim it again.
 
-        Returns: Whether to claim it again: this turn had written nothing, and has more to tell than
-        that it waits.
+        Returns:
+            Whether to claim it again: this turn had written nothing, and has more to tell than that
+            it waits.
         """
         if self._writes > 1 or (self._last is not None and self._last["type"] == b"wait"):
             return False

@@ -18,8 +18,8 @@ def tags_that_run_on(held: Iterable[str]) -> set[str]:
     more, and those that have ended are acknowledged before this returns. A message that is named
     takes up room until it is acknowledged: the channel's successor takes so many messages fewer.
 
-    Args: held: The delivery tags of what the channel has delivered and not seen acknowledged. Jobs
-    of other channels go
-            on: a job may consume on a connection of its own, and close it.
+    Args:
+        held: The delivery tags of what the channel has delivered and not seen acknowledged. Jobs of
+            other channels go on: a job may consume on a connection of its own, and close it.
     """
     return _source(set(held)) if _source is not None else set()

@@ -110,8 +110,9 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
         answer: The script's.
         lists: Those that it was asked to look into.
 
-    Returns: The last part: in how many microseconds the next delayed message is due, where this
-    channel is to wake up for it; else `NOTHING_DELAYED`, or less where another channel is to.
+    Returns:
+        The last part: in how many microseconds the next delayed message is due, where this channel
+        is to wake up for it; else `NOTHING_DELAYED`, or less where another channel is to.
     """
     set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0

@@ -60,9 +60,9 @@ class QueuePeeker:
             channel: Of kombu's Redis transport or ours.
             queue: The queue's name.
 
-        Returns: For each message its priority, the name of its task and the task's keyword
-        arguments; those that are no Celery task in JSON are left out. None: the transport is
-        another one.
+        Returns:
+            For each message its priority, the name of its task and the task's keyword arguments;
+            those that are no Celery task in JSON are left out. None: the transport is another one.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.

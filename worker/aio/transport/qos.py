@@ -399,9 +399,11 @@ class TransportQoS(StockQoS):
     ) -> int:
         """Put messages back where they are taken next, in their order.
 
-        Args: messages: For each its tag, its text and the lists that it goes to, without the global
-        prefix. client: Default: the channel's. before: Only those whose lease ended by this instant
-        of the server's clock, in seconds.
+        Args:
+            messages: For each its tag, its text and the lists that it goes to, without the global
+                prefix.
+            client: Default: the channel's.
+            before: Only those whose lease ended by this instant of the server's clock, in seconds.
 
         Returns:
             How many there were.

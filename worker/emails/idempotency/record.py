@@ -9,8 +9,10 @@ from typing import Any
 class Member:
     """One email of an envelope.
 
-    Attributes: name: The name of its record. content: A hash of what the job asked for; the same
-    idempotency key must not come with another one.
+    Attributes:
+        name: The name of its record.
+        content: A hash of what the job asked for; the same idempotency key must not come with
+            another one.
     """
 
     name: str

@@ -37,11 +37,14 @@ def source(verb: str) -> str:
 class Outbox:
     """Keeps each email's exact call from before its first byte leaves until its outcome is known.
 
-    Args: redis: A client that decodes responses to text. Not closed here. namespace: Keeps
-    installations apart that share a Redis. call_ms: How long a call may take, in milliseconds; for
-    so long nobody else sends the same email. keep_ms: How long an envelope or a result is kept, in
-    milliseconds; above the 24 h of an idempotency key, and so
-            long that jobs of a system that is off over a weekend find theirs.
+    Args:
+        redis: A client that decodes responses to text. Not closed here.
+        namespace: Keeps installations apart that share a Redis.
+        call_ms: How long a call may take, in milliseconds; for so long nobody else sends the same
+            email.
+        keep_ms: How long an envelope or a result is kept, in milliseconds; above the 24 h of an
+            idempotency key, and so long that jobs of a system that is off over a weekend find
+            theirs.
         again_ms: How long an envelope may be sent again, in milliseconds; below those 24 h.
         now_ms: A clock for tests. Default: Redis' own.
     """

@@ -28,10 +28,11 @@ def result_of(
         logprobs: The log probabilities of its tokens, where they were asked for.
         request_id: Groq's own id of the request.
 
-    Returns: Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`,
-    `service_tier` and `request_id`. Where they came, the message's other fields, `logprobs`, and
-    what Groq tells of the parts of its work. And `empty_because`, where reasoning left no room for
-    a text.
+    Returns:
+        Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`, `service_tier`
+        and `request_id`. Where they came, the message's other fields, `logprobs`, and what Groq
+        tells of the parts of its work. And `empty_because`, where reasoning left no room for a
+        text.
     """
     usage, reasoning = body.get("usage"), message.get("reasoning")
     result = {

@@ -62,10 +62,13 @@ What is not given it copies deeply at each call, and draws a random key that nob
 class Completion:
     """One chat completion to ask for.
 
-    Attributes: params: The validated keyword arguments of `chat.completions.create`: `model` and
-    `messages`, not `stream`. model: The model. input_tokens: What the prompt counts, as an
-    estimate. output_tokens: What is reserved for the answer. listener: Hears the answer while it
-    comes; None: it comes in one piece.
+    Attributes:
+        params: The validated keyword arguments of `chat.completions.create`: `model` and
+            `messages`, not `stream`.
+        model: The model.
+        input_tokens: What the prompt counts, as an estimate.
+        output_tokens: What is reserved for the answer.
+        listener: Hears the answer while it comes; None: it comes in one piece.
     """
 
     params: Mapping[str, Any] = field(repr=False)
@@ -161,12 +164,15 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
 class Groq:
     """Calls Groq with any key over one shared set of connections.
 
-    Args: base_url: Where Groq is, with or without its `/openai/v1`. timeout_s: The longest silence
-    while waiting for an answer, in seconds. The whole call may take twice as long. max_connections:
-    The most calls at once in this process; further ones queue. fault_cooldown_ms: How long a key
-    rests after a server error, in milliseconds. now: Tells the time in seconds since the epoch.
-    jitter: Draws a number between two bounds. notice: Takes what the answers hold that nobody
-    knows.
+    Args:
+        base_url: Where Groq is, with or without its `/openai/v1`.
+        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
+            take twice as long.
+        max_connections: The most calls at once in this process; further ones queue.
+        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
+        now: Tells the time in seconds since the epoch.
+        jitter: Draws a number between two bounds.
+        notice: Takes what the answers hold that nobody knows.
     """
 
     service = "groq"
@@ -208,8 +214,9 @@ class Groq:
     ) -> Reply:
         """Ask for one completion and judge the answer.
 
-        Returns: On success the value is the first choice as `groq_answer.result_of` makes it,
-        streamed or not.
+        Returns:
+            On success the value is the first choice as `groq_answer.result_of` makes it, streamed
+            or not.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)

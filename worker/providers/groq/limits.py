@@ -94,8 +94,9 @@ def read_refusal(message: str) -> Refusal:
 
     Other wordings leave fields None.
 
-    Args: message: The error's `message`, which Groq writes itself. Never pass text that echoes the
-    user.
+    Args:
+        message: The error's `message`, which Groq writes itself. Never pass text that echoes the
+            user.
     """
     organisation = _ORGANISATION.search(message)
     wait = _WAIT.search(message)

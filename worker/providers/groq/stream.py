@@ -55,9 +55,12 @@ class EventDecoder:
 class HeardAnswer:
     """An answer put together from its chunks, told to a listener on the way.
 
-    Attributes: done: The provider said that nothing more comes. error: The error that came instead
-    of the rest, as the provider described it; None where none came. stopped: Why the provider
-    stopped early, in its own words; empty where it did not. unreadable: A chunk was no JSON object.
+    Attributes:
+        done: The provider said that nothing more comes.
+        error: The error that came instead of the rest, as the provider described it; None where
+            none came.
+        stopped: Why the provider stopped early, in its own words; empty where it did not.
+        unreadable: A chunk was no JSON object.
     """
 
     def __init__(self, listener: Listener) -> None:

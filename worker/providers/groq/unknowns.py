@@ -73,10 +73,14 @@ class GroqWatch:
     ) -> None:
         """Look at one answer.
 
-        Args: answer: Its status, headers and body. verdict: How it was judged. model: The model
-        that was asked. message: The assistant's message, or as much of it as nobody has a place
-        for; empty where none came. finish_reason: Why the answer ended; None where it did not say.
-        shapes: Makes what is kept of it.
+        Args:
+            answer: Its status, headers and body.
+            verdict: How it was judged.
+            model: The model that was asked.
+            message: The assistant's message, or as much of it as nobody has a place for; empty
+                where none came.
+            finish_reason: Why the answer ended; None where it did not say.
+            shapes: Makes what is kept of it.
         """
         for unknown in _unknown_in(
             answer, message=message, finish_reason=finish_reason, shapes=shapes

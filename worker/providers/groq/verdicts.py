@@ -101,10 +101,13 @@ class GroqJudge:
     ) -> Verdict:
         """Judge an answer that came in pieces.
 
-        Args: answer: The status and headers; the status and body of the error that came instead of
-        the rest, if one did. heard: What came. value: The completion that it adds up to, None where
-        it is not complete. secret: The key that was used. private: Texts of the request, which no
-        reason may repeat.
+        Args:
+            answer: The status and headers; the status and body of the error that came instead of
+                the rest, if one did.
+            heard: What came.
+            value: The completion that it adds up to, None where it is not complete.
+            secret: The key that was used.
+            private: Texts of the request, which no reason may repeat.
         """
         if heard.error is not None:
             # Not definite whatever it says: some of the answer was made, and is counted.

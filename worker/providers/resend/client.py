@@ -39,9 +39,10 @@ _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
 class Email:
     """One email to send.
 
-    Attributes: payload: The validated body of `POST /emails`, with the provider's field names.
-    idempotency_key: 1 to 256 visible ASCII characters; every attempt for the same email must use
-    the same one.
+    Attributes:
+        payload: The validated body of `POST /emails`, with the provider's field names.
+        idempotency_key: 1 to 256 visible ASCII characters; every attempt for the same email must
+            use the same one.
 
     Raises:
         ValueError: The idempotency key is empty, too long, or cannot stand in a header.
@@ -86,9 +87,12 @@ class Sealed:
 
     A single email or a batch, at its first attempt or a later one.
 
-    Attributes: text: The exact JSON text of the body. idempotency_key: As for `Email`. size: How
-    many emails a batch holds; 0 for a single email. splits: Its emails may go in smaller calls as
-    well: a quota that does not hold them all may hold some.
+    Attributes:
+        text: The exact JSON text of the body.
+        idempotency_key: As for `Email`.
+        size: How many emails a batch holds; 0 for a single email.
+        splits: Its emails may go in smaller calls as well: a quota that does not hold them all may
+            hold some.
 
     Raises:
         ValueError: The idempotency key is empty, too long, or cannot stand in a header.
@@ -115,11 +119,15 @@ class Sealed:
 class Resend:
     """Sends emails with any key over one shared set of connections.
 
-    Args: api_url: Where Resend is. timeout_s: The longest silence while waiting for an answer, in
-    seconds. The whole call may take twice as long. max_connections: The most calls at once in this
-    process; further ones queue. fault_cooldown_ms: How long a key rests after a server error, in
-    milliseconds. now: Tells the time in seconds since the epoch. jitter: Draws a number between two
-    bounds. notice: Takes what the answers hold that nobody knows.
+    Args:
+        api_url: Where Resend is.
+        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
+            take twice as long.
+        max_connections: The most calls at once in this process; further ones queue.
+        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
+        now: Tells the time in seconds since the epoch.
+        jitter: Draws a number between two bounds.
+        notice: Takes what the answers hold that nobody knows.
     """
 
     service = "resend"
@@ -155,8 +163,9 @@ class Resend:
     ) -> Reply:
         """Send one email or one batch and judge the answer.
 
-        Returns: On success the value holds the email's `id`; of a batch `results`, for each email
-        in the order of the batch either its `id`, or `error`: why it alone was refused.
+        Returns:
+            On success the value holds the email's `id`; of a batch `results`, for each email in the
+            order of the batch either its `id`, or `error`: why it alone was refused.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)
