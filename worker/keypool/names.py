@@ -44,7 +44,7 @@ class Names:
 
     @property
     def inflight(self) -> str:
-        """Hash: calls in flight by key, and two counters."""
+        """Hash: the clock, how many calls were reserved, when each model last answered."""
         return self._name("inflight")
 
     @property

@@ -254,7 +254,7 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        await self._scripts.carry(
+        await self._scripts.extend(
             lease_id=lease.id, account=lease.account, model=lease.want.model, emails=emails
         )
 
@@ -320,7 +320,7 @@ class KeyPool:
             self._roster.accounts,
         )  # a reload may replace them while Redis is asked
         records = [record.redis for record in self._records(keys, models)]
-        text = await self._scripts.snapshot(keys=[self.names.inflight, self.names.unfit, *records])
+        text = await self._scripts.snapshot(records=records)
         return snapshots.parse(
             text, service=self.service, keys=keys, accounts=accounts, models=tuple(models)
         )
@@ -362,7 +362,6 @@ class KeyPool:
             {one.redis: one for one in self._records(keys, await self._view_models())}.values()
         )
         rows = await self._scripts.reset(
-            unfit=self.names.unfit,
             records=[record.redis for record in records],
             by=by,
             scope="key" if key_id else "service",
@@ -396,7 +395,7 @@ class KeyPool:
             Whether the request is at fault; if not, the keys stay disabled.
         """
         ids = [lease.key.id for lease in leases]
-        return await self._scripts.absolve(by=leases[0].want.by, reason=verdict.code, key_ids=ids)
+        return await self._scripts.reinstate(by=leases[0].want.by, reason=verdict.code, key_ids=ids)
 
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False

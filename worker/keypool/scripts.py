@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Protocol
@@ -12,16 +13,7 @@ from redis.exceptions import NoScriptError
 from worker.redis.autopipeline import Wire, wire_of
 from worker.redis.resp import Word, Words, words
 
-_FRAGMENTS = {
-    "acquire": ("prelude", "buckets", "waitlist", "candidates", "acquire"),
-    "confirm": ("prelude", "buckets", "confirm"),
-    "carry": ("prelude", "buckets", "carry"),
-    "settle": ("prelude", "buckets", "learn", "settle"),
-    "reset": ("prelude", "buckets", "reset"),
-    "disable": ("prelude", "disable"),
-    "absolve": ("prelude", "absolve"),
-    "snapshot": ("prelude", "buckets", "snapshot"),
-}
+_REQUIRES = "-- requires: "
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """How a script is told of what has parts.
@@ -31,9 +23,15 @@ What has none goes as a word of its own, which Redis need not read.
 
 
 def source(verb: str) -> str:
-    """The whole text of one verb's script, as Redis runs it."""
+    """The whole text of one verb's script, as Redis runs it.
+
+    Its first line names the libraries in `lua/lib/` that it requires, and in which order.
+    """
     folder = resources.files("worker.keypool") / "lua"
-    return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in _FRAGMENTS[verb])
+    text = (folder / f"{verb}.lua").read_text("utf-8")
+    names = text.splitlines()[0].removeprefix(_REQUIRES).split(", ")
+    libraries = [(folder / "lib" / f"{name}.lua").read_text("utf-8") for name in names]
+    return "\n".join([*libraries, text])
 
 
 class Script:
@@ -80,11 +78,11 @@ class Scripts:
         self._root_name, self._root, wire = root, keys_of([root]), wire_of(redis)
         self._acquire = Script(wire, source("acquire"))
         self._confirm = Script(wire, source("confirm"))
-        self._carry = Script(wire, source("carry"))
+        self._extend = Script(wire, source("extend"))
         self._settle = Script(wire, source("settle"))
         self._reset = Script(wire, source("reset"))
         self._disable = Script(wire, source("disable"))
-        self._absolve = Script(wire, source("absolve"))
+        self._reinstate = Script(wire, source("reinstate"))
         self._snapshot = Script(wire, source("snapshot"))
 
     def _now(self) -> Word:
@@ -102,9 +100,9 @@ class Scripts:
             await self._confirm(self._root, self._now(), lease_id, key_id, account, model, topic)
         )
 
-    async def carry(self, *, lease_id: str, account: str, model: str, emails: int) -> None:
-        """Reserve emails that go along; see carry.lua."""
-        await self._carry(self._root, self._now(), lease_id, account, model, emails)
+    async def extend(self, *, lease_id: str, account: str, model: str, emails: int) -> None:
+        """Reserve emails that go along; see extend.lua."""
+        await self._extend(self._root, self._now(), lease_id, account, model, emails)
 
     async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
         """End a lease with its verdict; see settle.lua for what is said and answered."""
@@ -113,7 +111,6 @@ class Scripts:
     async def reset(
         self,
         *,
-        unfit: str,
         records: Sequence[str],
         by: str,
         scope: str,
@@ -122,24 +119,22 @@ class Scripts:
     ) -> list[list[Any]]:
         """Clear records; returns the blocks that held, as reset.lua tells them."""
         told = (by, scope, name, "1" if include_disabled else "")
-        return list(
-            await self._reset(keys_of([self._root_name, unfit, *records]), self._now(), *told)
-        )
+        return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
 
     async def disable(self, *, by: str, key_id: str, reason: str) -> bool:
         """Disable one key; returns False where it was disabled already."""
         return bool(await self._disable(self._root, self._now(), by, key_id, reason))
 
-    async def absolve(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
-        """Free keys that a request was at fault for.
+    async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
+        """Bring keys back that a request was at fault for.
 
         Returns False where nothing says that it was.
         """
-        return bool(await self._absolve(self._root, self._now(), by, reason, *key_ids))
+        return bool(await self._reinstate(self._root, self._now(), by, reason, *key_ids))
 
-    async def snapshot(self, *, keys: Sequence[str]) -> str:
+    async def snapshot(self, *, records: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""
-        return str(await self._snapshot(keys_of(keys), self._now()))
+        return str(await self._snapshot(keys_of([self._root_name, *records]), self._now()))
 
 
 class Clock(Protocol):
@@ -148,3 +143,7 @@ class Clock(Protocol):
     def __call__(self) -> int:
         """Now."""
         ...
+
+
+if __name__ == "__main__":
+    sys.stdout.write(source(sys.argv[1]))

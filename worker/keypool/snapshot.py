@@ -195,7 +195,7 @@ def parse(
                 account=accounts[key.id],
                 state="disabled" if whole else "cooling" if rests else "ready",
                 blocks=blocks,
-                in_flight=int(raw["inflight"].get(f"key:{key.id}", 0)),
+                in_flight=int(record.get("in_flight", 0)),
                 calls=int(record.get("calls", 0)),
                 accepted=int(record.get("ok", 0)),
                 refused=int(record.get("refused", 0)),

@@ -160,8 +160,8 @@ async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
 async def leases_out(redis: Redis, service: str = "groq") -> tuple[int, int, list[str]]:
     flying = [
         name
-        for name in await redis.hkeys(f"{{kw:{service}}}:inflight")
-        if name.startswith(("key:", "am:"))
+        async for name in redis.scan_iter(f"{{kw:{service}}}:key:*")
+        if await redis.hget(name, "in_flight") not in {None, "0"}
     ]
     return (
         await redis.zcard(f"{{kw:{service}}}:leases"),

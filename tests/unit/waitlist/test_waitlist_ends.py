@@ -61,9 +61,7 @@ async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back
     [stopped] = await outcomes(job)
     assert isinstance(stopped, asyncio.CancelledError)
     await until(lambda: _none(line.leases_out()))
-    assert not [
-        name for name in await line.redis.hkeys(line.pool.names.inflight) if name.startswith("key:")
-    ]
+    assert [key.in_flight for key in (await line.pool.snapshot()).keys] == [0]
 
 
 async def _none(count: Any) -> bool:

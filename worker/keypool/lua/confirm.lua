@@ -1,61 +1,60 @@
--- confirm: may a lease that has waited for its instant still be used? If not, it ends here and its capacity goes back.
--- Not so where the key, or what covers it, rests by now, nor where the key's account was learned meanwhile.
--- Where others left later than they were to, and the provider counts in windows, it waits a little longer; so it does
--- where a refusal showed that the provider has less than was thought, and where one job tries alone whether a host or
--- model works again.
+-- requires: prelude, buckets, reservations
+-- confirm: may a lease that has waited for its instant still be used? Not where the key, or what covers it, rests by
+-- now, nor where the key's account was learned meanwhile: then it ends here, and its capacity goes back. It waits a
+-- little longer where others left later than they were to and the provider counts in windows, where a refusal showed
+-- that the provider has less than was thought, and where one job tries alone whether a host or model works again.
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id  3 key id  4 account  5 model or ''  6 topic
 -- Returns how long it still has to wait, in ms (0: it goes now) · -1 it has ended: expired, unknown, or blocked
 
-local root, lease_id, topic = KEYS[1], ARGV[2], 't:' .. ARGV[6]
-local now = clock(ARGV[1], root .. ':inflight')
-local record = redis.call('HGET', root .. ':leased', lease_id)
-if not record then return -1 end
-record = cmsgpack.unpack(record)
-local pair = root .. ':account_model:' .. ARGV[4] .. ':' .. ARGV[5]
-local host, model = root .. ':host', root .. ':model:' .. ARGV[5]
-local buckets = buckets_of(redis.call('HGET', pair, 'limits'))
-local unfit = unfit_for(root, ARGV[4] .. ':' .. ARGV[5], now)
-for _, scope in ipairs({host, model, root .. ':key:' .. ARGV[3], root .. ':account:' .. ARGV[4], pair}) do
-  local rests = redis.call('HMGET', scope, 'state', 'until_ms', topic, 'account', 'from_tokens')
-  local until_ms = blocked_from(rests[5], record.cost.tokens, blocked(rests[1], rests[2], '', now))
-  if until_ms == 0 then until_ms = blocked_topic(rests[3], now) end
-  -- Where the key turned out to be another account's, nothing was reserved there.
-  if unfit or until_ms ~= 0 or rests[4] and rests[4] ~= ARGV[4] then
-    end_lease(root, lease_id)
-    give_back(buckets, record, now)
-    save_buckets(pair, buckets)
-    return -1
+local lease_id, key_id, account, model_name, topic = unpack(ARGV, 2)
+read_clock()
+local lease = read_lease(lease_id)
+if not lease then return -1 end
+local pair_name = account .. ':' .. model_name
+local pair_key, account_key = root .. ':account_model:' .. pair_name, root .. ':account:' .. account
+local host, model, unfit = root .. ':host', root .. ':model:' .. model_name, root .. ':unfit'
+local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits')
+local key = redis.call('HMGET', root .. ':key:' .. key_id, 'state', 'until_ms', 'reason', 'account', 't:' .. topic)
+local buckets, probed_ms, probes = read_buckets(pair[5], pair[6]), 0, {}
+local until_ms = max(blocked(key), (blocked_by_mark(key[5])), (blocked_from(pair[4], lease.cost.tokens, pair)))
+if redis.call('EXISTS', host, model, account_key, unfit) > 0 then
+  local owner = redis.call('HMGET', account_key, 'state', 'until_ms')
+  until_ms = max(until_ms, blocked(owner), (blocked_by_mark(redis.call('HGET', unfit, pair_name))))
+  for _, shared in ipairs({host, model}) do
+    local shared_ms, _, tries = breaker(shared, lease_id)
+    if tries == 'this' then probes[#probes + 1] = shared end
+    if tries == 'another' then probed_ms = max(probed_ms, shared_ms) else until_ms = max(until_ms, shared_ms) end
   end
 end
-local host_ms, _, probes_host = breaker(host, lease_id, now)
-local model_ms, _, probes_model = breaker(model, lease_id, now)
-if max(host_ms, model_ms) > now then return max(host_ms, model_ms) - now end
+-- Where the key turned out to be another account's, nothing was reserved there.
+if until_ms > 0 or key[4] and key[4] ~= account then
+  end_lease(lease_id)
+  give_back(buckets, lease)
+  save_buckets(pair_key, buckets)
+  return -1
+end
+if probed_ms > 0 then return probed_ms - now end
 
-if record.left then  -- it was noted as gone when it was taken, and is still here
-  stay(buckets, record.start_ms)
-  record.left, record.changed = nil, true
+local start_ms, windowed = now, {}
+for dimension, debt in pairs(lease.took) do
+  local bucket = buckets[dimension]
+  if bucket then
+    start_ms = max(start_ms, now + ceil((bucket.debt - debt) / rate_of(bucket)))
+    lease.took[dimension] = bucket.debt
+    if bucket.log then
+      charge(bucket, -1, lease.start_ms)
+      start_ms, windowed[#windowed + 1] = max(start_ms, window_opens_ms(bucket, now)), bucket
+    end
+  end
 end
-local later_ms = 0
-for dimension, bucket in pairs(taken_from(record, buckets)) do
-  local debts = record.debts or {}
-  later_ms = max(later_ms, ((bucket.debt or 0) - (debts[dimension] or 0)) / rate_of(bucket))
-  debts[dimension], record.debts = bucket.debt, debts
+if start_ms > now or windowed[1] then
+  for _, bucket in ipairs(windowed) do charge(bucket, 1, start_ms) end
+  lease.start_ms = start_ms
+  save_lease(lease_id, lease)
+  if windowed[1] then save_buckets(pair_key, buckets) end
 end
-later_ms = ceil(later_ms)
-if later_ms > 0 or record.changed then
-  record.start_ms, record.changed = record.start_ms + later_ms, nil
-  redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(record))
-end
-if later_ms > 0 then return later_ms end
-local opens_ms, windowed = 0, false
-for _, bucket in pairs(buckets) do
-  if bucket.log then opens_ms, windowed = max(opens_ms, window_opens_ms(bucket, bucket.left)), true end
-end
-if opens_ms <= now then depart(buckets, now) end
-if windowed then save_buckets(pair, buckets) end
-if opens_ms > now then return opens_ms - now end
-if probes_host then try_alone(host, lease_id, now) end
-if probes_model then try_alone(model, lease_id, now) end
+if start_ms > now then return start_ms - now end
+for _, shared in ipairs(probes) do try_alone(shared, lease_id) end
 return 0

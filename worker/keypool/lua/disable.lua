@@ -1,3 +1,4 @@
+-- requires: prelude
 -- disable: take a key out by hand, until a person resets it. A key that the provider had refused is then out by hand,
 -- too: a reset of the whole service does not bring it back any more.
 --
@@ -5,14 +6,12 @@
 -- ARGV  1 now_ms or ''  2 by  3 key id  4 reason
 -- Returns 1, or 0 where it was disabled already.
 
-local root, key = KEYS[1], KEYS[1] .. ':key:' .. ARGV[3]
-local now = clock(ARGV[1], root .. ':inflight')
+local by, key_id, reason = unpack(ARGV, 2)
+local key = root .. ':key:' .. key_id
+read_clock()
 local record = redis.call('HMGET', key, 'state', 'person')
 if record[1] == 'disabled' and record[2] then return 0 end
-redis.call('HSET', key, 'state', 'disabled', 'until_ms', -1, 'since_ms', now, 'reason', ARGV[4], 'by', ARGV[2],
-  'person', ARGV[2])
+redis.call('HSET', key, 'state', 'disabled', 'until_ms', -1, 'since_ms', now, 'reason', reason, 'by', by, 'person', by)
 redis.call('PERSIST', key)
-for _, stream in ipairs({':audit', ':actions'}) do
-  audit(root .. stream, now, 'disabled', 'key', ARGV[3], ARGV[4], -1, ARGV[2])
-end
+audit('actions', 'disabled', 'key', key_id, reason, -1, by)
 return record[1] == 'disabled' and 0 or 1

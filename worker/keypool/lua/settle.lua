@@ -1,3 +1,4 @@
+-- requires: prelude, buckets, reservations, learn
 -- settle: end a lease with what the answer meant. An expired lease changes no bucket, but what the answer taught holds.
 --
 -- KEYS  1 root of all names
@@ -11,137 +12,169 @@
 --         the rest of an account_model is told for a call of this size, smaller ones may pass
 --         uncapped: the answer was too long for the account's limit, though less than that was reserved
 --         opening: calls on their way while limits are unknown, at the start; real: the provider knows the model
---         limits observed, each [dimension, limit, window ms, remaining where known]
---         quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it,
---         else 0]
+--         limits observed, each [dimension, limit, window ms, remaining where known]; quotas of which is told what is
+--         used, each [dimension, used, window ms, 1 if the call was refused for it, else 0]
 -- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of this
--- model
---         was accepted after this one began, so a failure is this call's own), learned, …
+--         model was accepted after this one began, so a failure is this call's own), learned, …
 
+local FAULTS_APART_MS = 1000
+local LONGEST_REST_MS = 10000  -- of a host or model, so that it is used again soon after it works again
 local MODELS_KEPT = 64
 local UNFIT_KEPT = 1000  -- jobs may name models that nobody has, without end
-local OK_NOTED_MS = 250       -- what is known of successes is as old as this at most
+local OK_NOTED_MS = 250  -- what is known of successes is as old as this at most
+local STAYS_NOTED_MS = 3600000  -- so often it is put off when a record goes that is not used any more
 local RECORD_STAYS_MS = 600000  -- so long after an account's rest its record stays; an acquire looks at each there is
 
-local root, said = KEYS[1], cjson.decode(ARGV[3])
-local ok_field = 'ok_ms:' .. said.model
-local now, ok_ms = clock(ARGV[1], root .. ':inflight', ok_field)
-local outcome, tokens, effect, scope, name = said.outcome, said.tokens, said.effect, said.scope, said.name
-local reason, by, topic = said.reason, said.by, said.topic
-local trail, key = root .. ':audit', root .. ':key:' .. said.key
-local pair_name = said.account .. ':' .. said.model
+local said = cjson.decode(ARGV[3])
+local ok_ms = read_clock('ok_ms:' .. said.model)
+local outcome, effect, scope, reason, by = said.outcome, said.effect, said.scope, said.reason, said.by
+local pair_name, key = said.account .. ':' .. said.model, root .. ':key:' .. said.key
 local pair, host, model = root .. ':account_model:' .. pair_name, root .. ':host', root .. ':model:' .. said.model
-local blamed = ({key = key, key_topic = key, account = root .. ':account:' .. said.account, account_model = pair,
-  model = model, host = host})[scope]
-local record = end_lease(root, ARGV[2])
+local record_of = {key = key, key_topic = key, account = root .. ':account:' .. said.account, account_model = pair,
+  model = model, host = host}
+local lease = end_lease(ARGV[2])
 
-local state = redis.call('HMGET', pair, 'limits', 'window', 'flying', 'turned_ms')
-local buckets, window, kept = buckets_of(state[1]), tonumber(state[2]) or said.opening, {}
-local flying = unpacked(state[3])
--- What the provider says is left was counted while this call's reserve was still taken out, as far as it counted the
--- call at all. So what the call did not use comes back on top of it, into the buckets that it was taken from.
-local reserved = {}
-for dimension, bucket in pairs(buckets) do reserved[dimension] = bucket end
--- A call that was not counted is not in what was told meanwhile of limits that were not known when it was reserved.
-if record and not said.counted then
-  correct(taken_from(record, buckets), record, said, now)
+-- The buckets, and what else is known of the account and model.
+local record = redis.call('HMGET', pair, 'buckets', 'limits', 'window', 'flying', 'turned_ms', 'stays_ms')
+local buckets, ramp_limit, in_flight = read_buckets(record[1], record[2]), tonumber(record[3]) or said.opening,
+  unpacked(record[4])
+local known, learned = {}, {}
+for dimension, bucket in pairs(buckets) do known[dimension] = bucket end
+-- A call that was not counted is not in what was told meanwhile of limits that were not known when it was reserved. What
+-- the provider says is left was counted while a counted call's reserve was still taken out; so what the call did not use
+-- comes back on top of that.
+if lease and not said.counted then
+  for dimension in pairs(lease.took) do
+    if buckets[dimension] then correct(buckets[dimension], dimension, lease, said) end
+  end
 end
-local learned = learn_limits(buckets, said.limits, flying, now, outcome == 'refused' and record, said.stated_ms)
-for _, what in ipairs(learn_quotas(buckets, said.quotas, record, outcome, now)) do learned[#learned + 1] = what end
-if record and said.counted then correct(reserved, record, said, now) end
+learn_limits(buckets, said.limits, in_flight, outcome == 'refused' and lease, said.stated_ms, learned)
+learn_quotas(buckets, said.quotas, lease, outcome, learned)
+if lease and said.counted then
+  for dimension, bucket in pairs(known) do correct(bucket, dimension, lease, said) end
+end
 if outcome == 'ok' then speed_up(buckets) end
 if said.uncapped and buckets.otpm then buckets.otpm.capped = true end
-local raised = record and record.tried and judge_try(buckets, record, outcome, now)
-if raised then learned[#learned + 1] = raised end
-if next(buckets) then kept = {'limits', pack_buckets(buckets)}
-elseif state[1] then redis.call('HDEL', pair, 'limits') end
-if record and state[3] then
-  land(flying, record.start_ms)
-  kept[#kept + 1], kept[#kept + 2] = 'flying', cmsgpack.pack(flying)
-end
-if outcome == 'ok' then window = wider(window) end
--- A refusal that names a limit is answered by its bucket; one that says nothing closes the window.
-if outcome == 'refused' and #said.limits == 0 then window = max(1, floor(window / 2)) end
-if said.turned_down then kept[#kept + 1], kept[#kept + 2] = 'turned_ms', now end
-redis.call('HSET', pair, 'window', window, unpack(kept))
-if state[4] and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
-redis.call('PEXPIRE', pair, STATE_TTL_MS)
-for _, what in ipairs(learned) do audit(trail, now, 'limit_learned', 'account_model', pair_name, what, 0, by) end
+if lease and lease.tried then judge_try(buckets, lease, outcome, learned) end
+for _, what in ipairs(learned) do audit('audit', 'limit_learned', 'account_model', pair_name, what, 0, by) end
+
+-- A success lets more calls be on their way while no rate is known, as a share of what has passed: what a limit then
+-- refuses together stays small beside what it let through, however high it is. A refusal that names a limit is answered
+-- by its bucket; one that says nothing closes the ramp.
+if outcome == 'ok' then ramp_limit = min(ramp_limit + 1 / 64, 100000) end
+if outcome == 'refused' and #said.limits == 0 then ramp_limit = max(1, floor(ramp_limit / 2)) end
+local kept = {'window', ramp_limit}
+local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
+if next(buckets) then keep('buckets', cmsgpack.pack(buckets))
+elseif record[1] or record[2] then save_buckets(pair, buckets) end
+if lease and remove_one(in_flight, lease.start_ms) then keep('flying', cmsgpack.pack(in_flight)) end
+if said.turned_down then keep('turned_ms', now) end
+local stays = now - tonumber(record[6] or 0) < STAYS_NOTED_MS
+if not stays then keep('stays_ms', now) end
+redis.call('HSET', pair, unpack(kept))
+if not stays then redis.call('PEXPIRE', pair, STATE_TTL_MS) end
+if record[5] and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 
 -- Who waits was told when to ask by what was known then.
-if outcome == 'unused' or record and record.tried and outcome == 'ok' then
+if outcome == 'unused' or lease and lease.tried and outcome == 'ok' then
   redis.call('PUBLISH', root .. ':wake', 'room')
 end
-local found = record and 'ok' or 'late'
-if outcome == 'unused' then return {found, 0, 0, 0} end
-local passing = 0
-if outcome == 'ok' and now - ok_ms >= OK_NOTED_MS then redis.call('HSET', root .. ':inflight', ok_field, now)
-elseif outcome == 'fault' and record and ok_ms >= record.start_ms then passing = 1 end
-local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
-local grown = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}
-if outcome == 'ok' then grown[5], grown[6] = 'ok_ms', now end
-if tokens then grown[#grown + 1], grown[#grown + 2] = 'tokens', (counts[3] or 0) + tokens end
-if said.learned and counts[4] ~= said.learned then
-  grown[#grown + 1], grown[#grown + 2] = 'account', said.learned
-  audit(trail, now, 'account_learned', 'key', said.key, said.learned, 0, by)
-end
-redis.call('HSET', key, unpack(grown))
+if outcome == 'unused' then return {lease and 'ok' or 'late', 0, 0, 0} end
 
-if said.real and redis.call('ZADD', root .. ':models', now, said.model) > 0 then
+local noted = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS
+local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
+if noted then redis.call('HSET', root .. ':inflight', 'ok_ms:' .. said.model, now) end
+local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
+kept = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}
+if outcome == 'ok' then keep('ok_ms', now) end
+if said.tokens then keep('tokens', (counts[3] or 0) + said.tokens) end
+if said.learned and counts[4] ~= said.learned then
+  keep('account', said.learned)
+  audit('audit', 'account_learned', 'key', said.key, said.learned, 0, by)
+end
+redis.call('HSET', key, unpack(kept))
+if said.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':models', now, said.model) > 0 then
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
+end
+
+local function answer(until_ms, changed)
+  return {lease and 'ok' or 'late', until_ms, changed and 1 or 0, passing and 1 or 0, unpack(learned)}
+end
+
+-- Counts a fault of a host or model that no key is to blame for. Returns until when it rests, 0 where it does not.
+-- A crowd of calls that fail together counts once a second, so that one hiccup does not rest for long.
+local function count_fault(shared)
+  local fault = redis.call('HMGET', shared, 'faults', 'fault_ms', 'until_ms')
+  redis.call('HDEL', shared, 'probe_ms')
+  if now - tonumber(fault[2] or 0) < FAULTS_APART_MS or tonumber(fault[3] or 0) > now then return 0 end
+  local faults, until_ms = tonumber(fault[1] or 0) + 1, 0
+  redis.call('HSET', shared, 'faults', faults, 'fault_ms', now)
+  redis.call('PEXPIRE', shared, STATE_TTL_MS)
+  if faults >= BREAKER_FAULTS then
+    until_ms = now + min(1000 * 2 ^ (faults - BREAKER_FAULTS), LONGEST_REST_MS)
+    redis.call('HSET', shared, 'until_ms', until_ms, 'since_ms', now, 'reason', reason)
+  end
+  return until_ms
+end
+
+-- A host or model answered. A record that says nothing any more goes, since every acquire looks at those there are.
+local function recover(shared)
+  redis.call('HDEL', shared, 'faults', 'probe_ms', 'probe_by')
+  local left = redis.call('HMGET', shared, 'state', 'until_ms', 'fault_ms')
+  local last_ms = max(tonumber(left[2] or 0), tonumber(left[3] or 0) + FAULTS_APART_MS)
+  if not left[1] and last_ms <= now then redis.call('DEL', shared) end
 end
 
 if said.answered then  -- by the host, and so by the model
   if redis.call('EXISTS', host, model) > 0 then
-    recover(host, now)
-    recover(model, now)
+    recover(host)
+    recover(model)
   end
 else
   -- What fails while nothing passes is no key's fault either.
-  local shared = effect == 'none' and blamed
-    or outcome == 'fault' and passing == 0 and (said.model ~= '' and model or host)
-  local what = effect == 'none' and scope or said.model ~= '' and 'model' or 'host'
-  local rests_ms = (what == 'host' or what == 'model') and shared and count_fault(shared, reason, now) or 0
+  local shared = effect == 'none' and scope
+    or outcome == 'fault' and not passing and (said.model ~= '' and 'model' or 'host')
+  local rests_ms = (shared == 'host' or shared == 'model') and count_fault(record_of[shared]) or 0
   if rests_ms > 0 then
-    audit(trail, now, 'cooled', what, effect == 'none' and name or said.model, reason, rests_ms, by)
-    if effect == 'none' then return {found, rests_ms, 1, passing, unpack(learned)} end
+    audit('audit', 'cooled', shared, effect == 'none' and said.name or said.model, reason, rests_ms, by)
+    if effect == 'none' then return answer(rests_ms, true) end
   end
 end
-if effect == 'none' then return {found, 0, 0, passing, unpack(learned)} end
+if effect == 'none' then return answer(0, false) end
+
+-- What is blamed rests, and a rest only grows. A key's topic, and the model that an account does not have, are marks
+-- in the hash of others.
+local blamed, mark = record_of[scope], scope == 'key_topic' and 't:' .. said.topic
 if effect == 'unfit' then
-  local marks = root .. ':unfit'
-  if redis.call('HLEN', marks) >= UNFIT_KEPT then redis.call('DEL', marks) end
-  local newly, ends_ms = not unfit_for(root, pair_name, now), now + said.rest_ms
-  redis.call('HSET', marks, pair_name, cmsgpack.pack({until_ms = ends_ms, since_ms = now, reason = reason}))
-  redis.call('PEXPIRE', marks, max(STATE_TTL_MS, said.rest_ms))
-  if newly then audit(trail, now, 'unfit', scope, name, reason, ends_ms, by) end
-  return {found, ends_ms, newly and 1 or 0, passing, unpack(learned)}
+  blamed, mark = root .. ':unfit', pair_name
+  if redis.call('HLEN', blamed) >= UNFIT_KEPT then redis.call('DEL', blamed) end
 end
-local field = scope == 'key_topic' and 't:' .. topic or nil
-local before = field and unpacked(redis.call('HGET', blamed, field))
-  or {state = redis.call('HGET', blamed, 'state') or nil, until_ms = redis.call('HGET', blamed, 'until_ms')}
-local was = blocked(before.state, before.until_ms, '', now)
-local until_ms = effect == 'disable' and -1 or max(now + said.rest_ms, tonumber(before.until_ms) or 0)
-if was < 0 then until_ms = -1 end
-local after = {'until_ms', until_ms, 'since_ms', now, 'reason', reason, 'by', by}
-if until_ms < 0 then after[#after + 1], after[#after + 2] = 'state', 'disabled' end
-if scope == 'account_model' then
-  local from_tokens = said.sized and record and record.cost.tokens or 0
-  if was ~= 0 then from_tokens = min(from_tokens, tonumber(redis.call('HGET', pair, 'from_tokens')) or 0) end
-  redis.call('HSET', pair, 'from_tokens', from_tokens)
+local before = redis.call('HMGET', blamed, 'state', 'until_ms', 'from_tokens')
+if mark then
+  local marked = unpacked(redis.call('HGET', blamed, mark))
+  before = {marked.state, marked.until_ms}
 end
-if was ~= until_ms then
-  if field then
-    redis.call('HSET', blamed, field, cmsgpack.pack({until_ms = until_ms, since_ms = now, reason = reason,
-      state = until_ms < 0 and 'disabled' or nil}))
+local was_ms = blocked(before)
+local until_ms = (effect == 'disable' or was_ms == NEVER) and NEVER or max(now + said.rest_ms, was_ms)
+local state, shown_ms = until_ms == NEVER and 'disabled' or nil, until_ms == NEVER and -1 or until_ms
+if scope == 'account_model' and not mark then
+  local from_tokens = said.sized and lease and lease.cost.tokens or 0
+  if was_ms > 0 then from_tokens = min(from_tokens, tonumber(before[3] or 0)) end
+  redis.call('HSET', blamed, 'from_tokens', from_tokens)
+end
+if was_ms ~= until_ms then
+  if mark then
+    redis.call('HSET', blamed, mark, cmsgpack.pack({until_ms = shown_ms, since_ms = now, reason = reason, state = state}))
   else
-    redis.call('HSET', blamed, unpack(after))
+    redis.call('HSET', blamed, 'until_ms', shown_ms, 'since_ms', now, 'reason', reason, 'by', by)
+    if state then redis.call('HSET', blamed, 'state', state) end
   end
-  audit(trail, now, effect == 'disable' and 'disabled' or 'cooled', scope, name, reason, until_ms, by)
+  local event = ({disable = 'disabled', cool = 'cooled', unfit = 'unfit'})[effect]
+  if effect ~= 'unfit' or was_ms == 0 then audit('audit', event, scope, said.name, reason, shown_ms, by) end
 end
-if until_ms < 0 then redis.call('PERSIST', blamed)
+if state then redis.call('PERSIST', blamed)
 elseif scope == 'account' then redis.call('PEXPIRE', blamed, until_ms - now + RECORD_STAYS_MS)
 elseif scope ~= 'key' and scope ~= 'key_topic' then
   redis.call('PEXPIRE', blamed, max(STATE_TTL_MS, until_ms - now))
 end
-return {found, until_ms, was == 0 and 1 or 0, passing, unpack(learned)}
+return answer(shown_ms, was_ms == 0)

@@ -1,0 +1,131 @@
+-- When a candidate may be called, how good it is, and which of two is better.
+
+-- While no rate is known, only few calls may be on their way at once: what is on its way when a limit is reached is
+-- refused together. A refusal comes fast, so a call that is older than FLIGHT_MS will not be refused any more.
+local FLIGHT_MS = 250
+local LONG_WINDOW_MS = 60000  -- what refills over a longer time than this is waited for outside the process
+local SAVING_LOST_MS = 30000  -- a large job that is so late does not come back
+local SHUNNED_MS = 3600000    -- so long an account that turned a request down comes last, unless it serves one before
+local TRY_LOST_MS = 60000     -- a call beyond a limit that has not ended by then never will
+
+-- What a call costs at an account. Where the job names no cap for its answer, no more is reserved for it than the
+-- account allows in a minute, and a little less, since it will never find the bucket quite full. Also says whether the
+-- request must name that as its cap: the provider would reserve more than it allows.
+local function cost_at(buckets, job)
+  local cost, otpm = job.cost, buckets.otpm
+  if not job.flexible or not otpm then return cost, false end
+  local most = max(1, floor(0.98 * otpm.limit))
+  if cost.output_tokens <= most then return cost, otpm.capped end
+  return {requests = cost.requests, emails = cost.emails, input_tokens = cost.input_tokens, output_tokens = most,
+    tokens = cost.tokens - cost.output_tokens + most}, true
+end
+
+-- What holds for a model at an account, whichever key is used. account_key: nil where no account rests.
+local function read_pair(key, account_key, job, until_ms, reason)
+  local record = redis.call('HMGET', key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits', 'window',
+    'flying', 'turned_ms')
+  local buckets = read_buckets(record[5], record[6], job.first_limits)
+  local cost, capped = cost_at(buckets, job)
+  local own_ms, own_reason = blocked_from(record[4], cost.tokens, record)
+  until_ms, reason = later(own_ms, own_reason, until_ms, reason)
+  if account_key then
+    own_ms, own_reason = blocked(redis.call('HMGET', account_key, 'state', 'until_ms', 'reason'))
+    until_ms, reason = later(own_ms, own_reason, until_ms, reason)
+  end
+  return {key = key, buckets = buckets, cost = cost, capped = capped, until_ms = until_ms, reason = reason,
+    ramp_limit = tonumber(record[7]) or job.opening, in_flight = unpacked(record[8]),
+    shunned = now - tonumber(record[9] or 0) < SHUNNED_MS}
+end
+
+-- How long until one more call may be on its way: 0 now. Also forgets the calls that are older.
+local function flight_wait_ms(pair)
+  local young = {}
+  for _, start_ms in ipairs(pair.in_flight) do
+    if start_ms + FLIGHT_MS > now then young[#young + 1] = start_ms end
+  end
+  table.sort(young)
+  pair.in_flight = young
+  local oldest_ms = young[#young - floor(pair.ramp_limit) + 1]
+  return oldest_ms and oldest_ms + FLIGHT_MS - now or 0
+end
+
+-- Whether a call beyond a limit may be tried now.
+local function may_try(dimension, bucket)
+  if bucket.log or counts_emails(dimension) then return false end
+  return bucket.credit >= TRY_AFTER or bucket.credit < 0 and now + bucket.credit > TRY_LOST_MS
+end
+
+-- What is in a bucket for a job, and how fast it refills for it. Half of what refills is saved for a large job that
+-- waits for its tokens; the other half lets smaller ones pass. Interactive jobs do not see what a bulk job saves.
+local function free_in(bucket, job)
+  local level, rate, saving = bucket.level, rate_of(bucket), bucket.saving
+  if not saving or saving.by == job.by or saving.bulk and not job.bulk then return level, rate end
+  if saving.due_ms + SAVING_LOST_MS < now then
+    bucket.saving = nil
+    return level, rate
+  end
+  local saved = min(saving.need, (now - saving.since_ms) * rate / 2)
+  return level - saved, saved < saving.need and rate / 2 or rate
+end
+
+-- When a candidate may be called (start_ms, NEVER before a reset), and why not now: what blocks it until when, or the
+-- dimension in which it lacks most, which takes step_ms to refill for one such call. rests_ms: until when it rests or
+-- waits for what refills over a long time. tries: the dimension in which alone the call would be beyond a limit, where
+-- that may be tried. too_large: the limit that the call never fits. paced: a request limit is known. seq: the greater,
+-- the later it was used.
+local function score_candidate(pair, job, until_ms, reason, seq)
+  local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = max(now, until_ms), pair = pair, seq = seq}
+  local short, headroom = 0, 1
+  for dimension, bucket in pairs(pair.buckets) do
+    local needed, level, rate = cost_in(dimension, pair.cost), free_in(bucket, job)
+    local ready = ready_ms(bucket, needed, level, rate)
+    if ready > now then
+      local may = may_try(dimension, bucket)
+      if needed > bucket.limit and not may and bucket.limit > (candidate.too_large or 0) then
+        candidate.too_large, candidate.too_large_in = bucket.limit, dimension
+      end
+      short = short + 1
+      candidate.tries = short == 1 and may and dimension or nil
+      if ready > candidate.start_ms then candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate end
+      if bucket.window_ms > LONG_WINDOW_MS then candidate.rests_ms = max(candidate.rests_ms, ready) end
+    end
+    headroom = min(headroom, level / bucket.limit)
+    candidate.paced = candidate.paced or dimension == 'rpm' or dimension == 'rps'
+  end
+  if until_ms > now then
+    candidate.tries = nil
+    if until_ms >= candidate.start_ms then candidate.start_ms, candidate.reason = until_ms, reason end
+  end
+  candidate.soon = candidate.start_ms - now <= job.horizon_ms
+  -- An account that nothing is known of is no better than one that serves.
+  candidate.headroom = floor(headroom * (candidate.paced and 20 or 10))
+  return candidate
+end
+
+local function is_better(one, other)
+  if not other or one.soon ~= other.soon then return not other or one.soon end
+  if one.soon and one.pair.shunned ~= other.pair.shunned then return other.pair.shunned end
+  if one.start_ms ~= other.start_ms then return one.start_ms < other.start_ms end
+  if one.headroom ~= other.headroom then return one.headroom > other.headroom end
+  return one.seq < other.seq
+end
+
+-- Saves for a large job that has to wait for its tokens; small ones would take what it waits for each time. One job
+-- saves at a time, an interactive one before a bulk one.
+local function save_for(job, best)
+  if job.by == '' or best.soon then return end
+  local buckets, saves = best.pair.buckets, false
+  for dimension, bucket in pairs(buckets) do
+    local needed, saving, rate = cost_in(dimension, best.pair.cost), bucket.saving, rate_of(bucket)
+    local need = needed + margin_of(bucket, needed)
+    local large = COUNTED[dimension] and not counts_emails(dimension) and needed > job.horizon_ms * rate
+    local ours = saving and saving.by == job.by
+    if large and bucket.level < need and (not saving or ours or saving.bulk and not job.bulk) then
+      -- Of what is there now smaller jobs may take as much as it lacks.
+      local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
+      bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, due_ms = best.start_ms}
+      saves = true
+    end
+  end
+  if saves then save_buckets(best.pair.key, buckets) end
+end
