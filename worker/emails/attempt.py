@@ -64,7 +64,7 @@ class Overtaken(StartOver):
     """Another job has sent the email, or is sending it: look again."""
 
 
-class Errand:
+class _Attempt:
     """One or several calls with one envelope at a time.
 
     Attributes:
@@ -88,7 +88,7 @@ class Errand:
             splits=splits,
         )
 
-    async def judged(self, lease: Lease, reply: Reply) -> None:
+    async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call."""
         envelope, verdict = self.envelope, reply.verdict
         if envelope is None:  # told already
@@ -119,7 +119,7 @@ class Errand:
             _logger.warning("an email's outcome could not be written down (%s)", type(exc).__name__)
 
 
-class FirstTry(Errand):
+class FirstTry(_Attempt):
     """The first attempt of a letter, and of those that it takes along.
 
     Attributes:
@@ -146,7 +146,7 @@ class FirstTry(Errand):
         self.departed = lane is None
         self.lane = lane
 
-    async def load(self, lease: Lease) -> Sealed:
+    async def before(self, lease: Lease) -> Sealed:
         """Seal what goes out with this lease."""
         envelopes, left = self._board(lease)
         try:
@@ -232,10 +232,10 @@ class FirstTry(Errand):
         member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
         return Envelope(member.name, lease.account, letter.idempotency_key, body, (member,))
 
-    async def judged(self, lease: Lease, reply: Reply) -> None:
+    async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call, and tell jobs of this process that mean one of its emails."""
         envelope = self.envelope
-        await super().judged(lease, reply)
+        await super().after(lease, reply)
         if envelope is None:
             return
         if reply.verdict.code in EMAIL_QUOTAS:
@@ -303,7 +303,7 @@ class _Load:
         return True
 
 
-class Again(Errand):
+class Again(_Attempt):
     """A later attempt of an envelope, exactly as it is."""
 
     def __init__(self, outbox: Outbox, letter: Letter, envelope: Envelope) -> None:
@@ -312,7 +312,7 @@ class Again(Errand):
         self._letter = letter
         self._meant = envelope
 
-    async def load(self, lease: Lease) -> Sealed:  # noqa: ARG002 - any key of the account will do
+    async def before(self, lease: Lease) -> Sealed:  # noqa: ARG002 - any key of the account will do
         """Take the envelope over."""
         if not await ask_patiently(lambda: self.outbox.resume(self._meant)):
             raise Overtaken

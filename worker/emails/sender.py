@@ -220,11 +220,11 @@ class Mailroom:
 
         Its account is gone, and the email may go elsewhere.
         """
-        errand = Again(self.outbox, letter, envelope)
+        attempt = Again(self.outbox, letter, envelope)
         # What it counts against quotas was charged at its first attempt.
         bound = replace(want, account=envelope.account, exclude=frozenset(), emails=0)
         try:
-            served = await self.rotation.run(bound, errand, longest_s=letter.left_s())
+            served = await self.rotation.run(bound, attempt, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
             over.in_doubt = True
             letter.waited_ms += over.waited_ms
@@ -278,44 +278,44 @@ class Mailroom:
 
     async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
-        errand = FirstTry(
+        attempt = FirstTry(
             self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane
         )
         try:
-            served = await self.rotation.run(want, errand, longest_s=letter.left_s())
+            served = await self.rotation.run(want, attempt, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
             letter.waited_ms += over.waited_ms
-            over.in_doubt = errand.in_doubt
+            over.in_doubt = attempt.in_doubt
             if (
                 isinstance(over, Deferred)
                 and not over.in_doubt
-                and errand.calls
+                and attempt.calls
                 and _soon(over, letter)
             ):
                 # A turn of the rotation calls no key twice; a rate limit that opens in a second is
                 # worth another turn.
-                _tell_all(errand, Signal.LINE)
+                _tell_all(attempt, Signal.LINE)
                 raise _in_line(over) from None
-            _tell_all(errand, over, () if lane is None or errand.departed else tuple(lane.line))
-            if letter not in errand.aboard:  # another job had its email: this was the others' call
+            _tell_all(attempt, over, () if lane is None or attempt.departed else tuple(lane.line))
+            if letter not in attempt.aboard:  # another job had its email: this was the others' call
                 raise Overtaken from None
             raise
         except RequestRejected:
-            if list(errand.aboard) == [letter]:
+            if list(attempt.aboard) == [letter]:
                 raise
             # One of them may be at fault for all: each by itself will tell.
-            for other in errand.aboard:
+            for other in attempt.aboard:
                 other.batchable = False
-            _tell_all(errand, Signal.AGAIN)
+            _tell_all(attempt, Signal.AGAIN)
             raise Overtaken from None
         except BaseException:
-            _tell_all(errand, _stopped() if errand.in_doubt else Signal.AGAIN)
+            _tell_all(attempt, _stopped() if attempt.in_doubt else Signal.AGAIN)
             raise
         finally:
-            if lane is not None and not errand.departed:
+            if lane is not None and not attempt.departed:
                 lane.pass_on()
         letter.waited_ms += served.waited_ms
-        return _hand_out(errand, served)
+        return _hand_out(attempt, served)
 
 
 def _in_a_crowd() -> Deferred:
@@ -353,16 +353,16 @@ def _stopped() -> Fault:
 
 
 def _tell_all(
-    errand: FirstTry, why: Deferred | Fault | Signal, line: tuple[Letter, ...] = ()
+    attempt: FirstTry, why: Deferred | Fault | Signal, line: tuple[Letter, ...] = ()
 ) -> None:
     """Tell everybody who went along, and a line that nobody leads any more, how the turn ended."""
-    calls = tuple(errand.calls)
-    for seat in errand.aboard.values():
+    calls = tuple(attempt.calls)
+    for seat in attempt.aboard.values():
         if seat is not None:
             tell(seat, Told(_copy(why), calls))
-    if errand.lane is not None:
+    if attempt.lane is not None:
         for letter in line:
-            tell(errand.lane.line[letter], Told(_copy(why)))
+            tell(attempt.lane.line[letter], Told(_copy(why)))
 
 
 WhyT = TypeVar("WhyT")
@@ -385,19 +385,19 @@ def _copy(why: WhyT) -> WhyT:
     return cast("WhyT", found)
 
 
-def _hand_out(errand: FirstTry, served: Served) -> Served:
+def _hand_out(attempt: FirstTry, served: Served) -> Served:
     """Give everybody aboard his own result; returns the leader's."""
-    for place, seat in enumerate(errand.aboard.values()):
+    for place, seat in enumerate(attempt.aboard.values()):
         if seat is None:
             continue
         try:
             outcome: Served | Exception = _own(served, place)
         except RequestRejected as exc:
             outcome = exc
-        tell(seat, Told(outcome, tuple(errand.calls)))
-    if errand.leader not in errand.aboard:
+        tell(seat, Told(outcome, tuple(attempt.calls)))
+    if attempt.leader not in attempt.aboard:
         raise Overtaken
-    return _own(served, list(errand.aboard).index(errand.leader))
+    return _own(served, list(attempt.aboard).index(attempt.leader))
 
 
 def _own(served: Served, place: int) -> Served:

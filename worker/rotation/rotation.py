@@ -68,31 +68,31 @@ class Served:
     waited_ms: int
 
 
-class Errand(Protocol[RequestT_co]):
-    """A request with a book of its own, because it must not be carried out twice."""
+class CallHooks(Protocol[RequestT_co]):
+    """What is done before and after each call of a request that must not be carried out twice."""
 
-    async def load(self, lease: Lease) -> RequestT_co:
-        """Give the request for this lease's key, written down before a byte of it leaves.
+    async def before(self, lease: Lease) -> RequestT_co:
+        """Make the request for this lease's key, and write it down before a byte of it leaves.
 
-        What it raises ends the turn; the lease goes back unused.
+        An exception ends the turn, and the lease goes back unused.
         """
         ...
 
-    async def judged(self, lease: Lease, reply: Reply) -> None:
+    async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the request. Never raises for a Redis that is gone."""
         ...
 
 
-class _Plain(Generic[RequestT]):
-    """A request without a book."""
+class _NoHooks(Generic[RequestT]):
+    """A request that may be repeated, so nothing is written down."""
 
     def __init__(self, build: Callable[[Lease], RequestT]) -> None:
         self._build = build
 
-    async def load(self, lease: Lease) -> RequestT:
+    async def before(self, lease: Lease) -> RequestT:
         return self._build(lease)
 
-    async def judged(self, lease: Lease, reply: Reply) -> None:
+    async def after(self, lease: Lease, reply: Reply) -> None:
         """Nothing to write down."""
 
 
@@ -141,13 +141,13 @@ class Rotation(Generic[RequestT]):
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
                 gone.
         """
-        return await self.run(want, _Plain(build), longest_s=longest_s)
+        return await self.run(want, _NoHooks(build), longest_s=longest_s)
 
     async def run(
-        self, want: Want, errand: Errand[RequestT], *, longest_s: float | None = None
+        self, want: Want, hooks: CallHooks[RequestT], *, longest_s: float | None = None
     ) -> Served:
-        """As `serve`, for a request that has a book of its own."""
-        turn = _Turn(self, want, errand, longest_s=longest_s)
+        """As `serve`, with hooks around each call."""
+        turn = _Turn(self, want, hooks, longest_s=longest_s)
         try:
             return await turn.run()
         except TurnOver as over:
@@ -162,7 +162,7 @@ class _Turn(Generic[RequestT]):
         self,
         rotation: Rotation[RequestT],
         want: Want,
-        errand: Errand[RequestT],
+        hooks: CallHooks[RequestT],
         *,
         longest_s: float | None,
     ) -> None:
@@ -178,7 +178,7 @@ class _Turn(Generic[RequestT]):
         self.lane = (
             f"{want.model} bulk" if want.bulk else want.model
         )  # neither stands behind the other
-        self.errand = errand
+        self.hooks = hooks
         self.attempts = 0
         self.waited_ms = 0
         self.turned_down: Verdict | None = None
@@ -344,7 +344,7 @@ class _Turn(Generic[RequestT]):
             await end_if_cancelled(self.want.by)
             if self.before_call is not None:
                 await self.before_call()
-            request = await self.errand.load(lease)
+            request = await self.hooks.before(lease)
         except BaseException:
             await self._settle_whatever_happens(lease, ABANDONED)
             raise
@@ -462,11 +462,11 @@ class _Turn(Generic[RequestT]):
     ) -> Settled | None:
         """Settle the lease and write down what became of the request, both at once."""
         settling = self._settle(lease, reply.verdict, patiently=patiently)
-        if isinstance(self.errand, _Plain):
+        if isinstance(self.hooks, _NoHooks):
             return (
                 await settling
             )  # it writes nothing down; two tasks for that would be 3 % of a completion's CPU
-        settled, _ = await asyncio.gather(settling, self.errand.judged(lease, reply))
+        settled, _ = await asyncio.gather(settling, self.hooks.after(lease, reply))
         return settled
 
     async def _settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:

@@ -177,21 +177,21 @@ def first_account() -> str:
     return keys()[0].id
 
 
-class Book:
-    """An errand that notes what it is told, and fails as the test says."""
+class NotedCalls:
+    """Hooks that note each call, and fail as the test says."""
 
     def __init__(self, trouble: BaseException | None = None) -> None:
         self.trouble = trouble
-        self.told: list[str] = []
+        self.noted: list[str] = []
 
-    async def load(self, lease: Lease) -> str:
-        self.told.append("load")
+    async def before(self, lease: Lease) -> str:
+        self.noted.append("before")
         if self.trouble is not None:
             raise self.trouble
         return f"for {lease.key.label}"
 
-    async def judged(self, lease: Lease, reply: Reply) -> None:
-        self.told.append(f"{lease.key.label[:7]} {reply.verdict.code}")
+    async def after(self, lease: Lease, reply: Reply) -> None:
+        self.noted.append(f"{lease.key.label[:7]} {reply.verdict.code}")
 
 
 async def until(check: Callable[[], Any], *, within_s: float = 10.0) -> None:

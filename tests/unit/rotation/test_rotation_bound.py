@@ -1,4 +1,4 @@
-"""Requests that belong to an account, and those that keep a book."""
+"""Requests that belong to an account, and those that need hooks around their calls."""
 
 import asyncio
 
@@ -10,8 +10,8 @@ from rotation_scripted import (
     NOT_FOUND,
     NOTHING_OUT,
     SECRETS,
-    Book,
     Make,
+    NotedCalls,
     first_account,
     leases_out,
     refused,
@@ -76,32 +76,32 @@ async def test_a_bound_request_that_its_account_refuses_is_not_taken_elsewhere(m
     assert len(provider.seen) == 1
 
 
-async def test_an_errand_is_told_of_every_call_before_and_after(make: Make) -> None:
+async def test_hooks_run_before_and_after_every_call(make: Make) -> None:
     rotation, provider = make(refused())
-    book = Book()
-    served = await rotation.run(Want(), book)
-    assert book.told == ["load", "gsk_abc rate_limit", "load", "gsk_def ok"]
+    calls = NotedCalls()
+    served = await rotation.run(Want(), calls)
+    assert calls.noted == ["before", "gsk_abc rate_limit", "before", "gsk_def ok"]
     assert served.attempts == 2
     assert provider.seen[1][1] == "for gsk_def456..."
 
 
-async def test_an_errand_that_cannot_be_loaded_makes_no_call_and_gives_its_lease_back(
+async def test_a_hook_that_fails_before_a_call_prevents_it_and_gives_its_lease_back(
     make: Make, redis: Redis
 ) -> None:
     rotation, provider = make()
     with pytest.raises(ZeroDivisionError):
-        await rotation.run(Want(), Book(ZeroDivisionError()))
+        await rotation.run(Want(), NotedCalls(ZeroDivisionError()))
     assert provider.seen == []
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_an_errand_hears_of_a_call_whose_job_was_stopped(make: Make, redis: Redis) -> None:
+async def test_a_hook_runs_after_a_call_whose_job_was_stopped(make: Make, redis: Redis) -> None:
     rotation, provider = make("hang")
-    book = Book()
-    calling = asyncio.create_task(rotation.run(Want(), book), name="turn")
+    calls = NotedCalls()
+    calling = asyncio.create_task(rotation.run(Want(), calls), name="turn")
     await provider.called.wait()
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
-    assert book.told == ["load", "gsk_abc interrupted"]
+    assert calls.noted == ["before", "gsk_abc interrupted"]
     assert await leases_out(redis) == NOTHING_OUT
