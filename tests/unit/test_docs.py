@@ -6,6 +6,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -28,7 +29,7 @@ ALL_PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 
-FENCE_RE = re.compile(r"^ *(?:> )?```(\w+)\n(.*?)^ *(?:> )?```$", re.MULTILINE | re.DOTALL)
+FENCE_RE = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE_RE = re.compile(r"`([^`\n]+)`")
 LINK_RE = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OUR_PATH_RE = re.compile(
@@ -41,12 +42,9 @@ def text_of(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, without the marks of a quotation around them."""
+    """The fenced blocks of a language, without the indentation of a list around them."""
     found = [body for name, body in FENCE_RE.findall(text_of(page)) if name == language]
-    return [
-        "\n".join(line.removeprefix("> ").removeprefix(">") for line in body.splitlines()) + "\n"
-        for body in found
-    ]
+    return [textwrap.dedent(body) for body in found]
 
 
 def prose(page: Path) -> str:
@@ -83,6 +81,28 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     for code in INLINE_RE.findall(prose(page)):
         if OUR_PATH_RE.fullmatch(code):
             assert (ROOT / code).exists(), f"{page.name} names {code}"
+
+
+MODULE_RE = re.compile(r"\b(worker(?:\.[a-z_]+)+)(?:[:.]([A-Z]\w*))?")
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
+def test_every_module_that_is_named_exists(page: Path) -> None:
+    """A dotted name is a module, or a module and what it defines."""
+    for dotted, name in MODULE_RE.findall(text_of(page)):
+        *parents, last = dotted.split(".")
+        module, parent = ROOT.joinpath(*parents, last), ROOT.joinpath(*parents)
+        if dotted in {"worker.module", "worker.x"}:  # stand for any
+            continue
+        is_module = module.is_dir() or module.with_suffix(".py").is_file()
+        home = module if is_module else parent
+        texts = [
+            text_of(path)
+            for path in (home.with_suffix(".py"), home / "__init__.py")
+            if path.is_file()
+        ]
+        for part in filter(None, (name, "" if is_module else last)):
+            assert any(re.search(rf"\b{part}\b", text) for text in texts), f"{dotted}: {name}"
 
 
 def test_the_readme_shows_the_running_thing_first() -> None:
