@@ -23,7 +23,7 @@ from config.keys import ApiKey
 from config.settings import Settings
 from sandbox.redis import EmbeddedRedis
 from worker.aio.loop_thread import new_loop
-from worker.keypool import KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.runtime import connect
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
@@ -84,19 +84,25 @@ async def timed(taken_us: list[float], call: Callable[[], Awaitable[object]]) ->
 
 
 async def picks(
-    pool: KeyPool, redis: Redis, want: Want, verdict: Verdict, *, count: int, leases: int
+    pool: KeyPool,
+    redis: Redis,
+    lease_request: LeaseRequest,
+    verdict: Verdict,
+    *,
+    count: int,
+    leases: int,
 ) -> Cell:
     """Take a lease and settle it, many times."""
     acquire_us: list[float] = []
     settle_us: list[float] = []
     await redis.config_resetstat()
     for _ in range(count):
-        lease = await timed(acquire_us, lambda: pool.acquire(want))
+        lease = await timed(acquire_us, lambda: pool.acquire(lease_request))
         if not isinstance(lease, Lease):
             raise TypeError(f"there must be room for this: {lease}")
         await timed(settle_us, lambda lease=lease: pool.settle(lease, verdict))  # type: ignore[misc]
     spent = (await redis.info("commandstats"))["cmdstat_evalsha"]["usec"]
-    return Cell(len(pool.keys), leases, want.model, acquire_us, settle_us, spent / count)
+    return Cell(len(pool.keys), leases, lease_request.model, acquire_us, settle_us, spent / count)
 
 
 async def floor(redis: Redis, *, count: int) -> list[float]:
@@ -109,13 +115,13 @@ async def floor(redis: Redis, *, count: int) -> list[float]:
     return taken_us
 
 
-async def take_out(pool: KeyPool, want: Want, count: int) -> None:
+async def take_out(pool: KeyPool, lease_request: LeaseRequest, count: int) -> None:
     """Take leases that nobody settles."""
     left = iter(range(count))
 
     async def some() -> None:
         for _ in left:
-            await pool.acquire(want)
+            await pool.acquire(lease_request)
 
     await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
 
@@ -125,16 +131,16 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
     redis = connect(Settings.model_validate({"redis_url": url}))
     print("                          acquire, µs       settle, µs  in Redis,")
     print("keys   leases  buckets       p50      p99      p50      p99       µs")
-    known = Want(model="known", topic="known", tokens=300, by="benchmark")
-    unknown = Want(model="unknown", topic="unknown", tokens=300, by="benchmark")
+    known = LeaseRequest(model="known", topic="known", tokens=300, by="benchmark")
+    unknown = LeaseRequest(model="unknown", topic="unknown", tokens=300, by="benchmark")
     taught = Verdict(fate=Fate.DONE, code="ok", status=200, limits=_HEADERS, tokens=200)
     silent = Verdict(fate=Fate.DONE, code="ok", status=200, tokens=200)
     for number in keys:
         await redis.flushdb()
         pool = KeyPool(redis, "groq", [make_key(one) for one in range(number)], lease_ms=300_000)
         for _ in range(2 * number):  # each key teaches its limits
-            for want, limits in ((known, _LEARNED), (unknown, ())):
-                lease = await pool.acquire(want)
+            for lease_request, limits in ((known, _LEARNED), (unknown, ())):
+                lease = await pool.acquire(lease_request)
                 if not isinstance(lease, Lease):
                     raise TypeError(f"nothing has taken it yet: {lease}")
                 await pool.settle(

@@ -21,7 +21,7 @@ from typing import Any
 from config.keys import ApiKey, load_keys
 from config.settings import Settings
 from worker.errors import Deferred, Fault, JobError
-from worker.keypool import Lease, Want
+from worker.keypool import Lease, LeaseRequest
 from worker.keypool.scripts import Scripts
 from worker.providers import Completion, Email, Groq, Resend
 from worker.runtime import connect, open_pool
@@ -83,19 +83,21 @@ def keywheel(work: dict[str, Any]) -> Serve:
     async def serve(number: int, tokens: int) -> str:
         if service == "groq":
             request = completion(tokens)
-            want = Want(
+            lease_request = LeaseRequest(
                 model=MODEL, topic=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}"
             )
             build: Callable[[Lease], Any] = lambda _: request  # noqa: E731
         else:
-            want = Want(emails=1, by=f"{os.getpid()}-{number}")
+            lease_request = LeaseRequest(emails=1, by=f"{os.getpid()}-{number}")
             build = lambda lease: email(number, lease.key)  # noqa: E731
         began_s = time.monotonic()
         while True:
             try:
-                await rotation.serve(want, build)
+                await rotation.serve(lease_request, build)
             except Deferred as deferred:
-                want = replace(want, waited_ms=round((time.monotonic() - began_s) * 1000))
+                lease_request = replace(
+                    lease_request, waited_ms=round((time.monotonic() - began_s) * 1000)
+                )
                 DEFERRALS[0] += 1
                 await asyncio.sleep(deferred.countdown_ms / 1000)
             except Fault:

@@ -7,14 +7,14 @@ from tasks.arguments import check
 from tasks.completion import CompletionArguments
 from worker.celery import app
 from worker.jobs.execution import take_turn
-from worker.keypool import Lease, Want
+from worker.keypool import Lease, LeaseRequest
 from worker.providers import Completion
 from worker.runtime import Runtime
 from worker.streams import AnswerStream, answer_stream, tell_done
 
 
 def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
-    """The models that a job in the queue names, as `Want.models` has them.
+    """The models that a job in the queue names, as `LeaseRequest.models` has them.
 
     Not validated: that is done when it runs.
     """
@@ -66,10 +66,10 @@ async def _complete(
     def build(lease: Lease) -> Completion:
         if stream is not None:
             stream.calling()
-        chosen = completion.with_model(lease.want.topic)
-        return chosen.capped(lease.want.output_tokens) if lease.capped else chosen
+        chosen = completion.with_model(lease.request.topic)
+        return chosen.capped(lease.request.output_tokens) if lease.capped else chosen
 
-    want = Want(
+    lease_request = LeaseRequest(
         model=completion.limited_as,
         topic=completion.topic,
         fallbacks=tuple(
@@ -83,7 +83,7 @@ async def _complete(
     served, history = await take_turn(
         task,
         runtime.groq,
-        want,
+        lease_request,
         build,
         settings=runtime.settings,
         deadline_s=arguments.deadline_s,

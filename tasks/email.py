@@ -9,7 +9,7 @@ from worker.celery import app
 from worker.emails import Letter
 from worker.jobs.execution import take_turn
 from worker.jobs.history import History, came_again, died_ms, doubt_ms
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 from worker.runtime import Runtime
 
 _NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
@@ -70,7 +70,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000
         or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )
-    want = Want(
+    lease_request = LeaseRequest(
         topic=domain_of(arguments.sender) if arguments.sender else "",
         emails=arguments.recipients,
         exclude=unable,
@@ -78,7 +78,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     served, history = await take_turn(
         self,
         runtime.mailroom,
-        want,
+        lease_request,
         letter,
         settings=runtime.settings,
         deadline_s=arguments.deadline_s,

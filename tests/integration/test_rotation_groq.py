@@ -16,7 +16,7 @@ from config.keys import make_key
 from sandbox.process import Sandbox
 from worker.cli.key_listing import listing
 from worker.errors import Deferred, RequestTooLarge
-from worker.keypool import KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.providers import Completion, Groq
 from worker.rotation.rotation import Rotation, Served
 
@@ -27,7 +27,7 @@ async def ask(rotation: Rotation[Completion], tokens: int) -> Served:
     messages = [{"role": "user", "content": "go on"}]
     request = Completion.of({"model": MODEL, "messages": messages, "max_completion_tokens": tokens})
     return await rotation.serve(
-        Want(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"job of {tokens}"),
+        LeaseRequest(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"job of {tokens}"),
         lambda _: request,
     )
 
@@ -92,23 +92,25 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
             request = Completion.of(
                 {"model": MODEL, "messages": [{"role": "user", "content": "go on"}]}
             )
-            want = Want(
+            lease_request = LeaseRequest(
                 model=MODEL, topic=MODEL, tokens=request.tokens, output_tokens=1_024, flexible=True
             )
             built: list[int] = []
 
             def build(lease: Lease) -> Completion:
-                chosen = request.capped(lease.want.output_tokens) if lease.capped else request
+                chosen = request.capped(lease.request.output_tokens) if lease.capped else request
                 built.append(chosen.params.get("max_completion_tokens", 0))
                 return chosen
 
-            served = await rotation.serve(want, build)
+            served = await rotation.serve(lease_request, build)
             assert (served.attempts, built) == (2, [0, cap]), "nobody could know the limit before"
             with pytest.raises(
                 RequestTooLarge,
                 match=f"reserves 1600 tokens .* limit of any groq key is {limit}: lower",
             ):
-                await rotation.serve(replace(want, output_tokens=1_600, flexible=False), build)
+                await rotation.serve(
+                    replace(lease_request, output_tokens=1_600, flexible=False), build
+                )
         await groq.close()
 
 

@@ -151,7 +151,7 @@ class FirstTry(_Attempt):
         envelopes, left = self._board(lease)
         try:
             await self._leave_cancelled(envelopes)
-            more = sum(letter.recipients for letter in envelopes) - lease.want.emails
+            more = sum(letter.recipients for letter in envelopes) - lease.request.emails
             if (
                 lease.spare_emails is not None and more > 0
             ):  # before anybody else asks how much is left

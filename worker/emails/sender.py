@@ -25,7 +25,7 @@ from worker.errors import (
     RequestRejected,
     TurnOver,
 )
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 from worker.providers import Email, Sealed
 from worker.redis.retry import ask_patiently
 from worker.rotation.rotation import Rotation, Served
@@ -103,11 +103,13 @@ class Mailroom:
     def expect(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
         """Nothing is to be done for emails that stand in the queue."""
 
-    async def serve(self, want: Want, letter: Letter, *, longest_s: float | None = None) -> Served:
+    async def serve(
+        self, lease_request: LeaseRequest, letter: Letter, *, longest_s: float | None = None
+    ) -> Served:
         """Send an email, or give the result that another job got for it.
 
         Args:
-            want: What its call needs of a key.
+            lease_request: What its call needs of a key.
             letter: The email.
             longest_s: The longest wait over the whole turn, in seconds; None: however long it
                 takes.
@@ -122,23 +124,25 @@ class Mailroom:
         """
         try:
             letter.until_s = None if longest_s is None else time.monotonic() + longest_s
-            served = await self._serve(want, letter)
+            served = await self._serve(lease_request, letter)
         except TurnOver as over:
             over.attempts, over.waited_ms = letter.calls, letter.waited_ms
             raise
         return replace(served, attempts=letter.calls, waited_ms=letter.waited_ms)
 
-    async def _serve(self, want: Want, letter: Letter) -> Served:
+    async def _serve(self, lease_request: LeaseRequest, letter: Letter) -> Served:
         member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
         letter.known = letter.known or bool(letter.unsendable)  # a copy of it may have been sent
         why: Deferred = _in_a_crowd()
         for _ in range(_ROUNDS):
             try:
                 if letter.known:
-                    served = await self._by_the_outbox(want, letter, await self._look(member))
+                    served = await self._by_the_outbox(
+                        lease_request, letter, await self._look(member)
+                    )
                     if served is not None:
                         return served
-                return await self._first_try(want, letter)
+                return await self._first_try(lease_request, letter)
             except StartOver as over:
                 letter.known = letter.known or isinstance(over, Overtaken)
                 why = over.why or (_elsewhere() if isinstance(over, Overtaken) else _in_a_crowd())
@@ -155,7 +159,9 @@ class Mailroom:
             raise
         return found
 
-    async def _by_the_outbox(self, want: Want, letter: Letter, found: Found) -> Served | None:
+    async def _by_the_outbox(
+        self, lease_request: LeaseRequest, letter: Letter, found: Found
+    ) -> Served | None:
         """Do what is left to do for an email that was seen before; None.
 
         Nothing was sent, send it now.
@@ -183,7 +189,7 @@ class Mailroom:
                 self._under_way.begin(envelope.name)
                 why: Deferred | Fault | None = None
                 try:
-                    return await self._again(want, letter, envelope)
+                    return await self._again(lease_request, letter, envelope)
                 except (Deferred, Fault) as over:
                     why = over
                     raise
@@ -215,14 +221,16 @@ class Mailroom:
         if why is not None:
             raise why
 
-    async def _again(self, want: Want, letter: Letter, envelope: Envelope) -> Served | None:
+    async def _again(
+        self, lease_request: LeaseRequest, letter: Letter, envelope: Envelope
+    ) -> Served | None:
         """Send an envelope again, as it is; None.
 
         Its account is gone, and the email may go elsewhere.
         """
         attempt = Again(self.outbox, letter, envelope)
         # What it counts against quotas was charged at its first attempt.
-        bound = replace(want, account=envelope.account, exclude=frozenset(), emails=0)
+        bound = replace(lease_request, account=envelope.account, exclude=frozenset(), emails=0)
         try:
             served = await self.rotation.run(bound, attempt, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
@@ -253,20 +261,20 @@ class Mailroom:
         )
         await ask_patiently(lambda: self.outbox.forget(envelope))
 
-    async def _first_try(self, want: Want, letter: Letter) -> Served:
+    async def _first_try(self, lease_request: LeaseRequest, letter: Letter) -> Served:
         if letter.unsendable:
             raise InvalidArguments(letter.unsendable)
         if not (self._batches and letter.batchable):
-            return await self._lead(want, letter, None)
-        name = want.topic, want.exclude, want.bulk
+            return await self._lead(lease_request, letter, None)
+        name = lease_request.topic, lease_request.exclude, lease_request.bulk
         lane = self._lanes.setdefault(name, Lane())
         try:
-            return await self._in_lane(want, letter, lane)
+            return await self._in_lane(lease_request, letter, lane)
         finally:
             if not lane.led and not lane.line and self._lanes.get(name) is lane:
                 del self._lanes[name]
 
-    async def _in_lane(self, want: Want, letter: Letter, lane: Lane) -> Served:
+    async def _in_lane(self, lease_request: LeaseRequest, letter: Letter, lane: Lane) -> Served:
         if lane.led:
             told = await lane.wait(letter)
             if told is None:
@@ -274,9 +282,9 @@ class Mailroom:
             if told.outcome is not Signal.LEAD:
                 return _take(told)
         lane.led = True
-        return await self._lead(want, letter, lane)
+        return await self._lead(lease_request, letter, lane)
 
-    async def _lead(self, want: Want, letter: Letter, lane: Lane | None) -> Served:
+    async def _lead(self, lease_request: LeaseRequest, letter: Letter, lane: Lane | None) -> Served:
         """Ask for a key, and send the letter with those that it takes along."""
         attempt = FirstTry(
             self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane

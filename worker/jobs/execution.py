@@ -36,7 +36,7 @@ from worker.jobs.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.jobs.priority import is_bulk
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 from worker.rotation.rotation import Served
 from worker.verdicts import SERVER_ERROR
 
@@ -57,7 +57,7 @@ class Serving(Protocol[OrderT]):
     """Who can serve a job's turn."""
 
     async def serve(
-        self, want: Want, order: OrderT, /, *, longest_s: float | None = None
+        self, lease_request: LeaseRequest, order: OrderT, /, *, longest_s: float | None = None
     ) -> Served:
         """Carry it out, or raise why its turn is over.
 
@@ -69,7 +69,7 @@ class Serving(Protocol[OrderT]):
 async def take_turn(
     task: Task,
     rotation: Serving[OrderT],
-    want: Want,
+    lease_request: LeaseRequest,
     order: OrderT,
     *,
     settings: Settings,
@@ -82,7 +82,7 @@ async def take_turn(
     Args:
         task: The bound task, for its request.
         rotation: Who serves it: the service's rotation, or the mailroom.
-        want: What the job needs of a key.
+        lease_request: What the job needs of a key.
         order: What is to be served: what makes the request for the key that was chosen, or a
             letter.
         settings: Deadline, fault budget, waits.
@@ -105,11 +105,11 @@ async def take_turn(
     deadline_s = deadline_s or settings.deadline_s
     if history.age_s >= deadline_s:
         _end_too_late(
-            task.request, history, deadline_s=deadline_s, in_doubt_matters=want.emails > 0
+            task.request, history, deadline_s=deadline_s, in_doubt_matters=lease_request.emails > 0
         )
     bulk = is_bulk(task.request.delivery_info)
-    want = replace(
-        want,
+    lease_request = replace(
+        lease_request,
         by=task.request.id or "",
         suspect=len({call.key for call in history.trail if call.code == SERVER_ERROR}) > 1,
         bulk=bulk,
@@ -118,7 +118,7 @@ async def take_turn(
     longest_s = max(0.0, min(settings.task_soft_time_limit_s / 2, deadline_s - history.age_s))
     with stamped(task.request):
         try:
-            served = await rotation.serve(want, order, longest_s=longest_s)
+            served = await rotation.serve(lease_request, order, longest_s=longest_s)
         except Deferred as deferred:
             if ownership is not None:
                 await ownership.end_if_lost()
@@ -135,7 +135,7 @@ async def take_turn(
             await _try_again(task, fault, history, settings, deadline_s=deadline_s)
         except SoftTimeLimitExceeded:
             late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
-            late.in_doubt = want.emails > 0  # the call may have been under way
+            late.in_doubt = lease_request.emails > 0  # the call may have been under way
             await _try_again(task, late, history, settings, deadline_s=deadline_s)
     outages.passed(_queue_of(task))
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)

@@ -3,7 +3,7 @@
 Which key may make a call now, decided atomically in Redis for every worker at once.
 """
 
-from worker.keypool.leases import Lease, Line, Unavailable, Want, Why
+from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.pool import HORIZON_MS, Cooldowns, KeyPool, Settled
 from worker.keypool.resets import HeldBlock, ResetDone
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
@@ -17,11 +17,11 @@ __all__ = [
     "KeyPool",
     "KeyView",
     "Lease",
+    "LeaseRequest",
     "Line",
+    "NoLease",
+    "NoLeaseReason",
     "PoolView",
     "ResetDone",
     "Settled",
-    "Unavailable",
-    "Want",
-    "Why",
 ]

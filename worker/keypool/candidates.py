@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.keys import ApiKey
-from worker.keypool.leases import Want
+from worker.keypool.leases import LeaseRequest
 from worker.redis.resp import Words, words
 
 # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
@@ -53,24 +53,24 @@ class Roster:
         self.accounts = {**self.accounts, **accounts}
         self._choices.clear()
 
-    def candidates(self, want: Want) -> Candidates:
+    def candidates(self, lease_request: LeaseRequest) -> Candidates:
         """The keys that may serve a job."""
-        choice = (want.exclude, want.exclude_accounts, want.account)
+        choice = (lease_request.exclude, lease_request.exclude_accounts, lease_request.account)
         found = self._choices.get(choice)
         if found is None:
             if len(self._choices) >= _CHOICES:
                 self._choices.clear()
-            found = self._choices[choice] = self._choose(want)
+            found = self._choices[choice] = self._choose(lease_request)
         return found
 
-    def _choose(self, want: Want) -> Candidates:
+    def _choose(self, lease_request: LeaseRequest) -> Candidates:
         accounts = self.accounts
         keys = tuple(
             key
             for key in self.keys
-            if key.id not in want.exclude
-            and accounts[key.id] not in want.exclude_accounts
-            and (not want.account or want.account in {accounts[key.id], key.id})
+            if key.id not in lease_request.exclude
+            and accounts[key.id] not in lease_request.exclude_accounts
+            and (not lease_request.account or lease_request.account in {accounts[key.id], key.id})
         )
         whose = tuple(accounts[key.id] for key in keys)
         return Candidates(

@@ -8,7 +8,7 @@ from worker.verdicts import Dimension
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class LeaseRequest:
     """One call that wants a key.
 
     Attributes:
@@ -55,21 +55,21 @@ class Want:
         """All models that serve, in order of preference, each with its topic."""
         return ((self.model, self.topic), *self.fallbacks)
 
-    def taking(self, place: int) -> "Want":
+    def taking(self, place: int) -> "LeaseRequest":
         """The same for one of its models alone."""
         if place == 0 and not self.fallbacks:
             return self
         model, topic = self.models[place]
         return replace(self, model=model, topic=topic, fallbacks=())
 
-    def without(self, model: str) -> "Want":
+    def without(self, model: str) -> "LeaseRequest":
         """The same without one of its models, where others are left."""
         left = tuple(one for one in self.models if one[0] != model)
         return (
             replace(self, model=left[0][0], topic=left[0][1], fallbacks=left[1:]) if left else self
         )
 
-    def is_as_large_as(self, other: "Want") -> bool:
+    def is_as_large_as(self, other: "LeaseRequest") -> bool:
         """Whether nothing that is too small for the other has room for this."""
         return (
             self.tokens >= other.tokens
@@ -79,7 +79,7 @@ class Want:
             and (other.flexible or not self.flexible)
         )
 
-    def reserving(self, output_tokens: int) -> "Want":
+    def reserving(self, output_tokens: int) -> "LeaseRequest":
         """The same with so many tokens reserved for the answer."""
         if output_tokens == self.output_tokens:
             return self
@@ -116,25 +116,25 @@ class Lease:
         id: Names the reservation; a second settle of it changes nothing.
         key: The key to call with.
         account: The account whose limits were charged.
-        want: What was reserved: as it was asked for, but of several models the one that was taken,
+        request: What was reserved: as it was asked for, but of several models the one that was taken,
             and fewer `output_tokens` where it is flexible.
         wait_ms: How long to wait before the call, in milliseconds.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same
             call; None: no quota is known.
-        capped: The request must name `want.output_tokens` as its cap: else more is reserved than
+        capped: The request must name `request.output_tokens` as its cap: else more is reserved than
             the account allows.
     """
 
     id: str
     key: ApiKey
     account: str
-    want: Want
+    request: LeaseRequest
     wait_ms: int
     spare_emails: int | None = None
     capped: bool = False
 
 
-class Why(StrEnum):
+class NoLeaseReason(StrEnum):
     """Why there is no lease."""
 
     WAIT = "wait"
@@ -156,20 +156,20 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
+class NoLease:
     """No lease.
 
     Attributes:
         why: The kind of reason.
-        ask_in_ms: When to ask again, in milliseconds, with `Why.WAIT` and `Why.BUSY`.
+        ask_in_ms: When to ask again, in milliseconds, with `NoLeaseReason.WAIT` and `NoLeaseReason.BUSY`.
         first_in_ms: The first instant at which a key may be called, in milliseconds from now, where
             one is known.
         reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.
-        limit: The largest limit there is, in tokens or recipients, with `Why.TOO_LARGE`.
+        limit: The largest limit there is, in tokens or recipients, with `NoLeaseReason.TOO_LARGE`.
         dimension: What that limit counts.
     """
 
-    why: Why
+    why: NoLeaseReason
     ask_in_ms: int = 0
     first_in_ms: int = 0
     reason: str = ""

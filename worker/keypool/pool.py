@@ -11,7 +11,7 @@ from config.keys import ApiKey
 from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
 from worker.keypool.candidates import Candidates, Roster
-from worker.keypool.leases import Lease, Line, Unavailable, Want, Why
+from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
 from worker.keypool.resets import RecordName, ResetDone
 from worker.keypool.scripts import Clock, Scripts, as_json
@@ -127,11 +127,13 @@ class KeyPool:
         """The account that a key is known to belong to."""
         return self._roster.accounts[key.id]
 
-    async def acquire(self, want: Want, line: Line | None = None) -> Lease | Unavailable:
+    async def acquire(
+        self, lease_request: LeaseRequest, line: Line | None = None
+    ) -> Lease | NoLease:
         """Reserve one call.
 
         Args:
-            want: What the call needs.
+            lease_request: What the call needs.
             line: The line that the job stands in; None: it waits for nobody, and nobody for it.
 
         Returns:
@@ -140,48 +142,50 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        if want.account and not self._roster.candidates(want).keys:
+        if lease_request.account and not self._roster.candidates(lease_request).keys:
             await self._learn_accounts()  # another process may know better whose keys these are
         for _ in range(_REMAPS):
-            candidates = self._roster.candidates(want)
+            candidates = self._roster.candidates(lease_request)
             if not candidates.keys:
-                return Unavailable(Why.GONE if want.account else Why.NO_KEYS)
+                return NoLease(
+                    NoLeaseReason.GONE if lease_request.account else NoLeaseReason.NO_KEYS
+                )
             lease_id = os.urandom(16).hex()  # whatever a task does to the seed of `random`
-            reply = await self._ask(want, line or _NO_LINE, candidates, lease_id)
+            reply = await self._ask(lease_request, line or _NO_LINE, candidates, lease_id)
             if reply[0] != "remap":
-                return self._answer(reply, want, candidates, lease_id)
+                return self._answer(reply, lease_request, candidates, lease_id)
             self._roster.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
 
     async def _ask(
-        self, want: Want, line: Line, candidates: Candidates, lease_id: str
+        self, lease_request: LeaseRequest, line: Line, candidates: Candidates, lease_id: str
     ) -> list[Any]:
         return await self._scripts.acquire(
             lease_id,
-            want.model,
-            want.topic,
-            want.tokens,
-            want.input_tokens,
-            want.output_tokens,
-            "1" if want.flexible else "",
-            want.emails,
-            min(self.horizon_ms, BULK_HORIZON_MS) if want.bulk else self.horizon_ms,
+            lease_request.model,
+            lease_request.topic,
+            lease_request.tokens,
+            lease_request.input_tokens,
+            lease_request.output_tokens,
+            "1" if lease_request.flexible else "",
+            lease_request.emails,
+            min(self.horizon_ms, BULK_HORIZON_MS) if lease_request.bulk else self.horizon_ms,
             self.patience_ms,
-            want.by,
-            "bulk" if want.bulk else "",
+            lease_request.by,
+            "bulk" if lease_request.bulk else "",
             line.wait_list,
             line.id,
-            want.waited_ms,
+            lease_request.waited_ms,
             "" if line.next_waited_ms is None else line.next_waited_ms,
             "1" if line.entered else "",
             self._terms,
-            as_json(want.fallbacks) if want.fallbacks else "",
+            as_json(lease_request.fallbacks) if lease_request.fallbacks else "",
             candidates.told,
         )
 
     def _answer(
-        self, reply: list[Any], want: Want, candidates: Candidates, lease_id: str
-    ) -> Lease | Unavailable:
+        self, reply: list[Any], lease_request: LeaseRequest, candidates: Candidates, lease_id: str
+    ) -> Lease | NoLease:
         match reply:
             case ["lease", index, wait_ms, spare, output_tokens, capped, which]:
                 place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
@@ -190,24 +194,28 @@ class KeyPool:
                     lease_id,
                     key,
                     account,
-                    want.reserving(int(output_tokens)).taking(int(which) - 1),
+                    lease_request.reserving(int(output_tokens)).taking(int(which) - 1),
                     int(wait_ms),
                     more,
                     capped=bool(capped),
                 )
             case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
-                return Unavailable(
-                    Why(why),
+                return NoLease(
+                    NoLeaseReason(why),
                     ask_in_ms=int(ask_in_ms),
                     first_in_ms=int(first_in_ms),
                     reason=str(reason),
                 )
             case ["resting", first_in_ms, reason]:
-                return Unavailable(Why.RESTING, first_in_ms=int(first_in_ms), reason=str(reason))
+                return NoLease(
+                    NoLeaseReason.RESTING, first_in_ms=int(first_in_ms), reason=str(reason)
+                )
             case [("disabled" | "unfit") as why, reason]:
-                return Unavailable(Why(why), reason=str(reason))
+                return NoLease(NoLeaseReason(why), reason=str(reason))
             case ["too_large", limit, dimension]:
-                return Unavailable(Why.TOO_LARGE, limit=int(limit), dimension=Dimension(dimension))
+                return NoLease(
+                    NoLeaseReason.TOO_LARGE, limit=int(limit), dimension=Dimension(dimension)
+                )
         raise AssertionError(f"acquire.lua answered {reply!r}")
 
     async def leave(self, line: Line) -> None:
@@ -243,8 +251,8 @@ class KeyPool:
             lease_id=lease.id,
             key_id=lease.key.id,
             account=lease.account,
-            model=lease.want.model,
-            topic=lease.want.topic,
+            model=lease.request.model,
+            topic=lease.request.topic,
         )
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 
@@ -255,7 +263,7 @@ class KeyPool:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         await self._scripts.extend(
-            lease_id=lease.id, account=lease.account, model=lease.want.model, emails=emails
+            lease_id=lease.id, account=lease.account, model=lease.request.model, emails=emails
         )
 
     async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
@@ -395,7 +403,7 @@ class KeyPool:
             Whether the request is at fault; if not, the keys stay disabled.
         """
         ids = [lease.key.id for lease in leases]
-        return await self._scripts.reinstate(by=leases[0].want.by, reason=verdict.code, key_ids=ids)
+        return await self._scripts.reinstate(by=leases[0].request.by, reason=verdict.code, key_ids=ids)
 
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False

@@ -1,6 +1,6 @@
 """What a settle tells Redis of an answer: settle.lua says what each part means."""
 
-from worker.keypool.leases import Lease, Want
+from worker.keypool.leases import Lease, LeaseRequest
 from worker.verdicts import (
     ABANDONED,
     ASKED,
@@ -29,15 +29,21 @@ def report(
         rest_ms: How long what is blamed rests, in milliseconds.
         opening: Calls on their way while limits are unknown, at the start.
     """
-    want, account, outcome = lease.want, verdict.account or lease.account, _outcome(verdict)
+    lease_request, account, outcome = (
+        lease.request,
+        verdict.account or lease.account,
+        _outcome(verdict),
+    )
     moved = account != lease.account
-    spared = want.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
+    spared = (
+        lease_request.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
+    )
     said: dict[str, object] = {
         "key": lease.key.id,
         "account": account,
-        "model": want.model,
-        "topic": want.topic,
-        "by": want.by,
+        "model": lease_request.model,
+        "topic": lease_request.topic,
+        "by": lease_request.by,
         "outcome": outcome,
         # The provider did its work: it took the request, or refused it with reason, be it for the
         # key.
@@ -50,10 +56,10 @@ def report(
         "name": _blamed(lease, verdict.scope, account=account, service=service),
         "rest_ms": rest_ms,
         "sized": verdict.sized,
-        "uncapped": _is_uncapped(want, verdict),
+        "uncapped": _is_uncapped(lease_request, verdict),
         "reason": verdict.code,
         "opening": opening,
-        "real": bool(want.model) and _is_real(verdict),
+        "real": bool(lease_request.model) and _is_real(verdict),
         # "None at all" is no limit to plan by, and would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
         "quotas": [
@@ -78,12 +84,12 @@ def report(
 
 def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
     """What people call the scope that a verdict blames."""
-    model = lease.want.model
+    model = lease.request.model
     match scope:
         case Scope.KEY:
             return lease.key.label
         case Scope.KEY_TOPIC:
-            return f"{lease.key.label} × {lease.want.topic}"
+            return f"{lease.key.label} × {lease.request.topic}"
         case Scope.ACCOUNT:
             return account
         case Scope.ACCOUNT_MODEL:
@@ -134,10 +140,14 @@ def _is_real(verdict: Verdict) -> bool:
     return verdict.fate is Fate.DONE or verdict.effect in {Effect.COOL, Effect.DISABLE}
 
 
-def _is_uncapped(want: Want, verdict: Verdict) -> bool:
+def _is_uncapped(lease_request: LeaseRequest, verdict: Verdict) -> bool:
     """Whether the provider reserved more than we did for the answer, since the request named no cap."""
     limit = verdict.too_large_limit or 0
-    return want.flexible and verdict.too_large_in is Dimension.OTPM and want.output_tokens <= limit
+    return (
+        lease_request.flexible
+        and verdict.too_large_in is Dimension.OTPM
+        and lease_request.output_tokens <= limit
+    )
 
 
 def _is_turned_down(verdict: Verdict) -> bool:

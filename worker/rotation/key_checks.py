@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from config.keys import ApiKey
 from config.settings import Settings
-from worker.keypool import KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.providers import Groq, Resend
 from worker.providers.key_check import Checker, KeyCheck
 from worker.verdicts import ASKED, Fate, Verdict
@@ -186,7 +186,9 @@ class KeyChecks:
         if not one.check.limits:
             return
         # A lease that never was ends here: of such a one the pool only learns.
-        lease = Lease(secrets.token_hex(16), one.key, one.account, Want(by="check of the keys"), 0)
+        lease = Lease(
+            secrets.token_hex(16), one.key, one.account, LeaseRequest(by="check of the keys"), 0
+        )
         try:
             await self._pools[one.service].settle(
                 lease, Verdict(Fate.DONE, ASKED, limits=one.check.limits)

@@ -26,7 +26,7 @@ from worker.errors import (
     RequestTooLarge,
     TurnOver,
 )
-from worker.keypool import KeyPool, Lease, Settled, Unavailable, Want, Why
+from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease, NoLeaseReason, Settled
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.redis.retry import ask_patiently
@@ -120,12 +120,16 @@ class Rotation(Generic[RequestT]):
         self.sending = Turnstile()
 
     async def serve(
-        self, want: Want, build: Callable[[Lease], RequestT], *, longest_s: float | None = None
+        self,
+        lease_request: LeaseRequest,
+        build: Callable[[Lease], RequestT],
+        *,
+        longest_s: float | None = None,
     ) -> Served:
         """Carry one request out, on as many keys as it takes.
 
         Args:
-            want: What the call needs of a key.
+            lease_request: What the call needs of a key.
             longest_s: The longest wait for keys over the whole turn, in seconds; None: however long
                 they take.
             build: Makes the request for a lease: for its key, and for what was reserved.
@@ -173,17 +177,17 @@ class _Turn(Generic[RequestT]):
         self.before_call = rotation.before_call
         self.began_s = time.monotonic()
         self.longest_s = longest_s
-        self.want = want
-        self.shut_out = want.exclude
+        self.lease_request = lease_request
+        self.shut_out = lease_request.exclude
         self.lane = (
-            f"{want.model} bulk" if want.bulk else want.model
+            f"{lease_request.model} bulk" if lease_request.bulk else lease_request.model
         )  # neither stands behind the other
         self.hooks = hooks
         self.attempts = 0
         self.waited_ms = 0
         self.turned_down: Verdict | None = None
         self.denied_model = ""
-        self.closed = want.exclude_accounts
+        self.closed = lease_request.exclude_accounts
         self.doubtful: list[Lease] = []
         self.capped: set[str] = set()
         self.last: Verdict | None = None
@@ -205,33 +209,33 @@ class _Turn(Generic[RequestT]):
     async def _lease(self) -> Lease:
         """Take a lease, or end the turn."""
         got = await self._ask()
-        while isinstance(got, Unavailable):
-            if self.want.fallbacks and self.want.exclude_accounts != self.closed:
+        while isinstance(got, NoLease):
+            if self.lease_request.fallbacks and self.lease_request.exclude_accounts != self.closed:
                 # No account takes the one model that some have turned down; those may take the
                 # others.
-                self.want = replace(
-                    self.want.without(self.denied_model), exclude_accounts=self.closed
+                self.lease_request = replace(
+                    self.lease_request.without(self.denied_model), exclude_accounts=self.closed
                 )
                 got = await self._ask()
                 continue
-            if self.want.exclude == self.shut_out:
+            if self.lease_request.exclude == self.shut_out:
                 self._give_up(got)
             # Keys were at fault in this turn, which is no fault of the job: it waits for them like
             # the others.
-            self.want = replace(self.want, exclude=self.shut_out)
+            self.lease_request = replace(self.lease_request, exclude=self.shut_out)
             got = await self._ask_again()
         return got
 
-    async def _ask_again(self) -> Lease | Unavailable:
+    async def _ask_again(self) -> Lease | NoLease:
         """Ask for a key after each one was refused.
 
         For one that will have room, not for one that seems to have it.
         """
-        got = await ask_patiently(lambda: self.pool.acquire(self.want, None))
+        got = await ask_patiently(lambda: self.pool.acquire(self.lease_request, None))
         if isinstance(got, Lease) and got.wait_ms == 0:
             await self._settle_whatever_happens(got, ABANDONED)
             raise Deferred(_spread(), "every key was refused a moment ago")
-        if isinstance(got, Unavailable) and got.why in {Why.WAIT, Why.BUSY}:
+        if isinstance(got, NoLease) and got.why in {NoLeaseReason.WAIT, NoLeaseReason.BUSY}:
             return await self._ask()
         return got
 
@@ -262,19 +266,21 @@ class _Turn(Generic[RequestT]):
             await self._settle_whatever_happens(lease, ABANDONED)
             raise
 
-    async def _ask(self) -> Lease | Unavailable:
+    async def _ask(self) -> Lease | NoLease:
         """Wait in line for a lease."""
         began_s = time.monotonic()
         spent_s = began_s - self.began_s
-        want = (
-            replace(self.want, waited_ms=self.want.waited_ms + round(spent_s * 1000))
+        lease_request = (
+            replace(
+                self.lease_request, waited_ms=self.lease_request.waited_ms + round(spent_s * 1000)
+            )
             if self.attempts
-            else self.want
+            else self.lease_request
         )
-        in_turn = self.want.exclude == self.shut_out and not self.want.account
+        in_turn = self.lease_request.exclude == self.shut_out and not self.lease_request.account
         try:
             return await self.waiting.acquire(
-                want,
+                lease_request,
                 in_turn=in_turn,
                 longest_s=None if self.longest_s is None else max(0.0, self.longest_s - spent_s),
             )
@@ -285,16 +291,16 @@ class _Turn(Generic[RequestT]):
         await asyncio.sleep(lease.wait_ms / 1000)
         self.waited_ms += lease.wait_ms
 
-    def _give_up(self, away: Unavailable) -> NoReturn:
+    def _give_up(self, away: NoLease) -> NoReturn:
         match away.why:
-            case Why.WAIT | Why.BUSY:
+            case NoLeaseReason.WAIT | NoLeaseReason.BUSY:
                 raise Deferred(_spread(), away.reason)
-            case Why.RESTING:
+            case NoLeaseReason.RESTING:
                 raise Deferred(away.first_in_ms + random.randint(0, _CROWD_MS), away.reason)  # noqa: S311 - spreads a crowd
-            case Why.DISABLED if self.turned_down:  # by every account that can be asked
+            case NoLeaseReason.DISABLED if self.turned_down:  # by every account that can be asked
                 raise _rejection(self.turned_down)
-            case Why.DISABLED:
-                whose = " of its account" if self.want.account else ""
+            case NoLeaseReason.DISABLED:
+                whose = " of its account" if self.lease_request.account else ""
                 deferred = Deferred(
                     _NO_KEY_MS,
                     f"every {self.pool.service} key{whose} is disabled ({away.reason})",
@@ -305,22 +311,22 @@ class _Turn(Generic[RequestT]):
             case _:
                 self._fail(away)
 
-    def _fail(self, away: Unavailable) -> NoReturn:
+    def _fail(self, away: NoLease) -> NoReturn:
         match away.why:
-            case Why.TOO_LARGE:
+            case NoLeaseReason.TOO_LARGE:
                 raise RequestTooLarge(
-                    _too_large_sentence(self.want, away, service=self.pool.service)
+                    _too_large_sentence(self.lease_request, away, service=self.pool.service)
                 )
-            case Why.GONE:
+            case NoLeaseReason.GONE:
                 raise OutcomeUnknown(
                     "an earlier attempt may have been accepted, and no key of its account is "
                     "configured any more"
                 )
-            case Why.UNFIT if self.turned_down:
+            case NoLeaseReason.UNFIT if self.turned_down:
                 raise _rejection(self.turned_down)
-            case Why.UNFIT:
+            case NoLeaseReason.UNFIT:
                 topics = (
-                    ", ".join(topic for _, topic in self.want.models)
+                    ", ".join(topic for _, topic in self.lease_request.models)
                     or "the from address that is set for it"
                 )
                 raise RequestRejected(
@@ -341,7 +347,7 @@ class _Turn(Generic[RequestT]):
         The place is free once the bytes have left.
         """
         try:
-            await end_if_cancelled(self.want.by)
+            await end_if_cancelled(self.lease_request.by)
             if self.before_call is not None:
                 await self.before_call()
             request = await self.hooks.before(lease)
@@ -405,28 +411,30 @@ class _Turn(Generic[RequestT]):
                 # The pool rests the key by itself; the exclusion bounds the turn should the rest be
                 # short. A request that must not leave its account keeps its keys: without them the
                 # account would look gone.
-                if not self.want.account:
-                    self.want = replace(self.want, exclude=self.want.exclude | {lease.key.id})
+                if not self.lease_request.account:
+                    self.lease_request = replace(
+                        self.lease_request, exclude=self.lease_request.exclude | {lease.key.id}
+                    )
             case Fate.OTHER_ACCOUNT if self._may_cap(lease, verdict):
                 self.capped.add(lease.key.id)  # the pool knows the limit now, and reserves less
-            case Fate.OTHER_ACCOUNT if self.want.account:
+            case Fate.OTHER_ACCOUNT if self.lease_request.account:
                 raise _rejection(verdict)
             case Fate.OTHER_ACCOUNT if verdict.effect is Effect.UNFIT:
                 self.turned_down = verdict  # the pool asks that account no more for it
             case Fate.OTHER_ACCOUNT:
-                self.denied_model = lease.want.model
+                self.denied_model = lease.request.model
                 account = verdict.account or lease.account
-                self.want = replace(
-                    self.want,
-                    exclude_accounts=self.want.exclude_accounts | {account, lease.account},
+                self.lease_request = replace(
+                    self.lease_request,
+                    exclude_accounts=self.lease_request.exclude_accounts | {account, lease.account},
                 )
                 # Only one team has a domain, maybe the last; the keys of the others are marked, so
                 # each is asked once
                 if verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None:
                     self.turned_down = verdict
-            case Fate.RETRY if verdict.scope is Scope.MODEL and self.want.fallbacks:
-                self.want = self.want.without(
-                    lease.want.model
+            case Fate.RETRY if verdict.scope is Scope.MODEL and self.lease_request.fallbacks:
+                self.lease_request = self.lease_request.without(
+                    lease.request.model
                 )  # it is overloaded, the next one may not be
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
@@ -439,7 +447,7 @@ class _Turn(Generic[RequestT]):
     def _may_cap(self, lease: Lease, verdict: Verdict) -> bool:
         """Whether the same key may serve if less is reserved for the answer than was refused."""
         too_long = verdict.too_large_in is Dimension.OTPM and bool(verdict.too_large_limit)
-        return self.want.flexible and too_long and lease.key.id not in self.capped
+        return self.lease_request.flexible and too_long and lease.key.id not in self.capped
 
     async def _settle(
         self, lease: Lease, verdict: Verdict, *, patiently: bool = False
@@ -501,18 +509,23 @@ def _spread() -> int:
     return random.randint(_CROWD_MS, 2 * _CROWD_MS)  # noqa: S311 - no secret
 
 
-def _too_large_sentence(want: Want, away: Unavailable, *, service: str) -> str:
+def _too_large_sentence(lease_request: LeaseRequest, away: NoLease, *, service: str) -> str:
     largest = f"limit of any {service} key is {away.limit}"
     match away.dimension:
         case Dimension.EMAILS_DAY | Dimension.EMAILS_MONTH:
             quota = f"the largest quota of any {service} key is {away.limit}"
-            return f"the email has {want.emails} recipients, and {quota}: split it"
+            return f"the email has {lease_request.emails} recipients, and {quota}: split it"
         case Dimension.ITPM:
-            return f"the prompt needs about {want.input_tokens} tokens a minute, and the largest {largest}: send less"
+            return (
+                f"the prompt needs about {lease_request.input_tokens} tokens a minute, "
+                f"and the largest {largest}: send less"
+            )
         case Dimension.OTPM:
-            needs = f"the request reserves {want.output_tokens} tokens a minute for its answer"
+            needs = (
+                f"the request reserves {lease_request.output_tokens} tokens a minute for its answer"
+            )
             return f"{needs}, and the largest {largest}: lower max_completion_tokens"
-    needs = f"the request needs about {want.tokens} tokens a minute"
+    needs = f"the request needs about {lease_request.tokens} tokens a minute"
     return f"{needs}, and the largest {largest}: send less, or lower max_completion_tokens"
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from worker.aio.errors import Revoked
 from worker.errors import Deferred
-from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Unavailable, Want, Why
+from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.redis.retry import ask_patiently
 from worker.rotation.waitlist_lane import (
     Lane,
@@ -36,7 +36,7 @@ from worker.rotation.waitlist_lane import (
 from worker.verdicts import ABANDONED
 
 _WIDTH = 8  # asks on their way at once: enough to keep the round trips overlapping
-_SOON = frozenset({Why.WAIT, Why.BUSY})
+_SOON = frozenset({NoLeaseReason.WAIT, NoLeaseReason.BUSY})
 _OUT_S = 60.0  # keys that a person must bring back are asked for again after so long
 _USED_S = 10.0  # a line that no job came for lately is not looked at
 _BEHIND_S = 2.5  # what was seen in the queue is known for so long
@@ -46,7 +46,7 @@ _LEAST_ROOM = 8
 _MANY = 10_000
 _MOST_LANES = 1_000
 
-_ENDING = Unavailable(Why.WAIT, reason="this worker shuts down")
+_ENDING = NoLease(NoLeaseReason.WAIT, reason="this worker shuts down")
 
 
 class WaitList:
@@ -72,43 +72,47 @@ class WaitList:
         """Called with jobs that were sent back for want of a place, when there is one."""
 
     async def acquire(
-        self, want: Want, *, in_turn: bool = True, longest_s: float | None = None
-    ) -> Lease | Unavailable:
+        self, lease_request: LeaseRequest, *, in_turn: bool = True, longest_s: float | None = None
+    ) -> Lease | NoLease:
         """Wait for a lease.
 
         Args:
-            want: What the call needs.
+            lease_request: What the call needs.
             in_turn: The job stands in line with those of other processes. False: it was refused a
                 moment ago, or only one account may serve it, so it takes what it can get.
             longest_s: The longest wait, in seconds; None: however long it takes.
 
         Returns:
-            A lease, or why there is none: with `Why.WAIT` or `Why.BUSY` the time was over.
+            A lease, or why there is none: with `NoLeaseReason.WAIT` or `NoLeaseReason.BUSY` the time was over.
 
         Raises:
             Deferred: Redis does not answer.
         """
-        lane, began_s = self._lane(want, in_turn=in_turn), time.monotonic()
+        lane, began_s = self._lane(lease_request, in_turn=in_turn), time.monotonic()
         lane.came_s = began_s
         if (
             not lane.waiters
             and lane.asking < _WIDTH
-            and (lane.smallest is None or want.tokens < lane.smallest)
+            and (lane.smallest is None or lease_request.tokens < lane.smallest)
         ):
             if not lane.asking:
                 lane.woken.clear()
             lane.asking += 1
             try:
-                got = await ask_patiently(lambda: self._pool.acquire(want, self._line(lane, None)))
+                got = await ask_patiently(
+                    lambda: self._pool.acquire(lease_request, self._line(lane, None))
+                )
             finally:
                 lane.asking -= 1
             if isinstance(got, Lease) or got.why not in _SOON:
                 self._note(lane, got)
                 return got
             lane.entered, lane.busy = bool(lane.wait_list), _hangs_on_calls(got)
-            lane.smallest, lane.reason = want.tokens, got.reason
-            return await self._wait(lane, want, began_s, longest_s, pause_s=got.ask_in_ms / 1000)
-        return await self._wait(lane, want, began_s, longest_s)
+            lane.smallest, lane.reason = lease_request.tokens, got.reason
+            return await self._wait(
+                lane, lease_request, began_s, longest_s, pause_s=got.ask_in_ms / 1000
+            )
+        return await self._wait(lane, lease_request, began_s, longest_s)
 
     def notify_ended(self) -> None:
         """A call of this process has ended, so there may be room before the time that was told."""
@@ -127,7 +131,7 @@ class WaitList:
     def cancel(self, ids: Container[str]) -> None:
         """End the wait of jobs that are cancelled: each raises `Revoked`."""
         for lane in list(self._lanes.values()):
-            for waiter in [one for one in lane.waiters if one.want.by in ids]:
+            for waiter in [one for one in lane.waiters if one.lease_request.by in ids]:
                 tell(lane, waiter, Revoked())
             lane.woken.set()
 
@@ -217,14 +221,22 @@ class WaitList:
             0.0, min((lane.resting_until_s for lane in lanes), default=0.0) - time.monotonic()
         )
 
-    def _lane(self, want: Want, *, in_turn: bool) -> Lane:
-        shape = (want.models, want.bulk, want.account, want.exclude, want.exclude_accounts)
+    def _lane(self, lease_request: LeaseRequest, *, in_turn: bool) -> Lane:
+        shape = (
+            lease_request.models,
+            lease_request.bulk,
+            lease_request.account,
+            lease_request.exclude,
+            lease_request.exclude_accounts,
+        )
         lane = self._lanes.get(shape)
         if lane is None:
             if len(self._lanes) > _MOST_LANES:
                 self._forget_idle()
-            topics = tuple(topic for _, topic in want.models)
-            lane = self._lanes[shape] = Lane(_wait_list(want) if in_turn else "", want.bulk, topics)
+            topics = tuple(topic for _, topic in lease_request.models)
+            lane = self._lanes[shape] = Lane(
+                _wait_list(lease_request) if in_turn else "", lease_request.bulk, topics
+            )
         return lane
 
     def _forget_idle(self) -> None:
@@ -251,12 +263,14 @@ class WaitList:
             max(last_s, now_s + len(lane.waiters) * step_s) + step_s, now_s + _LONGEST_BACK_S
         )
         youngest = lane.waiters[-1]
-        lane.back.append((back_s, youngest.want.by))
+        lane.back.append((back_s, youngest.lease_request.by))
         away_ms = round((back_s - now_s) * 1000)
         tell(
             lane,
             youngest,
-            Unavailable(Why.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"),
+            NoLease(
+                NoLeaseReason.RESTING, first_in_ms=away_ms, reason="many jobs of its kind wait"
+            ),
         )
         if self._recalling is None and self.recall is not None:
             self._recalling = asyncio.get_running_loop().create_task(
@@ -297,16 +311,18 @@ class WaitList:
     async def _wait(
         self,
         lane: Lane,
-        want: Want,
+        lease_request: LeaseRequest,
         began_s: float,
         longest_s: float | None,
         *,
         pause_s: float = 0.0,
-    ) -> Lease | Unavailable:
+    ) -> Lease | NoLease:
         if self._closed:
             return _ENDING
         waiter = Waiter(
-            want, began_s - want.waited_ms / 1000, asyncio.get_running_loop().create_future()
+            lease_request,
+            began_s - lease_request.waited_ms / 1000,
+            asyncio.get_running_loop().create_future(),
         )
         insort(lane.waiters, waiter, key=lambda one: one.came_s)
         self._make_room(lane)
@@ -315,7 +331,7 @@ class WaitList:
             lane.server = asyncio.get_running_loop().create_task(
                 self._serve(lane, pause_s), context=Context()
             )
-        elif lane.smallest is not None and want.tokens < lane.smallest:
+        elif lane.smallest is not None and lease_request.tokens < lane.smallest:
             lane.woken.set()
         try:
             async with asyncio.timeout(longest_s):
@@ -324,7 +340,7 @@ class WaitList:
             return (
                 waiter.got.result()
                 if is_told(waiter)
-                else Unavailable(Why.WAIT, reason=lane.reason)
+                else NoLease(NoLeaseReason.WAIT, reason=lane.reason)
             )
         except asyncio.CancelledError:
             if is_told(waiter) and isinstance(lease := waiter.got.result(), Lease):
@@ -367,11 +383,13 @@ class WaitList:
             asked = [self._ask(lane, waiter, behind) for waiter, behind in batch]
             vain = 0
             for (waiter, _), got in zip(batch, await asyncio.gather(*asked), strict=True):
-                if isinstance(got, Unavailable) and got.why in _SOON:
+                if isinstance(got, NoLease) and got.why in _SOON:
                     vain += 1
                     pause_s = min(pause_s or got.ask_in_ms / 1000, got.ask_in_ms / 1000)
                     lane.busy, lane.reason = lane.busy or _hangs_on_calls(got), got.reason
-                    lane.smallest = min(waiter.want.tokens, lane.smallest or waiter.want.tokens)
+                    lane.smallest = min(
+                        waiter.lease_request.tokens, lane.smallest or waiter.lease_request.tokens
+                    )
                     if lane.smallest == 0:
                         return pause_s
                 else:
@@ -381,18 +399,18 @@ class WaitList:
 
     async def _ask(
         self, lane: Lane, waiter: Waiter, behind: Waiter | None
-    ) -> Lease | Unavailable | Exception:
+    ) -> Lease | NoLease | Exception:
         line = self._line(lane, behind)
         if line is not None:
             lane.entered = True
         try:
-            want = waiter.asks(time.monotonic())
-            return await ask_patiently(lambda: self._pool.acquire(want, line))
+            lease_request = waiter.asks(time.monotonic())
+            return await ask_patiently(lambda: self._pool.acquire(lease_request, line))
         except Exception as exc:  # noqa: BLE001 - it is the job's to raise
             return exc
 
     async def _hand_over(
-        self, lane: Lane, waiter: Waiter, got: Lease | Unavailable | Exception
+        self, lane: Lane, waiter: Waiter, got: Lease | NoLease | Exception
     ) -> None:
         """Tell a job what it got.
 
@@ -403,16 +421,16 @@ class WaitList:
             if not tell(lane, waiter, got):
                 await self._give_back(got)
             return
-        least, alike = waiter.want, list[Waiter]()
-        if isinstance(got, Unavailable):
+        least, alike = waiter.lease_request, list[Waiter]()
+        if isinstance(got, NoLease):
             self._note(lane, got)
-            alike = [one for one in lane.waiters if one.want.is_as_large_as(least)]
+            alike = [one for one in lane.waiters if one.lease_request.is_as_large_as(least)]
         elif isinstance(got, Deferred):  # Redis is away for everybody
             alike = list(lane.waiters)
         for one in dict.fromkeys((waiter, *alike)):
             tell(lane, one, got)
 
-    def _note(self, lane: Lane, got: Lease | Unavailable) -> None:
+    def _note(self, lane: Lane, got: Lease | NoLease) -> None:
         if isinstance(got, Lease):
             self._granted_s.append(time.monotonic())
             lane.granted_s.append(self._granted_s[-1])
@@ -423,9 +441,9 @@ class WaitList:
             lane.resting_until_s = 0.0
             return
         rests_s = {
-            Why.RESTING: got.first_in_ms / 1000,
-            Why.DISABLED: _OUT_S,
-            Why.NO_KEYS: _OUT_S,
+            NoLeaseReason.RESTING: got.first_in_ms / 1000,
+            NoLeaseReason.DISABLED: _OUT_S,
+            NoLeaseReason.NO_KEYS: _OUT_S,
         }.get(got.why, 0.0)
         if rests_s and lane.wait_list:
             lane.resting_until_s = time.monotonic() + rests_s
@@ -448,25 +466,25 @@ class WaitList:
             return  # it counts as late soon
 
 
-def _hangs_on_calls(got: Unavailable) -> bool:
+def _hangs_on_calls(got: NoLease) -> bool:
     """Whether a call that ends may make room.
 
     Limits are not known yet, or what it leaves of its tokens counts.
     """
-    return got.why is Why.BUSY or got.first_in_ms > 1.5 * HORIZON_MS
+    return got.why is NoLeaseReason.BUSY or got.first_in_ms > 1.5 * HORIZON_MS
 
 
-def _wait_list(want: Want) -> str:
+def _wait_list(lease_request: LeaseRequest) -> str:
     """The name of the wait list for jobs that the same keys may serve, the same in each process."""
-    name = want.model
-    topic = "" if want.topic == name else want.topic
+    name = lease_request.model
+    topic = "" if lease_request.topic == name else lease_request.topic
     others = (
-        sorted(want.exclude),
-        sorted(want.exclude_accounts),
-        want.account,
+        sorted(lease_request.exclude),
+        sorted(lease_request.exclude_accounts),
+        lease_request.account,
         topic,
-        want.fallbacks,
+        lease_request.fallbacks,
     )
     if any(others):
         name += "/" + hashlib.sha256(repr(others).encode()).hexdigest()[:12]
-    return f"{name} bulk" if want.bulk else name or "/"
+    return f"{name} bulk" if lease_request.bulk else name or "/"

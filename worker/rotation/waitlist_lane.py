@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from worker.errors import Deferred
-from worker.keypool import Lease, Unavailable, Want
+from worker.keypool import Lease, LeaseRequest, NoLease
 
 # of a long line, so many are looked through for jobs that are smaller than the one that waits
 LOOKED_AT = 64
@@ -20,13 +20,13 @@ Topics = tuple[str, ...]
 class Waiter:
     """A job in line."""
 
-    want: Want
+    lease_request: LeaseRequest
     came_s: float  # on the monotonic clock; what it had waited before is taken off
-    got: "asyncio.Future[Lease | Unavailable]"
+    got: "asyncio.Future[Lease | NoLease]"
 
-    def asks(self, now_s: float) -> Want:
+    def asks(self, now_s: float) -> LeaseRequest:
         """What it asks the pool for at an instant of the monotonic clock."""
-        return replace(self.want, waited_ms=max(0, round((now_s - self.came_s) * 1000)))
+        return replace(self.lease_request, waited_ms=max(0, round((now_s - self.came_s) * 1000)))
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +72,9 @@ def next_to_ask(lane: Lane, width: int) -> Iterator[tuple[Waiter, Waiter | None]
     """
     found = 0
     for place, waiter in enumerate(lane.waiters[:LOOKED_AT]):
-        if not waiter.got.done() and (lane.smallest is None or waiter.want.tokens < lane.smallest):
+        if not waiter.got.done() and (
+            lane.smallest is None or waiter.lease_request.tokens < lane.smallest
+        ):
             found += 1
             yield waiter, lane.waiters[place + 1] if place + 1 < len(lane.waiters) else None
             if found == width:
@@ -84,7 +86,7 @@ def is_told(waiter: Waiter) -> bool:
     return waiter.got.done() and not waiter.got.cancelled() and waiter.got.exception() is None
 
 
-def tell(lane: Lane, waiter: Waiter, got: Lease | Unavailable | BaseException) -> bool:
+def tell(lane: Lane, waiter: Waiter, got: Lease | NoLease | BaseException) -> bool:
     """Take a job out of the line, and tell it what it got.
 
     False: it does not wait any more, a lease must go back.

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from config.keys import ApiKey
 from worker.dashboard import KeysFlower
-from worker.keypool import Lease, Want
+from worker.keypool import Lease, LeaseRequest
 from worker.verdicts import Effect, Fate, Verdict
 
 LOGIN = ("ada", "canary-password-5571")
@@ -107,7 +107,7 @@ class Site:
 
     async def refuse(self, service: str = "groq") -> str:
         """Have the provider refuse some key for good; returns its id."""
-        lease = await self.pools[service].acquire(Want())
+        lease = await self.pools[service].acquire(LeaseRequest())
         assert isinstance(lease, Lease)
         await self.pools[service].settle(
             lease, Verdict(Fate.NEXT_KEY, "invalid_key", effect=Effect.DISABLE, status=401)

@@ -38,7 +38,7 @@ from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
 from worker.jobs.execution import waits_of
 from worker.jobs.history import History
-from worker.keypool import Lease, Want
+from worker.keypool import Lease, LeaseRequest
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 
@@ -90,7 +90,7 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
             Fate.NEXT_KEY, "model_blocked", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
         ),
     ):
-        lease = await pool.acquire(Want(model="m", topic="m", tokens=900))
+        lease = await pool.acquire(LeaseRequest(model="m", topic="m", tokens=900))
         assert isinstance(lease, Lease)
         await pool.settle(lease, verdict)
     await site.app.lookout.now(after_change=True)

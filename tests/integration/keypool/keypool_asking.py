@@ -5,8 +5,8 @@ Verdicts, and asking for a lease that must or must not be had.
 
 from collections.abc import Callable
 
-from worker.keypool import KeyPool, Lease, Line, Unavailable, Want
-from worker.keypool.leases import Why
+from worker.keypool import KeyPool, Lease, LeaseRequest, Line, NoLease
+from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 Make = Callable[..., KeyPool]
@@ -42,22 +42,22 @@ def rpm(limit: int, remaining: float | None = None) -> Verdict:
 
 
 async def ask(
-    pool: KeyPool, *, ahead_ms: int = 0, line: Line | None = None, **want: object
-) -> Lease | Unavailable:
+    pool: KeyPool, *, ahead_ms: int = 0, line: Line | None = None, **lease_request: object
+) -> Lease | NoLease:
     """Ask for a call that begins now, or so far ahead at most."""
     pool.horizon_ms = ahead_ms
-    return await pool.acquire(Want(**want), line)  # type: ignore[arg-type]
+    return await pool.acquire(LeaseRequest(**lease_request), line)  # type: ignore[arg-type]
 
 
-async def lease(pool: KeyPool, **want: object) -> Lease:
-    got = await ask(pool, **want)  # type: ignore[arg-type]
+async def lease(pool: KeyPool, **lease_request: object) -> Lease:
+    got = await ask(pool, **lease_request)  # type: ignore[arg-type]
     assert isinstance(got, Lease), got
     return got
 
 
-async def nothing(pool: KeyPool, **want: object) -> Unavailable:
-    got = await ask(pool, **want)  # type: ignore[arg-type]
-    assert isinstance(got, Unavailable), got
+async def nothing(pool: KeyPool, **lease_request: object) -> NoLease:
+    got = await ask(pool, **lease_request)  # type: ignore[arg-type]
+    assert isinstance(got, NoLease), got
     return got
 
 
@@ -65,7 +65,7 @@ async def at_once(pool: KeyPool) -> list[Lease]:
     taken = []
     while isinstance(got := await ask(pool), Lease):
         taken.append(got)
-    assert got.why is Why.BUSY
+    assert got.why is NoLeaseReason.BUSY
     return taken
 
 

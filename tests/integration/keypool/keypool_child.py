@@ -9,7 +9,7 @@ import sys
 from conftest import make_key
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from worker.keypool import KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, LeaseRequest
 
 
 async def main(url: str, count: int) -> None:
@@ -19,7 +19,7 @@ async def main(url: str, count: int) -> None:
         print("ready", flush=True)  # noqa: T201 - the test reads it
         await asyncio.to_thread(sys.stdin.readline)
         pool = KeyPool(redis, "groq", [make_key(0)], horizon_ms=0)
-        got = await asyncio.gather(*(pool.acquire(Want()) for _ in range(count)))
+        got = await asyncio.gather(*(pool.acquire(LeaseRequest()) for _ in range(count)))
         print(sum(isinstance(one, Lease) for one in got))  # noqa: T201
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from keypool_asking import Make, ask, lease, nothing, refused
 
-from worker.keypool import KeyPool, Lease, Why
+from worker.keypool import KeyPool, Lease, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 TPM = 6_000  # 100 tokens a second
@@ -141,7 +141,7 @@ async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
     small = await lease(pool, tokens=SMALL)
     assert small.wait_ms == 0
     away = await nothing(pool, tokens=LARGE)
-    assert (away.why, away.first_in_ms >= 864_000) == (Why.RESTING, True)
+    assert (away.why, away.first_in_ms >= 864_000) == (NoLeaseReason.RESTING, True)
     # They take what is there and no more.
     passed = SMALL
     while isinstance(await ask(pool, tokens=SMALL), Lease):
@@ -159,7 +159,7 @@ async def test_a_rest_for_all_holds_for_small_jobs_whatever_came_before_or_after
     held = [await lease(pool, tokens=LARGE) for _ in verdicts]
     for one, verdict in zip(held, verdicts, strict=True):
         await pool.settle(one, verdict)
-    assert (await nothing(pool, tokens=SMALL)).why is Why.RESTING
+    assert (await nothing(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
     await pool.reset(by="ann")
     assert (await pool.snapshot()).keys[0].blocks == ()
 
@@ -212,4 +212,4 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     clock.tick(1_001)
     await lease(pool, tokens=SMALL)  # which ends what has expired
     await pool.settle(held, SIZED)
-    assert (await nothing(pool, tokens=SMALL)).why is Why.RESTING
+    assert (await nothing(pool, tokens=SMALL)).why is NoLeaseReason.RESTING

@@ -7,7 +7,7 @@ from keypool_asking import INVALID, OK, Make, ask, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
 from worker.keypool import KeyPool, Lease
-from worker.keypool.leases import Why
+from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
@@ -86,7 +86,7 @@ async def test_a_job_that_is_bound_to_an_account_gets_its_keys_only(make_pool: M
     bound = pool.account_of(pool.keys[1])
     assert {(await lease(pool, account=bound)).account for _ in range(4)} == {bound}
     await pool.settle(await lease(pool, account=bound), refused(60_000))
-    assert (await nothing(pool, account=bound)).why is Why.RESTING
+    assert (await nothing(pool, account=bound)).why is NoLeaseReason.RESTING
     assert isinstance(await ask(pool), Lease)
 
 
@@ -94,7 +94,7 @@ async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make
     pool = make_pool(2)
     bound = pool.account_of(pool.keys[0])
     pool.replace_keys(pool.keys[1:])
-    assert (await nothing(pool, account=bound)).why is Why.GONE
+    assert (await nothing(pool, account=bound)).why is NoLeaseReason.GONE
 
 
 async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(

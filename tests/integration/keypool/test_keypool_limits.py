@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from keypool_asking import INVALID, OK, Make, ask, at_once, lease, nothing, refused, rpm
 
-from worker.keypool import KeyPool, Lease, Unavailable, Want
-from worker.keypool.leases import Why
+from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease
+from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
@@ -137,7 +137,7 @@ async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_poo
     )
     taken = await lease(pool, tokens=4_000)
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(2_000, abs=1)
-    assert isinstance(await ask(pool, tokens=4_000), Unavailable)
+    assert isinstance(await ask(pool, tokens=4_000), NoLease)
     await pool.settle(taken, Verdict(fate=Fate.DONE, code="ok", status=200, tokens=500))
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_500, abs=1)
 
@@ -169,7 +169,7 @@ async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(
     tpm = (ObservedLimit(Dimension.TPM, 6_000),)
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
     too_large = await nothing(pool, tokens=6_001)
-    assert (too_large.why, too_large.limit) == (Why.TOO_LARGE, 6_000)
+    assert (too_large.why, too_large.limit) == (NoLeaseReason.TOO_LARGE, 6_000)
 
 
 async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_pool: Make) -> None:
@@ -179,8 +179,8 @@ async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_po
         taken = await lease(pool)
         await pool.settle(taken, replace(OK, limits=tpm))
     await pool.disable(taken.key.id, by="ann")
-    assert (await nothing(pool, tokens=10_000)).why is Why.DISABLED
-    assert (await nothing(pool, tokens=300_000)).why is Why.TOO_LARGE
+    assert (await nothing(pool, tokens=10_000)).why is NoLeaseReason.DISABLED
+    assert (await nothing(pool, tokens=300_000)).why is NoLeaseReason.TOO_LARGE
 
 
 async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> None:
@@ -247,7 +247,7 @@ async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(
     await pool.settle(two, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
     assert {key.account for key in (await pool.snapshot()).keys} == {"org_x"}
     # Another process, which has not heard of it, is put right by its next call.
-    assert (await nothing(other)).why is Why.RESTING
+    assert (await nothing(other)).why is NoLeaseReason.RESTING
     assert {other.account_of(key) for key in other.keys} == {"org_x"}
     assert [entry["event"] for entry in await pool.audit()].count("account_learned") == 2
 
@@ -273,9 +273,11 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     pool = make_pool(
         1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)]
     )
-    assert (await nothing(pool, tokens=6_001)).why is Why.TOO_LARGE
+    assert (await nothing(pool, tokens=6_001)).why is NoLeaseReason.TOO_LARGE
     taken = [await lease(pool, tokens=100) for _ in range(50)]
-    assert (await nothing(pool, tokens=6_000 - 5_000 + 1)).why is Why.WAIT, "what they took counts"
+    assert (await nothing(pool, tokens=6_000 - 5_000 + 1)).why is NoLeaseReason.WAIT, (
+        "what they took counts"
+    )
     await pool.settle(
         taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100)
     )
@@ -294,7 +296,7 @@ async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limit
     pool = make_pool(1, opening=3)
     assert len(await at_once(pool)) == 3
     away = await nothing(pool)
-    assert away.why is Why.BUSY
+    assert away.why is NoLeaseReason.BUSY
     assert 250 <= away.first_in_ms < 310
     clock.tick(250)  # also where the worker that made the calls was killed
     assert len(await at_once(pool)) == 3
@@ -324,9 +326,9 @@ async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will
     first, second = await lease(pool), await lease(pool)
     known = ObservedLimit(Dimension.RPM, 30, 0)
     await pool.settle(first, refused(20_000, Scope.ACCOUNT_MODEL, known))
-    assert (await nothing(pool, ahead_ms=2_000)).why is Why.BUSY
+    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.BUSY
     await pool.settle(second, refused(10_000, Scope.ACCOUNT_MODEL, known))
-    assert (await nothing(pool, ahead_ms=2_000)).why is Why.RESTING
+    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.RESTING
 
 
 async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(
@@ -336,14 +338,16 @@ async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in
     first, _ = await lease(pool), await lease(pool)
     await pool.settle(first, refused(20_000))
     away = await nothing(pool, ahead_ms=2_000)
-    assert away.why is Why.RESTING
+    assert away.why is NoLeaseReason.RESTING
     assert away.first_in_ms >= 20_000
 
 
 async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -> None:
     pool, other = make_pool(1), make_pool(1, horizon_ms=0)
     await pool.settle(await lease(pool), rpm(6_000, 75))
-    got = await asyncio.gather(*((pool if n % 2 else other).acquire(Want()) for n in range(200)))
+    got = await asyncio.gather(
+        *((pool if n % 2 else other).acquire(LeaseRequest()) for n in range(200))
+    )
     assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75
 
 
@@ -394,7 +398,7 @@ async def test_what_is_too_large_for_prompts_or_answers_is_told(make_pool: Make)
             await lease(pool, model=model), replace(OK, limits=(ObservedLimit(dimension, 100),))
         )
         away = await nothing(pool, model=model, tokens=101, **size)
-        assert (away.why, away.limit, away.dimension) == (Why.TOO_LARGE, 100, dimension)
+        assert (away.why, away.limit, away.dimension) == (NoLeaseReason.TOO_LARGE, 100, dimension)
 
 
 async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(
@@ -408,8 +412,11 @@ async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allo
     }
     for one in [await lease(pool) for _ in range(2)]:
         await pool.settle(one, replace(OK, limits=(limits[one.account],)))
-    served = {(one := await lease(pool, **size)).account: one.want for _ in range(2)}
-    assert {name: (want.output_tokens, want.tokens) for name, want in served.items()} == {
+    served = {(one := await lease(pool, **size)).account: one.request for _ in range(2)}
+    assert {
+        name: (lease_request.output_tokens, lease_request.tokens)
+        for name, lease_request in served.items()
+    } == {
         "small": (490, 590),
         "large": (1_000, 1_100),
     }
@@ -440,4 +447,4 @@ async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
         held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **told)
     )
     again = await lease(pool, **size)
-    assert (again.capped, again.want.output_tokens) == (True, 1_000)
+    assert (again.capped, again.request.output_tokens) == (True, 1_000)

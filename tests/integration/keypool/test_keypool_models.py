@@ -13,7 +13,7 @@ from keypool_asking import OK, Make, ask, fault, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
-from worker.keypool import KeyPool, Lease, Line, Unavailable, Why
+from worker.keypool import KeyPool, Lease, Line, NoLease, NoLeaseReason
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 TWO = {"model": "a", "topic": "a", "fallbacks": (("b", "b"),)}
@@ -42,11 +42,11 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
     await limit(pool, "b", 10)
     taken = []
     while isinstance(got := await ask(pool, **TWO), Lease):
-        taken.append(got.want.topic)
-        assert (got.want.model, got.want.fallbacks) == (got.want.topic, ())
+        taken.append(got.request.topic)
+        assert (got.request.model, got.request.fallbacks) == (got.request.topic, ())
     assert "".join(taken) in {"a" * first + "b" * second for first in (9, 10) for second in (9, 10)}
     away = await nothing(pool, **TWO)
-    assert (away.why, away.reason) == (Why.WAIT, "rpm")
+    assert (away.why, away.reason) == (NoLeaseReason.WAIT, "rpm")
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,15 @@ async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Ve
     pool = make_pool(2)
     for _ in range(2):
         await pool.settle(await lease(pool, **only("a")), verdict)
-    assert {(await lease(pool, **TWO)).want.model for _ in range(6)} == {"b"}
+    assert {(await lease(pool, **TWO)).request.model for _ in range(6)} == {"b"}
     for _ in range(2):
         await pool.settle(await lease(pool, **only("b")), refused(50_000))
     away = await nothing(pool, **TWO)
-    assert (away.why, away.first_in_ms) == (Why.RESTING, 50_000), "what opens first is waited for"
+    assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 50_000), (
+        "what opens first is waited for"
+    )
     await pool.reset(by="ann")
-    assert (await lease(pool, **TWO)).want.model == "a"
+    assert (await lease(pool, **TWO)).request.model == "a"
 
 
 async def test_a_model_that_is_overloaded_gives_way_until_one_job_may_try_it(
@@ -75,9 +77,9 @@ async def test_a_model_that_is_overloaded_gives_way_until_one_job_may_try_it(
         await pool.settle(await lease(pool, **TWO), fault(Scope.MODEL))
         clock.tick(1_000)
     await pool.settle(await lease(pool, **TWO), fault(Scope.MODEL))
-    assert {(await lease(pool, **TWO)).want.model for _ in range(4)} == {"b"}
+    assert {(await lease(pool, **TWO)).request.model for _ in range(4)} == {"b"}
     clock.tick(2_000)
-    assert [(await lease(pool, **TWO)).want.model for _ in range(4)] == ["a", "b", "b", "b"]
+    assert [(await lease(pool, **TWO)).request.model for _ in range(4)] == ["a", "b", "b", "b"]
 
 
 async def test_a_request_too_large_for_one_model_goes_to_the_next(make_pool: Make) -> None:
@@ -87,16 +89,16 @@ async def test_a_request_too_large_for_one_model_goes_to_the_next(make_pool: Mak
             await lease(pool, **only(model)),
             replace(OK, limits=(ObservedLimit(Dimension.TPM, tokens),)),
         )
-    assert (await lease(pool, tokens=500, **TWO)).want.model == "b"
+    assert (await lease(pool, tokens=500, **TWO)).request.model == "b"
     away = await nothing(pool, tokens=1_001, **TWO)
-    assert (away.why, away.limit) == (Why.TOO_LARGE, 1_000)
+    assert (away.why, away.limit) == (NoLeaseReason.TOO_LARGE, 1_000)
 
 
 async def test_where_no_model_is_to_be_had_the_job_is_told_so(make_pool: Make) -> None:
     pool = make_pool(1)
     for model in ("a", "b"):
         await pool.settle(await lease(pool, **only(model)), UNFIT)
-    assert (await nothing(pool, **TWO)).why is Why.UNFIT
+    assert (await nothing(pool, **TWO)).why is NoLeaseReason.UNFIT
 
 
 async def test_what_was_taken_is_confirmed_and_settled_by_its_own_model(make_pool: Make) -> None:
@@ -156,9 +158,9 @@ async def _take_all(
             await pool.settle(taken, replace(refused(60_000) if rests else OK, limits=limits))
         got = []
         while isinstance(one := await ask(pool, **TWO), Lease):
-            got.append(one.want.model)
-            if one.want.model == "b":
-                assert isinstance(await ask(pool, **only("a")), Unavailable)
+            got.append(one.request.model)
+            if one.request.model == "b":
+                assert isinstance(await ask(pool, **only("a")), NoLease)
         assert got == sorted(got)
         for model in "ab":
-            assert isinstance(await ask(pool, **only(model)), Unavailable)
+            assert isinstance(await ask(pool, **only(model)), NoLease)

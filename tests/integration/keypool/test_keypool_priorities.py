@@ -5,7 +5,7 @@ import random
 import pytest
 from keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
 
-from worker.keypool import Lease, Line, Why
+from worker.keypool import Lease, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 INTERACTIVE, BULK = Line("m", "one"), Line("m bulk", "one")
@@ -42,7 +42,7 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(make_pool: Make, 
         pass
     clock.tick(1_000)
     away = await nothing(pool, bulk=True, line=BULK)
-    assert (away.why, away.reason) == (Why.WAIT, "interactive jobs come first")
+    assert (away.why, away.reason) == (NoLeaseReason.WAIT, "interactive jobs come first")
     clock.tick(2_000)  # its process has died, or it would have asked again
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
 
@@ -87,7 +87,7 @@ async def test_bulk_reserves_nothing_behind_a_rest(make_pool: Make, clock) -> No
     await pool.settle(
         await lease(pool), refused(400, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 600))
     )
-    assert (await nothing(pool, bulk=True, ahead_ms=1_000)).why is Why.WAIT
+    assert (await nothing(pool, bulk=True, ahead_ms=1_000)).why is NoLeaseReason.WAIT
     assert (await lease(pool, ahead_ms=1_000)).wait_ms == 400
     clock.tick(400)
     assert (await lease(pool, bulk=True, ahead_ms=1_000)).wait_ms == 0
@@ -100,11 +100,11 @@ async def test_bulk_leaves_unknown_limits_to_interactive_jobs_that_wait(
     pool = make_pool(1, opening=2)
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
     await lease(pool, line=INTERACTIVE)
-    assert (await nothing(pool, line=INTERACTIVE)).why is Why.BUSY
+    assert (await nothing(pool, line=INTERACTIVE)).why is NoLeaseReason.BUSY
     clock.tick(260)
     assert (await nothing(pool, bulk=True, line=BULK)).reason == "interactive jobs come first"
     for _ in range(2):
         await lease(pool, line=Line("m", "one", entered=True))
-    assert (await nothing(pool, bulk=True, line=BULK)).why is Why.BUSY
+    assert (await nothing(pool, bulk=True, line=BULK)).why is NoLeaseReason.BUSY
     clock.tick(260)
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0

@@ -11,7 +11,7 @@ import pytest
 from keypool_asking import OK, Make, ask, lease, nothing, refused
 
 from worker.keypool import KeyPool, Lease
-from worker.keypool.leases import Why
+from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
 HOUR_MS = 3_600_000
@@ -59,7 +59,7 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     assert await left(pool) == {"epd": (10, 0)}
     clock.tick(TO_MIDNIGHT_MS + 1_000)  # a provider's clock may be behind
     away = await nothing(pool, emails=1)
-    assert (away.why, away.first_in_ms) == (Why.RESTING, 59_000)
+    assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 59_000)
     clock.tick(59_000)
     assert (await lease(pool, emails=1)).spare_emails == 9
     assert await left(pool) == {"epd": (10, 9)}
@@ -73,7 +73,7 @@ async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Ma
     while isinstance(got := await ask(pool, emails=2), Lease):
         passed.append(got.spare_emails)
     assert passed == [8, 6, 4, 2, 0]
-    assert got.why is Why.RESTING
+    assert got.why is NoLeaseReason.RESTING
     assert got.reason == "epd"
     assert 0.9 * DAY_MS < got.first_in_ms <= DAY_MS
 
@@ -128,7 +128,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
             one, day = held.pop(chance.randrange(len(held)))
             if chance.random() < 0.05:
                 await pool.settle(one, ABANDONED)
-                taken[day] -= one.want.emails
+                taken[day] -= one.request.emails
             else:
                 await pool.settle(one, used(max(0, taken[(clock.ms - 60_000) // DAY_MS])))
     assert max(taken.values()) <= 10
@@ -281,7 +281,7 @@ async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(
 async def test_an_email_that_no_quota_holds_is_told_the_largest(make_pool: Make) -> None:
     pool = make_pool(2, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
     away = await nothing(pool, emails=21)
-    assert (away.why, away.limit) == (Why.TOO_LARGE, 20)
+    assert (away.why, away.limit) == (NoLeaseReason.TOO_LARGE, 20)
 
 
 async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
@@ -291,5 +291,5 @@ async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
     await lease(pool, emails=1, bulk=True)
     await lease(pool, emails=1)
     away = await nothing(pool, emails=1, bulk=True, ahead_ms=5_000)
-    assert (away.why, away.reason) == (Why.RESTING, "epd")
+    assert (away.why, away.reason) == (NoLeaseReason.RESTING, "epd")
     assert away.first_in_ms >= 0.9 * TO_MIDNIGHT_MS

@@ -7,7 +7,7 @@ import pytest
 from keypool_asking import INVALID, OK, Make, ask, fault, lease, nothing, refused, rpm
 
 from worker.keypool import Lease
-from worker.keypool.leases import Why
+from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Effect, Fate, Scope, Verdict
 
 
@@ -48,7 +48,7 @@ async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns
     await pool.settle(await lease(pool), refused(20_000))
     await pool.settle(await lease(pool), refused(30_000))
     away = await nothing(pool)
-    assert away.why is Why.RESTING
+    assert away.why is NoLeaseReason.RESTING
     assert away.reason == "rate_limit"
     assert 20_000 <= away.first_in_ms < 21_000
 
@@ -103,7 +103,7 @@ async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock
     pool = make_pool(1)
     await pool.settle(await lease(pool), INVALID)
     clock.tick(40 * 86_400_000)
-    assert (await nothing(pool)).why is Why.DISABLED
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
     assert (await pool.reset(by="test")).count == 1
     assert (await lease(pool)).wait_ms == 0
 
@@ -114,7 +114,7 @@ async def test_a_cooldown_does_not_bring_a_disabled_key_back(make_pool: Make, cl
     await pool.settle(one, INVALID)
     await pool.settle(two, refused(1_000, Scope.KEY))
     clock.tick(2_000)
-    assert (await nothing(pool)).why is Why.DISABLED
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
 
 
 async def test_reset_of_one_key_leaves_the_others(make_pool: Make) -> None:
@@ -173,7 +173,7 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
     assert (await nothing(pool)).reason == "connect_error"
     clock.tick(1_000)
     probe = await lease(pool)
-    assert (await nothing(pool)).why is Why.WAIT
+    assert (await nothing(pool)).why is NoLeaseReason.WAIT
     assert (await pool.settle(probe, fault(scope))).blocked
     assert (await nothing(pool)).first_in_ms >= 2_000, "each failure in a row doubles the rest"
     clock.tick(2_000)
@@ -241,10 +241,10 @@ async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
     assert shown == [("ready", "", 0)] * 2, "each serves its own domain"
     away = await nothing(pool, topic="a.example")
-    assert (away.why, away.reason) == (Why.UNFIT, "domain_not_verified")
+    assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "domain_not_verified")
     await pool.settle(await lease(pool, topic="b.example"), INVALID)
     await pool.settle(await lease(pool, topic="c.example"), unfit)
-    assert (await nothing(pool, topic="c.example")).why is Why.DISABLED
+    assert (await nothing(pool, topic="c.example")).why is NoLeaseReason.DISABLED
     await pool.reset(by="test")
     await pool.settle(await lease(pool, model="m", topic="m"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
@@ -259,14 +259,14 @@ async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> No
     for _ in range(3):
         assert (await lease(pool, exclude=frozenset(ids[:1]))).key.id == ids[1]
         assert (await lease(pool, exclude_accounts=frozenset(ids[1:]))).key.id == ids[0]
-    assert (await nothing(pool, exclude=frozenset(ids))).why is Why.NO_KEYS
+    assert (await nothing(pool, exclude=frozenset(ids))).why is NoLeaseReason.NO_KEYS
 
 
 async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
     pool = make_pool(1)
     assert await pool.disable(pool.keys[0].id, by="ann")
     assert not await pool.disable(pool.keys[0].id, by="ann")
-    assert (await nothing(pool)).why is Why.DISABLED
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
     with pytest.raises(KeyError):
         await pool.disable("unknown", by="ann")
 
@@ -469,7 +469,7 @@ async def test_a_reset_forgets_which_models_an_account_does_not_have(
     pool = make_pool(1, accounts=["one"])
     await pool.settle(await lease(pool, model="m"), NOT_HAD)
     away = await nothing(pool, model="m")
-    assert (away.why, away.reason) == (Why.UNFIT, "model_not_found")
+    assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "model_not_found")
     done = await pool.reset(by="ann", key_id=pool.keys[0].id if one_key else None)
     assert [(block.scope, block.name) for block in done.brought_back] == [
         ("account_model", "one × m")

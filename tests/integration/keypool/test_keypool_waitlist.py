@@ -11,7 +11,7 @@ import pytest
 from keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
-from worker.keypool import HORIZON_MS, KeyPool, Lease, Line, Want, Why
+from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
 
 
@@ -55,9 +55,11 @@ class Processes:
             self.asks += 1
             after = self.clock.ms - jobs[1] if len(jobs) > 1 else None
             place = Line("m", line, next_waited_ms=after, entered=line in self.entered)
-            got = await self.pool.acquire(Want(by=line, waited_ms=self.clock.ms - jobs[0]), place)
+            got = await self.pool.acquire(
+                LeaseRequest(by=line, waited_ms=self.clock.ms - jobs[0]), place
+            )
             if not isinstance(got, Lease):
-                assert got.why is Why.WAIT
+                assert got.why is NoLeaseReason.WAIT
                 self.entered.add(line)
                 return self.clock.ms + got.ask_in_ms
             self.starts.append((self.clock.ms + got.wait_ms, jobs.pop(0)))
@@ -79,7 +81,7 @@ async def test_each_call_has_an_instant_of_its_own_within_the_horizon(make_pool:
         waits.append(got.wait_ms)
     assert [later - sooner for sooner, later in pairwise(waits)] == [100] * (len(waits) - 1)
     assert waits[-1] <= 2_000 < waits[-1] + 100
-    assert (got.why, got.reason) == (Why.WAIT, "rpm")
+    assert (got.why, got.reason) == (NoLeaseReason.WAIT, "rpm")
     assert 0 < got.ask_in_ms <= 500
     assert 2_000 < got.first_in_ms <= 2_100
 
@@ -124,7 +126,7 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
     for number in range(2):
         await nothing(pool, line=Line("m", f"line {number}"), waited_ms=5_000)
     third = await nothing(pool, line=Line("m", "line 2"), waited_ms=4_500)
-    assert (third.why, third.reason) == (Why.WAIT, "earlier jobs come first")
+    assert (third.why, third.reason) == (NoLeaseReason.WAIT, "earlier jobs come first")
     older = await nothing(pool, line=Line("m", "line 3"), waited_ms=6_000)
     assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
 
@@ -178,13 +180,13 @@ async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(4_000))
-    assert (await nothing(pool, ahead_ms=2_000)).why is Why.WAIT
+    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.WAIT
     clock.tick(2_100)
     assert 1_800 <= (await lease(pool, ahead_ms=2_000)).wait_ms <= 2_000
     clock.tick(2_000)
     await pool.settle(await lease(pool), refused(30_000))
     away = await nothing(pool, ahead_ms=2_000)
-    assert (away.why, away.first_in_ms) == (Why.RESTING, 30_000)
+    assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 30_000)
 
 
 async def test_after_a_rest_those_who_waited_longest_come_first(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -312,7 +314,7 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
     taken = [await lease(pool, ahead_ms=5_000) for _ in range(8)]
     await pool.reset(by="ann")
     assert (await lease(pool)).wait_ms == 0, "the call that tries"
-    assert (await nothing(pool)).why is Why.WAIT
+    assert (await nothing(pool)).why is NoLeaseReason.WAIT
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 
 
@@ -320,7 +322,7 @@ async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -
     pool = make_pool(1)
     told = ObservedLimit(Dimension.TPM, 6_000, 6_000)
     await pool.settle(await lease(pool, tokens=1), replace(OK, limits=(told,)))
-    assert (await nothing(pool, tokens=7_000)).why is Why.TOO_LARGE
+    assert (await nothing(pool, tokens=7_000)).why is NoLeaseReason.TOO_LARGE
     await pool.reset(by="ann")
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
 

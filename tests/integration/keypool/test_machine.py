@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
-from worker.keypool import Cooldowns, KeyPool, Lease, Unavailable
-from worker.keypool.leases import Line, Want, Why
+from worker.keypool import Cooldowns, KeyPool, Lease, NoLease
+from worker.keypool.leases import LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 ACCOUNTS = ("org_a", "org_a", "org_b")
@@ -154,7 +154,7 @@ class PoolMachine(RuleBasedStateMachine):
             now_ms=self.clock,
         )
         for other in ("org_b", "org_a"):
-            lease = await self.pool.acquire(Want(exclude_accounts=frozenset({other})))
+            lease = await self.pool.acquire(LeaseRequest(exclude_accounts=frozenset({other})))
             assert isinstance(lease, Lease)
             self.model.calls[lease.account].append(self.clock.ms)
             await self.pool.settle(
@@ -190,9 +190,9 @@ class PoolMachine(RuleBasedStateMachine):
     def acquire(self, ahead_ms: int, line: str | None, topic: str, bulk: bool, count: int) -> None:  # noqa: FBT001
         self.pool.horizon_ms = ahead_ms
         for _ in range(count):
-            want = Want(bulk=bulk, topic=topic)
+            lease_request = LeaseRequest(bulk=bulk, topic=topic)
             stands = None if line is None else Line("m bulk" if bulk else "m", line, entered=True)
-            got = self.run(self.pool.acquire(want, stands))
+            got = self.run(self.pool.acquire(lease_request, stands))
             now_ms = self.now()
             usable = [key for key in self.keys if self.model.serves(key, topic=topic)]
             if isinstance(got, Lease):
@@ -204,9 +204,9 @@ class PoolMachine(RuleBasedStateMachine):
                 self.leases.append((got, start_ms))
                 if self.model.overdraft(got.account, self.began_ms) < 0:
                     self._refuse_the_try(len(self.leases) - 1)
-            elif got.why in {Why.DISABLED, Why.UNFIT}:
+            elif got.why in {NoLeaseReason.DISABLED, NoLeaseReason.UNFIT}:
                 assert not usable
-                assert got.why is Why.DISABLED or self.model.unfit
+                assert got.why is NoLeaseReason.DISABLED or self.model.unfit
             else:
                 self._is_right_to_wait(
                     got, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms
@@ -214,7 +214,7 @@ class PoolMachine(RuleBasedStateMachine):
                 return
 
     def _is_right_to_wait(
-        self, got: Unavailable, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
+        self, got: NoLease, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
     ) -> None:
         """Work is conserved: a job waits only while no key that may serve it has room."""
         # Who stands behind others is not told that no key is left before it is his turn.
@@ -222,14 +222,14 @@ class PoolMachine(RuleBasedStateMachine):
             not alone and got.reason in {"earlier jobs come first", "interactive jobs come first"}
         )
         assert got.reason
-        if got.why is Why.RESTING:
+        if got.why is NoLeaseReason.RESTING:
             assert all(
                 self.model.blocked_until(key.id, key.account or "") > now_ms + 5_000
                 for key in usable
             )
             assert 5_000 < got.first_in_ms < 3_600_000
             return
-        assert got.why is Why.WAIT, got
+        assert got.why is NoLeaseReason.WAIT, got
         assert 0 < got.ask_in_ms <= 4_000
         if alone and self.model.faults < 2:
             until_ms = now_ms + min(ahead_ms, self.pool.horizon_ms)
@@ -359,13 +359,13 @@ class PoolMachine(RuleBasedStateMachine):
         elif verdict is BANNED:
             self.model.banned.add(lease.account)
         elif verdict is UNFIT:
-            self.model.unfit.add((lease.key.id, lease.want.topic))
+            self.model.unfit.add((lease.key.id, lease.request.topic))
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
     def confirm(self, index: int) -> None:
         lease, start_ms = self.leases[index % len(self.leases)]
-        stays = self.model.serves(lease.key, topic=lease.want.topic) and (
+        stays = self.model.serves(lease.key, topic=lease.request.topic) and (
             self.model.blocked_until(lease.key.id, lease.account) <= self.now()
         )
         confirmed = self.run(self.pool.confirm(lease))
@@ -413,7 +413,7 @@ class PoolMachine(RuleBasedStateMachine):
         """An acquire clears up to 16 expired leases away, whatever it gets itself."""
         self.pool.horizon_ms = 0
         for _ in range(count // 16 + 1):
-            got = self.run(self.pool.acquire(Want()))
+            got = self.run(self.pool.acquire(LeaseRequest()))
             if isinstance(got, Lease):
                 now_ms = self.now()
                 self.model.calls[got.account].append(now_ms)
@@ -440,7 +440,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.time_passes(120_000)
         for account in set(ACCOUNTS):
             for _ in range(LIMIT - 2):
-                got = self.run(self.pool.acquire(Want(account=account)))
+                got = self.run(self.pool.acquire(LeaseRequest(account=account)))
                 assert isinstance(got, Lease), (account, got)
                 assert got.wait_ms == 0
                 self.model.calls[account].append(self.now())

@@ -11,7 +11,7 @@ from config.keys import make_key
 from sandbox.process import Sandbox
 from worker.emails import Letter, Mailroom
 from worker.emails.idempotency import Outbox
-from worker.keypool import KeyPool, Want
+from worker.keypool import KeyPool, LeaseRequest
 from worker.providers import Resend
 from worker.rotation.rotation import Rotation, Served
 
@@ -126,16 +126,18 @@ async def in_line(room: Mailroom, count: int) -> None:
             await asyncio.sleep(0)
 
 
-async def send(room: Mailroom, *letters: Letter, longest_s: float = 20, **want: Any) -> list[Any]:
+async def send(
+    room: Mailroom, *letters: Letter, longest_s: float = 20, **lease_request: Any
+) -> list[Any]:
     """Send letters at once; what each got, or what it raised."""
-    wants = Want(emails=1, **want)
+    wants = LeaseRequest(emails=1, **lease_request)
     serving = (room.serve(wants, one, longest_s=longest_s) for one in letters)
     return await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def send_one(room: Mailroom, one: Letter, *, longest_s: float = 20) -> Served:
     """Send one letter, or raise what it raises."""
-    return await room.serve(Want(emails=1), one, longest_s=longest_s)
+    return await room.serve(LeaseRequest(emails=1), one, longest_s=longest_s)
 
 
 def ids(outcomes: list[Any]) -> list[str]:

@@ -13,7 +13,7 @@ from sandbox.process import Sandbox
 from tasks.message import EmailArguments
 from worker.emails.batch_size import Portions
 from worker.errors import Deferred, Fault, RequestRejected
-from worker.keypool import Lease, Want
+from worker.keypool import Lease, LeaseRequest
 from worker.rotation.rotation import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
@@ -124,7 +124,7 @@ async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next
 ) -> None:
     room = house.room(keys=(0,))
     free = hold(room)
-    wants = Want(emails=1)
+    wants = LeaseRequest(emails=1)
     jobs = [asyncio.create_task(room.serve(wants, letter(n))) for n in range(5)]
     await in_line(room, 4)
     jobs[0].cancel()
@@ -143,7 +143,7 @@ async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_dou
 ) -> None:
     room = house.room()
     house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=3)
-    wants = Want(emails=1)
+    wants = LeaseRequest(emails=1)
     jobs = [asyncio.create_task(room.serve(wants, letter(n))) for n in range(6)]
     await until(lambda: accepted(house)[0] == 6)
     house.sandbox.control("clear", service="resend")
@@ -185,7 +185,7 @@ async def test_passengers_of_a_refused_batch_for_whom_there_is_no_room_stand_in_
 ) -> None:
     room = house.room()
     pool = room.rotation.pool
-    second = await pool.acquire(Want(emails=1, account="team1"))
+    second = await pool.acquire(LeaseRequest(emails=1, account="team1"))
     assert isinstance(second, Lease)
     await pool.settle(second, quota(100, remaining=3))
     house.sandbox.control("revoke", key="resend:1")
@@ -206,7 +206,7 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
 ) -> None:
     room = house.room(keys=(0,))
     pool = room.rotation.pool
-    lease = await pool.acquire(Want(emails=1))
+    lease = await pool.acquire(LeaseRequest(emails=1))
     assert isinstance(lease, Lease)
     assert lease.spare_emails is None
     await pool.settle(lease, quota(100, remaining=12))
@@ -214,7 +214,7 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
         room, *(letter(n) for n in range(9)), letter("two", to=[ANN, "bob@example.com"])
     )
     assert len(set(ids(outcomes))) == 10
-    lease = await pool.acquire(Want(emails=1))
+    lease = await pool.acquire(LeaseRequest(emails=1))
     assert isinstance(lease, Lease)
     assert lease.spare_emails == 0  # 12 less 9, 2, and this one
     await pool.settle(lease, Verdict(Fate.RETRY, "abandoned"))

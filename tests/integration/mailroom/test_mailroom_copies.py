@@ -10,7 +10,7 @@ import pytest
 from rooms import House, accepted, ids, letter, send, send_one, until
 
 from worker.errors import Deferred, Fault, InvalidArguments
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 
 
 async def test_a_second_copy_gets_the_first_ones_result_without_a_call(house: House) -> None:
@@ -43,7 +43,7 @@ async def test_copies_that_race_in_one_process_or_in_two_send_one_email(
 ) -> None:
     rooms = house.room(), house.room()
     copies = [letter(1, key="order-1", known=known) for _ in range(8)]
-    wants = Want(emails=1)
+    wants = LeaseRequest(emails=1)
     outcomes: list[Any] = await asyncio.gather(
         *(rooms[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
     )
@@ -70,7 +70,7 @@ async def test_copies_among_a_crowd_do_not_go_with_the_batch(house: House) -> No
 async def test_copies_in_one_process_share_the_doubt(house: House) -> None:
     room = house.room()
     house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
-    wants = Want(emails=1)
+    wants = LeaseRequest(emails=1)
     jobs = [asyncio.create_task(room.serve(wants, letter(1, key="order-1")))]
     await until(lambda: accepted(house)[0] == 1)
     jobs += [asyncio.create_task(room.serve(wants, letter(1, key="order-1"))) for _ in range(3)]

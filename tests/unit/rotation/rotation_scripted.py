@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from config.keys import ApiKey, make_key
-from worker.keypool import Lease, Want
+from worker.keypool import Lease, LeaseRequest
 from worker.rotation.rotation import Rotation, Served
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Reply, Scope, Verdict
 
@@ -144,15 +144,17 @@ def keys(count: int = 3, accounts: tuple[str, ...] = ()) -> list[ApiKey]:
 Make = Callable[..., tuple[Rotation[str], ScriptedProvider]]
 
 
-async def serve(rotation: Rotation[str], *, longest_s: float | None = None, **want: Any) -> Served:
+async def serve(
+    rotation: Rotation[str], *, longest_s: float | None = None, **lease_request: Any
+) -> Served:
     return await rotation.serve(
-        Want(**want), lambda lease: f"for {lease.key.label}", longest_s=longest_s
+        LeaseRequest(**lease_request), lambda lease: f"for {lease.key.label}", longest_s=longest_s
     )
 
 
 async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
     """Let the key that comes next rest, as after a call of another process."""
-    lease = await rotation.pool.acquire(Want())
+    lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)
     await rotation.pool.settle(lease, refused(cooldown_ms).verdict)
 

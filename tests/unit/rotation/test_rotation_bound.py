@@ -19,7 +19,7 @@ from rotation_scripted import (
 )
 
 from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 
 
 async def test_a_request_that_may_have_been_carried_out_ends_the_turn(make: Make) -> None:

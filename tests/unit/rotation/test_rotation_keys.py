@@ -23,7 +23,7 @@ from rotation_scripted import (
 )
 
 from worker.errors import Deferred, Fault, RequestRejected
-from worker.keypool import Lease, Unavailable, Want
+from worker.keypool import Lease, LeaseRequest, NoLease
 from worker.rotation.rotation import Served
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
@@ -71,8 +71,8 @@ async def test_a_key_that_was_out_already_is_not_logged_again(
             await serve(first)
         slow.cancel()
         await asyncio.wait([slow])
-        taken = await first.pool.acquire(Want())
-    assert isinstance(taken, Unavailable)
+        taken = await first.pool.acquire(LeaseRequest())
+    assert isinstance(taken, NoLease)
     assert caplog.text.count("🚨") == 1
 
 
@@ -219,8 +219,8 @@ async def test_the_next_model_serves_in_the_same_turn(
     make: Make, script: list[Reply], accounts: tuple[str, ...], attempts: int
 ) -> None:
     rotation, provider = make(*script, accounts=accounts)
-    want = Want(model="a", topic="a", fallbacks=(("b", "b"),))
-    served = await rotation.serve(want, lambda lease: lease.want.topic)
+    lease_request = LeaseRequest(model="a", topic="a", fallbacks=(("b", "b"),))
+    served = await rotation.serve(lease_request, lambda lease: lease.request.topic)
     assert served.attempts == attempts
     assert [model for _, model in provider.seen] == ["a"] * (attempts - 1) + ["b"]
 
@@ -248,13 +248,15 @@ async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(
     asked: list[tuple[int, float | None]] = []
     acquire = rotation.waiting.acquire
 
-    async def noting(want: Want, *, longest_s: float | None, **options: Any) -> Lease | Unavailable:
-        asked.append((want.waited_ms, longest_s))
-        return await acquire(want, longest_s=longest_s, **options)
+    async def noting(
+        lease_request: LeaseRequest, *, longest_s: float | None, **options: Any
+    ) -> Lease | NoLease:
+        asked.append((lease_request.waited_ms, longest_s))
+        return await acquire(lease_request, longest_s=longest_s, **options)
 
     monkeypatch.setattr(rotation.waiting, "acquire", noting)
     served = await rotation.serve(
-        Want(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30
+        LeaseRequest(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30
     )
     assert served.attempts == 3
     for waited_ms, left_s in asked:

@@ -21,7 +21,7 @@ from rotation_scripted import (
 
 from sandbox.redis import EmbeddedRedis
 from worker.errors import Deferred, Fault
-from worker.keypool import KeyPool, Lease, Want
+from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.redis import retry
 from worker.rotation import rotation as rotation_module
 from worker.rotation.rotation import Rotation
@@ -101,7 +101,7 @@ async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redi
         raise ValueError(lease.key.label)
 
     with pytest.raises(ValueError, match="gsk_abc123"):
-        await rotation.serve(Want(), build)
+        await rotation.serve(LeaseRequest(), build)
     assert not provider.seen
     assert await leases_out(redis) == NOTHING_OUT
 

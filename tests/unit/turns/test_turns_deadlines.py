@@ -43,7 +43,7 @@ async def test_a_job_past_its_deadline_is_not_served_although_a_key_is_free(benc
         match=r"^no time is left for another try within 60 s \(tries so far: 2\): ",
     ):
         await bench.turn(free, header=header, retries=2, deadline_s=60)
-    assert bench.rotation.want is None
+    assert bench.rotation.lease_request is None
 
 
 # What an email has behind it whose deadline is over before its turn, and whether it may have been

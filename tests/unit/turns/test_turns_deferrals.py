@@ -13,7 +13,7 @@ from celery.exceptions import Retry
 from turns_bench import CANARY, Bench, eta_s, history_of
 
 from worker.errors import Deferred, Fault
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 from worker.rotation.rotation import Served
 
 
@@ -36,14 +36,14 @@ async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Ben
 async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) -> None:
     served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
     await bench.turn(served, task_soft_time_limit_s=200)
-    assert bench.rotation.want is not None
-    assert replace(bench.rotation.want, waited_ms=0) == Want(
+    assert bench.rotation.lease_request is not None
+    assert replace(bench.rotation.lease_request, waited_ms=0) == LeaseRequest(
         model="m", by="job-1"
     )  # a millisecond may have passed
     assert bench.rotation.longest_s == pytest.approx(100)
     await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
-    assert bench.rotation.want is not None
-    assert 30_000 <= bench.rotation.want.waited_ms < 60_000, (
+    assert bench.rotation.lease_request is not None
+    assert 30_000 <= bench.rotation.lease_request.waited_ms < 60_000, (
         "it comes before those that have waited for less long"
     )
 
@@ -70,8 +70,8 @@ async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) ->
 async def test_a_deferral_keeps_the_priority_of_a_bulk_job(bench: Bench) -> None:
     with pytest.raises(Retry):
         await bench.turn(Deferred(12_000, "rate_limit"), priority=9)
-    assert bench.rotation.want is not None
-    assert bench.rotation.want.bulk
+    assert bench.rotation.lease_request is not None
+    assert bench.rotation.lease_request.bulk
     [message] = bench.sent("bench\x06\x169")
     assert message["properties"]["priority"] == 9
     assert bench.sent() == []
@@ -153,8 +153,8 @@ async def test_a_job_that_failed_with_several_keys_is_suspected_itself(
 ) -> None:
     told = [{"at_ms": 1, "key": key, "code": code} for key, code in calls]
     await bench.turn(Served({}, "gsk_c...", attempts=1, waited_ms=0), header={"trail": told})
-    assert bench.rotation.want is not None
-    assert bench.rotation.want.suspect is suspect
+    assert bench.rotation.lease_request is not None
+    assert bench.rotation.lease_request.suspect is suspect
 
 
 async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in_doubt(

@@ -10,7 +10,7 @@ from celery import Celery
 from config.settings import Settings
 from worker.jobs.execution import take_turn
 from worker.jobs.history import HEADER
-from worker.keypool import Want
+from worker.keypool import LeaseRequest
 from worker.rotation.rotation import Served
 
 CANARY = "canary-prompt-5f1c"
@@ -21,11 +21,17 @@ class ScriptedRotation:
 
     def __init__(self, outcome: Served | Exception) -> None:
         self.outcome = outcome
-        self.want: Want | None = None
+        self.lease_request: LeaseRequest | None = None
         self.longest_s: float | None = None
 
-    async def serve(self, want: Want, build: Any, *, longest_s: float | None = None) -> Served:  # noqa: ARG002
-        self.want, self.longest_s = want, longest_s
+    async def serve(
+        self,
+        lease_request: LeaseRequest,
+        build: Any,  # noqa: ARG002
+        *,
+        longest_s: float | None = None,
+    ) -> Served:
+        self.lease_request, self.longest_s = lease_request, longest_s
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -80,7 +86,7 @@ class Bench:
             return await take_turn(
                 self.task,
                 self.rotation,
-                Want(model="m", emails=emails),
+                LeaseRequest(model="m", emails=emails),
                 lambda key: key,
                 settings=Settings(**settings),  # type: ignore[arg-type]
                 deadline_s=own_deadline_s,

@@ -14,7 +14,7 @@ from waitlist_line import MODEL, Line, outcomes, until
 from sandbox.redis import EmbeddedRedis
 from worker.aio.errors import Revoked
 from worker.errors import Deferred
-from worker.keypool import Lease, Unavailable, Want
+from worker.keypool import Lease, LeaseRequest, NoLease
 from worker.redis import retry
 from worker.rotation import waitlist, waitlist_lane
 
@@ -49,7 +49,7 @@ async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back
     job = await line.stand("stopped")
     ask = line.ask
 
-    async def on_the_way(*args: Any) -> Lease | Unavailable:
+    async def on_the_way(*args: Any) -> Lease | NoLease:
         got = await ask(*args)
         job.cancel()
         await asyncio.wait({job})
@@ -142,10 +142,10 @@ async def test_a_bug_in_the_pool_comes_out_of_the_job_that_met_it_and_of_no_othe
     jobs = [await line.stand(name) for name in ("odd", "second", "third")]
     ask = line.ask
 
-    async def stumbling(want: Want, *args: Any) -> Lease | Unavailable:
-        if want.by == "odd":
+    async def stumbling(lease_request: LeaseRequest, *args: Any) -> Lease | NoLease:
+        if lease_request.by == "odd":
             raise ZeroDivisionError
-        return await ask(want, *args)
+        return await ask(lease_request, *args)
 
     line.ask = stumbling
     await line.back()
@@ -172,7 +172,7 @@ async def test_when_the_worker_ends_nobody_waits_any_more(line: Line) -> None:
     await line.rest()
     waiting = [await line.stand(name) for name in "ab"]
     line.list.close()
-    late = await line.list.acquire(Want(model=MODEL))
+    late = await line.list.acquire(LeaseRequest(model=MODEL))
     assert {got.reason for got in [*await outcomes(*waiting), late]} == {"this worker shuts down"}
     await until(lambda: _is(line.entries(), (0, 0)))
 

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from waitlist_line import MODEL, Line, outcomes
 
-from worker.keypool import HORIZON_MS, Lease, Unavailable, Want
+from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease
 from worker.rotation import waitlist
 
 
@@ -17,10 +17,10 @@ async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
 ) -> None:
     line = Line(redis, patience_ms=5_000)
     await line.rest()
-    got = await line.list.acquire(Want(model=MODEL))
-    assert isinstance(got, Unavailable)
+    got = await line.list.acquire(LeaseRequest(model=MODEL))
+    assert isinstance(got, NoLease)
     assert line.list.resting_s() > 50
-    assert isinstance(await line.list.acquire(Want(model="another")), Lease)
+    assert isinstance(await line.list.acquire(LeaseRequest(model="another")), Lease)
     assert line.list.resting_s() == 0
 
 
@@ -31,14 +31,14 @@ async def test_lines_of_models_that_nobody_asks_for_any_more_are_forgotten(
     await line.rest()
     waiting = await line.stand("waiting")
     for number in range(9):
-        await line.list.acquire(Want(model=str(number)))
+        await line.list.acquire(LeaseRequest(model=str(number)))
     assert len(line.list._lanes) <= 5
     await line.back()
     assert isinstance((await outcomes(waiting))[0], Lease)
 
 
-def job(model: str, **options: Any) -> Want:
-    return Want(model=model, topic=model, **options)
+def job(model: str, **options: Any) -> LeaseRequest:
+    return LeaseRequest(model=model, topic=model, **options)
 
 
 async def crowded(line: Line, *, jobs: int = 23) -> list[asyncio.Task[Any]]:
@@ -53,12 +53,14 @@ async def stop(waiting: list[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], list[Unavailable]]:
+async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], list[NoLease]]:
     """Jobs that come to a full line while another model is served."""
     waiting = await crowded(line)
     assert isinstance(await line.list.acquire(job("other")), Lease)
     wants = [job(MODEL, by=f"late {n}") for n in range(count)]
-    late = [asyncio.create_task(line.list.acquire(want), name="job") for want in wants]
+    late = [
+        asyncio.create_task(line.list.acquire(lease_request), name="job") for lease_request in wants
+    ]
     return waiting, await outcomes(*late)
 
 
@@ -143,7 +145,7 @@ async def test_a_service_whose_models_rest_does_not_for_one_that_was_seen_in_its
     line = Line(redis, patience_ms=1)
     await line.rest()
     assert not line.list.holds_up()
-    assert isinstance(await line.list.acquire(job(MODEL)), Unavailable)
+    assert isinstance(await line.list.acquire(job(MODEL)), NoLease)
     assert line.list.holds_up()
     assert line.list.resting_s() > 50
     line.list.expect([((MODEL,), False)])

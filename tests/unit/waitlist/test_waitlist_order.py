@@ -7,12 +7,12 @@ import pytest
 from redis.asyncio import Redis
 from waitlist_line import MODEL, OK, Line, outcomes, resting, until
 
-from worker.keypool import Lease, Unavailable, Want, Why
+from worker.keypool import Lease, LeaseRequest, NoLease, NoLeaseReason
 from worker.verdicts import Dimension, ObservedLimit
 
 
 async def test_a_key_that_is_free_is_had_at_once_and_nobody_enters_a_wait_list(line: Line) -> None:
-    assert isinstance(await line.list.acquire(Want(model=MODEL), longest_s=0), Lease)
+    assert isinstance(await line.list.acquire(LeaseRequest(model=MODEL), longest_s=0), Lease)
     assert (line.asks, line.waiting(), await line.entries()) == (1, 0, (0, 0))
 
 
@@ -54,8 +54,8 @@ async def test_a_small_job_passes_a_large_one_that_waits_for_its_tokens(line: Li
 async def test_nobody_stands_in_line_for_longer_than_it_may(line: Line, longest_s: float) -> None:
     await line.rest()
     patient = await line.stand("patient")
-    got = await line.list.acquire(Want(model=MODEL), longest_s=longest_s)
-    assert got == Unavailable(Why.WAIT, reason="rate_limit")
+    got = await line.list.acquire(LeaseRequest(model=MODEL), longest_s=longest_s)
+    assert got == NoLease(NoLeaseReason.WAIT, reason="rate_limit")
     assert line.waiting() == 1
     await line.back()
     assert isinstance((await outcomes(patient))[0], Lease)
@@ -75,7 +75,7 @@ async def test_a_wake_up_that_comes_while_a_job_asks_that_nobody_stands_before_i
     await line.rest()
     line.come_back_while_it_asks()
     async with asyncio.timeout(10):
-        assert isinstance(await line.list.acquire(Want(model=MODEL)), Lease)
+        assert isinstance(await line.list.acquire(LeaseRequest(model=MODEL)), Lease)
 
 
 async def test_the_end_of_a_call_makes_room_where_limits_are_unknown(redis: Redis) -> None:
@@ -98,7 +98,7 @@ async def test_a_rest_that_is_long_is_told_to_everybody_in_line_alike(redis: Red
     await line.pool.settle(late, resting(60_000))
     line.list.wake()
     told = await outcomes(*jobs)
-    assert {got.why for got in told} == {Why.RESTING}
+    assert {got.why for got in told} == {NoLeaseReason.RESTING}
     assert all(55_000 < got.first_in_ms <= 60_000 for got in told)
     assert line.asks == 2
     assert (line.waiting(), len(pressed)) == (0, 1)
@@ -128,7 +128,7 @@ async def _entered(line: Line, expected: tuple[int, int], wait_list: str = MODEL
 async def test_who_does_not_stand_in_turn_enters_no_wait_list(line: Line) -> None:
     await line.rest()
     waiting = asyncio.create_task(
-        line.list.acquire(Want(model=MODEL, exclude=frozenset({"x"})), in_turn=False)
+        line.list.acquire(LeaseRequest(model=MODEL, exclude=frozenset({"x"})), in_turn=False)
     )
     await until(lambda: asyncio.sleep(0, line.waiting() == 1))
     assert not [name async for name in line.redis.scan_iter("*:waiting:*")]
@@ -143,7 +143,7 @@ async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_press
     line.list.pressed = lambda: pressed.append(line.waiting())
     assert line.list.room() == 8
     for _ in range(10):
-        await line.list.acquire(Want(model=MODEL))
+        await line.list.acquire(LeaseRequest(model=MODEL))
     assert line.list.room() == 10
     await line.rest()
     for number in range(9):

@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from config.keys import make_key
-from worker.keypool import KeyPool, Lease, Unavailable, Want
+from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease
 from worker.rotation.waitlist import WaitList
 from worker.verdicts import Effect, Fate, Scope, Verdict
 
@@ -43,14 +43,14 @@ class Line:
         self.ask = self.pool.acquire
         self.pool.acquire = self._counted  # type: ignore[method-assign]
 
-    async def _counted(self, *args: Any) -> Lease | Unavailable:
+    async def _counted(self, *args: Any) -> Lease | NoLease:
         self.asks += 1
         got = await self.ask(*args)
         # Who asks again asks since it was woken.
         return got if isinstance(got, Lease) else replace(got, ask_in_ms=600_000)
 
-    async def lease(self, **want: Any) -> Lease:
-        got = await self.ask(Want(**({"model": MODEL} | want)))
+    async def lease(self, **lease_request: Any) -> Lease:
+        got = await self.ask(LeaseRequest(**({"model": MODEL} | lease_request)))
         assert isinstance(got, Lease)
         return got
 
@@ -65,7 +65,7 @@ class Line:
         """Bring the keys back after the next question was answered, and before that is known."""
         ask = self.ask
 
-        async def stale(*args: Any) -> Lease | Unavailable:
+        async def stale(*args: Any) -> Lease | NoLease:
             got = await ask(*args)
             self.ask = ask
             await self.back()
@@ -74,13 +74,13 @@ class Line:
         self.ask = stale
 
     async def stand(
-        self, name: str, *, longest_s: float | None = None, **want: Any
+        self, name: str, *, longest_s: float | None = None, **lease_request: Any
     ) -> asyncio.Task[Any]:
         """Let a job stand in line."""
 
-        async def job() -> Lease | Unavailable:
+        async def job() -> Lease | NoLease:
             got = await self.list.acquire(
-                Want(**({"model": MODEL, "by": name} | want)), longest_s=longest_s
+                LeaseRequest(**({"model": MODEL, "by": name} | lease_request)), longest_s=longest_s
             )
             self.log.append(name)
             return got
