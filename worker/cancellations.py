@@ -22,9 +22,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio.errors import Revoked
-from worker.redis.autopipeline import wire_of
-from worker.redis.batched_lookup import Roll
-from worker.redis.retry import ask_patiently
+from worker.redis.autopipeline import pipeline_of
+from worker.redis.lookup import BatchedLookup
+from worker.redis.retry import retry_while_down
 
 _logger = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ class Cancellations:
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
         self._redis = redis
-        self._wire = wire_of(redis)
+        self._wire = pipeline_of(redis)
         self._namespace = namespace
-        self._roll = Roll(self)
+        self._lookup = BatchedLookup(self)
 
     @property
     def channel(self) -> str:
@@ -67,8 +67,8 @@ class Cancellations:
         """
         stamps = _stamps.get(task_id)
         if not stamps:
-            return await self._roll.has(task_id)
-        return any(await asyncio.gather(*map(self._roll.has, (task_id, *stamps))))
+            return await self._lookup.has(task_id)
+        return any(await asyncio.gather(*map(self._lookup.has, (task_id, *stamps))))
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         """Those of these jobs and stamps that are cancelled."""
@@ -106,7 +106,7 @@ class Cancellations:
                 pipe.set(self.name(task_id), _TOLD, ex=KEPT_S, get=True)
             return list(await pipe.execute())
 
-        before = await ask_patiently(write)
+        before = await retry_while_down(write)
         return [task_id for task_id, value in zip(ids, before, strict=True) if value != _TOLD]
 
     async def forget(self, task_id: str) -> None:
@@ -249,7 +249,7 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
         return False
     try:
         cancelled = await (
-            ask_patiently(lambda: known.has(task_id)) if patiently else known.has(task_id)
+            retry_while_down(lambda: known.has(task_id)) if patiently else known.has(task_id)
         )
     except RedisError as exc:
         _logger.debug("whether %s is cancelled cannot be asked (%s)", task_id, type(exc).__name__)

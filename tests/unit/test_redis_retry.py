@@ -12,7 +12,7 @@ from redis.exceptions import TimeoutError as LateError
 from worker.aio import redis_retry
 from worker.aio.redis_retry import RetryPolicy, passes_by_itself, retried, words_of
 from worker.errors import Deferred, InvalidArguments, JobError, error_of
-from worker.redis.retry import ask_patiently
+from worker.redis.retry import retry_while_down
 
 
 # What the server answers, as it stands on the wire, and whether the same command may be taken a
@@ -105,7 +105,7 @@ async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -
         )
 
     with pytest.raises(Deferred, match="Redis refuses: NOPERM this user") as caught:
-        await ask_patiently(denied)
+        await retry_while_down(denied)
     assert caught.value.countdown_ms >= 5_000
 
 

@@ -23,7 +23,7 @@ from worker.aio.redis_retry import RECORD, retried
 from worker.deadletters.capture import delivery_of, of_job, of_message
 from worker.deadletters.dead_letter import Letter, Message
 from worker.deadletters.store import DeadLetters
-from worker.redis.batched_lookup import Roll
+from worker.redis.lookup import BatchedLookup
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _HOLD_UP_S = 3.0
 _NOT_KEPT = ("celery.", "tasks.admin.")
 
 _stores: "WeakKeyDictionary[Redis, DeadLetters]" = WeakKeyDictionary()
-_rolls: "WeakKeyDictionary[DeadLetters, Roll]" = WeakKeyDictionary()
+_lookups: "WeakKeyDictionary[DeadLetters, BatchedLookup]" = WeakKeyDictionary()
 
 
 def is_kept(task: str) -> bool:
@@ -146,9 +146,9 @@ async def take_out(job: str) -> None:
     """
     try:
         store = store_of(Runtime.current())
-        roll = _rolls.get(store)
+        roll = _lookups.get(store)
         if roll is None:
-            roll = _rolls[store] = Roll(store)
+            roll = _lookups[store] = BatchedLookup(store)
         if not await roll.has(job):
             return
         letter, _ = await store.get(job)

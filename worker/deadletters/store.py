@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from worker.cancellations import Cancellations
 from worker.deadletters.dead_letter import KINDS, SERVICES, Letter, Message
-from worker.redis.autopipeline import wire_of
+from worker.redis.autopipeline import pipeline_of
 
 _PAGE = 200
 _FORGET = 500
@@ -112,7 +112,7 @@ class DeadLetters:
         self.limits = limits or Limits()
         self._now_ms = now_ms
         self._redis = redis
-        self._wire = wire_of(redis)
+        self._wire = pipeline_of(redis)
         self._namespace = namespace
         self._keys = [self.name(record) for record in _RECORDS]
         self._scripts = {

@@ -20,7 +20,7 @@ from worker.emails.outgoing import Letter
 from worker.errors import Deferred, Fault
 from worker.keypool import KeyPool, Lease
 from worker.providers import EMAIL_QUOTAS, Email, Sealed
-from worker.redis.retry import ask_patiently
+from worker.redis.retry import retry_while_down
 from worker.verdicts import Fate, Reply, Verdict
 
 _logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class _Attempt:
 
     async def _release(self, envelope: Envelope, *, by: str) -> bool:
         try:
-            return await ask_patiently(lambda: self.outbox.release(envelope, by=by))
+            return await retry_while_down(lambda: self.outbox.release(envelope, by=by))
         except Deferred:
             return False
 
@@ -155,7 +155,7 @@ class FirstTry(_Attempt):
             if (
                 lease.spare_emails is not None and more > 0
             ):  # before anybody else asks how much is left
-                await ask_patiently(lambda: self._pool.carry(lease, more))
+                await retry_while_down(lambda: self._pool.carry(lease, more))
         finally:
             self._depart(left)
         while True:
@@ -255,7 +255,7 @@ class FirstTry(_Attempt):
         self._under_way.begin(envelope.name)
         known: list[int] = []
         try:
-            known = await ask_patiently(lambda: self.outbox.seal(envelope, by=lease.id))
+            known = await retry_while_down(lambda: self.outbox.seal(envelope, by=lease.id))
         except BaseException:
             self._under_way.end(envelope.name)
             # It may be sealed although nothing was sent.
@@ -314,7 +314,7 @@ class Again(_Attempt):
 
     async def before(self, lease: Lease) -> Sealed:  # noqa: ARG002 - any key of the account will do
         """Take the envelope over."""
-        if not await ask_patiently(lambda: self.outbox.resume(self._meant)):
+        if not await retry_while_down(lambda: self.outbox.resume(self._meant)):
             raise Overtaken
         self._letter.calls += 1
         return self._calling(self._meant)

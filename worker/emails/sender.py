@@ -27,7 +27,7 @@ from worker.errors import (
 )
 from worker.keypool import LeaseRequest
 from worker.providers import Email, Sealed
-from worker.redis.retry import ask_patiently
+from worker.redis.retry import retry_while_down
 from worker.rotation.rotation import Rotation, Served
 
 _logger = logging.getLogger(__name__)
@@ -150,10 +150,10 @@ class Mailroom:
 
     async def _look(self, member: Member) -> Found:
         try:
-            found = await ask_patiently(lambda: self.outbox.look(member))
+            found = await retry_while_down(lambda: self.outbox.look(member))
             if found.envelope is not None and self._under_way.find(found.envelope.name) is None:
                 # A call of this process may have ended while the answer was on its way.
-                found = await ask_patiently(lambda: self.outbox.look(member))
+                found = await retry_while_down(lambda: self.outbox.look(member))
         except TurnOver as over:
             over.in_doubt = True  # nobody can say, so nobody may promise
             raise
@@ -259,7 +259,7 @@ class Mailroom:
             "%d email(s) that may have been accepted are sent again, with another account",
             len(envelope.members),
         )
-        await ask_patiently(lambda: self.outbox.forget(envelope))
+        await retry_while_down(lambda: self.outbox.forget(envelope))
 
     async def _first_try(self, lease_request: LeaseRequest, letter: Letter) -> Served:
         if letter.unsendable:

@@ -117,9 +117,10 @@ class History:
 
 
 def doubt_ms(headers: Any) -> int:
-    """When a job may have been carried out for the first time, in milliseconds since 1970; 0.
+    """When a job may have been carried out for the first time.
 
-    Not that it knew.
+    Returns:
+        The instant, in milliseconds since 1970; 0 where nothing says that it was carried out.
     """
     replayed = _count(headers, DOUBT) if isinstance(headers, dict) else 0
     history = History.of(headers)
@@ -141,9 +142,10 @@ def came_again(context: Any) -> bool:
 
 
 def died_ms(headers: Any) -> int:
-    """When the first worker that died with a job was last heard of, in milliseconds since 1970; 0.
+    """When the first worker that died with a job gave its last sign of life.
 
-    Nobody knows.
+    Returns:
+        The instant, in milliseconds since 1970; 0 where it is not known.
     """
     found = headers.get(DIED_S) if isinstance(headers, Mapping) else None
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):

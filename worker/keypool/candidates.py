@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from config.keys import ApiKey
 from worker.keypool.leases import LeaseRequest
-from worker.redis.resp import Words, words
+from worker.redis.resp import Encoded, encode
 
 # jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
 _CHOICES = 256
@@ -23,7 +23,7 @@ class Candidates:
 
     keys: tuple[ApiKey, ...]
     accounts: tuple[str, ...]
-    told: Words
+    told: Encoded
 
 
 class Roster:
@@ -74,5 +74,5 @@ class Roster:
         )
         whose = tuple(accounts[key.id] for key in keys)
         return Candidates(
-            keys, whose, words(*(part for key in keys for part in (key.id, accounts[key.id])))
+            keys, whose, encode(*(part for key in keys for part in (key.id, accounts[key.id])))
         )

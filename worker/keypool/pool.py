@@ -16,7 +16,7 @@ from worker.keypool.names import Names
 from worker.keypool.resets import RecordName, ResetDone
 from worker.keypool.scripts import Clock, Scripts, as_json
 from worker.keypool.settlement import report, stated
-from worker.redis.resp import words
+from worker.redis.resp import encode
 from worker.verdicts import Dimension, ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
@@ -109,7 +109,7 @@ class KeyPool:
         self.patience_ms, self.horizon_ms = patience_ms, horizon_ms
         self._cooldowns = cooldowns or Cooldowns()
         self._opening = opening
-        self._terms = words(
+        self._terms = encode(
             lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else ""
         )
         self._roster = Roster(keys)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from worker.redis.autopipeline import Wire, wire_of
-from worker.redis.resp import Word, Words, words
+from worker.redis.autopipeline import AutoPipeline, pipeline_of
+from worker.redis.resp import Argument, Encoded, encode
 
 _REQUIRES = "-- requires: "
 
@@ -42,13 +42,13 @@ class Script:
         text: The script, as Redis runs it.
     """
 
-    def __init__(self, wire: Wire, text: str) -> None:
+    def __init__(self, wire: AutoPipeline, text: str) -> None:
         self._wire = wire
         self._text = text
         digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-        self._evalsha = words("EVALSHA", digest)
+        self._evalsha = encode("EVALSHA", digest)
 
-    async def __call__(self, keys: Words, *args: Word | Words) -> Any:
+    async def __call__(self, keys: Encoded, *args: Argument | Encoded) -> Any:
         """Run it; `keys` begin with how many they are."""
         try:
             return await self._wire.send(self._evalsha, keys, *args)
@@ -57,9 +57,9 @@ class Script:
             return await self._wire.send(self._evalsha, keys, *args)
 
 
-def keys_of(names: Sequence[str]) -> Words:
+def keys_of(names: Sequence[str]) -> Encoded:
     """Write the keys of a script, and before them how many they are."""
-    return words(len(names), *names)
+    return encode(len(names), *names)
 
 
 class Scripts:
@@ -75,7 +75,7 @@ class Scripts:
 
     def __init__(self, redis: Redis, *, root: str, now_ms: "Clock | None" = None) -> None:
         self._now_ms = now_ms
-        self._root_name, self._root, wire = root, keys_of([root]), wire_of(redis)
+        self._root_name, self._root, wire = root, keys_of([root]), pipeline_of(redis)
         self._acquire = Script(wire, source("acquire"))
         self._confirm = Script(wire, source("confirm"))
         self._extend = Script(wire, source("extend"))
@@ -85,10 +85,10 @@ class Scripts:
         self._reinstate = Script(wire, source("reinstate"))
         self._snapshot = Script(wire, source("snapshot"))
 
-    def _now(self) -> Word:
+    def _now(self) -> Argument:
         return self._now_ms() if self._now_ms else ""
 
-    async def acquire(self, lease_id: str, *said: Word | Words) -> list[Any]:
+    async def acquire(self, lease_id: str, *said: Argument | Encoded) -> list[Any]:
         """Reserve a call; see acquire.lua for what is said and answered."""
         return list(await self._acquire(self._root, self._now(), lease_id, *said))
 

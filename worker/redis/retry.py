@@ -1,4 +1,4 @@
-"""Patience with a Redis that is away for a while: a job must not fail because Redis restarts."""
+"""Retries while Redis is down: a job must not fail because Redis restarts."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -14,12 +14,12 @@ _AWAY_MS = 5_000
 ResultT = TypeVar("ResultT")
 
 
-async def ask_patiently(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Ask Redis until it answers, for a minute.
+async def retry_while_down(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Ask Redis again until it answers, for a minute at most.
 
     Raises:
         Deferred: Redis did not answer for that long, or refuses what only a person can allow.
-            However long that takes, it costs no try: no provider failed.
+            The job loses no retry by it, however long it takes: no provider failed.
     """
     try:
         return await retried(ask, JOB)

@@ -1,47 +1,47 @@
-"""A turnstile: few jobs do a thing at once, the others stand in line, in the order of their coming.
+"""A capacity limiter for each of many keys: a few tasks hold a slot at once, the others wait in order.
 
-It stands before the wire: a call takes several turns of the event loop to leave, and among hundreds
-of others it would leave so late that its key may have been told to rest since.
+Rotation uses it before a request is written: a request takes several turns of the event loop to
+leave, and behind hundreds of others it would leave after its key may have been limited.
 """
 
 import asyncio
 from weakref import WeakValueDictionary
 
-WIDTH = 8
-"""Jobs of one lane that are let through at once, in this process.
+SLOTS = 8
+"""How many tasks of one key may hold a slot at once in this process.
 
-Enough to keep the round trips overlapping.
+That is enough to keep their round trips overlapping.
 """
 
 
-class Place:
-    """A place in a turnstile, to be left when the thing is done."""
+class Slot:
+    """The right to go on, to be released when the work behind the limiter is done."""
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places: asyncio.Semaphore | None = places
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots: asyncio.Semaphore | None = slots
 
-    def leave(self) -> None:
-        """Let the next one in. A second call does nothing."""
-        places, self._places = self._places, None
-        if places is not None:
-            places.release()
+    def release(self) -> None:
+        """Let the next task in. A second call does nothing."""
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.release()
 
 
-class Turnstile:
-    """Lets a few jobs a lane through at once. One lane never waits for another."""
+class KeyedLimiter:
+    """Limits how many tasks go on at once, for each key by itself."""
 
-    def __init__(self, width: int = WIDTH) -> None:
-        self._width = width
-        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._slots = slots
+        self._limiters: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def take(self, lane: str) -> Place:
-        """Take one of the lane's places; waits until one is free.
+    async def acquire(self, key: str) -> Slot:
+        """Take a slot; waits until one is free.
 
         Args:
-            lane: Which line to stand in.
+            key: What the slots are counted for.
         """
-        places = self._lanes.get(lane)
-        if places is None:
-            places = self._lanes[lane] = asyncio.Semaphore(self._width)
-        await places.acquire()
-        return Place(places)
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = asyncio.Semaphore(self._slots)
+        await limiter.acquire()
+        return Slot(limiter)

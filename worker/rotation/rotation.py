@@ -1,4 +1,4 @@
-"""Rotation: the only place where the key pool and a provider meet.
+"""Rotation: the only slot where the key pool and a provider meet.
 
 Take a lease, send, let the provider judge the answer, settle the lease with that verdict. A key
 that is definitely at fault means the next key at once; a pool that is exhausted means a deferral;
@@ -29,8 +29,8 @@ from worker.errors import (
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease, NoLeaseReason, Settled
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
-from worker.redis.retry import ask_patiently
-from worker.rotation.limiter import Place, Turnstile
+from worker.redis.retry import retry_while_down
+from worker.rotation.limiter import KeyedLimiter, Slot
 from worker.rotation.waitlist import WaitList
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
 
@@ -117,7 +117,7 @@ class Rotation(Generic[RequestT]):
         self.before_call = before_call
         self.provider = provider
         self.waiting = WaitList(pool)
-        self.sending = Turnstile()
+        self.sending = KeyedLimiter()
 
     async def serve(
         self,
@@ -195,13 +195,13 @@ class _Turn(Generic[RequestT]):
     async def run(self) -> Served:
         for _ in range(_SPINS):
             lease = await self._lease()
-            place = await self._way_to_the_wire(lease)
-            if place is None:
+            slot = await self._way_to_the_wire(lease)
+            if slot is None:
                 continue
             try:
-                value = await self._call(lease, place)
+                value = await self._call(lease, slot)
             finally:
-                place.leave()
+                slot.release()
             if value is not None:
                 return Served(value, lease.key.label, self.attempts, self.waited_ms)
         raise Fault("no usable key was found in a reasonable number of tries")
@@ -231,7 +231,7 @@ class _Turn(Generic[RequestT]):
 
         For one that will have room, not for one that seems to have it.
         """
-        got = await ask_patiently(lambda: self.pool.acquire(self.lease_request, None))
+        got = await retry_while_down(lambda: self.pool.acquire(self.lease_request, None))
         if isinstance(got, Lease) and got.wait_ms == 0:
             await self._settle_whatever_happens(got, ABANDONED)
             raise Deferred(_spread(), "every key was refused a moment ago")
@@ -239,30 +239,31 @@ class _Turn(Generic[RequestT]):
             return await self._ask()
         return got
 
-    async def _way_to_the_wire(self, lease: Lease) -> Place | None:
-        """Wait for the lease's instant and for a place; None.
+    async def _way_to_the_wire(self, lease: Lease) -> Slot | None:
+        """Wait for the instant of the lease and for a slot.
 
-        The key was told to rest meanwhile.
+        Returns:
+            The slot; None where the key was told to rest meanwhile.
         """
         began = time.monotonic()
-        place, waits = None, lease
+        slot, waits = None, lease
         try:
             while True:
                 if waits.wait_ms > 0:
                     await self._wait(waits)
-                place = await self.sending.take(self.lane)
+                slot = await self.sending.acquire(self.lane)
                 if lease.wait_ms == 0 and (time.monotonic() - began) * 1000 <= _RECHECK_MS:
-                    return place
-                confirmed = await ask_patiently(lambda: self.pool.confirm(lease))
+                    return slot
+                confirmed = await retry_while_down(lambda: self.pool.confirm(lease))
                 if confirmed is not None and confirmed.wait_ms == 0:
-                    return place
-                place.leave()
+                    return slot
+                slot.release()
                 if confirmed is None:
                     return None
-                place, waits = None, confirmed
+                slot, waits = None, confirmed
         except BaseException:
-            if place is not None:
-                place.leave()
+            if slot is not None:
+                slot.release()
             await self._settle_whatever_happens(lease, ABANDONED)
             raise
 
@@ -341,10 +342,10 @@ class _Turn(Generic[RequestT]):
             raise _rejection(self.turned_down or self.last)
         raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)
 
-    async def _call(self, lease: Lease, place: Place) -> dict[str, Any] | None:
+    async def _call(self, lease: Lease, slot: Slot) -> dict[str, Any] | None:
         """Make the call and act on the verdict; None: the next key.
 
-        The place is free once the bytes have left.
+        The slot is free once the bytes have left.
         """
         try:
             await end_if_cancelled(self.lease_request.by)
@@ -362,7 +363,7 @@ class _Turn(Generic[RequestT]):
             attempts=len(self.pool.keys),
         )
         try:
-            reply = await self.provider.call(lease.key.secret, request, sent=place.leave)
+            reply = await self.provider.call(lease.key.secret, request, sent=slot.release)
         except BaseException:
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the call may have been
             # carried out.
@@ -397,7 +398,7 @@ class _Turn(Generic[RequestT]):
         ):
             return
         self.doubtful.append(lease)
-        if len({one.account for one in self.doubtful}) > 1 and await ask_patiently(
+        if len({one.account for one in self.doubtful}) > 1 and await retry_while_down(
             lambda: self.pool.absolve(self.doubtful, verdict)
         ):
             raise RequestRejected(
@@ -456,7 +457,7 @@ class _Turn(Generic[RequestT]):
             # what a refusal says must be known before the next key: which rests, that nothing was
             # sent
             if patiently:
-                return await ask_patiently(lambda: self.pool.settle(lease, verdict))
+                return await retry_while_down(lambda: self.pool.settle(lease, verdict))
             return await self.pool.settle(lease, verdict)
         except RedisError as exc:
             # The answer is worth more than its book-keeping: the lease expires by itself.

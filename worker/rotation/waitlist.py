@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLease, NoLeaseReason
-from worker.redis.retry import ask_patiently
+from worker.redis.retry import retry_while_down
 from worker.rotation.waitlist_lane import (
     Lane,
     Shape,
@@ -99,7 +99,7 @@ class WaitList:
                 lane.woken.clear()
             lane.asking += 1
             try:
-                got = await ask_patiently(
+                got = await retry_while_down(
                     lambda: self._pool.acquire(lease_request, self._line(lane, None))
                 )
             finally:
@@ -405,7 +405,7 @@ class WaitList:
             lane.entered = True
         try:
             lease_request = waiter.asks(time.monotonic())
-            return await ask_patiently(lambda: self._pool.acquire(lease_request, line))
+            return await retry_while_down(lambda: self._pool.acquire(lease_request, line))
         except Exception as exc:  # noqa: BLE001 - it is the job's to raise
             return exc
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from worker.emails.idempotency.names import Names
 from worker.emails.idempotency.record import Envelope, Found, Member, State
 from worker.keypool.scripts import Script, keys_of
-from worker.redis.autopipeline import wire_of
+from worker.redis.autopipeline import pipeline_of
 
 _HOUR_MS = 3_600_000
 _LOOKS = 3
@@ -64,7 +64,7 @@ class Outbox:
         self._keep_ms = keep_ms
         self._again_ms = again_ms
         self._now_ms = now_ms
-        wire = wire_of(redis)
+        wire = pipeline_of(redis)
         self._scripts = {verb: Script(wire, source(verb)) for verb in _VERBS}
 
     def _now(self) -> Arg:

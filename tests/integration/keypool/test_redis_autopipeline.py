@@ -16,12 +16,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from sandbox.redis import EmbeddedRedis
-from worker.redis.autopipeline import Wire
+from worker.redis.autopipeline import AutoPipeline
 
 
 @pytest.fixture
-async def wire(redis: Redis) -> Wire:
-    return Wire(redis)
+async def wire(redis: Redis) -> AutoPipeline:
+    return AutoPipeline(redis)
 
 
 @pytest.fixture
@@ -43,13 +43,15 @@ async def until_asked(redis: Redis, who: int, command: str) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_many_commands_at_once_share_one_connection(redis: Redis, wire: Wire) -> None:
+async def test_many_commands_at_once_share_one_connection(redis: Redis, wire: AutoPipeline) -> None:
     texts = [str(number) for number in range(500)]
     assert await asyncio.gather(*(wire.send("ECHO", text) for text in texts)) == texts
     assert len(set(await asyncio.gather(*(wire.send("CLIENT", "ID") for _ in range(20))))) == 1
 
 
-async def test_a_cancelled_command_leaves_no_answer_behind(redis: Redis, wire: Wire) -> None:
+async def test_a_cancelled_command_leaves_no_answer_behind(
+    redis: Redis, wire: AutoPipeline
+) -> None:
     first = await wire.send("CLIENT", "ID")
     waiting = asyncio.create_task(wire.send("BLPOP", "list", 0))
     await until_asked(redis, first, "blpop")
@@ -65,7 +67,7 @@ async def test_a_cancelled_command_leaves_no_answer_behind(redis: Redis, wire: W
 
 
 async def test_a_connection_that_the_server_closed_is_opened_again(
-    redis: Redis, wire: Wire
+    redis: Redis, wire: AutoPipeline
 ) -> None:
     theirs = await wire.send("CLIENT", "ID")
     line = wire._line
@@ -81,7 +83,7 @@ async def test_a_connection_that_the_server_closed_is_opened_again(
 
 
 async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
-    redis: Redis, wire: Wire
+    redis: Redis, wire: AutoPipeline
 ) -> None:
     theirs = await wire.send("CLIENT", "ID")
     waiting = [
@@ -97,7 +99,7 @@ async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
 
 
 async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Redis) -> None:
-    wire = Wire(hurried)
+    wire = AutoPipeline(hurried)
     assert await wire.send("ECHO", "a") == "a"
     waiting = [
         asyncio.create_task(wire.send(*command))
@@ -112,7 +114,7 @@ async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Red
 async def test_answers_in_time_are_waited_for_however_long_there_are_some(
     redis: Redis, hurried: Redis
 ) -> None:
-    wire = Wire(hurried)
+    wire = AutoPipeline(hurried)
 
     async def ask() -> None:
         ends_s = time.monotonic() + 1.2
@@ -124,7 +126,7 @@ async def test_answers_in_time_are_waited_for_however_long_there_are_some(
 
 
 async def test_a_connection_that_idled_is_opened_anew(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wire: AutoPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await wire.send("CLIENT", "ID")
     assert await wire.send("CLIENT", "ID") == first
@@ -140,7 +142,7 @@ async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
         client = Redis.from_pool(
             BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=retry)
         )
-        wire = Wire(client)
+        wire = AutoPipeline(client)
         assert await wire.send("PING") == "PONG"
         await asyncio.to_thread(server.stop)
         for _ in range(2):
@@ -154,7 +156,7 @@ async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
 
 
 async def test_who_closes_the_client_waits_for_nothing(hurried: Redis) -> None:
-    wire = Wire(hurried)
+    wire = AutoPipeline(hurried)
     assert await wire.send("ECHO", "a") == "a"
     waiting = asyncio.create_task(wire.send("BLPOP", "list", 0))
     await asyncio.sleep(0)
@@ -164,7 +166,7 @@ async def test_who_closes_the_client_waits_for_nothing(hurried: Redis) -> None:
             await waiting
 
 
-async def test_a_command_that_is_refused_costs_no_connection(wire: Wire) -> None:
+async def test_a_command_that_is_refused_costs_no_connection(wire: AutoPipeline) -> None:
     before = await wire.send("CLIENT", "ID")
     with pytest.raises(ResponseError):
         await wire.send("HGET", "too", "many", "words")

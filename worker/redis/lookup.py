@@ -1,0 +1,48 @@
+"""Batched lookups: whether jobs have a record in Redis, in one round trip for all that ask at once."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+
+class Records(Protocol):
+    """A store that knows which jobs have a record."""
+
+    async def present(self, ids: Sequence[str]) -> set[str]:
+        """Return the ids, of those given, that have a record."""
+        ...
+
+
+class BatchedLookup:
+    """Looks one job up, or many at once where they ask while an answer is on its way.
+
+    It serves one event loop only.
+
+    Args:
+        store: The store to ask.
+    """
+
+    def __init__(self, store: Records) -> None:
+        self._store: Final = store
+        self._turn: Final = asyncio.Lock()
+        self._ids: list[str] = []
+        self._lookup: asyncio.Task[set[str]] | None = None
+
+    async def has(self, job: str) -> bool:
+        """Whether a job has a record.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        if self._lookup is None:
+            self._ids = []
+            self._lookup = asyncio.create_task(self._ask(self._ids))
+        lookup = self._lookup
+        self._ids.append(job)
+        # A caller that is cancelled must not cancel the lookup of the others.
+        return job in await asyncio.shield(lookup)
+
+    async def _ask(self, ids: list[str]) -> set[str]:
+        async with self._turn:
+            self._lookup = None
+            return await self._store.present(ids)
