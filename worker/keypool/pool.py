@@ -403,7 +403,9 @@ class KeyPool:
             Whether the request is at fault; if not, the keys stay disabled.
         """
         ids = [lease.key.id for lease in leases]
-        return await self._scripts.reinstate(by=leases[0].request.by, reason=verdict.code, key_ids=ids)
+        return await self._scripts.reinstate(
+            by=leases[0].request.by, reason=verdict.code, key_ids=ids
+        )
 
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False
