@@ -290,7 +290,7 @@ class Mailroom:
             self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane
         )
         try:
-            served = await self.rotation.run(want, attempt, longest_s=letter.left_s())
+            served = await self.rotation.run(lease_request, attempt, longest_s=letter.left_s())
         except (Deferred, Fault) as over:
             letter.waited_ms += over.waited_ms
             over.in_doubt = attempt.in_doubt

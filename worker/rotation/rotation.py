@@ -145,13 +145,17 @@ class Rotation(Generic[RequestT]):
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
                 gone.
         """
-        return await self.run(want, _NoHooks(build), longest_s=longest_s)
+        return await self.run(lease_request, _NoHooks(build), longest_s=longest_s)
 
     async def run(
-        self, want: Want, hooks: CallHooks[RequestT], *, longest_s: float | None = None
+        self,
+        lease_request: LeaseRequest,
+        hooks: CallHooks[RequestT],
+        *,
+        longest_s: float | None = None,
     ) -> Served:
         """As `serve`, with hooks around each call."""
-        turn = _Turn(self, want, hooks, longest_s=longest_s)
+        turn = _Turn(self, lease_request, hooks, longest_s=longest_s)
         try:
             return await turn.run()
         except TurnOver as over:
@@ -165,7 +169,7 @@ class _Turn(Generic[RequestT]):
     def __init__(
         self,
         rotation: Rotation[RequestT],
-        want: Want,
+        lease_request: LeaseRequest,
         hooks: CallHooks[RequestT],
         *,
         longest_s: float | None,

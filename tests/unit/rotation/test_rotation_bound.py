@@ -79,7 +79,7 @@ async def test_a_bound_request_that_its_account_refuses_is_not_taken_elsewhere(m
 async def test_hooks_run_before_and_after_every_call(make: Make) -> None:
     rotation, provider = make(refused())
     calls = NotedCalls()
-    served = await rotation.run(Want(), calls)
+    served = await rotation.run(LeaseRequest(), calls)
     assert calls.noted == ["before", "gsk_abc rate_limit", "before", "gsk_def ok"]
     assert served.attempts == 2
     assert provider.seen[1][1] == "for gsk_def456..."
@@ -90,7 +90,7 @@ async def test_a_hook_that_fails_before_a_call_prevents_it_and_gives_its_lease_b
 ) -> None:
     rotation, provider = make()
     with pytest.raises(ZeroDivisionError):
-        await rotation.run(Want(), NotedCalls(ZeroDivisionError()))
+        await rotation.run(LeaseRequest(), NotedCalls(ZeroDivisionError()))
     assert provider.seen == []
     assert await leases_out(redis) == NOTHING_OUT
 
@@ -98,7 +98,7 @@ async def test_a_hook_that_fails_before_a_call_prevents_it_and_gives_its_lease_b
 async def test_a_hook_runs_after_a_call_whose_job_was_stopped(make: Make, redis: Redis) -> None:
     rotation, provider = make("hang")
     calls = NotedCalls()
-    calling = asyncio.create_task(rotation.run(Want(), calls), name="turn")
+    calling = asyncio.create_task(rotation.run(LeaseRequest(), calls), name="turn")
     await provider.called.wait()
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
