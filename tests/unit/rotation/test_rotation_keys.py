@@ -269,13 +269,13 @@ async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
     make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(count=1)
-    take = rotation.sending.take
+    acquire = rotation.sending.acquire
 
-    async def held_up(lane: str) -> Any:
+    async def held_up(key: str) -> Any:
         await rotation.pool.disable(rotation.pool.keys[0].id, by="test")
-        return await take(lane)
+        return await acquire(key)
 
-    monkeypatch.setattr(rotation.sending, "take", held_up)
+    monkeypatch.setattr(rotation.sending, "acquire", held_up)
     monkeypatch.setattr("worker.rotation.rotation._RECHECK_MS", -1)
     with pytest.raises(Deferred, match="disabled"):
         await serve(rotation)
