@@ -20,7 +20,7 @@ from worker.redis.autopipeline import AutoPipeline
 
 
 @pytest.fixture
-async def wire(redis: Redis) -> AutoPipeline:
+async def pipeline(redis: Redis) -> AutoPipeline:
     return AutoPipeline(redis)
 
 
@@ -43,19 +43,21 @@ async def until_asked(redis: Redis, who: int, command: str) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_many_commands_at_once_share_one_connection(redis: Redis, wire: AutoPipeline) -> None:
+async def test_many_commands_at_once_share_one_connection(
+    redis: Redis, pipeline: AutoPipeline
+) -> None:
     texts = [str(number) for number in range(500)]
-    assert await asyncio.gather(*(wire.send("ECHO", text) for text in texts)) == texts
-    assert len(set(await asyncio.gather(*(wire.send("CLIENT", "ID") for _ in range(20))))) == 1
+    assert await asyncio.gather(*(pipeline.send("ECHO", text) for text in texts)) == texts
+    assert len(set(await asyncio.gather(*(pipeline.send("CLIENT", "ID") for _ in range(20))))) == 1
 
 
 async def test_a_cancelled_command_leaves_no_answer_behind(
-    redis: Redis, wire: AutoPipeline
+    redis: Redis, pipeline: AutoPipeline
 ) -> None:
-    first = await wire.send("CLIENT", "ID")
-    waiting = asyncio.create_task(wire.send("BLPOP", "list", 0))
+    first = await pipeline.send("CLIENT", "ID")
+    waiting = asyncio.create_task(pipeline.send("BLPOP", "list", 0))
     await until_asked(redis, first, "blpop")
-    behind = [asyncio.create_task(wire.send("ECHO", text)) for text in "abcd"]
+    behind = [asyncio.create_task(pipeline.send("ECHO", text)) for text in "abcd"]
     await asyncio.sleep(0)
     for cancelled in (waiting, behind[1]):
         cancelled.cancel()
@@ -63,31 +65,31 @@ async def test_a_cancelled_command_leaves_no_answer_behind(
             await cancelled
     await redis.rpush("list", "late")
     assert await asyncio.gather(behind[0], *behind[2:]) == ["a", "c", "d"]
-    assert await wire.send("CLIENT", "ID") == first
+    assert await pipeline.send("CLIENT", "ID") == first
 
 
 async def test_a_connection_that_the_server_closed_is_opened_again(
-    redis: Redis, wire: AutoPipeline
+    redis: Redis, pipeline: AutoPipeline
 ) -> None:
-    theirs = await wire.send("CLIENT", "ID")
-    line = wire._line
-    assert line is not None
+    theirs = await pipeline.send("CLIENT", "ID")
+    link = pipeline._link
+    assert link is not None
     await redis.client_kill_filter(_id=theirs)
     deadline = time.monotonic() + 30
-    while line.fit():
+    while link.is_usable():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
-    assert await wire.send("CLIENT", "ID") != theirs
+    assert await pipeline.send("CLIENT", "ID") != theirs
     async with asyncio.timeout(30):  # and the old one was given back: sixteen there are
         assert await asyncio.gather(*(redis.ping() for _ in range(50))) == [True] * 50
 
 
 async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
-    redis: Redis, wire: AutoPipeline
+    redis: Redis, pipeline: AutoPipeline
 ) -> None:
-    theirs = await wire.send("CLIENT", "ID")
+    theirs = await pipeline.send("CLIENT", "ID")
     waiting = [
-        asyncio.create_task(wire.send(*command))
+        asyncio.create_task(pipeline.send(*command))
         for command in (("BLPOP", "list", 0), ("ECHO", "a"))
     ]
     await until_asked(redis, theirs, "blpop")
@@ -95,43 +97,43 @@ async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
     for lost in waiting:
         with pytest.raises(redis_error("ConnectionError"), match="lost before the answer came"):
             await lost
-    assert await wire.send("ECHO", "b") == "b"
+    assert await pipeline.send("ECHO", "b") == "b"
 
 
 async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Redis) -> None:
-    wire = AutoPipeline(hurried)
-    assert await wire.send("ECHO", "a") == "a"
+    pipeline = AutoPipeline(hurried)
+    assert await pipeline.send("ECHO", "a") == "a"
     waiting = [
-        asyncio.create_task(wire.send(*command))
+        asyncio.create_task(pipeline.send(*command))
         for command in (("BLPOP", "list", 0), ("ECHO", "b"))
     ]
     for late in waiting:
         with pytest.raises(redis_error("TimeoutError"), match=r"has not answered for 0\.5 s"):
             await late
-    assert await wire.send("ECHO", "c") == "c"
+    assert await pipeline.send("ECHO", "c") == "c"
 
 
 async def test_answers_in_time_are_waited_for_however_long_there_are_some(
     redis: Redis, hurried: Redis
 ) -> None:
-    wire = AutoPipeline(hurried)
+    pipeline = AutoPipeline(hurried)
 
     async def ask() -> None:
         ends_s = time.monotonic() + 1.2
         while time.monotonic() < ends_s:
-            assert await wire.send("BLPOP", "nothing", 0.05) is None
+            assert await pipeline.send("BLPOP", "nothing", 0.05) is None
 
     await ask()
-    assert await wire.send("ECHO", "a") == "a"
+    assert await pipeline.send("ECHO", "a") == "a"
 
 
 async def test_a_connection_that_idled_is_opened_anew(
-    wire: AutoPipeline, monkeypatch: pytest.MonkeyPatch
+    pipeline: AutoPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = await wire.send("CLIENT", "ID")
-    assert await wire.send("CLIENT", "ID") == first
+    first = await pipeline.send("CLIENT", "ID")
+    assert await pipeline.send("CLIENT", "ID") == first
     monkeypatch.setattr("worker.redis.autopipeline._IDLE_S", 0.0)
-    assert await wire.send("CLIENT", "ID") != first
+    assert await pipeline.send("CLIENT", "ID") != first
 
 
 async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
@@ -142,23 +144,23 @@ async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
         client = Redis.from_pool(
             BlockingConnectionPool.from_url(server.url, decode_responses=True, retry=retry)
         )
-        wire = AutoPipeline(client)
-        assert await wire.send("PING") == "PONG"
+        pipeline = AutoPipeline(client)
+        assert await pipeline.send("PING") == "PONG"
         await asyncio.to_thread(server.stop)
         for _ in range(2):
             outcomes = await asyncio.gather(
-                *(wire.send("PING") for _ in range(5)), return_exceptions=True
+                *(pipeline.send("PING") for _ in range(5)), return_exceptions=True
             )
             assert {type(outcome) for outcome in outcomes} == {redis_error("ConnectionError")}
         await asyncio.to_thread(server.start)
-        assert await wire.send("PING") == "PONG"
+        assert await pipeline.send("PING") == "PONG"
         await client.aclose()
 
 
 async def test_who_closes_the_client_waits_for_nothing(hurried: Redis) -> None:
-    wire = AutoPipeline(hurried)
-    assert await wire.send("ECHO", "a") == "a"
-    waiting = asyncio.create_task(wire.send("BLPOP", "list", 0))
+    pipeline = AutoPipeline(hurried)
+    assert await pipeline.send("ECHO", "a") == "a"
+    waiting = asyncio.create_task(pipeline.send("BLPOP", "list", 0))
     await asyncio.sleep(0)
     async with asyncio.timeout(2):
         await hurried.aclose()
@@ -166,11 +168,11 @@ async def test_who_closes_the_client_waits_for_nothing(hurried: Redis) -> None:
             await waiting
 
 
-async def test_a_command_that_is_refused_costs_no_connection(wire: AutoPipeline) -> None:
-    before = await wire.send("CLIENT", "ID")
+async def test_a_command_that_is_refused_costs_no_connection(pipeline: AutoPipeline) -> None:
+    before = await pipeline.send("CLIENT", "ID")
     with pytest.raises(ResponseError):
-        await wire.send("HGET", "too", "many", "words")
-    assert await wire.send("CLIENT", "ID") == before
+        await pipeline.send("HGET", "too", "many", "words")
+    assert await pipeline.send("CLIENT", "ID") == before
 
 
 def redis_error(name: str) -> type[Exception]:
