@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
-HONEST = {"OutcomeUnknown", "DeadlineExceeded", "FaultBudgetSpent"}
+HONEST = {"OutcomeUnknown", "DeadlineExceeded", "RetriesExhausted"}
 """Kinds of failure that tell the caller the truth about a provider that failed, or a key that never came back."""
 
 _SLOWEST = 3

@@ -20,7 +20,7 @@ from typing import Any
 
 from config.keys import ApiKey, load_keys
 from config.settings import Settings
-from worker.errors import Deferred, Fault, JobError
+from worker.errors import Deferred, JobError, TransientError
 from worker.keypool import Lease, LeaseRequest
 from worker.keypool.scripts import Scripts
 from worker.providers import Completion, Email, Groq, Resend
@@ -100,7 +100,7 @@ def keywheel(work: dict[str, Any]) -> Serve:
                 )
                 DEFERRALS[0] += 1
                 await asyncio.sleep(deferred.countdown_ms / 1000)
-            except Fault:
+            except TransientError:
                 await asyncio.sleep(1)
             except JobError:
                 return "failed"

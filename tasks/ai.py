@@ -6,7 +6,7 @@ from config.settings import get_settings
 from tasks.arguments import check
 from tasks.completion import CompletionArguments
 from worker.celery import app
-from worker.jobs.execution import take_turn
+from worker.jobs.execution import run_job
 from worker.keypool import Lease, LeaseRequest
 from worker.providers import Completion
 from worker.runtime import Runtime
@@ -80,7 +80,7 @@ async def _complete(
         output_tokens=completion.output_tokens,
         flexible=not completion.is_capped,
     )
-    served, history = await take_turn(
+    served, history = await run_job(
         task,
         runtime.groq,
         lease_request,

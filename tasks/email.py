@@ -7,7 +7,7 @@ from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.celery import app
 from worker.emails import Letter
-from worker.jobs.execution import take_turn
+from worker.jobs.execution import run_job
 from worker.jobs.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import LeaseRequest
 from worker.runtime import Runtime
@@ -75,7 +75,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         emails=arguments.recipients,
         exclude=unable,
     )
-    served, history = await take_turn(
+    served, history = await run_job(
         self,
         runtime.mailroom,
         lease_request,

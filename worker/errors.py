@@ -6,13 +6,13 @@
     │   ├── InvalidArguments  an argument is unknown, missing or malformed
     │   ├── RequestRejected   the provider said no for good
     │   ├── RequestTooLarge   no key may ever carry a request of this size
-    │   ├── FaultBudgetSpent  the provider failed more often than a job may try
+    │   ├── RetriesExhausted  the provider failed more often than a job may try
     │   ├── DeadlineExceeded  no key became free in time
     │   ├── OutcomeUnknown    an email may have been accepted; nobody may send it again blindly
     │   └── Poisoned          its worker died too often while it held the job
-    └── TurnOver              not a failure yet: the job shall have another turn
+    └── Rescheduled           not a failure yet: the job shall have another turn
         ├── Deferred          no key can serve now, come back later
-        └── Fault             the provider faltered, the job may try again
+        └── TransientError    the provider faltered, the job may try again
 
 Job errors travel as JSON through the result backend, so each is built from one plain sentence. The
 sentence never holds a key, a prompt or a mail body.
@@ -51,7 +51,7 @@ class RequestTooLarge(RequestRejected):
     """The request exceeds the largest limit that any key has."""
 
 
-class FaultBudgetSpent(JobError):  # noqa: N818
+class RetriesExhausted(JobError):  # noqa: N818
     """The provider failed on every try that a job is given."""
 
 
@@ -94,7 +94,7 @@ def error_of(reason: str) -> JobError:
     return named(sentence or reason)
 
 
-class TurnOver(KeywheelError):  # noqa: N818
+class Rescheduled(KeywheelError):  # noqa: N818
     """A turn ended without an answer, and the job shall have another.
 
     Attributes:
@@ -108,7 +108,7 @@ class TurnOver(KeywheelError):  # noqa: N818
     in_doubt = False
 
 
-class Deferred(TurnOver):
+class Deferred(Rescheduled):
     """No key can serve this job now.
 
     Args:
@@ -133,7 +133,7 @@ class Deferred(TurnOver):
         return type(self), (self.countdown_ms, self.reason, self.code)
 
 
-class Fault(TurnOver):
+class TransientError(Rescheduled):
     """The provider failed in a way that may pass.
 
     Costs one of the job's tries, unless it fails for everybody.

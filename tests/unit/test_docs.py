@@ -312,7 +312,7 @@ def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -
         part
         for line in lines
         if not any(start in line for start in OF_CELERY)
-        for part in re.split(r"…|: |Fault\(|kw:stream:", line)
+        for part in re.split(r"…|: |TransientError\(|kw:stream:", line)
         if len(words_of(part)) > 1
     ]
     assert [part for part in parts if not any(words_of(part) <= words for words in known)] == []

@@ -17,7 +17,7 @@ from worker.emails.batch_size import Portions
 from worker.emails.batching import Call, Lane, Seat, Signal, Told, tell
 from worker.emails.idempotency import Envelope, Member, Outbox, batch_of
 from worker.emails.outgoing import Letter
-from worker.errors import Deferred, Fault
+from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease
 from worker.providers import EMAIL_QUOTAS, Email, Sealed
 from worker.redis.retry import retry_while_down
@@ -32,17 +32,17 @@ class UnderWay:
     """What this process is sending, by the name of the envelope, for jobs that mean the same email."""
 
     def __init__(self) -> None:
-        self._ends: dict[str, asyncio.Future[Deferred | Fault | None]] = {}
+        self._ends: dict[str, asyncio.Future[Deferred | TransientError | None]] = {}
 
     def begin(self, name: str) -> None:
         """Let others know."""
         self._ends[name] = asyncio.get_running_loop().create_future()
 
-    def find(self, name: str) -> "asyncio.Future[Deferred | Fault | None] | None":
+    def find(self, name: str) -> "asyncio.Future[Deferred | TransientError | None] | None":
         """What ends with None when it is worth looking again, or with what its job was told."""
         return self._ends.get(name)
 
-    def end(self, name: str, why: Deferred | Fault | None = None) -> None:
+    def end(self, name: str, why: Deferred | TransientError | None = None) -> None:
         """It is over. A second call does nothing."""
         end = self._ends.pop(name, None)
         if end is not None:
@@ -320,9 +320,9 @@ class Again(_Attempt):
         return self._calling(self._meant)
 
 
-def fault_of(verdict: Verdict) -> Fault:
+def fault_of(verdict: Verdict) -> TransientError:
     """What a job is told whose email may have been accepted."""
-    fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+    fault = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
     fault.in_doubt, fault.own = True, False  # it was another job's call
     return fault
 

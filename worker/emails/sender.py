@@ -19,11 +19,11 @@ from worker.emails.idempotency import Envelope, Found, Member, Outbox, State
 from worker.emails.outgoing import Letter
 from worker.errors import (
     Deferred,
-    Fault,
     InvalidArguments,
     OutcomeUnknown,
     RequestRejected,
-    TurnOver,
+    Rescheduled,
+    TransientError,
 )
 from worker.keypool import LeaseRequest
 from worker.providers import Email, Sealed
@@ -116,7 +116,7 @@ class Mailroom:
 
         Raises:
             Deferred: No key can serve now, or another job is sending the same email.
-            Fault: Resend failed in a way that may pass.
+            TransientError: Resend failed in a way that may pass.
             InvalidArguments: The idempotency key was used for another email, or it is new and
                 `letter.unsendable`.
             RequestRejected: Resend refuses the email for good.
@@ -125,7 +125,7 @@ class Mailroom:
         try:
             letter.until_s = None if longest_s is None else time.monotonic() + longest_s
             served = await self._serve(lease_request, letter)
-        except TurnOver as over:
+        except Rescheduled as over:
             over.attempts, over.waited_ms = letter.calls, letter.waited_ms
             raise
         return replace(served, attempts=letter.calls, waited_ms=letter.waited_ms)
@@ -154,7 +154,7 @@ class Mailroom:
             if found.envelope is not None and self._under_way.find(found.envelope.name) is None:
                 # A call of this process may have ended while the answer was on its way.
                 found = await retry_while_down(lambda: self.outbox.look(member))
-        except TurnOver as over:
+        except Rescheduled as over:
             over.in_doubt = True  # nobody can say, so nobody may promise
             raise
         return found
@@ -187,10 +187,10 @@ class Mailroom:
                 raise _elsewhere()
             case Found(state=State.OPEN, envelope=Envelope() as envelope):
                 self._under_way.begin(envelope.name)
-                why: Deferred | Fault | None = None
+                why: Deferred | TransientError | None = None
                 try:
                     return await self._again(lease_request, letter, envelope)
-                except (Deferred, Fault) as over:
+                except (Deferred, TransientError) as over:
                     why = over
                     raise
                 finally:
@@ -233,7 +233,7 @@ class Mailroom:
         bound = replace(lease_request, account=envelope.account, exclude=frozenset(), emails=0)
         try:
             served = await self.rotation.run(bound, attempt, longest_s=letter.left_s())
-        except (Deferred, Fault) as over:
+        except (Deferred, TransientError) as over:
             over.in_doubt = True
             letter.waited_ms += over.waited_ms
             if self._may_go_twice(letter) and isinstance(over, Deferred) and over.for_good:
@@ -291,7 +291,7 @@ class Mailroom:
         )
         try:
             served = await self.rotation.run(lease_request, attempt, longest_s=letter.left_s())
-        except (Deferred, Fault) as over:
+        except (Deferred, TransientError) as over:
             letter.waited_ms += over.waited_ms
             over.in_doubt = attempt.in_doubt
             if (
@@ -353,15 +353,15 @@ def _elsewhere() -> Deferred:
     return deferred
 
 
-def _stopped() -> Fault:
-    fault = Fault("the job that made the call was stopped")
+def _stopped() -> TransientError:
+    fault = TransientError("the job that made the call was stopped")
     fault.own = False
     fault.in_doubt = True
     return fault
 
 
 def _tell_all(
-    attempt: FirstTry, why: Deferred | Fault | Signal, line: tuple[Letter, ...] = ()
+    attempt: FirstTry, why: Deferred | TransientError | Signal, line: tuple[Letter, ...] = ()
 ) -> None:
     """Tell everybody who went along, and a line that nobody leads any more, how the turn ended."""
     calls = tuple(attempt.calls)
@@ -381,13 +381,13 @@ def _copy(why: WhyT) -> WhyT:
 
     An error that several raise would gather the stacks of all.
     """
-    if not isinstance(why, Deferred | Fault):
+    if not isinstance(why, Deferred | TransientError):
         return why
     found: Any
     if isinstance(why, Deferred):
         found = Deferred(why.countdown_ms + random.randint(0, _SPREAD_MS), why.reason, why.code)  # noqa: S311
     else:
-        found = Fault(why.reason, why.backoff_ms)
+        found = TransientError(why.reason, why.backoff_ms)
         found.code, found.own = why.code, why.own
     found.in_doubt = why.in_doubt
     return cast("WhyT", found)

@@ -26,11 +26,11 @@ from worker.cancellations import end_if_cancelled, stamped
 from worker.errors import (
     DeadlineExceeded,
     Deferred,
-    Fault,
-    FaultBudgetSpent,
     JobError,
     OutcomeUnknown,
-    TurnOver,
+    Rescheduled,
+    RetriesExhausted,
+    TransientError,
 )
 from worker.jobs.history import ALONE, DEATHS, History, came_again, doubt_ms
 from worker.jobs.outages import NOBODY_COUNTS, Outages
@@ -66,7 +66,7 @@ class Serving(Protocol[OrderT]):
         ...
 
 
-async def take_turn(
+async def run_job(
     task: Task,
     rotation: Serving[OrderT],
     lease_request: LeaseRequest,
@@ -129,19 +129,19 @@ async def take_turn(
                 _queue_of(task), deferred.countdown_ms, deferred.code
             )
             await _defer(task, deferred, history, settings, deadline_s=deadline_s)
-        except Fault as fault:
+        except TransientError as fault:
             if ownership is not None:
                 await ownership.end_if_lost()
             await _try_again(task, fault, history, settings, deadline_s=deadline_s)
         except SoftTimeLimitExceeded:
-            late = Fault("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
+            late = TransientError("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
             late.in_doubt = lease_request.emails > 0  # the call may have been under way
             await _try_again(task, late, history, settings, deadline_s=deadline_s)
     outages.passed(_queue_of(task))
     return served, history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
 
-def _end(over: TurnOver, why: JobError) -> NoReturn:
+def _end(over: Rescheduled, why: JobError) -> NoReturn:
     """Fail the job. An email that may have been accepted must not look as if it had not been."""
     if over.in_doubt:
         raise OutcomeUnknown(f"an earlier attempt may have been accepted, and then {why}") from None
@@ -155,7 +155,7 @@ def _end_too_late(
 
     Even with a key that is free, nobody waits for it any more.
     """
-    over = TurnOver()
+    over = Rescheduled()
     over.in_doubt = in_doubt_matters and bool(doubt_ms(request.headers) or came_again(request))
     if history.deferred:
         waited = f"no key was free within {deadline_s:g} s ({history.deferrals} deferrals)"
@@ -191,7 +191,7 @@ async def _defer(
 
 
 async def _try_again(
-    task: Task, fault: Fault, history: History, settings: Settings, *, deadline_s: float
+    task: Task, fault: TransientError, history: History, settings: Settings, *, deadline_s: float
 ) -> NoReturn:
     calls = (*history.trail, *attempts.of_this_turn())
     tries, failed = task.request.retries + fault.own, max(1, len(calls))
@@ -200,7 +200,7 @@ async def _try_again(
     # key.
     spent = fault.own and tries >= settings.max_faults
     if spent or (fault.most_repeats is not None and met > fault.most_repeats):
-        _end(fault, FaultBudgetSpent(f"gave up after {tries} tries: {fault.reason}"))
+        _end(fault, RetriesExhausted(f"gave up after {tries} tries: {fault.reason}"))
     longest_s = settings.fault_backoff_max_s
     if not fault.own and not fault.in_doubt:
         longest_s = min(longest_s, _OUTAGE_BACKOFF_S)
@@ -290,7 +290,7 @@ def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
     """
     next_try = datetime.now(UTC) + timedelta(seconds=countdown_s)
     kind = "key" if isinstance(why, Deferred) else "failure"
-    code = why.code if isinstance(why, Deferred | Fault) else ""
+    code = why.code if isinstance(why, Deferred | TransientError) else ""
     return {
         "kind": kind,
         "code": code or kind,

@@ -20,11 +20,11 @@ from worker import attempts
 from worker.cancellations import end_if_cancelled
 from worker.errors import (
     Deferred,
-    Fault,
     OutcomeUnknown,
     RequestRejected,
     RequestTooLarge,
-    TurnOver,
+    Rescheduled,
+    TransientError,
 )
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease, NoLeaseReason, Settled
 from worker.logs import log_key_failed, log_key_used
@@ -139,7 +139,7 @@ class Rotation(Generic[RequestT]):
 
         Raises:
             Deferred: No key can serve now; come back after its countdown.
-            Fault: The provider failed in a way that may pass.
+            TransientError: The provider failed in a way that may pass.
             RequestRejected: The provider refuses the request for good.
             RequestTooLarge: No key's limit is as large as the request.
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
@@ -158,7 +158,7 @@ class Rotation(Generic[RequestT]):
         turn = _Turn(self, lease_request, hooks, longest_s=longest_s)
         try:
             return await turn.run()
-        except TurnOver as over:
+        except Rescheduled as over:
             over.attempts, over.waited_ms = turn.attempts, turn.waited_ms
             raise
 
@@ -208,7 +208,7 @@ class _Turn(Generic[RequestT]):
                 slot.release()
             if value is not None:
                 return Served(value, lease.key.label, self.attempts, self.waited_ms)
-        raise Fault("no usable key was found in a reasonable number of tries")
+        raise TransientError("no usable key was found in a reasonable number of tries")
 
     async def _lease(self) -> Lease:
         """Take a lease, or end the turn."""
@@ -344,7 +344,7 @@ class _Turn(Generic[RequestT]):
             )
         if self.turned_down or self.last.fate is Fate.OTHER_ACCOUNT:
             raise _rejection(self.turned_down or self.last)
-        raise Fault(self.last.reason or self.last.code, self.last.backoff_ms)
+        raise TransientError(self.last.reason or self.last.code, self.last.backoff_ms)
 
     async def _call(self, lease: Lease, slot: Slot) -> dict[str, Any] | None:
         """Make the call and act on the verdict; None: the next key.
@@ -442,7 +442,7 @@ class _Turn(Generic[RequestT]):
                     lease.request.model
                 )  # it is overloaded, the next one may not be
             case Fate.RETRY | Fate.SAME_ACCOUNT:
-                fault = Fault(verdict.reason or verdict.code, verdict.backoff_ms)
+                fault = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
                 fault.code, fault.most_repeats = verdict.code, verdict.most_repeats
                 fault.own = _is_own(verdict, settled)
                 raise fault

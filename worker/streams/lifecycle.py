@@ -9,7 +9,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 
 from worker.aio.errors import SoftTimeLimit
-from worker.errors import Deferred, Fault, JobError
+from worker.errors import Deferred, JobError, TransientError
 from worker.jobs.history import History
 from worker.streams.answer import AnswerStream
 from worker.streams.writer import CLOSING_PATIENCE_S, StreamWriter
@@ -31,7 +31,11 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
     try:
         yield stream
     except Retry as retry:
-        why = retry.exc.reason if isinstance(retry.exc, Deferred | Fault) else "the job runs again"
+        why = (
+            retry.exc.reason
+            if isinstance(retry.exc, Deferred | TransientError)
+            else "the job runs again"
+        )
         waits = getattr(request, "waits", None) or {}
         await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}", **waits)
         raise

@@ -128,7 +128,7 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
         event(
             "task-retried",
             "b",
-            exception="Retry(Retry(...), Fault('it failed'), 2)",
+            exception="Retry(Retry(...), TransientError('it failed'), 2)",
             traceback=None,
         ),  # no deferral
         event(

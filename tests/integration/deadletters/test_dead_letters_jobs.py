@@ -18,12 +18,12 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
     # What fails for everybody costs no try, so it is the answer that is no JSON again.
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
     job = complete(fresh)
-    assert type(fresh.producer.outcome(job)).__name__ == "FaultBudgetSpent"
+    assert type(fresh.producer.outcome(job)).__name__ == "RetriesExhausted"
     found = letter(fresh, job.id)
     assert (found["task"], found["queue"], found["service"], found["kind"]) == (
         "tasks.ai.complete", "ai", "groq", "failed",
     )  # fmt: skip
-    assert found["reason"].startswith("FaultBudgetSpent: gave up after 2 tries")
+    assert found["reason"].startswith("RetriesExhausted: gave up after 2 tries")
     assert [one["code"] for one in found["trail"]] == ["bad_generation"] * 2
     assert all(
         one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["trail"]

@@ -25,11 +25,11 @@ from worker.attempts import Attempt
 from worker.deadletters import DeadLetters, Letter, Limits, Message, capture, recorder
 from worker.errors import (
     DeadlineExceeded,
-    FaultBudgetSpent,
     InvalidArguments,
     OutcomeUnknown,
     Poisoned,
     RequestRejected,
+    RetriesExhausted,
 )
 from worker.jobs.history import History
 from worker.runtime import Runtime
@@ -69,7 +69,7 @@ def context(**changes: Any) -> Context:
     [
         (InvalidArguments("to: is required"), "failed", False, "InvalidArguments: to: is required"),
         (RequestRejected("bad_request: no"), "failed", False, "RequestRejected: bad_request: no"),
-        (FaultBudgetSpent("gave up"), "failed", False, "FaultBudgetSpent: gave up"),
+        (RetriesExhausted("gave up"), "failed", False, "RetriesExhausted: gave up"),
         (DeadlineExceeded("too late"), "expired", False, "DeadlineExceeded: too late"),
         (OutcomeUnknown("who knows"), "unknown", True, "OutcomeUnknown: who knows"),
         (Poisoned("5 workers died"), "poison", True, "Poisoned: 5 workers died"),
@@ -129,7 +129,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     letter, _ = capture.of_job(
         context(headers=json.loads(json.dumps(history.headers()))),
         "tasks.email.send",
-        FaultBudgetSpent("gave up"),
+        RetriesExhausted("gave up"),
     )
     attempts.begin()
     assert len(letter.trail) == 20

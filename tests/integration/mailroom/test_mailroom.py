@@ -12,7 +12,7 @@ from rooms import ANN, House, accepted, hold, ids, in_line, letter, send, send_o
 from sandbox.process import Sandbox
 from tasks.message import EmailArguments
 from worker.emails.batch_size import Portions
-from worker.errors import Deferred, Fault, RequestRejected
+from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest
 from worker.rotation.rotation import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
@@ -92,7 +92,7 @@ async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_em
     first, second = house.room(), house.room()
     house.sandbox.control("fault", service="resend", kind=kind, count=1)
     outcomes = await send(first, *(letter(n) for n in range(30)))
-    doubtful = [n for n, one in enumerate(outcomes) if isinstance(one, Fault)]
+    doubtful = [n for n, one in enumerate(outcomes) if isinstance(one, TransientError)]
     assert [one for n, one in enumerate(outcomes) if n in doubtful and not one.in_doubt] == []
     assert len(doubtful) == 30
     assert accepted(house)[0] == 30
@@ -150,7 +150,7 @@ async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_dou
     for job in jobs[:2]:  # who went alone, and who took the others along
         job.cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
-    assert {type(one) for one in outcomes[2:]} == {Fault}
+    assert {type(one) for one in outcomes[2:]} == {TransientError}
     again = await send(house.room(), *(letter(n, known=True) for n in range(6)))
     assert len(set(ids(again))) == 6
     assert accepted(house) == (6, 0, 0)
@@ -322,7 +322,7 @@ async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_i
         outcomes: list[Any] = await asyncio.gather(leader, passenger, return_exceptions=True)
     expected = {
         "missing_required_field": RequestRejected,
-        "reset_after": Fault,
+        "reset_after": TransientError,
         "rate_limit_exceeded": Deferred,
     }
     assert isinstance(outcomes[0], Served)

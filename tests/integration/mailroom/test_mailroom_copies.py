@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rooms import House, accepted, ids, letter, send, send_one, until
 
-from worker.errors import Deferred, Fault, InvalidArguments
+from worker.errors import Deferred, InvalidArguments, TransientError
 from worker.keypool import LeaseRequest
 
 
@@ -79,8 +79,8 @@ async def test_copies_in_one_process_share_the_doubt(house: House) -> None:
     assert isinstance(impatient[0], Deferred)
     jobs[0].cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
-    assert {type(one) for one in outcomes[1:]} == {Fault}
-    assert all(one.in_doubt for one in outcomes if isinstance(one, Fault))
+    assert {type(one) for one in outcomes[1:]} == {TransientError}
+    assert all(one.in_doubt for one in outcomes if isinstance(one, TransientError))
     house.sandbox.control("clear", service="resend")
     again = await send(room, *(letter(1, key="order-1") for _ in range(4)))
     assert len(set(ids(again))) == 1

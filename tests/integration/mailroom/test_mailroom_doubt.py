@@ -17,7 +17,13 @@ from rooms import ANN, CANARY, House, accepted, ids, letter, send, send_one
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from worker.errors import Deferred, Fault, InvalidArguments, OutcomeUnknown, RequestRejected
+from worker.errors import (
+    Deferred,
+    InvalidArguments,
+    OutcomeUnknown,
+    RequestRejected,
+    TransientError,
+)
 from worker.rotation.rotation import Served
 
 
@@ -25,7 +31,7 @@ async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_cha
     house: House,
 ) -> None:
     house.sandbox.control("fault", service="resend", kind="reset_after", count=1)
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(TransientError) as caught:
         await send_one(house.room(), letter(1))
     assert caught.value.in_doubt
     changed = house.room(senders=("new@team1.example.net", "new@team2.example.net"))
@@ -41,7 +47,7 @@ async def in_doubt(house: House, *numbers: int) -> None:
     """Let emails be accepted by the first account, and the answers get lost."""
     house.sandbox.control("fault", service="resend", kind="reset_after", count=2)
     for outcome in await send(house.room(keys=(0,)), *(letter(n) for n in numbers)):
-        assert isinstance(outcome, Fault)
+        assert isinstance(outcome, TransientError)
     house.sandbox.control("clear", service="resend")
 
 
@@ -117,7 +123,7 @@ async def test_an_attempt_that_never_reached_resend_leaves_nothing_behind(house:
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
         unreachable.rotation.provider._http.base_url = f"http://127.0.0.1:{free.getsockname()[1]}"  # type: ignore[attr-defined]
-        with pytest.raises(Fault) as caught:
+        with pytest.raises(TransientError) as caught:
             await send_one(unreachable, letter(1))
     assert not caught.value.in_doubt
     assert ":mail:" not in await house.everything_in_redis()
@@ -130,7 +136,7 @@ async def test_a_mail_body_is_in_redis_only_while_its_outcome_is_open_and_an_add
     room = house.room()
     key = f"welcome/{ANN}"
     house.sandbox.control("fault", service="resend", kind="reset_after", count=1)
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         await send_one(room, letter(1, key=key))
     found = await house.everything_in_redis()
     assert found.count(CANARY) == 1

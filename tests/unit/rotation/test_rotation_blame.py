@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rotation_scripted import DEAD, FAULTY, OK, SECRETS, Make, serve
 
-from worker.errors import Deferred, Fault, RequestRejected
+from worker.errors import Deferred, RequestRejected, TransientError
 from worker.verdicts import Reply
 
 ODD = Reply(replace(DEAD.verdict, reason="not accepted: line 3 makes no sense", certain=False))
@@ -31,10 +31,10 @@ async def test_a_request_that_keys_of_two_accounts_are_refused_for_is_at_fault_a
 
 async def test_a_request_that_failed_with_several_keys_rests_no_other_one(make: Make) -> None:
     rotation, _ = make(FAULTY, FAULTY)
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         await serve(rotation, suspect=True)
     assert (await rotation.pool.snapshot()).failed == 0
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         await serve(rotation)
     assert (await rotation.pool.snapshot()).failed == 1
 

@@ -18,13 +18,13 @@ from rotation_scripted import (
     serve,
 )
 
-from worker.errors import Deferred, Fault, OutcomeUnknown, RequestRejected
+from worker.errors import Deferred, OutcomeUnknown, RequestRejected, TransientError
 from worker.keypool import LeaseRequest
 
 
 async def test_a_request_that_may_have_been_carried_out_ends_the_turn(make: Make) -> None:
     rotation, provider = make(AMBIGUOUS)
-    with pytest.raises(Fault, match="no answer came in time"):
+    with pytest.raises(TransientError, match="no answer came in time"):
         await serve(rotation)
     assert len(provider.seen) == 1
 

@@ -22,7 +22,7 @@ from rotation_scripted import (
     too_large,
 )
 
-from worker.errors import Deferred, Fault, RequestRejected, RequestTooLarge
+from worker.errors import Deferred, RequestRejected, RequestTooLarge, TransientError
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
@@ -58,7 +58,7 @@ async def test_a_crowd_asks_again_in_the_process(make: Make) -> None:
 
 async def test_a_server_fault_ends_the_turn_with_its_backoff(make: Make, redis: Redis) -> None:
     rotation, provider = make(FAULTY)
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(TransientError) as caught:
         await serve(rotation)
     assert (caught.value.reason, caught.value.backoff_ms) == ("it failed (HTTP 502)", 1_500)
     assert len(provider.seen) == 1
@@ -67,7 +67,7 @@ async def test_a_server_fault_ends_the_turn_with_its_backoff(make: Make, redis: 
 
 async def test_a_fault_without_a_sentence_names_its_code(make: Make) -> None:
     rotation, _ = make(Reply(Verdict(Fate.RETRY, "odd")))
-    with pytest.raises(Fault, match=r"^odd$"):
+    with pytest.raises(TransientError, match=r"^odd$"):
         await serve(rotation)
 
 

@@ -22,7 +22,7 @@ from rotation_scripted import (
     until,
 )
 
-from worker.errors import Deferred, Fault, RequestRejected
+from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest, NoLease
 from worker.rotation.rotation import Served
 from worker.verdicts import Fate, Reply, Scope, Verdict
@@ -227,7 +227,7 @@ async def test_the_next_model_serves_in_the_same_turn(
 
 async def test_where_every_model_is_overloaded_it_is_a_fault(make: Make) -> None:
     rotation, provider = make(OVERLOADED, OVERLOADED)
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
     assert len(provider.seen) == 2
 

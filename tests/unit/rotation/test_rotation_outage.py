@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rotation_scripted import FAULTY, OK, Make, serve
 
-from worker.errors import Fault
+from worker.errors import TransientError
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
 REFUSED = Reply(
@@ -29,7 +29,7 @@ STILL_AT_WORK = Reply(Verdict(Fate.SAME_ACCOUNT, "conflict", "at work", definite
 @pytest.mark.parametrize("reply", [REFUSED, OVERLOADED, TIMED_OUT, FAULTY, UNSURE, BUSY_PROCESS])
 async def test_a_lone_job_is_not_to_blame_for_an_outage(make: Make, reply: Reply) -> None:
     rotation, _ = make(reply)
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(TransientError) as caught:
         await serve(rotation)
     assert not caught.value.own
 
@@ -37,7 +37,7 @@ async def test_a_lone_job_is_not_to_blame_for_an_outage(make: Make, reply: Reply
 @pytest.mark.parametrize("reply", [BAD_GENERATION, STILL_AT_WORK])
 async def test_what_the_provider_says_of_a_request_is_its_own(make: Make, reply: Reply) -> None:
     rotation, _ = make(reply)
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(TransientError) as caught:
         await serve(rotation)
     assert caught.value.own
 
@@ -47,6 +47,6 @@ async def test_a_job_that_fails_while_another_passes_is_to_blame(make: Make) -> 
     failing = asyncio.create_task(serve(rotation), name="turn")
     await provider.called.wait()
     provider.release(TIMED_OUT, after=await serve(rotation))
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(TransientError) as caught:
         await failing
     assert caught.value.own

@@ -20,7 +20,7 @@ from rotation_scripted import (
 )
 
 from sandbox.redis import EmbeddedRedis
-from worker.errors import Deferred, Fault
+from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.redis import retry
 from worker.rotation import rotation as rotation_module
@@ -33,7 +33,7 @@ async def test_a_turn_that_never_ends_is_a_fault(
 ) -> None:
     monkeypatch.setattr(rotation_module, "_SPINS", 2)
     rotation, _ = make(DEAD, DEAD, DEAD)
-    with pytest.raises(Fault, match="reasonable number of tries"):
+    with pytest.raises(TransientError, match="reasonable number of tries"):
         await serve(rotation)
 
 

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from streams_read import RESULT, idle, records, request, texts, until
 
 from worker.aio.errors import SoftTimeLimit
-from worker.errors import Deferred, Fault, FaultBudgetSpent, InvalidArguments
+from worker.errors import Deferred, InvalidArguments, RetriesExhausted, TransientError
 from worker.streams import AnswerStream, StreamWriter, answer_stream, tell_done
 
 
@@ -86,16 +86,16 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
         {"type": "wait", "attempt": "4", "reason": "cooling", "seconds": "12.500"},
     ),
     (
-        Retry(exc=Fault("Groq failed"), when=1),
+        Retry(exc=TransientError("Groq failed"), when=1),
         {"type": "wait", "reason": "Groq failed", "seconds": "1.000"},
     ),
     (Retry("again"), {"type": "wait", "reason": "the job runs again", "seconds": "0.000"}),
     (
-        FaultBudgetSpent("gave up after 5 tries"),
+        RetriesExhausted("gave up after 5 tries"),
         {
             "type": "end",
             "status": "failed",
-            "error": "FaultBudgetSpent",
+            "error": "RetriesExhausted",
             "reason": "gave up after 5 tries",
         },
     ),

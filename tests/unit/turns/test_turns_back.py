@@ -15,7 +15,7 @@ from turns_bench import Bench, history_of
 
 from worker.aio.errors import SoftTimeLimit
 from worker.aio.pipelined_publishing import KeptMessages, Publisher, publisher_of
-from worker.errors import Deferred, Fault
+from worker.errors import Deferred, TransientError
 from worker.jobs import execution
 
 
@@ -149,6 +149,6 @@ async def test_a_job_goes_back_as_it_came_where_the_broker_stays_away(
 
     monkeypatch.setattr(type(bench.app.tasks["bench.job"]), "apply_async", gone)
     with pytest.raises(Reject) as caught:
-        await bench.turn(Fault("it failed"))
+        await bench.turn(TransientError("it failed"))
     assert caught.value.requeue is True
     assert bench.sent() == []

@@ -7,7 +7,13 @@ import pytest
 from celery.exceptions import Retry
 from turns_bench import Bench
 
-from worker.errors import DeadlineExceeded, Deferred, Fault, FaultBudgetSpent, OutcomeUnknown
+from worker.errors import (
+    DeadlineExceeded,
+    Deferred,
+    OutcomeUnknown,
+    RetriesExhausted,
+    TransientError,
+)
 from worker.rotation.rotation import Served
 
 
@@ -89,11 +95,11 @@ async def test_an_email_past_its_deadline_says_whether_it_may_have_been_accepted
             50,
             60,
             3600,
-            Fault("it failed", 20_000),
+            TransientError("it failed", 20_000),
             r"^no time is left for another try within 60 s \(tries so far: 1\): it",
         ),
-        (50, 3600, 60, Fault("it failed", 20_000), None),
-        (50, 80, 3600, Fault("it failed", 20_000), None),
+        (50, 3600, 60, TransientError("it failed", 20_000), None),
+        (50, 80, 3600, TransientError("it failed", 20_000), None),
     ],
 )
 async def test_a_deadline_of_its_own_goes_before_that_of_the_settings(  # noqa: PLR0917 - a table
@@ -119,8 +125,8 @@ async def test_nobody_waits_for_a_key_beyond_the_deadline(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("turn", "otherwise"),
     [
-        ({"outcome": Fault("it failed", 90_000), "own_deadline_s": 60}, DeadlineExceeded),
-        ({"outcome": Fault("it failed"), "retries": 4}, FaultBudgetSpent),
+        ({"outcome": TransientError("it failed", 90_000), "own_deadline_s": 60}, DeadlineExceeded),
+        ({"outcome": TransientError("it failed"), "retries": 4}, RetriesExhausted),
     ],
 )
 async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stopped_it(

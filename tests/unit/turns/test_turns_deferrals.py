@@ -12,7 +12,7 @@ import pytest
 from celery.exceptions import Retry
 from turns_bench import CANARY, Bench, eta_s, history_of
 
-from worker.errors import Deferred, Fault
+from worker.errors import Deferred, TransientError
 from worker.keypool import LeaseRequest
 from worker.rotation.rotation import Served
 
@@ -160,7 +160,7 @@ async def test_a_job_that_failed_with_several_keys_is_suspected_itself(
 async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in_doubt(
     bench: Bench,
 ) -> None:
-    for over in (Deferred(1_000, "tpm"), Fault("it failed" * 100)):
+    for over in (Deferred(1_000, "tpm"), TransientError("it failed" * 100)):
         over.in_doubt = True
         with pytest.raises(Retry):
             await bench.turn(over)
@@ -179,7 +179,7 @@ async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in
             "key",
             "disabled",
         ),
-        (Fault("no answer came in time"), "failure", "failure"),
+        (TransientError("no answer came in time"), "failure", "failure"),
     ],
 )
 async def test_why_a_job_waits_and_until_when_stands_in_fields_for_programs(

@@ -11,10 +11,10 @@ from turns_bench import Bench, history_of
 from worker.errors import (
     DeadlineExceeded,
     Deferred,
-    Fault,
-    FaultBudgetSpent,
     OutcomeUnknown,
     RequestRejected,
+    RetriesExhausted,
+    TransientError,
 )
 from worker.jobs.execution import backoff
 
@@ -22,7 +22,7 @@ from worker.jobs.execution import backoff
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:
     since_ms = round(time.time() * 1000) - 20_000
     header = {"since_ms": since_ms, "deferrals": 2, "attempts": 1, "waited_ms": 100}
-    fault = Fault("it failed")
+    fault = TransientError("it failed")
     fault.attempts, fault.waited_ms = 3, 50  # what the rotation tells of the turn
     with pytest.raises(Retry) as caught:
         await bench.turn(fault, header=header, retries=1, fault_backoff_s=2, fault_backoff_max_s=60)
@@ -38,7 +38,7 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
 
 async def test_the_wait_that_a_provider_names_is_the_least(bench: Bench) -> None:
     with pytest.raises(Retry) as caught:
-        await bench.turn(Fault("it failed", backoff_ms=7_000), fault_backoff_s=0.1)
+        await bench.turn(TransientError("it failed", backoff_ms=7_000), fault_backoff_s=0.1)
     assert caught.value.when == pytest.approx(7.0)
 
 
@@ -48,7 +48,7 @@ async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hol
     limits = {"visibility_timeout_s": 120, "task_time_limit_s": 50, "task_soft_time_limit_s": 45}
     limits |= {"groq_timeout_s": 20, "resend_timeout_s": 20, "fault_backoff_max_s": 10}
     with pytest.raises(Retry) as caught:
-        await bench.turn(Fault("it failed", backoff_ms=300_000), **limits)
+        await bench.turn(TransientError("it failed", backoff_ms=300_000), **limits)
     assert caught.value.when == pytest.approx(
         60.0
     )  # beyond it the broker would deliver the job a second time
@@ -68,9 +68,9 @@ async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hol
 async def test_the_budget_of_faults_is_kept(
     bench: Bench, retries: int, budget: int, again: int
 ) -> None:
-    expected = Retry if again else FaultBudgetSpent
+    expected = Retry if again else RetriesExhausted
     with pytest.raises(expected):
-        await bench.turn(Fault("it failed"), retries=retries, max_faults=budget)
+        await bench.turn(TransientError("it failed"), retries=retries, max_faults=budget)
     assert len(bench.sent()) == again
 
 
@@ -90,17 +90,17 @@ async def test_the_budget_of_faults_is_kept(
 async def test_a_fault_that_may_not_be_repeated_for_long_has_a_budget_of_its_own(
     bench: Bench, codes: list[str], again: int
 ) -> None:
-    fault = Fault("no JSON")
+    fault = TransientError("no JSON")
     fault.code, fault.most_repeats = "bad_generation", 2
     calls = [{"at_ms": 1, "key": "gsk_abc123...", "code": code, "in_doubt": True} for code in codes]
-    with pytest.raises(Retry if again else FaultBudgetSpent):
+    with pytest.raises(Retry if again else RetriesExhausted):
         await bench.turn(fault, header={"trail": calls}, retries=len(codes) - 1)
     assert len(bench.sent()) == again
 
 
 async def test_a_spent_budget_says_how_often_and_why(bench: Bench) -> None:
-    with pytest.raises(FaultBudgetSpent, match=r"^gave up after 5 tries: it failed \(HTTP 502\)$"):
-        await bench.turn(Fault("it failed (HTTP 502)"), retries=4, max_faults=5)
+    with pytest.raises(RetriesExhausted, match=r"^gave up after 5 tries: it failed \(HTTP 502\)$"):
+        await bench.turn(TransientError("it failed (HTTP 502)"), retries=4, max_faults=5)
 
 
 async def test_a_turn_that_takes_too_long_is_a_fault_and_not_the_end(bench: Bench) -> None:
@@ -108,7 +108,7 @@ async def test_a_turn_that_takes_too_long_is_a_fault_and_not_the_end(bench: Benc
         await bench.turn(SoftTimeLimitExceeded(270))
     assert bench.sent()[0]["headers"]["retries"] == 1
     with pytest.raises(
-        FaultBudgetSpent, match=r"^gave up after 5 tries: the turn took longer than "
+        RetriesExhausted, match=r"^gave up after 5 tries: the turn took longer than "
     ):
         await bench.turn(SoftTimeLimitExceeded(270), retries=4)
 
@@ -124,7 +124,7 @@ async def test_a_rejection_passes_through(bench: Bench) -> None:
     assert bench.sent() == []
 
 
-@pytest.mark.parametrize("outcome", [Deferred(1_000, "rate_limit"), Fault("it failed")])
+@pytest.mark.parametrize("outcome", [Deferred(1_000, "rate_limit"), TransientError("it failed")])
 async def test_a_task_that_is_called_as_a_function_raises_what_happened(
     bench: Bench, outcome: Exception
 ) -> None:
@@ -175,7 +175,7 @@ async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_
     calls = [
         {"at_ms": 1_000 * n, "key": "re_abc123...", "code": "connect_error"} for n in range(failed)
     ]
-    outage = Fault("the connection could not be opened")
+    outage = TransientError("the connection could not be opened")
     outage.own, outage.in_doubt = False, in_doubt
     with pytest.raises(Retry) as caught:
         await bench.turn(outage, header={"trail": calls}, retries=4, max_faults=5)
@@ -185,7 +185,7 @@ async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_
 
 
 async def test_an_outage_ends_with_the_deadline(bench: Bench) -> None:
-    outage = Fault("the connection could not be opened")
+    outage = TransientError("the connection could not be opened")
     outage.own = False
     with pytest.raises(DeadlineExceeded, match="the connection could not be opened"):
         await bench.turn(

@@ -8,7 +8,7 @@ import redis
 from celery import Celery
 
 from config.settings import Settings
-from worker.jobs.execution import take_turn
+from worker.jobs.execution import run_job
 from worker.jobs.history import HEADER
 from worker.keypool import LeaseRequest
 from worker.rotation.rotation import Served
@@ -83,7 +83,7 @@ class Bench:
             expires=expires,
         )
         try:
-            return await take_turn(
+            return await run_job(
                 self.task,
                 self.rotation,
                 LeaseRequest(model="m", emails=emails),
