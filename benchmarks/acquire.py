@@ -131,8 +131,8 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
     redis = connect(Settings.model_validate({"redis_url": url}))
     print("                          acquire, µs       settle, µs  in Redis,")
     print("keys   leases  buckets       p50      p99      p50      p99       µs")
-    known = LeaseRequest(model="known", topic="known", tokens=300, by="benchmark")
-    unknown = LeaseRequest(model="unknown", topic="unknown", tokens=300, by="benchmark")
+    known = LeaseRequest(model="known", resource="known", tokens=300, by="benchmark")
+    unknown = LeaseRequest(model="unknown", resource="unknown", tokens=300, by="benchmark")
     taught = Verdict(fate=Fate.DONE, code="ok", status=200, limits=_HEADERS, tokens=200)
     silent = Verdict(fate=Fate.DONE, code="ok", status=200, tokens=200)
     for number in keys:

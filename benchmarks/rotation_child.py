@@ -84,7 +84,7 @@ def keywheel(work: dict[str, Any]) -> Serve:
         if service == "groq":
             request = completion(tokens)
             lease_request = LeaseRequest(
-                model=MODEL, topic=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}"
+                model=MODEL, resource=MODEL, tokens=request.tokens, by=f"{os.getpid()}-{number}"
             )
             build: Callable[[Lease], Any] = lambda _: request  # noqa: E731
         else:

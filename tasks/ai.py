@@ -13,7 +13,7 @@ from worker.runtime import Runtime
 from worker.streams import AnswerStream, answer_stream, tell_done
 
 
-def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
+def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
     """The models that a job in the queue names, as `LeaseRequest.models` has them.
 
     Not validated: that is done when it runs.
@@ -26,7 +26,7 @@ def _topics_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
     return get_settings().groq_models
 
 
-@app.task(bind=True, name="tasks.ai.complete", topics_of=staticmethod(_topics_of))
+@app.task(bind=True, name="tasks.ai.complete", resources_of=staticmethod(_resources_of))
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.
 
@@ -66,14 +66,14 @@ async def _complete(
     def build(lease: Lease) -> Completion:
         if stream is not None:
             stream.calling()
-        chosen = completion.with_model(lease.request.topic)
+        chosen = completion.with_model(lease.request.resource)
         return chosen.capped(lease.request.output_tokens) if lease.capped else chosen
 
     lease_request = LeaseRequest(
         model=completion.limited_as,
-        topic=completion.topic,
+        resource=completion.resource,
         fallbacks=tuple(
-            (one.limited_as, one.topic) for one in map(completion.with_model, models[1:])
+            (one.limited_as, one.resource) for one in map(completion.with_model, models[1:])
         ),
         tokens=completion.tokens,
         input_tokens=completion.input_tokens,

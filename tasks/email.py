@@ -71,7 +71,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )
     lease_request = LeaseRequest(
-        topic=domain_of(arguments.sender) if arguments.sender else "",
+        resource=domain_of(arguments.sender) if arguments.sender else "",
         emails=arguments.recipients,
         exclude=unable,
     )

@@ -27,8 +27,8 @@ class Scope(StrEnum):
     """What an effect covers."""
 
     KEY = "key"
-    KEY_TOPIC = "key_topic"
-    """One key for one topic: a model (Groq) or a from-domain (Resend)."""
+    KEY_RESOURCE = "key_resource"
+    """One key for one resource: a model (Groq) or a from-domain (Resend)."""
     ACCOUNT = "account"
     ACCOUNT_MODEL = "account_model"
     MODEL = "model"

@@ -27,7 +27,7 @@ async def ask(rotation: Rotation[Completion], tokens: int) -> Served:
     messages = [{"role": "user", "content": "go on"}]
     request = Completion.of({"model": MODEL, "messages": messages, "max_completion_tokens": tokens})
     return await rotation.serve(
-        LeaseRequest(model=MODEL, topic=MODEL, tokens=request.tokens, by=f"job of {tokens}"),
+        LeaseRequest(model=MODEL, resource=MODEL, tokens=request.tokens, by=f"job of {tokens}"),
         lambda _: request,
     )
 
@@ -93,7 +93,11 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
                 {"model": MODEL, "messages": [{"role": "user", "content": "go on"}]}
             )
             lease_request = LeaseRequest(
-                model=MODEL, topic=MODEL, tokens=request.tokens, output_tokens=1_024, flexible=True
+                model=MODEL,
+                resource=MODEL,
+                tokens=request.tokens,
+                output_tokens=1_024,
+                flexible=True,
             )
             built: list[int] = []
 

@@ -20,7 +20,7 @@ def seen(
     """One key, so many seconds after the beginning, with `left` of 30 calls a minute."""
     bucket = BucketView("m", "rpm", 30, left, 60_000)
     blocks = (
-        (BlockView("key_topic", unfit, "disabled", "domain_not_verified", 1, None),)
+        (BlockView("key_resource", unfit, "disabled", "domain_not_verified", 1, None),)
         if unfit
         else ()
     )
@@ -77,7 +77,7 @@ def test_once_all_keys_are_out_the_last_minute_tells_nothing_of_the_next() -> No
     assert record.rate == 3
     for second in range(40, 48, 2):
         look(record, second, accepted=114, state="cooling")
-    assert record.rate > 2, "a call may still be under way, or another topic's"
+    assert record.rate > 2, "a call may still be under way, or another resource's"
     look(record, 50, accepted=114, state="cooling")
     assert record.rate == 0
     look(record, 51, accepted=120, state="cooling")

@@ -39,7 +39,7 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
         "account_model", "openai/gpt-oss-120b", "cooling", "rate_limit", 1, 3_999_001, 7_500
     )
     by_hand = BlockView("key", "", "disabled", "leaked", 1, None, disabled_by="cli ann")
-    no_domain = BlockView("key_topic", "example.com", "disabled", "domain_not_verified", 1, None)
+    no_domain = BlockView("key_resource", "example.com", "disabled", "domain_not_verified", 1, None)
     keys = (
         key(1, "cooling", rests, account="org_01jxvdgr7sfb1xf0q8tdg0yv5m"),
         key(2, "disabled", by_hand),
@@ -56,7 +56,7 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     assert "until reset 100% epmo" in rest
     assert "leaked (by cli ann)" in rest
     assert rest.count("until reset") == 2, (
-        "one topic of it comes back by a reset alone; a key that is ready is back"
+        "one resource of it comes back by a reset alone; a key that is ready is back"
     )
     assert lines[-1] == "resend: no key is configured here"
 

@@ -70,7 +70,7 @@ def test_the_estimate_counts_prompt_and_reserve(params: dict[str, Any], expected
 
 def test_a_completion_knows_its_model_and_hides_its_prompt() -> None:
     asked = Completion.of(_asking("canary"))
-    assert (asked.topic, asked.model) == ("m", "m")
+    assert (asked.resource, asked.model) == ("m", "m")
     assert "canary" not in repr(asked)
 
 
@@ -88,7 +88,7 @@ def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected:
     asked = Completion.of(
         _asking("x" * 400, max_tokens=10) | ({"service_tier": tier} if tier else {})
     )
-    assert (asked.limited_as, asked.topic) == (
+    assert (asked.limited_as, asked.resource) == (
         expected,
         "m",
     )  # a key that may not use the model may not in any tier
@@ -105,8 +105,8 @@ def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected:
         ("", ""),
     ],
 )
-def test_the_topic_of_an_email_is_its_from_domain(sender: str, expected: str) -> None:
-    assert Email({"from": sender}, "k").topic == expected
+def test_the_resource_of_an_email_is_its_from_domain(sender: str, expected: str) -> None:
+    assert Email({"from": sender}, "k").resource == expected
 
 
 def test_each_recipient_counts() -> None:

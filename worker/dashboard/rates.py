@@ -115,7 +115,7 @@ def _serves_any_job(key: KeyView) -> bool:
 
     What waits may be mail from the very domain that its team did not verify.
     """
-    return key.state == "ready" and not any(block.scope == "key_topic" for block in key.blocks)
+    return key.state == "ready" and not any(block.scope == "key_resource" for block in key.blocks)
 
 
 def _has_room(key: KeyView) -> bool:

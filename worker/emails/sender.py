@@ -266,7 +266,7 @@ class Mailroom:
             raise InvalidArguments(letter.unsendable)
         if not (self._batches and letter.batchable):
             return await self._lead(lease_request, letter, None)
-        name = lease_request.topic, lease_request.exclude, lease_request.bulk
+        name = lease_request.resource, lease_request.exclude, lease_request.bulk
         lane = self._lanes.setdefault(name, Lane())
         try:
             return await self._in_lane(lease_request, letter, lane)

@@ -177,11 +177,11 @@ class QueuePauser(bootsteps.StartStopStep):
         if seen is None:
             return
         kinds = {
-            (_topics(parent.app, task, kwargs), priority >= BULK_PRIORITY)
+            (_resources(parent.app, task, kwargs), priority >= BULK_PRIORITY)
             for priority, task, kwargs in seen
         }
-        self._legible[queue] = all(topics is not None for topics, _ in kinds)
-        demand.expect((topics, bulk) for topics, bulk in kinds if topics is not None)
+        self._legible[queue] = all(resources is not None for resources, _ in kinds)
+        demand.expect((resources, bulk) for resources, bulk in kinds if resources is not None)
 
     def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
         room = demand.room()
@@ -287,9 +287,9 @@ def _more(demand: Demand) -> int:
     return max(room, _MORE_THAT_PASS) if passes else room - waiting
 
 
-def _topics(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] | None:
+def _resources(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] | None:
     """What a job in the queue needs its key for; None: that cannot be read in its message."""
-    read = getattr(app.tasks.get(task), "topics_of", None)
+    read = getattr(app.tasks.get(task), "resources_of", None)
     return None if read is None else read(kwargs)
 
 

@@ -13,8 +13,8 @@ class LeaseRequest:
 
     Attributes:
         model: The model (Groq); empty where a service has none.
-        topic: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
-        fallbacks: Further models that serve as well, in order of preference, each with its topic:
+        resource: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
+        fallbacks: Further models that serve as well, in order of preference, each with its resource:
             the first that can be served now is taken.
         tokens: What the call will count against token limits, as an estimate.
         input_tokens: How many of them are the prompt's.
@@ -35,7 +35,7 @@ class LeaseRequest:
     """
 
     model: str = ""
-    topic: str = ""
+    resource: str = ""
     fallbacks: tuple[tuple[str, str], ...] = ()
     tokens: int = 0
     input_tokens: int = 0
@@ -52,21 +52,23 @@ class LeaseRequest:
 
     @property
     def models(self) -> tuple[tuple[str, str], ...]:
-        """All models that serve, in order of preference, each with its topic."""
-        return ((self.model, self.topic), *self.fallbacks)
+        """All models that serve, in order of preference, each with its resource."""
+        return ((self.model, self.resource), *self.fallbacks)
 
     def taking(self, place: int) -> "LeaseRequest":
         """The same for one of its models alone."""
         if place == 0 and not self.fallbacks:
             return self
-        model, topic = self.models[place]
-        return replace(self, model=model, topic=topic, fallbacks=())
+        model, resource = self.models[place]
+        return replace(self, model=model, resource=resource, fallbacks=())
 
     def without(self, model: str) -> "LeaseRequest":
         """The same without one of its models, where others are left."""
         left = tuple(one for one in self.models if one[0] != model)
         return (
-            replace(self, model=left[0][0], topic=left[0][1], fallbacks=left[1:]) if left else self
+            replace(self, model=left[0][0], resource=left[0][1], fallbacks=left[1:])
+            if left
+            else self
         )
 
     def is_as_large_as(self, other: "LeaseRequest") -> bool:

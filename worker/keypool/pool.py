@@ -163,7 +163,7 @@ class KeyPool:
         return await self._scripts.acquire(
             lease_id,
             lease_request.model,
-            lease_request.topic,
+            lease_request.resource,
             lease_request.tokens,
             lease_request.input_tokens,
             lease_request.output_tokens,
@@ -252,7 +252,7 @@ class KeyPool:
             key_id=lease.key.id,
             account=lease.account,
             model=lease.request.model,
-            topic=lease.request.topic,
+            resource=lease.request.resource,
         )
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 

@@ -10,7 +10,7 @@ class HeldBlock:
     """One block that a reset met.
 
     Attributes:
-        scope: What was blocked (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
+        scope: What was blocked (`key`, `account`, `account_model`, `key_resource`, `model`, `host`).
         name: What people call it: the key's label, the account, the model.
         key: The key's id where the scope is one key's, else empty.
         state: `cooling` or `disabled`.
@@ -61,11 +61,11 @@ def parse(rows: Sequence[Sequence[Any]], records: Sequence[RecordName]) -> Reset
     """Shape what reset.lua returns for these records."""
     back: list[HeldBlock] = []
     left: list[HeldBlock] = []
-    for place, topic, state, reason, person, cleared in rows:
+    for place, resource, state, reason, person, cleared in rows:
         record = records[int(place) - 1]
         scope, name = (
-            (_within(record.scope), f"{record.name} × {topic}")
-            if topic
+            (_within(record.scope), f"{record.name} × {resource}")
+            if resource
             else (record.scope, record.name)
         )
         block = HeldBlock(scope, name, record.key, state, reason, person)
@@ -74,8 +74,8 @@ def parse(rows: Sequence[Sequence[Any]], records: Sequence[RecordName]) -> Reset
 
 
 def _within(scope: str) -> str:
-    """The scope of a part of a record: a key's topic, or an account's model."""
-    return "key_topic" if scope == "key" else "account_model"
+    """The scope of a part of a record: a key's resource, or an account's model."""
+    return "key_resource" if scope == "key" else "account_model"
 
 
 def as_json(done: dict[str, ResetDone]) -> dict[str, Any]:

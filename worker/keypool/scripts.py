@@ -93,11 +93,11 @@ class Scripts:
         return list(await self._acquire(self._root, self._now(), lease_id, *said))
 
     async def confirm(
-        self, *, lease_id: str, key_id: str, account: str, model: str, topic: str
+        self, *, lease_id: str, key_id: str, account: str, model: str, resource: str
     ) -> int:
         """Check a lease after its wait; see confirm.lua."""
         return int(
-            await self._confirm(self._root, self._now(), lease_id, key_id, account, model, topic)
+            await self._confirm(self._root, self._now(), lease_id, key_id, account, model, resource)
         )
 
     async def extend(self, *, lease_id: str, account: str, model: str, emails: int) -> None:

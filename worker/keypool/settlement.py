@@ -42,7 +42,7 @@ def report(
         "key": lease.key.id,
         "account": account,
         "model": lease_request.model,
-        "topic": lease_request.topic,
+        "resource": lease_request.resource,
         "by": lease_request.by,
         "outcome": outcome,
         # The provider did its work: it took the request, or refused it with reason, be it for the
@@ -88,8 +88,8 @@ def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
     match scope:
         case Scope.KEY:
             return lease.key.label
-        case Scope.KEY_TOPIC:
-            return f"{lease.key.label} × {lease.request.topic}"
+        case Scope.KEY_RESOURCE:
+            return f"{lease.key.label} × {lease.request.resource}"
         case Scope.ACCOUNT:
             return account
         case Scope.ACCOUNT_MODEL:

@@ -30,11 +30,11 @@ class BucketView:
 
 @dataclass(frozen=True, slots=True)
 class BlockView:
-    """One reason for which a key rests for everything or for one model or topic.
+    """One reason for which a key rests for everything or for one model or resource.
 
     Attributes:
-        scope: What rests (`key`, `account`, `account_model`, `key_topic`, `model`, `host`).
-        name: The model or topic where the scope has one, else empty.
+        scope: What rests (`key`, `account`, `account_model`, `key_resource`, `model`, `host`).
+        name: The model or resource where the scope has one, else empty.
         state: `cooling`, `disabled` (until a person resets it), or `unfit`: the account does not
             have the model.
         reason: Why.
@@ -164,8 +164,8 @@ def parse(
             + _blocks("account", "", account, now_ms)
             + tuple(
                 block
-                for topic, fields in dict(record.get("topics") or {}).items()
-                for block in _blocks("key_topic", topic, fields, now_ms)
+                for resource, fields in dict(record.get("resources") or {}).items()
+                for block in _blocks("key_resource", resource, fields, now_ms)
             )
             + tuple(
                 block
@@ -176,7 +176,7 @@ def parse(
         )
         # A team that did not verify some domain serves its own as well as ever.
         rests = any(
-            one.scope != "key_topic" or one.state != "disabled" or one.name in models
+            one.scope != "key_resource" or one.state != "disabled" or one.name in models
             for one in blocks
         )
         blocks += tuple(

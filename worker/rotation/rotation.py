@@ -330,12 +330,12 @@ class _Turn(Generic[RequestT]):
             case NoLeaseReason.UNFIT if self.turned_down:
                 raise _rejection(self.turned_down)
             case NoLeaseReason.UNFIT:
-                topics = (
-                    ", ".join(topic for _, topic in self.lease_request.models)
+                resources = (
+                    ", ".join(resource for _, resource in self.lease_request.models)
                     or "the from address that is set for it"
                 )
                 raise RequestRejected(
-                    f"no {self.pool.service} key may be used for {topics}: {away.reason}"
+                    f"no {self.pool.service} key may be used for {resources}: {away.reason}"
                 )
         # Every key was tried in this turn, or none exists.
         if self.last is None:
@@ -435,7 +435,7 @@ class _Turn(Generic[RequestT]):
                 )
                 # Only one team has a domain, maybe the last; the keys of the others are marked, so
                 # each is asked once
-                if verdict.scope is not Scope.KEY_TOPIC and verdict.too_large_limit is None:
+                if verdict.scope is not Scope.KEY_RESOURCE and verdict.too_large_limit is None:
                     self.turned_down = verdict
             case Fate.RETRY if verdict.scope is Scope.MODEL and self.lease_request.fallbacks:
                 self.lease_request = self.lease_request.without(

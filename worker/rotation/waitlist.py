@@ -25,8 +25,8 @@ from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLea
 from worker.redis.retry import retry_while_down
 from worker.rotation.waitlist_lane import (
     Lane,
+    Resources,
     Shape,
-    Topics,
     Waiter,
     is_told,
     next_to_ask,
@@ -63,7 +63,7 @@ class WaitList:
         self._closed = False
         self._granted_s: deque[float] = deque(maxlen=_MANY)
         self._behind: dict[
-            tuple[Topics, bool], float
+            tuple[Resources, bool], float
         ] = {}  # when jobs of a kind were seen in the queue
         self._recalling: asyncio.Task[None] | None = None
         self.pressed: Callable[[], None] | None = None
@@ -155,7 +155,7 @@ class WaitList:
             else min((len(one.waiters) for one in lanes if one.resting_until_s < now_s), default=0)
         )
 
-    def expect(self, kinds: Iterable[tuple[Topics, bool]]) -> None:
+    def expect(self, kinds: Iterable[tuple[Resources, bool]]) -> None:
         """Jobs of these kinds stand in the queue: for these models, bulk or not.
 
         Those of them that may be served are to come past the others. May be called from any thread.
@@ -197,8 +197,8 @@ class WaitList:
                 for lane in lanes
                 if lane.came_s > now_s - _USED_S or lane.resting_until_s > now_s
             ], False
-        found = [lane for lane in lanes if (lane.topics, lane.bulk) in seen]
-        return found, bool(seen - {(lane.topics, lane.bulk) for lane in found})
+        found = [lane for lane in lanes if (lane.resources, lane.bulk) in seen]
+        return found, bool(seen - {(lane.resources, lane.bulk) for lane in found})
 
     def room(self) -> int:
         """How many jobs may wait in a line.
@@ -233,9 +233,9 @@ class WaitList:
         if lane is None:
             if len(self._lanes) > _MOST_LANES:
                 self._forget_idle()
-            topics = tuple(topic for _, topic in lease_request.models)
+            resources = tuple(resource for _, resource in lease_request.models)
             lane = self._lanes[shape] = Lane(
-                _wait_list(lease_request) if in_turn else "", lease_request.bulk, topics
+                _wait_list(lease_request) if in_turn else "", lease_request.bulk, resources
             )
         return lane
 
@@ -477,12 +477,12 @@ def _hangs_on_calls(got: NoLease) -> bool:
 def _wait_list(lease_request: LeaseRequest) -> str:
     """The name of the wait list for jobs that the same keys may serve, the same in each process."""
     name = lease_request.model
-    topic = "" if lease_request.topic == name else lease_request.topic
+    resource = "" if lease_request.resource == name else lease_request.resource
     others = (
         sorted(lease_request.exclude),
         sorted(lease_request.exclude_accounts),
         lease_request.account,
-        topic,
+        resource,
         lease_request.fallbacks,
     )
     if any(others):

@@ -13,7 +13,7 @@ LOOKED_AT = 64
 _SETTLE_S = 0.005  # one change seldom comes alone
 
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
-Topics = tuple[str, ...]
+Resources = tuple[str, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +50,7 @@ class Lane:
 
     wait_list: str
     bulk: bool
-    topics: Topics
+    resources: Resources
     waiters: list[Waiter] = field(default_factory=list)
     asking: int = 0
     entered: bool = False

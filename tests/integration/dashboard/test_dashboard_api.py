@@ -87,17 +87,26 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
         ),
         Verdict(**rest, code="spend_limit", scope=Scope.ACCOUNT, status=400, account="acme"),
         Verdict(
-            Fate.NEXT_KEY, "model_blocked", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
+            Fate.NEXT_KEY,
+            "model_blocked",
+            effect=Effect.DISABLE,
+            scope=Scope.KEY_RESOURCE,
+            status=403,
         ),
     ):
-        lease = await pool.acquire(LeaseRequest(model="m", topic="m", tokens=900))
+        lease = await pool.acquire(LeaseRequest(model="m", resource="m", tokens=900))
         assert isinstance(lease, Lease)
         await pool.settle(lease, verdict)
     await site.app.lookout.now(after_change=True)
     told = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
     keys = told["services"]["groq"]["keys"]
     blocks = [block for key in keys for block in key["blocks"]]
-    assert {block["scope"] for block in blocks} == {"key", "account", "account_model", "key_topic"}
+    assert {block["scope"] for block in blocks} == {
+        "key",
+        "account",
+        "account_model",
+        "key_resource",
+    }
     assert {block["from_tokens"] for block in blocks} == {0, 900}
     assert {block["disabled_by"] for block in blocks} == {"", "test"}
     assert any(key["buckets"] for key in keys)

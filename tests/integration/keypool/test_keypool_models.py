@@ -16,7 +16,7 @@ from config.keys import ApiKey
 from worker.keypool import KeyPool, Lease, Line, NoLease, NoLeaseReason
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
-TWO = {"model": "a", "topic": "a", "fallbacks": (("b", "b"),)}
+TWO = {"model": "a", "resource": "a", "fallbacks": (("b", "b"),)}
 UNFIT = Verdict(
     fate=Fate.OTHER_ACCOUNT,
     code="model_not_found",
@@ -28,7 +28,7 @@ UNFIT = Verdict(
 
 
 def only(model: str) -> dict[str, str]:
-    return {"model": model, "topic": model}
+    return {"model": model, "resource": model}
 
 
 async def limit(pool: KeyPool, model: str, count: int) -> None:
@@ -42,8 +42,8 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
     await limit(pool, "b", 10)
     taken = []
     while isinstance(got := await ask(pool, **TWO), Lease):
-        taken.append(got.request.topic)
-        assert (got.request.model, got.request.fallbacks) == (got.request.topic, ())
+        taken.append(got.request.resource)
+        assert (got.request.model, got.request.fallbacks) == (got.request.resource, ())
     assert "".join(taken) in {"a" * first + "b" * second for first in (9, 10) for second in (9, 10)}
     away = await nothing(pool, **TWO)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "rpm")
@@ -51,7 +51,7 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
 
 @pytest.mark.parametrize(
     "verdict",
-    [UNFIT, refused(60_000), replace(UNFIT, effect=Effect.DISABLE, scope=Scope.KEY_TOPIC)],
+    [UNFIT, refused(60_000), replace(UNFIT, effect=Effect.DISABLE, scope=Scope.KEY_RESOURCE)],
 )
 async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Verdict) -> None:
     pool = make_pool(2)

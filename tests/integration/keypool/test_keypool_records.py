@@ -28,7 +28,7 @@ async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) ->
 
 async def test_no_secret_reaches_redis(make_pool: Make, redis: Redis) -> None:
     pool = make_pool(2)
-    held = await lease(pool, model="m", topic="m", by="task")
+    held = await lease(pool, model="m", resource="m", by="task")
     await pool.settle(held, refused(1_000))
     await pool.settle(await lease(pool, model="m"), INVALID)
     dump = b""

@@ -131,7 +131,7 @@ async def test_reset_of_one_key_leaves_the_others(make_pool: Make) -> None:
     ("scope", "same_model_serves", "other_model_serves"),
     [
         (Scope.KEY, True, True),  # the other key serves both
-        (Scope.KEY_TOPIC, True, True),
+        (Scope.KEY_RESOURCE, True, True),
         (Scope.ACCOUNT, False, False),  # both keys belong to one account
         (Scope.ACCOUNT_MODEL, False, True),
         (Scope.MODEL, False, True),
@@ -145,16 +145,16 @@ async def test_a_rest_covers_its_scope_and_no_more(
     other_model_serves: bool,  # noqa: FBT001
 ) -> None:
     pool = make_pool(2, accounts=["org_a", "org_a"])
-    first = await lease(pool, model="big", topic="big")
+    first = await lease(pool, model="big", resource="big")
     await pool.settle(first, refused(10_000, scope))
     for model, serves in (("big", same_model_serves), ("small", other_model_serves)):
         for _ in range(2):
-            got = await ask(pool, model=model, topic=model)
+            got = await ask(pool, model=model, resource=model)
             assert isinstance(got, Lease) is serves, (model, got)
-            blamed_key = scope is Scope.KEY or (scope is Scope.KEY_TOPIC and model == "big")
+            blamed_key = scope is Scope.KEY or (scope is Scope.KEY_RESOURCE and model == "big")
             if isinstance(got, Lease):
                 assert not blamed_key or got.key.id != first.key.id
-    assert (await pool.snapshot()).failed == (1 if scope in {Scope.KEY, Scope.KEY_TOPIC} else 2)
+    assert (await pool.snapshot()).failed == (1 if scope in {Scope.KEY, Scope.KEY_RESOURCE} else 2)
     assert (await pool.reset(by="test")).count >= 1
     assert (await pool.snapshot()).failed == 0
 
@@ -225,7 +225,7 @@ async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_befor
     assert len(await confirmed([*others, late])) == 20
 
 
-async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(
+async def test_a_resource_that_every_key_is_unfit_for_is_told_from_disabled_keys(
     make_pool: Make,
 ) -> None:
     pool = make_pool(2)
@@ -233,20 +233,20 @@ async def test_a_topic_that_every_key_is_unfit_for_is_told_from_disabled_keys(
         fate=Fate.NEXT_KEY,
         code="domain_not_verified",
         effect=Effect.DISABLE,
-        scope=Scope.KEY_TOPIC,
+        scope=Scope.KEY_RESOURCE,
         status=403,
     )
     for _ in range(2):
-        await pool.settle(await lease(pool, topic="a.example"), unfit)
+        await pool.settle(await lease(pool, resource="a.example"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
     assert shown == [("ready", "", 0)] * 2, "each serves its own domain"
-    away = await nothing(pool, topic="a.example")
+    away = await nothing(pool, resource="a.example")
     assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "domain_not_verified")
-    await pool.settle(await lease(pool, topic="b.example"), INVALID)
-    await pool.settle(await lease(pool, topic="c.example"), unfit)
-    assert (await nothing(pool, topic="c.example")).why is NoLeaseReason.DISABLED
+    await pool.settle(await lease(pool, resource="b.example"), INVALID)
+    await pool.settle(await lease(pool, resource="c.example"), unfit)
+    assert (await nothing(pool, resource="c.example")).why is NoLeaseReason.DISABLED
     await pool.reset(by="test")
-    await pool.settle(await lease(pool, model="m", topic="m"), unfit)
+    await pool.settle(await lease(pool, model="m", resource="m"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
     assert sorted(shown, key=str) == [("cooling", "domain_not_verified", None), ("ready", "", 0)], (
         "a model is its work"

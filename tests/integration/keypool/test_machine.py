@@ -36,7 +36,7 @@ LEASE_MS = 20_000
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
 INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
 UNFIT = Verdict(
-    fate=Fate.NEXT_KEY, code="unfit", effect=Effect.DISABLE, scope=Scope.KEY_TOPIC, status=403
+    fate=Fate.NEXT_KEY, code="unfit", effect=Effect.DISABLE, scope=Scope.KEY_RESOURCE, status=403
 )
 BANNED = Verdict(
     fate=Fate.NEXT_KEY, code="banned", effect=Effect.DISABLE, scope=Scope.ACCOUNT, status=403
@@ -46,7 +46,7 @@ FAILED = Verdict(
     Fate.RETRY, "server_error", effect=Effect.COOL, cooldown_ms=5_000, definite=False, status=500
 )
 UNREACHED = Verdict(Fate.RETRY, "connect_error", scope=Scope.HOST)
-TOPIC = "some"
+RESOURCE = "some"
 GOLDEN = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads small numbers
 FULL = (ObservedLimit(Dimension.RPM, LIMIT, LIMIT - 1),)  # the call that taught it is counted
 
@@ -58,7 +58,7 @@ class Model:
     rests: dict[str, int] = field(default_factory=dict)  # scope → until (ms)
     disabled: set[str] = field(default_factory=set)  # ids of keys
     banned: set[str] = field(default_factory=set)  # accounts
-    unfit: set[tuple[str, str]] = field(default_factory=set)  # ids of keys, each with a topic
+    unfit: set[tuple[str, str]] = field(default_factory=set)  # ids of keys, each with a resource
     faults: int = 0  # of the host, in a row
     fault_ms: int = 0
     ok_ms: int = 0  # when a call was accepted last, as far as that was noted
@@ -76,9 +76,9 @@ class Model:
         scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
         return max(self.rests.get(scope, 0) for scope in scopes)
 
-    def serves(self, key: ApiKey, *, topic: str = "") -> bool:
+    def serves(self, key: ApiKey, *, resource: str = "") -> bool:
         """No person is needed before it serves again."""
-        unfit = (key.id, topic) in self.unfit
+        unfit = (key.id, resource) in self.unfit
         return not (unfit or key.id in self.disabled or key.account in self.banned)
 
     def host_failed(self, now_ms: int) -> bool:
@@ -183,18 +183,25 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(
         ahead_ms=st.sampled_from([0, 500, 2_000]),
         line=st.sampled_from([None, "a", "b"]),
-        topic=st.sampled_from(["", TOPIC]),
+        resource=st.sampled_from(["", RESOURCE]),
         bulk=st.booleans(),
         count=st.integers(1, 30),
     )
-    def acquire(self, ahead_ms: int, line: str | None, topic: str, bulk: bool, count: int) -> None:  # noqa: FBT001
+    def acquire(
+        self,
+        ahead_ms: int,
+        line: str | None,
+        resource: str,
+        bulk: bool,  # noqa: FBT001
+        count: int,
+    ) -> None:
         self.pool.horizon_ms = ahead_ms
         for _ in range(count):
-            lease_request = LeaseRequest(bulk=bulk, topic=topic)
+            lease_request = LeaseRequest(bulk=bulk, resource=resource)
             stands = None if line is None else Line("m bulk" if bulk else "m", line, entered=True)
             got = self.run(self.pool.acquire(lease_request, stands))
             now_ms = self.now()
-            usable = [key for key in self.keys if self.model.serves(key, topic=topic)]
+            usable = [key for key in self.keys if self.model.serves(key, resource=resource)]
             if isinstance(got, Lease):
                 start_ms = now_ms + got.wait_ms
                 assert 0 <= got.wait_ms <= min(ahead_ms, 100 if bulk else ahead_ms)
@@ -359,13 +366,13 @@ class PoolMachine(RuleBasedStateMachine):
         elif verdict is BANNED:
             self.model.banned.add(lease.account)
         elif verdict is UNFIT:
-            self.model.unfit.add((lease.key.id, lease.request.topic))
+            self.model.unfit.add((lease.key.id, lease.request.resource))
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
     def confirm(self, index: int) -> None:
         lease, start_ms = self.leases[index % len(self.leases)]
-        stays = self.model.serves(lease.key, topic=lease.request.topic) and (
+        stays = self.model.serves(lease.key, resource=lease.request.resource) and (
             self.model.blocked_until(lease.key.id, lease.account) <= self.now()
         )
         confirmed = self.run(self.pool.confirm(lease))

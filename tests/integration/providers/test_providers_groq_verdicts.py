@@ -66,7 +66,7 @@ _INVALID = _verdict(Fate.NEXT_KEY, "invalid_key", 401, effect=Effect.DISABLE)
 _RESTRICTED = {"effect": Effect.DISABLE, "scope": Scope.ACCOUNT}
 _SPENT = {"effect": Effect.COOL, "scope": Scope.ACCOUNT, "cooldown_ms": _HOUR_MS}
 _UNFIT = {"effect": Effect.UNFIT, "scope": Scope.ACCOUNT_MODEL, "cooldown_ms": 3_600_000}
-_BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
+_BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_RESOURCE}
 _COOL = {"effect": Effect.COOL, "scope": Scope.ACCOUNT_MODEL}
 _TWICE_MORE = {"definite": False, "most_repeats": 2}
 _FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False, "counted": False}
@@ -273,7 +273,7 @@ _ROWS: list[Any] = [
             "rate_limit",
             429,
             effect=Effect.COOL,
-            scope=Scope.KEY_TOPIC,
+            scope=Scope.KEY_RESOURCE,
             cooldown_ms=578_016,
             account="org_01abc",
             service_tier="on_demand",

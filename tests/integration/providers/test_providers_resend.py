@@ -61,7 +61,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
 
 
 _DEAD = {"fate": Fate.NEXT_KEY, "code": "invalid_key", "effect": Effect.DISABLE}
-_NO_DOMAIN = {"effect": Effect.DISABLE, "scope": Scope.KEY_TOPIC}
+_NO_DOMAIN = {"effect": Effect.DISABLE, "scope": Scope.KEY_RESOURCE}
 _TEAM = {"effect": Effect.COOL, "scope": Scope.ACCOUNT}
 _FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
 _AN_HOUR = {"cooldown_ms": 3_600_000}

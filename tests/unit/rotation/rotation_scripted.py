@@ -50,7 +50,7 @@ UNFIT = Reply(
         "model_blocked",
         "off",
         effect=Effect.DISABLE,
-        scope=Scope.KEY_TOPIC,
+        scope=Scope.KEY_RESOURCE,
         status=403,
     )
 )
@@ -73,7 +73,7 @@ NOT_HAD = Reply(
 NOT_ITS_DOMAIN = Reply(
     Verdict(
         Fate.OTHER_ACCOUNT, "domain_not_verified", "not verified", effect=Effect.DISABLE,
-        scope=Scope.KEY_TOPIC,
+        scope=Scope.KEY_RESOURCE,
         status=403,
     )
 )  # fmt: skip

@@ -105,12 +105,12 @@ async def test_a_model_that_no_account_has_is_asked_of_each_once(make: Make) -> 
         "no groq key may be used for m: model_not_found",
     ):
         with pytest.raises(RequestRejected, match=words):
-            await serve(rotation, model="m", topic="m")
+            await serve(rotation, model="m", resource="m")
     assert provider.keys_used == SECRETS
-    assert (await serve(rotation, model="n", topic="n")).attempts == 1
+    assert (await serve(rotation, model="n", resource="n")).attempts == 1
     assert {key.state for key in (await rotation.pool.snapshot()).keys} == {"ready"}
     await rotation.pool.forget_unfit()
-    assert (await serve(rotation, model="m", topic="m")).attempts == 1
+    assert (await serve(rotation, model="m", resource="m")).attempts == 1
 
 
 async def test_an_account_that_turns_requests_down_comes_last(make: Make) -> None:
@@ -162,11 +162,11 @@ async def test_a_domain_that_no_account_has_is_rejected_by_each_once(
 ) -> None:
     rotation, provider = make(*[NOT_ITS_DOMAIN] * 3)
     with pytest.raises(RequestRejected, match=r"^domain_not_verified: not verified$"):
-        await serve(rotation, topic=domain)
+        await serve(rotation, resource=domain)
     with pytest.raises(
         RequestRejected, match=f"no groq key may be used for {words}: domain_not_verified"
     ):
-        await serve(rotation, topic=domain)
+        await serve(rotation, resource=domain)
     assert len(provider.seen) == 3
 
 
@@ -194,8 +194,8 @@ async def test_an_email_to_more_than_any_quota_holds_is_told_so(make: Make) -> N
 async def test_keys_that_are_all_unfit_for_the_model_reject_the_job(make: Make) -> None:
     rotation, provider = make(UNFIT, UNFIT, UNFIT)
     with pytest.raises(RequestRejected, match=r"no groq key may be used for m: model_blocked"):
-        await serve(rotation, model="m", topic="m")
+        await serve(rotation, model="m", resource="m")
     with pytest.raises(RequestRejected, match=r"no groq key may be used for m: model_blocked"):
-        await serve(rotation, model="m", topic="m")
+        await serve(rotation, model="m", resource="m")
     assert len(provider.seen) == 3
-    assert (await serve(rotation, model="n", topic="n")).attempts == 1
+    assert (await serve(rotation, model="n", resource="n")).attempts == 1

@@ -94,7 +94,7 @@ async def test_a_key_at_fault_means_the_next_key_at_once(
     make: Make, redis: Redis, script: list[Reply], used: list[int]
 ) -> None:
     rotation, provider = make(*script)
-    served = await serve(rotation, model="m", topic="m")
+    served = await serve(rotation, model="m", resource="m")
     assert provider.keys_used == [SECRETS[n] for n in used]
     assert served.attempts == len(used)
     assert await leases_out(redis) == NOTHING_OUT
@@ -219,8 +219,8 @@ async def test_the_next_model_serves_in_the_same_turn(
     make: Make, script: list[Reply], accounts: tuple[str, ...], attempts: int
 ) -> None:
     rotation, provider = make(*script, accounts=accounts)
-    lease_request = LeaseRequest(model="a", topic="a", fallbacks=(("b", "b"),))
-    served = await rotation.serve(lease_request, lambda lease: lease.request.topic)
+    lease_request = LeaseRequest(model="a", resource="a", fallbacks=(("b", "b"),))
+    served = await rotation.serve(lease_request, lambda lease: lease.request.resource)
     assert served.attempts == attempts
     assert [model for _, model in provider.seen] == ["a"] * (attempts - 1) + ["b"]
 
@@ -228,7 +228,7 @@ async def test_the_next_model_serves_in_the_same_turn(
 async def test_where_every_model_is_overloaded_it_is_a_fault(make: Make) -> None:
     rotation, provider = make(OVERLOADED, OVERLOADED)
     with pytest.raises(TransientError):
-        await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
+        await serve(rotation, model="a", resource="a", fallbacks=(("b", "b"),))
     assert len(provider.seen) == 2
 
 
@@ -237,7 +237,7 @@ async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_provider
 ) -> None:
     rotation, provider = make(*[NOT_FOUND] * 6)
     with pytest.raises(RequestRejected, match=r"^model_not_found: there is no such model$"):
-        await serve(rotation, model="a", topic="a", fallbacks=(("b", "b"),))
+        await serve(rotation, model="a", resource="a", fallbacks=(("b", "b"),))
     assert len(provider.seen) == 6
 
 

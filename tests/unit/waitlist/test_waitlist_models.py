@@ -38,13 +38,13 @@ async def test_lines_of_models_that_nobody_asks_for_any_more_are_forgotten(
 
 
 def job(model: str, **options: Any) -> LeaseRequest:
-    return LeaseRequest(model=model, topic=model, **options)
+    return LeaseRequest(model=model, resource=model, **options)
 
 
 async def crowded(line: Line, *, jobs: int = 23) -> list[asyncio.Task[Any]]:
     """More jobs than there is room for stand in a line that is not served."""
     await line.rest()
-    return [await line.stand(str(n), topic=MODEL, waited_ms=jobs - n) for n in range(jobs)]
+    return [await line.stand(str(n), resource=MODEL, waited_ms=jobs - n) for n in range(jobs)]
 
 
 async def stop(waiting: list[asyncio.Task[Any]]) -> None:
@@ -111,7 +111,7 @@ async def test_jobs_that_cannot_be_served_are_not_called_although_there_is_room(
     line.list.recall = called.put
     waiting, _ = await sent_back(line, 1)
     await stop(waiting)
-    [lane] = [lane for lane in line.list._lanes.values() if lane.topics == (MODEL,)]
+    [lane] = [lane for lane in line.list._lanes.values() if lane.resources == (MODEL,)]
     lane.resting_until_s = time.monotonic() + 60
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):

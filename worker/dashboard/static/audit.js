@@ -12,7 +12,7 @@ const auditNewest = document.getElementById("audit-newest");
 const eventWords = { cooled: "rests", unfit: "is not asked for it", disabled: "disabled", reset: "reset", freed: "enabled again",
     limit_learned: "limit learned", account_learned: "account learned", lease_expired: "call not reported in time" };
 
-const scopeWords = { key: "key", account: "account", account_model: "account × model", key_topic: "key ×", model: "model",
+const scopeWords = { key: "key", account: "account", account_model: "account × model", key_resource: "key ×", model: "model",
     host: "provider", service: "all keys of", dead_letter: "job" };
 
 let auditBefore = null; // where the page that is shown begins; null: it is the newest one

@@ -62,7 +62,7 @@ export function limitName(one) {
 
 export function blockWords(one) {
     const where = { key: "", account: "account: ", account_model: one.name ? "model " + one.name + ": " : "account: ",
-        key_topic: one.name + ": ", model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
+        key_resource: one.name + ": ", model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
     return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
         + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
         + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
@@ -74,7 +74,7 @@ export function grouped(blocks) {
     const byReason = new Map();
     blocks.forEach(function (one) {
         const first = byReason.get(one.reason);
-        if (one.scope !== "key_topic" || one.left_ms !== null) {
+        if (one.scope !== "key_resource" || one.left_ms !== null) {
             found.push(one);
         } else if (first) {
             first.names.push(one.name);

@@ -2,7 +2,7 @@
 -- acquire: reserve one call with one key, now or within the horizon; or say when to ask again.
 --
 -- KEYS  1 root of all names
--- ARGV  1 now_ms or ''  2 lease id  3 model or ''  4 topic (model or from-domain)
+-- ARGV  1 now_ms or ''  2 lease id  3 model or ''  4 resource (model or from-domain)
 --       5 tokens  6 of them the prompt's  7 of them reserved for the answer  8 '1': the job names no cap for its
 --       answer, so an account with a smaller limit may reserve less  9 emails (recipients)
 --       10 horizon: how far ahead a call may be reserved, in ms  11 patience: the longest rest that is waited for in
@@ -12,7 +12,7 @@
 --       18 '1' where the line is in the wait list  19 lease, in ms  20 opening (calls on their way while limits are
 --       unknown)
 --       21 what to go by until an account's own limits are known, '' or as JSON: each [dimension, limit, window ms]
---       22 models that serve as well, in order of preference, '' or as JSON: each [model, topic]
+--       22 models that serve as well, in order of preference, '' or as JSON: each [model, resource]
 --       then of each candidate its id and its account
 -- Returns one of these lists:
 --         'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer,
@@ -24,7 +24,7 @@
 
 local A_FEW, BEFORE = 2, 22  -- keys that are looked at, words before the candidates
 
-local _, lease_id, model_name, topic_name, tokens, input_tokens, output_tokens, flexible, emails, horizon_ms, patience_ms,
+local _, lease_id, model_name, resource_name, tokens, input_tokens, output_tokens, flexible, emails, horizon_ms, patience_ms,
   by, bulk, wait_list, line, waited_ms, next_waited_ms, in_list, lease_ms, opening, first_limits, fallbacks
   = unpack(ARGV, 1, BEFORE)
 local turn, count = read_clock('seq'), (#ARGV - BEFORE) / 2
@@ -60,7 +60,7 @@ end
 
 -- Hosts, models and accounts seldom rest: one look says whether any has a record at all.
 local host, unfit, records = root .. ':host', root .. ':unfit', {}
-local models = {{model_name, topic_name}}
+local models = {{model_name, resource_name}}
 for _, one in ipairs(fallbacks ~= '' and cjson.decode(fallbacks) or {}) do models[#models + 1] = one end
 for place = 1, count do records[place] = root .. ':account:' .. ARGV[BEFORE + 2 * place] end
 for _, one in ipairs(models) do records[#records + 1] = root .. ':model:' .. one[1] end
@@ -72,10 +72,10 @@ if count > A_FEW then first, enough = turn % count, A_FEW end
 local remap = {'remap'}
 
 -- Looks at one candidate for a model, and notes what it finds: the best one so far, or why it is none.
-local function look(found, index, model, topic)
+local function look(found, index, model, resource)
   local id, account = ARGV[BEFORE + 2 * index - 1], ARGV[BEFORE + 2 * index]
   local key = redis.call('HMGET', root .. ':key:' .. id, 'state', 'until_ms', 'reason', 'account', 'seq', 'in_flight',
-    't:' .. topic)
+    't:' .. resource)
   if key[4] and key[4] ~= account then
     remap[#remap + 1], remap[#remap + 2] = id, key[4]
     return
@@ -92,10 +92,10 @@ local function look(found, index, model, topic)
     found.unfit = pair.unfit
     return
   end
-  local topic_ms, topic_reason = blocked_by_mark(key[7])
+  local resource_ms, resource_reason = blocked_by_mark(key[7])
   local until_ms, reason = blocked(key)
   until_ms, reason = later(until_ms, reason, pair.until_ms, pair.reason)
-  until_ms, reason = later(topic_ms, topic_reason, until_ms, reason)
+  until_ms, reason = later(resource_ms, resource_reason, until_ms, reason)
   local candidate = score_candidate(pair, job, until_ms, reason, tonumber(key[5] or 0))
   candidate.index, candidate.id, candidate.leases = index, id, tonumber(key[6] or 0)
   local flight_ms = candidate.soon and not candidate.paced and flight_wait_ms(pair) or 0
@@ -104,7 +104,7 @@ local function look(found, index, model, topic)
       found.limit, found.limit_of = candidate.too_large, candidate.too_large_in
     end
   elseif until_ms == NEVER then
-    if topic_ms == NEVER then found.unfit = reason else found.disabled = reason end
+    if resource_ms == NEVER then found.unfit = reason else found.disabled = reason end
   elseif flight_ms > 0 then
     found.busy_ms = min(found.busy_ms or FLIGHT_MS, flight_ms)
   elseif is_better(candidate, found.best) then

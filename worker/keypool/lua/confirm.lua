@@ -5,10 +5,10 @@
 -- that the provider has less than was thought, and where one job tries alone whether a host or model works again.
 --
 -- KEYS  1 root of all names
--- ARGV  1 now_ms or ''  2 lease id  3 key id  4 account  5 model or ''  6 topic
+-- ARGV  1 now_ms or ''  2 lease id  3 key id  4 account  5 model or ''  6 resource
 -- Returns how long it still has to wait, in ms (0: it goes now) · -1 it has ended: expired, unknown, or blocked
 
-local lease_id, key_id, account, model_name, topic = unpack(ARGV, 2)
+local lease_id, key_id, account, model_name, resource = unpack(ARGV, 2)
 read_clock()
 local lease = read_lease(lease_id)
 if not lease then return -1 end
@@ -16,7 +16,7 @@ local pair_name = account .. ':' .. model_name
 local pair_key, account_key = root .. ':account_model:' .. pair_name, root .. ':account:' .. account
 local host, model, unfit = root .. ':host', root .. ':model:' .. model_name, root .. ':unfit'
 local pair = redis.call('HMGET', pair_key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits')
-local key = redis.call('HMGET', root .. ':key:' .. key_id, 'state', 'until_ms', 'reason', 'account', 't:' .. topic)
+local key = redis.call('HMGET', root .. ':key:' .. key_id, 'state', 'until_ms', 'reason', 'account', 't:' .. resource)
 local buckets, probed_ms, probes = read_buckets(pair[5], pair[6]), 0, {}
 local until_ms = max(blocked(key), (blocked_by_mark(key[5])), (blocked_from(pair[4], lease.cost.tokens, pair)))
 if redis.call('EXISTS', host, model, account_key, unfit) > 0 then

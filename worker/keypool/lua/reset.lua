@@ -7,7 +7,7 @@
 -- KEYS  1 root of all names  2 … the records of keys, accounts, account × models, models, host
 -- ARGV  1 now_ms or ''  2 by  3 scope (service or key)  4 name (service or key id)
 --       5 '1': bring back keys that a person disabled, too
--- Returns the blocks that held, each [place of its record from 1 on, topic or '', 'cooling' | 'disabled', reason,
+-- Returns the blocks that held, each [place of its record from 1 on, resource or '', 'cooling' | 'disabled', reason,
 -- the person who disabled it or '', 1: cleared | 0: left disabled].
 
 local KNOWN_MS = 20000  -- what a refusal has just told need not be tried
@@ -15,11 +15,11 @@ local KNOWN_MS = 20000  -- what a refusal has just told need not be tried
 read_clock()
 local found, cleared, unfit, accounts = {}, 0, read_hash(root .. ':unfit'), root .. ':account:'
 
-local function note(place, topic, person, until_ms, reason)
+local function note(place, resource, person, until_ms, reason)
   if until_ms == 0 then return end
   local state, stays = until_ms == NEVER and 'disabled' or 'cooling', person and ARGV[5] ~= '1'
   if not stays then cleared = cleared + 1 end
-  found[#found + 1] = {place - 1, topic, state, reason, person or '', stays and 0 or 1}
+  found[#found + 1] = {place - 1, resource, state, reason, person or '', stays and 0 or 1}
 end
 
 local function clear_marks(place, hash, marks, start)

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 root of all names
 -- ARGV  1 now_ms or ''  2 lease id
---       3 what the answer means, as JSON: key (its id), account, model, topic, by (task id)
+--       3 what the answer means, as JSON: key (its id), account, model, resource, by (task id)
 --         outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work;
 --         counted: the provider counted it; tokens used, input_tokens and output_tokens of them, emails carried,
 --         stated_ms (the wait that the provider told), learned (the account that it named), each where known
@@ -30,7 +30,7 @@ local ok_ms = read_clock('ok_ms:' .. said.model)
 local outcome, effect, scope, reason, by = said.outcome, said.effect, said.scope, said.reason, said.by
 local pair_name, key = said.account .. ':' .. said.model, root .. ':key:' .. said.key
 local pair, host, model = root .. ':account_model:' .. pair_name, root .. ':host', root .. ':model:' .. said.model
-local record_of = {key = key, key_topic = key, account = root .. ':account:' .. said.account, account_model = pair,
+local record_of = {key = key, key_resource = key, account = root .. ':account:' .. said.account, account_model = pair,
   model = model, host = host}
 local lease = end_lease(ARGV[2])
 
@@ -142,9 +142,9 @@ else
 end
 if effect == 'none' then return answer(0, false) end
 
--- What is blamed rests, and a rest only grows. A key's topic, and the model that an account does not have, are marks
+-- What is blamed rests, and a rest only grows. A key's resource, and the model that an account does not have, are marks
 -- in the hash of others.
-local blamed, mark = record_of[scope], scope == 'key_topic' and 't:' .. said.topic
+local blamed, mark = record_of[scope], scope == 'key_resource' and 't:' .. said.resource
 if effect == 'unfit' then
   blamed, mark = root .. ':unfit', pair_name
   if redis.call('HLEN', blamed) >= UNFIT_KEPT then redis.call('DEL', blamed) end
@@ -174,7 +174,7 @@ if was_ms ~= until_ms then
 end
 if state then redis.call('PERSIST', blamed)
 elseif scope == 'account' then redis.call('PEXPIRE', blamed, until_ms - now + RECORD_STAYS_MS)
-elseif scope ~= 'key' and scope ~= 'key_topic' then
+elseif scope ~= 'key' and scope ~= 'key_resource' then
   redis.call('PEXPIRE', blamed, max(STATE_TTL_MS, until_ms - now))
 end
 return answer(shown_ms, was_ms == 0)

@@ -4,20 +4,20 @@
 -- KEYS  1 root of all names  2 … records (hashes)
 -- ARGV  1 now_ms or ''
 -- Returns one JSON text: {"now_ms", "skew_ms" (see `read_clock`), "unfit": {account:model: {…}}, "records":
--- [{field: text, "buckets": {…}, "topics": {…}}, …]}. Records that do not exist are empty.
+-- [{field: text, "buckets": {…}, "resources": {…}}, …]}. Records that do not exist are empty.
 
 read_clock()
 local records, unfit = {}, {}
 for place = 2, #KEYS do
-  local record, topics = read_hash(KEYS[place]), {}
+  local record, resources = read_hash(KEYS[place]), {}
   local buckets = read_buckets(record.buckets, record.limits)
   for dimension, bucket in pairs(buckets) do
     buckets[dimension] = {limit = bucket.limit, window_ms = bucket.window_ms, remaining = bucket.level}
   end
   for field, packed in pairs(record) do
-    if field:sub(1, 2) == 't:' then topics[field:sub(3)], record[field] = cmsgpack.unpack(packed), nil end
+    if field:sub(1, 2) == 't:' then resources[field:sub(3)], record[field] = cmsgpack.unpack(packed), nil end
   end
-  record.buckets, record.topics, record.flying, record.limits = buckets, topics, nil, nil
+  record.buckets, record.resources, record.flying, record.limits = buckets, resources, nil, nil
   records[#records + 1] = record
 end
 for pair_name, mark in pairs(read_hash(root .. ':unfit')) do unfit[pair_name] = cmsgpack.unpack(mark) end

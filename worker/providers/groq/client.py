@@ -117,7 +117,7 @@ class Completion:
         return self.model if tier in {None, DEFAULT_TIER} else f"{self.model} ({tier})"
 
     @property
-    def topic(self) -> str:
+    def resource(self) -> str:
         """What a key can be shut out from: the model."""
         return self.model
 

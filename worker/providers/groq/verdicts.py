@@ -212,7 +212,7 @@ class GroqJudge:
                 "model_blocked",
                 "this model is switched off for this key",
                 effect=Effect.DISABLE,
-                scope=Scope.KEY_TOPIC,
+                scope=Scope.KEY_RESOURCE,
                 status=status,
             )
         return None
@@ -264,7 +264,7 @@ class GroqJudge:
             effect=Effect.COOL,
             # What holds for a project stays with the key: others of the organisation may be of
             # other projects.
-            scope=Scope.KEY_TOPIC if refusal.project else Scope.ACCOUNT_MODEL,
+            scope=Scope.KEY_RESOURCE if refusal.project else Scope.ACCOUNT_MODEL,
             cooldown_ms=None
             if stated_ms is None
             else min(max(stated_ms, _MIN_COOLDOWN_MS), _DAY_MS),

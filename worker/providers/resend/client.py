@@ -55,7 +55,7 @@ class Email:
         _check_key(self.idempotency_key)
 
     @property
-    def topic(self) -> str:
+    def resource(self) -> str:
         """What a key can be shut out from: the domain of the from address, in lower case.
 
         Empty where there is none.

@@ -145,7 +145,7 @@ class ResendJudge:
                 "domain_not_verified",
                 sentence,
                 effect=Effect.DISABLE,
-                scope=Scope.KEY_TOPIC,
+                scope=Scope.KEY_RESOURCE,
                 status=status,
             )
         return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=status)
@@ -184,7 +184,7 @@ class ResendJudge:
                 "key_restricted",
                 "this key may not send from this address",
                 effect=Effect.DISABLE,
-                scope=Scope.KEY_TOPIC,
+                scope=Scope.KEY_RESOURCE,
                 status=status,
             )
         if answer.code in _NOT_FOR_THIS_KEY:

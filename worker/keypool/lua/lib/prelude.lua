@@ -66,7 +66,7 @@ local function blocked_from(from_tokens, tokens, record)
   return until_ms, reason
 end
 
--- The same of a mark: a topic that a key may not be used for, or a model that an account does not have.
+-- The same of a mark: a resource that a key may not be used for, or a model that an account does not have.
 local function blocked_by_mark(packed)
   local mark = unpacked(packed)
   return blocked({mark.state, mark.until_ms, mark.reason})
