@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from rooms import House, accepted, ids, letter, send, send_one, until
+from email_senders import House, accepted, ids, letter, send, send_one, until
 
 from worker.errors import Deferred, InvalidArguments, TransientError
 from worker.keypool import LeaseRequest

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from email_senders import ANN, House, accepted, hold, ids, in_line, letter, send, send_one, until
 from redis.asyncio import Redis
-from rooms import ANN, House, accepted, hold, ids, in_line, letter, send, send_one, until
 
 from sandbox.process import Sandbox
 from tasks.message import EmailArguments

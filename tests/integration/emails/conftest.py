@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `rooms`: test folders are no packages
+sys.path.insert(0, str(Path(__file__).parent))  # for `email_senders`: test folders are no packages
 
-from rooms import House
+from email_senders import House
 
 from sandbox.process import Sandbox
 

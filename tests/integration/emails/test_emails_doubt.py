@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from email_senders import ANN, CANARY, House, accepted, ids, letter, send, send_one
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from rooms import ANN, CANARY, House, accepted, ids, letter, send, send_one
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
