@@ -6,7 +6,7 @@ from typing import Any
 from tasks.arguments import check
 from tasks.message import EmailArguments, domain_of
 from worker.celery import app
-from worker.emails import Letter
+from worker.emails import OutgoingEmail
 from worker.jobs.execution import run_job
 from worker.jobs.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import LeaseRequest
@@ -50,7 +50,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
     in_doubt_ms, now_ms = doubt_ms(request.headers), time.time() * 1000
     lost_ms = died_ms(request.headers)
-    letter = Letter(
+    email = OutgoingEmail(
         arguments.idempotency_key or str(request.id),
         arguments.content_hash(),
         arguments.payload_for,
@@ -77,9 +77,9 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     )
     served, history = await run_job(
         self,
-        runtime.mailroom,
+        runtime.email_sender,
         lease_request,
-        letter,
+        email,
         settings=runtime.settings,
         deadline_s=arguments.deadline_s,
         ownership=runtime.ownership,

@@ -23,7 +23,7 @@ from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
-from worker.emails import Mailroom
+from worker.emails import EmailSender
 from worker.emails.idempotency import Outbox
 from worker.hooks import backpressure
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
@@ -64,7 +64,7 @@ class Runtime:
     redis: Redis
     groq: Rotation[Completion]
     resend: Rotation[Email | Sealed]
-    mailroom: Mailroom
+    email_sender: EmailSender
     streams: StreamWriter
     cancellations: Cancellations
     drift: Drift
@@ -339,20 +339,20 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     cancellations = Cancellations(redis, namespace=settings.namespace)
     use(cancellations)
     completions = Rotation(pools["groq"], groq, before_call=ownership.end_if_lost)
-    mailroom = Mailroom(
+    email_sender = EmailSender(
         resend,
         outbox,
         batches=settings.email_batches,
         at_least_once=settings.email_ambiguity == "at_least_once",
     )
     backpressure.watch("groq", completions.waiting)
-    backpressure.watch("resend", mailroom)
+    backpressure.watch("resend", email_sender)
     runtime = Runtime(
         settings=settings,
         redis=redis,
         groq=completions,
         resend=resend,
-        mailroom=mailroom,
+        email_sender=email_sender,
         streams=StreamWriter(
             redis, namespace=settings.namespace, expires_s=settings.stream_expires_s
         ),

@@ -1,9 +1,9 @@
-"""The mailroom: every email is accepted once.
+"""The email sender: every email is accepted once.
 
 Those that wait for the rate limit go out together.
 """
 
-from worker.emails.outgoing import Letter
-from worker.emails.sender import Mailroom
+from worker.emails.outgoing import OutgoingEmail
+from worker.emails.sender import EmailSender
 
-__all__ = ["Letter", "Mailroom"]
+__all__ = ["EmailSender", "OutgoingEmail"]

@@ -13,10 +13,10 @@ from redis.exceptions import RedisError
 
 from worker.aio.errors import Revoked
 from worker.cancellations import is_cancelled
-from worker.emails.batch_size import Portions
+from worker.emails.batch_size import BatchSizes
 from worker.emails.batching import Call, Lane, Seat, Signal, Told, tell
 from worker.emails.idempotency import Envelope, Member, Outbox, batch_of
-from worker.emails.outgoing import Letter
+from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease
 from worker.providers import EMAIL_QUOTAS, Email, Sealed
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 _MOST_BATCH_BYTES = 4 * 1024 * 1024
 
 
-class UnderWay:
+class InFlightSends:
     """What this process is sending, by the name of the envelope, for jobs that mean the same email."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class UnderWay:
 
 
 class StartOver(Exception):  # noqa: N818 - no error
-    """The letter starts over within its turn."""
+    """The email starts over within its turn."""
 
     why: Deferred | None = None
     """What ends the turn if it happens too often."""
@@ -119,30 +119,30 @@ class _Attempt:
             _logger.warning("an email's outcome could not be written down (%s)", type(exc).__name__)
 
 
-class FirstTry(_Attempt):
-    """The first attempt of a letter, and of those that it takes along.
+class FirstAttempt(_Attempt):
+    """The first attempt of an email, and of those that it takes along.
 
     Attributes:
-        aboard: The letters of the next or the latest call, with their seats; the leader has none.
+        aboard: The emails of the next or the latest call, with their seats; the leader has none.
         departed: Somebody else leads the lane now.
         lane: Where it stood in line; None: it goes alone.
     """
 
-    def __init__(  # noqa: PLR0917 - what a mailroom has, and the letter
+    def __init__(  # noqa: PLR0917 - what the sender has, and the email
         self,
         outbox: Outbox,
         pool: KeyPool,
-        under_way: UnderWay,
-        portions: Portions,
-        leader: Letter,
+        in_flight: InFlightSends,
+        batch_sizes: BatchSizes,
+        leader: OutgoingEmail,
         lane: Lane | None,
     ) -> None:
         super().__init__(outbox)
         self._pool = pool
-        self._under_way = under_way
-        self._portions = portions
+        self._in_flight = in_flight
+        self._batch_sizes = batch_sizes
         self.leader = leader
-        self.aboard: dict[Letter, Seat | None] = {leader: None}
+        self.aboard: dict[OutgoingEmail, Seat | None] = {leader: None}
         self.departed = lane is None
         self.lane = lane
 
@@ -151,7 +151,7 @@ class FirstTry(_Attempt):
         envelopes, left = self._board(lease)
         try:
             await self._leave_cancelled(envelopes)
-            more = sum(letter.recipients for letter in envelopes) - lease.request.emails
+            more = sum(email.recipients for email in envelopes) - lease.request.emails
             if (
                 lease.spare_emails is not None and more > 0
             ):  # before anybody else asks how much is left
@@ -169,53 +169,53 @@ class FirstTry(_Attempt):
             known = await self._seal(envelope, lease)
             if not known:
                 break
-            letters = list(envelopes)
+            emails = list(envelopes)
             for place in known:
-                del envelopes[letters[place]]
-                self._leave(letters[place])
+                del envelopes[emails[place]]
+                self._leave(emails[place])
             if not envelopes:
                 raise Overtaken
-        for letter in envelopes:
-            letter.calls += 1
+        for email in envelopes:
+            email.calls += 1
         if len(envelopes) > 1:
             _logger.info("📦 %d emails go out in one call", len(envelopes))
         return self._calling(envelope, splits=len(envelopes) > 1)
 
-    def _board(self, lease: Lease) -> tuple[dict[Letter, Envelope], list[Seat]]:
+    def _board(self, lease: Lease) -> tuple[dict[OutgoingEmail, Envelope], list[Seat]]:
         """Take along who waits in line, as far as there is room.
 
         Also gives the seats of those who must stay.
         """
         left = []
         (first, _), *passengers = self.aboard.items()
-        load = _Load(lease, most=self._portions.most(lease.account))
+        load = _Load(lease, most=self._batch_sizes.most(lease.account))
         load.take(first, self._single(first, lease))
-        for letter, seat in passengers:  # from a call that was refused
-            if seat is None or seat.done() or not load.take(letter, self._single(letter, lease)):
-                del self.aboard[letter]
+        for email, seat in passengers:  # from a call that was refused
+            if seat is None or seat.done() or not load.take(email, self._single(email, lease)):
+                del self.aboard[email]
                 left += [] if seat is None else [seat]
         lane = self.lane
         if lane is None:
             return load.envelopes, left
-        for letter, seat in list(lane.line.items()):
-            if letter.idempotency_key in load.keys:  # a copy: it has to wait for the outcome
+        for email, seat in list(lane.line.items()):
+            if email.idempotency_key in load.keys:  # a copy: it has to wait for the outcome
                 continue
-            if not load.take(letter, self._single(letter, lease)):
+            if not load.take(email, self._single(email, lease)):
                 break
-            del lane.line[letter]
-            self.aboard[letter] = seat
+            del lane.line[email]
+            self.aboard[email] = seat
         return load.envelopes, left
 
-    async def _leave_cancelled(self, envelopes: dict[Letter, Envelope]) -> None:
+    async def _leave_cancelled(self, envelopes: dict[OutgoingEmail, Envelope]) -> None:
         """Leave out whose job a person has cancelled meanwhile.
 
         The rotation has asked for the leader's.
         """
-        passengers = [letter for letter in envelopes if self.aboard[letter] is not None]
-        cancelled = await asyncio.gather(*(is_cancelled(letter.job) for letter in passengers))
-        for letter in (one for one, gone in zip(passengers, cancelled, strict=True) if gone):
-            del envelopes[letter]
-            seat = self.aboard.pop(letter)
+        passengers = [email for email in envelopes if self.aboard[email] is not None]
+        cancelled = await asyncio.gather(*(is_cancelled(email.job) for email in passengers))
+        for email in (one for one, gone in zip(passengers, cancelled, strict=True) if gone):
+            del envelopes[email]
+            seat = self.aboard.pop(email)
             if seat is not None:
                 tell(seat, Told(Revoked()))
 
@@ -227,10 +227,10 @@ class FirstTry(_Attempt):
             self.departed = True
             self.lane.pass_on()
 
-    def _single(self, letter: Letter, lease: Lease) -> Envelope:
-        body = Email(letter.payload(lease.key), letter.idempotency_key).body().decode()
-        member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
-        return Envelope(member.name, lease.account, letter.idempotency_key, body, (member,))
+    def _single(self, email: OutgoingEmail, lease: Lease) -> Envelope:
+        body = Email(email.payload(lease.key), email.idempotency_key).body().decode()
+        member = Member(self.outbox.names.mail(email.idempotency_key), email.content)
+        return Envelope(member.name, lease.account, email.idempotency_key, body, (member,))
 
     async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call, and tell jobs of this process that mean one of its emails."""
@@ -240,37 +240,37 @@ class FirstTry(_Attempt):
             return
         if reply.verdict.code in EMAIL_QUOTAS:
             size = len(envelope.members)
-            self._portions.refused(lease.account, size=size)
+            self._batch_sizes.refused(lease.account, size=size)
             if size > 1:
                 _logger.info(
                     "📦 The quota of %s has no room for %d emails at once: fewer follow",
                     lease.key.label,
                     size,
                 )
-        self._under_way.end(envelope.name, fault_of(reply.verdict) if self.in_doubt else None)
+        self._in_flight.end(envelope.name, fault_of(reply.verdict) if self.in_doubt else None)
 
     async def _seal(self, envelope: Envelope, lease: Lease) -> list[int]:
-        if self._under_way.find(envelope.name) is not None:  # a copy of it is just going
+        if self._in_flight.find(envelope.name) is not None:  # a copy of it is just going
             return [0]
-        self._under_way.begin(envelope.name)
+        self._in_flight.begin(envelope.name)
         known: list[int] = []
         try:
             known = await retry_while_down(lambda: self.outbox.seal(envelope, by=lease.id))
         except BaseException:
-            self._under_way.end(envelope.name)
+            self._in_flight.end(envelope.name)
             # It may be sealed although nothing was sent.
             await asyncio.shield(asyncio.ensure_future(self._try(self._free(envelope, lease))))
             raise
         if known:
-            self._under_way.end(envelope.name)
+            self._in_flight.end(envelope.name)
         return known
 
     async def _free(self, envelope: Envelope, lease: Lease) -> None:
         await self.outbox.release(envelope, by=lease.id)
 
-    def _leave(self, letter: Letter) -> None:
-        letter.known = True
-        seat = self.aboard.pop(letter)
+    def _leave(self, email: OutgoingEmail) -> None:
+        email.known = True
+        seat = self.aboard.pop(email)
         if seat is not None:
             tell(seat, Told(Signal.AGAIN))
 
@@ -279,13 +279,13 @@ class _Load:
     """What goes out with one lease, within the bounds of a batch and of the quotas that are known."""
 
     def __init__(self, lease: Lease, *, most: int) -> None:
-        self.envelopes: dict[Letter, Envelope] = {}
+        self.envelopes: dict[OutgoingEmail, Envelope] = {}
         self.keys: set[str] = set()
         self._most = most
         self._bytes = 0
         self._spare = lease.spare_emails
 
-    def take(self, letter: Letter, envelope: Envelope) -> bool:
+    def take(self, email: OutgoingEmail, envelope: Envelope) -> bool:
         """Add an email; False where there is no room.
 
         The first one is what the lease was taken for.
@@ -293,30 +293,30 @@ class _Load:
         size = self._bytes + len(envelope.body)
         spare = self._spare
         if self.envelopes:
-            spare = None if spare is None else spare - letter.recipients
+            spare = None if spare is None else spare - email.recipients
             full = len(self.envelopes) >= self._most or size > _MOST_BATCH_BYTES
             if full or (spare is not None and spare < 0):
                 return False
         self._bytes, self._spare = size, spare
-        self.envelopes[letter] = envelope
-        self.keys.add(letter.idempotency_key)
+        self.envelopes[email] = envelope
+        self.keys.add(email.idempotency_key)
         return True
 
 
-class Again(_Attempt):
+class RepeatAttempt(_Attempt):
     """A later attempt of an envelope, exactly as it is."""
 
-    def __init__(self, outbox: Outbox, letter: Letter, envelope: Envelope) -> None:
+    def __init__(self, outbox: Outbox, email: OutgoingEmail, envelope: Envelope) -> None:
         super().__init__(outbox)
         self.in_doubt = True
-        self._letter = letter
+        self._email = email
         self._meant = envelope
 
     async def before(self, lease: Lease) -> Sealed:  # noqa: ARG002 - any key of the account will do
         """Take the envelope over."""
         if not await retry_while_down(lambda: self.outbox.resume(self._meant)):
             raise Overtaken
-        self._letter.calls += 1
+        self._email.calls += 1
         return self._calling(self._meant)
 
 

@@ -8,7 +8,7 @@ MOST_IN_BATCH = 100
 _DAY_S = 86_400
 
 
-class Portions:
+class BatchSizes:
     """Halves the batches of an account that its quota does not hold, down to the email that closes the account.
 
     Nobody tells how much of a quota is left, so a batch that is refused may still hold some that

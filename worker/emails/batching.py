@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
-from worker.emails.outgoing import Letter
+from worker.emails.outgoing import OutgoingEmail
 from worker.rotation.rotation import Served
 
 
 class Signal(Enum):
-    """What a letter in line is told, other than its outcome."""
+    """What an email in line is told, other than its outcome."""
 
     LEAD = "lead"
     """It asks for the next key."""
@@ -25,7 +25,7 @@ class Signal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that was made with a letter.
+    """A call that was made with an email.
 
     The key's label, the verdict's code, and whether it is in doubt.
     """
@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a letter in line gets in the end.
+    """What an email in line gets in the end.
 
     Attributes:
         outcome: Its result, the error that ends its turn, or a signal.
@@ -49,7 +49,7 @@ class Told:
 
 
 Seat = asyncio.Future[Told]
-"""Where a letter in line is told."""
+"""Where an email in line is told."""
 
 
 @dataclass(slots=True)
@@ -57,20 +57,20 @@ class Lane:
     """The line, and whether somebody leads it."""
 
     led: bool = False
-    line: dict[Letter, Seat] = field(default_factory=dict)
+    line: dict[OutgoingEmail, Seat] = field(default_factory=dict)
 
-    async def wait(self, letter: Letter) -> Told | None:
+    async def wait(self, email: OutgoingEmail) -> Told | None:
         """Stand in line until there is news; None.
 
-        The time was over before somebody took the letter along.
+        The time was over before somebody took the email along.
         """
         seat: Seat = asyncio.get_running_loop().create_future()
-        self.line[letter] = seat
+        self.line[email] = seat
         began = time.monotonic()
         try:
-            await asyncio.wait({seat}, timeout=letter.left_s())
-            letter.waited_ms += round((time.monotonic() - began) * 1000)
-            if not seat.done() and letter in self.line:
+            await asyncio.wait({seat}, timeout=email.left_s())
+            email.waited_ms += round((time.monotonic() - began) * 1000)
+            if not seat.done() and email in self.line:
                 return None
             return await seat
         except asyncio.CancelledError:
@@ -79,20 +79,20 @@ class Lane:
             seat.cancel()  # nobody shall take it along any more
             raise
         finally:
-            self.line.pop(letter, None)
+            self.line.pop(email, None)
 
     def pass_on(self) -> None:
         """Let the first in line lead."""
         self.led = False
-        for letter, seat in list(self.line.items()):
-            del self.line[letter]
+        for email, seat in list(self.line.items()):
+            del self.line[email]
             if tell(seat, Told(Signal.LEAD)):
                 self.led = True
                 return
 
 
 def tell(seat: Seat, told: Told) -> bool:
-    """Tell a letter, unless its job has gone."""
+    """Tell an email, unless its job has gone."""
     if seat.done():
         return False
     seat.set_result(told)

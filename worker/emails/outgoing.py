@@ -11,7 +11,7 @@ from worker.providers import is_idempotency_key
 
 
 @dataclass(slots=True, eq=False)
-class Letter:
+class OutgoingEmail:
     """An email on its way.
 
     Attributes:

@@ -12,11 +12,18 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from worker import attempts
-from worker.emails.attempt import Again, FirstTry, InLine, Overtaken, StartOver, UnderWay
-from worker.emails.batch_size import MOST_IN_BATCH, Portions
+from worker.emails.attempt import (
+    FirstAttempt,
+    InFlightSends,
+    InLine,
+    Overtaken,
+    RepeatAttempt,
+    StartOver,
+)
+from worker.emails.batch_size import MOST_IN_BATCH, BatchSizes
 from worker.emails.batching import Lane, Signal, Told, tell
 from worker.emails.idempotency import Envelope, Found, Member, Outbox, State
-from worker.emails.outgoing import Letter
+from worker.emails.outgoing import OutgoingEmail
 from worker.errors import (
     Deferred,
     InvalidArguments,
@@ -41,7 +48,7 @@ _SPREAD_MS = (
 )
 
 
-class Mailroom:
+class EmailSender:
     """Sends emails, each once.
 
     Args:
@@ -65,8 +72,8 @@ class Mailroom:
         self._batches = batches
         self._at_least_once = at_least_once
         self._lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
-        self._under_way = UnderWay()
-        self._portions = Portions()
+        self._in_flight = InFlightSends()
+        self._batch_sizes = BatchSizes()
 
     @property
     def pressed(self) -> Callable[[], None] | None:
@@ -104,13 +111,13 @@ class Mailroom:
         """Nothing is to be done for emails that stand in the queue."""
 
     async def serve(
-        self, lease_request: LeaseRequest, letter: Letter, *, longest_s: float | None = None
+        self, lease_request: LeaseRequest, email: OutgoingEmail, *, longest_s: float | None = None
     ) -> Served:
         """Send an email, or give the result that another job got for it.
 
         Args:
             lease_request: What its call needs of a key.
-            letter: The email.
+            email: The email.
             longest_s: The longest wait over the whole turn, in seconds; None: however long it
                 takes.
 
@@ -118,40 +125,40 @@ class Mailroom:
             Deferred: No key can serve now, or another job is sending the same email.
             TransientError: Resend failed in a way that may pass.
             InvalidArguments: The idempotency key was used for another email, or it is new and
-                `letter.unsendable`.
+                `email.unsendable`.
             RequestRejected: Resend refuses the email for good.
             OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
         """
         try:
-            letter.until_s = None if longest_s is None else time.monotonic() + longest_s
-            served = await self._serve(lease_request, letter)
+            email.until_s = None if longest_s is None else time.monotonic() + longest_s
+            served = await self._serve(lease_request, email)
         except Rescheduled as over:
-            over.attempts, over.waited_ms = letter.calls, letter.waited_ms
+            over.attempts, over.waited_ms = email.calls, email.waited_ms
             raise
-        return replace(served, attempts=letter.calls, waited_ms=letter.waited_ms)
+        return replace(served, attempts=email.calls, waited_ms=email.waited_ms)
 
-    async def _serve(self, lease_request: LeaseRequest, letter: Letter) -> Served:
-        member = Member(self.outbox.names.mail(letter.idempotency_key), letter.content)
-        letter.known = letter.known or bool(letter.unsendable)  # a copy of it may have been sent
+    async def _serve(self, lease_request: LeaseRequest, email: OutgoingEmail) -> Served:
+        member = Member(self.outbox.names.mail(email.idempotency_key), email.content)
+        email.known = email.known or bool(email.unsendable)  # a copy of it may have been sent
         why: Deferred = _in_a_crowd()
         for _ in range(_ROUNDS):
             try:
-                if letter.known:
+                if email.known:
                     served = await self._by_the_outbox(
-                        lease_request, letter, await self._look(member)
+                        lease_request, email, await self._look(member)
                     )
                     if served is not None:
                         return served
-                return await self._first_try(lease_request, letter)
+                return await self._first_attempt(lease_request, email)
             except StartOver as over:
-                letter.known = letter.known or isinstance(over, Overtaken)
+                email.known = email.known or isinstance(over, Overtaken)
                 why = over.why or (_elsewhere() if isinstance(over, Overtaken) else _in_a_crowd())
         raise why
 
     async def _look(self, member: Member) -> Found:
         try:
             found = await retry_while_down(lambda: self.outbox.look(member))
-            if found.envelope is not None and self._under_way.find(found.envelope.name) is None:
+            if found.envelope is not None and self._in_flight.find(found.envelope.name) is None:
                 # A call of this process may have ended while the answer was on its way.
                 found = await retry_while_down(lambda: self.outbox.look(member))
         except Rescheduled as over:
@@ -160,14 +167,14 @@ class Mailroom:
         return found
 
     async def _by_the_outbox(
-        self, lease_request: LeaseRequest, letter: Letter, found: Found
+        self, lease_request: LeaseRequest, email: OutgoingEmail, found: Found
     ) -> Served | None:
         """Do what is left to do for an email that was seen before; None.
 
         Nothing was sent, send it now.
         """
         match found:
-            case Found(state=State.FREE) if not letter.late or self._may_go_twice(letter):
+            case Found(state=State.FREE) if not email.late or self._may_go_twice(email):
                 return None
             case Found(state=State.OTHER):
                 error = InvalidArguments(
@@ -179,24 +186,24 @@ class Mailroom:
             case Found(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
             case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if (
-                self._under_way.find(name)
+                self._in_flight.find(name)
             ):
-                await self._join(letter, name)
+                await self._join(email, name)
                 raise Overtaken
             case Found(state=State.BUSY):
                 raise _elsewhere()
             case Found(state=State.OPEN, envelope=Envelope() as envelope):
-                self._under_way.begin(envelope.name)
+                self._in_flight.begin(envelope.name)
                 why: Deferred | TransientError | None = None
                 try:
-                    return await self._again(lease_request, letter, envelope)
+                    return await self._again(lease_request, email, envelope)
                 except (Deferred, TransientError) as over:
                     why = over
                     raise
                 finally:
-                    self._under_way.end(envelope.name, why)
+                    self._in_flight.end(envelope.name, why)
             case Found(state=State.STALE, envelope=Envelope() as envelope) if self._may_go_twice(
-                letter
+                email
             ):
                 await self._move_on(envelope)
                 return None
@@ -205,16 +212,16 @@ class Mailroom:
             "safely"
         )
 
-    def _may_go_twice(self, letter: Letter) -> bool:
-        return self._at_least_once and not letter.unsendable
+    def _may_go_twice(self, email: OutgoingEmail) -> bool:
+        return self._at_least_once and not email.unsendable
 
-    async def _join(self, letter: Letter, name: str) -> None:
+    async def _join(self, email: OutgoingEmail, name: str) -> None:
         """Wait for another job of this process that sends the same email."""
-        end = self._under_way.find(name)
+        end = self._in_flight.find(name)
         assert end is not None  # noqa: S101 - looked at in the same step of the loop
         began = time.monotonic()
-        await asyncio.wait({end}, timeout=letter.left_s())
-        letter.waited_ms += round((time.monotonic() - began) * 1000)
+        await asyncio.wait({end}, timeout=email.left_s())
+        email.waited_ms += round((time.monotonic() - began) * 1000)
         if not end.done():
             raise _elsewhere()
         why = _copy(end.result())
@@ -222,26 +229,26 @@ class Mailroom:
             raise why
 
     async def _again(
-        self, lease_request: LeaseRequest, letter: Letter, envelope: Envelope
+        self, lease_request: LeaseRequest, email: OutgoingEmail, envelope: Envelope
     ) -> Served | None:
         """Send an envelope again, as it is; None.
 
         Its account is gone, and the email may go elsewhere.
         """
-        attempt = Again(self.outbox, letter, envelope)
+        attempt = RepeatAttempt(self.outbox, email, envelope)
         # What it counts against quotas was charged at its first attempt.
         bound = replace(lease_request, account=envelope.account, exclude=frozenset(), emails=0)
         try:
-            served = await self.rotation.run(bound, attempt, longest_s=letter.left_s())
+            served = await self.rotation.run(bound, attempt, longest_s=email.left_s())
         except (Deferred, TransientError) as over:
             over.in_doubt = True
-            letter.waited_ms += over.waited_ms
-            if self._may_go_twice(letter) and isinstance(over, Deferred) and over.for_good:
+            email.waited_ms += over.waited_ms
+            if self._may_go_twice(email) and isinstance(over, Deferred) and over.for_good:
                 await self._move_on(envelope)
                 return None
             raise
         except (OutcomeUnknown, RequestRejected) as exc:
-            if self._may_go_twice(letter):
+            if self._may_go_twice(email):
                 await self._move_on(envelope)
                 return None
             if isinstance(exc, OutcomeUnknown):
@@ -250,9 +257,9 @@ class Mailroom:
                 "an earlier attempt may have been accepted, and its account refuses a later one: "
                 f"{exc}"
             ) from None
-        letter.waited_ms += served.waited_ms
+        email.waited_ms += served.waited_ms
         names = [member.name for member in envelope.members]
-        return _own(served, names.index(self.outbox.names.mail(letter.idempotency_key)))
+        return _own(served, names.index(self.outbox.names.mail(email.idempotency_key)))
 
     async def _move_on(self, envelope: Envelope) -> None:
         _logger.warning(
@@ -261,55 +268,59 @@ class Mailroom:
         )
         await retry_while_down(lambda: self.outbox.forget(envelope))
 
-    async def _first_try(self, lease_request: LeaseRequest, letter: Letter) -> Served:
-        if letter.unsendable:
-            raise InvalidArguments(letter.unsendable)
-        if not (self._batches and letter.batchable):
-            return await self._lead(lease_request, letter, None)
+    async def _first_attempt(self, lease_request: LeaseRequest, email: OutgoingEmail) -> Served:
+        if email.unsendable:
+            raise InvalidArguments(email.unsendable)
+        if not (self._batches and email.batchable):
+            return await self._lead(lease_request, email, None)
         name = lease_request.resource, lease_request.exclude, lease_request.bulk
         lane = self._lanes.setdefault(name, Lane())
         try:
-            return await self._in_lane(lease_request, letter, lane)
+            return await self._in_lane(lease_request, email, lane)
         finally:
             if not lane.led and not lane.line and self._lanes.get(name) is lane:
                 del self._lanes[name]
 
-    async def _in_lane(self, lease_request: LeaseRequest, letter: Letter, lane: Lane) -> Served:
+    async def _in_lane(
+        self, lease_request: LeaseRequest, email: OutgoingEmail, lane: Lane
+    ) -> Served:
         if lane.led:
-            told = await lane.wait(letter)
+            told = await lane.wait(email)
             if told is None:
                 raise _in_a_crowd()
             if told.outcome is not Signal.LEAD:
                 return _take(told)
         lane.led = True
-        return await self._lead(lease_request, letter, lane)
+        return await self._lead(lease_request, email, lane)
 
-    async def _lead(self, lease_request: LeaseRequest, letter: Letter, lane: Lane | None) -> Served:
-        """Ask for a key, and send the letter with those that it takes along."""
-        attempt = FirstTry(
-            self.outbox, self.rotation.pool, self._under_way, self._portions, letter, lane
+    async def _lead(
+        self, lease_request: LeaseRequest, email: OutgoingEmail, lane: Lane | None
+    ) -> Served:
+        """Ask for a key, and send the email with those that it takes along."""
+        attempt = FirstAttempt(
+            self.outbox, self.rotation.pool, self._in_flight, self._batch_sizes, email, lane
         )
         try:
-            served = await self.rotation.run(lease_request, attempt, longest_s=letter.left_s())
+            served = await self.rotation.run(lease_request, attempt, longest_s=email.left_s())
         except (Deferred, TransientError) as over:
-            letter.waited_ms += over.waited_ms
+            email.waited_ms += over.waited_ms
             over.in_doubt = attempt.in_doubt
             if (
                 isinstance(over, Deferred)
                 and not over.in_doubt
                 and attempt.calls
-                and _soon(over, letter)
+                and _soon(over, email)
             ):
                 # A turn of the rotation calls no key twice; a rate limit that opens in a second is
                 # worth another turn.
                 _tell_all(attempt, Signal.LINE)
                 raise _in_line(over) from None
             _tell_all(attempt, over, () if lane is None or attempt.departed else tuple(lane.line))
-            if letter not in attempt.aboard:  # another job had its email: this was the others' call
+            if email not in attempt.aboard:  # another job had its email: this was the others' call
                 raise Overtaken from None
             raise
         except RequestRejected:
-            if list(attempt.aboard) == [letter]:
+            if list(attempt.aboard) == [email]:
                 raise
             # One of them may be at fault for all: each by itself will tell.
             for other in attempt.aboard:
@@ -322,7 +333,7 @@ class Mailroom:
         finally:
             if lane is not None and not attempt.departed:
                 lane.pass_on()
-        letter.waited_ms += served.waited_ms
+        email.waited_ms += served.waited_ms
         return _hand_out(attempt, served)
 
 
@@ -330,8 +341,8 @@ def _in_a_crowd() -> Deferred:
     return Deferred(random.randint(_SOON_MS, 3 * _SOON_MS), "many emails wait for the rate limit")  # noqa: S311
 
 
-def _soon(over: Deferred, letter: Letter) -> bool:
-    left_s = letter.left_s()
+def _soon(over: Deferred, email: OutgoingEmail) -> bool:
+    left_s = email.left_s()
     return over.countdown_ms <= 2 * _SOON_MS and (
         left_s is None or over.countdown_ms / 1000 <= left_s
     )
@@ -361,7 +372,9 @@ def _stopped() -> TransientError:
 
 
 def _tell_all(
-    attempt: FirstTry, why: Deferred | TransientError | Signal, line: tuple[Letter, ...] = ()
+    attempt: FirstAttempt,
+    why: Deferred | TransientError | Signal,
+    line: tuple[OutgoingEmail, ...] = (),
 ) -> None:
     """Tell everybody who went along, and a line that nobody leads any more, how the turn ended."""
     calls = tuple(attempt.calls)
@@ -369,8 +382,8 @@ def _tell_all(
         if seat is not None:
             tell(seat, Told(_copy(why), calls))
     if attempt.lane is not None:
-        for letter in line:
-            tell(attempt.lane.line[letter], Told(_copy(why)))
+        for email in line:
+            tell(attempt.lane.line[email], Told(_copy(why)))
 
 
 WhyT = TypeVar("WhyT")
@@ -393,7 +406,7 @@ def _copy(why: WhyT) -> WhyT:
     return cast("WhyT", found)
 
 
-def _hand_out(attempt: FirstTry, served: Served) -> Served:
+def _hand_out(attempt: FirstAttempt, served: Served) -> Served:
     """Give everybody aboard his own result; returns the leader's."""
     for place, seat in enumerate(attempt.aboard.values()):
         if seat is None:
@@ -422,7 +435,7 @@ def _own(served: Served, place: int) -> Served:
 
 
 def _take(told: Told) -> Served:
-    """Make what a letter in line was told its own."""
+    """Make what an email in line was told its own."""
     for call in told.calls:
         attempts.note(call.key, call.code, in_doubt=call.in_doubt)
     match told.outcome:

@@ -81,7 +81,7 @@ async def run_job(
 
     Args:
         task: The bound task, for its request.
-        rotation: Who serves it: the service's rotation, or the mailroom.
+        rotation: Who serves it: the service's rotation, or the email sender.
         lease_request: What the job needs of a key.
         order: What is to be served: what makes the request for the key that was chosen, or a
             letter.

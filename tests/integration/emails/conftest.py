@@ -8,7 +8,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `email_senders`: test folders are no packages
 
-from email_senders import House
+from email_senders import Senders
 
 from sandbox.process import Sandbox
 
@@ -33,8 +33,8 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def house(running: Sandbox, redis: Redis) -> AsyncIterator[House]:
+async def senders(running: Sandbox, redis: Redis) -> AsyncIterator[Senders]:
     running.control("reset")
     running.control("limits", service="resend", rps=100)
-    async with House(running, redis) as house:
-        yield house
+    async with Senders(running, redis) as senders:
+        yield senders

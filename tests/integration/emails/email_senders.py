@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from config.keys import make_key
 from sandbox.process import Sandbox
-from worker.emails import Letter, Mailroom
+from worker.emails import EmailSender, OutgoingEmail
 from worker.emails.idempotency import Outbox
 from worker.keypool import KeyPool, LeaseRequest
 from worker.providers import Resend
@@ -19,8 +19,8 @@ CANARY = "canary-of-a-mail-body"
 ANN = "ann@example.com"
 
 
-class House:
-    """What the rooms share."""
+class Senders:
+    """What the both share."""
 
     def __init__(self, sandbox: Sandbox, redis: Redis) -> None:
         self.sandbox = sandbox
@@ -34,7 +34,7 @@ class House:
         for provider in self.providers:
             await provider.close()
 
-    def room(
+    def make(
         self,
         *,
         senders: tuple[str, ...] = ("us@team1.example.net", "us@team2.example.net"),
@@ -44,7 +44,7 @@ class House:
         now_ms: Any = None,
         pool_now_ms: Any = None,
         **options: Any,
-    ) -> Mailroom:
+    ) -> EmailSender:
         secrets = self.sandbox.keys("resend")
         found = [
             make_key(
@@ -59,7 +59,7 @@ class House:
         provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s, fault_cooldown_ms=1)
         self.providers.append(provider)
         pool = KeyPool(self.redis, "resend", found, opening=16, now_ms=pool_now_ms)
-        return Mailroom(
+        return EmailSender(
             Rotation(pool, provider), Outbox(self.redis, call_ms=call_ms, now_ms=now_ms), **options
         )
 
@@ -85,18 +85,18 @@ class House:
         return "\n".join(found)
 
 
-def letter(
+def outgoing(
     number: int | str,
     *,
     key: str = "",
     known: bool | None = None,
     unsendable: str = "",
     **changes: Any,
-) -> Letter:
+) -> OutgoingEmail:
     """An email as the task makes it; `key` is an idempotency key that the caller gave."""
     mail = {"to": [ANN], "subject": f"No. {number}", "text": f"{CANARY} {number}"} | changes
     content = hashlib.sha256(json.dumps(mail, sort_keys=True).encode()).hexdigest()
-    return Letter(
+    return OutgoingEmail(
         key or f"job-{number}",
         content,
         lambda chosen: {"from": chosen.sender or ""} | mail,
@@ -106,9 +106,9 @@ def letter(
     )
 
 
-def hold(room: Mailroom) -> asyncio.Event:
-    """Let nobody of a room have a key until the event is set."""
-    free, pool = asyncio.Event(), room.rotation.pool
+def hold(sender: EmailSender) -> asyncio.Event:
+    """Let nobody of a sender have a key until the event is set."""
+    free, pool = asyncio.Event(), sender.rotation.pool
     acquire = pool.acquire
 
     async def wait(*args: Any) -> Any:
@@ -119,25 +119,25 @@ def hold(room: Mailroom) -> asyncio.Event:
     return free
 
 
-async def in_line(room: Mailroom, count: int) -> None:
-    """Wait until so many letters of a room stand in line."""
+async def in_line(sender: EmailSender, count: int) -> None:
+    """Wait until so many emails of a sender stand in line."""
     async with asyncio.timeout(30):
-        while sum(len(lane.line) for lane in room._lanes.values()) != count:  # noqa: ASYNC110 - lanes tell nobody
+        while sum(len(lane.line) for lane in sender._lanes.values()) != count:  # noqa: ASYNC110 - lanes tell nobody
             await asyncio.sleep(0)
 
 
 async def send(
-    room: Mailroom, *letters: Letter, longest_s: float = 20, **lease_request: Any
+    sender: EmailSender, *emails: OutgoingEmail, longest_s: float = 20, **lease_request: Any
 ) -> list[Any]:
-    """Send letters at once; what each got, or what it raised."""
+    """Send emails at once; what each got, or what it raised."""
     wants = LeaseRequest(emails=1, **lease_request)
-    serving = (room.serve(wants, one, longest_s=longest_s) for one in letters)
+    serving = (sender.serve(wants, one, longest_s=longest_s) for one in emails)
     return await asyncio.gather(*serving, return_exceptions=True)
 
 
-async def send_one(room: Mailroom, one: Letter, *, longest_s: float = 20) -> Served:
-    """Send one letter, or raise what it raises."""
-    return await room.serve(LeaseRequest(emails=1), one, longest_s=longest_s)
+async def send_one(sender: EmailSender, one: OutgoingEmail, *, longest_s: float = 20) -> Served:
+    """Send one email, or raise what it raises."""
+    return await sender.serve(LeaseRequest(emails=1), one, longest_s=longest_s)
 
 
 def ids(outcomes: list[Any]) -> list[str]:
@@ -146,14 +146,14 @@ def ids(outcomes: list[Any]) -> list[str]:
     return [one.value["id"] for one in outcomes]
 
 
-def accepted(house: House) -> tuple[int, int, int]:
+def accepted(senders: Senders) -> tuple[int, int, int]:
     """How many emails were accepted, and how many of them twice by key and by content."""
-    found = house.judgement()
+    found = senders.judgement()
     return found["emails_accepted"], found["emails_accepted_twice"], found["content_accepted_twice"]
 
 
 async def until(check: Any, *, within_s: float = 30.0) -> None:
-    """Wait for what happens in another process or room."""
+    """Wait for what happens in another process or sender."""
     async with asyncio.timeout(within_s):
         while not await asyncio.to_thread(check):  # noqa: ASYNC110 - what is awaited happens in another process
             await asyncio.sleep(0.01)

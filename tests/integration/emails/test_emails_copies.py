@@ -7,89 +7,89 @@ import asyncio
 from typing import Any
 
 import pytest
-from email_senders import House, accepted, ids, letter, send, send_one, until
+from email_senders import Senders, accepted, ids, outgoing, send, send_one, until
 
 from worker.errors import Deferred, InvalidArguments, TransientError
 from worker.keypool import LeaseRequest
 
 
-async def test_a_second_copy_gets_the_first_ones_result_without_a_call(house: House) -> None:
-    first = await send_one(house.room(), letter(1, key="order-1"))
-    second = await send_one(house.room(), letter(1, key="order-1"))
+async def test_a_second_copy_gets_the_first_ones_result_without_a_call(senders: Senders) -> None:
+    first = await send_one(senders.make(), outgoing(1, key="order-1"))
+    second = await send_one(senders.make(), outgoing(1, key="order-1"))
     assert second.value == first.value
     assert (second.key, second.attempts) == (first.key, 0)
-    assert len(house.calls()) == 1
+    assert len(senders.calls()) == 1
     # A copy of a job that nobody expects to be one: the message was delivered twice.
-    third = await send_one(house.room(), letter(1, key="order-1", known=False))
+    third = await send_one(senders.make(), outgoing(1, key="order-1", known=False))
     assert third.value == first.value
-    assert len(house.calls()) == 1
+    assert len(senders.calls()) == 1
 
 
-async def test_an_idempotency_key_with_another_content_is_refused(house: House) -> None:
-    room = house.room()
-    await send_one(room, letter(1, key="order-1"))
+async def test_an_idempotency_key_with_another_content_is_refused(senders: Senders) -> None:
+    sender = senders.make()
+    await send_one(sender, outgoing(1, key="order-1"))
     for known in (True, False):
         with pytest.raises(
             InvalidArguments, match="idempotency_key: was used for an email with another content"
         ):
-            await send_one(room, letter(2, key="order-1", known=known))
-    assert accepted(house) == (1, 0, 0)
+            await send_one(sender, outgoing(2, key="order-1", known=known))
+    assert accepted(senders) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_copies_that_race_in_one_process_or_in_two_send_one_email(
-    house: House,
+    senders: Senders,
     known: bool,  # noqa: FBT001
 ) -> None:
-    rooms = house.room(), house.room()
-    copies = [letter(1, key="order-1", known=known) for _ in range(8)]
+    both = senders.make(), senders.make()
+    copies = [outgoing(1, key="order-1", known=known) for _ in range(8)]
     wants = LeaseRequest(emails=1)
     outcomes: list[Any] = await asyncio.gather(
-        *(rooms[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
+        *(both[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
     )
     late = [
         n for n, one in enumerate(outcomes) if isinstance(one, Deferred)
     ]  # the other process was at it
     for n in late:
         assert outcomes[n].in_doubt
-        outcomes[n] = await rooms[n % 2].serve(wants, copies[n])
+        outcomes[n] = await both[n % 2].serve(wants, copies[n])
     assert len(set(ids(outcomes))) == 1
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
 
 
-async def test_copies_among_a_crowd_do_not_go_with_the_batch(house: House) -> None:
-    room = house.room()
-    sent = await send_one(room, letter(3))
-    outcomes = await send(room, *(letter(n, known=False) for n in range(10)), letter(5))
+async def test_copies_among_a_crowd_do_not_go_with_the_batch(senders: Senders) -> None:
+    sender = senders.make()
+    sent = await send_one(sender, outgoing(3))
+    outcomes = await send(sender, *(outgoing(n, known=False) for n in range(10)), outgoing(5))
     assert outcomes[3].value == sent.value
     assert outcomes[5].value == outcomes[10].value
     assert len(set(ids(outcomes))) == 10
-    assert accepted(house) == (10, 0, 0)
+    assert accepted(senders) == (10, 0, 0)
 
 
-async def test_copies_in_one_process_share_the_doubt(house: House) -> None:
-    room = house.room()
-    house.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
+async def test_copies_in_one_process_share_the_doubt(senders: Senders) -> None:
+    sender = senders.make()
+    senders.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
     wants = LeaseRequest(emails=1)
-    jobs = [asyncio.create_task(room.serve(wants, letter(1, key="order-1")))]
-    await until(lambda: accepted(house)[0] == 1)
-    jobs += [asyncio.create_task(room.serve(wants, letter(1, key="order-1"))) for _ in range(3)]
-    await until(lambda: len(joined(room)) == 3)
-    impatient = await send(room, letter(1, key="order-1"), longest_s=0)
+    jobs = [asyncio.create_task(sender.serve(wants, outgoing(1, key="order-1")))]
+    await until(lambda: accepted(senders)[0] == 1)
+    jobs += [asyncio.create_task(sender.serve(wants, outgoing(1, key="order-1"))) for _ in range(3)]
+    await until(lambda: len(joined(sender)) == 3)
+    impatient = await send(sender, outgoing(1, key="order-1"), longest_s=0)
     assert isinstance(impatient[0], Deferred)
     jobs[0].cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert {type(one) for one in outcomes[1:]} == {TransientError}
     assert all(one.in_doubt for one in outcomes if isinstance(one, TransientError))
-    house.sandbox.control("clear", service="resend")
-    again = await send(room, *(letter(1, key="order-1") for _ in range(4)))
+    senders.sandbox.control("clear", service="resend")
+    again = await send(sender, *(outgoing(1, key="order-1") for _ in range(4)))
     assert len(set(ids(again))) == 1
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
 
 
-def joined(room: Any) -> list[Any]:
+def joined(sender: Any) -> list[Any]:
     """What waits for the end of a call that is under way."""
-    ends = room._under_way._ends.values()
+    ends = sender._in_flight._ends.values()
     return [callback for end in ends for callback in end._callbacks or ()]
 
 
@@ -98,4 +98,4 @@ def test_an_idempotency_key_that_no_header_can_carry_fails_its_own_job_alone(key
     with pytest.raises(
         InvalidArguments, match=r"^idempotency_key: is required, since the job's id"
     ):
-        letter(1, key=key)
+        outgoing(1, key=key)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from email_senders import ANN, CANARY, House, accepted, ids, letter, send, send_one
+from email_senders import ANN, CANARY, Senders, accepted, ids, outgoing, send, send_one
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -28,166 +28,168 @@ from worker.rotation.rotation import Served
 
 
 async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_changed(
-    house: House,
+    senders: Senders,
 ) -> None:
-    house.sandbox.control("fault", service="resend", kind="reset_after", count=1)
+    senders.sandbox.control("fault", service="resend", kind="reset_after", count=1)
     with pytest.raises(TransientError) as caught:
-        await send_one(house.room(), letter(1))
+        await send_one(senders.make(), outgoing(1))
     assert caught.value.in_doubt
-    changed = house.room(senders=("new@team1.example.net", "new@team2.example.net"))
-    served = await send_one(changed, letter(1, known=True))
+    changed = senders.make(senders=("new@team1.example.net", "new@team2.example.net"))
+    served = await send_one(changed, outgoing(1, known=True))
     assert served.value["id"]
-    first, second = house.calls()
+    first, second = senders.calls()
     assert (first["key"], first["emails"]) == (second["key"], [served.value["id"]])
     assert second["replayed"]
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
 
 
-async def in_doubt(house: House, *numbers: int) -> None:
+async def in_doubt(senders: Senders, *numbers: int) -> None:
     """Let emails be accepted by the first account, and the answers get lost."""
-    house.sandbox.control("fault", service="resend", kind="reset_after", count=2)
-    for outcome in await send(house.room(keys=(0,)), *(letter(n) for n in numbers)):
+    senders.sandbox.control("fault", service="resend", kind="reset_after", count=2)
+    for outcome in await send(senders.make(keys=(0,)), *(outgoing(n) for n in numbers)):
         assert isinstance(outcome, TransientError)
-    house.sandbox.control("clear", service="resend")
+    senders.sandbox.control("clear", service="resend")
 
 
-async def test_an_email_in_doubt_whose_account_is_gone_ends_as_unknown(house: House) -> None:
-    await in_doubt(house, 1)
+async def test_an_email_in_doubt_whose_account_is_gone_ends_as_unknown(senders: Senders) -> None:
+    await in_doubt(senders, 1)
     with pytest.raises(OutcomeUnknown, match="no key of its account is configured"):
-        await send_one(house.room(keys=(1,)), letter(1, known=True))
-    assert accepted(house) == (1, 0, 0)
+        await send_one(senders.make(keys=(1,)), outgoing(1, known=True))
+    assert accepted(senders) == (1, 0, 0)
 
 
-async def test_an_email_in_doubt_whose_account_is_out_waits_for_a_person(house: House) -> None:
-    await in_doubt(house, 1)
-    house.sandbox.control("revoke", key="resend:1")
+async def test_an_email_in_doubt_whose_account_is_out_waits_for_a_person(senders: Senders) -> None:
+    await in_doubt(senders, 1)
+    senders.sandbox.control("revoke", key="resend:1")
     with pytest.raises(Deferred, match="every resend key of its account is disabled") as caught:
-        await send_one(house.room(), letter(1, known=True))
+        await send_one(senders.make(), outgoing(1, known=True))
     assert caught.value.in_doubt
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("how", ["gone", "revoked", "refused"])
-async def test_at_least_once_moves_on_to_another_account(house: House, how: str) -> None:
-    await in_doubt(house, 1, 2, 3)
+async def test_at_least_once_moves_on_to_another_account(senders: Senders, how: str) -> None:
+    await in_doubt(senders, 1, 2, 3)
     if how == "revoked":
-        house.sandbox.control("revoke", key="resend:1")
+        senders.sandbox.control("revoke", key="resend:1")
     if how == "refused":
-        house.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
-    room = house.room(keys=(1,) if how == "gone" else (0, 1), at_least_once=True)
-    again = await send(room, *(letter(n, known=True) for n in (1, 2, 3)))
+        senders.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
+    sender = senders.make(keys=(1,) if how == "gone" else (0, 1), at_least_once=True)
+    again = await send(sender, *(outgoing(n, known=True) for n in (1, 2, 3)))
     assert len(set(ids(again))) == 3
-    assert accepted(house)[0] >= 4
+    assert accepted(senders)[0] >= 4
 
 
 @pytest.mark.parametrize("at_least_once", [False, True])
 async def test_an_email_without_a_from_address_any_more_is_looked_up_before_it_is_refused(
-    house: House, *, at_least_once: bool
+    senders: Senders, *, at_least_once: bool
 ) -> None:
-    await in_doubt(house, 1)
-    nameless = house.room(senders=("", ""), at_least_once=at_least_once)
-    served = await send_one(nameless, letter(1, unsendable="from: is required"))
+    await in_doubt(senders, 1)
+    nameless = senders.make(senders=("", ""), at_least_once=at_least_once)
+    served = await send_one(nameless, outgoing(1, unsendable="from: is required"))
     assert served.value["id"]
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
     with pytest.raises(InvalidArguments, match="from: is required"):
-        await send_one(nameless, letter(2, unsendable="from: is required"))
-    await in_doubt(house, 3)
-    gone = house.room(senders=("", ""), keys=(1,), at_least_once=at_least_once)
+        await send_one(nameless, outgoing(2, unsendable="from: is required"))
+    await in_doubt(senders, 3)
+    gone = senders.make(senders=("", ""), keys=(1,), at_least_once=at_least_once)
     with pytest.raises(OutcomeUnknown):
-        await send_one(gone, letter(3, unsendable="from: is required"))
+        await send_one(gone, outgoing(3, unsendable="from: is required"))
 
 
 async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_been_accepted(
-    house: House,
+    senders: Senders,
 ) -> None:
-    await in_doubt(house, 1)
-    house.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
+    await in_doubt(senders, 1)
+    senders.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
     words = r"^an earlier attempt may have been accepted, and its account refuses a later one: domain_not_verified: "
     with pytest.raises(OutcomeUnknown, match=words):
-        await send_one(house.room(), letter(1, known=True))
+        await send_one(senders.make(), outgoing(1, known=True))
 
 
-async def test_a_limit_on_a_later_attempt_does_not_free_the_email(house: House) -> None:
-    await in_doubt(house, 1)
-    house.sandbox.control(
+async def test_a_limit_on_a_later_attempt_does_not_free_the_email(senders: Senders) -> None:
+    await in_doubt(senders, 1)
+    senders.sandbox.control(
         "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=30
     )
     with pytest.raises(Deferred) as caught:
-        await send_one(house.room(), letter(1, known=True))
+        await send_one(senders.make(), outgoing(1, known=True))
     assert caught.value.in_doubt
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
 
 
-async def test_an_attempt_that_never_reached_resend_leaves_nothing_behind(house: House) -> None:
-    room, unreachable = house.room(), house.room()
+async def test_an_attempt_that_never_reached_resend_leaves_nothing_behind(senders: Senders) -> None:
+    sender, unreachable = senders.make(), senders.make()
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
         unreachable.rotation.provider._http.base_url = f"http://127.0.0.1:{free.getsockname()[1]}"  # type: ignore[attr-defined]
         with pytest.raises(TransientError) as caught:
-            await send_one(unreachable, letter(1))
+            await send_one(unreachable, outgoing(1))
     assert not caught.value.in_doubt
-    assert ":mail:" not in await house.everything_in_redis()
-    assert (await send_one(room, letter(1))).attempts == 1
+    assert ":mail:" not in await senders.everything_in_redis()
+    assert (await send_one(sender, outgoing(1))).attempts == 1
 
 
 async def test_a_mail_body_is_in_redis_only_while_its_outcome_is_open_and_an_address_in_no_name(
-    house: House,
+    senders: Senders,
 ) -> None:
-    room = house.room()
+    sender = senders.make()
     key = f"welcome/{ANN}"
-    house.sandbox.control("fault", service="resend", kind="reset_after", count=1)
+    senders.sandbox.control("fault", service="resend", kind="reset_after", count=1)
     with pytest.raises(TransientError):
-        await send_one(room, letter(1, key=key))
-    found = await house.everything_in_redis()
+        await send_one(sender, outgoing(1, key=key))
+    found = await senders.everything_in_redis()
     assert found.count(CANARY) == 1
     assert [line for line in found.splitlines() if ANN in line.split()[0]] == []
-    await send_one(room, letter(1, key=key))
-    ids(await send(room, *(letter(n) for n in range(2, 9))))
+    await send_one(sender, outgoing(1, key=key))
+    ids(await send(sender, *(outgoing(n) for n in range(2, 9))))
     with pytest.raises(RequestRejected):
-        await send_one(room, letter(9, to=["nobody at all"]))
-    found = await house.everything_in_redis()
+        await send_one(sender, outgoing(9, to=["nobody at all"]))
+    found = await senders.everything_in_redis()
     assert CANARY not in found
     assert found.count(":mail:") == 8
 
 
 @pytest.mark.parametrize("at_least_once", [False, True])
 async def test_an_email_in_doubt_is_not_asked_for_again_when_resend_may_have_forgotten_it(
-    house: House,
+    senders: Senders,
     at_least_once: bool,  # noqa: FBT001 - a row
 ) -> None:
-    await in_doubt(house, 1)
+    await in_doubt(senders, 1)
     future_ms = round(time.time() * 1000) + 24 * 3_600_000
-    room = house.room(now_ms=lambda: future_ms, at_least_once=at_least_once)
-    [outcome] = await send(room, letter(1, known=True))
+    sender = senders.make(now_ms=lambda: future_ms, at_least_once=at_least_once)
+    [outcome] = await send(sender, outgoing(1, known=True))
     if at_least_once:
         assert isinstance(outcome, Served)
     else:
         assert isinstance(outcome, OutcomeUnknown)
         assert str(outcome).endswith("it is too long ago to be asked for safely")
-    assert accepted(house)[0] == 1 + at_least_once - at_least_once * house.calls()[-1]["replayed"]
+    assert (
+        accepted(senders)[0] == 1 + at_least_once - at_least_once * senders.calls()[-1]["replayed"]
+    )
 
 
 async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
-    house: House, running: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    senders: Senders, running: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EmbeddedRedis(data_dir=tmp_path, options={"appendfsync": "always"}) as server:
         connections = BlockingConnectionPool.from_url(
             server.url, decode_responses=True, retry=Retry(NoBackoff(), 0)
         )
-        async with Redis.from_pool(connections) as redis, House(running, redis) as own:
-            room = own.room(call_ms=1)
-            call = room.rotation.provider.call
+        async with Redis.from_pool(connections) as redis, Senders(running, redis) as own:
+            sender = own.make(call_ms=1)
+            call = sender.rotation.provider.call
 
             async def last_call(*args: Any, **options: Any) -> Any:
                 reply = await call(*args, **options)
                 await asyncio.to_thread(server.stop)
                 return reply
 
-            room.rotation.provider.call = last_call  # type: ignore[method-assign]
-            served = await send_one(room, letter(1))
+            sender.rotation.provider.call = last_call  # type: ignore[method-assign]
+            served = await send_one(sender, outgoing(1))
             assert "an email's outcome could not be written down" in caplog.text
             await asyncio.to_thread(server.start)
-            room.rotation.provider.call = call  # type: ignore[method-assign]
-            again = await send_one(own.room(), letter(1, known=True))
+            sender.rotation.provider.call = call  # type: ignore[method-assign]
+            again = await send_one(own.make(), outgoing(1, known=True))
     assert again.value == served.value
-    assert accepted(house) == (1, 0, 0)
+    assert accepted(senders) == (1, 0, 0)
