@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from worker.aio.errors import Revoked
 from worker.cancellations import is_cancelled
 from worker.emails.batch_size import BatchSizes
-from worker.emails.batching import Call, Lane, Seat, Signal, Told, tell
+from worker.emails.batching import BatchQueue, Call, Outcome, Waiter, Wake, wake
 from worker.emails.idempotency import Envelope, Member, Outbox, batch_of
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, TransientError
@@ -123,9 +123,9 @@ class FirstAttempt(_Attempt):
     """The first attempt of an email, and of those that it takes along.
 
     Attributes:
-        aboard: The emails of the next or the latest call, with their seats; the leader has none.
-        departed: Somebody else leads the lane now.
-        lane: Where it stood in line; None: it goes alone.
+        batch: The emails of the next or the latest call, with their waiters; the leader has none.
+        handed_over: Somebody else leads the queue now.
+        queue: Where it stood in line; None: it goes alone.
     """
 
     def __init__(  # noqa: PLR0917 - what the sender has, and the email
@@ -135,20 +135,20 @@ class FirstAttempt(_Attempt):
         in_flight: InFlightSends,
         batch_sizes: BatchSizes,
         leader: OutgoingEmail,
-        lane: Lane | None,
+        queue: BatchQueue | None,
     ) -> None:
         super().__init__(outbox)
         self._pool = pool
         self._in_flight = in_flight
         self._batch_sizes = batch_sizes
         self.leader = leader
-        self.aboard: dict[OutgoingEmail, Seat | None] = {leader: None}
-        self.departed = lane is None
-        self.lane = lane
+        self.batch: dict[OutgoingEmail, Waiter | None] = {leader: None}
+        self.handed_over = queue is None
+        self.queue = queue
 
     async def before(self, lease: Lease) -> Sealed:
         """Seal what goes out with this lease."""
-        envelopes, left = self._board(lease)
+        envelopes, left = self._fill(lease)
         try:
             await self._leave_cancelled(envelopes)
             more = sum(email.recipients for email in envelopes) - lease.request.emails
@@ -157,7 +157,7 @@ class FirstAttempt(_Attempt):
             ):  # before anybody else asks how much is left
                 await retry_while_down(lambda: self._pool.carry(lease, more))
         finally:
-            self._depart(left)
+            self._hand_over(left)
         while True:
             if len(envelopes) == 1:
                 [envelope] = envelopes.values()
@@ -181,51 +181,51 @@ class FirstAttempt(_Attempt):
             _logger.info("📦 %d emails go out in one call", len(envelopes))
         return self._calling(envelope, splits=len(envelopes) > 1)
 
-    def _board(self, lease: Lease) -> tuple[dict[OutgoingEmail, Envelope], list[Seat]]:
+    def _fill(self, lease: Lease) -> tuple[dict[OutgoingEmail, Envelope], list[Waiter]]:
         """Take along who waits in line, as far as there is room.
 
-        Also gives the seats of those who must stay.
+        Also gives the waiters of those who must stay.
         """
         left = []
-        (first, _), *passengers = self.aboard.items()
-        load = _Load(lease, most=self._batch_sizes.most(lease.account))
-        load.take(first, self._single(first, lease))
-        for email, seat in passengers:  # from a call that was refused
-            if seat is None or seat.done() or not load.take(email, self._single(email, lease)):
-                del self.aboard[email]
-                left += [] if seat is None else [seat]
-        lane = self.lane
-        if lane is None:
-            return load.envelopes, left
-        for email, seat in list(lane.line.items()):
-            if email.idempotency_key in load.keys:  # a copy: it has to wait for the outcome
+        (first, _), *followers = self.batch.items()
+        batch = _Batch(lease, most=self._batch_sizes.most(lease.account))
+        batch.take(first, self._single(first, lease))
+        for email, waiter in followers:  # from a call that was refused
+            if waiter is None or waiter.done() or not batch.take(email, self._single(email, lease)):
+                del self.batch[email]
+                left += [] if waiter is None else [waiter]
+        queue = self.queue
+        if queue is None:
+            return batch.envelopes, left
+        for email, waiter in list(queue.waiters.items()):
+            if email.idempotency_key in batch.keys:  # a copy: it has to wait for the outcome
                 continue
-            if not load.take(email, self._single(email, lease)):
+            if not batch.take(email, self._single(email, lease)):
                 break
-            del lane.line[email]
-            self.aboard[email] = seat
-        return load.envelopes, left
+            del queue.waiters[email]
+            self.batch[email] = waiter
+        return batch.envelopes, left
 
     async def _leave_cancelled(self, envelopes: dict[OutgoingEmail, Envelope]) -> None:
         """Leave out whose job a person has cancelled meanwhile.
 
         The rotation has asked for the leader's.
         """
-        passengers = [email for email in envelopes if self.aboard[email] is not None]
-        cancelled = await asyncio.gather(*(is_cancelled(email.job) for email in passengers))
-        for email in (one for one, gone in zip(passengers, cancelled, strict=True) if gone):
+        followers = [email for email in envelopes if self.batch[email] is not None]
+        cancelled = await asyncio.gather(*(is_cancelled(email.job) for email in followers))
+        for email in (one for one, gone in zip(followers, cancelled, strict=True) if gone):
             del envelopes[email]
-            seat = self.aboard.pop(email)
-            if seat is not None:
-                tell(seat, Told(Revoked()))
+            waiter = self.batch.pop(email)
+            if waiter is not None:
+                wake(waiter, Outcome(Revoked()))
 
-    def _depart(self, left: list[Seat]) -> None:
+    def _hand_over(self, left: list[Waiter]) -> None:
         """Send those who must stay back into line, and let the next one lead."""
-        for seat in left:
-            tell(seat, Told(Signal.LINE))
-        if self.lane is not None and not self.departed:
-            self.departed = True
-            self.lane.pass_on()
+        for waiter in left:
+            wake(waiter, Outcome(Wake.WAIT))
+        if self.queue is not None and not self.handed_over:
+            self.handed_over = True
+            self.queue.wake_next()
 
     def _single(self, email: OutgoingEmail, lease: Lease) -> Envelope:
         body = Email(email.payload(lease.key), email.idempotency_key).body().decode()
@@ -270,12 +270,12 @@ class FirstAttempt(_Attempt):
 
     def _leave(self, email: OutgoingEmail) -> None:
         email.known = True
-        seat = self.aboard.pop(email)
-        if seat is not None:
-            tell(seat, Told(Signal.AGAIN))
+        waiter = self.batch.pop(email)
+        if waiter is not None:
+            wake(waiter, Outcome(Wake.LOOK_AGAIN))
 
 
-class _Load:
+class _Batch:
     """What goes out with one lease, within the bounds of a batch and of the quotas that are known."""
 
     def __init__(self, lease: Lease, *, most: int) -> None:

@@ -1,4 +1,4 @@
-"""A lane: emails that the same keys may send.
+"""A queue: emails that the same keys may send.
 
 One of them asks for a key, the others wait in line and go with it.
 """
@@ -12,14 +12,14 @@ from worker.emails.outgoing import OutgoingEmail
 from worker.rotation.rotation import Served
 
 
-class Signal(Enum):
+class Wake(Enum):
     """What an email in line is told, other than its outcome."""
 
     LEAD = "lead"
     """It asks for the next key."""
-    LINE = "line"
+    WAIT = "wait"
     """It stands in line again: nothing was sent, and a key will be free soon."""
-    AGAIN = "again"
+    LOOK_AGAIN = "look again"
     """It starts over with a look into the outbox."""
 
 
@@ -36,64 +36,64 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Outcome:
     """What an email in line gets in the end.
 
     Attributes:
-        outcome: Its result, the error that ends its turn, or a signal.
+        result: Its result, the error that ends its turn, or a signal.
         calls: The calls that were made with it.
     """
 
-    outcome: Served | BaseException | Signal
+    result: Served | BaseException | Wake
     calls: tuple[Call, ...] = ()
 
 
-Seat = asyncio.Future[Told]
+Waiter = asyncio.Future[Outcome]
 """Where an email in line is told."""
 
 
 @dataclass(slots=True)
-class Lane:
+class BatchQueue:
     """The line, and whether somebody leads it."""
 
     led: bool = False
-    line: dict[OutgoingEmail, Seat] = field(default_factory=dict)
+    waiters: dict[OutgoingEmail, Waiter] = field(default_factory=dict)
 
-    async def wait(self, email: OutgoingEmail) -> Told | None:
+    async def wait(self, email: OutgoingEmail) -> Outcome | None:
         """Stand in line until there is news; None.
 
         The time was over before somebody took the email along.
         """
-        seat: Seat = asyncio.get_running_loop().create_future()
-        self.line[email] = seat
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self.waiters[email] = waiter
         began = time.monotonic()
         try:
-            await asyncio.wait({seat}, timeout=email.left_s())
+            await asyncio.wait({waiter}, timeout=email.left_s())
             email.waited_ms += round((time.monotonic() - began) * 1000)
-            if not seat.done() and email in self.line:
+            if not waiter.done() and email in self.waiters:
                 return None
-            return await seat
+            return await waiter
         except asyncio.CancelledError:
-            if seat.done() and not seat.cancelled() and seat.result().outcome is Signal.LEAD:
-                self.pass_on()
-            seat.cancel()  # nobody shall take it along any more
+            if waiter.done() and not waiter.cancelled() and waiter.result().result is Wake.LEAD:
+                self.wake_next()
+            waiter.cancel()  # nobody shall take it along any more
             raise
         finally:
-            self.line.pop(email, None)
+            self.waiters.pop(email, None)
 
-    def pass_on(self) -> None:
+    def wake_next(self) -> None:
         """Let the first in line lead."""
         self.led = False
-        for email, seat in list(self.line.items()):
-            del self.line[email]
-            if tell(seat, Told(Signal.LEAD)):
+        for email, waiter in list(self.waiters.items()):
+            del self.waiters[email]
+            if wake(waiter, Outcome(Wake.LEAD)):
                 self.led = True
                 return
 
 
-def tell(seat: Seat, told: Told) -> bool:
+def wake(waiter: Waiter, outcome: Outcome) -> bool:
     """Tell an email, unless its job has gone."""
-    if seat.done():
+    if waiter.done():
         return False
-    seat.set_result(told)
+    waiter.set_result(outcome)
     return True

@@ -21,7 +21,7 @@ from worker.emails.attempt import (
     StartOver,
 )
 from worker.emails.batch_size import MOST_IN_BATCH, BatchSizes
-from worker.emails.batching import Lane, Signal, Told, tell
+from worker.emails.batching import BatchQueue, Outcome, Wake, wake
 from worker.emails.idempotency import Envelope, Found, Member, Outbox, State
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import (
@@ -71,7 +71,7 @@ class EmailSender:
         self.outbox = outbox
         self._batches = batches
         self._at_least_once = at_least_once
-        self._lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
+        self._queues: dict[tuple[str, frozenset[str], bool], BatchQueue] = {}
         self._in_flight = InFlightSends()
         self._batch_sizes = BatchSizes()
 
@@ -87,7 +87,9 @@ class EmailSender:
     def count(self, *, bulk: bool) -> int:
         """How many emails wait for a key, alone or to go along with another."""
         lines = sum(
-            len(lane.line) for (_, _, is_bulk), lane in list(self._lanes.items()) if is_bulk is bulk
+            len(queue.waiters)
+            for (_, _, is_bulk), queue in list(self._queues.items())
+            if is_bulk is bulk
         )
         return lines + self.rotation.waiting.count(bulk=bulk)
 
@@ -274,31 +276,31 @@ class EmailSender:
         if not (self._batches and email.batchable):
             return await self._lead(lease_request, email, None)
         name = lease_request.resource, lease_request.exclude, lease_request.bulk
-        lane = self._lanes.setdefault(name, Lane())
+        queue = self._queues.setdefault(name, BatchQueue())
         try:
-            return await self._in_lane(lease_request, email, lane)
+            return await self._in_queue(lease_request, email, queue)
         finally:
-            if not lane.led and not lane.line and self._lanes.get(name) is lane:
-                del self._lanes[name]
+            if not queue.led and not queue.waiters and self._queues.get(name) is queue:
+                del self._queues[name]
 
-    async def _in_lane(
-        self, lease_request: LeaseRequest, email: OutgoingEmail, lane: Lane
+    async def _in_queue(
+        self, lease_request: LeaseRequest, email: OutgoingEmail, queue: BatchQueue
     ) -> Served:
-        if lane.led:
-            told = await lane.wait(email)
-            if told is None:
+        if queue.led:
+            outcome = await queue.wait(email)
+            if outcome is None:
                 raise _in_a_crowd()
-            if told.outcome is not Signal.LEAD:
-                return _take(told)
-        lane.led = True
-        return await self._lead(lease_request, email, lane)
+            if outcome.result is not Wake.LEAD:
+                return _take(outcome)
+        queue.led = True
+        return await self._lead(lease_request, email, queue)
 
     async def _lead(
-        self, lease_request: LeaseRequest, email: OutgoingEmail, lane: Lane | None
+        self, lease_request: LeaseRequest, email: OutgoingEmail, queue: BatchQueue | None
     ) -> Served:
         """Ask for a key, and send the email with those that it takes along."""
         attempt = FirstAttempt(
-            self.outbox, self.rotation.pool, self._in_flight, self._batch_sizes, email, lane
+            self.outbox, self.rotation.pool, self._in_flight, self._batch_sizes, email, queue
         )
         try:
             served = await self.rotation.run(lease_request, attempt, longest_s=email.left_s())
@@ -313,28 +315,30 @@ class EmailSender:
             ):
                 # A turn of the rotation calls no key twice; a rate limit that opens in a second is
                 # worth another turn.
-                _tell_all(attempt, Signal.LINE)
+                _wake_all(attempt, Wake.WAIT)
                 raise _in_line(over) from None
-            _tell_all(attempt, over, () if lane is None or attempt.departed else tuple(lane.line))
-            if email not in attempt.aboard:  # another job had its email: this was the others' call
+            _wake_all(
+                attempt, over, () if queue is None or attempt.handed_over else tuple(queue.waiters)
+            )
+            if email not in attempt.batch:  # another job had its email: this was the others' call
                 raise Overtaken from None
             raise
         except RequestRejected:
-            if list(attempt.aboard) == [email]:
+            if list(attempt.batch) == [email]:
                 raise
             # One of them may be at fault for all: each by itself will tell.
-            for other in attempt.aboard:
+            for other in attempt.batch:
                 other.batchable = False
-            _tell_all(attempt, Signal.AGAIN)
+            _wake_all(attempt, Wake.LOOK_AGAIN)
             raise Overtaken from None
         except BaseException:
-            _tell_all(attempt, _stopped() if attempt.in_doubt else Signal.AGAIN)
+            _wake_all(attempt, _stopped() if attempt.in_doubt else Wake.LOOK_AGAIN)
             raise
         finally:
-            if lane is not None and not attempt.departed:
-                lane.pass_on()
+            if queue is not None and not attempt.handed_over:
+                queue.wake_next()
         email.waited_ms += served.waited_ms
-        return _hand_out(attempt, served)
+        return _share_out(attempt, served)
 
 
 def _in_a_crowd() -> Deferred:
@@ -371,19 +375,19 @@ def _stopped() -> TransientError:
     return fault
 
 
-def _tell_all(
+def _wake_all(
     attempt: FirstAttempt,
-    why: Deferred | TransientError | Signal,
+    why: Deferred | TransientError | Wake,
     line: tuple[OutgoingEmail, ...] = (),
 ) -> None:
     """Tell everybody who went along, and a line that nobody leads any more, how the turn ended."""
     calls = tuple(attempt.calls)
-    for seat in attempt.aboard.values():
-        if seat is not None:
-            tell(seat, Told(_copy(why), calls))
-    if attempt.lane is not None:
+    for waiter in attempt.batch.values():
+        if waiter is not None:
+            wake(waiter, Outcome(_copy(why), calls))
+    if attempt.queue is not None:
         for email in line:
-            tell(attempt.lane.line[email], Told(_copy(why)))
+            wake(attempt.queue.waiters[email], Outcome(_copy(why)))
 
 
 WhyT = TypeVar("WhyT")
@@ -406,19 +410,19 @@ def _copy(why: WhyT) -> WhyT:
     return cast("WhyT", found)
 
 
-def _hand_out(attempt: FirstAttempt, served: Served) -> Served:
-    """Give everybody aboard his own result; returns the leader's."""
-    for place, seat in enumerate(attempt.aboard.values()):
-        if seat is None:
+def _share_out(attempt: FirstAttempt, served: Served) -> Served:
+    """Give each email of a batch its own result; returns the leader's."""
+    for place, waiter in enumerate(attempt.batch.values()):
+        if waiter is None:
             continue
         try:
             outcome: Served | Exception = _own(served, place)
         except RequestRejected as exc:
             outcome = exc
-        tell(seat, Told(outcome, tuple(attempt.calls)))
-    if attempt.leader not in attempt.aboard:
+        wake(waiter, Outcome(outcome, tuple(attempt.calls)))
+    if attempt.leader not in attempt.batch:
         raise Overtaken
-    return _own(served, list(attempt.aboard).index(attempt.leader))
+    return _own(served, list(attempt.batch).index(attempt.leader))
 
 
 def _own(served: Served, place: int) -> Served:
@@ -434,16 +438,16 @@ def _own(served: Served, place: int) -> Served:
     return Served({"id": one["id"]}, served.key, attempts=0, waited_ms=0)
 
 
-def _take(told: Told) -> Served:
+def _take(outcome: Outcome) -> Served:
     """Make what an email in line was told its own."""
-    for call in told.calls:
+    for call in outcome.calls:
         attempts.note(call.key, call.code, in_doubt=call.in_doubt)
-    match told.outcome:
+    match outcome.result:
         case Served():
-            return told.outcome
-        case Signal.LINE:
+            return outcome.result
+        case Wake.WAIT:
             raise InLine
-        case Signal():
+        case Wake():
             raise Overtaken
         case error:
             raise error

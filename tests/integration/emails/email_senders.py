@@ -122,7 +122,7 @@ def hold(sender: EmailSender) -> asyncio.Event:
 async def in_line(sender: EmailSender, count: int) -> None:
     """Wait until so many emails of a sender stand in line."""
     async with asyncio.timeout(30):
-        while sum(len(lane.line) for lane in sender._lanes.values()) != count:  # noqa: ASYNC110 - lanes tell nobody
+        while sum(len(queue.waiters) for queue in sender._queues.values()) != count:  # noqa: ASYNC110 - queues tell nobody
             await asyncio.sleep(0)
 
 

@@ -146,7 +146,7 @@ async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next
         "CancelledError", "Served", "CancelledError", "Served", "Served",
     ]  # fmt: skip
     assert accepted(senders) == (3, 0, 0)
-    assert sender._lanes == {}
+    assert sender._queues == {}
 
 
 async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_doubt(
@@ -183,7 +183,7 @@ async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(senders: Se
     sender = senders.make(keys=(0,))
     free = hold(sender)
     leader = asyncio.create_task(send_one(sender, outgoing(1)))
-    await until(lambda: any(lane.led for lane in sender._lanes.values()))
+    await until(lambda: any(queue.led for queue in sender._queues.values()))
     with pytest.raises(Deferred, match="many emails wait for the rate limit") as caught:
         await send_one(sender, outgoing(2), longest_s=0)
     assert not caught.value.in_doubt
@@ -328,11 +328,11 @@ async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_i
     free = hold(sender)
     senders.sandbox.control("fault", service="resend", kind=kind, count=2, retry_after_s=60)
     leader = asyncio.create_task(send_one(sender, outgoing("copy")))
-    passenger = asyncio.create_task(send_one(sender, outgoing(1), longest_s=19))
+    follower = asyncio.create_task(send_one(sender, outgoing(1), longest_s=19))
     await in_line(sender, 1)
     free.set()
     async with asyncio.timeout(30):
-        outcomes: list[Any] = await asyncio.gather(leader, passenger, return_exceptions=True)
+        outcomes: list[Any] = await asyncio.gather(leader, follower, return_exceptions=True)
     expected = {
         "missing_required_field": RequestRejected,
         "reset_after": TransientError,
@@ -341,7 +341,7 @@ async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_i
     assert isinstance(outcomes[0], Served)
     assert outcomes[0].value == sent.value
     assert type(outcomes[1]) is expected[kind]
-    assert sender._lanes == {}
+    assert sender._queues == {}
 
 
 async def test_who_is_stopped_while_a_refused_call_moves_on_is_not_sent(senders: Senders) -> None:
