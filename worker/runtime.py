@@ -24,7 +24,7 @@ from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.emails import EmailSender
-from worker.emails.idempotency import Outbox
+from worker.emails.idempotency import IdempotencyStore
 from worker.hooks import backpressure
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.outages import NOBODY_COUNTS, Outages
@@ -331,7 +331,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     broker = _broker_client(settings, redis)
     ownership = Ownership(broker, lease_s=settings.worker_lease_s)
     resend = Rotation(pools["resend"], mailer, before_call=ownership.end_if_lost)
-    outbox = Outbox(
+    store = IdempotencyStore(
         redis,
         namespace=settings.namespace,
         call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS,
@@ -341,7 +341,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     completions = Rotation(pools["groq"], groq, before_call=ownership.end_if_lost)
     email_sender = EmailSender(
         resend,
-        outbox,
+        store,
         batches=settings.email_batches,
         at_least_once=settings.email_ambiguity == "at_least_once",
     )

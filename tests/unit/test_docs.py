@@ -16,7 +16,7 @@ import pytest
 from config.settings import SECRET_FIELDS, Settings, variable_of
 from worker import errors
 from worker.aio import pool as aio_pool
-from worker.emails.idempotency import Names as OutboxNames
+from worker.emails.idempotency import Names as RecordNames
 from worker.keypool.names import Names
 
 ROOT = Path(__file__).parents[2]
@@ -391,7 +391,7 @@ def test_every_argument_of_the_tasks_is_named() -> None:
 
 def test_every_record_of_the_pool_is_listed() -> None:
     page = text_of(ROOT / "docs/operations.md")
-    groq, outbox = Names("kw", "groq"), OutboxNames("kw")
+    groq, store = Names("kw", "groq"), RecordNames("kw")
     records = [
         groq.leases,
         groq.leased,
@@ -409,7 +409,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
         groq.account_model("NAME", "MODEL"),
         groq.model("MODEL"),
     ]
-    records += [outbox.mail("KEY").rpartition(":")[0] + ":HASH", outbox.batch("ID")]
+    records += [store.mail("KEY").rpartition(":")[0] + ":HASH", store.batch("ID")]
     properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
     assert properties == {
         "leases",

@@ -1,6 +1,6 @@
 """What is done beside a call to Resend.
 
-The outbox learns of it before, and what became of it after.
+The store learns of it before, and what became of it after.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from worker.aio.errors import Revoked
 from worker.cancellations import is_cancelled
 from worker.emails.batch_size import BatchSizes
 from worker.emails.batching import BatchQueue, Call, Outcome, Waiter, Wake, wake
-from worker.emails.idempotency import Envelope, Member, Outbox, batch_of
+from worker.emails.idempotency import EmailIdentity, IdempotencyStore, SendRequest, batch_of
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease
@@ -29,7 +29,7 @@ _MOST_BATCH_BYTES = 4 * 1024 * 1024
 
 
 class InFlightSends:
-    """What this process is sending, by the name of the envelope, for jobs that mean the same email."""
+    """What this process is sending, by the name of the request, for jobs that mean the same email."""
 
     def __init__(self) -> None:
         self._ends: dict[str, asyncio.Future[Deferred | TransientError | None]] = {}
@@ -65,50 +65,50 @@ class Overtaken(StartOver):
 
 
 class _Attempt:
-    """One or several calls with one envelope at a time.
+    """One or several calls with one request at a time.
 
     Attributes:
-        envelope: What is under way.
+        request: What is under way.
         in_doubt: A call may have been carried out.
         calls: The calls that were made.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        self.outbox = outbox
-        self.envelope: Envelope | None = None
+    def __init__(self, store: IdempotencyStore) -> None:
+        self.store = store
+        self.request: SendRequest | None = None
         self.in_doubt = False
         self.calls: list[Call] = []
 
-    def _calling(self, envelope: Envelope, *, splits: bool = False) -> Sealed:
-        self.envelope = envelope
+    def _calling(self, request: SendRequest, *, splits: bool = False) -> Sealed:
+        self.request = request
         return Sealed(
-            envelope.body,
-            envelope.key,
-            len(envelope.members) if envelope.is_batch else 0,
+            request.body,
+            request.key,
+            len(request.members) if request.is_batch else 0,
             splits=splits,
         )
 
     async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call."""
-        envelope, verdict = self.envelope, reply.verdict
-        if envelope is None:  # told already
+        request, verdict = self.request, reply.verdict
+        if request is None:  # told already
             return
         self.calls.append(Call(lease.key.label, verdict.code, not verdict.definite))
         if verdict.fate is Fate.DONE:
-            # The email is out: the outbox may fail, and then the same bytes would only bring the
+            # The email is out: the store may fail, and then the same bytes would only bring the
             # same answer.
-            await self._try(self.outbox.accept(envelope, _results(reply, lease.key.label)))
+            await self._try(self.store.complete(request, _results(reply, lease.key.label)))
         elif verdict.definite:
-            if not await self._release(envelope, by=lease.id):
+            if not await self._release(request, by=lease.id):
                 self.in_doubt = True
         else:
             self.in_doubt = True
-            await self._try(self.outbox.doubt(envelope))
-        self.envelope = None
+            await self._try(self.store.mark_ambiguous(request))
+        self.request = None
 
-    async def _release(self, envelope: Envelope, *, by: str) -> bool:
+    async def _release(self, request: SendRequest, *, by: str) -> bool:
         try:
-            return await retry_while_down(lambda: self.outbox.release(envelope, by=by))
+            return await retry_while_down(lambda: self.store.release(request, by=by))
         except Deferred:
             return False
 
@@ -130,14 +130,14 @@ class FirstAttempt(_Attempt):
 
     def __init__(  # noqa: PLR0917 - what the sender has, and the email
         self,
-        outbox: Outbox,
+        store: IdempotencyStore,
         pool: KeyPool,
         in_flight: InFlightSends,
         batch_sizes: BatchSizes,
         leader: OutgoingEmail,
         queue: BatchQueue | None,
     ) -> None:
-        super().__init__(outbox)
+        super().__init__(store)
         self._pool = pool
         self._in_flight = in_flight
         self._batch_sizes = batch_sizes
@@ -148,10 +148,10 @@ class FirstAttempt(_Attempt):
 
     async def before(self, lease: Lease) -> Sealed:
         """Seal what goes out with this lease."""
-        envelopes, left = self._fill(lease)
+        requests, left = self._fill(lease)
         try:
-            await self._leave_cancelled(envelopes)
-            more = sum(email.recipients for email in envelopes) - lease.request.emails
+            await self._leave_cancelled(requests)
+            more = sum(email.recipients for email in requests) - lease.request.emails
             if (
                 lease.spare_emails is not None and more > 0
             ):  # before anybody else asks how much is left
@@ -159,29 +159,27 @@ class FirstAttempt(_Attempt):
         finally:
             self._hand_over(left)
         while True:
-            if len(envelopes) == 1:
-                [envelope] = envelopes.values()
+            if len(requests) == 1:
+                [request] = requests.values()
             else:
                 number = uuid.uuid4().hex
-                envelope = batch_of(
-                    list(envelopes.values()), names=self.outbox.names, number=number
-                )
-            known = await self._seal(envelope, lease)
+                request = batch_of(list(requests.values()), names=self.store.names, number=number)
+            known = await self._seal(request, lease)
             if not known:
                 break
-            emails = list(envelopes)
+            emails = list(requests)
             for place in known:
-                del envelopes[emails[place]]
+                del requests[emails[place]]
                 self._leave(emails[place])
-            if not envelopes:
+            if not requests:
                 raise Overtaken
-        for email in envelopes:
+        for email in requests:
             email.calls += 1
-        if len(envelopes) > 1:
-            _logger.info("📦 %d emails go out in one call", len(envelopes))
-        return self._calling(envelope, splits=len(envelopes) > 1)
+        if len(requests) > 1:
+            _logger.info("📦 %d emails go out in one call", len(requests))
+        return self._calling(request, splits=len(requests) > 1)
 
-    def _fill(self, lease: Lease) -> tuple[dict[OutgoingEmail, Envelope], list[Waiter]]:
+    def _fill(self, lease: Lease) -> tuple[dict[OutgoingEmail, SendRequest], list[Waiter]]:
         """Take along who waits in line, as far as there is room.
 
         Also gives the waiters of those who must stay.
@@ -196,7 +194,7 @@ class FirstAttempt(_Attempt):
                 left += [] if waiter is None else [waiter]
         queue = self.queue
         if queue is None:
-            return batch.envelopes, left
+            return batch.requests, left
         for email, waiter in list(queue.waiters.items()):
             if email.idempotency_key in batch.keys:  # a copy: it has to wait for the outcome
                 continue
@@ -204,17 +202,17 @@ class FirstAttempt(_Attempt):
                 break
             del queue.waiters[email]
             self.batch[email] = waiter
-        return batch.envelopes, left
+        return batch.requests, left
 
-    async def _leave_cancelled(self, envelopes: dict[OutgoingEmail, Envelope]) -> None:
+    async def _leave_cancelled(self, requests: dict[OutgoingEmail, SendRequest]) -> None:
         """Leave out whose job a person has cancelled meanwhile.
 
         The rotation has asked for the leader's.
         """
-        followers = [email for email in envelopes if self.batch[email] is not None]
+        followers = [email for email in requests if self.batch[email] is not None]
         cancelled = await asyncio.gather(*(is_cancelled(email.job) for email in followers))
         for email in (one for one, gone in zip(followers, cancelled, strict=True) if gone):
-            del envelopes[email]
+            del requests[email]
             waiter = self.batch.pop(email)
             if waiter is not None:
                 wake(waiter, Outcome(Revoked()))
@@ -227,19 +225,19 @@ class FirstAttempt(_Attempt):
             self.handed_over = True
             self.queue.wake_next()
 
-    def _single(self, email: OutgoingEmail, lease: Lease) -> Envelope:
+    def _single(self, email: OutgoingEmail, lease: Lease) -> SendRequest:
         body = Email(email.payload(lease.key), email.idempotency_key).body().decode()
-        member = Member(self.outbox.names.mail(email.idempotency_key), email.content)
-        return Envelope(member.name, lease.account, email.idempotency_key, body, (member,))
+        member = EmailIdentity(self.store.names.mail(email.idempotency_key), email.content)
+        return SendRequest(member.name, lease.account, email.idempotency_key, body, (member,))
 
     async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down what became of the call, and tell jobs of this process that mean one of its emails."""
-        envelope = self.envelope
+        request = self.request
         await super().after(lease, reply)
-        if envelope is None:
+        if request is None:
             return
         if reply.verdict.code in EMAIL_QUOTAS:
-            size = len(envelope.members)
+            size = len(request.members)
             self._batch_sizes.refused(lease.account, size=size)
             if size > 1:
                 _logger.info(
@@ -247,26 +245,26 @@ class FirstAttempt(_Attempt):
                     lease.key.label,
                     size,
                 )
-        self._in_flight.end(envelope.name, fault_of(reply.verdict) if self.in_doubt else None)
+        self._in_flight.end(request.name, fault_of(reply.verdict) if self.in_doubt else None)
 
-    async def _seal(self, envelope: Envelope, lease: Lease) -> list[int]:
-        if self._in_flight.find(envelope.name) is not None:  # a copy of it is just going
+    async def _seal(self, request: SendRequest, lease: Lease) -> list[int]:
+        if self._in_flight.find(request.name) is not None:  # a copy of it is just going
             return [0]
-        self._in_flight.begin(envelope.name)
+        self._in_flight.begin(request.name)
         known: list[int] = []
         try:
-            known = await retry_while_down(lambda: self.outbox.seal(envelope, by=lease.id))
+            known = await retry_while_down(lambda: self.store.claim(request, by=lease.id))
         except BaseException:
-            self._in_flight.end(envelope.name)
+            self._in_flight.end(request.name)
             # It may be sealed although nothing was sent.
-            await asyncio.shield(asyncio.ensure_future(self._try(self._free(envelope, lease))))
+            await asyncio.shield(asyncio.ensure_future(self._try(self._free(request, lease))))
             raise
         if known:
-            self._in_flight.end(envelope.name)
+            self._in_flight.end(request.name)
         return known
 
-    async def _free(self, envelope: Envelope, lease: Lease) -> None:
-        await self.outbox.release(envelope, by=lease.id)
+    async def _free(self, request: SendRequest, lease: Lease) -> None:
+        await self.store.release(request, by=lease.id)
 
     def _leave(self, email: OutgoingEmail) -> None:
         email.known = True
@@ -279,42 +277,42 @@ class _Batch:
     """What goes out with one lease, within the bounds of a batch and of the quotas that are known."""
 
     def __init__(self, lease: Lease, *, most: int) -> None:
-        self.envelopes: dict[OutgoingEmail, Envelope] = {}
+        self.requests: dict[OutgoingEmail, SendRequest] = {}
         self.keys: set[str] = set()
         self._most = most
         self._bytes = 0
         self._spare = lease.spare_emails
 
-    def take(self, email: OutgoingEmail, envelope: Envelope) -> bool:
+    def take(self, email: OutgoingEmail, request: SendRequest) -> bool:
         """Add an email; False where there is no room.
 
         The first one is what the lease was taken for.
         """
-        size = self._bytes + len(envelope.body)
+        size = self._bytes + len(request.body)
         spare = self._spare
-        if self.envelopes:
+        if self.requests:
             spare = None if spare is None else spare - email.recipients
-            full = len(self.envelopes) >= self._most or size > _MOST_BATCH_BYTES
+            full = len(self.requests) >= self._most or size > _MOST_BATCH_BYTES
             if full or (spare is not None and spare < 0):
                 return False
         self._bytes, self._spare = size, spare
-        self.envelopes[email] = envelope
+        self.requests[email] = request
         self.keys.add(email.idempotency_key)
         return True
 
 
 class RepeatAttempt(_Attempt):
-    """A later attempt of an envelope, exactly as it is."""
+    """A later attempt of a request, exactly as it is."""
 
-    def __init__(self, outbox: Outbox, email: OutgoingEmail, envelope: Envelope) -> None:
-        super().__init__(outbox)
+    def __init__(self, store: IdempotencyStore, email: OutgoingEmail, request: SendRequest) -> None:
+        super().__init__(store)
         self.in_doubt = True
         self._email = email
-        self._meant = envelope
+        self._meant = request
 
     async def before(self, lease: Lease) -> Sealed:  # noqa: ARG002 - any key of the account will do
-        """Take the envelope over."""
-        if not await retry_while_down(lambda: self.outbox.resume(self._meant)):
+        """Take the request over."""
+        if not await retry_while_down(lambda: self.store.reclaim(self._meant)):
             raise Overtaken
         self._email.calls += 1
         return self._calling(self._meant)

@@ -20,7 +20,7 @@ class Wake(Enum):
     WAIT = "wait"
     """It stands in line again: nothing was sent, and a key will be free soon."""
     LOOK_AGAIN = "look again"
-    """It starts over with a look into the outbox."""
+    """It starts over with a look into the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class OutgoingEmail:
         known: A job may have sent it before, so look first.
         unsendable: Why it cannot be sent as a new email, if so; one that was sent before is still
             looked up.
-        late: It may have been accepted so long ago that the outbox has forgotten it.
+        late: It may have been accepted so long ago that the store has forgotten it.
         job: The id of its job.
         calls: Calls made with it in this turn.
         waited_ms: Time spent waiting in this turn, in milliseconds.

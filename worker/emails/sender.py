@@ -1,6 +1,6 @@
 """How an email of a job goes out.
 
-By its envelope if it has one, else alone or together with those that wait.
+By its request if it has one, else alone or together with those that wait.
 """
 
 import asyncio
@@ -22,7 +22,13 @@ from worker.emails.attempt import (
 )
 from worker.emails.batch_size import MOST_IN_BATCH, BatchSizes
 from worker.emails.batching import BatchQueue, Outcome, Wake, wake
-from worker.emails.idempotency import Envelope, Found, Member, Outbox, State
+from worker.emails.idempotency import (
+    EmailIdentity,
+    IdempotencyStore,
+    SendRecord,
+    SendRequest,
+    State,
+)
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import (
     Deferred,
@@ -53,7 +59,7 @@ class EmailSender:
 
     Args:
         rotation: Resend's.
-        outbox: Where envelopes and results are.
+        store: Where requests and results are.
         batches: Emails that wait for a key in this process go out together.
         at_least_once: An email whose account is gone while its outcome is unknown goes to another
             account.
@@ -62,13 +68,13 @@ class EmailSender:
     def __init__(
         self,
         rotation: Rotation[Email | Sealed],
-        outbox: Outbox,
+        store: IdempotencyStore,
         *,
         batches: bool = True,
         at_least_once: bool = False,
     ) -> None:
         self.rotation = rotation
-        self.outbox = outbox
+        self.store = store
         self._batches = batches
         self._at_least_once = at_least_once
         self._queues: dict[tuple[str, frozenset[str], bool], BatchQueue] = {}
@@ -140,7 +146,7 @@ class EmailSender:
         return replace(served, attempts=email.calls, waited_ms=email.waited_ms)
 
     async def _serve(self, lease_request: LeaseRequest, email: OutgoingEmail) -> Served:
-        member = Member(self.outbox.names.mail(email.idempotency_key), email.content)
+        member = EmailIdentity(self.store.names.mail(email.idempotency_key), email.content)
         email.known = email.known or bool(email.unsendable)  # a copy of it may have been sent
         why: Deferred = _in_a_crowd()
         for _ in range(_ROUNDS):
@@ -157,57 +163,57 @@ class EmailSender:
                 why = over.why or (_elsewhere() if isinstance(over, Overtaken) else _in_a_crowd())
         raise why
 
-    async def _look(self, member: Member) -> Found:
+    async def _look(self, member: EmailIdentity) -> SendRecord:
         try:
-            found = await retry_while_down(lambda: self.outbox.look(member))
-            if found.envelope is not None and self._in_flight.find(found.envelope.name) is None:
+            found = await retry_while_down(lambda: self.store.get(member))
+            if found.request is not None and self._in_flight.find(found.request.name) is None:
                 # A call of this process may have ended while the answer was on its way.
-                found = await retry_while_down(lambda: self.outbox.look(member))
+                found = await retry_while_down(lambda: self.store.get(member))
         except Rescheduled as over:
             over.in_doubt = True  # nobody can say, so nobody may promise
             raise
         return found
 
     async def _by_the_outbox(
-        self, lease_request: LeaseRequest, email: OutgoingEmail, found: Found
+        self, lease_request: LeaseRequest, email: OutgoingEmail, found: SendRecord
     ) -> Served | None:
         """Do what is left to do for an email that was seen before; None.
 
         Nothing was sent, send it now.
         """
         match found:
-            case Found(state=State.FREE) if not email.late or self._may_go_twice(email):
+            case SendRecord(state=State.FREE) if not email.late or self._may_go_twice(email):
                 return None
-            case Found(state=State.OTHER):
+            case SendRecord(state=State.MISMATCH):
                 error = InvalidArguments(
                     "idempotency_key: was used for an email with another content within the last "
                     "three days"
                 )
                 error.another_email = True
                 raise error
-            case Found(state=State.SENT, result=result):
+            case SendRecord(state=State.SENT, result=result):
                 return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
-            case Found(state=State.BUSY | State.OPEN, envelope=Envelope(name=name)) if (
+            case SendRecord(state=State.BUSY | State.OPEN, request=SendRequest(name=name)) if (
                 self._in_flight.find(name)
             ):
                 await self._join(email, name)
                 raise Overtaken
-            case Found(state=State.BUSY):
+            case SendRecord(state=State.BUSY):
                 raise _elsewhere()
-            case Found(state=State.OPEN, envelope=Envelope() as envelope):
-                self._in_flight.begin(envelope.name)
+            case SendRecord(state=State.OPEN, request=SendRequest() as request):
+                self._in_flight.begin(request.name)
                 why: Deferred | TransientError | None = None
                 try:
-                    return await self._again(lease_request, email, envelope)
+                    return await self._again(lease_request, email, request)
                 except (Deferred, TransientError) as over:
                     why = over
                     raise
                 finally:
-                    self._in_flight.end(envelope.name, why)
-            case Found(state=State.STALE, envelope=Envelope() as envelope) if self._may_go_twice(
-                email
+                    self._in_flight.end(request.name, why)
+            case SendRecord(state=State.STALE, request=SendRequest() as request) if (
+                self._may_go_twice(email)
             ):
-                await self._move_on(envelope)
+                await self._move_on(request)
                 return None
         raise OutcomeUnknown(
             "an earlier attempt may have been accepted, and it is too long ago to be asked for "
@@ -231,27 +237,27 @@ class EmailSender:
             raise why
 
     async def _again(
-        self, lease_request: LeaseRequest, email: OutgoingEmail, envelope: Envelope
+        self, lease_request: LeaseRequest, email: OutgoingEmail, request: SendRequest
     ) -> Served | None:
-        """Send an envelope again, as it is; None.
+        """Send a request again, as it is; None.
 
         Its account is gone, and the email may go elsewhere.
         """
-        attempt = RepeatAttempt(self.outbox, email, envelope)
+        attempt = RepeatAttempt(self.store, email, request)
         # What it counts against quotas was charged at its first attempt.
-        bound = replace(lease_request, account=envelope.account, exclude=frozenset(), emails=0)
+        bound = replace(lease_request, account=request.account, exclude=frozenset(), emails=0)
         try:
             served = await self.rotation.run(bound, attempt, longest_s=email.left_s())
         except (Deferred, TransientError) as over:
             over.in_doubt = True
             email.waited_ms += over.waited_ms
             if self._may_go_twice(email) and isinstance(over, Deferred) and over.for_good:
-                await self._move_on(envelope)
+                await self._move_on(request)
                 return None
             raise
         except (OutcomeUnknown, RequestRejected) as exc:
             if self._may_go_twice(email):
-                await self._move_on(envelope)
+                await self._move_on(request)
                 return None
             if isinstance(exc, OutcomeUnknown):
                 raise
@@ -260,15 +266,15 @@ class EmailSender:
                 f"{exc}"
             ) from None
         email.waited_ms += served.waited_ms
-        names = [member.name for member in envelope.members]
-        return _own(served, names.index(self.outbox.names.mail(email.idempotency_key)))
+        names = [member.name for member in request.members]
+        return _own(served, names.index(self.store.names.mail(email.idempotency_key)))
 
-    async def _move_on(self, envelope: Envelope) -> None:
+    async def _move_on(self, request: SendRequest) -> None:
         _logger.warning(
             "%d email(s) that may have been accepted are sent again, with another account",
-            len(envelope.members),
+            len(request.members),
         )
-        await retry_while_down(lambda: self.outbox.forget(envelope))
+        await retry_while_down(lambda: self.store.delete(request))
 
     async def _first_attempt(self, lease_request: LeaseRequest, email: OutgoingEmail) -> Served:
         if email.unsendable:
@@ -300,7 +306,7 @@ class EmailSender:
     ) -> Served:
         """Ask for a key, and send the email with those that it takes along."""
         attempt = FirstAttempt(
-            self.outbox, self.rotation.pool, self._in_flight, self._batch_sizes, email, queue
+            self.store, self.rotation.pool, self._in_flight, self._batch_sizes, email, queue
         )
         try:
             served = await self.rotation.run(lease_request, attempt, longest_s=email.left_s())

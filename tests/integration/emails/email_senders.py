@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from config.keys import make_key
 from sandbox.process import Sandbox
 from worker.emails import EmailSender, OutgoingEmail
-from worker.emails.idempotency import Outbox
+from worker.emails.idempotency import IdempotencyStore
 from worker.keypool import KeyPool, LeaseRequest
 from worker.providers import Resend
 from worker.rotation.rotation import Rotation, Served
@@ -60,7 +60,9 @@ class Senders:
         self.providers.append(provider)
         pool = KeyPool(self.redis, "resend", found, opening=16, now_ms=pool_now_ms)
         return EmailSender(
-            Rotation(pool, provider), Outbox(self.redis, call_ms=call_ms, now_ms=now_ms), **options
+            Rotation(pool, provider),
+            IdempotencyStore(self.redis, call_ms=call_ms, now_ms=now_ms),
+            **options,
         )
 
     def judgement(self) -> dict[str, Any]:

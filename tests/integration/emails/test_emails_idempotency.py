@@ -1,4 +1,4 @@
-"""The outbox's verbs on a real Redis, on a clock of the test's."""
+"""The store's verbs on a real Redis, on a clock of the test's."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,16 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from worker.emails.idempotency import Envelope, Found, Member, Names, Outbox, State, batch_of
-from worker.emails.idempotency.store import source
+from worker.emails.idempotency import (
+    EmailIdentity,
+    IdempotencyStore,
+    Names,
+    SendRecord,
+    SendRequest,
+    State,
+    batch_of,
+)
+from worker.redis.lua import source
 
 HOUR_MS = 3_600_000
 NAMES = Names("kw")
@@ -27,27 +35,27 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def outbox(redis: Redis, clock: Clock) -> Outbox:
-    return Outbox(redis, call_ms=60_000, now_ms=clock)
+def store(redis: Redis, clock: Clock) -> IdempotencyStore:
+    return IdempotencyStore(redis, call_ms=60_000, now_ms=clock)
 
 
-def member(number: int, content: str = "hash") -> Member:
-    return Member(NAMES.mail(f"job-{number}"), content)
+def member(number: int, content: str = "hash") -> EmailIdentity:
+    return EmailIdentity(NAMES.mail(f"job-{number}"), content)
 
 
-def single(number: int, content: str = "hash") -> Envelope:
+def single(number: int, content: str = "hash") -> SendRequest:
     one = member(number, content)
-    return Envelope(one.name, "team1", f"job-{number}", f'{{"subject":"No. {number}"}}', (one,))
+    return SendRequest(one.name, "team1", f"job-{number}", f'{{"subject":"No. {number}"}}', (one,))
 
 
-def batch(*numbers: int) -> Envelope:
+def batch(*numbers: int) -> SendRequest:
     return batch_of([single(number) for number in numbers], names=NAMES, number="abc")
 
 
-ENVELOPES = pytest.mark.parametrize(
+REQUESTS = pytest.mark.parametrize(
     "make", [lambda: single(1), lambda: batch(1, 2, 3)], ids=["single", "batch"]
 )
-Make = Callable[[], Envelope]
+Make = Callable[[], SendRequest]
 
 
 def test_a_batch_says_exactly_what_its_emails_said() -> None:
@@ -67,228 +75,232 @@ def test_names_tell_no_idempotency_key_and_share_a_hash_tag() -> None:
     assert name != Names("other").mail("welcome/bob@example.com")
 
 
-@ENVELOPES
+@REQUESTS
 async def test_a_sealed_envelope_is_found_as_it_was_by_each_of_its_emails(
-    outbox: Outbox, clock: Clock, make: Make
+    store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
     made = make()
-    assert await outbox.look(made.members[0]) == Found(State.FREE)
-    assert await outbox.seal(made, by="one") == []
+    assert await store.get(made.members[0]) == SendRecord(State.FREE)
+    assert await store.claim(made, by="one") == []
     clock.ms += 10_000
     for one in made.members:
-        found = await outbox.look(one)
+        found = await store.get(one)
         assert (found.state, found.left_ms) == (State.BUSY, 50_000)
-        assert found.envelope == Envelope(
+        assert found.request == SendRequest(
             made.name, made.account, made.key, made.body, made.members, since_ms=clock.ms - 10_000
         )
-        assert (await outbox.look(Member(one.name, "another"))).state is State.OTHER
+        assert (await store.get(EmailIdentity(one.name, "another"))).state is State.MISMATCH
 
 
-@ENVELOPES
-async def test_who_comes_second_seals_nothing(outbox: Outbox, make: Make) -> None:
+@REQUESTS
+async def test_who_comes_second_seals_nothing(store: IdempotencyStore, make: Make) -> None:
     made = make()
-    await outbox.seal(made, by="one")
-    assert await outbox.seal(single(1), by="two") == [0]
+    await store.claim(made, by="one")
+    assert await store.claim(single(1), by="two") == [0]
     crowd = batch_of([single(9), single(1), single(8)], names=NAMES, number="def")
-    assert await outbox.seal(crowd, by="two") == [1]
-    assert (await outbox.look(member(9))).state is State.FREE
-    assert (await outbox.look(member(1))).envelope is not None
+    assert await store.claim(crowd, by="two") == [1]
+    assert (await store.get(member(9))).state is State.FREE
+    assert (await store.get(member(1))).request is not None
 
 
-@ENVELOPES
+@REQUESTS
 async def test_accepted_emails_keep_their_results_and_nothing_of_their_bodies(
-    outbox: Outbox, redis: Redis, make: Make
+    store: IdempotencyStore, redis: Redis, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     results = [{"id": f"id-{place}", "key": "re_abc..."} for place in range(len(made.members))]
-    await outbox.accept(made, results)
+    await store.complete(made, results)
     for one, result in zip(made.members, results, strict=True):
-        assert await outbox.look(one) == Found(State.SENT, result=result)
+        assert await store.get(one) == SendRecord(State.SENT, result=result)
         assert set(await redis.hkeys(one.name)) == {"content", "result"}
         assert 72.9 * HOUR_MS < await redis.pttl(one.name) <= 73 * HOUR_MS
     assert await redis.exists(made.name) == (0 if made.is_batch else 1)
 
 
-@ENVELOPES
+@REQUESTS
 async def test_who_seals_again_because_the_answer_was_lost_has_sealed(
-    outbox: Outbox, clock: Clock, make: Make
+    store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     clock.ms += 10_000
-    assert await outbox.seal(made, by="one") == []
-    assert (await outbox.look(made.members[0])).left_ms == 60_000
-    assert await outbox.seal(made, by="two") != []
+    assert await store.claim(made, by="one") == []
+    assert (await store.get(made.members[0])).left_ms == 60_000
+    assert await store.claim(made, by="two") != []
 
 
 async def test_a_late_second_answer_frees_no_email_that_is_sent_in_another_form_by_now(
-    outbox: Outbox,
+    store: IdempotencyStore,
 ) -> None:
     made = batch(1, 2)
     results = [None, {"id": "x", "key": "re_abc..."}]
-    await outbox.seal(made, by="one")
-    await outbox.accept(made, results)
-    await outbox.seal(single(1, "put right"), by="two")
-    await outbox.accept(made, results)
-    assert (await outbox.look(member(1, "put right"))).state is State.BUSY
+    await store.claim(made, by="one")
+    await store.complete(made, results)
+    await store.claim(single(1, "put right"), by="two")
+    await store.complete(made, results)
+    assert (await store.get(member(1, "put right"))).state is State.BUSY
 
 
-async def test_an_email_that_was_refused_within_a_batch_is_free(outbox: Outbox) -> None:
+async def test_an_email_that_was_refused_within_a_batch_is_free(store: IdempotencyStore) -> None:
     made = batch(1, 2)
-    await outbox.seal(made, by="one")
-    await outbox.accept(made, [None, {"id": "x", "key": "re_abc..."}])
-    assert (await outbox.look(member(1))).state is State.FREE
-    assert (await outbox.look(member(2))).state is State.SENT
+    await store.claim(made, by="one")
+    await store.complete(made, [None, {"id": "x", "key": "re_abc..."}])
+    assert (await store.get(member(1))).state is State.FREE
+    assert (await store.get(member(2))).state is State.SENT
 
 
-@ENVELOPES
+@REQUESTS
 async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
-    outbox: Outbox, clock: Clock, redis: Redis, make: Make
+    store: IdempotencyStore, clock: Clock, redis: Redis, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
-    assert await outbox.release(made, by="one") is True
+    await store.claim(made, by="one")
+    assert await store.release(made, by="one") is True
     assert await redis.keys("{kw:outbox}*") == []
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     clock.ms += 61_000  # the first one's worker has died
-    found = (await outbox.look(made.members[0])).envelope
+    found = (await store.get(made.members[0])).request
     assert found is not None
-    assert await outbox.resume(found)
-    assert await outbox.release(made, by="one") is False
-    assert await outbox.release(made, by="two") is False
-    assert (await outbox.look(made.members[0])).state is State.OPEN
+    assert await store.reclaim(found)
+    assert await store.release(made, by="one") is False
+    assert await store.release(made, by="two") is False
+    assert (await store.get(made.members[0])).state is State.OPEN
 
 
-@ENVELOPES
+@REQUESTS
 async def test_an_envelope_in_doubt_is_sent_by_one_at_a_time(
-    outbox: Outbox, clock: Clock, make: Make
+    store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
-    found = (await outbox.look(made.members[0])).envelope
+    await store.claim(made, by="one")
+    found = (await store.get(made.members[0])).request
     assert found is not None
-    assert not await outbox.resume(found)
-    await outbox.doubt(made)
-    assert (await outbox.look(made.members[-1])).state is State.OPEN
-    assert await outbox.resume(found)
-    assert not await outbox.resume(found)
+    assert not await store.reclaim(found)
+    await store.mark_ambiguous(made)
+    assert (await store.get(made.members[-1])).state is State.OPEN
+    assert await store.reclaim(found)
+    assert not await store.reclaim(found)
     clock.ms += 60_001
-    assert await outbox.resume(found)
-    await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
+    assert await store.reclaim(found)
+    await store.complete(made, [{"id": "x", "key": "k"}] * len(made.members))
     clock.ms += 60_001
-    assert not await outbox.resume(found)
+    assert not await store.reclaim(found)
 
 
-@ENVELOPES
+@REQUESTS
 async def test_an_envelope_that_redis_lost_is_written_again_when_it_is_in_doubt(
-    outbox: Outbox, redis: Redis, make: Make
+    store: IdempotencyStore, redis: Redis, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     await redis.flushdb()
-    await outbox.doubt(made)
+    await store.mark_ambiguous(made)
     for one in made.members:
-        found = await outbox.look(one)
+        found = await store.get(one)
         assert found.state is State.OPEN
-        assert found.envelope is not None
-        assert (found.envelope.body, found.envelope.members) == (made.body, made.members)
+        assert found.request is not None
+        assert (found.request.body, found.request.members) == (made.body, made.members)
     assert await redis.pttl(made.name) > 72.9 * HOUR_MS
 
 
-@ENVELOPES
+@REQUESTS
 async def test_an_envelope_is_stale_before_resend_forgets_its_key(
-    outbox: Outbox, clock: Clock, make: Make
+    store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     clock.ms += 23 * HOUR_MS
-    assert (await outbox.look(made.members[0])).state is State.OPEN
+    assert (await store.get(made.members[0])).state is State.OPEN
     clock.ms += 1
-    found = await outbox.look(made.members[0])
+    found = await store.get(made.members[0])
     assert found.state is State.STALE
-    assert found.envelope is not None
-    assert not await outbox.resume(
-        found.envelope
+    assert found.request is not None
+    assert not await store.reclaim(
+        found.request
     )  # who looked in time may have waited for a key since
 
 
-@ENVELOPES
+@REQUESTS
 async def test_only_the_envelope_that_is_meant_is_forgotten(
-    outbox: Outbox, clock: Clock, redis: Redis, make: Make
+    store: IdempotencyStore, clock: Clock, redis: Redis, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
-    found = (await outbox.look(made.members[0])).envelope
+    await store.claim(made, by="one")
+    found = (await store.get(made.members[0])).request
     assert found is not None
-    await outbox.forget(found)
+    await store.delete(found)
     assert await redis.keys("{kw:outbox}*") == []
     clock.ms += 5
-    await outbox.seal(made, by="two")
-    await outbox.forget(found)  # who comes late frees nothing
-    assert (await outbox.look(made.members[0])).state is State.BUSY
+    await store.claim(made, by="two")
+    await store.delete(found)  # who comes late frees nothing
+    assert (await store.get(made.members[0])).state is State.BUSY
 
 
-async def test_a_batch_whose_record_is_gone_is_lost(outbox: Outbox, redis: Redis) -> None:
+async def test_a_batch_whose_record_is_gone_is_lost(store: IdempotencyStore, redis: Redis) -> None:
     made = batch(1, 2)
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     await redis.delete(made.name)
-    assert (await outbox.look(member(1))).state is State.LOST
+    assert (await store.get(member(1))).state is State.LOST
 
 
-@ENVELOPES
+@REQUESTS
 async def test_a_full_redis_seals_nothing_and_keeps_the_results_of_what_was_sent(
-    outbox: Outbox, redis: Redis, make: Make
+    store: IdempotencyStore, redis: Redis, make: Make
 ) -> None:
     made = make()
-    await outbox.seal(made, by="one")
+    await store.claim(made, by="one")
     await redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(OutOfMemoryError):
-            await outbox.seal(single(9), by="two")
-        await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
+            await store.claim(single(9), by="two")
+        await store.complete(made, [{"id": "x", "key": "k"}] * len(made.members))
     finally:
         await redis.config_set("maxmemory", "0")
-    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(
+    assert [(await store.get(one)).state for one in made.members] == [State.SENT] * len(
         made.members
     )
-    assert (await outbox.look(member(9))).state is State.FREE
+    assert (await store.get(member(9))).state is State.FREE
 
 
-@ENVELOPES
-async def test_who_is_late_to_doubt_undoes_no_result(outbox: Outbox, make: Make) -> None:
+@REQUESTS
+async def test_who_is_late_to_doubt_undoes_no_result(store: IdempotencyStore, make: Make) -> None:
     made = make()
-    await outbox.seal(made, by="one")
-    await outbox.accept(made, [{"id": "x", "key": "k"}] * len(made.members))
-    await outbox.doubt(made)
-    assert [(await outbox.look(one)).state for one in made.members] == [State.SENT] * len(
+    await store.claim(made, by="one")
+    await store.complete(made, [{"id": "x", "key": "k"}] * len(made.members))
+    await store.mark_ambiguous(made)
+    assert [(await store.get(one)).state for one in made.members] == [State.SENT] * len(
         made.members
     )
 
 
 async def test_who_is_late_to_doubt_writes_no_batch_anew_of_which_one_email_was_accepted(
-    outbox: Outbox,
+    store: IdempotencyStore,
 ) -> None:
     made = batch(1, 2, 3)
-    await outbox.seal(made, by="one")
-    await outbox.accept(made, [None, {"id": "x", "key": "k"}, None])
-    await outbox.doubt(made)
-    assert [(await outbox.look(one)).state for one in made.members] == [
+    await store.claim(made, by="one")
+    await store.complete(made, [None, {"id": "x", "key": "k"}, None])
+    await store.mark_ambiguous(made)
+    assert [(await store.get(one)).state for one in made.members] == [
         State.FREE,
         State.SENT,
         State.FREE,
     ]
 
 
-async def test_scripts_that_redis_forgot_are_loaded_again(outbox: Outbox, redis: Redis) -> None:
-    await outbox.seal(single(1), by="one")
+async def test_scripts_that_redis_forgot_are_loaded_again(
+    store: IdempotencyStore, redis: Redis
+) -> None:
+    await store.claim(single(1), by="one")
     await redis.script_flush()
-    assert (await outbox.look(member(1))).state is State.BUSY
+    assert (await store.get(member(1))).state is State.BUSY
 
 
-@pytest.mark.parametrize("verb", ["look", "seal", "resume", "accept", "release", "doubt", "forget"])
+@pytest.mark.parametrize(
+    "verb", ["get", "claim", "reclaim", "complete", "release", "mark_ambiguous", "delete"]
+)
 def test_each_verb_is_headed_by_its_signature(verb: str) -> None:
-    own = source(verb).split("\n-- " + verb + ": ")[1]
+    own = source("worker.emails.idempotency", verb).split("\n-- " + verb + ": ")[1]
     assert "-- KEYS" in own
     assert "-- ARGV" in own or "KEYS and ARGV" in own
     assert "-- Returns" in own

@@ -1,4 +1,4 @@
-"""The names of the outbox's records in Redis."""
+"""The names of the store's records in Redis."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the outbox keeps, and what it says of an email."""
+"""What the store keeps, and what it says of an email."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One email of an envelope.
+class EmailIdentity:
+    """One email of a request.
 
     Attributes:
         name: The name of its record.
@@ -20,7 +20,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class SendRequest:
     """One call to Resend, exactly as it was made and is made again: a single email, or a batch.
 
     Attributes:
@@ -36,7 +36,7 @@ class Envelope:
     account: str
     key: str
     body: str = field(repr=False)
-    members: tuple[Member, ...]
+    members: tuple[EmailIdentity, ...]
     since_ms: int = 0
 
     @property
@@ -56,14 +56,14 @@ class State(StrEnum):
 
     FREE = "free"
     """Nothing: it was not sent yet, or was surely refused."""
-    OTHER = "other"
+    MISMATCH = "mismatch"
     """Its idempotency key was used with another content."""
     SENT = "sent"
     """It was accepted."""
     BUSY = "busy"
     """Another job is sending it now."""
     OPEN = "open"
-    """It may have been accepted: only its envelope may be sent, as it is."""
+    """It may have been accepted: only its request may be sent, as it is."""
     STALE = "stale"
     """It may have been accepted so long ago that Resend may have forgotten the idempotency key."""
     LOST = "lost"
@@ -71,17 +71,17 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the outbox says of an email.
+class SendRecord:
+    """What the store says of an email.
 
     Attributes:
         state: The kind of answer.
-        envelope: What was sent, with `State.OPEN`, `BUSY` and `STALE`.
+        request: What was sent, with `State.OPEN`, `BUSY` and `STALE`.
         result: What Resend answered, with `State.SENT`: `id`, and `key` (the key's label).
         left_ms: How long the other job may still take, with `State.BUSY`, in milliseconds.
     """
 
     state: State
-    envelope: Envelope | None = None
+    request: SendRequest | None = None
     result: dict[str, Any] = field(default_factory=dict)
     left_ms: int = 0

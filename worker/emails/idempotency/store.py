@@ -1,40 +1,25 @@
-"""The outbox's verbs, each one script and one round trip."""
+"""The store's verbs, each one script and one round trip."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis
 
 from worker.emails.idempotency.names import Names
-from worker.emails.idempotency.record import Envelope, Found, Member, State
-from worker.keypool.scripts import Script, keys_of
+from worker.emails.idempotency.record import EmailIdentity, SendRecord, SendRequest, State
 from worker.redis.autopipeline import pipeline_of
+from worker.redis.lua import Clock, Script, keys_of, source
 
 _HOUR_MS = 3_600_000
-_LOOKS = 3
-_VERBS = ("look", "seal", "resume", "accept", "release", "doubt", "forget")
+_READS = 3
+_VERBS = ("get", "claim", "reclaim", "complete", "release", "mark_ambiguous", "delete")
 
 Arg = str | int
 
 
-class Clock(Protocol):
-    """A clock for tests: whole milliseconds."""
-
-    def __call__(self) -> int:
-        """Now."""
-        ...
-
-
-def source(verb: str) -> str:
-    """The whole text of one verb's script, as Redis runs it."""
-    folder = resources.files("worker.emails.idempotency") / "lua"
-    return "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in ("prelude", verb))
-
-
-class Outbox:
+class IdempotencyStore:
     """Keeps each email's exact call from before its first byte leaves until its outcome is known.
 
     Args:
@@ -42,10 +27,10 @@ class Outbox:
         namespace: Keeps installations apart that share a Redis.
         call_ms: How long a call may take, in milliseconds; for so long nobody else sends the same
             email.
-        keep_ms: How long an envelope or a result is kept, in milliseconds; above the 24 h of an
+        keep_ms: How long a request or a result is kept, in milliseconds; above the 24 h of an
             idempotency key, and so long that jobs of a system that is off over a weekend find
             theirs.
-        again_ms: How long an envelope may be sent again, in milliseconds; below those 24 h.
+        again_ms: How long a request may be sent again, in milliseconds; below those 24 h.
         now_ms: A clock for tests. Default: Redis' own.
     """
 
@@ -64,13 +49,13 @@ class Outbox:
         self._keep_ms = keep_ms
         self._again_ms = again_ms
         self._now_ms = now_ms
-        wire = pipeline_of(redis)
-        self._scripts = {verb: Script(wire, source(verb)) for verb in _VERBS}
+        pipeline = pipeline_of(redis)
+        self._scripts = {verb: Script(pipeline, source(__package__, verb)) for verb in _VERBS}
 
     def _now(self) -> Arg:
         return self._now_ms() if self._now_ms else ""
 
-    async def look(self, member: Member) -> Found:
+    async def get(self, member: EmailIdentity) -> SendRecord:
         """Tell what is known of an email.
 
         Changes nothing; a second round trip where it went in a batch.
@@ -79,117 +64,121 @@ class Outbox:
             redis.exceptions.RedisError: Redis cannot be reached; so with every verb.
         """
         name = member.name
-        for _ in range(_LOOKS):
+        for _ in range(_READS):
             reply = await self._run(
-                "look", [member.name], self._now(), member.content, self._again_ms
+                "get", [member.name], self._now(), member.content, self._again_ms
             )
             if reply[0] != "batch":
                 break
             name = reply[1]
-            reply = await self._run("look", [name], self._now(), "", self._again_ms)
+            reply = await self._run("get", [name], self._now(), "", self._again_ms)
             if reply[0] != "lost":  # else it may have been settled between the two looks
                 break
         match reply:
             case ["sent", result]:
-                return Found(State.SENT, result=json.loads(result))
+                return SendRecord(State.SENT, result=json.loads(result))
             case [state, left_ms, since_ms, account, key, body, members]:
                 emails = (
-                    tuple(Member(*one) for one in json.loads(members)) if members else (member,)
+                    tuple(EmailIdentity(*one) for one in json.loads(members))
+                    if members
+                    else (member,)
                 )
-                envelope = Envelope(name, account, key, body, emails, since_ms)
-                return Found(State(state), envelope=envelope, left_ms=left_ms)
+                request = SendRequest(name, account, key, body, emails, since_ms)
+                return SendRecord(State(state), request=request, left_ms=left_ms)
             case [state]:
-                return Found(State(state))
-        raise AssertionError(f"look.lua answered {reply!r:.40}")
+                return SendRecord(State(state))
+        raise AssertionError(f"get.lua answered {reply!r:.40}")
 
-    async def seal(self, envelope: Envelope, *, by: str) -> list[int]:
-        """Keep an envelope, unless one of its emails is known already.
+    async def claim(self, request: SendRequest, *, by: str) -> list[int]:
+        """Keep a request, unless one of its emails is known already.
 
         Args:
-            envelope: What will be sent.
+            request: What will be sent.
             by: Who sends it; no two calls have the same.
 
         Returns:
             The places of the emails that are known; then nothing was kept and nothing may be sent.
         """
-        return [int(place) for place in await self._write("seal", envelope, by=by)]
+        return [int(place) for place in await self._write("claim", request, by=by)]
 
-    async def resume(self, envelope: Envelope) -> bool:
-        """Take an envelope over to send it again as it is; False where that is not allowed.
+    async def reclaim(self, request: SendRequest) -> bool:
+        """Take a request over to send it again as it is; False where that is not allowed.
 
         So it is while another job is doing so, once it is settled, and when Resend may have
         forgotten its key.
         """
-        args = (self._now(), self._call_ms, envelope.since_ms, self._again_ms)
-        return bool(await self._run("resume", [envelope.name], *args))
+        args = (self._now(), self._call_ms, request.since_ms, self._again_ms)
+        return bool(await self._run("reclaim", [request.name], *args))
 
-    async def accept(self, envelope: Envelope, results: Sequence[dict[str, Any] | None]) -> None:
-        """Replace an envelope by its results, one for each email.
+    async def complete(
+        self, request: SendRequest, results: Sequence[dict[str, Any] | None]
+    ) -> None:
+        """Replace a request by its results, one for each email.
 
         None frees an email that was refused.
         """
         args: list[Arg] = [self._keep_ms]
-        for member, result in zip(envelope.members, results, strict=True):
+        for member, result in zip(request.members, results, strict=True):
             args += [member.content, "" if result is None else json.dumps(result)]
-        await self._run("accept", envelope.records, *args)
+        await self._run("complete", request.records, *args)
 
-    async def release(self, envelope: Envelope, *, by: str) -> bool:
+    async def release(self, request: SendRequest, *, by: str) -> bool:
         """Free the emails of a call that was surely not carried out.
 
         False where another attempt is in doubt.
         """
-        return bool(await self._run("release", envelope.records, by))
+        return bool(await self._run("release", request.records, by))
 
-    async def doubt(self, envelope: Envelope) -> None:
-        """Keep an envelope whose call may have been carried out.
+    async def mark_ambiguous(self, request: SendRequest) -> None:
+        """Keep a request whose call may have been carried out.
 
         Written anew if Redis has lost it.
         """
-        await self._write("doubt", envelope)
+        await self._write("mark_ambiguous", request)
 
-    async def forget(self, envelope: Envelope) -> None:
-        """Free the emails of an envelope although it may have been accepted.
+    async def delete(self, request: SendRequest) -> None:
+        """Free the emails of a request although it may have been accepted.
 
         Does nothing if it has changed since.
         """
-        await self._run("forget", envelope.records, envelope.since_ms)
+        await self._run("delete", request.records, request.since_ms)
 
-    async def _write(self, verb: str, envelope: Envelope, *, by: str = "") -> Any:
+    async def _write(self, verb: str, request: SendRequest, *, by: str = "") -> Any:
         members = (
-            json.dumps([[one.name, one.content] for one in envelope.members])
-            if envelope.is_batch
+            json.dumps([[one.name, one.content] for one in request.members])
+            if request.is_batch
             else ""
         )
         return await self._run(
             verb,
-            envelope.records,
+            request.records,
             self._now(),
             self._keep_ms,
             self._call_ms,
             by,
-            envelope.account,
-            envelope.key,
-            envelope.body,
+            request.account,
+            request.key,
+            request.body,
             members,
-            *(member.content for member in envelope.members),
+            *(member.content for member in request.members),
         )
 
     async def _run(self, verb: str, keys: Sequence[str], *args: Arg) -> Any:
         return await self._scripts[verb](keys_of(keys), *args)
 
 
-def batch_of(envelopes: Sequence[Envelope], *, names: Names, number: str) -> Envelope:
+def batch_of(requests: Sequence[SendRequest], *, names: Names, number: str) -> SendRequest:
     """Put single emails of one account into one batch.
 
     Args:
-        envelopes: The emails, as each would go alone.
+        requests: The emails, as each would go alone.
         names: Where it is kept.
         number: Tells this batch from every other; its idempotency key is made of it.
     """
     return replace(
-        envelopes[0],
+        requests[0],
         name=names.batch(number),
         key=f"batch-{number}",
-        body="[" + ",".join(one.body for one in envelopes) + "]",
-        members=tuple(one.members[0] for one in envelopes),
+        body="[" + ",".join(one.body for one in requests) + "]",
+        members=tuple(one.members[0] for one in requests),
     )

@@ -1,7 +1,8 @@
--- release: the call was surely not carried out. Who sealed the envelope and was alone with it frees its emails.
+-- requires: nothing
+-- release: the call was surely not carried out. Its emails become free if no other call was made with the request.
 --
--- KEYS  1 the envelope's record  2 … its emails' records (a batch)
--- ARGV  1 who sealed it
+-- KEYS  1 the request's record  2 … its emails' records (a batch)
+-- ARGV  1 the call that claimed the request
 -- Returns 1 where the emails are free, 0 where an earlier or another attempt may have been accepted.
 
 if redis.call('HGET', KEYS[1], 'alone') == ARGV[1] then

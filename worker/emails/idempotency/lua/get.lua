@@ -1,16 +1,17 @@
--- look: what is known of an email, or of the batch that it went in.
+-- requires: records
+-- get: what is known of an email, or of the batch that it was sent in.
 --
 -- KEYS  1 the email's record, or the batch's
--- ARGV  1 now_ms or ''  2 content; '' for a batch  3 how long an envelope may be sent again, ms
--- Returns {'free'} · {'other'} · {'sent', result} · {'batch', name} · {'lost'}
+-- ARGV  1 now_ms or ''  2 content; '' for a batch  3 how long a request may be sent again, ms
+-- Returns {'free'} · {'mismatch'} · {'sent', result} · {'batch', name} · {'lost'}
 --         {'open' | 'busy' | 'stale', left_ms, since_ms, account, key, body, members or ''}
 
 local now = clock(ARGV[1])
-local found = redis.call('HMGET', KEYS[1], 'content', 'result', 'batch', 'since_ms', 'busy_ms', 'account', 'key', 'body',
-  'members')
+local found = redis.call(
+  'HMGET', KEYS[1], 'content', 'result', 'batch', 'since_ms', 'busy_ms', 'account', 'key', 'body', 'members')
 if ARGV[2] ~= '' then
   if not found[1] then return {'free'} end
-  if found[1] ~= ARGV[2] then return {'other'} end
+  if found[1] ~= ARGV[2] then return {'mismatch'} end
   if found[2] then return {'sent', found[2]} end
   if found[3] then return {'batch', found[3]} end
 end

@@ -1,6 +1,7 @@
--- accept: Resend has answered for good. Bodies go; of each accepted email its result stays.
+-- requires: nothing
+-- complete: Resend has answered for good. The bodies go; the result of each accepted email stays.
 --
--- KEYS  1 the envelope's record  2 … its emails' records (a batch)
+-- KEYS  1 the request's record  2 … its emails' records (a batch)
 -- ARGV  1 how long to keep results, ms  then for each email: content, result (JSON; '' where it alone was refused)
 -- Returns nothing.
 
@@ -8,13 +9,13 @@ for place = math.min(2, #KEYS), #KEYS do
   local number = #KEYS == 1 and 0 or place - 2
   local content, result = ARGV[2 + 2 * number], ARGV[3 + 2 * number]
   if result ~= '' then
-    -- A deletion first: a full Redis refuses a script at its first addition, unless it has changed something already.
+    -- Delete first: a full Redis rejects a script at its first addition, unless it changed something before.
     redis.call('HDEL', KEYS[place], 'busy_ms')
     redis.call('HSET', KEYS[place], 'content', content, 'result', result)
     redis.call('HDEL', KEYS[place], 'since_ms', 'account', 'key', 'body', 'alone', 'batch')
     redis.call('PEXPIRE', KEYS[place], ARGV[1])
   elseif redis.call('HGET', KEYS[place], 'batch') == KEYS[1] then
-    -- Not if somebody sends it in another form by now: the answer may be the second one to the same call.
+    -- The email stays where another request holds it by now: this answer may be the second one to the same call.
     redis.call('DEL', KEYS[place])
   end
 end

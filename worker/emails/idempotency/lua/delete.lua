@@ -1,0 +1,12 @@
+-- requires: nothing
+-- delete: free the emails of a request although it may have been accepted (at-least-once delivery).
+--
+-- KEYS  1 the request's record  2 … its emails' records (a batch)
+-- ARGV  1 since_ms of the request that is meant
+-- Returns nothing. Changes nothing if the record holds a newer request.
+
+if redis.call('HGET', KEYS[1], 'since_ms') ~= ARGV[1] then return end
+redis.call('DEL', KEYS[1])
+for place = 2, #KEYS do
+  if redis.call('HGET', KEYS[place], 'batch') == KEYS[1] then redis.call('DEL', KEYS[place]) end
+end

@@ -1,0 +1,81 @@
+"""Lua scripts on Redis: read from a package, sent by their hash, loaded where Redis lost them."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError
+
+from worker.redis.autopipeline import AutoPipeline
+from worker.redis.resp import Argument, Encoded, encode
+
+_REQUIRES = "-- requires: "
+_NOTHING = "nothing"
+
+
+class Clock(Protocol):
+    """A clock for tests, in place of Redis' own."""
+
+    def __call__(self) -> int:
+        """The time in whole milliseconds since 1970."""
+        ...
+
+
+def source(package: str, verb: str) -> str:
+    """Read the whole text of one script, as Redis runs it.
+
+    The first line of `lua/VERB.lua` names the libraries in `lua/lib/` that the script requires, in
+    the order of the text: `-- requires: prelude, buckets`, or `-- requires: nothing`.
+
+    Args:
+        package: The package with the folder `lua`, such as `worker.emails.idempotency`.
+        verb: The name of the script's file, without its ending.
+
+    Raises:
+        ValueError: The first line does not say what the script requires.
+    """
+    folder = resources.files(package) / "lua"
+    text = (folder / f"{verb}.lua").read_text("utf-8")
+    first = text.partition("\n")[0]
+    if not first.startswith(_REQUIRES):
+        raise ValueError(f"{package}: the first line of lua/{verb}.lua must begin with {_REQUIRES}")
+    names = first.removeprefix(_REQUIRES).split(", ")
+    libraries = [] if names == [_NOTHING] else [folder / "lib" / f"{name}.lua" for name in names]
+    return "\n".join([*(library.read_text("utf-8") for library in libraries), text])
+
+
+class Script:
+    """One script on one Redis. Loads it again where the server has lost it (restart, flush).
+
+    Args:
+        pipeline: The connection to Redis.
+        text: The script, as Redis runs it.
+    """
+
+    def __init__(self, pipeline: AutoPipeline, text: str) -> None:
+        self._pipeline = pipeline
+        self._text = text
+        digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._evalsha = encode("EVALSHA", digest)
+
+    async def __call__(self, keys: Encoded, *args: Argument | Encoded) -> Any:
+        """Run the script.
+
+        Args:
+            keys: The names of the records that it touches, as `keys_of` gives them.
+            *args: Its other arguments.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached, or rejects the script.
+        """
+        try:
+            return await self._pipeline.send(self._evalsha, keys, *args)
+        except NoScriptError:
+            await self._pipeline.send("SCRIPT", "LOAD", self._text)
+            return await self._pipeline.send(self._evalsha, keys, *args)
+
+
+def keys_of(names: Sequence[str]) -> Encoded:
+    """Write the names of a script's records, and before them their number."""
+    return encode(len(names), *names)
