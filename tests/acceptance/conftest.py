@@ -1,14 +1,8 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-# For `processes` and `flower_process`: test folders are no packages.
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from processes import StartFleet, fleets
+from tests.processes import StartFleet, fleets
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import environment, eventually
-
 from sandbox.redis import free_port
+from tests.processes import environment, eventually
 
 LOGIN = ("ada", "canary-password-5571")
 

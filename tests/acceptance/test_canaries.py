@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import redis
-from processes import Fleet, StartFleet, environment, eventually, run_celery
 
 from sandbox.redis import free_port
+from tests.processes import Fleet, StartFleet, environment, eventually, run_celery
 
 PASSWORD = "canary-redis-password-5b1e"
 PROMPT = "canary-prompt-77ac"

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flower_process import LOGIN, flower, metric
-from processes import Fleet, StartFleet, eventually
-from readability import CONTRAST_JS, NAMELESS_JS
+
+from tests.acceptance.flower_process import LOGIN, flower, metric
+from tests.acceptance.readability import CONTRAST_JS, NAMELESS_JS
+from tests.processes import Fleet, StartFleet, eventually
 
 playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed (PyPI: playwright)"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Producer, workers
 
 from sandbox.redis import EmbeddedRedis
+from tests.processes import Producer, workers
 
 SERVER = Path(__file__).parent / "foreign_provider.py"
 JOBS, EMAILS = 240, 60

@@ -8,7 +8,8 @@ import time
 from collections import Counter
 
 import aiohttp
-from processes import Fleet, StartFleet
+
+from tests.processes import Fleet, StartFleet
 
 KEYS, RPM = 5, 600
 ALLOWED_A_SECOND = KEYS * RPM / 60

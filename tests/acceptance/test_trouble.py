@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import redis
-from processes import Fleet, StartFleet, eventually
+
+from tests.processes import Fleet, StartFleet, eventually
 
 REST_S = 20
 RETRY_RE = re.compile(

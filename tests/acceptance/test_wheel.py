@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from processes import eventually
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
+from tests.processes import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("config", "worker", "tasks", "sandbox")

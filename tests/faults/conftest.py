@@ -1,12 +1,8 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `processes`: test folders are no packages
-
-from processes import StartFleet, fleets
+from tests.processes import StartFleet, fleets
 
 
 @pytest.fixture(autouse=True, scope="module")

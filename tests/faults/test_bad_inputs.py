@@ -4,11 +4,9 @@ Its caller is told what is wrong, the queue flows on, and no log shows what was 
 """
 
 import json
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `bad_messages`: test folders are no packages
-
-from bad_messages import CANARY, ENTRIES, MESSAGES, NOTHING, SERVED, Bad
-from processes import Fleet, eventually, fleets
-
 from tasks.completion import CompletionArguments
 from tasks.message import EmailArguments
+from tests.faults.bad_messages import CANARY, ENTRIES, MESSAGES, NOTHING, SERVED, Bad
+from tests.processes import Fleet, eventually, fleets
 
 ANN = "ann@example.com"
 MAIL: dict[str, Any] = {"to": ANN, "subject": "s", "text": CANARY}

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import Producer, eventually, workers
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.processes import Producer, eventually, workers
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 REST_S = 12

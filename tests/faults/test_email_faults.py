@@ -1,6 +1,6 @@
 """Emails whose worker dies between the provider's acceptance and everything that would have told of it."""
 
-from processes import StartFleet, Worker, eventually
+from tests.processes import StartFleet, Worker, eventually
 
 # Short: the jobs of a worker that died come back after seconds, and so may its calls be made again.
 SHORT = {

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import redis
-from processes import Fleet, StartFleet, Worker, eventually
+
+from tests.processes import Fleet, StartFleet, Worker, eventually
 
 # Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do
 # 180 jobs at once.

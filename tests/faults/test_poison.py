@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from processes import Producer, Worker, eventually
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.processes import Producer, Worker, eventually
 
 SHOP = """
 import asyncio, os

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import redis
 from kombu.exceptions import OperationalError
-from processes import Fleet, eventually, fleets
+
+from tests.processes import Fleet, eventually, fleets
 
 WIDE: dict[str, Any] = {
     "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0,

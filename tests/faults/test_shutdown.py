@@ -1,7 +1,8 @@
 """A worker that is asked to end while jobs wait in it for a key."""
 
 import redis
-from processes import StartFleet, eventually
+
+from tests.processes import StartFleet, eventually
 
 
 def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(

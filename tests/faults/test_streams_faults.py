@@ -3,7 +3,8 @@
 from typing import Any
 
 import redis
-from processes import StartFleet, Worker, eventually
+
+from tests.processes import StartFleet, Worker, eventually
 
 
 def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(

@@ -1,6 +1,6 @@
 """Small parts of backpressure.
 
-The whole of it is in `tests/integration/worker/test_worker_backpressure.py`.
+The whole of it is in `tests/workers/keywheel/test_worker_backpressure.py`.
 """
 
 from types import SimpleNamespace

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import redis
-from aio_harness import eventually
 from celery import Celery
 from celery.app.trace import trace_task_ret
 
 from sandbox.redis import EmbeddedRedis
+from tests.processes import eventually
 from worker.aio.backend import RedisBackend
 from worker.aio.pool import TaskPool
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
-from transport_harness import OURS, STOCK
 
+from tests.integration.aio.transport_harness import OURS, STOCK
 from worker.aio.pipelined_publishing import publish, publisher_of
 
 

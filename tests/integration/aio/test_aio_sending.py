@@ -11,8 +11,8 @@ import pytest
 import redis
 from celery import Celery, group, signals
 from kombu.exceptions import OperationalError
-from transport_harness import OURS, STOCK
 
+from tests.integration.aio.transport_harness import OURS, STOCK
 from worker.aio.sending import Sender
 
 

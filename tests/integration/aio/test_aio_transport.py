@@ -12,7 +12,16 @@ import pytest
 import redis
 from kombu import Connection
 from kombu.exceptions import OperationalError
-from transport_harness import OURS, STOCK, calls, queue_of, send, tube, waiting
+
+from tests.integration.aio.transport_harness import (
+    OURS,
+    STOCK,
+    calls,
+    queue_of,
+    send,
+    tube,
+    waiting,
+)
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])

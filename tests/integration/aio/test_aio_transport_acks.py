@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import redis
 from kombu import Consumer, Exchange, Queue
-from transport_harness import Tube, calls, queue_of, send, tube, waiting
 
 from sandbox.redis import EmbeddedRedis
+from tests.integration.aio.transport_harness import Tube, calls, queue_of, send, tube, waiting
 
 
 def test_acknowledgements_of_one_moment_go_out_together(url: str, books: Any) -> None:

@@ -12,8 +12,16 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection, Producer
-from transport_harness import OURS, STOCK, calls, plain_body, queue_of, send, tube
 
+from tests.integration.aio.transport_harness import (
+    OURS,
+    STOCK,
+    calls,
+    plain_body,
+    queue_of,
+    send,
+    tube,
+)
 from worker.aio.transport import delayed
 from worker.aio.transport.scripts import TAKE
 from worker.jobs.deferred import count_deferred, wake_deferred, wake_jobs

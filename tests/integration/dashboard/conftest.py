@@ -1,9 +1,7 @@
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,12 +16,16 @@ from tornado.netutil import bind_sockets
 from config.celery import celery_config
 from config.keys import load_keys
 from config.settings import get_settings
+from tests.integration.dashboard.dashboard_site import (
+    LOGIN,
+    TOKEN,
+    Serve,
+    Site,
+    hold_against_description,
+    secret,
+)
 from worker.dashboard import KeysFlower
 from worker.runtime import connect, pools_for_tools
-
-sys.path.insert(0, str(Path(__file__).parent))  # for `dashboard_site`: test folders are no packages
-
-from dashboard_site import LOGIN, TOKEN, Serve, Site, hold_against_description, secret
 
 _LOGINS = (":".join(LOGIN),)
 _OF_THE_CLIENT = ("httpx", "httpcore", "tornado.access")

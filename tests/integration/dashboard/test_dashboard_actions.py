@@ -8,9 +8,18 @@ import json
 from typing import Any
 
 import pytest
-from dashboard_site import BEARER, LOGIN, PREFIX, TOKEN, Serve, described, post, secret
 
 from sandbox.process import Sandbox
+from tests.integration.dashboard.dashboard_site import (
+    BEARER,
+    LOGIN,
+    PREFIX,
+    TOKEN,
+    Serve,
+    described,
+    post,
+    secret,
+)
 
 
 async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) -> None:

@@ -11,7 +11,14 @@ from typing import Any
 
 import certifi
 import pytest
-from dashboard_site import (
+from flower.utils.broker import Broker
+from jsonschema import Draft202012Validator
+from tornado.web import create_signed_value
+
+from config.errors import SettingsError
+from config.settings import get_settings
+from sandbox.redis import EmbeddedRedis
+from tests.integration.dashboard.dashboard_site import (
     BEARER,
     LOGIN,
     OPENAPI,
@@ -23,13 +30,6 @@ from dashboard_site import (
     secret,
     until,
 )
-from flower.utils.broker import Broker
-from jsonschema import Draft202012Validator
-from tornado.web import create_signed_value
-
-from config.errors import SettingsError
-from config.settings import get_settings
-from sandbox.redis import EmbeddedRedis
 from worker.dashboard import poller
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.page import version

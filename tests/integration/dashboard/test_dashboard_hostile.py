@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site
+
+from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site
 
 RESET, STATUS, AUDIT, DISABLE = (
     f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable")

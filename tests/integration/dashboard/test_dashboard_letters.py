@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from dashboard_site import LOGIN, TOKEN, Serve, Site, until
 from jsonschema import Draft202012Validator
 
 from config.settings import get_settings
 from sandbox.redis import EmbeddedRedis, free_port
+from tests.integration.dashboard.dashboard_site import LOGIN, TOKEN, Serve, Site, until
 from worker.dashboard import dead_letters
 from worker.deadletters import DeadLetters, Letter, Message
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_site import LOGIN, Serve, Site, secret, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.redis import EmbeddedRedis
+from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, secret, until
 
 LABELS = {"service", "state", "key", "outcome", "queue", "le", "kind", "priority"}
 

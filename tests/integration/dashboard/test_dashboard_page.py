@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_site import LOGIN, TOKEN, Serve, secret
 from flower.app import Flower
 
 from sandbox.redis import free_port
+from tests.integration.dashboard.dashboard_site import LOGIN, TOKEN, Serve, secret
+from tests.processes import environment, eventually, unmeasured
 from worker.dashboard.page import STATIC, version
 from worker.dashboard.templates import KeysLoader
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for `processes`: test folders are no packages
-
-from processes import environment, eventually, unmeasured
 
 
 async def test_the_page_stands_in_flowers_navigation(serve: Serve) -> None:

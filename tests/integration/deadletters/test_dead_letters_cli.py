@@ -16,11 +16,11 @@ import redis
 from celery import Celery
 from click.testing import CliRunner, Result
 from kombu.exceptions import OperationalError
-from processes import run_celery
 from redis.asyncio import Redis
 
 from config.settings import get_settings
 from sandbox.redis import free_port
+from tests.processes import run_celery
 from worker.cli.dead_letters import dead
 from worker.deadletters import DeadLetters, Letter, Message, Replayed, replay
 

@@ -13,12 +13,12 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.app.task import Context
 from celery.exceptions import Reject
-from processes import eventually
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from config.settings import Settings, get_settings
 from sandbox.redis import EmbeddedRedis, free_port
+from tests.processes import eventually
 from worker import attempts
 from worker.aio import redis_retry
 from worker.attempts import Attempt

@@ -1,16 +1,11 @@
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `email_senders`: test folders are no packages
-
-from email_senders import Senders
-
 from sandbox.process import Sandbox
+from tests.integration.emails.email_senders import Senders
 
 
 @pytest.fixture(scope="package")

@@ -6,7 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from email_senders import (
+from redis.asyncio import Redis
+
+from sandbox.process import Sandbox
+from tasks.message import EmailArguments
+from tests.integration.emails.email_senders import (
     ANN,
     Senders,
     accepted,
@@ -18,10 +22,6 @@ from email_senders import (
     send_one,
     until,
 )
-from redis.asyncio import Redis
-
-from sandbox.process import Sandbox
-from tasks.message import EmailArguments
 from worker.emails.batch_size import BatchSizes
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest

@@ -7,8 +7,16 @@ import asyncio
 from typing import Any
 
 import pytest
-from email_senders import Senders, accepted, ids, outgoing, send, send_one, until
 
+from tests.integration.emails.email_senders import (
+    Senders,
+    accepted,
+    ids,
+    outgoing,
+    send,
+    send_one,
+    until,
+)
 from worker.errors import Deferred, InvalidArguments, TransientError
 from worker.keypool import LeaseRequest
 

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from email_senders import ANN, CANARY, Senders, accepted, ids, outgoing, send, send_one
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.integration.emails.email_senders import (
+    ANN,
+    CANARY,
+    Senders,
+    accepted,
+    ids,
+    outgoing,
+    send,
+    send_one,
+)
 from worker.errors import (
     Deferred,
     InvalidArguments,

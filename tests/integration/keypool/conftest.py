@@ -1,7 +1,5 @@
 import hashlib
-import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -9,8 +7,6 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from config.keys import ApiKey
 from worker.keypool import Cooldowns, KeyPool
-
-sys.path.insert(0, str(Path(__file__).parent))  # for `keypool_asking`: test folders are no packages
 
 
 class ManualClock:

@@ -6,9 +6,9 @@ Tells how many it got.
 import asyncio
 import sys
 
-from conftest import make_key
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from tests.integration.keypool.conftest import make_key
 from worker.keypool import KeyPool, Lease, LeaseRequest
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from keypool_asking import Make, ask, lease, nothing, refused
 
+from tests.integration.keypool.keypool_asking import Make, ask, lease, nothing, refused
 from worker.keypool import KeyPool, Lease, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 

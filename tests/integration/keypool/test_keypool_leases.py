@@ -3,9 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from keypool_asking import INVALID, OK, Make, ask, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
+from tests.integration.keypool.keypool_asking import (
+    INVALID,
+    OK,
+    Make,
+    ask,
+    lease,
+    nothing,
+    refused,
+    rpm,
+)
 from worker.keypool import KeyPool, Lease
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict

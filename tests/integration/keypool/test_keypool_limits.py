@@ -5,8 +5,18 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from keypool_asking import INVALID, OK, Make, ask, at_once, lease, nothing, refused, rpm
 
+from tests.integration.keypool.keypool_asking import (
+    INVALID,
+    OK,
+    Make,
+    ask,
+    at_once,
+    lease,
+    nothing,
+    refused,
+    rpm,
+)
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict

@@ -9,10 +9,19 @@ from itertools import product
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keypool_asking import OK, Make, ask, fault, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
+from tests.integration.keypool.keypool_asking import (
+    OK,
+    Make,
+    ask,
+    fault,
+    lease,
+    nothing,
+    refused,
+    rpm,
+)
 from worker.keypool import KeyPool, Lease, Line, NoLease, NoLeaseReason
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
 
+from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
 from worker.keypool import Lease, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 

@@ -3,14 +3,11 @@
 import asyncio
 import os
 import sys
-from pathlib import Path
 
-from keypool_asking import Make, lease
-
+from tests.integration.keypool.keypool_asking import Make, lease
+from tests.processes import ROOT
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
-CHILD = Path(__file__).with_name("keypool_child.py")
-ROOT = Path(__file__).parents[3]
 PROCESSES, EACH, LIMIT = 4, 50, 75
 
 
@@ -26,7 +23,8 @@ async def test_of_two_hundred_acquirers_in_several_processes_exactly_as_many_pas
     children = [
         await asyncio.create_subprocess_exec(
             sys.executable,
-            str(CHILD),
+            "-m",
+            "tests.integration.keypool.keypool_child",
             redis_url,
             str(EACH),
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from keypool_asking import OK, Make, ask, lease, nothing, refused
 
+from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused
 from worker.keypool import KeyPool, Lease
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from keypool_asking import INVALID, OK, Make, ask, lease, refused
 from redis.asyncio import Redis
 
+from tests.integration.keypool.keypool_asking import INVALID, OK, Make, ask, lease, refused
 from worker.keypool import Lease
 
 

@@ -4,8 +4,18 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from keypool_asking import INVALID, OK, Make, ask, fault, lease, nothing, refused, rpm
 
+from tests.integration.keypool.keypool_asking import (
+    INVALID,
+    OK,
+    Make,
+    ask,
+    fault,
+    lease,
+    nothing,
+    refused,
+    rpm,
+)
 from worker.keypool import Lease
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Effect, Fate, Scope, Verdict

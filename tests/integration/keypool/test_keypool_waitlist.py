@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
 from redis.asyncio import Redis
 
+from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
 from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
 

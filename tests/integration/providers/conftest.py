@@ -3,19 +3,14 @@ import contextlib
 import json
 import socket
 import struct
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `groq_asking`: test folders are no packages
-
-from groq_asking import NOW_S
-
+from tests.integration.providers.groq_asking import NOW_S
 from worker.providers import Groq
 
 

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from groq_asking import ASKED, KEY, MODEL, PARAMS
 
+from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PARAMS
 from worker.providers import Groq
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import pytest
-from groq_asking import KEY, MODEL, PARAMS, PROMPT
 
+from tests.integration.providers.groq_asking import KEY, MODEL, PARAMS, PROMPT
 from worker.providers import Completion, Groq
 from worker.providers.groq.stream import EventDecoder
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict

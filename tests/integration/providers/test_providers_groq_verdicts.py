@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from groq_asking import ASKED, KEY, MODEL, PROMPT, error
 
+from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PROMPT, error
 from worker.providers import Groq
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from groq_asking import KEY, MODEL, PROMPT
 from pydantic import SecretStr
 
+from tests.integration.providers.groq_asking import KEY, MODEL, PROMPT
 from worker.providers import Completion, Groq
 from worker.verdicts import Effect, Fate, Scope
 

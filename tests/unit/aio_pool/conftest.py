@@ -1,16 +1,11 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 
+from tests.unit.aio_pool.pool_outcome import Start
 from worker.aio.pool import TaskPool
-
-sys.path.insert(0, str(Path(__file__).parent))  # for `pool_outcome`: test folders are no packages
-
-from pool_outcome import Start
 
 
 @pytest.fixture

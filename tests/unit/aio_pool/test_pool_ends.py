@@ -7,8 +7,8 @@ import pytest
 from billiard.einfo import ExceptionInfo
 from celery import Celery
 from kombu.asynchronous import Hub
-from pool_outcome import Outcome, Start, settled
 
+from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 from worker.aio import shutdown
 from worker.aio.pool import TaskPool, current_loop
 from worker.aio.transport import holding

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 
 from celery import Celery
 from kombu.asynchronous import Hub
-from pool_outcome import Outcome, Start, settled
 
+from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 from worker.aio.transport import holding
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
-from pool_outcome import Outcome, Start, settled
+
+from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 
 
 def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, start: Start) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from celery import Celery, signals
-from pool_outcome import Outcome, Start
 
+from tests.unit.aio_pool.pool_outcome import Outcome, Start
 from worker.aio import lifespan
 
 

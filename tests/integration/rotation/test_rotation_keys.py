@@ -1,0 +1,283 @@
+"""Which keys a turn goes through."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.integration.rotation.rotation_scripted import (
+    DEAD,
+    NOT_FOUND,
+    NOT_HAD,
+    NOT_ITS_DOMAIN,
+    NOTHING_OUT,
+    SECRETS,
+    UNFIT,
+    Make,
+    leases_out,
+    refused,
+    rest,
+    serve,
+    until,
+)
+from worker.errors import Deferred, RequestRejected, TransientError
+from worker.keypool import Lease, LeaseRequest, NoLease
+from worker.rotation.rotation import Served
+from worker.verdicts import Fate, Reply, Scope, Verdict
+
+
+async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Redis) -> None:
+    rotation, provider = make()
+    served = await serve(rotation, model="m", tokens=10)
+    assert served == Served(
+        {"text": "hello"}, "gsk_abc123...", attempts=1, waited_ms=served.waited_ms
+    )
+    assert 0 <= served.waited_ms < 1_000
+    assert provider.seen == [(SECRETS[0], "for gsk_abc123...")]
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_an_answer_without_a_value_is_an_empty_one(make: Make) -> None:
+    rotation, _ = make(Reply(Verdict(Fate.DONE, "ok", status=200)))
+    assert (await serve(rotation)).value == {}
+
+
+async def test_the_log_lines_have_their_exact_shape(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    rotation, _ = make(DEAD, refused())
+    with caplog.at_level(logging.INFO, logger="worker.keys"):
+        await serve(rotation)
+    assert [record.getMessage() for record in caplog.records if record.name == "worker.keys"] == [
+        "🤖 Using Groq key: gsk_abc123... (attempt 1/3)",
+        "🚨 API key marked as failed: gsk_abc123... (1/3 failed)",
+        "🤖 Using Groq key: gsk_def456... (attempt 2/3)",
+        "🚨 API key marked as failed: gsk_def456... (2/3 failed)",
+        "🤖 Using Groq key: gsk_ghi789... (attempt 3/3)",
+    ]
+
+
+async def test_a_key_that_was_out_already_is_not_logged_again(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = make(DEAD, count=1)
+    second, provider = make("hang", count=1)
+    slow = asyncio.create_task(serve(second), name="turn")
+    await provider.called.wait()
+    with caplog.at_level(logging.WARNING, logger="worker.keys"):
+        with pytest.raises(Deferred):
+            await serve(first)
+        slow.cancel()
+        await asyncio.wait([slow])
+        taken = await first.pool.acquire(LeaseRequest())
+    assert isinstance(taken, NoLease)
+    assert caplog.text.count("🚨") == 1
+
+
+# What the script answers; which keys are called, in order.
+@pytest.mark.parametrize(
+    ("script", "used"),
+    [
+        ([DEAD], [0, 1]),  # a dead key: the next at once
+        ([DEAD, DEAD], [0, 1, 2]),  # two of them
+        ([refused()], [0, 1]),  # a limit: the next at once
+        ([refused(None), DEAD], [0, 1, 2]),  # a limit that says nothing
+        ([UNFIT], [0, 1]),  # off for this model only
+        ([NOT_FOUND], [0, 1]),  # another account may know the model
+        ([NOT_FOUND] * 2, [0, 1, 2]),  # or the last one
+        ([NOT_ITS_DOMAIN] * 2, [0, 1, 2]),  # the team of a domain may be the last one asked
+    ],
+)
+async def test_a_key_at_fault_means_the_next_key_at_once(
+    make: Make, redis: Redis, script: list[Reply], used: list[int]
+) -> None:
+    rotation, provider = make(*script)
+    served = await serve(rotation, model="m", resource="m")
+    assert provider.keys_used == [SECRETS[n] for n in used]
+    assert served.attempts == len(used)
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_dead_key_is_not_called_by_later_jobs(make: Make) -> None:
+    rotation, provider = make(DEAD)
+    for _ in range(6):
+        await serve(rotation)
+    assert provider.keys_used.count(SECRETS[0]) == 1
+    assert len(provider.keys_used) == 7
+
+
+async def test_when_the_last_key_is_refused_in_the_same_turn_the_job_is_deferred_not_faulted(
+    make: Make, redis: Redis
+) -> None:
+    rotation, provider = make(refused(40_000), refused(30_000), refused(50_000))
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation)
+    assert 29_000 <= caught.value.countdown_ms <= 31_000
+    assert caught.value.reason == "rate_limit"
+    assert len(provider.seen) == 3
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_when_the_last_key_dies_in_the_same_turn_the_job_waits_for_a_person(
+    make: Make,
+) -> None:
+    rotation, provider = make(DEAD, DEAD, DEAD)
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation)
+    assert caught.value.countdown_ms == 60_000
+    assert caught.value.reason == "every groq key is disabled (invalid_key)"
+    assert len(provider.seen) == 3
+
+
+async def test_keys_that_are_free_again_at_once_do_not_make_the_turn_endless(
+    make: Make, redis: Redis
+) -> None:
+    rotation, provider = make(*[refused(0)] * 50)
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation)
+    assert provider.keys_used == SECRETS
+    assert caught.value.reason == "every key was refused a moment ago"
+    assert 1_000 <= caught.value.countdown_ms <= 2_000
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_an_exhausted_pool_defers_until_a_key_is_free(make: Make) -> None:
+    rotation, provider = make(refused(20_000), count=1)
+    with pytest.raises(Deferred):
+        await serve(rotation)
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation)
+    assert 19_000 <= caught.value.countdown_ms <= 21_000
+    assert len(provider.seen) == 1
+
+
+async def test_a_short_rest_is_waited_out_in_the_process(make: Make) -> None:
+    rotation, provider = make(refused(150), refused(150), count=2)
+    served = await serve(rotation)
+    assert served.attempts == 3
+    assert 0 < served.waited_ms < 4_000
+    assert provider.keys_used[:2] == SECRETS[:2]
+
+
+async def test_a_reset_ends_the_waits_in_the_process(make: Make, redis: Redis) -> None:
+    rotation, provider = make(count=1, patience_ms=100_000)
+    await rest(rotation, 60_000)
+    waiting = [asyncio.create_task(serve(rotation), name="turn") for _ in range(2)]
+    while rotation.waiting.count(bulk=False) < len(waiting):  # noqa: ASYNC110 - a line tells nobody
+        await asyncio.sleep(0)
+    await rotation.pool.reset(by="test")
+    rotation.waiting.wake()
+    async with asyncio.timeout(10):
+        assert [served.attempts for served in await asyncio.gather(*waiting)] == [1, 1]
+    assert len(provider.seen) == 2
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_lease_whose_key_died_during_the_wait_is_not_used(make: Make, redis: Redis) -> None:
+    rotation, provider = make(count=1)
+    await rest(rotation, 300)
+    waiting = asyncio.create_task(serve(rotation), name="turn")
+    await until(lambda: redis.zcard("{kw:groq}:leases"))
+    await rotation.pool.disable(rotation.pool.keys[0].id, by="test")
+    with pytest.raises(Deferred, match="disabled"):
+        await waiting
+    assert provider.seen == []
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_no_key_at_all_is_a_deferral(make: Make) -> None:
+    rotation, _ = make(count=0)
+    with pytest.raises(Deferred) as caught:
+        await serve(rotation)
+    assert caught.value.reason == "no groq key is configured for this job"
+    assert caught.value.countdown_ms == 60_000
+
+
+OVERLOADED = Reply(
+    Verdict(
+        Fate.RETRY, "over_capacity", scope=Scope.MODEL, definite=False, counted=False, status=503
+    )
+)
+
+
+# What the first model's calls meet, and how many calls it takes until the second one serves.
+@pytest.mark.parametrize(
+    ("script", "accounts", "attempts"),
+    [
+        ([OVERLOADED], ("one", "two", "three"), 2),
+        ([NOT_HAD], ("one", "one", "one"), 2),
+        ([NOT_HAD] * 3, ("one", "two", "three"), 4),
+        # The account may take the other model, though it is not said why it did not take the first.
+        ([NOT_FOUND], ("one", "one", "one"), 2),
+        ([NOT_FOUND] * 3, ("one", "two", "three"), 4),
+        ([refused()], ("one", "one", "one"), 2),
+    ],
+)
+async def test_the_next_model_serves_in_the_same_turn(
+    make: Make, script: list[Reply], accounts: tuple[str, ...], attempts: int
+) -> None:
+    rotation, provider = make(*script, accounts=accounts)
+    lease_request = LeaseRequest(model="a", resource="a", fallbacks=(("b", "b"),))
+    served = await rotation.serve(lease_request, lambda lease: lease.request.resource)
+    assert served.attempts == attempts
+    assert [model for _, model in provider.seen] == ["a"] * (attempts - 1) + ["b"]
+
+
+async def test_where_every_model_is_overloaded_it_is_a_fault(make: Make) -> None:
+    rotation, provider = make(OVERLOADED, OVERLOADED)
+    with pytest.raises(TransientError):
+        await serve(rotation, model="a", resource="a", fallbacks=(("b", "b"),))
+    assert len(provider.seen) == 2
+
+
+async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_providers_words(
+    make: Make,
+) -> None:
+    rotation, provider = make(*[NOT_FOUND] * 6)
+    with pytest.raises(RequestRejected, match=r"^model_not_found: there is no such model$"):
+        await serve(rotation, model="a", resource="a", fallbacks=(("b", "b"),))
+    assert len(provider.seen) == 6
+
+
+async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, _ = make(refused(), refused())
+    asked: list[tuple[int, float | None]] = []
+    acquire = rotation.waiting.acquire
+
+    async def noting(
+        lease_request: LeaseRequest, *, longest_s: float | None, **options: Any
+    ) -> Lease | NoLease:
+        asked.append((lease_request.waited_ms, longest_s))
+        return await acquire(lease_request, longest_s=longest_s, **options)
+
+    monkeypatch.setattr(rotation.waiting, "acquire", noting)
+    served = await rotation.serve(
+        LeaseRequest(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30
+    )
+    assert served.attempts == 3
+    for waited_ms, left_s in asked:
+        assert left_s is not None
+        assert waited_ms / 1_000 - 70 == pytest.approx(30 - left_s, abs=0.01)
+        assert 20 < left_s <= 30
+
+
+async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    acquire = rotation.sending.acquire
+
+    async def held_up(key: str) -> Any:
+        await rotation.pool.disable(rotation.pool.keys[0].id, by="test")
+        return await acquire(key)
+
+    monkeypatch.setattr(rotation.sending, "acquire", held_up)
+    monkeypatch.setattr("worker.rotation.rotation._RECHECK_MS", -1)
+    with pytest.raises(Deferred, match="disabled"):
+        await serve(rotation)
+    assert provider.seen == []
+    assert await leases_out(redis) == NOTHING_OUT

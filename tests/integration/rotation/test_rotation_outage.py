@@ -1,0 +1,52 @@
+"""A failure is a job's own only where others pass."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.integration.rotation.rotation_scripted import FAULTY, OK, Make, serve
+from worker.errors import TransientError
+from worker.verdicts import Fate, Reply, Scope, Verdict
+
+REFUSED = Reply(
+    Verdict(Fate.RETRY, "connect_error", "the connection could not be opened", scope=Scope.HOST)
+)
+OVERLOADED = Reply(
+    Verdict(Fate.RETRY, "over_capacity", "overloaded", scope=Scope.MODEL, status=503)
+)
+TIMED_OUT = Reply(
+    Verdict(Fate.RETRY, "read_timeout", "no answer", scope=Scope.HOST, definite=False)
+)
+UNSURE = Reply(replace(FAULTY.verdict, fate=Fate.SAME_ACCOUNT))
+BUSY_PROCESS = Reply(Verdict(Fate.RETRY, "pool_timeout", "all connections were in use"))
+BAD_GENERATION = Reply(
+    Verdict(Fate.RETRY, "bad_generation", "the model failed", most_repeats=2, status=400)
+)
+STILL_AT_WORK = Reply(Verdict(Fate.SAME_ACCOUNT, "conflict", "at work", definite=False, status=409))
+
+
+@pytest.mark.parametrize("reply", [REFUSED, OVERLOADED, TIMED_OUT, FAULTY, UNSURE, BUSY_PROCESS])
+async def test_a_lone_job_is_not_to_blame_for_an_outage(make: Make, reply: Reply) -> None:
+    rotation, _ = make(reply)
+    with pytest.raises(TransientError) as caught:
+        await serve(rotation)
+    assert not caught.value.own
+
+
+@pytest.mark.parametrize("reply", [BAD_GENERATION, STILL_AT_WORK])
+async def test_what_the_provider_says_of_a_request_is_its_own(make: Make, reply: Reply) -> None:
+    rotation, _ = make(reply)
+    with pytest.raises(TransientError) as caught:
+        await serve(rotation)
+    assert caught.value.own
+
+
+async def test_a_job_that_fails_while_another_passes_is_to_blame(make: Make) -> None:
+    rotation, provider = make("hang", OK)
+    failing = asyncio.create_task(serve(rotation), name="turn")
+    await provider.called.wait()
+    provider.release(TIMED_OUT, after=await serve(rotation))
+    with pytest.raises(TransientError) as caught:
+        await failing
+    assert caught.value.own

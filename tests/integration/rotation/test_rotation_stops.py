@@ -1,0 +1,180 @@
+"""Jobs that are stopped, bugs, and a Redis that is away."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from sandbox.redis import EmbeddedRedis
+from tests.integration.rotation.rotation_scripted import (
+    DEAD,
+    NOTHING_OUT,
+    SECRETS,
+    Make,
+    ScriptedProvider,
+    keys,
+    leases_out,
+    rest,
+    serve,
+)
+from worker.errors import Deferred, TransientError
+from worker.keypool import KeyPool, Lease, LeaseRequest
+from worker.redis import retry
+from worker.rotation import rotation as rotation_module
+from worker.rotation.rotation import Rotation
+from worker.verdicts import Reply
+
+
+async def test_a_turn_that_never_ends_is_a_fault(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation_module, "_SPINS", 2)
+    rotation, _ = make(DEAD, DEAD, DEAD)
+    with pytest.raises(TransientError, match="reasonable number of tries"):
+        await serve(rotation)
+
+
+async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    await rest(rotation, 2_000)
+    acquire, taken = rotation.pool.acquire, asyncio.Event()
+
+    async def noted(*args: Any) -> Any:
+        try:
+            return await acquire(*args)
+        finally:
+            taken.set()
+
+    monkeypatch.setattr(rotation.pool, "acquire", noted)
+    waiting = asyncio.create_task(serve(rotation), name="turn")
+    await taken.wait()
+    await asyncio.sleep(0)
+    assert await redis.zcard("{kw:groq}:leases") == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await leases_out(redis) == NOTHING_OUT
+    assert provider.seen == []
+
+
+async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_says_of_the_key(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(DEAD)
+    settle, reached = rotation.pool.settle, asyncio.Event()
+
+    async def slow_at_first(*args: Any) -> Any:
+        if not reached.is_set():
+            reached.set()
+            await asyncio.Event().wait()
+        return await settle(*args)
+
+    monkeypatch.setattr(rotation.pool, "settle", slow_at_first)
+    calling = asyncio.create_task(serve(rotation), name="turn")
+    await reached.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    view = await rotation.pool.snapshot()
+    assert [key.state for key in view.keys].count("disabled") == 1
+    assert provider.keys_used == [SECRETS[0]]
+
+
+async def test_a_bug_in_the_provider_settles_the_lease_and_comes_out(
+    make: Make, redis: Redis
+) -> None:
+    rotation, _ = make(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        await serve(rotation)
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redis: Redis) -> None:
+    rotation, provider = make()
+
+    def build(lease: Lease) -> str:
+        raise ValueError(lease.key.label)
+
+    with pytest.raises(ValueError, match="gsk_abc123"):
+        await rotation.serve(LeaseRequest(), build)
+    assert not provider.seen
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_job_waits_for_a_redis_that_comes_back(
+    own_server: EmbeddedRedis, own_redis: Redis
+) -> None:
+    provider = ScriptedProvider()
+    rotation = Rotation(KeyPool(own_redis, "groq", keys()), provider)
+    own_server.stop()
+    waiting = asyncio.create_task(serve(rotation), name="turn")
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await asyncio.to_thread(own_server.start)
+    assert (await waiting).attempts == 1
+
+
+async def test_a_redis_that_stays_away_costs_no_try(
+    own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
+    rotation = Rotation(KeyPool(own_redis, "groq", keys()), ScriptedProvider())
+    own_server.stop()
+    with pytest.raises(
+        Deferred, match=r"^no key is free: Redis does not answer \(ConnectionError\); "
+    ) as caught:
+        await serve(rotation)
+    assert 5_000 <= caught.value.countdown_ms <= 15_000
+
+
+async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
+    own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stopping(ScriptedProvider):
+        async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:  # noqa: ARG002
+            await asyncio.to_thread(own_server.stop)
+            return await super().call(secret, request)
+
+    rotation = Rotation(KeyPool(own_redis, "groq", keys()), Stopping())
+    served = await serve(rotation)
+    assert served.value == {"text": "hello"}
+    assert "a lease could not be settled" in caplog.text
+
+
+async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(
+    own_server: EmbeddedRedis, own_redis: Redis
+) -> None:
+    class Blinking(ScriptedProvider):
+        back: asyncio.Task[None] | None = None
+
+        async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:
+            if self.back is None:
+                await asyncio.to_thread(own_server.stop)
+                self.back = asyncio.create_task(asyncio.to_thread(own_server.start))
+            return await super().call(secret, request, sent=sent)
+
+    rotation = Rotation(KeyPool(own_redis, "groq", keys()), Blinking(DEAD))
+    served = await serve(rotation)
+    assert served.attempts == 2
+    assert (await rotation.pool.snapshot()).failed == 1
+
+
+async def test_a_failed_key_is_left_out_of_the_log_where_redis_is_gone(
+    own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Vanishing(KeyPool):
+        async def snapshot(self) -> Any:
+            await asyncio.to_thread(own_server.stop)
+            try:
+                return await super().snapshot()
+            finally:
+                await asyncio.to_thread(own_server.start)
+
+    rotation = Rotation(Vanishing(own_redis, "groq", keys()), ScriptedProvider(DEAD))
+    assert (await serve(rotation)).attempts == 2
+    assert "🚨" not in caplog.text

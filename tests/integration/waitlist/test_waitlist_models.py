@@ -1,0 +1,169 @@
+"""Jobs for several models in one process: none keeps another from its keys."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.integration.waitlist.waitlist_line import MODEL, Line, outcomes
+from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease
+from worker.rotation import waitlist
+
+
+async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
+    redis: Redis,
+) -> None:
+    line = Line(redis, patience_ms=5_000)
+    await line.rest()
+    got = await line.list.acquire(LeaseRequest(model=MODEL))
+    assert isinstance(got, NoLease)
+    assert line.list.resting_s() > 50
+    assert isinstance(await line.list.acquire(LeaseRequest(model="another")), Lease)
+    assert line.list.resting_s() == 0
+
+
+async def test_lines_of_models_that_nobody_asks_for_any_more_are_forgotten(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waitlist, "_MOST_LANES", 3)
+    await line.rest()
+    waiting = await line.stand("waiting")
+    for number in range(9):
+        await line.list.acquire(LeaseRequest(model=str(number)))
+    assert len(line.list._lanes) <= 5
+    await line.back()
+    assert isinstance((await outcomes(waiting))[0], Lease)
+
+
+def job(model: str, **options: Any) -> LeaseRequest:
+    return LeaseRequest(model=model, resource=model, **options)
+
+
+async def crowded(line: Line, *, jobs: int = 23) -> list[asyncio.Task[Any]]:
+    """More jobs than there is room for stand in a line that is not served."""
+    await line.rest()
+    return [await line.stand(str(n), resource=MODEL, waited_ms=jobs - n) for n in range(jobs)]
+
+
+async def stop(waiting: list[asyncio.Task[Any]]) -> None:
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], list[NoLease]]:
+    """Jobs that come to a full line while another model is served."""
+    waiting = await crowded(line)
+    assert isinstance(await line.list.acquire(job("other")), Lease)
+    wants = [job(MODEL, by=f"late {n}") for n in range(count)]
+    late = [
+        asyncio.create_task(line.list.acquire(lease_request), name="job") for lease_request in wants
+    ]
+    return waiting, await outcomes(*late)
+
+
+async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: Line) -> None:
+    waiting, back = await sent_back(line, 3)
+    assert {got.reason for got in back} == {"many jobs of its kind wait"}
+    assert line.list.crowd(bulk=False) == 0, "so the queue flows on"
+    first, *later = (got.first_in_ms for got in back)
+    step_ms = HORIZON_MS  # no lease was had lately
+    assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), (
+        "once those before it have been served"
+    )
+    assert later == [
+        pytest.approx(first + step_ms, abs=50),
+        pytest.approx(first + 2 * step_ms, abs=50),
+    ]
+    await stop(waiting)
+
+
+async def test_nobody_is_sent_back_for_longer_than_a_minute(line: Line) -> None:
+    waiting, back = await sent_back(line, 20)
+    assert max(got.first_in_ms for got in back) == 60_000
+    await stop(waiting)
+
+
+async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_there_is_room(
+    line: Line,
+) -> None:
+    called: asyncio.Queue[list[str]] = asyncio.Queue()
+    line.list.recall = called.put
+    waiting, back = await sent_back(line, 12)
+    assert len(back) == 12
+    assert called.empty()
+    await stop(waiting)
+    await line.back()
+    room = line.list.room()
+    async with asyncio.timeout(10):
+        calls = [*await called.get(), *await called.get()]
+    assert calls == [f"late {n}" for n in range(12)]
+    assert room < 12, "and no more than there is room for at once"
+
+
+async def test_jobs_that_cannot_be_served_are_not_called_although_there_is_room(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: asyncio.Queue[list[str]] = asyncio.Queue()
+    monkeypatch.setattr(waitlist, "_RECALL_S", 0.01)
+    line.list.recall = called.put
+    waiting, _ = await sent_back(line, 1)
+    await stop(waiting)
+    [lane] = [lane for lane in line.list._lanes.values() if lane.resources == (MODEL,)]
+    lane.resting_until_s = time.monotonic() + 60
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await called.get()
+    line.list.wake()
+    async with asyncio.timeout(10):
+        assert await called.get() == ["late 0"]
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(
+    line: Line,
+    bulk: bool,  # noqa: FBT001
+) -> None:
+    waiting = await crowded(line)
+    assert line.list.holds_up()
+    assert line.list.crowd(bulk=False) == len(waiting)
+    line.list.expect([((MODEL,), False)])
+    assert line.list.crowd(bulk=False) == len(waiting), "of these as many wait as may"
+    line.list.expect([(("other",), bulk)])
+    assert line.list.crowd(bulk=bulk) == 0
+    assert line.list.crowd(bulk=False) == (len(waiting) if bulk else 0)
+    late = await line.list.acquire(job(MODEL, by="late"), longest_s=0)
+    assert late.reason == ("rate_limit" if bulk else "many jobs of its kind wait")  # type: ignore[union-attr]
+    await stop(waiting)
+
+
+async def test_a_service_whose_models_rest_does_not_for_one_that_was_seen_in_its_queue(
+    redis: Redis,
+) -> None:
+    line = Line(redis, patience_ms=1)
+    await line.rest()
+    assert not line.list.holds_up()
+    assert isinstance(await line.list.acquire(job(MODEL)), NoLease)
+    assert line.list.holds_up()
+    assert line.list.resting_s() > 50
+    line.list.expect([((MODEL,), False)])
+    assert line.list.resting_s() > 50
+    line.list.expect([(("other",), True)])
+    assert line.list.resting_s() == 0
+    assert isinstance(await line.list.acquire(job("other", bulk=True)), Lease)
+    assert line.list.resting_s() == 0
+    line.list.expect([(("other",), True)])
+    assert line.list.resting_s() == 0, "it has a line of its own now"
+
+
+async def test_jobs_that_were_seen_once_in_the_queue_keep_it_flowing_for_a_while_only(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = await crowded(line)
+    line.list.expect([(("other",), False)])
+    assert line.list.crowd(bulk=False) == 0
+    monkeypatch.setattr(waitlist, "_BEHIND_S", 0.0)
+    assert line.list.crowd(bulk=False) == len(waiting)
+    await stop(waiting)

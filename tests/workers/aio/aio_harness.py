@@ -1,0 +1,76 @@
+"""Starts real workers of the test app, and waits for what they do."""
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, eventually
+
+APP = "tests.workers.aio.aio_app"
+
+
+class WorkerProcess:
+    """A `celery worker` of the test app, with a queue of its own.
+
+    It starts a second sooner for not greeting its neighbours, which workers otherwise do.
+    """
+
+    def __init__(
+        self, url: str, log: Path, *arguments: str, greets: bool = False, **environment: str
+    ) -> None:
+        self.queue = environment.setdefault("AIO_QUEUE", f"q{uuid.uuid4().hex[:8]}")
+        self.name = f"{self.queue}@test"
+        self.log_path = log
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            APP,
+            "worker",
+            "-l",
+            "INFO",
+            "-n",
+            self.name,
+        ]
+        command += arguments if greets else ["--without-gossip", "--without-mingle", *arguments]
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                command,
+                cwd=log.parent,
+                env={**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": str(ROOT), **environment},
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def await_ready(self) -> "WorkerProcess":
+        eventually(
+            lambda: " ready." in self.log or self.process.poll() is not None,
+            within_s=30,
+            what="the start",
+        )
+        assert self.process.poll() is None, self.log
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def await_exit(self, *, within_s: float = 20.0) -> int:
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-3000:]}")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

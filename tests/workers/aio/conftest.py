@@ -1,0 +1,88 @@
+import gc
+import importlib
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+import redis
+
+from sandbox.redis import EmbeddedRedis
+from tests.processes import hang_up
+from tests.workers.aio.aio_harness import APP, WorkerProcess
+
+
+@pytest.fixture(scope="session")
+def aio_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A server of our own, because its connections are cut."""
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("aio-redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
+    """The test app, as a client of the workers."""
+    os.environ["AIO_REDIS_URL"] = aio_redis.url
+    module = importlib.import_module(APP)
+    yield module
+    gc.collect()  # results unsubscribe when they are collected, which needs the server
+    hang_up(module.app)
+    module.app.close()
+    module.store.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_connections(aio: ModuleType) -> None:
+    """The client has no connection left that the tests of another module cut."""
+    hang_up(aio.app)
+
+
+@pytest.fixture(scope="session")
+def store(aio_redis: EmbeddedRedis) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(aio_redis.url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def start_worker(
+    aio_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts workers that end with the module."""
+    workers: list[WorkerProcess] = []
+
+    def start(*arguments: str, ready: bool = True, **environment: str) -> WorkerProcess:
+        log = tmp_path_factory.mktemp("worker") / "worker.log"
+        worker = WorkerProcess(aio_redis.url, log, *arguments, **environment)
+        workers.append(worker)
+        return worker.await_ready() if ready else worker
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.signal(signal.SIGTERM)
+    for worker in workers:
+        try:
+            worker.process.wait(10)
+        except subprocess.TimeoutExpired:
+            worker.close()
+
+
+@pytest.fixture
+def journal(store: "redis.Redis") -> Callable[[str], list[str]]:
+    """What the jobs wrote under a key."""
+    return lambda key: list(store.lrange(f"journal:{key}", 0, -1))
+
+
+@pytest.fixture
+def key() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A server of our own: its settings change under the tests."""
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("transport-redis")) as started:
+        yield started

@@ -1,0 +1,371 @@
+"""Leases.
+
+What a dead worker had comes back soon, and what a live one has stays with it, whatever happens to
+Redis.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from sandbox.redis import EmbeddedRedis
+from tests.integration.aio.transport_harness import STOCK, send, tube, waiting
+from tests.processes import eventually
+from tests.workers.aio.aio_harness import WorkerProcess
+from worker.aio.transport.qos import _earlier
+
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
+SHORT_S = "2"
+"""A lease for tests in which a worker dies."""
+LONG_S = "5"
+"""A lease that a live worker renews in time even on a slow machine."""
+PATIENCE_S = 40.0
+
+Start = Callable[..., WorkerProcess]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("leases-redis")) as started:
+        yield started
+
+
+@pytest.fixture
+def store(server: EmbeddedRedis) -> Iterator["redis.Redis"]:
+    server.flush()
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def journal(store: Any) -> Callable[[str], list[str]]:
+    return lambda key: list(store.lrange(f"journal:{key}", 0, -1))
+
+
+@pytest.fixture
+def start(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Start]:
+    workers: list[WorkerProcess] = []
+
+    def begin(*arguments: str, **options: Any) -> WorkerProcess:
+        workers.append(
+            WorkerProcess(server.url, tmp_path / f"{len(workers)}.log", *arguments, **options)
+        )
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture
+def client(server: EmbeddedRedis) -> Iterator[Celery]:
+    made = Celery("client", broker=server.url, set_as_current=False)
+    yield made
+    made.close()
+
+
+def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
+    start: Start, client: Celery, store: Any, journal: Any, aio: ModuleType
+) -> None:
+    first = start("-c", "3", AIO_LEASE_S=SHORT_S).await_ready()
+    queue = first.queue
+    client.send_task(
+        aio.deaths.name, (0.1, "later"), queue=queue, countdown=6
+    )  # held in memory, as retries are
+    for key in ("one", "two", "three"):
+        client.send_task(aio.deaths.name, (1.0, key), queue=queue)
+    client.send_task(aio.deaths.name, (0.1, "reserved"), queue=queue)
+    eventually(lambda: len(store.keys("journal:*")) >= 3, within_s=PATIENCE_S)
+    eventually(lambda: store.zcard("unacked.leases") >= 4, within_s=PATIENCE_S)
+    first.close()
+    began_s = time.monotonic()
+    second = start("-c", "100", AIO_LEASE_S=SHORT_S, AIO_QUEUE=queue)
+    for key in ("one", "two", "three"):
+        eventually(lambda key=key: journal(key)[-1:] == ["ended"], within_s=PATIENCE_S, what=key)
+        assert journal(key)[-2] == "began 1 1"
+    for key in ("reserved", "later"):
+        eventually(lambda key=key: journal(key)[-1:] == ["ended"], within_s=PATIENCE_S, what=key)
+    assert journal("later") == [
+        "began 0 0",
+        "ended",
+    ]  # it had not begun, so the worker did not die of it
+    assert time.monotonic() - began_s < PATIENCE_S, (
+        "far below the visibility timeout, which is an hour"
+    )
+    eventually(lambda: not store.hlen("unacked"))
+    assert store.zcard("unacked.leases") == store.zcard("unacked_index") == 0
+    assert "messages of workers that died are given out again" in second.log
+
+
+def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
+    start: Start, client: Celery, store: Any, aio: ModuleType
+) -> None:
+    workers = [start("-c", "10", greets=True).await_ready()]
+    workers.append(
+        start(
+            "-n", "second@test", "-c", "10", greets=True, AIO_QUEUE=workers[0].queue
+        ).await_ready()
+    )
+    assert "sync with 1 nodes" in workers[1].log
+    for number in range(12):
+        client.send_task(aio.sleep.name, (3, f"job{number}"), queue=workers[0].queue)
+    eventually(lambda: len(store.keys("journal:job*")) == 12, within_s=PATIENCE_S)
+    assert store.zcard("unacked.leases") == store.hlen("unacked") == 12
+    commands = {one["cmd"] for one in store.client_list()}
+    assert "brpop" not in commands
+    eventually(lambda: not store.hlen("unacked"), within_s=PATIENCE_S)
+
+
+def test_what_goes_back_politely_counts_no_death(
+    start: Start, client: Celery, store: Any, aio: ModuleType
+) -> None:
+    first = start("-c", "1", AIO_LEASE_S=LONG_S).await_ready()
+    for key in ("runs", "waits"):
+        client.send_task(aio.deaths.name, (0.5, key), queue=first.queue)
+    client.send_task(aio.deaths.name, (0.5, "held"), queue=first.queue, countdown=60)
+    eventually(lambda: store.exists("journal:runs"), within_s=PATIENCE_S)
+    first.signal(signal.SIGTERM)
+    first.await_exit()
+    assert store.llen(first.queue) == 2
+    assert all('"deaths"' not in text for text in store.lrange(first.queue, 0, -1))
+    assert store.zcard("unacked.leases") == 0
+
+
+def test_a_live_worker_keeps_its_jobs_however_long_and_however_redis_fares(  # noqa: PLR0917 - fixtures
+    start: Start, client: Celery, server: EmbeddedRedis, store: Any, journal: Any, aio: ModuleType
+) -> None:
+    first = start("-c", "10", AIO_LEASE_S=LONG_S).await_ready()
+    queue = first.queue
+    client.send_task(aio.sleep.name, (15, "long"), queue=queue)
+    client.send_task(aio.sleep.name, (0.1, "held"), queue=queue, countdown=12)
+    eventually(
+        lambda: journal("long") == ["began"] and store.zcard("unacked.leases") == 2,
+        within_s=PATIENCE_S,
+    )
+    second = start("-c", "10", AIO_LEASE_S=LONG_S, AIO_QUEUE=queue).await_ready()
+    # Redis hangs for longer than a lease: everybody's has ended when it goes on.
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        time.sleep(float(LONG_S) + 1)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    # It restarts: connections are lost, and what runs goes on.
+    server.restart()
+    eventually(lambda: journal("long") == ["began", "ended"], within_s=PATIENCE_S)
+    eventually(lambda: journal("held")[-1:] == ["ended"], within_s=PATIENCE_S)
+    eventually(lambda: not store.hlen("unacked"), within_s=PATIENCE_S)
+    assert journal("long") == ["began", "ended"]
+    assert journal("held") == ["began", "ended"]
+    assert not store.llen(queue)
+    assert "workers that died" not in first.log + second.log
+
+
+# -- without a worker: the transport alone
+
+
+def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", *range(3))
+    with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
+        one.until(lambda: len(one.got) == 3)
+        tags = [message.delivery_tag for message in one.got]
+        assert sorted(store.zrange("unacked.leases", 0, -1)) == sorted(tags)
+        medic.turn()
+        died_s = round(time.time() - 1000, 3)
+        store.zadd(
+            "unacked.leases", {tags[0]: died_s + 900, tags[1]: 0}
+        )  # it died with one, let go of another
+        medic.channel.qos.recover_at_s = 0
+        medic.channel.recover()
+        assert store.hkeys("unacked") == store.zrange("unacked.leases", 0, -1) == [tags[2]]
+        one.until(lambda: len(one.got) == 5)
+        again = {message.decode(): message for message in one.got[3:]}
+        assert again[0].headers["deaths"] == 1
+        assert again[0].headers["died_s"] == pytest.approx(died_s, abs=0.002)
+        assert not {"deaths", "died_s"} & set(again[1].headers)
+        assert all(message.headers["redelivered"] for message in again.values())
+        # The tags are others: who had it first can neither forget nor return what somebody else has
+        # now.
+        assert {message.delivery_tag for message in again.values()}.isdisjoint(tags)
+        one.got[0].reject()
+        one.channel.flush_acks()
+        assert store.hlen("unacked") == 3
+
+
+# What a message that a worker died of a second time says of the first, and what it says then; that
+# second is at 1000.
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [(900.5, 900.5), (2000, 1000.0), (None, 1000.0), ("x", 1000.0), (True, 1000.0), (-5, 1000.0)],
+)
+def test_the_earliest_death_is_the_one_that_is_told(told: Any, kept: float) -> None:
+    assert _earlier(told, 1000.0) == kept
+
+
+def test_what_is_rebooked_stands_in_the_message_that_comes_again_and_not_in_this_one(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", "dies", "goes back", "ends")
+    with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
+        one.until(lambda: len(one.got) == 3)
+        tags = [message.delivery_tag for message in one.got]
+        for message in one.got:
+            one.channel.rebook(message, {"note": message.delivery_tag})
+            assert "note" not in message.headers
+        one.got[1].requeue()
+        one.got[2].ack()
+        one.channel.rebook(one.got[2], {"note": "late"})
+        medic.turn()
+        store.zadd("unacked.leases", {tags[0]: time.time() - 1})
+        medic.channel.qos.recover_at_s = 0
+        medic.channel.recover()
+        assert store.hlen("unacked") == 0
+        one.until(lambda: len(one.got) == 5)
+        again = {message.decode(): message.headers for message in one.got[3:]}
+        assert again["dies"]["note"] == tags[0]
+        assert again["dies"]["deaths"] == 1
+        assert "deaths" not in again["goes back"]
+        assert {message.delivery_tag.partition("@")[0] for message in one.got[3:]} == {
+            tag.partition("@")[0] for tag in tags[:2]
+        }
+
+
+def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", 1)
+    with tube(server.url, "a", lease_s=900) as one:
+        one.until(lambda: one.got)
+        one.turn()
+        store.zadd("unacked.leases", {one.got[0].delivery_tag: 1.0})
+        store.hset("unacked.pulse", "heard", time.time() - 800)  # the server was away
+        one.channel.qos.recover_at_s = 0
+        one.channel.recover()
+        assert store.hlen("unacked") == 1
+        assert float(store.hget("unacked.pulse", "hold_until")) > time.time() + 400
+
+
+def test_what_a_stock_worker_took_or_gave_back_is_left_to_the_visibility_timeout(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", 1, 2)
+    with (
+        tube(server.url, "a", transport=STOCK, prefetch=1) as stock,
+        tube(server.url, "a", lease_s=900) as ours,
+    ):
+        stock.until(lambda: stock.got)
+        ours.until(lambda: ours.got)
+        with tube(server.url, transport=STOCK, visibility_timeout=-60) as medic:
+            medic.channel.qos.restore_visible()
+        assert store.hlen("unacked") == 0
+        assert store.zcard("unacked.leases") == 1  # the stock code knows nothing of it
+        store.zadd("unacked.leases", {ours.got[0].delivery_tag: 1.0})
+        ours.channel.qos.recover_at_s = 0
+        ours.channel.recover()
+        assert store.zcard("unacked.leases") == 0
+
+
+def test_a_booked_entry_that_is_no_message_is_set_aside(
+    server: EmbeddedRedis, store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tube(server.url, "a", lease_s=900) as one:
+        one.until(lambda: one.channel.hints.is_dry)
+        store.hset("unacked", "odd", "{")
+        store.zadd("unacked.leases", {"odd": 1.0})
+        one.channel.qos.recover_at_s = 0
+        one.channel.recover()
+        assert store.lrange("unacked.unreadable", 0, -1) == ["{"]
+        assert store.hlen("unacked") == store.zcard("unacked.leases") == 0
+    assert "an entry of unacked is no message" in caplog.text
+
+
+def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_sent_all_the_same(
+    server: EmbeddedRedis, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(server.url, "a", *range(4))
+    with tube(server.url, "a", lease_s=900) as one:
+        one.until(lambda: len(one.got) == 4)
+        tags = [message.delivery_tag for message in one.got]
+        monkeypatch.setattr(
+            "worker.aio.transport.holding._source", lambda _: set(tags[:3])
+        )  # the pool runs three of them
+        one.close()
+        assert store.llen("a") == 1
+        assert sorted(store.hkeys("unacked")) == sorted(tags[:3])
+        one.got[0].ack()
+        one.got[1].requeue()
+        eventually(lambda: sorted(store.hkeys("unacked")) == sorted(tags[1:3]))
+        eventually(lambda: store.zscore("unacked.leases", tags[1]) == 0)
+        assert store.zscore("unacked.leases", tags[2]) > 0
+        keeper = one.channel.qos.keeper
+        keeper.release_question(tags[2].partition("@")[2])
+        eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
+        keeper.release_carried()
+
+
+def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_again(
+    server: EmbeddedRedis, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(server.url, "a", *range(5))
+    with tube(server.url, "a", lease_s=900) as one:
+        one.until(lambda: len(one.got) == 5)
+        tags = [message.delivery_tag for message in one.got]
+
+        def tell(_: set[str]) -> set[str]:
+            """As the pool does: two were running when it looked, then it read what had ended."""
+            one.got[0].ack()
+            one.got[1].ack()
+            one.got[2].requeue()
+            return {tags[1], tags[2], tags[3]}
+
+        monkeypatch.setattr("worker.aio.transport.holding._source", tell)
+        one.close()
+        keeper = one.channel.qos.keeper
+        assert keeper._carried == {tags[3]}
+        assert waiting(store, "a") == [4]
+        eventually(lambda: sorted(store.hkeys("unacked")) == sorted(tags[2:4]))
+        eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
+        keeper.release_carried()
+
+
+def test_without_leases_only_the_visibility_timeout_counts(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", 1)
+    with tube(server.url, "a", lease_s=0) as one:
+        one.with_hub()
+        one.until(lambda: one.got)
+        one.channel.recover()
+        assert not store.exists("unacked.leases", "unacked.pulse")
+        assert one.channel.qos.keeper is None
+
+
+def test_what_a_full_server_does_not_take_back_is_given_out_again_later(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    send(server.url, "a", "job")
+    with tube(server.url, "a", lease_s=900) as one, tube(server.url, "b", lease_s=900) as medic:
+        one.until(lambda: one.got)
+        store.config_set("maxmemory", 1)
+        try:
+            one.got[0].reject(requeue=True)
+            assert store.hlen("unacked") == 1
+        finally:
+            store.config_set("maxmemory", 0)
+        medic.until(lambda: store.zscore("unacked.leases", one.got[0].delivery_tag) in {0, None})
+        medic.channel.qos.recover_at_s = 0
+        medic.channel.recover()
+        one.until(lambda: len(one.got) == 2)
+        assert one.got[1].decode() == "job"
+        assert "deaths" not in one.got[1].headers

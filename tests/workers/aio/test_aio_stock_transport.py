@@ -1,0 +1,94 @@
+"""The pool with kombu's own Redis transport, as in the first example of its documentation."""
+
+import signal
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from sandbox.redis import EmbeddedRedis
+from tests.processes import eventually, hang_up
+from tests.workers.aio.aio_harness import WorkerProcess
+
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
+Journal = Callable[[str], list[str]]
+Start = Callable[..., WorkerProcess]
+Send = Callable[..., Any]
+
+
+@pytest.fixture
+def start(start_worker: Start) -> Start:
+    return lambda *arguments: start_worker(*arguments, AIO_TRANSPORT="redis")
+
+
+@pytest.fixture
+def send(aio: ModuleType, aio_redis: EmbeddedRedis) -> Send:
+    """Publishes by the stock transport as well."""
+
+    def send(name: str, worker: WorkerProcess, *args: Any, **options: Any) -> Any:
+        with Connection(aio_redis.url, transport="redis") as connection:
+            return getattr(aio, name).apply_async(
+                args, queue=worker.queue, connection=connection, **options
+            )
+
+    return send
+
+
+def test_jobs_run_and_store_their_results(
+    aio: ModuleType, start: Start, send: Send, key: str, store: Any
+) -> None:
+    worker = start()
+    who = [send("who", worker, 0.01) for _ in range(50)]
+    for result in who:
+        assert set(result.get(timeout=20)) == {result.id}
+    # Only now: a worker that is just ready does not hear yet.
+    stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]
+    assert (stats["broker"]["transport"], stats["pool"]["max-concurrency"]) == ("redis", 100)
+    assert send("hooked", worker, "retry").get(propagate=False, timeout=20).args == ("retry",)
+    assert send("soft", worker, "catch", key).get(timeout=10) == "caught"
+    assert send("plain", worker, 0).get(timeout=10)[2] == "aio-task-"
+    assert send("rejects", worker, True, key).get(timeout=10) == "second time"
+    assert send("add", worker, 1, 2, countdown=0.5).get(timeout=10) == 3
+    eventually(lambda: store.hlen("unacked") == 0)
+    assert "a callback of the pool raised" not in worker.log
+
+
+def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtures
+    aio: ModuleType, start: Start, send: Send, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start("-c", "4", "--prefetch-multiplier", "2")
+    keys = [f"{key}{number}" for number in range(12)]
+    results = [send("sleep", worker, 1.5, each) for each in keys]
+    # Four run, four wait in the pool, four in the queue.
+    eventually(lambda: [journal(each) for each in keys[:4]] == [["began"]] * 4)
+    eventually(lambda: store.llen(worker.queue) == 4)
+    for kind in ("normal", "pubsub"):
+        store.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+    hang_up(aio.app)  # ours were cut as well
+    eventually(lambda: "Connection to broker lost" in worker.log)
+    assert [result.get(timeout=30) for result in results] == [1.5] * 12
+    assert send("add", worker, 1, 2).get(timeout=10) == 3
+    # Those that ran go on; this transport gives them out again as well, as with any pool of
+    # Celery's.
+    assert [journal(each)[:2] for each in keys[:4]] == [["began", "ended"]] * 4
+    assert [journal(each) for each in keys[4:]] == [["began", "ended"]] * 8
+    eventually(lambda: (store.hlen("unacked"), store.llen(worker.queue)) == (0, 0))
+
+
+def test_a_warm_shutdown_waits_for_what_runs_and_gives_the_rest_back(
+    start: Start, send: Send, key: str, journal: Journal, store: Any
+) -> None:
+    worker = start("-c", "2", "--prefetch-multiplier", "3")
+    results = [send("sleep", worker, 1.0, f"{key}{number}") for number in range(10)]
+    eventually(lambda: journal(f"{key}0") == journal(f"{key}1") == ["began"])
+    eventually(lambda: store.llen(worker.queue) == 4)  # four more wait in the pool
+    worker.signal(signal.SIGTERM)
+    assert worker.await_exit() == 0
+    assert [journal(f"{key}{number}") for number in range(10)] == [["began", "ended"]] * 2 + [
+        []
+    ] * 8
+    assert [result.state for result in results] == ["SUCCESS"] * 2 + ["PENDING"] * 8
+    assert (store.llen(worker.queue), store.hlen("unacked")) == (8, 0)

@@ -1,0 +1,56 @@
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+from tests.processes import House, Producer, Worker
+
+SHOP = """
+from dataclasses import replace
+
+from celery.exceptions import Reject
+from worker.celery import app
+from worker.deadletters import recorder
+
+recorder.RECORD = replace(recorder.RECORD, within_s=2.0)  # no test waits for a letter for a minute
+
+@app.task(name="shop.orders.doom", max_retries=1, default_retry_delay=0)
+async def doom(how, words):
+    raise {"SystemExit": SystemExit, "MemoryError": MemoryError, "Reject": Reject}[how](words)
+"""
+"""A project's own task, which ends every worker that is not on its guard."""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
+    options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
+    with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
+        environ = sandbox.env() | {
+            "REDIS_URL": server.url,
+            "KEYWHEEL_FAULT_BACKOFF_S": "0.05",
+            "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "0.05",
+            "KEYWHEEL_MAX_FAULTS": "2",
+            "KEYWHEEL_MAX_DELIVERIES": "3",
+        }
+        producer = Producer(server.url)
+        (folder / "shop.py").write_text(SHOP)
+        worker = Worker(folder, environ, "--include", "shop")
+        try:
+            yield House(server.url, sandbox, environ, worker.await_ready(), producer, folder)
+        finally:
+            worker.stop()
+        producer.close()
+
+
+@pytest.fixture
+def fresh(house: House) -> House:
+    """The same house with all keys as new and no dead letters."""
+    house.sandbox.control("reset")
+    house.producer.ask("tasks.admin.reset_keys")
+    client = house.producer.app.backend.client
+    if names := client.keys("{kw:dead}:*"):
+        client.delete(*names)
+    return house

@@ -1,0 +1,52 @@
+"""Jobs that may become dead letters, and the letters as an operator asks for them."""
+
+from typing import Any
+
+from celery.result import AsyncResult
+
+from tests.processes import House, eventually
+
+ANN = "ann@example.com"
+SECRET = "canary-4711 of a prompt"
+EMAIL = {"from": "News <news@team1.example.net>", "to": [ANN], "subject": SECRET, "text": SECRET}
+
+
+def send(house: House, name: str, *, kwargs: dict[str, Any], **options: Any) -> AsyncResult:
+    return house.producer.app.send_task(
+        name, kwargs=kwargs, **{"queue": name.split(".")[1]} | options
+    )
+
+
+def complete(house: House, **options: Any) -> AsyncResult:
+    return send(house, "tasks.ai.complete", kwargs={"prompt": SECRET}, **options)
+
+
+def letters(house: House, **which: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)["letters"]
+    return found
+
+
+def letter(house: House, job: str) -> dict[str, Any]:
+    [found] = eventually(
+        lambda: [one for one in letters(house) if one["id"] == job], what=f"the letter of {job}"
+    )
+    return dict(found)
+
+
+def publish(
+    house: House,
+    body: Any,
+    *,
+    queue: str = "ai",
+    content_type: str = "application/json",
+    **headers: Any,
+) -> None:
+    with house.producer.app.connection_for_write() as connection, connection.Producer() as producer:
+        producer.publish(
+            body,
+            routing_key=queue,
+            content_type=content_type,
+            content_encoding="utf-8",
+            headers=headers,
+            retry=True,
+        )

@@ -1,0 +1,166 @@
+"""Emails that may have been sent: what their letters say, and what sends them again."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.processes import House, eventually
+from tests.workers.deadletters.letters_harness import EMAIL, complete, letter, letters, send
+
+
+# What the job had behind it when its producer's time was over; what its letter says.
+@pytest.mark.parametrize(
+    ("in_doubt", "kind", "reason"),
+    [
+        (
+            False,
+            "expired",
+            "DeadlineExceeded: it was not done when the time that its producer gave it was over",
+        ),
+        (
+            True,
+            "unknown",
+            (
+                "OutcomeUnknown: an earlier attempt may have been accepted, and then it was not done "
+                "when"
+            ),
+        ),
+    ],
+)
+def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
+    fresh: House, *, in_doubt: bool, kind: str, reason: str
+) -> None:
+    call = {
+        "at_ms": round(time.time() * 1000),
+        "key": "re_abc123...",
+        "code": "read_timeout",
+        "in_doubt": in_doubt,
+    }
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    headers = {"keywheel": {"since_ms": call["at_ms"], "attempts": 1, "trail": [call]}}
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, headers=headers)
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"]) == (kind, in_doubt)
+    assert found["reason"].startswith(reason)
+
+
+# How a message tells that a worker has held it before.
+@pytest.mark.parametrize(
+    "told", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}]
+)
+def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
+    fresh: House, told: dict[str, Any]
+) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **told)
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"]) == ("unknown", True)
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
+    assert [one["id"] for one in answer["refused"]] == [job.id]
+    assert "which needs force" in answer["refused"][0]["reason"]
+    # A completion has no side effect.
+    job = complete(fresh, expires=past, **told)
+    assert (letter(fresh, job.id)["kind"], letter(fresh, job.id)["in_doubt"]) == ("expired", False)
+
+
+def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again_and_has_expired(
+    fresh: House,
+) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    first = fresh.producer.outcome(job)
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    again = {"task_id": job.id, "expires": past, "delivery_info": {"redelivered": True}}
+    send(fresh, "tasks.email.send", kwargs=EMAIL, **again)
+    eventually(
+        lambda: f"{job.id} has succeeded already" in fresh.worker.log,
+        what="the second delivery's end",
+    )
+    eventually(
+        lambda: not fresh.producer.app.backend.client.hlen("unacked"), what="its acknowledgement"
+    )
+    assert letters(fresh) == []
+    assert fresh.producer.app.AsyncResult(job.id).result["id"] == first["id"]
+
+
+def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="reset_after")
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL | {"deadline_s": 3})
+    assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
+    fresh.sandbox.control("clear", service="resend")
+    found = letter(fresh, job.id)
+    assert (found["service"], found["in_doubt"], found["replayable"]) == ("resend", True, True)
+    assert fresh.producer.ask("tasks.admin.replay", service="resend")["replayed"] == [job.id]
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success"
+    )
+    assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
+
+
+def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fresh: House) -> None:
+    two_days_ago_ms = round((time.time() - 48 * 3600) * 1000)
+    replayed = send(
+        fresh, "tasks.email.send", kwargs=EMAIL, headers={"keywheel_doubt_ms": two_days_ago_ms}
+    )
+    call = {"at_ms": two_days_ago_ms, "key": "re_abc123...", "code": "timeout", "in_doubt": True}
+    waited = send(
+        fresh,
+        "tasks.email.send",
+        kwargs=EMAIL,
+        headers={"keywheel": {"attempts": 1, "trail": [call]}},
+    )
+    for job in (replayed, waited):
+        assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
+        assert letter(fresh, job.id)["kind"] == "unknown"
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
+
+
+# How long ago the worker was last heard of that died with an email, in hours, and whether the email
+# is sent anew. The outbox knows nothing of it: it was not sent, or that is too long ago.
+@pytest.mark.parametrize(
+    ("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)]
+)
+def test_an_email_whose_worker_died_longer_ago_than_the_outbox_remembers_is_not_sent_anew(
+    fresh: House, hours: float, runs: Any
+) -> None:
+    headers = {"deaths": 1, "died_s": time.time() - hours * 3600}
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers=headers)
+    outcome = fresh.producer.outcome(job)
+    assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == runs
+    if not runs:
+        assert type(outcome).__name__ == "OutcomeUnknown"
+        assert letter(fresh, job.id)["in_doubt"]
+
+
+def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3, "keywheel_alone": 2})
+    outcome = fresh.producer.outcome(job)
+    assert type(outcome).__name__ == "Poisoned"
+    assert str(outcome).endswith("so it is not run again by itself; the email may have been sent")
+    assert letter(fresh, job.id)["in_doubt"]
+
+
+def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    first = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    fresh.producer.outcome(first)
+    assert letter(fresh, first.id)["kind"] == "failed"
+    send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=first.id)
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS",
+        what="the copy's success",
+    )
+    eventually(lambda: not letters(fresh), what="the letter's end")
+
+
+def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: House) -> None:
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    sent = fresh.producer.outcome(job)
+    send(fresh, "tasks.email.send", kwargs=EMAIL | {"to": "nobody at all"}, task_id=job.id)
+    eventually(
+        lambda: f"{job.id} has succeeded already, by a copy" in fresh.worker.log,
+        what="the copy's end",
+    )
+    assert letters(fresh) == []
+    assert fresh.producer.app.AsyncResult(job.id).result == sent

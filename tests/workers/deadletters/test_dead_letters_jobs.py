@@ -1,0 +1,250 @@
+"""How jobs become dead letters and live again.
+
+A real worker, real Redis, the sandbox as both providers.
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.processes import House, eventually
+from tests.workers.deadletters.letters_harness import EMAIL, SECRET, complete, letter, letters, send
+
+
+def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(
+    fresh: House,
+) -> None:
+    # What fails for everybody costs no try, so it is the answer that is no JSON again.
+    fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
+    job = complete(fresh)
+    assert type(fresh.producer.outcome(job)).__name__ == "RetriesExhausted"
+    found = letter(fresh, job.id)
+    assert (found["task"], found["queue"], found["service"], found["kind"]) == (
+        "tasks.ai.complete", "ai", "groq", "failed",
+    )  # fmt: skip
+    assert found["reason"].startswith("RetriesExhausted: gave up after 2 tries")
+    assert [one["code"] for one in found["trail"]] == ["bad_generation"] * 2
+    assert all(
+        one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["trail"]
+    )
+    assert (
+        found["since_ms"]
+        <= found["trail"][0]["at_ms"]
+        <= found["trail"][1]["at_ms"]
+        <= found["at_ms"] + 1_000
+    )
+    assert (found["calls"], found["faults"], found["replayable"]) == (2, 1, True)
+    assert SECRET not in json.dumps(found)
+
+    assert fresh.producer.ask("tasks.admin.replay", id=job.id) == {
+        "replayed": [job.id],
+        "refused": [],
+    }
+    again = fresh.producer.app.AsyncResult(job.id)
+    eventually(lambda: again.state == "SUCCESS", what="the replayed job's success")
+    assert letters(fresh) == []
+    assert SECRET not in fresh.worker.log
+
+
+def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> None:
+    wrong = send(fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "temperature": 9})
+    right = complete(fresh)
+    fresh.producer.outcome(wrong)
+    assert fresh.producer.outcome(right)["text"]
+    fresh.producer.ask("tasks.admin.dead_letters", limit=5)
+    [found] = letters(fresh)
+    assert (found["id"], found["kind"], found["in_doubt"]) == (wrong.id, "failed", False)
+    assert found["reason"] == "InvalidArguments: temperature: must be less than or equal to 2"
+
+
+def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:
+    assert isinstance(fresh.producer.ask("tasks.admin.replay"), Exception)
+    assert letters(fresh) == []
+
+
+def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: House) -> None:
+    job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["reason"].partition(":")[0]) == ("expired", "DeadlineExceeded")
+    ended = fresh.producer.app.AsyncResult(job.id)
+    eventually(lambda: ended.state == "REVOKED", what="the end in the result store")
+    assert type(ended.result).__name__ == "DeadlineExceeded", "the same name as its letter has"
+    assert fresh.producer.ask("tasks.admin.replay", kind="expired")["replayed"] == [job.id]
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success"
+    )
+
+
+def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
+    job = complete(fresh, time_limit=1)
+    assert type(fresh.producer.outcome(job)).__name__ == "TimeLimitExceeded"
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["in_doubt"], found["replayable"]) == ("timeout", True, True)
+    fresh.sandbox.control("clear", service="groq")
+
+
+def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
+    job = send(
+        fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai"
+    )
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["reason"].partition(" in ")[0], found["replayable"]) == (
+        "failed",
+        "Reject",
+        True,
+    )
+
+
+def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: House) -> None:
+    errback = {"task": "shop.apology", "args": [], "kwargs": {}, "options": {"serializer": "none"}}
+    job = send(
+        fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback
+    )
+    found = letter(fresh, job.id)
+    assert (found["queue"], found["kind"], found["replayable"]) == ("ai", "failed", True)
+
+
+# What tells that a job which had failed was given out once more.
+@pytest.mark.parametrize("how", ["replayed", "redelivered"])
+def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how: str) -> None:
+    job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
+    fresh.producer.outcome(job)
+    assert letter(fresh, job.id)
+    job.forget()
+    if how == "replayed":  # and whoever did it was killed before he took the letter out
+        complete(fresh, task_id=job.id, headers={"keywheel_doubt_ms": 0})
+    else:
+        complete(fresh, task_id=job.id, delivery_info={"redelivered": True})
+    eventually(lambda: not letters(fresh), what="the letter's end")
+    assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
+
+
+def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    job = complete(fresh)
+    fresh.producer.outcome(job)
+    assert letter(fresh, job.id)
+    complete(fresh, task_id=job.id)  # for a completion nobody looks after a letter
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success"
+    )
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id, force=True)
+    reason = "it has succeeded: a copy of its message did not fail"
+    assert answer == {"replayed": [], "refused": [{"id": job.id, "reason": reason}]}
+    assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
+
+
+def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_lost(
+    fresh: House,
+) -> None:
+    client = fresh.producer.app.backend.client
+    job = complete(fresh, queue="parked")
+    message = json.loads(client.rpop("parked"))
+    message["properties"]["delivery_info"]["routing_key"] = "ai"
+    fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    client.lpush("ai", json.dumps(message))
+    assert type(fresh.producer.outcome(job)).__name__ == "RequestRejected"
+    before = letter(fresh, job.id)
+
+    message["properties"]["delivery_info"]["redelivered"] = True
+    client.lpush("ai", json.dumps(message))
+    eventually(
+        lambda: f"{job.id} has failed already" in fresh.worker.log, what="the second delivery's end"
+    )
+    eventually(
+        lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement"
+    )
+    assert job.state == "FAILURE"
+    assert letter(fresh, job.id) == before
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
+
+
+def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(
+    fresh: House,
+) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL)
+    first = fresh.producer.outcome(job)
+    before = letter(fresh, job.id)
+    client = fresh.producer.app.backend.client
+    client.delete(*client.keys("{kw:dead}:*"))  # as if it had not come to that
+    send(
+        fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True}
+    )
+    again = letter(fresh, job.id)
+    assert (again["kind"], again["reason"], again["replayable"]) == (
+        before["kind"],
+        before["reason"],
+        True,
+    )
+    second = fresh.producer.app.AsyncResult(job.id).result
+    assert (type(second).__name__, str(second)) == (type(first).__name__, str(first))
+    assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
+    # A person may still decide otherwise: a replay takes the failure out first.
+    assert fresh.producer.ask("tasks.admin.replay", id=job.id)["replayed"] == [job.id]
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS",
+        what="the replayed job's success",
+    )
+
+
+def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: House) -> None:
+    mail = {"to": "a@example.com", "subject": "One", "text": "x"}
+    first = send(fresh, "tasks.email.send", kwargs=mail)
+    assert fresh.producer.outcome(first)["id"]
+    send(fresh, "tasks.email.send", kwargs=mail | {"subject": "Another"}, task_id=first.id)
+    eventually(lambda: letters(fresh), what="a letter")
+    [found] = letters(fresh)
+    assert (found["id"], found["kind"]) == (first.id, "failed")
+    assert found["reason"].startswith(
+        "InvalidArguments: idempotency_key: was used for an email with another content"
+    )
+    assert fresh.sandbox.mail().get("Another") is None
+
+
+# How a job ends that no letter can be written of for a while.
+@pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
+def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, how: str) -> None:
+    client = fresh.producer.app.backend.client
+    client.set("{kw:dead}:index", "no sorted set")  # so every letter is refused
+    options: dict[str, Any] = {}
+    if how == "expired":
+        options = {"expires": datetime.now(UTC) - timedelta(minutes=1)}
+    elif how == "timeout":
+        fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
+        options = {"time_limit": 1}
+    else:
+        fresh.sandbox.control("fault", service="groq", status=400, count=1)
+    job = complete(fresh, **options)
+    ended = {"failed": "FAILURE", "expired": "REVOKED", "timeout": "FAILURE"}[how]
+    eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == ended, what="the job's end")
+    given_up = f"a dead letter could not be kept (ResponseError): tasks.ai.complete[{job.id}]"
+    eventually(lambda: given_up in fresh.worker.log, what="the end of the patience")
+    client.delete("{kw:dead}:index")
+    assert letter(fresh, job.id)["kind"] == how
+    eventually(
+        lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement"
+    )
+    fresh.sandbox.control("clear", service="groq")
+    assert fresh.producer.app.AsyncResult(job.id).state == ended
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == (how != "expired")
+
+
+def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
+    job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
+    fresh.producer.outcome(job)
+    found = letter(fresh, job.id)
+    assert (found["replayable"], found["size"], found["note"]) == (
+        False,
+        0,
+        "its arguments were too large to be kept",
+    )
+    answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
+    assert answer == {
+        "replayed": [],
+        "refused": [{"id": job.id, "reason": "its arguments were too large to be kept"}],
+    }
+    assert letter(fresh, job.id)

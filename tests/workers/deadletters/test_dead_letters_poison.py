@@ -1,0 +1,148 @@
+"""Messages that workers died of, and entries that are no jobs: kept, and the queue flows on."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.processes import House, eventually
+from tests.workers.deadletters.letters_harness import (
+    SECRET,
+    complete,
+    letter,
+    letters,
+    publish,
+    send,
+)
+
+
+# How many deaths a message says it was near, with how many it ran alone, and whether it runs.
+@pytest.mark.parametrize(
+    ("deaths", "alone", "runs"),
+    [
+        (2, None, True),
+        (10**9, None, True),
+        (3, 2, False),
+        (9, 2, False),
+        ("3", 2, True),
+        (True, 2, True),
+    ],
+)
+def test_a_job_whose_worker_died_too_often_is_not_run_again(
+    fresh: House, deaths: Any, alone: int | None, runs: Any
+) -> None:
+    job = complete(fresh, headers={"deaths": deaths, "keywheel_alone": alone})
+    outcome = fresh.producer.outcome(job)
+    if runs:
+        assert outcome["text"]
+        assert letters(fresh) == []
+        return
+    assert type(outcome).__name__ == "Poisoned"
+    assert letter(fresh, job.id)["kind"] == "poison"
+    assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 0
+    assert fresh.producer.ask("tasks.admin.replay", kind="poison")["replayed"] == [job.id]
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success"
+    )
+
+
+def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as_it_came(
+    fresh: House,
+) -> None:
+    job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
+    assert type(fresh.producer.outcome(job)).__name__ == "Poisoned"
+    found = letter(fresh, job.id)
+    assert (found["kind"], found["task"], found["replayable"]) == (
+        "poison",
+        "tasks.ai.complete",
+        False,
+    )
+    assert found["reason"].startswith("Poisoned: 4 workers died")
+
+
+@pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
+def test_a_job_that_means_to_end_its_worker_again_and_again_is_kept_in_the_end(
+    fresh: House, how: str
+) -> None:
+    job = send(fresh, "shop.orders.doom", kwargs={"how": how, "words": "canary-58"}, queue="ai")
+    found = letter(fresh, job.id)
+    assert (found["service"], found["kind"], found["faults"], found["replayable"]) == (
+        "other",
+        "poison",
+        1,
+        True,
+    )
+    assert found["reason"].startswith("WorkerLostError in ")
+    assert "canary-58" not in json.dumps(found)
+    assert type(fresh.producer.outcome(job)).__name__ == "WorkerLostError"
+
+
+GOOD: list[Any] = [
+    [],
+    {"prompt": SECRET},
+    {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
+]
+COMPLETE = {"task": "tasks.ai.complete", "id": ""}
+
+# What a stranger may put into the queue: body, content type, headers, and what the letter says.
+STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
+    "no JSON": ("{" + SECRET, "application/json", COMPLETE, "cannot be read"),
+    "pickle": (b"\x80\x04]\x94.", "application/x-python-serialize", COMPLETE,
+        "is not accepted: only JSON is"),
+    "another type": (SECRET, "text/x-canary", COMPLETE, "is not accepted: only JSON is"),
+    "an unknown task": (json.dumps(GOOD), "application/json", {**COMPLETE, "task": "tasks.ai.sing"},
+        "no task of the"),
+    "a later protocol": (json.dumps({"v": 9, "args": 1}), "application/json", COMPLETE,
+        "its body is no list of"),
+    "four parts": (json.dumps([*GOOD, {}]), "application/json", COMPLETE, "its body is no list of"),
+    "arguments that are no list": (json.dumps(["x", {}, {}]), "application/json", COMPLETE,
+        "must be a list"),
+    "keywords that are no object": (json.dumps([[], [1], {}]), "application/json", COMPLETE,
+        "must be a list"),
+    "an id that is a list": (json.dumps(GOOD), "application/json", {**COMPLETE, "id": [1]},
+        "short texts"),
+    "no id": (json.dumps(GOOD), "application/json", {"task": "tasks.ai.complete"}, "short texts"),
+    "a task's name that is a list": (json.dumps(GOOD), "application/json", {**COMPLETE, "task": []},
+        "short texts"),
+    "limits that are a text": (json.dumps(GOOD), "application/json", {**COMPLETE,
+        "timelimit": "ab"}, "timelimit"),
+    "an instant that is a text": (json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "soon"},
+        "header eta"),
+    "an instant that is no date": (json.dumps(GOOD), "application/json", {**COMPLETE,
+        "eta": "12-12"}, "protocol"),
+    "an instant out of any calendar": (
+        json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "0001-01-01T00:00:00+14:00"},
+            "its instant",
+    ),
+    "no job at all": (json.dumps([SECRET]), "application/json", {}, "is no Celery job"),
+    "an object that is no job": (json.dumps({"hello": SECRET}), "application/json", {},
+        "is no Celery job"),
+}  # fmt: skip
+
+
+def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: House) -> None:
+    jobs = {}
+    for name, (body, content_type, headers, _) in STRANGE.items():
+        if headers.get("id") == "":
+            jobs[name] = str(uuid.uuid4())
+            headers = headers | {"id": jobs[name]}  # noqa: PLW2901 - each run its own
+        publish(fresh, body, content_type=content_type, **headers)
+    assert fresh.producer.outcome(complete(fresh))["text"]
+    found = eventually(
+        lambda: len(told := letters(fresh, kind="poison")) == len(STRANGE) and told,
+        what="a letter of each",
+    )
+    told = list(reversed(found))  # in the order in which they came
+    for (name, (*_, reason)), one in zip(STRANGE.items(), told, strict=True):
+        assert reason in one["reason"], (name, one["reason"])
+        assert one["replayable"] == (name == "an unknown task"), name
+        if name in jobs:
+            assert one["id"] == jobs[name]
+            outcome = fresh.producer.app.AsyncResult(jobs[name])
+            eventually(outcome.ready, what=f"the caller's answer to {name}")
+            assert outcome.state == "FAILURE"
+            assert reason in str(outcome.result) or "tasks.ai.sing" in str(outcome.result), name
+    assert SECRET not in json.dumps(found)
+    assert SECRET not in fresh.worker.log
+    assert fresh.worker.process.poll() is None

@@ -1,0 +1,188 @@
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+from tests.processes import ROOT, environment, eventually, workers
+
+LOGIN = "web:a-password-of-flower"
+NAMES = ("fastapi", "django", "express")
+
+
+@dataclass
+class Program:
+    """A server that runs beside the tests."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    url: str = ""
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def await_url(self) -> str:
+        """Wait until it says where it listens."""
+        said = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
+        eventually(
+            lambda: said.search(self.log) or self.process.poll() is not None,
+            within_s=60,
+            what="a server",
+        )
+        found = said.search(self.log)
+        assert found, self.log[-3000:]
+        self.url = found[0]
+        return self.url
+
+    def stop(self) -> None:
+        self.process.kill()  # it holds nothing that would have to be saved
+        self.process.wait()
+
+
+@dataclass
+class Street:
+    """A worker, Flower, and every example that can run here.
+
+    Each a second time without anything behind it.
+
+    The one that logs in at Flower runs a third time, with a password that Flower does not know.
+    """
+
+    sandbox: Sandbox
+    redis: EmbeddedRedis
+    examples: dict[str, Program]
+    lonely: dict[str, Program]
+    strangers: dict[str, Program]
+
+    def url(self, name: str, *, how: str = "") -> str:
+        if name == "express" and name not in self.examples:
+            pytest.skip("examples/express needs node and `make examples`")
+        program = {"": self.examples, "lonely": self.lonely, "stranger": self.strangers}[how][name]
+        return program.url or program.await_url()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(name: str) -> list[str] | None:
+    """What starts an example on a free port; None where it cannot run here."""
+    python = [sys.executable, "-X", "utf8"]
+    if name == "fastapi":
+        return [*python, "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "0"]
+    if name == "django":
+        return [*python, "manage.py", "runserver", "--noreload", "--skip-checks", "127.0.0.1:0"]
+    node = shutil.which("node")
+    # npm writes this file last: what it left when it was cut short does not count.
+    return (
+        [node, "server.js"]
+        if node and (ROOT / "examples/express/node_modules/.package-lock.json").is_file()
+        else None
+    )
+
+
+@pytest.fixture(scope="package")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
+    folder = tmp_path_factory.mktemp("street")
+    limits = {
+        "groq_rpm": 60_000,
+        "groq_tpm": 0,
+        "groq_rpd": 0,
+        "groq_tpd": 0,
+        "resend_rps": 100,
+        "groq_stream_ms": 20,
+    }
+    with ExitStack() as stack:
+        server = stack.enter_context(EmbeddedRedis(data_dir=folder / "redis"))
+        sandbox = stack.enter_context(Sandbox(**limits))
+
+        def start(label: str, arguments: list[str], cwd: Path, **environ: str) -> Program:
+            path = folder / f"{label}.log"
+            surroundings = environment(**environ)
+            surroundings.pop(
+                "COVERAGE_PROCESS_CONFIG", None
+            )  # nothing of what is measured runs there
+            with path.open("wb") as sink:
+                process = subprocess.Popen(
+                    arguments,
+                    cwd=cwd,
+                    env=surroundings,
+                    stdout=sink,
+                    stderr=sink,
+                    start_new_session=True,
+                )
+            program = Program(process, path)
+            stack.callback(program.stop)
+            return program
+
+        environ = sandbox.env() | {"REDIS_URL": server.url, "KEYWHEEL_FAULT_BACKOFF_S": "0.2"}
+        port = free_port()
+        flower = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
+        start(
+            "flower",
+            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
+            folder,
+            **environ,
+            **flower,
+        )
+        nowhere = f"127.0.0.1:{free_port()}"
+        examples, lonely, strangers = {}, {}, {}
+        for name in NAMES:
+            if arguments := command(name):
+                # Only what an example documents reaches it: its requirements are all that it may
+                # need.
+                given = {"PYTHONPATH": "", "PORT": "0", "FLOWER_BASIC_AUTH": LOGIN}
+                there = {"REDIS_URL": server.url, "FLOWER_URL": f"http://127.0.0.1:{port}"}
+                away = {"REDIS_URL": f"redis://{nowhere}/0", "FLOWER_URL": f"http://{nowhere}"}
+                examples[name] = start(name, arguments, ROOT / "examples" / name, **given, **there)
+                lonely[name] = start(
+                    f"{name}-lonely", arguments, ROOT / "examples" / name, **given, **away
+                )
+                if name == "express":
+                    forged = given | there | {"FLOWER_BASIC_AUTH": "web:wrong"}
+                    strangers[name] = start(
+                        f"{name}-stranger", arguments, ROOT / "examples" / name, **forged
+                    )
+        stack.enter_context(workers(folder, environ))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/healthcheck")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield Street(sandbox, server, examples, lonely, strangers)
+
+
+Visit = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def visit(street: Street) -> Iterator[Visit]:
+    """A browser at an example: keeps cookies, and has what Django wants against forged requests."""
+    with ExitStack() as stack:
+
+        def open_one(name: str, *, how: str = "") -> httpx.Client:
+            client = stack.enter_context(
+                httpx.Client(base_url=street.url(name, how=how), timeout=40)
+            )
+            if name == "django":
+                token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)
+                assert token
+                client.headers["X-CSRFToken"] = token[1]
+            return client
+
+        yield open_one

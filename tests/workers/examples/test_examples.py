@@ -1,0 +1,209 @@
+"""The web applications under examples/, as a visitor meets them.
+
+Real servers, a real worker, the sandbox.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import ROOT, eventually
+
+NAMES = ("fastapi", "django", "express")
+MAIL = {"to": "ann@example.com", "subject": "Your report", "text": "It is ready."}
+
+
+def ended(client: httpx.Client, path: str) -> dict[str, Any]:
+    """Poll a job until it has ended."""
+
+    def look() -> Any:
+        state = client.get(path).raise_for_status().json()
+        return state if state["state"] in {"done", "failed"} else None
+
+    return dict(eventually(look, within_s=40, what=f"the end of {path}"))
+
+
+@contextmanager
+def refusal(street: Any) -> Iterator[None]:
+    """Groq says no to the next request, for good."""
+    street.sandbox.control("fault", service="groq", status=400, count=1)
+    yield
+    street.sandbox.control("clear", service="groq")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_completion_is_enqueued_and_its_result_polled(visit: Any, name: str) -> None:
+    client = visit(name)
+    answer = client.post("/completions", json={"prompt": "Say hello"})
+    assert answer.status_code == 202
+    found = ended(client, answer.json()["job"])
+    assert found["state"] == "done"
+    assert found["result"]["text"].startswith("Sandbox ")
+    assert found["result"]["attempts"] == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_visitor_finds_a_page_that_tells_no_codes(visit: Any, name: str) -> None:
+    page = visit(name).get("/").raise_for_status()
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>Ask</h1>" in page.text
+    assert "Busy, please wait." in page.text
+    assert "Waiting: " not in page.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_email_is_enqueued(visit: Any, name: str) -> None:
+    client = visit(name)
+    found = ended(client, client.post("/emails", json=MAIL).json()["job"])
+    assert found["state"] == "done"
+    assert found["result"]["id"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_that_fails_says_why(street: Any, visit: Any, name: str) -> None:
+    client = visit(name)
+    wrong = ended(client, client.post("/emails", json=MAIL | {"to": "ann"}).json()["job"])
+    assert wrong["state"] == "failed"
+    assert "is not an email address" in wrong["reason"]
+    with refusal(street):
+        refused = ended(
+            client, client.post("/completions", json={"prompt": "x", "stream": False}).json()["job"]
+        )
+    assert refused["state"] == "failed"
+    assert "rejects the request" in refused["reason"]
+    assert refused.get("error") in {"RequestRejected", None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_that_nobody_enqueued_is_not_found(visit: Any, name: str) -> None:
+    client = visit(name)
+    for path in (f"/jobs/{uuid.uuid4()}", "/jobs/no-id"):
+        assert client.get(path).status_code in {404, 422}
+    assert client.get(f"/jobs/{uuid.uuid4()}").status_code == 404
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_question_is_refused(visit: Any, name: str) -> None:
+    client = visit(name)
+    for body in ({}, {"prompt": ""}, {"prompt": 7}, []):
+        assert client.post("/completions", json=body).status_code == 422
+    # Express refuses this by itself, the others as any other body that is no question.
+    assert client.post(
+        "/completions", content="{", headers={"content-type": "application/json"}
+    ).status_code in {
+        400,
+        422,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_anything_behind_it_says_so(visit: Any, name: str) -> None:
+    client = visit(name, how="lonely")
+    answer = client.post("/completions", json={"prompt": "Say hello"})
+    assert answer.status_code == 503
+    assert answer.json() == {"detail": "the queue cannot be reached, try again soon"}
+    assert answer.headers["retry-after"] == "5"
+    if name == "fastapi":  # the others know their jobs without Redis, and this is none
+        for path in (f"/jobs/{uuid.uuid4()}", f"/jobs/{uuid.uuid4()}/events"):
+            assert client.get(path).status_code == 503
+
+
+def test_an_application_that_flower_does_not_know_tells_its_visitors_nothing_of_it(
+    visit: Any,
+) -> None:
+    answer = visit("express", how="stranger").post("/completions", json={"prompt": "Say hello"})
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "the queue does not accept this application"}
+
+
+def test_django_keeps_a_visitors_jobs_from_others_and_refuses_forged_requests(visit: Any) -> None:
+    ann, bob = visit("django"), visit("django")
+    job = ann.post("/completions", json={"prompt": "Say hello"}).json()["job"]
+    assert bob.get(job).status_code == 404
+    assert ended(ann, job)["state"] == "done"
+    del bob.headers["X-CSRFToken"]
+    assert bob.post("/completions", json={"prompt": "x"}).status_code == 403
+
+
+# -- streaming, in the FastAPI example
+
+
+def events(
+    client: httpx.Client, path: str, *, last: str = "", most: int = 10_000
+) -> list[dict[str, Any]]:
+    """Follow server-sent events to the end of the answer, or until there are enough."""
+    found: list[dict[str, Any]] = []
+    with client.stream("GET", path, headers={"Last-Event-ID": last} if last else {}) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        fields: dict[str, Any] = {}
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            if line and name:
+                fields[name] = json.loads(value) if name == "data" else value
+            else:
+                found += [fields] if "event" in fields else []
+                fields = {}
+            if len(found) >= most:
+                break
+    return found
+
+
+def shown(found: list[dict[str, Any]]) -> str:
+    text = ""
+    for one in found:
+        text = "" if one["event"] in {"start", "restart"} else text + one["data"].get("text", "")
+    return text
+
+
+def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was(
+    visit: Any,
+) -> None:
+    client = visit("fastapi")
+    asked = client.post("/completions", json={"prompt": "Say hello"}).json()
+    first = events(client, asked["events"], most=3)
+    rest = events(client, asked["events"], last=first[-1]["id"])
+    assert [one["event"] for one in (first[0], rest[-1])] == ["start", "end"]
+    assert rest[-1]["data"]["status"] == "done"
+    assert rest[-1]["data"]["usage"]["total_tokens"] > 0
+    whole = client.get(asked["job"], params={"wait_s": 20}).json()["result"]["text"]
+    assert shown(first + rest) == whole
+    assert len(first + rest) >= 3
+    assert shown(events(client, asked["events"])) == whole
+
+
+def test_a_stream_that_is_gone_is_told_from_the_result(street: Any, visit: Any) -> None:
+    client = visit("fastapi")
+    asked = client.post("/completions", json={"prompt": "Say hello", "stream": False}).json()
+    assert ended(client, asked["job"])["state"] == "done"
+    found = events(client, asked["events"])
+    assert [one["event"] for one in found] == ["restart", "delta", "end"]
+    assert shown(found) == client.get(asked["job"]).json()["result"]["text"]
+
+
+def test_a_stream_of_a_job_that_fails_ends_with_its_reason(street: Any, visit: Any) -> None:
+    client = visit("fastapi")
+    with refusal(street):
+        asked = client.post("/completions", json={"prompt": "Say hello"}).json()
+        [end] = events(client, asked["events"])
+    assert end["event"] == "end"
+    assert (end["data"]["status"], end["data"]["error"]) == ("failed", "RequestRejected")
+    assert "rejects the request" in end["data"]["reason"]
+    assert client.get(f"/jobs/{uuid.uuid4()}/events").status_code == 404
+
+
+def test_what_an_example_needs_is_pinned_to_what_was_tested() -> None:
+    locked = (ROOT / "requirements.lock").read_text()
+    for name in ("fastapi", "django"):
+        pinned = (ROOT / "examples" / name / "requirements.txt").read_text().split()
+        assert pinned
+        for requirement in pinned:
+            assert requirement.replace("[redis]", "") + " " in locked, requirement
+    package = json.loads((ROOT / "examples/express/package.json").read_text())
+    assert all(version[0].isdigit() for version in package["dependencies"].values())
+    assert not (ROOT / "examples/express/package-lock.json").exists()  # it would name addresses

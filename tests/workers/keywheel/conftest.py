@@ -1,0 +1,34 @@
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+from tests.processes import SPACED, House, Producer, workers
+
+
+@pytest.fixture(scope="package")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    options = {"groq_keys": 3, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
+    options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
+    with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
+        environ = sandbox.env() | {
+            "REDIS_URL": server.url,
+            "GROQ_API_KEY_4": SPACED,
+            "KEYWHEEL_STATUS_INTERVAL_S": "0.5",
+            "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
+            "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "0.3",
+        }
+        producer = Producer(server.url)
+        with workers(folder, environ) as [worker]:
+            yield House(server.url, sandbox, environ, worker, producer, folder)
+        producer.close()
+
+
+@pytest.fixture
+def fresh(house: House) -> House:
+    """The same house with all keys as new."""
+    house.sandbox.control("reset")
+    house.producer.ask("tasks.admin.reset_keys", include_disabled=True)
+    return house

@@ -1,0 +1,164 @@
+"""A cancel lasts.
+
+Through a restart of all workers, where no worker runs, and by whichever way it comes.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.processes import Fleet, eventually, fleets, run_celery, workers
+from worker.cancellations import KEPT_S
+
+MAIL = {"to": "a@example.com", "subject": "Hello", "text": "x"}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleets(lambda: tmp_path_factory.mktemp("fleet")) as start:
+        yield start(count=1, groq_keys=1, resend_keys=1, resend_rps=100)
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Iterator[Any]:
+    with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as made:
+        yield made
+
+
+def cancel_by_hand(client: Any, task_id: str) -> None:
+    """What docs/enqueueing.md tells a program in another language to do."""
+    client.set(f"kw:cancelled:{task_id}", "1", ex=KEPT_S)
+    client.publish("kw:cancelled", task_id)
+
+
+def deferred(fleet: Fleet, name: str, **kwargs: Any) -> Any:
+    sent = fleet.producer.send(name, **kwargs)
+    eventually(lambda: sent.state == "RETRY", what="a deferral")
+    return sent
+
+
+def stamped(fleet: Fleet, batch: str) -> Any:
+    """An email with a stamp, as Celery's users mark what belongs together."""
+    sent = fleet.producer.sender.send_task(
+        "tasks.email.send", kwargs=MAIL, queue="email", stamped_headers=["batch"], batch=batch
+    )
+    return fleet.producer.app.AsyncResult(sent.id)
+
+
+def last(client: Any, task_id: str) -> dict[str, str]:
+    [(_, record)] = client.xrevrange(f"kw:stream:{task_id}", count=1)
+    return dict(record)
+
+
+def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before(
+    fleet: Fleet, client: Any
+) -> None:
+    fleet.sandbox.control("fault", service="groq", kind="hang", hang_s=4, count=2)
+    by_celery, by_hand = (fleet.producer.send("tasks.ai.complete", prompt="x") for _ in range(2))
+    eventually(lambda: fleet.workers[0].log.count("Using Groq key") == 2, what="two calls")
+    fleet.producer.app.control.revoke(by_celery.id, reply=True, timeout=20, limit=1)
+    cancel_by_hand(client, by_hand.id)
+    done = fleet.producer.ask("tasks.admin.cancel", id=[by_celery.id, by_hand.id])
+    assert done == {"jobs": dict.fromkeys([by_celery.id, by_hand.id], "running")}
+    seen: set[str] = set()
+
+    def ended() -> bool:
+        states = [
+            meta["status"] for meta in fleet.producer.states([by_celery.id, by_hand.id]).values()
+        ]
+        seen.update(states)
+        return len(states) == 2
+
+    eventually(ended, what="both results")
+    assert seen == {"SUCCESS"}
+
+
+def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, client: Any) -> None:
+    for service in ("groq", "resend"):
+        fleet.sandbox.control("exhaust", service=service, seconds=600)
+    revoked = [
+        deferred(fleet, "tasks.email.send", **MAIL),
+        deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
+    ]
+    by_hand = [
+        deferred(fleet, "tasks.email.send", **MAIL),
+        deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
+    ]
+    kept = deferred(fleet, "tasks.email.send", **MAIL)
+    shown = run_celery(fleet.folder, fleet.environ, "job", kept.id, "unknown")
+    assert f"{kept.id}: RETRY, waits for a key (rate_limit); next try at 20" in shown.stdout, (
+        shown.stderr
+    )
+    assert "unknown: PENDING" in shown.stdout
+    told = json.loads(run_celery(fleet.folder, fleet.environ, "job", "--json", kept.id).stdout)[
+        kept.id
+    ]
+    assert told["waits"].keys() == {"kind", "code", "next_try"}
+    assert MAIL["to"] not in str(told)
+    by_stamp = stamped(fleet, "dropped")
+    eventually(lambda: by_stamp.state == "RETRY", what="a deferral")
+    dropped = {"batch": ["dropped", "another"]}
+    fleet.producer.app.control.revoke_by_stamped_headers(dropped, reply=True, timeout=20, limit=1)
+    fleet.producer.app.control.revoke([job.id for job in revoked], reply=True, timeout=20, limit=1)
+    for job in by_hand:
+        cancel_by_hand(client, job.id)
+    for job in (*revoked, *by_hand, by_stamp):
+        eventually(lambda job=job: job.state == "REVOKED", what="a stored cancel")
+    for job in (revoked[1], by_hand[1]):
+        eventually(
+            lambda job=job: last(client, job.id)["type"] == "end", what="the end of its stream"
+        )
+        assert last(client, job.id)["error"] == "TaskRevokedError"
+        assert client.xlen(f"kw:stream:{job.id}") == 2, "it waited, and has one end"
+
+    def waiting() -> list[str]:
+        return [
+            job for queue in ("ai", "email") for job in client.hkeys(f"{queue}.deferred.due.texts")
+        ]
+
+    eventually(
+        lambda: waiting() == [kept.id] and not client.hlen("unacked"),
+        what="the end of the cancelled jobs, long before their time",
+    )
+
+    running = fleet.producer.ask("tasks.admin.cancel", id=[by_hand[0].id, "unknown"])
+    assert running == {"jobs": {by_hand[0].id: "cancelled", "unknown": "cancelled"}}
+    fleet.workers[0].stop()
+    by_command = fleet.producer.send("tasks.email.send", **MAIL)
+    done = run_celery(fleet.folder, fleet.environ, "cancel", by_command.id)
+    assert done.stdout == f"{by_command.id}: cancelled\n", done.stderr
+    assert fleet.producer.states([by_command.id])[by_command.id]["status"] == "REVOKED"
+    unheard = [by_command]
+    unheard += [
+        fleet.producer.send("tasks.email.send", **MAIL),
+        fleet.producer.send("tasks.ai.complete", prompt="x"),
+    ]
+    for job in unheard:
+        cancel_by_hand(client, job.id)
+    copies = client.lrange("email", 0, -1)
+    unheard.append(stamped(fleet, "dropped"))
+    others = stamped(fleet, "kept")
+    fleet.sandbox.control("reset", ledger=False)
+    with workers(fleet.folder / "again", fleet.environ) as [worker]:
+        fleet.producer.ask("tasks.admin.reset_keys")
+        assert fleet.producer.outcome(kept)["id"]
+        assert fleet.producer.outcome(others)["id"]
+        for job in (*revoked, *by_hand, *unheard):
+            eventually(
+                lambda job=job: job.state == "REVOKED", what=f"the cancel of {job.id}\n{worker.log}"
+            )
+        client.lpush("email", *copies)  # as it comes where a worker died
+        probe = fleet.producer.ask("tasks.email.send", **MAIL)
+        assert probe["attempts"] == 1
+        eventually(
+            lambda: not client.llen("email") and not client.hlen("unacked"),
+            what="the end of the copies",
+        )
+    # Asked anew: Celery's results keep an end that they have seen.
+    states = fleet.producer.states([job.id for job in (*revoked, *by_hand, *unheard)])
+    assert {meta["status"] for meta in states.values()} == {"REVOKED"}
+    assert len(states) == len({*revoked, *by_hand, *unheard})
+    assert len(fleet.sandbox.mail()["Hello"]) == 3

@@ -1,0 +1,153 @@
+"""`celery -A worker …` as a person types it."""
+
+import json
+import subprocess
+
+import pytest
+
+from sandbox.redis import free_port
+from tests.processes import House, eventually, run_celery
+
+
+def cli(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+    shown = run_celery(house.folder, house.environ | changes, *arguments)
+    secrets = [*house.sandbox.keys("groq"), *house.sandbox.keys("resend")]
+    assert not any(secret in shown.stdout + shown.stderr for secret in secrets)
+    assert "Traceback" not in shown.stderr
+    return shown
+
+
+def test_the_status_is_a_table_of_every_key(fresh: House) -> None:
+    fresh.sandbox.control("revoke", key="groq:1")
+    for n in range(3):
+        fresh.producer.ask("tasks.ai.complete", prompt=str(n))
+    shown = cli(fresh, "keys", "status")
+    assert shown.returncode == 0, shown.stderr
+    for secret in fresh.sandbox.keys("groq"):
+        assert f"{secret[:10]}..." in shown.stdout
+    for word in ("disabled", "invalid_key", "until reset", "ready"):
+        assert word in shown.stdout
+
+
+def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
+    shown = cli(fresh, "keys", "status", "--service", "resend", "--json")
+    pool = json.loads(shown.stdout)
+    assert set(pool) == {"resend"}
+    key_id = pool["resend"]["keys"][0]["id"]
+    shown = cli(
+        fresh,
+        "keys",
+        "disable",
+        "RESEND_API_KEY",
+        "--service",
+        "resend",
+        "--reason",
+        "leaked on a slide",
+    )
+    assert (shown.returncode, shown.stdout.strip()) == (0, "disabled")
+    status = fresh.producer.ask("tasks.admin.key_status")
+    assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
+    shown = cli(fresh, "keys", "reset", "--service", "resend")
+    assert "🔄 Resend failed keys reset (0 had rested or been disabled)" in shown.stdout
+    assert f"still out: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
+    shown = cli(fresh, "keys", "reset", "--service", "resend", "--key", key_id[:6])
+    assert "🔄 Resend failed keys reset (1 had rested or been disabled)" in shown.stdout
+    cli(
+        fresh,
+        "keys",
+        "disable",
+        pool["resend"]["keys"][0]["label"],
+        "--service",
+        "resend",
+        "--reason",
+        "leaked on a slide",
+    )
+    shown = cli(fresh, "keys", "reset", "--service", "resend", "--include-disabled")
+    assert "🔄 Resend failed keys reset (1 had rested or been disabled)" in shown.stdout
+    assert f"back: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
+    shown = cli(fresh, "keys", "audit", "--service", "resend", "--count", "3", "--people")
+    assert "reset" in shown.stdout
+    assert "leaked on a slide" in shown.stdout
+    assert "cli" in shown.stdout
+
+
+def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
+    fresh.sandbox.control("restore", key="groq:1")
+    shown = cli(fresh, "keys", "check", "--json")
+    told = json.loads(shown.stdout)
+    assert (shown.returncode, told["problems"]) == (0, [])
+    assert [one["state"] for one in told["keys"]] == ["alive"] * 5
+    assert told["keys"][0]["models"] == {"openai/gpt-oss-120b": True}
+    assert told["keys"][3]["limits"]["rps"] == 100
+    fresh.sandbox.control("revoke", key="groq:1")
+    shown = cli(fresh, "keys", "check", "--service", "groq")
+    assert shown.returncode == 1
+    assert "is not accepted: Invalid API Key (HTTP 401)" in shown.stdout
+    shown = cli(fresh, "keys", "check", "--service", "groq", GROQ_MODEL="llama-3.3-70b-versatile")
+    assert (
+        "no groq key may use llama-3.3-70b-versatile: set GROQ_MODEL to one of openai/gpt-oss-120b"
+        in shown.stdout
+    )
+
+
+def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
+    fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
+    seen = eventually(
+        lambda: json.loads(cli(fresh, "keys", "drift", "--json").stdout), what="the unknown answer"
+    )
+    assert [(one["service"], one["kind"], one["shape"], one["count"]) for one in seen] == [
+        ("groq", "error_code", "400 brand_new_code", 1)
+    ]
+    shown = cli(fresh, "keys", "drift", "--forget")
+    assert "400 brand_new_code" in shown.stdout
+    assert "nothing unknown" in cli(fresh, "keys", "drift").stdout
+    assert "canary-of-the-prompt" not in fresh.worker.log
+
+
+# What is typed, how it ends, and what is said about it.
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (
+            ["keys", "disable", "nosuchkey", "--service", "groq"],
+            1,
+            "no key here has the id, label or variable",
+        ),
+        (["keys", "reset", "--key", "0123456789ab"], 2, "--key needs --service"),
+    ],
+)
+def test_a_wrong_command_is_answered_in_words(
+    house: House, arguments: list[str], status: int, sentence: str
+) -> None:
+    shown = cli(house, *arguments)
+    assert shown.returncode == status
+    assert sentence in shown.stderr
+
+
+def test_every_worker_finds_its_keys_again(house: House) -> None:
+    shown = cli(house, "keys", "reload")
+    assert (shown.returncode, shown.stdout.strip()) == (0, f"{house.worker.name}: 3 groq, 2 resend")
+
+
+@pytest.mark.parametrize("command", ["status", "reload"])
+def test_a_redis_that_is_down_is_named_without_its_password(house: House, command: str) -> None:
+    port = free_port()
+    shown = cli(house, "keys", command, REDIS_URL=f"redis://:canary-password@127.0.0.1:{port}/0")
+    assert shown.returncode == 1
+    assert f"127.0.0.1:{port}" in shown.stderr
+    assert "is it running?" in shown.stderr
+    assert "canary-password" not in shown.stderr
+
+
+def test_wrong_settings_are_one_sentence(house: House) -> None:
+    shown = cli(house, "keys", "status", KEYWHEEL_MAX_FAULTS="many")
+    assert shown.returncode == 1
+    assert "KEYWHEEL_MAX_FAULTS must be a whole number" in shown.stderr
+
+
+def test_a_job_can_be_called_from_the_command_line(fresh: House) -> None:
+    shown = cli(fresh, "call", "tasks.ai.complete", "--kwargs", '{"prompt": "Say hello"}')
+    assert shown.returncode == 0, shown.stderr
+    answer = fresh.producer.outcome(fresh.producer.app.AsyncResult(shown.stdout.strip()))
+    assert answer["text"]

@@ -1,0 +1,102 @@
+"""What monitors see of a worker, and what they do not."""
+
+import json
+import time
+from typing import Any
+
+from tests.processes import House, eventually, run_celery
+
+CANARY = "canary-prompt-81d4"
+
+
+def test_the_stats_carry_the_pools_in_numbers(fresh: House) -> None:
+    fresh.producer.ask("tasks.ai.complete", prompt="x")
+
+    def summary() -> Any:
+        found = fresh.producer.app.control.inspect([fresh.worker.name], timeout=5).stats() or {}
+        keys = found.get(fresh.worker.name, {}).get("keys", {})
+        # What it tells is some seconds old: from before the reset, perhaps, when a key rested.
+        return keys if keys.get("groq", {}).get("calls") and keys["groq"]["ready"] == 3 else None
+
+    keys = eventually(summary, what="the pools in the stats")
+    assert set(keys) == {"groq", "resend"}
+    assert (keys["groq"]["keys"], keys["groq"]["disabled"]) == (3, 0)
+    assert keys["resend"]["keys"] == 2
+
+
+def test_the_stats_are_there_on_the_command_line(house: House) -> None:
+    shown = run_celery(house.folder, house.environ, "inspect", "stats", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)[house.worker.name]["keys"]["groq"]["keys"] == 3
+
+
+def listen(
+    house: House, wanted: str, *, until: Any, within_s: float = 15.0
+) -> list[dict[str, Any]]:
+    """Take events from the bus until `until` is true of them."""
+    heard: list[dict[str, Any]] = []
+    with house.producer.app.connection_for_read() as connection:
+
+        def hear(event: dict[str, Any]) -> None:
+            heard.append(event)
+            receiver.should_stop = bool(until(heard))
+
+        receiver = house.producer.app.events.Receiver(connection, handlers={wanted: hear})
+        consumer = receiver.itercapture(limit=None, timeout=1, wakeup=True)
+        deadline = time.monotonic() + within_s
+        while not receiver.should_stop and time.monotonic() < deadline:
+            try:
+                for _ in consumer:
+                    pass
+            except TimeoutError:
+                consumer = receiver.itercapture(limit=None, timeout=1, wakeup=False)
+    return heard
+
+
+def test_the_state_of_the_keys_goes_out_as_an_event(house: House) -> None:
+    events = listen(house, "keys-status", until=bool)
+    assert events
+    assert events[0]["hostname"] == house.worker.name
+    assert events[0]["services"]["groq"]["keys"] == 3
+    assert not any(secret in json.dumps(events) for secret in house.sandbox.keys("groq"))
+
+
+def test_prompts_and_mail_bodies_do_not_show(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=3, count=1)
+    fresh.sandbox.control("fault", service="resend", kind="hang_before", hang_s=3, count=1)
+    heard: list[dict[str, Any]] = []
+    sent = [
+        fresh.producer.send("tasks.ai.complete", prompt=CANARY),
+        fresh.producer.send("tasks.email.send", to="ann@example.com", subject=CANARY, text=CANARY),
+        fresh.producer.send("tasks.ai.complete", prompt=CANARY, promt=CANARY),
+    ]
+
+    inspect = fresh.producer.app.control.inspect(
+        [fresh.worker.name], timeout=5
+    )  # of one worker: answers at once
+
+    def active() -> Any:
+        found = inspect.active() or {}
+        return found if len(found.get(fresh.worker.name, ())) == 2 else None
+
+    shown = eventually(active, what="two active jobs")
+    assert {job["name"] for job in shown[fresh.worker.name]} == {
+        "tasks.ai.complete",
+        "tasks.email.send",
+    }
+    assert CANARY not in json.dumps(shown)
+    reserved = inspect.reserved()
+    assert CANARY not in json.dumps(reserved)
+    by_id = inspect.query_task(sent[0].id)
+    assert sent[0].id in json.dumps(by_id)
+    assert CANARY not in json.dumps(by_id)
+    ends = ("task-succeeded", "task-failed")
+    heard = listen(
+        fresh, "*", until=lambda events: sum(event["type"] in ends for event in events) >= 2
+    )
+    for result in sent:
+        fresh.producer.outcome(result)
+    types = {event["type"] for event in heard}
+    assert "task-succeeded" in types, types
+    assert CANARY not in json.dumps(heard)
+    assert CANARY not in fresh.worker.log

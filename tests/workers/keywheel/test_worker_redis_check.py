@@ -1,0 +1,195 @@
+"""What a worker sees of Redis before it takes a job: access, rights, eviction, a cluster."""
+
+import logging
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import redis
+
+from config.errors import SettingsError
+from config.settings import Settings, settings_from
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis, free_port
+from tests.processes import ROOT, Producer, run_celery, workers
+from worker.startup.redis import check_redis
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+@pytest.fixture
+def client(server: EmbeddedRedis) -> Iterator[Any]:
+    with redis.Redis.from_url(server.url, decode_responses=True) as made:
+        yield made
+        made.acl_deluser("kw")
+        made.config_set("maxmemory", 0)
+        made.config_set("maxmemory-policy", "noeviction")
+
+
+def settings(server: EmbeddedRedis, user: str = "") -> Settings:
+    return settings_from(
+        {"REDIS_URL": server.url.replace("://", f"://{user}@") if user else server.url}
+    )
+
+
+def test_a_redis_that_lets_the_worker_do_all_is_no_word_worth(
+    server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_redis(settings(server))
+    assert not caplog.messages
+
+
+def test_a_redis_that_is_away_is_waited_for_and_no_reason_against_a_start() -> None:
+    check_redis(settings_from({"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}))
+
+
+# The rules of an ACL user, and what of Redis' words the sentence has.
+@pytest.mark.parametrize(
+    ("rules", "password", "words"),
+    [
+        (
+            "on >pw ~* &* +@all",
+            "wrong",
+            "does not let this worker in: WRONGPASS invalid username-password pair",
+        ),
+        ("off >pw ~* &* +@all", "pw", "does not let this worker in: WRONGPASS"),
+        ("on >pw ~* resetchannels +@all", "pw", "a channel: PUBLISH celery-task-meta-check"),
+        ("on >pw ~ai* &* +@all", "pw", "denies this worker a right (NOPERM "),
+        ("on >pw ~* &* +@all -eval", "pw", "NOPERM "),
+        ("on >pw ~* &* -@all", "pw", "does not let this worker in: NOPERM "),
+    ],
+)
+def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
+    server: EmbeddedRedis, client: Any, rules: str, password: str, words: str
+) -> None:
+    client.execute_command("ACL", "SETUSER", "kw", *rules.split())
+    with pytest.raises(SettingsError) as caught:
+        check_redis(settings(server, f"kw:{password}"))
+    [sentence] = caught.value.sentences
+    assert sentence.startswith(f"REDIS_URL: Redis at redis://kw:***@127.0.0.1:{server.port}/0 ")
+    assert words in sentence
+    assert sentence.count("NOPERM") + sentence.count("WRONGPASS") == 1
+
+
+def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
+    url = server.url.removesuffix("/0") + "/99"
+    with pytest.raises(
+        SettingsError, match="/99 does not have the database that stands at the end of the URL"
+    ):
+        check_redis(settings_from({"REDIS_URL": url}))
+
+
+def test_a_redis_that_evicts_is_warned_of(
+    server: EmbeddedRedis, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    check_redis(settings(server))
+    assert not caplog.messages, "without a limit nothing is evicted"
+    client.config_set("maxmemory", "50mb")
+    with caplog.at_level(logging.WARNING):
+        check_redis(settings(server))
+    [message] = caplog.messages
+    assert "its maxmemory-policy is allkeys-lru. Set it to noeviction" in message
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(["openssl", *made], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            with suppress(OSError):
+                while True:
+                    peer, _ = listening.accept()
+                    with peer, suppress(OSError):  # it says that it does not know the authority
+                        context.wrap_socket(peer, server_side=True).close()
+
+        Thread(target=greet, daemon=True).start()
+        url = f"rediss://localhost:{listening.getsockname()[1]}/0"
+        with pytest.raises(SettingsError) as caught:
+            check_redis(settings_from({"REDIS_URL": url}))
+        listening.shutdown(socket.SHUT_RDWR)
+    assert str(caught.value) == (
+        f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed "
+        "certificate):"
+        " name its authority, ssl_ca_certs."
+    )
+
+
+def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> None:
+    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
+    with (
+        EmbeddedRedis(data_dir=tmp_path / "redis", options={"maxclients": "25"}) as server,
+        Sandbox(groq_keys=3, resend_keys=1, resend_daily=0, resend_monthly=0, **limits) as sandbox,
+        workers(tmp_path, sandbox.env() | {"REDIS_URL": server.url}) as [worker],
+    ):
+        producer = Producer(server.url)
+        ids = producer.many("tasks.ai.complete", [{"prompt": "x"}] * 300)
+        mail = {"to": "a@example.com", "text": "x"}
+        ids += producer.many("tasks.email.send", [mail | {"subject": str(n)} for n in range(60)])
+        ended = producer.await_all(ids, within_s=40)
+        producer.close()
+    assert {meta["status"] for meta in ended.values()} == {"SUCCESS"}
+    assert "max number of clients" not in worker.log
+
+
+def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
+    # a cluster's servers talk to each other 10,000 ports higher by default, where there may be none
+    port = free_port()
+    options = {"cluster-enabled": "yes", "appendonly": "no", "cluster-port": str(free_port())}
+    with (
+        EmbeddedRedis(data_dir=tmp_path, port=port, options=options) as cluster,
+        pytest.raises(SettingsError) as caught,
+    ):
+        check_redis(settings(cluster))
+    assert "is a Redis Cluster, which is not supported" in str(caught.value)
+
+
+def test_the_rights_in_the_documentation_are_enough_and_a_worker_without_them_ends_with_a_sentence(
+    server: EmbeddedRedis, client: Any, tmp_path: Path
+) -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    [rules] = re.findall(
+        r"^ACL SETUSER keywheel on >PASSWORD (.*?)\n```", guide, re.DOTALL | re.MULTILINE
+    )
+    client.execute_command("ACL", "SETUSER", "kw", "on", ">pw", *rules.replace("\\\n", " ").split())
+    client.acl_log_reset()
+    url = server.url.replace("://", "://kw:pw@")
+    with Sandbox(groq_keys=1, resend_keys=1) as sandbox:
+        environ = sandbox.env() | {"REDIS_URL": url}
+        producer = Producer(server.url)
+        with workers(tmp_path, environ) as [worker]:
+            assert producer.ask("tasks.ai.complete", prompt="x", stream=True)["text"]
+            mail = {"to": "a@example.com", "subject": "Hello", "text": "x"}
+            assert producer.ask("tasks.email.send", **mail)["id"]
+            sandbox.control("exhaust", service="groq", seconds=2)
+            waits = producer.send("tasks.ai.complete", prompt="x")
+            producer.ask("tasks.ai.complete", prompt="x", model="none")
+            assert producer.outcome(waits)["text"]
+            status = run_celery(tmp_path, environ, "keys", "status")
+            assert status.returncode == 0, status.stderr
+            denied = [(entry["context"], entry["object"]) for entry in client.acl_log()]
+            assert set(denied) <= {("toplevel", "info")}, worker.log
+        producer.close()
+        client.execute_command("ACL", "SETUSER", "kw", "resetchannels")
+        refused = run_celery(tmp_path, environ, "worker")
+    assert refused.returncode == 1
+    assert "keywheel cannot start." in refused.stderr
+    assert "NOPERM" in refused.stderr
+    assert "Traceback" not in refused.stderr

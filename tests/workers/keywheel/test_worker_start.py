@@ -1,0 +1,240 @@
+"""How a worker starts, and how it says that it cannot."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from sandbox.redis import EmbeddedRedis, free_port
+from tests.processes import ALONE, CELERY, House, Producer, Worker, eventually, inspected
+
+pytestmark = pytest.mark.usefixtures("unmeasured_processes")
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(house: House, tmp_path: Path) -> Iterator[Start]:
+    started: list[Worker] = []
+
+    def begin(*arguments: str, command: tuple[str, ...] = CELERY, **changes: str) -> Worker:
+        environ = {name: value for name, value in (house.environ | changes).items() if value}
+        started.append(
+            Worker(tmp_path, environ, *arguments, name=f"s{len(started)}", command=command)
+        )
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.stop()
+
+
+def without(house: House, service: str) -> dict[str, str]:
+    return {name: "" for name in house.environ if name.startswith(f"{service.upper()}_API_KEY")}
+
+
+# A setting that is wrong, and the sentence about it.
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"KEYWHEEL_MAX_FAULTS": "many"},
+            "KEYWHEEL_MAX_FAULTS must be a whole number.",
+        ),  # not a number
+        (
+            {"REDIS_URL": "http://:canary-password@localhost"},
+            "REDIS_URL must start with redis://",
+        ),  # not Redis
+        (
+            {"KEYWHEEL_TASK_TIME_LIMIT_S": "800"},
+            "KEYWHEEL_TASK_TIME_LIMIT_S (800) must stay below",
+        ),  # out of step
+        (
+            {"SSL_CERT_FILE": "/nowhere"},
+            "SSL_CERT_FILE names a file that does not exist",
+        ),  # no call could be made
+        ({"SSL_CERT_FILE": __file__}, "What jobs need cannot be made (SSLError: "),  # the same
+        (
+            {"ALL_PROXY": "socks5://u:canary-password@x:1"},
+            "ALL_PROXY names a socks5:// proxy",
+        ),  # no call could be made
+    ],
+)
+def test_wrong_settings_end_the_start_with_one_sentence(
+    start: Start, changes: dict[str, str], sentence: str
+) -> None:
+    worker = start(**changes)
+    assert worker.await_exit() == 1
+    assert sentence in worker.log
+    assert "Traceback" not in worker.log
+    assert "canary-password" not in worker.log
+
+
+def test_json_logs_are_json_from_the_first_line_to_the_last_and_tell_of_typos_a_missing_env_and_a_taken_name(
+    house: House, start: Start, tmp_path: Path
+) -> None:
+    changes = {"KEYWHEEL_LOG_FORMAT": "json", "RESEND_FORM": "x"}
+    first = start(**changes).await_ready()
+    second = Worker(tmp_path / "second", house.environ | changes, name="s0", command=ALONE)
+    try:
+        second.await_ready()
+        eventually(
+            lambda: "another worker has the name s0@test" in first.log + second.log,
+            what="a warning",
+        )
+    finally:
+        second.stop()
+    first.stop()
+    lines = [json.loads(line) for worker in (first, second) for line in worker.log.splitlines()]
+    told = "\n".join(line["message"] for line in lines)
+    assert "RESEND_FORM is not a setting and has no effect; did you mean RESEND_FROM?" in told
+    assert f"There is no .env in {tmp_path}" in told
+    assert "worker: Warm shutdown (MainProcess)" in told
+
+
+@pytest.mark.parametrize("command", [CELERY, ALONE])
+def test_no_key_at_all_ends_the_start_with_what_to_set(
+    house: House, start: Start, command: tuple[str, ...]
+) -> None:
+    worker = start(command=command, **without(house, "groq"), **without(house, "resend"))
+    assert worker.await_exit() == 1
+    assert (
+        "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY"
+        in worker.log
+    )
+    assert "Traceback" not in worker.log
+
+
+def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others(
+    house: House, start: Start
+) -> None:
+    worker = start(**without(house, "groq")).await_ready()
+    assert "this worker leaves the queue 'ai' alone" in worker.log
+    names = {queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")}
+    assert {"email", "admin"} <= names
+    assert not any(name.startswith("ai") for name in names)
+
+
+def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_other(
+    house: House, start: Start, tmp_path: Path
+) -> None:
+    worker = start(
+        **without(house, "resend"),
+        **without(house, "groq"),
+        GROQ_API_KEY_FILE=str(tmp_path / "groq"),
+    )
+    (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
+    worker.await_ready()
+    control = house.producer.app.control
+
+    def consumed() -> set[str]:
+        return {
+            queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")
+        }
+
+    assert consumed() == {"ai", "ai.deferred", "admin"}
+    (tmp_path / "groq").unlink()
+    (tmp_path / ".env").write_text(f"RESEND_API_KEY={house.environ['RESEND_API_KEY']}\n")
+    [reply] = control.broadcast(
+        "keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1
+    )
+    assert reply[worker.name] == {"ok": "0 groq, 1 resend"}
+    eventually(
+        lambda: consumed() == {"email", "email.deferred", "admin"}, what="the change of queues"
+    )
+    (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
+    far_us = (time.time() + 86_400) * 1e6
+    with redis.Redis.from_url(house.environ["REDIS_URL"]) as client:
+        client.zadd(
+            "ai.deferred.due", {"job-1": far_us}
+        )  # one that waits for a quota until tomorrow
+        control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
+        eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
+        eventually(
+            lambda: client.zscore("ai.deferred.due", "job-1") != far_us,
+            what="a new key for who waits",
+        )
+        client.delete("ai.deferred.due")
+
+
+def test_a_worker_warns_of_keys_that_are_good_for_nothing(house: House, start: Start) -> None:
+    worker = start(
+        KEYWHEEL_CHECK_KEYS_S="3600",
+        GROQ_API_KEY_9="gsk_" + "Zq7" * 17 + "x",
+        GROQ_MODEL="no-such-model",
+    )
+    worker.await_ready()
+    worker.await_log("is not accepted: Invalid API Key (HTTP 401)")
+    worker.await_log(
+        "no groq key may use no-such-model: set GROQ_MODEL to one of openai/gpt-oss-120b"
+    )
+
+
+def test_a_worker_that_starts_on_a_full_redis_waits_for_room(start: Start, tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis(data_dir=tmp_path / "redis") as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        client.config_set("maxmemory", 1)
+        worker = start(REDIS_URL=server.url)
+        worker.await_log("OutOfMemoryError", within_s=30)
+        client.config_set("maxmemory", 0)
+        worker.await_ready()
+
+
+def test_a_worker_starts_before_redis_and_works_once_it_is_there(
+    start: Start, tmp_path: Path
+) -> None:
+    port = free_port()
+    worker = start(REDIS_URL=f"redis://127.0.0.1:{port}/0")
+    worker.await_log("Cannot connect to redis://")
+    assert re.search(
+        rf"Cannot connect to redis://\S*127\.0\.0\.1:{port}/0: .*Connection refused", worker.log
+    )
+    assert "Trying again in" in worker.log
+    assert worker.process.poll() is None
+    with EmbeddedRedis(data_dir=tmp_path / "redis", port=port) as server:
+        producer = Producer(server.url)
+        worker.await_ready()
+        assert producer.ask("tasks.ai.complete", prompt="x")["text"]
+        producer.close()
+        worker.stop()
+    assert "Traceback" not in worker.log
+
+
+def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) -> None:
+    worker = start("-Q", "probe").await_ready()
+    house.sandbox.control(
+        "fault", service="groq", kind="hang_before", hang_s=1, count=1
+    )  # then it breaks off
+    heard: list[str] = []
+    with house.producer.app.connection_for_read() as connection:
+
+        def hear(event: dict[str, Any]) -> None:
+            if event["hostname"] == worker.name:
+                heard.append(event["type"])
+            if event["type"] == "task-started":
+                worker.process.send_signal(
+                    signal.SIGTERM
+                )  # the job ends after the consumer's loop has
+            receiver.should_stop = event["type"] == "task-retried" or time.monotonic() > deadline_s
+
+        deadline_s = time.monotonic() + 30
+        receiver = house.producer.app.events.Receiver(connection, handlers={"*": hear})
+        consumer = receiver.itercapture(limit=None, timeout=20, wakeup=False)
+        next(consumer)
+        house.producer.send("tasks.ai.complete", queue="probe", prompt="hi")
+        for _ in consumer:
+            pass
+    assert [kind for kind in heard if kind.startswith("task-")] == [
+        "task-received",
+        "task-started",
+        "task-retried",
+    ]
+    assert worker.await_exit() == 0

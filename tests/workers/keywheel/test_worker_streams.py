@@ -1,0 +1,187 @@
+"""Streamed answers as a web application reads them.
+
+Real workers, real Redis, the sandbox's event streams.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from tests.processes import House, eventually
+from worker.jobs.history import ALONE, DEATHS
+
+Records = list[dict[str, str]]
+CITY = {"properties": {"city": {"type": "string"}}}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
+
+
+@pytest.fixture
+def client(house: House) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(house.redis_url, decode_responses=True) as made:
+        yield made
+
+
+def read(client: redis.Redis, task_id: str, *, within_s: float = 40.0) -> Records:
+    """Follow a stream by XREAD, as any language can, from before its first record to its end."""
+    name, last, found = f"kw:stream:{task_id}", "0", []
+
+    def ended() -> bool:
+        nonlocal last
+        answer: Any = client.xread({name: last}, block=200)
+        for _, entries in answer:
+            last = entries[-1][0]
+            found.extend(fields for _, fields in entries)
+        return bool(found) and found[-1]["type"] == "end"
+
+    eventually(ended, within_s=within_s, what=f"the end of {name}")
+    return found
+
+
+def types(found: Records) -> list[str]:
+    """The types in order, deltas in a row as one."""
+    names = [record["type"] for record in found]
+    return [
+        name
+        for at, name in enumerate(names)
+        if at == 0 or name != "delta" or names[at - 1] != "delta"
+    ]
+
+
+def text(found: Records) -> str:
+    """What a reader shows in the end."""
+    shown = ""
+    for record in found:
+        shown = "" if record["type"] in {"start", "restart"} else shown + record.get("text", "")
+    return shown
+
+
+@contextmanager
+def fault(house: House, kind: str, **more: Any) -> Iterator[None]:
+    house.sandbox.control("fault", service="groq", kind=kind, **more)
+    yield
+    house.sandbox.control("clear", service="groq")
+
+
+def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(
+    fresh: House, client: redis.Redis
+) -> None:
+    whole = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
+    sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
+    found = read(client, sent.id)
+    result = fresh.producer.outcome(sent)
+
+    assert types(found) == ["start", "delta", "end"]
+    assert text(found) == result["text"] == whole["text"]
+    assert set(result) == set(whole)
+    assert {
+        name: result[name] for name in ("model", "finish_reason", "tool_calls", "attempts")
+    } == {name: whole[name] for name in ("model", "finish_reason", "tool_calls", "attempts")}
+    assert result["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
+    assert found[-1]["finish_reason"] == "stop"
+    assert 0 < client.ttl(f"kw:stream:{sent.id}") <= 600
+    assert len(found) < 20  # for 24 tokens; three if the machine is quick
+
+
+def test_tool_calls_are_streamed_and_put_together(fresh: House, client: redis.Redis) -> None:
+    asked = {"prompt": "Ulm?", "tools": TOOLS, "tool_choice": "required"}
+    sent = fresh.producer.send("tasks.ai.complete", **asked, stream=True)
+    found = read(client, sent.id)
+    result = fresh.producer.outcome(sent)
+    [call] = result["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"city": "sandbox"}'}
+    assert '"name":"weather"' in "".join(record.get("tool_calls", "") for record in found)
+    assert found[-1]["finish_reason"] == result["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("kind", ["stream_cut", "stream_error"])
+def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(
+    fresh: House, client: redis.Redis, kind: str
+) -> None:
+    with fault(fresh, kind, count=1):
+        sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
+        found = read(client, sent.id)
+    result = fresh.producer.outcome(sent)
+    assert types(found)[-3:] == ["restart", "delta", "end"]
+    assert {record["attempt"] for record in found[-3:]} == {"2"}
+    assert text(found) == result["text"]
+    assert result["attempts"] == 2
+    # A key rests after that, or a breaker counts: what comes next must not depend on it.
+    assert found[0]["type"] in {"start", "wait", "restart"}
+
+
+def test_a_key_that_is_refused_before_the_first_piece_is_not_seen_in_the_stream(
+    fresh: House, client: redis.Redis
+) -> None:
+    with fault(fresh, "invalid_api_key", count=1):
+        sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
+        found = read(client, sent.id)
+    assert types(found) == ["start", "delta", "end"]
+    assert {record["attempt"] for record in found} == {"2"}
+    assert fresh.producer.outcome(sent)["attempts"] == 2
+
+
+# The job, and how its stream ends.
+FAILS: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": "x", "temperature": 9}, "InvalidArguments"),
+    ({"prompt": "x", "model": "llama-9"}, "RequestRejected"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error"), FAILS)
+def test_a_stream_tells_of_a_job_that_failed(
+    fresh: House, client: redis.Redis, arguments: dict[str, Any], error: str
+) -> None:
+    sent = fresh.producer.send("tasks.ai.complete", **arguments, stream=True)
+    [end] = read(client, sent.id)
+    assert (end["status"], end["error"]) == ("failed", error)
+    assert end["reason"] == str(fresh.producer.outcome(sent))
+
+
+def test_a_job_that_is_ended_before_it_begins_ends_its_stream(
+    fresh: House, client: redis.Redis
+) -> None:
+    app = fresh.producer.app
+    late = app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", expires=1e-3
+    )
+    [end] = read(client, late.id)
+    assert (end["status"], end["error"]) == ("failed", "DeadlineExceeded")
+
+    unwanted = str(uuid.uuid4())
+    app.control.revoke(unwanted, reply=True, timeout=20, limit=1)
+    app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "stream": True}, queue="ai", task_id=unwanted
+    )
+    [end] = read(client, unwanted)
+    assert (end["status"], end["error"], end["reason"]) == (
+        "failed",
+        "TaskRevokedError",
+        "the job was revoked",
+    )
+
+
+def test_a_job_whose_workers_died_too_often_ends_its_stream(
+    fresh: House, client: redis.Redis
+) -> None:
+    asked = {
+        "kwargs": {"prompt": "x", "stream": True},
+        "queue": "ai",
+        "headers": {DEATHS: 5, ALONE: 4},
+    }
+    sent = fresh.producer.app.send_task("tasks.ai.complete", **asked)
+    [end] = read(client, sent.id)
+    assert (end["status"], end["error"]) == ("failed", "Poisoned")
+    assert end["reason"] == str(fresh.producer.outcome(sent))
+
+
+def test_many_streams_at_once_keep_apart(fresh: House, client: redis.Redis) -> None:
+    jobs = [
+        fresh.producer.send("tasks.ai.complete", prompt=f"Number {n}", stream=True)
+        for n in range(40)
+    ]
+    for job in jobs:
+        assert text(read(client, job.id)) == fresh.producer.outcome(job)["text"]
