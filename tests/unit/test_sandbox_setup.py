@@ -9,7 +9,7 @@ import pytest
 from sandbox.accounts import GroqLimits, make_key, new_secret
 from sandbox.config import Config, make_roster
 from sandbox.control import ControlError
-from sandbox.faults import Faults, TransientError
+from sandbox.faults import Fault, Faults
 from sandbox.scenario import play, read_scenario
 from sandbox.server import Sandbox
 
@@ -104,27 +104,23 @@ def test_a_fault_hits_the_calls_it_is_aimed_at_and_ends() -> None:
     one, two = accounts.keys["groq"].values()
     faults = Faults(random.Random(1))  # noqa: S311 - dice in a simulation
     faults.add(
-        TransientError(
-            "groq", "internal_error", key=one.fingerprint, model="m", left=2, ends_at_s=10.0
-        )
+        Fault("groq", "internal_error", key=one.fingerprint, model="m", left=2, ends_at_s=10.0)
     )
-    faults.add(TransientError("groq", "reset_after"))
+    faults.add(Fault("groq", "reset_after"))
     assert faults.pick("resend", one, "m", 1.0) is None  # another service
     assert faults.pick("groq", two, "m", 1.0) is None  # another key
     assert faults.pick("groq", one, "n", 1.0) is None  # another model
     assert faults.pick("groq", one, "m", 1.0) is not None
     faults.clear()
-    faults.add(
-        TransientError("groq", "internal_error", account=one.account.name, left=2, ends_at_s=10.0)
-    )
+    faults.add(Fault("groq", "internal_error", account=one.account.name, left=2, ends_at_s=10.0))
     assert [faults.pick("groq", one, "m", at) is not None for at in (1.0, 2.0, 3.0)] == [
         True,
         True,
         False,
     ]
-    faults.add(TransientError("groq", "internal_error", ends_at_s=10.0))
+    faults.add(Fault("groq", "internal_error", ends_at_s=10.0))
     assert faults.pick("groq", two, "m", 10.0) is None  # over
-    spoiling = TransientError("groq", "reset_after", share=0.5)
+    spoiling = Fault("groq", "reset_after", share=0.5)
     faults.add(spoiling)
     hits = sum(faults.pick("groq", one, "m", 1.0, spoiling=True) is not None for _ in range(1_000))
     assert 400 < hits < 600
