@@ -412,6 +412,19 @@ def test_every_record_of_the_pool_is_listed() -> None:
     assert [record for record in records if f"`{record}`" not in page] == []
 
 
+def test_every_record_that_is_listed_is_one_of_the_pool() -> None:
+    page = text_of(ROOT / "docs/operations.md").partition("### What is in it\n")[2]
+    listed = set(re.findall(r"^\| (`[^|]+`) ", page, re.MULTILINE))
+    ours = set(re.findall(r"\{kw:groq\}:([a-z_]+)", " ".join(listed)))
+    code = [
+        text_of(path)
+        for path in (ROOT / "worker/keypool").rglob("*.*")
+        if path.suffix in {".lua", ".py"}
+    ]
+    known = {name for text in code for name in re.findall(r"[\"':]([a-z_]+)[\"':]", text)}
+    assert ours - known == set()
+
+
 def test_the_documented_rights_hold_every_command_of_our_scripts() -> None:
     [rules] = re.findall(
         r"^ACL SETUSER keywheel (.*?)\n```",
