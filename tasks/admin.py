@@ -168,7 +168,9 @@ async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]: 
     asked = check(_ListArguments, args, kwargs)
     store = store_of(Runtime.current())
     found = await store.find(asked.filter(), limit=asked.limit)
-    return (await store.counts()).as_json() | {"letters": [letter.as_json() for letter in found]}
+    return (await store.counts()).as_json() | {
+        "dead_letters": [letter.as_json() for letter in found]
+    }
 
 
 @app.task(bind=True, name="tasks.admin.replay")

@@ -54,7 +54,7 @@ def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(
 
         try:
             eventually(have_ended, within_s=200, what="the end of every job")
-            [letter] = producer.ask("tasks.admin.dead_letters")["letters"]
+            [letter] = producer.ask("tasks.admin.dead_letters")["dead_letters"]
             client = producer.app.backend.client
             eventually(lambda: not client.hlen("unacked"), what="the last acknowledgement")
         finally:

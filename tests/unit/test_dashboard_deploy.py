@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.metrics import registry_of
-from worker.dashboard.poller import Lookout
-from worker.dashboard.state import Board, QueueView, ServiceView
+from worker.dashboard.poller import Poller
+from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.keypool import KeyView, PoolView
 from worker.keypool.snapshot import BucketView
 
@@ -27,7 +27,7 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "keywheel.json").read_text())
 
 
 class Seen:
-    """A lookout that has seen one key."""
+    """A poller that has seen one key."""
 
     def __init__(self) -> None:
         bucket = BucketView("m", "rpm", 30, 10, 60_000)
@@ -47,13 +47,13 @@ class Seen:
         key = KeyView(
             "0" * 12, "gsk_x...", "GROQ_API_KEY", "a", "ready", (), buckets=(bucket,), **counts
         )
-        self.board = Board(
+        self.state = DashboardState(
             {"groq": ServiceView(PoolView("groq", 0, (key,)), QueueView("ai"), (), 0.0)}
         )
 
 
 def exposed() -> set[str]:
-    registry: CollectorRegistry = registry_of(cast("Lookout", Seen()))
+    registry: CollectorRegistry = registry_of(cast("Poller", Seen()))
     Deferrals(registry)
     return set(re.findall(r"^(keywheel_\w+)", generate_latest(registry).decode(), re.MULTILINE))
 

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from config.settings import get_settings
 from worker.cli.session import run, who
-from worker.deadletters.dead_letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import DeadLetters, Filter
 
@@ -67,13 +67,15 @@ def _filters(command: CommandT) -> CommandT:
 def list_(*, limit: int, as_json: bool, **which: Any) -> None:
     """List letters, the latest first; never their arguments."""
 
-    async def look(store: DeadLetters) -> tuple[list[Letter], dict[str, Any]]:
+    async def look(store: DeadLetters) -> tuple[list[DeadLetter], dict[str, Any]]:
         return await store.find(_filter(**which), limit=limit), (await store.counts()).as_json()
 
     letters, counts = _run(look)
     if as_json:
         click.echo(
-            json.dumps(counts | {"letters": [letter.as_json() for letter in letters]}, indent=2)
+            json.dumps(
+                counts | {"dead_letters": [letter.as_json() for letter in letters]}, indent=2
+            )
         )
         return
     # An id that is cut off on a narrow screen would be no use.
@@ -225,7 +227,7 @@ def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) ->
     click.echo(f"{_with_progress('dropping', letters, work)} dropped.")
 
 
-def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[Letter]:
+def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[DeadLetter]:
     """The letters that a command line means.
 
     Raises:
@@ -235,7 +237,7 @@ def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[Lett
     if bool(jobs) + named + everything != 1:
         raise click.UsageError("say which: ids of jobs, or options such as --kind, or --all")
 
-    async def look(store: DeadLetters) -> list[Letter]:
+    async def look(store: DeadLetters) -> list[DeadLetter]:
         if jobs:
             return [(await store.get(job))[0] for job in dict.fromkeys(jobs)]
         return await store.find(_filter(**which), limit=_MANY)
@@ -253,7 +255,7 @@ def _filter(
     return Filter(service=service, task=task, kind=kind, before_ms=before_ms)
 
 
-def _confirm(question: str, letters: Sequence[Letter], *, yes: bool) -> None:
+def _confirm(question: str, letters: Sequence[DeadLetter], *, yes: bool) -> None:
     if not letters:
         click.echo("There is no such letter.")
         raise SystemExit(0)
@@ -266,7 +268,7 @@ def _confirm(question: str, letters: Sequence[Letter], *, yes: bool) -> None:
 
 def _with_progress(
     verb: str,
-    letters: Sequence[Letter],
+    letters: Sequence[DeadLetter],
     work: Callable[[DeadLetters, Callable[[int], None]], Awaitable[ResultT]],
 ) -> ResultT:
     unseen = not sys.stderr.isatty()
@@ -289,7 +291,7 @@ def _content(message: Message | None) -> Any:
     return {"args": message.args, "kwargs": message.kwargs, "options": message.options}
 
 
-def _count(letters: Sequence[Letter]) -> str:
+def _count(letters: Sequence[DeadLetter]) -> str:
     return f"{len(letters)} job{'s' * (len(letters) != 1)}"
 
 

@@ -1,7 +1,4 @@
-"""Who may use the admin endpoints.
-
-Pure functions over what a request says and what is configured.
-"""
+"""Authentication of administrators: pure functions of the request and the configuration."""
 
 import hmac
 from base64 import b64decode
@@ -11,19 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.dashboard.errors import Refusal
+from worker.dashboard.errors import ApiError
 
 _SAME_SITE = {"same-origin", "none"}
 _LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
-    """What lets an administrator in; where all are closed nobody gets in.
+class AuthConfig:
+    """How administrators authenticate; with nothing configured, every request is rejected.
 
     Attributes:
         logins: `name:password` pairs of HTTP basic authentication.
-        oauth: Whether people log in by Flower's OAuth.
+        oauth: Whether people log in through Flower's OAuth.
         token: The bearer token of machines.
     """
 
@@ -32,61 +29,61 @@ class Doors:
     token: str | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, options: Any, token: str | None) -> "Doors":
-        """Read Flower's options."""
+    def from_options(cls, options: Any, token: str | None) -> "AuthConfig":
+        """The configuration that Flower's options and the admin token describe."""
         return cls(tuple(options.basic_auth or ()), bool(options.auth), token or None)
 
     @property
-    def people(self) -> bool:
-        """Whether any person can log in, so that Flower's pages are guarded."""
+    def allows_people(self) -> bool:
+        """Whether people can log in, so that Flower's pages require a login."""
         return bool(self.logins) or self.oauth
 
     @property
     def schemes(self) -> list[str]:
-        """What the header WWW-Authenticate offers."""
+        """The values of the header WWW-Authenticate."""
         return ['Basic realm="flower"'] * bool(self.logins) + ['Bearer realm="flower"'] * bool(
             self.token
         )
 
 
-def admit(doors: Doors, authorization: str, session_user: str | None) -> str:
-    """Tell who asks, or refuse.
+def authenticate(auth_config: AuthConfig, authorization: str, session_user: str | None) -> str:
+    """Name the administrator who sent a request, or reject it.
 
-    A person passes every door that Flower itself puts up (with a login and OAuth both configured,
-    both); a machine's token stands alone.
+    A person must pass every check that Flower itself makes (both, where a login and OAuth are
+    configured); a machine needs its token only.
 
     Args:
-        doors: What is configured.
+        auth_config: What is configured.
         authorization: The request's Authorization header; empty where there is none.
-        session_user: Who Flower's OAuth session belongs to, if there is a valid one.
+        session_user: The user of Flower's OAuth session, if there is a valid one.
 
     Returns:
         The administrator's name, for the audit trail.
 
     Raises:
-        Refusal: 403 where nothing is configured, else 401.
+        ApiError: 403 where nothing is configured, 401 where the credentials are wrong.
     """
-    if not (doors.people or doors.token):
-        raise Refusal(
+    if not (auth_config.allows_people or auth_config.token):
+        raise ApiError(
             403,
             "not_configured",
             "No administrator is configured: set FLOWER_BASIC_AUTH (name:password) or ADMIN_TOKEN, "
             "then restart.",
         )
     scheme, _, credentials = authorization.strip().partition(" ")
-    if doors.token and scheme.lower() == "bearer":
+    if auth_config.token and scheme.lower() == "bearer":
         # Tornado reads headers as Latin-1; the bytes are what the client sent.
         if hmac.compare_digest(
-            credentials.strip().encode("latin-1", "replace"), doors.token.encode()
+            credentials.strip().encode("latin-1", "replace"), auth_config.token.encode()
         ):
             return "token"
         raise _login_required()
     name = None
-    if doors.logins:
-        name = _login(scheme, credentials, doors.logins)
+    if auth_config.logins:
+        name = _login(scheme, credentials, auth_config.logins)
         if name is None:
             raise _login_required()
-    if doors.oauth:
+    if auth_config.oauth:
         name = session_user
     if not name:
         raise _login_required()
@@ -100,13 +97,13 @@ def _login(scheme: str, credentials: str, logins: Iterable[str]) -> str | None:
         given = b64decode(credentials.strip(), validate=True).decode()
     except (Base64Error, ValueError):
         return None
-    # Every pair is compared, so that the time taken does not tell which of them came close.
-    right = [hmac.compare_digest(given.encode(), login.encode()) for login in logins]
-    return given.partition(":")[0] if any(right) else None
+    # Every pair is compared, so that the time taken does not reveal which of them came close.
+    matches = [hmac.compare_digest(given.encode(), login.encode()) for login in logins]
+    return given.partition(":")[0] if any(matches) else None
 
 
-def _login_required() -> Refusal:
-    return Refusal(
+def _login_required() -> ApiError:
+    return ApiError(
         401,
         "login_required",
         "Log in as an administrator: basic authentication, OAuth, or a bearer token.",
@@ -114,25 +111,27 @@ def _login_required() -> Refusal:
 
 
 def refuse_other_sites(headers: Mapping[str, str], host: str) -> None:
-    """Let a change be asked for only by our own pages and by programs that are no browser.
+    """Reject a change that a browser requests for another site.
+
+    Requests from our own pages pass, and so do those of programs other than browsers.
 
     Args:
         headers: The request's headers.
-        host: What the request's Host header says.
+        host: The request's Host header.
 
     Raises:
-        Refusal: 403; a browser says that another site makes it ask.
+        ApiError: 403 where the browser names another site.
     """
     site = headers.get("Sec-Fetch-Site", "").lower()
     if site and site not in _SAME_SITE:
-        raise Refusal(403, "cross_site", "A page of another site may not ask for this.")
+        raise ApiError(403, "cross_site", "A page of another site may not request this.")
     origin = headers.get("Origin")
     if origin is not None and not _is_origin_of(origin, host):
-        raise Refusal(
+        raise ApiError(
             403,
             "wrong_origin",
-            "The Origin header names another host; a proxy before Flower must pass Host on as it "
-            "is.",
+            "The Origin header names another host; a proxy in front of Flower must pass the Host "
+            "header on unchanged.",
         )
 
 

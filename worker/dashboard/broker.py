@@ -1,7 +1,4 @@
-"""Flower's Broker page and its endpoint of queue lengths.
-
-All URLs that workers take, and jobs not due yet.
-"""
+"""Makes Flower's Broker page connect as workers do, and count the jobs that are not due yet."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,35 +21,32 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
     """
-    found: list[dict[str, Any]] = await _stock_queues(self, names)
-    if not (ours := [one for one in found if one["name"] in DELAYED_QUEUES]):
-        return found
+    queues: list[dict[str, Any]] = await _stock_queues(self, names)
+    if not (ours := [queue for queue in queues if queue["name"] in DELAYED_QUEUES]):
+        return queues
     try:
         async with self.redis.pipeline(transaction=False) as pipe:
-            for one in ours:
-                sets = delayed.due_sets_of(one["name"], sep=self.sep, steps=self.priority_steps)
+            for queue in ours:
+                sets = delayed.due_sets_of(queue["name"], sep=self.sep, steps=self.priority_steps)
                 for name in sets:
                     pipe.zcard(self.broker_prefix + name)
             sizes = await pipe.execute()
     finally:
         await self.redis.aclose()
-    for place, one in enumerate(ours):
-        one["messages"] += sum(
-            sizes[place * len(self.priority_steps) : (place + 1) * len(self.priority_steps)]
+    for index, queue in enumerate(ours):
+        queue["messages"] += sum(
+            sizes[index * len(self.priority_steps) : (index + 1) * len(self.priority_steps)]
         )
-    return found
+    return queues
 
 
 def _client(self: Any) -> Redis:  # noqa: ARG001 - Flower gives the signature
-    """Connect as workers do.
-
-    Flower itself overlooks what stands behind the `?` of the URL, certificates among it.
-    """
+    """Connect as workers do, since Flower ignores the URL's query: certificates, for example."""
     settings = get_settings()
     return connect(settings, RedisUrls.of(settings).broker_as_pool)
 
 
-def look_as_workers_do() -> None:
-    """Have Flower connect and count so from now on."""
+def use_our_broker_client() -> None:
+    """Replace Flower's client of the broker, and its way to count messages."""
     StockRedis.queues = _queues
     broker.Redis._get_redis_client = _client  # noqa: SLF001 - Flower has no other way

@@ -1,7 +1,4 @@
-"""Deferrals, counted as Flower hears of them.
-
-Celery's events are the only place where they all come by.
-"""
+"""Counts deferrals from Celery's events, the only place where all of them pass."""
 
 import re
 from typing import Any
@@ -23,7 +20,7 @@ class Deferrals:
     """Counts deferrals and their countdowns by service.
 
     Args:
-        registry: Where the metrics go.
+        registry: The registry of the metrics.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -37,14 +34,13 @@ class Deferrals:
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        for (
-            service
-        ) in QUEUE_OF:  # a series that is there from the start, so that its first increase is seen
+        for service in QUEUE_OF:
+            # Each series is there from the start, so that its first increase is seen.
             self._count.labels(service)
             self._waits.labels(service)
 
-    def hear(self, event: dict[str, Any], name: str | None) -> None:
-        """Take an event; all but deferrals are passed over.
+    def on_event(self, event: dict[str, Any], name: str | None) -> None:
+        """Count an event if it is a deferral.
 
         Args:
             event: Celery's event.

@@ -1,39 +1,39 @@
-"""How long the deferred jobs of a queue have waited."""
+"""Measures how long the deferred jobs of a queue have waited."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-_SAMPLE = 8  # of each kind, since Redis does nothing else meanwhile
-# Jobs that are due first, others at random, and those that were the oldest so far: since when each
-# is under way. A message may hold attachments: a large one is not read.
-_SINCE = """
-local time, found = redis.call('TIME'), {}
+_SAMPLE = 8  # jobs of each kind, since a script blocks Redis
+# Returns job ids and their ages: of the jobs due first, of some at random, and of the ids given
+# (the oldest so far). A message may hold attachments: a large one is not read.
+_SAMPLE_AGES = """
+local time, ages = redis.call('TIME'), {}
 local now_ms, sample = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
-local function look(id)
+local function add_age(id)
   if redis.call('HSTRLEN', KEYS[1], id) > 65536 then return end
   local text = redis.call('ZSCORE', KEYS[2], id) and redis.call('HGET', KEYS[1], id)
   local since_ms = text and tonumber(text:match('"keywheel": ?{[^}]-"since_ms": ?(%d+)'))
-  if since_ms then found[#found + 1], found[#found + 2] = id, math.max(0, now_ms - since_ms) end
+  if since_ms then ages[#ages + 1], ages[#ages + 2] = id, math.max(0, now_ms - since_ms) end
 end
-for place = 2, #ARGV do look(ARGV[place]) end
-for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, sample - 1)) do look(id) end
-for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[2], sample)) do look(id) end
-return found
+for i = 2, #ARGV do add_age(ARGV[i]) end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, sample - 1)) do add_age(id) end
+for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[2], sample)) do add_age(id) end
+return ages
 """
 
 
 @dataclass
 class DeferredAge:
-    """Looks at the deferred jobs of one priority again and again, and remembers the oldest of those it has seen.
+    """Samples the deferred jobs of one priority, and remembers the oldest it has seen.
 
-    It reads a few dozen messages at a time, however many there are; what it tells is a lower bound,
-    which gets better with each look.
+    Each measurement reads a few dozen messages, however many there are. The result is a lower
+    bound, which gets better with each measurement.
     """
 
     _oldest: list[str] = field(default_factory=list)
 
-    def look(self, client: Any, due: str, texts: str) -> float:
-        """Look once.
+    def measure(self, client: Any, due: str, texts: str) -> float:
+        """Measure once.
 
         Args:
             client: A client of the broker's Redis.
@@ -41,9 +41,9 @@ class DeferredAge:
             texts: The hash of their messages.
 
         Returns:
-            The oldest job has been under way at least so long, in seconds.
+            Lower bound of the time since the oldest job began, in seconds.
         """
-        told = client.eval(_SINCE, 2, texts, due, _SAMPLE, *self._oldest)
-        ages_ms = dict(zip(told[::2], told[1::2], strict=True))
+        reply = client.eval(_SAMPLE_AGES, 2, texts, due, _SAMPLE, *self._oldest)
+        ages_ms = dict(zip(reply[::2], reply[1::2], strict=True))
         self._oldest = sorted(ages_ms, key=lambda job: -ages_ms[job])[:_SAMPLE]
         return max(ages_ms.values(), default=0) / 1000

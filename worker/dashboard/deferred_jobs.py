@@ -1,4 +1,4 @@
-"""Deferred jobs one by one: what each waits for, and until when."""
+"""Lists deferred jobs: what each waits for, and until when."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -32,34 +32,34 @@ class DeferredJob:
 
 
 def deferred_jobs(app: Celery, client: Any, lists: Iterable[str]) -> tuple[DeferredJob, ...]:
-    """Look at the jobs of a queue that come back first, and at those that come back last.
+    """List the jobs of a queue that come back first, and those that come back last.
 
     Args:
-        app: The Celery app, for its result store, which knows why a job waits.
+        app: The Celery app; its result store knows why a job waits.
         client: A client of the broker's Redis.
-        lists: The queue's lists, one a priority.
+        lists: The queue's lists, one for each priority.
 
     Returns:
-        At most 15 jobs, the first one first.
+        At most 15 jobs, in the order in which they come back.
 
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
     """
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
-        for one in lists:
-            pipe.zrange(delayed.due_of(one), 0, _FIRST - 1, withscores=True)
-            pipe.zrange(delayed.due_of(one), -_LAST, -1, withscores=True)
-        (seconds, micros), *told = pipe.execute()
+        for name in lists:
+            pipe.zrange(delayed.due_of(name), 0, _FIRST - 1, withscores=True)
+            pipe.zrange(delayed.due_of(name), -_LAST, -1, withscores=True)
+        (seconds, micros), *ranges = pipe.execute()
     now_us = seconds * 1_000_000 + micros
     # A reset makes jobs due by moving their instants far into the past.
-    due_us = {_text(job): max(now_us, at_us) for some in told for job, at_us in some}
-    found = [
+    due_us = {_text(job): max(now_us, at_us) for pairs in ranges for job, at_us in pairs}
+    jobs = [
         DeferredJob(job, round(at_us / 1000))
         for job, at_us in sorted(due_us.items(), key=lambda pair: pair[1])
     ]
     return _with_reasons(
-        app, found if len(found) <= _FIRST + _LAST else found[:_FIRST] + found[-_LAST:]
+        app, jobs if len(jobs) <= _FIRST + _LAST else jobs[:_FIRST] + jobs[-_LAST:]
     )
 
 
@@ -83,7 +83,7 @@ def _with_reason(job: DeferredJob, waits: dict[str, Any]) -> DeferredJob:
 def _waits_in(backend: Any, result: Any) -> dict[str, Any]:
     try:
         waits = backend.decode(result)["waits"]
-    except Exception:  # noqa: BLE001 - none, or another's: it does not say
+    except Exception:  # noqa: BLE001 - there is no result, or another program wrote it
         return {}
     return waits if isinstance(waits, dict) else {}
 

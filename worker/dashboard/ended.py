@@ -1,4 +1,4 @@
-"""How many jobs of each service ended, as Flower's own metrics count Celery's events."""
+"""Counts the jobs of each service that ended, from Flower's own metrics of Celery's events."""
 
 from collections import Counter
 from typing import Any
@@ -10,19 +10,19 @@ _SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()
 
 
 def jobs_ended(metrics: Any) -> Counter[str]:
-    """Count them.
+    """Count the jobs that succeeded or failed.
 
     Args:
         metrics: Flower's `PrometheusMetrics`.
 
     Returns:
-        By service, since Flower's start.
+        The number of jobs since Flower's start, by service.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for family in metrics.events.collect():
         for sample in family.samples:
             if sample.name.endswith("_total") and sample.labels["type"] in _ENDED:
                 for start, service in _SERVICE_OF.items():
                     if sample.labels["task"].startswith(start):
-                        found[service] += int(sample.value)
-    return found
+                        counts[service] += int(sample.value)
+    return counts

@@ -1,15 +1,15 @@
-"""Why a request to the admin endpoints is refused, with the status that says so."""
+"""The error answers of the admin endpoints."""
 
 from tornado.web import HTTPError
 
 
-class Refusal(HTTPError):  # noqa: N818 - it answers; nothing went wrong here
-    """A request that is not served.
+class ApiError(HTTPError):
+    """A request is rejected.
 
     Args:
         status: The HTTP status.
         code: One word for programs, such as `unknown_service`.
-        message: A sentence for people; quotes nothing secret.
+        message: A sentence for people; it quotes nothing secret.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -27,4 +27,4 @@ CODES = {
     413: "too_large",
     500: "internal_error",
 }
-"""The word for a status where it was not we who refused."""
+"""The code of a status that Tornado or Flower set."""

@@ -1,8 +1,6 @@
-"""Metrics for Prometheus, made from the lookout's latest board.
+"""Metrics for Prometheus, made from the poller's latest state without a request of their own.
 
-Collecting them asks nobody anything.
-
-`/metrics` is open to whoever reaches the port. So a key shows as its id alone, and no account,
+`/metrics` is open to anyone who reaches the port, so a key shows as its id alone, and no account,
 reason or variable does.
 """
 
@@ -15,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from config.keys import SERVICES as PROVIDERS
-from worker.dashboard.poller import Lookout
+from worker.dashboard.poller import Poller
 from worker.dashboard.state import ServiceView
 from worker.deadletters import KINDS, SERVICES, Counts
 from worker.providers.drift import Seen
@@ -25,7 +23,7 @@ _STATES = ("ready", "cooling", "disabled")
 
 
 class Metrics(FlowerMetrics):
-    """`/metrics`: Flower's own, then ours."""
+    """`/metrics`: Flower's own metrics, then ours."""
 
     async def get(self) -> None:
         """Write both."""
@@ -34,44 +32,44 @@ class Metrics(FlowerMetrics):
 
 
 class KeysCollector(Collector):
-    """Turns the latest board into metrics.
+    """Turns the latest state into metrics.
 
     Args:
-        lookout: Whose board.
+        poller: The source of the state.
     """
 
-    def __init__(self, lookout: Lookout) -> None:
-        self._lookout = lookout
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
 
     def describe(self) -> list[Metric]:
-        """Promise nothing: registering must not collect."""
+        """Describe nothing: registering must not collect."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what is known; where Redis does not answer, only that it does not."""
-        board = self._lookout.board
-        sees = board is not None and all(view.queue.known for view in board.services.values())
+        """Yield every metric; where Redis does not answer, `keywheel_up` alone, as 0."""
+        state = self._poller.state
+        up = state is not None and all(view.queue.known for view in state.services.values())
         yield GaugeMetricFamily(
-            "keywheel_up", "Whether key pools and queues can be looked at", value=int(sees)
+            "keywheel_up", "Whether key pools and queues can be read", value=int(up)
         )
-        if board is None:
+        if state is None:
             return
         yield GaugeMetricFamily(
             "keywheel_redis_evicts",
             "Whether Redis may throw away jobs when it is full",
-            value=int(bool(board.evicts)),
+            value=int(bool(state.evicts)),
         )
-        yield from _keys(board.services)
-        yield from _queues(board.services)
-        yield from _dead(board.dead)
-        yield _unknown(board.unknown)
+        yield from _keys(state.services)
+        yield from _queues(state.services)
+        yield _dead_letters(state.dead_letters)
+        yield _unknown(state.unknown)
 
 
 def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
     keys = GaugeMetricFamily("keywheel_keys", "Keys by state", labels=["service", "state"])
     in_flight = GaugeMetricFamily("keywheel_in_flight", "Calls under way", labels=["service"])
     ready = GaugeMetricFamily(
-        "keywheel_key_ready", "Whether a key serves", labels=["service", "key"]
+        "keywheel_key_ready", "Whether a key may be called", labels=["service", "key"]
     )
     calls = CounterMetricFamily(
         "keywheel_calls", "Calls that ended", labels=["service", "key", "outcome"]
@@ -79,7 +77,7 @@ def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
     tokens = CounterMetricFamily("keywheel_tokens", "Tokens used", labels=["service", "key"])
     room = GaugeMetricFamily(
         "keywheel_head_room_ratio",
-        "What is left of the limit that is nearest to its end",
+        "Share that is left of the limit nearest to exhaustion",
         labels=["service", "key"],
     )
     for service, view in services.items():
@@ -103,27 +101,29 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         "keywheel_queue_length", "Jobs in the broker, not fetched", labels=["service", "queue"]
     )
     waiting = GaugeMetricFamily(
-        "keywheel_jobs_waiting", "Jobs that wait, wherever", labels=["service", "queue"]
+        "keywheel_jobs_waiting",
+        "Jobs that wait, in the broker or in a worker",
+        labels=["service", "queue"],
     )
     oldest = GaugeMetricFamily(
         "keywheel_queue_oldest_seconds",
-        "The job that has waited longest has waited at least so long, deferred jobs included",
+        "Lower bound of how long the oldest job has waited, deferred jobs included",
         labels=["service", "queue", "priority"],
     )
     paused = GaugeMetricFamily(
         "keywheel_queue_paused",
-        "Workers that take no more of the queue for now",
+        "Workers that have paused the queue",
         labels=["service", "queue"],
     )
     idle = GaugeMetricFamily(
         "keywheel_idle_seconds",
-        "For so long jobs have waited, a key has had room, and no call was made",
+        "How long jobs have waited without any call although a key has room",
         labels=["service", "queue"],
     )
     drain = GaugeMetricFamily(
         "keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"]
     )
-    workers = GaugeMetricFamily("keywheel_workers", "Workers that answer")
+    workers = GaugeMetricFamily("keywheel_workers", "Workers that answered the latest poll")
     for service, view in services.items():
         if not view.queue.known:
             continue
@@ -139,41 +139,40 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
     yield from (length, waiting, oldest, paused, idle, drain, workers)
 
 
-def _dead(counts: Counts) -> Iterator[Metric]:
-    letters = GaugeMetricFamily(
+def _dead_letters(counts: Counts) -> Metric:
+    dead_letters = GaugeMetricFamily(
         "keywheel_dead_letters",
         "Jobs that ended without success and are kept",
         labels=["service", "kind"],
     )
+    # Every series is there from the start, so that its first increase is seen.
     for service in SERVICES:
-        for (
-            kind
-        ) in KINDS:  # all of them from the start, so that the first one is seen as an increase
-            letters.add_metric([service, kind], counts.of.get((service, kind), 0))
-    yield letters
+        for kind in KINDS:
+            dead_letters.add_metric([service, kind], counts.of.get((service, kind), 0))
+    return dead_letters
 
 
 def _unknown(seen: Sequence[Seen]) -> Metric:
     answers = CounterMetricFamily(
         "keywheel_unknown_answers",
-        "Answers of the providers that this version does not know; `keys drift` lists them",
+        "Provider answers that this version does not know; `keys drift` lists them",
         labels=["service", "kind"],
     )
     counts: Counter[tuple[str, str]] = Counter(
         {(service, kind): 0 for service in PROVIDERS for kind in Kind}
     )  # from the start, as above
-    for one in seen:
-        counts[one.service, one.kind] += one.count
+    for answer in seen:
+        counts[answer.service, answer.kind] += answer.count
     for labels, count in counts.items():
         answers.add_metric(labels, count)
     return answers
 
 
-def registry_of(lookout: Lookout) -> CollectorRegistry:
-    """A registry of our own.
+def registry_of(poller: Poller) -> CollectorRegistry:
+    """A registry that collects from this poller alone.
 
-    Flower's is the process' one, and several of our applications may live in a process.
+    Flower uses the process' registry, but several of our applications may share a process.
     """
     registry = CollectorRegistry()
-    registry.register(KeysCollector(lookout))
+    registry.register(KeysCollector(poller))
     return registry

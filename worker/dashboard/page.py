@@ -1,4 +1,4 @@
-"""The page of the keys: a frame in Flower's look, filled by its script from the admin endpoints."""
+"""The page Keys: a frame in Flower's style, which a script fills from the admin endpoints."""
 
 import hashlib
 from datetime import datetime
@@ -18,7 +18,10 @@ _POLICY = (
 
 @cache
 def version() -> str:
-    """A folder's name that changes with any static file, so that browsers fetch all anew, imported modules as well."""
+    """A folder name that changes whenever a static file does.
+
+    Browsers then fetch all files again, imported modules included.
+    """
     digest = hashlib.sha256()
     for path in sorted(STATIC.iterdir()):
         digest.update(path.read_bytes())
@@ -26,31 +29,28 @@ def version() -> str:
 
 
 class Page(BaseHandler):
-    """`/keys`: holds no data of its own.
-
-    The script asks the endpoints, which know who may see them.
-    """
+    """`/keys`: a page without data. Its script asks the endpoints, which authenticate it."""
 
     @authenticated
     def get(self) -> None:
-        """Show the page, or, where nobody can log in, how to change that."""
-        guarded = self.application.doors.people
-        if not guarded:
+        """Show the page; where no login is configured, show how to configure one."""
+        has_login = self.application.auth_config.allows_people
+        if not has_login:
             self.set_status(403)
         self.set_header("Content-Security-Policy", _POLICY)
         self.set_header("X-Frame-Options", "DENY")
         self.set_header("Cache-Control", "no-store")
         self.render(
             "keys.html",
-            guarded=guarded,
+            has_login=has_login,
             read_only=bool(self.application.options.read_only),
             version=version(),
         )
 
 
 class Static(StaticFileHandler):
-    """Our scripts and style; they hold nothing secret."""
+    """Our scripts and styles; they hold nothing secret."""
 
     def get_cache_time(self, path: str, modified: datetime | None, mime_type: str) -> int:  # noqa: ARG002 - tornado's
-        """Let browsers keep them: the next version has another address."""
+        """Let browsers cache the files for long: the next version has another address."""
         return int(self.CACHE_MAX_AGE)

@@ -1,4 +1,4 @@
-"""Looks at pools and queues from a thread of its own, so that no Redis call ever runs on Flower's I/O loop."""
+"""Polls pools and queues on a thread of its own, so that Redis never blocks Flower's I/O loop."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from config.errors import SettingsError
 from config.keys import SERVICES, load_keys
 from config.settings import Settings
 from worker.dashboard.queues import QueueWatch
-from worker.dashboard.rates import Record
-from worker.dashboard.state import Board, QueueView, ServiceView
+from worker.dashboard.rates import ServiceRates
+from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.deadletters import DeadLetters
 from worker.keypool import KeyPool
 from worker.providers.drift import Drift
@@ -29,25 +29,27 @@ Pools = dict[str, KeyPool]
 
 _logger = logging.getLogger(__name__)
 
-_EVERY_S = 1.0
-_FRESH_S = 0.4  # several people who look at once share one look
-_RELOAD_KEYS_EVERY_S = 30.0
-_ANSWER_WITHIN_S = 8.0
-_COUNTED_WITHIN_S = 10.0  # what was counted longer ago is not known any more
-_STOP_WITHIN_S = 5.0
+_INTERVAL_S = 1.0
+_FRESH_S = 0.4  # requests within this time share one poll
+_RELOAD_KEYS_INTERVAL_S = 30.0
+_TIMEOUT_S = 8.0
+_QUEUES_FRESH_S = 10.0  # older counts of the queues are shown as unknown
+_STOP_TIMEOUT_S = 5.0
 
 
-class Unreachable(Exception):  # noqa: N818
-    """The pools cannot be asked now; the message says no more than that."""
+class RedisUnreachable(Exception):  # noqa: N818
+    """Redis does not answer; the message names the kind of error only."""
 
 
-class Lookout:
-    """The background's view of the keys. Double starts and stops do nothing.
+class Poller:
+    """Polls key pools and queues once a second, on a thread of its own.
+
+    Calling `start` or `stop` a second time does nothing.
 
     Args:
         settings: Where Redis is.
         app: The Celery app, for the queues.
-        ended: How many jobs of each service were ever seen to end.
+        ended: Returns how many jobs of each service have ended so far.
     """
 
     def __init__(
@@ -57,59 +59,59 @@ class Lookout:
         self._watch = QueueWatch(app, tuple(QUEUE_OF.values()))
         self._queues: dict[str, QueueView] = {}
         self._ended = ended
-        self._counted_at = float("-inf")
-        self._records = {service: Record() for service in SERVICES}
+        self._queues_polled_at = float("-inf")
+        self._rates = {service: ServiceRates() for service in SERVICES}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._redis: Redis
         self._pools: Pools = {}
-        self._dead: DeadLetters
+        self._dead_letters: DeadLetters
         self._drift: Drift
-        self._looked_at = 0.0
+        self._polled_at = 0.0
         self._reloaded_at = time.monotonic()
-        self._one_at_a_time: asyncio.Lock
+        self._poll_lock: asyncio.Lock
         self._stop: asyncio.Event
-        self.board: Board | None = None
-        """The latest look; None until the first, and while Redis does not answer."""
+        self.state: DashboardState | None = None
+        """The latest state; None before the first poll, and while Redis does not answer."""
 
     def start(self) -> None:
-        """Begin to look, every second; returns once it may be asked."""
+        """Start polling; returns once requests are possible."""
         if self._thread is not None:
             return
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(ready,), name="keys-lookout", daemon=True
+            target=self._run, args=(ready,), name="keys-poller", daemon=True
         )
         self._thread.start()
         ready.wait()
 
     def stop(self) -> None:
-        """Look no more, and close the connections."""
+        """Stop polling, and close the connections."""
         thread, self._thread = self._thread, None
         if thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
-            thread.join(_STOP_WITHIN_S)
+            thread.join(_STOP_TIMEOUT_S)
 
     def _run(self, ready: threading.Event) -> None:
         try:
             asyncio.run(self._main(ready))
         except SettingsError as exc:  # its sentences name variables and hold no value
-            _logger.error("Flower shows no keys: %s", exc)  # noqa: TRY400 - the sentence says it all
+            _logger.error("Flower shows no keys: %s", exc)  # noqa: TRY400 - the sentence is enough
         finally:
             self._loop = None
-            ready.set()  # whoever waits for a start that failed must not wait for ever
+            ready.set()  # `start` must return even where this failed
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._one_at_a_time, self._stop = asyncio.Lock(), asyncio.Event()
+        self._poll_lock, self._stop = asyncio.Lock(), asyncio.Event()
         self._redis = connect(self._settings)
         self._pools = pools_for_tools(self._redis)
-        self._dead = DeadLetters.of(self._redis, self._settings)
+        self._dead_letters = DeadLetters.of(self._redis, self._settings)
         self._drift = Drift(self._redis, namespace=self._settings.namespace)
         ready.set()
         tasks = [
-            asyncio.create_task(self._keep_looking()),
-            asyncio.create_task(self._keep_counting()),
+            asyncio.create_task(self._keep_polling()),
+            asyncio.create_task(self._keep_polling_queues()),
         ]
         await self._stop.wait()
         for task in tasks:
@@ -117,138 +119,138 @@ class Lookout:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._redis.aclose()
 
-    async def now(self, *, after_change: bool = False) -> Board:
-        """The board, at most a moment old.
+    async def fresh_state(self, *, force: bool = False) -> DashboardState:
+        """The state, at most a moment old.
 
         Args:
-            after_change: Something was changed just now: look again in any case.
+            force: Poll in any case, since something has just been changed.
 
         Raises:
-            Unreachable: Redis does not answer.
+            RedisUnreachable: Redis does not answer.
         """
 
-        async def look(_: Pools) -> Board:
-            return await self._look(fresh_s=0 if after_change else _FRESH_S)
+        async def poll(_: Pools) -> DashboardState:
+            return await self._poll(fresh_s=0 if force else _FRESH_S)
 
-        return await self.ask(look)
+        return await self.with_pools(poll)
 
-    async def ask(self, work: Callable[[Pools], Awaitable[ResultT]]) -> ResultT:
-        """Do something with the pools, on the lookout's thread; may be awaited on any loop.
+    async def with_pools(self, work: Callable[[Pools], Awaitable[ResultT]]) -> ResultT:
+        """Run `work` with the key pools on the poller's thread; may be awaited on any loop.
 
         Raises:
-            Unreachable: Redis does not answer, or not in time.
+            RedisUnreachable: Redis does not answer, or not in time.
         """
-        return await self._on_its_thread(lambda: work(self._pools), within_s=_ANSWER_WITHIN_S)
+        return await self._on_its_thread(lambda: work(self._pools), timeout_s=_TIMEOUT_S)
 
-    async def ask_redis(self, work: Callable[[Redis], Awaitable[ResultT]]) -> ResultT:
-        """Do something with the pool's Redis, likewise.
+    async def with_redis(self, work: Callable[[Redis], Awaitable[ResultT]]) -> ResultT:
+        """Run `work` with the pools' Redis, likewise.
 
         Raises:
-            Unreachable: Redis does not answer, or not in time.
+            RedisUnreachable: Redis does not answer, or not in time.
         """
-        return await self._on_its_thread(lambda: work(self._redis), within_s=_ANSWER_WITHIN_S)
+        return await self._on_its_thread(lambda: work(self._redis), timeout_s=_TIMEOUT_S)
 
-    async def ask_dead(
-        self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, within_s: float = 8.0
+    async def with_dead_letters(
+        self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0
     ) -> ResultT:
-        """Do something with the dead letters, likewise.
+        """Run `work` with the dead letters, likewise.
 
         Args:
-            work: What.
-            within_s: How long it may take, in seconds.
+            work: What to do.
+            timeout_s: How long it may take, in seconds.
 
         Raises:
-            Unreachable: Redis does not answer, or not in time.
+            RedisUnreachable: Redis does not answer, or not in time.
         """
-        return await self._on_its_thread(lambda: work(self._dead), within_s=within_s)
+        return await self._on_its_thread(lambda: work(self._dead_letters), timeout_s=timeout_s)
 
     async def _on_its_thread(
-        self, work: Callable[[], Awaitable[ResultT]], *, within_s: float
+        self, work: Callable[[], Awaitable[ResultT]], *, timeout_s: float
     ) -> ResultT:
         if self._loop is None:
-            raise Unreachable("Flower is not ready")
+            raise RedisUnreachable("Flower is not ready")
 
         async def bounded() -> ResultT:
-            return await asyncio.wait_for(work(), within_s)
+            return await asyncio.wait_for(work(), timeout_s)
 
         try:
             return await asyncio.wrap_future(
                 asyncio.run_coroutine_threadsafe(bounded(), self._loop)
             )
         except (RedisError, TimeoutError) as exc:
-            raise Unreachable(f"Redis does not answer ({type(exc).__name__})") from exc
+            raise RedisUnreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
-    async def _look(self, *, fresh_s: float) -> Board:
-        async with self._one_at_a_time:
-            if self.board is not None and time.monotonic() - self._looked_at < fresh_s:
-                return self.board
+    async def _poll(self, *, fresh_s: float) -> DashboardState:
+        async with self._poll_lock:
+            if self.state is not None and time.monotonic() - self._polled_at < fresh_s:
+                return self.state
             views = {service: await pool.snapshot() for service, pool in self._pools.items()}
             services, ended = {}, self._ended()
             for service, view in views.items():
-                record = self._records[service]
+                rates = self._rates[service]
                 queue = self._queue(QUEUE_OF[service])
-                record.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
+                rates.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
                 services[service] = ServiceView(
-                    view, queue, record.minutes, record.rate, record.idle_s
+                    view, queue, rates.minutes, rates.rate, rates.idle_s
                 )
             evicts = await eviction_of(self._redis)
-            self.board = Board(
+            self.state = DashboardState(
                 services,
-                await self._dead.counts(),
+                await self._dead_letters.counts(),
                 evicts=evicts.policy if evicts else "",
                 unknown=tuple(await self._drift.seen()),
             )
-            self._looked_at = time.monotonic()
-            return self.board
+            self._polled_at = time.monotonic()
+            return self.state
 
     def _queue(self, name: str) -> QueueView:
-        found = self._queues.get(name)
-        fresh = time.monotonic() - self._counted_at < _COUNTED_WITHIN_S
-        return found if found is not None and fresh else QueueView(name, known=False)
+        queue = self._queues.get(name)
+        is_fresh = time.monotonic() - self._queues_polled_at < _QUEUES_FRESH_S
+        return queue if queue is not None and is_fresh else QueueView(name, known=False)
 
-    async def _keep_looking(self) -> None:
-        told = False
+    async def _keep_polling(self) -> None:
+        is_logged = False
         while True:
             try:
                 self._reload_keys()
-                # A server that takes connections and says nothing must not pass for one that is
-                # well.
-                await asyncio.wait_for(self._look(fresh_s=_FRESH_S), _ANSWER_WITHIN_S)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the view must come back by itself
-                self.board = None
-                if not told:
-                    _logger.warning("the key pools cannot be looked at: %s", type(exc).__name__)
-                told = True
+                # Bounded, so that a server that accepts connections and never answers shows as
+                # being down.
+                await asyncio.wait_for(self._poll(fresh_s=_FRESH_S), _TIMEOUT_S)
+            except Exception as exc:  # noqa: BLE001 - the poller must outlive whatever it is
+                self.state = None
+                if not is_logged:
+                    _logger.warning("cannot read the key pools: %s", type(exc).__name__)
+                is_logged = True
             else:
-                told = False
-            await asyncio.sleep(_EVERY_S)
+                is_logged = False
+            await asyncio.sleep(_INTERVAL_S)
 
-    async def _keep_counting(self) -> None:
-        told = False
+    async def _keep_polling_queues(self) -> None:
+        is_logged = False
         while True:
             try:
-                self._queues, self._counted_at = (
-                    await asyncio.to_thread(self._watch.look),
+                self._queues, self._queues_polled_at = (
+                    await asyncio.to_thread(self._watch.poll),
                     time.monotonic(),
                 )
-            except Exception as exc:  # noqa: BLE001 - the same
+            except Exception as exc:  # noqa: BLE001 - as above
                 self._queues = {}
-                if not told:
-                    _logger.warning("the queues cannot be counted: %s", type(exc).__name__)
-                told = True
+                if not is_logged:
+                    _logger.warning("cannot count the queues: %s", type(exc).__name__)
+                is_logged = True
             else:
-                told = False
-            await asyncio.sleep(_EVERY_S)
+                is_logged = False
+            await asyncio.sleep(_INTERVAL_S)
 
     def _reload_keys(self) -> None:
-        """Find keys that were added to `.env` or to mounted files, as `keys reload` does in the workers."""
-        if time.monotonic() - self._reloaded_at < _RELOAD_KEYS_EVERY_S:
+        """Load keys that were added to `.env` or to mounted files, as `keys reload` does."""
+        if time.monotonic() - self._reloaded_at < _RELOAD_KEYS_INTERVAL_S:
             return
         self._reloaded_at = time.monotonic()
         for service, pool in self._pools.items():
             try:
-                found = load_keys(service).keys
-            except SettingsError:  # half-written: the next time
+                keys = load_keys(service).keys
+            except SettingsError:  # the file may be half-written: try again next time
                 return
-            if found != pool.keys:
-                pool.replace_keys(found)
+            if keys != pool.keys:
+                pool.replace_keys(keys)

@@ -1,4 +1,4 @@
-"""What waits in the broker and in the workers.
+"""Counts the jobs that wait in the broker and in the workers.
 
 Everything here blocks on the network: call it from a thread.
 """
@@ -19,13 +19,13 @@ from worker.dashboard.queue_age import QueueAge
 from worker.dashboard.state import QueueView
 from worker.jobs.priority import BULK_PRIORITY
 
-_ASK_WORKERS_EVERY_S = 2.0
+_POLL_WORKERS_INTERVAL_S = 2.0
 _REPLY_TIMEOUT_S = 1.0
 
 
 @dataclass
 class QueueWatch:
-    """Looks at queues again and again, and remembers what it needs to tell how long their jobs have waited.
+    """Polls queues, and remembers what it needs to know how long their jobs have waited.
 
     Args:
         app: The Celery app, for its broker.
@@ -37,29 +37,31 @@ class QueueWatch:
     _ages: dict[str, QueueAge] = field(default_factory=lambda: defaultdict(QueueAge))
     _deferred: dict[str, DeferredAge] = field(default_factory=lambda: defaultdict(DeferredAge))
     _workers: list[dict[str, Any]] = field(default_factory=list)
-    _asked_at: float | None = None
+    _workers_polled_at: float | None = None
 
-    def look(self) -> dict[str, QueueView]:
-        """Every queue now.
+    def poll(self) -> dict[str, QueueView]:
+        """The state of every queue now.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.
         """
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
-            channel = (
-                connection.channel()
-            )  # unlike `default_channel` it gives up where the broker is gone
+            # Unlike `default_channel`, this gives up where the broker is gone.
+            channel = connection.channel()
             sizes = {
-                one: channel._size(one)  # noqa: SLF001 - kombu's only way to count all priorities
+                queue: channel._size(queue)  # noqa: SLF001 - kombu's only way to count all priorities
                 for name in self.queues
-                for one in (name, name + DEFERRED)
+                for queue in (name, name + DEFERRED)
             }
             oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
             deferred = {name: self._deferred_jobs(channel, name + DEFERRED) for name in self.queues}
-            if self._asked_at is None or now - self._asked_at >= _ASK_WORKERS_EVERY_S:
-                self._asked_at = now
-                self._workers = self._ask_workers(connection, channel)
+            if (
+                self._workers_polled_at is None
+                or now - self._workers_polled_at >= _POLL_WORKERS_INTERVAL_S
+            ):
+                self._workers_polled_at = now
+                self._workers = self._poll_workers(connection, channel)
         paused = Counter(name for worker in self._workers for name in worker.get("paused", ()))
         held: Counter[str] = Counter()
         for worker in self._workers:
@@ -80,7 +82,7 @@ class QueueWatch:
             for name in self.queues
         }
 
-    def _ask_workers(self, connection: Any, channel: Any) -> list[dict[str, Any]]:
+    def _poll_workers(self, connection: Any, channel: Any) -> list[dict[str, Any]]:
         replies: Iterable[dict[str, Any]] = (
             self.app.control.broadcast(
                 "stats",
@@ -103,15 +105,19 @@ class QueueWatch:
         return deferred_jobs(self.app, channel.client, lists)
 
     def _oldest_s(self, channel: Any, name: str, now: float) -> tuple[float, float]:
-        """For how long the oldest interactive and the oldest bulk job of a queue have waited, in seconds."""
-        found = [0.0, 0.0]
+        """How long the oldest interactive and the oldest bulk job of a queue have waited.
+
+        Returns:
+            Two lower bounds, in seconds.
+        """
+        oldest_s = {False: 0.0, True: 0.0}
         for queue in (name, name + DEFERRED):
             for priority in channel.priority_steps:
-                one = channel._q_for_pri(queue, priority)  # noqa: SLF001 - the same
-                oldest_s = self._ages[one].look(channel.client, one, now)
+                key = channel._q_for_pri(queue, priority)  # noqa: SLF001 - the same
+                age_s = self._ages[key].measure(channel.client, key, now)
                 if queue in DELAYED_QUEUES:
-                    due, texts = delayed.due_of(one), delayed.texts_of(queue)
-                    oldest_s = max(oldest_s, self._deferred[one].look(channel.client, due, texts))
-                bulk = priority >= BULK_PRIORITY
-                found[bulk] = max(found[bulk], oldest_s)
-        return found[0], found[1]
+                    due, texts = delayed.due_of(key), delayed.texts_of(queue)
+                    age_s = max(age_s, self._deferred[key].measure(channel.client, due, texts))
+                is_bulk = priority >= BULK_PRIORITY
+                oldest_s[is_bulk] = max(oldest_s[is_bulk], age_s)
+        return oldest_s[False], oldest_s[True]

@@ -1,4 +1,4 @@
-"""Everything the page shows, at one instant."""
+"""What the page shows, at one instant."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,18 +8,18 @@ from worker.deadletters import Counts
 from worker.keypool import PoolView
 from worker.providers.drift import Seen
 
-MOST_UNKNOWN = 50
-"""How many unknown answers are told at once, the latest of them."""
+MAX_UNKNOWN = 50
+"""How many unknown answers the JSON holds; the latest come first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What one minute brought to a service.
+    """The calls of a service within one minute.
 
     Attributes:
         at_ms: When the minute began, in milliseconds since 1970.
         calls: Calls that ended in it.
-        refused: Those of them that were refused with a 429.
+        refused: How many of those calls were refused with a 429.
     """
 
     at_ms: int
@@ -29,23 +29,22 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """The jobs of a service that wait.
+    """The waiting jobs of a service.
 
     Attributes:
-        name: The queue.
+        name: The name of the queue.
         ready: Jobs in the broker that no worker has fetched.
-        deferred: Jobs in the broker on their way back, waiting for their instant.
+        deferred: Jobs in the broker that wait there for their next try.
         held: Jobs in the workers that wait there for a key.
-        paused_workers: Workers that take no more of this queue for now: they hold what their keys
-            serve soon.
-        workers: Workers that answered.
-        oldest_s: The job that has waited longest has waited for at least so long, in seconds,
-            deferred jobs included, bulk jobs not.
-        oldest_bulk_s: The same of bulk jobs, which wait for as long as interactive ones use all
-            that the keys allow.
-        deferred_jobs: Some of the deferred ones: those that come back first, and those that come
-            back last.
-        known: False where the broker did not answer lately: then the numbers mean nothing.
+        paused_workers: Workers that have paused this queue, since they hold as many jobs as their
+            keys can serve soon.
+        workers: Workers that answered the latest poll.
+        oldest_s: Lower bound of how long the oldest interactive job has waited, in seconds.
+            Deferred jobs are included.
+        oldest_bulk_s: The same for bulk jobs, which wait while interactive ones use all that the
+            keys allow.
+        deferred_jobs: Some of the deferred jobs: the first and the last to come back.
+        known: False where the broker did not answer lately; the numbers mean nothing then.
     """
 
     name: str
@@ -61,37 +60,33 @@ class QueueView:
 
     @property
     def waiting(self) -> int:
-        """All jobs that wait, wherever."""
+        """All jobs that wait, in the broker or in a worker."""
         return self.ready + self.deferred + self.held
 
     @property
     def paused(self) -> str:
-        """`none` of the workers has paused the queue, `some` or `all` have.
+        """How many of the workers have paused the queue: `none`, `some` or `all` of them.
 
         `unknown` where no worker answers.
         """
         if not self.workers:
             return "unknown"
-        return (
-            "none"
-            if not self.paused_workers
-            else "all"
-            if self.paused_workers >= self.workers
-            else "some"
-        )
+        if not self.paused_workers:
+            return "none"
+        return "all" if self.paused_workers >= self.workers else "some"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """One service: its keys, its queue, its last hour, and when the queue will be empty.
+    """One service.
 
     Attributes:
         pool: Its keys.
         queue: Its queue.
-        history: Its last hour, by minutes.
+        history: Its last hour, minute by minute.
         rate: Jobs that ended a second, over the last minute or so.
-        idle_s: For so long jobs have waited, a key has had room, and no call was made, in seconds;
-            0: all is well.
+        idle_s: How long jobs have waited without any call although a key has room, in seconds;
+            0 where calls are made.
     """
 
     pool: PoolView
@@ -102,7 +97,7 @@ class ServiceView:
 
     @property
     def drain_s(self) -> float | None:
-        """In how many seconds the queue is empty at this rate; None where nothing moves."""
+        """The seconds until the queue is empty at this rate; None where no job ends."""
         if not self.queue.waiting:
             return 0.0 if self.queue.known else None
         return self.queue.waiting / self.rate if self.rate > 0 else None
@@ -122,26 +117,29 @@ class ServiceView:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """All services at one instant."""
+class DashboardState:
+    """All services, the dead letters and the unknown answers.
+
+    Attributes:
+        services: The services by name.
+        dead_letters: How many dead letters there are.
+        evicts: The `maxmemory-policy` of a Redis that may throw away jobs; empty where it cannot,
+            or does not say.
+        unknown: The providers' answers that this version does not know, the latest first.
+    """
 
     services: dict[str, ServiceView]
-    dead: Counts = field(default_factory=lambda: Counts({}))
+    dead_letters: Counts = field(default_factory=lambda: Counts({}))
     evicts: str = ""
-    """The `maxmemory-policy` of a Redis that may throw away jobs.
-
-    Empty where it does not, or does not say.
-    """
     unknown: tuple[Seen, ...] = ()
-    """What the providers answered that nobody knows, the latest first."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
         services = {name: view.as_json() for name, view in self.services.items()}
-        unknown = [one.as_json() for one in self.unknown[:MOST_UNKNOWN]]
+        unknown = [answer.as_json() for answer in self.unknown[:MAX_UNKNOWN]]
         return {
             "services": services,
-            "dead_letters": self.dead.as_json(),
+            "dead_letters": self.dead_letters.as_json(),
             "evicts": self.evicts,
             "unknown_answers": unknown,
         }

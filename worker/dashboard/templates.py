@@ -1,4 +1,4 @@
-"""Flower's templates with our page among them, and its entry in the navigation."""
+"""Loads Flower's templates and ours, and adds our page to Flower's navigation."""
 
 import logging
 from pathlib import Path
@@ -20,9 +20,9 @@ _logger = logging.getLogger(__name__)
 
 
 class KeysLoader(Loader):
-    """Reads our templates from our folder, every other from Flower's, and adds an entry to its navigation.
+    """Loads our templates from our folder and every other from Flower's, with our navigation entry.
 
-    Flower has no plugin interface; its navigation is one template whose first list holds the pages.
+    Flower has no plugin interface. Its navigation is one template whose first list holds the pages.
     """
 
     def _create_template(self, name: str) -> Any:
@@ -35,8 +35,8 @@ class KeysLoader(Loader):
         before, end, after = text.partition(_END_OF_LIST)
         if not end:
             _logger.warning(
-                "this Flower's navigation looks different: the page of the keys is at /keys all "
-                "the same"
+                "this version of Flower has a different navigation, so it has no link to the page "
+                "/keys"
             )
             return Template(text, name=name, loader=self)
         return Template(before + _ENTRY + end + after, name=name, loader=self)

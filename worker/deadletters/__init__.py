@@ -3,7 +3,7 @@
 The jobs that ended for good without success, kept so that a person can look at and replay them.
 """
 
-from worker.deadletters.dead_letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import Counts, DeadLetters, Filter, Limits
 
@@ -11,9 +11,9 @@ __all__ = [
     "KINDS",
     "SERVICES",
     "Counts",
+    "DeadLetter",
     "DeadLetters",
     "Filter",
-    "Letter",
     "Limits",
     "Message",
     "Replayed",

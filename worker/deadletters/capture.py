@@ -11,7 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 
 from config.celery import DEFERRED, QUEUE_OF
 from worker.attempts import latest, of_this_turn
-from worker.deadletters.dead_letter import Letter, Message, sentence, shown
+from worker.deadletters.dead_letter import DeadLetter, Message, sentence, shown
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.jobs.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
 from worker.logs import redactor
@@ -31,7 +31,7 @@ _ID_RE = re.compile(r"[!-~]{1,200}")
 _SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 
-def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message | None]:
+def of_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter, Message | None]:
     """The letter of a job that failed.
 
     Args:
@@ -44,7 +44,7 @@ def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message
     trail = latest((*history.trail, *of_this_turn()))
     unclear = kind in {"unknown", "timeout", "poison"} or not isinstance(exc, JobError)
     doubtful = unclear or any(attempt.in_doubt for attempt in trail)
-    letter = Letter(
+    letter = DeadLetter(
         id=_id_of(context.id),
         task=shown(task),
         queue=queue_of(context.delivery_info),
@@ -66,7 +66,7 @@ def of_job(context: Any, task: str, exc: BaseException) -> tuple[Letter, Message
 
 def of_message(
     message: Any, *, reason: str, runnable: bool = False
-) -> tuple[Letter, Message | None]:
+) -> tuple[DeadLetter, Message | None]:
     """The letter of a message that became no job.
 
     Args:
@@ -77,7 +77,7 @@ def of_message(
     """
     headers = message.headers if isinstance(message.headers, Mapping) else {}
     kept = _body_as_message(message, headers) if runnable else None
-    letter = Letter(
+    letter = DeadLetter(
         id=_id_of(headers.get("id"), message),
         task=shown(headers.get("task") or "(none)"),
         queue=queue_of(message.delivery_info),

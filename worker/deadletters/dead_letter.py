@@ -18,7 +18,7 @@ _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """What an operator sees of a job that ended without success. Holds no argument of it.
 
     Attributes:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from worker.aio import lifespan
 from worker.aio.redis_retry import RECORD, retried
 from worker.deadletters.capture import delivery_of, of_job, of_message
-from worker.deadletters.dead_letter import Letter, Message
+from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
 from worker.redis.lookup import BatchedLookup
 from worker.runtime import Runtime
@@ -93,7 +93,7 @@ def keep_message(message: Any, *, reason: str, runnable: bool = False) -> None:
         _not_kept(trouble, reason)
 
 
-async def keep(letter: Letter, message: Message | None = None) -> bool:
+async def keep(letter: DeadLetter, message: Message | None = None) -> bool:
     """Keep a letter, on the pool's loop. Where it is not kept, the log has the reason.
 
     Args:
@@ -163,7 +163,7 @@ async def take_out(job: str) -> None:
         )
 
 
-def keep_from_consumer(letter: Letter, message: Message | None = None) -> bool:
+def keep_from_consumer(letter: DeadLetter, message: Message | None = None) -> bool:
     """Keep a letter from the consumer's thread, which waits a moment.
 
     It shall be there before the message goes.
@@ -185,7 +185,7 @@ def _not_kept(trouble: Exception, what: str) -> None:
     _logger.error("a dead letter could not be kept (%s): %s", type(trouble).__name__, what)
 
 
-def _fitted(letter: Letter, message: Message | None, most: int) -> tuple[Letter, str]:
+def _fitted(letter: DeadLetter, message: Message | None, most: int) -> tuple[DeadLetter, str]:
     """The letter with its message's text, or without where that is too large or no JSON."""
     if message is None:
         return _noted(letter, NOT_JSON), ""
@@ -199,7 +199,7 @@ def _fitted(letter: Letter, message: Message | None, most: int) -> tuple[Letter,
     return (letter, text) if len(text) <= most else (_noted(letter, TOO_LARGE), "")
 
 
-def _noted(letter: Letter, note: str) -> Letter:
+def _noted(letter: DeadLetter, note: str) -> DeadLetter:
     return letter if letter.note else replace(letter, note=note)
 
 

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, states
 
-from worker.deadletters.dead_letter import Letter, Message
+from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
 from worker.jobs.history import DOUBT
 
@@ -50,7 +50,7 @@ class Replayed:
         }
 
 
-def objection(letter: Letter, *, now_ms: int, force: bool) -> str | None:
+def objection(letter: DeadLetter, *, now_ms: int, force: bool) -> str | None:
     """Why a letter may not be replayed; None where it may.
 
     Args:
@@ -65,7 +65,7 @@ def objection(letter: Letter, *, now_ms: int, force: bool) -> str | None:
     return None if force else _risk(letter, now_ms)
 
 
-def _risk(letter: Letter, now_ms: int) -> str | None:
+def _risk(letter: DeadLetter, now_ms: int) -> str | None:
     """Why a replay may carry something out twice.
 
     As long as the idempotency key of an email in doubt counts, a replay is safe: the email stays
@@ -87,7 +87,7 @@ def _risk(letter: Letter, now_ms: int) -> str | None:
 
 async def replay(
     store: DeadLetters,
-    letters: Sequence[Letter],
+    letters: Sequence[DeadLetter],
     *,
     app: Celery,
     by: str,
@@ -114,12 +114,12 @@ async def replay(
         redis.exceptions.RedisError: Redis cannot be reached; what was sent is sent.
         kombu.exceptions.OperationalError: The broker cannot be reached.
     """
-    sent: list[Letter] = []
+    sent: list[DeadLetter] = []
     refused: list[tuple[str, str]] = []
     broken: list[Exception] = []
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(letter: Letter) -> None:
+    async def one(letter: DeadLetter) -> None:
         async with gate:
             if broken:
                 return
@@ -149,7 +149,9 @@ async def replay(
     return Replayed(tuple(letter.id for letter in sent), tuple(refused))
 
 
-async def _send(store: DeadLetters, letter: Letter, app: Celery, *, own_key: bool) -> str | None:
+async def _send(
+    store: DeadLetters, letter: DeadLetter, app: Celery, *, own_key: bool
+) -> str | None:
     if not await store.claim(letter):
         return "somebody replays it at this moment"
     try:
@@ -170,14 +172,14 @@ async def _send(store: DeadLetters, letter: Letter, app: Celery, *, own_key: boo
     return None
 
 
-def _has_succeeded(app: Celery, letter: Letter) -> bool:
+def _has_succeeded(app: Celery, letter: DeadLetter) -> bool:
     try:
         return bool(app.backend.get_task_meta(letter.id, cache=False)["status"] == states.SUCCESS)
     except Exception:  # noqa: BLE001 - without a store nobody knows, and it was to be replayed
         return False
 
 
-def _publish(app: Celery, letter: Letter, message: Message, *, own_key: bool) -> None:
+def _publish(app: Celery, letter: DeadLetter, message: Message, *, own_key: bool) -> None:
     kwargs, options = dict(message.kwargs), dict(message.options)
     if own_key:
         kwargs["idempotency_key"] = (

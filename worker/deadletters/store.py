@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from config.settings import Settings
 from worker.cancellations import Cancellations
-from worker.deadletters.dead_letter import KINDS, SERVICES, Letter, Message
+from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
 from worker.redis.autopipeline import pipeline_of
 
 _PAGE = 200
@@ -62,7 +62,7 @@ class Filter:
     kind: str | None = None
     before_ms: int | None = None
 
-    def takes(self, letter: Letter) -> bool:
+    def takes(self, letter: DeadLetter) -> bool:
         """Whether a letter is meant."""
         return (
             self.service in {None, letter.service}
@@ -129,7 +129,7 @@ class DeadLetters:
         """The name of a record; all share one hash tag."""
         return ":".join((f"{{{self._namespace}:dead}}", *parts))
 
-    async def put(self, letter: Letter, message: str = "") -> None:
+    async def put(self, letter: DeadLetter, message: str = "") -> None:
         """Keep a letter in place of an earlier one of the same job; the oldest give way.
 
         Args:
@@ -157,7 +157,7 @@ class DeadLetters:
                     found[service, kind] = count
         return Counts(found, max(0, told.get("bytes", 0)))
 
-    async def find(self, which: Filter | None = None, *, limit: int = 100) -> list[Letter]:
+    async def find(self, which: Filter | None = None, *, limit: int = 100) -> list[DeadLetter]:
         """Letters that are meant, the latest first.
 
         Args:
@@ -167,14 +167,14 @@ class DeadLetters:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        found: list[Letter] = []
+        found: list[DeadLetter] = []
         async for letter in self._all(which or Filter(), page=min(_PAGE, max(limit, 20))):
             if len(found) >= limit:
                 break
             found.append(letter)
         return found
 
-    async def _all(self, which: Filter, *, page: int) -> AsyncIterator[Letter]:
+    async def _all(self, which: Filter, *, page: int) -> AsyncIterator[DeadLetter]:
         """Every letter that is meant.
 
         By place, so one that leaves meanwhile may hide its neighbour.
@@ -183,7 +183,7 @@ class DeadLetters:
         while True:
             raw = await self._run("page", [*self._bounds(), before, passed, page])
             for place in range(0, len(raw), 4):
-                letter = Letter.of(
+                letter = DeadLetter.of(
                     raw[place], int(float(raw[place + 1])), raw[place + 2], int(raw[place + 3])
                 )
                 if which.takes(letter):
@@ -192,7 +192,7 @@ class DeadLetters:
             if len(raw) < 4 * page:
                 return
 
-    async def get(self, letter_id: str) -> tuple[Letter, Message | None]:
+    async def get(self, letter_id: str) -> tuple[DeadLetter, Message | None]:
         """One letter with its message, if that was kept.
 
         Raises:
@@ -206,7 +206,7 @@ class DeadLetters:
             score, head, text = await pipe.execute()
         if score is None or head is None:
             raise KeyError(letter_id)
-        letter = Letter.of(letter_id, int(score), head, len(text.encode()) if text else 0)
+        letter = DeadLetter.of(letter_id, int(score), head, len(text.encode()) if text else 0)
         return letter, Message.of(text) if text else None
 
     async def present(self, ids: Sequence[str]) -> set[str]:
@@ -218,7 +218,9 @@ class DeadLetters:
         heads = await self._wire.send("HMGET", self.name("heads"), *ids)
         return {one for one, head in zip(ids, heads, strict=True) if head is not None}
 
-    async def forget(self, letters: Sequence[Letter], *, by: str, event: str = "dropped") -> int:
+    async def forget(
+        self, letters: Sequence[DeadLetter], *, by: str, event: str = "dropped"
+    ) -> int:
         """Take letters out, unless their job died again since they were read.
 
         The audit stream tells who did.
@@ -248,16 +250,16 @@ class DeadLetters:
                 )
         return gone
 
-    async def claim(self, letter: Letter) -> bool:
+    async def claim(self, letter: DeadLetter) -> bool:
         """Take the right to replay a letter, for five minutes; False where somebody else has it."""
         name = self.name("claim", f"{letter.id}:{letter.at_ms}")
         return bool(await self._redis.set(name, "1", nx=True, ex=_CLAIM_S))
 
-    async def uncancel(self, letter: Letter) -> None:
+    async def uncancel(self, letter: DeadLetter) -> None:
         """Lift a cancel that came after the job had failed: a person wants it run again."""
         await Cancellations(self._redis, namespace=self._namespace).forget(letter.id)
 
-    async def unclaim(self, letter: Letter) -> None:
+    async def unclaim(self, letter: DeadLetter) -> None:
         """Give that right back."""
         await self._redis.delete(self.name("claim", f"{letter.id}:{letter.at_ms}"))
 

@@ -87,10 +87,10 @@ async def serve(
         server = HTTPServer(app)
         sockets = bind_sockets(0, "127.0.0.1")
         server.add_sockets(sockets)
-        app.lookout._watch._asked_at = (
+        app.poller._watch._workers_polled_at = (
             time.monotonic() + 3600
         )  # no worker runs here: wait for no answer
-        app.lookout.start()
+        app.poller.start()
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         redis = connect(get_settings())
         hooks: Any = {"response": [hold_against_description]}
@@ -106,7 +106,7 @@ async def serve(
         await site.redis.aclose()
         server.stop()
         await server.close_all_connections()
-        await asyncio.to_thread(site.app.lookout.stop)
+        await asyncio.to_thread(site.app.poller.stop)
         site.app.executor.shutdown()
         capp.close()
 

@@ -97,7 +97,7 @@ class Site:
 
     async def key(self, service: str, number: int = 0) -> dict[str, Any]:
         # Another process changed it, so what was seen before that does not count.
-        await self.app.lookout.now(after_change=True)
+        await self.app.poller.fresh_state(force=True)
         return dict((await self.status())["services"][service]["keys"][number])
 
     async def disable(self, service: str = "groq", number: int = 0) -> str:

@@ -106,7 +106,7 @@ async def test_a_reset_covers_what_was_asked_for(
     }
     told = described(await post(site, "reset", **(options | {"headers": headers})))
     assert told["reset"] == dict.fromkeys(sorted(services), 1)
-    await site.app.lookout.now(after_change=True)
+    await site.app.poller.fresh_state(force=True)
     for service, view in (await site.status())["services"].items():
         assert view["summary"]["disabled"] == (0 if service in services else 1)
 

@@ -33,7 +33,7 @@ from tests.integration.dashboard.dashboard_site import (
 from worker.dashboard import poller
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.page import version
-from worker.dashboard.request_body import LARGEST_BODY_BYTES
+from worker.dashboard.request_body import MAX_BODY_BYTES
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
 from worker.jobs.execution import waits_of
@@ -46,10 +46,10 @@ def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
     served = {
         one.regex.pattern.rstrip("$").replace("([^/]+)", "{job}")
         for one in HANDLERS
-        if one.name and one.name.startswith(("keys-", "letters-", "jobs-"))
+        if one.name and one.name.startswith(("keys-", "dead-letters", "jobs-"))
     }
     assert set(OPENAPI["paths"]) == served
-    assert str(LARGEST_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
+    assert str(MAX_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
     for schema in OPENAPI["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
@@ -57,7 +57,7 @@ def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
 @pytest.mark.parametrize("count", [0, 1, 10])
 async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int) -> None:
     site = await serve(groq=count, resend=count)
-    await site.app.lookout.now(after_change=True)
+    await site.app.poller.fresh_state(force=True)
     answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
     told = described(answer)
     for service in ("groq", "resend"):
@@ -97,7 +97,7 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
         lease = await pool.acquire(LeaseRequest(model="m", resource="m", tokens=900))
         assert isinstance(lease, Lease)
         await pool.settle(lease, verdict)
-    await site.app.lookout.now(after_change=True)
+    await site.app.poller.fresh_state(force=True)
     told = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
     keys = told["services"]["groq"]["keys"]
     blocks = [block for key in keys for block in key["blocks"]]
@@ -211,7 +211,7 @@ async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) 
     idle = stats["backpressure"]
     assert {"paused", "waiting", "held"} <= set(idle), "what a worker says is what is read here"
     busy = {"paused": ["ai"], "waiting": {"ai": 7, "email": 1}, "held": {"ai": 2}}
-    site.app.lookout._watch._workers = [idle | {"waiting": {}}, busy, busy]
+    site.app.poller._watch._workers = [idle | {"waiting": {}}, busy, busy]
 
     async def queue() -> Any:
         return (await site.status())["services"]["groq"]["queue"]
@@ -227,9 +227,9 @@ async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) 
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
     site = await serve()
-    look = site.app.lookout._watch.look  # by hand from here on, with a clock of ours
-    await asyncio.to_thread(site.app.lookout.stop)
-    site.app.lookout._watch._ages.clear()
+    look = site.app.poller._watch.poll  # by hand from here on, with a clock of ours
+    await asyncio.to_thread(site.app.poller.stop)
+    site.app.poller._watch._ages.clear()
     now_s = 1_000.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: now_s)
@@ -317,7 +317,7 @@ async def test_a_fault_of_our_own_shows_no_trace(
     async def broken(**_: Any) -> None:
         raise ValueError("a detail")
 
-    monkeypatch.setattr(site.app.lookout, "now", broken)
+    monkeypatch.setattr(site.app.poller, "fresh_state", broken)
     answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
     assert "detail" not in answer.text
@@ -327,10 +327,10 @@ async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there
     serve: Serve,
 ) -> None:
     site = await serve()
-    site.app.lookout.start()
+    site.app.poller.start()
     assert (await site.status())["services"]
     for _ in range(2):
-        site.app.lookout.stop()
+        site.app.poller.stop()
     answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
     assert (answer.status_code, described(answer)["error"]) == (503, "redis_unreachable")
 
@@ -341,7 +341,7 @@ async def test_a_key_that_is_added_later_shows_without_a_restart(
     site = await serve(groq=1)
     assert len((await site.status())["services"]["groq"]["keys"]) == 1
     monkeypatch.setenv("GROQ_API_KEY_2", secret("groq", 2))
-    site.app.lookout._reloaded_at = float("-inf")
+    site.app.poller._reloaded_at = float("-inf")
 
     async def keys() -> int:
         return len((await site.status())["services"]["groq"]["keys"])

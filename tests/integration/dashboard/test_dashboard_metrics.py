@@ -67,7 +67,7 @@ async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_the
 async def test_collecting_asks_redis_nothing(serve: Serve) -> None:
     site = await serve()
     await until(lambda: scrape(site), lambda seen: ("keywheel_keys", "groq", "ready") in seen)
-    site.app.lookout.stop()
+    site.app.poller.stop()
     before = await site.redis.info("commandstats")
     for _ in range(20):
         await scrape(site)
@@ -101,7 +101,7 @@ async def test_queues_that_cannot_be_counted_are_not_shown_as_empty(
     def refuse() -> None:
         raise OSError
 
-    monkeypatch.setattr(site.app.lookout._watch, "look", refuse)
+    monkeypatch.setattr(site.app.poller._watch, "poll", refuse)
     samples = await until(lambda: scrape(site), lambda seen: seen["keywheel_up",] == 0)
     assert not [
         name for name, *_ in samples if name in {"keywheel_queue_length", "keywheel_jobs_waiting"}
@@ -109,7 +109,7 @@ async def test_queues_that_cannot_be_counted_are_not_shown_as_empty(
     assert samples["keywheel_keys", "groq", "ready"] == 3
     queue = (await site.status())["services"]["groq"]["queue"]
     assert (queue["known"], queue["drain_s"]) == (False, None)
-    assert caplog.text.count("the queues cannot be counted: OSError") == 1
+    assert caplog.text.count("cannot count the queues: OSError") == 1
 
 
 async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> None:

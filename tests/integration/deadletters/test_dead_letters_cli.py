@@ -22,7 +22,7 @@ from config.settings import get_settings
 from sandbox.redis import free_port
 from tests.processes import run_celery
 from worker.cli.dead_letters import dead
-from worker.deadletters import DeadLetters, Letter, Message, Replayed, replay
+from worker.deadletters import DeadLetter, DeadLetters, Message, Replayed, replay
 
 HOUR_MS = 3_600_000
 NOW_MS = 1_790_000_000_000
@@ -40,24 +40,26 @@ CHAIN = [
 Cli = Callable[..., Result]
 
 
-def letter(number: int = 1, **changes: Any) -> Letter:
+def letter(number: int = 1, **changes: Any) -> DeadLetter:
     told: dict[str, Any] = {
         "task": "tasks.ai.complete",
         "queue": "ai",
         "service": "groq",
         "kind": "failed",
     }
-    return Letter(id=f"job-{number}", **told | {"reason": "RequestRejected: [bold] no"} | changes)
+    return DeadLetter(
+        id=f"job-{number}", **told | {"reason": "RequestRejected: [bold] no"} | changes
+    )
 
 
-def email(number: int = 1, **changes: Any) -> Letter:
+def email(number: int = 1, **changes: Any) -> DeadLetter:
     told = {"task": "tasks.email.send", "queue": "email", "service": "resend"}
     return letter(number, **told | changes)
 
 
 def put(
     url: str,
-    *letters: Letter,
+    *letters: DeadLetter,
     message: Message | None = Message(kwargs={"prompt": SECRET}),  # noqa: B008 - frozen
 ) -> None:
     async def go() -> None:
@@ -122,7 +124,7 @@ def test_the_list_shows_everything_but_arguments(cli: Cli, redis_url: str) -> No
     ):
         assert word in shown.output
     told = json.loads(cli("list", "--kind", "unknown", "--json").output)
-    assert [one["id"] for one in told["letters"]] == ["job-2"]
+    assert [one["id"] for one in told["dead_letters"]] == ["job-2"]
     assert told["total"] == 2
     assert SECRET not in shown.output + json.dumps(told)
     assert "0 shown of 2" in cli("list", "--before", "2001-01-01").output
@@ -353,8 +355,8 @@ def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe
     assert messages[0]["headers"]["keywheel_doubt_ms"] == (0 if new_key else doubt_ms or 0)
 
 
-def find(url: str) -> list[Letter]:
-    async def go() -> list[Letter]:
+def find(url: str) -> list[DeadLetter]:
+    async def go() -> list[DeadLetter]:
         async with Redis.from_url(url, decode_responses=True) as client:
             return await DeadLetters(client).find()
 

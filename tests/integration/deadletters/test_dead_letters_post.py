@@ -22,7 +22,7 @@ from tests.processes import eventually
 from worker import attempts
 from worker.aio import redis_retry
 from worker.attempts import Attempt
-from worker.deadletters import DeadLetters, Letter, Limits, Message, capture, recorder
+from worker.deadletters import DeadLetter, DeadLetters, Limits, Message, capture, recorder
 from worker.errors import (
     DeadlineExceeded,
     InvalidArguments,
@@ -313,7 +313,7 @@ async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Pat
     with EmbeddedRedis(data_dir=tmp_path) as server:
         async with Redis.from_url(server.url, decode_responses=True) as client:
             store = DeadLetters(client)
-            letter = Letter("job-1", "tasks.ai.complete", "ai", "groq", "failed", "first")
+            letter = DeadLetter("job-1", "tasks.ai.complete", "ai", "groq", "failed", "first")
             await store.put(letter)
             await client.config_set("maxmemory", 1)
             with pytest.raises(ResponseError, match="memory"):
@@ -341,7 +341,7 @@ async def test_jobs_that_succeed_together_look_for_their_letters_together(redis:
     store.present = counted  # type: ignore[method-assign]
     for number in range(3):
         await store.put(
-            Letter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no")
+            DeadLetter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no")
         )
     await asyncio.gather(*(recorder.take_out(f"job-{number}") for number in range(1, 100)))
     assert sum(asked) == 99

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from worker.deadletters import Counts, DeadLetters, Filter, Letter, Limits, Message
+from worker.deadletters import Counts, DeadLetter, DeadLetters, Filter, Limits, Message
 
 Make = Callable[..., DeadLetters]
 NOW_MS = 1_790_000_000_000
@@ -24,14 +24,14 @@ async def make(redis_url: str) -> AsyncIterator[Make]:
     await redis.aclose()
 
 
-def letter(number: int = 1, **changes: Any) -> Letter:
+def letter(number: int = 1, **changes: Any) -> DeadLetter:
     told: dict[str, Any] = {
         "task": "tasks.ai.complete",
         "queue": "ai",
         "service": "groq",
         "kind": "failed",
     }
-    return Letter(id=f"job-{number}", **told | {"reason": "RequestRejected: no"} | changes)
+    return DeadLetter(id=f"job-{number}", **told | {"reason": "RequestRejected: no"} | changes)
 
 
 MESSAGE = Message([], {"prompt": "canary"}, {"root_id": "r"})

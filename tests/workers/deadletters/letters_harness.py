@@ -22,7 +22,9 @@ def complete(house: House, **options: Any) -> AsyncResult:
 
 
 def letters(house: House, **which: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)["letters"]
+    found: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)[
+        "dead_letters"
+    ]
     return found
 
 

@@ -32,13 +32,13 @@ function matching(told) {
 
 export function showLetters(told) {
     const count_ = matching(told);
-    lettersMore.hidden = count_ <= told.letters.length || lettersShown >= mostLetters;
-    seenUntil_ms = told.letters.length ? told.letters[0].at_ms + 1 : 0;
+    lettersMore.hidden = count_ <= told.dead_letters.length || lettersShown >= mostLetters;
+    seenUntil_ms = told.dead_letters.length ? told.dead_letters[0].at_ms + 1 : 0;
     setText(document.getElementById("letters-count"), !told.total ? "No job ended without success."
         : plural(told.total, "job") + " ended for good without success and can be looked at"
-        + (count_ > told.letters.length ? "; the latest " + count(told.letters.length) + " of " + count(count_)
+        + (count_ > told.dead_letters.length ? "; the latest " + count(told.dead_letters.length) + " of " + count(count_)
             + " are shown." : "."));
-    document.getElementById("letters-table").hidden = !told.letters.length;
+    document.getElementById("letters-table").hidden = !told.dead_letters.length;
     ["letters-replay", "letters-drop"].forEach(function (id) {
         const found = document.getElementById(id);
         if (found) {
@@ -46,10 +46,10 @@ export function showLetters(told) {
             found.dataset.count = count_;
         }
     });
-    const are = JSON.stringify(told.letters);
+    const are = JSON.stringify(told.dead_letters);
     if (rows.dataset.are !== are) {
         rows.dataset.are = are;
-        rows.replaceChildren.apply(rows, told.letters.map(makeLetter));
+        rows.replaceChildren.apply(rows, told.dead_letters.map(makeLetter));
     }
 }
 

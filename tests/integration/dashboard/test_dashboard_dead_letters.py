@@ -13,7 +13,7 @@ from config.settings import get_settings
 from sandbox.redis import EmbeddedRedis, free_port
 from tests.integration.dashboard.dashboard_site import LOGIN, TOKEN, Serve, Site, until
 from worker.dashboard import dead_letters
-from worker.deadletters import DeadLetters, Letter, Message
+from worker.deadletters import DeadLetter, DeadLetters, Message
 
 OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
 ADDRESS = "/api/admin/dead-letters"
@@ -21,7 +21,7 @@ SECRET = "canary-9310 of a mail"
 DAY_MS = 86_400_000
 
 
-def letter(number: int = 1, **changes: Any) -> Letter:
+def letter(number: int = 1, **changes: Any) -> DeadLetter:
     told: dict[str, Any] = {
         "task": "tasks.ai.complete",
         "queue": "ai",
@@ -29,12 +29,12 @@ def letter(number: int = 1, **changes: Any) -> Letter:
         "kind": "failed",
     }
     trail = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
-    return Letter(
+    return DeadLetter(
         id=f"job-{number}", **told | {"reason": "RequestRejected: no", "trail": trail} | changes
     )
 
 
-def email(number: int = 1, **changes: Any) -> Letter:
+def email(number: int = 1, **changes: Any) -> DeadLetter:
     return letter(
         number, **{"task": "tasks.email.send", "queue": "email", "service": "resend"} | changes
     )
@@ -42,7 +42,7 @@ def email(number: int = 1, **changes: Any) -> Letter:
 
 async def put(
     site: Site,
-    *found: Letter,
+    *found: DeadLetter,
     message: Message | None = Message(kwargs={"prompt": SECRET}),  # noqa: B008 - frozen
 ) -> None:
     store = DeadLetters.of(site.redis, get_settings())
@@ -81,15 +81,15 @@ async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Se
     old_ms = round(time.time() * 1000) - DAY_MS
     await put(site, letter(1), email(2, kind="unknown", doubt_ms=old_ms), letter(3, kind="poison"))
     told = await ask(site)
-    assert [one["id"] for one in told["letters"]] == ["job-3", "job-2", "job-1"]
-    assert [one["needs_force"] for one in told["letters"]] == [False, True, False]
+    assert [one["id"] for one in told["dead_letters"]] == ["job-3", "job-2", "job-1"]
+    assert [one["needs_force"] for one in told["dead_letters"]] == [False, True, False]
     assert (told["total"], told["by_service"]["resend"]) == (3, {"unknown": 1})
-    assert [one["id"] for one in (await ask(site, service="groq", kind="failed"))["letters"]] == [
-        "job-1"
-    ]
-    assert [one["id"] for one in (await ask(site, limit=1))["letters"]] == ["job-3"]
-    assert (await ask(site, before=old_ms))["letters"] == []
-    await site.app.lookout.now(after_change=True)
+    assert [
+        one["id"] for one in (await ask(site, service="groq", kind="failed"))["dead_letters"]
+    ] == ["job-1"]
+    assert [one["id"] for one in (await ask(site, limit=1))["dead_letters"]] == ["job-3"]
+    assert (await ask(site, before=old_ms))["dead_letters"] == []
+    await site.app.poller.fresh_state(force=True)
     assert (await site.status())["dead_letters"]["total"] == 3
 
 
@@ -128,7 +128,7 @@ async def test_an_email_that_may_arrive_twice_needs_force(serve: Serve) -> None:
 async def test_one_request_changes_only_so_many_and_says_that_there_are_more(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(dead_letters, "MAX_CHANGED", 3)
     site = await serve()
     await put(site, *(letter(number) for number in range(1, 8)))
     told = await ask(site, "replay", all=True)
@@ -150,8 +150,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("replay", {"id": ["job-1"]}, 400, "bad_request"),
     ("replay", {"id": ""}, 400, "bad_request"),
     ("replay", {"id": "x" * 201}, 400, "bad_request"),
-    ("replay", {"id": "of nobody"}, 404, "unknown_letter"),
-    ("replay", {"id": "job-9"}, 404, "unknown_letter"),
+    ("replay", {"id": "of nobody"}, 404, "unknown_dead_letter"),
+    ("replay", {"id": "job-9"}, 404, "unknown_dead_letter"),
     ("replay", {"kind": "weird"}, 400, "bad_request"),
     ("replay", {"service": "mistral"}, 404, "unknown_service"),
     ("replay", {"before": "1"}, 400, "bad_request"),
@@ -178,7 +178,7 @@ async def test_only_administrators_get_in_and_only_where_changes_are_allowed(ser
     site = await serve(read_only=True)
     await put(site, letter(1))
     assert (await site.client.get(ADDRESS)).status_code == 401
-    assert len((await ask(site))["letters"]) == 1
+    assert len((await ask(site))["dead_letters"]) == 1
     for path in ("replay", "drop"):
         assert (await site.client.post(f"{ADDRESS}/{path}", json={"all": True})).status_code == 401
         assert (await ask(site, path, expected=403, all=True))["error"] == "read_only"

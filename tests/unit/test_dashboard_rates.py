@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from worker.dashboard.ended import jobs_ended
-from worker.dashboard.rates import Record
+from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import Minute, QueueView, ServiceView
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
@@ -31,26 +31,28 @@ def seen(
     return PoolView("groq", START_MS + round(after_s * 1000), (key,))
 
 
-def look(record: Record, after_s: float, *, waiting: int = 0, ended: int = 0, **key: Any) -> None:
+def look(
+    record: ServiceRates, after_s: float, *, waiting: int = 0, ended: int = 0, **key: Any
+) -> None:
     record.add(seen(after_s, **key), waiting=waiting, ended=ended)
 
 
 def test_what_happened_before_the_first_sight_is_no_news() -> None:
-    record = Record()
+    record = ServiceRates()
     look(record, 0, calls=500, refused=20, accepted=480)
     assert record.minutes == (Minute(START_MS, 0, 0),)
     assert record.rate == 0
 
 
 def test_calls_go_to_the_minute_in_which_they_are_seen() -> None:
-    record = Record()
+    record = ServiceRates()
     for after_s, calls, refused in ((0, 0, 0), (10, 5, 1), (59, 9, 1), (60, 10, 3)):
         look(record, after_s, calls=calls, refused=refused)
     assert record.minutes == (Minute(START_MS, 9, 1), Minute(START_MS + 60_000, 1, 2))
 
 
 def test_an_hour_is_kept_and_no_more() -> None:
-    record = Record()
+    record = ServiceRates()
     for minute in range(100):
         look(record, minute * 60, calls=minute)
     assert len(record.minutes) == 60
@@ -61,7 +63,7 @@ def test_an_hour_is_kept_and_no_more() -> None:
 # jobs are many.
 @pytest.mark.parametrize("what", ["accepted", "ended"])
 def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
-    record = Record()
+    record = ServiceRates()
     for second in range(0, 200, 10):
         look(record, second, **{what: second * 2})
     assert record.rate == 2
@@ -71,7 +73,7 @@ def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
 
 
 def test_once_all_keys_are_out_the_last_minute_tells_nothing_of_the_next() -> None:
-    record = Record()
+    record = ServiceRates()
     for second in range(0, 40, 2):
         look(record, second, accepted=second * 3)
     assert record.rate == 3
@@ -85,7 +87,7 @@ def test_once_all_keys_are_out_the_last_minute_tells_nothing_of_the_next() -> No
 
 
 def test_counters_that_fall_start_anew() -> None:
-    record = Record()
+    record = ServiceRates()
     look(record, 0, calls=100, refused=10, accepted=90)
     look(record, 1)
     look(record, 2, calls=3, refused=1, accepted=2)
@@ -109,7 +111,7 @@ def test_counters_that_fall_start_anew() -> None:
 def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
     key: dict[str, Any], waiting: int, *, idle: bool
 ) -> None:
-    record = Record()
+    record = ServiceRates()
     for second in range(0, 200, 10):
         look(record, second, waiting=waiting, calls=7, **key)
     assert record.idle_s == (190 if idle else 0)

@@ -1,0 +1,116 @@
+"""Who gets in, as a matter of pure functions."""
+
+from base64 import b64encode
+
+import pytest
+
+from worker.dashboard.auth import AuthConfig, authenticate, refuse_other_sites
+from worker.dashboard.errors import ApiError
+
+TOKEN = "a-long-token"
+LOGIN = "ada:secret:with:colons"
+
+
+def basic(text: str) -> str:
+    return "Basic " + b64encode(text.encode()).decode()
+
+
+# What is configured, what is sent (header, session), and who is let in.
+@pytest.mark.parametrize(
+    ("auth_config", "authorization", "session", "name"),
+    [
+        (AuthConfig(logins=(LOGIN,)), basic(LOGIN), None, "ada"),
+        (AuthConfig(logins=("eve:x", LOGIN)), basic(LOGIN), None, "ada"),  # the second of two
+        (AuthConfig(logins=("ädä:pässwörd",)), basic("ädä:pässwörd"), None, "ädä"),  # beyond ASCII
+        (
+            AuthConfig(logins=("n" * 200 + ":x",)),
+            basic("n" * 200 + ":x"),
+            None,
+            "n" * 80,
+        ),  # the trail takes so much
+        (AuthConfig(token=TOKEN), f"Bearer {TOKEN}", None, "token"),
+        (AuthConfig(logins=(LOGIN,), token=TOKEN), f"Bearer {TOKEN}", None, "token"),
+        (AuthConfig(oauth=True), "", "ada@example.com", "ada@example.com"),
+        (
+            AuthConfig(oauth=True, logins=(LOGIN,)),
+            basic(LOGIN),
+            "ada@example.com",
+            "ada@example.com",
+        ),
+        (AuthConfig(oauth=True, token=TOKEN), f"Bearer {TOKEN}", None, "token"),
+        (
+            AuthConfig(token="tökén"),
+            "Bearer " + "tökén".encode().decode("latin-1"),
+            None,
+            "token",
+        ),  # as Tornado reads it
+    ],
+)
+def test_an_administrator_is_let_in(
+    auth_config: AuthConfig, authorization: str, session: str | None, name: str
+) -> None:
+    assert authenticate(auth_config, authorization, session) == name
+
+
+# What is configured, what is sent, and the status.
+@pytest.mark.parametrize(
+    ("auth_config", "authorization", "session", "status"),
+    [
+        (AuthConfig(), "", None, 403),  # nothing configured
+        (AuthConfig(), "Bearer ", "ada@example.com", 403),
+        (AuthConfig(token=""), "Bearer ", None, 403),  # an empty token is none
+        (AuthConfig(token=TOKEN), f"Basic {TOKEN}", None, 401),
+        (AuthConfig(token=TOKEN), TOKEN, None, 401),
+        (AuthConfig(logins=(LOGIN,)), "Bearer None", None, 401),  # no token is configured
+        (
+            AuthConfig(logins=(LOGIN,), oauth=True),
+            basic(LOGIN),
+            None,
+            401,
+        ),  # both auth_config must be passed
+        (AuthConfig(logins=(LOGIN,), oauth=True), "", "ada@example.com", 401),
+        (AuthConfig(oauth=True), basic(LOGIN), None, 401),
+    ],
+)
+def test_everyone_else_is_not(
+    auth_config: AuthConfig, authorization: str, session: str | None, status: int
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        authenticate(auth_config, authorization, session)
+    assert refused.value.status_code == status
+    assert TOKEN not in refused.value.message
+
+
+def test_what_lets_people_in_does_not_show() -> None:
+    assert repr(AuthConfig(logins=(LOGIN,), token=TOKEN)) == "AuthConfig(oauth=False)"
+
+
+# The headers of a request to flower.example:5555 that our own page or a program may send.
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},  # curl
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://flower.example:5555"},
+        {"Origin": "http://FLOWER.example:5555"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+)
+def test_our_own_pages_may_ask_for_changes(headers: dict[str, str]) -> None:
+    refuse_other_sites(headers, "flower.example:5555")
+
+
+# The same, from elsewhere.
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://flower.example"},  # another port
+        {"Origin": "http://flower.example:5555.evil.example"},
+        {"Origin": "http://user@flower.example:5555"},
+        {"Origin": ""},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"},
+    ],
+)
+def test_pages_of_others_may_not(headers: dict[str, str]) -> None:
+    with pytest.raises(ApiError):
+        refuse_other_sites(headers, "flower.example:5555")

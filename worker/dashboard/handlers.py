@@ -1,0 +1,176 @@
+"""What every JSON endpoint for administrators shares: authentication, errors, limits of a body."""
+
+import json
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, NoReturn
+
+from flower.utils import authentication
+from flower.views import BaseHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from config.keys import SERVICES
+from worker.dashboard.auth import AuthConfig, authenticate, refuse_other_sites
+from worker.dashboard.errors import CODES, ApiError
+from worker.dashboard.poller import Poller, Pools, RedisUnreachable, ResultT
+from worker.dashboard.request_body import (
+    MAX_BODY_BYTES,
+    RequestBody,
+    check_headers,
+    read_body,
+    too_large,
+)
+from worker.deadletters import DeadLetters
+
+_SERVER_ERROR = 500
+
+
+class AdminHandler(BaseHandler):
+    """An endpoint for administrators only. Every answer, errors included, is JSON."""
+
+    admin = ""
+    """The name of the administrator, known once the request is authenticated."""
+
+    @property
+    def poller(self) -> Poller:
+        """The application's poller."""
+        poller: Poller = self.application.poller
+        return poller
+
+    def set_default_headers(self) -> None:
+        """Keep other sites from reading the answer, and caches from storing it."""
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def prepare(self) -> None:
+        """Authenticate the request before its body is read."""
+        self.admin = authenticate(
+            self.auth_config, self.request.headers.get("Authorization", ""), self._session_user()
+        )
+
+    @property
+    def auth_config(self) -> AuthConfig:
+        """How administrators authenticate."""
+        return AuthConfig.from_options(self.application.options, self.application.admin_token)
+
+    def _session_user(self) -> str | None:
+        allowed = self.application.options.auth
+        cookie = self.get_secure_cookie("user") if allowed else None
+        user = cookie.decode("utf-8", "replace") if cookie else None
+        return user if user and authentication.authenticate(allowed, user) else None
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse changes that another site requests.
+
+        A browser's OAuth session also needs Flower's token.
+        """
+        refuse_other_sites(self.request.headers, self.request.host)
+        if self.application.options.auth and not self.request.headers.get("Authorization"):
+            RequestHandler.check_xsrf_cookie(self)
+
+    def options(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse every preflight request."""
+        raise HTTPError(405)
+
+    async def with_pools(self, work: Callable[[Pools], Awaitable[ResultT]]) -> ResultT:
+        """Run `work` with the key pools.
+
+        Raises:
+            ApiError: 503 where Redis does not answer, 404 for an unknown key.
+        """
+        try:
+            return await self.poller.with_pools(work)
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+        except KeyError:
+            raise ApiError(
+                404, "unknown_key", "This Flower has no key of that id in its settings."
+            ) from None
+
+    async def with_dead_letters(
+        self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0
+    ) -> ResultT:
+        """Run `work` with the dead letters.
+
+        Raises:
+            ApiError: 503 where Redis does not answer.
+        """
+        try:
+            return await self.poller.with_dead_letters(work, timeout_s=timeout_s)
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+
+    def send_json(self, value: dict[str, Any]) -> None:
+        """End the request with `value` as JSON."""
+        self.finish(json.dumps(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """End the request with the error as JSON, without a traceback."""
+        error = (kwargs.get("exc_info") or (None, None, None))[1]
+        if isinstance(error, ApiError):
+            code, message = error.code, error.message
+        else:
+            code = CODES.get(
+                status_code, "internal_error" if status_code >= _SERVER_ERROR else "bad_request"
+            )
+            message = {
+                403: "The request carries no valid _xsrf token.",
+                405: "This address does not support that method.",
+            }.get(status_code, "The request could not be served.")
+        if status_code == 401:  # noqa: PLR2004
+            # A browser would answer a script of our page by asking for a password, again and again.
+            by_script = self.request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
+            for scheme in self.auth_config.schemes:
+                if not (by_script and scheme.startswith("Basic")):
+                    self.add_header("WWW-Authenticate", scheme)
+        if status_code == 405:  # noqa: PLR2004
+            self.set_header("Allow", "POST" if isinstance(self, ChangeHandler) else "GET")
+        self.finish(json.dumps({"error": code, "message": message}))
+
+
+@stream_request_body
+class ChangeHandler(AdminHandler):
+    """An endpoint that changes something. It never reads more of a body than it may have."""
+
+    fields: Collection[str] = ()
+
+    def prepare(self) -> None:
+        """Authenticate the request and check its headers before its body is read."""
+        self._body = bytearray()
+        super().prepare()
+        if self.request.method != "POST":
+            raise HTTPError(405)
+        if self.application.options.read_only:
+            raise ApiError(403, "read_only", "This Flower was started with --read-only.")
+        check_headers(self.request.headers, self.request.query)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect a part of the body, and discard what exceeds the limit."""
+        if len(self._body) <= MAX_BODY_BYTES:
+            self._body += chunk
+
+    def raw_body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            ApiError: 413 where it is too large.
+        """
+        if len(self._body) > MAX_BODY_BYTES:
+            raise too_large()
+        return bytes(self._body)
+
+    def body(self) -> RequestBody:
+        """The body, read and checked; see `read_body`."""
+        return read_body(self.raw_body(), services=SERVICES, fields=self.fields)
+
+    async def poll_change(self) -> None:
+        """Poll now, so that the next status shows the change."""
+        try:
+            await self.poller.fresh_state(force=True)
+        except RedisUnreachable:  # the change is made; the status follows when Redis answers
+            return
+
+
+def redis_unreachable(exc: RedisUnreachable) -> ApiError:
+    """The answer to a request for which Redis is needed and does not answer."""
+    return ApiError(503, "redis_unreachable", f"{exc}.")
