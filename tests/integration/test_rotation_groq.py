@@ -18,7 +18,8 @@ from worker.cli.key_listing import listing
 from worker.errors import Deferred, RequestTooLarge
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.providers import Completion, Groq
-from worker.rotation.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation
+from worker.rotation.served import Served
 
 MODEL = "openai/gpt-oss-120b"
 

@@ -155,7 +155,7 @@ class FirstAttempt(_Attempt):
             if (
                 lease.spare_emails is not None and more > 0
             ):  # before anybody else asks how much is left
-                await retry_while_down(lambda: self._pool.carry(lease, more))
+                await retry_while_down(lambda: self._pool.extend(lease, more))
         finally:
             self._hand_over(left)
         while True:

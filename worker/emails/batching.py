@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from worker.emails.outgoing import OutgoingEmail
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 
 
 class Wake(Enum):

@@ -41,7 +41,8 @@ from worker.errors import (
 from worker.keypool import LeaseRequest
 from worker.providers import Email, Sealed
 from worker.redis.retry import retry_while_down
-from worker.rotation.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation
+from worker.rotation.served import Served
 
 _logger = logging.getLogger(__name__)
 

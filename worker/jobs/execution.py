@@ -37,7 +37,7 @@ from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.jobs.priority import is_bulk
 from worker.keypool import LeaseRequest
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR
 
 OrderT = TypeVar("OrderT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts

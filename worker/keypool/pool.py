@@ -256,7 +256,7 @@ class KeyPool:
         )
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 
-    async def carry(self, lease: Lease, emails: int) -> None:
+    async def extend(self, lease: Lease, emails: int) -> None:
         """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
 
         Raises:
@@ -392,7 +392,7 @@ class KeyPool:
             raise KeyError(key_id)
         return await self._scripts.disable(by=by, key_id=key_id, reason=reason)
 
-    async def absolve(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
+    async def reinstate(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
         """Free the keys that one request was refused with, if each has served others shortly before.
 
         Args:

@@ -13,7 +13,8 @@ from worker.emails import EmailSender, OutgoingEmail
 from worker.emails.idempotency import IdempotencyStore
 from worker.keypool import KeyPool, LeaseRequest
 from worker.providers import Resend
-from worker.rotation.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation
+from worker.rotation.served import Served
 
 CANARY = "canary-of-a-mail-body"
 ANN = "ann@example.com"

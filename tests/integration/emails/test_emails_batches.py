@@ -25,7 +25,7 @@ from tests.integration.emails.email_senders import (
 from worker.emails.batch_size import BatchSizes
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 

@@ -33,7 +33,7 @@ from worker.errors import (
     RequestRejected,
     TransientError,
 )
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 
 
 async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_changed(

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from config.keys import ApiKey, make_key
 from worker.keypool import Lease, LeaseRequest
-from worker.rotation.rotation import Rotation, Served
+from worker.rotation.rotation import Rotation
+from worker.rotation.served import Served
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Reply, Scope, Verdict
 
 TAIL = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"

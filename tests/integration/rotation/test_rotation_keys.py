@@ -24,7 +24,7 @@ from tests.integration.rotation.rotation_scripted import (
 )
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest, NoLease
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
 
@@ -276,7 +276,7 @@ async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
         return await acquire(key)
 
     monkeypatch.setattr(rotation.sending, "acquire", held_up)
-    monkeypatch.setattr("worker.rotation.rotation._RECHECK_MS", -1)
+    monkeypatch.setattr("worker.rotation.turn._RECHECK_MS", -1)
     with pytest.raises(Deferred, match="disabled"):
         await serve(rotation)
     assert provider.seen == []

@@ -23,7 +23,7 @@ from tests.integration.rotation.rotation_scripted import (
 from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.redis import retry
-from worker.rotation import rotation as rotation_module
+from worker.rotation import turn as turn_module
 from worker.rotation.rotation import Rotation
 from worker.verdicts import Reply
 
@@ -31,7 +31,7 @@ from worker.verdicts import Reply
 async def test_a_turn_that_never_ends_is_a_fault(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rotation_module, "_SPINS", 2)
+    monkeypatch.setattr(turn_module, "_MOST_CALLS", 2)
     rotation, _ = make(DEAD, DEAD, DEAD)
     with pytest.raises(TransientError, match="reasonable number of tries"):
         await serve(rotation)

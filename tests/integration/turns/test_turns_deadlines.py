@@ -14,7 +14,7 @@ from worker.errors import (
     RetriesExhausted,
     TransientError,
 )
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 
 
 async def test_a_job_past_its_deadline_fails_with_what_it_waited_for(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from celery.exceptions import Retry
 from tests.integration.turns.turns_bench import CANARY, Bench, eta_s, history_of
 from worker.errors import Deferred, TransientError
 from worker.keypool import LeaseRequest
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 
 
 async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from config.settings import Settings
 from worker.jobs.execution import run_job
 from worker.jobs.history import HEADER
 from worker.keypool import LeaseRequest
-from worker.rotation.rotation import Served
+from worker.rotation.served import Served
 
 CANARY = "canary-prompt-5f1c"
 

@@ -1,0 +1,70 @@
+"""Settles the leases of a turn, whatever happens to its job."""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from worker.keypool import KeyPool, Lease, Settled
+from worker.redis.retry import retry_while_down
+from worker.rotation.call_hooks import CallHooks, NoHooks
+from worker.verdicts import Reply, Verdict
+
+_logger = logging.getLogger(__name__)
+
+
+class LeaseSettling:
+    """Settles leases, and has the hooks record what became of their requests.
+
+    Args:
+        pool: The keys of the service.
+        hooks: What runs after each call.
+    """
+
+    def __init__(self, pool: KeyPool, hooks: CallHooks[Any]) -> None:
+        self._pool: Final = pool
+        self._hooks: Final = hooks
+
+    async def settle(
+        self, lease: Lease, verdict: Verdict, *, retry: bool = False
+    ) -> Settled | None:
+        """Settle a lease.
+
+        Args:
+            lease: The lease.
+            verdict: What the provider's answer means.
+            retry: Ask a Redis that is down again, for a minute at most.
+
+        Returns:
+            What the pool makes of it; None where it could not be reached: the lease expires.
+        """
+        try:
+            # Before the next key is asked the pool must know what a refusal says: which key rests,
+            # and that nothing was sent.
+            if retry:
+                return await retry_while_down(lambda: self._pool.settle(lease, verdict))
+            return await self._pool.settle(lease, verdict)
+        except RedisError as exc:
+            # The answer of the provider is worth more than the record of it.
+            _logger.warning(
+                "a lease could not be settled (%s); it will expire by itself", type(exc).__name__
+            )
+            return None
+
+    async def conclude(self, lease: Lease, reply: Reply, *, retry: bool = False) -> Settled | None:
+        """Settle the lease and record what became of the request, both at once."""
+        settling = self.settle(lease, reply.verdict, retry=retry)
+        if isinstance(self._hooks, NoHooks):
+            # Nothing is recorded; two tasks for that would cost 3 % of a completion's CPU.
+            return await settling
+        settled, _ = await asyncio.gather(settling, self._hooks.after(lease, reply))
+        return settled
+
+    async def settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:
+        """Settle a lease, even where the job is cancelled meanwhile."""
+        await asyncio.shield(asyncio.ensure_future(self.settle(lease, verdict)))
+
+    async def conclude_whatever_happens(self, lease: Lease, reply: Reply) -> None:
+        """Conclude a call, even where the job is cancelled meanwhile."""
+        await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply)))

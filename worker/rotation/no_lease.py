@@ -1,0 +1,132 @@
+"""What the pool's refusal of a lease means for a job: a wait, or its end."""
+
+import random
+from typing import Final, NoReturn
+
+from worker.errors import (
+    Deferred,
+    OutcomeUnknown,
+    RequestRejected,
+    RequestTooLarge,
+    TransientError,
+)
+from worker.keypool import LeaseRequest, NoLease, NoLeaseReason
+from worker.verdicts import Dimension, Fate, Verdict
+
+_NO_KEY_MS = 60_000
+"""How often a job looks again while no key serves until a person acts."""
+_SPREAD_MS = 1_000
+"""Jobs that wait for the same instant come back spread over this time."""
+
+
+class NoLeaseEnd:
+    """Ends the turn of a job that got no lease.
+
+    Args:
+        service: The service, for the sentences.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service: Final = service
+
+    def end(
+        self,
+        lease_request: LeaseRequest,
+        no_lease: NoLease,
+        *,
+        turned_down: Verdict | None,
+        last: Verdict | None,
+    ) -> NoReturn:
+        """End the turn.
+
+        Args:
+            lease_request: What the call needs.
+            no_lease: Why there is no lease.
+            turned_down: The verdict of an account that refuses the request for good, if one does.
+            last: The verdict of the latest call of this turn, if there was one.
+
+        Raises:
+            Deferred: A key will serve later.
+            JobError: No key may ever serve this request.
+            TransientError: Each key failed in this turn.
+        """
+        match no_lease.why:
+            case NoLeaseReason.WAIT | NoLeaseReason.BUSY:
+                raise Deferred(spread_ms(), no_lease.reason)
+            case NoLeaseReason.RESTING:
+                spread = random.randint(0, _SPREAD_MS)  # noqa: S311 - spreads a crowd
+                raise Deferred(no_lease.first_in_ms + spread, no_lease.reason)
+            case NoLeaseReason.DISABLED if turned_down:  # by each account that can be asked
+                raise rejection_of(turned_down)
+            case NoLeaseReason.DISABLED:
+                raise self._all_disabled(lease_request, no_lease)
+            case NoLeaseReason.TOO_LARGE:
+                raise RequestTooLarge(self._too_large(lease_request, no_lease))
+            case NoLeaseReason.GONE:
+                raise OutcomeUnknown(
+                    "an earlier attempt may have been accepted, and no key of its account is "
+                    "configured any more"
+                )
+            case NoLeaseReason.UNFIT if turned_down:
+                raise rejection_of(turned_down)
+            case NoLeaseReason.UNFIT:
+                raise RequestRejected(self._unfit(lease_request, no_lease))
+        self._end_without_key(turned_down, last)
+
+    def _end_without_key(self, turned_down: Verdict | None, last: Verdict | None) -> NoReturn:
+        """End a turn in which each key was tried, or for which none exists."""
+        if last is None:
+            raise Deferred(
+                _NO_KEY_MS, f"no {self._service} key is configured for this job", "no_key"
+            )
+        if turned_down or last.fate is Fate.OTHER_ACCOUNT:
+            raise rejection_of(turned_down or last)
+        raise TransientError(last.reason or last.code, last.backoff_ms)
+
+    def _all_disabled(self, lease_request: LeaseRequest, no_lease: NoLease) -> Deferred:
+        whose = " of its account" if lease_request.account else ""
+        deferred = Deferred(
+            _NO_KEY_MS,
+            f"every {self._service} key{whose} is disabled ({no_lease.reason})",
+            "disabled",
+        )
+        deferred.for_good = True
+        return deferred
+
+    def _unfit(self, lease_request: LeaseRequest, no_lease: NoLease) -> str:
+        resources = (
+            ", ".join(resource for _, resource in lease_request.models)
+            or "the from address that is set for it"
+        )
+        return f"no {self._service} key may be used for {resources}: {no_lease.reason}"
+
+    def _too_large(self, lease_request: LeaseRequest, no_lease: NoLease) -> str:
+        largest = f"limit of any {self._service} key is {no_lease.limit}"
+        match no_lease.dimension:
+            case Dimension.EMAILS_DAY | Dimension.EMAILS_MONTH:
+                quota = f"the largest quota of any {self._service} key is {no_lease.limit}"
+                return f"the email has {lease_request.emails} recipients, and {quota}: split it"
+            case Dimension.ITPM:
+                needs = f"the prompt needs about {lease_request.input_tokens} tokens a minute"
+                return f"{needs}, and the largest {largest}: send less"
+            case Dimension.OTPM:
+                needs = (
+                    f"the request reserves {lease_request.output_tokens} tokens a minute for its "
+                    "answer"
+                )
+                return f"{needs}, and the largest {largest}: lower max_completion_tokens"
+        needs = f"the request needs about {lease_request.tokens} tokens a minute"
+        return f"{needs}, and the largest {largest}: send less, or lower max_completion_tokens"
+
+
+def spread_ms() -> int:
+    """Return when a job that waited in vain comes back, in milliseconds; a crowd is spread."""
+    return random.randint(_SPREAD_MS, 2 * _SPREAD_MS)  # noqa: S311 - no secret
+
+
+def rejection_of(verdict: Verdict) -> RequestRejected:
+    """Return the error of a job whose request a provider refuses for good."""
+    sentence = f"{verdict.code}: {verdict.reason}" if verdict.reason else verdict.code
+    if verdict.too_large_limit is not None:
+        return RequestTooLarge(sentence)
+    return RequestRejected(sentence)

@@ -1,0 +1,91 @@
+"""Rotation: the only place where the key pool and a provider meet."""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from worker.errors import Rescheduled
+from worker.keypool import KeyPool, Lease, LeaseRequest
+from worker.providers.base import Provider
+from worker.rotation.call_hooks import CallHooks, NoHooks
+from worker.rotation.limiter import KeyedLimiter
+from worker.rotation.served import Served
+from worker.rotation.turn import Turn
+from worker.rotation.waitlist import WaitList
+
+RequestT = TypeVar("RequestT")
+
+
+class Rotation(Generic[RequestT]):
+    """Serves requests of one service with whichever key may be used.
+
+    Args:
+        pool: The service's keys.
+        provider: The service's wire.
+        before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
+            unused.
+    """
+
+    def __init__(
+        self,
+        pool: KeyPool,
+        provider: Provider[RequestT],
+        *,
+        before_call: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.before_call = before_call
+        self.provider = provider
+        self.waiting = WaitList(pool)
+        self.sending = KeyedLimiter()
+
+    async def serve(
+        self,
+        lease_request: LeaseRequest,
+        build: Callable[[Lease], RequestT],
+        *,
+        longest_s: float | None = None,
+    ) -> Served:
+        """Carry one request out, on as many keys as it takes.
+
+        Args:
+            lease_request: What the call needs of a key.
+            longest_s: The longest wait for keys over the whole turn, in seconds; None: however long
+                they take.
+            build: Makes the request for a lease: for its key, and for what was reserved.
+
+        Returns:
+            The provider's answer and what it took.
+
+        Raises:
+            Deferred: No key can serve now; come back after its countdown.
+            TransientError: The provider failed in a way that may pass.
+            RequestRejected: The provider refuses the request for good.
+            RequestTooLarge: No key's limit is as large as the request.
+            OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
+                gone.
+        """
+        return await self.run(lease_request, NoHooks(build), longest_s=longest_s)
+
+    async def run(
+        self,
+        lease_request: LeaseRequest,
+        hooks: CallHooks[RequestT],
+        *,
+        longest_s: float | None = None,
+    ) -> Served:
+        """Carry one request out as `serve` does, with hooks around each call."""
+        turn = Turn(
+            pool=self.pool,
+            provider=self.provider,
+            waiting=self.waiting,
+            sending=self.sending,
+            before_call=self.before_call,
+            lease_request=lease_request,
+            hooks=hooks,
+            longest_s=longest_s,
+        )
+        try:
+            return await turn.run()
+        except Rescheduled as over:
+            over.attempts, over.waited_ms = turn.attempts, turn.waited_ms
+            raise
