@@ -3,12 +3,12 @@
 #   PYTHON=/path/to/python   the interpreter to build .venv with (default: the newest supported one that runs)
 #   KEEP=1                   `make demo` stays up after its summary, for a look around in Flower
 #   ARGS="-k lease -x"       more arguments for pytest in `make test`
-#   JOBS=0                   all tests in one process, for a debugger (default: two processes, which mostly wait)
+#   JOBS=0                   all tests in one process, for a debugger (default: six processes, which mostly wait)
 #   UPGRADE=1                `make lock` takes the newest versions instead of keeping the ones in the lock
 
 SHELL := /bin/sh
-JOBS ?= 2
-# A file's tests stay together. In their folders' order, since the long ones are in the first ones: no process waits at the end.
+JOBS ?= 6
+# A file's tests stay together, in the order of tests/conftest.py: those that wait longest come first.
 SPREAD := --dist loadfile --no-loadscope-reorder
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
@@ -39,8 +39,12 @@ test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
 	@exec $(PY) -m pytest -n $(JOBS) $(SPREAD) $(ARGS)
 
 .PHONY: unit
-unit: $(READY) ## Run the unit tests
+unit: $(READY) ## Run the tests that start nothing
 	@$(PY) -m pytest -n 0 -q tests/unit $(ARGS)
+
+.PHONY: fast
+fast: $(READY) ## Run the tests that start no worker
+	@$(PY) -m pytest -n $(JOBS) $(SPREAD) tests/integration tests/unit $(ARGS)
 
 .PHONY: check
 check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,33 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+_HERE = Path(__file__).parent
+_MARKS = {
+    "acceptance": pytest.mark.worker,
+    "faults": pytest.mark.worker,
+    "workers": pytest.mark.worker,
+    "integration": pytest.mark.integration,
+    "unit": pytest.mark.unit,
+}
+"""What the tests of each folder start. Those that wait longest come first."""
+
 _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder, and put those that wait longest first.
+
+    So none of several test processes is left with them at the end.
+    """
+    order = list(_MARKS)
+    items.sort(key=lambda item: order.index(folder) if (folder := _folder(item)) in order else -1)
+    for item in items:
+        if mark := _MARKS.get(_folder(item)):
+            item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,26 +1,16 @@
 """The image and the compose file: what an operator must be able to rely on."""
 
-import os
 import re
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import yaml
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from sandbox.redis import find_binary, free_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("worker", "flower")
-PASSWORD = "canary0password"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -152,82 +142,3 @@ def test_every_service_has_a_health_check_with_limits(name: str) -> None:
     assert {"test", "interval", "timeout", "retries", "start_period"} <= SERVICES[name][
         "healthcheck"
     ].keys()
-
-
-def unescaped(text: str) -> str:
-    """A text of the compose file as the container gets it."""
-    assert not re.search(r"(?<!\$)\$(?!\$)", text), "compose would fill this in itself"
-    return text.replace("$$", "$")
-
-
-class StartedRedis:
-    """The server that the compose file's own command starts, on a port of this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        (folder / "data").mkdir()
-        (folder / "bin").mkdir()
-        # Stands in for the image's binary; the port is the only thing that differs from the
-        # container.
-        binary = folder / "bin" / "redis-server"
-        self.arguments = folder / "arguments"
-        binary.write_text(
-            f'#!/bin/sh\necho "$*" > "{self.arguments}"\n'
-            f'exec "{find_binary()}" "$@" --bind 127.0.0.1 --port {self.port}\n'
-        )
-        binary.chmod(0o755)
-        shell, flag, script = SERVICES["redis"]["command"]
-        self.process = subprocess.Popen(
-            [shell, flag, unescaped(script)],
-            cwd=folder / "data",
-            env={"PATH": f"{binary.parent}:{os.environ['PATH']}", "REDIS_PASSWORD": PASSWORD},
-            stdout=subprocess.DEVNULL,
-        )
-
-    def client(self, password: str | None) -> redis.Redis:
-        # Without retries: to redis-py a refused password is a connection error, and it would try
-        # for seconds.
-        return redis.Redis(port=self.port, password=password, retry=Retry(NoBackoff(), 0))
-
-    def await_answer(self) -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, "the server ended at once"
-            try:
-                with self.client(PASSWORD) as client:
-                    client.ping()
-            except redis.ConnectionError:
-                time.sleep(0.02)
-            else:
-                return
-        raise AssertionError("the server did not answer")
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedRedis]:
-    server = StartedRedis(tmp_path_factory.mktemp("compose-redis"))
-    try:
-        server.await_answer()
-        yield server
-    finally:
-        server.process.terminate()
-        server.process.wait(timeout=10)
-
-
-def test_the_redis_command_demands_the_password(started: StartedRedis) -> None:
-    with started.client(None) as client, pytest.raises(redis.AuthenticationError):
-        client.ping()
-    with started.client("wrong") as client, pytest.raises(redis.AuthenticationError):
-        client.ping()
-
-
-def test_the_redis_command_keeps_every_job(started: StartedRedis) -> None:
-    with started.client(PASSWORD) as client:
-        assert client.config_get("appendonly")["appendonly"] == "yes"
-        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
-
-
-def test_the_redis_password_is_no_argument_of_the_server(started: StartedRedis) -> None:
-    arguments = started.arguments.read_text()
-    assert "--appendonly yes" in arguments
-    assert PASSWORD not in arguments

@@ -4,9 +4,6 @@ import ast
 import re
 import runpy
 import shlex
-import subprocess
-import sys
-import textwrap
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -14,14 +11,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from config.settings import SECRET_FIELDS, Settings, variable_of
+from tests.pages import DOCS, INLINE_RE, PAGES, ROOT, blocks, prose, text_of
 from worker import errors
 from worker.aio import pool as aio_pool
 from worker.emails.idempotency import Names as RecordNames
 from worker.keypool.names import Names
 
-ROOT = Path(__file__).parents[2]
-DOCS = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [ROOT / "README.md", *DOCS]
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
 ALL_PAGES = [
     *PAGES,
@@ -29,26 +24,10 @@ ALL_PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 
-FENCE_RE = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-INLINE_RE = re.compile(r"`([^`\n]+)`")
 LINK_RE = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OUR_PATH_RE = re.compile(
     r"(?:config|worker|tasks|sandbox|demo|tests|docs|deploy|benchmarks|examples|\.ci)/[\w./-]*|[\w.-]+\.(?:py|md|lua|ya?ml|toml|svg|lock|example)"
 )
-
-
-def text_of(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, without the indentation of a list around them."""
-    found = [body for name, body in FENCE_RE.findall(text_of(page)) if name == language]
-    return [textwrap.dedent(body) for body in found]
-
-
-def prose(page: Path) -> str:
-    return FENCE_RE.sub("", text_of(page))
 
 
 def anchors(page: Path) -> set[str]:
@@ -170,65 +149,6 @@ def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
     assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == set(
         names.findall(aio_pool.__doc__)
     )
-
-
-def commands() -> list[str]:
-    """Every `celery -A worker …` of the pages, once each."""
-    found = []
-    for page in PAGES:
-        lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-        for line in lines + INLINE_RE.findall(prose(page)):
-            command = re.split(r"\s+#|\s*\|", line.strip())[0]
-            if command.startswith("celery -A worker") and "…" not in command:
-                found.append(command)
-    return list(dict.fromkeys(found))
-
-
-_PARSE = """
-import sys, shlex, click
-from celery.bin.base import CLIContext
-from celery.bin.celery import celery
-from worker.celery import app
-for line in sys.stdin:
-    arguments = shlex.split(line)[3:]
-    context = click.Context(celery, info_name="celery", obj=CLIContext(app=app, no_color=True, workdir=None))
-    command = celery
-    try:
-        while isinstance(command, click.Group):
-            name = arguments.pop(0)
-            command, group = command.get_command(context, name), command
-            assert command is not None, f"no command {name}"
-            if isinstance(command, click.Group):
-                context = click.Context(command, info_name=name, parent=context)
-        if "--help" not in arguments:
-            command.make_context(name, arguments, parent=context)
-        assert command.get_help(click.Context(command, info_name=name, parent=context))
-    except (click.ClickException, AssertionError, IndexError) as exc:
-        print(f"{line.strip()}: {getattr(exc, 'message', exc)}")
-"""
-
-
-def test_every_command_line_of_the_pages_parses_and_no_other(tmp_path: Path) -> None:
-    found = commands()
-    assert len(found) > 10
-    wrong = [
-        "celery -A worker keys polish",
-        "celery -A worker keys status --loud",
-        "celery -A worker wrkr",
-    ]
-    # In a process of its own: Flower's import and click's registry are none of the other tests'
-    # business.
-    parsed = subprocess.run(
-        [sys.executable, "-c", _PARSE],
-        input="\n".join(found + wrong),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=60,
-        check=False,
-    )
-    assert parsed.returncode == 0, parsed.stderr
-    assert [line.partition(":")[0] for line in parsed.stdout.splitlines()] == wrong, parsed.stdout
 
 
 def test_every_make_target_that_is_named_exists() -> None:

@@ -1,0 +1,26 @@
+"""What the README and the pages of the docs hold."""
+
+import re
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+
+FENCE_RE = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+INLINE_RE = re.compile(r"`([^`\n]+)`")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, without the indentation of a list around them."""
+    found = [body for name, body in FENCE_RE.findall(text_of(page)) if name == language]
+    return [textwrap.dedent(body) for body in found]
+
+
+def prose(page: Path) -> str:
+    return FENCE_RE.sub("", text_of(page))
