@@ -345,8 +345,8 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         batches=settings.email_batches,
         at_least_once=settings.email_ambiguity == "at_least_once",
     )
-    backpressure.watch("groq", completions.waiting)
-    backpressure.watch("resend", email_sender)
+    backpressure.watch("groq", completions.waiting.demand)
+    backpressure.watch("resend", email_sender.demand)
     runtime = Runtime(
         settings=settings,
         redis=redis,
@@ -370,7 +370,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     )
     if broker is not None:
         for rotation in runtime.rotations.values():
-            rotation.waiting.recall = runtime.wake_jobs
+            rotation.waiting.overflow.recall = runtime.wake_jobs
     return runtime
 
 

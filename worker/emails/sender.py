@@ -7,7 +7,6 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -20,8 +19,9 @@ from worker.emails.attempt import (
     RepeatAttempt,
     StartOver,
 )
-from worker.emails.batch_size import MOST_IN_BATCH, BatchSizes
+from worker.emails.batch_size import BatchSizes
 from worker.emails.batching import BatchQueue, Outcome, Wake, wake
+from worker.emails.demand import EmailDemand
 from worker.emails.idempotency import (
     EmailIdentity,
     IdempotencyStore,
@@ -49,7 +49,6 @@ _logger = logging.getLogger(__name__)
 # an email is overtaken once or twice; more often is a crowd of copies, which may as well wait
 _ROUNDS = 8
 _SOON_MS = 1_000
-_ROOM = 4 * MOST_IN_BATCH
 _SPREAD_MS = (
     500  # emails that were deferred together come back nearly together, and go out together
 )
@@ -79,45 +78,9 @@ class EmailSender:
         self._batches = batches
         self._at_least_once = at_least_once
         self._queues: dict[tuple[str, frozenset[str], bool], BatchQueue] = {}
+        self.demand = EmailDemand(rotation.waiting.demand, self._queues)
         self._in_flight = InFlightSends()
         self._batch_sizes = BatchSizes()
-
-    @property
-    def pressed(self) -> Callable[[], None] | None:
-        """Called when more emails wait than there is room for, and when no key may be called for long."""
-        return self.rotation.waiting.pressed
-
-    @pressed.setter
-    def pressed(self, pressed: Callable[[], None] | None) -> None:
-        self.rotation.waiting.pressed = pressed
-
-    def count(self, *, bulk: bool) -> int:
-        """How many emails wait for a key, alone or to go along with another."""
-        lines = sum(
-            len(queue.waiters)
-            for (_, _, is_bulk), queue in list(self._queues.items())
-            if is_bulk is bulk
-        )
-        return lines + self.rotation.waiting.count(bulk=bulk)
-
-    def crowd(self, *, bulk: bool) -> int:
-        """The same: emails of several senders wait for the same teams."""
-        return self.count(bulk=bulk)
-
-    def room(self) -> int:
-        """How many may wait: enough for a few calls of many emails each."""
-        return max(_ROOM, self.rotation.waiting.room())
-
-    def resting_s(self) -> float:
-        """For how long no email that came lately can be sent, in seconds; 0 where one can."""
-        return self.rotation.waiting.resting_s()
-
-    def holds_up(self) -> bool:
-        """Never: all emails wait for the same keys."""
-        return False
-
-    def expect(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
-        """Nothing is to be done for emails that stand in the queue."""
 
     async def serve(
         self, lease_request: LeaseRequest, email: OutgoingEmail, *, longest_s: float | None = None

@@ -46,17 +46,17 @@ _MORE_THAT_PASS = 64  # jobs that are only sent back take no time, and those beh
 class Demand(Protocol):
     """What waits for a service's keys in this process."""
 
-    pressed: Callable[[], None] | None
+    on_full: Callable[[], None] | None
 
     def count(self, *, bulk: bool) -> int:
         """How many jobs wait."""
         ...
 
-    def crowd(self, *, bulk: bool) -> int:
+    def shortest(self, *, bulk: bool) -> int:
         """How many of them wait in the shortest line that is used."""
         ...
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many may wait in a line: what the keys serve soon."""
         ...
 
@@ -64,11 +64,11 @@ class Demand(Protocol):
         """For how long no job can be served, in seconds; 0 where one can."""
         ...
 
-    def holds_up(self) -> bool:
+    def may_block_others(self) -> bool:
         """Whether jobs of one kind may keep others in the queue from their keys."""
         ...
 
-    def expect(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
+    def note_upcoming(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
         """Jobs of these kinds stand in the queue: for these models, bulk or not."""
         ...
 
@@ -152,8 +152,8 @@ class QueuePauser(bootsteps.StartStopStep):
             if hasattr(channel, "take_at_most"):  # the channel is a new one after each reconnection
                 for name in (queue, queue + DEFERRED):
                     channel.take_at_most(name, partial(_more, demand))
-            if demand.pressed is None and hasattr(parent.pool, "calls"):
-                demand.pressed = partial(parent.pool.calls.post, self._look, parent)
+            if demand.on_full is None and hasattr(parent.pool, "calls"):
+                demand.on_full = partial(parent.pool.calls.post, self._look, parent)
             self._look_through(parent, queue, demand, pause_s=_LOOK_S)
             self._pause_or_resume(parent, queue, demand, held[queue])
 
@@ -167,7 +167,7 @@ class QueuePauser(bootsteps.StartStopStep):
     def _look_through(self, parent: Any, queue: str, demand: Demand, *, pause_s: float) -> None:
         """Find out which kinds of jobs stand in a queue behind those that must wait."""
         now_s = time.monotonic()
-        if now_s < self._looked_s.get(queue, 0.0) + pause_s or not demand.holds_up():
+        if now_s < self._looked_s.get(queue, 0.0) + pause_s or not demand.may_block_others():
             return
         self._looked_s[queue] = now_s
         try:
@@ -181,11 +181,13 @@ class QueuePauser(bootsteps.StartStopStep):
             for priority, task, kwargs in seen
         }
         self._legible[queue] = all(resources is not None for resources, _ in kinds)
-        demand.expect((resources, bulk) for resources, bulk in kinds if resources is not None)
+        demand.note_upcoming(
+            (resources, bulk) for resources, bulk in kinds if resources is not None
+        )
 
     def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
-        room = demand.room()
-        bulk, waiting = demand.crowd(bulk=True), demand.crowd(bulk=False)
+        room = demand.capacity()
+        bulk, waiting = demand.shortest(bulk=True), demand.shortest(bulk=False)
         if not hasattr(
             parent.task_consumer.channel, "take_urgent_only"
         ):  # kombu's own takes all of a queue, or nothing
@@ -282,8 +284,8 @@ def _more(demand: Demand) -> int:
 
     Bulk jobs that wait keep nobody out but their like.
     """
-    room, waiting = demand.room(), demand.crowd(bulk=False)
-    passes = not waiting and demand.holds_up() and not demand.resting_s()
+    room, waiting = demand.capacity(), demand.shortest(bulk=False)
+    passes = not waiting and demand.may_block_others() and not demand.resting_s()
     return max(room, _MORE_THAT_PASS) if passes else room - waiting
 
 

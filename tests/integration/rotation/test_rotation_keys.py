@@ -165,7 +165,7 @@ async def test_a_reset_ends_the_waits_in_the_process(make: Make, redis: Redis) -
     rotation, provider = make(count=1, patience_ms=100_000)
     await rest(rotation, 60_000)
     waiting = [asyncio.create_task(serve(rotation), name="turn") for _ in range(2)]
-    while rotation.waiting.count(bulk=False) < len(waiting):  # noqa: ASYNC110 - a line tells nobody
+    while rotation.waiting.demand.count(bulk=False) < len(waiting):  # noqa: ASYNC110 - a line tells nobody
         await asyncio.sleep(0)
     await rotation.pool.reset(by="test")
     rotation.waiting.wake()

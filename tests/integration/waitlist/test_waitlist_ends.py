@@ -16,7 +16,7 @@ from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import Lease, LeaseRequest, NoLease
 from worker.redis import retry
-from worker.rotation import waitlist, waitlist_lane
+from worker.rotation import wait_queue
 
 
 async def test_a_job_that_is_stopped_in_line_leaves_it_and_holds_up_nobody(line: Line) -> None:
@@ -73,14 +73,14 @@ async def test_a_job_that_is_stopped_in_the_moment_that_it_gets_a_lease_gives_it
 ) -> None:
     await line.rest()
     job = await line.stand("stopped")
-    tell = waitlist_lane.tell
+    deliver = wait_queue.WaitQueue.deliver
 
-    def tell_and_stop(*args: Any) -> bool:
-        told = tell(*args)
+    def deliver_and_stop(*args: Any) -> bool:
+        delivered = deliver(*args)
         job.cancel()
-        return told
+        return delivered
 
-    monkeypatch.setattr(waitlist, "tell", tell_and_stop)
+    monkeypatch.setattr(wait_queue.WaitQueue, "deliver", deliver_and_stop)
     await line.back()
     [stopped] = await outcomes(job)
     assert isinstance(stopped, asyncio.CancelledError)
@@ -90,9 +90,9 @@ async def test_a_job_that_is_stopped_in_the_moment_that_it_gets_a_lease_gives_it
 async def test_jobs_that_are_stopped_in_the_moment_of_asking_do_not_hang_the_process(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waitlist_lane, "_SETTLE_S", 0)
+    monkeypatch.setattr(wait_queue, "_SETTLE_S", 0)
     await line.rest()
-    jobs = [await line.stand(str(number)) for number in range(waitlist_lane.LOOKED_AT + 1)]
+    jobs = [await line.stand(str(number)) for number in range(wait_queue.SEARCHED + 1)]
     last = jobs.pop()
     line.list.wake()
     await asyncio.sleep(0)  # the line is about to ask; the jobs will not have run when it does

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from tests.integration.waitlist.waitlist_line import MODEL, Line, outcomes
 from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease
-from worker.rotation import waitlist
+from worker.rotation import demand, overflow, waitlist
 
 
 async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
@@ -19,20 +19,20 @@ async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
     await line.rest()
     got = await line.list.acquire(LeaseRequest(model=MODEL))
     assert isinstance(got, NoLease)
-    assert line.list.resting_s() > 50
+    assert line.list.demand.resting_s() > 50
     assert isinstance(await line.list.acquire(LeaseRequest(model="another")), Lease)
-    assert line.list.resting_s() == 0
+    assert line.list.demand.resting_s() == 0
 
 
 async def test_lines_of_models_that_nobody_asks_for_any_more_are_forgotten(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waitlist, "_MOST_LANES", 3)
+    monkeypatch.setattr(waitlist, "_MOST_QUEUES", 3)
     await line.rest()
     waiting = await line.stand("waiting")
     for number in range(9):
         await line.list.acquire(LeaseRequest(model=str(number)))
-    assert len(line.list._lanes) <= 5
+    assert len(line.list._queues) <= 5
     await line.back()
     assert isinstance((await outcomes(waiting))[0], Lease)
 
@@ -67,7 +67,7 @@ async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], li
 async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: Line) -> None:
     waiting, back = await sent_back(line, 3)
     assert {got.reason for got in back} == {"many jobs of its kind wait"}
-    assert line.list.crowd(bulk=False) == 0, "so the queue flows on"
+    assert line.list.demand.shortest(bulk=False) == 0, "so the queue flows on"
     first, *later = (got.first_in_ms for got in back)
     step_ms = HORIZON_MS  # no lease was had lately
     assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), (
@@ -90,13 +90,13 @@ async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_the
     line: Line,
 ) -> None:
     called: asyncio.Queue[list[str]] = asyncio.Queue()
-    line.list.recall = called.put
+    line.list.overflow.recall = called.put
     waiting, back = await sent_back(line, 12)
     assert len(back) == 12
     assert called.empty()
     await stop(waiting)
     await line.back()
-    room = line.list.room()
+    room = line.list.demand.capacity()
     async with asyncio.timeout(10):
         calls = [*await called.get(), *await called.get()]
     assert calls == [f"late {n}" for n in range(12)]
@@ -107,12 +107,12 @@ async def test_jobs_that_cannot_be_served_are_not_called_although_there_is_room(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: asyncio.Queue[list[str]] = asyncio.Queue()
-    monkeypatch.setattr(waitlist, "_RECALL_S", 0.01)
-    line.list.recall = called.put
+    monkeypatch.setattr(overflow, "_RECALL_S", 0.01)
+    line.list.overflow.recall = called.put
     waiting, _ = await sent_back(line, 1)
     await stop(waiting)
-    [lane] = [lane for lane in line.list._lanes.values() if lane.resources == (MODEL,)]
-    lane.resting_until_s = time.monotonic() + 60
+    [queue] = [one for one in line.list._queues.values() if one.resources == (MODEL,)]
+    queue.resting_until_s = time.monotonic() + 60
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await called.get()
@@ -127,13 +127,13 @@ async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(
     bulk: bool,  # noqa: FBT001
 ) -> None:
     waiting = await crowded(line)
-    assert line.list.holds_up()
-    assert line.list.crowd(bulk=False) == len(waiting)
-    line.list.expect([((MODEL,), False)])
-    assert line.list.crowd(bulk=False) == len(waiting), "of these as many wait as may"
-    line.list.expect([(("other",), bulk)])
-    assert line.list.crowd(bulk=bulk) == 0
-    assert line.list.crowd(bulk=False) == (len(waiting) if bulk else 0)
+    assert line.list.demand.may_block_others()
+    assert line.list.demand.shortest(bulk=False) == len(waiting)
+    line.list.demand.note_upcoming([((MODEL,), False)])
+    assert line.list.demand.shortest(bulk=False) == len(waiting), "of these as many wait as may"
+    line.list.demand.note_upcoming([(("other",), bulk)])
+    assert line.list.demand.shortest(bulk=bulk) == 0
+    assert line.list.demand.shortest(bulk=False) == (len(waiting) if bulk else 0)
     late = await line.list.acquire(job(MODEL, by="late"), longest_s=0)
     assert late.reason == ("rate_limit" if bulk else "many jobs of its kind wait")  # type: ignore[union-attr]
     await stop(waiting)
@@ -144,26 +144,26 @@ async def test_a_service_whose_models_rest_does_not_for_one_that_was_seen_in_its
 ) -> None:
     line = Line(redis, patience_ms=1)
     await line.rest()
-    assert not line.list.holds_up()
+    assert not line.list.demand.may_block_others()
     assert isinstance(await line.list.acquire(job(MODEL)), NoLease)
-    assert line.list.holds_up()
-    assert line.list.resting_s() > 50
-    line.list.expect([((MODEL,), False)])
-    assert line.list.resting_s() > 50
-    line.list.expect([(("other",), True)])
-    assert line.list.resting_s() == 0
+    assert line.list.demand.may_block_others()
+    assert line.list.demand.resting_s() > 50
+    line.list.demand.note_upcoming([((MODEL,), False)])
+    assert line.list.demand.resting_s() > 50
+    line.list.demand.note_upcoming([(("other",), True)])
+    assert line.list.demand.resting_s() == 0
     assert isinstance(await line.list.acquire(job("other", bulk=True)), Lease)
-    assert line.list.resting_s() == 0
-    line.list.expect([(("other",), True)])
-    assert line.list.resting_s() == 0, "it has a line of its own now"
+    assert line.list.demand.resting_s() == 0
+    line.list.demand.note_upcoming([(("other",), True)])
+    assert line.list.demand.resting_s() == 0, "it has a line of its own now"
 
 
 async def test_jobs_that_were_seen_once_in_the_queue_keep_it_flowing_for_a_while_only(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = await crowded(line)
-    line.list.expect([(("other",), False)])
-    assert line.list.crowd(bulk=False) == 0
-    monkeypatch.setattr(waitlist, "_BEHIND_S", 0.0)
-    assert line.list.crowd(bulk=False) == len(waiting)
+    line.list.demand.note_upcoming([(("other",), False)])
+    assert line.list.demand.shortest(bulk=False) == 0
+    monkeypatch.setattr(demand, "_UPCOMING_S", 0.0)
+    assert line.list.demand.shortest(bulk=False) == len(waiting)
     await stop(waiting)

@@ -90,7 +90,7 @@ async def test_the_end_of_a_call_makes_room_where_limits_are_unknown(redis: Redi
 async def test_a_rest_that_is_long_is_told_to_everybody_in_line_alike(redis: Redis) -> None:
     line = Line(redis, patience_ms=5_000)
     pressed: list[float] = []
-    line.list.pressed = lambda: pressed.append(line.list.resting_s())
+    line.list.demand.on_full = lambda: pressed.append(line.list.demand.resting_s())
     late = await line.lease()
     await line.rest(4_000)
     jobs = [await line.stand(str(number), tokens=10 + number % 2) for number in range(6)]
@@ -103,9 +103,9 @@ async def test_a_rest_that_is_long_is_told_to_everybody_in_line_alike(redis: Red
     assert line.asks == 2
     assert (line.waiting(), len(pressed)) == (0, 1)
     assert 50 < pressed[0] <= 60
-    assert 50 < line.list.resting_s() <= 60
+    assert 50 < line.list.demand.resting_s() <= 60
     line.list.wake()
-    assert line.list.resting_s() == 0
+    assert line.list.demand.resting_s() == 0
 
 
 async def test_a_line_that_is_empty_leaves_its_wait_list(line: Line) -> None:
@@ -140,16 +140,20 @@ async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_press
     line: Line,
 ) -> None:
     pressed: list[int] = []
-    line.list.pressed = lambda: pressed.append(line.waiting())
-    assert line.list.room() == 8
+    line.list.demand.on_full = lambda: pressed.append(line.waiting())
+    assert line.list.demand.capacity() == 8
     for _ in range(10):
         await line.list.acquire(LeaseRequest(model=MODEL))
-    assert line.list.room() == 10
+    assert line.list.demand.capacity() == 10
     await line.rest()
     for number in range(9):
         await line.stand(str(number), bulk=True)
     jobs = [await line.stand(str(number)) for number in range(9)]
-    assert (line.list.count(bulk=True), line.list.count(bulk=False), pressed) == (9, 9, [])
+    assert (line.list.demand.count(bulk=True), line.list.demand.count(bulk=False), pressed) == (
+        9,
+        9,
+        [],
+    )
     jobs.append(await line.stand("the last"))
     assert pressed == [19]
     await line.back()

@@ -93,7 +93,7 @@ class Line:
         return task
 
     def waiting(self) -> int:
-        return self.list.count(bulk=False) + self.list.count(bulk=True)
+        return self.list.demand.count(bulk=False) + self.list.demand.count(bulk=True)
 
     async def entries(self, wait_list: str = MODEL) -> tuple[int, int]:
         name = self.pool.names.waiting(wait_list)

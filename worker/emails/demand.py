@@ -1,0 +1,63 @@
+"""What waits for an email key in this process: backpressure goes by it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from worker.emails.batch_size import MOST_IN_BATCH
+from worker.emails.batching import BatchQueue
+from worker.rotation.demand import Demand
+
+_LEAST_CAPACITY = 4 * MOST_IN_BATCH
+"""Emails that may wait: enough for a few calls of many emails each."""
+
+
+class EmailDemand:
+    """Counts the emails that wait for a key, alone or to go along with another.
+
+    Args:
+        calls: What waits for a lease: the emails that lead a batch, and those that go alone.
+        queues: The emails that may go along with others, by sender, excluded keys and priority.
+    """
+
+    def __init__(
+        self, calls: Demand, queues: Mapping[tuple[str, frozenset[str], bool], BatchQueue]
+    ) -> None:
+        self._calls: Final = calls
+        self._queues: Final = queues
+
+    @property
+    def on_full(self) -> Callable[[], None] | None:
+        """Called when more emails wait than there is room for, or no key serves for long."""
+        return self._calls.on_full
+
+    @on_full.setter
+    def on_full(self, on_full: Callable[[], None] | None) -> None:
+        self._calls.on_full = on_full
+
+    def count(self, *, bulk: bool) -> int:
+        """Return how many emails wait, bulk or not."""
+        batched = sum(
+            len(queue.waiters)
+            for (_, _, is_bulk), queue in list(self._queues.items())
+            if is_bulk is bulk
+        )
+        return batched + self._calls.count(bulk=bulk)
+
+    def shortest(self, *, bulk: bool) -> int:
+        """Return the same: emails of several senders wait for the same teams."""
+        return self.count(bulk=bulk)
+
+    def capacity(self) -> int:
+        """Return how many emails may wait."""
+        return max(_LEAST_CAPACITY, self._calls.capacity())
+
+    def resting_s(self) -> float:
+        """Return for how long no key serves any email, in seconds; 0: one does."""
+        return self._calls.resting_s()
+
+    def may_block_others(self) -> bool:
+        """Return False: all emails wait for the same keys."""
+        return False
+
+    def note_upcoming(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
+        """Do nothing: all emails wait for the same keys."""

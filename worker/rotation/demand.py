@@ -1,0 +1,127 @@
+"""What waits for a service's keys in this process, compared with what they serve soon.
+
+Backpressure goes by it (`worker.hooks.backpressure`).
+"""
+
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from worker.keypool import HORIZON_MS
+from worker.rotation.wait_queue import Resources, Shape, WaitQueue
+
+_USED_S = 10.0
+"""A wait queue that no job has arrived in for longer counts no more."""
+_UPCOMING_S = 2.5
+"""For how long a look at the broker's queue is trusted."""
+_LEAST_CAPACITY = 8
+_MOST_GRANTS = 10_000
+
+
+class Demand:
+    """Compares the jobs that wait with the leases that are granted.
+
+    Args:
+        queues: The wait queues of the service, as they are at any time.
+    """
+
+    def __init__(self, queues: Mapping[Shape, WaitQueue]) -> None:
+        self._queues: Final = queues
+        self._granted_s: deque[float] = deque(maxlen=_MOST_GRANTS)
+        self._upcoming: dict[tuple[Resources, bool], float] = {}  # by kind: when it was seen
+        self.on_full: Callable[[], None] | None = None
+        """Called when more jobs wait than there is room for, and when no key serves for long."""
+
+    def report_full(self) -> None:
+        """Have backpressure look at the queue now."""
+        if self.on_full is not None:
+            self.on_full()
+
+    def note_granted(self, queue: WaitQueue) -> None:
+        """Count a lease that a job of this queue got."""
+        now_s, since_s = time.monotonic(), time.monotonic() - HORIZON_MS / 1000
+        for granted_s in (self._granted_s, queue.granted_s):
+            granted_s.append(now_s)
+            while granted_s[0] < since_s or len(granted_s) > _MOST_GRANTS:
+                granted_s.popleft()
+        queue.resting_until_s = 0.0
+
+    def count(self, *, bulk: bool) -> int:
+        """Return how many jobs wait, bulk or not."""
+        return sum(len(one.waiters) for one in list(self._queues.values()) if one.bulk is bulk)
+
+    def capacity(self) -> int:
+        """Return how many jobs may wait in one queue.
+
+        That is as many as got leases within the latest horizon, and always a few. Any thread may
+        call this.
+        """
+        since_s = time.monotonic() - HORIZON_MS / 1000
+        granted_s = list(self._granted_s)
+        return max(_LEAST_CAPACITY, len(granted_s) - bisect_left(granted_s, since_s))
+
+    def shortest(self, *, bulk: bool) -> int:
+        """Return how many jobs wait in the shortest queue that can be served and is used.
+
+        It is 0 where jobs are about to arrive for which there is no queue yet.
+        """
+        now_s = time.monotonic()
+        queues, without_queue = self._expected(bulk=bulk)
+        if without_queue:
+            return 0
+        return min((len(one.waiters) for one in queues if one.resting_until_s < now_s), default=0)
+
+    def resting_s(self) -> float:
+        """Return for how long no key serves any job that is expected, in seconds; 0: one does."""
+        queues, without_queue = self._expected()
+        if without_queue:
+            return 0.0
+        until_s = min((one.resting_until_s for one in queues), default=0.0)
+        return max(0.0, until_s - time.monotonic())
+
+    def note_upcoming(self, kinds: Iterable[tuple[Resources, bool]]) -> None:
+        """Note what the next jobs in the broker's queue are.
+
+        Those among them that can be served are to pass the others. Any thread may call this.
+
+        Args:
+            kinds: For each kind the models that it may use, and whether it is bulk.
+        """
+        now_s = time.monotonic()
+        self._upcoming = {
+            kind: seen_s for kind, seen_s in self._upcoming.items() if seen_s > now_s - _UPCOMING_S
+        } | dict.fromkeys(kinds, now_s)
+
+    def may_block_others(self) -> bool:
+        """Whether jobs of one kind may keep others in the broker's queue from their keys."""
+        now_s = time.monotonic()
+        queues = [one for one in list(self._queues.values()) if one.wait_list]
+        if any(one.resting_until_s > now_s for one in queues):
+            return True
+        longest = max((len(one.waiters) for one in queues), default=0)
+        return longest > 0 and longest >= self.capacity() // 2
+
+    def _expected(self, *, bulk: bool | None = None) -> tuple[list[WaitQueue], bool]:
+        """The queues that jobs arrive in, and whether jobs are coming that have no queue yet.
+
+        Where nothing is known of the broker's queue, jobs are expected in the queues that they
+        arrived in lately.
+        """
+        now_s = time.monotonic()
+        queues = [
+            one for one in list(self._queues.values()) if one.wait_list and bulk in {one.bulk, None}
+        ]
+        upcoming = {
+            kind
+            for kind, seen_s in self._upcoming.items()
+            if seen_s > now_s - _UPCOMING_S and bulk in {kind[1], None}
+        }
+        if not upcoming:
+            used = [
+                one for one in queues if one.used_s > now_s - _USED_S or one.resting_until_s > now_s
+            ]
+            return used, False
+        found = [one for one in queues if (one.resources, one.bulk) in upcoming]
+        return found, bool(upcoming - {(one.resources, one.bulk) for one in found})
