@@ -1,6 +1,7 @@
 # Everything a person runs here. Needs GNU make, git, a POSIX shell and Python 3.11 or newer; the rest comes by itself.
 #
-#   PYTHON=/path/to/python   the interpreter to build .venv with (default: the newest supported one that runs)
+#   PYTHON=/path/to/python   the interpreter to build .venv with (default: the newest tested one that runs)
+#   UV=                      install with pip, although uv is on the PATH
 #   KEEP=1                   `make demo` stays up after its summary, for a look around in Flower
 #   ARGS="-k lease -x"       more arguments for pytest in `make test`
 #   JOBS=0                   all tests in one process, for a debugger (default: six processes, which mostly wait)
@@ -8,6 +9,7 @@
 
 SHELL := /bin/sh
 JOBS ?= 6
+UV ?= uv
 # A file's tests stay together, in the order of tests/conftest.py: those that wait longest come first.
 SPREAD := --dist loadfile --no-loadscope-reorder
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -19,19 +21,24 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-# Touched once the environment matches the lock and the project file; anything else leaves it to the next run.
+# Touched once the environment holds what the demo needs, and what everything needs. Whatever goes wrong before leaves it to
+# the next run.
+RUNS := .venv/.runs
 READY := .venv/.ready
 
 .PHONY: help
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
+$(RUNS): requirements-demo.lock pyproject.toml .ci/venv
+	@PYTHON="$(PYTHON)" UV="$(UV)" exec sh .ci/venv demo
+
 $(READY): requirements.lock pyproject.toml .ci/venv
-	@PYTHON="$(PYTHON)" exec sh .ci/venv
+	@PYTHON="$(PYTHON)" UV="$(UV)" exec sh .ci/venv all
 
 # `exec` hands signals to the program itself: no shell in between that could leave it behind.
 .PHONY: demo
-demo: $(READY) ## Run the whole thing here, without any key, for about a minute (KEEP=1 leaves it up)
+demo: $(RUNS) ## Run the whole thing here, without any key, for about a minute (KEEP=1 leaves it up)
 	@exec $(PY) -m demo $(if $(KEEP),--keep)
 
 .PHONY: test
