@@ -10,7 +10,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ("requirements.lock", "requirements-runtime.lock", "requirements-build.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-demo.lock",
+    "requirements-runtime.lock",
+    "requirements-build.lock",
+)
 
 
 def read_lock(name: str) -> dict[str, tuple[Requirement, list[str]]]:
@@ -71,6 +76,8 @@ def declared(*groups: str) -> list[Requirement]:
     [
         # .venv: everything, and what builds the project without build isolation
         ("requirements.lock", ("project", "extras", "build")),
+        # .venv for the demo: what runs, the sandbox, and the same builder
+        ("requirements-demo.lock", ("project", "sandbox", "build")),
         # the image's packages
         ("requirements-runtime.lock", ("project",)),
         # the image's first stage
@@ -88,7 +95,7 @@ def test_a_lock_holds_what_the_project_declares(name: str, groups: tuple[str, ..
 
 
 @pytest.mark.parametrize("name", LOCKS[1:])
-def test_the_image_runs_the_versions_that_were_tested(name: str) -> None:
+def test_demo_and_image_run_the_versions_that_were_tested(name: str) -> None:
     tested = versions("requirements.lock")
     assert versions(name).items() <= tested.items()
 
@@ -99,6 +106,12 @@ def test_the_image_gets_no_development_packages() -> None:
         not {canonicalize_name(requirement.name) for requirement in declared("dev", "build")}
         & shipped.keys()
     )
+
+
+def test_the_demo_gets_no_development_packages() -> None:
+    development = {canonicalize_name(requirement.name) for requirement in declared("dev")}
+    builder = {canonicalize_name(requirement.name) for requirement in declared("build")}
+    assert not (development - builder) & read_lock("requirements-demo.lock").keys()
 
 
 def test_the_image_gets_what_the_redis_transport_imports() -> None:

@@ -1,0 +1,137 @@
+"""How `.ci/venv` makes the environment. Installing needs an index, so a script stands in for uv."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ("sh", "awk", "grep", "rm", "touch", "mkdir", "ln", "cat")
+UV = f"""#!/bin/sh
+echo "$*" >> said
+if [ "$1" = venv ]; then mkdir -p .venv/bin && ln -s {sys.executable} .venv/bin/python; exit; fi
+if [ -e fails ]; then echo 'error sending request for url' >&2; exit 3; fi
+if [ -p begun ]; then echo > begun; cat begun; fi
+"""
+
+
+class Checkout:
+    """A folder with the script, and a PATH that holds no more than it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (folder / ".ci").mkdir()
+        shutil.copy(ROOT / ".ci/venv", folder / ".ci/venv")
+        for name in ("requirements.lock", "requirements-demo.lock"):
+            (folder / name).write_text("celery==5.7.0\n")
+        for name in TOOLS:
+            (self.bin / name).symlink_to(shutil.which(name) or name)
+
+    def program(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def start(self, what: str, **environ: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            ["sh", ".ci/venv", what], cwd=self.folder, env={"PATH": str(self.bin)} | environ,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, what: str, **environ: str) -> tuple[int, str]:
+        with self.start(what, **environ) as process:
+            said, _ = process.communicate(timeout=30)
+        return process.returncode, said
+
+    def asked_of_uv(self) -> list[str]:
+        said = self.folder / "said"
+        lines = said.read_text().splitlines()
+        said.unlink()
+        return ["venv" if line.startswith("venv") else line.split(" ")[-1] for line in lines]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    made = Checkout(tmp_path)
+    made.program("uv", UV)
+    (made.bin / "python3").symlink_to(sys.executable)
+    return made
+
+
+def test_the_tests_add_to_what_the_demo_installed(checkout: Checkout) -> None:
+    assert checkout.run("demo")[0] == 0
+    assert checkout.asked_of_uv() == ["venv", "requirements-demo.lock", "."]
+    assert not (checkout.folder / ".venv/.ready").exists()
+    assert checkout.run("all")[0] == 0
+    assert checkout.asked_of_uv() == ["requirements.lock", "."]
+    assert all((checkout.folder / ".venv" / stamp).exists() for stamp in (".runs", ".ready"))
+
+
+def test_what_was_interrupted_begins_anew(checkout: Checkout) -> None:
+    checkout.run("demo")
+    os.mkfifo(checkout.folder / "begun")
+    with checkout.start("all") as process:
+        (checkout.folder / "begun").read_text()
+        while process.poll() is None:  # a shell that is about to start a program may miss one
+            os.killpg(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=1)
+    assert process.returncode != 0
+    (checkout.folder / "begun").unlink()
+    checkout.asked_of_uv()
+    assert checkout.run("demo")[0] == 0
+    assert checkout.asked_of_uv() == ["venv", "requirements-demo.lock", "."]
+
+
+def test_a_failure_shows_what_the_installer_said(checkout: Checkout) -> None:
+    (checkout.folder / "fails").touch()
+    code, said = checkout.run("all")
+    assert code == 3
+    assert "error sending request for url" in said
+    assert "The package index did not answer. Is there a network?" in said
+    assert not (checkout.folder / ".venv/.runs").exists()
+    (checkout.folder / "fails").unlink()
+    checkout.asked_of_uv()
+    assert checkout.run("all")[0] == 0
+    assert checkout.asked_of_uv() == ["venv", "requirements.lock", "."]
+
+
+def test_an_activated_environment_is_not_used_to_make_itself(checkout: Checkout) -> None:
+    inside = checkout.folder / ".venv/bin"
+    inside.mkdir(parents=True)
+    for name in ("uv", "python3"):
+        (inside / name).write_text("#!/bin/sh\nexit 9\n")
+        (inside / name).chmod(0o755)
+    code, said = checkout.run("all", PATH=f"{inside}:{checkout.bin}")
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("python", "environ", "sentence"),
+    [
+        ("", {}, "No usable Python found: install Python 3.11 or newer"),
+        ("exit 1", {}, "No usable Python found: install Python 3.11 or newer"),
+        (
+            f'case "$2" in *ensurepip*) exit 1; esac; exec {sys.executable} "$@"',
+            {},
+            "python3 has no venv module: install it",
+        ),
+        ("", {"PYTHON": "/no where"}, "PYTHON=/no where cannot be used"),
+    ],
+)
+def test_it_says_what_is_missing(
+    checkout: Checkout, python: str, environ: dict[str, str], sentence: str
+) -> None:
+    (checkout.bin / "python3").unlink()
+    if python:
+        checkout.program("python3", f"#!/bin/sh\n{python}\n")
+    code, said = checkout.run("demo", UV="", **environ)
+    assert code == 1
+    assert sentence in said
+    assert not (checkout.folder / ".venv").exists()
