@@ -5,12 +5,10 @@ idempotency key and bytes.
 """
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from email.utils import parseaddr
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -24,96 +22,16 @@ from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_tra
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.key_check import KeyCheck
 from worker.providers.resend import http
+from worker.providers.resend.email import Email, Sealed, recipients_in
+from worker.providers.resend.limits import EMAIL_QUOTAS
 from worker.providers.resend.unknowns import unknown_in
-from worker.providers.resend.verdicts import EMAIL_QUOTAS, ResendJudge
+from worker.providers.resend.verdicts import ResendJudge
 from worker.providers.response import Answer, safe_sentence, texts_in
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Effect, Fate, Reply, Verdict
 
 _RESEND_HOST = "api.resend.com"
-_MAX_IDEMPOTENCY_KEY = 256
 _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
-
-
-@dataclass(frozen=True, slots=True)
-class Email:
-    """One email to send.
-
-    Attributes:
-        payload: The validated body of `POST /emails`, with the provider's field names.
-        idempotency_key: 1 to 256 visible ASCII characters; every attempt for the same email must
-            use the same one.
-
-    Raises:
-        ValueError: The idempotency key is empty, too long, or cannot stand in a header.
-    """
-
-    payload: Mapping[str, Any] = field(repr=False)
-    idempotency_key: str
-
-    def __post_init__(self) -> None:
-        _check_key(self.idempotency_key)
-
-    @property
-    def resource(self) -> str:
-        """What a key can be shut out from: the domain of the from address, in lower case.
-
-        Empty where there is none.
-        """
-        _, address = parseaddr(str(self.payload.get("from", "")))
-        return address.rpartition("@")[2].lower() if "@" in address else ""
-
-    @property
-    def recipients(self) -> int:
-        """How many addresses it goes to; each counts against the quotas."""
-        return _recipients(self.payload)
-
-    def body(self) -> bytes:
-        """The exact bytes of the request.
-
-        Equal payloads give equal bytes, whatever the order of their fields.
-
-        Raises:
-            TypeError, ValueError: The payload is not JSON.
-        """
-        return json.dumps(
-            self.payload, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
-        ).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """One call to Resend whose bytes are settled.
-
-    A single email or a batch, at its first attempt or a later one.
-
-    Attributes:
-        text: The exact JSON text of the body.
-        idempotency_key: As for `Email`.
-        size: How many emails a batch holds; 0 for a single email.
-        splits: Its emails may go in smaller calls as well: a quota that does not hold them all may
-            hold some.
-
-    Raises:
-        ValueError: The idempotency key is empty, too long, or cannot stand in a header.
-    """
-
-    text: str = field(repr=False)
-    idempotency_key: str
-    size: int = 0
-    splits: bool = False
-
-    def __post_init__(self) -> None:
-        _check_key(self.idempotency_key)
-
-    @property
-    def payload(self) -> Any:
-        """What the text says."""
-        return json.loads(self.text)
-
-    def body(self) -> bytes:
-        """The exact bytes of the request."""
-        return self.text.encode()
 
 
 class Resend:
@@ -127,7 +45,7 @@ class Resend:
         fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that nobody knows.
+        notice: Takes what the answers hold that the tables do not know.
     """
 
     service = "resend"
@@ -236,21 +154,6 @@ class Resend:
         await self._http.aclose()
 
 
-def is_idempotency_key(key: str) -> bool:
-    """Whether Resend takes it, and a header can carry it."""
-    return (
-        0 < len(key) <= _MAX_IDEMPOTENCY_KEY
-        and key.isascii()
-        and key.isprintable()
-        and key == key.strip()
-    )
-
-
-def _check_key(key: str) -> None:
-    if not is_idempotency_key(key):
-        raise ValueError("idempotency_key: 1 to 256 visible ASCII characters")
-
-
 async def _send(payload: Any, idempotency_key: str) -> None:
     if isinstance(payload, list):
         # One bad address must fail one email, not a hundred.
@@ -279,11 +182,6 @@ def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
     )
 
 
-def _recipients(payload: Mapping[str, Any]) -> int:
-    named = (payload.get(name) or () for name in ("to", "cc", "bcc"))
-    return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
-
-
 def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
     """Say how many recipients a batch counts.
 
@@ -293,7 +191,7 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
         return verdict
     results = value["results"] if value is not None else [{}] * len(payload)
     count = sum(
-        _recipients(email)
+        recipients_in(email)
         for email, one in zip(payload, results, strict=True)
         if "error" not in one
     )
@@ -308,7 +206,7 @@ def _private(payload: Any) -> list[str]:
 
 
 def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
-    """What became of each email of a batch, or None where the answer leaves it open for any of them.
+    """Return what became of each email of a batch; None where the answer leaves one open.
 
     `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of
     the others.
@@ -354,10 +252,3 @@ def _value(answer: Answer) -> dict[str, Any] | None:
     if answer.ok and isinstance(body, dict) and isinstance(body.get("id"), str) and body["id"]:
         return {"id": body["id"]}
     return None
-
-
-def _plain(value: object) -> object:
-    # Validated models hand over tuples and read-only mappings.
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
