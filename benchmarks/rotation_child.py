@@ -23,7 +23,7 @@ from config.settings import Settings
 from worker.errors import Deferred, JobError, TransientError
 from worker.keypool import Lease, LeaseRequest
 from worker.keypool.scripts import Scripts
-from worker.providers import Completion, Email, Groq, Resend
+from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.runtime import connect, open_pool
 from worker.verdicts import Effect, Fate
 
@@ -51,7 +51,7 @@ def completion(tokens: int) -> Completion:
     return Completion.of(params)
 
 
-def email(number: int, key: ApiKey) -> Email:
+def email(number: int, key: ApiKey) -> SendRequest:
     """An email from the key's own team."""
     payload = {
         "from": key.sender,
@@ -59,7 +59,7 @@ def email(number: int, key: ApiKey) -> Email:
         "subject": f"No. {number}",
         "text": "hello",
     }
-    return Email(payload, f"bench-{os.getpid()}-{number}")
+    return SendRequest.single(payload, f"bench-{os.getpid()}-{number}")
 
 
 def keywheel(work: dict[str, Any]) -> Serve:

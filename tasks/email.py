@@ -14,12 +14,9 @@ from worker.runtime import Runtime
 
 _NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 _FORGOTTEN_S = 23 * 3600
-"""An attempt that is known of: Resend keeps its idempotency key for 24 hours."""
+"""An earlier attempt in doubt can be asked for until then: Resend keeps keys for 24 hours."""
 _LOST_S = 72 * 3600
-"""A call that nobody knows of, since its worker died with it.
-
-The outbox would tell of it for 73 hours.
-"""
+"""A call of a worker that died is on record until then: the store keeps it for 73 hours."""
 
 
 @app.task(bind=True, name="tasks.email.send")
@@ -56,7 +53,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         arguments.payload_for,
         recipients=arguments.recipients,
         batchable=arguments.batchable,
-        # For most emails the outbox need not be asked before: none of them was ever here.
+        # Most emails are new, and the store need not be asked before their first attempt.
         known=bool(
             arguments.idempotency_key
             or request.retries

@@ -31,7 +31,7 @@ from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
-from worker.providers import Completion, Email, Groq, Resend, Sealed
+from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.providers.drift import Drift
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.rotation import Rotation
@@ -63,7 +63,7 @@ class Runtime:
     settings: Settings
     redis: Redis
     groq: Rotation[Completion]
-    resend: Rotation[Email | Sealed]
+    resend: Rotation[SendRequest]
     email_sender: EmailSender
     streams: StreamWriter
     cancellations: Cancellations

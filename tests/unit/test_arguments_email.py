@@ -317,6 +317,7 @@ def test_each_recipient_counts() -> None:
         ("a@example.com", "example.com"),  # plain
         ("Ann <a@Mail.Example.COM>", "mail.example.com"),  # named, in capitals
         ("Ann <a@example.com >", "example.com"),  # a blank too much
+        ('"Shop @ home" <a@shop.example>', "shop.example"),  # an at sign in the name
     ],
 )
 def test_the_domain_of_an_address(address: str, domain: str) -> None:

@@ -14,7 +14,7 @@ from config.settings import SECRET_FIELDS, Settings, variable_of
 from tests.pages import DOCS, INLINE_RE, PAGES, ROOT, blocks, prose, text_of
 from worker import errors
 from worker.aio import pool as aio_pool
-from worker.emails.idempotency import Names as RecordNames
+from worker.emails.idempotency import RecordNames
 from worker.keypool.names import Names
 
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))

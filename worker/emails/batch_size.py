@@ -1,4 +1,4 @@
-"""How many emails go out together with an account whose quota runs out."""
+"""How many emails go out together from an account whose quota is nearly used up."""
 
 import time
 from collections.abc import Callable
@@ -9,33 +9,35 @@ _DAY_S = 86_400
 
 
 class BatchSizes:
-    """Halves the batches of an account that its quota does not hold, down to the email that closes the account.
+    """Halves the batches of an account whose quota has no room for them, down to single emails.
 
-    Nobody tells how much of a quota is left, so a batch that is refused may still hold some that
-    would have fitted.
+    Resend does not say how much of a quota is left. A batch that is refused may therefore hold some
+    emails that would have fitted. A single email that is refused closes the account.
 
     Args:
-        now_s: Tells the time in seconds since 1970.
+        now_s: The time in seconds since 1970.
     """
 
     def __init__(self, *, now_s: Callable[[], float] = time.time) -> None:
         self._now_s = now_s
-        self._most: dict[str, tuple[int, int]] = {}
+        self._limits: dict[str, tuple[int, int]] = {}
 
-    def most(self, account: str) -> int:
+    def limit(self, account: str) -> int:
         """How many emails may go out together now."""
-        day, most = self._most.get(account, (0, MOST_IN_BATCH))
-        return most if day == self._today() else MOST_IN_BATCH  # quotas begin anew at midnight, UTC
+        day, limit = self._limits.get(account, (0, MOST_IN_BATCH))
+        return limit if day == self._today() else MOST_IN_BATCH  # quotas restart at midnight, UTC
 
     def refused(self, account: str, *, size: int) -> None:
-        """Learn that a quota did not hold so many emails.
+        """Learn from a batch that the quota had no room for.
 
-        A single one closes the account, and all begins anew.
+        Args:
+            account: Whose quota it was.
+            size: How many emails the batch held. 1 closes the account, and ends the halving.
         """
         if size > 1:
-            self._most[account] = self._today(), min(self.most(account), size // 2)
+            self._limits[account] = self._today(), min(self.limit(account), size // 2)
         else:
-            self._most.pop(account, None)
+            self._limits.pop(account, None)
 
     def _today(self) -> int:
         return int(self._now_s() // _DAY_S)

@@ -1,98 +1,94 @@
-"""A queue: emails that the same keys may send.
-
-One of them asks for a key, the others wait in line and go with it.
-"""
+"""The queue of the emails that the same keys may send, and how they learn what became of them."""
 
 import asyncio
 import time
 from dataclasses import dataclass, field
 from enum import Enum
 
+from worker.attempts import Attempt
 from worker.emails.outgoing import OutgoingEmail
 from worker.rotation.served import Served
 
 
-class Wake(Enum):
-    """What an email in line is told, other than its outcome."""
+class NextStep(Enum):
+    """What an email does next within its run."""
 
-    LEAD = "lead"
-    """It asks for the next key."""
+    SEND = "send"
+    """Ask for a key, and send it as a new email, with the emails that wait."""
     WAIT = "wait"
-    """It stands in line again: nothing was sent, and a key will be free soon."""
+    """Wait in the queue again: nothing was sent, and a key will be free soon."""
     LOOK_AGAIN = "look again"
-    """It starts over with a look into the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call that was made with an email.
-
-    The key's label, the verdict's code, and whether it is in doubt.
-    """
-
-    key: str
-    code: str
-    in_doubt: bool
+    """Look into the store: another job has sent it, or is sending it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an email in line gets in the end.
+    """What a waiting email gets in the end.
 
     Attributes:
-        result: Its result, the error that ends its turn, or a signal.
+        result: Its result, the error that ends its run, or what it does next.
         calls: The calls that were made with it.
     """
 
-    result: Served | BaseException | Wake
-    calls: tuple[Call, ...] = ()
+    result: Served | BaseException | NextStep
+    calls: tuple[Attempt, ...] = ()
 
 
 Waiter = asyncio.Future[Outcome]
-"""Where an email in line is told."""
+"""What an email in the queue waits for."""
 
 
 @dataclass(slots=True)
 class BatchQueue:
-    """The line, and whether somebody leads it."""
+    """The emails that wait, first come first, and whether one of them leads.
+
+    Attributes:
+        led: An email asks for a key now. The others wait.
+        waiters: The emails that wait.
+    """
 
     led: bool = False
     waiters: dict[OutgoingEmail, Waiter] = field(default_factory=dict)
 
     async def wait(self, email: OutgoingEmail) -> Outcome | None:
-        """Stand in line until there is news; None.
+        """Wait until the email has gone with a batch, or has to do something itself.
 
-        The time was over before somebody took the email along.
+        Returns:
+            None if its time was over before a leader took it along.
         """
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self.waiters[email] = waiter
-        began = time.monotonic()
+        began_s = time.monotonic()
         try:
             await asyncio.wait({waiter}, timeout=email.left_s())
-            email.waited_ms += round((time.monotonic() - began) * 1000)
+            email.waited_ms += round((time.monotonic() - began_s) * 1000)
             if not waiter.done() and email in self.waiters:
                 return None
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.result().result is Wake.LEAD:
-                self.wake_next()
-            waiter.cancel()  # nobody shall take it along any more
+            if waiter.done() and not waiter.cancelled():
+                self._pass_on(waiter.result())
+            waiter.cancel()  # no leader may take it along any more
             raise
         finally:
             self.waiters.pop(email, None)
 
     def wake_next(self) -> None:
-        """Let the first in line lead."""
+        """Let the first email that waits lead."""
         self.led = False
         for email, waiter in list(self.waiters.items()):
             del self.waiters[email]
-            if wake(waiter, Outcome(Wake.LEAD)):
+            if wake(waiter, Outcome(NextStep.SEND)):
                 self.led = True
                 return
 
+    def _pass_on(self, outcome: Outcome) -> None:
+        if outcome.result is NextStep.SEND:  # it was to lead, but its job was stopped
+            self.wake_next()
+
 
 def wake(waiter: Waiter, outcome: Outcome) -> bool:
-    """Tell an email, unless its job has gone."""
+    """Give a waiting email its outcome. Returns False if its job does not wait any more."""
     if waiter.done():
         return False
     waiter.set_result(outcome)

@@ -1,4 +1,4 @@
-"""One email of one job's turn."""
+"""One email in one run of its job."""
 
 import time
 from collections.abc import Callable
@@ -12,31 +12,30 @@ from worker.providers import is_idempotency_key
 
 @dataclass(slots=True, eq=False)
 class OutgoingEmail:
-    """An email on its way.
+    """An email that is to be sent once.
 
     Attributes:
         idempotency_key: The same for every job that means this email.
-        content: A hash of what the job asked for.
+        content_hash: A hash of what the job asked for.
         payload: Makes the body for the key that was chosen, since a from address may depend on it.
         recipients: How many addresses it goes to.
         batchable: It may go out together with others.
-        known: A job may have sent it before, so look first.
-        unsendable: Why it cannot be sent as a new email, if so; one that was sent before is still
-            looked up.
-        late: It may have been accepted so long ago that the store has forgotten it.
+        known: A job may have sent it before, so the idempotency store is asked first.
+        unsendable: Why it cannot be sent as a new email, or empty. One that was sent before is
+            still looked up.
+        late: It may have been accepted so long ago that the idempotency store has forgotten it.
         job: The id of its job.
-        calls: Calls made with it in this turn.
-        waited_ms: Time spent waiting in this turn, in milliseconds.
-        until_s: When the turn must have its lease, on the monotonic clock; None: whenever it gets
-            one.
+        calls: Calls made with it in this run.
+        waited_ms: Time spent waiting in this run, in milliseconds.
+        until_s: When the run must have its lease, on the monotonic clock. None: no limit.
 
     Raises:
-        InvalidArguments: The idempotency key cannot stand in a header. Later it would fail those
-            that go along, too.
+        InvalidArguments: The idempotency key cannot stand in a header. Found out later, it would
+            fail the other emails of a batch as well.
     """
 
     idempotency_key: str
-    content: str
+    content_hash: str
     payload: Callable[[ApiKey], dict[str, Any]] = field(repr=False)
     recipients: int = 1
     batchable: bool = True
@@ -49,7 +48,7 @@ class OutgoingEmail:
     until_s: float | None = None
 
     def left_s(self) -> float | None:
-        """How much longer it may wait, in seconds."""
+        """How much longer it may wait, in seconds. None: no limit."""
         return None if self.until_s is None else max(0.0, self.until_s - time.monotonic())
 
     def __post_init__(self) -> None:

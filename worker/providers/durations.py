@@ -1,7 +1,4 @@
-"""Durations as providers write them, read as whole milliseconds.
-
-Forms: `7.66s`, `2m59.56s`, `400ms`, `20`, an HTTP date.
-"""
+"""Times as providers write them (`7.66s`, `2m59.56s`, `400ms`, `20`, an HTTP date), as whole milliseconds."""
 
 import re
 from decimal import ROUND_CEILING, Decimal
@@ -97,7 +94,7 @@ def _wait_ms(text: str, *, now_s: float) -> int | None:
 
 
 def _unit_ms(word: str) -> Decimal | None:
-    name = word.removesuffix("s") if len(word) > 2 else word  # noqa: PLR2004 - "ms" is no plural
+    name = word.removesuffix("s") if len(word) > 2 else word  # noqa: PLR2004 - "ms" and "µs" are no plurals
     return _UNIT_MS.get(_UNIT_NAMES.get(name, name))
 
 

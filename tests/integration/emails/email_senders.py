@@ -110,7 +110,7 @@ def outgoing(
 
 
 def hold(sender: EmailSender) -> asyncio.Event:
-    """Let nobody of a sender have a key until the event is set."""
+    """Keep all keys from the emails of a sender until the event is set."""
     free, pool = asyncio.Event(), sender.rotation.pool
     acquire = pool.acquire
 
@@ -123,16 +123,17 @@ def hold(sender: EmailSender) -> asyncio.Event:
 
 
 async def in_line(sender: EmailSender, count: int) -> None:
-    """Wait until so many emails of a sender stand in line."""
+    """Wait until this number of emails waits in the queues of a sender."""
     async with asyncio.timeout(30):
-        while sum(len(queue.waiters) for queue in sender._queues.values()) != count:  # noqa: ASYNC110 - queues tell nobody
+        queues = sender.shared.queues
+        while sum(len(queue.waiters) for queue in queues.values()) != count:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
 async def send(
     sender: EmailSender, *emails: OutgoingEmail, longest_s: float = 20, **lease_request: Any
 ) -> list[Any]:
-    """Send emails at once; what each got, or what it raised."""
+    """Send emails at once. Returns what each got, or what it raised."""
     wants = LeaseRequest(emails=1, **lease_request)
     serving = (sender.serve(wants, one, longest_s=longest_s) for one in emails)
     return await asyncio.gather(*serving, return_exceptions=True)
@@ -158,5 +159,5 @@ def accepted(senders: Senders) -> tuple[int, int, int]:
 async def until(check: Any, *, within_s: float = 30.0) -> None:
     """Wait for what happens in another process or sender."""
     async with asyncio.timeout(within_s):
-        while not await asyncio.to_thread(check):  # noqa: ASYNC110 - what is awaited happens in another process
+        while not await asyncio.to_thread(check):  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.01)

@@ -22,6 +22,7 @@ from tests.integration.emails.email_senders import (
     send_one,
     until,
 )
+from worker.aio.errors import Revoked
 from worker.emails.batch_size import BatchSizes
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest
@@ -29,7 +30,7 @@ from worker.rotation.served import Served
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
-async def test_an_email_that_finds_nobody_waiting_goes_alone_at_once(senders: Senders) -> None:
+async def test_an_email_goes_alone_at_once_if_no_other_waits(senders: Senders) -> None:
     served = await send_one(senders.make(), outgoing(1))
     [call] = senders.calls()
     assert call["idempotency_key"] == "job-1"
@@ -130,7 +131,7 @@ async def test_a_batch_moves_on_when_its_key_is_refused(senders: Senders) -> Non
     assert accepted(senders) == (40, 0, 0)
 
 
-async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next(
+async def test_a_leader_that_is_stopped_before_its_call_lets_the_next_one_lead(
     senders: Senders,
 ) -> None:
     sender = senders.make(keys=(0,))
@@ -146,10 +147,10 @@ async def test_a_job_that_is_stopped_before_its_call_leaves_the_line_to_the_next
         "CancelledError", "Served", "CancelledError", "Served", "Served",
     ]  # fmt: skip
     assert accepted(senders) == (3, 0, 0)
-    assert sender._queues == {}
+    assert sender.shared.queues == {}
 
 
-async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_doubt(
+async def test_followers_are_in_doubt_if_their_leader_is_stopped_during_the_call(
     senders: Senders,
 ) -> None:
     sender = senders.make()
@@ -158,7 +159,7 @@ async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_dou
     jobs = [asyncio.create_task(sender.serve(wants, outgoing(n))) for n in range(6)]
     await until(lambda: accepted(senders)[0] == 6)
     senders.sandbox.control("clear", service="resend")
-    for job in jobs[:2]:  # who went alone, and who took the others along
+    for job in jobs[:2]:  # the one that went alone, and the leader of the others
         job.cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert {type(one) for one in outcomes[2:]} == {TransientError}
@@ -167,7 +168,7 @@ async def test_when_the_job_that_makes_the_call_is_stopped_the_others_are_in_dou
     assert accepted(senders) == (6, 0, 0)
 
 
-async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(senders: Senders) -> None:
+async def test_followers_are_deferred_with_their_leader(senders: Senders) -> None:
     sender = senders.make(keys=(0,))
     senders.sandbox.control(
         "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=40
@@ -179,11 +180,11 @@ async def test_who_waits_too_long_in_line_is_deferred_with_the_leader(senders: S
     assert accepted(senders) == (0, 0, 0)
 
 
-async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(senders: Senders) -> None:
+async def test_a_follower_that_waits_too_long_is_deferred_by_itself(senders: Senders) -> None:
     sender = senders.make(keys=(0,))
     free = hold(sender)
     leader = asyncio.create_task(send_one(sender, outgoing(1)))
-    await until(lambda: any(queue.led for queue in sender._queues.values()))
+    await until(lambda: any(queue.led for queue in sender.shared.queues.values()))
     with pytest.raises(Deferred, match="many emails wait for the rate limit") as caught:
         await send_one(sender, outgoing(2), longest_s=0)
     assert not caught.value.in_doubt
@@ -191,7 +192,7 @@ async def test_who_waits_in_line_for_too_long_is_deferred_by_himself(senders: Se
     assert (await leader).value["id"]
 
 
-async def test_passengers_of_a_refused_batch_for_whom_there_is_no_room_stand_in_line_again(
+async def test_followers_of_a_refused_batch_for_which_there_is_no_room_wait_again(
     senders: Senders,
 ) -> None:
     sender = senders.make()
@@ -305,22 +306,22 @@ async def test_a_batch_that_one_account_has_no_room_for_goes_out_with_another(
 def test_batches_grow_smaller_until_one_email_closes_the_account_or_the_day_ends() -> None:
     now_s = 1_700_000_000.0
     batch_sizes = BatchSizes(now_s=lambda: now_s)
-    assert batch_sizes.most("team1") == 100
+    assert batch_sizes.limit("team1") == 100
     batch_sizes.refused("team1", size=100)
     batch_sizes.refused("team1", size=99)  # it was on its way already
-    assert (batch_sizes.most("team1"), batch_sizes.most("team2")) == (49, 100)
+    assert (batch_sizes.limit("team1"), batch_sizes.limit("team2")) == (49, 100)
     batch_sizes.refused("team1", size=3)
-    assert batch_sizes.most("team1") == 1
+    assert batch_sizes.limit("team1") == 1
     batch_sizes.refused("team1", size=1)
-    assert batch_sizes.most("team1") == 100
+    assert batch_sizes.limit("team1") == 100
     batch_sizes.refused("team1", size=20)
-    assert batch_sizes.most("team1") == 10
+    assert batch_sizes.limit("team1") == 10
     now_s += 86_400
-    assert batch_sizes.most("team1") == 100
+    assert batch_sizes.limit("team1") == 100
 
 
 @pytest.mark.parametrize("kind", ["missing_required_field", "reset_after", "rate_limit_exceeded"])
-async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_its_own_end(
+async def test_a_follower_of_a_leader_whose_email_is_sent_already_gets_its_own_outcome(
     senders: Senders, kind: str
 ) -> None:
     sent = await send_one(senders.make(), outgoing("copy"))
@@ -341,10 +342,10 @@ async def test_who_goes_along_with_a_leader_whose_email_is_sent_already_learns_i
     assert isinstance(outcomes[0], Served)
     assert outcomes[0].value == sent.value
     assert type(outcomes[1]) is expected[kind]
-    assert sender._queues == {}
+    assert sender.shared.queues == {}
 
 
-async def test_who_is_stopped_while_a_refused_call_moves_on_is_not_sent(senders: Senders) -> None:
+async def test_a_follower_that_is_stopped_between_two_calls_is_not_sent(senders: Senders) -> None:
     sender = senders.make()
     free = hold(sender)
     jobs = [asyncio.create_task(send_one(sender, outgoing(n))) for n in range(3)]
@@ -384,3 +385,87 @@ async def test_a_key_without_a_from_address_that_comes_while_emails_wait_sends_n
     ] * 3
     assert senders.calls() == []
     assert await senders.redis.zcard(pool.names.leases) == 0
+
+
+async def test_a_cancelled_follower_ends_at_once_and_not_with_its_leader(senders: Senders) -> None:
+    sender = senders.make()
+    free = hold(sender)
+    emails = [outgoing(n) for n in range(3)]
+    for one in emails:
+        one.job = one.idempotency_key
+    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 2)
+    sender.cancel({"job-1"})
+    async with asyncio.timeout(10):
+        with pytest.raises(Revoked):
+            await jobs[1]
+    assert not jobs[0].done()
+    free.set()
+    outcomes = await asyncio.gather(jobs[0], jobs[2])
+    assert len(set(ids(outcomes))) == 2
+    assert accepted(senders) == (2, 0, 0)
+
+
+async def test_a_follower_that_is_cancelled_between_two_calls_ends_at_once(
+    senders: Senders,
+) -> None:
+    sender = senders.make()
+    free, jobs = hold(sender), list[asyncio.Task[Served]]()
+    provider, cancelled = sender.rotation.provider, list[bool]()
+    call, acquire = provider.call, sender.rotation.waiting.acquire
+
+    async def refused(*_: Any, **__: Any) -> Reply:
+        sender.cancel({"job-1"})  # a call is in flight, and may carry it
+        await asyncio.sleep(0)
+        cancelled.append(jobs[1].done())
+        provider.call = call  # type: ignore[method-assign]
+        sender.rotation.waiting.acquire = between  # type: ignore[method-assign]
+        return Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "too fast"))
+
+    async def between(*args: Any, **options: Any) -> Any:
+        sender.cancel({"job-1"})
+        await asyncio.wait({jobs[1]}, timeout=10)
+        cancelled.append(jobs[1].done())
+        return await acquire(*args, **options)
+
+    provider.call = refused  # type: ignore[method-assign]
+    emails = [outgoing(n) for n in range(3)]
+    for one in emails:
+        one.job = one.idempotency_key
+    jobs += [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 2)
+    free.set()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert cancelled == [False, True]
+    assert [type(one).__name__ for one in outcomes] == ["Served", "Revoked", "Served"]
+    assert accepted(senders) == (2, 0, 0)
+
+
+async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_its_result(
+    senders: Senders,
+) -> None:
+    sender = senders.make(keys=(0,))
+    free, completed = hold(sender), asyncio.Event()
+    complete, settle = sender.shared.store.complete, sender.rotation.pool.settle
+
+    async def noting(*args: Any) -> None:
+        await complete(*args)
+        completed.set()
+
+    async def late(*args: Any) -> Any:
+        settled = await settle(*args)
+        await completed.wait()
+        await asyncio.sleep(0)
+        sender.cancel({"job-0", "job-1"})
+        return settled
+
+    sender.shared.store.complete = noting  # type: ignore[method-assign]
+    sender.rotation.pool.settle = late  # type: ignore[method-assign]
+    emails = [outgoing(n) for n in range(2)]
+    for one in emails:
+        one.job = one.idempotency_key
+    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 1)
+    free.set()
+    assert len(set(ids(await asyncio.gather(*jobs)))) == 2
+    assert accepted(senders) == (2, 0, 0)

@@ -97,7 +97,7 @@ async def test_copies_in_one_process_share_the_doubt(senders: Senders) -> None:
 
 def joined(sender: Any) -> list[Any]:
     """What waits for the end of a call that is under way."""
-    ends = sender._in_flight._ends.values()
+    ends = sender.shared.in_flight._ends.values()
     return [callback for end in ends for callback in end._callbacks or ()]
 
 

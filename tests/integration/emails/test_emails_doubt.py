@@ -111,7 +111,10 @@ async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_be
 ) -> None:
     await in_doubt(senders, 1)
     senders.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
-    words = r"^an earlier attempt may have been accepted, and its account refuses a later one: domain_not_verified: "
+    words = (
+        r"^an earlier attempt may have been accepted, and its account refuses a later one: "
+        "domain_not_verified: "
+    )
     with pytest.raises(OutcomeUnknown, match=words):
         await send_one(senders.make(), outgoing(1, known=True))
 
@@ -131,7 +134,8 @@ async def test_an_attempt_that_never_reached_resend_leaves_nothing_behind(sender
     sender, unreachable = senders.make(), senders.make()
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
-        unreachable.rotation.provider._http.base_url = f"http://127.0.0.1:{free.getsockname()[1]}"  # type: ignore[attr-defined]
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        unreachable.rotation.provider._http.base_url = url  # type: ignore[attr-defined]
         with pytest.raises(TransientError) as caught:
             await send_one(unreachable, outgoing(1))
     assert not caught.value.in_doubt
@@ -196,7 +200,7 @@ async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
 
             sender.rotation.provider.call = last_call  # type: ignore[method-assign]
             served = await send_one(sender, outgoing(1))
-            assert "an email's outcome could not be written down" in caplog.text
+            assert "the outcome of an email could not be stored" in caplog.text
             await asyncio.to_thread(server.start)
             sender.rotation.provider.call = call  # type: ignore[method-assign]
             again = await send_one(own.make(), outgoing(1, known=True))

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.aio.errors import SoftTimeLimit
-from worker.providers import Completion, Email, Groq, Resend
+from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.verdicts import Effect, Fate, Scope
 
 _KEY = SecretStr("key_canary_0123456789")
@@ -35,7 +35,7 @@ _CASES = {
     ),
     "resend": _Case(
         Resend,
-        Email({"from": "a@shop.example", "to": "ann@example.org"}, "job-1"),
+        SendRequest.single({"from": "a@shop.example", "to": "ann@example.org"}, "job-1"),
         {"id": "1"},
         Fate.SAME_ACCOUNT,
     ),

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from worker.providers import Completion, Email, Groq, Resend
+from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.verdicts import Effect, Fate, Scope, Verdict
 
 _KEY = SecretStr("re_canary_0123456789")
-_MAIL = Email({"from": "a@shop.example", "to": "ann@example.org"}, "job-1")
-_LARGE = Email(
+_MAIL = SendRequest.single({"from": "a@shop.example", "to": "ann@example.org"}, "job-1")
+_LARGE = SendRequest.single(
     {"from": "a@shop.example", "to": "ann@example.org", "html": "x" * 20_000_000}, "job-2"
 )
 _ASKED = Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]})

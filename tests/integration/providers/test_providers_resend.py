@@ -8,7 +8,7 @@ import pytest
 import resend
 from pydantic import SecretStr
 
-from worker.providers import Email, Resend
+from worker.providers import Resend, SendRequest
 from worker.providers.resend.http import KeyedClient
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
@@ -20,7 +20,7 @@ _PAYLOAD = {
     "subject": "Your order is on its way",
     "text": _BODY_TEXT,
 }
-_MAIL = Email(_PAYLOAD, "job-1")
+_MAIL = SendRequest.single(_PAYLOAD, "job-1")
 _NOW_S = datetime(2026, 11, 10, 22, 0, tzinfo=UTC).timestamp()
 _DAY_MS = 86_400_000
 
@@ -397,10 +397,10 @@ async def test_an_id_counts_whatever_the_content_type_claims(scripted: Any, mail
 
 async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) -> None:
     scripted.default = lambda _: scripted.http(500)
-    again = Email(json.loads(json.dumps(dict(reversed(_PAYLOAD.items())))), "job-1")
+    again = SendRequest.single(json.loads(json.dumps(dict(reversed(_PAYLOAD.items())))), "job-1")
     for mail in (_MAIL, _MAIL, again):
         await mailer.call(_KEY, mail)
-    assert {seen.body for seen in scripted.seen} == {_MAIL.body()}
+    assert {seen.body for seen in scripted.seen} == {_MAIL.body.encode()}
 
 
 @pytest.mark.usefixtures("untraced")
@@ -413,7 +413,7 @@ async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> 
 
     async def one(number: int) -> bool:
         key = keys[number % 4]
-        mail = Email(_PAYLOAD | {"subject": str(number)}, f"job-{number}")
+        mail = SendRequest.single(_PAYLOAD | {"subject": str(number)}, f"job-{number}")
         value = (await mailer.call(key, mail)).value
         return value == {"id": f"job-{number} {key.get_secret_value()}"}
 
@@ -512,5 +512,7 @@ async def test_a_reason_holds_neither_keys_nor_the_mail(scripted: Any, mailer: R
 
 async def test_a_payload_that_is_no_json_is_an_error_of_ours(scripted: Any, mailer: Resend) -> None:
     with pytest.raises(TypeError):
-        await mailer.call(_KEY, Email({"from": "a@b.example", "text": object()}, "job-1"))
+        await mailer.call(
+            _KEY, SendRequest.single({"from": "a@b.example", "text": object()}, "job-1")
+        )
     assert scripted.seen == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from worker.providers import Resend, Sealed
+from worker.providers import Resend, SendRequest
 from worker.verdicts import Effect, Fate
 
 _KEY = SecretStr("re_canary0123456789")
@@ -29,7 +29,7 @@ _EMAILS = [
     },
     {"from": "a@shop.example", "to": ["eve@example.org"], "subject": "3", "html": _CANARY},
 ]
-_BATCH = Sealed(json.dumps(_EMAILS), "batch-1", len(_EMAILS))
+_BATCH = SendRequest("team1", "batch-1", json.dumps(_EMAILS))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def mailer(scripted: Any) -> AsyncIterator[Resend]:
     await provider.close()
 
 
-async def test_a_batch_leaves_as_it_was_sealed_and_asks_for_permissive_validation(
+async def test_a_batch_is_sent_as_it_is_and_asks_for_permissive_validation(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
@@ -47,16 +47,16 @@ async def test_a_batch_leaves_as_it_was_sealed_and_asks_for_permissive_validatio
     assert reply.value == {"results": [{"id": "x"}, {"id": "y"}, {"id": "z"}]}
     assert (reply.verdict.fate, reply.verdict.emails) == (Fate.DONE, 5)
     [seen] = scripted.seen
-    assert (seen.method, seen.path, seen.body) == ("POST", "/emails/batch", _BATCH.text.encode())
+    assert (seen.method, seen.path, seen.body) == ("POST", "/emails/batch", _BATCH.body.encode())
     assert seen.headers["idempotency-key"] == "batch-1"
     assert seen.headers["x-batch-validation"] == "permissive"
     assert seen.key == _KEY.get_secret_value()
 
 
-async def test_a_sealed_email_leaves_as_it_was_sealed(scripted: Any, mailer: Resend) -> None:
+async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
     text = '{ "to":"ann@example.org",  "subject":"\\u00e9" , "from":"a@shop.example","text":"x"}'
     scripted.answer(200, {"id": "x"})
-    reply = await mailer.call(_KEY, Sealed(text, "mail-1"))
+    reply = await mailer.call(_KEY, SendRequest("team1", "mail-1", text))
     assert (reply.value, reply.verdict.emails) == ({"id": "x"}, None)
     [seen] = scripted.seen
     assert (seen.path, seen.body, seen.headers["idempotency-key"]) == (
@@ -111,8 +111,8 @@ async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(
     scripted: Any, mailer: Resend, name: str
 ) -> None:
     scripted.answer(429, {"statusCode": 429, "name": name, "message": "no"})
-    sealed = replace(_BATCH, splits=True)
-    verdict = (await mailer.call(_KEY, sealed)).verdict
+    divisible = replace(_BATCH, divisible=True)
+    verdict = (await mailer.call(_KEY, divisible)).verdict
     assert (verdict.effect, verdict.fate, verdict.definite) == (Effect.NONE, Fate.NEXT_KEY, True)
 
 
@@ -124,7 +124,7 @@ async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_anothe
     verdict = (await mailer.call(_KEY, _BATCH)).verdict
     assert (verdict.code, verdict.fate, verdict.definite) == ("no_batches", Fate.FAIL, True)
     scripted.answer(status, body)
-    alone = (await mailer.call(_KEY, Sealed(json.dumps(_EMAILS[0]), "job-1"))).verdict
+    alone = (await mailer.call(_KEY, SendRequest("team1", "job-1", json.dumps(_EMAILS[0])))).verdict
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
 
 
@@ -206,8 +206,8 @@ async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(
     assert (verdict.fate, verdict.reason) == (Fate.FAIL, "Resend rejects the email: Bad: […]")
 
 
-def test_a_sealed_call_shows_no_content_and_checks_its_key() -> None:
+def test_a_request_shows_no_content_and_checks_its_key() -> None:
     assert _CANARY not in repr(_BATCH)
     for key in ("", "a b\n", "x" * 257, "é"):
         with pytest.raises(ValueError, match="idempotency_key"):
-            Sealed("{}", key)
+            SendRequest("team1", key, "{}")

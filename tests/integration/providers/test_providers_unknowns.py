@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from sandbox import groq_errors, resend_errors
-from worker.providers import Completion, Email, Groq, Resend, drift
+from worker.providers import Completion, Groq, Resend, SendRequest, drift
 from worker.providers.drift import Drift
 from worker.providers.unknowns import Kind, Unknown
 
@@ -21,7 +21,7 @@ _RECORDED = json.loads((Path(__file__).parent / "recorded_answers.json").read_te
 _PROMPT = "the secret recipe of the house"
 _GROQ_KEY, _RESEND_KEY = SecretStr("gsk_canary0123456789abcdef"), SecretStr("re_canary0123456789")
 _PARAMS = {"model": "openai/gpt-oss-120b", "messages": [{"role": "user", "content": _PROMPT}]}
-_MAIL = Email(
+_MAIL = SendRequest.single(
     {"from": "a@shop.example", "to": ["ann@example.org"], "subject": "x", "text": _PROMPT}, "job-1"
 )
 

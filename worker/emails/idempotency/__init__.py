@@ -1,18 +1,7 @@
-"""The store.
+"""The idempotency store: keeps each request to Resend in Redis until its outcome is known."""
 
-What was handed to Resend for each email, kept in Redis until its outcome is known.
-"""
+from worker.emails.idempotency.names import RecordNames
+from worker.emails.idempotency.record import SendRecord, State
+from worker.emails.idempotency.store import IdempotencyStore
 
-from worker.emails.idempotency.names import Names
-from worker.emails.idempotency.record import EmailIdentity, SendRecord, SendRequest, State
-from worker.emails.idempotency.store import IdempotencyStore, batch_of
-
-__all__ = [
-    "EmailIdentity",
-    "IdempotencyStore",
-    "Names",
-    "SendRecord",
-    "SendRequest",
-    "State",
-    "batch_of",
-]
+__all__ = ["IdempotencyStore", "RecordNames", "SendRecord", "State"]

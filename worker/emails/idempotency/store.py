@@ -1,36 +1,38 @@
-"""The store's verbs, each one script and one round trip."""
+"""The operations of the idempotency store. Each is one script and one round trip."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
 
-from worker.emails.idempotency.names import Names
-from worker.emails.idempotency.record import EmailIdentity, SendRecord, SendRequest, State
+from worker.emails.idempotency.names import RecordNames
+from worker.emails.idempotency.record import SendRecord, State
+from worker.providers import EmailIdentity, SendRequest
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lua import Clock, Script, keys_of, source
 
 _HOUR_MS = 3_600_000
-_READS = 3
+_MOST_READS = 3
 _VERBS = ("get", "claim", "reclaim", "complete", "release", "mark_ambiguous", "delete")
 
 Arg = str | int
 
 
 class IdempotencyStore:
-    """Keeps each email's exact call from before its first byte leaves until its outcome is known.
+    """Keeps each request to Resend from before its first byte leaves until its outcome is known.
+
+    Every method raises `redis.exceptions.RedisError` if Redis cannot be reached.
 
     Args:
         redis: A client that decodes responses to text. Not closed here.
         namespace: Keeps installations apart that share a Redis.
-        call_ms: How long a call may take, in milliseconds; for so long nobody else sends the same
-            email.
-        keep_ms: How long a request or a result is kept, in milliseconds; above the 24 h of an
-            idempotency key, and so long that jobs of a system that is off over a weekend find
-            theirs.
-        again_ms: How long a request may be sent again, in milliseconds; below those 24 h.
+        call_ms: How long a call may take, in milliseconds. For that long no other job sends the
+            same email.
+        keep_ms: How long a request or a result is kept, in milliseconds. Longer than the 24 h for
+            which Resend keeps an idempotency key, so that the jobs of a system that is off over a
+            weekend find their records.
+        again_ms: How long a request may be sent again, in milliseconds. Shorter than those 24 h.
         now_ms: A clock for tests. Default: Redis' own.
     """
 
@@ -44,7 +46,7 @@ class IdempotencyStore:
         again_ms: int = 23 * _HOUR_MS,
         now_ms: Clock | None = None,
     ) -> None:
-        self.names = Names(namespace)
+        self.names = RecordNames(namespace)
         self._call_ms = call_ms
         self._keep_ms = keep_ms
         self._again_ms = again_ms
@@ -52,133 +54,122 @@ class IdempotencyStore:
         pipeline = pipeline_of(redis)
         self._scripts = {verb: Script(pipeline, source(__package__, verb)) for verb in _VERBS}
 
-    def _now(self) -> Arg:
-        return self._now_ms() if self._now_ms else ""
+    def identity_of(self, idempotency_key: str, content_hash: str) -> EmailIdentity:
+        """Identify an email by its idempotency key and its content."""
+        return EmailIdentity(self.names.mail(idempotency_key), content_hash)
 
-    async def get(self, member: EmailIdentity) -> SendRecord:
-        """Tell what is known of an email.
+    async def get(self, email: EmailIdentity) -> SendRecord:
+        """Read what is known of an email. Changes nothing.
 
-        Changes nothing; a second round trip where it went in a batch.
-
-        Raises:
-            redis.exceptions.RedisError: Redis cannot be reached; so with every verb.
+        An email of a batch whose outcome is open costs a second round trip.
         """
-        name = member.name
-        for _ in range(_READS):
-            reply = await self._run(
-                "get", [member.name], self._now(), member.content, self._again_ms
-            )
+        name = email.record
+        for _ in range(_MOST_READS):
+            name = email.record
+            reply = await self._run("get", [name], self._now(), email.content_hash, self._again_ms)
             if reply[0] != "batch":
                 break
             name = reply[1]
             reply = await self._run("get", [name], self._now(), "", self._again_ms)
-            if reply[0] != "lost":  # else it may have been settled between the two looks
+            if reply[0] != "lost":  # else the batch may have been completed between the two reads
                 break
         match reply:
             case ["sent", result]:
                 return SendRecord(State.SENT, result=json.loads(result))
             case [state, left_ms, since_ms, account, key, body, members]:
                 emails = (
-                    tuple(EmailIdentity(*one) for one in json.loads(members))
-                    if members
-                    else (member,)
+                    [EmailIdentity(*one) for one in json.loads(members)] if members else [email]
                 )
-                request = SendRequest(name, account, key, body, emails, since_ms)
-                return SendRecord(State(state), request=request, left_ms=left_ms)
+                request = SendRequest(account, key, body, tuple(emails))
+                return SendRecord(State(state), request, since_ms, left_ms=left_ms)
             case [state]:
                 return SendRecord(State(state))
         raise AssertionError(f"get.lua answered {reply!r:.40}")
 
     async def claim(self, request: SendRequest, *, by: str) -> list[int]:
-        """Keep a request, unless one of its emails is known already.
+        """Keep a request that is about to be sent, unless one of its emails is known already.
 
         Args:
             request: What will be sent.
-            by: Who sends it; no two calls have the same.
+            by: The call that sends it. No two calls have the same name.
 
         Returns:
-            The places of the emails that are known; then nothing was kept and nothing may be sent.
+            The places of the emails that are known. If there are any, nothing was kept, and the
+            request must not be sent.
         """
         return [int(place) for place in await self._write("claim", request, by=by)]
 
-    async def reclaim(self, request: SendRequest) -> bool:
-        """Take a request over to send it again as it is; False where that is not allowed.
+    async def reclaim(self, record: SendRecord) -> bool:
+        """Take a request over, to send it again as it is.
 
-        So it is while another job is doing so, once it is settled, and when Resend may have
-        forgotten its key.
+        Returns:
+            False if that is not allowed: another job is sending it, its outcome is known by now, or
+            Resend may have forgotten its idempotency key.
         """
-        args = (self._now(), self._call_ms, request.since_ms, self._again_ms)
-        return bool(await self._run("reclaim", [request.name], *args))
+        [name, *_] = _names(self.names, record)
+        args = (self._now(), self._call_ms, record.since_ms, self._again_ms)
+        return bool(await self._run("reclaim", [name], *args))
 
     async def complete(
         self, request: SendRequest, results: Sequence[dict[str, Any] | None]
     ) -> None:
-        """Replace a request by its results, one for each email.
+        """Replace a request by its results.
 
-        None frees an email that was refused.
+        Args:
+            request: What was sent.
+            results: One for each email. None frees an email that was refused.
         """
         args: list[Arg] = [self._keep_ms]
-        for member, result in zip(request.members, results, strict=True):
-            args += [member.content, "" if result is None else json.dumps(result)]
-        await self._run("complete", request.records, *args)
+        for email, result in zip(request.emails, results, strict=True):
+            args += [email.content_hash, "" if result is None else json.dumps(result)]
+        await self._run("complete", self.names.of(request), *args)
 
     async def release(self, request: SendRequest, *, by: str) -> bool:
         """Free the emails of a call that was surely not carried out.
 
-        False where another attempt is in doubt.
+        Returns:
+            False if another attempt may have been accepted. The emails are not free then.
         """
-        return bool(await self._run("release", request.records, by))
+        return bool(await self._run("release", self.names.of(request), by))
 
     async def mark_ambiguous(self, request: SendRequest) -> None:
         """Keep a request whose call may have been carried out.
 
-        Written anew if Redis has lost it.
+        It is written anew if Redis has lost it.
         """
         await self._write("mark_ambiguous", request)
 
-    async def delete(self, request: SendRequest) -> None:
+    async def delete(self, record: SendRecord) -> None:
         """Free the emails of a request although it may have been accepted.
 
-        Does nothing if it has changed since.
+        Does nothing if the record has changed since it was read.
         """
-        await self._run("delete", request.records, request.since_ms)
+        await self._run("delete", _names(self.names, record), record.since_ms)
+
+    def _now(self) -> Arg:
+        return self._now_ms() if self._now_ms else ""
 
     async def _write(self, verb: str, request: SendRequest, *, by: str = "") -> Any:
-        members = (
-            json.dumps([[one.name, one.content] for one in request.members])
-            if request.is_batch
-            else ""
-        )
+        members = [[email.record, email.content_hash] for email in request.emails]
         return await self._run(
             verb,
-            request.records,
+            self.names.of(request),
             self._now(),
             self._keep_ms,
             self._call_ms,
             by,
             request.account,
-            request.key,
+            request.idempotency_key,
             request.body,
-            members,
-            *(member.content for member in request.members),
+            json.dumps(members) if request.is_batch else "",
+            *(email.content_hash for email in request.emails),
         )
 
     async def _run(self, verb: str, keys: Sequence[str], *args: Arg) -> Any:
         return await self._scripts[verb](keys_of(keys), *args)
 
 
-def batch_of(requests: Sequence[SendRequest], *, names: Names, number: str) -> SendRequest:
-    """Put single emails of one account into one batch.
-
-    Args:
-        requests: The emails, as each would go alone.
-        names: Where it is kept.
-        number: Tells this batch from every other; its idempotency key is made of it.
-    """
-    return replace(
-        requests[0],
-        name=names.batch(number),
-        key=f"batch-{number}",
-        body="[" + ",".join(one.body for one in requests) + "]",
-        members=tuple(one.members[0] for one in requests),
-    )
+def _names(names: RecordNames, record: SendRecord) -> list[str]:
+    if record.request is None:
+        raise ValueError(f"a record in the state {record.state} holds no request")
+    return names.of(record.request)

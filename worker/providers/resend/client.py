@@ -22,10 +22,9 @@ from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_tra
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.key_check import KeyCheck
 from worker.providers.resend import http
-from worker.providers.resend.email import Email, Sealed, recipients_in
-from worker.providers.resend.limits import EMAIL_QUOTAS
+from worker.providers.resend.request import SendRequest
 from worker.providers.resend.unknowns import unknown_in
-from worker.providers.resend.verdicts import ResendJudge
+from worker.providers.resend.verdicts import EMAIL_QUOTAS, ResendJudge
 from worker.providers.response import Answer, safe_sentence, texts_in
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Effect, Fate, Reply, Verdict
@@ -45,7 +44,7 @@ class Resend:
         fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that the tables do not know.
+        notice: Takes what the answers hold that nobody knows.
     """
 
     service = "resend"
@@ -77,7 +76,7 @@ class Resend:
         http.install()
 
     async def call(
-        self, secret: SecretStr, request: Email | Sealed, *, sent: Callable[[], None] | None = None
+        self, secret: SecretStr, request: SendRequest, *, sent: Callable[[], None] | None = None
     ) -> Reply:
         """Send one email or one batch and judge the answer.
 
@@ -91,7 +90,7 @@ class Resend:
             return Reply(CLOSED)
         on_sent.set(sent)
         payload = request.payload
-        exchange = http.Exchange(secret, self._http, request.body())
+        exchange = http.Exchange(secret, self._http, request.body.encode())
         token = http.current.set(exchange)
         try:
             async with asyncio.timeout(2 * self._timeout_s):
@@ -112,18 +111,18 @@ class Resend:
         # is judged.
         value = (
             _results(exchange.answer, payload, secret)
-            if isinstance(payload, list)
+            if request.is_batch
             else _value(exchange.answer)
         )
         private = _private(payload) if value is None else ()
         verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
-        if isinstance(payload, list):
+        if request.is_batch:
             self._has_batches = self._has_batches or value is not None
             verdict = verdict if self._has_batches else _without_batches(exchange.answer, verdict)
         shapes = Shapes(secret, texts_in(payload))
         for unknown in unknown_in(exchange.answer, status=verdict.status, shapes=shapes):
             self._notice(unknown)
-        if isinstance(request, Sealed) and request.splits and verdict.code in EMAIL_QUOTAS:
+        if request.divisible and verdict.code in EMAIL_QUOTAS:
             left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
             verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None, quotas=left)
         return Reply(_charged(verdict, payload, value), value)
@@ -182,6 +181,12 @@ def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
     )
 
 
+def recipients_of(payload: Mapping[str, Any]) -> int:
+    """How many addresses an email goes to; each counts against the quotas."""
+    named = (payload.get(name) or () for name in ("to", "cc", "bcc"))
+    return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
+
+
 def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
     """Say how many recipients a batch counts.
 
@@ -191,7 +196,7 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
         return verdict
     results = value["results"] if value is not None else [{}] * len(payload)
     count = sum(
-        recipients_in(email)
+        recipients_of(email)
         for email, one in zip(payload, results, strict=True)
         if "error" not in one
     )
@@ -206,7 +211,7 @@ def _private(payload: Any) -> list[str]:
 
 
 def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
-    """Return what became of each email of a batch; None where the answer leaves one open.
+    """What became of each email of a batch, or None where the answer leaves it open for any of them.
 
     `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of
     the others.

@@ -1,0 +1,263 @@
+"""The first attempt for new emails: the leader of a batch and its followers."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Container
+
+from worker.aio.errors import Revoked
+from worker.cancellations import is_cancelled
+from worker.emails.attempt import EmailAttempt, NothingToSend
+from worker.emails.batch_size import BatchSizes
+from worker.emails.batching import BatchQueue, NextStep, Outcome, Waiter, wake
+from worker.emails.idempotency import IdempotencyStore
+from worker.emails.in_flight import InFlightSends
+from worker.emails.outcomes import error_of, own_copy, part_of
+from worker.emails.outgoing import OutgoingEmail
+from worker.errors import Deferred, RequestRejected, TransientError
+from worker.keypool import KeyPool, Lease
+from worker.providers import EMAIL_QUOTAS, SendRequest
+from worker.redis.retry import retry_while_down
+from worker.rotation.served import Served
+from worker.verdicts import Fate, Reply
+
+_logger = logging.getLogger(__name__)
+
+_MOST_BATCH_BYTES = 4 * 1024 * 1024
+
+
+class FirstAttempt(EmailAttempt):
+    """The hooks around the calls of a leader, which takes the emails of its queue along.
+
+    Args:
+        store: Where requests and results are kept.
+        pool: Resend's keys.
+        in_flight: What this process is sending.
+        batch_sizes: How many emails may go together.
+        leader: The email that asks for a key.
+        queue: The emails that wait. None: the email goes alone.
+
+    Attributes:
+        batch: The emails of the next or the latest call, with what each waits for. The leader waits
+            for the call itself, and has None.
+        leads: No other email leads the queue yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: IdempotencyStore,
+        pool: KeyPool,
+        in_flight: InFlightSends,
+        batch_sizes: BatchSizes,
+        leader: OutgoingEmail,
+        queue: BatchQueue | None,
+    ) -> None:
+        super().__init__(store)
+        self._pool = pool
+        self._in_flight = in_flight
+        self._batch_sizes = batch_sizes
+        self._queue = queue
+        self._may_be_sent = False
+        self.leader = leader
+        self.batch: dict[OutgoingEmail, Waiter | None] = {leader: None}
+        self.leads = queue is not None
+
+    async def before(self, lease: Lease) -> SendRequest:
+        """Fill the batch, let the next email lead, and claim the request.
+
+        Raises:
+            NothingToSend: Other jobs have sent every email of the batch, or are sending it.
+        """
+        self._may_be_sent = True
+        requests, left_out = self._fill(lease)
+        try:
+            await self._leave_out_cancelled(requests)
+            more = sum(email.recipients for email in requests) - lease.request.emails
+            if lease.spare_emails is not None and more > 0:
+                # At once, before another lease counts on the same rest of the quota.
+                await retry_while_down(lambda: self._pool.extend(lease, more))
+        finally:
+            for waiter in left_out:
+                wake(waiter, Outcome(NextStep.WAIT))
+            self.hand_over()
+        request = await self._claim(requests, lease)
+        for email in requests:
+            email.calls += 1
+        if request.is_batch:
+            _logger.info("📦 %d emails go out in one call", len(requests))
+        self.request = request
+        return request
+
+    async def after(self, lease: Lease, reply: Reply) -> None:
+        """Write down how the call ended, and wake jobs of this process that mean the same email."""
+        request = self.request
+        await super().after(lease, reply)
+        if request is None:
+            return
+        if reply.verdict.code in EMAIL_QUOTAS:
+            self._learn_size(lease, size=len(request.emails))
+        error = error_of(reply.verdict) if self.in_doubt else None
+        self._in_flight.end(request.idempotency_key, error)
+        self._may_be_sent = self.in_doubt or reply.verdict.fate is Fate.DONE
+
+    def hand_over(self) -> None:
+        """Let the next email in the queue lead. A second call does nothing."""
+        if self._queue is not None and self.leads:
+            self.leads = False
+            self._queue.wake_next()
+
+    def cancel(self, jobs: Container[str]) -> None:
+        """End the wait of followers whose jobs are cancelled, unless a call may carry them."""
+        for email, waiter in self.batch.items():
+            if waiter is not None and email.job in jobs and not self._may_be_sent:
+                wake(waiter, Outcome(Revoked()))
+
+    def wake_followers(self, result: Deferred | TransientError | NextStep) -> None:
+        """Give every follower the same outcome."""
+        for waiter in self.batch.values():
+            if waiter is not None:
+                wake(waiter, Outcome(own_copy(result), tuple(self.calls)))
+
+    def end_queue(self, error: Deferred | TransientError) -> None:
+        """Give the error to every email of a queue that this attempt still leads."""
+        if self._queue is not None and self.leads:
+            for waiter in self._queue.waiters.values():
+                wake(waiter, Outcome(own_copy(error)))
+
+    def share(self, served: Served) -> Served | NextStep:
+        """Give each follower its own result.
+
+        Returns:
+            The leader's result, or `LOOK_AGAIN` if another job had sent its email.
+
+        Raises:
+            RequestRejected: The leader's email alone was refused.
+        """
+        for place, waiter in enumerate(self.batch.values()):
+            if waiter is None:
+                continue
+            try:
+                result: Served | Exception = part_of(served, place)
+            except RequestRejected as exc:
+                result = exc
+            wake(waiter, Outcome(result, tuple(self.calls)))
+        if self.leader not in self.batch:
+            return NextStep.LOOK_AGAIN
+        return part_of(served, list(self.batch).index(self.leader))
+
+    def _fill(self, lease: Lease) -> tuple[dict[OutgoingEmail, SendRequest], list[Waiter]]:
+        """Take along the emails that wait, as far as there is room.
+
+        Returns:
+            What would be sent for each email alone, and what those wait for that have to stay.
+        """
+        left_out = []
+        room = _Room(lease, most=self._batch_sizes.limit(lease.account))
+        for email, waiter in list(self.batch.items()):  # of a call that was refused, or the leader
+            is_gone = waiter is not None and waiter.done()
+            if is_gone or not room.take(email, self._single(email, lease)):
+                del self.batch[email]
+                left_out += [] if waiter is None else [waiter]
+        waiters = {} if self._queue is None else self._queue.waiters
+        for email, waiter in list(waiters.items()):
+            if email.idempotency_key in room.keys:  # a copy: it has to wait for the outcome
+                continue
+            if not room.take(email, self._single(email, lease)):
+                break
+            del waiters[email]
+            self.batch[email] = waiter
+        return room.requests, left_out
+
+    async def _leave_out_cancelled(self, requests: dict[OutgoingEmail, SendRequest]) -> None:
+        """Leave out the followers whose jobs were cancelled. The rotation asks for the leader's."""
+        followers = [email for email in requests if self.batch[email] is not None]
+        cancelled = await asyncio.gather(*(is_cancelled(email.job) for email in followers))
+        for email, is_gone in zip(followers, cancelled, strict=True):
+            if is_gone:
+                del requests[email]
+                self._leave_out(email, Outcome(Revoked()))
+
+    def _leave_out(self, email: OutgoingEmail, outcome: Outcome) -> None:
+        waiter = self.batch.pop(email)
+        if waiter is not None:
+            wake(waiter, outcome)
+
+    def _single(self, email: OutgoingEmail, lease: Lease) -> SendRequest:
+        identity = self.store.identity_of(email.idempotency_key, email.content_hash)
+        return SendRequest.single(
+            email.payload(lease.key),
+            email.idempotency_key,
+            account=lease.account,
+            emails=(identity,),
+        )
+
+    async def _claim(self, requests: dict[OutgoingEmail, SendRequest], lease: Lease) -> SendRequest:
+        """Claim one request for the emails that no other job has sent or is sending."""
+        while requests:
+            [request, *others] = requests.values()
+            if others:
+                request = SendRequest.batch([request, *others], number=uuid.uuid4().hex)
+            known = await self._claim_unless_known(request, lease)
+            if not known:
+                return request
+            emails = list(requests)
+            for place in known:
+                del requests[emails[place]]
+                self._leave_out(emails[place], Outcome(NextStep.LOOK_AGAIN))
+        raise NothingToSend
+
+    async def _claim_unless_known(self, request: SendRequest, lease: Lease) -> list[int]:
+        key = request.idempotency_key
+        if self._in_flight.find(key) is not None:  # a copy of it is in flight
+            return [0]
+        self._in_flight.begin(key)
+        known: list[int] = []
+        try:
+            known = await retry_while_down(lambda: self.store.claim(request, by=lease.id))
+        except BaseException:
+            self._in_flight.end(key)
+            # It may be claimed although nothing was sent.
+            release = self._try(self.store.release(request, by=lease.id))
+            await asyncio.shield(asyncio.ensure_future(release))
+            raise
+        if known:
+            self._in_flight.end(key)
+        return known
+
+    def _learn_size(self, lease: Lease, *, size: int) -> None:
+        self._batch_sizes.refused(lease.account, size=size)
+        if size > 1:
+            _logger.info(
+                "📦 The quota of %s has no room for %d emails at once: the next batch is smaller",
+                lease.key.label,
+                size,
+            )
+
+
+class _Room:
+    """What one call may carry: the bounds of a batch, and the quotas that are known."""
+
+    def __init__(self, lease: Lease, *, most: int) -> None:
+        self.requests: dict[OutgoingEmail, SendRequest] = {}
+        self.keys: set[str] = set()
+        self._most = most
+        self._bytes = 0
+        self._spare = lease.spare_emails
+
+    def take(self, email: OutgoingEmail, request: SendRequest) -> bool:
+        """Add an email, or return False if there is no room for it.
+
+        The lease was acquired for the first one, so there is always room for that.
+        """
+        size = self._bytes + len(request.body)
+        spare = self._spare
+        if self.requests:
+            spare = None if spare is None else spare - email.recipients
+            full = len(self.requests) >= self._most or size > _MOST_BATCH_BYTES
+            if full or (spare is not None and spare < 0):
+                return False
+        self._bytes, self._spare = size, spare
+        self.requests[email] = request
+        self.keys.add(email.idempotency_key)
+        return True
