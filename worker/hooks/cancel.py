@@ -92,6 +92,7 @@ async def _keep(ids: list[str]) -> None:
     first = await _write_down(ids)
     for rotation in runtime.rotations.values():
         rotation.waiting.cancel(frozenset(ids))
+    runtime.email_sender.cancel(frozenset(ids))
     _heard.extend((task_id, task_id in first) for task_id in ids)
     for task_id in first:
         runtime.streams.open(task_id).end_from_outside(
