@@ -33,8 +33,8 @@ _OURS = "|".join(PACKAGES)
 _MODULE_RE = re.compile(rf"(?!tasks\b)(?:{_OURS})(?:\.\w+)+")
 _QUOTED_RE = re.compile(rf"(?<=[\"'])(?=(?:{_OURS})(?:\.\w+)+:[A-Za-z_])")
 _COMMANDS = (
-    (re.compile(r"(celery -A|python -m) worker\b"), r"\1 keywheel"),
-    (re.compile(r"python -m sandbox\b"), "python -m keywheel.sandbox"),
+    (re.compile(r"(celery -A|python -m) worker\b(?!\.\w)"), r"\1 keywheel"),
+    (re.compile(rf"python -m (?=({_OURS})\b)"), "python -m keywheel."),
 )
 _FILES = ("pyproject.toml", "README.md", "LICENSE")
 

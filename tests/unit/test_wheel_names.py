@@ -36,6 +36,9 @@ def moved(source: str) -> str:
         ("A = 'worker', 'worker.nothing', 'config'", "A = 'worker', 'worker.nothing', 'config'"),
         ("A = 'see `celery -A worker dead`'", "A = 'see `celery -A keywheel dead`'"),
         ("A = 'python -m worker'", "A = 'python -m keywheel'"),
+        ("A = 'python -m worker.'", "A = 'python -m keywheel.'"),
+        ("A = 'python -m worker.x'", "A = 'python -m keywheel.worker.x'"),
+        ("A = 'python -m sandbox'", "A = 'python -m keywheel.sandbox'"),
         ("A = 'celery -A workers'", "A = 'celery -A workers'"),
     ],
 )
