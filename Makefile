@@ -38,7 +38,7 @@ $(READY): requirements.lock pyproject.toml .ci/venv
 
 # `exec` hands signals to the program itself: no shell in between that could leave it behind.
 .PHONY: demo
-demo: $(RUNS) ## Run the whole thing here, without any key, for about a minute (KEEP=1 leaves it up)
+demo: $(RUNS) ## Run the whole thing here, without any key, in about 40 seconds (KEEP=1 leaves it up)
 	@exec $(PY) -m demo $(if $(KEEP),--keep)
 
 .PHONY: test

@@ -49,7 +49,7 @@ class Plan:
 
         A full minute's worth of each model may go at once, the rest as the limits refill.
         """
-        return max(10, round(self.jobs * (0.5 if self.pace == 1.0 else 0.14)))
+        return max(10, round(self.jobs * (0.75 if self.pace == 1.0 else 0.14)))
 
     @property
     def resend_rps(self) -> int:

@@ -1,4 +1,4 @@
-"""Who said what when: the calls that were made for a job, noted where they are made."""
+"""The calls to providers that were made for a job."""
 
 import time
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 LONGEST = 20
-"""Of a job's calls the latest so many are remembered."""
+"""How many calls of a job are remembered: the latest ones."""
 
 _MOST_CHARACTERS = 64
 
@@ -20,7 +20,7 @@ class Attempt:
         at_ms: When its answer came, in milliseconds since 1970.
         key: The key's label.
         code: The verdict's code, such as `rate_limit`.
-        in_doubt: It may have been carried out although it was no success.
+        in_doubt: The provider may have carried it out although it did not succeed.
     """
 
     at_ms: int
@@ -34,22 +34,22 @@ class Attempt:
         return cls(round(time.time() * 1000), key, code, in_doubt)
 
     @classmethod
-    def of(cls, told: Any) -> Self | None:
-        """Read it back; None where a stranger wrote something else."""
-        if not isinstance(told, dict):
+    def of(cls, value: Any) -> Self | None:
+        """Read an attempt from JSON; None where it is malformed."""
+        if not isinstance(value, dict):
             return None
-        at_ms, key, code = told.get("at_ms"), told.get("key"), told.get("code")
+        at_ms, key, code = value.get("at_ms"), value.get("key"), value.get("code")
         if type(at_ms) is not int or not isinstance(key, str) or not isinstance(code, str):
             return None
         return cls(
             at_ms,
             key[:_MOST_CHARACTERS],
             code[:_MOST_CHARACTERS],
-            in_doubt=told.get("in_doubt") is True,
+            in_doubt=value.get("in_doubt") is True,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """In JSON types."""
+        """Return it in JSON types."""
         return asdict(self)
 
 
@@ -59,19 +59,23 @@ _turn: ContextVar[list[Attempt] | None] = ContextVar("the calls of this turn", d
 
 
 def begin() -> list[Attempt]:
-    """Note the calls of this job's turn from now on; gives the list that they go to."""
+    """Begin to note the calls of the running turn.
+
+    Returns:
+        The list that they go to.
+    """
     found: list[Attempt] = []
     _turn.set(found)
     return found
 
 
 def note(key: str, code: str, *, in_doubt: bool = False) -> None:
-    """Note a call of the running job. Does nothing outside a turn.
+    """Note a call of the running job; outside a turn this does nothing.
 
     Args:
         key: The key's label.
         code: The verdict's code.
-        in_doubt: The call may have been carried out.
+        in_doubt: The provider may have carried the call out.
     """
     note_again(Attempt.now(key, code, in_doubt=in_doubt))
 
@@ -84,12 +88,12 @@ def note_again(attempt: Attempt) -> None:
 
 
 def of_this_turn() -> Trail:
-    """What was noted in the running job's turn."""
+    """Return the calls of the running turn."""
     return tuple(_turn.get() or ())
 
 
 def latest(attempts: Iterable[Attempt]) -> Trail:
-    """The latest of them, as many as are remembered; the first doubt is never forgotten."""
+    """Return the latest calls, as many as are remembered, and the first that is in doubt."""
     found = tuple(attempts)
     kept = found[-LONGEST:]
     doubt = next((attempt for attempt in found if attempt.in_doubt), None)

@@ -6,13 +6,13 @@
     │   ├── InvalidArguments  an argument is unknown, missing or malformed
     │   ├── RequestRejected   the provider said no for good
     │   ├── RequestTooLarge   no key may ever carry a request of this size
-    │   ├── RetriesExhausted  the provider failed more often than a job may try
+    │   ├── RetriesExhausted  the provider failed more often than a job may retry
     │   ├── DeadlineExceeded  no key became free in time
-    │   ├── OutcomeUnknown    an email may have been accepted; nobody may send it again blindly
+    │   ├── OutcomeUnknown    an email may have been accepted; it must not be sent again blindly
     │   └── Poisoned          its worker died too often while it held the job
-    └── Rescheduled           not a failure yet: the job shall have another turn
-        ├── Deferred          no key can serve now, come back later
-        └── TransientError    the provider faltered, the job may try again
+    └── Rescheduled           no failure yet: the job gets another turn
+        ├── Deferred          no key can serve now; the job comes back later
+        └── TransientError    the provider failed; the job may try again
 
 Job errors travel as JSON through the result backend, so each is built from one plain sentence. The
 sentence never holds a key, a prompt or a mail body.
@@ -52,7 +52,7 @@ class RequestTooLarge(RequestRejected):
 
 
 class RetriesExhausted(JobError):  # noqa: N818
-    """The provider failed on every try that a job is given."""
+    """The provider failed on every try that the job had."""
 
 
 class DeadlineExceeded(JobError):  # noqa: N818
@@ -60,17 +60,19 @@ class DeadlineExceeded(JobError):  # noqa: N818
 
 
 class OutcomeUnknown(JobError):  # noqa: N818
-    """The provider may have carried the request out, and there is no safe way to find out."""
+    """The provider may have carried the request out, and no safe way can tell."""
 
 
 class Poisoned(JobError):  # noqa: N818
-    """The job's worker died again and again, so nobody runs it any more."""
+    """Workers died again and again while they held the job, so no worker runs it any more."""
 
     @classmethod
     def after(cls, deaths: int, *, in_doubt: bool = False) -> Self:
-        """Give the error of a job that so many workers died of; `in_doubt`.
+        """Make the error of a job that workers died of.
 
-        It is an email that may have been sent.
+        Args:
+            deaths: How many workers died.
+            in_doubt: The job is an email that may have been sent.
         """
         sent = "; the email may have been sent" if in_doubt else ""
         return cls(
@@ -80,10 +82,10 @@ class Poisoned(JobError):  # noqa: N818
 
 
 def error_of(reason: str) -> JobError:
-    """Give the error that a dead letter tells of.
+    """Make the error that a dead letter names.
 
     Args:
-        reason: Its name and its sentence, as `InvalidArguments: to: is required`.
+        reason: The name and the sentence of the error, as in `InvalidArguments: to: is required`.
     """
     name, _, sentence = reason.partition(": ")
     found = globals().get(name)
@@ -95,7 +97,7 @@ def error_of(reason: str) -> JobError:
 
 
 class Rescheduled(KeywheelError):  # noqa: N818
-    """A turn ended without an answer, and the job shall have another.
+    """A turn ended without an answer, and the job gets another one.
 
     Attributes:
         attempts: Calls made to the provider in this turn.
@@ -117,7 +119,7 @@ class Deferred(Rescheduled):
         code: The same for programs; default: the reason where it is a code, else `waiting`.
 
     Attributes:
-        for_good: Waiting is no use by itself: every key is out until a person acts.
+        for_good: Every key is out until a person acts: time alone does not help.
     """
 
     for_good = False
@@ -129,14 +131,14 @@ class Deferred(Rescheduled):
         self.code = code or (reason if reason.isidentifier() else "waiting")
 
     def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str]]:
-        """Copy whole: Celery shows what it can pickle, and would show the base class otherwise."""
+        """Pickle the whole error: Celery shows the base class of what it cannot pickle."""
         return type(self), (self.countdown_ms, self.reason, self.code)
 
 
 class TransientError(Rescheduled):
     """The provider failed in a way that may pass.
 
-    Costs one of the job's tries, unless it fails for everybody.
+    It costs the job one retry, unless the provider fails for all jobs.
 
     Args:
         reason: What happened, in one sentence.
@@ -145,9 +147,10 @@ class TransientError(Rescheduled):
 
     Attributes:
         code: The verdict's code, where an answer was judged.
-        most_repeats: How often the job may try again after faults of this code; None: as often as
-            after any.
-        own: It is this job's own: others pass. Where it is not (an outage), it costs no try.
+        most_repeats: How often the job may try again after errors of this code; None: as often as
+            after any other.
+        own: The failure is of this job alone: others succeed. Otherwise (an outage) it costs no
+            retry.
     """
 
     code = ""

@@ -10,7 +10,7 @@ from config.errors import SettingsError
 from worker.providers import Completion, SendRequest, connections, estimate_tokens
 from worker.providers.base import judge_transport
 from worker.providers.proxies import proxy_for
-from worker.providers.resend.client import recipients_of
+from worker.providers.resend.request import recipients_in
 from worker.providers.response import MAX_SENTENCE, Answer, safe_sentence
 from worker.verdicts import Effect, Fate, Scope
 
@@ -97,8 +97,8 @@ def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected:
 
 
 def test_each_recipient_counts() -> None:
-    assert recipients_of(_PAYLOAD) == 1
-    assert recipients_of({"to": ["a", "b"], "cc": "c", "bcc": ("d", "e")}) == 5
+    assert recipients_in(_PAYLOAD) == 1
+    assert recipients_in({"to": ["a", "b"], "cc": "c", "bcc": ("d", "e")}) == 5
 
 
 def test_equal_payloads_give_equal_bytes() -> None:

@@ -1,6 +1,6 @@
-"""Deferred jobs in the broker: how many wait for their instant, and how to wake them.
+"""Deferred jobs in the broker: counts them, finds some, makes them due now.
 
-A client of the broker's Redis is needed, which may be another than the key pool's.
+The functions need a client of the Redis of the broker, which the key pool may not share.
 """
 
 import json
@@ -15,7 +15,8 @@ from worker.cancellations import stamps_in
 async def wake_deferred(redis: Redis, queue: str) -> int:
     """Make all deferred jobs of a queue due now, in their order.
 
-    One script, which takes Redis a tenth of a second for 100,000; a second call changes nothing.
+    One script does it; 100,000 jobs keep Redis busy for a tenth of a second. A second call changes
+    nothing.
 
     Args:
         redis: A client of the broker.
@@ -38,10 +39,10 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
     Args:
         redis: A client of the broker.
         queue: The delayed queue, for example `ai.deferred`.
-        ids: The jobs' ids; those that do not wait there are passed over.
+        ids: The ids of the jobs; those that do not wait there are ignored.
 
     Returns:
-        How many were woken.
+        How many jobs are due now.
 
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
@@ -52,9 +53,9 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
 
 
 async def find_stamped(redis: Redis, queue: str, stamps: Collection[str]) -> list[str]:
-    """Find the deferred jobs of a queue that have one of these stamps.
+    """Find the deferred jobs of a queue that have one of some stamps.
 
-    Reads all of its messages, in small parts.
+    It reads all messages of the queue, a hundred at a time.
 
     Args:
         redis: A client of the broker.
@@ -74,12 +75,12 @@ async def find_stamped(redis: Redis, queue: str, stamps: Collection[str]) -> lis
 
 
 def _stamps_of(text: str) -> tuple[str, ...]:
-    if '"stamps"' not in text or '"stamps": {}' in text or '"stamps":{}' in text:  # as most have it
+    if '"stamps"' not in text or '"stamps": {}' in text or '"stamps":{}' in text:  # most messages
         return ()
     try:
         found = json.loads(text)["headers"]["stamps"]
     except (ValueError, LookupError, TypeError):
-        return ()  # a stranger's: the worker that takes it judges it
+        return ()  # the worker that takes the message judges it
     return stamps_in(found) if isinstance(found, dict) else ()
 
 

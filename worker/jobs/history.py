@@ -1,6 +1,6 @@
 """What a job remembers of its earlier turns.
 
-It travels in the headers when the job is deferred or retried.
+The history travels in the headers of the message when the job is deferred or retried.
 """
 
 import math
@@ -13,27 +13,27 @@ from worker import attempts as trails
 from worker.attempts import Attempt, Trail
 
 HEADER = "keywheel"
-_MOST = 2**53  # what JSON carries everywhere, and far above any count of ours
+_MOST = 2**53  # the largest integer that every JSON parser keeps, far above any count here
 _LONGEST_REASON = 200
 DEATHS = "deaths"
-"""The header that counts how many workers died while they held the message.
+"""The header with the number of workers that died while they held the message.
 
 The transport writes it.
 """
 ALONE = "keywheel_alone"
-"""The header that tells with how many deaths a message began to run as the only suspect.
+"""The header with the number of deaths at which a message began to run as the only suspect.
 
 See `worker.hooks.quarantine`.
 """
 DIED_S = "died_s"
-"""The header that tells when the first of them was last heard of, in seconds since 1970.
+"""The header with the last sign of life of the first of those workers, in seconds since 1970.
 
-As well the transport's.
+The transport writes it.
 """
 DOUBT = "keywheel_doubt_ms"
-"""The header of a replayed job.
+"""The header of a replayed job with the instant at which it may have been carried out before.
 
-When it may have been carried out before, in milliseconds since 1970; 0: surely not.
+It is in milliseconds since 1970; 0: it was surely not carried out.
 """
 
 
@@ -46,10 +46,10 @@ class History:
         deferrals: How often no key was free.
         attempts: Calls made to the provider.
         waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
-        deferred: The last turn ended since no key was free.
+        deferred: The latest turn ended because no key was free.
         trail: The latest calls of the earlier turns.
-        reason: Why the last turn was not the end, in a few words.
-        in_doubt: After the last turn the job may have been carried out, by whomever.
+        reason: Why the latest turn was not the end, in a few words.
+        in_doubt: After the latest turn the job may have been carried out.
     """
 
     since_ms: int
@@ -63,25 +63,21 @@ class History:
 
     @classmethod
     def of(cls, headers: Any) -> Self:
-        """Read the history of a message, or begin one.
-
-        Whatever a stranger wrote there is harmless.
-        """
+        """Read the history of a message, or begin one where there is none or a malformed one."""
         found = headers.get(HEADER) if isinstance(headers, dict) else None
-        told: dict[str, Any] = found if isinstance(found, dict) else {}
+        fields: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
-        reason = told.get("reason")
+        reason = fields.get("reason")
         return cls(
-            since_ms=min(_count(told, "since_ms") or now_ms, now_ms),
-            deferrals=_count(told, "deferrals"),
-            attempts=_count(told, "attempts"),
-            waited_ms=_count(told, "waited_ms"),
-            deferred=bool(
-                told.get("deferred") or told.get("ticket")
-            ),  # the second is an older version's word for it
-            trail=_trail(told),
+            since_ms=min(_count(fields, "since_ms") or now_ms, now_ms),
+            deferrals=_count(fields, "deferrals"),
+            attempts=_count(fields, "attempts"),
+            waited_ms=_count(fields, "waited_ms"),
+            # An older version wrote "ticket" for it.
+            deferred=bool(fields.get("deferred") or fields.get("ticket")),
+            trail=_trail(fields),
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
-            in_doubt=told.get("in_doubt") is True,
+            in_doubt=fields.get("in_doubt") is True,
         )
 
     @property
@@ -99,7 +95,7 @@ class History:
         reason: str = "",
         in_doubt: bool = False,
     ) -> Self:
-        """The history after one more turn."""
+        """Return the history after one more turn."""
         return replace(
             self,
             attempts=self.attempts + attempts,
@@ -112,7 +108,7 @@ class History:
         )
 
     def headers(self) -> dict[str, Any]:
-        """What the next message carries."""
+        """Return the headers of the next message."""
         return {HEADER: asdict(self) | {"trail": [attempt.as_json() for attempt in self.trail]}}
 
 
@@ -129,9 +125,9 @@ def doubt_ms(headers: Any) -> int:
 
 
 def came_again(context: Any) -> bool:
-    """Whether a worker may have had this very message already and not said how it went.
+    """Whether a worker may have run this very message without reporting its end.
 
-    It died, or lost its broker.
+    That worker died, or lost the broker.
 
     Args:
         context: Celery's context of the request.
@@ -153,13 +149,13 @@ def died_ms(headers: Any) -> int:
     return round(found * 1000) if 0 < found <= _MOST / 1000 else 0
 
 
-def _count(told: dict[str, Any], name: str) -> int:
-    value = told.get(name)
+def _count(fields: dict[str, Any], name: str) -> int:
+    value = fields.get(name)
     return value if type(value) is int and 0 < value <= _MOST else 0
 
 
-def _trail(told: dict[str, Any]) -> Trail:
-    found = told.get("trail")
+def _trail(fields: dict[str, Any]) -> Trail:
+    found = fields.get("trail")
     if not isinstance(found, list):
         return ()
     return tuple(

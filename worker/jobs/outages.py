@@ -1,7 +1,4 @@
-"""A crowd that waits for the end of an outage.
-
-A few jobs ask each second, and all come back once a call has passed.
-"""
+"""Outages: a few jobs a second try again, and all come back once a call has succeeded."""
 
 import asyncio
 import logging
@@ -23,7 +20,7 @@ _OF_A_LIMIT: Final = frozenset(Dimension) | {
     "email_above_quota",
     "disabled", "no_key", "same_email", "redis_down", "waiting",
 }  # fmt: skip
-"""Why jobs wait where the provider is well: their instants are known, and nobody has to ask."""
+"""Reasons to wait that are no outage: the instant of the end is known, so no job has to try."""
 _MS_A_JOB: Final = 100
 _LONGEST_MS: Final = 300_000
 _COUNTED_S: Final = 2.0
@@ -31,11 +28,10 @@ _PAUSE_S: Final = 10.0
 
 
 class Outages:
-    """What one process knows of outages.
+    """Spreads the jobs of one process over an outage, and wakes them at its end.
 
-    A rest of the host, or of a model, lasts ten seconds at most, and then one job tries. If all
-    jobs came back for that, ten thousand of them would keep a worker busy for the whole of an
-    outage.
+    A host or a model rests for ten seconds at most, and then one job tries. If all jobs came back
+    for that, ten thousand of them would keep a worker busy for the whole outage.
 
     Args:
         broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be
@@ -51,16 +47,16 @@ class Outages:
         self._waking: set[asyncio.Task[None]] = set()
 
     async def countdown_ms(self, queue: str, least_ms: int, code: str) -> int:
-        """When a job comes back that no key may serve now.
+        """Return when a job comes back that no key may serve now.
 
         Args:
             queue: The queue of its service.
             least_ms: The rest that is left, in milliseconds.
-            code: Why nothing may be called.
+            code: Why no key may be called.
 
         Returns:
-            Milliseconds: in an outage by chance later than the rest, the more jobs wait, so that
-                some ten come back each second.
+            Milliseconds: in an outage a random instant after the rest, later the more jobs
+                wait, so that about ten come back each second.
         """
         self._until_s[queue] = max(
             self._until_s.get(queue, 0.0), time.monotonic() + least_ms / 1000
@@ -74,14 +70,11 @@ class Outages:
         return random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
 
     def is_awaited(self, queue: str) -> bool:
-        """Whether a job of a queue waits for its instant that this process has sent back."""
+        """Whether a job of a queue still waits that this process has sent back."""
         return time.monotonic() < self._until_s.get(queue, 0.0)
 
     def passed(self, queue: str) -> None:
-        """A provider has carried out a call.
-
-        After an outage, the jobs that wait for its end come back at once.
-        """
+        """Note that a call has succeeded: after an outage, the jobs that wait come back at once."""
         if queue not in self._down or time.monotonic() < self._woken_s.get(queue, 0.0) + _PAUSE_S:
             return
         self._down.discard(queue)

@@ -1,8 +1,8 @@
-"""Whether a job is still this worker's.
+"""Fencing: whether a job still belongs to this worker.
 
-A worker that stood still for longer than its lease (a frozen process, a machine that slept) has
-lost its jobs: others run them. It must not make another call for such a job, nor send it back to
-its queue.
+A worker that was frozen for longer than its lease (SIGSTOP, a machine that slept) has lost its
+jobs: other workers run them. It must not make another call for such a job, nor send it back to its
+queue.
 """
 
 import logging
@@ -18,12 +18,12 @@ from redis.exceptions import RedisError
 _logger = logging.getLogger(__name__)
 
 _UNACKED: Final = "unacked"
-"""kombu's name for the hash of messages that are being worked on, by delivery tag."""
+"""kombu's name for the hash of the messages that workers hold, by delivery tag."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A job's turn: whose message it is, and when it began, on the monotonic clock."""
+    """A turn of a job: its message, and when it began, on the monotonic clock."""
 
     task_id: str
     tag: str
@@ -34,18 +34,18 @@ _turn: ContextVar[_Turn | None] = ContextVar("the turn of the running job", defa
 
 
 class Ownership:
-    """Notices that this process stood still, and asks the broker then for each job that it had.
+    """Notices that this process was frozen, and asks the broker then whose a job is.
 
     Args:
-        broker: The broker's Redis; None: it keeps no such book, so nobody can tell.
-        lease_s: How long a worker may be silent before its jobs go to others, in seconds; 0: jobs
-            never do.
+        broker: The Redis of the broker; None: it does not record which worker holds a message.
+        lease_s: How long a worker may be silent before its jobs go to others, in seconds; 0: they
+            stay with it.
     """
 
     def __init__(self, broker: Redis | None, *, lease_s: float) -> None:
         self._broker = broker if lease_s > 0 else None
         self._longest_s = lease_s / 2
-        self._seen_s = self._stood_still_s = 0.0
+        self._seen_s = self._frozen_s = 0.0
 
     def begin(self, request: Any) -> None:
         """Note that a turn of the running job begins.
@@ -53,32 +53,32 @@ class Ownership:
         Args:
             request: Celery's context of the request.
         """
-        self._look()
+        self._check_clock()
         tag = (request.properties or {}).get("delivery_tag") if self._broker is not None else None
         _turn.set(_Turn(str(request.id), tag, time.monotonic()) if isinstance(tag, str) else None)
 
     async def end_if_lost(self) -> None:
-        """End the running job here if another worker has it.
+        """End the running job here where another worker has it.
 
-        Costs nothing while this process goes on.
+        It costs nothing unless this process was frozen.
 
         Raises:
-            celery.exceptions.Ignore: It is lost: whoever has it now tells its end.
+            celery.exceptions.Ignore: Another worker has the job, and reports its end.
         """
-        self._look()
+        self._check_clock()
         turn = _turn.get()
-        if turn is None or turn.began_s > self._stood_still_s or self._broker is None:
+        if turn is None or turn.began_s > self._frozen_s or self._broker is None:
             return
         try:
             ours = await self._broker.hexists(_UNACKED, turn.tag)
         except RedisError:
-            return  # nobody can be given a job while the broker is away
+            return  # no other worker gets the job while the broker is down
         if not ours:
-            _logger.warning("%s runs elsewhere: this worker stood still for too long", turn.task_id)
+            _logger.warning("%s runs elsewhere: this worker was frozen for too long", turn.task_id)
             raise Ignore
 
-    def _look(self) -> None:
+    def _check_clock(self) -> None:
         now_s = time.monotonic()
         if now_s - self._seen_s > self._longest_s:
-            self._stood_still_s = now_s
+            self._frozen_s = now_s
         self._seen_s = now_s

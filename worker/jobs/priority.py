@@ -1,16 +1,16 @@
-"""Which jobs are bulk: told by the priority that Celery's own message carries."""
+"""Bulk jobs: those with a low priority in the message of Celery."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 BULK_PRIORITY: Final = 6
-"""From this priority on a job is bulk.
+"""The first priority of bulk jobs.
 
-On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6, 9.
+On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6 and 9.
 """
 
 
 def is_bulk(delivery_info: Mapping[str, Any] | None) -> bool:
-    """Whether a message's delivery information says that its job gives way to others."""
+    """Whether the job of a message gives way to others, by its delivery information."""
     priority = (delivery_info or {}).get("priority")
     return isinstance(priority, int) and priority >= BULK_PRIORITY

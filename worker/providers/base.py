@@ -14,16 +14,16 @@ from pydantic import SecretStr
 
 from worker.verdicts import Effect, Fate, Reply, Scope, Verdict
 
-RequestT = TypeVar("RequestT", contravariant=True)  # noqa: PLC0105 - the protocol is generic in what it accepts
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 
 
-class Provider(Protocol[RequestT]):
+class Provider(Protocol[RequestT_contra]):
     """One service: its wire format and its table of verdicts."""
 
     service: str
 
     async def call(
-        self, secret: SecretStr, request: RequestT, *, sent: Callable[[], None] | None = None
+        self, secret: SecretStr, request: RequestT_contra, *, sent: Callable[[], None] | None = None
     ) -> Reply:
         """Send one request with one key and judge the answer.
 

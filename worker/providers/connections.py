@@ -88,7 +88,7 @@ def _has_something_to_read(conn: Any) -> bool:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells waiting for one of all connections from opening one, which aiohttp's time-outs do not."""
+    """Distinguishes waiting for a free connection from opening one; aiohttp's timeouts do not."""
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> ResponseHandler:
         _passage.get().opening = True
@@ -175,7 +175,7 @@ class _Transport(AiohttpTransport):
             except Exception as error:
                 raise failure_of(error, passage) from error
             break
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - tells the type checker what it returns
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for mypy
         response.stream = _Body(response.stream, passage)
         return response
 

@@ -1,4 +1,4 @@
-"""What the providers answer that our tables do not know, counted in Redis once per shape, for people to see."""
+"""Counts in Redis, once for each shape, what the providers answer that the tables do not know."""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Times as providers write them (`7.66s`, `2m59.56s`, `400ms`, `20`, an HTTP date), as whole milliseconds."""
+"""Durations as providers write them, read as whole milliseconds.
+
+Forms: `7.66s`, `2m59.56s`, `400ms`, `20`, an HTTP date.
+"""
 
 import re
 from decimal import ROUND_CEILING, Decimal
@@ -94,7 +97,7 @@ def _wait_ms(text: str, *, now_s: float) -> int | None:
 
 
 def _unit_ms(word: str) -> Decimal | None:
-    name = word.removesuffix("s") if len(word) > 2 else word  # noqa: PLR2004 - "ms" and "µs" are no plurals
+    name = word.removesuffix("s") if len(word) > 2 else word  # noqa: PLR2004 - "ms" is no plural
     return _UNIT_MS.get(_UNIT_NAMES.get(name, name))
 
 

@@ -1,4 +1,4 @@
-"""Failures of aiohttp's connections as the classes of httpx, which the verdicts know, and their causes in words.
+"""Failures of aiohttp's connections, as the classes of httpx that the verdicts know.
 
 What decides is how far the call has come. Without a connection the request was surely not carried
 out, whatever went wrong; with one it may have been.

@@ -17,12 +17,12 @@ _BLOCKING_CLIENT = "requests"
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Leave httpx's command line out, and postpone `requests` to its first use, in the imports of this block."""
+    """Import without the command line of httpx, and postpone `requests` to its first use."""
     if _BLOCKING_CLIENT not in sys.modules:
         sys.modules[_BLOCKING_CLIENT] = _Postponed(_BLOCKING_CLIENT)
     leaves_out = "httpx" not in sys.modules
     if leaves_out:
-        sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment] # which means to Python: there is no such module
+        sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment] # no such module
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Batched lookups: whether jobs have a record in Redis, in one round trip for all that ask at once."""
+"""Batched lookups: one round trip tells for many jobs whether they have a record in Redis."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,6 @@
-"""A capacity limiter for each of many keys: a few tasks hold a slot at once, the others wait in order.
+"""A capacity limiter for each of many keys.
+
+A few tasks hold a slot of a key at once; the others wait in the order of their arrival.
 
 Rotation uses it before a request is written: a request takes several turns of the event loop to
 leave, and behind hundreds of others it would leave after its key may have been limited.

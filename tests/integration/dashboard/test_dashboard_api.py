@@ -36,8 +36,8 @@ from worker.dashboard.page import version
 from worker.dashboard.request_body import MAX_BODY_BYTES
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
-from worker.jobs.execution import waits_of
 from worker.jobs.history import History
+from worker.jobs.rescheduling import waits_of
 from worker.keypool import Lease, LeaseRequest
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 

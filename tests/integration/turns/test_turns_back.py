@@ -16,13 +16,13 @@ from tests.integration.turns.turns_bench import Bench, history_of
 from worker.aio.errors import SoftTimeLimit
 from worker.aio.pipelined_publishing import KeptMessages, Publisher, publisher_of
 from worker.errors import Deferred, TransientError
-from worker.jobs import execution
+from worker.jobs import rescheduling
 
 
 async def test_a_job_waits_for_a_broker_that_stumbles(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "_BROKER_PAUSE_S", 0.01)
+    monkeypatch.setattr(rescheduling, "_BROKER_PAUSE_S", 0.01)
     troubles = [
         OperationalError("gone"),
         AttributeError("'NoneType' object has no attribute 'client'"),
@@ -44,7 +44,7 @@ async def test_a_job_waits_for_a_redis_that_stumbles(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(redis_url, transport="worker.aio.transport:Transport")
-    monkeypatch.setattr(execution, "_BROKER_PAUSE_S", 0.01)
+    monkeypatch.setattr(rescheduling, "_BROKER_PAUSE_S", 0.01)
     send, tries = Publisher.send, []
 
     async def stumbling(self: Publisher, kept: KeptMessages) -> None:
@@ -77,7 +77,7 @@ async def test_a_job_that_is_cancelled_on_its_way_back_ends_as_cancelled(
         finally:
             ended.set()
 
-    monkeypatch.setattr(execution, "publish", slowly)
+    monkeypatch.setattr(rescheduling, "publish", slowly)
     going_back = asyncio.create_task(bench.turn(Deferred(1_000, "rate_limit")))
     await on_its_way.wait()
     going_back.cancel()
@@ -121,7 +121,7 @@ async def test_a_soft_limit_neither_doubles_nor_ends_a_job_that_is_on_its_way_ba
         return publish(self, *args, **kwargs)
 
     monkeypatch.setattr(kind, "apply_async", slowly)
-    monkeypatch.setattr(execution, "_BROKER_PAUSE_S", 0.05)
+    monkeypatch.setattr(rescheduling, "_BROKER_PAUSE_S", 0.05)
 
     async def turn() -> Any:
         return await with_a_soft_limit(bench.turn(Deferred(1_000, "rate_limit")))
@@ -142,7 +142,7 @@ async def test_a_soft_limit_neither_doubles_nor_ends_a_job_that_is_on_its_way_ba
 async def test_a_job_goes_back_as_it_came_where_the_broker_stays_away(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "_BROKER_PATIENCE_S", -1)
+    monkeypatch.setattr(rescheduling, "_BROKER_RETRIES_S", -1)
 
     def gone(self: Any, *args: Any, **kwargs: Any) -> Any:
         raise OperationalError("gone")

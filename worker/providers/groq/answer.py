@@ -6,7 +6,7 @@ from typing import Any
 from worker.providers.response import is_count
 
 _PLAIN_FIELDS = {"role", "content", "reasoning", "tool_calls", "channel"}
-"""Fields of a message that have a place of their own in the result, or none (`role`, and the `channel` of a delta)."""
+"""Fields of a message that the result has under another name, or leaves out."""
 
 _BODY_FIELDS = ("usage_breakdown", "mcp_list_tools")
 
@@ -77,4 +77,7 @@ def _empty_because(result: Mapping[str, Any]) -> str:
         return ""
     used = result["usage"].get("completion_tokens")
     tokens = f"all {used} tokens" if is_count(used) else "all tokens"
-    return f"reasoning used {tokens} that the answer may have: raise max_completion_tokens, or lower reasoning_effort"
+    return (
+        f"reasoning used {tokens} that the answer may have: "
+        "raise max_completion_tokens, or lower reasoning_effort"
+    )

@@ -4,12 +4,10 @@ A completion has no side effect, so repeating one costs tokens at most.
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 import groq
@@ -20,27 +18,18 @@ from worker.providers import key_check
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.groq.answer import request_id_of, result_of
-from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer, Listener
+from worker.providers.groq.completion import Completion, prompts_of
+from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer
 from worker.providers.groq.unknowns import GroqWatch
 from worker.providers.groq.verdicts import GroqJudge
 from worker.providers.key_check import KeyCheck
-from worker.providers.response import Answer, texts_in
+from worker.providers.response import Answer
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Fate, Reply
 
-DEFAULT_RESERVED_TOKENS = 1_024
-"""What a completion is taken to need where the request sets no cap, in tokens."""
-
-DEFAULT_TIER = "on_demand"
-"""The service tier of a completion that names none."""
-
-_BYTES_A_TOKEN = 4
-_MESSAGE_OVERHEAD_TOKENS = 4
-_IMAGE_TOKENS = 1_000
 _MAX_CLIENTS = 64
-_AFTER_THE_END_S = (
-    1.0  # the connection serves on if it is read to its end, which is not worth a long wait
-)
+_AFTER_THE_END_S = 1.0
+"""How long a stream is read after its last event, so that its connection can be used again."""
 
 _PATH = "/openai/v1/chat/completions"
 _OPTIONS: Final[Any] = {
@@ -48,117 +37,14 @@ _OPTIONS: Final[Any] = {
     "headers": groq.NOT_GIVEN,
     "max_retries": groq.NOT_GIVEN,
     "timeout": groq.NOT_GIVEN,
-    "idempotency_key": "unused",  # it is in no header: Groq has none
+    "idempotency_key": "unused",  # no header carries it
     "extra_json": None,
     "follow_redirects": None,
 }
-"""The SDK's own defaults.
+"""The defaults of the SDK, written out.
 
-What is not given it copies deeply at each call, and draws a random key that nobody sees.
+For what is not given the SDK makes a deep copy at each call, and draws a random key in vain.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One chat completion to ask for.
-
-    Attributes:
-        params: The validated keyword arguments of `chat.completions.create`: `model` and
-            `messages`, not `stream`.
-        model: The model.
-        input_tokens: What the prompt counts, as an estimate.
-        output_tokens: What is reserved for the answer.
-        listener: Hears the answer while it comes; None: it comes in one piece.
-    """
-
-    params: Mapping[str, Any] = field(repr=False)
-    model: str
-    input_tokens: int
-    output_tokens: int
-    listener: Listener | None = field(default=None, repr=False)
-
-    @classmethod
-    def of(cls, params: Mapping[str, Any], *, listener: Listener | None = None) -> "Completion":
-        """Make a completion with its estimate from validated arguments."""
-        return cls(
-            params, str(params["model"]), prompt_tokens(params), reserved_tokens(params), listener
-        )
-
-    @property
-    def tokens(self) -> int:
-        """The estimated use, prompt and reserved answer together."""
-        return self.input_tokens + self.output_tokens
-
-    @property
-    def is_capped(self) -> bool:
-        """Whether the request itself says how long the answer may be."""
-        return bool(self.params.get("max_completion_tokens") or self.params.get("max_tokens"))
-
-    def with_model(self, model: str) -> "Completion":
-        """The same of another model."""
-        return (
-            self
-            if model == self.model
-            else replace(self, params={**self.params, "model": model}, model=model)
-        )
-
-    def capped(self, output_tokens: int) -> "Completion":
-        """The same with an answer of at most so many tokens."""
-        params = {**self.params, "max_completion_tokens": output_tokens}
-        return replace(self, params=params, output_tokens=output_tokens)
-
-    @property
-    def limited_as(self) -> str:
-        """What limits belong to, beside the account.
-
-        The model, and the service tier where it is not the default.
-        """
-        tier = self.params.get("service_tier")
-        return self.model if tier in {None, DEFAULT_TIER} else f"{self.model} ({tier})"
-
-    @property
-    def resource(self) -> str:
-        """What a key can be shut out from: the model."""
-        return self.model
-
-
-def estimate_tokens(params: Mapping[str, Any]) -> int:
-    """Estimate what Groq will count as requested: the prompt and the reserved answer, in tokens."""
-    return prompt_tokens(params) + reserved_tokens(params)
-
-
-def reserved_tokens(params: Mapping[str, Any]) -> int:
-    """How many tokens are reserved for the answer.
-
-    `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, for each of `n`
-    answers.
-    """
-    reserve = (
-        params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
-    )
-    return int(reserve) * int(params.get("n") or 1)
-
-
-def prompt_tokens(params: Mapping[str, Any]) -> int:
-    """Estimate what Groq will count for the prompt, in tokens.
-
-    A quarter of the prompt's UTF-8 bytes (so that scripts beyond ASCII are not underrated), an
-    image counts 1,000.
-    """
-    prompt_bytes, fixed = 0, 0
-    for message in params.get("messages") or ():
-        fixed += _MESSAGE_OVERHEAD_TOKENS
-        content = message.get("content") if isinstance(message, Mapping) else message
-        for part in content if isinstance(content, list | tuple) else [content]:
-            if isinstance(part, Mapping) and "image_url" in part:
-                fixed += _IMAGE_TOKENS
-            else:
-                prompt_bytes += sum(_size(text) for text in texts_in(part))
-        prompt_bytes += sum(_size(text) for text in _texts_beside(message))
-    for name in ("tools", "functions", "response_format", "documents"):
-        if schema := params.get(name):
-            prompt_bytes += len(json.dumps(schema, default=str))
-    return -(-prompt_bytes // _BYTES_A_TOKEN) + fixed
 
 
 class Groq:
@@ -172,7 +58,7 @@ class Groq:
         fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that nobody knows.
+        notice: Takes what the answers hold that the tables do not know.
     """
 
     service = "groq"
@@ -204,7 +90,7 @@ class Groq:
         logging.getLogger("groq._base_client").setLevel(logging.INFO)
 
     def prepare(self, secrets: Iterable[SecretStr]) -> None:
-        """Make the SDK's clients, so that the first call is as quick as the others (100 ms the first, 2 the next)."""
+        """Make the clients of the SDK before the first call; the first one takes 100 ms."""
         for secret in secrets:
             if is_sendable(secret):
                 self._client(secret)
@@ -244,8 +130,8 @@ class Groq:
         request: Completion,
         secret: SecretStr,
     ) -> Reply:
-        """Judge what came, whole or in pieces."""
-        private = _prompts(request.params)
+        """Judge what arrived, whole or in pieces."""
+        private = prompts_of(request.params)
         if heard is not None and _is_event_stream(response):
             body = None if heard.error is None else {"error": heard.error}
             status = response.status_code if heard.error is None else heard.error_status()
@@ -304,10 +190,9 @@ class Groq:
     ) -> httpx.Response:
         """Let the SDK send the request as it is.
 
-        `create` would look through the arguments for names to translate, of which a completion has
-        none, and make a model of the answer, which is read elsewhere; it would take the URL apart
-        each time, too. All that is half of a
-        call: 0.68 ms of CPU against 0.28 (measured).
+        `create` would search the arguments for names to translate, of which a completion has none,
+        parse the URL each time, and make a model of the answer, which is read elsewhere. All that
+        is half of a call: 0.68 ms of CPU against 0.28 ms (measured).
         """
         # The parameter only where it is wanted: a request without it stays as it was.
         body = {**request.params, "stream": True} if stream else request.params
@@ -341,7 +226,7 @@ class Groq:
 
 
 async def _listen(response: httpx.Response, heard: HeardAnswer, limit: asyncio.Timeout) -> None:
-    """Hear an answer to its end. Always leaves the connection behind in order."""
+    """Read an answer to its end, and leave the connection usable."""
     try:
         if not _is_event_stream(response):
             await response.aread()
@@ -369,7 +254,7 @@ def _first_choice(answer: Answer) -> dict[str, Any] | None:
 
 
 def _value(answer: Answer, choice: dict[str, Any]) -> dict[str, Any]:
-    """What the caller gets."""
+    """Return what the caller gets."""
     return result_of(
         choice["message"],
         body=answer.body,
@@ -377,21 +262,3 @@ def _value(answer: Answer, choice: dict[str, Any]) -> dict[str, Any]:
         logprobs=choice.get("logprobs"),
         request_id=request_id_of(answer.body.get("x_groq"), answer.headers),
     )
-
-
-def _prompts(params: Mapping[str, Any]) -> list[str]:
-    messages = [message for message in params.get("messages") or () if isinstance(message, Mapping)]
-    texts = [text for message in messages for text in texts_in(message.get("content"))]
-    texts += [text for message in messages for text in _texts_beside(message)]
-    return [*texts, *texts_in(params.get("documents"))]
-
-
-def _texts_beside(message: Any) -> Iterable[str]:
-    """The texts of a message beside its content: what the model thought, and what it called."""
-    if isinstance(message, Mapping):
-        yield from texts_in(message.get("reasoning"))
-        yield from texts_in(message.get("tool_calls"))
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))

@@ -29,7 +29,8 @@ _NUMBER = {
     for name in ("Limit", "Used", "Requested")
 }
 _WAIT = re.compile(
-    r"\b(?:try again|retry) (?:in|after) ((?:[0-9]{1,12}(?:\.[0-9]{0,12})?\s?[a-zµ]{0,12}\s?){1,6})",
+    r"\b(?:try again|retry) (?:in|after) "
+    r"((?:[0-9]{1,12}(?:\.[0-9]{0,12})?\s?[a-zµ]{0,12}\s?){1,6})",
     re.IGNORECASE,
 )
 _RESET_TOLERANCE = 0.25
@@ -71,7 +72,7 @@ class Refusal:
 
     @property
     def for_its_size(self) -> bool:
-        """Whether the wait is for a request of this size, and it is known what is left for smaller ones."""
+        """Whether only a request of this size waits, and what is left for smaller ones is known."""
         counts_tokens = self.dimension is not None and self.dimension.counts_tokens
         return (
             counts_tokens
@@ -154,7 +155,7 @@ def _tokens_limit(answer: Answer) -> ObservedLimit | None:
 
 
 def _requests_limit(answer: Answer) -> ObservedLimit | None:
-    """Groq's own header counts a day (RPD), but stand-ins for Groq fill it with their limit of a minute.
+    """Groq's own header counts a day (RPD); other servers state their limit of a minute in it.
 
     To take one for the other would throttle a key a thousandfold, so the header must agree with
     itself: a day's bucket that refills continuously resets after `used / limit` of a day (the

@@ -158,7 +158,7 @@ class HeardAnswer:
         """The HTTP status that the error would have had, had it come before the first byte."""
         error = self.error or {}
         status = error.get("status_code") or error.get("status")
-        if isinstance(status, int) and HTTPStatus.BAD_REQUEST <= status < 600:  # noqa: PLR2004 - the last of the 5xx
+        if isinstance(status, int) and HTTPStatus.BAD_REQUEST <= status < 600:  # noqa: PLR2004
             return status
         return (
             HTTPStatus.BAD_REQUEST

@@ -123,7 +123,7 @@ def _unknown_in(
     code = answer.code
     if code and code not in _CODES and not code.startswith(_CODE_BEGINNINGS):
         yield Unknown("groq", Kind.ERROR_CODE, f"{answer.status} {shapes.of_name(code)}")
-    if answer.status not in _STATUSES and answer.status >= 400:  # noqa: PLR2004 - a redirect is the edge's
+    if answer.status not in _STATUSES and answer.status >= 400:  # noqa: PLR2004
         yield Unknown("groq", Kind.STATUS, str(answer.status))
     if answer.status in _REFUSED and answer.message:
         yield from _unknown_in_refusal(answer, shapes)

@@ -3,43 +3,43 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import SecretStr
 
-from worker.providers.groq.limits import Refusal, limits_of, read_refusal
+from worker.providers.groq.key_faults import key_fault
+from worker.providers.groq.limits import limits_of, read_refusal
+from worker.providers.groq.rejections import (
+    _HOUR_MS,
+    is_client_error,
+    rejection_of,
+    too_large_sentence,
+)
 from worker.providers.groq.stream import HeardAnswer
-from worker.providers.response import Answer, is_count, safe_sentence
-from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Dimension, Effect, Fate, Scope, Verdict
+from worker.providers.groq.usage import counted_tokens
+from worker.providers.response import Answer, safe_sentence
+from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Effect, Fate, Scope, Verdict
 
-_HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _MIN_COOLDOWN_MS = 100
 _SECOND_MS = 1_000
 _MAX_BACKOFF_MS = 300_000
 _FLEX_CAPACITY_STATUS = 498
-_MOST_GENERATIONS_MORE = (
-    2  # each costs its tokens, and a model that fails three times will not learn it
-)
+_MOST_GENERATIONS_MORE = 2
+"""Each costs its tokens, and a model that fails three times will not learn the form."""
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
-_DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
-_MOST_TOKENS = (
-    10**8
-)  # far above what one call can use; charged to a bucket, more would close the account for good
 _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.CONFLICT,
     HTTPStatus.MISDIRECTED_REQUEST,
     HTTPStatus.TOO_EARLY,
-    499,  # somebody between has cut the call
+    499,  # a proxy has cut the call
 }
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
 )
-_NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this org")
-_UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
 class GroqJudge:
@@ -81,14 +81,20 @@ class GroqJudge:
         if answer.ok:
             return self._success(answer, value)
         said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
-        for rule in (self._key_fault, self._refusal, self._rate, self._server_fault, self._edge):
+        for rule in (
+            partial(key_fault, now_s=self._now()),
+            self._refusal,
+            self._rate,
+            self._server_fault,
+            self._edge,
+        ):
             if verdict := rule(answer):
                 return (
                     verdict
                     if verdict.certain or not said
                     else replace(verdict, reason=f"{verdict.reason}: {said}")
                 )
-        return _rejection(answer, said)
+        return rejection_of(answer, said)
 
     def streamed(
         self,
@@ -104,13 +110,13 @@ class GroqJudge:
         Args:
             answer: The status and headers; the status and body of the error that came instead of
                 the rest, if one did.
-            heard: What came.
+            heard: What arrived.
             value: The completion that it adds up to, None where it is not complete.
             secret: The key that was used.
             private: Texts of the request, which no reason may repeat.
         """
         if heard.error is not None:
-            # Not definite whatever it says: some of the answer was made, and is counted.
+            # Not definite, whatever the error says: a part of the answer was made, and is counted.
             verdict = self(answer, value=None, secret=secret, private=private)
             return replace(verdict, definite=False, counted=True)
         if heard.stopped:
@@ -152,77 +158,18 @@ class GroqJudge:
             Fate.DONE,
             "ok",
             limits=limits,
-            tokens=_counted_tokens(usage),
-            input_tokens=_counted_tokens(usage, of="prompt_tokens"),
-            output_tokens=_counted_tokens(usage, of="completion_tokens", cached_too=True),
+            tokens=counted_tokens(usage),
+            input_tokens=counted_tokens(usage, of="prompt_tokens"),
+            output_tokens=counted_tokens(usage, of="completion_tokens", cached_too=True),
             status=answer.status,
         )
 
-    def _key_fault(self, answer: Answer) -> Verdict | None:
-        status, code = answer.status, answer.code
-        account = read_refusal(answer.message).account
-        # The status decides: the code of a 401 is not reliable.
-        if status == HTTPStatus.UNAUTHORIZED or (
-            status in {400, 403} and code == "invalid_api_key"
-        ):
-            return Verdict(
-                Fate.NEXT_KEY,
-                "invalid_key",
-                "Groq does not accept this key",
-                effect=Effect.DISABLE,
-                scope=Scope.KEY,
-                status=status,
-                certain=code == "invalid_api_key"
-                or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
-            )
-        if status in {400, 403} and code == "organization_restricted":
-            return Verdict(
-                Fate.NEXT_KEY,
-                "organization_restricted",
-                "Groq has restricted the whole organisation",
-                effect=Effect.DISABLE,
-                scope=Scope.ACCOUNT,
-                account=account,
-                status=status,
-            )
-        spent = code == "blocked_api_access" or code.startswith("spend_")
-        if status == HTTPStatus.PAYMENT_REQUIRED or (spent and _is_client_error(status)):
-            return Verdict(
-                Fate.NEXT_KEY,
-                "spend_limit",
-                "the organisation's spend limit at Groq is reached",
-                effect=Effect.COOL,
-                scope=Scope.ACCOUNT,
-                # Until the 1st of the month; somebody may raise the limit before, so one call an
-                # hour asks.
-                cooldown_ms=min(_HOUR_MS, self._until_next_month_ms()),
-                account=account,
-                status=status,
-            )
-        if code == "model_terms_required" and _is_client_error(status):
-            return _unfit(
-                "model_terms",
-                "the organisation has not accepted the model's terms: accept them in its console, "
-                "then reset the key",
-                answer,
-            )
-        if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
-            return Verdict(
-                Fate.NEXT_KEY,
-                "model_blocked",
-                "this model is switched off for this key",
-                effect=Effect.DISABLE,
-                scope=Scope.KEY_RESOURCE,
-                status=status,
-            )
-        return None
-
     def _refusal(self, answer: Answer) -> Verdict | None:
-        """Refused for what it is, though not for good."""
+        """Judge a refusal of the request for what it is, though not for good."""
         status = answer.status
-        if _is_client_error(status) and answer.code in _BAD_GENERATION:
-            # Not definite: the tokens are spent. The message may lead to `failed_generation`, so it
-            # is left out.
+        if is_client_error(status) and answer.code in _BAD_GENERATION:
+            # Not definite: the tokens are spent. The message may quote `failed_generation`, so the
+            # verdict leaves it out.
             return Verdict(
                 Fate.RETRY,
                 "bad_generation",
@@ -238,7 +185,7 @@ class GroqJudge:
             return Verdict(
                 Fate.OTHER_ACCOUNT,
                 "request_too_large",
-                _too_large_sentence(refusal),
+                too_large_sentence(refusal),
                 account=refusal.account,
                 limits=limits_of(answer, refusal),
                 too_large_limit=refusal.limit,
@@ -262,8 +209,8 @@ class GroqJudge:
             if refusal.dimension
             else "Groq's limit is reached",
             effect=Effect.COOL,
-            # What holds for a project stays with the key: others of the organisation may be of
-            # other projects.
+            # The limit of a project stays with the key: other keys of the organisation may belong
+            # to other projects.
             scope=Scope.KEY_RESOURCE if refusal.project else Scope.ACCOUNT_MODEL,
             cooldown_ms=None
             if stated_ms is None
@@ -276,11 +223,11 @@ class GroqJudge:
         )
 
     def _server_fault(self, answer: Answer) -> Verdict | None:
-        """Groq failed.
+        """Judge a failure of Groq.
 
-        Nobody says whether that counts against the limits. If it does, a call is refused later, and
-        its words put the bucket right for all; a failure that were counted here and not there would
-        waste a call each time.
+        The documentation does not say whether it counts against the limits. If it does, a later
+        call is refused, and its words correct the bucket for all; a failure that were counted here
+        and not there would waste a call each time.
         """
         status = answer.status
         if status == _FLEX_CAPACITY_STATUS or answer.code == "capacity_exceeded":
@@ -338,7 +285,7 @@ class GroqJudge:
         return None
 
     def _edge(self, answer: Answer) -> Verdict | None:
-        """The answer of something before Groq: it hits every key alike."""
+        """Judge the answer of a proxy or gateway before Groq: it hits every key alike."""
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             backoff_ms = answer.retry_after_ms(now_s=self._now())
             return Verdict(
@@ -362,94 +309,21 @@ class GroqJudge:
             )
         return None
 
-    def _until_next_month_ms(self) -> int:
-        now = datetime.fromtimestamp(self._now(), UTC)
-        year, month = divmod(now.year * 12 + now.month, 12)
-        first = datetime(year, month + 1, 1, tzinfo=UTC)
-        return max(_MIN_COOLDOWN_MS, round((first - now).total_seconds() * 1_000))
-
-
-def _rejection(answer: Answer, said: str) -> Verdict:
-    """The request is refused for what it is.
-
-    For some reasons another organisation may still take it.
-    """
-    sentence = (
-        f"Groq rejects the request: {said}"
-        if said
-        else f"Groq rejects the request (HTTP {answer.status})"
-    )
-    if answer.code in _UNKNOWN_MODEL:
-        return _unfit("model_not_found", sentence, answer)
-    if _NO_TIER.match(answer.message) and answer.status in {400, 403}:
-        return _unfit("tier_unavailable", sentence, answer)
-    if answer.status == HTTPStatus.NOT_FOUND:  # not Groq's own words: perhaps the URL is wrong
-        return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
-    if answer.status == HTTPStatus.FORBIDDEN:
-        # A refusal with a code that nobody has described: it may hold for this account only.
-        return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
-    return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
-
-
-def _unfit(code: str, sentence: str, answer: Answer) -> Verdict:
-    """What was asked for is not to be had of this organisation, but perhaps of others."""
-    return Verdict(
-        Fate.OTHER_ACCOUNT,
-        code,
-        sentence,
-        effect=Effect.UNFIT,
-        scope=Scope.ACCOUNT_MODEL,
-        cooldown_ms=_HOUR_MS,
-        account=read_refusal(answer.message).account,
-        status=answer.status,
-    )
-
-
-def _is_client_error(status: int) -> bool:
-    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-
 
 def _is_refusal_as_400(answer: Answer) -> bool:
-    """Whether a limit refused under another status.
+    """Whether a limit refused the request under another status.
 
-    Seen of limits of output tokens, as a plain invalid request.
+    Limits of output tokens have done so, as a plain invalid request.
     """
     return (
         answer.status == HTTPStatus.BAD_REQUEST and _REFUSAL_WORDS.match(answer.message) is not None
     )
 
 
-def _counted_tokens(
-    usage: Mapping[str, Any], *, of: str = "total_tokens", cached_too: bool = False
-) -> int | None:
-    """What counts against the limits, in tokens: cached prompt tokens do not."""
-    total = usage.get(of)
-    if not is_count(total) or total > _MOST_TOKENS:
-        return None
-    if cached_too:
-        return total
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return max(0, total - cached) if is_count(cached) else total
-
-
-def _too_large_sentence(refusal: Refusal) -> str:
-    if refusal.limit is None or refusal.requested is None:
-        return "the request is larger than this organisation may send for this model"
-    if refusal.dimension is Dimension.OTPM:
-        return (
-            f"the request reserves {refusal.requested} tokens for its answer, this organisation's "
-            "limit for this model"
-            f" is {refusal.limit}: lower max_completion_tokens"
-        )
-    whose = "the prompt" if refusal.dimension is Dimension.ITPM else "the request"
-    return f"{whose} needs {refusal.requested} tokens, this organisation's limit for this model is {refusal.limit}"
-
-
 def _stated_ms(header_ms: int | None, words_ms: int | None) -> int | None:
-    """The wait that a refusal states.
+    """Return the wait that a refusal states.
 
-    In its words to the millisecond, in `retry-after` rounded up to whole seconds.
+    Its words give it to the millisecond, `retry-after` rounded up to whole seconds.
     """
     if header_ms is None or words_ms is None:
         return words_ms if header_ms is None else header_ms

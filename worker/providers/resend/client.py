@@ -22,9 +22,10 @@ from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_tra
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.key_check import KeyCheck
 from worker.providers.resend import http
-from worker.providers.resend.request import SendRequest
+from worker.providers.resend.limits import EMAIL_QUOTAS
+from worker.providers.resend.request import SendRequest, recipients_in
 from worker.providers.resend.unknowns import unknown_in
-from worker.providers.resend.verdicts import EMAIL_QUOTAS, ResendJudge
+from worker.providers.resend.verdicts import ResendJudge
 from worker.providers.response import Answer, safe_sentence, texts_in
 from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Effect, Fate, Reply, Verdict
@@ -44,7 +45,7 @@ class Resend:
         fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that nobody knows.
+        notice: Takes what the answers hold that the tables do not know.
     """
 
     service = "resend"
@@ -181,12 +182,6 @@ def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
     )
 
 
-def recipients_of(payload: Mapping[str, Any]) -> int:
-    """How many addresses an email goes to; each counts against the quotas."""
-    named = (payload.get(name) or () for name in ("to", "cc", "bcc"))
-    return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
-
-
 def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
     """Say how many recipients a batch counts.
 
@@ -196,7 +191,7 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
         return verdict
     results = value["results"] if value is not None else [{}] * len(payload)
     count = sum(
-        recipients_of(email)
+        recipients_in(email)
         for email, one in zip(payload, results, strict=True)
         if "error" not in one
     )
@@ -211,7 +206,7 @@ def _private(payload: Any) -> list[str]:
 
 
 def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
-    """What became of each email of a batch, or None where the answer leaves it open for any of them.
+    """Return what became of each email of a batch; None where the answer leaves one open.
 
     `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of
     the others.

@@ -1,4 +1,4 @@
-"""The HTTP client that we install into the Resend SDK, so that calls with different keys can run at once.
+"""The HTTP client of the Resend SDK, with which calls of different keys can run at once.
 
 The SDK keeps its key in a module global: calls that run side by side send each other's keys
 (measured: 7,000 of 8,000). It also makes a new HTTP client, TLS context included, for every call,

@@ -114,6 +114,12 @@ def is_idempotency_key(key: str) -> bool:
     )
 
 
+def recipients_in(payload: Mapping[str, Any]) -> int:
+    """Count the addresses that an email goes to. Each counts against the quotas."""
+    named = (payload.get(name) or () for name in ("to", "cc", "bcc"))
+    return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
+
+
 def _plain(value: object) -> object:
     # Validated models hand over tuples and read-only mappings.
     if isinstance(value, Mapping):

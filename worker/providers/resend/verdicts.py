@@ -10,15 +10,13 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from worker.providers.durations import duration_ms
+from worker.providers.resend.limits import limits_of, quotas_of
 from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import (
     SERVER_ERROR,
-    Dimension,
     Effect,
     Fate,
-    ObservedLimit,
     Scope,
-    SeenQuota,
     Verdict,
 )
 
@@ -45,20 +43,10 @@ _NOT_FOR_THIS_KEY = {"restricted_api_key", "invalid_permission", "invalid_access
 _EXAMPLE_DOMAINS = re.compile(
     r"\btesting email address\b|\bdomains? like `?example\.", re.IGNORECASE
 )
-_LONGEST_WINDOW_S = 86_400
-_QUOTAS = {
-    "daily_quota": ("x-resend-daily-quota", Dimension.EMAILS_DAY),
-    "monthly_quota": ("x-resend-monthly-quota", Dimension.EMAILS_MONTH),
-}
-EMAIL_QUOTAS: Final = frozenset({*_QUOTAS, "email_above_quota"})
-"""The codes of refusals for a quota that counts emails."""
-
 _EXAMPLE_RECIPIENT: Final = (
     "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to a "
-    "real address, or to"
-    " delivered@resend.dev in a test"
+    "real address, or to delivered@resend.dev in a test"
 )
-_POLICY = re.compile(r"(?:q=)?([0-9]{1,9})\s*;\s*w=([0-9]{1,9})")
 
 
 class ResendJudge:
@@ -101,8 +89,8 @@ class ResendJudge:
             return Verdict(
                 Fate.DONE,
                 "ok",
-                limits=_limits_of(answer),
-                quotas=_quotas_of(answer),
+                limits=limits_of(answer),
+                quotas=quotas_of(answer),
                 status=answer.status,
             )
         status = _status_of(answer)
@@ -122,7 +110,7 @@ class ResendJudge:
                 Fate.FAIL,
                 "example_recipient",
                 _EXAMPLE_RECIPIENT,
-                limits=_limits_of(answer),
+                limits=limits_of(answer),
                 status=status,
             )
         sentence = (
@@ -136,10 +124,10 @@ class ResendJudge:
                 if answer.code == "invalid_idempotent_request"
                 else "rejected"
             )
-            return Verdict(Fate.FAIL, code, sentence, limits=_limits_of(answer), status=status)
+            return Verdict(Fate.FAIL, code, sentence, limits=limits_of(answer), status=status)
         if answer.code == "validation_error":
-            # The from domain is not verified in this team, or it is the test address: no other mail
-            # from it will pass.
+            # The domain of the from address is not verified in this team, or the address is the one
+            # for tests: no other email from it will pass.
             return Verdict(
                 Fate.OTHER_ACCOUNT,
                 "domain_not_verified",
@@ -151,7 +139,7 @@ class ResendJudge:
         return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=status)
 
     def _unclear(self, answer: Answer, status: int) -> Verdict | None:
-        """The email may have been accepted."""
+        """Judge an answer after which the email may have been accepted."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             code, sentence = SERVER_ERROR, f"Resend failed (HTTP {status})"
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
@@ -170,7 +158,7 @@ class ResendJudge:
             cooldown_ms=self._fault_cooldown_ms,
             definite=False,
             backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
-            limits=_limits_of(answer),
+            limits=limits_of(answer),
             status=status,
         )
 
@@ -221,7 +209,7 @@ class ResendJudge:
         above = answer.code == "email_above_quota" and status >= HTTPStatus.BAD_REQUEST
         if not above and (status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page):
             return None
-        # The wordings differ from the documentation's, so the name decides.
+        # The words differ from those of the documentation, so the name decides.
         if answer.code.startswith("daily_quota"):
             code, sentence = "daily_quota", "the team's quota of the day is used up"
             cooldown_ms: int | None = self._until_midnight_ms() + int(
@@ -229,7 +217,7 @@ class ResendJudge:
             )
         elif answer.code.startswith("monthly_quota"):
             code, sentence = "monthly_quota", "the team's quota of the month is used up"
-            # Only GET /usage knows the end, and a key that may only send cannot ask: one email a
+            # Only GET /usage tells the end, and a key that may only send cannot ask it: one email a
             # day finds out.
             cooldown_ms = _DAY_MS
         elif above:
@@ -247,8 +235,8 @@ class ResendJudge:
             effect=Effect.COOL,
             scope=Scope.ACCOUNT,
             cooldown_ms=cooldown_ms,
-            limits=_limits_of(answer),
-            quotas=_quotas_of(answer, spent=code),
+            limits=limits_of(answer),
+            quotas=quotas_of(answer, spent=code),
             status=status,
         )
 
@@ -265,14 +253,14 @@ class ResendJudge:
             cooldown_ms=None
             if stated is None
             else min(max(stated, _MIN_COOLDOWN_MS), _MAX_RATE_COOLDOWN_MS),
-            limits=_limits_of(answer),
+            limits=limits_of(answer),
             status=answer.status,
         )
 
     def _conflict(self, answer: Answer, status: int) -> Verdict | None:
         if status != HTTPStatus.CONFLICT or answer.code == "invalid_idempotent_request":
             return None
-        # A twin of this call may be at work, and a conflict without a known name may be the same.
+        # A copy of this call may be under way; a conflict without a known name may be that as well.
         named = answer.code if answer.code in _UNFINISHED else "conflict"
         return Verdict(
             Fate.SAME_ACCOUNT,
@@ -280,15 +268,15 @@ class ResendJudge:
             "Resend is still at work on the same email",
             definite=False,
             backoff_ms=int(self._jitter(1_000, 5_000)),
-            limits=_limits_of(answer),
+            limits=limits_of(answer),
             status=status,
         )
 
     def _edge(self, answer: Answer, status: int) -> Verdict | None:
-        """An answer without Resend's own words may come from something before it, which hits every key alike.
+        """Judge an answer without Resend's own words: a proxy or gateway may have given it.
 
-        That may have answered after Resend had accepted the email, so nothing is certain. A bare
-        401 or 429 is one that did not let the request in.
+        It may have done so after Resend had accepted the email, so nothing is certain, and it hits
+        every key alike. Only a bare 401 or 429 surely kept the request out.
         """
         bare = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
@@ -317,44 +305,8 @@ class ResendJudge:
 
 
 def _status_of(answer: Answer) -> int:
-    """The HTTP status, or the one that a body under a 200 admits to (the SDK reads it so too)."""
+    """Return the HTTP status, or the one in the body of a 200, as the SDK reads it, too."""
     stated = answer.body.get("statusCode") if isinstance(answer.body, dict) else None
     if answer.ok and isinstance(stated, int) and stated >= HTTPStatus.BAD_REQUEST:
         return stated
     return answer.status
-
-
-def _limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
-    """The rate limit of the team."""
-    limit = answer.header_int("ratelimit-limit")
-    window_ms = Dimension.RPS.window_ms
-    if policy := _POLICY.search(answer.headers.get("ratelimit-policy", "")):
-        limit = limit or int(policy[1])
-        window_ms = int(policy[2]) * 1_000
-    if not limit or not 0 < window_ms <= _LONGEST_WINDOW_S * 1_000:
-        return ()
-    remaining = answer.header_int("ratelimit-remaining")
-    return (
-        ObservedLimit(
-            Dimension.RPS,
-            limit,
-            remaining=None if remaining is None else float(min(remaining, limit)),
-            window_ms=None if window_ms == Dimension.RPS.window_ms else window_ms,
-        ),
-    )
-
-
-def _quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
-    """What is used of the team's quotas; how large they are, only `GET /usage` tells.
-
-    The daily quota's header comes with the free plan only (Resend documentation, account quotas and
-    limits).
-    """
-    found = (
-        (code, dimension, answer.header_int(name)) for code, (name, dimension) in _QUOTAS.items()
-    )
-    return tuple(
-        SeenQuota(dimension, used, spent=code == spent)
-        for code, dimension, used in found
-        if used is not None
-    )

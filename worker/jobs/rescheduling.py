@@ -1,0 +1,154 @@
+"""Sends a job back to its queue, to run again after a countdown."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+from celery import Task
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
+
+from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
+from config.settings import Settings
+from worker.aio.pipelined_publishing import publish
+from worker.aio.redis_retry import warn, words_of
+from worker.aio.transport.qos import instant_of
+from worker.cancellations import end_if_cancelled
+from worker.errors import Deferred, TransientError
+from worker.jobs.history import ALONE, DEATHS, History
+
+_BROKER_RETRIES_S = 60.0
+_BROKER_PAUSE_S = 1.0
+_LONGEST_DELAY_MS = 366 * 86_400_000
+"""Beyond any deadline; a larger number would be no instant of a calendar."""
+
+
+async def send_back(
+    task: Task, why: Exception, countdown_ms: int, history: History, *, retries: int
+) -> NoReturn:
+    """Publish the message of the running job again, with a countdown, and end this run of it.
+
+    Args:
+        task: The bound task.
+        why: Why the job comes back; Celery shows it.
+        countdown_ms: When it comes back, in milliseconds from now.
+        history: What the job remembers.
+        retries: How many retries it has spent.
+
+    Raises:
+        celery.exceptions.Retry: The message is in the broker.
+        celery.exceptions.Reject: The broker did not take it; the old message stays.
+    """
+    request: Any = task.request
+    countdown_s = countdown_ms / 1000
+    headers = {**(request.headers or {}), **history.headers()}
+    for name in (DEATHS, ALONE):  # no worker has died of this run
+        headers.pop(name, None)
+    queue = _deferred_queue_of(request.delivery_info or {})
+    signature = task.signature_from_request(
+        request, countdown=countdown_s, retries=retries, headers=headers, queue=queue
+    )
+    if request.called_directly or request.is_eager:
+        raise why
+    await end_if_cancelled(request.id, patiently=False)
+    await _publish(signature, task)
+    request.waits = waits_of(why, countdown_s)
+    # Without its cause, which Celery would format and store.
+    raise Retry(exc=why, when=countdown_s, sig=signature) from None
+
+
+def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
+    """Say for programs why a job waits and until when: beside its result and in its stream.
+
+    Returns:
+        `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the reason, see
+        docs/enqueueing.md; `next_try`: the instant, in ISO 8601.
+    """
+    next_try = datetime.now(UTC) + timedelta(seconds=countdown_s)
+    kind = "key" if isinstance(why, Deferred) else "failure"
+    code = why.code if isinstance(why, Deferred | TransientError) else ""
+    return {
+        "kind": kind,
+        "code": code or kind,
+        "next_try": next_try.isoformat(timespec="milliseconds"),
+    }
+
+
+async def _publish(signature: Any, task: Task) -> None:
+    """Publish a message, whatever the soft time limit says: it is meant for the work.
+
+    Cut off here, the job would be lost, or run twice.
+    """
+    publishing = asyncio.ensure_future(_publish_with_retries(signature, task))
+    try:
+        await asyncio.shield(publishing)
+    except SoftTimeLimitExceeded:
+        await publishing
+    except asyncio.CancelledError:
+        publishing.cancel()
+        raise
+
+
+async def _publish_with_retries(signature: Any, task: Task) -> None:
+    """Publish a message, with retries for a minute.
+
+    The new message is in the broker before the old one is acknowledged: a crash in between leaves
+    two messages, never none.
+    """
+    deadline = time.monotonic() + _BROKER_RETRIES_S
+    while True:
+        try:
+            await publish(signature, task.app)
+        except Exception as exc:
+            # Mostly OperationalError, but kombu also fails with AttributeError where a connection
+            # is closed meanwhile. The message came as JSON and goes back as JSON: its content is
+            # not at fault.
+            if time.monotonic() > deadline:
+                raise Reject(exc, requeue=True) from exc  # the old message stays the job's only one
+            warn("jobs wait for the broker, to go back to their queue: %s", words_of(exc))
+            await asyncio.sleep(_BROKER_PAUSE_S)
+        else:
+            return
+
+
+def queue_of(task: Task) -> str:
+    """Return the queue of the job's service; empty where the job came by another."""
+    back = _deferred_queue_of(task.request.delivery_info or {}) or ""
+    return back.removesuffix(DEFERRED) if back in DELAYED_QUEUES else ""
+
+
+def _deferred_queue_of(delivery_info: dict[str, Any]) -> str | None:
+    """Return the queue for the deferred jobs of the queue that a job came from.
+
+    None leaves the choice to Celery.
+    """
+    queue = str(delivery_info.get("routing_key"))
+    if queue.endswith(DEFERRED):
+        return queue
+    return queue + DEFERRED if queue in QUEUE_OF.values() else None
+
+
+def longest_wait_ms(task: Task, settings: Settings) -> int:
+    """Return how long a message may wait for its instant, in milliseconds.
+
+    A longer wait takes several messages, one after the other. Where a worker holds the message, it
+    may do so for half of the visibility timeout: kombu's own transport delivers it again after the
+    whole of it.
+    """
+    if (
+        delays_in_broker(settings)
+        and _deferred_queue_of(task.request.delivery_info or {}) in DELAYED_QUEUES
+    ):
+        return min(_LONGEST_DELAY_MS, _until_it_expires_ms(task.request))
+    return settings.visibility_timeout_s * 500
+
+
+def _until_it_expires_ms(request: Any) -> int:
+    """Return the time until a moment after a job expires, in milliseconds.
+
+    The job comes back then, and its caller learns that it has expired.
+    """
+    expires = instant_of(request.expires)
+    if expires is None:
+        return _LONGEST_DELAY_MS
+    return max(0, round((expires.timestamp() - time.time()) * 1000)) + 1000

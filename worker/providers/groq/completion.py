@@ -1,0 +1,146 @@
+"""One chat completion, and what Groq will count for it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from worker.providers.groq.stream import Listener
+from worker.providers.response import texts_in
+
+DEFAULT_RESERVED_TOKENS = 1_024
+"""The tokens reserved for the answer where the request sets no cap."""
+
+
+DEFAULT_TIER = "on_demand"
+"""The service tier of a completion that names none."""
+
+
+_BYTES_A_TOKEN = 4
+
+
+_MESSAGE_OVERHEAD_TOKENS = 4
+
+
+_IMAGE_TOKENS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One chat completion to ask for.
+
+    Attributes:
+        params: The validated keyword arguments of `chat.completions.create`: `model` and
+            `messages`, not `stream`.
+        model: The model.
+        input_tokens: The estimate of the prompt.
+        output_tokens: The tokens reserved for the answer.
+        listener: Gets the answer while it arrives; None: it arrives in one piece.
+    """
+
+    params: Mapping[str, Any] = field(repr=False)
+    model: str
+    input_tokens: int
+    output_tokens: int
+    listener: Listener | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any], *, listener: Listener | None = None) -> "Completion":
+        """Make a completion with its estimate from validated arguments."""
+        return cls(
+            params, str(params["model"]), prompt_tokens(params), reserved_tokens(params), listener
+        )
+
+    @property
+    def tokens(self) -> int:
+        """The estimate of prompt and answer together."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the request itself says how long the answer may be."""
+        return bool(self.params.get("max_completion_tokens") or self.params.get("max_tokens"))
+
+    def with_model(self, model: str) -> "Completion":
+        """Return the same request for another model."""
+        return (
+            self
+            if model == self.model
+            else replace(self, params={**self.params, "model": model}, model=model)
+        )
+
+    def capped(self, output_tokens: int) -> "Completion":
+        """Return the same request with a cap on its answer, in tokens."""
+        params = {**self.params, "max_completion_tokens": output_tokens}
+        return replace(self, params=params, output_tokens=output_tokens)
+
+    @property
+    def limited_as(self) -> str:
+        """What its limits belong to, beside the account.
+
+        That is the model, and the service tier where it is not the default.
+        """
+        tier = self.params.get("service_tier")
+        return self.model if tier in {None, DEFAULT_TIER} else f"{self.model} ({tier})"
+
+    @property
+    def resource(self) -> str:
+        """What a key may not have access to: the model."""
+        return self.model
+
+
+def estimate_tokens(params: Mapping[str, Any]) -> int:
+    """Estimate what Groq will count as requested: the prompt and the reserved answer, in tokens."""
+    return prompt_tokens(params) + reserved_tokens(params)
+
+
+def reserved_tokens(params: Mapping[str, Any]) -> int:
+    """Return how many tokens are reserved for the answers.
+
+    That is `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, times `n`.
+    """
+    reserve = (
+        params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
+    )
+    return int(reserve) * int(params.get("n") or 1)
+
+
+def prompt_tokens(params: Mapping[str, Any]) -> int:
+    """Estimate what Groq will count for the prompt, in tokens.
+
+    It is a quarter of the bytes of the prompt in UTF-8, so that scripts beyond ASCII are not
+    underrated; an image counts 1,000.
+    """
+    prompt_bytes, fixed = 0, 0
+    for message in params.get("messages") or ():
+        fixed += _MESSAGE_OVERHEAD_TOKENS
+        content = message.get("content") if isinstance(message, Mapping) else message
+        for part in content if isinstance(content, list | tuple) else [content]:
+            if isinstance(part, Mapping) and "image_url" in part:
+                fixed += _IMAGE_TOKENS
+            else:
+                prompt_bytes += sum(_size(text) for text in texts_in(part))
+        prompt_bytes += sum(_size(text) for text in _texts_beside(message))
+    for name in ("tools", "functions", "response_format", "documents"):
+        if schema := params.get(name):
+            prompt_bytes += len(json.dumps(schema, default=str))
+    return -(-prompt_bytes // _BYTES_A_TOKEN) + fixed
+
+
+def prompts_of(params: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a request that no log and no error may repeat."""
+    messages = [message for message in params.get("messages") or () if isinstance(message, Mapping)]
+    texts = [text for message in messages for text in texts_in(message.get("content"))]
+    texts += [text for message in messages for text in _texts_beside(message)]
+    return [*texts, *texts_in(params.get("documents"))]
+
+
+def _texts_beside(message: Any) -> Iterable[str]:
+    """Yield the texts of a message beside its content: reasoning and tool calls."""
+    if isinstance(message, Mapping):
+        yield from texts_in(message.get("reasoning"))
+        yield from texts_in(message.get("tool_calls"))
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,78 @@
+"""Requests that Groq refuses for what they are; another organisation may still take some."""
+
+import re
+from http import HTTPStatus
+
+from worker.providers.groq.limits import Refusal, read_refusal
+from worker.providers.response import Answer
+from worker.verdicts import Dimension, Effect, Fate, Scope, Verdict
+
+_HOUR_MS = 3_600_000
+
+
+_NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this org")
+
+
+_UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
+
+
+def rejection_of(answer: Answer, said: str) -> Verdict:
+    """Judge a request that is refused for what it is.
+
+    Args:
+        answer: What Groq answered.
+        said: Its sentence, without anything private; may be empty.
+
+    Returns:
+        The verdict; for some reasons another organisation may still take the request.
+    """
+    sentence = (
+        f"Groq rejects the request: {said}"
+        if said
+        else f"Groq rejects the request (HTTP {answer.status})"
+    )
+    if answer.code in _UNKNOWN_MODEL:
+        return unfit("model_not_found", sentence, answer)
+    if _NO_TIER.match(answer.message) and answer.status in {400, 403}:
+        return unfit("tier_unavailable", sentence, answer)
+    if answer.status == HTTPStatus.NOT_FOUND:  # not in Groq's own words: perhaps the URL is wrong
+        return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
+    if answer.status == HTTPStatus.FORBIDDEN:
+        # A code that is not documented may hold for this account alone.
+        return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
+    return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
+
+
+def unfit(code: str, sentence: str, answer: Answer) -> Verdict:
+    """Judge a request for what this organisation does not have, but others may."""
+    return Verdict(
+        Fate.OTHER_ACCOUNT,
+        code,
+        sentence,
+        effect=Effect.UNFIT,
+        scope=Scope.ACCOUNT_MODEL,
+        cooldown_ms=_HOUR_MS,
+        account=read_refusal(answer.message).account,
+        status=answer.status,
+    )
+
+
+def too_large_sentence(refusal: Refusal) -> str:
+    """Say for the caller why a request is too large."""
+    if refusal.limit is None or refusal.requested is None:
+        return "the request is larger than this organisation may send for this model"
+    if refusal.dimension is Dimension.OTPM:
+        return (
+            f"the request reserves {refusal.requested} tokens for its answer, this organisation's "
+            f"limit for this model is {refusal.limit}: lower max_completion_tokens"
+        )
+    whose = "the prompt" if refusal.dimension is Dimension.ITPM else "the request"
+    return (
+        f"{whose} needs {refusal.requested} tokens, this organisation's limit for this model is "
+        f"{refusal.limit}"
+    )
+
+
+def is_client_error(status: int) -> bool:
+    """Whether a status is 4xx."""
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
