@@ -10,7 +10,6 @@ from worker import deadletters
 from worker.cancellations import cancel_jobs
 from worker.celery import app
 from worker.deadletters import Filter
-from worker.deadletters.recorder import store_of
 from worker.errors import InvalidArguments
 from worker.keypool import resets
 from worker.logs import log_keys_reset
@@ -160,13 +159,13 @@ async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]: 
             next page the `at_ms` of the last letter), `limit` (default 50).
 
     Returns:
-        `letters`, and how many there are in all (`total`, `by_service`).
+        `dead_letters`, and how many there are in all (`total`, `by_service`).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
     """
     asked = check(_ListArguments, args, kwargs)
-    store = store_of(Runtime.current())
+    store = Runtime.current().dead_letters
     found = await store.find(asked.filter(), limit=asked.limit)
     return (await store.counts()).as_json() | {
         "dead_letters": [letter.as_json() for letter in found]
@@ -191,7 +190,7 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         InvalidArguments: An argument is wrong, or no letter has this id.
     """
     asked = check(_ReplayArguments, args, kwargs)
-    store = store_of(Runtime.current())
+    store = Runtime.current().dead_letters
     if asked.id is None:
         letters = await store.find(asked.filter(), limit=asked.limit)
     else:

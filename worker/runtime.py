@@ -23,6 +23,7 @@ from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
+from worker.deadletters import DeadLetters
 from worker.emails import EmailSender
 from worker.emails.idempotency import IdempotencyStore
 from worker.hooks import backpressure
@@ -67,6 +68,7 @@ class Runtime:
     email_sender: EmailSender
     streams: StreamWriter
     cancellations: Cancellations
+    dead_letters: DeadLetters
     drift: Drift
     key_checks: KeyChecks
     broker: Redis | None = None
@@ -357,6 +359,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
             redis, namespace=settings.namespace, expires_s=settings.stream_expires_s
         ),
         cancellations=cancellations,
+        dead_letters=DeadLetters.of(redis, settings),
         drift=drift,
         key_checks=KeyChecks(
             pools,

@@ -123,8 +123,8 @@ def test_a_message_that_workers_die_of_in_reading_it_is_dropped_unread(
 ) -> None:
     broker, seen, kept = Told(), [], []
     monkeypatch.setattr(
-        "worker.deadletters.recorder.keep_message",
-        lambda _, **options: kept.append(options["reason"]),
+        "worker.deadletters.recorder.Recorder.record_message",
+        lambda *_, **options: kept.append(options["reason"]),
     )
     one = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
     monkeypatch.setattr(Message, "_decode", lambda _: seen.append("read") or [[], {}, {}])

@@ -126,9 +126,9 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
     }
     for name, value in facts.items():
         click.echo(f"{name:<8}{value}")
-    if letter.trail:
+    if letter.attempts:
         table = Table("when (UTC)", "key", "answer", "may have been carried out")
-        for call in letter.trail:
+        for call in letter.attempts:
             table.add_row(
                 _when(call["at_ms"]),
                 call["key"],
@@ -220,7 +220,7 @@ def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) ->
     async def work(store: DeadLetters, told: Callable[[int], None]) -> int:
         gone = 0
         for first in range(0, len(letters), _CHUNK):
-            gone += await store.forget(letters[first : first + _CHUNK], by=f"cli {who()}")
+            gone += await store.delete(letters[first : first + _CHUNK], by=f"cli {who()}")
             told(min(first + _CHUNK, len(letters)))
         return gone
 

@@ -208,7 +208,7 @@ class Drop(_DeadLetterChange):
         _, letters, more = await self.selected()
 
         async def drop(store: DeadLetters) -> int:
-            return await store.forget(letters, by=f"flower {self.admin}")
+            return await store.delete(letters, by=f"flower {self.admin}")
 
         dropped = await self.with_dead_letters(drop, timeout_s=_CHANGE_TIMEOUT_S)
         await self.poll_change()

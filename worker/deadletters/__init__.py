@@ -1,7 +1,4 @@
-"""Dead letters.
-
-The jobs that ended for good without success, kept so that a person can look at and replay them.
-"""
+"""Dead letters: jobs that ended without success, kept for a person to inspect and replay."""
 
 from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay

@@ -1,4 +1,4 @@
-"""What is told of a job that ended without success, and of a message that became no job."""
+"""Builds the dead letter of a job that failed, or of a message that became no job."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 
 from config.celery import DEFERRED, QUEUE_OF
 from worker.attempts import latest, of_this_turn
-from worker.deadletters.dead_letter import DeadLetter, Message, sentence, shown
+from worker.deadletters.dead_letter import DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.jobs.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
 from worker.logs import redactor
@@ -23,30 +23,30 @@ _KEPT_OPTIONS = (
     "link_error",
     "soft_time_limit", "time_limit", "reply_to", "replaced_task_nesting",
 )  # fmt: skip
-_OURS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, "redelivered")
-_RAW_BYTES = 65_536
-_LONGEST_RUNNABLE = 4_000_000
+_OUR_HEADERS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, "redelivered")
+_MAX_RAW_BYTES = 65_536
+_MAX_RUNNABLE_BYTES = 4_000_000
 _LONG_AGO_MS = 1
 _ID_RE = re.compile(r"[!-~]{1,200}")
 _SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 
-def of_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter, Message | None]:
-    """The letter of a job that failed.
+def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter, Message | None]:
+    """Build the dead letter of a job that failed, and the message for a replay.
 
     Args:
         context: Celery's context of the request.
         task: The task's name.
-        exc: What it failed of.
+        exc: The error that ended the job.
     """
     history = History.of(context.headers)
     kind = kind_of(exc)
-    trail = latest((*history.trail, *of_this_turn()))
+    attempts = latest((*history.trail, *of_this_turn()))
     unclear = kind in {"unknown", "timeout", "poison"} or not isinstance(exc, JobError)
-    doubtful = unclear or any(attempt.in_doubt for attempt in trail)
+    in_doubt = unclear or any(attempt.in_doubt for attempt in attempts)
     letter = DeadLetter(
         id=_id_of(context.id),
-        task=shown(task),
+        task=one_line(task),
         queue=queue_of(context.delivery_info),
         service=service_of(task),
         kind=kind,
@@ -55,19 +55,19 @@ def of_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter, Mes
         faults=context.retries if isinstance(context.retries, int) else 0,
         deferrals=history.deferrals,
         calls=history.attempts + len(of_this_turn()),
-        trail=tuple(attempt.as_json() for attempt in trail),
+        attempts=tuple(attempt.as_json() for attempt in attempts),
         doubt_ms=_earlier_doubt(context.headers)
-        or (_first_tried_ms(context, history) if doubtful else 0),
-        worker=shown(context.hostname or ""),
+        or (_first_tried_ms(context, history) if in_doubt else 0),
+        worker=one_line(context.hostname or ""),
         delivery=delivery_of(context),
     )
     return letter, _message_of(context)
 
 
-def of_message(
+def capture_message(
     message: Any, *, reason: str, runnable: bool = False
 ) -> tuple[DeadLetter, Message | None]:
-    """The letter of a message that became no job.
+    """Build the dead letter of a message that became no job, and the message for a replay.
 
     Args:
         message: kombu's message.
@@ -79,18 +79,18 @@ def of_message(
     kept = _body_as_message(message, headers) if runnable else None
     letter = DeadLetter(
         id=_id_of(headers.get("id"), message),
-        task=shown(headers.get("task") or "(none)"),
+        task=one_line(headers.get("task") or "(none)"),
         queue=queue_of(message.delivery_info),
         service=service_of(str(headers.get("task"))),
         kind="poison",
-        reason=sentence(reason),
+        reason=reason_line(reason),
         note="" if kept else UNRUNNABLE,
     )
     return letter, kept or Message(raw=_raw(message.body))
 
 
 def kind_of(exc: BaseException) -> str:
-    """How a job ended."""
+    """Say how a job ended, as one of `KINDS`."""
     if isinstance(exc, OutcomeUnknown):
         return "unknown"
     if isinstance(exc, DeadlineExceeded):
@@ -103,85 +103,85 @@ def kind_of(exc: BaseException) -> str:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Why a job ended, without what it holds.
+    """Say why a job ended, in one sentence that quotes none of its arguments.
 
-    Only the sentences of our own errors are known to quote nothing.
+    Of another error than ours, only its type and its place in the code are shown.
     """
     name = type(exc).__name__
     if isinstance(exc, JobError):
-        return sentence(redactor.redact(f"{name}: {exc}"))
+        return reason_line(redactor.redact(f"{name}: {exc}"))
     if isinstance(exc, TimeLimitExceeded | SoftTimeLimitExceeded):
-        return f"{name}: it ran longer than it may"
+        return f"{name}: it ran longer than its time limit"
     frames = list(traceback.walk_tb(exc.__traceback__))
     if not frames:
-        return sentence(name)
+        return reason_line(name)
     frame, line = frames[-1]
-    return sentence(
+    return reason_line(
         f"{name} in {'/'.join(frame.f_code.co_filename.rsplit('/', 2)[-2:])}, line {line}"
     )
 
 
 def service_of(task: str) -> str:
-    """Whose task it is."""
+    """Name the service of a task."""
     return next(
         (service for start, service in _SERVICE_OF.items() if task.startswith(start)), "other"
     )
 
 
 def queue_of(delivery_info: Any) -> str:
-    """The queue that people know, of a message's delivery."""
-    found = delivery_info.get("routing_key") if isinstance(delivery_info, Mapping) else None
-    return shown(found or "").removesuffix(DEFERRED)
+    """Name the queue of a message as people know it, without the suffix of deferred queues."""
+    queue = delivery_info.get("routing_key") if isinstance(delivery_info, Mapping) else None
+    return one_line(queue or "").removesuffix(DEFERRED)
 
 
 def delivery_of(context: Any) -> str:
-    """Which message a job came by: the same again when that is delivered again.
+    """Identify the message that brought a job; a redelivery has the same identity.
 
-    Empty where nobody knows.
+    Returns:
+        The stable part of the delivery tag; empty where there is none.
     """
-    found = (
+    tag = (
         context.properties.get("delivery_tag") if isinstance(context.properties, Mapping) else None
     )
-    return _lasting(found) if isinstance(found, str) and _ID_RE.fullmatch(found) else ""
+    return _stable_part(tag) if isinstance(tag, str) and _ID_RE.fullmatch(tag) else ""
 
 
-def _lasting(tag: str) -> str:
-    """What stays of a delivery's tag when the message comes again.
-
-    The transport may put something behind it.
-    """
+def _stable_part(tag: str) -> str:
+    """The part of a delivery tag that a redelivery keeps; the transport may append to a tag."""
     return tag.partition("@")[0]
 
 
-def _id_of(found: Any, message: Any = None) -> str:
-    if isinstance(found, str) and _ID_RE.fullmatch(found):
-        return found
-    tag = _lasting(str(getattr(message, "delivery_tag", None) or uuid.uuid4()))
+def _id_of(given: Any, message: Any = None) -> str:
+    if isinstance(given, str) and _ID_RE.fullmatch(given):
+        return given
+    tag = _stable_part(str(getattr(message, "delivery_tag", None) or uuid.uuid4()))
     return f"no-id-{tag}" if _ID_RE.fullmatch(tag) else f"no-id-{uuid.uuid4()}"
 
 
 def _first_tried_ms(context: Any, history: History) -> int:
-    """When a job may have been carried out at the earliest.
+    """The earliest instant at which a job may have been carried out.
 
-    Long ago where nobody knows, as a worker died with it.
+    A long time ago where its worker died before it could write that instant down.
     """
     headers = context.headers if isinstance(context.headers, Mapping) else {}
     return _LONG_AGO_MS if came_again(context) and HEADER not in headers else history.since_ms
 
 
 def _earlier_doubt(headers: Any) -> int:
-    found = headers.get(DOUBT) if isinstance(headers, Mapping) else None
-    return found if type(found) is int and found > 0 else 0
+    doubt_ms = headers.get(DOUBT) if isinstance(headers, Mapping) else None
+    return doubt_ms if type(doubt_ms) is int and doubt_ms > 0 else 0
 
 
 def _message_of(context: Any) -> Message | None:
     try:
-        told = context.as_execution_options()
-    except Exception:  # noqa: BLE001 - whatever a stranger wrote into the headers
+        given = context.as_execution_options()
+    except Exception:  # noqa: BLE001 - a stranger may have written anything into the headers
         return None
-    options = {name: told[name] for name in _KEPT_OPTIONS if told.get(name)}
+    options = {name: given[name] for name in _KEPT_OPTIONS if given.get(name)}
     headers = {
-        name: value for name, value in (told.get("headers") or {}).items() if name not in _OURS
+        name: value
+        for name, value in (given.get("headers") or {}).items()
+        if name not in _OUR_HEADERS
     }
     if headers:
         options["headers"] = headers
@@ -192,11 +192,14 @@ def _message_of(context: Any) -> Message | None:
 
 
 def _body_as_message(message: Any, headers: Mapping[str, Any]) -> Message | None:
-    if not _ID_RE.fullmatch(str(headers.get("id"))) or len(message.body or "") > _LONGEST_RUNNABLE:
+    if (
+        not _ID_RE.fullmatch(str(headers.get("id")))
+        or len(message.body or "") > _MAX_RUNNABLE_BYTES
+    ):
         return None
     try:
         args, kwargs, embed = message.payload
-    except Exception:  # noqa: BLE001 - it is kept as it is, then
+    except Exception:  # noqa: BLE001 - the body is kept as it is instead
         return None
     if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
         return None
@@ -209,8 +212,8 @@ def _raw(body: Any) -> str:
     if isinstance(body, memoryview | bytearray):
         body = bytes(body)
     if not isinstance(body, bytes):
-        return str(body)[:_RAW_BYTES]
-    part = body[:_RAW_BYTES]
+        return str(body)[:_MAX_RAW_BYTES]
+    part = body[:_MAX_RAW_BYTES]
     try:
         return part.decode()
     except UnicodeDecodeError:

@@ -1,47 +1,51 @@
-"""One dead letter: what an operator sees of it, and apart from that what a replay needs."""
+"""One dead letter: what an operator sees of it, and the message that a replay needs."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 KINDS: Final = ("failed", "expired", "unknown", "timeout", "poison")
-"""How a job can end: refused or broken; too late; nobody knows whether it was carried out.
+"""How a job can end without success.
 
-Stopped at its time limit;
-a message that cannot be run, or that its worker died of."""
+- `failed`: the provider rejected it, or it raised an error
+- `expired`: its deadline passed
+- `unknown`: nobody knows whether it was carried out
+- `timeout`: it was stopped at its time limit
+- `poison`: its message cannot be run, or workers died of it
+"""
 
 SERVICES: Final = ("groq", "resend", "other")
-"""Whose job it was; `other` for tasks of no service of ours."""
+"""The services of jobs; `other` for tasks of no service of ours."""
 
-_LONGEST_REASON = 500
-_LONGEST_NAME = 200
+_MAX_REASON = 500
+_MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What an operator sees of a job that ended without success. Holds no argument of it.
+    """What an operator sees of a job that ended without success. It holds none of its arguments.
 
     Attributes:
         id: The job's id.
         task: The task's name.
-        queue: Where it came from, and where a replay sends it.
-        service: `groq`, `resend` or `other`.
+        queue: The queue that the job came from, to which a replay sends it.
+        service: One of `SERVICES`.
         kind: How it ended; one of `KINDS`.
-        reason: Why, in one sentence.
+        reason: Why it ended, in one sentence.
         at_ms: When it ended, in milliseconds since 1970.
-        since_ms: When its first turn began; near `at_ms` where it had none, 0 for a message that
-            became no job.
+        since_ms: When it first ran, in milliseconds since 1970; close to `at_ms` where it never
+            ran, 0 for a message that became no job.
         faults: How often the provider failed.
         deferrals: How often no key was free.
-        calls: Calls made to the provider.
-        trail: The latest calls: when (`at_ms`), with which `key` (its label), and what was answered
-            (`code`).
-        doubt_ms: It may have been carried out, at this instant at the earliest; 0: surely not.
-        size: The size of the message that is kept for a replay, in bytes; 0: none is.
-        worker: Which worker wrote this.
+        calls: How many calls to the provider were made.
+        attempts: The latest of these calls: when (`at_ms`), with which `key` (its label), and the
+            `code` of the answer.
+        doubt_ms: The earliest instant at which the job may have been carried out; 0 where it
+            certainly was not.
+        size: The size of the message that is kept for a replay, in bytes; 0 where none is kept.
+        worker: The worker that wrote this.
         note: Why no message is kept, where that is known.
-        delivery: Which message of the broker's it was; the same when that is delivered again. For
-            workers only.
+        delivery: Identifies the broker's message; a redelivery has the same one. Workers only.
     """
 
     id: str
@@ -55,7 +59,7 @@ class DeadLetter:
     faults: int = 0
     deferrals: int = 0
     calls: int = 0
-    trail: tuple[dict[str, Any], ...] = ()
+    attempts: tuple[dict[str, Any], ...] = ()
     doubt_ms: int = 0
     size: int = 0
     worker: str = ""
@@ -64,43 +68,41 @@ class DeadLetter:
 
     @property
     def label(self) -> str:
-        """What it is counted under."""
+        """The name under which Redis counts it."""
         return f"{self.service}|{self.kind}"
 
     @property
     def in_doubt(self) -> bool:
-        """Whether it may have been carried out."""
+        """Whether the job may have been carried out."""
         return self.doubt_ms > 0
 
     @property
     def replayable(self) -> bool:
-        """Whether there is a message to send again."""
+        """Whether a message is kept that can be sent again."""
         return self.size > 0 and not self.note
 
     def head(self) -> str:
-        """How it stands in Redis; its id, time and size stand beside it."""
-        shown = asdict(self)
+        """The form in which Redis keeps it; Redis keeps id, time and size beside it."""
+        values = asdict(self)
         for name in ("id", "at_ms", "size"):
-            del shown[name]
-        return f"{self.label}\n{json.dumps(shown, separators=(',', ':'))}"
+            del values[name]
+        return f"{self.label}\n{json.dumps(values, separators=(',', ':'))}"
 
     @classmethod
-    def of(cls, letter_id: str, at_ms: int, head: str, size: int) -> Self:
-        """Read a letter back."""
-        told: dict[str, Any] = dict.fromkeys(("task", "queue", "service", "kind", "reason"), "")
-        told |= json.loads(head.partition("\n")[2] or "{}")
-        known = {name: told[name] for name in cls.__dataclass_fields__ if name in told}
-        return cls(
-            **known
-            | {"id": letter_id, "at_ms": at_ms, "size": size, "trail": tuple(told.get("trail", ()))}
-        )
+    def of(cls, job_id: str, at_ms: int, head: str, size: int) -> Self:
+        """Read a dead letter from Redis."""
+        values: dict[str, Any] = dict.fromkeys(("task", "queue", "service", "kind", "reason"), "")
+        values |= json.loads(head.partition("\n")[2] or "{}")
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        attempts = tuple(values.get("attempts", ()))
+        return cls(**known | {"id": job_id, "at_ms": at_ms, "size": size, "attempts": attempts})
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that is shown, in JSON types."""
-        shown = asdict(self)
-        del shown["delivery"]
-        return shown | {
-            "trail": list(self.trail),
+        """Everything that operators see, in JSON types."""
+        values = asdict(self)
+        del values["delivery"]
+        return values | {
+            "attempts": list(self.attempts),
             "in_doubt": self.in_doubt,
             "replayable": self.replayable,
         }
@@ -110,13 +112,13 @@ class DeadLetter:
 class Message:
     """What a replay sends.
 
-    Holds prompts and mail bodies, so nothing shows it unless it is asked to.
+    It holds prompts and mail bodies, so nothing shows it unless a person asks for it.
 
     Attributes:
         args: Positional arguments.
         kwargs: Keyword arguments.
         options: Callbacks, group, headers and so on, as `send_task` takes them.
-        raw: The body of a message that could not be read, cut off; instead of arguments.
+        raw: The truncated body of a message that could not be read, instead of arguments.
     """
 
     args: list[Any] = field(default_factory=list, repr=False)
@@ -125,24 +127,26 @@ class Message:
     raw: str | None = field(default=None, repr=False)
 
     def text(self) -> str:
-        """How it stands in Redis.
+        """The form in which Redis keeps it.
 
         Raises:
-            TypeError: It holds what JSON cannot.
-            ValueError: It goes round in circles.
+            TypeError: JSON cannot represent a value.
+            ValueError: A value contains itself.
         """
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read a message back."""
+        """Read a message from Redis."""
         return cls(**json.loads(text))
 
 
-def shown(text: Any, *, longest: int = _LONGEST_NAME) -> str:
-    """A text that a stranger may have written, in a form that every reader can carry.
+def one_line(text: Any, *, longest: int = _MAX_NAME) -> str:
+    """Make a text that a stranger may have written safe to show: one printable line, not too long.
 
-    One line, of bounded length.
+    Args:
+        text: The text.
+        longest: How many characters it may have; a longer one ends with an ellipsis.
     """
     plain = str(text).encode("utf-8", "replace").decode()
     plain = "".join(char if char.isprintable() else " " for char in plain[: longest * 2])
@@ -150,6 +154,6 @@ def shown(text: Any, *, longest: int = _LONGEST_NAME) -> str:
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
-def sentence(text: Any) -> str:
-    """A reason, fit to be kept."""
-    return shown(text, longest=_LONGEST_REASON)
+def reason_line(text: Any) -> str:
+    """Make a reason safe to keep, likewise."""
+    return one_line(text, longest=_MAX_REASON)

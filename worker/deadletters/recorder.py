@@ -1,210 +1,195 @@
-"""Writes letters.
+"""Records dead letters: of a job that failed, of a request that never ran, of a bad message.
 
-From a job that failed, from a request that never ran, from a message that nobody can read.
-
-While Redis is away or full a job waits for its letter for a minute, the consumer for a moment; then
-the message goes back, so that the job ends once more when a letter can be written. Nothing else
-here raises.
+While Redis is down or full, a job waits up to a minute for its dead letter to be written, and the
+consumer a few seconds. After that the message goes back, so that the job ends once more when a dead
+letter can be written. Apart from that, nothing here raises.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from celery.exceptions import Reject
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio import lifespan
 from worker.aio.redis_retry import RECORD, retried
-from worker.deadletters.capture import delivery_of, of_job, of_message
+from worker.deadletters.capture import capture_job, capture_message, delivery_of
 from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
-from worker.redis.lookup import BatchedLookup
-from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
 TOO_LARGE: Final = "its arguments were too large to be kept"
 NOT_JSON: Final = "its arguments cannot be kept"
 
-_HOLD_UP_S = 3.0
-_NOT_KEPT = ("celery.", "tasks.admin.")
-
-_stores: "WeakKeyDictionary[Redis, DeadLetters]" = WeakKeyDictionary()
-_lookups: "WeakKeyDictionary[DeadLetters, BatchedLookup]" = WeakKeyDictionary()
+_CONSUMER_TIMEOUT_S = 3.0
+_NOT_RECORDED = ("celery.", "tasks.admin.")
 
 
-def is_kept(task: str) -> bool:
-    """Whether a task's failures are kept.
+def is_recorded(task: str) -> bool:
+    """Whether a task's failures are recorded.
 
-    All but those of the operators' own tasks and Celery's.
+    Those of the operators' own tasks and of Celery's are not.
     """
-    return not task.startswith(_NOT_KEPT)
+    return not task.startswith(_NOT_RECORDED)
 
 
-def store_of(runtime: Runtime) -> DeadLetters:
-    """The runtime's dead letters."""
-    found = _stores.get(runtime.redis)
-    if found is None:
-        found = _stores[runtime.redis] = DeadLetters.of(runtime.redis, runtime.settings)
-    return found
+class Recorder:
+    """Records dead letters in a store.
 
-
-async def keep_job(context: Any, task: str, exc: BaseException) -> None:
-    """Keep the letter of a job that failed, on the pool's loop; see `of_job`.
-
-    Raises:
-        celery.exceptions.Reject: Redis takes no letter: the message goes back.
+    Args:
+        store: Returns the store; called on the pool's event loop.
     """
-    try:
-        found = of_job(context, task, exc)
-    except Exception as trouble:  # noqa: BLE001 - see above
-        _not_kept(trouble, task)
-        return
-    if not await keep(*found):
-        raise Reject("its letter cannot be written yet", requeue=True)
 
+    def __init__(self, store: Callable[[], DeadLetters]) -> None:
+        self._store = store
 
-def keep_request(context: Any, task: str, exc: BaseException) -> bool:
-    """Keep the letter of a job that no task hears of, on the consumer's thread; see `of_job`.
+    async def record_job(self, context: Any, task: str, exc: BaseException) -> None:
+        """Record a job that failed, on the pool's loop; see `capture_job`.
 
-    Returns:
-        False where Redis has not taken it yet: the message must come again.
-    """
-    try:
-        return keep_from_consumer(*of_job(context, task, exc))
-    except Exception as trouble:  # noqa: BLE001 - see above
-        _not_kept(trouble, task)
+        Raises:
+            celery.exceptions.Reject: Redis takes no dead letter, so the message goes back.
+        """
+        try:
+            letter, message = capture_job(context, task, exc)
+        except Exception as trouble:  # noqa: BLE001 - see above
+            _log_loss(trouble, task)
+            return
+        if not await self.record(letter, message):
+            raise Reject("its dead letter cannot be written yet", requeue=True)
+
+    def record_request(self, context: Any, task: str, exc: BaseException) -> bool:
+        """Record a job that ended outside its task, on the consumer's thread; see `capture_job`.
+
+        Returns:
+            False where Redis has not taken it yet: the message must come again.
+        """
+        try:
+            return self.record_from_consumer(*capture_job(context, task, exc))
+        except Exception as trouble:  # noqa: BLE001 - see above
+            _log_loss(trouble, task)
+            return True
+
+    def record_message(self, message: Any, *, reason: str, runnable: bool = False) -> None:
+        """Record a message that became no job, on the consumer's thread; see `capture_message`."""
+        try:
+            self.record_from_consumer(*capture_message(message, reason=reason, runnable=runnable))
+        except Exception as trouble:  # noqa: BLE001 - see above
+            _log_loss(trouble, reason)
+
+    async def record(self, letter: DeadLetter, message: Message | None = None) -> bool:
+        """Write a dead letter, on the pool's loop. Where that fails, the log says why.
+
+        Args:
+            letter: The dead letter.
+            message: What a replay needs.
+
+        Returns:
+            False where Redis did not take it for a minute, and may take it later.
+        """
+        try:
+            async with asyncio.timeout(RECORD.within_s):
+                store = self._store()
+                letter, text = _fitted(letter, message, store.limits.message_bytes)
+                await retried(lambda: store.put(letter, text), RECORD)
+        except Exception as trouble:  # noqa: BLE001 - see above
+            _log_loss(
+                trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}"
+            )
+            return not isinstance(trouble, TimeoutError | RedisError)
         return True
 
+    def record_from_consumer(self, letter: DeadLetter, message: Message | None = None) -> bool:
+        """Write a dead letter from the consumer's thread, before the message is acknowledged.
 
-def keep_message(message: Any, *, reason: str, runnable: bool = False) -> None:
-    """Keep the letter of a message that became no job, on the consumer's thread.
+        Returns:
+            False where it was not written within a few seconds. It may still be written later;
+            otherwise the log says why not.
 
-    See `of_message`.
-    """
-    try:
-        keep_from_consumer(*of_message(message, reason=reason, runnable=runnable))
-    except Exception as trouble:  # noqa: BLE001 - see above
-        _not_kept(trouble, reason)
+        Raises:
+            RuntimeError: No pool is running.
+        """
+        try:
+            return lifespan.submit(self.record(letter, message)).result(_CONSUMER_TIMEOUT_S)
+        except TimeoutError:
+            return False
 
+    async def earlier_failure(self, context: Any) -> str | None:
+        """Say why the job of this very message has failed already.
 
-async def keep(letter: DeadLetter, message: Message | None = None) -> bool:
-    """Keep a letter, on the pool's loop. Where it is not kept, the log has the reason.
+        That is so where a worker died after the failure and before the acknowledgement. A dead
+        letter is the last thing that is written of a failure: by then the result is stored and the
+        errbacks are published, unless the result store rejected them.
 
-    Args:
-        letter: What is shown.
-        message: What a replay needs.
+        Args:
+            context: Celery's context of the request.
 
-    Returns:
-        False where Redis did not take it for a minute, and may later.
-    """
-    try:
-        async with asyncio.timeout(RECORD.within_s):
-            store = store_of(Runtime.current())
-            letter, text = _fitted(letter, message, store.limits.message_bytes)
-            await retried(lambda: store.put(letter, text), RECORD)
-    except Exception as trouble:  # noqa: BLE001 - see above
-        _not_kept(trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}")
-        return not isinstance(trouble, TimeoutError | RedisError)
-    return True
+        Returns:
+            The dead letter's reason; None where the job has not failed, or where it is not known.
+        """
+        delivery = delivery_of(context)
+        try:
+            letter, _ = await self._store().get(context.id)
+        except KeyError:
+            return None
+        except RedisError as trouble:
+            _logger.debug(
+                "cannot look up whether %s has ended, so it runs: %s",
+                context.id,
+                type(trouble).__name__,
+            )
+            return None
+        return letter.reason if delivery and letter.delivery == delivery else None
 
+    async def remove(self, job: str) -> None:
+        """Delete the dead letter of a job that has succeeded after all, if there is one.
 
-async def ended_as(context: Any) -> str | None:
-    """Why this very message's job has failed already, where only its acknowledgement was lost with its worker.
-
-    The letter is what is written last of a failure: by then the result is stored and the errbacks
-    are on their way, unless the result store refused them.
-
-    Args:
-        context: Celery's context of the request.
-
-    Returns:
-        The letter's reason; None where the job has not failed, or nobody knows.
-    """
-    delivery = delivery_of(context)
-    try:
-        letter, _ = await store_of(Runtime.current()).get(context.id)
-    except KeyError:
-        return None
-    except RedisError as trouble:
-        _logger.debug(
-            "whether %s has ended cannot be asked (%s): it runs", context.id, type(trouble).__name__
-        )
-        return None
-    return letter.reason if delivery and letter.delivery == delivery else None
-
-
-async def take_out(job: str) -> None:
-    """Take out the letter of a job that has succeeded after all, if there is one.
-
-    Jobs of one moment look together.
-    """
-    try:
-        store = store_of(Runtime.current())
-        roll = _lookups.get(store)
-        if roll is None:
-            roll = _lookups[store] = BatchedLookup(store)
-        if not await roll.has(job):
-            return
-        letter, _ = await store.get(job)
-        await store.forget([letter], by="", event="")
-    except KeyError:
-        pass
-    except RedisError as trouble:
-        _logger.warning(
-            "a dead letter of %s, which succeeded, may have stayed (%s)",
-            job,
-            type(trouble).__name__,
-        )
+        Jobs that end at the same time share a round trip.
+        """
+        try:
+            store = self._store()
+            if not await store.has(job):
+                return
+            letter, _ = await store.get(job)
+            await store.delete([letter], by="", event="")
+        except KeyError:
+            pass
+        except RedisError as trouble:
+            _logger.warning(
+                "%s succeeded, but its dead letter may have stayed: %s",
+                job,
+                type(trouble).__name__,
+            )
 
 
-def keep_from_consumer(letter: DeadLetter, message: Message | None = None) -> bool:
-    """Keep a letter from the consumer's thread, which waits a moment.
-
-    It shall be there before the message goes.
-
-    Returns:
-        False where it is not there yet. It may still be written, or the log tells.
-
-    Raises:
-        RuntimeError: No pool is running.
-    """
-    try:
-        return lifespan.submit(keep(letter, message)).result(_HOLD_UP_S)
-    except TimeoutError:
-        return False
-
-
-def _not_kept(trouble: Exception, what: str) -> None:
-    # Without a trace: that would show the arguments.
+def _log_loss(trouble: Exception, what: str) -> None:
+    # Without a traceback, which would show the arguments.
     _logger.error("a dead letter could not be kept (%s): %s", type(trouble).__name__, what)
 
 
 def _fitted(letter: DeadLetter, message: Message | None, most: int) -> tuple[DeadLetter, str]:
-    """The letter with its message's text, or without where that is too large or no JSON."""
+    """Return the dead letter and its message's text; no text where it is too large or not JSON."""
     if message is None:
-        return _noted(letter, NOT_JSON), ""
-    # Looked at before it is written: ten megabytes of JSON hold up the event loop.
+        return _with_note(letter, NOT_JSON), ""
+    # Weighed before it is written: ten megabytes of JSON would block the event loop.
     if weight(message.args, message.kwargs, message.options, message.raw, most=most) > most:
-        return _noted(letter, TOO_LARGE), ""
+        return _with_note(letter, TOO_LARGE), ""
     try:
         text = message.text()
     except (TypeError, ValueError, RecursionError):
-        return _noted(letter, NOT_JSON), ""
-    return (letter, text) if len(text) <= most else (_noted(letter, TOO_LARGE), "")
+        return _with_note(letter, NOT_JSON), ""
+    return (letter, text) if len(text) <= most else (_with_note(letter, TOO_LARGE), "")
 
 
-def _noted(letter: DeadLetter, note: str) -> DeadLetter:
+def _with_note(letter: DeadLetter, note: str) -> DeadLetter:
     return letter if letter.note else replace(letter, note=note)
 
 
 def weight(*values: Any, most: int) -> int:
-    """About how many characters values take in JSON; stops counting beyond `most`."""
+    """Estimate how many characters values take in JSON; stops counting beyond `most`."""
     total, left = 0, list(values)
     while left and total <= most:
         value = left.pop()

@@ -1,6 +1,6 @@
-"""Sends dead letters' jobs again.
+"""Runs the jobs of dead letters again.
 
-Same id, same arguments, so an email keeps its idempotency key.
+A job keeps its id and its arguments, so an email keeps its idempotency key.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from celery import Celery, states
 
@@ -17,22 +16,19 @@ from worker.deadletters.store import DeadLetters
 from worker.jobs.history import DOUBT
 
 ONCE_ONLY: Final = frozenset({"tasks.email.send"})
-"""Tasks that must not be carried out twice."""
+"""The tasks that must not be carried out twice."""
 
 _CHUNK = 200
-_AT_ONCE = 8
-_GUARDED_MS = (
-    22 * 3_600_000
-)  # the provider keeps idempotency keys for 24 hours, an envelope is used for 23
-_PATIENCE_S = 10
+_CONCURRENCY = 8
+# The provider keeps idempotency keys for 24 hours, and a stored request is used for 23.
+_GUARDED_MS = 22 * 3_600_000
+_BROKER_TIMEOUT_S = 10
 _HIDDEN = "<hidden>"
-
-_senders: "WeakKeyDictionary[Celery, Celery]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of letters that were to be replayed.
+    """The outcome of a replay.
 
     Attributes:
         sent: The ids of the jobs that run again.
@@ -46,17 +42,17 @@ class Replayed:
         """Everything, in JSON types."""
         return {
             "replayed": list(self.sent),
-            "refused": [{"id": letter_id, "reason": reason} for letter_id, reason in self.refused],
+            "refused": [{"id": job_id, "reason": reason} for job_id, reason in self.refused],
         }
 
 
 def objection(letter: DeadLetter, *, now_ms: int, force: bool) -> str | None:
-    """Why a letter may not be replayed; None where it may.
+    """Say why a dead letter cannot be replayed; None where it can.
 
     Args:
-        letter: Which.
+        letter: The dead letter.
         now_ms: Now, in milliseconds since 1970.
-        force: Somebody accepts that an email may go out twice.
+        force: Whether a person accepts that an email may go out twice.
     """
     if letter.note:
         return letter.note
@@ -66,11 +62,10 @@ def objection(letter: DeadLetter, *, now_ms: int, force: bool) -> str | None:
 
 
 def _risk(letter: DeadLetter, now_ms: int) -> str | None:
-    """Why a replay may carry something out twice.
+    """Say why a replay may send an email twice; None where it cannot.
 
-    As long as the idempotency key of an email in doubt counts, a replay is safe: the email stays
-    with its account and its content, and the provider answers with the first one; or the job ends
-    as unknown once more.
+    While the idempotency key of an email in doubt is valid, a replay is safe: account and content
+    stay the same, so the provider answers with the first email, or the job ends as unknown again.
     """
     if (
         letter.task not in ONCE_ONLY
@@ -80,8 +75,7 @@ def _risk(letter: DeadLetter, now_ms: int) -> str | None:
         return None
     return (
         "nobody knows whether this email was sent, and it may be too long ago to find out: a "
-        "replay may send it twice,"
-        " which needs force"
+        "replay may send it twice, which needs force"
     )
 
 
@@ -95,20 +89,20 @@ async def replay(
     force: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Replayed:
-    """Send jobs again and forget their letters.
+    """Send jobs again and delete their dead letters.
 
-    A letter is forgotten after its message was sent: a crash in between leaves both, never neither.
-    Whoever replays a letter at the same time as somebody else is refused.
+    A dead letter is deleted after its message was sent: a crash in between leaves both, never
+    neither. Where two replay the same dead letter at the same time, one of them is refused.
 
     Args:
-        store: Where the letters are.
-        letters: Which.
-        app: For the broker.
-        by: Who asks, for the audit stream.
+        store: The dead letters.
+        letters: Which of them.
+        app: The Celery app, for the broker.
+        by: Who requests it, for the audit stream.
         now_ms: Now, in milliseconds since 1970.
-        force: Also emails that may have been sent; they get an idempotency key of their own, so
-            this may be a second email.
-        progress: Told how many letters are through, again and again.
+        force: Replay emails that may have been sent, too. They get an idempotency key of their
+            own, so they may arrive twice.
+        progress: Called again and again with the number of dead letters that are done.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached; what was sent is sent.
@@ -116,57 +110,59 @@ async def replay(
     """
     sent: list[DeadLetter] = []
     refused: list[tuple[str, str]] = []
-    broken: list[Exception] = []
-    gate = asyncio.Semaphore(_AT_ONCE)
+    errors: list[Exception] = []
+    slots = asyncio.Semaphore(_CONCURRENCY)
+    publisher = _publisher(app)
 
-    async def one(letter: DeadLetter) -> None:
-        async with gate:
-            if broken:
+    async def replay_one(letter: DeadLetter) -> None:
+        async with slots:
+            if errors:
                 return
             try:
                 own_key = _risk(letter, now_ms) is not None
-                why = objection(letter, now_ms=now_ms, force=force) or await _send(
-                    store, letter, app, own_key=own_key
+                reason = objection(letter, now_ms=now_ms, force=force) or await _send(
+                    store, letter, app, publisher, own_key=own_key
                 )
-            except Exception as exc:  # noqa: BLE001 - raised below, when the book-keeping is done
-                broken.append(exc)
+            except Exception as exc:  # noqa: BLE001 - raised below, once the sent ones are deleted
+                errors.append(exc)
                 return
-        if why is None:
+        if reason is None:
             sent.append(letter)
         else:
-            refused.append((letter.id, why))
+            refused.append((letter.id, reason))
 
     for first in range(0, len(letters), _CHUNK):
         chunk, before = letters[first : first + _CHUNK], len(sent)
         try:
-            await asyncio.gather(*(one(letter) for letter in chunk))
+            await asyncio.gather(*(replay_one(letter) for letter in chunk))
         finally:
-            await store.forget(sent[before:], by=by, event="replayed")
-        if broken:
-            raise broken[0]
+            await store.delete(sent[before:], by=by, event="replayed")
+        if errors:
+            raise errors[0]
         if progress is not None:
             progress(first + len(chunk))
     return Replayed(tuple(letter.id for letter in sent), tuple(refused))
 
 
 async def _send(
-    store: DeadLetters, letter: DeadLetter, app: Celery, *, own_key: bool
+    store: DeadLetters, letter: DeadLetter, app: Celery, publisher: Celery, *, own_key: bool
 ) -> str | None:
+    """Send one job again; returns why not, or None."""
     if not await store.claim(letter):
-        return "somebody replays it at this moment"
+        return "another replay has it at this moment"
     try:
-        found, message = await store.get(letter.id)
+        present, message = await store.get(letter.id)
     except KeyError:
-        return "it is gone"
-    if message is None or found.at_ms != letter.at_ms:
+        return "it has been deleted meanwhile"
+    if message is None or present.at_ms != letter.at_ms:
         return "it has changed meanwhile"
     try:
         if await asyncio.to_thread(_has_succeeded, app, letter):
             await store.unclaim(letter)
             return "it has succeeded: a copy of its message did not fail"
         await store.uncancel(letter)
-        await asyncio.to_thread(_publish, app, letter, message, own_key=own_key)
-    except Exception:  # who is stopped meanwhile keeps the right: its message may still get through
+        await asyncio.to_thread(_publish, app, publisher, letter, message, own_key=own_key)
+    except Exception:  # cancelled here, it keeps the claim: its message may still get through
         await store.unclaim(letter)
         raise
     return None
@@ -179,7 +175,9 @@ def _has_succeeded(app: Celery, letter: DeadLetter) -> bool:
         return False
 
 
-def _publish(app: Celery, letter: DeadLetter, message: Message, *, own_key: bool) -> None:
+def _publish(
+    app: Celery, publisher: Celery, letter: DeadLetter, message: Message, *, own_key: bool
+) -> None:
     kwargs, options = dict(message.kwargs), dict(message.options)
     if own_key:
         kwargs["idempotency_key"] = (
@@ -189,13 +187,11 @@ def _publish(app: Celery, letter: DeadLetter, message: Message, *, own_key: bool
         **(options.get("headers") or {}),
         DOUBT: 0 if own_key else letter.doubt_ms,
     }
-    with suppress(
-        Exception
-    ):  # who waits for the result must not read the old failure; without a store there is none
+    # A caller that waits for the result must not read the old failure.
+    with suppress(Exception):  # without a result store there is none
         app.backend.delete(app.backend.get_key_for_task(letter.id))
-    sender = _sender_for(app)
-    with sender.producer_pool.acquire(block=True, timeout=_PATIENCE_S) as producer:
-        sender.send_task(
+    with publisher.producer_pool.acquire(block=True, timeout=_BROKER_TIMEOUT_S) as producer:
+        publisher.send_task(
             letter.task,
             args=message.args,
             kwargs=kwargs,
@@ -209,21 +205,18 @@ def _publish(app: Celery, letter: DeadLetter, message: Message, *, own_key: bool
         )
 
 
-def _sender_for(app: Celery) -> Celery:
-    """An app that only sends.
+def _publisher(app: Celery) -> Celery:
+    """Make an app that only sends, to the broker of `app`.
 
     With a result store, each send would subscribe to a result that nobody here reads.
     """
-    found = _senders.get(app)
-    if found is None:
-        found = _senders[app] = Celery("replay", set_as_current=False)
-        found.backend_cls = "disabled"
-        names = (
-            "broker_url", "broker_transport", "broker_transport_options",
-            "task_publish_retry_policy",
-            "task_queues", "task_routes", "task_default_queue",
-        )  # fmt: skip
-        found.conf.update(
-            {name: app.conf[name] for name in names if app.conf.get(name) is not None}
-        )
-    return found
+    publisher = Celery("replay", set_as_current=False)
+    publisher.backend_cls = "disabled"
+    names = (
+        "broker_url", "broker_transport", "broker_transport_options", "task_publish_retry_policy",
+        "task_queues", "task_routes", "task_default_queue",
+    )  # fmt: skip
+    publisher.conf.update(
+        {name: app.conf[name] for name in names if app.conf.get(name) is not None}
+    )
+    return publisher

@@ -13,11 +13,11 @@ from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
 from config.settings import get_settings
 from worker.aio.redis_retry import words_of
-from worker.deadletters import recorder
 from worker.deadletters.capture import reason_of
-from worker.deadletters.dead_letter import shown
+from worker.deadletters.dead_letter import one_line
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import Poisoned
+from worker.hooks.dead_letters import recorder
 from worker.hooks.message_check import defect_of
 from worker.hooks.quarantine import Quarantine, settle
 
@@ -169,7 +169,7 @@ class Consumer(StockConsumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
         """Keep and drop a job of a task that this worker does not know, and tell its caller."""
-        name = shown(message.headers.get("task") if isinstance(message.headers, dict) else "")
+        name = one_line(message.headers.get("task") if isinstance(message.headers, dict) else "")
         self._give_up(
             message,
             f"{NotRegistered.__name__}: the workers know no task of the name {name}",
@@ -202,7 +202,7 @@ class Consumer(StockConsumer):
         self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False
     ) -> None:
         if not message.acknowledged:
-            recorder.keep_message(message, reason=reason, runnable=runnable)
+            recorder.record_message(message, reason=reason, runnable=runnable)
         try:
             stock()
         except self._broker_errors():
@@ -244,7 +244,7 @@ def frugal(options: dict[str, Any]) -> dict[str, Any]:
 def _reason(message: Any, exc: Any) -> str:
     """Why a message cannot be run, without a word of it."""
     if isinstance(exc, ContentDisallowed):
-        return f"its content type {shown(message.content_type, longest=60)} is not accepted: only JSON is"
+        return f"its content type {one_line(message.content_type, longest=60)} is not accepted: only JSON is"
     if isinstance(exc, DecodeError):
         return "its body cannot be read: it is not the JSON that it says it is"
     if isinstance(exc, InvalidTaskError):

@@ -16,9 +16,11 @@ from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous.timer import to_timestamp
 
-from worker.deadletters import capture, recorder
+from worker.deadletters.capture import reason_of
+from worker.deadletters.recorder import is_recorded
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
+from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import tell_ended
 from worker.jobs.history import HEADER, came_again, doubt_ms
 
@@ -143,11 +145,9 @@ class PrivateRequest(Request):
 
     def _keep(self, exc: BaseException) -> None:
         name = type(exc).__name__
-        tell_ended(
-            self._context, error=name, reason=capture.reason_of(exc).removeprefix(f"{name}: ")
-        )
-        if recorder.is_kept(self.name):
-            self._unkept = not recorder.keep_request(self._context, self.name, exc)
+        tell_ended(self._context, error=name, reason=reason_of(exc).removeprefix(f"{name}: "))
+        if is_recorded(self.name):
+            self._unkept = not recorder.record_request(self._context, self.name, exc)
 
     def acknowledge(self) -> None:
         """Let the message go.

@@ -8,9 +8,10 @@ from celery.exceptions import Ignore
 
 from config.settings import get_settings
 from worker.aio.adopt import Task
-from worker.deadletters import recorder
+from worker.deadletters.recorder import is_recorded
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
+from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import tell_ended
 from worker.jobs.history import DEATHS, DOUBT
 
@@ -56,12 +57,12 @@ class ServiceTask(Task):
         """
         request = self.request
         came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
-        if came_again and recorder.is_kept(self.name):
+        if came_again and is_recorded(self.name):
             return self._begin_again(request)
         return self._refuse_the_deadly(request)
 
     async def _begin_again(self, request: Any) -> None:
-        reason = await recorder.ended_as(request)
+        reason = await recorder.earlier_failure(request)
         stored = self._stored(request.id)
         if reason is not None and stored.get("status") in states.READY_STATES:
             _logger.info(
@@ -88,7 +89,7 @@ class ServiceTask(Task):
         # At a hard time limit, and where the tracer itself fails, no id is known here: the
         # consumer's request keeps the letter.
         untold = request.is_eager or request.id is None
-        if untold or not recorder.is_kept(self.name):
+        if untold or not is_recorded(self.name):
             return None
         # Another email under the id of one that was sent is no copy of it.
         another = isinstance(exc, InvalidArguments) and exc.another_email
@@ -99,7 +100,7 @@ class ServiceTask(Task):
         ):
             _logger.info("%s has succeeded already, by a copy of its message", task_id)
             return None
-        return recorder.keep_job(request, self.name, exc)
+        return recorder.record_job(request, self.name, exc)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
         """Take out the letter of a job that had failed and came again.
@@ -114,7 +115,7 @@ class ServiceTask(Task):
             request.headers or {}
         )
         looks = (came_again or self.name in ONCE_ONLY) and not request.is_eager
-        return recorder.take_out(task_id) if looks else None
+        return recorder.remove(task_id) if looks else None
 
     def _stored(self, task_id: str) -> dict[str, Any]:
         """What the result store has of a job; empty where it cannot say."""

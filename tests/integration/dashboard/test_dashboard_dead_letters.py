@@ -28,9 +28,10 @@ def letter(number: int = 1, **changes: Any) -> DeadLetter:
         "service": "groq",
         "kind": "failed",
     }
-    trail = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
+    attempts = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
     return DeadLetter(
-        id=f"job-{number}", **told | {"reason": "RequestRejected: no", "trail": trail} | changes
+        id=f"job-{number}",
+        **told | {"reason": "RequestRejected: no", "attempts": attempts} | changes,
     )
 
 

@@ -150,7 +150,7 @@ def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(
     cli: Cli, redis_url: str
 ) -> None:
     call = {"at_ms": NOW_MS, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": True}
-    put(redis_url, letter(trail=(call,), since_ms=NOW_MS))
+    put(redis_url, letter(attempts=(call,), since_ms=NOW_MS))
     shown = cli("show", "job-1")
     for word in (
         "RequestRejected",
@@ -235,7 +235,7 @@ def test_whatever_a_stranger_wrote_into_a_letter_can_be_shown(cli: Cli, redis_ur
     call = {"at_ms": NOW_MS, "key": "[/red]", "code": ":smile:"}
     put(
         redis_url,
-        replace(letter(task="[/]", trail=(call,)), id="[bold]1[/bold]"),
+        replace(letter(task="[/]", attempts=(call,)), id="[bold]1[/bold]"),
         message=Message(kwargs={"prompt": "half a \ud83d character, ä"}),
     )
     listed, shown = cli("list"), cli("show", "[bold]1[/bold]", "--arguments")
@@ -276,7 +276,7 @@ async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get
             await first
         second = await replay(store, found, app=app, by="bob", now_ms=NOW_MS)
         go_on.set()
-    assert second.refused == (("job-1", "somebody replays it at this moment"),)
+    assert second.refused == (("job-1", "another replay has it at this moment"),)
 
 
 def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str) -> None:

@@ -39,16 +39,16 @@ MESSAGE = Message([], {"prompt": "canary"}, {"root_id": "r"})
 
 async def test_a_letter_comes_back_as_it_was_put_with_its_time_and_size(make: Make) -> None:
     store = make()
-    trail = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
+    attempts = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
     kept = letter(
-        trail=trail, faults=2, deferrals=3, calls=4, since_ms=7, doubt_ms=7, worker="w1@test"
+        attempts=attempts, faults=2, deferrals=3, calls=4, since_ms=7, doubt_ms=7, worker="w1@test"
     )
     await store.put(kept, MESSAGE.text())
     found, message = await store.get("job-1")
     assert message == MESSAGE
     assert found.at_ms == NOW_MS
     assert found.size == len(MESSAGE.text())
-    assert (found.trail, found.faults, found.deferrals, found.calls) == (trail, 2, 3, 4)
+    assert (found.attempts, found.faults, found.deferrals, found.calls) == (attempts, 2, 3, 4)
     assert (found.replayable, found.in_doubt, found.worker) == (True, True, "w1@test")
     assert await store.find() == [found]
     assert "canary" not in repr((found, message, found.as_json()))
@@ -103,7 +103,7 @@ async def test_a_job_that_dies_twice_has_one_letter_the_later_one(make: Make) ->
 
 
 async def test_the_oldest_letters_give_way(make: Make) -> None:
-    store = make(letters=3)
+    store = make(count=3)
     for number in range(1, 6):
         await store.put(letter(number), MESSAGE.text())
     assert [found.id for found in await store.find()] == ["job-5", "job-4", "job-3"]
@@ -140,7 +140,7 @@ async def test_without_a_clock_of_a_test_the_time_is_that_of_redis(redis_url: st
 
 
 async def test_nothing_is_kept_where_nothing_shall_be(make: Make) -> None:
-    store = make(letters=0)
+    store = make(count=0)
     await store.put(letter(), MESSAGE.text())
     assert await store.find() == []
 
@@ -150,18 +150,18 @@ async def test_who_drops_letters_stands_in_the_audit_stream(make: Make) -> None:
     for number in range(1, 4):
         await store.put(letter(number), MESSAGE.text())
     found = await store.find()
-    assert await store.forget(found[:1], by="cli ada") == 1
-    assert await store.forget(found, by="flower ada") == 2
-    assert await store.forget(found, by="nobody") == 0
+    assert await store.delete(found[:1], by="cli ada") == 1
+    assert await store.delete(found, by="flower ada") == 2
+    assert await store.delete(found, by="nobody") == 0
     assert (
-        await store.forget(found[:1], by="bob", event="replayed") == 0
+        await store.delete(found[:1], by="bob", event="replayed") == 0
     )  # its job was quicker and took it out
     assert [
         (entry["event"], entry["name"], entry["by"], entry["service"])
         for entry in await store.audit()
     ] == [
         ("replayed", found[0].id, "bob", "groq"),
-        ("dropped", "2 letters", "flower ada", "groq"),
+        ("dropped", "2 dead letters", "flower ada", "groq"),
         ("dropped", found[0].id, "cli ada", "groq"),
     ]
     assert await store.counts() == Counts({}, 0)
@@ -172,7 +172,7 @@ async def test_a_letter_that_was_written_anew_is_not_forgotten_for_the_old_one(m
     await store.put(letter(reason="first"))
     [old] = await store.find()
     await store.put(letter(reason="second"))
-    assert await store.forget([old], by="ada") == 0
+    assert await store.delete([old], by="ada") == 0
     assert (await store.get("job-1"))[0].reason == "second"
 
 

@@ -25,14 +25,14 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
         "tasks.ai.complete", "ai", "groq", "failed",
     )  # fmt: skip
     assert found["reason"].startswith("RetriesExhausted: gave up after 2 tries")
-    assert [one["code"] for one in found["trail"]] == ["bad_generation"] * 2
+    assert [one["code"] for one in found["attempts"]] == ["bad_generation"] * 2
     assert all(
-        one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["trail"]
+        one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["attempts"]
     )
     assert (
         found["since_ms"]
-        <= found["trail"][0]["at_ms"]
-        <= found["trail"][1]["at_ms"]
+        <= found["attempts"][0]["at_ms"]
+        <= found["attempts"][1]["at_ms"]
         <= found["at_ms"] + 1_000
     )
     assert (found["calls"], found["faults"], found["replayable"]) == (2, 1, True)

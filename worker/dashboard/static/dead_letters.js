@@ -59,7 +59,7 @@ function makeLetter(letter) {
     const task = make("td", "", letter.task);
     task.append(make("small", "letter-job", letter.id));
     const tries = make("td", "", letter.calls ? plural(letter.calls, "call") : "no call");
-    letter.trail.slice(-3).forEach(function (call) {
+    letter.attempts.slice(-3).forEach(function (call) {
         tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")
             + (call.in_doubt ? " (may have been carried out)" : "")));
     });

@@ -22,7 +22,8 @@ from tests.processes import eventually
 from worker import attempts
 from worker.aio import redis_retry
 from worker.attempts import Attempt
-from worker.deadletters import DeadLetter, DeadLetters, Limits, Message, capture, recorder
+from worker.deadletters import DeadLetter, DeadLetters, Limits, Message, capture
+from worker.deadletters.recorder import NOT_JSON, RECORD, TOO_LARGE, is_recorded
 from worker.errors import (
     DeadlineExceeded,
     InvalidArguments,
@@ -31,6 +32,7 @@ from worker.errors import (
     RequestRejected,
     RetriesExhausted,
 )
+from worker.hooks.dead_letters import recorder
 from worker.jobs.history import History
 from worker.runtime import Runtime
 
@@ -73,12 +75,17 @@ def context(**changes: Any) -> Context:
         (DeadlineExceeded("too late"), "expired", False, "DeadlineExceeded: too late"),
         (OutcomeUnknown("who knows"), "unknown", True, "OutcomeUnknown: who knows"),
         (Poisoned("5 workers died"), "poison", True, "Poisoned: 5 workers died"),
-        (TimeLimitExceeded(300), "timeout", True, "TimeLimitExceeded: it ran longer than it may"),
+        (
+            TimeLimitExceeded(300),
+            "timeout",
+            True,
+            "TimeLimitExceeded: it ran longer than its time limit",
+        ),
         (
             SoftTimeLimitExceeded(270),
             "timeout",
             True,
-            "SoftTimeLimitExceeded: it ran longer than it may",
+            "SoftTimeLimitExceeded: it ran longer than its time limit",
         ),
         (ValueError(SECRET), "failed", True, "ValueError"),  # its words may quote anything
         (
@@ -99,7 +106,7 @@ def context(**changes: Any) -> Context:
 def test_a_letter_says_how_a_job_ended_in_one_sentence(
     exc: Exception, kind: str, in_doubt: Any, reason: str
 ) -> None:
-    letter, message = capture.of_job(context(), "tasks.ai.complete", exc)
+    letter, message = capture.capture_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
     assert (letter.id, letter.queue, letter.service, letter.worker) == (
         "job-1",
@@ -114,9 +121,9 @@ def test_a_letter_says_how_a_job_ended_in_one_sentence(
 def test_an_unexpected_error_says_where_it_was_raised() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         json.loads(str(1 // 0))
-    letter, _ = capture.of_job(context(), "tasks.email.send", caught.value)
+    letter, _ = capture.capture_job(context(), "tasks.email.send", caught.value)
     assert letter.reason.startswith(
-        "ZeroDivisionError in deadletters/test_dead_letters_post.py, line "
+        "ZeroDivisionError in deadletters/test_dead_letters_recorder.py, line "
     )
 
 
@@ -126,15 +133,15 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
     attempts.begin()
     for number in range(25):
         attempts.note("re_abc123...", f"code_{number}")
-    letter, _ = capture.of_job(
+    letter, _ = capture.capture_job(
         context(headers=json.loads(json.dumps(history.headers()))),
         "tasks.email.send",
         RetriesExhausted("gave up"),
     )
     attempts.begin()
-    assert len(letter.trail) == 20
-    assert letter.trail[0]["code"] == "read_timeout"
-    assert [call["code"] for call in letter.trail[1:]] == [
+    assert len(letter.attempts) == 20
+    assert letter.attempts[0]["code"] == "read_timeout"
+    assert [call["code"] for call in letter.attempts[1:]] == [
         f"code_{number}" for number in range(6, 25)
     ]
     assert (letter.calls, letter.deferrals, letter.since_ms, letter.doubt_ms) == (50, 2, 5, 5)
@@ -145,7 +152,7 @@ def test_a_letter_holds_the_calls_of_all_turns_and_a_doubt_outlives_them() -> No
 
 
 def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> None:
-    letter, message = capture.of_job(
+    letter, message = capture.capture_job(
         context(headers={"keywheel_doubt_ms": 77, "mine": 1}),
         "tasks.email.send",
         DeadlineExceeded("x"),
@@ -170,7 +177,7 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
 )
 def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], doubt_ms: int) -> None:
     assert (
-        capture.of_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[
+        capture.capture_job(context(**changes), "tasks.email.send", OutcomeUnknown("who knows"))[
             0
         ].doubt_ms
         == doubt_ms
@@ -192,34 +199,34 @@ def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], dou
     ],
 )
 def test_whatever_the_headers_hold_there_is_a_letter(changes: dict[str, Any]) -> None:
-    letter, _ = capture.of_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
+    letter, _ = capture.capture_job(context(**changes), "tasks.ai.complete", RequestRejected("no"))
     assert letter.id == "job-1" or letter.id.startswith("no-id-")
     assert json.loads(letter.head().partition("\n")[2])["kind"] == "failed"
 
 
 def test_only_jobs_are_kept_not_an_operators_own_tasks() -> None:
     kept = ("tasks.ai.complete", "tasks.email.send", "shop.orders.bill")
-    assert all(recorder.is_kept(task) for task in kept)
-    assert not any(recorder.is_kept(task) for task in ("tasks.admin.replay", "celery.chord_unlock"))
+    assert all(is_recorded(task) for task in kept)
+    assert not any(is_recorded(task) for task in ("tasks.admin.replay", "celery.chord_unlock"))
 
 
 # A message's arguments, and why they are not kept.
 @pytest.mark.parametrize(
     ("kwargs", "note"),
     [
-        ({"prompt": "x" * 2_000}, recorder.TOO_LARGE),
-        ({"a": ["x"] * 400}, recorder.TOO_LARGE),  # small pieces add up
-        ({"prompt": "\x00" * 300}, recorder.TOO_LARGE),  # short, and long once it is JSON
-        ({"file": b"bytes"}, recorder.NOT_JSON),
+        ({"prompt": "x" * 2_000}, TOO_LARGE),
+        ({"a": ["x"] * 400}, TOO_LARGE),  # small pieces add up
+        ({"prompt": "\x00" * 300}, TOO_LARGE),  # short, and long once it is JSON
+        ({"file": b"bytes"}, NOT_JSON),
         ({"prompt": "\ud83d"}, ""),  # half a character is JSON
     ],
 )
 async def test_a_letter_without_its_arguments_says_why(
     redis: Redis, kwargs: dict[str, Any], note: str
 ) -> None:
-    store = recorder.store_of(Runtime.current())
+    store = Runtime.current().dead_letters
     store.limits = Limits(message_bytes=1_000)
-    await recorder.keep_job(context(kwargs=kwargs), "tasks.ai.complete", RequestRejected("no"))
+    await recorder.record_job(context(kwargs=kwargs), "tasks.ai.complete", RequestRejected("no"))
     [found] = await store.find()
     assert (found.note, found.replayable) == (note, not note)
     if not note:
@@ -237,7 +244,7 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         told = SimpleNamespace(
             headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None
         )
-        letter, message = capture.of_message(told, reason="no job", runnable=True)
+        letter, message = capture.capture_message(told, reason="no job", runnable=True)
         assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", capture.UNRUNNABLE)
         assert message is not None
         assert message.raw == raw
@@ -247,10 +254,10 @@ async def test_where_redis_takes_no_letter_the_message_goes_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setattr(recorder, "RECORD", replace(recorder.RECORD, within_s=0.5))
+    monkeypatch.setattr("worker.deadletters.recorder.RECORD", replace(RECORD, within_s=0.5))
     get_settings.cache_clear()
     with pytest.raises(Reject) as caught:
-        await recorder.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+        await recorder.record_job(context(), "tasks.ai.complete", RequestRejected("no"))
     assert caught.value.requeue
     await Runtime.current().close()
     get_settings.cache_clear()
@@ -269,7 +276,7 @@ async def test_a_letter_waits_until_redis_has_room(
         async with Redis.from_url(server.url, decode_responses=True) as client:
             await client.config_set("maxmemory", 1)
             keeping = asyncio.ensure_future(
-                recorder.keep_job(context(), "tasks.ai.complete", RequestRejected("no"))
+                recorder.record_job(context(), "tasks.ai.complete", RequestRejected("no"))
             )
             await asyncio.to_thread(
                 eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try"
@@ -284,7 +291,7 @@ async def test_a_letter_waits_until_redis_has_room(
 def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None:
     def told(tag: str) -> str:
         message = SimpleNamespace(headers={}, body=b"", delivery_info={}, delivery_tag=tag)
-        return capture.of_message(message, reason="no job")[0].id
+        return capture.capture_message(message, reason="no job")[0].id
 
     assert told("f00d-1@1a") == told("f00d-1@2b") == "no-id-f00d-1"
     assert told("f00d-2@1a") != told("f00d-1@1a")
@@ -292,8 +299,10 @@ def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None
 
 
 def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    assert recorder.keep_request(context(), "tasks.ai.complete", RequestRejected("no"))
-    recorder.keep_message(SimpleNamespace(headers={}, body=b"", delivery_info={}), reason="no job")
+    assert recorder.record_request(context(), "tasks.ai.complete", RequestRejected("no"))
+    recorder.record_message(
+        SimpleNamespace(headers={}, body=b"", delivery_info={}), reason="no job"
+    )
     assert caplog.text.count("a dead letter could not be kept (RuntimeError)") == 2
 
 
@@ -301,8 +310,8 @@ async def test_a_letter_that_cannot_be_written_up_is_named_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR)
-    await recorder.keep_job(None, "tasks.ai.complete", RequestRejected("no"))
-    recorder.keep_request(None, "tasks.ai.complete", RequestRejected("no"))
+    await recorder.record_job(None, "tasks.ai.complete", RequestRejected("no"))
+    recorder.record_request(None, "tasks.ai.complete", RequestRejected("no"))
     assert (
         caplog.text.count("a dead letter could not be kept (AttributeError): tasks.ai.complete")
         == 2
@@ -325,13 +334,13 @@ async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Pat
 def test_the_limits_follow_the_settings() -> None:
     settings = Settings(dead_letters=7, dead_letters_keep_s=3, dead_letters_mb=2, dead_letter_kb=5)
     assert Limits.of(settings) == Limits(
-        letters=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000
+        count=7, keep_ms=3_000, total_bytes=2_000_000, message_bytes=5_000
     )
     assert Limits.of(Settings()) == Limits()
 
 
 async def test_jobs_that_succeed_together_look_for_their_letters_together(redis: Redis) -> None:
-    store = recorder.store_of(Runtime.current())
+    store = Runtime.current().dead_letters
     ask, asked = store.present, []
 
     async def counted(ids: Sequence[str]) -> set[str]:
@@ -343,7 +352,7 @@ async def test_jobs_that_succeed_together_look_for_their_letters_together(redis:
         await store.put(
             DeadLetter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no")
         )
-    await asyncio.gather(*(recorder.take_out(f"job-{number}") for number in range(1, 100)))
+    await asyncio.gather(*(recorder.remove(f"job-{number}") for number in range(1, 100)))
     assert sum(asked) == 99
     assert len(asked) == 1
     assert [found.id for found in await store.find()] == ["job-0"]
