@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from setuptools import build_meta
 from setuptools.build_meta import (
@@ -71,7 +71,7 @@ def stage(source: Path, target: Path) -> None:
     for name in _FILES:
         shutil.copy(source / name, target / name)
     project = target / "pyproject.toml"
-    project.write_text(_prefix_quoted(project.read_text()))  # the entry points
+    project.write_bytes(_prefix_quoted(project.read_bytes().decode()).encode())  # entry points
     shutil.copytree(Path(__file__).parent / "keywheel", target / "keywheel")
     for package in filter(lambda name: (source / name).is_dir(), PACKAGES):
         shutil.copytree(
@@ -82,7 +82,7 @@ def stage(source: Path, target: Path) -> None:
     for path in (target / "keywheel").rglob("*.py"):
         path.write_bytes(move_names(path.read_bytes(), root=source, file=path))
     for path in (target / "keywheel").rglob("*.html"):
-        path.write_text(_name_commands(path.read_text()))
+        path.write_bytes(_name_commands(path.read_bytes().decode()).encode())
 
 
 def move_names(source: bytes, *, root: Path, file: Path) -> bytes:
@@ -120,7 +120,7 @@ def _changes(tree: ast.AST, root: Path) -> Iterator[tuple[int, int, str, str]]:
             for alias in filter(lambda alias: _is_ours(alias.name), node.names):
                 yield _changed_import(node, alias)
         elif isinstance(node, ast.Constant) and _is_module(node.value, root):
-            yield node.lineno, node.col_offset, str(node.value), f"{_PREFIX}{node.value}"
+            yield node.lineno, node.col_offset, node.value, _PREFIX + node.value
 
 
 def _changed_import(node: ast.Import, alias: ast.alias) -> tuple[int, int, str, str]:
@@ -137,7 +137,7 @@ def _is_ours(module: str) -> bool:
     return module.partition(".")[0] in PACKAGES
 
 
-def _is_module(value: object, root: Path) -> bool:
+def _is_module(value: object, root: Path) -> TypeGuard[str]:
     """Whether a string is nothing but the name of a module below one of our packages.
 
     Except for `tasks.ai` and its like: the tasks' names begin with them, and stay as they are.
