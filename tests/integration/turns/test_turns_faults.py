@@ -16,7 +16,7 @@ from worker.errors import (
     RetriesExhausted,
     TransientError,
 )
-from worker.jobs.execution import backoff
+from worker.jobs.job_run import backoff
 
 
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:

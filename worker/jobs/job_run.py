@@ -1,0 +1,203 @@
+"""One run of a job: what it brings along from earlier ones, and how it goes back to its queue.
+
+A job has three budgets, which never mix:
+
+- rotation: each key once in a turn;
+- deferrals: until the deadline of the job; they cost no retry;
+- retries: as many as `max_retries` of the settings, with exponential backoff; a failure that hits
+  every job (an outage) costs none.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, NoReturn
+
+from celery import Task
+
+from config.settings import Settings
+from worker import attempts
+from worker.errors import (
+    DeadlineExceeded,
+    Deferred,
+    JobError,
+    OutcomeUnknown,
+    Rescheduled,
+    RetriesExhausted,
+    TransientError,
+)
+from worker.jobs.history import History, came_again, doubt_ms
+from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.ownership import Ownership
+from worker.jobs.priority import is_bulk
+from worker.jobs.rescheduling import longest_wait_ms, queue_of, send_back
+from worker.keypool import LeaseRequest
+from worker.rotation.served import Served
+from worker.verdicts import SERVER_ERROR
+
+_OUTAGE_BACKOFF_S = 10.0
+"""The longest backoff in an outage: the host of the provider rests for ten seconds at most.
+
+An email in doubt waits longer each time.
+"""
+
+
+class JobRun:
+    """One run of a job. Making it begins the run.
+
+    Args:
+        task: The bound task, for its request.
+        settings: Deadline, retries, waits.
+        deadline_s: How long the job may take from its first run on, in seconds; None or 0: as long
+            as the settings allow.
+        ownership: Knows whether the job is still this worker's; None: it is not checked.
+        outages: Knows how many jobs wait for the end of an outage.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        settings: Settings,
+        deadline_s: float | None = None,
+        ownership: Ownership | None = None,
+        outages: Outages = NOBODY_COUNTS,
+    ) -> None:
+        self.task: Final = task
+        self.history: Final = History.of(task.request.headers)
+        self.deadline_s: Final = deadline_s or settings.deadline_s
+        self._settings: Final = settings
+        self._ownership: Final = ownership
+        self._outages: Final = outages
+        attempts.begin()
+        if ownership is not None:
+            ownership.begin(task.request)
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long this run may wait for keys, in seconds."""
+        left_s = self.deadline_s - self.history.age_s
+        return max(0.0, min(self._settings.task_soft_time_limit_s / 2, left_s))
+
+    def of_this_job(self, lease_request: LeaseRequest) -> LeaseRequest:
+        """Add to a lease request what the pool must know of the job."""
+        failed_on = {call.key for call in self.history.trail if call.code == SERVER_ERROR}
+        return replace(
+            lease_request,
+            by=self.task.request.id or "",
+            suspect=len(failed_on) > 1,
+            bulk=is_bulk(self.task.request.delivery_info),
+            waited_ms=round(self.history.age_s * 1000),
+        )
+
+    def after(self, served: Served) -> History:
+        """Return the history with this run in it, which has succeeded."""
+        self._outages.passed(queue_of(self.task))
+        return self.history.after(attempts=served.attempts, waited_ms=served.waited_ms)
+
+    def end_if_too_late(self, *, may_be_done: bool) -> None:
+        """Fail a job whose deadline passed before this run: its caller waits no more.
+
+        Args:
+            may_be_done: The job must not be carried out twice, so doubt counts.
+
+        Raises:
+            JobError: The deadline has passed.
+        """
+        if self.history.age_s < self.deadline_s:
+            return
+        request = self.task.request
+        over = Rescheduled()
+        over.in_doubt = may_be_done and bool(doubt_ms(request.headers) or came_again(request))
+        waited = self._no_key() if self.history.deferred else self._no_time(request.retries)
+        reason = self.history.reason
+        _fail(over, DeadlineExceeded(f"{waited}: {reason}" if reason else waited))
+
+    async def reschedule(self, over: Deferred | TransientError) -> NoReturn:
+        """Send the job back to its queue, or end it where its budget is spent.
+
+        Raises:
+            celery.exceptions.Retry: The job comes back.
+            celery.exceptions.Ignore: Another worker has the job.
+            JobError: The job ends.
+        """
+        if self._ownership is not None:
+            await self._ownership.end_if_lost()
+        if isinstance(over, TransientError):
+            await self._retry(over)
+        if self.history.age_s >= self.deadline_s:
+            _fail(over, DeadlineExceeded(f"{self._no_key()}: {over.reason}"))
+        over.countdown_ms = await self._outages.countdown_ms(
+            queue_of(self.task), over.countdown_ms, over.code
+        )
+        await self._defer(over)
+
+    async def _defer(self, deferred: Deferred) -> NoReturn:
+        # Until a moment after the deadline: the job comes back once more then, and ends by it.
+        left_ms = round((self.deadline_s - self.history.age_s) * 1000) + 1000
+        longest_ms = min(longest_wait_ms(self.task, self._settings), left_ms)
+        countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
+        why = Deferred(countdown_ms, deferred.reason, deferred.code)
+        history = self._with(deferred, waited_ms=deferred.waited_ms + countdown_ms, deferred=True)
+        await send_back(self.task, why, countdown_ms, history, retries=self.task.request.retries)
+
+    async def _retry(self, error: TransientError) -> NoReturn:
+        settings = self._settings
+        calls = (*self.history.trail, *attempts.of_this_turn())
+        tries, failed = self.task.request.retries + error.own, max(1, len(calls))
+        repeats = sum(call.code == error.code for call in calls)
+        # A failure that hits every job is an outage and costs no retry: the job waits for its end.
+        spent = error.own and tries >= settings.max_faults
+        if spent or (error.most_repeats is not None and repeats > error.most_repeats):
+            _fail(error, RetriesExhausted(f"gave up after {tries} tries: {error.reason}"))
+        longest_s = settings.fault_backoff_max_s
+        if not error.own and not error.in_doubt:
+            longest_s = min(longest_s, _OUTAGE_BACKOFF_S)
+        backoff_ms = backoff(
+            tries if error.own else failed, base_s=settings.fault_backoff_s, longest_s=longest_s
+        )
+        countdown_ms = min(
+            max(backoff_ms, error.backoff_ms or 0), longest_wait_ms(self.task, settings)
+        )
+        if self.history.age_s + countdown_ms / 1000 > self.deadline_s:
+            _fail(error, DeadlineExceeded(f"{self._no_time(tries)}: {error.reason}"))
+        history = self._with(error, waited_ms=error.waited_ms)
+        await send_back(self.task, error, countdown_ms, history, retries=tries)
+
+    def _with(
+        self, over: Deferred | TransientError, *, waited_ms: int, deferred: bool = False
+    ) -> History:
+        return self.history.after(
+            attempts=over.attempts,
+            waited_ms=waited_ms,
+            deferred=deferred,
+            trail=attempts.of_this_turn(),
+            reason=over.reason,
+            in_doubt=over.in_doubt,
+        )
+
+    def _no_key(self) -> str:
+        deferrals = self.history.deferrals
+        return f"no key was free within {self.deadline_s:g} s ({deferrals} deferrals)"
+
+    def _no_time(self, tries: int) -> str:
+        left = f"no time is left for another try within {self.deadline_s:g} s"
+        return f"{left} (tries so far: {tries})"
+
+
+def backoff(
+    tries: int, *, base_s: float, longest_s: float, jitter: Callable[[], float] = random.random
+) -> int:
+    """Return the wait after a number of failed tries, in milliseconds.
+
+    It doubles with each try, with jitter over its upper half.
+    """
+    full_ms: float = min(base_s * 2.0 ** min(tries - 1, 30), longest_s) * 1000
+    return round(full_ms * (0.5 + jitter() / 2))
+
+
+def _fail(over: Rescheduled, why: JobError) -> NoReturn:
+    """Fail the job; one that may have been carried out does not look as if it had not been."""
+    if over.in_doubt:
+        raise OutcomeUnknown(f"an earlier attempt may have been accepted, and then {why}") from None
+    raise why from None
