@@ -2,8 +2,7 @@
 -- disable: take a key out by hand, until a person resets it. A key that the provider had refused is then out by hand,
 -- too: a reset of the whole service does not bring it back any more.
 --
--- KEYS  1 root of all names
--- ARGV  1 now_ms or ''  2 by  3 key id  4 reason
+-- ARGV  2 by  3 key id  4 reason
 -- Returns 1, or 0 where it was disabled already.
 
 local by, key_id, reason = unpack(ARGV, 2)

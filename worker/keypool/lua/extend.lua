@@ -1,8 +1,7 @@
 -- requires: prelude, buckets, reservations
 -- extend: reserve emails that go along with a lease's call, beyond those that it was taken for.
 --
--- KEYS  1 root of all names
--- ARGV  1 now_ms or ''  2 lease id  3 account  4 model or ''  5 emails (recipients)
+-- ARGV  2 lease id  3 account  4 model or ''  5 emails (recipients)
 -- Returns nothing. A lease that is gone changes nothing.
 
 local lease_id, more, pair_key = ARGV[2], tonumber(ARGV[5]), root .. ':account_model:' .. ARGV[3] .. ':' .. ARGV[4]

@@ -2,8 +2,7 @@
 -- reinstate: bring keys back that one request was refused with in the same way, if that looks like the request's fault:
 -- each has served other requests shortly before. One that was brought back so must serve before it is again.
 --
--- KEYS  1 root of all names
--- ARGV  1 now_ms or ''  2 by (task id)  3 reason of the marks  then the id of each key
+-- ARGV  2 by (task id)  3 reason of the marks  then the id of each key
 -- Returns 1 where the keys are back, else 0: nothing was changed.
 
 local BLAME_MS = 600000  -- so recently a key must have served
@@ -11,7 +10,8 @@ local BLAME_MS = 600000  -- so recently a key must have served
 read_clock()
 local ids = {unpack(ARGV, 4)}
 for _, key_id in ipairs(ids) do
-  local record = redis.call('HMGET', root .. ':key:' .. key_id, 'state', 'by', 'reason', 'since_ms', 'ok_ms', 'freed_ms')
+  local record = redis.call('HMGET', root .. ':key:' .. key_id, 'state', 'by', 'reason', 'since_ms', 'ok_ms',
+    'freed_ms')
   local since_ms, ok_ms = tonumber(record[4]) or now, tonumber(record[5] or 0)
   local ours = record[1] == 'disabled' and record[2] == ARGV[2] and record[3] == ARGV[3]
   if not ours or ok_ms <= tonumber(record[6] or 0) or ok_ms < since_ms - BLAME_MS then return 0 end

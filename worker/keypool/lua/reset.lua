@@ -4,9 +4,8 @@
 -- whether the provider has raised the other limits is tried at once. What calls have reserved stays reserved. A key
 -- that a person disabled stays disabled, unless the reset includes those.
 --
--- KEYS  1 root of all names  2 … the records of keys, accounts, account × models, models, host
--- ARGV  1 now_ms or ''  2 by  3 scope (service or key)  4 name (service or key id)
---       5 '1': bring back keys that a person disabled, too
+-- KEYS  2 … the records of keys, accounts, account × models, models, host
+-- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
 -- Returns the blocks that held, each [place of its record from 1 on, resource or '', 'cooling' | 'disabled', reason,
 -- the person who disabled it or '', 1: cleared | 0: left disabled].
 
@@ -15,17 +14,17 @@ local KNOWN_MS = 20000  -- what a refusal has just told need not be tried
 read_clock()
 local found, cleared, unfit, accounts = {}, 0, read_hash(root .. ':unfit'), root .. ':account:'
 
-local function note(place, resource, person, until_ms, reason)
-  if until_ms == 0 then return end
-  local state, stays = until_ms == NEVER and 'disabled' or 'cooling', person and ARGV[5] ~= '1'
+local function note(place, resource, block, person)
+  if not block then return end
+  local state, stays = block.until_ms == NEVER and 'disabled' or 'cooling', person and ARGV[5] ~= '1'
   if not stays then cleared = cleared + 1 end
-  found[#found + 1] = {place - 1, resource, state, reason, person or '', stays and 0 or 1}
+  found[#found + 1] = {place - 1, resource, state, block.reason, person or '', stays and 0 or 1}
 end
 
 local function clear_marks(place, hash, marks, start)
   for field, packed in pairs(marks) do
     if field:sub(1, #start) == start then
-      note(place, field:sub(#start + 1), nil, blocked_by_mark(packed))
+      note(place, field:sub(#start + 1), blocked_by_mark(packed))
       redis.call('HDEL', hash, field)
     end
   end
@@ -33,8 +32,9 @@ end
 
 for place = 2, #KEYS do
   local key, record = KEYS[place], read_hash(KEYS[place])
-  if key:sub(1, #accounts) == accounts then clear_marks(place, root .. ':unfit', unfit, key:sub(#accounts + 1) .. ':') end
-  note(place, '', record.person, blocked({record.state, record.until_ms, record.reason}))
+  local account = key:sub(1, #accounts) == accounts and key:sub(#accounts + 1)
+  if account then clear_marks(place, root .. ':unfit', unfit, account .. ':') end
+  note(place, '', blocked({record.state, record.until_ms, record.reason}), record.person)
   clear_marks(place, key, record, 't:')
   local buckets = read_buckets(record.buckets, record.limits)
   for dimension, bucket in pairs(buckets) do

@@ -1,8 +1,7 @@
 -- requires: prelude, buckets
 -- snapshot: the records given, as they are at one instant.
 --
--- KEYS  1 root of all names  2 … records (hashes)
--- ARGV  1 now_ms or ''
+-- KEYS  2 … records (hashes)
 -- Returns one JSON text: {"now_ms", "skew_ms" (see `read_clock`), "unfit": {account:model: {…}}, "records":
 -- [{field: text, "buckets": {…}, "resources": {…}}, …]}. Records that do not exist are empty.
 
@@ -11,6 +10,7 @@ local records, unfit = {}, {}
 for place = 2, #KEYS do
   local record, resources = read_hash(KEYS[place]), {}
   local buckets = read_buckets(record.buckets, record.limits)
+  buckets.ramp = nil
   for dimension, bucket in pairs(buckets) do
     buckets[dimension] = {limit = bucket.limit, window_ms = bucket.window_ms, remaining = bucket.level}
   end

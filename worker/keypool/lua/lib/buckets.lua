@@ -2,14 +2,20 @@
 --
 -- A bucket is {limit, window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms} and refills continuously;
 -- what is read is brought up to now. `pace` falls below 1 where calls were refused that should have passed. `credit`
--- tells when a call beyond the limit may be tried, `debt` how much less there was than was thought: see learn.lua.
+-- counts the calls that it let through: from TRY_AFTER on one may go beyond the limit. It is -(when) while one is on
+-- its way, and above TRY_AFTER while such calls pass. `debt`: how much less there was than was thought.
 -- Some have: `ends_ms`: the quota of a day or month, full again at that instant and not before. `log` = {ms, …}: the
 -- provider counts in windows, and no `limit + 1` calls may fall into any window, wherever it starts; the instants at
 -- which calls went or are to go. `capped`: the provider reserves more than the limit for an answer without a cap.
+--
+-- The bucket `ramp` stands for a limit of requests that is not known yet. What is on its way when it is reached is
+-- refused together, so only few calls may have left within FLIGHT_MS and not be answered; a refusal comes fast, so an
+-- older one will not be refused any more.
 
 local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
 local DAY_MS = 86400000
+local FLIGHT_MS = 250
 local TRY_AFTER = 334        -- calls that a bucket lets through before one beyond its limit is tried: 3 in 1,000
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 
@@ -34,12 +40,10 @@ local function span_ms(bucket) return floor((2 - bucket.pace) * bucket.window_ms
 
 local function refill(bucket)
   if bucket.log then
-    local log, recent = {}, 0
+    bucket.level = bucket.limit
     for _, at_ms in ipairs(bucket.log) do
-      if at_ms + span_ms(bucket) > now then log[#log + 1] = at_ms end
-      if at_ms + bucket.window_ms > now then recent = recent + 1 end
+      if at_ms + bucket.window_ms > now then bucket.level = bucket.level - 1 end
     end
-    bucket.log, bucket.level = log, bucket.limit - recent
   elseif not bucket.ends_ms then
     bucket.level = min(bucket.limit, bucket.level + max(0, now - bucket.at_ms) * rate_of(bucket))
   elseif now >= bucket.ends_ms then
@@ -54,10 +58,9 @@ end
 local function read_former(text)
   local buckets, place = {}, 2
   for _ = 1, text:byte() do
-    local one, dimension, _ = {debt = 0}, nil, nil
-    dimension, one.limit, one.window_ms, one.level, one.at_ms, one.pace, one.slowed_ms, one.credit, _,
-      one.corrected_ms, place = struct.unpack('<Bc0ddddddddd', text, place)
-    buckets[dimension] = one
+    local one = {struct.unpack('<Bc0ddddddddd', text, place)}
+    buckets[one[1]], place = {limit = one[2], window_ms = one[3], level = one[4], at_ms = one[5], pace = one[6],
+      slowed_ms = one[7], credit = one[8], debt = 0, corrected_ms = one[10]}, one[11]
   end
   for dimension, parts in pairs(place <= #text and cmsgpack.unpack(text:sub(place)) or {}) do
     for name, value in pairs(parts) do buckets[dimension][name] = value end
@@ -65,8 +68,8 @@ local function read_former(text)
   return buckets
 end
 
-local function read_buckets(packed, former, first)
-  local buckets = packed and cmsgpack.unpack(packed) or former and read_former(former) or unpacked(first)
+local function read_buckets(packed, former)
+  local buckets = packed and cmsgpack.unpack(packed) or former and read_former(former) or {}
   for _, bucket in pairs(buckets) do refill(bucket) end
   return buckets
 end
@@ -83,6 +86,12 @@ local function new_bucket(dimension, limit, window_ms)
     ends_ms = counts_emails(dimension) and quota_ends_ms() or nil}
 end
 
+local function new_ramp(opening)
+  local ramp = new_bucket('ramp', opening, FLIGHT_MS - WINDOW_MARGIN_MS)
+  ramp.log = {}
+  return ramp
+end
+
 -- What stays in the bucket, so that calls that arrive a little early are not refused.
 local function margin_of(bucket, cost)
   if bucket.window_ms > 3600000 then return 0 end
@@ -93,7 +102,7 @@ end
 local function window_opens_ms(bucket, until_ms)
   local calls = #bucket.log
   while calls > 0 and bucket.log[calls] > until_ms do calls = calls - 1 end
-  local oldest_ms = bucket.log[calls - bucket.limit + 1]
+  local oldest_ms = bucket.log[calls - floor(bucket.limit) + 1]
   return oldest_ms and oldest_ms + span_ms(bucket) or 0
 end
 
@@ -115,11 +124,13 @@ end
 
 -- Takes `cost` out for a call that goes at an instant; negative: puts it back.
 local function charge(bucket, cost, at_ms)
-  if not bucket.log then bucket.level = min(bucket.limit, bucket.level - cost)
-  elseif cost < 0 then remove_one(bucket.log, at_ms)
+  local log = bucket.log
+  if not log then bucket.level = min(bucket.limit, bucket.level - cost)
+  elseif cost < 0 then remove_one(log, at_ms)
   elseif cost > 0 then
-    local place = #bucket.log + 1
-    while place > 1 and bucket.log[place - 1] > at_ms do place = place - 1 end
-    table.insert(bucket.log, place, at_ms)
+    while log[1] and log[1] + span_ms(bucket) <= now do table.remove(log, 1) end
+    local place = #log + 1
+    while place > 1 and log[place - 1] > at_ms do place = place - 1 end
+    table.insert(log, place, at_ms)
   end
 end

@@ -1,8 +1,5 @@
 -- When a candidate may be called, how good it is, and which of two is better.
 
--- While no rate is known, only few calls may be on their way at once: what is on its way when a limit is reached is
--- refused together. A refusal comes fast, so a call that is older than FLIGHT_MS will not be refused any more.
-local FLIGHT_MS = 250
 local LONG_WINDOW_MS = 60000  -- what refills over a longer time than this is waited for outside the process
 local SAVING_LOST_MS = 30000  -- a large job that is so late does not come back
 local SHUNNED_MS = 3600000    -- so long an account that turned a request down comes last, unless it serves one before
@@ -20,33 +17,33 @@ local function cost_at(buckets, job)
     tokens = cost.tokens - cost.output_tokens + most}, true
 end
 
--- What holds for a model at an account, whichever key is used. account_key: nil where no account rests.
-local function read_pair(key, account_key, job, until_ms, reason)
-  local record = redis.call('HMGET', key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits', 'window',
-    'flying', 'turned_ms')
-  local buckets = read_buckets(record[5], record[6], job.first_limits)
-  local cost, capped = cost_at(buckets, job)
-  local own_ms, own_reason = blocked_from(record[4], cost.tokens, record)
-  until_ms, reason = later(own_ms, own_reason, until_ms, reason)
-  if account_key then
-    own_ms, own_reason = blocked(redis.call('HMGET', account_key, 'state', 'until_ms', 'reason'))
-    until_ms, reason = later(own_ms, own_reason, until_ms, reason)
-  end
-  return {key = key, buckets = buckets, cost = cost, capped = capped, until_ms = until_ms, reason = reason,
-    ramp_limit = tonumber(record[7]) or job.opening, in_flight = unpacked(record[8]),
-    shunned = now - tonumber(record[9] or 0) < SHUNNED_MS}
+-- A key's record, what blocks it, and what blocks it for the resource alone.
+local function read_key(id, resource)
+  local record = redis.call('HMGET', root .. ':key:' .. id, 'state', 'until_ms', 'reason', 'account', 'seq',
+    'in_flight', 't:' .. resource)
+  local resource_block = blocked_by_mark(record[7])
+  return record, later(resource_block, blocked(record)), resource_block
 end
 
--- How long until one more call may be on its way: 0 now. Also forgets the calls that are older.
-local function flight_wait_ms(pair)
-  local young = {}
-  for _, start_ms in ipairs(pair.in_flight) do
-    if start_ms + FLIGHT_MS > now then young[#young + 1] = start_ms end
+-- What holds for a model at an account, whichever key is used. shared: what blocks the host and the model. any_rests:
+-- an account may rest, or not have a model.
+local function read_pair(account, model, job, shared, any_rests)
+  local name, owner, unfit = account .. ':' .. model, nil, nil
+  local key = root .. ':account_model:' .. name
+  if any_rests then
+    owner = blocked(redis.call('HMGET', root .. ':account:' .. account, 'state', 'until_ms', 'reason'))
+    unfit = blocked_by_mark(redis.call('HGET', root .. ':unfit', name))
   end
-  table.sort(young)
-  pair.in_flight = young
-  local oldest_ms = young[#young - floor(pair.ramp_limit) + 1]
-  return oldest_ms and oldest_ms + FLIGHT_MS - now or 0
+  local record = redis.call('HMGET', key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits',
+    'turned_ms')
+  local buckets = read_buckets(record[5], record[6])
+  for _, first in ipairs(job.first_limits) do buckets[first[1]] = buckets[first[1]] or new_bucket(unpack(first)) end
+  local ramps = job.opening and not buckets.rpm and not buckets.rps
+  if ramps then buckets.ramp = buckets.ramp or new_ramp(job.opening) end
+  local cost, capped = cost_at(buckets, job)
+  return {key = key, buckets = buckets, cost = cost, capped = capped, unfit = unfit and unfit.reason,
+    block = later(owner, later(blocked_from(record[4], cost.tokens, record), shared)),
+    shunned = now - tonumber(record[7] or 0) < SHUNNED_MS}
 end
 
 -- Whether a call beyond a limit may be tried now.
@@ -68,37 +65,39 @@ local function free_in(bucket, job)
   return level - saved, saved < saving.need and rate / 2 or rate
 end
 
--- When a candidate may be called (start_ms, NEVER before a reset), and why not now: what blocks it until when, or the
--- dimension in which it lacks most, which takes step_ms to refill for one such call. rests_ms: until when it rests or
--- waits for what refills over a long time. tries: the dimension in which alone the call would be beyond a limit, where
--- that may be tried. too_large: the limit that the call never fits. paced: a request limit is known. seq: the greater,
--- the later it was used.
-local function score_candidate(pair, job, until_ms, reason, seq)
-  local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = max(now, until_ms), pair = pair, seq = seq}
+-- When a candidate may be called (start_ms, NEVER before a reset), and why not now: what blocks it, or the dimension in
+-- which it lacks most, which takes step_ms to refill for one such call. rests_ms: until when it rests or waits for what
+-- refills over a long time. tries: the dimension in which alone the call would be beyond a limit, where that may be
+-- tried. too_large: the limit that the call never fits. busy_ms: for how long too many calls are on their way. seq: the
+-- greater, the later it was used.
+local function score_candidate(pair, job, block, seq)
+  local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   local short, headroom = 0, 1
   for dimension, bucket in pairs(pair.buckets) do
     local needed, level, rate = cost_in(dimension, pair.cost), free_in(bucket, job)
     local ready = ready_ms(bucket, needed, level, rate)
-    if ready > now then
+    if dimension == 'ramp' then candidate.busy_ms = ready > now and ready - now or nil
+    elseif ready > now then
       local may = may_try(dimension, bucket)
       if needed > bucket.limit and not may and bucket.limit > (candidate.too_large or 0) then
         candidate.too_large, candidate.too_large_in = bucket.limit, dimension
       end
       short = short + 1
       candidate.tries = short == 1 and may and dimension or nil
-      if ready > candidate.start_ms then candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate end
+      if ready > candidate.start_ms then
+        candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate
+      end
       if bucket.window_ms > LONG_WINDOW_MS then candidate.rests_ms = max(candidate.rests_ms, ready) end
     end
-    headroom = min(headroom, level / bucket.limit)
-    candidate.paced = candidate.paced or dimension == 'rpm' or dimension == 'rps'
+    if dimension ~= 'ramp' then headroom = min(headroom, level / bucket.limit) end
   end
-  if until_ms > now then
-    candidate.tries = nil
-    if until_ms >= candidate.start_ms then candidate.start_ms, candidate.reason = until_ms, reason end
+  if block then
+    candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, block.until_ms)
+    if block.until_ms >= candidate.start_ms then candidate.start_ms, candidate.reason = block.until_ms, block.reason end
   end
   candidate.soon = candidate.start_ms - now <= job.horizon_ms
   -- An account that nothing is known of is no better than one that serves.
-  candidate.headroom = floor(headroom * (candidate.paced and 20 or 10))
+  candidate.headroom = floor(headroom * (pair.buckets.ramp and 10 or 20))
   return candidate
 end
 

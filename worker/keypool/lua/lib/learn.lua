@@ -6,11 +6,13 @@ local TRIES, RAISE = 4, 1.5  -- so many calls beyond a limit pass in a row, and 
 local FAST_RAISES = 3        -- so often at once; then slowly, since what the provider had saved up passes, too
 
 -- A call was refused although the bucket had room for it. A crowd that is refused together counts once, and who left
--- before the limit was known says nothing against it.
-local function slow_down(bucket, start_ms)
-  if now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return nil end
+-- before the limit was known says nothing against it. A refusal is no wonder where calls beyond the limit have just
+-- passed, or one is on its way.
+local function slow_down(bucket, dimension, start_ms, learned)
+  local is_tried = bucket.credit > TRY_AFTER or bucket.credit < 0 and bucket.credit > TRY_NEVER
+  if is_tried or now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return end
   bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)
-  return string.format(' at %d %% of its pace', bucket.pace * 100 + 0.5)
+  learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
 end
 
 local function speed_up(buckets)
@@ -18,12 +20,8 @@ local function speed_up(buckets)
     bucket.pace = min(1, bucket.pace + PACE_RECOVERY)
     if bucket.credit >= 0 and bucket.credit < TRY_AFTER then bucket.credit = bucket.credit + 1 end
   end
-end
-
--- `credit` counts the calls that a bucket let through. From TRY_AFTER on one may go beyond the limit; it is -(when) while
--- one is on its way, and above TRY_AFTER while such calls pass. So a refusal is no wonder:
-local function is_tried(bucket)
-  return bucket.credit > TRY_AFTER or bucket.credit < 0 and bucket.credit > TRY_NEVER
+  -- What a limit then refuses together stays small beside what it let through, however high it is.
+  if buckets.ramp then buckets.ramp.limit = min(buckets.ramp.limit + 1 / 64, 100000) end
 end
 
 -- A call beyond a limit has ended. The first few pass by what was left unused below the limit; when more do, the
@@ -41,7 +39,7 @@ end
 
 -- Another limit than was known. What was used of it stays used; so do calls that went while a window was not known:
 -- they count from now on, since the first ones take long to leave (they wait for a connection).
-local function change_limit(buckets, dimension, limit, window_ms, in_flight)
+local function change_limit(buckets, dimension, limit, window_ms)
   local known, bucket = buckets[dimension], new_bucket(dimension, limit, window_ms)
   buckets[dimension] = bucket
   if known then
@@ -49,8 +47,8 @@ local function change_limit(buckets, dimension, limit, window_ms, in_flight)
     bucket.level = min(limit, known.level + max(0, limit - known.limit))
   end
   if bucket.log and known and known.log then bucket.log = known.log
-  elseif bucket.log then
-    for _, start_ms in ipairs(in_flight) do
+  elseif bucket.log and buckets.ramp then
+    for _, start_ms in ipairs(buckets.ramp.log) do
       if start_ms > now - window_ms then table.insert(bucket.log, now) end
     end
   end
@@ -69,20 +67,18 @@ local function correct_level(bucket, level, left, lease, cost, until_ms)
 end
 
 -- observed: limits as the answer stated them, each {dimension, limit, window_ms, remaining or nil}.
--- in_flight: when the calls left that are on their way, as far as that was noted.
 -- refused: the lease whose call was refused for a limit; nil where it was not, or has expired.
 -- stated_ms: after which time the provider told it to come again; nil where it told nothing.
-local function learn_limits(buckets, observed, in_flight, refused, stated_ms, learned)
+local function learn_limits(buckets, observed, refused, stated_ms, learned)
   for _, seen in ipairs(observed) do
     local dimension, limit, window_ms, remaining = unpack(seen)
     local bucket, cost = buckets[dimension], refused and cost_in(dimension, refused.cost)
     local short, is_new = refused and (not remaining or remaining < cost), not bucket
     if is_new or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
-      bucket = change_limit(buckets, dimension, limit, window_ms, in_flight)
-    elseif short and window_ms <= 60000 and not is_tried(bucket) then
-      local slower = slow_down(bucket, refused.start_ms)
-      if slower then learned[#learned + 1] = dimension .. slower end
+      bucket = change_limit(buckets, dimension, limit, window_ms)
+    elseif short and window_ms <= 60000 then
+      slow_down(bucket, dimension, refused.start_ms, learned)
     end
     if remaining and not refused then bucket.credit = TRY_NEVER
     elseif short and bucket.credit ~= TRY_NEVER and refused.start_ms > bucket.corrected_ms then
@@ -93,8 +89,7 @@ local function learn_limits(buckets, observed, in_flight, refused, stated_ms, le
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
     if bucket.log then  -- its instants say it all
     elseif short and (stated_ms or remaining) then
-      -- When the call would have fitted there is room for it alone, however long that is: a crowd would be refused
-      -- again.
+      -- When the call would have fitted there is room for it alone, or a crowd would be refused again.
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       correct_level(bucket, level, left, refused, cost, now + (stated_ms or 0))
     elseif remaining then
@@ -102,6 +97,7 @@ local function learn_limits(buckets, observed, in_flight, refused, stated_ms, le
       bucket.level = min(bucket.level, remaining)
     end
   end
+  if buckets.rpm or buckets.rps then buckets.ramp = nil end
 end
 
 -- A quota that the provider names by what is used of it: its limit shows when it ends. What was learned so goes where
@@ -132,10 +128,10 @@ local function learn_quotas(buckets, quotas, lease, outcome, learned)
   end
 end
 
--- Puts the estimate right, or gives back what a call that was not counted did not use. `said`: what the provider counted.
+-- Puts the estimate right, or gives back what a call that was not counted did not use.
 local function correct(bucket, dimension, lease, said)
   local back = cost_in(dimension, lease.cost)
-  if said.counted then
+  if said.counted and dimension ~= 'ramp' then
     local used = said[COUNTED[dimension]]
     -- Not all emails of a batch may have been accepted; one that is sent again reserved none and was charged before.
     if bucket.log or not used or counts_emails(dimension) and back == 0 then return end

@@ -1,9 +1,8 @@
 -- Stands before every verb: the clock, what rests, the audit stream.
 --
--- KEYS[1] is the root of all names of a service (`{namespace:service}`, which also keeps them on one node of a cluster).
--- The scripts make the other names themselves, as names.py does: what a call sends does not grow with the keys.
--- ARGV[1] is a test's clock, or ''. A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason.
--- Times are whole milliseconds of the pool's clock.
+-- KEYS[1] is the root of all names (`{namespace:service}`: one node of a cluster) and ARGV[1] a test's clock, or ''.
+-- Scripts make the other names themselves, as names.py does: what a call sends does not grow with the keys.
+-- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
@@ -43,51 +42,46 @@ local function audit(stream, event, scope, name, reason, until_ms, by)
   if stream == 'actions' then audit('audit', event, scope, name, reason, until_ms, by) end
 end
 
-local function unpacked(packed) return packed and cmsgpack.unpack(packed) or {} end
-
 local function read_hash(key)
   local map, flat = {}, redis.call('HGETALL', key)
   for place = 1, #flat, 2 do map[flat[place]] = flat[place + 1] end
   return map
 end
 
--- Until when a record blocks, 0 where it does not, and why. It begins with state, until_ms, reason.
+-- What blocks calls by a record that begins with state, until_ms, reason: {until_ms, reason}, or nil.
 local function blocked(record)
-  if record[1] == 'disabled' then return NEVER, record[3] or 'disabled' end
+  if record[1] == 'disabled' then return {until_ms = NEVER, reason = record[3] or 'disabled'} end
   local until_ms = tonumber(record[2] or 0)
-  if until_ms <= now then return 0, '' end
-  return until_ms, record[3] or 'cooling'
+  return until_ms > now and {until_ms = until_ms, reason = record[3] or 'cooling'} or nil
 end
 
--- The same of an account × model: a rest that is told for calls of so many tokens or more does not hold for smaller ones.
+-- The same of an account × model: what is told for calls of so many tokens or more does not hold for smaller ones.
 local function blocked_from(from_tokens, tokens, record)
-  local until_ms, reason = blocked(record)
-  if until_ms < NEVER and tokens < tonumber(from_tokens or 0) then return 0, '' end
-  return until_ms, reason
+  local block = blocked(record)
+  return block and (block.until_ms == NEVER or tokens >= tonumber(from_tokens or 0)) and block or nil
 end
 
 -- The same of a mark: a resource that a key may not be used for, or a model that an account does not have.
 local function blocked_by_mark(packed)
-  local mark = unpacked(packed)
-  return blocked({mark.state, mark.until_ms, mark.reason})
+  local mark = packed and cmsgpack.unpack(packed)
+  return mark and blocked({mark.state, mark.until_ms, mark.reason})
 end
 
 -- Of two blocks the one that ends later.
-local function later(until_ms, reason, other_ms, other_reason)
-  if until_ms >= other_ms then return until_ms, reason end
-  return other_ms, other_reason
+local function later(one, other)
+  if one and other then return one.until_ms >= other.until_ms and one or other end
+  return one or other
 end
 
 -- A host or model that failed several times in a row rests, and is then tried by one lease before the others. Returns
--- until when it blocks, why, and who tries it, where one is to: 'this' lease, or 'another' one.
+-- what blocks, and who tries it, where one is to: 'this' lease, or 'another' one.
 local function breaker(scope_key, lease_id)
   local record = redis.call('HMGET', scope_key, 'state', 'until_ms', 'reason', 'faults', 'probe_ms', 'probe_by')
-  local until_ms, reason = blocked(record)
-  if until_ms > 0 or tonumber(record[4] or 0) < BREAKER_FAULTS then return until_ms, reason end
-  local probe_ms = tonumber(record[5] or 0)
-  if probe_ms <= now or record[6] == lease_id then return 0, '', 'this' end
-  local spread_ms = (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
-  return min(probe_ms, now + PROBE_LOOK_MS + spread_ms), record[3] or 'probing', 'another'
+  local block, probe_ms = blocked(record), tonumber(record[5] or 0)
+  if block or tonumber(record[4] or 0) < BREAKER_FAULTS then return block, nil end
+  if probe_ms <= now or record[6] == lease_id then return nil, 'this' end
+  local look_ms = now + PROBE_LOOK_MS + (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
+  return {until_ms = min(probe_ms, look_ms), reason = record[3] or 'probing'}, 'another'
 end
 
 local function try_alone(scope_key, lease_id)

@@ -28,10 +28,10 @@ local function give_back(buckets, lease)
   end
 end
 
--- Takes what a call costs out of the buckets of its account, except for the one whose limit it tries, and notes its
--- start where no rate is known. Returns how many more emails may go along (-1: no quota is known), and `took`.
+-- Takes what a call costs out of the buckets of its account, except for the one whose limit it tries. Returns how many
+-- more emails may go along (-1: no quota is known), and `took`.
 local function reserve(best, job, tried)
-  local pair, spare, took, fields = best.pair, NEVER, {}, {}
+  local pair, spare, took = best.pair, NEVER, {}
   for dimension, bucket in pairs(pair.buckets) do
     if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end
     if dimension == tried then
@@ -42,12 +42,7 @@ local function reserve(best, job, tried)
     end
     if counts_emails(dimension) then spare = min(spare, max(0, floor(bucket.level))) end
   end
-  if next(pair.buckets) then fields = {'buckets', cmsgpack.pack(pair.buckets)} end
-  if not best.paced then
-    table.insert(pair.in_flight, best.start_ms)
-    fields[#fields + 1], fields[#fields + 2] = 'flying', cmsgpack.pack(pair.in_flight)
-  end
-  -- Where nothing is new in the record, an earlier settle has said how long it stays.
-  if redis.call('HSET', pair.key, unpack(fields)) > 0 then redis.call('PEXPIRE', pair.key, STATE_TTL_MS) end
+  -- Where that is nothing new, an earlier settle has said how long the record stays.
+  if save_buckets(pair.key, pair.buckets) > 0 then redis.call('PEXPIRE', pair.key, STATE_TTL_MS) end
   return spare < NEVER and spare or -1, took
 end
