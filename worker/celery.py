@@ -15,17 +15,15 @@ from config.errors import SettingsError
 from config.keys import SERVICES, load_keys, require_any_key
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
 from worker.cli import flower
-from worker.hooks import (
-    control,  # noqa: F401 - they register commands, and what hears signals
-    queues,
-)
+from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
 from worker.hooks.cancel import Cancelling
 from worker.hooks.health import PoolHealth
+from worker.hooks.queues import QueueChoice
 from worker.logs import redactor, say_json, setup_logging
 from worker.providers.proxies import proxy_for
 from worker.runtime import stop_waiting
-from worker.startup import worker_name  # noqa: F401 - they register commands, and what hears signals
+from worker.startup import worker_name  # noqa: F401 - it connects a signal
 from worker.startup.machine import check_machine
 from worker.startup.redis import check_redis
 
@@ -39,7 +37,7 @@ def create_app() -> Celery:
         SettingsError: The settings are wrong; the message says what to change.
     """
     if read_environment().get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json":
-        # What the settings say of themselves is a line of JSON, too.
+        # So that warnings of the settings are lines of JSON, too.
         setup_logging("INFO", log_format="json")
     settings = get_settings()
     claim_result_backend(settings)
@@ -69,10 +67,10 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
-    queues.ask_for(options.get("queues"))
+    instance.queue_choice = QueueChoice(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     if get_settings().log_format == "json":
-        # Each line is JSON then: no banner, and what Celery says when it stops.
+        # Each line is JSON: no banner, and Celery's last words as a log line.
         _set_up_logging()
         instance.quiet = True
         celery.apps.worker.safe_say = say_json
@@ -80,22 +78,22 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
 
 @signals.celeryd_after_setup.connect(weak=False)
 def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
-    """A worker that has no key for a service leaves that service's jobs to the workers that have."""
+    """Check this machine, Redis and the keys, and consume the queues of services with a key."""
     settings = get_settings()
     base_urls = {"groq": settings.groq_base_url, "resend": settings.resend_api_url}
     try:
         found = {service: load_keys(service) for service in SERVICES}
-        if not queues.are_asked_for():
+        if instance.queue_choice.by_keys:
             require_any_key(found.values())
         for service, discovery in found.items():
             if discovery.keys:
-                proxy_for(base_urls[service])  # where none can be used, each job would fail
+                proxy_for(base_urls[service])  # an unusable proxy would fail each job
         check_machine(settings, found)
         check_redis(settings)
     except SettingsError as exc:
-        # Celery logs what a signal's receiver raises and goes on; this it lets through.
+        # Celery logs an exception of a signal's receiver and goes on, except for SystemExit.
         raise SystemExit(f"keywheel cannot start.\n{exc}") from None
-    queues.choose(
+    instance.queue_choice.select(
         instance.app.amqp.queues,
         {service: len(discovery.keys) for service, discovery in found.items()},
     )
@@ -112,7 +110,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect(weak=False)
 def _send_waiting_jobs_back(**_: Any) -> None:
-    """Jobs that wait for a key go back to their queue, so that the worker ends as soon as its calls have."""
+    """Send jobs that wait for a key back, so that the worker ends as soon as its calls have."""
     stop_waiting()
 
 

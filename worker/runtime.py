@@ -25,8 +25,8 @@ from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
 from worker.emails import EmailSender
+from worker.emails.demand import EmailDemand
 from worker.emails.idempotency import IdempotencyStore
-from worker.hooks import backpressure
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
@@ -34,6 +34,7 @@ from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
 from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.providers.drift import Drift
+from worker.rotation.demand import Demand
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.rotation import Rotation
 from worker.streams import StreamWriter
@@ -103,6 +104,16 @@ class Runtime:
         """The rotations by service."""
         return {"groq": self.groq, "resend": self.resend}
 
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "Runtime | None":
+        """The runtime of an event loop, from any thread; None where no job has needed one yet."""
+        return _RUNTIMES.get(loop)
+
+    @property
+    def demands(self) -> dict[str, Demand | EmailDemand]:
+        """The jobs that wait for a key, by service: what pauses the service's queue."""
+        return {"groq": self.groq.waiting.demand, "resend": self.email_sender.demand}
+
     async def view(self) -> dict[str, PoolView]:
         """Every pool at this instant."""
         return {service: await pool.snapshot() for service, pool in self.pools.items()}
@@ -134,13 +145,16 @@ class Runtime:
             await self.wake_deferred(service)
         return {service: len(discovery.keys) for service, discovery in found.items()}
 
-    async def listen(self, on_cancelled: Callable[[str], None]) -> None:
+    async def listen(
+        self, *, on_cancelled: Callable[[str], None], on_reset: Callable[[str], None]
+    ) -> None:
         """Hear of resets and cancels, wherever they are made, and wake what waits here.
 
         Runs until it is cancelled.
 
         Args:
             on_cancelled: Takes the id of each job that is cancelled.
+            on_reset: Takes the service of each reset.
         """
         services = {pool.names.wake: service for service, pool in self.pools.items()}
         again_s: dict[str, float] = {}
@@ -166,7 +180,7 @@ class Runtime:
                         service = services[message["channel"]]
                         self.rotations[service].waiting.wake()
                         if message["data"] == "reset":
-                            backpressure.wake(service)
+                            on_reset(service)
                             await self.wake_deferred(service)
                             again_s[service] = time.monotonic() + _WAKE_AGAIN_S
             except RedisError as exc:
@@ -347,8 +361,6 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         batches=settings.email_batches,
         at_least_once=settings.email_ambiguity == "at_least_once",
     )
-    backpressure.watch("groq", completions.waiting.demand)
-    backpressure.watch("resend", email_sender.demand)
     runtime = Runtime(
         settings=settings,
         redis=redis,

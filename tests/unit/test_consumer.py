@@ -82,7 +82,7 @@ def test_only_the_brokers_own_errors_reach_the_loop(
         return
     handle(message(broker))
     assert broker.rejected == ["t1"]
-    assert "could not be told (ConnectionError)" in caplog.text
+    assert "cannot store the failure of an unusable message (ConnectionError)" in caplog.text
 
 
 # Messages that Celery itself stumbles over while it reports them.
@@ -148,7 +148,7 @@ def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
     asked = consumer(broker, None)
     asked.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
     assert broker.rejected == ["t1"]
-    assert "could not be reported" in caplog.text
+    assert "cannot report an unusable message" in caplog.text
 
 
 def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:

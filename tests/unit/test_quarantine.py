@@ -9,7 +9,7 @@ import redis
 from celery.worker import state
 from kombu.common import QoS
 
-from worker.hooks.quarantine import Quarantine, settle
+from worker.hooks.quarantine import Quarantine, settle_deaths
 from worker.jobs.history import ALONE, DEATHS
 
 FAR = "2999-01-01T00:00:00+00:00"
@@ -41,7 +41,7 @@ FAR = "2999-01-01T00:00:00+00:00"
 def test_deaths_count_beyond_the_second_only_where_a_message_ran_alone(
     headers: Any, count: int
 ) -> None:
-    assert settle(headers) == count
+    assert settle_deaths(headers) == count
     if count:
         assert headers == {DEATHS: count}
 

@@ -1,1 +1,1 @@
-"""What we override of the worker of Celery, under the file names of Celery where it has them."""
+"""What we override of Celery's worker, under Celery's own file names where it has them."""

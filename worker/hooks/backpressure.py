@@ -1,18 +1,18 @@
-"""Backpressure: a worker takes no more jobs of a queue than its keys will serve soon.
+"""Backpressure: a worker takes only as many jobs of a queue as its keys will serve soon.
 
-The others stay in the broker.
+All other jobs stay in the broker.
 
-A queue is paused while its service's wait list is full (`worker.rotation.waitlist`). Where no key of the
-service may be called for long it is paused until one may. Bulk jobs are counted for themselves: a
-worker in which many of them wait leaves the queue's other bulk jobs in the broker and still takes
-the interactive ones.
+A queue is paused while its service's wait list (`worker.rotation.waitlist`) is full, and while
+every key of the service rests for a long time. Bulk jobs are counted separately: a worker in which
+many of them wait leaves the queue's other bulk jobs in the broker and still takes the interactive
+ones.
 
-Meanwhile the queue is looked through for jobs of a kind that can be served, and flows on where
-there are some: those before them are sent back. Where the kind of a job cannot be read in its
-message, a few are let through now and then.
+While a queue is paused, its first messages are read for jobs that can be served. Where there are
+some the queue is consumed again, and the jobs before them are sent back. Where a message does not
+show what its job needs, a few jobs are let through now and then.
 
-With a transport that knows no delayed delivery, deferred jobs wait for their instant in the
-worker's timer, and a worker that holds many takes no more either.
+With a transport without delayed delivery, deferred jobs wait for their instant in the worker's
+timer, and a worker that holds many of them pauses the queue as well.
 """
 
 import logging
@@ -30,21 +30,22 @@ from redis.exceptions import RedisError
 from config.celery import DEFERRED, QUEUE_OF
 from worker.aio.transport.peeking import QueuePeeker
 from worker.jobs.priority import BULK_PRIORITY
+from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
 _TICK_S = 0.1
-_LEAST_HELD = 50
-_WAKE_S = 2.0  # so long after a reset a deferred job that arrives runs at once
-_SILENT_S = 60.0
+_MIN_HELD_LIMIT = 50
+_RUN_HELD_S = 2.0  # how long after a reset deferred jobs that arrive run at once
+_LOG_INTERVAL_S = 60.0
 _LET_THROUGH_S = 5.0
-_LOOK_S = 2.0
-_LOOK_AGAIN_S = 0.25  # where a line has just become full, or its keys have begun to rest
-_MORE_THAT_PASS = 64  # jobs that are only sent back take no time, and those behind them wait
+_PEEK_INTERVAL_S = 2.0
+_PEEK_AGAIN_S = 0.25  # right after a wait list has become full, or its keys have begun to rest
+_MAX_SENT_BACK = 64  # a job that is only sent back takes no time, and the jobs behind it wait
 
 
 class Demand(Protocol):
-    """What waits for a service's keys in this process."""
+    """The jobs that wait for a service's keys in this process."""
 
     on_full: Callable[[], None] | None
 
@@ -53,11 +54,11 @@ class Demand(Protocol):
         ...
 
     def shortest(self, *, bulk: bool) -> int:
-        """How many of them wait in the shortest line that is used."""
+        """How many of them wait in the shortest wait list that is used."""
         ...
 
     def capacity(self) -> int:
-        """How many may wait in a line: what the keys serve soon."""
+        """How many may wait in one wait list: as many as the keys serve soon."""
         ...
 
     def resting_s(self) -> float:
@@ -69,26 +70,12 @@ class Demand(Protocol):
         ...
 
     def note_upcoming(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
-        """Jobs of these kinds stand in the queue: for these models, bulk or not."""
+        """Note the kinds of jobs in the queue: the models of each, and whether it is bulk."""
         ...
 
 
-_demands: dict[str, Demand] = {}
-_wakes: deque[str] = deque()
-
-
-def watch(service: str, demand: Demand) -> None:
-    """Pause the queue of a service by what waits for its keys."""
-    _demands[QUEUE_OF[service]] = demand
-
-
-def wake(service: str) -> None:
-    """Run every held job of a service now. May be called from any thread."""
-    _wakes.append(QUEUE_OF[service])
-
-
 class QueuePauser(bootsteps.StartStopStep):
-    """Looks, on the consumer's thread, at what waits, and pauses and resumes queues."""
+    """Pauses and resumes queues, on the consumer's thread, by the number of jobs that wait."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     name = "QueuePauser"
@@ -97,36 +84,34 @@ class QueuePauser(bootsteps.StartStopStep):
         super().__init__(parent, **options)
         self.paused: dict[str, Any] = {}
         self.paused_for_bulk: set[str] = set()
-        self._let_through_s: dict[str, float] = {}
-        self._looked_s: dict[str, float] = {}
-        self._legible: dict[
-            str, bool
-        ] = {}  # whether the kind of each job that was seen in a queue could be read
+        self._let_through_at_s: dict[str, float] = {}
+        self._peeked_at_s: dict[str, float] = {}
+        self._legible: dict[str, bool] = {}
+        """By queue: whether all messages that were read showed the kind of their job."""
         self._peeker = QueuePeeker()
         self._silent_until_s: dict[tuple[str, str], float] = {}
-        self._awake_until: dict[str, float] = {}
+        self._reset: deque[str] = deque()
+        self._run_held_until_s: dict[str, float] = {}
         self._entry: Any = None
+        parent.queue_pauser = self
 
     def start(self, parent: Any) -> None:
-        """Begin to look; after a reconnection every queue is consumed again, so none is paused."""
+        """Start the timer. A reconnected worker consumes every queue, so no queue is paused."""
         self.paused.clear()
         self.paused_for_bulk.clear()
         self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
-        """Look no more. A second call does nothing."""
+        """Stop the timer. A second call does nothing."""
         entry, self._entry = self._entry, None
         if entry is not None:
             entry.cancel()
 
     def info(self, parent: Any) -> dict[str, Any]:
-        """What `inspect stats` shows.
-
-        The queues that are paused, and how many jobs wait for a key or are held.
-        """
+        """Give `inspect stats` the paused queues, and how many jobs wait for a key or are held."""
         waiting = {
             queue: demand.count(bulk=False) + demand.count(bulk=True)
-            for queue, demand in _demands.items()
+            for queue, demand in _demands_of(parent).items()
         }
         paused = sorted(name for name in self.paused if not name.endswith(DEFERRED))
         return {
@@ -138,47 +123,51 @@ class QueuePauser(bootsteps.StartStopStep):
             }
         }
 
+    def run_held(self, service: str) -> None:
+        """Run every held job of a service soon, since its keys were reset. From any thread."""
+        self._reset.append(QUEUE_OF[service])
+
     def _tick(self, parent: Any) -> None:
         now_s = time.monotonic()
-        while _wakes:
-            self._awake_until[_wakes.popleft()] = now_s + _WAKE_S
-        for queue, until_s in list(self._awake_until.items()):
+        while self._reset:
+            self._run_held_until_s[self._reset.popleft()] = now_s + _RUN_HELD_S
+        for queue, until_s in list(self._run_held_until_s.items()):
             _run_held(parent, queue)
             if until_s < now_s:
-                del self._awake_until[queue]
+                del self._run_held_until_s[queue]
         held = _held_by_queue(parent)
-        for queue, demand in list(_demands.items()):
+        for queue, demand in _demands_of(parent).items():
             channel = parent.task_consumer.channel
             if hasattr(channel, "take_at_most"):  # the channel is a new one after each reconnection
                 for name in (queue, queue + DEFERRED):
                     channel.take_at_most(name, partial(_more, demand))
             if demand.on_full is None and hasattr(parent.pool, "calls"):
-                demand.on_full = partial(parent.pool.calls.post, self._look, parent)
-            self._look_through(parent, queue, demand, pause_s=_LOOK_S)
+                demand.on_full = partial(parent.pool.calls.post, self._on_full, parent)
+            self._peek(parent, queue, demand, interval_s=_PEEK_INTERVAL_S)
             self._pause_or_resume(parent, queue, demand, held[queue])
 
-    def _look(self, parent: Any) -> None:
+    def _on_full(self, parent: Any) -> None:
         if self._entry is not None:
             held = _held_by_queue(parent)
-            for queue, demand in list(_demands.items()):
-                self._look_through(parent, queue, demand, pause_s=_LOOK_AGAIN_S)
+            for queue, demand in _demands_of(parent).items():
+                self._peek(parent, queue, demand, interval_s=_PEEK_AGAIN_S)
                 self._pause_or_resume(parent, queue, demand, held[queue])
 
-    def _look_through(self, parent: Any, queue: str, demand: Demand, *, pause_s: float) -> None:
+    def _peek(self, parent: Any, queue: str, demand: Demand, *, interval_s: float) -> None:
         """Find out which kinds of jobs stand in a queue behind those that must wait."""
         now_s = time.monotonic()
-        if now_s < self._looked_s.get(queue, 0.0) + pause_s or not demand.may_block_others():
+        if now_s < self._peeked_at_s.get(queue, 0.0) + interval_s or not demand.may_block_others():
             return
-        self._looked_s[queue] = now_s
+        self._peeked_at_s[queue] = now_s
         try:
-            seen = self._peeker.peek(parent.task_consumer.channel, queue)
+            messages = self._peeker.peek(parent.task_consumer.channel, queue)
         except (RedisError, OSError):
-            return  # the consumer finds out for itself
-        if seen is None:
+            return  # the consumer meets the same error, and reconnects
+        if messages is None:
             return
         kinds = {
             (_resources(parent.app, task, kwargs), priority >= BULK_PRIORITY)
-            for priority, task, kwargs in seen
+            for priority, task, kwargs in messages
         }
         self._legible[queue] = all(resources is not None for resources, _ in kinds)
         demand.note_upcoming(
@@ -186,19 +175,18 @@ class QueuePauser(bootsteps.StartStopStep):
         )
 
     def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
-        room = demand.capacity()
+        capacity = demand.capacity()
         bulk, waiting = demand.shortest(bulk=True), demand.shortest(bulk=False)
-        if not hasattr(
-            parent.task_consumer.channel, "take_urgent_only"
-        ):  # kombu's own takes all of a queue, or nothing
+        if not hasattr(parent.task_consumer.channel, "take_urgent_only"):
+            # kombu's own transport takes all of a queue, or nothing.
             bulk, waiting = 0, bulk + waiting
-        if bulk >= room and queue not in self.paused_for_bulk:
-            self._leave_bulk(parent, queue, bulk)
-        elif queue in self.paused_for_bulk and bulk <= room // 2:
-            self._take_bulk(parent, queue)
-        full, empty = waiting >= room, waiting <= room // 2
+        if bulk >= capacity and queue not in self.paused_for_bulk:
+            self._pause_bulk(parent, queue, bulk)
+        elif queue in self.paused_for_bulk and bulk <= capacity // 2:
+            self._resume_bulk(parent, queue)
+        full, empty = waiting >= capacity, waiting <= capacity // 2
         resting = demand.resting_s() > 0 and not self._lets_through(queue)
-        most_held = max(_LEAST_HELD, parent.pool.limit or 0)
+        held_limit = max(_MIN_HELD_LIMIT, parent.pool.limit or 0)
         # Deferred jobs come before the others, and none comes before a key may be called again.
         self._set(
             parent,
@@ -210,19 +198,19 @@ class QueuePauser(bootsteps.StartStopStep):
         self._set(
             parent,
             queue,
-            pause=full or resting or held >= most_held,
-            resume=empty and not resting and held <= most_held // 2,
+            pause=full or resting or held >= held_limit,
+            resume=empty and not resting and held <= held_limit // 2,
             why="no key may be called for a while"
             if resting
             else f"{waiting + held} jobs wait here for a key",
         )
 
     def _lets_through(self, queue: str) -> bool:
-        """Whether it is time to look at a few jobs although all that came lately must wait."""
+        """Whether to take a few jobs now although all jobs that were read lately must wait."""
         now_s = time.monotonic()
-        if now_s < self._let_through_s.get(queue, 0.0):
+        if now_s < self._let_through_at_s.get(queue, 0.0):
             return False
-        self._let_through_s[queue] = now_s + _LET_THROUGH_S
+        self._let_through_at_s[queue] = now_s + _LET_THROUGH_S
         return queue in self.paused and not self._legible.get(queue, False)
 
     def _set(self, parent: Any, queue: str, *, pause: bool, resume: bool, why: str) -> None:
@@ -231,7 +219,7 @@ class QueuePauser(bootsteps.StartStopStep):
         elif resume and queue in self.paused:
             self._resume(parent, queue)
 
-    def _leave_bulk(self, parent: Any, queue: str, waiting: int) -> None:
+    def _pause_bulk(self, parent: Any, queue: str, waiting: int) -> None:
         self.paused_for_bulk.add(queue)
         for name in (queue, queue + DEFERRED):
             parent.task_consumer.channel.take_urgent_only(name, BULK_PRIORITY)
@@ -239,7 +227,7 @@ class QueuePauser(bootsteps.StartStopStep):
             "⏸️ Queue %s paused for bulk jobs: %d of them wait here for a key", queue, waiting
         )
 
-    def _take_bulk(self, parent: Any, queue: str) -> None:
+    def _resume_bulk(self, parent: Any, queue: str) -> None:
         self.paused_for_bulk.discard(queue)
         for name in (queue, queue + DEFERRED):
             parent.task_consumer.channel.take_urgent_only(name, None)
@@ -247,7 +235,7 @@ class QueuePauser(bootsteps.StartStopStep):
 
     def _pause(self, parent: Any, queue: str, why: str) -> None:
         consumer = parent.task_consumer
-        found = next((one for one in consumer.queues if one.name == queue), None)
+        found = next((consumed for consumed in consumer.queues if consumed.name == queue), None)
         if found is None:  # this worker does not consume it
             return
         self.paused[queue] = found
@@ -255,44 +243,49 @@ class QueuePauser(bootsteps.StartStopStep):
         self._log(queue, "⏸️ Queue %s paused: %s", queue, why)
 
     def _resume(self, parent: Any, queue: str) -> None:
-        found = self.paused.pop(queue)
-        if (
-            queue not in parent.app.amqp.queues.consume_from
-        ):  # cancelled meanwhile, by a person or for want of keys
+        paused = self.paused.pop(queue)
+        if queue not in parent.app.amqp.queues.consume_from:
+            # An operator, or the last key of the service, has cancelled it meanwhile.
             return
-        parent.task_consumer.add_queue(found)
+        parent.task_consumer.add_queue(paused)
         parent.task_consumer.consume()
         self._log(queue, "▶️ Queue %s resumed", queue)
 
     def _log(self, queue: str, sentence: str, *parts: str) -> None:
-        """Where more jobs come than keys serve, queues pause and resume all the time.
-
-        That is told once a minute.
-        """
+        """Log once a minute: under load, queues pause and resume all the time."""
         now_s = time.monotonic()
         loud = (
             not queue.endswith(DEFERRED)
             and self._silent_until_s.get((queue, sentence), 0.0) < now_s
         )
         if loud:
-            self._silent_until_s[queue, sentence] = now_s + _SILENT_S
+            self._silent_until_s[queue, sentence] = now_s + _LOG_INTERVAL_S
         _logger.log(logging.INFO if loud else logging.DEBUG, sentence, *parts)
+
+
+def _demands_of(parent: Any) -> dict[str, Demand]:
+    """The demand for each queue's keys; empty until the pool's loop has a runtime."""
+    loop = getattr(parent.pool, "loop", None)
+    runtime = Runtime.of(loop) if loop is not None else None
+    if runtime is None:
+        return {}
+    return {QUEUE_OF[service]: demand for service, demand in runtime.demands.items()}
 
 
 def _more(demand: Demand) -> int:
     """How many more jobs of a service may be taken.
 
-    Bulk jobs that wait keep nobody out but their like.
+    Bulk jobs that wait keep only other bulk jobs out.
     """
-    room, waiting = demand.capacity(), demand.shortest(bulk=False)
+    capacity, waiting = demand.capacity(), demand.shortest(bulk=False)
     passes = not waiting and demand.may_block_others() and not demand.resting_s()
-    return max(room, _MORE_THAT_PASS) if passes else room - waiting
+    return max(capacity, _MAX_SENT_BACK) if passes else capacity - waiting
 
 
 def _resources(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] | None:
-    """What a job in the queue needs its key for; None: that cannot be read in its message."""
-    read = getattr(app.tasks.get(task), "resources_of", None)
-    return None if read is None else read(kwargs)
+    """What a job in the queue needs its key for; None where its message does not show it."""
+    resources_of = getattr(app.tasks.get(task), "resources_of", None)
+    return None if resources_of is None else resources_of(kwargs)
 
 
 def _held(parent: Any) -> Iterator[tuple[Any, str]]:
@@ -309,12 +302,12 @@ def _held_by_queue(parent: Any) -> Counter[str]:
 
 
 def _run_held(parent: Any, queue: str) -> None:
-    found = [entry for entry, its_queue in _held(parent) if its_queue == queue]
-    for entry in found:
+    entries = [entry for entry, its_queue in _held(parent) if its_queue == queue]
+    for entry in entries:
         entry.cancel()
         entry()
-    if found:
+    if entries:
         # A cancelled entry stays in the timer until its instant, with its job and message.
-        waiting = parent.timer.schedule._queue  # noqa: SLF001 - kombu has no other way to take one out
+        waiting = parent.timer.schedule._queue  # noqa: SLF001 - kombu cannot take one out otherwise
         waiting[:] = [scheduled for scheduled in waiting if not scheduled.entry.canceled]
         heapify(waiting)

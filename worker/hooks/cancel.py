@@ -1,6 +1,6 @@
-"""What a worker does where it hears of a cancel.
+"""What a worker does when it hears of a cancel.
 
-It keeps it, ends the job if it holds it, and tells the readers.
+It stores the cancel, ends the job if the job waits here, and closes the job's stream.
 """
 
 import asyncio
@@ -18,134 +18,142 @@ from celery.worker.request import Request
 from worker.aio import lifespan
 from worker.cancellations import running_among, stamps_in, store_revoked
 from worker.errors import Deferred
+from worker.hooks.backpressure import QueuePauser
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 
-_heard: deque[tuple[str, bool]] = deque()
-"""Jobs that were cancelled, and whether this worker is the one to store that; see `hear`."""
+
+class Cancelling(bootsteps.StartStopStep):
+    """Listens for cancels and resets on the pool's loop, and acts on the consumer's thread."""
+
+    requires = (QueuePauser,)
+    name = "Cancelling"
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._cancelled: deque[tuple[str, bool]] = deque()
+        """Ids of cancelled jobs, and whether this worker is the one to store `REVOKED` for them."""
+        self._consumer = parent
+        self._entry: Any = None
+        parent.cancelling = self
+        lifespan.on_startup(self._listen)
+
+    def start(self, parent: Any) -> None:
+        """Start the timer."""
+        self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
+        """Stop the timer. A second call does nothing."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.cancel()
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Cancel jobs for Celery's `revoke`: store that, and end those that wait here.
+
+        On the consumer's thread.
+        """
+        cancelled = list(ids)
+        state.revoked.update(cancelled)
+        try:
+            lifespan.submit(self._store_and_wake(cancelled))
+        except RuntimeError:
+            _logger.warning("cannot store the cancel of %s: the pool is gone", ", ".join(cancelled))
+        _end_waiting(self._consumer, set(cancelled))
+
+    def cancel_stamped(self, stamps: Mapping[str, Any]) -> None:
+        """Store the cancel of all jobs with one of these stamps, and end those that are deferred.
+
+        On the consumer's thread.
+        """
+        try:
+            lifespan.submit(self._store_stamps(stamps))
+        except RuntimeError:
+            _logger.warning(
+                "cannot store the cancel of %s: the pool is gone", ", ".join(map(str, stamps))
+            )
+
+    # -- on the pool's loop
+
+    async def _listen(self) -> None:
+        """Act on published resets and cancels, and keep the pools' clocks, until cancelled."""
+        runtime, ids = Runtime.current(), asyncio.Queue[str]()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                runtime.listen(
+                    on_cancelled=ids.put_nowait, on_reset=self._consumer.queue_pauser.run_held
+                )
+            )
+            tasks.create_task(runtime.keep_clocks())
+            while True:
+                cancelled = [await ids.get()]
+                while not ids.empty():
+                    cancelled.append(ids.get_nowait())
+                await self._store_and_wake(cancelled)
+
+    async def _store_stamps(self, stamps: Mapping[str, Any]) -> None:
+        if await _store(stamps_in(stamps)) and (
+            ids := await Runtime.current().waiting_with(stamps_in(stamps))
+        ):
+            await self._store_and_wake(ids)
+
+    async def _store_and_wake(self, ids: list[str]) -> None:
+        runtime = Runtime.current()
+        new = await _store(ids)
+        for rotation in runtime.rotations.values():
+            rotation.waiting.cancel(frozenset(ids))
+        runtime.email_sender.cancel(frozenset(ids))
+        self._cancelled.extend((task_id, task_id in new) for task_id in ids)
+        for task_id in new:
+            runtime.streams.open(task_id).end_from_outside(
+                begins=False,
+                status="failed",
+                error="TaskRevokedError",
+                reason="the job was revoked",
+            )
+        await runtime.wake_jobs(new)  # each ends in the worker that takes it
+
+    # -- on the consumer's thread
+
+    def _tick(self, parent: Any) -> None:
+        if not self._cancelled:
+            return
+        cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
+        ids = {task_id for task_id, _ in cancelled}
+        state.revoked.update(ids)
+        if mine := {task_id for task_id, is_mine in cancelled if is_mine}:
+            _logger.info("cancelled: %s", ", ".join(sorted(mine)))
+            threading.Thread(
+                target=_store_states, args=(parent.app, sorted(mine)), daemon=True, name="cancels"
+            ).start()
+        _end_waiting(parent, ids)
 
 
-@lifespan.on_startup
-async def listen() -> None:
-    """Hear of resets and of cancels that were published, and keep the pools' clocks.
-
-    Runs until it is cancelled.
-    """
-    ids: asyncio.Queue[str] = asyncio.Queue()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Runtime.current().listen(ids.put_nowait))
-        tasks.create_task(Runtime.current().keep_clocks())
-        while True:
-            found = [await ids.get()]
-            while not ids.empty():
-                found.append(ids.get_nowait())
-            await _keep(found)
-
-
-def hear(consumer: Any, ids: Iterable[str]) -> None:
-    """Keep the cancels that came by Celery's `revoke`, and end the jobs that wait here.
-
-    On the consumer's thread.
-    """
-    found = list(ids)
-    state.revoked.update(found)
-    try:
-        lifespan.submit(_keep(found))
-    except RuntimeError:
-        _logger.warning("the pool is gone, so the cancel of %s is not kept", ", ".join(found))
-    _end_waiting(consumer, set(found))
-
-
-def hear_stamps(stamps: Mapping[str, Any]) -> None:
-    """Keep the cancel of all jobs with one of these stamps, and end those that wait in the broker for their instant."""
-    try:
-        lifespan.submit(_keep_stamps(stamps))
-    except RuntimeError:
-        _logger.warning(
-            "the pool is gone, so the cancel of %s is not kept", ", ".join(map(str, stamps))
-        )
-
-
-async def _keep_stamps(stamps: Mapping[str, Any]) -> None:
-    if await _write_down(stamps_in(stamps)) and (
-        found := await Runtime.current().waiting_with(stamps_in(stamps))
-    ):
-        await _keep(found)
-
-
-async def _write_down(ids: Sequence[str]) -> Sequence[str]:
-    """Keep cancels, and give those of which no other worker has heard before."""
+async def _store(ids: Sequence[str]) -> Sequence[str]:
+    """Store cancels, and give those that no other worker had stored before."""
     if not ids:
         return ids
     try:
         return await Runtime.current().cancellations.write_down(ids)
     except Deferred as away:
-        _logger.warning("a cancel could not be kept (%s): %s", away.reason, ", ".join(ids))
+        _logger.warning("cannot store a cancel (%s): %s", away.reason, ", ".join(ids))
         return ids
 
 
-async def _keep(ids: list[str]) -> None:
-    runtime = Runtime.current()
-    first = await _write_down(ids)
-    for rotation in runtime.rotations.values():
-        rotation.waiting.cancel(frozenset(ids))
-    runtime.email_sender.cancel(frozenset(ids))
-    _heard.extend((task_id, task_id in first) for task_id in ids)
-    for task_id in first:
-        runtime.streams.open(task_id).end_from_outside(
-            begins=False, status="failed", error="TaskRevokedError", reason="the job was revoked"
-        )
-    await runtime.wake_jobs(first)  # whoever takes them ends them
-
-
-class Cancelling(bootsteps.StartStopStep):
-    """Ends jobs that wait in this worker, on the consumer's thread, once their cancel was heard."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-    name = "Cancelling"
-
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self._entry: Any = None
-
-    def start(self, parent: Any) -> None:
-        """Begin to look."""
-        self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
-
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
-        """Look no more. A second call does nothing."""
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            entry.cancel()
-
-    def _tick(self, parent: Any) -> None:
-        if not _heard:
-            return
-        found = [_heard.popleft() for _ in range(len(_heard))]
-        ids = {task_id for task_id, _ in found}
-        state.revoked.update(ids)
-        if mine := {task_id for task_id, mine in found if mine}:
-            _logger.info("cancelled: %s", ", ".join(sorted(mine)))
-            threading.Thread(
-                target=_store, args=(parent.app, sorted(mine)), daemon=True, name="cancels"
-            ).start()
-        _end_waiting(parent, ids)
-
-
-def _store(app: Any, ids: list[str]) -> None:
+def _store_states(app: Any, ids: list[str]) -> None:
     """Store `REVOKED` for jobs that no worker runs.
 
-    One that is called for now ends with its result.
+    A job whose call is under way ends with its result.
     """
     try:
         running = running_among(app, ids)
         store_revoked(app, [task_id for task_id in ids if task_id not in running])
-    except Exception as exc:  # noqa: BLE001 - the broker's or the store's: the state follows when a worker takes the job
+    except Exception as exc:  # noqa: BLE001 - the worker that takes the job stores it
         _logger.warning(
-            "the state of %d cancelled jobs could not be stored (%s)", len(ids), type(exc).__name__
+            "cannot store the state of %d cancelled jobs (%s)", len(ids), type(exc).__name__
         )
 
 
@@ -154,7 +162,7 @@ def _end_waiting(consumer: Any, ids: set[str]) -> None:
 
     Celery sees that they are revoked, and ends them.
     """
-    waiting = consumer.timer.schedule._queue  # noqa: SLF001 - kombu has no other way to take one out
+    waiting = consumer.timer.schedule._queue  # noqa: SLF001 - kombu cannot take one out otherwise
     entries = [scheduled.entry for scheduled in waiting if _job_of(scheduled.entry) in ids]
     for entry in entries:
         if not entry.canceled:

@@ -1,4 +1,4 @@
-"""Celery's consumer, except that no message can end it, and that those which become no job are kept as dead letters."""
+"""Celery's consumer, except that no message can end it; unusable messages become dead letters."""
 
 import logging
 import time
@@ -18,39 +18,36 @@ from worker.deadletters.dead_letter import one_line
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import Poisoned
 from worker.hooks.dead_letters import recorder
-from worker.hooks.message_check import defect_of
-from worker.hooks.quarantine import Quarantine, settle
+from worker.hooks.message_check import problem_with
+from worker.hooks.quarantine import Quarantine, settle_deaths
 
 _logger = logging.getLogger(__name__)
 
 _REFUSED_PAUSE_S = 1.0
 _HEARTBEAT_S = 5
-"""Between two heartbeats, by which Flower knows the workers, in seconds."""
+"""The interval of the heartbeats that Flower recognizes workers by."""
 _EVENTS_PAUSE_S = 0.2
-"""How long events wait for others.
-
-Each publish takes a millisecond of the consumer, however many it holds.
-"""
-_MOST_EVENTS = 1_000
-"""Waiting events that are published at once."""
+"""How long events wait for others: a publish takes a millisecond, however many events it holds."""
+_EVENT_BUFFER_LIMIT = 1_000
+"""When this many events wait, they are published at once."""
 _LONGEST_PAUSE_S = 32.0
 _CALM_S = 10.0
-"""After this long without a refusal the pauses begin anew."""
+"""After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
 
 
 class Pauses:
-    """The pauses after refusals, each twice the one before; from the first on after a calm time."""
+    """Exponential backoff after refusals; it starts anew after a calm time."""
 
     def __init__(self) -> None:
         self._pause_s = 0.0
         self._refused_at_s = float("-inf")
 
     def next(self, now_s: float) -> float:
-        """Give the pause after a refusal.
+        """Return the pause after a refusal, in seconds.
 
         Args:
-            now_s: When that was, in seconds on any clock.
+            now_s: The time of the refusal, in seconds on any clock.
         """
         again = now_s - self._refused_at_s < self._pause_s + _CALM_S
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S) if again else _REFUSED_PAUSE_S
@@ -70,17 +67,16 @@ class Consumer(StockConsumer):
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
         self._flush_at_s = 0.0
-        # kombu's own word for a broker that cannot be reached; Celery would end the worker by it.
+        # kombu raises this where the broker cannot be reached; Celery would end the worker.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Connect again.
+        """Connect again; at growing intervals where the broker answers and refuses.
 
-        Where the broker answers and refuses, a full one for instance, at growing intervals.
+        A full broker does so, for instance.
         """
         with warnings.catch_warnings():
-            # Celery asks for a decision, at length and each time anew; config/celery.py has made
-            # it.
+            # Celery warns each time that a setting must be chosen; config/celery.py has chosen.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
         if isinstance(exc, self.conninfo.connection_errors):
@@ -94,18 +90,18 @@ class Consumer(StockConsumer):
     def on_send_event_buffered(self) -> None:
         """Publish the events of jobs a moment later, together.
 
-        Celery does so in each round of its loop.
+        Celery publishes them in each turn of its loop.
         """
-        self.event_dispatcher.buffer_limit = _MOST_EVENTS
+        self.event_dispatcher.buffer_limit = _EVENT_BUFFER_LIMIT
         now_s = time.monotonic()
         if self.hub and now_s >= self._flush_at_s:
             self._flush_at_s = now_s + _EVENTS_PAUSE_S
             self.hub.call_later(_EVENTS_PAUSE_S, self._flush_events)
 
     def call_soon_ack(self, settle: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Settle a message at once where the transport only notes that.
+        """Acknowledge or reject at once where the transport batches that by itself.
 
-        Celery takes a turn of its loop for it.
+        Celery would schedule it on its loop.
         """
         return (
             settle(*args, **options)
@@ -114,21 +110,21 @@ class Consumer(StockConsumer):
         )
 
     def shutdown(self) -> None:
-        """End, and leave no event behind."""
+        """Publish the events that wait, and end."""
         self._flush_events()
         super().shutdown()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
-        """Give what takes each message from the broker."""
+        """Return the function that handles each message from the broker."""
         connection = getattr(self, "connection", None)
         self._notes_acks = bool(connection and getattr(connection.transport, "notes_acks", False))
         handle = super().create_task_handler(*args, **options)
         broken: tuple[type[Exception], ...] = (*self._broker_errors(), MemoryError)
 
         def on_task_received(message: Any) -> None:
-            # Before anything is decoded, since a worker may die of that. One death sooner the task
-            # refuses it, with its callbacks and all.
-            deaths = settle(message.headers)
+            # This comes before anything is decoded, since decoding may kill a worker. One death
+            # earlier the task refuses the job itself, and its callbacks run.
+            deaths = settle_deaths(message.headers)
             if deaths and deaths > get_settings().max_deliveries:
                 self._on_deadly_task(message, deaths)
             elif not self.quarantine.takes(message, run):
@@ -136,41 +132,41 @@ class Consumer(StockConsumer):
 
         def run(message: Any) -> None:
             try:
-                if defect := defect_of(message, known=self.strategies):
-                    self.on_invalid_task(None, message, InvalidTaskError(defect))
+                if problem := problem_with(message, known=self.strategies):
+                    self.on_invalid_task(None, message, InvalidTaskError(problem))
                 else:
                     handle(message)
             except broken:
                 raise
-            except Exception as exc:  # noqa: BLE001 - one message must not end the worker, which gets it again after that
+            except Exception as exc:  # noqa: BLE001 - the message would end each worker in turn
                 self.on_invalid_task(None, message, exc)
 
         return on_task_received
 
     def on_close(self) -> None:
-        """Forget what came by a connection that is gone."""
+        """Forget the messages of the connection that is gone."""
         super().on_close()
         self.quarantine.forget()
 
     def _on_deadly_task(self, message: Any, deaths: int) -> None:
-        """Keep and drop a job that workers died of before a task could refuse it, and tell its caller."""
+        """Turn a job that killed workers before its task could refuse it into a dead letter."""
         exc = Poisoned.after(deaths, in_doubt=message.headers.get("task") in ONCE_ONLY)
         _logger.error("a message is dropped unread: %s", exc)
-        self._give_up(message, reason_of(exc), lambda: None)
-        self._tell_caller(message, exc)
+        self._dead_letter(message, reason_of(exc), lambda: None)
+        self._store_failure(message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Keep and drop a message that is no job."""
-        self._give_up(
+        """Turn a message that is not a job into a dead letter."""
+        self._dead_letter(
             message,
             "the message is no Celery job",
             lambda: super(Consumer, self).on_unknown_message(body, message),
         )
 
     def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
-        """Keep and drop a job of a task that this worker does not know, and tell its caller."""
+        """Turn a job of a task that this worker does not know into a dead letter."""
         name = one_line(message.headers.get("task") if isinstance(message.headers, dict) else "")
-        self._give_up(
+        self._dead_letter(
             message,
             f"{NotRegistered.__name__}: the workers know no task of the name {name}",
             lambda: super(Consumer, self).on_unknown_task(body, message, exc),
@@ -178,27 +174,29 @@ class Consumer(StockConsumer):
         )
 
     def on_invalid_task(self, body: Any, message: Any, exc: Any) -> None:
-        """Keep and drop a job that does not follow the protocol, and tell its caller."""
+        """Turn a job that does not follow the protocol into a dead letter."""
         reason = _reason(message, exc)
-        self._give_up(
+        self._dead_letter(
             message, reason, lambda: super(Consumer, self).on_invalid_task(body, message, exc)
         )
-        self._tell_caller(message, InvalidTaskError(reason))
+        self._store_failure(message, InvalidTaskError(reason))
 
     def on_decode_error(self, message: Any, exc: Any) -> None:
-        """Keep and drop a job whose body cannot be read, and tell its caller."""
+        """Turn a job whose body cannot be read into a dead letter."""
         reason = _reason(message, exc)
-        self._give_up(message, reason, lambda: super(Consumer, self).on_decode_error(message, exc))
-        self._tell_caller(message, InvalidTaskError(reason))
+        self._dead_letter(
+            message, reason, lambda: super(Consumer, self).on_decode_error(message, exc)
+        )
+        self._store_failure(message, InvalidTaskError(reason))
 
     def _broker_errors(self) -> tuple[type[Exception], ...]:
-        # kombu counts KeyError among them: so would be a header that is not there.
-        found = (*self.connection_errors, *self.channel_errors)
+        # kombu counts KeyError among them, which a missing header raises as well.
+        errors = (*self.connection_errors, *self.channel_errors)
         return tuple(
-            error for error in found if not issubclass(error, LookupError | TypeError | ValueError)
+            error for error in errors if not issubclass(error, LookupError | TypeError | ValueError)
         )
 
-    def _give_up(
+    def _dead_letter(
         self, message: Any, reason: str, stock: Callable[[], None], *, runnable: bool = False
     ) -> None:
         if not message.acknowledged:
@@ -207,31 +205,27 @@ class Consumer(StockConsumer):
             stock()
         except self._broker_errors():
             raise
-        except Exception as exc:  # noqa: BLE001 - Celery looks for fields that a strange message may lack
-            _logger.warning(
-                "a message that is no job could not be reported (%s)", type(exc).__name__
-            )
+        except Exception as exc:  # noqa: BLE001 - Celery reads fields that the message may lack
+            _logger.warning("cannot report an unusable message (%s)", type(exc).__name__)
         if not message.acknowledged:
             message.reject_log_error(_logger, self.connection_errors)
 
-    def _tell_caller(self, message: Any, error: Exception) -> None:
+    def _store_failure(self, message: Any, error: Exception) -> None:
         job = message.headers.get("id") if isinstance(message.headers, dict) else None
         if isinstance(job, str) and job:
             try:
                 self.app.backend.mark_as_failure(job, error)
-            except Exception as exc:  # noqa: BLE001 - the letter and the log say it as well
+            except Exception as exc:  # noqa: BLE001 - the dead letter and the log say it as well
                 _logger.warning(
-                    "the caller of a job that is no job could not be told (%s)", type(exc).__name__
+                    "cannot store the failure of an unusable message (%s)", type(exc).__name__
                 )
 
 
 def frugal(options: dict[str, Any]) -> dict[str, Any]:
-    """Do without what each worker sends to each other one.
+    """Turn off gossip and mingle, whose messages grow with the square of the number of workers.
 
-    Nobody here uses it, and it grows with their square.
-
-    Gossip elects leaders. Mingle tells a new worker what was revoked, which Redis remembers
-    (`worker.cancellations`).
+    Gossip elects leaders, which nothing here needs. Mingle gives a new worker the revoked jobs,
+    which are in Redis (`worker.cancellations`).
     """
     heartbeat_s = options.get("heartbeat_interval") or _HEARTBEAT_S
     return options | {
@@ -242,15 +236,14 @@ def frugal(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reason(message: Any, exc: Any) -> str:
-    """Why a message cannot be run, without a word of it."""
+    """Why a message cannot be run, without quoting it."""
     if isinstance(exc, ContentDisallowed):
-        return f"its content type {one_line(message.content_type, longest=60)} is not accepted: only JSON is"
+        content_type = one_line(message.content_type, longest=60)
+        return f"its content type {content_type} is not accepted: only JSON is"
     if isinstance(exc, DecodeError):
         return "its body cannot be read: it is not the JSON that it says it is"
     if isinstance(exc, InvalidTaskError):
         # Celery's own sentences quote the value; ours begin with the field.
-        told = str(exc)
-        return (
-            f"it does not follow Celery's protocol{f': {told}' if told.startswith('its ') else ''}"
-        )
+        problem = f": {exc}" if str(exc).startswith("its ") else ""
+        return f"it does not follow Celery's protocol{problem}"
     return f"it does not follow Celery's protocol ({type(exc).__name__})"

@@ -10,7 +10,6 @@ from celery.worker.control import control_command
 
 from config.errors import SettingsError
 from worker.aio import lifespan
-from worker.hooks import cancel, queues
 from worker.runtime import Runtime
 
 _TIMEOUT_S = 10
@@ -20,25 +19,25 @@ _TIMEOUT_S = 10
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
     """Cancel jobs by their ids, for good.
 
-    In the place of Celery's own command, which is forgotten with its workers, and stores `REVOKED`
-    also for what another worker runs.
+    It replaces Celery's own command: that lasts as long as the workers that received it, and stores
+    `REVOKED` even for a job that another worker runs.
     """
-    ids = [str(one) for one in maybe_list(task_id) or ()]
-    cancel.hear(state.consumer, ids)
+    ids = [str(job_id) for job_id in maybe_list(task_id) or ()]
+    state.consumer.cancelling.cancel(ids)
     if not terminate:
         return control.ok(f"tasks {set(ids)} flagged as revoked")
     running = list(control._find_requests_by_id(ids))  # noqa: SLF001 - as Celery's own does
     for request in running:
         request.terminate(state.consumer.pool, signal=signals.signum(signal or TERM_SIGNAME))
-    found = ", ".join(request.id for request in running)
-    return control.ok(f"terminate: {found or 'tasks unknown'}")
+    terminated = ", ".join(request.id for request in running)
+    return control.ok(f"terminate: {terminated or 'tasks unknown'}")
 
 
 @control_command(
     variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]"
 )
 def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
-    """Cancel jobs by their ids, also where they run."""
+    """Cancel jobs by their ids, running ones included."""
     return revoke(state, task_id, terminate=True, signal=signal, **kwargs)
 
 
@@ -46,27 +45,28 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
 def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
     """Cancel all jobs that have one of these stamps, for good.
 
-    Beside what Celery's own command does, which is forgotten with its workers, this keeps the
-    cancel.
+    Celery's own command lasts as long as the workers that received it; this one stores the cancel
+    as well.
     """
     stamps = (
-        dict(str(one).split("=", 1) for one in headers) if isinstance(headers, list) else headers
+        dict(str(pair).split("=", 1) for pair in headers) if isinstance(headers, list) else headers
     )
     answer = control.revoke_by_stamped_headers(state, stamps, **options)
-    cancel.hear_stamps(stamps)
+    state.consumer.cancelling.cancel_stamped(stamps)
     return answer
 
 
 @control_command()
 def keys_reload(state: Any) -> dict[str, Any]:
-    """Find the API keys again, in the environment and `.env`."""
+    """Reload the API keys from the environment and `.env`."""
 
     async def reload() -> dict[str, int]:
         return await Runtime.current().reload_keys()
 
     try:
-        found = lifespan.submit(reload()).result(timeout=_TIMEOUT_S)
+        keys = lifespan.submit(reload()).result(timeout=_TIMEOUT_S)
     except SettingsError as exc:
         return {"error": str(exc)}
-    state.consumer.call_soon(queues.follow, state.consumer, found)
-    return {"ok": ", ".join(f"{count} {service}" for service, count in found.items())}
+    queue_choice = state.consumer.controller.queue_choice
+    state.consumer.call_soon(queue_choice.follow, state.consumer, keys)
+    return {"ok": ", ".join(f"{count} {service}" for service, count in keys.items())}

@@ -1,4 +1,4 @@
-"""The pools' health in the worker's stats and as `keys-status` events, where Flower and others find it."""
+"""The health of the key pools, in the worker's stats and as `keys-status` events for Flower."""
 
 import asyncio
 import logging
@@ -13,14 +13,14 @@ from worker.runtime import Runtime
 _logger = logging.getLogger(__name__)
 
 EVENT = "keys-status"
-"""Of a group of its own.
+"""An event of a group of its own.
 
-Fields of ours in a `worker-*` event could stop other workers that listen to them.
+Fields of ours in a `worker-*` event could stop other workers that listen to those.
 """
 
 
 class PoolHealth(bootsteps.StartStopStep):
-    """Looks at the pools every few seconds on the pool's loop, and tells what it saw from the consumer's thread."""
+    """Reads the key pools on the pool's loop, and sends events on the worker's thread."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -33,17 +33,17 @@ class PoolHealth(bootsteps.StartStopStep):
         lifespan.on_startup(self._check_keys)
 
     def start(self, parent: Any) -> None:
-        """Begin to send events."""
+        """Start sending events."""
         self._timer = parent.timer.call_repeatedly(self.interval_s, self._announce, (parent,))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
-        """Send no more events. A second call does nothing."""
+        """Stop sending events. A second call does nothing."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
     def info(self, parent: Any) -> dict[str, Any]:  # noqa: ARG002
-        """What `inspect stats` and Flower's worker page show: counts by service, no secrets."""
+        """Give `inspect stats` and Flower's worker page counts by service, without secrets."""
         return {"keys": self._summaries}
 
     def _announce(self, parent: Any) -> None:
@@ -52,19 +52,19 @@ class PoolHealth(bootsteps.StartStopStep):
             dispatcher.send(EVENT, services=self._summaries)
 
     async def _check_keys(self) -> None:
-        # Beside the jobs: nothing waits for it.
+        # A background task: nothing waits for it.
         await Runtime.current().key_checks.run()
 
     async def _watch(self) -> None:
-        told = False
+        failed = False
         while True:
             try:
                 views = await Runtime.current().view()
-            except Exception as exc:  # noqa: BLE001 - whatever it is, health must come back by itself
-                if not told:
-                    _logger.warning("the key pools cannot be looked at: %s", exc)
-                told = True
+            except Exception as exc:  # noqa: BLE001 - the next round must come after any error
+                if not failed:
+                    _logger.warning("cannot read the key pools: %s", exc)
+                failed = True
             else:
-                told = False
+                failed = False
                 self._summaries = {service: view.summary() for service, view in views.items()}
             await asyncio.sleep(self.interval_s)

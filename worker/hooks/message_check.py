@@ -1,10 +1,8 @@
-"""Whether a message follows Celery's protocol closely enough to be run.
-
-Checked before Celery reads it.
+"""Checks, before Celery reads it, that a message follows Celery's protocol closely enough to run.
 
 Celery trusts its producers. A message without an id makes it reconnect for ever, a task's name that
-is a list raises within its loop, and a time limit that is a text leaves a job that neither begins
-nor ends, nor lets the worker stop.
+is a list raises within its loop, and with a time limit that is a text a job neither begins nor
+ends, and the worker cannot stop.
 """
 
 import math
@@ -17,40 +15,42 @@ _BODY_PARTS = 3
 _UNREADABLE: Final = object()
 
 
-def defect_of(message: Any, *, known: Container[str]) -> str:
-    """Say why a message of a known task cannot be run, from the field on.
-
-    Empty if it can, or if Celery has an answer.
+def problem_with(message: Any, *, known: Container[str]) -> str:
+    """Validate a message of a known task.
 
     Args:
         message: As kombu gives it.
         known: The names of the tasks.
+
+    Returns:
+        Why it cannot be run: a sentence that begins with the field. Empty if it can be run, or if
+        Celery itself rejects it.
     """
     headers = message.headers
     if not isinstance(headers, dict):
         return "its headers are no object"
     if "task" in headers:
-        return _defect_of(headers, known) or _defect_of_body(_payload(message))
-    body = _payload(message)  # of the protocol before this one, or of none: Celery tells them apart
-    return _defect_of(body, known) if isinstance(body, dict) and "task" in body else ""
+        return _problem_with_headers(headers, known) or _problem_with_body(_payload(message))
+    body = _payload(message)  # of protocol 1, or of none: Celery distinguishes them
+    return _problem_with_headers(body, known) if isinstance(body, dict) and "task" in body else ""
 
 
-def _defect_of(told: dict[str, Any], known: Container[str]) -> str:
-    name = told["task"]
-    if not isinstance(name, str) or not _is_id(told.get("id")):
+def _problem_with_headers(headers: dict[str, Any], known: Container[str]) -> str:
+    name = headers["task"]
+    if not isinstance(name, str) or not _is_id(headers.get("id")):
         return "its headers task and id must be short texts"
-    wrong = next((header for header, fits in _HEADERS.items() if not fits(told.get(header))), None)
+    wrong = next((name for name, fits in _HEADERS.items() if not fits(headers.get(name))), None)
     return f"its header {wrong} is malformed" if wrong and name in known else ""
 
 
 def _payload(message: Any) -> Any:
     try:
         return message.payload
-    except Exception:  # noqa: BLE001 - Celery reads it again, and answers
+    except Exception:  # noqa: BLE001 - Celery reads it again, and rejects it
         return _UNREADABLE
 
 
-def _defect_of_body(body: Any) -> str:
+def _problem_with_body(body: Any) -> str:
     if body is _UNREADABLE:
         return ""
     if not isinstance(body, list) or len(body) != _BODY_PARTS:
@@ -86,7 +86,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_moment(value: Any) -> bool:
-    # Celery reads it, and answers where it is no date; but it would quote a whole text.
+    # Celery rejects what is no date itself, but it would quote a text of any length.
     return value is None or (
         isinstance(value, str) and len(value) <= _LONGEST_NAME and set(value) <= _DIGITS
     )
@@ -101,7 +101,9 @@ def _is_count(value: Any) -> bool:
 
 def _are_limits(value: Any) -> bool:
     return value is None or (
-        isinstance(value, list) and len(value) == 2 and all(map(_is_limit, value))  # noqa: PLR2004 - hard and soft
+        isinstance(value, list)
+        and len(value) == 2  # noqa: PLR2004 - hard and soft
+        and all(map(_is_limit, value))
     )
 
 

@@ -1,13 +1,10 @@
-"""Suspects.
+"""Runs suspects, jobs that may have killed two workers, one at a time.
 
-Jobs of which two workers may have died run one at a time, so that the next death tells which one it
-was.
-
-A worker that is killed takes all that it held with it: each message comes again with one death
-more, the job that killed it beside hundreds that were only near. Two of those deaths count at most.
-From then on a message waits here until no other suspect runs in this process, and before it runs
-the broker's book says so. If that worker dies as well, the one that ran has another death to its
-name, and those that waited do not.
+A killed worker takes all of its messages with it: each comes again with one death more, the job
+that killed the worker like hundreds of jobs that only ran beside it. At most two such deaths count.
+From then on the job is a suspect: its message waits here until no other suspect runs in this
+process, and before it runs, the broker's record of it says so. If that worker dies as well, only
+the suspect that ran has another death counted, not those that waited.
 """
 
 import logging
@@ -25,14 +22,14 @@ from worker.jobs.history import ALONE, DEATHS
 _logger = logging.getLogger(__name__)
 
 SUSPECT: Final = 2
-"""So many deaths make a suspect; more in company count no more."""
+"""A job with this many deaths is a suspect; further deaths beside other jobs do not count."""
 _TICK_S = 0.1
 
 Run = Callable[[Any], None]
 
 
 class Quarantine:
-    """Holds the suspects of a consumer. On the consumer's thread.
+    """Holds the suspects of a consumer; used on the consumer's thread.
 
     Args:
         consumer: The consumer; what is held takes up no room of its prefetch window, as jobs with a
@@ -47,23 +44,28 @@ class Quarantine:
 
     @property
     def held(self) -> int:
-        """How many wait."""
+        """How many suspects wait."""
         return len(self._held)
 
     def takes(self, message: Any, run: Run) -> bool:
-        """Whether a message is a suspect.
+        """Take a message if its job is a suspect.
 
-        Then `run` is called with it as soon as no other one runs.
+        Args:
+            message: The message.
+            run: Called with the message as soon as no other suspect runs.
+
+        Returns:
+            Whether it was taken.
         """
         headers = message.headers
-        told = headers.get(DEATHS) if isinstance(headers, dict) else None
-        if type(told) is not int or told < SUSPECT or waits(headers.get("eta"), time.time()):
+        deaths = headers.get(DEATHS) if isinstance(headers, dict) else None
+        if type(deaths) is not int or deaths < SUSPECT or waits(headers.get("eta"), time.time()):
             return False
         if self._is_free and not self._held:
             self._run(message, run)
             return True
         if not self._held:
-            _logger.info("jobs that workers died with run one at a time here")
+            _logger.info("running suspects, jobs that may have killed workers, one at a time")
         qos = self._consumer.qos
         before = qos.value
         self._held.append((message, run, qos.increment_eventually() > before))
@@ -71,9 +73,9 @@ class Quarantine:
         return True
 
     def forget(self) -> None:
-        """Forget what waits, and what has not begun.
+        """Forget the suspects that have not begun.
 
-        The connection is gone, and the broker gives it out again.
+        The connection is gone, and the broker delivers them again.
         """
         self._held.clear()
         self._ticking = False
@@ -104,25 +106,24 @@ class Quarantine:
         self._alone = message
         count = message.headers[DEATHS]
         try:
-            if rebook := getattr(
-                message.channel, "rebook", None
-            ):  # kombu's own transport counts no deaths
+            # kombu's own transport counts no deaths.
+            if rebook := getattr(message.channel, "rebook", None):
                 rebook(message, {DEATHS: count, ALONE: count})
         except redis.ResponseError as exc:
-            _logger.warning("a suspect runs without a note of it (%s)", exc)
+            _logger.warning("cannot note in the broker that a suspect runs (%s)", exc)
         run(message)
 
 
-def settle(headers: Any) -> int:
-    """Count the deaths that a message is to blame for, write that into its headers, and give it."""
+def settle_deaths(headers: Any) -> int:
+    """Count the deaths that are counted against a message's job, and write that to its headers."""
     if not isinstance(headers, dict) or (DEATHS not in headers and ALONE not in headers):
         return 0
     alone = headers.pop(ALONE, None)
-    told = headers.get(DEATHS)
-    if type(told) is not int:
+    deaths = headers.get(DEATHS)
+    if type(deaths) is not int:
         return 0
-    count = min(told, SUSPECT)
-    if type(alone) is int and SUSPECT <= alone <= told:
-        count = alone + (told > alone)
+    count = min(deaths, SUSPECT)
+    if type(alone) is int and SUSPECT <= alone <= deaths:
+        count = alone + (deaths > alone)
     headers[DEATHS] = count
     return count

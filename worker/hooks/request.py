@@ -1,7 +1,4 @@
-"""What the rest of Celery sees of a job: its name and state, not what it says.
-
-And how it ends where no task runs.
-"""
+"""Celery's request, which hides a job's content and records how a job ends outside of its task."""
 
 import logging
 from datetime import UTC, datetime
@@ -21,13 +18,13 @@ from worker.deadletters.recorder import is_recorded
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
 from worker.hooks.dead_letters import recorder
-from worker.hooks.stream_end import tell_ended
+from worker.hooks.stream_end import close_stream
 from worker.jobs.history import HEADER, came_again, doubt_ms
 
 _logger = logging.getLogger(__name__)
 
 HIDDEN = "<hidden>"
-_NO_END = (Retry, Ignore, Terminated, MemoryError)
+_NO_FAILURE = (Retry, Ignore, Terminated, MemoryError)
 
 
 class PrivateRequest(Request):
@@ -35,12 +32,13 @@ class PrivateRequest(Request):
 
     Producers put a repr of the arguments into the message's headers, prompts and mail bodies
     included; here it is replaced before anything reads it. Set `show_content` on the task class to
-    leave it, for debugging.
+    show the arguments, for debugging.
     """
 
-    _unkept = False
-    _told = False
-    """Whether the result store has the end already."""
+    _must_come_again = False
+    """Whether the job has ended and its dead letter could not be written."""
+    _is_stored = False
+    """Whether the result store has the job's end already."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -50,9 +48,9 @@ class PrivateRequest(Request):
             self._request_dict["argsrepr"] = self._request_dict["kwargsrepr"] = HIDDEN
 
     def maybe_expire(self) -> bool:
-        """Whether the producer's `expires` is over.
+        """Whether the producer's `expires` has passed.
 
-        Unlike Celery's own it does not ban the id: a replay has it too.
+        Unlike Celery's own, this does not revoke the id: a replay of the job has the same one.
         """
         expires: datetime | None = self.expires
         return expires is not None and datetime.now(UTC if expires.tzinfo else None) > expires
@@ -60,58 +58,56 @@ class PrivateRequest(Request):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         if expired:
             if self._success_was_stored():  # by a copy, or only the acknowledgement was lost
-                self._have_done()
+                self._drop_succeeded()
                 return
-            late = self._too_late()
-            if (
-                self.store_errors
-            ):  # by the name that letter and stream have, and not Celery's for every revoked job
-                self.task.backend.store_result(self.id, late, states.REVOKED, request=self._context)
-                self._told = True
-            self._keep(late)
+            error = self._expiry_error()
+            if self.store_errors:
+                # With the error of the dead letter and the stream; Celery's is for any revoked job.
+                self.task.backend.store_result(
+                    self.id, error, states.REVOKED, request=self._context
+                )
+                self._is_stored = True
+            self._dead_letter(error)
         else:
             if self._is_in_doubt():
                 reason += "; an earlier attempt may have been accepted"
-            tell_ended(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
+            close_stream(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
         super()._announce_revoked(reason, terminated, signum, expired)
 
     @property
     def store_errors(self) -> bool:
         """Whether Celery stores how the job ends."""
-        return not self._told and bool(super().store_errors)
+        return not self._is_stored and bool(super().store_errors)
 
-    def _have_done(self) -> None:
-        """Drop a job that has succeeded already."""
-        _logger.info(
-            "%s has succeeded already, although the time that its producer gave it is over", self.id
-        )
+    def _drop_succeeded(self) -> None:
+        _logger.info("%s has expired, but it had succeeded before", self.id)
         state.task_ready(self)
         self.acknowledge()
         self._already_revoked = True
 
-    def _too_late(self) -> JobError:
-        """Why a job does not run any more.
+    def _expiry_error(self) -> JobError:
+        """The error of an expired job.
 
         An email in doubt must not look as if it had not been sent.
         """
         headers = self._context.headers
-        had_a_turn = isinstance(headers, dict) and HEADER in headers
-        what = "it was not done" if had_a_turn else "it had not begun"
-        late = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
+        has_begun = isinstance(headers, dict) and HEADER in headers
+        what = "it was not done" if has_begun else "it had not begun"
+        error = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
         if self._is_in_doubt():
-            return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {late}")
-        return late
+            return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {error}")
+        return error
 
     def _is_in_doubt(self) -> bool:
-        """Whether it is an email that an earlier turn may have sent."""
+        """Whether the job is an email that an earlier attempt may have sent."""
         return self.name in ONCE_ONLY and bool(
             doubt_ms(self._context.headers) or came_again(self._context)
         )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
-        """Keep a job that is ended by the hard time limit as a dead letter."""
+        """Turn a job that meets the hard time limit into a dead letter."""
         if not soft and not state.should_terminate:
-            self._keep(TimeLimitExceeded(timeout))
+            self._dead_letter(TimeLimitExceeded(timeout))
         super().on_timeout(soft, timeout)
 
     def on_failure(
@@ -120,57 +116,57 @@ class PrivateRequest(Request):
         send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's
         return_ok: bool = False,  # noqa: FBT001, FBT002 - Celery's
     ) -> Any:
-        """Keep a job that failed outside of its task, which hears nothing of it, as a dead letter."""
+        """Turn a job that failed outside of its task, which cannot know, into a dead letter."""
         exc = exc_info.exception
         exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-        # The tracer itself may fail, too: then the task has put its request away and knows no more
-        # than an id.
+        # Celery's tracer may fail, too (`internal`): by then the task has lost its request.
         if (
             isinstance(exc, Exception)
             and (not return_ok or exc_info.internal)
-            and not self._runs_on(exc)
+            and not self._is_no_failure(exc)
         ):
-            self._keep(exc)
+            self._dead_letter(exc)
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
-    def _runs_on(self, exc: Exception) -> bool:
-        """Whether this is no end of the job, or a person's will."""
+    def _is_no_failure(self, exc: Exception) -> bool:
+        """Whether the job will run again, or a person has ended it."""
         if isinstance(exc, Reject):
             return bool(exc.requeue)
         if not isinstance(exc, WorkerLostError):
-            return isinstance(exc, _NO_END)
-        # A job that meant to end its worker: Celery tries it again, unless it had succeeded before.
-        most = self.task.max_retries if self.task.retry_on_worker_lost else None
-        return most is None or self._context.retries < most or bool(self._success_was_stored())
+            return isinstance(exc, _NO_FAILURE)
+        # The job tried to end its worker: Celery retries it, unless it had succeeded before.
+        limit = self.task.max_retries if self.task.retry_on_worker_lost else None
+        return limit is None or self._context.retries < limit or bool(self._success_was_stored())
 
-    def _keep(self, exc: BaseException) -> None:
+    def _dead_letter(self, exc: BaseException) -> None:
         name = type(exc).__name__
-        tell_ended(self._context, error=name, reason=reason_of(exc).removeprefix(f"{name}: "))
+        close_stream(self._context, error=name, reason=reason_of(exc).removeprefix(f"{name}: "))
         if is_recorded(self.name):
-            self._unkept = not recorder.record_request(self._context, self.name, exc)
+            self._must_come_again = not recorder.record_request(self._context, self.name, exc)
 
     def acknowledge(self) -> None:
-        """Let the message go.
+        """Acknowledge the message.
 
-        Back to its queue where its letter is not written yet, so that the job ends once more.
+        Where the job's dead letter could not be written, reject the message instead, so that it
+        comes again and the job ends once more.
         """
-        if self._unkept:
+        if self._must_come_again:
             self.reject(requeue=True)
         else:
             super().acknowledge()
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
-        """What `inspect active` and Flower's worker page show."""
-        found: dict[str, Any] = super().info(safe=safe)
+        """Give `inspect active` and Flower's worker page what they show of the job."""
+        info: dict[str, Any] = super().info(safe=safe)
         if not getattr(self.task, "show_content", False):
-            found |= {"args": HIDDEN, "kwargs": HIDDEN}
-        return found
+            info |= {"args": HIDDEN, "kwargs": HIDDEN}
+        return info
 
 
 def _check(request: Any) -> None:
-    """Refuse what Celery would drop without a dead letter later on.
+    """Reject an `eta` that would make Celery drop the job later on, without a dead letter.
 
-    `worker.hooks.message_check` has looked at the rest.
+    `worker.hooks.message_check` has checked everything else.
 
     Raises:
         InvalidTaskError: The message does not follow Celery's protocol.

@@ -1,6 +1,6 @@
-"""The last record of a job that ends where no task can tell.
+"""Closes the stream of a job that ends outside of its task.
 
-It expired, was revoked, cut by a limit or never begun.
+Such a job has expired, was revoked, met the hard time limit or never began.
 """
 
 import logging
@@ -15,13 +15,13 @@ _logger = logging.getLogger(__name__)
 _STREAMING = "tasks.ai.complete"
 
 
-def tell_ended(context: Any, *, error: str, reason: str) -> None:
-    """Tell a job's stream that the job has failed.
+def close_stream(context: Any, *, error: str, reason: str) -> None:
+    """Write to a job's stream, if it has one, that the job has failed.
 
     From any thread; waits for nothing and raises nothing.
 
     Args:
-        context: What Celery knows of the job.
+        context: Celery's context of the job.
         error: The error's name.
         reason: One sentence for the caller.
     """
@@ -33,11 +33,11 @@ def tell_ended(context: Any, *, error: str, reason: str) -> None:
     ):
         return
     try:
-        lifespan.submit(_tell(str(context.id), History.of(context.headers), error, reason))
+        lifespan.submit(_close(str(context.id), History.of(context.headers), error, reason))
     except RuntimeError:
-        _logger.debug("the pool is gone; the stream of %s stays without an end", context.id)
+        _logger.debug("cannot close the stream of %s: the pool is gone", context.id)
 
 
-async def _tell(task_id: str, history: History, error: str, reason: str) -> None:
+async def _close(task_id: str, history: History, error: str, reason: str) -> None:
     stream = Runtime.current().streams.open(task_id, attempts=history.attempts)
     stream.end_from_outside(begins=True, status="failed", error=error, reason=reason)

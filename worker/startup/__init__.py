@@ -1,1 +1,1 @@
-"""What is looked at before a worker starts: this machine, Redis, the name of the worker."""
+"""Checks before a worker starts: this machine, Redis, the name of the worker."""

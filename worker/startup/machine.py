@@ -1,4 +1,4 @@
-"""Looks at this machine when a worker starts: what would fail each job must not take one."""
+"""Checks this machine when a worker starts, so that no job fails for a reason of the machine."""
 
 import asyncio
 import os
@@ -21,16 +21,16 @@ _CERTIFICATES: Final = (
 
 
 def check_machine(
-    settings: Settings, found: dict[str, Discovery], environ: Mapping[str, str] = os.environ
+    settings: Settings, keys: dict[str, Discovery], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Look at files, certificates and the limit of open files, and make everything once that jobs will use.
+    """Check certificates and the limit of open files, and build a runtime once for a try.
 
-    Raises the limit of open files to what the system allows, where it is too low.
+    Raises the limit of open files as far as the system allows, where it is too low.
 
     Args:
-        settings: How many jobs run at once, among others.
-        found: The keys.
-        environ: Where OpenSSL finds the names of its files.
+        settings: The settings of this process.
+        keys: The keys by service.
+        environ: The environment, from which OpenSSL reads the names of its files.
 
     Raises:
         SettingsError: Each job would fail for a reason of this machine; the sentence names it.
@@ -44,29 +44,29 @@ def check_machine(
     if (allowed := _raise_open_files(needed)) < needed:
         sentences.append(
             f"KEYWHEEL_WORKER_CONCURRENCY ({settings.worker_concurrency}) needs about {needed} "
-            "open files, and this"
-            f" process may have {allowed}: lower the former, or raise the limit (ulimit -n)."
+            f"open files, and this process may have {allowed}: lower the former, or raise the "
+            "limit (ulimit -n)."
         )
     if sentences:
         raise SettingsError(sentences)
     try:
-        asyncio.run(_make_all(settings, found))
+        asyncio.run(_open_and_close(settings, keys))
     except Exception as exc:
         raise SettingsError(
-            [f"What jobs need cannot be made ({type(exc).__name__}: {exc})."]
+            [f"The clients that jobs use cannot be built ({type(exc).__name__}: {exc})."]
         ) from exc
 
 
 def _raise_open_files(needed: int) -> int:
-    """Let this process open so many files, if it may; gives how many it may open."""
+    """Raise the limit of open files towards what is needed; returns the smaller of the two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft in {resource.RLIM_INFINITY, -1} or soft >= needed:
         return needed
-    most = needed if hard in {resource.RLIM_INFINITY, -1} else min(needed, hard)
-    if most > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(most, soft)
+    allowed = needed if hard in {resource.RLIM_INFINITY, -1} else min(needed, hard)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(allowed, soft)
 
 
-async def _make_all(settings: Settings, found: dict[str, Discovery]) -> None:
-    await open_runtime(settings, found).close()
+async def _open_and_close(settings: Settings, keys: dict[str, Discovery]) -> None:
+    await open_runtime(settings, keys).close()

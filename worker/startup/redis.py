@@ -1,7 +1,4 @@
-"""Looks at Redis when a worker starts.
-
-Who may not use it learns that at once, and in Redis' own words.
-"""
+"""Checks Redis when a worker starts: a worker that may not use it exits with Redis' own words."""
 
 import logging
 import ssl
@@ -39,9 +36,7 @@ Command = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """Redis may throw away what it holds when its memory is full.
-
-    Jobs, results, and what is known of keys and emails.
+    """A Redis that may evict jobs, results and the state of keys and emails when it is full.
 
     Attributes:
         policy: Its `maxmemory-policy`.
@@ -56,22 +51,20 @@ class Eviction:
         """What is wrong, and what to do."""
         return (
             "Redis may evict jobs, results and the state of the keys when it is full: its "
-            "maxmemory-policy is"
-            f" {self.policy}. Set it to noeviction; then producers get an error instead."
+            f"maxmemory-policy is {self.policy}. Set it to noeviction; then producers get an error "
+            "instead."
         )
 
     @classmethod
     def of(cls, memory: dict[str, Any]) -> "Eviction | None":
-        """What `INFO memory` says; None where nothing is evicted."""
-        policy, most = (
-            str(memory.get("maxmemory_policy", "noeviction")),
-            int(memory.get("maxmemory", 0)),
-        )
-        return cls(policy, most) if most and policy != "noeviction" else None
+        """Read `INFO memory`; None where nothing is evicted."""
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        maxmemory = int(memory.get("maxmemory", 0))
+        return cls(policy, maxmemory) if maxmemory and policy != "noeviction" else None
 
 
 async def eviction_of(client: "redis.asyncio.Redis") -> Eviction | None:
-    """Whether a Redis evicts; None where it does not, or does not say."""
+    """Ask a Redis whether it evicts; None where it does not, or does not answer."""
     try:
         return Eviction.of(await client.info("memory"))
     except RedisError:
@@ -79,10 +72,10 @@ async def eviction_of(client: "redis.asyncio.Redis") -> Eviction | None:
 
 
 def check_redis(settings: Settings) -> None:
-    """Look at each Redis of a worker, before it takes a job.
+    """Check each Redis of a worker, before the worker takes a job.
 
-    A Redis that is away or busy is no reason against a start: the worker waits for it. What is odd
-    and works is logged.
+    The worker also starts where a Redis is away or busy, and waits for it. What works and should be
+    changed is logged.
 
     Args:
         settings: Where Redis is.
@@ -92,7 +85,7 @@ def check_redis(settings: Settings) -> None:
             a kind that cannot serve.
     """
     urls = RedisUrls.of(settings)
-    places = {
+    servers = {
         "broker_url": (urls.broker_as_pool, _broker_commands(), _broker_channels(urls.broker_db)),
         "result_backend_url": (
             urls.results_as_pool,
@@ -106,7 +99,7 @@ def check_redis(settings: Settings) -> None:
         ),
     }
     by_url: dict[str, tuple[str, list[Command], list[str]]] = {}
-    for field, (url, commands, channels) in places.items():
+    for field, (url, commands, channels) in servers.items():
         _, known_commands, known_channels = by_url.setdefault(url, (field, [], []))
         known_commands += commands
         known_channels += channels
@@ -120,7 +113,7 @@ def check_redis(settings: Settings) -> None:
             ]
         except (RedisError, OSError) as exc:
             if (refusal := refusal_of(exc)) is None:
-                _logger.debug("Redis at %s cannot be looked at yet: %s", value, words_of(exc))
+                _logger.debug("cannot check Redis at %s yet: %s", value, words_of(exc))
             else:
                 sentences.append(f"{variable}: Redis at {value} {refusal.rstrip('.')}.")
     if sentences:
@@ -145,48 +138,55 @@ def _look(url: str, commands: list[Command], channels: list[str]) -> Iterator[st
 
 def _info(client: "redis.Redis") -> dict[str, Any]:
     try:
-        found: dict[str, Any] = client.info()
+        info: dict[str, Any] = client.info()
     except NoPermissionError:
-        return {}  # a right that no worker needs
-    return found
+        return {}  # no worker needs this right
+    return info
 
 
 def _denied(client: "redis.Redis", commands: list[Command], channels: list[str]) -> Iterator[str]:
-    """What is denied, in Redis' words. A right is looked at before a command does anything."""
+    """What Redis denies, in its words. It checks the rights before a command does anything."""
     pipe = client.pipeline(transaction=False)
     for command in commands:
         pipe.execute_command(*command)  # type: ignore[no-untyped-call]
     for command, answer in zip(commands, pipe.execute(raise_on_error=False), strict=True):
         if isinstance(answer, NoPermissionError):
-            yield f"{words_of(answer)}: {command[0]} {command[3] if command[0] == 'EVAL' else command[1]}"
+            key = command[3] if command[0] == "EVAL" else command[1]
+            yield f"{words_of(answer)}: {command[0]} {key}"
         elif isinstance(answer, MovedError):
             yield f"{words_of(answer)}: it {_CLUSTER}"
-    with client.pubsub() as heard:  # type: ignore[no-untyped-call]
+    with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
         try:
             for channel in channels:
-                subscribe = heard.psubscribe if "*" in channel else heard.subscribe
+                subscribe = pubsub.psubscribe if "*" in channel else pubsub.subscribe
                 subscribe(channel)
-                heard.parse_response(block=True, timeout=_PATIENCE_S)
+                pubsub.parse_response(block=True, timeout=_PATIENCE_S)
         except NoPermissionError as exc:
             yield f"{words_of(exc)}: SUBSCRIBE {channel}"
 
 
 def refusal_of(exc: BaseException) -> str | None:
-    """Why Redis cannot be used as it is set; None where that may pass."""
+    """Why Redis cannot be used with these settings; None for an error that may pass by itself."""
     causes: list[BaseException] = [exc]
     while (
         cause := causes[-1].__cause__ or causes[-1].__context__
     ) is not None and cause not in causes:
         causes.append(cause)
-    for one in causes:
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return f"shows a certificate that is not trusted ({one.verify_message}): name its authority, ssl_ca_certs"
-        if isinstance(one, AuthenticationError | AuthorizationError | NoPermissionError):
-            return f"does not let this worker in: {words_of(one)}"
-        if isinstance(one, MovedError):
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"shows a certificate that is not trusted ({cause.verify_message}): "
+                "name its authority, ssl_ca_certs"
+            )
+        if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
+            return f"does not let this worker in: {words_of(cause)}"
+        if isinstance(cause, MovedError):
             return _CLUSTER
-        if isinstance(one, ResponseError) and "DB index is out of range" in str(one):
-            return "does not have the database that stands at the end of the URL: it numbers those that it has from 0"
+        if isinstance(cause, ResponseError) and "DB index is out of range" in str(cause):
+            return (
+                "does not have the database that stands at the end of the URL: it numbers those "
+                "that it has from 0"
+            )
     return None
 
 
@@ -195,19 +195,20 @@ def refusal_of(exc: BaseException) -> str | None:
 
 def _broker_commands() -> list[Command]:
     nothing = "keywheel-check"
-    found: list[Command] = [("EVAL", "return 1", 1, "unacked"), ("HGET", "unacked", nothing)]
-    found += [
+    commands: list[Command] = [
+        ("EVAL", "return 1", 1, "unacked"),
+        ("HGET", "unacked", nothing),
         ("ZSCORE", "unacked_index", nothing),
         ("HDEL", "unacked", nothing),
         ("LLEN", "unacked"),
     ]
     for queue in QUEUES:
-        found += [
+        commands += [
             ("LLEN", queue),
             ("LREM", queue, 0, nothing),
             ("SMEMBERS", f"_kombu.binding.{queue}"),
         ]
-    return found
+    return commands
 
 
 def _broker_channels(db: int) -> list[str]:
@@ -228,17 +229,12 @@ def _result_commands() -> list[Command]:
 def _pool_commands(namespace: str) -> list[Command]:
     stream = f"{namespace}:stream:check"
     tagged = f"{{{namespace}:groq}}"
-    found: list[Command] = [
+    return [
         ("EVAL", "return redis.call('TIME')", 1, tagged),
         ("SCRIPT", "EXISTS", "0" * 40),
-    ]
-    found += [
         ("XREVRANGE", stream, "+", "-", "COUNT", 1),
         ("XTRIM", stream, "MAXLEN", 0),
         ("PEXPIRE", stream, 1),
-    ]
-    return [
-        *found,
         ("MGET", f"{namespace}:cancelled:check"),
         ("DEL", f"{namespace}:cancelled:check"),
     ]

@@ -1,4 +1,4 @@
-"""Tells, at a worker's start, that another worker has its name."""
+"""Warns, when a worker starts, that another worker has the same name."""
 
 import logging
 import threading
@@ -14,30 +14,30 @@ _ANSWER_S: Final = 2.0
 
 
 @signals.worker_ready.connect(weak=False)
-def look(sender: Any, **_: Any) -> None:
-    """Ask for this worker's name, beside the jobs: two answers are one too many."""
+def check(sender: Any, **_: Any) -> None:
+    """Ping this worker's own name, in a thread: two answers mean that two workers have it."""
     threading.Thread(
-        target=_look, args=(sender.app, sender.hostname), daemon=True, name="namesake"
+        target=_check, args=(sender.app, sender.hostname), daemon=True, name="worker-name"
     ).start()
 
 
-def _look(app: Any, name: str) -> None:
+def _check(app: Any, name: str) -> None:
     try:
         with app.connection_for_write() as connection:  # the app's own pools would keep it
             mailbox = app.control.mailbox(connection)  # a copy
-            mailbox._producer_pool = None  # noqa: SLF001 - it has no setter; now it sends by its own connection
+            # It has no setter; without a pool, the mailbox sends by its own connection.
+            mailbox._producer_pool = None  # noqa: SLF001
             replies = mailbox._broadcast(  # noqa: SLF001
                 "ping", destination=[name], reply=True, timeout=_ANSWER_S, limit=2
             )
     except (KombuError, RedisError, OSError) as exc:
         _logger.debug(
-            "whether another worker has the name %s cannot be asked (%s)", name, type(exc).__name__
+            "cannot check whether another worker has the name %s (%s)", name, type(exc).__name__
         )
         return
     if len(replies) > 1:
         _logger.warning(
             "another worker has the name %s: give each its own (-n NAME@%%h), or commands, health "
-            "and statistics of"
-            " both are mixed up",
+            "and statistics of both are mixed up",
             name,
         )

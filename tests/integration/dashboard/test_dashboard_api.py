@@ -205,9 +205,8 @@ async def test_flowers_broker_page_checks_the_certificate_that_the_url_names(
 
 async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) -> None:
     site = await serve()
-    stats = QueuePauser(None).info(
-        SimpleNamespace(timer=SimpleNamespace(schedule=SimpleNamespace(queue=[])))
-    )
+    consumer = SimpleNamespace(pool=None, timer=SimpleNamespace(schedule=SimpleNamespace(queue=[])))
+    stats = QueuePauser(consumer).info(consumer)
     idle = stats["backpressure"]
     assert {"paused", "waiting", "held"} <= set(idle), "what a worker says is what is read here"
     busy = {"paused": ["ai"], "waiting": {"ai": 7, "email": 1}, "held": {"ai": 2}}

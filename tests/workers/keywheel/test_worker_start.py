@@ -59,7 +59,10 @@ def without(house: House, service: str) -> dict[str, str]:
             {"SSL_CERT_FILE": "/nowhere"},
             "SSL_CERT_FILE names a file that does not exist",
         ),  # no call could be made
-        ({"SSL_CERT_FILE": __file__}, "What jobs need cannot be made (SSLError: "),  # the same
+        (
+            {"SSL_CERT_FILE": __file__},
+            "The clients that jobs use cannot be built (SSLError: ",
+        ),  # the same
         (
             {"ALL_PROXY": "socks5://u:canary-password@x:1"},
             "ALL_PROXY names a socks5:// proxy",

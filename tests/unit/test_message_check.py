@@ -8,7 +8,7 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.hooks.message_check import defect_of
+from worker.hooks.message_check import problem_with
 
 KNOWN = {"tasks.ai.complete"}
 HEADERS: dict[str, Any] = {
@@ -30,7 +30,7 @@ class Unreadable:
 
 
 def defect(headers: Any, body: Any = None) -> str:
-    return defect_of(
+    return problem_with(
         SimpleNamespace(headers=headers, payload=BODY if body is None else body), known=KNOWN
     )
 
@@ -122,7 +122,7 @@ def test_a_body_of_the_wrong_form_is_told(body: Any, sentence: str) -> None:
 
 
 def test_what_cannot_be_decoded_is_left_to_celery() -> None:
-    assert defect_of(Unreadable(), known=KNOWN) == ""
+    assert problem_with(Unreadable(), known=KNOWN) == ""
 
 
 # Bodies of the protocol before this one, whose headers are in it.
