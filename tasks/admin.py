@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.arguments import Arguments, check
 from worker import deadletters
+from worker.arguments.base import Arguments, check
 from worker.cancellations import cancel_jobs
 from worker.celery import app
 from worker.deadletters import Filter

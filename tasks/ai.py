@@ -3,8 +3,8 @@
 from typing import Any
 
 from config.settings import get_settings
-from tasks.arguments import check
-from tasks.completion import CompletionArguments
+from worker.arguments.base import check
+from worker.arguments.completion import CompletionArguments
 from worker.celery import app
 from worker.jobs.execution import run_job
 from worker.keypool import Lease, LeaseRequest

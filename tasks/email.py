@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from tasks.arguments import check
-from tasks.message import EmailArguments, domain_of
+from worker.arguments.base import check
+from worker.arguments.email import EmailArguments, domain_of
 from worker.celery import app
 from worker.emails import OutgoingEmail
 from worker.jobs.execution import run_job

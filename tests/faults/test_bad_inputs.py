@@ -14,10 +14,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.completion import CompletionArguments
-from tasks.message import EmailArguments
 from tests.faults.bad_messages import CANARY, ENTRIES, MESSAGES, NOTHING, SERVED, Bad
 from tests.processes import Fleet, eventually, fleets
+from worker.arguments.completion import CompletionArguments
+from worker.arguments.email import EmailArguments
 
 ANN = "ann@example.com"
 MAIL: dict[str, Any] = {"to": ANN, "subject": "s", "text": CANARY}

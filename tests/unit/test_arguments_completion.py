@@ -13,8 +13,8 @@ from groq.types.chat import ChatCompletionMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.arguments import check
-from tasks.completion import CompletionArguments, Message
+from worker.arguments.base import check
+from worker.arguments.completion import CompletionArguments, Message
 from worker.errors import InvalidArguments
 
 CANARY = "canary-7d21f"

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resend.emails._emails import EmailTemplate
 
-from tasks.arguments import check
-from tasks.message import Attachment, EmailArguments, Tag, Template, domain_of
+from worker.arguments.base import check
+from worker.arguments.email import Attachment, EmailArguments, Tag, Template, domain_of
 from worker.errors import InvalidArguments
 
 CANARY = "canary-3e90b"

@@ -285,8 +285,8 @@ def test_every_error_that_a_caller_may_meet_is_explained() -> None:
 
 def test_every_argument_of_the_tasks_is_named() -> None:
     # Imported here: the tasks bring the Celery app with them.
-    from tasks.completion import CompletionArguments  # noqa: PLC0415
-    from tasks.message import EmailArguments  # noqa: PLC0415
+    from worker.arguments.completion import CompletionArguments  # noqa: PLC0415
+    from worker.arguments.email import EmailArguments  # noqa: PLC0415
 
     page = text_of(ROOT / "docs/enqueueing.md").partition("## Arguments\n")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z_]+)`", page))

@@ -2,7 +2,7 @@
 
 One value has five forms on its way:
 
-    EmailArguments   what the caller asked for (tasks/message.py)
+    EmailArguments   what the caller asked for (worker/arguments/email.py)
     OutgoingEmail    one email in one run of its job
     SendRequest      one call whose bytes are settled: one email or a batch
     Reply            the judged answer

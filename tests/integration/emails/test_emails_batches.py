@@ -9,7 +9,6 @@ import pytest
 from redis.asyncio import Redis
 
 from sandbox.process import Sandbox
-from tasks.message import EmailArguments
 from tests.integration.emails.email_senders import (
     ANN,
     Senders,
@@ -23,6 +22,7 @@ from tests.integration.emails.email_senders import (
     until,
 )
 from worker.aio.errors import Revoked
+from worker.arguments.email import EmailArguments
 from worker.emails.batch_size import BatchSizes
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from tasks.arguments import Arguments, Deadline, JsonObject, Text, matching
+from worker.arguments.base import Arguments, Deadline, JsonObject, Text, matching
 
 _MOST_TOKENS = 2**31 - 1
 """Far above any model's; a number without end would spoil the arithmetic of the pool."""

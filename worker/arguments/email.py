@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_valid
 
 from config.addresses import is_address
 from config.keys import ApiKey
-from tasks.arguments import Arguments, Deadline, Text, matching
+from worker.arguments.base import Arguments, Deadline, Text, matching
 from worker.errors import Deferred
 
 _MOST_RECIPIENTS = 50

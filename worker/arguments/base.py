@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.sentences import Problem, place_of, sentences_of, without_echoes
+from worker.arguments.sentences import Problem, place_of, sentences_of, without_echoes
 from worker.errors import InvalidArguments
 
 _SHOWN = 5

@@ -1,0 +1,1 @@
+"""Arguments of our tasks, validated at the edge: one wrong field is one clear sentence."""
