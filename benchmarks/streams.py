@@ -84,7 +84,7 @@ async def telling(url: str, *, streams: int, per_second: int, seconds: int) -> d
             await asyncio.sleep(1 / per_second)
         if stream is not None:
             stream.close("end", status="done")
-            await stream.over.wait()
+            await stream.finished.wait()
 
     async def watch() -> None:
         while True:

@@ -10,7 +10,7 @@ from worker.jobs.execution import run_job
 from worker.keypool import Lease, LeaseRequest
 from worker.providers import Completion
 from worker.runtime import Runtime
-from worker.streams import AnswerStream, answer_stream, tell_done
+from worker.streams import AnswerStream, answer_stream, finish_stream
 
 
 def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return await _complete(self, args, kwargs)
     async with answer_stream(Runtime.current().streams, self.request) as stream:
         result = await _complete(self, args, kwargs, stream)
-        await tell_done(stream, result)
+        await finish_stream(stream, result)
     return result
 
 

@@ -108,8 +108,8 @@ class Cancelling(bootsteps.StartStopStep):
         runtime.email_sender.cancel(frozenset(ids))
         self._cancelled.extend((task_id, task_id in new) for task_id in ids)
         for task_id in new:
-            runtime.streams.open(task_id).end_from_outside(
-                begins=False,
+            runtime.streams.open(task_id).close_from_outside(
+                creates=False,
                 status="failed",
                 error="TaskRevokedError",
                 reason="the job was revoked",

@@ -18,7 +18,7 @@ _STREAMING = "tasks.ai.complete"
 def close_stream(context: Any, *, error: str, reason: str) -> None:
     """Write to a job's stream, if it has one, that the job has failed.
 
-    From any thread; waits for nothing and raises nothing.
+    May be called from any thread; it waits for nothing and raises nothing.
 
     Args:
         context: Celery's context of the job.
@@ -40,4 +40,4 @@ def close_stream(context: Any, *, error: str, reason: str) -> None:
 
 async def _close(task_id: str, history: History, error: str, reason: str) -> None:
     stream = Runtime.current().streams.open(task_id, attempts=history.attempts)
-    stream.end_from_outside(begins=True, status="failed", error=error, reason=reason)
+    stream.close_from_outside(creates=True, status="failed", error=error, reason=reason)

@@ -1,10 +1,7 @@
-"""Answers as they come.
-
-One Redis stream a job, for web applications that show tokens while they are made.
-"""
+"""Streams of answers: one Redis stream for each job, for applications that show tokens live."""
 
 from worker.streams.answer import AnswerStream
-from worker.streams.lifecycle import answer_stream, tell_done
+from worker.streams.lifecycle import answer_stream, finish_stream
 from worker.streams.writer import StreamWriter, stream_name
 
-__all__ = ["AnswerStream", "StreamWriter", "answer_stream", "stream_name", "tell_done"]
+__all__ = ["AnswerStream", "StreamWriter", "answer_stream", "finish_stream", "stream_name"]

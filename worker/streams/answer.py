@@ -1,4 +1,4 @@
-"""What one job has to tell, and what of it is told already. No Redis in here."""
+"""The answer of one job as records of a stream: what is written, and what is not. No Redis here."""
 
 import asyncio
 import json
@@ -14,10 +14,10 @@ class Record:
     """One entry of a stream.
 
     Attributes:
-        id: Its id in Redis, which refuses one that is not beyond all that the stream has had.
+        id: Its id in Redis, which rejects an id that is not above all earlier ones of the stream.
         fields: Its fields, encoded.
-        clears: Everything before it is out of date and may go.
-        continues: It is worth nothing without those before it.
+        clears: Whether everything before it is out of date and may be deleted.
+        continues: Whether it is useless without the records before it.
     """
 
     id: str
@@ -27,8 +27,8 @@ class Record:
 
 
 @dataclass(slots=True)
-class _Said:
-    """What the answer has said so far, and how much of that was taken for writing."""
+class _Answer:
+    """The answer so far, and how much of it was taken for writing."""
 
     texts: list[str] = field(default_factory=list)
     reasonings: list[str] = field(default_factory=list)
@@ -36,142 +36,144 @@ class _Said:
     taken: tuple[int, int, int] = (0, 0, 0)
 
     def rest(self) -> Fields:
-        """What was not taken yet."""
+        """Take what was not taken yet."""
         texts, reasonings, calls = self.taken
         self.taken = len(self.texts), len(self.reasonings), len(self.tool_calls)
-        found = {
+        fields = {
             "text": encoded("".join(self.texts[texts:])),
             "reasoning": encoded("".join(self.reasonings[reasonings:])),
             "tool_calls": _json(self.tool_calls[calls:]) if len(self.tool_calls) > calls else b"",
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in fields.items() if value}
 
 
 class AnswerStream:
-    """Hears a job's answer and keeps what the writer has not written yet.
+    """Collects a job's answer and keeps what the writer has not written yet.
 
-    A job may be under way twice: its worker was taken for dead, or its message came two times. So
-    each turn claims an instant (Redis' clock when it begins) and numbers its records behind it.
-    Once a later turn has written, the ids of an earlier one are too small, and Redis refuses them.
-    It also refuses what a broken connection delivers late.
+    A job may run twice at the same time: its worker was presumed dead, or its message came twice.
+    So each run claims an instant (Redis' clock when it begins) and numbers its records after it.
+    Once a later run has written, the ids of an earlier one are too small, and Redis rejects them.
+    It also rejects what a broken connection delivers late.
 
     Args:
         name: The stream's name in Redis.
-        attempts: Calls that the job had made before this turn.
-        touch: Tells the writer that there is something to write; its argument says that it is
-            urgent.
+        attempts: How many calls the job had made before this run.
+        notify: Notifies the writer that there is something to write, and whether it is urgent.
     """
 
     def __init__(
-        self, name: str, *, attempts: int, touch: Callable[["AnswerStream", bool], None]
+        self, name: str, *, attempts: int, notify: Callable[["AnswerStream", bool], None]
     ) -> None:
         self.name = name
-        self.looked = False
-        self.over = asyncio.Event()
-        """Set once the last record is written, or will never be."""
+        self.is_claimed = False
+        self.finished = asyncio.Event()
+        """Set once the last record is written, or is given up."""
         self.renew_at_s = 0.0
-        """When the stream's time to live is set again, on the loop's clock."""
-        self.troubled_since_s = 0.0
-        """Since when it cannot be written, on the loop's clock; 0 while it can."""
-        self._touch = touch
+        """When to renew the stream's time to live, on the loop's clock."""
+        self.failing_since_s = 0.0
+        """Since when writes fail, on the loop's clock; 0 while they succeed."""
+        self._notify = notify
         self._attempts = attempts
         self._calls = 0
-        self._before = 0
+        self._earlier_attempts = 0
         self._follows = attempts > 0
         self._begun = False
         self._begin_due = False
-        self._said = _Said()
+        self._answer = _Answer()
         self._last: Fields | None = None
         self._last_due = False
         self._claim = 0
         self._number = 0
         self._writes = 0
         self._given_up = False
-        self._outside = False
-        self._begins = True
+        self._is_closed_from_outside = False
+        self._may_create = True
 
-    # -- what is heard; none of it waits
+    # -- what the job reports; nothing here waits
 
     def calling(self) -> None:
-        """A call to the provider is made."""
+        """Report that a call to the provider is made."""
         self._calls += 1
 
     def begin(self) -> None:
-        """An answer begins; what was heard before belongs to one that broke off."""
-        self._said = _Said()
+        """Report that an answer begins; earlier pieces belong to one that broke off."""
+        self._answer = _Answer()
         self._begun = self._begin_due = True
-        self._tell()
+        self._notify_writer()
 
     def piece(
         self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()
     ) -> None:
-        """More of the answer."""
+        """Report the next piece of the answer."""
         if text:
-            self._said.texts.append(text)
+            self._answer.texts.append(text)
         if reasoning:
-            self._said.reasonings.append(reasoning)
-        self._said.tool_calls.extend(tool_calls)
-        self._tell()
+            self._answer.reasonings.append(reasoning)
+        self._answer.tool_calls.extend(tool_calls)
+        self._notify_writer()
 
     def close(self, kind: str, /, **fields: str) -> None:
-        """Say the last thing of this turn: that the job waits, is done, or failed."""
+        """Report the last record of this run: the job waits, is done, or has failed."""
         self._last = {"type": encoded(kind)} | {
             name: encoded(value) for name, value in fields.items()
         }
         self._last_due = True
-        self._tell(urgent=True)
+        self._notify_writer(urgent=True)
 
-    def end_from_outside(self, *, begins: bool, **fields: str) -> None:
-        """Say that the job has ended where no turn of it tells.
+    def close_from_outside(self, *, creates: bool, **fields: str) -> None:
+        """Report that the job has ended outside of any run.
 
-        Nothing where the stream's last record is an end.
+        Nothing is written where the stream's last record is an end already.
 
         Args:
-            begins: Whether that is said as well where the job has no stream.
-            **fields: What the record says.
+            creates: Whether to write the record where the job has no stream yet.
+            **fields: The record's fields.
         """
-        self._outside, self._begins = True, begins
+        self._is_closed_from_outside, self._may_create = True, creates
         self.close("end", **fields)
 
-    def _tell(self, *, urgent: bool = False) -> None:
+    def _notify_writer(self, *, urgent: bool = False) -> None:
         if not self._given_up:
-            self._touch(self, urgent)
+            self._notify(self, urgent)
 
     # -- what is written
 
     @property
     def closed(self) -> bool:
-        """Whether the last thing was said."""
+        """Whether the last record was reported."""
         return self._last is not None
 
-    def found(self, now_ms: int, last_id: str, attempt: int | None, *, ended: bool = False) -> None:
-        """Take in what the stream held before this turn, and claim what comes behind it.
+    def claim(self, now_ms: int, last_id: str, attempt: int | None, *, ended: bool = False) -> None:
+        """Claim the ids after everything that the stream holds now.
 
         Args:
-            now_ms: Redis' clock.
+            now_ms: Redis' clock, in milliseconds.
             last_id: The id of its last record; empty where there is none.
             attempt: The attempt of its last record; None where there is none.
-            ended: Its last record is an end.
+            ended: Whether its last record is an end.
         """
-        if self._outside and (ended or not (last_id or self._begins)):
+        if self._is_closed_from_outside and (ended or not (last_id or self._may_create)):
             self.give_up()
-        self.looked = True
+        self.is_claimed = True
         self._claim = max(now_ms, int(last_id.partition("-")[0] or 0) + 1)
         self._number = self._writes = 0
         if attempt is not None:
-            self._before, self._follows = attempt, True
+            self._earlier_attempts, self._follows = attempt, True
 
     def take(self) -> list[Record]:
-        """What is to be written now, in order. It counts as written unless `on_lost` is called."""
+        """Take the records to write now, in order.
+
+        They count as written unless `on_lost` is called.
+        """
         if self._given_up:
             return []
-        attempt = {"attempt": b"%d" % (max(self._attempts, self._before) + self._calls)}
+        attempt = {"attempt": b"%d" % (max(self._attempts, self._earlier_attempts) + self._calls)}
         records = []
         if self._begin_due:
             kind = b"restart" if self._follows else b"start"
             records.append(self._record({"type": kind} | attempt, clears=True))
             self._begin_due, self._follows = False, True
-        if rest := self._said.rest():
+        if rest := self._answer.rest():
             records.append(self._record({"type": b"delta"} | attempt | rest, continues=True))
         if self._last is not None and self._last_due:
             records.append(self._record(self._last | attempt, continues=self._begun))
@@ -184,44 +186,44 @@ class AnswerStream:
         return Record(f"{self._claim}-{self._number}", fields, clears, continues)
 
     def on_written(self) -> None:
-        """What was taken is written."""
-        self.troubled_since_s = 0.0
+        """Take note that the records are written."""
+        self.failing_since_s = 0.0
         if self.closed and not self._last_due:
-            self.over.set()
+            self.finished.set()
 
     def on_lost(self) -> None:
-        """What was taken may be written, or half of it, or not: begin anew with all that was said.
+        """Take note that some of the records may be missing: write the whole answer anew.
 
-        To repeat only what is missing would need to know what arrived.
+        Nobody knows which of them arrived, so the missing ones alone cannot be repeated.
         """
         self.renew_at_s = 0.0
-        self._said.taken = (0, 0, 0)
+        self._answer.taken = (0, 0, 0)
         self._begin_due, self._follows = self._begun, True
         self._last_due = self.closed
 
-    def on_late(self) -> bool:
-        """Another turn has claimed the stream and written to it: yield it, or claim it again.
+    def on_superseded(self) -> bool:
+        """Take note that another run has written to the stream: yield it, or claim it again.
 
         Returns:
-            Whether to claim it again: this turn had written nothing, and has more to tell than that
-            it waits.
+            Whether to claim it again. That is so where this run has written nothing so far, and has
+            more to report than that its job waits.
         """
         if self._writes > 1 or (self._last is not None and self._last["type"] == b"wait"):
             return False
         self.on_lost()
-        self.looked = False
+        self.is_claimed = False
         return True
 
     def give_up(self) -> None:
-        """Nothing more is written."""
+        """Write nothing more."""
         self._given_up = True
-        self.over.set()
+        self.finished.set()
 
 
 def encoded(text: str) -> bytes:
-    """A text as UTF-8.
+    """Encode a text as UTF-8.
 
-    JSON may hold half characters: two that belong together are joined, others replaced.
+    JSON may hold lone surrogates: those that form a pair are joined, others replaced.
     """
     try:
         return text.encode()

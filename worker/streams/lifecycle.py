@@ -1,4 +1,4 @@
-"""What a job's stream says of its end, whichever end that is."""
+"""Opens the stream of a run, and closes it with a record of how the run ended."""
 
 import asyncio
 import json
@@ -12,19 +12,19 @@ from worker.aio.errors import SoftTimeLimit
 from worker.errors import Deferred, JobError, TransientError
 from worker.jobs.history import History
 from worker.streams.answer import AnswerStream
-from worker.streams.writer import CLOSING_PATIENCE_S, StreamWriter
+from worker.streams.writer import CLOSE_TIMEOUT_S, StreamWriter
 
 
 @asynccontextmanager
 async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[AnswerStream]:
-    """Give the stream of a job's turn, and tell how the turn ended if it does not end well.
+    """Open the stream of a run of a job, and close it where the run does not end well.
 
-    What ends a job from outside (a hard time limit, a revoke, the end of its worker) is not told
-    here: it looks the same whether the job ends or runs again elsewhere. `worker.hooks.stream_end` tells
-    of the former.
+    What ends a job from outside (a hard time limit, a revoke, the end of its worker) does not close
+    the stream here, since it looks the same whether the job ends or runs again elsewhere.
+    `worker.hooks.stream_end` closes it where the job ends.
 
     Args:
-        writer: Writes it.
+        writer: The writer of the stream.
         request: The task's request.
     """
     stream = writer.open(str(request.id), attempts=History.of(request.headers).attempts)
@@ -39,7 +39,7 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         waits = getattr(request, "waits", None) or {}
         await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}", **waits)
         raise
-    except (Reject, Ignore):  # this message comes again, or another worker has it: the job goes on
+    except (Reject, Ignore):  # the message comes again, or another worker has it: the job goes on
         raise
     except JobError as error:
         await _fail(stream, type(error).__name__, str(error))
@@ -48,15 +48,13 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         await _fail(stream, "SoftTimeLimitExceeded", "the job ran longer than the time limit")
         raise
     except Exception as error:
-        # Its words are not ours, and may quote anything.
-        await _fail(
-            stream, type(error).__name__, "an unexpected error; the worker's log tells more"
-        )
+        # Its message is not ours, and may quote anything.
+        await _fail(stream, type(error).__name__, "an unexpected error; see the worker's log")
         raise
 
 
-async def tell_done(stream: AnswerStream, result: dict[str, Any]) -> None:
-    """Tell that the answer is complete."""
+async def finish_stream(stream: AnswerStream, result: dict[str, Any]) -> None:
+    """Close a stream whose answer is complete."""
     await _close(
         stream,
         "end",
@@ -73,13 +71,10 @@ async def _fail(stream: AnswerStream, error: str, reason: str) -> None:
 
 
 async def _close(stream: AnswerStream, kind: str, /, **fields: str) -> None:
-    """Write the last record, and see it written before the result is.
-
-    A reader of both finds them in order.
-    """
+    """Write the last record before the result is stored, so that a reader of both meets them in order."""
     stream.close(kind, **fields)
     try:
-        async with asyncio.timeout(CLOSING_PATIENCE_S):
-            await stream.over.wait()
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await stream.finished.wait()
     except TimeoutError:
         return  # the writer goes on trying

@@ -1,4 +1,4 @@
-"""Writes the answers of all jobs of this process to Redis: many at once, one write at a time."""
+"""Writes the answers of all jobs of this process to Redis, many answers in each write."""
 
 import asyncio
 import logging
@@ -15,37 +15,36 @@ from worker.streams.answer import AnswerStream
 
 _logger = logging.getLogger(__name__)
 
-MOST_RECORDS = 10_000
-"""About how many records a stream keeps. An answer of four minutes has at most 6,000."""
+MAX_RECORDS = 10_000
+"""Roughly how many records a stream keeps. An answer of four minutes has at most 6,000."""
 INTERVAL_S = 0.04
 """The shortest time between two writes, in seconds.
 
-Smooth to the eye, and a fast model's tokens share a record.
+It is short enough to look smooth, and long enough for tokens of a fast model to share a record.
 """
-CLOSING_PATIENCE_S = 2.0
-"""How long a job waits for its last record to be written, in seconds: its result is worth more."""
-TROUBLE_PATIENCE_S = 60.0
+CLOSE_TIMEOUT_S = 2.0
+"""How long a job waits for its last record to be written, in seconds."""
+GIVE_UP_AFTER_S = 60.0
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
-_RENEW_S = 1.0
-_LATE = "equal or smaller than the target stream top item"
+_MAX_PAUSE_S = 2.0
+_RENEW_INTERVAL_S = 1.0
+_SUPERSEDED = "equal or smaller than the target stream top item"
 
 
 def stream_name(namespace: str, task_id: str) -> str:
-    """The name of a job's stream."""
+    """Return the name of a job's stream in Redis."""
     return f"{namespace}:stream:{task_id}"
 
 
 class StreamWriter:
-    """Writes what the answer streams of this process have to tell.
+    """Writes the answer streams of this process.
 
-    While a write is on its way, tokens gather; so the slower Redis is, the larger the records, and
-    no job ever waits for a token to be written. Trouble with Redis is logged once and delays only
-    the streams.
+    Tokens gather while a write is in flight. So records grow as Redis gets slower, and no job ever
+    waits for a token to be written. Trouble with Redis is logged once and delays only the streams.
 
     Args:
-        redis: Where the streams go; a client that decodes.
-        namespace: What stands before every name.
+        redis: A client that decodes responses to text.
+        namespace: The prefix of every name in Redis.
         expires_s: How long a stream is kept after its last record, in seconds.
     """
 
@@ -54,47 +53,46 @@ class StreamWriter:
         self._namespace = namespace
         self._expires_s = expires_s
         self._waiting: dict[AnswerStream, None] = {}
-        self._hurry = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._next_s = 0.0
         self._pause_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def open(self, task_id: str, *, attempts: int = 0) -> AnswerStream:
-        """Give the stream of a job's turn.
+        """Open the stream of a run of a job.
 
         Args:
             task_id: The job's id.
-            attempts: Calls that the job had made before this turn.
+            attempts: How many calls the job had made before this run.
         """
         stream = AnswerStream(
-            stream_name(self._namespace, task_id), attempts=attempts, touch=self._touch
+            stream_name(self._namespace, task_id), attempts=attempts, notify=self._notify
         )
-        self._touch(
-            stream, urgent=False
-        )  # looked at now, so that turns claim it in the order in which they begin
+        # Claimed soon, so that runs claim the stream in the order in which they begin.
+        self._notify(stream, urgent=False)
         return stream
 
     async def close(self) -> None:
-        """Write what is left, for a short while at most. A second call does nothing."""
+        """Write what is left, within two seconds. A second call does nothing."""
         task, self._task = self._task, None
         if task is not None and not task.done():
-            self._hurry.set()
-            await asyncio.wait([task], timeout=CLOSING_PATIENCE_S)
+            self._urgent.set()
+            await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
             task.cancel()
 
-    def _touch(self, stream: AnswerStream, urgent: bool) -> None:  # noqa: FBT001 - called by position, as a callback
+    def _notify(self, stream: AnswerStream, urgent: bool) -> None:  # noqa: FBT001 - called by position, as a callback
         self._waiting[stream] = None
         if urgent:
-            self._hurry.set()
+            self._urgent.set()
         if self._task is None or self._task.done():
-            # A context of its own: it is no part of the job that happens to need it first.
+            # In a context of its own: the task does not belong to the job that needs it first.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
             await self._pace(loop)
-            self._hurry.clear()
+            self._urgent.clear()
             batch, self._waiting = list(self._waiting), {}
             self._next_s = loop.time() + INTERVAL_S
             try:
@@ -102,12 +100,15 @@ class StreamWriter:
             except (RedisError, OSError) as exc:
                 refused = dict.fromkeys(batch, exc)
             if refused:
-                self._on_trouble(refused)
+                self._on_failure(refused)
             else:
                 self._pause_s = 0.0
 
     async def _pace(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until the next write is due; what is urgent waits only where Redis is in trouble."""
+        """Wait until the next write is due.
+
+        An urgent one is due at once, unless writes have failed.
+        """
         if self._pause_s:
             await asyncio.sleep(self._pause_s)
             return
@@ -115,31 +116,32 @@ class StreamWriter:
         if wait_s > 0:
             try:
                 async with asyncio.timeout(wait_s):
-                    await self._hurry.wait()
+                    await self._urgent.wait()
             except TimeoutError:
                 return
 
     async def _write(self, batch: list[AnswerStream]) -> dict[AnswerStream, Exception]:
-        """Write what these streams have to tell.
+        """Write the records of these streams.
 
-        Returns those whose Redis refuses for now, with its reason.
+        Returns:
+            The streams that Redis rejects for now, with its reason.
 
         Raises:
-            RedisError: Nothing is known of what was written.
+            RedisError: It is not known what was written.
         """
-        await self._look([stream for stream in batch if not stream.looked])
+        await self._claim([stream for stream in batch if not stream.is_claimed])
         now_s = asyncio.get_running_loop().time()
         pipe = self._redis.pipeline(transaction=False)
         owners: list[AnswerStream] = []
         for stream in batch:
             records = stream.take()
             for record in records:
-                # An exact length of 1 leaves only this record: what is out of date goes in the same
-                # step.
+                # An exact length of 1 keeps this record alone, and deletes what is out of date in
+                # the same step.
                 length = (
                     {"maxlen": 1, "approximate": False}
                     if record.clears
-                    else {"maxlen": MOST_RECORDS}
+                    else {"maxlen": MAX_RECORDS}
                 )
                 pipe.xadd(
                     stream.name,
@@ -150,13 +152,13 @@ class StreamWriter:
                 )
             if records and (stream.closed or now_s >= stream.renew_at_s):
                 pipe.pexpire(stream.name, round(self._expires_s * 1000))
-                stream.renew_at_s = now_s + _RENEW_S
+                stream.renew_at_s = now_s + _RENEW_INTERVAL_S
             owners += [stream] * (len(pipe) - len(owners))
         answers = await pipe.execute(raise_on_error=False)
         return self._account(zip(owners, answers, strict=True))
 
-    async def _look(self, streams: list[AnswerStream]) -> None:
-        """See what earlier turns left: a worker that died told nobody."""
+    async def _claim(self, streams: list[AnswerStream]) -> None:
+        """Claim streams, after whatever earlier runs wrote: a worker that died closed nothing."""
         if not streams:
             return
         pipe = self._redis.pipeline(transaction=False)
@@ -167,9 +169,9 @@ class StreamWriter:
         if isinstance(now, Exception):
             raise now
         for stream, last in zip(streams, lasts, strict=True):
-            # Where something else has the name, the write will say so.
+            # Where the name belongs to another type of record, the write will fail.
             [(last_id, fields)] = last if isinstance(last, list) and last else [("", None)]
-            stream.found(
+            stream.claim(
                 now[0] * 1000 + now[1] // 1000,
                 last_id,
                 None if fields is None else _attempt_of(fields),
@@ -179,23 +181,23 @@ class StreamWriter:
     def _account(
         self, answers: Iterable[tuple[AnswerStream, Any]]
     ) -> dict[AnswerStream, Exception]:
-        """See what became of each stream's records.
+        """Process the replies to each stream's records.
 
-        Returns the streams to be tried again in a while.
+        Returns:
+            The streams to try again after a pause, with Redis' reason.
         """
         refused: dict[AnswerStream, Exception] = {}
-        for stream, told in groupby(answers, key=lambda answer: answer[0]):
-            replies = [reply for _, reply in told]
+        for stream, pairs in groupby(answers, key=lambda answer: answer[0]):
+            replies = [reply for _, reply in pairs]
             error = next((reply for reply in replies if isinstance(reply, Exception)), None)
-            if error is not None and _LATE in str(error):
+            if error is not None and _SUPERSEDED in str(error):
                 self._yield_or_claim(stream)
             elif error is not None and passes_by_itself(error):
                 refused[stream] = error
             elif error is not None:
                 _give_up(stream, error)
-            elif (
-                None in replies
-            ):  # the stream expired or was deleted, and what was to follow was not written
+            elif None in replies:
+                # The stream expired or was deleted, so the records that continue it are missing.
                 stream.on_lost()
                 self._waiting[stream] = None
             else:
@@ -203,33 +205,33 @@ class StreamWriter:
         return refused
 
     def _yield_or_claim(self, stream: AnswerStream) -> None:
-        if stream.on_late():
+        if stream.on_superseded():
             self._waiting[stream] = None
         else:
-            _logger.info("%s is left to a later turn of its job", stream.name)
+            _logger.info("%s belongs to a later run of its job", stream.name)
             stream.give_up()
 
-    def _on_trouble(self, refused: dict[AnswerStream, Exception]) -> None:
-        """Try these again in a while, for as long as it is worth it."""
+    def _on_failure(self, refused: dict[AnswerStream, Exception]) -> None:
+        """Try these again after a pause; give a finished one up after a minute."""
         if not self._pause_s:
             reasons = ", ".join({words_of(error) for error in refused.values()})
-            _logger.warning("streams cannot be written (%s); the jobs go on", reasons)
-        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            _logger.warning("cannot write streams (%s); the jobs go on", reasons)
+        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _MAX_PAUSE_S)
         now_s = asyncio.get_running_loop().time()
         for stream, error in refused.items():
             stream.on_lost()
-            stream.troubled_since_s = stream.troubled_since_s or now_s
-            if stream.closed and now_s - stream.troubled_since_s > TROUBLE_PATIENCE_S:
+            stream.failing_since_s = stream.failing_since_s or now_s
+            if stream.closed and now_s - stream.failing_since_s > GIVE_UP_AFTER_S:
                 _give_up(stream, error)
             else:
                 self._waiting[stream] = None
 
 
 def _give_up(stream: AnswerStream, error: BaseException) -> None:
-    _logger.warning("%s is left incomplete (%s)", stream.name, type(error).__name__)
+    _logger.warning("%s stays incomplete (%s)", stream.name, type(error).__name__)
     stream.give_up()
 
 
 def _attempt_of(last: dict[str, str]) -> int:
-    told = last.get("attempt", "")
-    return int(told) if told.isascii() and told.isdigit() and len(told) < 10 else 0  # noqa: PLR2004 - no int bomb
+    text = last.get("attempt", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004 - no int bomb

@@ -27,7 +27,7 @@ async def records(redis: Redis, task_id: str = "t1") -> list[dict[str, str]]:
 async def over(stream: AnswerStream) -> None:
     """Wait until a stream has said its last word."""
     async with asyncio.timeout(30):
-        await stream.over.wait()
+        await stream.finished.wait()
 
 
 async def until(check: Callable[[], Any]) -> None:

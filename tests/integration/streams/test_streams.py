@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.integration.streams.streams_read import RESULT, idle, records, texts
-from worker.streams import AnswerStream, StreamWriter, tell_done
+from worker.streams import AnswerStream, StreamWriter, finish_stream
 from worker.streams.answer import encoded
 
 
@@ -20,7 +20,7 @@ async def test_an_answer_is_a_start_some_deltas_and_an_end(
     stream.piece(reasoning="hm")
     stream.piece(text="hel")
     stream.piece(text="lo", tool_calls=[{"index": 0, "id": "c1"}])
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
 
     assert await records(redis) == [
         {"type": "start", "attempt": "1"},
@@ -53,7 +53,7 @@ async def test_tokens_that_come_together_share_a_record_and_a_write(
         for stream in streams:
             stream.piece(text=f"{token} ")
         await asyncio.sleep(0)
-    await asyncio.gather(*(tell_done(stream, RESULT) for stream in streams))
+    await asyncio.gather(*(finish_stream(stream, RESULT) for stream in streams))
     for number in range(50):
         found = await records(redis, f"t{number}")
         assert texts(found) == "".join(f"{token} " for token in range(200))
@@ -85,7 +85,7 @@ async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(
     stream.calling()  # refused before its first piece
     stream.begin()
     stream.piece(text="whole")
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
     found = await records(redis)
     assert [(record["type"], record["attempt"]) for record in found] == [
         ("restart", "3"),
@@ -127,7 +127,7 @@ async def test_an_answer_after_something_else_is_a_restart(
     stream = writer.open("t1", attempts=attempts)
     stream.calling()
     stream.begin()
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
     first, *_ = await records(redis)
     assert (first["type"], first["attempt"]) == expected
 
@@ -137,6 +137,6 @@ async def test_half_a_character_breaks_no_stream(writer: StreamWriter, redis: Re
     stream.begin()
     stream.piece(text="a \ud83d")
     stream.piece(text="\udd11 b \ud83d")
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
     assert texts(await records(redis)) == "a \U0001f511 b \ufffd"
     assert encoded("ü") == "ü".encode()

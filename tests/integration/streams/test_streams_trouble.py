@@ -18,7 +18,7 @@ from tests.integration.streams.streams_read import (
     texts,
     until,
 )
-from worker.streams import StreamWriter, answer_stream, lifecycle, tell_done
+from worker.streams import StreamWriter, answer_stream, finish_stream, lifecycle
 from worker.streams import writer as writing
 
 
@@ -30,7 +30,7 @@ async def test_what_a_broken_connection_delivers_late_changes_nothing(redis: Red
     stream.piece(text="one ")
     await idle(writer)
     stream.piece(text="two")
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
     before = await redis.xrange("kw:stream:t1")
     [late] = flaky.late
     assert all(
@@ -52,7 +52,7 @@ async def test_a_stream_that_vanishes_in_the_middle_begins_anew(
     await idle(writer)
     assert await redis.delete("kw:stream:t1")
     stream.piece(text=more)
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
     found = await records(redis)
     assert [record["type"] for record in found] == ["restart", "delta", "end"]
     assert texts(found) == f"one {more}"
@@ -114,30 +114,30 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     stream.piece(text="two ")
     await until(lambda: len(flaky.plan) < 2)
     stream.piece(text="three")
-    await tell_done(stream, RESULT)
+    await finish_stream(stream, RESULT)
     await over(stream)
     found = await records(redis)
     assert found[0]["type"] == "restart"
     assert {record["attempt"] for record in found} == {"1"}
     assert texts(found) == "one two three"
     assert [record["type"] for record in found].count("end") == 1
-    assert caplog.text.count("streams cannot be written") == 1
+    assert caplog.text.count("cannot write streams") == 1
     await writer.close()
 
 
 async def test_a_redis_that_stays_away_costs_a_job_two_seconds_and_not_its_result(
     redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "CLOSING_PATIENCE_S", 0.05)
-    monkeypatch.setattr(writing, "TROUBLE_PATIENCE_S", 0.2)
+    monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(writing, "GIVE_UP_AFTER_S", 0.2)
     writer = StreamWriter(Flaky(redis, *["unreachable"] * 1_000), namespace="kw", expires_s=600)  # type: ignore[arg-type]
     async with answer_stream(writer, request()) as stream:
         stream.begin()
         stream.piece(text="x")
-        await tell_done(stream, RESULT)
-    assert not stream.over.is_set()
+        await finish_stream(stream, RESULT)
+    assert not stream.finished.is_set()
     await over(stream)  # later the writer gives up as well
-    assert "kw:stream:t1 is left incomplete (ConnectionError)" in caplog.text
+    assert "kw:stream:t1 stays incomplete (ConnectionError)" in caplog.text
     await idle(writer)
 
 
@@ -149,11 +149,11 @@ async def test_a_name_that_is_taken_spoils_one_stream_only(
     for stream in (taken, good):
         stream.begin()
         stream.piece(text="x")
-    await asyncio.gather(tell_done(taken, RESULT), tell_done(good, RESULT))
+    await asyncio.gather(finish_stream(taken, RESULT), finish_stream(good, RESULT))
     taken.piece(text="more")
     assert texts(await records(redis, "t2")) == "x"
     assert await redis.get("kw:stream:t1") == "somebody's"
-    assert caplog.text.count("is left incomplete") == 1
+    assert caplog.text.count("stays incomplete") == 1
 
 
 async def test_closing_writes_what_is_left_and_can_be_repeated(
@@ -174,7 +174,7 @@ async def test_closing_writes_what_is_left_and_can_be_repeated(
 async def test_a_stream_is_bounded(
     writer: StreamWriter, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "MOST_RECORDS", 50)
+    monkeypatch.setattr(writing, "MAX_RECORDS", 50)
     monkeypatch.setattr(writing, "INTERVAL_S", 0.0)
     stream = writer.open("t1")
     stream.begin()

@@ -9,11 +9,11 @@ from redis.asyncio import Redis
 from tests.integration.streams.streams_read import RESULT, idle, records, request, texts, until
 from worker.aio.errors import SoftTimeLimit
 from worker.errors import Deferred, InvalidArguments, RetriesExhausted, TransientError
-from worker.streams import AnswerStream, StreamWriter, answer_stream, tell_done
+from worker.streams import AnswerStream, StreamWriter, answer_stream, finish_stream
 
 
 async def looked(*streams: AnswerStream) -> None:
-    await until(lambda: all(stream.looked for stream in streams))
+    await until(lambda: all(stream.is_claimed for stream in streams))
 
 
 async def test_of_two_turns_at_once_the_later_one_has_the_stream(
@@ -33,9 +33,9 @@ async def test_of_two_turns_at_once_the_later_one_has_the_stream(
     first.piece(text=", still")
     await idle(writer)
     first.begin()  # another attempt of it, which would clear the stream
-    await tell_done(first, RESULT)  # and its job is not held up
-    assert first.over.is_set()
-    await tell_done(second, RESULT)
+    await finish_stream(first, RESULT)  # and its job is not held up
+    assert first.finished.is_set()
+    await finish_stream(second, RESULT)
     assert [record["type"] for record in await records(redis)] == ["restart", "delta", "end"]
     assert texts(await records(redis)) == "from the second"
 
@@ -53,7 +53,7 @@ async def test_two_turns_that_begin_at_the_same_instant_do_not_mix(
     first.piece(text="two")
     await idle(writer)
     second.piece(text="two")
-    await asyncio.gather(*(tell_done(stream, RESULT) for stream in (first, second)))
+    await asyncio.gather(*(finish_stream(stream, RESULT) for stream in (first, second)))
     assert [record["type"] for record in await records(redis)] == [
         "restart",
         "delta",
@@ -75,7 +75,7 @@ async def test_a_turn_that_has_gone_back_to_the_queue_does_not_speak_after_the_n
             late.piece(text="hello")
             await idle(other)
             raise Retry(exc=Deferred(1, "cooling"), when=0.001)
-    await tell_done(late, RESULT)
+    await finish_stream(late, RESULT)
     assert [record["type"] for record in await records(redis)] == ["start", "delta", "end"]
 
 
@@ -110,7 +110,7 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
         {
             "type": "end",
             "error": "KeyError",
-            "reason": "an unexpected error; the worker's log tells more",
+            "reason": "an unexpected error; see the worker's log",
         },
     ),
     # the job comes again, or nobody can tell
