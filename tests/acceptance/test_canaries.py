@@ -181,7 +181,7 @@ def test_nothing_in_redis_holds_a_canary(
         found_in("\n".join(letters.values()), [one for one in planted if one not in (PROMPT, BODY)])
         == []
     )
-    # The broker keeps no message of a job that has ended, and the outbox no mail that was sent.
+    # The broker keeps no message of a job that has ended, and the idempotency store no mail that was sent.
     assert found_in("\n".join(everything.values()), planted) == []
 
 

@@ -117,11 +117,11 @@ def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fres
 
 
 # How long ago the worker was last heard of that died with an email, in hours, and whether the email
-# is sent anew. The outbox knows nothing of it: it was not sent, or that is too long ago.
+# is sent anew. The idempotency store knows nothing of it: it was not sent, or that is too long ago.
 @pytest.mark.parametrize(
     ("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)]
 )
-def test_an_email_whose_worker_died_longer_ago_than_the_outbox_remembers_is_not_sent_anew(
+def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_sent_anew(
     fresh: House, hours: float, runs: Any
 ) -> None:
     headers = {"deaths": 1, "died_s": time.time() - hours * 3600}

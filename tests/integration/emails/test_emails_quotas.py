@@ -1,0 +1,149 @@
+"""Batches and quotas: a quota is used up to its last email; against the sandbox."""
+
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from sandbox.process import Sandbox
+from tests.integration.emails.email_senders import (
+    ANN,
+    Senders,
+    accepted,
+    ids,
+    outgoing,
+    send,
+)
+from worker.emails.batch_size import BatchSizes
+from worker.errors import Deferred
+from worker.keypool import Lease, LeaseRequest
+from worker.rotation.served import Served
+from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
+
+
+async def test_followers_of_a_refused_batch_for_which_there_is_no_room_wait_again(
+    senders: Senders,
+) -> None:
+    sender = senders.make()
+    pool = sender.rotation.pool
+    second = await pool.acquire(LeaseRequest(emails=1, account="team1"))
+    assert isinstance(second, Lease)
+    await pool.settle(second, quota(100, remaining=3))
+    senders.sandbox.control("revoke", key="resend:1")
+    outcomes = await send(sender, *(outgoing(n) for n in range(8)), longest_s=0.5)
+    sent = [one for one in outcomes if isinstance(one, Served)]
+    assert 1 <= len(sent) <= 3
+    assert {type(one) for one in outcomes} == {Served, Deferred}
+    assert accepted(senders) == (len(sent), 0, 0)
+
+
+def quota(limit: int, remaining: int) -> Verdict:
+    limits = (ObservedLimit(Dimension.EMAILS_DAY, limit, remaining=remaining),)
+    return Verdict(Fate.DONE, "ok", limits=limits, status=200)
+
+
+async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charged_for_all(
+    senders: Senders,
+) -> None:
+    sender = senders.make(keys=(0,))
+    pool = sender.rotation.pool
+    lease = await pool.acquire(LeaseRequest(emails=1))
+    assert isinstance(lease, Lease)
+    assert lease.spare_emails is None
+    await pool.settle(lease, quota(100, remaining=12))
+    outcomes = await send(
+        sender, *(outgoing(n) for n in range(9)), outgoing("two", to=[ANN, "bob@example.com"])
+    )
+    assert len(set(ids(outcomes))) == 10
+    lease = await pool.acquire(LeaseRequest(emails=1))
+    assert isinstance(lease, Lease)
+    assert lease.spare_emails == 0  # 12 less 9, 2, and this one
+    await pool.settle(lease, Verdict(Fate.RETRY, "abandoned"))
+    outcomes = await send(sender, *(outgoing(n) for n in range(20, 25)), longest_s=0.5)
+    assert [type(one) for one in outcomes].count(Served) == 1  # the others wait for tomorrow
+    assert max(len(call["emails"]) for call in senders.calls()) <= 10
+
+
+# The quota, the recipients of each email, and how many emails it holds.
+@pytest.mark.parametrize(
+    ("holds", "recipients", "fit"), [(100, 1, 100), (77, 1, 77), (100, 2, 50), (100, 3, 33)]
+)
+@pytest.mark.parametrize("quota", ["daily", "monthly"])
+async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
+    senders: Senders, quota: str, holds: int, recipients: int, fit: int
+) -> None:
+    senders.sandbox.control("limits", service="resend", **{quota: holds})
+    try:
+        emails = [
+            outgoing(n, to=[f"ann{m}@example.com" for m in range(recipients)]) for n in range(300)
+        ]
+        for one in emails:
+            one.recipients = recipients
+        outcomes = await send(senders.make(keys=(0,)), *emails)
+        sent = [one for one in outcomes if isinstance(one, Served)]
+        assert {type(one) for one in outcomes} == {Served, Deferred}
+        assert not any(one.in_doubt for one in outcomes if isinstance(one, Deferred))
+        assert (len(sent), accepted(senders)) == (fit, (fit, 0, 0))
+        ledger = senders.sandbox.ledger()
+        assert ledger["judgement"]["calls_while_cooling"] == 0
+        assert ledger["services"]["resend"]["calls"] < 40
+        # The account is closed by now, and nobody asks again.
+        assert isinstance(
+            (await send(senders.make(keys=(0,)), outgoing("late"), longest_s=0))[0], Deferred
+        )
+        assert (
+            senders.sandbox.ledger()["services"]["resend"]["calls"]
+            == ledger["services"]["resend"]["calls"]
+        )
+    finally:
+        senders.sandbox.control("limits", service="resend", **{quota: 0})
+
+
+async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_refused_call(
+    redis: Redis,
+) -> None:
+    day_s = 25 * 3_600
+    with Sandbox(
+        resend_keys=1, resend_rps=100, resend_daily=37
+    ) as sandbox:  # of its own: its clock is moved
+        async with Senders(sandbox, redis) as senders:
+            outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(60)))
+            assert [type(one) for one in outcomes].count(Served) == 37
+            refused = [call["status"] for call in senders.calls()].count(429)
+            assert refused > 0
+            sandbox.control("advance", seconds=day_s)
+            tomorrow = senders.make(
+                keys=(0,), pool_now_ms=lambda: round((time.time() + day_s) * 1_000)
+            )
+            outcomes = await send(tomorrow, *(outgoing(n) for n in range(100, 160)))
+            assert [type(one) for one in outcomes].count(Served) == 37
+            assert [call["status"] for call in senders.calls()].count(429) == refused
+
+
+async def test_a_batch_that_one_account_has_no_room_for_goes_out_with_another(
+    senders: Senders,
+) -> None:
+    senders.sandbox.control("limits", service="resend", account="team-1", daily=5)
+    try:
+        outcomes = await send(senders.make(), *(outgoing(n) for n in range(60)))
+        assert len(set(ids(outcomes))) == 60
+        assert accepted(senders) == (60, 0, 0)
+    finally:
+        senders.sandbox.control("limits", service="resend", daily=0)
+
+
+def test_batches_grow_smaller_until_one_email_closes_the_account_or_the_day_ends() -> None:
+    now_s = 1_700_000_000.0
+    batch_sizes = BatchSizes(now_s=lambda: now_s)
+    assert batch_sizes.limit("team1") == 100
+    batch_sizes.refused("team1", size=100)
+    batch_sizes.refused("team1", size=99)  # it was on its way already
+    assert (batch_sizes.limit("team1"), batch_sizes.limit("team2")) == (49, 100)
+    batch_sizes.refused("team1", size=3)
+    assert batch_sizes.limit("team1") == 1
+    batch_sizes.refused("team1", size=1)
+    assert batch_sizes.limit("team1") == 100
+    batch_sizes.refused("team1", size=20)
+    assert batch_sizes.limit("team1") == 10
+    now_s += 86_400
+    assert batch_sizes.limit("team1") == 100

@@ -1,0 +1,164 @@
+"""Leaders and followers whose jobs are stopped or cancelled; against the sandbox."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.integration.emails.email_senders import (
+    Senders,
+    accepted,
+    hold,
+    ids,
+    in_line,
+    outgoing,
+    send,
+    send_one,
+    until,
+)
+from worker.aio.errors import Revoked
+from worker.errors import TransientError
+from worker.keypool import LeaseRequest
+from worker.rotation.served import Served
+from worker.verdicts import Fate, Reply, Verdict
+
+
+async def test_a_leader_that_is_stopped_before_its_call_lets_the_next_one_lead(
+    senders: Senders,
+) -> None:
+    sender = senders.make(keys=(0,))
+    free = hold(sender)
+    wants = LeaseRequest(emails=1)
+    jobs = [asyncio.create_task(sender.serve(wants, outgoing(n))) for n in range(5)]
+    await in_line(sender, 4)
+    jobs[0].cancel()
+    jobs[2].cancel()
+    free.set()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(one).__name__ for one in outcomes] == [
+        "CancelledError", "Served", "CancelledError", "Served", "Served",
+    ]  # fmt: skip
+    assert accepted(senders) == (3, 0, 0)
+    assert sender.shared.queues == {}
+
+
+async def test_followers_are_in_doubt_if_their_leader_is_stopped_during_the_call(
+    senders: Senders,
+) -> None:
+    sender = senders.make()
+    senders.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=3)
+    wants = LeaseRequest(emails=1)
+    jobs = [asyncio.create_task(sender.serve(wants, outgoing(n))) for n in range(6)]
+    await until(lambda: accepted(senders)[0] == 6)
+    senders.sandbox.control("clear", service="resend")
+    for job in jobs[:2]:  # the one that went alone, and the leader of the others
+        job.cancel()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert {type(one) for one in outcomes[2:]} == {TransientError}
+    again = await send(senders.make(), *(outgoing(n, known=True) for n in range(6)))
+    assert len(set(ids(again))) == 6
+    assert accepted(senders) == (6, 0, 0)
+
+
+async def test_a_follower_that_is_stopped_between_two_calls_is_not_sent(senders: Senders) -> None:
+    sender = senders.make()
+    free = hold(sender)
+    jobs = [asyncio.create_task(send_one(sender, outgoing(n))) for n in range(3)]
+    await in_line(sender, 2)
+    call = sender.rotation.provider.call
+
+    async def refused(*_: Any, **__: Any) -> Reply:
+        jobs[1].cancel()
+        await asyncio.wait({jobs[1]})
+        sender.rotation.provider.call = call  # type: ignore[method-assign]
+        return Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "too fast"))
+
+    sender.rotation.provider.call = refused  # type: ignore[method-assign]
+    free.set()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(one).__name__ for one in outcomes] == ["Served", "CancelledError", "Served"]
+    assert accepted(senders) == (2, 0, 0)
+
+
+async def test_a_cancelled_follower_ends_at_once_and_not_with_its_leader(senders: Senders) -> None:
+    sender = senders.make()
+    free = hold(sender)
+    emails = [outgoing(n) for n in range(3)]
+    for one in emails:
+        one.job = one.idempotency_key
+    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 2)
+    sender.cancel({"job-1"})
+    async with asyncio.timeout(10):
+        with pytest.raises(Revoked):
+            await jobs[1]
+    assert not jobs[0].done()
+    free.set()
+    outcomes = await asyncio.gather(jobs[0], jobs[2])
+    assert len(set(ids(outcomes))) == 2
+    assert accepted(senders) == (2, 0, 0)
+
+
+async def test_a_follower_that_is_cancelled_between_two_calls_ends_at_once(
+    senders: Senders,
+) -> None:
+    sender = senders.make()
+    free, jobs = hold(sender), list[asyncio.Task[Served]]()
+    provider, cancelled = sender.rotation.provider, list[bool]()
+    call, acquire = provider.call, sender.rotation.waiting.acquire
+
+    async def refused(*_: Any, **__: Any) -> Reply:
+        sender.cancel({"job-1"})  # a call is in flight, and may carry it
+        await asyncio.sleep(0)
+        cancelled.append(jobs[1].done())
+        provider.call = call  # type: ignore[method-assign]
+        sender.rotation.waiting.acquire = between  # type: ignore[method-assign]
+        return Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "too fast"))
+
+    async def between(*args: Any, **options: Any) -> Any:
+        sender.cancel({"job-1"})
+        await asyncio.wait({jobs[1]}, timeout=10)
+        cancelled.append(jobs[1].done())
+        return await acquire(*args, **options)
+
+    provider.call = refused  # type: ignore[method-assign]
+    emails = [outgoing(n) for n in range(3)]
+    for one in emails:
+        one.job = one.idempotency_key
+    jobs += [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 2)
+    free.set()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert cancelled == [False, True]
+    assert [type(one).__name__ for one in outcomes] == ["Served", "Revoked", "Served"]
+    assert accepted(senders) == (2, 0, 0)
+
+
+async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_its_result(
+    senders: Senders,
+) -> None:
+    sender = senders.make(keys=(0,))
+    free, completed = hold(sender), asyncio.Event()
+    complete, settle = sender.shared.store.complete, sender.rotation.pool.settle
+
+    async def noting(*args: Any) -> None:
+        await complete(*args)
+        completed.set()
+
+    async def late(*args: Any) -> Any:
+        settled = await settle(*args)
+        await completed.wait()
+        await asyncio.sleep(0)
+        sender.cancel({"job-0", "job-1"})
+        return settled
+
+    sender.shared.store.complete = noting  # type: ignore[method-assign]
+    sender.rotation.pool.settle = late  # type: ignore[method-assign]
+    emails = [outgoing(n) for n in range(2)]
+    for one in emails:
+        one.job = one.idempotency_key
+    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 1)
+    free.set()
+    assert len(set(ids(await asyncio.gather(*jobs)))) == 2
+    assert accepted(senders) == (2, 0, 0)
