@@ -14,8 +14,9 @@ from worker.keypool.candidates import Candidates, Roster
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
 from worker.keypool.resets import RecordName, ResetDone
-from worker.keypool.scripts import Clock, Scripts, as_json
+from worker.keypool.scripts import Scripts, as_json
 from worker.keypool.settlement import report, stated
+from worker.redis.lua import Clock
 from worker.redis.resp import encode
 from worker.verdicts import Dimension, ObservedLimit, Verdict
 
@@ -108,7 +109,6 @@ class KeyPool:
         self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
         self.patience_ms, self.horizon_ms = patience_ms, horizon_ms
         self._cooldowns = cooldowns or Cooldowns()
-        self._opening = opening
         self._terms = encode(
             lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else ""
         )
@@ -151,37 +151,21 @@ class KeyPool:
                     NoLeaseReason.GONE if lease_request.account else NoLeaseReason.NO_KEYS
                 )
             lease_id = os.urandom(16).hex()  # whatever a task does to the seed of `random`
-            reply = await self._ask(lease_request, line or _NO_LINE, candidates, lease_id)
+            reply = await self._scripts.acquire(
+                lease_id=lease_id,
+                request=lease_request,
+                line=line or _NO_LINE,
+                horizon_ms=min(self.horizon_ms, BULK_HORIZON_MS)
+                if lease_request.bulk
+                else self.horizon_ms,
+                patience_ms=self.patience_ms,
+                terms=self._terms,
+                candidates=candidates,
+            )
             if reply[0] != "remap":
                 return self._answer(reply, lease_request, candidates, lease_id)
             self._roster.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
-
-    async def _ask(
-        self, lease_request: LeaseRequest, line: Line, candidates: Candidates, lease_id: str
-    ) -> list[Any]:
-        return await self._scripts.acquire(
-            lease_id,
-            lease_request.model,
-            lease_request.resource,
-            lease_request.tokens,
-            lease_request.input_tokens,
-            lease_request.output_tokens,
-            "1" if lease_request.flexible else "",
-            lease_request.emails,
-            min(self.horizon_ms, BULK_HORIZON_MS) if lease_request.bulk else self.horizon_ms,
-            self.patience_ms,
-            lease_request.by,
-            "bulk" if lease_request.bulk else "",
-            line.wait_list,
-            line.id,
-            lease_request.waited_ms,
-            "" if line.next_waited_ms is None else line.next_waited_ms,
-            "1" if line.entered else "",
-            self._terms,
-            as_json(lease_request.fallbacks) if lease_request.fallbacks else "",
-            candidates.told,
-        )
 
     def _answer(
         self, reply: list[Any], lease_request: LeaseRequest, candidates: Candidates, lease_id: str
@@ -283,7 +267,6 @@ class KeyPool:
             verdict,
             service=self.service,
             rest_ms=self._cooldowns.of(verdict),
-            opening=self._opening,
         )
         reply = await self._scripts.settle(lease_id=lease.id, said=said)
         return Settled(

@@ -1,65 +1,22 @@
 """The pool's Lua scripts, each as one typed method: one verb, one round trip."""
 
-import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
-from worker.redis.autopipeline import AutoPipeline, pipeline_of
-from worker.redis.resp import Argument, Encoded, encode
-
-_REQUIRES = "-- requires: "
+from worker.keypool.candidates import Candidates
+from worker.keypool.leases import LeaseRequest, Line
+from worker.redis.autopipeline import pipeline_of
+from worker.redis.lua import Clock, Script, keys_of, source
+from worker.redis.resp import Argument, Encoded
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """How a script is told of what has parts.
 
 What has none goes as a word of its own, which Redis need not read.
 """
-
-
-def source(verb: str) -> str:
-    """The whole text of one verb's script, as Redis runs it.
-
-    Its first line names the libraries in `lua/lib/` that it requires, and in which order.
-    """
-    folder = resources.files("worker.keypool") / "lua"
-    text = (folder / f"{verb}.lua").read_text("utf-8")
-    names = text.splitlines()[0].removeprefix(_REQUIRES).split(", ")
-    libraries = [(folder / "lib" / f"{name}.lua").read_text("utf-8") for name in names]
-    return "\n".join([*libraries, text])
-
-
-class Script:
-    """One script on one Redis. Where the server has lost it (restart, flush), it is loaded again.
-
-    Args:
-        wire: The way to Redis.
-        text: The script, as Redis runs it.
-    """
-
-    def __init__(self, wire: AutoPipeline, text: str) -> None:
-        self._wire = wire
-        self._text = text
-        digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-        self._evalsha = encode("EVALSHA", digest)
-
-    async def __call__(self, keys: Encoded, *args: Argument | Encoded) -> Any:
-        """Run it; `keys` begin with how many they are."""
-        try:
-            return await self._wire.send(self._evalsha, keys, *args)
-        except NoScriptError:
-            await self._wire.send("SCRIPT", "LOAD", self._text)
-            return await self._wire.send(self._evalsha, keys, *args)
-
-
-def keys_of(names: Sequence[str]) -> Encoded:
-    """Write the keys of a script, and before them how many they are."""
-    return encode(len(names), *names)
 
 
 class Scripts:
@@ -73,24 +30,74 @@ class Scripts:
         now_ms: A clock for tests, in milliseconds. Default: Redis' own.
     """
 
-    def __init__(self, redis: Redis, *, root: str, now_ms: "Clock | None" = None) -> None:
+    def __init__(self, redis: Redis, *, root: str, now_ms: Clock | None = None) -> None:
         self._now_ms = now_ms
-        self._root_name, self._root, wire = root, keys_of([root]), pipeline_of(redis)
-        self._acquire = Script(wire, source("acquire"))
-        self._confirm = Script(wire, source("confirm"))
-        self._extend = Script(wire, source("extend"))
-        self._settle = Script(wire, source("settle"))
-        self._reset = Script(wire, source("reset"))
-        self._disable = Script(wire, source("disable"))
-        self._reinstate = Script(wire, source("reinstate"))
-        self._snapshot = Script(wire, source("snapshot"))
+        self._root_name, self._root, pipeline = root, keys_of([root]), pipeline_of(redis)
+
+        def script(verb: str) -> Script:
+            return Script(pipeline, source(__package__, verb))
+
+        self._acquire = script("acquire")
+        self._confirm = script("confirm")
+        self._extend = script("extend")
+        self._settle = script("settle")
+        self._reset = script("reset")
+        self._disable = script("disable")
+        self._reinstate = script("reinstate")
+        self._snapshot = script("snapshot")
 
     def _now(self) -> Argument:
         return self._now_ms() if self._now_ms else ""
 
-    async def acquire(self, lease_id: str, *said: Argument | Encoded) -> list[Any]:
-        """Reserve a call; see acquire.lua for what is said and answered."""
-        return list(await self._acquire(self._root, self._now(), lease_id, *said))
+    async def acquire(
+        self,
+        *,
+        lease_id: str,
+        request: LeaseRequest,
+        line: Line,
+        horizon_ms: int,
+        patience_ms: int,
+        terms: Encoded,
+        candidates: Candidates,
+    ) -> list[Any]:
+        """Reserve a call; acquire.lua says what it answers.
+
+        Args:
+            lease_id: The id of the lease, if there will be one.
+            request: What the call needs.
+            line: The line that the job stands in.
+            horizon_ms: How far ahead the call may be reserved, in milliseconds.
+            patience_ms: The longest rest that is waited for in the process, in milliseconds.
+            terms: What holds for all calls of the pool: how long a lease lasts, how many calls may
+                be on their way at first while limits are unknown, and the limits to go by until
+                then.
+            candidates: The keys that may serve.
+        """
+        reply = await self._acquire(
+            self._root,
+            self._now(),
+            lease_id,
+            request.model,
+            request.resource,
+            request.tokens,
+            request.input_tokens,
+            request.output_tokens,
+            "1" if request.flexible else "",
+            request.emails,
+            horizon_ms,
+            patience_ms,
+            request.by,
+            "bulk" if request.bulk else "",
+            line.wait_list,
+            line.id,
+            request.waited_ms,
+            "" if line.next_waited_ms is None else line.next_waited_ms,
+            "1" if line.entered else "",
+            terms,
+            as_json(request.fallbacks) if request.fallbacks else "",
+            candidates.told,
+        )
+        return list(reply)
 
     async def confirm(
         self, *, lease_id: str, key_id: str, account: str, model: str, resource: str
@@ -135,15 +142,3 @@ class Scripts:
     async def snapshot(self, *, records: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""
         return str(await self._snapshot(keys_of([self._root_name, *records]), self._now()))
-
-
-class Clock(Protocol):
-    """A clock for tests: whole milliseconds."""
-
-    def __call__(self) -> int:
-        """Now."""
-        ...
-
-
-if __name__ == "__main__":
-    sys.stdout.write(source(sys.argv[1]))

@@ -17,9 +17,7 @@ _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 
 
-def report(
-    lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, opening: int
-) -> dict[str, object]:
+def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dict[str, object]:
     """Tell what a verdict means for the pool, in JSON types.
 
     Args:
@@ -27,7 +25,6 @@ def report(
         verdict: The answer, judged.
         service: `groq` or `resend`.
         rest_ms: How long what is blamed rests, in milliseconds.
-        opening: Calls on their way while limits are unknown, at the start.
     """
     lease_request, account, outcome = (
         lease.request,
@@ -58,7 +55,6 @@ def report(
         "sized": verdict.sized,
         "uncapped": _is_uncapped(lease_request, verdict),
         "reason": verdict.code,
-        "opening": opening,
         "real": bool(lease_request.model) and _is_real(verdict),
         # "None at all" is no limit to plan by, and would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],

@@ -1,6 +1,10 @@
-"""Lua scripts on Redis: read from a package, sent by their hash, loaded where Redis lost them."""
+"""Lua scripts on Redis: read from a package, sent by their hash, loaded where Redis lost them.
+
+`python -m worker.redis.lua worker.keypool acquire` prints one as Redis runs it.
+"""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Protocol
@@ -79,3 +83,7 @@ class Script:
 def keys_of(names: Sequence[str]) -> Encoded:
     """Write the names of a script's records, and before them their number."""
     return encode(len(names), *names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(source(sys.argv[1], sys.argv[2]))
