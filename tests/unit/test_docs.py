@@ -84,6 +84,12 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
             assert any(re.search(rf"\b{part}\b", text) for text in texts), f"{dotted}: {name}"
 
 
+def test_every_folder_of_the_worker_is_described() -> None:
+    page = text_of(ROOT / "docs/architecture.md").partition("## Folders\n")[2].partition("\n## ")[0]
+    folders = {f"worker/{path.parent.name}/" for path in (ROOT / "worker").glob("*/__init__.py")}
+    assert {folder for folder in folders if f"`{folder}`" not in page} == set()
+
+
 def test_the_readme_shows_the_running_thing_first() -> None:
     head = "\n".join(text_of(ROOT / "README.md").splitlines()[:40])
     assert re.search(r"^make demo\b", head, re.MULTILINE)
