@@ -6,7 +6,7 @@ Key pools, providers, one Redis client.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -241,6 +241,16 @@ class Runtime:
                     words_of(exc),
                 )
         return found
+
+    def end_waiting(self, ids: Container[str]) -> None:
+        """End cancelled jobs that wait here for a key, or to go with a batch: each raises `Revoked`.
+
+        Args:
+            ids: The ids of the jobs.
+        """
+        for rotation in self.rotations.values():
+            rotation.waiting.cancel(ids)
+        self.email_sender.cancel(ids)
 
     async def close(self) -> None:
         """Close every connection."""

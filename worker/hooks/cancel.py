@@ -103,9 +103,7 @@ class Cancelling(bootsteps.StartStopStep):
     async def _store_and_wake(self, ids: list[str]) -> None:
         runtime = Runtime.current()
         new = await _store(ids)
-        for rotation in runtime.rotations.values():
-            rotation.waiting.cancel(frozenset(ids))
-        runtime.email_sender.cancel(frozenset(ids))
+        runtime.end_waiting(frozenset(ids))
         self._cancelled.extend((task_id, task_id in new) for task_id in ids)
         for task_id in new:
             runtime.streams.open(task_id).close_from_outside(

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from config.keys import Discovery
+from config.settings import Settings
+from config.urls import SecretUrl
 from tests.integration.emails.email_senders import (
     Senders,
     accepted,
@@ -20,6 +23,7 @@ from worker.aio.errors import Revoked
 from worker.errors import TransientError
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
+from worker.runtime import open_runtime
 from worker.verdicts import Fate, Reply, Verdict
 
 
@@ -162,3 +166,27 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
     free.set()
     assert len(set(ids(await asyncio.gather(*jobs)))) == 2
     assert accepted(senders) == (2, 0, 0)
+
+
+async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url: str) -> None:
+    settings = Settings(
+        redis_url=SecretUrl(redis_url), resend_api_url=senders.sandbox.resend_api_url
+    )
+    keys = senders.make().rotation.pool.keys
+    found = {"groq": Discovery((), ()), "resend": Discovery(tuple(keys), ())}
+    runtime = open_runtime(settings, found)
+    try:
+        free = hold(runtime.email_sender)
+        emails = [outgoing(n) for n in range(2)]
+        for one in emails:
+            one.job = one.idempotency_key
+        jobs = [asyncio.create_task(send_one(runtime.email_sender, one)) for one in emails]
+        await in_line(runtime.email_sender, 1)
+        runtime.end_waiting({"job-1"})
+        async with asyncio.timeout(10):
+            with pytest.raises(Revoked):
+                await jobs[1]
+        free.set()
+        assert (await jobs[0]).value["id"]
+    finally:
+        await runtime.close()
