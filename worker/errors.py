@@ -117,6 +117,7 @@ class Deferred(Rescheduled):
         countdown_ms: When to come back, in milliseconds from now.
         reason: Why, in a few words (`cooling`, `disabled`, …).
         code: The same for programs; default: the reason where it is a code, else `waiting`.
+        ends_in_ms: When the wait is expected to end, in milliseconds from now; None: not known.
 
     Attributes:
         for_good: Every key is out until a person acts: time alone does not help.
@@ -124,15 +125,18 @@ class Deferred(Rescheduled):
 
     for_good = False
 
-    def __init__(self, countdown_ms: int, reason: str, code: str = "") -> None:
+    def __init__(
+        self, countdown_ms: int, reason: str, code: str = "", ends_in_ms: int | None = None
+    ) -> None:
         super().__init__(f"no key is free: {reason}; next try in {countdown_ms / 1000:.1f} s")
         self.countdown_ms = countdown_ms
         self.reason = reason
         self.code = code or (reason if reason.isidentifier() else "waiting")
+        self.ends_in_ms = ends_in_ms
 
-    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str]]:
+    def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str, int | None]]:
         """Pickle the whole error: Celery shows the base class of what it cannot pickle."""
-        return type(self), (self.countdown_ms, self.reason, self.code)
+        return type(self), (self.countdown_ms, self.reason, self.code, self.ends_in_ms)
 
 
 class TransientError(Rescheduled):

@@ -52,7 +52,7 @@ _QUIET: Final = (
 )
 # Of Celery's own context only what is no content: the rest is arguments, results and tracebacks.
 _SAFE_CONTEXT = frozenset(
-    {"id", "name", "eta", "runtime", "hostname", "description", "exc", "internal"}
+    {"id", "name", "eta", "runtime", "hostname", "description", "exc", "internal", "waits"}
 )
 
 

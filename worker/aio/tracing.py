@@ -123,6 +123,8 @@ def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **k
     task.on_retry(retry.exc, req.id, req.args, req.kwargs, info)
     signals.task_retry.send(sender=task, request=req, reason=retry, einfo=info)
     told = {"id": req.id, "name": trace.get_task_name(req, task.name), "exc": str(retry)}
+    if waits := getattr(retry, "waits", None):
+        told["waits"] = waits
     trace.info(trace.LOG_RETRY, told)
     return info
 

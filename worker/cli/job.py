@@ -1,4 +1,4 @@
-"""`celery -A worker job ID…`: what became of jobs, and why one waits and until when."""
+"""`celery -A worker job ID…`: the state of jobs, and why a job waits and until when."""
 
 import asyncio
 import json
@@ -10,55 +10,53 @@ from redis.asyncio import Redis
 
 from worker.cli.session import run
 
-_SHOWN = ("kind", "code", "next_try")
+_WAITS = ("kind", "code", "next_try", "expected_end")
 
 
 @click.command(name="job")
 @click.argument("ids", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, by id.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, by id.")
 @click.pass_context
 def job(ctx: click.Context, ids: tuple[str, ...], *, as_json: bool) -> None:
     """Show the state of the jobs with these IDS.
 
-    Of one that waits why and until when, of one that failed its error.
-
-    Shows no result, prompt or email.
+    For a job that waits, the command says why and until when; for one that failed, it names the
+    error. It never shows a result, a prompt or an email.
     """
 
-    async def ask(_: Redis) -> dict[str, dict[str, Any]]:
+    async def look_up(_: Redis) -> dict[str, dict[str, Any]]:
         backend = ctx.obj.app.backend
         return await asyncio.to_thread(
-            lambda: {one: _told(backend.get_task_meta(one)) for one in ids}
+            lambda: {task_id: _as_json(backend.get_task_meta(task_id)) for task_id in ids}
         )
 
-    found = run(ask, missing="{}")
+    jobs = run(look_up, missing="{}")
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(jobs, indent=2))
         return
-    for task_id, told in found.items():
-        click.echo(f"{task_id}: {_sentence(told)}")
+    for task_id, values in jobs.items():
+        click.echo(f"{task_id}: {_sentence(values)}")
 
 
-def _told(meta: dict[str, Any]) -> dict[str, Any]:
+def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
     state = str(meta.get("status"))
-    waits, why = meta.get("waits"), meta.get("result")
-    told: dict[str, Any] = {"state": state}
+    waits, result = meta.get("waits"), meta.get("result")
+    values: dict[str, Any] = {"state": state}
     if state == states.RETRY and isinstance(waits, dict):
-        told |= {"waits": {name: str(waits.get(name, "")) for name in _SHOWN}}
-    if state != states.SUCCESS and isinstance(why, BaseException):
-        told |= {"error": type(why).__name__, "reason": str(why)}
-    return told
+        values["waits"] = {
+            name: None if waits.get(name) is None else str(waits[name]) for name in _WAITS
+        }
+    if state != states.SUCCESS and isinstance(result, BaseException):
+        values |= {"error": type(result).__name__, "reason": str(result)}
+    return values
 
 
-def _sentence(told: dict[str, Any]) -> str:
-    waits = told.get("waits")
+def _sentence(values: dict[str, Any]) -> str:
+    state, waits = values["state"], values.get("waits")
     if waits:
         what = "waits for a key" if waits["kind"] == "key" else "waits for another try"
-        return f"{told['state']}, {what} ({waits['code']}); next try at {waits['next_try']}"
-    if told["state"] == states.PENDING:
-        return "PENDING: it waits in its queue, or nobody knows it"
-    return (
-        f"{told['state']}, {told['error']}: {told['reason']}"
-        if "error" in told
-        else str(told["state"])
-    )
+        ends = f"; expected to end at {waits['expected_end']}" if waits["expected_end"] else ""
+        return f"{state}, {what} ({waits['code']}); next try at {waits['next_try']}{ends}"
+    if state == states.PENDING:
+        return "PENDING: it waits in its queue, or no job has this id"
+    return f"{state}, {values['error']}: {values['reason']}" if "error" in values else state

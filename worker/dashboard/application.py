@@ -75,19 +75,14 @@ class KeysFlower(Flower):
         return AuthConfig.from_options(self.options, self.admin_token)
 
     def _count_deferrals(self) -> None:
-        """Count each deferral, after Flower's own state has learned the task's name."""
+        """Count each deferral of which Flower receives an event."""
         stock_on_event = self.events.on_event
 
         def on_event(event: dict[str, Any]) -> None:
             stock_on_event(event)
-            if event.get("type") == "task-retried":
-                self.io_loop.add_callback(self._count_deferral, event)
+            self.deferrals.on_event(event)
 
         self.events.on_event = on_event
-
-    def _count_deferral(self, event: dict[str, Any]) -> None:
-        task = self.events.state.tasks.get(event.get("uuid"))
-        self.deferrals.on_event(event, task.name if task else None)
 
     def start_http_server(self) -> Any:
         """Listen for requests.

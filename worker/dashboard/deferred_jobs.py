@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from celery import Celery
@@ -23,12 +24,15 @@ class DeferredJob:
             does not say.
         code: The reason, as beside the job's result: see `docs/enqueueing.md`; empty where that
             does not say.
+        expected_end_ms: When the wait is expected to end, in milliseconds since 1970; None where
+            that is not known.
     """
 
     id: str
     next_try_ms: int
     kind: str = ""
     code: str = ""
+    expected_end_ms: int | None = None
 
 
 def deferred_jobs(app: Celery, client: Any, lists: Iterable[str]) -> tuple[DeferredJob, ...]:
@@ -77,7 +81,19 @@ def _with_reasons(app: Celery, jobs: list[DeferredJob]) -> tuple[DeferredJob, ..
 
 
 def _with_reason(job: DeferredJob, waits: dict[str, Any]) -> DeferredJob:
-    return replace(job, kind=str(waits.get("kind", "")), code=str(waits.get("code", "")))
+    return replace(
+        job,
+        kind=str(waits.get("kind", "")),
+        code=str(waits.get("code", "")),
+        expected_end_ms=_ms_of(waits.get("expected_end")),
+    )
+
+
+def _ms_of(instant: Any) -> int | None:
+    try:
+        return round(datetime.fromisoformat(instant).timestamp() * 1000)
+    except (TypeError, ValueError):
+        return None
 
 
 def _waits_in(backend: Any, result: Any) -> dict[str, Any]:

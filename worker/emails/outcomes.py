@@ -34,7 +34,7 @@ def own_copy(result: ResultT) -> ResultT:
     copy: Any
     if isinstance(result, Deferred):
         countdown_ms = result.countdown_ms + random.randint(0, _SPREAD_MS)  # noqa: S311 - no secret
-        copy = Deferred(countdown_ms, result.reason, result.code)
+        copy = Deferred(countdown_ms, result.reason, result.code, result.ends_in_ms)
     else:
         copy = TransientError(result.reason, result.backoff_ms)
         copy.code, copy.own = result.code, result.own

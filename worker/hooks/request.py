@@ -39,6 +39,8 @@ class PrivateRequest(Request):
     """Whether the job has ended and its dead letter could not be written."""
     _is_stored = False
     """Whether the result store has the job's end already."""
+    _retry: Any = None
+    """The retry that the event `task-retried` reports."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -46,6 +48,22 @@ class PrivateRequest(Request):
         if not getattr(self.task, "show_content", False):
             self._argsrepr = self._kwargsrepr = HIDDEN
             self._request_dict["argsrepr"] = self._request_dict["kwargsrepr"] = HIDDEN
+
+    def on_retry(self, exc_info: Any) -> None:
+        """Acknowledge a job that goes back to its queue, and send the event `task-retried`."""
+        exc = exc_info.exception
+        self._retry = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        super().on_retry(exc_info)
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
+        """Send an event; `task-retried` also has the task's `name`, `countdown_s` and `waits`."""
+        if type == "task-retried":
+            fields |= {
+                "name": self.name,
+                "countdown_s": getattr(self._retry, "when", None),
+                "waits": getattr(self._retry, "waits", None),
+            }
+        super().send_event(type, **fields)
 
     def maybe_expire(self) -> bool:
         """Whether the producer's `expires` has passed.

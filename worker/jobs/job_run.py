@@ -137,7 +137,7 @@ class JobRun:
         left_ms = round((self.deadline_s - self.history.age_s) * 1000) + 1000
         longest_ms = min(longest_wait_ms(self.task, self._settings), left_ms)
         countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
-        why = Deferred(countdown_ms, deferred.reason, deferred.code)
+        why = Deferred(countdown_ms, deferred.reason, deferred.code, deferred.ends_in_ms)
         history = self._with(deferred, waited_ms=deferred.waited_ms + countdown_ms, deferred=True)
         await send_back(self.task, why, countdown_ms, history, retries=self.task.request.retries)
 

@@ -53,25 +53,39 @@ async def send_back(
     await end_if_cancelled(request.id, patiently=False)
     await _publish(signature, task)
     request.waits = waits_of(why, countdown_s)
-    # Without its cause, which Celery would format and store.
-    raise Retry(exc=why, when=countdown_s, sig=signature) from None
+    retry: Any = Retry(exc=why, when=countdown_s, sig=signature)
+    retry.waits = request.waits
+    raise retry from None  # without its cause, which Celery would format and store
 
 
 def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
-    """Say for programs why a job waits and until when: beside its result and in its stream.
+    """Say for programs why a job waits and until when: beside its result, in stream and event.
 
     Returns:
         `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the reason, see
-        docs/enqueueing.md; `next_try`: the instant, in ISO 8601.
+        docs/enqueueing.md; `next_try` and `expected_end`: instants in ISO 8601, the latter None
+        where it is not known.
     """
-    next_try = datetime.now(UTC) + timedelta(seconds=countdown_s)
     kind = "key" if isinstance(why, Deferred) else "failure"
     code = why.code if isinstance(why, Deferred | TransientError) else ""
+    ends_in_s = _ends_in_s(why, countdown_s)
     return {
         "kind": kind,
         "code": code or kind,
-        "next_try": next_try.isoformat(timespec="milliseconds"),
+        "next_try": _instant(countdown_s),
+        "expected_end": None if ends_in_s is None else _instant(ends_in_s),
     }
+
+
+def _ends_in_s(why: Exception, countdown_s: float) -> float | None:
+    """When a wait is expected to end: never before the next try, which may come first."""
+    if not isinstance(why, Deferred):
+        return countdown_s if getattr(why, "own", True) else None
+    return None if why.ends_in_ms is None else max(countdown_s, why.ends_in_ms / 1000)
+
+
+def _instant(in_s: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat(timespec="milliseconds")
 
 
 async def _publish(signature: Any, task: Task) -> None:

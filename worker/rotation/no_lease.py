@@ -55,7 +55,11 @@ class NoLeaseEnd:
                 raise Deferred(spread_ms(), no_lease.reason)
             case NoLeaseReason.RESTING:
                 spread = random.randint(0, _SPREAD_MS)  # noqa: S311 - spreads a crowd
-                raise Deferred(no_lease.first_in_ms + spread, no_lease.reason)
+                raise Deferred(
+                    no_lease.first_in_ms + spread,
+                    no_lease.reason,
+                    ends_in_ms=no_lease.first_in_ms,
+                )
             case NoLeaseReason.DISABLED if turned_down:  # by each account that can be asked
                 raise rejection_of(turned_down)
             case NoLeaseReason.DISABLED:

@@ -135,7 +135,7 @@ class WaitQueue:
             return False
         if isinstance(answer, Deferred):
             # Each job raises an error of its own: a shared one would gather all their tracebacks.
-            answer = Deferred(answer.countdown_ms, answer.reason, answer.code)
+            answer = Deferred(answer.countdown_ms, answer.reason, answer.code, answer.ends_in_ms)
         if isinstance(answer, BaseException):
             waiter.answer.set_exception(answer)
         else:

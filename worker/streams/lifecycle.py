@@ -37,6 +37,7 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
             else "the job runs again"
         )
         waits = getattr(request, "waits", None) or {}
+        waits = {name: value for name, value in waits.items() if value is not None}
         await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}", **waits)
         raise
     except (Reject, Ignore):  # the message comes again, or another worker has it: the job goes on

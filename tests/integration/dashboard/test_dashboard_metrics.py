@@ -120,20 +120,15 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
             "local_received": 0.0, "clock": 1,
                 "utcoffset": 0, "pid": 1, **fields}  # fmt: skip
 
-    deferred = "Retry(Retry(...), Deferred('no key is free: cooling; next try in 1.5 s'), 1.474)"
+    def retried(uuid: str, name: str, waits: Any) -> dict[str, Any]:
+        return event("task-retried", uuid, name=name, countdown_s=1.5, waits=waits)
+
     heard = [
         event("task-received", "a", name="tasks.ai.complete"),
-        event("task-retried", "a", exception=deferred, traceback=None),
-        event("task-received", "b", name="tasks.email.send"),
-        event(
-            "task-retried",
-            "b",
-            exception="Retry(Retry(...), TransientError('it failed'), 2)",
-            traceback=None,
-        ),  # no deferral
-        event(
-            "task-retried", "c", exception=deferred, traceback=None
-        ),  # whose, Flower does not know
+        retried("a", "tasks.ai.complete", {"kind": "key", "code": "rpm"}),
+        retried("b", "tasks.email.send", {"kind": "failure", "code": "failure"}),  # no deferral
+        retried("c", "tasks.other", {"kind": "key", "code": "rpm"}),  # of no service of ours
+        event("task-retried", "d"),  # of a worker of another version
     ]
     for one in heard:
         site.app.events.on_event(one)

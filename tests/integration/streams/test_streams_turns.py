@@ -139,7 +139,8 @@ async def test_however_a_turn_ends_its_reader_is_told(
 async def test_a_reader_is_told_in_fields_why_the_job_waits(
     writer: StreamWriter, redis: Redis
 ) -> None:
-    waits = {"kind": "key", "code": "rpm", "next_try": "2026-11-29T00:00:10.000+00:00"}
+    at = "2026-11-29T00:00:10.000+00:00"
+    waits = {"kind": "key", "code": "rpm", "next_try": at, "expected_end": at}
     job = request()
     job.waits = waits
     with pytest.raises(Retry):
@@ -147,3 +148,8 @@ async def test_a_reader_is_told_in_fields_why_the_job_waits(
             raise Retry(exc=Deferred(10_000, "rpm"), when=10)
     found = await records(redis)
     assert found[-1] | waits == found[-1]
+    job.waits = waits | {"expected_end": None}  # not known
+    with pytest.raises(Retry):
+        async with answer_stream(writer, job):
+            raise Retry(exc=Deferred(10_000, "rpm"), when=10)
+    assert "expected_end" not in (await records(redis))[-1]

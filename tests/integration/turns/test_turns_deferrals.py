@@ -170,20 +170,23 @@ async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in
 
 
 @pytest.mark.parametrize(
-    ("why", "kind", "code"),
+    ("why", "kind", "code", "ends_in_s"),
     [
-        (Deferred(2_000, "rpm"), "key", "rpm"),
-        (Deferred(2_000, "many jobs wait for a key"), "key", "waiting"),
+        (Deferred(2_000, "rpm"), "key", "rpm", None),
+        (Deferred(2_000, "rpm", ends_in_ms=1_500), "key", "rpm", 2),  # not before the next try
+        (Deferred(9e7, "epd", ends_in_ms=80_000_000), "key", "epd", 80_000),  # tries come before
+        (Deferred(2_000, "many jobs wait for a key"), "key", "waiting", None),
         (
             Deferred(2_000, "every groq key is disabled (invalid_key)", "disabled"),
             "key",
             "disabled",
+            None,
         ),
-        (TransientError("no answer came in time"), "failure", "failure"),
+        (TransientError("no answer came in time"), "failure", "failure", 2),
     ],
 )
 async def test_why_a_job_waits_and_until_when_stands_in_fields_for_programs(
-    bench: Bench, why: Exception, kind: str, code: str
+    bench: Bench, why: Exception, kind: str, code: str, ends_in_s: int | None
 ) -> None:
     began = datetime.now(UTC)
     with pytest.raises(Retry) as caught:
@@ -192,3 +195,11 @@ async def test_why_a_job_waits_and_until_when_stands_in_fields_for_programs(
     assert (bench.waits["kind"], bench.waits["code"]) == (kind, code)
     left_s = (datetime.fromisoformat(bench.waits["next_try"]) - began).total_seconds()
     assert 0.9 <= left_s <= float(caught.value.when) + 5
+    assert caught.value.waits == bench.waits
+    ends = bench.waits["expected_end"]
+    if ends_in_s is None:
+        assert ends is None
+    else:
+        assert ends >= bench.waits["next_try"]
+        assert ends_in_s / 2 <= (datetime.fromisoformat(ends) - began).total_seconds()
+        assert (datetime.fromisoformat(ends) - began).total_seconds() <= ends_in_s + 10

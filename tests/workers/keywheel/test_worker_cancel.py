@@ -96,7 +96,7 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     told = json.loads(run_celery(fleet.folder, fleet.environ, "job", "--json", kept.id).stdout)[
         kept.id
     ]
-    assert told["waits"].keys() == {"kind", "code", "next_try"}
+    assert told["waits"].keys() == {"kind", "code", "next_try", "expected_end"}
     assert MAIL["to"] not in str(told)
     by_stamp = stamped(fleet, "dropped")
     eventually(lambda: by_stamp.state == "RETRY", what="a deferral")

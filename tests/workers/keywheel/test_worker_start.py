@@ -217,11 +217,13 @@ def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) 
         "fault", service="groq", kind="hang_before", hang_s=1, count=1
     )  # then it breaks off
     heard: list[str] = []
+    retried: list[dict[str, Any]] = []
     with house.producer.app.connection_for_read() as connection:
 
         def hear(event: dict[str, Any]) -> None:
             if event["hostname"] == worker.name:
                 heard.append(event["type"])
+                retried.extend([event] if event["type"] == "task-retried" else [])
             if event["type"] == "task-started":
                 worker.process.send_signal(
                     signal.SIGTERM
@@ -240,4 +242,8 @@ def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) 
         "task-started",
         "task-retried",
     ]
+    # What Flower's metrics read.
+    assert retried[0]["name"] == "tasks.ai.complete"
+    assert retried[0]["countdown_s"] > 0
+    assert retried[0]["waits"]["kind"] == "failure"
     assert worker.await_exit() == 0
