@@ -31,7 +31,7 @@ local job = {by = by, bulk = bulk ~= '', flexible = flexible == '1', horizon_ms 
 local list, came_ms = wait_list ~= '' and root .. ':waiting:' .. wait_list, now - tonumber(waited_ms)
 
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', root .. ':leases', '-inf', now, 'LIMIT', 0, 16)) do
-  local lease = end_lease(expired)
+  local lease = drop_lease(expired)
   if lease then audit('audit', 'lease_expired', 'key', lease.key, 'not settled in time', 0, lease.by) end
 end
 

@@ -24,7 +24,7 @@ local pair = read_pair(account, model_name, {cost = lease.cost, first_limits = {
 local buckets = pair.buckets
 -- Where the key turned out to be another account's, nothing was reserved there.
 if key_block or pair.block or pair.unfit or key[4] and key[4] ~= account then
-  end_lease(lease_id)
+  drop_lease(lease_id)
   give_back(buckets, lease)
   save_buckets(pair.key, buckets)
   return -1

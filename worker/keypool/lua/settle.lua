@@ -69,17 +69,19 @@ end
 if outcome == 'unused' or lease and lease.tried and outcome == 'ok' then
   redis.call('PUBLISH', root .. ':wake', 'room')
 end
-if outcome == 'unused' then return {lease and 'ok' or 'late', 0, 0, 0} end
-
 local noted = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
 if noted then redis.call('HSET', root .. ':inflight', 'ok_ms:' .. said.model, now) end
-local counts = redis.call('HMGET', key, 'calls', outcome, 'tokens', 'account')
-local kept = {'calls', (counts[1] or 0) + 1, outcome, (counts[2] or 0) + 1}
+local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account')
+local kept = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}
 local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
+if outcome ~= 'unused' then
+  keep('calls', (counts[2] or 0) + 1)
+  keep(outcome, (counts[3] or 0) + 1)
+end
 if outcome == 'ok' then keep('ok_ms', now) end
-if said.tokens then keep('tokens', (counts[3] or 0) + said.tokens) end
-if said.learned and counts[4] ~= said.learned then
+if said.tokens then keep('tokens', (counts[4] or 0) + said.tokens) end
+if said.learned and counts[5] ~= said.learned then
   keep('account', said.learned)
   audit('audit', 'account_learned', 'key', said.key, said.learned, 0, by)
 end
@@ -91,6 +93,7 @@ end
 local function answer(until_ms, changed)
   return {lease and 'ok' or 'late', until_ms, changed and 1 or 0, passing and 1 or 0, unpack(learned)}
 end
+if outcome == 'unused' then return answer(0, false) end
 
 -- Counts a fault of a host or model that no key is to blame for. Returns until when it rests, 0 where it does not.
 -- A crowd of calls that fail together counts once a second, so that one hiccup does not rest for long.

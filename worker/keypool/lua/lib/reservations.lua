@@ -11,14 +11,20 @@ local function save_lease(lease_id, lease)
   redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease))
 end
 
--- Ends a lease. Returns what it had reserved, or nil where it is gone already.
+-- Ends a lease, whose key has one less in flight then. Returns what it had reserved, or nil where it is gone already.
 local function end_lease(lease_id)
   local lease = read_lease(lease_id)
   if not lease then return nil end
   redis.call('HDEL', root .. ':leased', lease_id)
   redis.call('ZREM', root .. ':leases', lease_id)
+  return lease
+end
+
+-- The same for a lease that is not settled.
+local function drop_lease(lease_id)
+  local lease = end_lease(lease_id)
   -- The version before this one counted its leases elsewhere.
-  if lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
+  if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   return lease
 end
 
