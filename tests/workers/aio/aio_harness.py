@@ -14,7 +14,7 @@ APP = "tests.workers.aio.aio_app"
 
 
 class WorkerProcess:
-    """A `celery worker` of the test app, with a queue of its own.
+    """A worker of the test app, with a queue of its own.
 
     It starts a second sooner for not greeting its neighbours, which workers otherwise do.
     """
@@ -25,18 +25,8 @@ class WorkerProcess:
         self.queue = environment.setdefault("AIO_QUEUE", f"q{uuid.uuid4().hex[:8]}")
         self.name = f"{self.queue}@test"
         self.log_path = log
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            APP,
-            "worker",
-            "-l",
-            "INFO",
-            "-n",
-            self.name,
-        ]
+        command = [sys.executable, "-m", "tests.workers.aio.aio_worker"]
+        command += ["-l", "INFO", "-n", self.name]
         command += arguments if greets else ["--without-gossip", "--without-mingle", *arguments]
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
