@@ -74,7 +74,7 @@ def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again
     again = {"task_id": job.id, "expires": past, "delivery_info": {"redelivered": True}}
     send(fresh, "tasks.email.send", kwargs=EMAIL, **again)
     eventually(
-        lambda: f"{job.id} has succeeded already" in fresh.worker.log,
+        lambda: f"{job.id} has expired, but it had succeeded" in fresh.worker.log,
         what="the second delivery's end",
     )
     eventually(
