@@ -8,7 +8,8 @@ import ssl
 import pytest
 from kombu import Connection
 
-from worker.aio.transport import TlsTransport, Transport, acknowledging
+from worker.aio.transport import TlsTransport, Transport
+from worker.aio.transport.unacked import Unacked
 
 OURS = "worker.aio.transport:Transport"
 TLS = "worker.aio.transport:TlsTransport"
@@ -57,9 +58,10 @@ class _Holder:
 def test_one_holder_that_fails_does_not_keep_the_others_from_flushing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    registry = Unacked()
     holders = [_Holder(fails=True), _Holder(fails=False), _Holder(fails=True)]
     for holder in holders:
-        acknowledging.register(holder)
-    acknowledging.flush_all()
+        registry.register(holder)
+    registry.flush_acks()
     assert all(holder.flushed for holder in holders)
-    assert caplog.text.count("could not send acknowledgements") == 2
+    assert caplog.text.count("cannot send acknowledgements") == 2

@@ -51,7 +51,7 @@ class Channel:
         self.booked: list[dict[str, int]] = []
         self.refuses = False
 
-    def rebook(self, _: Any, headers: dict[str, int]) -> None:
+    def add_headers(self, _: Any, headers: dict[str, int]) -> None:
         if self.refuses:
             raise redis.ResponseError("OOM")
         self.booked.append(headers)

@@ -15,13 +15,12 @@ from billiard.einfo import ExceptionInfo
 
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.errors import LostTooOften
+from worker.aio.transport.headers import DEATHS
 
 logger = logging.getLogger(__name__)
 
 LOST_RUNS: Final = "lost_runs"
 """The header that counts the runs that were lost although the process went on."""
-DEATHS: Final = "deaths"
-"""The header in which our transport counts the workers that died with the message."""
 _LONGEST_PAUSE_S: Final = 60.0
 _REMEMBERED: Final = 10_000
 """Jobs whose count this process knows, for brokers that let no header be changed."""
@@ -88,9 +87,9 @@ class LostRuns:
             self._counts.popitem(last=False)
         message = request.message
         message.headers[LOST_RUNS] = here
-        if rebook := getattr(message.channel, "rebook", None):
+        if add_headers := getattr(message.channel, "add_headers", None):
             try:
-                rebook(message, {LOST_RUNS: here})
+                add_headers(message, {LOST_RUNS: here})
             except Exception as exc:  # noqa: BLE001 - of any broker; this process remembers it
                 logger.warning("cannot note that %s was lost: %s", request.humaninfo(), exc)
         return here + _number(headers, DEATHS)

@@ -3,76 +3,57 @@
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import redis
 import redis.asyncio
 
 from worker.aio import lifespan
+from worker.aio.scripts import source
 
 Command = tuple[Any, ...]
 
-_STORES = 100
+_Run = tuple[Sequence[Command], "asyncio.Future[list[Any]]"]
+_Store = tuple[Any, Any, int, "asyncio.Future[Any]"]
+
+_STORES: Final = 100
 """Results in one script at most: a millisecond of the server's time."""
-
-_STORE = """
-local found = {}
-for at, key in ipairs(KEYS) do
-  local value, expires = ARGV[2 * at - 1], tonumber(ARGV[2 * at])
-  local written = expires > 0 and redis.pcall('SET', key, value, 'NX', 'EX', expires)
-  if expires == 0 then written = redis.pcall('SET', key, value, 'NX') end
-  local stored
-  if not written then stored = redis.pcall('GET', key)
-  elseif written.err then stored = written
-  else redis.pcall('PUBLISH', key, value) end
-  if stored then found[#found + 1], found[#found + 2] = at - 1, stored end
-end
-return found
-"""
-"""Stores and publishes each value whose key holds nothing.
-
-KEYS: the keys. ARGV: for each the value and its expiry in seconds, 0 for never. Gives: the places,
-counted from 0, of those that were there already, each followed by what is there, or by what the
-server refused. Nearly every result is the first under its key, so this is one round trip for many;
-the stock backend's are two for one, with a gap between them.
-"""
+_STORE: Final = source("worker.aio", "store")
 
 
 class Pipelining:
-    """Runs commands in batches.
-
-    All that were asked for in one turn of the loop, then all that came while that ran.
+    """Runs commands in batches: those of one turn of the loop, then those that came meanwhile.
 
     Args:
-        client: Its connection is used by one batch at a time.
+        client: The client; one batch at a time uses its connection.
     """
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._client = client
         self._connection: Any = None
-        self._asked: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
-        self._to_store: list[tuple[Any, Any, int, asyncio.Future[Any]]] = []
+        self._to_run: list[_Run] = []
+        self._to_store: list[_Store] = []
         self._running: asyncio.Task[None] | None = None
 
     def run(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
         """Run commands, next to each other but not as a transaction.
 
         Returns:
-            The answers. The future fails with the first command that the server refused, or with
-            the connection's error.
+            The replies. The future fails with the error of the first command that the server
+            rejected, or with the connection's error.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
-        self._asked.append((commands, future))
+        self._to_run.append((commands, future))
         self._wake(loop)
         return future
 
     def store(self, key: Any, value: Any, expires_s: int) -> "asyncio.Future[Any]":
-        """Store and publish a value unless its key holds one.
+        """Store and publish a value unless its key is set.
 
         Returns:
-            What was there already, or nothing. The future fails as those of `run` do.
+            The value that the key had, or None. The future fails as that of `run` does.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -82,7 +63,7 @@ class Pipelining:
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._running is None:
-            # A context of its own: the batch belongs to no job.
+            # A context of its own, because the batch is not part of a job.
             self._running = loop.create_task(self._run(), context=Context())
 
     async def close(self) -> None:
@@ -91,56 +72,41 @@ class Pipelining:
 
     async def _run(self) -> None:
         try:
-            while self._asked or self._to_store:
-                batch, self._asked = self._asked, []
+            while self._to_run or self._to_store:
+                runs, self._to_run = self._to_run, []
                 stores, self._to_store = self._to_store, []
                 await self._run_batch(
-                    batch, [stores[at : at + _STORES] for at in range(0, len(stores), _STORES)]
+                    runs, [stores[at : at + _STORES] for at in range(0, len(stores), _STORES)]
                 )
         finally:
             self._running = None
 
-    async def _run_batch(
-        self,
-        batch: list[tuple[Sequence[Command], "asyncio.Future[list[Any]]"]],
-        stores: list[list[tuple[Any, Any, int, "asyncio.Future[Any]"]]],
-    ) -> None:
-        together = [command for commands, _ in batch for command in commands]
-        for part in stores:
-            arguments = [
-                argument for _, value, expires_s, _ in part for argument in (value, expires_s)
-            ]
-            together.append(("EVAL", _STORE, len(part), *(key for key, *_ in part), *arguments))
+    async def _run_batch(self, runs: list[_Run], stores: list[list[_Store]]) -> None:
+        commands = [command for own, _ in runs for command in own]
+        commands += [_store_command(part) for part in stores]
         try:
-            answers = await self._execute(together)
-        except Exception as exc:  # noqa: BLE001 - each asker decides whether to try again
+            replies = await self._execute(commands)
+        except Exception as exc:  # noqa: BLE001 - each caller decides whether to try again
             for future in [
-                *(one[-1] for one in batch),
+                *(run[-1] for run in runs),
                 *(one[-1] for part in stores for one in part),
             ]:
-                _answer(future, None, exc)
+                _settle(future, None, exc)
             return
         at = 0
-        for commands, future in batch:
-            own = answers[at : at + len(commands)]
-            at += len(commands)
-            _answer(
-                future, own, next((answer for answer in own if isinstance(answer, Exception)), None)
-            )
-        for part, answer in zip(stores, answers[at:], strict=True):
-            failed = answer if isinstance(answer, Exception) else None
-            found = {} if failed else dict(zip(answer[::2], answer[1::2], strict=True))
-            for place, (*_, stored) in enumerate(part):
-                there = failed or found.get(place)
-                _answer(stored, there, there if isinstance(there, Exception) else None)
+        for own, future in runs:
+            part = replies[at : at + len(own)]
+            at += len(own)
+            error = next((reply for reply in part if isinstance(reply, Exception)), None)
+            _settle(future, part, error)
+        for stored, reply in zip(stores, replies[at:], strict=True):
+            _settle_stores(stored, reply)
 
     async def _execute(self, commands: list[Command]) -> list[Any]:
-        """Run commands in one round trip.
+        """Run commands in one round trip; an error of the server is one of the replies.
 
-        What the server refuses stands in its place among the answers.
-
-        redis-py's own pipeline takes its connection from the pool and gives it back each time, and
-        costs twice this.
+        redis-py's own pipeline takes a connection from the pool and releases it each time, and
+        costs twice as much.
 
         Raises:
             redis.RedisError: The server cannot be reached. A connection that was closed is opened
@@ -150,22 +116,22 @@ class Pipelining:
 
         async def exchange() -> list[Any]:
             await connection.send_packed_command(connection.pack_commands(commands))
-            answers: list[Any] = []
+            replies: list[Any] = []
             for _ in commands:
                 try:
-                    answers.append(await connection.read_response())
+                    replies.append(await connection.read_response())
                 except redis.ResponseError as exc:
-                    answers.append(exc)
-            return answers
+                    replies.append(exc)
+            return replies
 
         try:
-            answered: list[Any] = await connection.retry.call_with_retry(
+            replies: list[Any] = await connection.retry.call_with_retry(
                 exchange, lambda _: connection.disconnect(nowait=True)
             )
-        except BaseException:  # an answer may be on its way still, to whoever asks next
+        except BaseException:  # the next batch would read the replies that are still on their way
             await connection.disconnect(nowait=True)
             raise
-        return answered
+        return replies
 
     async def _connected(self) -> Any:
         pool: Any = self._client.connection_pool
@@ -179,13 +145,26 @@ class Pipelining:
         return connection
 
 
-def _answer(future: "asyncio.Future[Any]", answer: Any, refused: Exception | None) -> None:
+def _store_command(stores: list[_Store]) -> Command:
+    arguments = [argument for _, value, expires_s, _ in stores for argument in (value, expires_s)]
+    return ("EVAL", _STORE, len(stores), *(key for key, *_ in stores), *arguments)
+
+
+def _settle_stores(stores: list[_Store], reply: Any) -> None:
+    error = reply if isinstance(reply, Exception) else None
+    known = {} if error else dict(zip(reply[::2], reply[1::2], strict=True))
+    for number, (*_, future) in enumerate(stores):
+        before = error or known.get(number)
+        _settle(future, before, before if isinstance(before, Exception) else None)
+
+
+def _settle(future: "asyncio.Future[Any]", reply: Any, error: Exception | None) -> None:
     if future.done():
         return
-    if refused is None:
-        future.set_result(answer)
+    if error is None:
+        future.set_result(reply)
     else:
-        future.set_exception(refused)
+        future.set_exception(error)
 
 
 _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Pipelining]]" = (
@@ -194,7 +173,7 @@ _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Pipelinin
 
 
 def pipelining_of(key: Hashable, make_client: "Callable[[], redis.asyncio.Redis]") -> Pipelining:
-    """Give the running loop's pipelining for a server; made on first use, closed with the pool."""
+    """Return the running loop's pipelining for a server, opened at first use."""
     known = _by_loop.setdefault(asyncio.get_running_loop(), {})
     if key not in known:
         known[key] = Pipelining(make_client())

@@ -54,8 +54,8 @@ from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.lost_runs import LostRuns
 from worker.aio.reports import Callbacks, Reports
 from worker.aio.threads import DaemonThreads
-from worker.aio.transport import holding
-from worker.aio.transport.leases import release_all_carried
+from worker.aio.transport import unacked
+from worker.aio.transport.leases import release_all_detached
 from worker.aio.watchdog import Watchdog
 
 __all__ = ["TaskPool", "current_loop"]
@@ -185,7 +185,7 @@ class TaskPool(BasePool):
         self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)
         self._thread.start()
         private_loop.set_pool_loop(self.loop)
-        holding.set_source(self._tags_that_run_on)
+        unacked.of_process.running_jobs = self._tags_that_run_on
         self.loop.call_soon_threadsafe(lifespan.begin)
         blocked_ms = self._setting("aio_blocked_ms", 250)
         if blocked_ms:
@@ -500,7 +500,7 @@ class TaskPool(BasePool):
         if self._watchdog is not None:
             self._watchdog.stop()
         private_loop.set_pool_loop(None)
-        holding.set_source(None)
+        unacked.of_process.running_jobs = None
         shutdown.end_lifespan(self.loop, patience_s=2.0 if cold else 10.0)
         for threads in (self.task_threads, self.call_threads):
             threads.shutdown(cancel_futures=True)
@@ -514,7 +514,7 @@ class TaskPool(BasePool):
         mailbox.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()
-        release_all_carried()
+        release_all_detached()
         shutdown.send_acknowledgements(self._hub)
         self.calls.close(self._hub)
 

@@ -10,7 +10,7 @@ from kombu.message import Message
 
 from worker.aio import lifespan
 from worker.aio.consumer_calls import ConsumerCalls
-from worker.aio.transport import acknowledging
+from worker.aio.transport import unacked
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def send_acknowledgements(hub: Any) -> None:
                 logger.exception("could not acknowledge a message")
         else:
             hub.call_soon(callback)
-    acknowledging.flush_all()
+    unacked.of_process.flush_acks()
 
 
 def _fire_timers(hub: Any) -> None:

@@ -10,10 +10,11 @@ from typing import Any, Final
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 
 from config.celery import DEFERRED, QUEUE_OF
+from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.attempts import latest, of_this_turn
 from worker.deadletters.dead_letter import DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
-from worker.jobs.history import ALONE, DEATHS, DIED_S, DOUBT, HEADER, History, came_again
+from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
 from worker.logs import redactor
 
 UNRUNNABLE: Final = "the message itself cannot be run"

@@ -16,8 +16,9 @@ from typing import Any, Final
 import redis
 from celery.worker import state
 
-from worker.aio.transport.qos import waits
-from worker.jobs.history import ALONE, DEATHS
+from worker.aio.transport.eta import waits
+from worker.aio.transport.headers import DEATHS
+from worker.jobs.history import ALONE
 
 _logger = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ class Quarantine:
         count = message.headers[DEATHS]
         try:
             # kombu's own transport counts no deaths.
-            if rebook := getattr(message.channel, "rebook", None):
-                rebook(message, {DEATHS: count, ALONE: count})
+            if add_headers := getattr(message.channel, "add_headers", None):
+                add_headers(message, {DEATHS: count, ALONE: count})
         except redis.ResponseError as exc:
             _logger.warning("cannot note in the broker that a suspect runs (%s)", exc)
         run(message)

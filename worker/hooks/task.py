@@ -8,12 +8,13 @@ from celery.exceptions import Ignore
 
 from config.settings import get_settings
 from worker.aio.adopt import Task
+from worker.aio.transport.headers import DEATHS
 from worker.deadletters.recorder import is_recorded
 from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
-from worker.jobs.history import DEATHS, DOUBT
+from worker.jobs.history import DOUBT
 
 _logger = logging.getLogger(__name__)
 

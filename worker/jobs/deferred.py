@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from redis.asyncio import Redis
 
 from worker.aio.transport import delayed
+from worker.aio.transport.scripts import WAKE, WAKE_SOME
 from worker.cancellations import stamps_in
 
 
@@ -29,7 +30,7 @@ async def wake_deferred(redis: Redis, queue: str) -> int:
         redis.exceptions.RedisError: The broker cannot be reached.
     """
     keys = (delayed.next_of(queue), *delayed.due_sets_of(queue))
-    woken: int = await redis.eval(delayed.WAKE, len(keys), *keys)
+    woken: int = await redis.eval(WAKE, len(keys), *keys)
     return woken
 
 
@@ -48,7 +49,7 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
         redis.exceptions.RedisError: The broker cannot be reached.
     """
     keys = (delayed.next_of(queue), *delayed.due_sets_of(queue))
-    woken: int = await redis.eval(delayed.WAKE_SOME, len(keys), *keys, *ids)
+    woken: int = await redis.eval(WAKE_SOME, len(keys), *keys, *ids)
     return woken
 
 

@@ -10,25 +10,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from worker import attempts as trails
+from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.attempts import Attempt, Trail
 
 HEADER = "keywheel"
 _MOST = 2**53  # the largest integer that every JSON parser keeps, far above any count here
 _LONGEST_REASON = 200
-DEATHS = "deaths"
-"""The header with the number of workers that died while they held the message.
-
-The transport writes it.
-"""
 ALONE = "keywheel_alone"
 """The header with the number of deaths at which a message began to run as the only suspect.
 
 See `worker.hooks.quarantine`.
-"""
-DIED_S = "died_s"
-"""The header with the last sign of life of the first of those workers, in seconds since 1970.
-
-The transport writes it.
 """
 DOUBT = "keywheel_doubt_ms"
 """The header of a replayed job with the instant at which it may have been carried out before.

@@ -12,10 +12,11 @@ from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
 from config.settings import Settings
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
-from worker.aio.transport.qos import instant_of
+from worker.aio.transport.eta import instant_of
+from worker.aio.transport.headers import DEATHS
 from worker.cancellations import end_if_cancelled
 from worker.errors import Deferred, TransientError
-from worker.jobs.history import ALONE, DEATHS, History
+from worker.jobs.history import ALONE, History
 
 _BROKER_RETRIES_S = 60.0
 _BROKER_PAUSE_S = 1.0

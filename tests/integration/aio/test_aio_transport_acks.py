@@ -58,7 +58,7 @@ def test_a_server_that_refuses_acknowledgements_ends_nothing_and_has_them_later(
                 message.ack()
             one.until(lambda: "the broker refuses acknowledgements" in caplog.text)
             one.channel.qos.restore_visible()
-            assert "the broker gives nothing back now" in caplog.text
+            assert "the broker redelivers nothing now" in caplog.text
             assert books.hlen("unacked") == 2
         finally:
             books.config_set("min-replicas-to-write", 0)

@@ -69,7 +69,7 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
     with tube(url, "late", polling_interval=60, **OPTIONS) as one:
         if hub:
             one.with_hub()
-        one.until(lambda: one.channel.hints.is_dry)
+        one.until(lambda: one.channel.hints.all_empty)
         one.on_message = lambda message: (
             came.append((message.decode(), now_us(books))),
             message.ack(),
@@ -86,7 +86,7 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
         assert all(at >= due[body] for body, at in came)
         one.turn()
         one.channel.flush_acks()
-    assert set(books.keys("*")) <= {"unacked.clock", "unacked.pulse", "late.due.guard",
+    assert set(books.keys("*")) <= {"unacked.clock", "unacked.pulse", "late.due.leader",
         "_kombu.binding.late",
                                     "_kombu.binding_permanent.late"}  # fmt: skip
 
@@ -171,7 +171,7 @@ def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> N
     with tube(url, "late", polling_interval=60, **OPTIONS) as one:
         one.with_hub()
         delay(url, LONG_S, 1)
-        one.until(lambda: one.channel.hints.is_dry)
+        one.until(lambda: one.channel.hints.all_empty)
         ask(url, wake_deferred, "late")
         one.until(lambda: one.got, within_s=20)
 
@@ -181,10 +181,10 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
 ) -> None:
     with tube(url, "late", polling_interval=60, **OPTIONS) as first:
         first.with_hub()
-        first.until(lambda: first.channel.hints.is_dry)
+        first.until(lambda: first.channel.hints.all_empty)
         with tube(url, "late", polling_interval=60, **OPTIONS) as second:
             second.with_hub()
-            second.until(lambda: second.channel.hints.is_dry)
+            second.until(lambda: second.channel.hints.all_empty)
             before = calls(books, "evalsha")
             for _ in range(3):
                 delay(url, 0.5, 1)
@@ -198,9 +198,9 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
             # message only.
             assert calls(books, "evalsha") - before <= 3 * 3 + 1
             first.close()
-            books.delete("late.due.guard")  # it expires by itself
-            second.channel.hints.is_dry = False  # as when the time for a sweep has come
-            second.until(lambda: second.channel.hints.is_dry)
+            books.delete("late.due.leader")  # it expires by itself
+            second.channel.hints.all_empty = False  # as when the time for a sweep has come
+            second.until(lambda: second.channel.hints.all_empty)
             delay(url, 0.5, 2)
             second.until(lambda: 2 in second.bodies)
 
@@ -311,7 +311,7 @@ def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
     with tube(url, "late", **OPTIONS) as first, tube(url, "late", **OPTIONS) as second:
         for one in (first, second):
             one.with_hub()
-            one.until(lambda one=one: one.channel.hints.is_dry)
+            one.until(lambda one=one: one.channel.hints.all_empty)
         assert second.channel.sweep_s == 10
-        delay(url, 0.5, 1)  # and the first, who guards the queue, stands still
+        delay(url, 0.5, 1)  # and the first, who leads the queue, stands still
         second.until(lambda: second.bodies == [1], within_s=6)  # it would look by itself after ten

@@ -11,7 +11,7 @@ from kombu.asynchronous import Hub
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 from worker.aio import shutdown
 from worker.aio.pool import TaskPool, current_loop
-from worker.aio.transport import holding
+from worker.aio.transport import unacked
 
 
 def test_a_lost_connection_drops_what_waits_and_spares_what_runs(app: Celery, start: Start) -> None:
@@ -51,7 +51,9 @@ def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_report
     late = Outcome(pool, wait, 0, tag="late")
     assert settled(pool, running=2, queued=1)
     assert not ended.ended.done()
-    assert holding.tags_that_run_on(("tag0", "tag1", "late")) == (set() if cancels else {"tag1"})
+    assert unacked.of_process.tags_that_run_on(("tag0", "tag1", "late")) == (
+        set() if cancels else {"tag1"}
+    )
     assert ended.ended.done()
     pool.loop.call_soon_threadsafe(gates[1].set)
     assert settled(pool, running=0, queued=0)
@@ -156,9 +158,9 @@ def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(
     pool = start(1)
     running, waiting = (Outcome(pool, wait, tag=tag) for tag in ("one", "two"))
     assert settled(pool, running=1, queued=1)
-    assert holding.tags_that_run_on({"of a job's own connection"}) == set()
+    assert unacked.of_process.tags_that_run_on({"of a job's own connection"}) == set()
     assert (
-        holding.tags_that_run_on({"two", "of the consumer as well"}) == set()
+        unacked.of_process.tags_that_run_on({"two", "of the consumer as well"}) == set()
     )  # the first came by another connection
     assert settled(pool, running=1, queued=0)
     pool.loop.call_soon_threadsafe(gate.set)

@@ -12,7 +12,7 @@ from celery import Celery
 from kombu.asynchronous import Hub
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
-from worker.aio.transport import holding
+from worker.aio.transport import unacked
 
 
 def test_without_a_hub_the_callbacks_run_where_they_are_posted(app: Celery, start: Start) -> None:
@@ -59,7 +59,7 @@ def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(
     pool.register_with_event_loop(hub)
     done = Outcome(pool, nothing)
     assert settled(pool, running=0, queued=0)
-    stranger = threading.Thread(target=holding.tags_that_run_on, args=((),))
+    stranger = threading.Thread(target=unacked.of_process.tags_that_run_on, args=((),))
     stranger.start()
     stranger.join()
     assert not done.ended.done()

@@ -20,7 +20,7 @@ from sandbox.redis import EmbeddedRedis
 from tests.integration.aio.transport_harness import STOCK, send, tube, waiting
 from tests.processes import eventually
 from tests.workers.aio.aio_harness import WorkerProcess
-from worker.aio.transport.qos import _earlier
+from worker.aio.transport.restoring import _earlier
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
@@ -103,7 +103,7 @@ def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
     )
     eventually(lambda: not store.hlen("unacked"))
     assert store.zcard("unacked.leases") == store.zcard("unacked_index") == 0
-    assert "messages of workers that died are given out again" in second.log
+    assert "messages held by dead workers" in second.log
 
 
 def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
@@ -213,7 +213,7 @@ def test_the_earliest_death_is_the_one_that_is_told(told: Any, kept: float) -> N
     assert _earlier(told, 1000.0) == kept
 
 
-def test_what_is_rebooked_stands_in_the_message_that_comes_again_and_not_in_this_one(
+def test_headers_that_are_added_stand_in_the_message_that_comes_again_and_not_in_this_one(
     server: EmbeddedRedis, store: Any
 ) -> None:
     send(server.url, "a", "dies", "goes back", "ends")
@@ -221,11 +221,11 @@ def test_what_is_rebooked_stands_in_the_message_that_comes_again_and_not_in_this
         one.until(lambda: len(one.got) == 3)
         tags = [message.delivery_tag for message in one.got]
         for message in one.got:
-            one.channel.rebook(message, {"note": message.delivery_tag})
+            one.channel.add_headers(message, {"note": message.delivery_tag})
             assert "note" not in message.headers
         one.got[1].requeue()
         one.got[2].ack()
-        one.channel.rebook(one.got[2], {"note": "late"})
+        one.channel.add_headers(one.got[2], {"note": "late"})
         medic.turn()
         store.zadd("unacked.leases", {tags[0]: time.time() - 1})
         medic.channel.qos.recover_at_s = 0
@@ -280,14 +280,14 @@ def test_a_booked_entry_that_is_no_message_is_set_aside(
     server: EmbeddedRedis, store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with tube(server.url, "a", lease_s=900) as one:
-        one.until(lambda: one.channel.hints.is_dry)
+        one.until(lambda: one.channel.hints.all_empty)
         store.hset("unacked", "odd", "{")
         store.zadd("unacked.leases", {"odd": 1.0})
         one.channel.qos.recover_at_s = 0
         one.channel.recover()
         assert store.lrange("unacked.unreadable", 0, -1) == ["{"]
         assert store.hlen("unacked") == store.zcard("unacked.leases") == 0
-    assert "an entry of unacked is no message" in caplog.text
+    assert "an entry of unacked is not a message" in caplog.text
 
 
 def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_sent_all_the_same(
@@ -298,7 +298,7 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
         one.until(lambda: len(one.got) == 4)
         tags = [message.delivery_tag for message in one.got]
         monkeypatch.setattr(
-            "worker.aio.transport.holding._source", lambda _: set(tags[:3])
+            "worker.aio.transport.unacked.of_process.running_jobs", lambda _: set(tags[:3])
         )  # the pool runs three of them
         one.close()
         assert store.llen("a") == 1
@@ -309,9 +309,9 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
         eventually(lambda: store.zscore("unacked.leases", tags[1]) == 0)
         assert store.zscore("unacked.leases", tags[2]) > 0
         keeper = one.channel.qos.keeper
-        keeper.release_question(tags[2].partition("@")[2])
+        keeper.release_unanswered(tags[2].partition("@")[2])
         eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
-        keeper.release_carried()
+        keeper.release_detached()
 
 
 def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_again(
@@ -322,21 +322,21 @@ def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_agai
         one.until(lambda: len(one.got) == 5)
         tags = [message.delivery_tag for message in one.got]
 
-        def tell(_: set[str]) -> set[str]:
+        def running_jobs(_: set[str]) -> set[str]:
             """As the pool does: two were running when it looked, then it read what had ended."""
             one.got[0].ack()
             one.got[1].ack()
             one.got[2].requeue()
             return {tags[1], tags[2], tags[3]}
 
-        monkeypatch.setattr("worker.aio.transport.holding._source", tell)
+        monkeypatch.setattr("worker.aio.transport.unacked.of_process.running_jobs", running_jobs)
         one.close()
         keeper = one.channel.qos.keeper
-        assert keeper._carried == {tags[3]}
+        assert keeper._detached == {tags[3]}
         assert waiting(store, "a") == [4]
         eventually(lambda: sorted(store.hkeys("unacked")) == sorted(tags[2:4]))
         eventually(lambda: store.zscore("unacked.leases", tags[2]) == 0)
-        keeper.release_carried()
+        keeper.release_detached()
 
 
 def test_without_leases_only_the_visibility_timeout_counts(

@@ -5,28 +5,27 @@ Use it as `broker_transport = "worker.aio.transport:Transport"` beside a `redis:
 own, so stock producers, stock workers and Flower share the queues. What differs:
 
 - Messages are taken in batches, as many as the prefetch window allows, by a script that moves each
-  from its list to the book of unacknowledged messages. kombu pops first and books afterwards: a
-  process that dies in between takes the message with it.
-- Nothing is popped while waiting. The server tells the connection that a list changed (`CLIENT
-  TRACKING`, Redis 6 and later, RESP 3); every few seconds it looks by itself, in case the hint got
-  lost.
-- A worker renews what it holds; where one died, the others take over after `lease_s` (60 s), not
-  after the visibility timeout. That still governs what stock workers hold.
-- Acknowledgements of one turn of the hub go out together.
+  from its list to the hash of unacknowledged messages. kombu pops first and enters afterwards: a
+  process that dies in between loses the message.
+- No command waits for a message. The server reports to the connection that a list has changed
+  (`CLIENT TRACKING`, Redis 6 and later, RESP 3); every few seconds the connection reads the queues
+  anyway, in case the report was lost.
+- A worker renews leases for the messages that it holds. Where a worker died, the others take over
+  after `lease_s` (60 s). The visibility timeout still applies to messages that stock workers hold.
+- The acknowledgements of one turn of the hub are sent together.
 - One client object serves all commands of a channel; kombu makes one for each command.
-
 - Messages with a countdown for the queues that the option `delayed_queues` names wait in Redis and
-  not in a worker, and are handed out when they are due by the clock of Redis; see
+  not in a worker. They are delivered when they are due by the clock of Redis; see
   `worker.aio.transport.delayed`.
 
-Beside kombu's transport options there are two:
+There are two transport options beyond kombu's:
 
     lease_s         in seconds; 0: no leases, only the visibility timeout
-    delayed_queues  the names of queues, the same for all producers and workers; a mapping: each
-                    with the queue that it goes before, whose turns its due messages take as well
+    delayed_queues  the names of queues, the same for all producers and workers; in a mapping, each
+                    has the queue that it goes before, whose turns its due messages take as well
 
-A channel that consumes without acknowledging (replies to remote control), and one without
-`ack_emulation`, is kombu's own in all of this.
+A channel that consumes without acknowledging (for replies to remote control), and a channel without
+`ack_emulation`, works as kombu's own.
 """
 
 import logging
@@ -54,20 +53,20 @@ class Transport(StockTransport):
     Channel = Channel
     cycle: Poller
     notes_acks = True
-    """An acknowledgement is only noted where it is asked for; it is sent later, with others."""
+    """Acknowledging does not call the server: the transport sends acknowledgements in batches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
         self.commands: redis.ConnectionPool | None = None
-        """For what is no question for messages; of all channels, which one thread uses."""
+        """For all commands but those that take messages; shared by the channels."""
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let a hub watch the connections."""
         before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
-        # kombu's own tick gives all connections to the hub anew before each wait: four system calls
-        # for nothing.
+        # Before each wait, kombu's own tick registers all connections with the hub once more, which
+        # costs four system calls.
         loop.on_tick.intersection_update(before)
         self.cycle.hub = loop
         self.cycle.ticks = {partial(self._before_wait, loop)}
@@ -83,16 +82,16 @@ class Transport(StockTransport):
                 loop.add_reader(number, self.on_readable, number)
 
     def close_connection(self, connection: Any) -> None:
-        """Close every channel, also where one of them cannot be closed in order because the server is away.
+        """Close every channel, even if one cannot be closed in order because the server is away.
 
         kombu stops at the first such channel. The others would stay open without a connection:
-        their messages would never come back, and the hub would go on asking for more in their name.
+        their messages would never come back, and the hub would go on asking for more of them.
         """
         for channel in (*self._avail_channels, *self.channels):
             try:
                 channel.close()
             except (redis.RedisError, OSError, AttributeError) as exc:
-                logger.debug("a channel was closed without the server: %r", exc)
+                logger.debug("cannot close a channel in order: %r", exc)
                 if isinstance(channel, Channel):
                     channel.abandon()
         self._avail_channels.clear()
@@ -102,7 +101,7 @@ class Transport(StockTransport):
 
 
 class TlsTransport(Transport):
-    """For `rediss://` URLs. kombu sees from the URL alone whether to use TLS, unless a transport is named beside it."""
+    """For `rediss://` URLs; kombu ignores the URL's scheme where a transport is named beside it."""
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         if not client.ssl:
@@ -110,6 +109,6 @@ class TlsTransport(Transport):
         super().__init__(client, **kwargs)
 
 
-# So that what shows a connection's URL shows one that others understand, Flower above all.
+# So that a connection's URL, as Flower shows it, has a scheme that others understand.
 Connection.resolve_aliases[f"{__name__}:{Transport.__name__}"] = "redis"
 Connection.resolve_aliases[f"{__name__}:{TlsTransport.__name__}"] = "rediss"

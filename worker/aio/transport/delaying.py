@@ -10,7 +10,8 @@ from kombu.transport import redis as _stock
 from kombu.utils.json import dumps
 
 from worker.aio.transport import delayed
-from worker.aio.transport.qos import instant_of
+from worker.aio.transport.eta import instant_of
+from worker.aio.transport.scripts import DELAY
 
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 
@@ -47,18 +48,16 @@ class QueueNames:
 def commands_for(
     queue: str, message: dict[str, Any], *, names: QueueNames, encode: Callable[[Any], str]
 ) -> list[tuple[Any, ...]]:
-    """Give the commands that deliver a message.
+    """Return the commands that deliver a message.
 
-    One with an instant waits beside the list of a delayed queue.
-
-    Its `eta` is a countdown from now on, so that nobody waits a second time for it, and by another
-    clock.
+    A message with an instant waits beside the list of a delayed queue. Its `eta` becomes a
+    countdown, so that no worker waits for it a second time, by another clock.
 
     Args:
-        queue: Where it goes.
+        queue: The queue that it goes to.
         message: As kombu sends it.
         names: The names of the keys.
-        encode: Makes JSON of the message.
+        encode: Encodes the message as JSON.
     """
     beside = names.list_of(queue, message["properties"].get("priority"))
     headers = message.get("headers")
@@ -69,7 +68,7 @@ def commands_for(
     )
     if at is None or not isinstance(headers, dict):
         return [("LPUSH", names.prefix + beside, encode(message))]
-    # A copy: the headers are the producer's, who sends them again after a lost connection.
+    # A copy: after a lost connection, the producer sends the same headers again.
     message = message | {"headers": headers | {"eta": None}}
     countdown_us = round((at - datetime.now(UTC)).total_seconds() * 1e6)
     if countdown_us <= 0:
@@ -82,17 +81,17 @@ def commands_for(
     )
     job = headers.get("id") or message["properties"]["delivery_tag"]
     arguments = (job, encode(message), countdown_us)
-    return [("EVAL", delayed.DELAY, len(keys), *(names.prefix + key for key in keys), *arguments)]
+    return [("EVAL", DELAY, len(keys), *(names.prefix + key for key in keys), *arguments)]
 
 
 class DelayingChannel(StockChannel):
-    """kombu's channel, except that messages for a delayed queue wait beside its lists until they are due."""
+    """kombu's channel, except that messages for a delayed queue wait beside its lists."""
 
     from_transport_options = (*StockChannel.from_transport_options, "delayed_queues")
     delayed_queues: Collection[str] | Mapping[str, str | None] = ()
-    """Queues whose messages wait in the broker for their instant (Celery's `eta`), and not in a worker.
+    """Queues whose messages wait in the broker, not in a worker, for their instant (`eta`).
 
-    A mapping names for each the queue that it goes before: its due messages take that one's turns
+    A mapping names for each the queue that it goes before: its due messages take that queue's turns
     as well.
     """
 
@@ -103,17 +102,14 @@ class DelayingChannel(StockChannel):
     @property
     def queue_names(self) -> QueueNames:
         """How this channel names its keys."""
-        delays = self.ack_emulation  # without it the channel takes as kombu does
+        delays = self.ack_emulation  # without it the channel takes messages as kombu's own
         steps = tuple(self.priority_steps)
         return QueueNames(
             self.global_keyprefix, self.sep, steps, frozenset(self.delayed_queues if delays else ())
         )
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Deliver a message.
-
-        One that is to wait for its instant, beside the list of a delayed queue.
-        """
+        """Send a message to a queue; where it must wait, beside the queue's list."""
         names = self.queue_names
         if queue not in names.delayed:
             super()._put(queue, message, **kwargs)
@@ -161,6 +157,6 @@ class DelayingChannel(StockChannel):
             client.execute_command("UNLINK", *(self.global_keyprefix + name for name in names))
 
     def delayed_keys(self, queue: str) -> tuple[str, ...]:
-        """Name the keys that are looked into for a delayed queue's messages, without the global prefix."""
+        """Name the keys with a delayed queue's messages, without the global prefix."""
         sets = delayed.due_sets_of(queue, sep=self.sep, steps=self.priority_steps)
-        return (delayed.next_of(queue), delayed.guard_of(queue), delayed.texts_of(queue), *sets)
+        return (delayed.next_of(queue), delayed.leader_of(queue), delayed.texts_of(queue), *sets)

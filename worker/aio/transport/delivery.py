@@ -1,4 +1,4 @@
-"""A channel that hands the messages of a batch to their consumers, and sets aside what is no message."""
+"""A channel that delivers the messages of a batch, and sets aside items that are not messages."""
 
 import logging
 from collections import deque
@@ -20,9 +20,10 @@ class DeliveringChannel(DelayingChannel):
     qos: TransportQoS
 
     def _deliver(self, taken: Taken) -> bool:
-        """Hand the messages to their consumers; those that nobody may have any more go back.
+        """Deliver messages; those that may not be delivered any more go back to their queues.
 
-        True if one was had.
+        Returns:
+            Whether one was delivered.
         """
         left = deque(taken)
         messages = iter(decode([text for *_, text in taken]))
@@ -34,9 +35,9 @@ class DeliveringChannel(DelayingChannel):
                     returned.append((tag, text, [name]))
                 left.popleft()
         finally:
-            # Where a consumer raised, the messages behind it were not had either; nor was that one,
-            # unless booked.
-            if left and left[0][1] in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
+            # Where a consumer raised, the messages behind that one were not delivered either; that
+            # one was, if it was noted.
+            if left and left[0][1] in self.qos._delivered:  # noqa: SLF001 - kombu has no public way
                 left.popleft()
             returned += [(tag, text, [name]) for name, tag, text in left]
             if returned:
@@ -45,8 +46,7 @@ class DeliveringChannel(DelayingChannel):
 
     def _hand_over(self, name: str, tag: str, text: bytes, message: Any) -> bool:
         queue = name.rsplit(self.sep, 1)[0]
-        # Between the question and now a consumer may have been cancelled, or the window made
-        # smaller.
+        # Since the request, a consumer may have been cancelled, or the prefetch window reduced.
         if self.closed or queue not in self.connection._callbacks or not self.qos.can_consume():  # noqa: SLF001
             return False
         if message is UNREADABLE:
@@ -56,23 +56,43 @@ class DeliveringChannel(DelayingChannel):
         message["properties"]["delivery_tag"] = tag
         self._queue_cycle.rotate(queue)
         if (behind := self.goes_before(queue)) is not None:
-            self._queue_cycle.rotate(behind)  # it was that one's turn, perhaps
+            self._queue_cycle.rotate(behind)  # it may have taken that queue's turn
         self.qos.moved = tag
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way in
         except (redis.RedisError, OSError):
             raise
         except Exception:
-            if tag in self.qos._delivered:  # noqa: SLF001 - there is no public way to ask
-                raise  # its consumer had it
+            if tag in self.qos._delivered:  # noqa: SLF001 - kombu has no public way
+                raise  # it was delivered
             self._set_aside(queue, tag, text)
         finally:
             self.qos.moved = None
         return True
 
     def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
-        # Without the error, which may show the text.
+        # The error may show the text, so it is not logged.
         logger.error(
-            "an entry of the queue %s is no message; it is in %s", queue, self.qos.unreadable_key
+            "moved an entry of queue %s that is not a message to %s",
+            queue,
+            self.qos.unreadable_key,
         )
         self.qos.give_back([(tag, text, [self.qos.unreadable_key])])
+
+    def flush_acks(self) -> None:
+        """Send the acknowledgements of this channel's messages."""
+        if isinstance(self._qos, TransportQoS):
+            self._qos.flush_acks()
+
+    def flush_acks_when_due(self) -> None:
+        """Send them if there are many, or if the last batch is some time ago."""
+        if isinstance(self._qos, TransportQoS):
+            self._qos.flush_acks_when_due()
+
+    def add_headers(self, message: Any, headers: dict[str, Any]) -> None:
+        """Add headers to a delivered message, in case it comes again because this worker dies.
+
+        Raises:
+            redis.RedisError: The server cannot be reached, or refuses.
+        """
+        self.qos.add_headers(message, headers)

@@ -1,9 +1,7 @@
-"""Which lists of a channel's queues may hold something.
+"""Knows which lists of a channel's queues may hold messages.
 
-By the server's hints, and by what was found in them.
-
-A hint of the server (`CLIENT TRACKING`) names a key that was changed since this connection read it.
-So once all lists were found empty, only those that a hint names are looked into.
+A hint of the server (`CLIENT TRACKING`) names a key that has changed since this connection read it.
+So after all lists were empty, only those that a hint names need to be read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,39 +15,36 @@ class ListHints:
     """What is known of the lists. Not thread-safe.
 
     Attributes:
-        is_dry: All lists were empty when last looked at, and no hint came since.
-        look_at_s: When all lists are looked into at the latest, on the monotonic clock.
-        asked: Where the question on its way looks; None: everywhere.
-        left_out: The queues that were passed over when all others were last looked into.
+        all_empty: All lists were empty when they were last read, and no hint came since.
+        look_at_s: When all lists are read at the latest, on the monotonic clock.
+        asked: The lists that the request on its way reads; None: all.
+        left_out: The queues that were left out when all others were last read.
     """
 
     def __init__(self) -> None:
-        self.is_dry = False
+        self.all_empty = False
         self.look_at_s = 0.0
         self.asked: set[Place] | None = None
         self.left_out: set[str] = set()
         self._changed: set[Place] | None = None
-        """Where something may be; None: anywhere."""
+        """The lists that may hold messages; None: any."""
         self._place_of: Mapping[bytes, Place] = {}
 
     def watch(self, place_of: Mapping[bytes, Place]) -> None:
-        """Take notice of these lists, given by their keys, and of no others.
-
-        Nothing is known of them yet.
-        """
+        """Watch these lists, given by their keys, and no others; they may all hold messages."""
         self._place_of = place_of
         self.look_everywhere()
 
     def look_everywhere(self) -> None:
-        """Look into all lists next time, since no hint tells of each of them."""
-        self.is_dry, self._changed, self.left_out = False, None, set()
+        """Read all lists next time, since hints may be missing."""
+        self.all_empty, self._changed, self.left_out = False, None, set()
 
     def pause(self, until_s: float) -> None:
-        """Look into no list until an instant, and into all of them then."""
-        self.is_dry, self._changed, self.look_at_s = True, None, until_s
+        """Read no list until an instant, and all lists then."""
+        self.all_empty, self._changed, self.look_at_s = True, None, until_s
 
     def worth_asking(self, queues: list[str], now_s: float) -> list[str]:
-        """The queues whose bounds matter: those that may hold something."""
+        """Return the queues that may hold messages."""
         if self._changed is None or now_s >= self.look_at_s or not (self._changed or self.left_out):
             return queues
         return [
@@ -67,44 +62,38 @@ class ListHints:
         now_s: float,
         sweep_s: float,
     ) -> tuple[list[str], Sequence[int]]:
-        """Say which lists to ask of now, and note that. `asked` is None where it is all of them.
+        """Choose the lists to read now, and note them in `asked`.
 
         Args:
-            queues: The queues of which something may be taken.
+            queues: The queues that messages may be taken from.
             every: All queues.
             steps: All priorities.
             now_s: The time, on the monotonic clock.
-            sweep_s: How long the lists may go without a look after this one, in seconds.
+            sweep_s: How long after this all lists are read at the latest, in seconds.
 
         Returns:
-            The queues, none where nothing changed in one of these, and the priorities.
+            The queues, none if nothing changed in them, and the priorities.
         """
         if self._must_look_everywhere(queues, now_s):
             self.asked, self.left_out = None, set(every).difference(queues)
             self.look_at_s = now_s + sweep_s
             return queues, steps
         changed = self._changed or set()
-        found = [queue for queue in queues if any(queue == its_queue for its_queue, _ in changed)]
+        chosen = [queue for queue in queues if any(queue == its_queue for its_queue, _ in changed)]
         rows = [step for step in steps if any(step == its_step for _, its_step in changed)]
-        if found:
-            self.asked = {(queue, step) for queue in found for step in rows}
-        return found, rows
+        if chosen:
+            self.asked = {(queue, step) for queue in chosen for step in rows}
+        return chosen, rows
 
     def _must_look_everywhere(self, queues: list[str], now_s: float) -> bool:
-        """Whether to look into all lists of these queues.
-
-        Always, unless each other one is known to be empty.
-        """
+        """Whether to read all lists of these queues: unless all others are known to be empty."""
         if self._changed is None or now_s >= self.look_at_s or not self.left_out.isdisjoint(queues):
             return True
         return not self._changed and not self.left_out
 
     def note_change(self, hint: Any) -> None:
-        """Remember what the server tells.
-
-        That some keys were changed since they were last looked into.
-        """
-        self.is_dry = False
+        """Note a hint of the server: some keys have changed since they were last read."""
+        self.all_empty = False
         keys = hint[1] if isinstance(hint, list) and len(hint) == 2 else None  # noqa: PLR2004 - its kind, and the keys
         places = [self._place_of.get(key) for key in keys or [b""]]
         known = {place for place in places if place is not None}
@@ -112,14 +101,14 @@ class ListHints:
             self._changed = self._changed | known if len(known) == len(places) else None
 
     def note_answer(self, *, all_taken: bool) -> None:
-        """Remember what an answer says of the lists that it was asked of.
+        """Note a reply: whether the lists that it was asked for are empty now.
 
-        Hints before it are older than it.
+        Hints that came before the reply are older than it.
         """
         if self.asked is None:
             self._changed = set() if all_taken else None
         elif self._changed is not None:
             self._changed = self._changed - self.asked if all_taken else self._changed | self.asked
-        self.is_dry = (
+        self.all_empty = (
             all_taken and not self._changed and self._changed is not None and not self.left_out
         )

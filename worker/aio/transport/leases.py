@@ -1,11 +1,11 @@
-"""Keeps the leases of the messages that this process works on, in a thread of its own.
+"""Renews the leases of the messages that this process works on, in a thread of its own.
 
-A worker that dies stops renewing, and soon others take over what it had. One that lives must never
-seem dead: neither while its consumer waits for a lost connection, nor while it shuts down, nor
-while a job holds up its event loop. Hence the thread, with a connection that nothing else uses.
+A worker that dies stops renewing, and soon others take over its messages. A living worker must
+never seem dead: not while its consumer waits for a lost connection, not while it shuts down, and
+not while a job blocks its event loop. So a thread renews, on a connection that nothing else uses.
 
-It also keeps what would otherwise go down with a connection: acknowledgements that could not be
-sent, and messages whose jobs run on. Those are sent when the server is back.
+The thread also keeps what a lost connection leaves behind: acknowledgements that could not be sent,
+and messages whose jobs run on. It sends them when the server is back.
 """
 
 import logging
@@ -22,31 +22,31 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.aio.transport import acknowledging
+from worker.aio.transport import unacked
 from worker.aio.transport.scripts import FORGET, RENEW
 
 logger = logging.getLogger(__name__)
 
-_MOST = 500
+_BATCH = 500
 """Tags in one command at most."""
 _TIMEOUT_S = 5.0
-"""How long a renewal may hang before another connection is tried, in seconds."""
+"""How long a renewal may hang before another connection is tried."""
 _RETRY_S = 1.0
-"""Between two tries to reach the server, in seconds."""
+"""The pause between two tries to reach the server."""
 
 
 class Holder(Protocol):
-    """Has messages that are not acknowledged."""
+    """Has unacknowledged messages."""
 
     def held_tags(self) -> Iterable[str]:
-        """Name them. Called from another thread."""
+        """Name them. It is called from another thread."""
 
 
 class LeaseKeeper:
     """Renews leases every quarter of their length.
 
     Args:
-        connect: Makes a client; its calls must not block for long.
+        connect: Opens a client whose calls do not block for long.
         lease_s: How long a lease lasts, in seconds.
         keys: The names of the hash, the index, the leases and the pulse, with their prefix.
     """
@@ -63,7 +63,7 @@ class LeaseKeeper:
         self._connect = connect
         self._client: redis.Redis | None = None
         self._holders: WeakSet[Holder] = WeakSet()
-        self._carried: set[str] = set()
+        self._detached: set[str] = set()
         self._acked: deque[str] = deque()
         self._released: deque[str] = deque()
         self._unanswered: deque[str] = deque()
@@ -75,62 +75,63 @@ class LeaseKeeper:
 
     @property
     def patience_s(self) -> float:
-        """After how long a silence of all workers the server must have been away, in seconds."""
+        """If all workers were silent for longer, in seconds, the server was away."""
         return self.lease_s / 2
 
     def join(self, holder: Holder) -> None:
-        """Renew what a holder has, from now on."""
+        """Renew a holder's messages from now on."""
         with self._lock:
             self._holders.add(holder)
             if self._thread is None:
-                acknowledging.register(self)
+                unacked.of_process.register(self)
                 self._thread = threading.Thread(target=self._run, name="aio-leases", daemon=True)
                 self._thread.start()
 
     @property
-    def carried(self) -> int:
-        """How many messages of channels that are gone this process still works on."""
-        return len(self._carried)
+    def detached(self) -> int:
+        """How many messages of closed channels this process still works on."""
+        return len(self._detached)
 
     def leave(self, holder: Holder) -> None:
-        """Renew a holder's messages no longer."""
+        """Stop renewing a holder's messages."""
         with self._lock:
             self._holders.discard(holder)
             self._wake.set()
 
-    def carry(self, tags: Iterable[str]) -> None:
-        """Renew these, whose channel is gone, until they are acknowledged or released."""
-        self._carried.update(tags)
+    def detach(self, tags: Iterable[str]) -> None:
+        """Renew these messages, whose channel closes, until they are acknowledged or released."""
+        self._detached.update(tags)
         self._wake.set()
 
     def acknowledge(self, tags: Iterable[str]) -> None:
-        """Acknowledge in the name of a channel that is gone."""
+        """Acknowledge messages of a closed channel."""
         tags = list(tags)
-        self._carried.difference_update(tags)
+        self._detached.difference_update(tags)
         self._acked.extend(tags)
         self._wake.set()
 
     def release(self, tags: Iterable[str]) -> None:
-        """Let others have these at once."""
+        """Let other workers take these messages at once."""
         tags = list(tags)
-        self._carried.difference_update(tags)
+        self._detached.difference_update(tags)
         self._released.extend(tags)
         self._wake.set()
 
-    def release_question(self, suffix: str) -> None:
-        """Let others have what was taken by a question whose answer was lost.
+    def release_unanswered(self, suffix: str) -> None:
+        """Release the messages that a request took whose reply was lost.
 
-        Nobody here knows what it is.
+        Args:
+            suffix: How the tags of these messages end; their names are unknown here.
         """
         self._unanswered.append(suffix)
         self._wake.set()
 
-    def release_carried(self) -> None:
-        """Let others have all whose channel is gone: this process will not end their jobs."""
-        self.release(tuple(self._carried))
+    def release_detached(self) -> None:
+        """Release the messages of closed channels, since this process will not end their jobs."""
+        self.release(tuple(self._detached))
 
     def flush_acks(self) -> None:
-        """Send now what waits. By a worker that ends.
+        """Send now what waits to be sent; a worker that ends calls this.
 
         Raises:
             redis.RedisError: The server cannot be reached.
@@ -143,15 +144,12 @@ class LeaseKeeper:
         return bool(self._acked or self._released or self._unanswered)
 
     def catch_up(self) -> None:
-        """Send and renew at once what could not be while the server was away.
-
-        First thing on a new connection.
-        """
+        """Send and renew, on a new connection, what failed while the server was away."""
         try:
             self._send()
             self._renew()
         except (redis.RedisError, OSError) as exc:
-            logger.debug("the thread will try again: %r", exc)
+            logger.debug("cannot renew yet; the thread tries again: %r", exc)
             self._forget_client()
 
     # -- the thread
@@ -159,7 +157,7 @@ class LeaseKeeper:
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not (len(self._holders) or self._carried or self._pending):
+                if not (len(self._holders) or self._detached or self._pending):
                     self._thread = None
                     self._forget_client()
                     return
@@ -178,12 +176,12 @@ class LeaseKeeper:
                         exc,
                     )
                 self._forget_client()
-                # Not `_wake`: what comes meanwhile cannot be sent either.
+                # Not `_wake.wait`: what comes meanwhile could not be sent either.
                 time.sleep(min(_RETRY_S, self.lease_s / 8))
                 self._renew_at_s = 0.0
                 continue
             except Exception:
-                logger.exception("renewing the leases failed")
+                logger.exception("cannot renew the leases of this worker's messages")
                 time.sleep(_RETRY_S)
                 continue
             if self._away:
@@ -192,28 +190,28 @@ class LeaseKeeper:
             self._wake.wait(max(self._renew_at_s - time.monotonic(), 0.01))
 
     def _renew(self) -> None:
-        tags = list(self._carried.copy())
+        tags = list(self._detached.copy())
         for holder in tuple(self._holders):
             tags += holder.held_tags()
-        for first in range(0, len(tags) or 1, _MOST):
+        for first in range(0, len(tags) or 1, _BATCH):
             self._execute(
                 "EVAL", RENEW, 3, self._pulse, self._leases, self._index,
-                self.patience_s, self.lease_s, repr(time.time()), *tags[first : first + _MOST],
+                self.patience_s, self.lease_s, repr(time.time()), *tags[first : first + _BATCH],
             )  # fmt: skip
         self._renew_at_s = time.monotonic() + self.lease_s / 4
 
     def _send(self) -> None:
         with self._lock:
-            while tags := list(islice(self._acked, _MOST)):
+            while tags := list(islice(self._acked, _BATCH)):
                 self._execute("EVAL", FORGET, 3, self._unacked, self._index, self._leases, *tags)
                 _drop(self._acked, len(tags))
             while self._unanswered:
-                found = self._connected().zscan_iter(
-                    self._leases, match=f"*{self._unanswered[0]}", count=_MOST
+                leases = self._connected().zscan_iter(
+                    self._leases, match=f"*{self._unanswered[0]}", count=_BATCH
                 )
-                self._released.extend(_text(tag) for tag, _ in found)
+                self._released.extend(_text(tag) for tag, _ in leases)
                 self._unanswered.popleft()
-            while tags := list(islice(self._released, _MOST)):
+            while tags := list(islice(self._released, _BATCH)):
                 self._execute(
                     "ZADD", self._leases, "XX", *(part for tag in tags for part in (0, tag))
                 )
@@ -247,7 +245,12 @@ def _drop(queue: "deque[str]", count: int) -> None:
 
 
 def connecting(params: dict[str, Any], lease_s: float) -> "Callable[[], redis.Redis]":
-    """Give what makes a client that never hangs for long, out of a connection's parameters."""
+    """Return a function that opens a client whose calls never block for long.
+
+    Args:
+        params: The parameters of the channel's connections.
+        lease_s: How long a lease lasts, in seconds.
+    """
     timeout_s = min(_TIMEOUT_S, lease_s / 2)
     params = params | {
         "max_connections": 1,
@@ -263,13 +266,13 @@ _keepers: dict[Hashable, LeaseKeeper] = {}
 
 
 def keeper_of(key: Hashable, make: Callable[[], LeaseKeeper]) -> LeaseKeeper:
-    """Give the process's one keeper for a book."""
+    """Return the process's keeper of the leases on one server, and make it at the first call."""
     if key not in _keepers:
         _keepers[key] = make()
     return _keepers[key]
 
 
-def release_all_carried() -> None:
-    """Have every keeper let go of what its process will not end."""
+def release_all_detached() -> None:
+    """Release the messages of closed channels, since this process will not end their jobs."""
     for keeper in _keepers.values():
-        keeper.release_carried()
+        keeper.release_detached()

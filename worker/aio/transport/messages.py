@@ -1,7 +1,7 @@
-"""Messages as the transport reads them: a batch at a time, and holding nothing twice.
+"""Decodes messages a batch at a time, and shares the values that they have in common.
 
-With thousands in flight each copy counts: of the names of headers, of an id that stands in a
-message three times, of a body once as text and once as bytes.
+With thousands in flight, each copy counts: of header names, of an id that a message has three
+times, of a body that is kept both as text and as bytes.
 """
 
 from sys import intern
@@ -16,11 +16,11 @@ from worker.aio import fast_json
 StockMessage: Any = _virtual.Message  # kombu's classes are only half typed
 
 _REPEATED: Final = ("lang", "task", "origin")
-"""Headers whose values are few."""
+"""Headers with few distinct values."""
 _TOGETHER: Final = 16
-"""Texts that are read as one: then names that come again are one object.
+"""Texts that are decoded together, so that repeated names are one object.
 
-More would be large buffers in the heap.
+More of them would need large buffers.
 """
 _JSON: Final = "application/json"
 
@@ -32,7 +32,7 @@ Taken = list[tuple[str, str, bytes]]
 
 
 class Message(StockMessage):
-    """kombu's message without the text that it was made of."""
+    """kombu's message, without a copy of the text that it was decoded from."""
 
     errors: Any = ()
 
@@ -62,13 +62,12 @@ class Message(StockMessage):
         self.delivery_info = properties.get("delivery_info") or {}
         self._decoded_cache, self._state, self.accept = None, "RECEIVED", None
         plain = channel.decode_body(body, properties.get("body_encoding"))
-        # Half of a character in an unencoded body stands for itself: as a text it could be sent,
-        # too.
+        # An unencoded body may have half of a surrogate pair, which a producer can send, too.
         self.body = plain.encode(errors="surrogatepass") if isinstance(plain, str) else plain
 
     @property
     def _raw(self) -> dict[str, Any]:
-        """What the message was made of."""
+        """What the message was decoded from."""
         kept: dict[str, Any] | None = getattr(self, "_kept", None)
         if kept is not None:
             return kept
@@ -84,10 +83,10 @@ class Message(StockMessage):
 
     @_raw.setter
     def _raw(self, _: dict[str, Any]) -> None:
-        pass  # kombu's own `__init__`
+        pass  # kombu's own `__init__` sets it
 
     def _decode(self) -> Any:
-        # kombu's way in one step, where the project has not brought a decoder of its own.
+        # This does what kombu does, in one step, unless the project has set a decoder of its own.
         plain = (
             self.content_type == _JSON
             and self.content_encoding == "utf-8"
@@ -102,17 +101,16 @@ class Message(StockMessage):
 
 
 def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
-    """Give what the taking script answered.
-
-    How many entries it set aside, the messages, and when to look again.
+    """Read the reply of the script that takes messages.
 
     Args:
-        answer: The script's.
-        lists: Those that it was asked to look into.
+        answer: The reply.
+        lists: The lists that the script was asked to read.
 
     Returns:
-        The last part: in how many microseconds the next delayed message is due, where this channel
-        is to wake up for it; else `NOTHING_DELAYED`, or less where another channel is to.
+        How many entries it set aside, the messages, and in how many microseconds the next delayed
+        message is due that this channel wakes up for: `NOTHING_DELAYED` if there is none, less if
+        another channel wakes up for it.
     """
     set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0
@@ -123,7 +121,7 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
 
 
 def decode(texts: list[bytes]) -> list[Any]:
-    """Give what texts mean, in their order, and `UNREADABLE` for what means nothing."""
+    """Decode texts; `UNREADABLE` stands for those that cannot be decoded."""
     return [
         message
         for first in range(0, len(texts), _TOGETHER)
@@ -133,9 +131,9 @@ def decode(texts: list[bytes]) -> list[Any]:
 
 def _decode(texts: list[bytes]) -> list[Any]:
     try:
-        found: list[Any] = fast_json.loads_plain((b"[%b]" % b",".join(texts)).decode())
-        if len(found) == len(texts):
-            return found
+        messages: list[Any] = fast_json.loads_plain((b"[%b]" % b",".join(texts)).decode())
+        if len(messages) == len(texts):
+            return messages
     except (ValueError, TypeError, RecursionError, OverflowError):
         pass
     return [_decode_one(text) for text in texts]
@@ -149,12 +147,12 @@ def _decode_one(text: bytes) -> Any:
 
 
 def share_values(message: dict[str, Any]) -> None:
-    """Keep once what stands in a message several times, or in most messages."""
+    """Share the values that a message has several times, and those that most messages have."""
     headers, properties = message.get("headers"), message["properties"]
     _share(message, ("content-type", "content-encoding"))
     _share(properties, ("reply_to", "body_encoding"))
-    if isinstance(goes := properties.get("delivery_info"), dict):
-        _share(goes, ("exchange", "routing_key"))
+    if isinstance(route := properties.get("delivery_info"), dict):
+        _share(route, ("exchange", "routing_key"))
     if not isinstance(headers, dict):
         return
     _share(headers, _REPEATED)

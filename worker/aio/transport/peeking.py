@@ -1,4 +1,4 @@
-"""What waits in a queue of the broker, read without taking it."""
+"""Reads messages of a queue without taking them."""
 
 import json
 from typing import Any, Final
@@ -7,62 +7,37 @@ from kombu.exceptions import KombuError
 from kombu.transport import redis as _stock
 
 from worker.aio.transport.delayed import lists_of
+from worker.aio.transport.scripts import PEEK
 
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 
 _MOST: Final = 50
 """Messages that are read at each end of a list."""
 _MOST_BYTES: Final = 200_000
-"""Of each list so many are read, and what the last message is longer than that."""
-
-_PEEK: Final = """
-local most, budget, answer = tonumber(ARGV[1]), tonumber(ARGV[2]) / 2, {}
-local function read(items, list, first, last, step)
-  local left, at = budget, first
-  while at ~= last and left > 0 do
-    local item = redis.call('LINDEX', list, at)
-    if not item then break end
-    items[#items + 1], left, at = item, left - #item, at + step
-  end
-  return math.abs(at - first)
-end
-for place, list in ipairs(KEYS) do
-  local items, seen = {}, tonumber(ARGV[2 + place])
-  if redis.call('LLEN', list) <= seen then seen = 0 end
-  seen = seen + read(items, list, -1 - seen, -1 - seen - most, -1)
-  read(items, list, 0, most, 1)
-  answer[place] = {seen, items}
-end
-return answer
-"""
-"""Reads the newest messages of each list, and the next ones in the order in which they are to be taken.
-
-KEYS: the lists. ARGV: how many to read at either end; the most bytes of each list; for each list
-how many were passed. Gives for each list: how many have been passed now, counted from the oldest;
-the messages.
-"""
+"""Bytes that are read of each list; the last message may exceed it."""
 
 
 class QueuePeeker:
-    """Looks through the queues of a kombu channel on Redis, a part of them each time, oldest first.
+    """Reads the queues of a kombu channel on Redis, a part of each queue at a time, oldest first.
 
-    What came last is looked at each time, so something new is seen at once unless much came with
+    It also reads the newest messages each time, so a new one is seen at once unless many came with
     it.
     """
 
     def __init__(self) -> None:
-        self._passed: dict[str, int] = {}
+        self._skip: dict[str, int] = {}
 
     def peek(self, channel: Any, queue: str) -> list[tuple[int, str, dict[str, Any]]] | None:
         """Read some messages of a queue; they stay where they are.
 
         Args:
-            channel: Of kombu's Redis transport or ours.
+            channel: A channel of kombu's Redis transport, or of ours.
             queue: The queue's name.
 
         Returns:
-            For each message its priority, the name of its task and the task's keyword arguments;
-            those that are no Celery task in JSON are left out. None: the transport is another one.
+            For each message its priority, the name of its task and the task's keyword arguments.
+            Messages that are not Celery tasks in JSON are left out. None if the transport is
+            another one.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.
@@ -75,15 +50,17 @@ class QueuePeeker:
             for name in lists_of(queue, sep=channel.sep, steps=steps)
         ]
         with channel.conn_or_acquire() as client:
-            passed = [self._passed.get(key, 0) for key in keys]
+            skip = [self._skip.get(key, 0) for key in keys]
             answer = client.execute_command(
-                "EVAL", _PEEK, len(keys), *keys, _MOST, _MOST_BYTES, *passed
+                "EVAL", PEEK, len(keys), *keys, _MOST, _MOST_BYTES, *skip
             )
-        found = []
+        messages = []
         for key, step, (count, texts) in zip(keys, steps, answer, strict=True):
-            self._passed[key] = int(count)
-            found += [(step, *read) for text in texts if (read := _read(channel, text)) is not None]
-        return found
+            self._skip[key] = int(count)
+            messages += [
+                (step, *read) for text in texts if (read := _read(channel, text)) is not None
+            ]
+        return messages
 
 
 def _read(channel: Any, text: bytes) -> tuple[str, dict[str, Any]] | None:
@@ -92,4 +69,4 @@ def _read(channel: Any, text: bytes) -> tuple[str, dict[str, Any]] | None:
         _, kwargs, _ = message.payload
         return (str(message.headers["task"]), kwargs) if isinstance(kwargs, dict) else None
     except (ValueError, KeyError, TypeError, AttributeError, KombuError):
-        return None  # it is for those who take it to say so
+        return None  # the worker that takes it reports it

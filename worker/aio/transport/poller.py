@@ -1,4 +1,4 @@
-"""kombu's poller, which waits for messages of several channels at once, for channels that take in batches."""
+"""kombu's poller, which waits for several channels at once, for channels that take in batches."""
 
 import logging
 import select
@@ -18,7 +18,7 @@ TAKING = "TAKE"
 
 
 class Channel(Protocol):
-    """What is needed of a channel; the rest is kombu's."""
+    """What the poller needs of a channel, beyond kombu's own."""
 
     qos: Any
     client: Any
@@ -29,19 +29,19 @@ class Channel(Protocol):
 
     @property
     def look_in_s(self) -> float:
-        """How long the queues may still go without a look, in seconds."""
+        """How long the poller may wait until the queues are read again, in seconds."""
 
     def flush_acks_when_due(self) -> None:
-        """Send acknowledgements if it is worth it."""
+        """Send acknowledgements if there are many, or if the last batch is some time ago."""
 
     def ask(self) -> None:
         """Ask for messages if there is room."""
 
     def recover(self) -> None:
-        """Give back what dead workers had."""
+        """Put back the messages of dead workers."""
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Keep the bindings of queues that expire."""
+        """Renew the bindings of queues that expire."""
 
 
 class Poller(StockPoller):
@@ -53,11 +53,11 @@ class Poller(StockPoller):
         super().__init__()
         self.hub: Any = None
         self.ticks: set[Any] = set()
-        """What the hub calls before each of its waits on this poller's behalf."""
+        """The callbacks of this poller that the hub calls before each wait."""
         self._nudge_at_s = 0.0
 
     def end(self) -> None:
-        """Take leave of the hub, which forgets pollers of lost connections no more than their timers."""
+        """Remove the callbacks from the hub, which does not do so after a lost connection."""
         if self.hub is not None:
             self.hub.on_tick.difference_update(self.ticks)
         self.ticks = set()
@@ -65,7 +65,7 @@ class Poller(StockPoller):
     def nudge(self, delay_s: float) -> bool:
         """Have the hub make a turn in `delay_s` seconds at the latest; false if there is no hub.
 
-        Not from a hub's tick: by then it has decided how long it waits.
+        It has no effect from a hub's tick: by then the hub has decided how long it waits.
         """
         if self.hub is None:
             return False
@@ -81,7 +81,7 @@ class Poller(StockPoller):
         return time.monotonic() < self._nudge_at_s
 
     def on_poll_start(self) -> None:
-        """Do what must be done before each wait."""
+        """Before each wait, send acknowledgements and ask for messages."""
         self._update_brpop_polling()
         for channel in list(self._channels):
             channel.flush_acks_when_due()
@@ -94,16 +94,16 @@ class Poller(StockPoller):
                 self._register_LISTEN(channel)
 
     def recover(self) -> None:
-        """Give back what dead workers had."""
+        """Put back the messages of dead workers."""
         for channel in list(self._channels):
             try:
                 channel.recover()
             except (redis.RedisError, OSError) as exc:
-                # Lost connections are noticed by whoever reads from them; a refusal may pass.
-                logger.debug("cannot look for what dead workers had: %r", exc)
+                # Reading from a lost connection raises as well; an error of the server may pass.
+                logger.debug("cannot look for messages of dead workers: %r", exc)
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Keep the bindings of queues that expire. kombu tells of a refusal, a forgotten script say, by a traceback."""
+        """Renew the bindings of queues that expire; where the server refuses, kombu would raise."""
         for channel in list(self._channels):
             try:
                 channel.maybe_refresh_binding_expiry()
@@ -111,28 +111,24 @@ class Poller(StockPoller):
                 logger.info("cannot renew bindings now (%s); the next turn tries again", exc)
 
     def connect(self, channel: Channel) -> bool:
-        """See that a channel's taking connection is open and watched.
-
-        True if it was opened or watched only now.
-        """
+        """Open a channel's taking connection and watch it; true unless that was done before."""
         if self._client_registered(channel, channel.client, TAKING):
             return False
         self._register(channel, channel.client, TAKING)
         return True
 
     def on_readable(self, fileno: int) -> Any:
-        """Read what came, also where there is no room.
-
-        It is no message that waits there, but a reply or a hint.
-        """
+        """Read from a connection, even if there is no room: a taking one has replies and hints."""
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if channel is not None and kind == TAKING:
             return channel.handlers[TAKING]()
         return super().on_readable(fileno)
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for one event where no hub runs, and look into the queues every now and then."""
-        longest_s = min((one.look_in_s for one in self._channels if one.takes), default=timeout)
+        """Wait for one event where no hub runs, and read the queues every now and then."""
+        longest_s = min(
+            (channel.look_in_s for channel in self._channels if channel.takes), default=timeout
+        )
         return super().get(
             callback, timeout=longest_s if timeout is None else min(timeout, longest_s or timeout)
         )
@@ -143,8 +139,8 @@ def _nothing() -> None:
 
 
 def arrives_soon(connection: Any) -> bool:
-    """Wait for an answer, a millisecond at most; whether it is there."""
-    sock = connection._sock  # noqa: SLF001 - redis-py has no way to ask the socket alone
+    """Wait for a reply for at most a millisecond; true if it is there."""
+    sock = connection._sock  # noqa: SLF001 - redis-py has no public way
     if sock is None:
         return False
     poller = select.poll()
@@ -153,9 +149,9 @@ def arrives_soon(connection: Any) -> bool:
 
 
 def has_buffered(connection: Any) -> bool:
-    """Whether a reply waits in the client.
+    """Whether a reply waits in the client's buffer.
 
-    Its own `can_read` also asks the socket, which is the poller's to do.
+    The client's own `can_read` also asks the socket, which is the poller's task.
     """
     buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
     if buffer is None or not hasattr(buffer, "unread_bytes"):

@@ -1,76 +1,39 @@
-"""What a channel has delivered and not yet seen acknowledged, with the acknowledgements of one moment sent together."""
+"""What a channel has delivered and not yet seen acknowledged; sends acknowledgements in batches."""
 
 import logging
 import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from copy import deepcopy
-from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Final
 
 import redis
-from kombu.transport import redis as _stock
 from kombu.transport import virtual as _virtual
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 
-from worker.aio.transport import acknowledging, holding
-from worker.aio.transport.leases import LeaseKeeper
-from worker.aio.transport.scripts import EXPIRED, FORGET, GIVE_BACK, REBOOK
+from worker.aio.transport import unacked
+from worker.aio.transport.restoring import RestoringQoS, mark_redelivered, payload_of
+from worker.aio.transport.scripts import FORGET, UPDATE_ENTRY
 
 logger = logging.getLogger(__name__)
 
-# kombu's classes are only half typed.
-StockQoS: Any = _stock.QoS
-VirtualQoS: Any = _virtual.QoS
+VirtualQoS: Any = _virtual.QoS  # kombu's classes are only half typed
 
-_MOST = 500
-"""Tags or messages in one command at most, so that no command holds up the server for long."""
-_MANY = 100
-"""So many acknowledgements are sent at once; fewer wait a moment for more."""
-_LONG_S = 0.1
-"""An acknowledgement that waited longer for the end of the turn, in seconds, shows that no hub turns any more."""
-_APART_S = 0.01
-"""For how long acknowledgements wait for others after some were sent, in seconds.
-
-The first ones do not wait.
-"""
-_REFUSED_PAUSE_S = 1.0
-"""How long a server that refuses acknowledgements is left alone, in seconds."""
-_LOOK = 50
-"""Messages of dead workers that are looked at in one step."""
-
-DEATHS = "deaths"
-"""The header that counts how often a message came again because its worker had died."""
-DIED_S = "died_s"
-"""The header that tells when the first of them was last heard of, in seconds since 1970 by the server's clock."""
+_BATCH: Final = 500
+"""Tags in one command at most, so that no command holds up the server for long."""
+_ENOUGH: Final = 100
+"""This many acknowledgements are sent at once; fewer wait a moment for others."""
+_NO_TURN_S: Final = 0.1
+"""After an acknowledgement has waited this long for the end of the turn, no hub runs any more."""
+_INTERVAL_S: Final = 0.01
+"""How long acknowledgements wait for others after some were sent; the first ones do not wait."""
+_REFUSED_PAUSE_S: Final = 1.0
+"""How long a server that refuses acknowledgements is left alone."""
 
 
-class Channel(Protocol):
-    """What is needed of a channel beside what kombu's has."""
-
-    closed: bool
-    connection: Any
-    global_keyprefix: str
-    conn_or_acquire: Any
-    _lookup: Any
-    _q_for_pri: Any
-    _get_message_priority: Any
-
-    @property
-    def recover_every_s(self) -> float:
-        """How often to look for what dead workers had, in seconds."""
-
-    def keep_leases(self) -> LeaseKeeper | None:
-        """See that what this channel takes is renewed."""
-
-
-class TransportQoS(StockQoS):
-    """Stock in all that it stores. Not thread-safe, but for `ack`."""
-
-    channel: Channel
+class TransportQoS(RestoringQoS):
+    """kombu's record of deliveries, with batched acknowledgements. Only `ack` is thread-safe."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -79,29 +42,13 @@ class TransportQoS(StockQoS):
         self._sent_at_s = float("-inf")
         self._refused_until_s = 0.0
         self.moved: str | None = None
-        """The tag of the message that is being delivered and that the server has in its book already."""
-        self.keeper: LeaseKeeper | None = None
-        """Renews the leases; None while the channel takes nothing, or where there are no leases."""
+        """The tag of the message being delivered, where the server has its entry already."""
+        self.keeper = None
         self.recover_at_s = 0.0
-        acknowledging.register(self)
-
-    @property
-    def leases_key(self) -> str:
-        """The name of the leases, without the global prefix."""
-        return f"{self.unacked_key}.leases"
-
-    @property
-    def pulse_key(self) -> str:
-        """The name of the pulse, without the global prefix."""
-        return f"{self.unacked_key}.pulse"
-
-    @property
-    def unreadable_key(self) -> str:
-        """The name of the list for what is no message, without the global prefix."""
-        return f"{self.unacked_key}.unreadable"
+        unacked.of_process.register(self)
 
     def held_tags(self) -> Iterable[str]:
-        """Name what was delivered and whose acknowledgement has not arrived yet.
+        """Name the messages that were delivered and whose acknowledgement was not sent yet.
 
         From any thread.
         """
@@ -114,39 +61,43 @@ class TransportQoS(StockQoS):
         return left is None or left > 0
 
     def can_consume_max_estimate(self) -> int | None:
-        """How many more messages there is room for, beside those whose jobs outlive their channel.
+        """How many more messages there is room for; None: any number.
 
-        None: any number.
+        Jobs that outlive their channel take up room as well.
         """
         left: int | None = super().can_consume_max_estimate()
-        return left if left is None or self.keeper is None else max(left - self.keeper.carried, 0)
+        return left if left is None or self.keeper is None else max(left - self.keeper.detached, 0)
 
     def room(self, *, most: int, coming: int = 0) -> int:
-        """How many messages may be fetched now, `most` at most, when so many more are about to be delivered."""
+        """How many messages may be taken now.
+
+        Args:
+            most: The answer is at most this number.
+            coming: How many messages are here and not delivered yet.
+        """
         if not self.can_consume():
             return 0
         if "can_consume" in self.__dict__:
-            return int(
-                not coming
-            )  # Celery's `worker_disable_prefetch` put its own rule there, which says yes or no
+            # Celery's `worker_disable_prefetch` has put its own rule there, which says yes or no.
+            return int(not coming)
         if self.channel.connection.cycle.hub is None:
-            # Who drains by hand wants one event a call, as with kombu, and may go away with the
-            # others booked.
+            # `drain_events` gives one event a call, as with kombu, and its caller may never call
+            # again: messages beyond that one would stay unacknowledged.
             return int(not coming)
         left = self.can_consume_max_estimate()
         return most if left is None else max(min(left - coming, most), 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a delivery, in the server's book as well unless it is there."""
+        """Note a delivery, and enter it on the server unless it is there already."""
         if delivery_tag == self.moved:
             VirtualQoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge: at the end of the hub's turn, or of one soon after it.
+        """Acknowledge at the end of the hub's turn, or of a turn soon after it.
 
-        At once where no hub runs.
+        Where no hub runs, it acknowledges at once.
 
         Raises:
             redis.ConnectionError: The channel is closed, and the broker has the message back.
@@ -159,17 +110,16 @@ class TransportQoS(StockQoS):
             self._settle(delivery_tag)
         elif self.channel.closed and self.keeper is not None:
             self.keeper.release([delivery_tag])
-            self._hold_no_more(delivery_tag)
+            self._forget(delivery_tag)
         else:
             try:
                 self.flush_acks()
                 super().reject(delivery_tag, requeue=True)
             except redis.ResponseError as exc:
-                # A server without room refuses what would make it none. The message stays booked;
-                # its lease ends.
+                # A full server refuses commands that need memory. The message stays unacknowledged
+                # there, and its lease ends.
                 logger.warning(
-                    "the broker takes no message back now (%s); it gives this one out again later",
-                    exc,
+                    "the broker takes no message back now (%s); this one comes again later", exc
                 )
                 if self.keeper is not None:
                     self.keeper.release([delivery_tag])
@@ -179,37 +129,37 @@ class TransportQoS(StockQoS):
         if self.channel.closed:
             if self.keeper is None:
                 raise redis.ConnectionError(
-                    "the channel of this message is closed; the broker gives it out again"
+                    "the channel of this message is closed; the broker delivers it again"
                 )
             self.keeper.acknowledge([delivery_tag])
-            self._hold_no_more(delivery_tag)
+            self._forget(delivery_tag)
             return
         now_s = time.monotonic()
         if not self._acked:
             self._oldest_s = now_s
         self._acked.append(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
-        wait_s = self._sent_at_s + _APART_S - now_s
+        wait_s = self._sent_at_s + _INTERVAL_S - now_s
         cycle = self.channel.connection.cycle
         turns = cycle.nudge(wait_s) if wait_s > 0 else cycle.hub is not None
-        # In a warm shutdown the hub stands still, and jobs may end for minutes.
-        if not turns or now_s - self._oldest_s > _LONG_S:
+        # In a warm shutdown the hub does not run, and jobs may end for minutes.
+        if not turns or now_s - self._oldest_s > _NO_TURN_S:
             try:
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
-                # It is kept, and sent with the next one or when the channel closes. Celery would
-                # show a traceback.
+                # It is sent with the next one, or when the channel closes. Celery would log a
+                # traceback.
                 logger.warning(
                     "cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked)
                 )
 
-    def _hold_no_more(self, delivery_tag: str) -> None:
-        # In the moment of the channel's end it is still to be given back; later it is not held.
+    def _forget(self, delivery_tag: str) -> None:
+        # While the channel closes, the message is still to be put back; later it is not held.
         if delivery_tag in self._delivered:
             VirtualQoS.ack(self, delivery_tag)
 
     def flush_acks_when_due(self) -> None:
-        """Send the acknowledgements if they are many, or if none were sent for a few milliseconds.
+        """Send the acknowledgements if there are many, or if the last batch is some time ago.
 
         Raises:
             redis.ConnectionError: They could not be sent.
@@ -217,25 +167,25 @@ class TransportQoS(StockQoS):
         now_s = time.monotonic()
         if not self._acked or now_s < self._refused_until_s:
             return
-        if len(self._acked) >= _MANY or now_s - self._sent_at_s >= _APART_S:
+        if len(self._acked) >= _ENOUGH or now_s - self._sent_at_s >= _INTERVAL_S:
             try:
                 self.flush_acks()
             except redis.ResponseError as exc:
-                # Its memory or disk is full, say. That ends no worker: they are kept, and their
-                # leases with them.
+                # Its memory or disk is full, for instance. The worker goes on: acknowledgements and
+                # leases are kept.
                 self._refused_until_s = now_s + _REFUSED_PAUSE_S
                 logger.warning(
                     "the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked)
                 )
 
     def flush_acks(self) -> None:
-        """Send the acknowledgements. What could not be sent is kept for the next time.
+        """Send the acknowledgements. Those that could not be sent are kept for the next time.
 
         Raises:
             redis.RedisError: They could not be sent.
         """
         while self._acked:
-            tags = list(islice(self._acked, _MOST))
+            tags = list(islice(self._acked, _BATCH))
             prefix = self.channel.global_keyprefix
             keys = [
                 prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)
@@ -247,116 +197,43 @@ class TransportQoS(StockQoS):
                     self._acked.popleft()
             self._oldest_s = self._sent_at_s = time.monotonic()
 
-    def rebook(self, message: Any, headers: dict[str, Any]) -> None:
-        """Write headers into the server's book.
+    def add_headers(self, message: Any, headers: dict[str, Any]) -> None:
+        """Add headers to a message's entry on the server.
 
-        The message has them if it comes again, as when this worker dies.
+        The message has them if it comes again, for instance because this worker dies.
 
         Raises:
             redis.RedisError: They could not be written.
         """
-        payload, info = _payload_of(message), message.delivery_info
+        payload, info = payload_of(message), message.delivery_info
         payload["headers"] = {**payload["headers"], **headers}
         entry = dumps([payload, info.get("exchange"), info.get("routing_key")])  # type: ignore[no-untyped-call, unused-ignore]
         key = self.channel.global_keyprefix + self.unacked_key
         with self.channel.conn_or_acquire() as client:
-            client.execute_command("EVAL", REBOOK, 1, key, message.delivery_tag, entry)
-
-    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
-        return super()._remove_from_indices(delivery_tag, pipe).zrem(self.leases_key, delivery_tag)
-
-    # -- messages of dead workers
+            client.execute_command("EVAL", UPDATE_ENTRY, 1, key, message.delivery_tag, entry)
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Give back what dead workers had, and what was taken too long ago, by whomever."""
+        """Put back the messages of dead workers, and those older than the visibility timeout."""
         try:
             self.flush_acks()
             self.recover()
             super().restore_visible(*args, **kwargs)
         except redis.ResponseError as exc:
-            logger.warning("the broker gives nothing back now (%s)", exc)
-
-    def recover(self) -> None:
-        """Give back what dead workers had, unless that was looked for a moment ago."""
-        keeper = self.channel.keep_leases()
-        if keeper is None or time.monotonic() < self.recover_at_s:
-            return
-        self.recover_at_s = time.monotonic() + self.channel.recover_every_s / 2
-        dead = freed = 0
-        while True:
-            now, found = self._look_for_expired(keeper)
-            if not found:
-                break
-            seen = [
-                float(lease) - keeper.lease_s if float(lease) > 0 else None for *_, lease in found
-            ]
-            freed, dead = freed + seen.count(None), dead + len(found) - seen.count(None)
-            back = [
-                self._as_given_back(tag, entry, seen_s=at_s)
-                for (tag, entry, _), at_s in zip(found, seen, strict=True)
-            ]
-            if not self.give_back(back, before=now):
-                break  # all were renewed meanwhile, or somebody was quicker
-        if dead:
-            logger.warning("%d messages of workers that died are given out again", dead)
-        if freed:
-            logger.info("%d messages that went down with a connection are given out again", freed)
-
-    def _look_for_expired(self, keeper: LeaseKeeper) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-        prefix = self.channel.global_keyprefix
-        keys = [prefix + key for key in (self.pulse_key, self.leases_key, self.unacked_key)]
-        with self.channel.conn_or_acquire() as client:
-            now, *found = client.execute_command(
-                "EVAL", EXPIRED, len(keys), *keys, keeper.patience_s, _LOOK
-            )
-        return bytes_to_str(now), [  # type: ignore[no-untyped-call, unused-ignore]
-            (found[at].decode(), found[at + 1], found[at + 2]) for at in range(0, len(found), 3)
-        ]
-
-    def _as_given_back(
-        self, tag: str, entry: bytes, *, seen_s: float | None
-    ) -> tuple[str, Any, list[str]]:
-        """Make a message ready to go back; `seen_s` says when its dead worker was last heard of."""
-        try:
-            payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
-        except (TypeError, ValueError):
-            logger.error(  # noqa: TRY400 - the error would show it
-                "an entry of %s is no message; it is in %s", self.unacked_key, self.unreadable_key
-            )
-            return tag, entry, [self.unreadable_key]
-        _mark_redelivered(payload)
-        headers = payload.get("headers")
-        # A worker that died while the message waited for its instant did not die of it.
-        if (
-            seen_s is not None
-            and isinstance(headers, dict)
-            and not waits(headers.get("eta"), seen_s)
-        ):
-            deaths = headers.get(DEATHS)
-            headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
-            headers[DIED_S] = _earlier(headers.get(DIED_S), round(seen_s, 3))
-        return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
-
-    def _lists_of(self, payload: Any, exchange: Any, routing_key: Any) -> list[str]:
-        """Name the lists that a message goes back to, as in kombu's own restoring."""
-        priority = self.channel._get_message_priority(payload)  # noqa: SLF001
-        queues = self.channel._lookup(exchange, routing_key)  # noqa: SLF001
-        # Where the bindings are gone, the queue of the routing key's name is the best guess; none
-        # would lose it.
-        return [self.channel._q_for_pri(queue, priority) for queue in queues or [routing_key]]  # noqa: SLF001
+            logger.warning("the broker redelivers nothing now (%s)", exc)
 
     # -- the end of a channel
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give back what was delivered and not acknowledged, but for what runs on; once."""
+        """Put back, once, all unacknowledged messages except those whose jobs run on."""
         keeper = self.keeper
         left: list[str] = []
         if keeper is not None:
-            running = holding.tags_that_run_on(self.held_tags())  # acknowledges what has ended
+            # This acknowledges the messages of jobs that have ended.
+            running = unacked.of_process.tags_that_run_on(self.held_tags())
             keeper.acknowledge(list(self._acked))
             self._acked.clear()
             kept = [tag for tag in self.held_tags() if tag in running]
-            keeper.carry(kept)
+            keeper.detach(kept)
             for tag in kept:
                 self._delivered.pop(tag, None)
             keeper.leave(self)
@@ -368,100 +245,19 @@ class TransportQoS(StockQoS):
             if keeper is None:
                 raise
             logger.warning(
-                "%d messages cannot be given back now (%s); they are let go instead", len(left), exc
+                "cannot put %d messages back now (%s); releasing their leases", len(left), exc
             )
             keeper.release(left)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give back all that was delivered and not acknowledged, in the order in which it came."""
+        """Put back all unacknowledged messages, in the order in which they came."""
         with suppress(redis.RedisError):
             self.flush_acks()
-        found = []
+        back = []
         for tag, message in self._delivered.items():
-            payload, info = _payload_of(message), message.delivery_info
-            _mark_redelivered(payload)
-            found.append(
-                (
-                    tag,
-                    dumps(payload),  # type: ignore[no-untyped-call, unused-ignore]
-                    self._lists_of(payload, info.get("exchange"), info.get("routing_key")),
-                )
-            )
-        self.give_back(found, client=client)
+            payload, info = payload_of(message), message.delivery_info
+            mark_redelivered(payload)
+            lists = self._lists_of(payload, info.get("exchange"), info.get("routing_key"))
+            back.append((tag, dumps(payload), lists))  # type: ignore[no-untyped-call, unused-ignore]
+        self.give_back(back, client=client)
         self._delivered.clear()
-
-    def give_back(
-        self,
-        messages: Iterable[tuple[str, Any, list[str]]],
-        *,
-        client: Any = None,
-        before: str = "",
-    ) -> int:
-        """Put messages back where they are taken next, in their order.
-
-        Args:
-            messages: For each its tag, its text and the lists that it goes to, without the global
-                prefix.
-            client: Default: the channel's.
-            before: Only those whose lease ended by this instant of the server's clock, in seconds.
-
-        Returns:
-            How many there were.
-        """
-        left = list(messages)
-        given = 0
-        while left:
-            part, left = left[-_MOST:], left[:-_MOST]
-            prefix = self.channel.global_keyprefix
-            names = (self.unacked_key, self.unacked_index_key, self.leases_key, self.unreadable_key)
-            keys = [prefix + name for name in names]
-            arguments: list[Any] = [before]
-            for tag, text, lists in reversed(part):
-                places = []
-                for name in lists:
-                    if prefix + name not in keys:
-                        keys.append(prefix + name)
-                    places.append(keys.index(prefix + name) + 1)
-                arguments += [tag, text, len(places), *places]
-            with self.channel.conn_or_acquire(client) as connected:
-                given += connected.execute_command("EVAL", GIVE_BACK, len(keys), *keys, *arguments)
-        return given
-
-
-def _payload_of(message: Any) -> Any:
-    """Give what a message was made of, with the tag that its producer gave it."""
-    payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
-    with suppress(KeyError):
-        payload["properties"]["delivery_tag"] = (
-            message.delivery_tag.rpartition("@")[0] or message.delivery_tag
-        )
-    return payload
-
-
-def instant_of(eta: Any) -> datetime | None:
-    """Read a message's instant; nothing where it has none, or none that can be read."""
-    try:
-        instant = datetime.fromisoformat(eta)
-    except (TypeError, ValueError):
-        return None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
-def waits(eta: Any, at_s: float) -> bool:
-    """Whether a message waits for its instant at a moment, in seconds since 1970."""
-    instant = instant_of(eta)
-    return instant is not None and instant.timestamp() > at_s
-
-
-def _earlier(told: Any, at_s: float) -> float:
-    """Give the earlier of two moments, in seconds since 1970.
-
-    The first is a stranger's and may be anything.
-    """
-    return min(float(told), at_s) if type(told) in {int, float} and 0 < told < at_s else at_s
-
-
-def _mark_redelivered(payload: Any) -> None:
-    with suppress(KeyError, TypeError):
-        payload["headers"]["redelivered"] = True
-        payload["properties"]["delivery_info"]["redelivered"] = True

@@ -1,0 +1,13 @@
+-- requires: nothing
+-- replace: stores and publishes a value in the place of one that was read before.
+--
+-- KEYS  1 the key
+-- ARGV  1 SHA-1 of the value that was read  2 the new value  3 its expiry in seconds, 0 for never
+-- Returns the value of the key if it has changed since, else nothing.
+
+local stored = redis.call('GET', KEYS[1])
+if stored and redis.sha1hex(stored) ~= ARGV[1] then return stored end
+if tonumber(ARGV[3]) > 0 then redis.call('SETEX', KEYS[1], ARGV[3], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2]) end
+redis.call('PUBLISH', KEYS[1], ARGV[2])
+return false

@@ -1,0 +1,30 @@
+"""Reads Lua scripts from the folder `lua` of a package."""
+
+from importlib import resources
+from typing import Final
+
+_REQUIRES: Final = "-- requires: "
+_NOTHING: Final = "nothing"
+
+
+def source(package: str, name: str) -> str:
+    """Read a script, with the libraries that its first line requires and without comments.
+
+    Most scripts are sent with each call, so their texts should be short.
+
+    Args:
+        package: The package with the folder `lua`.
+        name: The script's file in that folder, without its ending.
+
+    Raises:
+        ValueError: The first line does not say what the script requires.
+    """
+    folder = resources.files(package) / "lua"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    first = text.partition("\n")[0]
+    if not first.startswith(_REQUIRES):
+        raise ValueError(f"{package}: the first line of {name}.lua must begin with {_REQUIRES}")
+    required = [part for part in first.removeprefix(_REQUIRES).split(", ") if part != _NOTHING]
+    libraries = [(folder / "lib" / f"{part}.lua").read_text("utf-8") for part in required]
+    lines = "\n".join([*libraries, text]).splitlines()
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("--"))

@@ -1,0 +1,10 @@
+-- requires: nothing
+-- forget: deletes the entries of acknowledged messages, all three at once: one without the others would stay for ever.
+--
+-- KEYS  1 hash of unacknowledged messages  2 index  3 leases
+-- ARGV  the tags, a few hundred at most
+-- Returns how many there were.
+
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+return redis.call('HDEL', KEYS[1], unpack(ARGV))

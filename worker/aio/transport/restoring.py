@@ -1,0 +1,206 @@
+"""Puts messages back to their queues: those of dead workers, and those that a channel gives up."""
+
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any, Final, Protocol
+
+from kombu.transport import redis as _stock
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+from worker.aio.transport.eta import waits
+from worker.aio.transport.headers import DEATHS, DIED_S
+from worker.aio.transport.leases import LeaseKeeper
+from worker.aio.transport.scripts import EXPIRED, GIVE_BACK
+
+logger = logging.getLogger(__name__)
+
+StockQoS: Any = _stock.QoS  # kombu's classes are only half typed
+
+_BATCH: Final = 500
+"""Messages in one command at most, so that no command holds up the server for long."""
+_DEAD_BATCH: Final = 50
+"""Messages of dead workers that are read in one step."""
+
+
+class Channel(Protocol):
+    """What this module needs of a channel, beyond kombu's own."""
+
+    closed: bool
+    connection: Any
+    global_keyprefix: str
+    conn_or_acquire: Any
+    _lookup: Any
+    _q_for_pri: Any
+    _get_message_priority: Any
+
+    @property
+    def recover_every_s(self) -> float:
+        """How often to look for messages of dead workers, in seconds."""
+
+    def keep_leases(self) -> LeaseKeeper | None:
+        """Start renewing the leases of this channel's messages."""
+
+
+class RestoringQoS(StockQoS):
+    """kombu's record of deliveries, which also puts back the messages of dead workers."""
+
+    channel: Channel
+    keeper: LeaseKeeper | None
+    """Renews the leases; None while the channel takes nothing, or where there are no leases."""
+    recover_at_s: float
+
+    @property
+    def leases_key(self) -> str:
+        """The name of the leases, without the global prefix."""
+        return f"{self.unacked_key}.leases"
+
+    @property
+    def pulse_key(self) -> str:
+        """The name of the pulse, without the global prefix."""
+        return f"{self.unacked_key}.pulse"
+
+    @property
+    def unreadable_key(self) -> str:
+        """The name of the list of unreadable items, without the global prefix."""
+        return f"{self.unacked_key}.unreadable"
+
+    def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
+        return super()._remove_from_indices(delivery_tag, pipe).zrem(self.leases_key, delivery_tag)
+
+    def recover(self) -> None:
+        """Put back the messages of dead workers, unless that was done a moment ago."""
+        keeper = self.channel.keep_leases()
+        if keeper is None or time.monotonic() < self.recover_at_s:
+            return
+        self.recover_at_s = time.monotonic() + self.channel.recover_every_s / 2
+        dead = released = 0
+        while True:
+            now, expired = self._read_expired(keeper)
+            if not expired:
+                break
+            alive_s = [
+                float(lease) - keeper.lease_s if float(lease) > 0 else None for *_, lease in expired
+            ]
+            released += alive_s.count(None)
+            dead += len(expired) - alive_s.count(None)
+            back = [
+                self._prepare(tag, entry, alive_s=at_s)
+                for (tag, entry, _), at_s in zip(expired, alive_s, strict=True)
+            ]
+            if not self.give_back(back, before=now):
+                break  # all were renewed meanwhile, or another worker was faster
+        if dead:
+            logger.warning("redelivering %d messages held by dead workers", dead)
+        if released:
+            logger.info("redelivering %d messages of a connection that was lost", released)
+
+    def _read_expired(self, keeper: LeaseKeeper) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+        prefix = self.channel.global_keyprefix
+        keys = [prefix + key for key in (self.pulse_key, self.leases_key, self.unacked_key)]
+        with self.channel.conn_or_acquire() as client:
+            now, *parts = client.execute_command(
+                "EVAL", EXPIRED, len(keys), *keys, keeper.patience_s, _DEAD_BATCH
+            )
+        return bytes_to_str(now), [  # type: ignore[no-untyped-call, unused-ignore]
+            (parts[at].decode(), parts[at + 1], parts[at + 2]) for at in range(0, len(parts), 3)
+        ]
+
+    def _prepare(
+        self, tag: str, entry: bytes, *, alive_s: float | None
+    ) -> tuple[str, Any, list[str]]:
+        """Prepare a message for `give_back`; `alive_s` says when its dead worker was last alive."""
+        try:
+            payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
+        except (TypeError, ValueError):
+            logger.error(  # noqa: TRY400 - the traceback would show the entry
+                "an entry of %s is not a message; moved it to %s",
+                self.unacked_key,
+                self.unreadable_key,
+            )
+            return tag, entry, [self.unreadable_key]
+        mark_redelivered(payload)
+        headers = payload.get("headers")
+        # A worker that died while the message waited for its instant did not die of it.
+        if (
+            alive_s is not None
+            and isinstance(headers, dict)
+            and not waits(headers.get("eta"), alive_s)
+        ):
+            deaths = headers.get(DEATHS)
+            headers[DEATHS] = (deaths if isinstance(deaths, int) else 0) + 1
+            headers[DIED_S] = _earlier(headers.get(DIED_S), round(alive_s, 3))
+        return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def _lists_of(self, payload: Any, exchange: Any, routing_key: Any) -> list[str]:
+        """Name the lists that a message goes back to, as kombu does."""
+        priority = self.channel._get_message_priority(payload)  # noqa: SLF001
+        queues = self.channel._lookup(exchange, routing_key)  # noqa: SLF001
+        # Where the bindings are gone, the best guess is the queue with the name of the routing key;
+        # without any list the message would be lost.
+        return [self.channel._q_for_pri(queue, priority) for queue in queues or [routing_key]]  # noqa: SLF001
+
+    def give_back(
+        self,
+        messages: Iterable[tuple[str, Any, list[str]]],
+        *,
+        client: Any = None,
+        before: str = "",
+    ) -> int:
+        """Put messages back where they are taken next, in their order.
+
+        Args:
+            messages: For each its tag, its text and the lists that it goes to, without the global
+                prefix.
+            client: Default: the channel's.
+            before: Only those whose lease ended by this instant of the server's clock, in seconds.
+
+        Returns:
+            How many there were.
+        """
+        left = list(messages)
+        count = 0
+        while left:
+            part, left = left[-_BATCH:], left[:-_BATCH]
+            prefix = self.channel.global_keyprefix
+            names = (self.unacked_key, self.unacked_index_key, self.leases_key, self.unreadable_key)
+            keys = [prefix + name for name in names]
+            arguments: list[Any] = [before]
+            for tag, text, lists in reversed(part):
+                numbers = []
+                for name in lists:
+                    if prefix + name not in keys:
+                        keys.append(prefix + name)
+                    numbers.append(keys.index(prefix + name) + 1)
+                arguments += [tag, text, len(numbers), *numbers]
+            with self.channel.conn_or_acquire(client) as connected:
+                count += connected.execute_command("EVAL", GIVE_BACK, len(keys), *keys, *arguments)
+        return count
+
+
+def payload_of(message: Any) -> Any:
+    """Return what a message was made of, with the tag that its producer gave it."""
+    payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
+    with suppress(KeyError):
+        payload["properties"]["delivery_tag"] = (
+            message.delivery_tag.rpartition("@")[0] or message.delivery_tag
+        )
+    return payload
+
+
+def _earlier(header: Any, at_s: float) -> float:
+    """Return the earlier of two moments, in seconds since 1970.
+
+    The first comes from a message's header and may be anything.
+    """
+    return min(float(header), at_s) if type(header) in {int, float} and 0 < header < at_s else at_s
+
+
+def mark_redelivered(payload: Any) -> None:
+    """Say in a message's headers and properties that it was delivered before."""
+    with suppress(KeyError, TypeError):
+        payload["headers"]["redelivered"] = True
+        payload["properties"]["delivery_info"]["redelivered"] = True

@@ -1,0 +1,59 @@
+"""What a process has not acknowledged: acknowledgements not sent yet, and jobs that run on.
+
+kombu makes transports and channels by itself, so they and the pool meet in one object a process.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+from weakref import WeakSet
+
+logger = logging.getLogger(__name__)
+
+
+class Flushable(Protocol):
+    """Holds acknowledgements."""
+
+    def flush_acks(self) -> None:
+        """Send them."""
+
+
+class Unacked:
+    """Sends the acknowledgements of all channels, and knows which jobs outlive their connection.
+
+    Attributes:
+        running_jobs: The pool's answer to `tags_that_run_on`; None while no pool runs.
+    """
+
+    def __init__(self) -> None:
+        self.running_jobs: Callable[[set[str]], set[str]] | None = None
+        self._holders: WeakSet[Flushable] = WeakSet()
+
+    def register(self, holder: Flushable) -> None:
+        """Remember a holder of acknowledgements for as long as it lives."""
+        self._holders.add(holder)
+
+    def flush_acks(self) -> None:
+        """Have every holder send its acknowledgements; a holder that cannot is logged."""
+        for holder in list(self._holders):
+            try:
+                holder.flush_acks()
+            except Exception as exc:  # noqa: BLE001 - of any transport; each lost connection leads here
+                logger.warning("cannot send acknowledgements: %s", exc)
+
+    def tags_that_run_on(self, held: Iterable[str]) -> set[str]:
+        """Name the messages of a channel whose jobs run on after its connection has ended.
+
+        The channel is about to put all others back: of these, jobs that have not begun do not begin
+        any more, and those that have ended are acknowledged before this returns. A job that runs on
+        takes up room until it is acknowledged: the next channel takes one message fewer for it.
+
+        Args:
+            held: The delivery tags of the messages that the channel has delivered and not seen
+                acknowledged. Jobs of other channels are not affected: a job may consume on a
+                connection of its own, and close it.
+        """
+        return self.running_jobs(set(held)) if self.running_jobs is not None else set()
+
+
+of_process: Final = Unacked()
