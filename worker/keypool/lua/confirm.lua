@@ -1,11 +1,11 @@
 -- requires: prelude, buckets, reservations, candidates
--- confirm: may a lease that has waited for its instant still be used? Not where the key, or what covers it, rests by
--- now, nor where the key's account was learned meanwhile: then it ends here, and its capacity goes back. It waits a
--- little longer where others left later than they were to and the provider counts in windows, where a refusal showed
--- that the provider has less than was thought, and where one job tries alone whether a host or model works again.
+-- confirm: may a lease that has waited for its start still be used? Not if the key, or what covers it, rests by now or
+-- turned out to be another account's: then the lease ends and its capacity goes back. It waits a little longer if other
+-- calls left late and the provider counts in windows, if a refusal showed that there is less than expected, or while
+-- another lease probes the host or model.
 --
 -- ARGV  2 lease id  3 key id  4 account  5 model or ''  6 resource
--- Returns how long it still has to wait, in ms (0: it goes now) · -1 it has ended: expired, unknown, or blocked
+-- Returns how long it still has to wait, in ms (0: it goes now) · -1: it has ended (expired, unknown, or blocked)
 
 local lease_id, key_id, account, model_name, resource = unpack(ARGV, 2)
 read_clock()
@@ -22,7 +22,7 @@ end
 local key, key_block = read_key(key_id, resource)
 local pair = read_pair(account, model_name, {cost = lease.cost, first_limits = {}}, shared, any_rests)
 local buckets = pair.buckets
--- Where the key turned out to be another account's, nothing was reserved there.
+-- Nothing was reserved at the other account.
 if key_block or pair.block or pair.unfit or key[4] and key[4] ~= account then
   drop_lease(lease_id)
   give_back(buckets, lease)
@@ -50,5 +50,5 @@ if start_ms > now or windowed[1] then
   if windowed[1] then save_buckets(pair.key, buckets) end
 end
 if start_ms > now then return start_ms - now end
-for _, scope in ipairs(probes) do try_alone(scope, lease_id) end
+for _, scope in ipairs(probes) do note_probe(scope, lease_id) end
 return 0

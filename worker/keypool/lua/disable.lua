@@ -1,9 +1,9 @@
 -- requires: prelude
--- disable: take a key out by hand, until a person resets it. A key that the provider had refused is then out by hand,
--- too: a reset of the whole service does not bring it back any more.
+-- disable: disable a key by hand, until a person resets it. That also holds for a key that the provider had refused: a
+-- reset of the whole service does not bring it back any more.
 --
 -- ARGV  2 by  3 key id  4 reason
--- Returns 1, or 0 where it was disabled already.
+-- Returns 1, or 0 if it was disabled already.
 
 local by, key_id, reason = unpack(ARGV, 2)
 local key = root .. ':key:' .. key_id

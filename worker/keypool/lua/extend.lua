@@ -1,8 +1,8 @@
 -- requires: prelude, buckets, reservations
--- extend: reserve emails that go along with a lease's call, beyond those that it was taken for.
+-- extend: reserve further emails that go with a lease's call.
 --
 -- ARGV  2 lease id  3 account  4 model or ''  5 emails (recipients)
--- Returns nothing. A lease that is gone changes nothing.
+-- Returns nothing. If the lease has ended, nothing changes.
 
 local lease_id, more, pair_key = ARGV[2], tonumber(ARGV[5]), root .. ':account_model:' .. ARGV[3] .. ':' .. ARGV[4]
 read_clock()

@@ -1,11 +1,11 @@
 -- requires: prelude
--- reinstate: bring keys back that one request was refused with in the same way, if that looks like the request's fault:
--- each has served other requests shortly before. One that was brought back so must serve before it is again.
+-- reinstate: bring back keys that were refused for one request in the same way, if the request looks at fault: each key
+-- served other requests shortly before. A reinstated key must serve before it can be reinstated again.
 --
 -- ARGV  2 by (task id)  3 reason of the marks  then the id of each key
--- Returns 1 where the keys are back, else 0: nothing was changed.
+-- Returns 1 if the keys are back, or 0: nothing changed.
 
-local BLAME_MS = 600000  -- so recently a key must have served
+local SERVED_MS = 600000  -- how recently a key must have served
 
 read_clock()
 local ids = {unpack(ARGV, 4)}
@@ -14,7 +14,7 @@ for _, key_id in ipairs(ids) do
     'freed_ms')
   local since_ms, ok_ms = tonumber(record[4]) or now, tonumber(record[5] or 0)
   local ours = record[1] == 'disabled' and record[2] == ARGV[2] and record[3] == ARGV[3]
-  if not ours or ok_ms <= tonumber(record[6] or 0) or ok_ms < since_ms - BLAME_MS then return 0 end
+  if not ours or ok_ms <= tonumber(record[6] or 0) or ok_ms < since_ms - SERVED_MS then return 0 end
 end
 for _, key_id in ipairs(ids) do
   local key = root .. ':key:' .. key_id

@@ -1,41 +1,40 @@
 -- requires: prelude, buckets
--- reset: clear cooldowns and disabled marks of the records given, and wake the jobs that wait. What a provider's word
--- had taken out of a bucket for the time of a rest comes back with it; quotas that were learned are learned anew, and
--- whether the provider has raised the other limits is tried at once. What calls have reserved stays reserved. A key
--- that a person disabled stays disabled, unless the reset includes those.
+-- reset: clear cooldowns and disabled marks of the given records, and wake the jobs that wait. What a refusal had taken
+-- out of a bucket for a rest comes back; learned quotas are forgotten, and calls beyond other limits may be tried at
+-- once. What calls have reserved stays reserved. Keys that a person disabled stay disabled, unless they are included.
 --
 -- KEYS  2 … the records of keys, accounts, account × models, models, host
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
--- Returns the blocks that held, each [place of its record from 1 on, resource or '', 'cooling' | 'disabled', reason,
+-- Returns the blocks that it met, each [index of its record from 1 on, resource or '', 'cooling' | 'disabled', reason,
 -- the person who disabled it or '', 1: cleared | 0: left disabled].
 
-local KNOWN_MS = 20000  -- what a refusal has just told need not be tried
+local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
 
 read_clock()
 local found, cleared, unfit, accounts = {}, 0, read_hash(root .. ':unfit'), root .. ':account:'
 
-local function note(place, resource, block, person)
+local function note(index, resource, block, person)
   if not block then return end
   local state, stays = block.until_ms == NEVER and 'disabled' or 'cooling', person and ARGV[5] ~= '1'
   if not stays then cleared = cleared + 1 end
-  found[#found + 1] = {place - 1, resource, state, block.reason, person or '', stays and 0 or 1}
+  found[#found + 1] = {index - 1, resource, state, block.reason, person or '', stays and 0 or 1}
 end
 
-local function clear_marks(place, hash, marks, start)
+local function clear_marks(index, hash, marks, start)
   for field, packed in pairs(marks) do
     if field:sub(1, #start) == start then
-      note(place, field:sub(#start + 1), blocked_by_mark(packed))
+      note(index, field:sub(#start + 1), blocked_by_mark(packed))
       redis.call('HDEL', hash, field)
     end
   end
 end
 
-for place = 2, #KEYS do
-  local key, record = KEYS[place], read_hash(KEYS[place])
+for index = 2, #KEYS do
+  local key, record = KEYS[index], read_hash(KEYS[index])
   local account = key:sub(1, #accounts) == accounts and key:sub(#accounts + 1)
-  if account then clear_marks(place, root .. ':unfit', unfit, account .. ':') end
-  note(place, '', blocked({record.state, record.until_ms, record.reason}), record.person)
-  clear_marks(place, key, record, 't:')
+  if account then clear_marks(index, root .. ':unfit', unfit, account .. ':') end
+  note(index, '', blocked({record.state, record.until_ms, record.reason}), record.person)
+  clear_marks(index, key, record, 't:')
   local buckets = read_buckets(record.buckets, record.limits)
   for dimension, bucket in pairs(buckets) do
     local held = bucket.held

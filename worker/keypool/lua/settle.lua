@@ -1,77 +1,76 @@
 -- requires: prelude, buckets, reservations, learn
--- settle: end a lease with what the answer meant. An expired lease changes no bucket, but what the answer taught holds.
+-- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
 --
--- ARGV  2 lease id  3 what the answer means, as JSON: key (its id), account, model, resource, by (task id)
---       outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work;
---       counted: the provider counted it; tokens used, input_tokens and output_tokens of them, emails carried,
---       stated_ms (the wait that the provider told), learned (the account that it named), each where known
---       turned_down: the account refused the request for what it is, for a reason that is not known to hold again
---       effect: none | cool | disable | unfit, on scope (its own name is name) for rest_ms, because of reason
---       sized: the rest of an account_model is told for a call of this size, smaller ones may pass
+-- ARGV  2 lease id  3 what the answer meant, as JSON: key (its id), account, model, resource, by (task id)
+--       outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work
+--       counted: the provider counted the call; tokens used, input_tokens and output_tokens of them, emails sent,
+--       stated_ms (the wait that the provider stated), learned (the account that it named), each if known
+--       turned_down: the account refused this request, and may refuse others like it
+--       effect: none | cool | disable | unfit, on scope (called name) for rest_ms, with the reason
+--       sized: the rest of an account_model holds for calls of this size or more
 --       uncapped: the answer was too long for the account's limit, though less than that was reserved
 --       real: the provider knows the model
---       limits observed, each [dimension, limit, window ms, remaining where known]
---       quotas of which is told what is used, each [dimension, used, window ms, 1 if the call was refused for it, or 0]
--- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of this
+--       limits observed, each [dimension, limit, window ms, remaining if known]
+--       quotas of which the used part is stated, each [dimension, used, window ms, 1 if the call was refused for it]
+-- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of the
 --         model was accepted after this one began, so a failure is this call's own), learned, …
 
 local FAULTS_APART_MS = 1000
-local LONGEST_REST_MS = 10000  -- of a host or model, so that it is used again soon after it works again
+local LONGEST_REST_MS = 10000   -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
-local UNFIT_KEPT = 1000  -- jobs may name models that nobody has, without end
-local OK_NOTED_MS = 250  -- what is known of successes is as old as this at most
-local STAYS_NOTED_MS = 3600000  -- so often it is put off when a record goes that is not used any more
--- So long after a rest its record stays: that of an account not for long, since each acquire looks at those there are.
+local UNFIT_KEPT = 1000         -- jobs may name any number of models that do not exist
+local OK_NOTED_MS = 250         -- the last success is noted at most this often
+local STAYS_NOTED_MS = 3600000  -- the expiry of a record in use is put off at most this often
+-- How long a record stays after a rest; an account's only briefly, since every acquire looks at those that exist.
 local STAYS_MS = {account = 600000, account_model = STATE_TTL_MS, model = STATE_TTL_MS, host = STATE_TTL_MS}
 
-local said = cjson.decode(ARGV[3])
-local ok_ms = read_clock('ok_ms:' .. said.model)
-local outcome, effect, scope, reason, by = said.outcome, said.effect, said.scope, said.reason, said.by
-local pair_name, key = said.account .. ':' .. said.model, root .. ':key:' .. said.key
+local answer = cjson.decode(ARGV[3])
+local ok_ms = read_clock('ok_ms:' .. answer.model)
+local outcome, effect, scope, reason, by = answer.outcome, answer.effect, answer.scope, answer.reason, answer.by
+local pair_name, key = answer.account .. ':' .. answer.model, root .. ':key:' .. answer.key
 local pair = root .. ':account_model:' .. pair_name
-local record_of = {key = key, key_resource = key, account = root .. ':account:' .. said.account, account_model = pair,
-  model = root .. ':model:' .. said.model, host = root .. ':host'}
+local record_of = {key = key, key_resource = key, account = root .. ':account:' .. answer.account, account_model = pair,
+  model = root .. ':model:' .. answer.model, host = root .. ':host'}
 local lease = end_lease(ARGV[2])
 
 local record = redis.call('HMGET', pair, 'buckets', 'limits', 'turned_ms', 'stays_ms')
 local buckets, known, learned = read_buckets(record[1], record[2]), {}, {}
 for dimension, bucket in pairs(buckets) do known[dimension] = bucket end
--- A call that was not counted is not in what was told meanwhile of limits that were not known when it was reserved.
--- What the provider says is left was counted while a counted call's reserve was still taken out; so what the call did
--- not use comes back on top of that.
-if lease and not said.counted then
+-- A call that was not counted gives back only what it took: limits learned while it was out do not include it. When the
+-- provider stated what is left, the reserve of a counted call was still taken out, so what it did not use comes on top.
+if lease and not answer.counted then
   for dimension in pairs(lease.took) do
-    if buckets[dimension] then correct(buckets[dimension], dimension, lease, said) end
+    if buckets[dimension] then correct(buckets[dimension], dimension, lease, answer) end
   end
 end
-learn_limits(buckets, said.limits, outcome == 'refused' and lease, said.stated_ms, learned)
-learn_quotas(buckets, said.quotas, lease, outcome, learned)
-if lease and said.counted then
-  for dimension, bucket in pairs(known) do correct(bucket, dimension, lease, said) end
+learn_limits(buckets, answer.limits, outcome == 'refused' and lease, answer.stated_ms, learned)
+learn_quotas(buckets, answer.quotas, lease, outcome, learned)
+if lease and answer.counted then
+  for dimension, bucket in pairs(known) do correct(bucket, dimension, lease, answer) end
 end
 if lease and lease.tried then judge_try(buckets, lease, outcome, learned) end
 if outcome == 'ok' then speed_up(buckets) end
--- A refusal that names a limit is answered by its bucket; one that says nothing closes the ramp.
+-- A refusal that states a limit is answered by its bucket; any other one narrows the ramp.
 local ramp = buckets.ramp
-if ramp and outcome == 'refused' and #said.limits == 0 then ramp.limit = max(1, floor(ramp.limit / 2)) end
-if said.uncapped and buckets.otpm then buckets.otpm.capped = true end
+if ramp and outcome == 'refused' and #answer.limits == 0 then ramp.limit = max(1, floor(ramp.limit / 2)) end
+if answer.uncapped and buckets.otpm then buckets.otpm.capped = true end
 for _, what in ipairs(learned) do audit('audit', 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
 save_buckets(pair, buckets)
-if said.turned_down then redis.call('HSET', pair, 'turned_ms', now)
+if answer.turned_down then redis.call('HSET', pair, 'turned_ms', now)
 elseif record[3] and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 if now - tonumber(record[4] or 0) > STAYS_NOTED_MS then
   redis.call('HSET', pair, 'stays_ms', now)
   redis.call('PEXPIRE', pair, STATE_TTL_MS)
 end
 
--- Who waits was told when to ask by what was known then.
+-- Lines learned when to ask again before this was known.
 if outcome == 'unused' or lease and lease.tried and outcome == 'ok' then
   redis.call('PUBLISH', root .. ':wake', 'room')
 end
 local noted = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
-if noted then redis.call('HSET', root .. ':inflight', 'ok_ms:' .. said.model, now) end
+if noted then redis.call('HSET', root .. ':inflight', 'ok_ms:' .. answer.model, now) end
 local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account')
 local kept = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}
 local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
@@ -80,23 +79,23 @@ if outcome ~= 'unused' then
   keep(outcome, (counts[3] or 0) + 1)
 end
 if outcome == 'ok' then keep('ok_ms', now) end
-if said.tokens then keep('tokens', (counts[4] or 0) + said.tokens) end
-if said.learned and counts[5] ~= said.learned then
-  keep('account', said.learned)
-  audit('audit', 'account_learned', 'key', said.key, said.learned, 0, by)
+if answer.tokens then keep('tokens', (counts[4] or 0) + answer.tokens) end
+if answer.learned and counts[5] ~= answer.learned then
+  keep('account', answer.learned)
+  audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
 end
 redis.call('HSET', key, unpack(kept))
-if said.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':models', now, said.model) > 0 then
+if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':models', now, answer.model) > 0 then
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
 end
 
-local function answer(until_ms, changed)
+local function reply(until_ms, changed)
   return {lease and 'ok' or 'late', until_ms, changed and 1 or 0, passing and 1 or 0, unpack(learned)}
 end
-if outcome == 'unused' then return answer(0, false) end
+if outcome == 'unused' then return reply(0, false) end
 
--- Counts a fault of a host or model that no key is to blame for. Returns until when it rests, 0 where it does not.
--- A crowd of calls that fail together counts once a second, so that one hiccup does not rest for long.
+-- Counts a fault of a host or model. Returns until when it rests, or 0. Calls that fail together count once a second,
+-- so that one hiccup does not cause a long rest.
 local function count_fault(shared)
   local fault = redis.call('HMGET', shared, 'faults', 'fault_ms', 'until_ms')
   redis.call('HDEL', shared, 'probe_ms')
@@ -111,7 +110,7 @@ local function count_fault(shared)
   return until_ms
 end
 
--- A host or model answered. A record that says nothing any more goes, since every acquire looks at those there are.
+-- A host or model answered. Its record is deleted once it says nothing, since every acquire looks at those that exist.
 local function recover(shared)
   redis.call('HDEL', shared, 'faults', 'probe_ms', 'probe_by')
   local left = redis.call('HMGET', shared, 'state', 'until_ms', 'fault_ms')
@@ -119,26 +118,25 @@ local function recover(shared)
   if not left[1] and last_ms <= now then redis.call('DEL', shared) end
 end
 
-if said.answered then  -- by the host, and so by the model
+if answer.answered then  -- by the host, and so by the model
   if redis.call('EXISTS', record_of.host, record_of.model) > 0 then
     recover(record_of.host)
     recover(record_of.model)
   end
 else
-  -- What fails while nothing passes is no key's fault either.
+  -- A call that fails while no other passes is no key's fault either.
   local shared = effect == 'none' and scope
-    or outcome == 'fault' and not passing and (said.model ~= '' and 'model' or 'host')
+    or outcome == 'fault' and not passing and (answer.model ~= '' and 'model' or 'host')
   local rests_ms = (shared == 'host' or shared == 'model') and count_fault(record_of[shared]) or 0
   if rests_ms > 0 then
-    audit('audit', 'cooled', shared, effect == 'none' and said.name or said.model, reason, rests_ms, by)
-    if effect == 'none' then return answer(rests_ms, true) end
+    audit('audit', 'cooled', shared, effect == 'none' and answer.name or answer.model, reason, rests_ms, by)
+    if effect == 'none' then return reply(rests_ms, true) end
   end
 end
-if effect == 'none' then return answer(0, false) end
+if effect == 'none' then return reply(0, false) end
 
--- What is blamed rests, and a rest only grows. A key's resource, and the model that an account does not have, are marks
--- in the hash of others.
-local blamed, mark, before = record_of[scope], scope == 'key_resource' and 't:' .. said.resource, nil
+-- The scope rests; a rest only grows. A key's resource and a model that an account lacks are marks: fields of a hash.
+local blamed, mark, before = record_of[scope], scope == 'key_resource' and 't:' .. answer.resource, nil
 if effect == 'unfit' then
   blamed, mark = root .. ':unfit', pair_name
   if redis.call('HLEN', blamed) >= UNFIT_KEPT then redis.call('DEL', blamed) end
@@ -146,10 +144,10 @@ end
 if mark then before = blocked_by_mark(redis.call('HGET', blamed, mark))
 else before = blocked(redis.call('HMGET', blamed, 'state', 'until_ms')) end
 local was_ms = before and before.until_ms or 0
-local until_ms = (effect == 'disable' or was_ms == NEVER) and NEVER or max(now + said.rest_ms, was_ms)
+local until_ms = (effect == 'disable' or was_ms == NEVER) and NEVER or max(now + answer.rest_ms, was_ms)
 local state, shown_ms = until_ms == NEVER and 'disabled' or nil, until_ms == NEVER and -1 or until_ms
 if scope == 'account_model' and not mark then
-  local from_tokens = said.sized and lease and lease.cost.tokens or 0
+  local from_tokens = answer.sized and lease and lease.cost.tokens or 0
   if before then from_tokens = min(from_tokens, tonumber(redis.call('HGET', blamed, 'from_tokens') or 0)) end
   redis.call('HSET', blamed, 'from_tokens', from_tokens)
 end
@@ -158,8 +156,8 @@ if was_ms ~= until_ms then
   if mark then redis.call('HSET', blamed, mark, cmsgpack.pack(block))
   else for field, value in pairs(block) do redis.call('HSET', blamed, field, value) end end
   local event = ({disable = 'disabled', cool = 'cooled', unfit = 'unfit'})[effect]
-  if effect ~= 'unfit' or not before then audit('audit', event, scope, said.name, reason, shown_ms, by) end
+  if effect ~= 'unfit' or not before then audit('audit', event, scope, answer.name, reason, shown_ms, by) end
 end
 if state then redis.call('PERSIST', blamed)
 elseif STAYS_MS[scope] then redis.call('PEXPIRE', blamed, until_ms - now + STAYS_MS[scope]) end
-return answer(shown_ms, not before)
+return reply(shown_ms, not before)

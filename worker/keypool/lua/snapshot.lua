@@ -1,5 +1,5 @@
 -- requires: prelude, buckets
--- snapshot: the records given, as they are at one instant.
+-- snapshot: the given records at one instant.
 --
 -- KEYS  2 … records (hashes)
 -- Returns one JSON text: {"now_ms", "skew_ms" (see `read_clock`), "unfit": {account:model: {…}}, "records":
@@ -7,8 +7,8 @@
 
 read_clock()
 local records, unfit = {}, {}
-for place = 2, #KEYS do
-  local record, resources = read_hash(KEYS[place]), {}
+for index = 2, #KEYS do
+  local record, resources = read_hash(KEYS[index]), {}
   local buckets = read_buckets(record.buckets, record.limits)
   buckets.ramp = nil
   for dimension, bucket in pairs(buckets) do

@@ -1,22 +1,21 @@
--- What is in a bucket, and how it is kept: all of an account × model in one map by dimension.
+-- What is in a bucket. All buckets of an account × model are kept as one map by dimension.
 --
 -- A bucket is {limit, window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms} and refills continuously;
--- what is read is brought up to now. `pace` falls below 1 where calls were refused that should have passed. `credit`
--- counts the calls that it let through: from TRY_AFTER on one may go beyond the limit. It is -(when) while one is on
--- its way, and above TRY_AFTER while such calls pass. `debt`: how much less there was than was thought.
--- Some have: `ends_ms`: the quota of a day or month, full again at that instant and not before. `log` = {ms, …}: the
--- provider counts in windows, and no `limit + 1` calls may fall into any window, wherever it starts; the instants at
--- which calls went or are to go. `capped`: the provider reserves more than the limit for an answer without a cap.
+-- reading it brings it up to now. `pace` is below 1 while calls are refused that should have passed. `credit` counts
+-- the calls let through: from TRY_AFTER on, one may go beyond the limit. It is -(when) while that one is in flight, and
+-- above TRY_AFTER while such calls pass. `debt` adds up how much less there was than expected. Some buckets have more:
+-- `ends_ms`: the quota of a day or month, full again at that time and not before. `capped`: for a request without a
+-- cap, the provider reserves more than the limit. `log` = {ms, …}: the provider counts in windows, so that no
+-- `limit + 1` calls may fall into any window, wherever it starts; when calls went or will go.
 --
--- The bucket `ramp` stands for a limit of requests that is not known yet. What is on its way when it is reached is
--- refused together, so only few calls may have left within FLIGHT_MS and not be answered; a refusal comes fast, so an
--- older one will not be refused any more.
+-- The bucket `ramp` stands for a request limit that is not known yet. The calls in flight when that limit is reached
+-- are all refused; so only a few may have left within FLIGHT_MS without an answer. Refusals come faster than that.
 
-local WINDOW_MARGIN_MS = 12  -- calls that leave in order may arrive a little closer together
-local LOG_LIMIT = 200        -- beyond this many calls a window is smooth enough to count as continuous
+local WINDOW_MARGIN_MS = 12      -- calls that leave in order may arrive a little closer together
+local LOG_LIMIT = 200            -- a window of more calls is smooth enough to count as continuous
 local DAY_MS = 86400000
 local FLIGHT_MS = 250
-local TRY_AFTER = 334        -- calls that a bucket lets through before one beyond its limit is tried: 3 in 1,000
+local TRY_AFTER = 334            -- one call in 334 may go beyond the limit: 3 in 1,000
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 
 local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = 'output_tokens', epd = 'emails',
@@ -26,16 +25,16 @@ local function cost_in(dimension, cost) return cost[COUNTED[dimension] or 'reque
 
 local function counts_emails(dimension) return COUNTED[dimension] == 'emails' end
 
--- When a quota is whole again: after midnight (UTC), from then on each day. That of a month is then believed to be
--- whole, until the next answer tells what is used: nobody tells when it ends.
+-- When a quota is full again: after midnight (UTC). A month's quota is then taken for full, too, until the next answer
+-- says what is used, because no answer says when the month ends.
 local function quota_ends_ms()
-  local shift_ms = AFTER_MIDNIGHT_MS + skew_ms  -- midnight is the calendar's, by the real clock
+  local shift_ms = AFTER_MIDNIGHT_MS + skew_ms  -- midnight by the real clock
   return ceil((now + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
 end
 
 local function rate_of(bucket) return bucket.pace * bucket.limit / bucket.window_ms end
 
--- For how long a call stands in the way of others where the provider counts in windows.
+-- How long a call counts where the provider counts in windows.
 local function span_ms(bucket) return floor((2 - bucket.pace) * bucket.window_ms) + WINDOW_MARGIN_MS end
 
 local function refill(bucket)
@@ -54,15 +53,15 @@ local function refill(bucket)
   bucket.at_ms = max(bucket.at_ms, now)
 end
 
--- As the version before this one kept them, in the field `limits`: numbers in a row, and a map of what few have.
+-- The format of the previous version, in the field `limits`: rows of numbers, and a map of the rarer parts.
 local function read_former(text)
-  local buckets, place = {}, 2
+  local buckets, at = {}, 2
   for _ = 1, text:byte() do
-    local one = {struct.unpack('<Bc0ddddddddd', text, place)}
-    buckets[one[1]], place = {limit = one[2], window_ms = one[3], level = one[4], at_ms = one[5], pace = one[6],
-      slowed_ms = one[7], credit = one[8], debt = 0, corrected_ms = one[10]}, one[11]
+    local row = {struct.unpack('<Bc0ddddddddd', text, at)}
+    buckets[row[1]], at = {limit = row[2], window_ms = row[3], level = row[4], at_ms = row[5], pace = row[6],
+      slowed_ms = row[7], credit = row[8], debt = 0, corrected_ms = row[10]}, row[11]
   end
-  for dimension, parts in pairs(place <= #text and cmsgpack.unpack(text:sub(place)) or {}) do
+  for dimension, parts in pairs(at <= #text and cmsgpack.unpack(text:sub(at)) or {}) do
     for name, value in pairs(parts) do buckets[dimension][name] = value end
   end
   return buckets
@@ -79,7 +78,6 @@ local function save_buckets(pair_key, buckets)
   redis.call('HDEL', pair_key, 'buckets', 'limits')
 end
 
--- A full bucket of a limit that was not known before.
 local function new_bucket(dimension, limit, window_ms)
   return {limit = limit, window_ms = window_ms, level = limit, at_ms = now, pace = 1, slowed_ms = now, credit = 0,
     debt = 0, corrected_ms = 0, log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil,
@@ -92,13 +90,13 @@ local function new_ramp(opening)
   return ramp
 end
 
--- What stays in the bucket, so that calls that arrive a little early are not refused.
+-- What must stay in the bucket, so that calls that arrive a little early are not refused.
 local function margin_of(bucket, cost)
   if bucket.window_ms > 3600000 then return 0 end
   return max(0, min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
 end
 
--- When one more call may go where the provider counts in windows, by those that go until an instant.
+-- When a window has room for one more call, counting the calls up to until_ms.
 local function window_opens_ms(bucket, until_ms)
   local calls = #bucket.log
   while calls > 0 and bucket.log[calls] > until_ms do calls = calls - 1 end
@@ -106,7 +104,7 @@ local function window_opens_ms(bucket, until_ms)
   return oldest_ms and oldest_ms + span_ms(bucket) or 0
 end
 
--- When there is room for a call. `level` is what is in the bucket for this job, and `rate` how fast it refills for it.
+-- When there is room for a call. `level` is what the bucket has for this job, `rate` how fast it refills for it.
 local function ready_ms(bucket, cost, level, rate)
   if cost <= 0 then return now end
   if bucket.log then return max(now, window_opens_ms(bucket, NEVER)) end
@@ -117,20 +115,20 @@ local function ready_ms(bucket, cost, level, rate)
 end
 
 local function remove_one(list, value)
-  for place = #list, 1, -1 do
-    if list[place] == value then return table.remove(list, place) end
+  for index = #list, 1, -1 do
+    if list[index] == value then return table.remove(list, index) end
   end
 end
 
--- Takes `cost` out for a call that goes at an instant; negative: puts it back.
+-- Takes `cost` out for a call that goes at at_ms. A negative cost is put back.
 local function charge(bucket, cost, at_ms)
   local log = bucket.log
   if not log then bucket.level = min(bucket.limit, bucket.level - cost)
   elseif cost < 0 then remove_one(log, at_ms)
   elseif cost > 0 then
     while log[1] and log[1] + span_ms(bucket) <= now do table.remove(log, 1) end
-    local place = #log + 1
-    while place > 1 and log[place - 1] > at_ms do place = place - 1 end
-    table.insert(log, place, at_ms)
+    local index = #log + 1
+    while index > 1 and log[index - 1] > at_ms do index = index - 1 end
+    table.insert(log, index, at_ms)
   end
 end

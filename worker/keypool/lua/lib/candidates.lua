@@ -1,13 +1,13 @@
--- When a candidate may be called, how good it is, and which of two is better.
+-- When a candidate (a key, its account and a model) may be called, and which of two is better.
 
-local LONG_WINDOW_MS = 60000  -- what refills over a longer time than this is waited for outside the process
-local SAVING_LOST_MS = 30000  -- a large job that is so late does not come back
-local SHUNNED_MS = 3600000    -- so long an account that turned a request down comes last, unless it serves one before
+local LONG_WINDOW_MS = 60000  -- jobs wait outside the process for what refills over a longer time than this
+local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
+local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
 local TRY_LOST_MS = 60000     -- a call beyond a limit that has not ended by then never will
 
--- What a call costs at an account. Where the job names no cap for its answer, no more is reserved for it than the
--- account allows in a minute, and a little less, since it will never find the bucket quite full. Also says whether the
--- request must name that as its cap: the provider would reserve more than it allows.
+-- What a call costs at an account, and whether the request must name that as its cap, because the provider would
+-- reserve more than it allows. For a job without a cap at most 98 % of the account's limit is reserved: its bucket is
+-- hardly ever quite full.
 local function cost_at(buckets, job)
   local cost, otpm = job.cost, buckets.otpm
   if not job.flexible or not otpm then return cost, false end
@@ -17,7 +17,7 @@ local function cost_at(buckets, job)
     tokens = cost.tokens - cost.output_tokens + most}, true
 end
 
--- A key's record, what blocks it, and what blocks it for the resource alone.
+-- A key's record, what blocks the key, and what blocks it for the resource only.
 local function read_key(id, resource)
   local record = redis.call('HMGET', root .. ':key:' .. id, 'state', 'until_ms', 'reason', 'account', 'seq',
     'in_flight', 't:' .. resource)
@@ -25,8 +25,8 @@ local function read_key(id, resource)
   return record, later(resource_block, blocked(record)), resource_block
 end
 
--- What holds for a model at an account, whichever key is used. shared: what blocks the host and the model. any_rests:
--- an account may rest, or not have a model.
+-- What holds for a model at an account, with any key. shared: what blocks the host or the model. any_rests: an account
+-- may rest or may lack a model.
 local function read_pair(account, model, job, shared, any_rests)
   local name, owner, unfit = account .. ':' .. model, nil, nil
   local key = root .. ':account_model:' .. name
@@ -37,7 +37,7 @@ local function read_pair(account, model, job, shared, any_rests)
   local record = redis.call('HMGET', key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits',
     'turned_ms')
   local buckets = read_buckets(record[5], record[6])
-  for _, first in ipairs(job.first_limits) do buckets[first[1]] = buckets[first[1]] or new_bucket(unpack(first)) end
+  for _, limit in ipairs(job.first_limits) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
   local ramps = job.opening and not buckets.rpm and not buckets.rps
   if ramps then buckets.ramp = buckets.ramp or new_ramp(job.opening) end
   local cost, capped = cost_at(buckets, job)
@@ -46,14 +46,14 @@ local function read_pair(account, model, job, shared, any_rests)
     shunned = now - tonumber(record[7] or 0) < SHUNNED_MS}
 end
 
--- Whether a call beyond a limit may be tried now.
+-- Whether a call beyond the limit may be tried now.
 local function may_try(dimension, bucket)
   if bucket.log or counts_emails(dimension) then return false end
   return bucket.credit >= TRY_AFTER or bucket.credit < 0 and now + bucket.credit > TRY_LOST_MS
 end
 
--- What is in a bucket for a job, and how fast it refills for it. Half of what refills is saved for a large job that
--- waits for its tokens; the other half lets smaller ones pass. Interactive jobs do not see what a bulk job saves.
+-- What a bucket has for a job, and how fast it refills for it. Half of what refills is saved for a large job that waits
+-- for its tokens, so that smaller ones pass with the other half. What a bulk job saves is free for interactive ones.
 local function free_in(bucket, job)
   local level, rate, saving = bucket.level, rate_of(bucket), bucket.saving
   if not saving or saving.by == job.by or saving.bulk and not job.bulk then return level, rate end
@@ -65,11 +65,10 @@ local function free_in(bucket, job)
   return level - saved, saved < saving.need and rate / 2 or rate
 end
 
--- When a candidate may be called (start_ms, NEVER before a reset), and why not now: what blocks it, or the dimension in
--- which it lacks most, which takes step_ms to refill for one such call. rests_ms: until when it rests or waits for what
--- refills over a long time. tries: the dimension in which alone the call would be beyond a limit, where that may be
--- tried. too_large: the limit that the call never fits. busy_ms: for how long too many calls are on their way. seq: the
--- greater, the later it was used.
+-- start_ms: when the candidate may be called (NEVER: after a reset). reason: what blocks it until then, or the
+-- dimension that takes longest; step_ms: how long that one takes to refill for one call. rests_ms: until when it rests
+-- or waits for what refills slowly. tries: the only dimension whose limit the call would exceed, if that may be tried.
+-- too_large: the limit that the call never fits, and its dimension. busy_ms: how long too many calls are in flight.
 local function score_candidate(pair, job, block, seq)
   local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   local short, headroom = 0, 1
@@ -79,8 +78,8 @@ local function score_candidate(pair, job, block, seq)
     if dimension == 'ramp' then candidate.busy_ms = ready > now and ready - now or nil
     elseif ready > now then
       local may = may_try(dimension, bucket)
-      if needed > bucket.limit and not may and bucket.limit > (candidate.too_large or 0) then
-        candidate.too_large, candidate.too_large_in = bucket.limit, dimension
+      if needed > bucket.limit and not may and (not candidate.too_large or bucket.limit > candidate.too_large[1]) then
+        candidate.too_large = {bucket.limit, dimension}
       end
       short = short + 1
       candidate.tries = short == 1 and may and dimension or nil
@@ -96,7 +95,7 @@ local function score_candidate(pair, job, block, seq)
     if block.until_ms >= candidate.start_ms then candidate.start_ms, candidate.reason = block.until_ms, block.reason end
   end
   candidate.soon = candidate.start_ms - now <= job.horizon_ms
-  -- An account that nothing is known of is no better than one that serves.
+  -- An account with unknown limits is no better than one that serves.
   candidate.headroom = floor(headroom * (pair.buckets.ramp and 10 or 20))
   return candidate
 end
@@ -109,7 +108,7 @@ local function is_better(one, other)
   return one.seq < other.seq
 end
 
--- Saves for a large job that has to wait for its tokens; small ones would take what it waits for each time. One job
+-- Saves for a large job that has to wait for its tokens, since small ones would always take what it waits for. One job
 -- saves at a time, an interactive one before a bulk one.
 local function save_for(job, best)
   if job.by == '' or best.soon then return end
@@ -120,7 +119,7 @@ local function save_for(job, best)
     local large = COUNTED[dimension] and not counts_emails(dimension) and needed > job.horizon_ms * rate
     local ours = saving and saving.by == job.by
     if large and bucket.level < need and (not saving or ours or saving.bulk and not job.bulk) then
-      -- Of what is there now smaller jobs may take as much as it lacks.
+      -- Of what is there now, smaller jobs may take as much as the job lacks.
       local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
       bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, due_ms = best.start_ms}
       saves = true

@@ -1,13 +1,12 @@
 -- What an answer teaches about limits.
 
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
-local TRY_NEVER = -1e15      -- the credit of a limit that answers tell in their headers
-local TRIES, RAISE = 4, 1.5  -- so many calls beyond a limit pass in a row, and it is taken for so much higher
-local FAST_RAISES = 3        -- so often at once; then slowly, since what the provider had saved up passes, too
+local TRY_NEVER = -1e15      -- the credit of a limit that headers state: there is nothing to try
+local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is taken for half as much again
+local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
 
--- A call was refused although the bucket had room for it. A crowd that is refused together counts once, and who left
--- before the limit was known says nothing against it. A refusal is no wonder where calls beyond the limit have just
--- passed, or one is on its way.
+-- A call was refused although the bucket had room. Calls that are refused together count once. Calls that left before
+-- the limit was known say nothing against it, nor do refusals while calls beyond the limit pass or are in flight.
 local function slow_down(bucket, dimension, start_ms, learned)
   local is_tried = bucket.credit > TRY_AFTER or bucket.credit < 0 and bucket.credit > TRY_NEVER
   if is_tried or now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return end
@@ -20,12 +19,12 @@ local function speed_up(buckets)
     bucket.pace = min(1, bucket.pace + PACE_RECOVERY)
     if bucket.credit >= 0 and bucket.credit < TRY_AFTER then bucket.credit = bucket.credit + 1 end
   end
-  -- What a limit then refuses together stays small beside what it let through, however high it is.
+  -- So the calls that are refused together at a limit stay few beside those that passed, however high it is.
   if buckets.ramp then buckets.ramp.limit = min(buckets.ramp.limit + 1 / 64, 100000) end
 end
 
--- A call beyond a limit has ended. The first few pass by what was left unused below the limit; when more do, the
--- provider has raised it, and more may be tried at once. A refusal ends that for long, and its words tell the limit.
+-- A call beyond a limit has ended. A few may pass with what was left unused; if more do, the provider has raised the
+-- limit, and the next ones may try at once. A refusal ends that for long, and it states the limit.
 local function judge_try(buckets, lease, outcome, learned)
   local bucket = buckets[lease.tried]
   if not bucket or bucket.credit >= 0 then return end  -- learned anew meanwhile
@@ -37,8 +36,8 @@ local function judge_try(buckets, lease, outcome, learned)
   learned[#learned + 1] = lease.tried .. '=' .. bucket.limit .. ' or more'
 end
 
--- Another limit than was known. What was used of it stays used; so do calls that went while a window was not known:
--- they count from now on, since the first ones take long to leave (they wait for a connection).
+-- A limit is new or has changed. What was used stays used. Calls that left before a window was known count from now on,
+-- because the first ones leave late (they wait for a connection).
 local function change_limit(buckets, dimension, limit, window_ms)
   local known, bucket = buckets[dimension], new_bucket(dimension, limit, window_ms)
   buckets[dimension] = bucket
@@ -55,10 +54,10 @@ local function change_limit(buckets, dimension, limit, window_ms)
   return bucket
 end
 
--- A call was refused: the provider has no more than `level`. Whatever is reserved for instants to come is taken out of
--- ours already, and its own has the margin by design; so what lacks is counted from there. Calls that wait for their
--- instant wait for so much longer (`debt`), and those that left before it was known say nothing new. What is taken out
--- below `left`, until `until_ms`, is the provider's word alone (`held`): a reset gives it back.
+-- A call was refused: the provider has no more than `level`. Our level excludes what is reserved for later, and the
+-- provider's has the margin by design, so the difference is counted from there. Calls that wait for their start wait
+-- longer by it (`debt`); calls that left before say nothing new. What is taken out below `left` rests on the provider's
+-- word until until_ms (`held`): a reset gives it back.
 local function correct_level(bucket, level, left, lease, cost, until_ms)
   local was = max(bucket.level, margin_of(bucket, cost))
   if was <= level or lease.start_ms <= bucket.corrected_ms then return end
@@ -66,9 +65,9 @@ local function correct_level(bucket, level, left, lease, cost, until_ms)
   bucket.held = {amount = max(0, min(was, left) - level), until_ms = until_ms}
 end
 
--- observed: limits as the answer stated them, each {dimension, limit, window_ms, remaining or nil}.
--- refused: the lease whose call was refused for a limit; nil where it was not, or has expired.
--- stated_ms: after which time the provider told it to come again; nil where it told nothing.
+-- observed: limits that the answer stated, each {dimension, limit, window_ms, remaining or nil}.
+-- refused: the lease, if its call was refused for a limit and it has not expired.
+-- stated_ms: after which time the provider said to come again, if it did.
 local function learn_limits(buckets, observed, refused, stated_ms, learned)
   for _, seen in ipairs(observed) do
     local dimension, limit, window_ms, remaining = unpack(seen)
@@ -82,61 +81,60 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
     end
     if remaining and not refused then bucket.credit = TRY_NEVER
     elseif short and bucket.credit ~= TRY_NEVER and refused.start_ms > bucket.corrected_ms then
-      -- A little of what passed before a limit was known counts.
+      -- A fifth, for the calls that passed before the limit was known.
       bucket.credit, bucket.raises = is_new and TRY_AFTER / 5 or 0, nil
     end
     local left = remaining or limit
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
-    if bucket.log then  -- its instants say it all
+    if bucket.log then  -- the times in it say all
     elseif short and (stated_ms or remaining) then
-      -- When the call would have fitted there is room for it alone, or a crowd would be refused again.
+      -- At the stated time there is room for this call only, or a crowd would be refused again.
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       correct_level(bucket, level, left, refused, cost, now + (stated_ms or 0))
     elseif remaining then
-      -- What the provider has left is known to it alone; calls still in flight make it less, never more.
+      -- Only the provider knows what is left; calls in flight make it less, never more.
       bucket.level = min(bucket.level, remaining)
     end
   end
   if buckets.rpm or buckets.rps then buckets.ramp = nil end
 end
 
--- A quota that the provider names by what is used of it: its limit shows when it ends. What was learned so goes where
--- the provider does not speak of it any more, where it turns out to be larger, and after some days, in which that would
--- not show.
--- quotas: each {dimension, used, window_ms, 1 where the call was refused for it}. lease: the call's, if it is not lost.
+-- A provider that states only how much of a quota is used shows the limit by its first refusal. Such a limit is
+-- forgotten when answers do not mention it any more, when more is used, and after a week, since a raise would not show.
+-- quotas: each {dimension, used, window_ms, 1 if the call was refused for it}. lease: nil if it has expired.
 local function learn_quotas(buckets, quotas, lease, outcome, learned)
-  local told = {}
+  local stated = {}
   for _, seen in ipairs(quotas) do
     local dimension, used, window_ms, spent = seen[1], seen[2], seen[3], seen[4] == 1
     local bucket, cost = buckets[dimension], lease and cost_in(dimension, lease.cost) or 0
-    told[dimension] = true
+    stated[dimension] = true
     if bucket and used > bucket.limit then bucket, buckets[dimension] = nil, nil end
-    local limit = used + cost - 1  -- at most: one less would have fitted
+    local limit = used + cost - 1  -- at most
     if spent and cost > 0 and limit > 0 and (not bucket or bucket.limit > limit) then
       bucket = new_bucket(dimension, limit, window_ms)
       bucket.learned_ms = now
       buckets[dimension], learned[#learned + 1] = bucket, dimension .. '=' .. limit
     end
-    -- What an answer of yesterday tells of its quota says nothing of today's.
+    -- Yesterday's answers say nothing about today's quota.
     if bucket and bucket.ends_ms and lease and lease.start_ms >= bucket.ends_ms - DAY_MS then
       bucket.level = min(bucket.level, bucket.limit - used)
     end
   end
   for dimension, bucket in pairs(buckets) do
-    local silent = outcome == 'ok' and not told[dimension]
+    local silent = outcome == 'ok' and not stated[dimension]
     if bucket.learned_ms and (silent or now - bucket.learned_ms > STATE_TTL_MS) then buckets[dimension] = nil end
   end
 end
 
--- Puts the estimate right, or gives back what a call that was not counted did not use.
-local function correct(bucket, dimension, lease, said)
+-- Replaces the estimate by what the provider counted, or gives it back if the call was not counted.
+local function correct(bucket, dimension, lease, answer)
   local back = cost_in(dimension, lease.cost)
-  if said.counted and dimension ~= 'ramp' then
-    local used = said[COUNTED[dimension]]
-    -- Not all emails of a batch may have been accepted; one that is sent again reserved none and was charged before.
+  if answer.counted and dimension ~= 'ramp' then
+    local used = answer[COUNTED[dimension]]
+    -- Maybe not all emails of a batch were accepted; a batch that is sent again reserved none and was charged before.
     if bucket.log or not used or counts_emails(dimension) and back == 0 then return end
     back = back - used
-  -- The level that a refusal told does not have what was on its way then.
+  -- The level that a refusal stated excludes what was in flight then.
   elseif lease.start_ms <= bucket.corrected_ms then return end
   if back ~= 0 then charge(bucket, -back, lease.start_ms) end
 end

@@ -1,22 +1,22 @@
--- Stands before every verb: the clock, what rests, the audit stream.
+-- Comes before every verb: the clock, what is blocked, the audit stream.
 --
 -- KEYS[1] is the root of all names (`{namespace:service}`: one node of a cluster) and ARGV[1] a test's clock, or ''.
--- Scripts make the other names themselves, as names.py does: what a call sends does not grow with the keys.
+-- Scripts make the other names themselves, as names.py does, so a call does not send more when there are more keys.
 -- A scope record is a hash: state ('disabled' or none), until_ms, since_ms, reason. Times are whole milliseconds.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
-local BREAKER_FAULTS = 2     -- so many faults of a host or model in a row, a second apart, and it rests
-local PROBE_MS = 3000        -- so long one job has to show that it works again, then the next may try
-local PROBE_LOOK_MS = 300    -- who waits meanwhile looks again after this, or up to twice this
-local STEP_MS = 1000         -- a clock that is so far behind what it was has been set back
-local NEVER = math.huge      -- the end of a block that only a person ends
+local BREAKER_FAULTS = 2   -- after this many faults in a row, a second apart, a host or model rests
+local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may
+local PROBE_LOOK_MS = 300  -- meanwhile the others look again after this time, or up to twice as much
+local STEP_MS = 1000       -- a clock that falls behind by more than this has been set back
+local NEVER = math.huge    -- the end of a block that only a person ends
 
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
-local root, now, skew_ms = KEYS[1], 0, 0  -- skew_ms: by how much the pool's clock is ahead of Redis' own
+local root, now, skew_ms = KEYS[1], 0, 0  -- skew_ms: how far the pool's clock is ahead of Redis' clock
 
--- Sets `now` by the pool's clock: Redis' own, except that it never runs backwards. Where that one is set back, the
--- pool's goes on from where it was; so rests end when they were to, ended ones stay ended, and buckets refill as if
--- nothing had happened. Returns the counter that is kept beside it as `field`.
+-- Sets `now` by the pool's clock: Redis' clock, except that it never runs backwards. If Redis' clock is set back, the
+-- pool's continues from where it was: rests end when they should, ended ones stay ended, buckets refill as if nothing
+-- had happened. Returns the number that the same hash keeps as `field`.
 local function read_clock(field)
   local real_ms, counters = tonumber(ARGV[1]), root .. ':inflight'
   if not real_ms then
@@ -35,7 +35,7 @@ local function read_clock(field)
   return tonumber(kept[3] or 0)
 end
 
--- stream: 'audit', or 'actions' as well for what was asked for by a person or program.
+-- stream: 'audit'; or 'actions' for what a person or program asked for, which goes to both.
 local function audit(stream, event, scope, name, reason, until_ms, by)
   redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now, 'event', event,
     'scope', scope, 'name', name, 'reason', reason, 'until_ms', until_ms, 'by', by)
@@ -44,37 +44,37 @@ end
 
 local function read_hash(key)
   local map, flat = {}, redis.call('HGETALL', key)
-  for place = 1, #flat, 2 do map[flat[place]] = flat[place + 1] end
+  for index = 1, #flat, 2 do map[flat[index]] = flat[index + 1] end
   return map
 end
 
--- What blocks calls by a record that begins with state, until_ms, reason: {until_ms, reason}, or nil.
+-- Whether a record that begins with state, until_ms, reason blocks calls: {until_ms, reason}, or nil.
 local function blocked(record)
   if record[1] == 'disabled' then return {until_ms = NEVER, reason = record[3] or 'disabled'} end
   local until_ms = tonumber(record[2] or 0)
   return until_ms > now and {until_ms = until_ms, reason = record[3] or 'cooling'} or nil
 end
 
--- The same of an account × model: what is told for calls of so many tokens or more does not hold for smaller ones.
+-- The same for an account × model, whose rest may be for calls of from_tokens or more only.
 local function blocked_from(from_tokens, tokens, record)
   local block = blocked(record)
   return block and (block.until_ms == NEVER or tokens >= tonumber(from_tokens or 0)) and block or nil
 end
 
--- The same of a mark: a resource that a key may not be used for, or a model that an account does not have.
+-- The same for a mark: a resource that a key may not access, or a model that an account does not have.
 local function blocked_by_mark(packed)
   local mark = packed and cmsgpack.unpack(packed)
   return mark and blocked({mark.state, mark.until_ms, mark.reason})
 end
 
--- Of two blocks the one that ends later.
-local function later(one, other)
-  if one and other then return one.until_ms >= other.until_ms and one or other end
-  return one or other
+-- The block that ends later.
+local function later(block, other)
+  if block and other then return block.until_ms >= other.until_ms and block or other end
+  return block or other
 end
 
--- A host or model that failed several times in a row rests, and is then tried by one lease before the others. Returns
--- what blocks, and who tries it, where one is to: 'this' lease, or 'another' one.
+-- A host or model that failed several times in a row rests; then one lease probes it before the others may call.
+-- Returns the block, if any, and if it is to be probed, which lease does that: 'this' one or 'another'.
 local function breaker(scope_key, lease_id)
   local record = redis.call('HMGET', scope_key, 'state', 'until_ms', 'reason', 'faults', 'probe_ms', 'probe_by')
   local block, probe_ms = blocked(record), tonumber(record[5] or 0)
@@ -84,6 +84,6 @@ local function breaker(scope_key, lease_id)
   return {until_ms = min(probe_ms, look_ms), reason = record[3] or 'probing'}, 'another'
 end
 
-local function try_alone(scope_key, lease_id)
+local function note_probe(scope_key, lease_id)
   redis.call('HSET', scope_key, 'probe_ms', now + PROBE_MS, 'probe_by', lease_id)
 end

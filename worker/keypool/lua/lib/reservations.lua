@@ -1,6 +1,6 @@
--- What a lease has reserved: {key, cost, start_ms, by, took = {dimension = debt of its bucket then}, tried, tries}.
--- `took` names the buckets that the cost was taken out of: others may be learned while the lease is out. `tried` is
--- the bucket whose limit the call goes beyond, if it does: see learn.lua.
+-- What a lease has reserved: {key, cost, start_ms, by, took, tried, tries}. `took` maps each dimension that the cost
+-- was taken from to the debt of its bucket at that time; other limits may be learned while the lease is out. `tried` is
+-- the dimension whose limit the call goes beyond, if it does: see learn.lua.
 
 local function read_lease(lease_id)
   local packed = redis.call('HGET', root .. ':leased', lease_id)
@@ -11,7 +11,7 @@ local function save_lease(lease_id, lease)
   redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease))
 end
 
--- Ends a lease, whose key has one less in flight then. Returns what it had reserved, or nil where it is gone already.
+-- Ends a lease. Its key then has one call less in flight, which the caller writes down. Returns nil if it had ended.
 local function end_lease(lease_id)
   local lease = read_lease(lease_id)
   if not lease then return nil end
@@ -20,10 +20,10 @@ local function end_lease(lease_id)
   return lease
 end
 
--- The same for a lease that is not settled.
+-- Ends a lease that is not settled.
 local function drop_lease(lease_id)
   local lease = end_lease(lease_id)
-  -- The version before this one counted its leases elsewhere.
+  -- The previous version counted its leases elsewhere.
   if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   return lease
 end
@@ -34,21 +34,21 @@ local function give_back(buckets, lease)
   end
 end
 
--- Takes what a call costs out of the buckets of its account, except for the one whose limit it tries. Returns how many
--- more emails may go along (-1: no quota is known), and `took`.
-local function reserve(best, job, tried)
-  local pair, spare, took = best.pair, NEVER, {}
+-- Takes the cost of a call out of all buckets, except for the one whose limit the call tries. Returns how many more
+-- emails may go with it (-1: no quota is known), and `took`.
+local function reserve(candidate, job, tried)
+  local pair, spare, took = candidate.pair, NEVER, {}
   for dimension, bucket in pairs(pair.buckets) do
     if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end
     if dimension == tried then
-      best.tries, bucket.credit = max(0, bucket.credit - TRY_AFTER), -now
+      candidate.tries, bucket.credit = max(0, bucket.credit - TRY_AFTER), -now
     else
-      charge(bucket, cost_in(dimension, pair.cost), best.start_ms)
+      charge(bucket, cost_in(dimension, pair.cost), candidate.start_ms)
       took[dimension] = bucket.debt
     end
     if counts_emails(dimension) then spare = min(spare, max(0, floor(bucket.level))) end
   end
-  -- Where that is nothing new, an earlier settle has said how long the record stays.
+  -- If that field is not new, a settle has set how long the record stays.
   if save_buckets(pair.key, pair.buckets) > 0 then redis.call('PEXPIRE', pair.key, STATE_TTL_MS) end
   return spare < NEVER and spare or -1, took
 end

@@ -1,19 +1,19 @@
 -- Which processes wait for a key, and whose turn it is.
 --
--- The jobs of a process that want the same stand in one line there, and the line has one entry in a wait list: a sorted
--- set by the instant at which its first job came. Beside it stand, in `:due`, when each line is to ask again, and in
--- `:step`, how long one more call takes to fit. A line that is late by LATE_MS belongs to a process that died or hangs,
--- and is taken out. Should it ask after all, it is back where it was.
+-- In each process, the jobs that the same keys may serve form a line. A wait list holds one entry for each line: a
+-- sorted set by the time at which its first job came. `:due` has when each line asks again, and `:step` how long it
+-- takes until one more call fits. A line that is late by LATE_MS belongs to a process that died or hangs, and is taken
+-- out; if it asks after all, it is back in its place.
 
-local FRONT = 2          -- so many lines may always be served out of order
+local FRONT = 2          -- at least this many lines may be served out of order
 local AHEAD_MS = 500     -- and as many as find room within this time, since each must ask to be served
-local YOUNGER_MS = 1000  -- but none whose job came so much later than the first one
+local YOUNGER_MS = 1000  -- but no line whose first job came so much later than the first one of all
 local LATE_MS = 1000
-local LONGEST_MS = 2000  -- the front of a wait list asks at least this often: what changes without a word is felt then
-local DEEPEST_MS = 4000
+local LONGEST_MS = 2000  -- the front asks at least this often, to notice changes that nobody publishes
+local DEEPEST_MS = 4000  -- and the other lines
 local STEP_KEPT_MS = 60000
 
--- Enters a line, or moves it to where its first job belongs, and notes when it asks again.
+-- Enters a line, or moves it to the place of its first job, and notes when it asks again.
 local function enter(list, line, came_ms, due_ms)
   redis.call('ZADD', list, came_ms, line)
   redis.call('ZADD', list .. ':due', due_ms, line)
@@ -24,7 +24,7 @@ local function leave(list, ...)
   redis.call('ZREM', list .. ':due', ...)
 end
 
--- How many lines came before an instant; and where it is not their turn yet, when that job is to ask again, in ms.
+-- How many lines came before a job; and if it is not the job's turn yet, after how many ms to ask again.
 local function lines_before(list, came_ms)
   local before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
   if before == 0 then return 0, nil end
