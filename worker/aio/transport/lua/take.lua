@@ -26,8 +26,9 @@
 --       then for each delayed queue: its number among the queues, from 1, and that of the queue that it goes before,
 --       0 for none
 -- Returns how many items were set aside; for each message the number of its list and the length of its tag in bytes;
---       the tags as one text; the texts of the messages; in how many microseconds this channel should look again, -1 where
---       no delayed message waits, -2 where another channel leads, or where what is due is in a list that is left alone.
+--       the tags as one text; the texts of the messages; in how many microseconds this channel should look again, -1
+--       where no delayed message waits, -2 where another channel leads, or where what is due is in a list that is left
+--       alone.
 --       These are few parts because the client takes as long for a short one as for a long one.
 
 local unacked, index, leases, unreadable = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
