@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from kombu.entity import Exchange, Queue
 
 from config.fields import RESULT_BACKEND_CLASS
+from config.services import SERVICES
 from config.settings import RedisUrls, Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
@@ -15,20 +16,27 @@ TRANSPORT_CLASSES: Final = {
     "rediss": "worker.aio.transport:TlsTransport",
 }
 """Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
-TASK_MODULES: Final = ("tasks.ai", "tasks.email", "tasks.admin")
-"""The modules with the tasks, as the checkout names them: the names of the tasks begin so."""
+_ADMIN: Final = "admin"
+"""The queue of what operators ask the workers, by the tasks of `tasks.admin`."""
+QUEUE_OF_TASKS: Final = {
+    **{service.tasks: service.queue for service in SERVICES.values()},
+    f"tasks.{_ADMIN}": _ADMIN,
+}
+"""The modules with the tasks, as the checkout names them, and the queue of each.
+
+The names of a module's tasks begin with its own."""
 _ABOVE: Final = __name__.rpartition("config")[0]
 """What stands before these in an installed wheel, where all of ours is in one package: `keywheel.`."""
-QUEUES: Final = ("ai", "email", "admin")
-"""One queue a kind of job, so that a backlog of one never delays the others."""
-QUEUE_OF: Final = {"groq": "ai", "resend": "email"}
-"""The queue of each service's jobs."""
+QUEUES: Final = tuple(dict.fromkeys(QUEUE_OF_TASKS.values()))
+"""Services have queues of their own, so that a backlog of one never delays the others.
+
+Unless two of them share one on purpose: see `config.services`."""
 DEFERRED: Final = ".deferred"
 """What stands behind a queue's name where its deferred jobs come back.
 
 Before the jobs that wait, not behind them.
 """
-DELAYED_QUEUES: Final = {queue + DEFERRED: queue for queue in QUEUE_OF.values()}
+DELAYED_QUEUES: Final = {service.queue + DEFERRED: service.queue for service in SERVICES.values()}
 """The queues whose jobs our transport keeps in Redis until they are due, each with the one that it goes before."""
 
 WORKER_PRODUCERS = 2
@@ -148,12 +156,12 @@ def _retries_for(wait_s: int) -> dict[str, float]:
 
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
-        "include": [_ABOVE + module for module in TASK_MODULES],
+        "include": [_ABOVE + module for module in QUEUE_OF_TASKS],
         "task_queues": tuple(_queue(name) for name in QUEUES),
         "task_routes": {
-            f"{module}.*": {"queue": module.partition(".")[2]} for module in TASK_MODULES
+            f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()
         },
-        "task_default_queue": "ai",
+        "task_default_queue": QUEUES[0],
         "task_serializer": "json",
         "accept_content": ["json"],
         "event_serializer": "json",

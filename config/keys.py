@@ -12,9 +12,9 @@ from config.addresses import is_address
 from config.environment import FILE_SUFFIX, look_up
 from config.errors import SettingsError
 from config.placeholders import looks_like_placeholder
+from config.services import SERVICES, Service
 from config.settings import no_dotenv, read_environment
 
-SERVICES: Final = ("groq", "resend")
 MAX_KEYS: Final = 10
 """Keys a service: the plain name and the numbers 2 to 10."""
 
@@ -23,8 +23,6 @@ _LEAST_OF_ID = 4
 _LABEL_TAIL = 6
 _SHORTEST_SECRET = 6
 _LONGEST_PREFIX = 8
-_PREFIXES = {"groq": "gsk_", "resend": "re_"}
-_USUAL_LENGTHS = {"groq": range(40, 121), "resend": range(24, 81)}
 _ACCOUNT_RE = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 
@@ -33,7 +31,7 @@ class ApiKey:
     """One key of a service, as the process holds it.
 
     Attributes:
-        service: `groq` or `resend`.
+        service: The service, one of `SERVICES`.
         id: The first 12 hexadecimal digits of the secret's SHA-256; safe to store and to show.
         label: The masked form (`gsk_abc123...`), safe to show.
         secret: The key itself; goes to the provider and nowhere else.
@@ -140,7 +138,7 @@ def discover_keys(service: str, environ: Mapping[str, str]) -> Discovery:
     Gaps in the numbers are fine. Reads the files that …_FILE variables name, nothing else.
 
     Args:
-        service: `groq` or `resend`.
+        service: The service, one of `SERVICES`.
         environ: The merged environment.
 
     Returns:
@@ -179,6 +177,10 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
     )
 
 
+def _looks_like_key_of(service: Service, value: str) -> bool:
+    return bool(service.key_prefix) and value.startswith(service.key_prefix)
+
+
 def _condensed(names: tuple[str, ...]) -> str:
     middle = f", {names[1]} … " if len(names) > 2 else ", "  # noqa: PLR2004 - a first, a second and a last
     return names[0] if len(names) == 1 else f"{names[0]}{middle}{names[-1]} (or …{FILE_SUFFIX})"
@@ -188,9 +190,9 @@ class _Search:
     def __init__(self, service: str, environ: Mapping[str, str]) -> None:
         if service not in SERVICES:
             raise ValueError(f"service must be one of {', '.join(SERVICES)}")
-        self._service = service
+        self._service = SERVICES[service]
         self._environ = environ
-        self._base = f"{service.upper()}_API_KEY"
+        self._base = f"{self._service.prefix}API_KEY"
         self._suffixes = ("", *(f"_{number}" for number in range(2, MAX_KEYS + 1)))
         self._problems: list[KeyProblem] = []
         self._taken: dict[str, str] = {}
@@ -203,7 +205,7 @@ class _Search:
         for suffix, variable, secret in found:
             self._keys.append(
                 make_key(
-                    self._service,
+                    self._service.name,
                     secret=secret,
                     variable=variable,
                     account=self._account(suffix),
@@ -272,16 +274,14 @@ class _Search:
         return next((text for wrong, text in checks if wrong), None)
 
     def _warn_of_shape(self, variable: str, value: str) -> None:
-        prefix = _PREFIXES[self._service]
+        prefix = self._service.key_prefix
         if not value.startswith(prefix):
-            other = next(
-                (name for name, start in _PREFIXES.items() if value.startswith(start)), None
-            )
-            hint = f"; it looks like a key of {other.capitalize()}" if other else ""
+            other = next((one for one in SERVICES.values() if _looks_like_key_of(one, value)), None)
+            hint = f"; it looks like a key of {other.title}" if other else ""
             self._report(
                 variable, "warned", f"does not start with {prefix} as keys of this service do{hint}"
             )
-        elif len(value) not in _USUAL_LENGTHS[self._service]:
+        elif len(value) not in self._service.key_lengths:
             self._report(
                 variable,
                 "warned",
@@ -289,7 +289,7 @@ class _Search:
             )
 
     def _companion(self, kind: str, suffix: str) -> tuple[str, str]:
-        names = [f"{self._service.upper()}_{kind}{suffix}"]
+        names = [f"{self._service.prefix}{kind}{suffix}"]
         if not suffix:
             names.append(f"{names[0]}_1")
         for name in names:
@@ -319,7 +319,7 @@ class _Search:
         return value
 
     def _sender(self, suffix: str) -> str | None:
-        if self._service != "resend":
+        if not self._service.has_senders:
             return None
         name, value = self._companion("FROM", suffix)
         if not value:
@@ -335,7 +335,7 @@ class _Search:
 
     def _report_strays(self, used: set[str]) -> None:
         known = {self._base + suffix for suffix in (*self._suffixes, "_1")}
-        kinds = ("ACCOUNT", "FROM") if self._service == "resend" else ("ACCOUNT",)
+        kinds = ("ACCOUNT", "FROM") if self._service.has_senders else ("ACCOUNT",)
         for name in sorted(self._environ):
             plain = name.removesuffix(FILE_SUFFIX)
             if plain.startswith(self._base) and plain not in known:

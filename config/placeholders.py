@@ -2,6 +2,9 @@
 
 import re
 
+from config.services import SERVICES
+
+_PREFIXES = {"sk", *(service.key_prefix.strip("_-") for service in SERVICES.values())} - {""}
 _WORDS = frozenset(
     [
         "your",
@@ -19,8 +22,6 @@ _WORDS = frozenset(
         "here",
         "goes",
         "value",
-        "groq",
-        "resend",
         "insert",
         "enter",
         "paste",
@@ -51,10 +52,9 @@ _WORDS = frozenset(
         "false",
         "true",
         "test",
-        "gsk",
-        "re",
-        "sk",
         "xxx",
+        *SERVICES,
+        *_PREFIXES,
     ]
 )
 _OPENINGS = (
@@ -70,7 +70,7 @@ _OPENINGS = (
     "${",
     "{{",
 )
-_KEY_PREFIX_RE = re.compile(r"(?:gsk|re|sk)[_-]", re.IGNORECASE)
+_KEY_PREFIX_RE = re.compile(rf"(?:{'|'.join(sorted(_PREFIXES))})[_-]", re.IGNORECASE)
 _SPLIT_RE = re.compile(r"[\W_]+")
 
 

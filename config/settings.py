@@ -74,6 +74,16 @@ class _Variable:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What concerns one service."""
+
+    base_url: str
+    timeout_s: float
+    cooldown_s: float
+    limits: tuple[tuple[str, int], ...]
+
+
 class Settings(BaseSettings):
     """Every setting but the provider keys, checked and frozen.
 
@@ -279,6 +289,21 @@ class Settings(BaseSettings):
         as well.
         """
         return self.visibility_timeout_s / 2 - 1
+
+    def service(self, name: str) -> ServiceSettings:
+        """Give what concerns one service."""
+        groq = name == "groq"
+        return ServiceSettings(
+            self.groq_base_url if groq else self.resend_api_url,
+            self.groq_timeout_s if groq else self.resend_timeout_s,
+            self.groq_cooldown_s if groq else self.resend_cooldown_s,
+            self.groq_limits if groq else self.resend_limits,
+        )
+
+    @property
+    def models(self) -> dict[str, tuple[str, ...]]:
+        """The models of jobs that name none, in order of preference, by service."""
+        return {"groq": self.groq_models}
 
     @property
     def groq_models(self) -> tuple[str, ...]:

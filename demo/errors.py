@@ -1,4 +1,4 @@
-"""The error that ends the demo."""
+"""What can go wrong in the demo itself."""
 
 
 class DemoError(Exception):
@@ -6,7 +6,7 @@ class DemoError(Exception):
 
     Args:
         sentence: What happened.
-        tail: The end of the log of the process concerned.
+        tail: The end of the log that tells more.
     """
 
     def __init__(self, sentence: str, tail: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The plan of a run: how many jobs, which keys and limits, and the settings of the workers."""
+"""What the demo plays: how many jobs, with which keys and limits, and how the workers are set."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ _RESEND_TEAMS = 3
 _RESEND_LENGTH_S = 17
 
 MODELS = ("openai/gpt-oss-120b", "openai/gpt-oss-20b")
-"""The models for completions, in order of preference; the first is switched off meanwhile."""
+"""What the completions may be answered by, in order of preference.
+
+The first is switched off in the middle.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,12 @@ class Plan:
     """One run.
 
     Attributes:
-        jobs: The number of completions.
-        emails: The number of emails.
-        workers: The number of worker processes.
-        limit_s: How long the run may take before it fails, set-up included, in seconds.
-        keep: Whether to keep everything running afterwards.
-        plain: Whether to print lines instead of a live view.
+        jobs: Completions to ask for.
+        emails: Emails to send.
+        workers: Worker processes.
+        limit_s: The run fails if it is not over by then, set-up included, in seconds.
+        keep: Stay up afterwards.
+        plain: Lines instead of a live view.
     """
 
     jobs: int = 600
@@ -37,15 +40,14 @@ class Plan:
 
     @property
     def pace(self) -> float:
-        """How long everything takes, relative to the full demo; a small one ends sooner."""
+        """How long everything takes, relative to the full demo; a small one is over sooner."""
         return 1.0 if max(self.jobs, self.emails) >= _MANY_JOBS else 0.5
 
     @property
     def groq_rpm(self) -> int:
-        """Requests a minute of one organisation and model.
+        """Requests a minute of one organisation and model, so that the completions take about half a minute.
 
-        With them the completions take about half a minute: a full minute's worth for each model
-        may go at once, the rest as the limits refill.
+        A full minute's worth of each model may go at once, the rest as the limits refill.
         """
         return max(10, round(self.jobs * (0.75 if self.pace == 1.0 else 0.14)))
 
@@ -55,10 +57,10 @@ class Plan:
         return max(1, round(self.emails / (_RESEND_TEAMS * _RESEND_LENGTH_S * self.pace)))
 
     def accounts(self) -> dict[str, Any]:
-        """The providers' accounts, as in the sandbox's keys file.
+        """The providers' accounts, as the sandbox's keys file has them.
 
-        There are four Groq keys, two of which share an organisation (the workers do not know that:
-        they learn it), and three Resend teams, each with a domain and a from address of its own.
+        Four Groq keys, two of which share an organisation (the workers are not told: they learn
+        it), and three Resend teams, each with a domain and a from address of its own.
         """
         groq = {"rpm": self.groq_rpm, "rpd": 14_400, "tpm": 250_000, "tpd": 0}
         teams = ("north", "south", "west")
@@ -79,19 +81,22 @@ class Plan:
         }
 
     def sandbox_options(self) -> dict[str, Any]:
-        """The options of the simulated providers."""
+        """How the simulated providers behave."""
         return {
             "groq_latency_ms": 600 * self.pace,
             "groq_jitter_ms": 600 * self.pace,
             "groq_stream_ms": 30,  # so that a page shows a streamed answer word by word
             "resend_latency_ms": 60,
             "resend_jitter_ms": 60,
-            # Everything shares two cores: a call that left in time may arrive late.
+            # Two cores are shared by everything here: a call that left in time may arrive late.
             "grace_ms": 500,
         }
 
     def settings(self) -> dict[str, str]:
-        """The workers' settings that differ from the defaults: shorter waits, for the most part."""
+        """The workers' settings that differ from the defaults.
+
+        Shorter waits, so that a minute shows everything.
+        """
         return {
             "GROQ_MODEL": ",".join(MODELS),
             "KEYWHEEL_MAX_WAIT_S": "2",
@@ -101,22 +106,22 @@ class Plan:
             "KEYWHEEL_FAULT_BACKOFF_S": "0.5",
             "KEYWHEEL_MAX_FAULTS": "10",
             "KEYWHEEL_STATUS_INTERVAL_S": "2",
-            # its requests would be counted among the calls
+            # its questions would stand among the calls that are counted
             "KEYWHEEL_CHECK_KEYS_S": "0",
             "KEYWHEEL_LOG_LEVEL": "INFO",
-            "KEYWHEEL_LOG_FORMAT": "json",  # with the fields that the timeline reads
+            "KEYWHEEL_LOG_FORMAT": "text",
         }
 
 
 def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment without any setting of this project and without proxies.
+    """The environment without any setting of this project and without proxies.
 
-    The demo connects to 127.0.0.1 only.
+    The demo talks to 127.0.0.1 only.
     """
-    variables = os.environ if environ is None else environ
+    found = os.environ if environ is None else environ
     kept = {
         name: value
-        for name, value in variables.items()
+        for name, value in found.items()
         if not name.startswith(_OURS) and name.lower() not in _PROXIES
     }
     return kept | {"NO_PROXY": "*", "no_proxy": "*"}

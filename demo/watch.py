@@ -1,4 +1,7 @@
-"""Watches the demo: results, key pools, audit streams and the workers' logs."""
+"""Looks at everything a few times a second.
+
+Results, key pools, audit streams, the workers' logs.
+"""
 
 import json
 from collections.abc import Iterable
@@ -8,14 +11,15 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from config.keys import SERVICES, discover_keys
-from demo.log_file import LogFile
-from demo.timeline import Timeline
+from config.keys import discover_keys
+from config.services import SERVICES
+from demo.story import Log, Story
 from worker.keypool import KeyPool, PoolView
 
 _ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 _RESULT = "celery-task-meta-"
-_MAX_AUDIT_ENTRIES = 500
+_NO_KEY = "no key is free"
+_AUDIT_ENTRIES = 500
 
 
 @dataclass(slots=True)
@@ -23,11 +27,11 @@ class Progress:
     """How far the jobs of one queue are.
 
     Attributes:
-        total: How many jobs the demo enqueues.
-        ids: The ids of the jobs that are enqueued so far.
-        results: The stored results of the jobs that ended, by id.
-        deferred: How many jobs wait for a key, back in the queue with a countdown.
-        retrying: How many jobs wait for another try after a failure of the provider.
+        total: How many jobs there are to be.
+        ids: Those that are enqueued.
+        results: What is stored of those that ended, by id.
+        deferred: Jobs that wait for a key, back in the queue with a countdown.
+        retrying: Jobs that wait for another try after a failure of the provider.
     """
 
     total: int
@@ -38,29 +42,29 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many jobs have succeeded."""
+        """Jobs that ended well."""
         return sum(result["status"] == "SUCCESS" for result in self.results.values())
 
     @property
     def failed(self) -> int:
-        """How many jobs have ended otherwise."""
+        """Jobs that ended otherwise."""
         return len(self.results) - self.done
 
     @property
     def open(self) -> int:
-        """How many jobs have not ended."""
+        """Jobs that have not ended."""
         return self.total - len(self.results)
 
 
 class Watch:
-    """The state of the demo, as of the last `refresh`.
+    """The state of the demo, refreshed by `look`.
 
     Args:
-        redis_url: The Redis of broker, results and pools.
+        redis_url: Broker, results and pools in one.
         namespace: The pools' namespace.
-        variables: The environment variables, with the keys.
+        environment: Where the keys are named.
         logs: The workers' logs.
-        totals: How many jobs the demo enqueues, by queue.
+        totals: How many jobs there are to be, by queue.
     """
 
     def __init__(
@@ -68,22 +72,22 @@ class Watch:
         redis_url: str,
         *,
         namespace: str,
-        variables: dict[str, str],
+        environment: dict[str, str],
         logs: Iterable[Path],
         totals: dict[str, int],
     ) -> None:
         self._redis = Redis.from_url(redis_url, decode_responses=True, socket_timeout=5.0)
         self._pools = {
             service: KeyPool(
-                self._redis, service, discover_keys(service, variables).keys, namespace=namespace
+                self._redis, service, discover_keys(service, environment).keys, namespace=namespace
             )
             for service in SERVICES
         }
-        self._logs = [LogFile(path) for path in logs]
-        self._enqueued: LogFile | None = None
+        self._logs = [Log(path) for path in logs]
+        self._enqueued: Log | None = None
         self._audit_seen = dict.fromkeys(SERVICES, "-")
-        self.timeline = Timeline()
-        self.timeline.labels = {
+        self.story = Story()
+        self.story.labels = {
             key.id: key.label for pool in self._pools.values() for key in pool.keys
         }
         self.queues = {queue: Progress(total) for queue, total in totals.items()}
@@ -91,7 +95,7 @@ class Watch:
 
     def follow(self, enqueued: Path) -> None:
         """Follow the jobs that the producer names in its output."""
-        self._enqueued = LogFile(enqueued)
+        self._enqueued = Log(enqueued)
 
     @property
     def enqueued(self) -> int:
@@ -100,10 +104,10 @@ class Watch:
 
     @property
     def over(self) -> bool:
-        """Whether every job has ended."""
+        """Whether every job ended."""
         return not any(progress.open for progress in self.queues.values())
 
-    async def refresh(self) -> None:
+    async def look(self) -> None:
         """Refresh everything.
 
         Raises:
@@ -117,11 +121,11 @@ class Watch:
         for service, pool in self._pools.items():
             await self._read_audit(service, pool)
             self.views[service] = view = await pool.snapshot()
-            self.timeline.end_rests(view.now_ms)
+            self.story.wake(view.now_ms)
         for log in self._logs:
             for line in log.new_lines():
-                self.timeline.read_log(line)
-        self.timeline.add_groups(at_once=self.over)
+                self.story.read_line(line)
+        self.story.tell_crowds(all_of_them=self.over)
 
     async def _read_results(self, progress: Progress) -> None:
         waiting = [job for job in progress.ids if job not in progress.results]
@@ -132,22 +136,23 @@ class Watch:
         for job, text in zip(
             waiting, await self._redis.mget([_RESULT + job for job in waiting]), strict=True
         ):
-            meta = json.loads(text) if text else {}
-            if meta.get("status") in _ENDED:
-                progress.results[job] = meta
-            elif meta.get("status") == "RETRY":
-                is_deferred = (meta.get("waits") or {}).get("kind") == "key"
-                deferred += is_deferred
-                retrying += not is_deferred
+            found = json.loads(text) if text else {}
+            if found.get("status") in _ENDED:
+                progress.results[job] = found
+            elif found.get("status") == "RETRY":
+                # By its words: the type of an error that cannot be pickled is lost on the way.
+                waits = _NO_KEY in str(found.get("result"))
+                deferred += waits
+                retrying += not waits
         progress.deferred, progress.retrying = deferred, retrying
 
     async def _read_audit(self, service: str, pool: KeyPool) -> None:
         entries: Any = await self._redis.xrange(
-            pool.names.audit, min=self._audit_seen[service], count=_MAX_AUDIT_ENTRIES
+            pool.names.audit, min=self._audit_seen[service], count=_AUDIT_ENTRIES
         )
         for number, fields in entries:
             self._audit_seen[service] = f"({number}"
-            self.timeline.read_audit(service, fields)
+            self.story.read_audit(service, fields)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,15 +1,16 @@
 """What an operator can ask the workers."""
 
 import time
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from config.services import SERVICES
 from worker import deadletters
-from worker.arguments.base import Arguments, check
+from worker.arguments.base import Arguments, check, one_of
 from worker.cancellations import cancel_jobs
 from worker.celery import app
-from worker.deadletters import Filter
+from worker.deadletters import KINDS, OWNERS, Filter
 from worker.errors import InvalidArguments
 from worker.keypool import resets
 from worker.logs import log_keys_reset
@@ -23,7 +24,7 @@ class _Nothing(Arguments):
 
 
 class _ResetArguments(Arguments):
-    service: Literal["groq", "resend"] | None = None
+    service: Annotated[str, one_of(SERVICES)] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
     include_disabled: bool = False
     by: _By = None
@@ -37,9 +38,9 @@ class _CancelArguments(Arguments):
 
 
 class _LettersArguments(Arguments):
-    service: Literal["groq", "resend", "other"] | None = None
+    service: Annotated[str, one_of(OWNERS)] | None = None
     task: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    kind: Literal["failed", "expired", "unknown", "timeout", "poison"] | None = None
+    kind: Annotated[str, one_of(KINDS)] | None = None
     before: Annotated[int, Field(ge=1, lt=10**15)] | None = None
 
     def filter(self) -> Filter:

@@ -26,7 +26,9 @@ def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
     return get_settings().groq_models
 
 
-@app.task(bind=True, name="tasks.ai.complete", resources_of=staticmethod(_resources_of))
+@app.task(
+    bind=True, name="tasks.ai.complete", service="groq", resources_of=staticmethod(_resources_of)
+)
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.
 
@@ -82,7 +84,7 @@ async def _complete(
     )
     served, history = await run_job(
         task,
-        runtime.groq,
+        runtime.senders[task.service],
         lease_request,
         build,
         settings=runtime.settings,

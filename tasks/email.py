@@ -19,7 +19,7 @@ _LOST_S = 72 * 3600
 """A call of a worker that died is on record until then: the store keeps it for 73 hours."""
 
 
-@app.task(bind=True, name="tasks.email.send")
+@app.task(bind=True, name="tasks.email.send", service="resend")
 async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Send one email with whichever Resend key is free, once.
 
@@ -43,7 +43,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     arguments = check(EmailArguments, args, kwargs)
     runtime = Runtime.current()
     request = self.request
-    keys = runtime.resend.pool.keys
+    keys = runtime.pools[self.service].keys
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
     in_doubt_ms, now_ms = doubt_ms(request.headers), time.time() * 1000
     lost_ms = died_ms(request.headers)
@@ -74,7 +74,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     )
     served, history = await run_job(
         self,
-        runtime.email_sender,
+        runtime.senders[self.service],
         lease_request,
         email,
         settings=runtime.settings,

@@ -12,7 +12,8 @@ from celery import Celery, signals
 
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.errors import SettingsError
-from config.keys import SERVICES, load_keys, require_any_key
+from config.keys import load_keys, require_any_key
+from config.services import SERVICES
 from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
 from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
@@ -80,14 +81,15 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
 def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     """Check this machine, Redis and the keys, and consume the queues of services with a key."""
     settings = get_settings()
-    base_urls = {"groq": settings.groq_base_url, "resend": settings.resend_api_url}
     try:
         found = {service: load_keys(service) for service in SERVICES}
         if instance.queue_choice.by_keys:
             require_any_key(found.values())
         for service, discovery in found.items():
             if discovery.keys:
-                proxy_for(base_urls[service])  # an unusable proxy would fail each job
+                proxy_for(
+                    settings.service(service).base_url
+                )  # an unusable proxy would fail each job
         check_machine(settings, found)
         check_redis(settings)
     except SettingsError as exc:

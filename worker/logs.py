@@ -19,15 +19,30 @@ from celery._state import get_current_task
 from pydantic import SecretStr
 
 from config.keys import ApiKey, masked_key
+from config.services import SERVICES
 from config.urls import masked_url, passwords_in
 
 _log = logging.getLogger("worker.keys")
 
+_LONGEST_SHORT_PREFIX = 3
+
+
+def _key_shapes(prefix: str) -> str:
+    """A pattern of what looks like a key that begins with a prefix.
+
+    A short prefix, such as `re_`, also ends many words. So it counts at the beginning of a word; and
+    within one (`core_settings_module`) only if a digit follows, as keys have some.
+    """
+    start = re.escape(prefix)
+    if len(prefix) > _LONGEST_SHORT_PREFIX:
+        return f"{start}[A-Za-z0-9]{{20,}}"
+    return (
+        f"(?<![A-Za-z0-9_]){start}[A-Za-z0-9_]{{16,}}|{start}(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{{16,}}"
+    )
+
+
 _KEY_SHAPE_RE = re.compile(
-    r"gsk_[A-Za-z0-9]{20,}"
-    # At the beginning of a word; within one (`core_settings_module`) only if it holds a digit, as
-    # keys do.
-    r"|(?<![A-Za-z0-9_])re_[A-Za-z0-9_]{16,}|re_(?=[A-Za-z_]*[0-9])[A-Za-z0-9_]{16,}"
+    "|".join(_key_shapes(service.key_prefix) for service in SERVICES.values() if service.key_prefix)
 )
 _HIDDEN = "***"
 _SHORTEST_SECRET = 6
@@ -309,22 +324,19 @@ def say_json(message: str, stream: TextIO | None = None) -> None:  # noqa: ARG00
         )
 
 
-_ICONS = {"groq": "🤖", "resend": "📧"}
-
-
 def log_key_used(label: str, *, service: str, attempt: int, attempts: int) -> None:
     """Log `🤖 Using Groq key: gsk_abc123... (attempt 1/3)`.
 
     Args:
         label: The key's label.
-        service: `groq` or `resend`.
+        service: The service's name.
         attempt: Which attempt of the rotation this is, from 1.
         attempts: How many there can be: one a key.
     """
     _log.info(
         "%s Using %s key: %s (attempt %d/%d)",
-        _ICONS[service],
-        service.capitalize(),
+        SERVICES[service].icon,
+        SERVICES[service].title,
         label,
         attempt,
         attempts,
@@ -346,6 +358,6 @@ def log_keys_reset(service: str) -> None:
     """Log `🔄 Groq failed keys reset`.
 
     Args:
-        service: `groq` or `resend`.
+        service: The service's name.
     """
-    _log.info("🔄 %s failed keys reset", service.capitalize())
+    _log.info("🔄 %s failed keys reset", SERVICES[service].title)

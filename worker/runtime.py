@@ -6,7 +6,8 @@ Key pools, providers, one Redis client.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Container, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
+from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
 from config.errors import SettingsError
-from config.keys import SERVICES, ApiKey, Discovery, load_keys
+from config.keys import ApiKey, Discovery, load_keys
+from config.services import SERVICES
 from config.settings import RedisUrls, Settings, get_settings
 from worker.aio import lifespan
 from worker.aio.connections import told_of_their_end
@@ -25,17 +27,17 @@ from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
 from worker.emails import EmailSender
-from worker.emails.demand import EmailDemand
 from worker.emails.idempotency import IdempotencyStore
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
+from worker.jobs.execution import Serving
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.keypool import Cooldowns, KeyPool, PoolView
 from worker.logs import redactor
-from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.providers.drift import Drift
-from worker.rotation.demand import Demand
+from worker.providers.registry import client_of
 from worker.rotation.key_checks import KeyChecks
+from worker.rotation.queue_demand import QueueDemand, ServiceDemand
 from worker.rotation.rotation import Rotation
 from worker.streams import StreamWriter
 from worker.verdicts import Dimension, ObservedLimit
@@ -64,9 +66,12 @@ class Runtime:
 
     settings: Settings
     redis: Redis
-    groq: Rotation[Completion]
-    resend: Rotation[SendRequest]
-    email_sender: EmailSender
+    rotations: Mapping[str, Rotation[Any]]
+    """Each service's rotation, by the service's name."""
+    senders: Mapping[str, Serving[Any]]
+    """By service, what serves its jobs: the email path where it sends once, else its rotation."""
+    demands: Mapping[str, QueueDemand]
+    """By queue, the jobs that wait for keys of its services: what pauses the queue."""
     streams: StreamWriter
     cancellations: Cancellations
     dead_letters: DeadLetters
@@ -99,20 +104,10 @@ class Runtime:
         """The key pools by service."""
         return {service: rotation.pool for service, rotation in self.rotations.items()}
 
-    @property
-    def rotations(self) -> dict[str, Rotation[Any]]:
-        """The rotations by service."""
-        return {"groq": self.groq, "resend": self.resend}
-
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Runtime | None":
         """The runtime of an event loop, from any thread; None where no job has needed one yet."""
         return _RUNTIMES.get(loop)
-
-    @property
-    def demands(self) -> dict[str, Demand | EmailDemand]:
-        """The jobs that wait for a key, by service: what pauses the service's queue."""
-        return {"groq": self.groq.waiting.demand, "resend": self.email_sender.demand}
 
     async def view(self) -> dict[str, PoolView]:
         """Every pool at this instant."""
@@ -202,7 +197,7 @@ class Runtime:
         while True:
             await asyncio.sleep(every_s)
             for service, pool in self.pools.items():
-                if self.outages.is_awaited(QUEUE_OF[service]):
+                if self.outages.is_awaited(service):
                     with suppress(RedisError, OSError):
                         await pool.snapshot()
 
@@ -213,7 +208,7 @@ class Runtime:
         changes anything.
         """
         if self.broker is not None:
-            await _or_warn(wake_deferred(self.broker, QUEUE_OF[service] + DEFERRED))
+            await _or_warn(wake_deferred(self.broker, SERVICES[service].queue + DEFERRED))
 
     async def wake_jobs(self, ids: Collection[str]) -> None:
         """Have jobs run now that wait in the broker for their instant, as far as they do."""
@@ -250,11 +245,13 @@ class Runtime:
         """
         for rotation in self.rotations.values():
             rotation.waiting.cancel(ids)
-        self.email_sender.cancel(ids)
+        for sender in self.senders.values():
+            if isinstance(sender, EmailSender):
+                sender.cancel(ids)
 
     async def close(self) -> None:
         """Close every connection."""
-        for rotation in (self.groq, self.resend):
+        for rotation in self.rotations.values():
             await rotation.provider.close()
         await self.streams.close()
         await self.drift.close()
@@ -315,68 +312,55 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
     """One service's key pool, as the settings describe it."""
-    cooldown_s, timeout_s, limits = {
-        "groq": (settings.groq_cooldown_s, settings.groq_timeout_s, settings.groq_limits),
-        "resend": (settings.resend_cooldown_s, settings.resend_timeout_s, settings.resend_limits),
-    }[service]
+    its = settings.service(service)
     return KeyPool(
         redis,
         service,
         discovery.keys,
         namespace=settings.namespace,
         cooldowns=Cooldowns(
-            refused_ms=round(cooldown_s * 1000),
+            refused_ms=round(its.cooldown_s * 1000),
             server_error_ms=round(settings.server_error_cooldown_s * 1000),
         ),
-        lease_ms=round(timeout_s * 2000)
+        lease_ms=round(its.timeout_s * 2000)
         + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
         patience_ms=round(settings.max_wait_s * 1000),
-        limits=[ObservedLimit(Dimension(name), limit) for name, limit in limits],
+        limits=[ObservedLimit(Dimension(name), limit) for name, limit in its.limits],
     )
 
 
 def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     """Put a runtime together on the running loop; connects to nothing yet."""
     redis = connect(settings)
-    fault_cooldown_ms = round(settings.server_error_cooldown_s * 1000)
     drift = Drift(redis, namespace=settings.namespace)
-    groq = Groq(
-        settings.groq_base_url,
-        timeout_s=settings.groq_timeout_s,
-        fault_cooldown_ms=fault_cooldown_ms,
-        notice=drift.notice,
-    )
-    groq.prepare(key.secret for key in found["groq"].keys)
-    mailer = Resend(
-        settings.resend_api_url,
-        timeout_s=settings.resend_timeout_s,
-        fault_cooldown_ms=fault_cooldown_ms,
-        notice=drift.notice,
-    )
+    clients = {service: client_of(service, settings, notice=drift.notice) for service in SERVICES}
+    for service, client in clients.items():
+        client.prepare(key.secret for key in found[service].keys)
     pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
     broker = _broker_client(settings, redis)
     ownership = Ownership(broker, lease_s=settings.worker_lease_s)
-    resend = Rotation(pools["resend"], mailer, before_call=ownership.end_if_lost)
-    store = IdempotencyStore(
-        redis,
-        namespace=settings.namespace,
-        call_ms=round(settings.resend_timeout_s * 2000) + _CALL_SLACK_MS,
-    )
+    rotations = {
+        service: Rotation(pools[service], client, before_call=ownership.end_if_lost)
+        for service, client in clients.items()
+    }
     cancellations = Cancellations(redis, namespace=settings.namespace)
     use(cancellations)
-    completions = Rotation(pools["groq"], groq, before_call=ownership.end_if_lost)
-    email_sender = EmailSender(
-        resend,
-        store,
-        batches=settings.email_batches,
-        at_least_once=settings.email_ambiguity == "at_least_once",
-    )
+    senders: dict[str, Serving[Any]] = {}
+    demands: defaultdict[str, QueueDemand] = defaultdict(QueueDemand)
+    for service, rotation in rotations.items():
+        demand: ServiceDemand
+        if SERVICES[service].sends_once:
+            email_sender = senders[service] = _email_sender(settings, redis, rotation)
+            demand = email_sender.demand
+        else:
+            senders[service], demand = rotation, rotation.waiting.demand
+        demands[SERVICES[service].queue].add(service, demand)
     runtime = Runtime(
         settings=settings,
         redis=redis,
-        groq=completions,
-        resend=resend,
-        email_sender=email_sender,
+        rotations=rotations,
+        senders=senders,
+        demands=demands,
         streams=StreamWriter(
             redis, namespace=settings.namespace, expires_s=settings.stream_expires_s
         ),
@@ -385,8 +369,8 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         drift=drift,
         key_checks=KeyChecks(
             pools,
-            {"groq": groq, "resend": mailer},
-            models=settings.groq_models,
+            clients,
+            models=settings.models,
             every_s=settings.check_keys_s,
         ),
         broker=broker,
@@ -397,6 +381,20 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         for rotation in runtime.rotations.values():
             rotation.waiting.overflow.recall = runtime.wake_jobs
     return runtime
+
+
+def _email_sender(settings: Settings, redis: Redis, rotation: Rotation[Any]) -> EmailSender:
+    """Make what serves the jobs of a service that sends once."""
+    timeout_s = settings.service(rotation.pool.service).timeout_s
+    store = IdempotencyStore(
+        redis, namespace=settings.namespace, call_ms=round(timeout_s * 2000) + _CALL_SLACK_MS
+    )
+    return EmailSender(
+        rotation,
+        store,
+        batches=settings.email_batches,
+        at_least_once=settings.email_ambiguity == "at_least_once",
+    )
 
 
 def _broker_client(settings: Settings, pools: Redis) -> Redis | None:

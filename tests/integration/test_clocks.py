@@ -2,7 +2,8 @@
 
 import asyncio
 
-from config.keys import SERVICES, Discovery
+from config.keys import Discovery
+from config.services import SERVICES
 from config.settings import Settings
 from worker.runtime import open_runtime
 
@@ -18,7 +19,7 @@ async def test_the_clock_of_a_pool_goes_on_while_all_its_jobs_wait(redis_url: st
 
     seen: set[int] = set()
     try:
-        await runtime.outages.countdown_ms("ai", 60_000, "rate_limit")
+        await runtime.outages.countdown_ms("groq", 60_000, "rate_limit")
         async with asyncio.timeout(20):
             while len(seen) < 3:
                 seen.add(await clock_ms("groq"))

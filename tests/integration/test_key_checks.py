@@ -72,14 +72,15 @@ async def checkers(sandbox: Sandbox) -> AsyncIterator[dict[str, Checker]]:
 async def _problems(
     pools: dict[str, KeyPool], checkers: dict[str, Checker], *models: str
 ) -> list[str]:
-    return list(problems_in(await check_keys(pools, checkers, models=models), models=models))
+    wanted = {"groq": models}
+    return list(problems_in(await check_keys(pools, checkers, models=wanted), models=wanted))
 
 
 async def test_keys_that_live_are_told_with_their_models_and_quotas(
     sandbox: Sandbox, pools: dict[str, KeyPool], checkers: dict[str, Checker]
 ) -> None:
     sandbox.control("revoke", key="resend:2", standing="restricted")
-    checked = await check_keys(pools, checkers, models=[MODEL, GONE])
+    checked = await check_keys(pools, checkers, models={"groq": [MODEL, GONE]})
     told = [
         {name: one.as_json()[name] for name in ("service", "state", "models", "limits")}
         for one in checked
@@ -148,10 +149,10 @@ async def test_a_provider_that_cannot_be_reached_leaves_it_open(
         "groq": Groq("http://127.0.0.1:1"),
         "resend": Resend(sandbox.resend_api_url),
     }
-    found = await check_keys(pools, checkers, models=[MODEL])
+    found = await check_keys(pools, checkers, models={"groq": [MODEL]})
     assert [one.check.state for one in found] == ["unknown", "unknown", "alive", "alive"]
     assert "could not be checked: the connection could not be opened" in next(
-        problems_in(found, models=[MODEL])
+        problems_in(found, models={"groq": [MODEL]})
     )
     for checker in checkers.values():
         await checker.close()
@@ -164,7 +165,7 @@ async def test_a_worker_learns_quotas_and_warns_once_for_as_long_as_something_st
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sandbox.control("revoke", key="groq:1")
-    checks = KeyChecks(pools, checkers, models=[MODEL], every_s=3_600)
+    checks = KeyChecks(pools, checkers, models={"groq": [MODEL]}, every_s=3_600)
     with caplog.at_level(logging.WARNING):
         await checks.once()
         await checks.once()
@@ -179,4 +180,6 @@ async def test_a_worker_learns_quotas_and_warns_once_for_as_long_as_something_st
         "rps": 2,
     }
     assert (view.keys[0].calls, view.keys[0].state) == (0, "ready")
-    await KeyChecks(pools, checkers, models=[MODEL], every_s=0).run()  # never: it returns at once
+    await KeyChecks(
+        pools, checkers, models={"groq": [MODEL]}, every_s=0
+    ).run()  # never: it returns at once

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from worker.aio.transport import delayed
 from worker.jobs.outages import Outages
 
-QUEUE = "ai"
+SERVICE = "groq"
 WAITING = delayed.due_of("ai.deferred")
 FAR_US = 9e15
 
@@ -26,7 +26,7 @@ async def crowd(broker: Any, jobs: int) -> None:
 
 
 async def waits_ms(outages: Outages, code: str, jobs: int = 300) -> list[int]:
-    return [await outages.countdown_ms(QUEUE, 5_000, code) for _ in range(jobs)]
+    return [await outages.countdown_ms(SERVICE, 5_000, code) for _ in range(jobs)]
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ async def test_a_crowd_spreads_over_more_than_a_rest(
 async def test_all_come_back_once_a_call_has_passed(broker: Any) -> None:
     await crowd(broker, 1_000)
     outages = Outages(broker)
-    outages.passed(QUEUE)
+    outages.passed(SERVICE)
     assert not outages._waking, "there was no outage"
     await waits_ms(outages, "connect_error", 1)
-    outages.passed(QUEUE)
+    outages.passed(SERVICE)
     [waking] = outages._waking
     await waking
     assert await broker.get(delayed.next_of("ai.deferred")) == "0"
     await waits_ms(outages, "connect_error", 1)
-    outages.passed(QUEUE)
+    outages.passed(SERVICE)
     assert not outages._waking, "one call in many that passes does not wake a crowd each time"

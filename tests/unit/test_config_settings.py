@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from config.environment import merge, read_dotenv
 from config.errors import SettingsError
-from config.keys import MAX_KEYS, SERVICES
+from config.keys import MAX_KEYS
+from config.services import SERVICES
 from config.settings import (
     SECRET_FIELDS,
     Settings,

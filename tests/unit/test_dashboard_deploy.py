@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from celery import Celery
 from prometheus_client import CollectorRegistry, generate_latest
 
 from worker.dashboard.deferrals import Deferrals
@@ -48,7 +49,7 @@ class Seen:
 
 def exposed() -> set[str]:
     registry: CollectorRegistry = registry_of(cast("Poller", Seen()))
-    Deferrals(registry)
+    Deferrals(registry, Celery())
     return set(re.findall(r"^(keywheel_\w+)", generate_latest(registry).decode(), re.MULTILINE))
 
 

@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from celery import Celery
 from prometheus_client import CollectorRegistry, Counter
 
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import Minute, QueueView, ServiceView
+from worker.hooks.task import ServiceTask
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
 START_MS = 1_700_000_040_000  # the beginning of a minute
@@ -119,7 +121,15 @@ def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
     assert record.idle_s == 0, "a call was made"
 
 
+def _work() -> None:
+    """What a task is made of."""
+
+
 def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
+    app = Celery(set_as_current=False, task_cls=ServiceTask)
+    app.task(name="tasks.email.send", service="resend", shared=False)(_work)
+    app.task(name="tasks.ai.complete", service="groq", shared=False)(_work)
+
     class Flowers:
         events = Counter(
             "flower_events", "events", ["worker", "type", "task"], registry=CollectorRegistry()
@@ -134,7 +144,7 @@ def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
         ("w1", "task-succeeded", "shop.charge", 3),
     ):
         Flowers.events.labels(worker, kind, task).inc(count)
-    assert jobs_ended(Flowers) == {"resend": 100, "groq": 7}
+    assert jobs_ended(Flowers, app) == {"resend": 100, "groq": 7}
 
 
 def view(rate: float, **queue: float) -> ServiceView:

@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from worker.arguments.sentences import Problem, place_of, sentences_of, without_echoes
 from worker.errors import InvalidArguments
@@ -35,6 +35,20 @@ def matching(pattern: str, sentence: str) -> AfterValidator:
         return text
 
     return AfterValidator(check_text)
+
+
+def one_of(names: Iterable[str]) -> BeforeValidator:
+    """Require one of some names; the sentence lists them."""
+    known = tuple(names)
+    *most, last = map(repr, known)
+    sentence = f"must be {', '.join(most)} or {last}" if most else f"must be {last}"
+
+    def check_name(value: Any) -> Any:
+        if value not in known:
+            raise ValueError(sentence)
+        return value
+
+    return BeforeValidator(check_name)
 
 
 Text = Annotated[str, Field(min_length=0)]

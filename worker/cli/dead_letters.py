@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from config.settings import get_settings
 from worker.cli.session import run, who
-from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
+from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import DeadLetters, Filter
 
@@ -46,9 +46,7 @@ def _filters(command: CommandT) -> CommandT:
         click.option("--before", type=_MOMENT, help="Only what ended before this moment (UTC)."),
         click.option("--kind", type=click.Choice(KINDS), help="Only letters of this kind."),
         click.option("--task", help="Only letters of this task, such as tasks.email.send."),
-        click.option(
-            "--service", type=click.Choice(SERVICES), help="Only letters of this service."
-        ),
+        click.option("--service", type=click.Choice(OWNERS), help="Only letters of this service."),
     ):
         command = option(command)
     return command

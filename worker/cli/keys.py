@@ -16,7 +16,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from config.keys import SERVICES, keys_named
+from config.keys import keys_named
+from config.services import SERVICES
 from config.settings import get_settings
 from worker.cli import audit_listing
 from worker.cli.key_listing import listing
@@ -29,7 +30,7 @@ from worker.startup.redis import eviction_of
 
 ResultT = TypeVar("ResultT")
 
-_SERVICE = click.Choice(SERVICES)
+_SERVICE = click.Choice(list(SERVICES))
 _REPLY_TIMEOUT_S = 3.0
 
 
@@ -177,10 +178,10 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
         async with opened_checkers(settings) as checkers:
             with suppress(RedisError):  # the accounts that Redis knows are nice to have
                 await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
-            return await check_keys(pools, checkers, models=settings.groq_models)
+            return await check_keys(pools, checkers, models=settings.models)
 
     checked = _run(ask, service)
-    problems = list(problems_in(checked, models=settings.groq_models))
+    problems = list(problems_in(checked, models=settings.models))
     if as_json:
         told = {"keys": [one.as_json() for one in checked], "problems": problems}
         click.echo(json.dumps(told, indent=2))

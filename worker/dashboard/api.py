@@ -2,7 +2,7 @@
 
 import re
 
-from config.keys import SERVICES
+from config.services import SERVICES
 from config.settings import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
 from worker.dashboard.errors import ApiError
@@ -36,7 +36,7 @@ class Reset(ChangeHandler):
     async def post(self) -> None:
         """Reset a key, a service, or everything."""
         body = self.body()
-        services = [body.service] if body.service else SERVICES
+        services = [body.service] if body.service else list(SERVICES)
 
         async def reset(pools: Pools) -> dict[str, ResetDone]:
             return {
@@ -80,9 +80,9 @@ class Check(ChangeHandler):
     async def post(self) -> None:
         """Check the keys of one service, or all keys."""
         body = self.body()
-        services = [body.service] if body.service else SERVICES
+        services = [body.service] if body.service else list(SERVICES)
         settings = get_settings()
-        models = [settings.groq_model]
+        models = settings.models
 
         async def check(pools: Pools) -> list[CheckedKey]:
             async with opened_checkers(settings, timeout_s=_CHECK_TIMEOUT_S) as checkers:

@@ -58,9 +58,11 @@ class KeysFlower(Flower):
         ours = get_settings()
         token = ours.admin_token
         self.admin_token = token.get_secret_value() if token else None
-        self.poller = Poller(ours, self.capp, ended=lambda: jobs_ended(self.events.state.metrics))
+        self.poller = Poller(
+            ours, self.capp, ended=lambda: jobs_ended(self.events.state.metrics, self.capp)
+        )
         self.metrics = metrics.registry_of(self.poller)
-        self.deferrals = Deferrals(self.metrics)
+        self.deferrals = Deferrals(self.metrics, self.capp)
         self._count_deferrals()
         use_our_broker_client()
         prefix = self.options.url_prefix

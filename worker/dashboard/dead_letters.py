@@ -16,7 +16,7 @@ from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.request_body import check_fields, read_object, whole_number
 from worker.deadletters import (
     KINDS,
-    SERVICES,
+    OWNERS,
     DeadLetter,
     DeadLetters,
     Filter,
@@ -77,9 +77,9 @@ def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: b
     """
     check_fields(values, fields)
     _check_types(values)
-    if values.get("service", SERVICES[0]) not in SERVICES:
+    if values.get("service", OWNERS[0]) not in OWNERS:
         raise ApiError(
-            404, "unknown_service", f"There is no such service; known are: {', '.join(SERVICES)}."
+            404, "unknown_service", f"There is no such service; known are: {', '.join(OWNERS)}."
         )
     if values.get("kind", KINDS[0]) not in KINDS:
         raise ApiError(400, "bad_request", f"kind must be one of: {', '.join(KINDS)}.")

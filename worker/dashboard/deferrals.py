@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from celery import Celery
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from config.celery import QUEUE_OF
+from config.services import SERVICES
+from worker.jobs.services import service_of
 
 _BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
-_SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 
 class Deferrals:
@@ -15,9 +16,11 @@ class Deferrals:
 
     Args:
         registry: The registry of the metrics.
+        app: The Celery app, which knows the tasks.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, app: Celery) -> None:
+        self._app = app
         self._count = Counter(
             "keywheel_deferrals", "Jobs sent back to wait for a key", ["service"], registry=registry
         )
@@ -28,7 +31,7 @@ class Deferrals:
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        for service in QUEUE_OF:
+        for service in SERVICES:
             # Each series is there from the start, so that its first increase is seen.
             self._count.labels(service)
             self._countdowns.labels(service)
@@ -42,8 +45,7 @@ class Deferrals:
         waits, countdown_s = event.get("waits"), event.get("countdown_s")
         if event.get("type") != "task-retried" or not isinstance(waits, dict):
             return
-        task = str(event.get("name"))
-        service = next((its for start, its in _SERVICE_OF.items() if task.startswith(start)), None)
+        service = service_of(str(event.get("name")), self._app)
         if waits.get("kind") == "key" and service and isinstance(countdown_s, int | float):
-            self._count.labels(service).inc()
-            self._countdowns.labels(service).observe(countdown_s)
+            self._count.labels(service.name).inc()
+            self._countdowns.labels(service.name).observe(countdown_s)

@@ -3,17 +3,19 @@
 from collections import Counter
 from typing import Any
 
-from config.celery import QUEUE_OF
+from celery import Celery
+
+from worker.jobs.services import service_of
 
 _ENDED = {"task-succeeded", "task-failed"}
-_SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 
-def jobs_ended(metrics: Any) -> Counter[str]:
+def jobs_ended(metrics: Any, app: Celery) -> Counter[str]:
     """Count the jobs that succeeded or failed.
 
     Args:
         metrics: Flower's `PrometheusMetrics`.
+        app: The Celery app, which knows the tasks.
 
     Returns:
         The number of jobs since Flower's start, by service.
@@ -22,7 +24,7 @@ def jobs_ended(metrics: Any) -> Counter[str]:
     for family in metrics.events.collect():
         for sample in family.samples:
             if sample.name.endswith("_total") and sample.labels["type"] in _ENDED:
-                for start, service in _SERVICE_OF.items():
-                    if sample.labels["task"].startswith(start):
-                        counts[service] += int(sample.value)
+                service = service_of(sample.labels["task"], app)
+                if service is not None:
+                    counts[service.name] += int(sample.value)
     return counts

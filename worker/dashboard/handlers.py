@@ -8,7 +8,7 @@ from flower.utils import authentication
 from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from config.keys import SERVICES
+from config.services import SERVICES
 from worker.dashboard.auth import AuthConfig, authenticate, refuse_other_sites
 from worker.dashboard.errors import CODES, ApiError
 from worker.dashboard.poller import Poller, Pools, RedisUnreachable, ResultT

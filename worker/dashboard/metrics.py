@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from config.keys import SERVICES as PROVIDERS
+from config.services import SERVICES
 from worker.dashboard.poller import Poller
 from worker.dashboard.state import ServiceView
-from worker.deadletters import KINDS, SERVICES, Counts
+from worker.deadletters import KINDS, OWNERS, Counts
 from worker.providers.drift import Seen
 from worker.providers.unknowns import Kind
 
@@ -146,7 +146,7 @@ def _dead_letters(counts: Counts) -> Metric:
         labels=["service", "kind"],
     )
     # Every series is there from the start, so that its first increase is seen.
-    for service in SERVICES:
+    for service in OWNERS:
         for kind in KINDS:
             dead_letters.add_metric([service, kind], counts.of.get((service, kind), 0))
     return dead_letters
@@ -159,7 +159,7 @@ def _unknown(seen: Sequence[Seen]) -> Metric:
         labels=["service", "kind"],
     )
     counts: Counter[tuple[str, str]] = Counter(
-        {(service, kind): 0 for service in PROVIDERS for kind in Kind}
+        {(service, kind): 0 for service in SERVICES for kind in Kind}
     )  # from the start, as above
     for answer in seen:
         counts[answer.service, answer.kind] += answer.count

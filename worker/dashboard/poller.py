@@ -11,9 +11,10 @@ from celery import Celery
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from config.celery import QUEUE_OF
+from config.celery import DELAYED_QUEUES
 from config.errors import SettingsError
-from config.keys import SERVICES, load_keys
+from config.keys import load_keys
+from config.services import SERVICES
 from config.settings import Settings
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.rates import ServiceRates
@@ -56,7 +57,7 @@ class Poller:
         self, settings: Settings, app: Celery, *, ended: Callable[[], Mapping[str, int]] = dict
     ) -> None:
         self._settings = settings
-        self._watch = QueueWatch(app, tuple(QUEUE_OF.values()))
+        self._watch = QueueWatch(app, tuple(DELAYED_QUEUES.values()))
         self._queues: dict[str, QueueView] = {}
         self._ended = ended
         self._queues_polled_at = float("-inf")
@@ -188,7 +189,7 @@ class Poller:
             services, ended = {}, self._ended()
             for service, view in views.items():
                 rates = self._rates[service]
-                queue = self._queue(QUEUE_OF[service])
+                queue = self._queue(SERVICES[service].queue)
                 rates.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
                 services[service] = ServiceView(
                     view, queue, rates.minutes, rates.rate, rates.idle_s

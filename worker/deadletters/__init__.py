@@ -1,12 +1,12 @@
 """Dead letters: jobs that ended without success, kept for a person to inspect and replay."""
 
-from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
+from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import Counts, DeadLetters, Filter, Limits
 
 __all__ = [
     "KINDS",
-    "SERVICES",
+    "OWNERS",
     "Counts",
     "DeadLetter",
     "DeadLetters",

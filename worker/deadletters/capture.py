@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 
-from config.celery import DEFERRED, QUEUE_OF
+from config.celery import DEFERRED
 from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.attempts import latest, of_this_turn
-from worker.deadletters.dead_letter import DeadLetter, Message, one_line, reason_line
+from worker.deadletters.dead_letter import OTHER, DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
+from worker.jobs.services import service_of
 from worker.logs import redactor
 
 UNRUNNABLE: Final = "the message itself cannot be run"
@@ -29,7 +30,6 @@ _MAX_RAW_BYTES = 65_536
 _MAX_RUNNABLE_BYTES = 4_000_000
 _LONG_AGO_MS = 1
 _ID_RE = re.compile(r"[!-~]{1,200}")
-_SERVICE_OF = {f"tasks.{queue}.": service for service, queue in QUEUE_OF.items()}
 
 
 def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter, Message | None]:
@@ -49,7 +49,7 @@ def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter
         id=_id_of(context.id),
         task=one_line(task),
         queue=queue_of(context.delivery_info),
-        service=service_of(task),
+        service=owner_of(task),
         kind=kind,
         reason=reason_of(exc),
         since_ms=history.since_ms,
@@ -82,7 +82,7 @@ def capture_message(
         id=_id_of(headers.get("id"), message),
         task=one_line(headers.get("task") or "(none)"),
         queue=queue_of(message.delivery_info),
-        service=service_of(str(headers.get("task"))),
+        service=owner_of(str(headers.get("task"))),
         kind="poison",
         reason=reason_line(reason),
         note="" if kept else UNRUNNABLE,
@@ -122,11 +122,10 @@ def reason_of(exc: BaseException) -> str:
     )
 
 
-def service_of(task: str) -> str:
-    """Name the service of a task."""
-    return next(
-        (service for start, service in _SERVICE_OF.items() if task.startswith(start)), "other"
-    )
+def owner_of(task: str) -> str:
+    """Name whose task it is, one of `OWNERS`."""
+    service = service_of(task)
+    return service.name if service else OTHER
 
 
 def queue_of(delivery_info: Any) -> str:

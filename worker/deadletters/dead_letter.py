@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
+from config.services import SERVICES
+
 KINDS: Final = ("failed", "expired", "unknown", "timeout", "poison")
 """How a job can end without success.
 
@@ -14,8 +16,10 @@ KINDS: Final = ("failed", "expired", "unknown", "timeout", "poison")
 - `poison`: its message cannot be run, or workers died of it
 """
 
-SERVICES: Final = ("groq", "resend", "other")
-"""The services of jobs; `other` for tasks of no service of ours."""
+OTHER: Final = "other"
+"""The owner of the jobs of tasks that belong to no service of ours."""
+OWNERS: Final = (*SERVICES, OTHER)
+"""Whose job it was: a service, or `other`."""
 
 _MAX_REASON = 500
 _MAX_NAME = 200
@@ -29,7 +33,7 @@ class DeadLetter:
         id: The job's id.
         task: The task's name.
         queue: The queue that the job came from, to which a replay sends it.
-        service: One of `SERVICES`.
+        service: One of `OWNERS`.
         kind: How it ended; one of `KINDS`.
         reason: Why it ended, in one sentence.
         at_ms: When it ended, in milliseconds since 1970.

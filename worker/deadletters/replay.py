@@ -7,16 +7,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery, states
 
+from config.services import SERVICES
 from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
 from worker.jobs.history import DOUBT
-
-ONCE_ONLY: Final = frozenset({"tasks.email.send"})
-"""The tasks that must not be carried out twice."""
 
 _CHUNK = 200
 _CONCURRENCY = 8
@@ -67,11 +65,9 @@ def _risk(letter: DeadLetter, now_ms: int) -> str | None:
     While the idempotency key of an email in doubt is valid, a replay is safe: account and content
     stay the same, so the provider answers with the first email, or the job ends as unknown again.
     """
-    if (
-        letter.task not in ONCE_ONLY
-        or not letter.in_doubt
-        or now_ms - letter.doubt_ms <= _GUARDED_MS
-    ):
+    service = SERVICES.get(letter.service)
+    sends_once = service is not None and service.sends_once
+    if not sends_once or not letter.in_doubt or now_ms - letter.doubt_ms <= _GUARDED_MS:
         return None
     return (
         "nobody knows whether this email was sent, and it may be too long ago to find out: a "

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from config.settings import Settings
 from worker.cancellations import Cancellations
-from worker.deadletters.dead_letter import KINDS, SERVICES, DeadLetter, Message
+from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
 from worker.redis.lua import Clock, Script, keys_of, source
@@ -154,7 +154,7 @@ class DeadLetters:
         reply = await self._run("counts", *self._bounds())
         by_label = {reply[i]: int(reply[i + 1]) for i in range(0, len(reply), 2)}
         counts = {}
-        for service in SERVICES:
+        for service in OWNERS:
             for kind in KINDS:
                 if (count := by_label.get(f"{service}|{kind}", 0)) > 0:
                     counts[service, kind] = count
@@ -245,7 +245,7 @@ class DeadLetters:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         deleted = 0
-        for service in SERVICES:
+        for service in OWNERS:
             of_service = [letter for letter in letters if letter.service == service]
             for first in range(0, len(of_service), _DELETED_AT_ONCE):
                 pairs: list[Any] = []

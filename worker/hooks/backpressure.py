@@ -18,18 +18,21 @@ timer, and a worker that holds many of them pauses the queue as well.
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from heapq import heapify
-from typing import Any, Protocol
+from typing import Any
 
 from celery import bootsteps
 from celery.worker.request import Request
 from redis.exceptions import RedisError
 
-from config.celery import DEFERRED, QUEUE_OF
+from config.celery import DEFERRED
+from config.services import SERVICES
 from worker.aio.transport.peeking import QueuePeeker
 from worker.jobs.priority import BULK_PRIORITY
+from worker.jobs.services import service_of
+from worker.rotation.queue_demand import QueueDemand
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -42,36 +45,6 @@ _LET_THROUGH_S = 5.0
 _PEEK_INTERVAL_S = 2.0
 _PEEK_AGAIN_S = 0.25  # right after a wait list has become full, or its keys have begun to rest
 _MAX_SENT_BACK = 64  # a job that is only sent back takes no time, and the jobs behind it wait
-
-
-class Demand(Protocol):
-    """The jobs that wait for a service's keys in this process."""
-
-    on_full: Callable[[], None] | None
-
-    def count(self, *, bulk: bool) -> int:
-        """How many jobs wait."""
-        ...
-
-    def shortest(self, *, bulk: bool) -> int:
-        """How many of them wait in the shortest wait list that is used."""
-        ...
-
-    def capacity(self) -> int:
-        """How many may wait in one wait list: as many as the keys serve soon."""
-        ...
-
-    def resting_s(self) -> float:
-        """For how long no job can be served, in seconds; 0 where one can."""
-        ...
-
-    def may_block_others(self) -> bool:
-        """Whether jobs of one kind may keep others in the queue from their keys."""
-        ...
-
-    def note_upcoming(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
-        """Note the kinds of jobs in the queue: the models of each, and whether it is bulk."""
-        ...
 
 
 class QueuePauser(bootsteps.StartStopStep):
@@ -125,7 +98,7 @@ class QueuePauser(bootsteps.StartStopStep):
 
     def run_held(self, service: str) -> None:
         """Run every held job of a service soon, since its keys were reset. From any thread."""
-        self._reset.append(QUEUE_OF[service])
+        self._reset.append(SERVICES[service].queue)
 
     def _tick(self, parent: Any) -> None:
         now_s = time.monotonic()
@@ -141,8 +114,8 @@ class QueuePauser(bootsteps.StartStopStep):
             if hasattr(channel, "take_at_most"):  # the channel is a new one after each reconnection
                 for name in (queue, queue + DEFERRED):
                     channel.take_at_most(name, partial(_more, demand))
-            if demand.on_full is None and hasattr(parent.pool, "calls"):
-                demand.on_full = partial(parent.pool.calls.post, self._on_full, parent)
+            if hasattr(parent.pool, "calls"):
+                demand.on_full(partial(parent.pool.calls.post, self._on_full, parent))
             self._peek(parent, queue, demand, interval_s=_PEEK_INTERVAL_S)
             self._pause_or_resume(parent, queue, demand, held[queue])
 
@@ -153,7 +126,7 @@ class QueuePauser(bootsteps.StartStopStep):
                 self._peek(parent, queue, demand, interval_s=_PEEK_AGAIN_S)
                 self._pause_or_resume(parent, queue, demand, held[queue])
 
-    def _peek(self, parent: Any, queue: str, demand: Demand, *, interval_s: float) -> None:
+    def _peek(self, parent: Any, queue: str, demand: QueueDemand, *, interval_s: float) -> None:
         """Find out which kinds of jobs stand in a queue behind those that must wait."""
         now_s = time.monotonic()
         if now_s < self._peeked_at_s.get(queue, 0.0) + interval_s or not demand.may_block_others():
@@ -166,15 +139,17 @@ class QueuePauser(bootsteps.StartStopStep):
         if messages is None:
             return
         kinds = {
-            (_resources(parent.app, task, kwargs), priority >= BULK_PRIORITY)
+            (
+                _service(parent.app, task),
+                _resources(parent.app, task, kwargs),
+                priority >= BULK_PRIORITY,
+            )
             for priority, task, kwargs in messages
         }
-        self._legible[queue] = all(resources is not None for resources, _ in kinds)
-        demand.note_upcoming(
-            (resources, bulk) for resources, bulk in kinds if resources is not None
-        )
+        self._legible[queue] = all(resources is not None for _, resources, _ in kinds)
+        demand.note_upcoming(kinds)
 
-    def _pause_or_resume(self, parent: Any, queue: str, demand: Demand, held: int) -> None:
+    def _pause_or_resume(self, parent: Any, queue: str, demand: QueueDemand, held: int) -> None:
         capacity = demand.capacity()
         bulk, waiting = demand.shortest(bulk=True), demand.shortest(bulk=False)
         if not hasattr(parent.task_consumer.channel, "take_urgent_only"):
@@ -263,16 +238,14 @@ class QueuePauser(bootsteps.StartStopStep):
         _logger.log(logging.INFO if loud else logging.DEBUG, sentence, *parts)
 
 
-def _demands_of(parent: Any) -> dict[str, Demand]:
+def _demands_of(parent: Any) -> Mapping[str, QueueDemand]:
     """The demand for each queue's keys; empty until the pool's loop has a runtime."""
     loop = getattr(parent.pool, "loop", None)
     runtime = Runtime.of(loop) if loop is not None else None
-    if runtime is None:
-        return {}
-    return {QUEUE_OF[service]: demand for service, demand in runtime.demands.items()}
+    return {} if runtime is None else runtime.demands
 
 
-def _more(demand: Demand) -> int:
+def _more(demand: QueueDemand) -> int:
     """How many more jobs of a service may be taken.
 
     Bulk jobs that wait keep only other bulk jobs out.
@@ -280,6 +253,12 @@ def _more(demand: Demand) -> int:
     capacity, waiting = demand.capacity(), demand.shortest(bulk=False)
     passes = not waiting and demand.may_block_others() and not demand.resting_s()
     return max(capacity, _MAX_SENT_BACK) if passes else capacity - waiting
+
+
+def _service(app: Any, task: str) -> str:
+    """The service of a job in the queue; empty where it is of none that this worker knows."""
+    service = service_of(task, app)
+    return service.name if service else ""
 
 
 def _resources(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] | None:

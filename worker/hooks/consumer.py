@@ -15,11 +15,11 @@ from config.settings import get_settings
 from worker.aio.redis_retry import words_of
 from worker.deadletters.capture import reason_of
 from worker.deadletters.dead_letter import one_line
-from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import Poisoned
 from worker.hooks.dead_letters import recorder
 from worker.hooks.message_check import problem_with
 from worker.hooks.quarantine import Quarantine, settle_deaths
+from worker.jobs.services import sends_once
 
 _logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Consumer(StockConsumer):
 
     def _on_deadly_task(self, message: Any, deaths: int) -> None:
         """Turn a job that killed workers before its task could refuse it into a dead letter."""
-        exc = Poisoned.after(deaths, in_doubt=message.headers.get("task") in ONCE_ONLY)
+        exc = Poisoned.after(deaths, in_doubt=sends_once(str(message.headers.get("task"))))
         _logger.error("a message is dropped unread: %s", exc)
         self._dead_letter(message, reason_of(exc), lambda: None)
         self._store_failure(message, exc)

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from config.celery import DEFERRED, QUEUE_OF
+from config.celery import DEFERRED, DELAYED_QUEUES
+from config.services import services_of
 
 _logger = logging.getLogger(__name__)
 
@@ -34,11 +35,10 @@ class QueueChoice:
             keys: How many keys each service has.
         """
         if self.by_keys:
-            for service, count in keys.items():
-                if not count:
-                    queues.deselect(list(self._leave(service)))
+            for queue in _queues_without_keys(keys):
+                queues.deselect(list(self._leave(queue)))
         consumed = queues.consume_from
-        for queue in QUEUE_OF.values():
+        for queue in DELAYED_QUEUES.values():
             # -Q names only the queue that people know.
             if queue in consumed and queue + DEFERRED not in consumed:
                 queues.select_add(queues[queue + DEFERRED])
@@ -52,21 +52,31 @@ class QueueChoice:
         """
         if not self.by_keys:
             return
-        for service, count in keys.items():
-            queue = QUEUE_OF[service]
-            if count and queue in self._without_keys:
+        without_keys = _queues_without_keys(keys)
+        for queue in DELAYED_QUEUES.values():
+            if queue in self._without_keys and queue not in without_keys:
                 self._without_keys.discard(queue)
                 for name in (queue, queue + DEFERRED):
                     consumer.app.amqp.queues.select_add(consumer.app.amqp.queues[name])
                     consumer.add_task_queue(name)
-            elif not count and queue not in self._without_keys:
-                for name in self._leave(service):
+            elif queue in without_keys and queue not in self._without_keys:
+                for name in self._leave(queue):
                     consumer.cancel_task_queue(name)
 
-    def _leave(self, service: str) -> tuple[str, str]:
-        queue = QUEUE_OF[service]
+    def _leave(self, queue: str) -> tuple[str, str]:
         self._without_keys.add(queue)
         _logger.warning(
-            "no %s key is configured: this worker leaves the queue '%s' alone", service, queue
+            "no %s key is configured: this worker leaves the queue '%s' alone",
+            " or ".join(services_of(queue)),
+            queue,
         )
         return queue, queue + DEFERRED
+
+
+def _queues_without_keys(keys: Mapping[str, int]) -> list[str]:
+    """The queues none of whose services has a key."""
+    return [
+        queue
+        for queue in DELAYED_QUEUES.values()
+        if not any(keys[service] for service in services_of(queue))
+    ]

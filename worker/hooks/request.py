@@ -15,7 +15,6 @@ from kombu.asynchronous.timer import to_timestamp
 
 from worker.deadletters.capture import reason_of
 from worker.deadletters.recorder import is_recorded
-from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
@@ -118,7 +117,7 @@ class PrivateRequest(Request):
 
     def _is_in_doubt(self) -> bool:
         """Whether the job is an email that an earlier attempt may have sent."""
-        return self.name in ONCE_ONLY and bool(
+        return self.task.sends_once() and bool(
             doubt_ms(self._context.headers) or came_again(self._context)
         )
 

@@ -6,11 +6,11 @@ from typing import Any
 from celery import states
 from celery.exceptions import Ignore
 
+from config.services import SERVICES
 from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.aio.transport.headers import DEATHS
 from worker.deadletters.recorder import is_recorded
-from worker.deadletters.replay import ONCE_ONLY
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
@@ -26,6 +26,12 @@ class ServiceTask(Task):
     """
 
     abstract = True
+    service = ""
+    """The service that its jobs are sent to, one of `config.services.SERVICES`.
+
+    Each of our tasks says it: `@app.task(bind=True, name="tasks.ai.complete", service="groq")`. Empty:
+    the jobs are sent to none, as those of `tasks.admin`.
+    """
     Request = "worker.hooks.request:PrivateRequest"
     throws = (JobError,)
     """Failures that are not errors of the worker: Celery logs them in one line."""
@@ -39,8 +45,14 @@ class ServiceTask(Task):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if cls.service and cls.service not in SERVICES:
+            raise ValueError(f"{cls.name}: there is no service {cls.service!r} in config.services")
         if cls.show_content:
             cls.resultrepr_maxsize = 1024
+
+    def sends_once(self) -> bool:
+        """Whether its jobs must not be carried out twice, as an email must not be sent twice."""
+        return bool(self.service) and SERVICES[self.service].sends_once
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - Celery's
         """Refuse a job that too many workers died of; drop a job that had failed already.
@@ -76,7 +88,7 @@ class ServiceTask(Task):
     def _refuse_poisoned(self, request: Any) -> None:
         deaths = (request.headers or {}).get(DEATHS)
         if type(deaths) is int and deaths >= get_settings().max_deliveries:
-            raise Poisoned.after(deaths, in_doubt=self.name in ONCE_ONLY)
+            raise Poisoned.after(deaths, in_doubt=self.sends_once())
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
         """Turn a failed job into a dead letter, before its message is acknowledged."""
@@ -90,7 +102,7 @@ class ServiceTask(Task):
         # Another email under the id of one that was sent is not a copy of that one.
         another = isinstance(exc, InvalidArguments) and exc.another_email
         if (
-            self.name in ONCE_ONLY
+            self.sends_once()
             and not another
             and self._stored(task_id).get("status") == states.SUCCESS
         ):
@@ -108,7 +120,7 @@ class ServiceTask(Task):
         came_again = (request.delivery_info or {}).get("redelivered") or DOUBT in (
             request.headers or {}
         )
-        may_have_one = (came_again or self.name in ONCE_ONLY) and not request.is_eager
+        may_have_one = (came_again or self.sends_once()) and not request.is_eager
         return recorder.remove(task_id) if may_have_one else None
 
     def _stored(self, task_id: str) -> dict[str, Any]:

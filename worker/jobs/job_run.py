@@ -30,7 +30,7 @@ from worker.jobs.history import History, came_again, doubt_ms
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.jobs.priority import is_bulk
-from worker.jobs.rescheduling import longest_wait_ms, queue_of, send_back
+from worker.jobs.rescheduling import awaited_service, longest_wait_ms, send_back
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR
@@ -92,7 +92,7 @@ class JobRun:
 
     def after(self, served: Served) -> History:
         """Return the history with this run in it, which has succeeded."""
-        self._outages.passed(queue_of(self.task))
+        self._outages.passed(awaited_service(self.task))
         return self.history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
     def end_if_too_late(self, *, may_be_done: bool) -> None:
@@ -128,7 +128,7 @@ class JobRun:
         if self.history.age_s >= self.deadline_s:
             _fail(over, DeadlineExceeded(f"{self._no_key()}: {over.reason}"))
         over.countdown_ms = await self._outages.countdown_ms(
-            queue_of(self.task), over.countdown_ms, over.code
+            awaited_service(self.task), over.countdown_ms, over.code
         )
         await self._defer(over)
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.celery import DEFERRED
+from config.services import SERVICES
 from worker.jobs.deferred import count_deferred, wake_deferred
 from worker.verdicts import RATE_LIMIT, Dimension
 
@@ -46,11 +47,11 @@ class Outages:
         self._woken_s: dict[str, float] = {}
         self._waking: set[asyncio.Task[None]] = set()
 
-    async def countdown_ms(self, queue: str, least_ms: int, code: str) -> int:
+    async def countdown_ms(self, service: str, least_ms: int, code: str) -> int:
         """Return when a job comes back that no key may serve now.
 
         Args:
-            queue: The queue of its service.
+            service: Its service; empty where its queue has no place for deferred jobs.
             least_ms: The rest that is left, in milliseconds.
             code: Why no key may be called.
 
@@ -58,50 +59,51 @@ class Outages:
             Milliseconds: in an outage a random instant after the rest, later the more jobs
                 wait, so that about ten come back each second.
         """
-        self._until_s[queue] = max(
-            self._until_s.get(queue, 0.0), time.monotonic() + least_ms / 1000
+        self._until_s[service] = max(
+            self._until_s.get(service, 0.0), time.monotonic() + least_ms / 1000
         )
-        if self._broker is None or not queue or code in _OF_A_LIMIT:
+        if self._broker is None or not service or code in _OF_A_LIMIT:
             return least_ms
-        longest_ms = min(_LONGEST_MS, await self._count(self._broker, queue) * _MS_A_JOB)
+        longest_ms = min(_LONGEST_MS, await self._count(self._broker, service) * _MS_A_JOB)
         if longest_ms <= least_ms:
             return least_ms
-        self._down.add(queue)
+        self._down.add(service)
         return random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
 
-    def is_awaited(self, queue: str) -> bool:
-        """Whether a job of a queue still waits that this process has sent back."""
-        return time.monotonic() < self._until_s.get(queue, 0.0)
+    def is_awaited(self, service: str) -> bool:
+        """Whether a job of a service still waits that this process has sent back."""
+        return time.monotonic() < self._until_s.get(service, 0.0)
 
-    def passed(self, queue: str) -> None:
+    def passed(self, service: str) -> None:
         """Note that a call has succeeded: after an outage, the jobs that wait come back at once."""
-        if queue not in self._down or time.monotonic() < self._woken_s.get(queue, 0.0) + _PAUSE_S:
+        woken_s = self._woken_s.get(service, 0.0)
+        if service not in self._down or time.monotonic() < woken_s + _PAUSE_S:
             return
-        self._down.discard(queue)
-        self._woken_s[queue] = time.monotonic()
-        waking = asyncio.create_task(self._wake(queue))
+        self._down.discard(service)
+        self._woken_s[service] = time.monotonic()
+        waking = asyncio.create_task(self._wake(service))
         self._waking.add(waking)
         waking.add_done_callback(self._waking.discard)
 
-    async def _wake(self, queue: str) -> None:
+    async def _wake(self, service: str) -> None:
         if self._broker is None:
             return
         try:
-            await wake_deferred(self._broker, queue + DEFERRED)
+            await wake_deferred(self._broker, SERVICES[service].queue + DEFERRED)
         except RedisError as exc:
             _logger.debug("jobs cannot be woken after an outage (%s)", type(exc).__name__)
-            self._down.add(queue)
+            self._down.add(service)
 
-    async def _count(self, broker: Redis, queue: str) -> int:
-        at_s, count = self._counts.get(queue, (0.0, 0))
+    async def _count(self, broker: Redis, service: str) -> int:
+        at_s, count = self._counts.get(service, (0.0, 0))
         if time.monotonic() < at_s + _COUNTED_S:
             return count
-        self._counts[queue] = time.monotonic(), count  # one job asks for all
+        self._counts[service] = time.monotonic(), count  # one job asks for all
         try:
-            count = await count_deferred(broker, queue + DEFERRED)
+            count = await count_deferred(broker, SERVICES[service].queue + DEFERRED)
         except RedisError:
             return count
-        self._counts[queue] = time.monotonic(), count
+        self._counts[service] = time.monotonic(), count
         return count
 
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from celery import Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
-from config.celery import DEFERRED, DELAYED_QUEUES, QUEUE_OF, delays_in_broker
+from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
 from config.settings import Settings
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
@@ -126,10 +126,10 @@ async def _publish_with_retries(signature: Any, task: Task) -> None:
             return
 
 
-def queue_of(task: Task) -> str:
-    """Return the queue of the job's service; empty where the job came by another."""
-    back = _deferred_queue_of(task.request.delivery_info or {}) or ""
-    return back.removesuffix(DEFERRED) if back in DELAYED_QUEUES else ""
+def awaited_service(task: Task) -> str:
+    """Name the service that a job waits for; empty where its queue has no deferred jobs."""
+    back = _deferred_queue_of(task.request.delivery_info or {})
+    return str(getattr(task, "service", "")) if back in DELAYED_QUEUES else ""
 
 
 def _deferred_queue_of(delivery_info: dict[str, Any]) -> str | None:
@@ -140,7 +140,7 @@ def _deferred_queue_of(delivery_info: dict[str, Any]) -> str | None:
     queue = str(delivery_info.get("routing_key"))
     if queue.endswith(DEFERRED):
         return queue
-    return queue + DEFERRED if queue in QUEUE_OF.values() else None
+    return queue + DEFERRED if queue + DEFERRED in DELAYED_QUEUES else None
 
 
 def longest_wait_ms(task: Task, settings: Settings) -> int:

@@ -19,7 +19,7 @@ class Names:
 
     Args:
         namespace: What stands before every name; keeps installations apart that share a Redis.
-        service: `groq` or `resend`.
+        service: The service's name.
     """
 
     namespace: str

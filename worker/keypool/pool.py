@@ -73,7 +73,7 @@ class KeyPool:
 
     Args:
         redis: A client that decodes responses to text. Not closed by the pool.
-        service: `groq` or `resend`.
+        service: The service's name.
         keys: The keys of this process; may be replaced with `replace_keys`.
         namespace: Keeps installations apart that share a Redis.
         cooldowns: Defaults where the provider does not say.

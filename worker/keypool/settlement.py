@@ -23,7 +23,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
     Args:
         lease: The lease of the call.
         verdict: The answer, judged.
-        service: `groq` or `resend`.
+        service: The service's name.
         rest_ms: How long what is blamed rests, in milliseconds.
     """
     lease_request, account, outcome = (

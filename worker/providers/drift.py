@@ -34,7 +34,7 @@ class Seen:
     """One shape.
 
     Attributes:
-        service: `groq` or `resend`.
+        service: The service's name.
         kind: What of the answer is unknown, such as `error_code`.
         shape: What it looks like.
         count: How often it came.

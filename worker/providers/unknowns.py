@@ -47,7 +47,7 @@ class Unknown:
     """Something unknown in an answer.
 
     Attributes:
-        service: `groq` or `resend`.
+        service: The service's name.
         kind: What it is.
         shape: What it looks like, fit for everybody's eyes.
     """

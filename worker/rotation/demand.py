@@ -34,6 +34,9 @@ class Demand:
         self.on_full: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key serves for long."""
 
+        self.others_pass: Callable[[bool], bool] = lambda _: False
+        """Whether jobs of another service in the same queue, bulk or not, can be served soon."""
+
     def report_full(self) -> None:
         """Have backpressure look at the queue now."""
         if self.on_full is not None:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from config.keys import ApiKey
+from config.services import SERVICES
 from config.settings import Settings
 from worker.keypool import KeyPool, Lease, LeaseRequest
-from worker.providers import Groq, Resend
 from worker.providers.key_check import Checker, KeyCheck
+from worker.providers.registry import client_of
 from worker.verdicts import ASKED, Fate, Verdict
 
 _logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class CheckedKey:
     """A key and what was found out about it.
 
     Attributes:
-        service: `groq` or `resend`.
+        service: The service's name.
         key: The key.
         account: Its account, as far as it is known.
         check: What the provider says.
@@ -69,8 +70,7 @@ async def opened_checkers(
         timeout_s: How long one question may take, in seconds.
     """
     checkers: dict[str, Checker] = {
-        "groq": Groq(settings.groq_base_url, timeout_s=timeout_s),
-        "resend": Resend(settings.resend_api_url, timeout_s=timeout_s),
+        service: client_of(service, settings, timeout_s=timeout_s) for service in SERVICES
     }
     try:
         yield checkers
@@ -80,19 +80,22 @@ async def opened_checkers(
 
 
 async def check_keys(
-    pools: Mapping[str, KeyPool], checkers: Mapping[str, Checker], *, models: Iterable[str]
+    pools: Mapping[str, KeyPool],
+    checkers: Mapping[str, Checker],
+    *,
+    models: Mapping[str, Sequence[str]],
 ) -> list[CheckedKey]:
     """Ask about every key of these pools, all at once.
 
     Args:
         pools: By service.
         checkers: By service.
-        models: The configured models.
+        models: The configured models, by service.
     """
-    wanted = list(models)
 
     async def ask(service: str, pool: KeyPool, key: ApiKey) -> CheckedKey:
         found = await checkers[service].check(key.secret)
+        wanted = models.get(service, ())
         may = {} if found.models is None else {model: model in found.models for model in wanted}
         return CheckedKey(service, key, pool.account_of(key), found, may)
 
@@ -101,12 +104,14 @@ async def check_keys(
     )
 
 
-def problems_in(checked: Iterable[CheckedKey], *, models: Iterable[str]) -> Iterator[str]:
+def problems_in(
+    checked: Iterable[CheckedKey], *, models: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
     """Yield a sentence for each thing that keeps a key, or all of them, from serving.
 
     Args:
         checked: What was found out.
-        models: The configured models.
+        models: The configured models, by service.
     """
     found = list(checked)
     for one in found:
@@ -114,13 +119,14 @@ def problems_in(checked: Iterable[CheckedKey], *, models: Iterable[str]) -> Iter
             yield f"{one.service} key {one.key.label} is not accepted: {one.check.said}"
         elif one.check.state == "unknown":
             yield f"{one.service} key {one.key.label} could not be checked: {one.check.said}"
-    for model in models:
-        told = [one for one in found if model in one.models]
+    for service, model in ((name, model) for name, several in models.items() for model in several):
+        told = [one for one in found if one.service == service and model in one.models]
         lacking = [one.key.label for one in told if not one.models[model]]
         if told and len(lacking) == len(told):
-            yield f"no groq key may use {model}: set GROQ_MODEL to one of {_some_models(told)}"
+            variable = f"{SERVICES[service].prefix}MODEL"
+            yield f"no {service} key may use {model}: set {variable} to one of {_some_models(told)}"
         elif lacking:
-            yield f"the model {model} is not to be had with groq key {', '.join(lacking)}"
+            yield f"the model {model} is not to be had with {service} key {', '.join(lacking)}"
 
 
 def _some_models(told: Iterable[CheckedKey]) -> str:
@@ -134,7 +140,7 @@ class KeyChecks:
     Args:
         pools: By service.
         checkers: By service. Not closed here.
-        models: The configured models.
+        models: The configured models, by service.
         every_s: How often, in seconds; 0: never.
     """
 
@@ -143,12 +149,12 @@ class KeyChecks:
         pools: Mapping[str, KeyPool],
         checkers: Mapping[str, Checker],
         *,
-        models: Iterable[str],
+        models: Mapping[str, Sequence[str]],
         every_s: float,
     ) -> None:
         self._pools = pools
         self._checkers = checkers
-        self._models = tuple(models)
+        self._models = models
         self._every_s = every_s
         self._told: set[str] = set()
         self._again = asyncio.Event()

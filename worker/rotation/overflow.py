@@ -39,7 +39,8 @@ class Overflow:
     def relieve(self, queue: WaitQueue) -> None:
         """Keep a queue in which a job has just arrived from holding up jobs of another kind."""
         capacity, shortest = self._demand.capacity(), self._demand.shortest(bulk=queue.bulk)
-        if shortest <= capacity // 2 and len(queue.waiters) > capacity:
+        others_pass = shortest <= capacity // 2 or self._demand.others_pass(queue.bulk)
+        if others_pass and len(queue.waiters) > capacity:
             self._send_back(queue)
         elif shortest == capacity:
             self._demand.report_full()

@@ -20,6 +20,7 @@ from redis.exceptions import (
 
 from config.celery import QUEUES
 from config.errors import SettingsError
+from config.services import SERVICES
 from config.settings import RedisUrls, Settings, variable_of
 from worker.aio.redis_retry import words_of
 
@@ -228,7 +229,7 @@ def _result_commands() -> list[Command]:
 
 def _pool_commands(namespace: str) -> list[Command]:
     stream = f"{namespace}:stream:check"
-    tagged = f"{{{namespace}:groq}}"
+    tagged = f"{{{namespace}:{next(iter(SERVICES))}}}"
     return [
         ("EVAL", "return redis.call('TIME')", 1, tagged),
         ("SCRIPT", "EXISTS", "0" * 40),
@@ -241,4 +242,4 @@ def _pool_commands(namespace: str) -> list[Command]:
 
 
 def _pool_channels(namespace: str) -> list[str]:
-    return [f"{{{namespace}:groq}}:wake", f"{namespace}:cancelled"]
+    return [*(f"{{{namespace}:{name}}}:wake" for name in SERVICES), f"{namespace}:cancelled"]

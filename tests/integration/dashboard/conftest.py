@@ -76,6 +76,8 @@ async def serve(
                 for name in ("broker_transport", "broker_transport_options", "result_backend")
             }
         )
+        for name, service in (("tasks.ai.complete", "groq"), ("tasks.email.send", "resend")):
+            capp.task(name=name, service=service, shared=False)(secret)
         options = SimpleNamespace(
             **{**default_options.as_dict(), "basic_auth": basic_auth, **changes}
         )

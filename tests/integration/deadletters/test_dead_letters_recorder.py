@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery import Celery
 from celery.app.task import Context
 from celery.exceptions import Reject
 from redis.asyncio import Redis
@@ -104,8 +105,11 @@ def context(**changes: Any) -> Context:
     ],
 )
 def test_a_letter_says_how_a_job_ended_in_one_sentence(
-    exc: Exception, kind: str, in_doubt: Any, reason: str
+    exc: Exception, kind: str, in_doubt: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    app = Celery(set_as_current=False)
+    app.task(name="tasks.ai.complete", service="groq", shared=False)(context)
+    monkeypatch.setattr("worker.jobs.services.current_app", app)
     letter, message = capture.capture_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
     assert (letter.id, letter.queue, letter.service, letter.worker) == (

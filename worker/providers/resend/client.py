@@ -7,7 +7,7 @@ idempotency key and bytes.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
@@ -75,6 +75,9 @@ class Resend:
         # Resend's own address takes batches; of a stand-in's that is known once it took one.
         self._has_batches = httpx.URL(api_url).host == _RESEND_HOST
         http.install()
+
+    def prepare(self, secrets: Iterable[SecretStr]) -> None:
+        """Nothing is to be made: the SDK has no client of its own for a key."""
 
     async def call(
         self, secret: SecretStr, request: SendRequest, *, sent: Callable[[], None] | None = None

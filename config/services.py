@@ -1,0 +1,111 @@
+"""The services that jobs are sent to: one `Service` each, and everything reads them from here.
+
+To add a service, edit two files and write two new ones:
+
+1. Here, add its `Service` to `SERVICES`. That gives it keys (`NAME_API_KEY`, `NAME_API_KEY_2` …),
+   settings, a queue, a key pool, a place in `keys status`, on the page, in the metrics, in the
+   resets and among the dead letters.
+2. In `worker/providers/registry.py`, map its name to the class that calls it.
+3. Write that class, a `worker.providers.base.Provider`: the wire format, and what each answer means.
+4. Write the module with its tasks, which `Service.tasks` names. Each of them says
+   `@app.task(..., service="name")`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the program knows of one service before any setting is read.
+
+    Attributes:
+        name: Its name in lower case. In capitals it begins the names of its variables.
+        queue: The queue of its jobs. Several services may share one: then the worker still serves
+            the jobs of each as fast as its own keys allow, but they stand in one line.
+        tasks: The module with its tasks. A task `tasks.ai.complete` that is sent without a queue
+            goes to the queue of the service whose module is `tasks.ai`.
+        icon: What stands before a log line that says which key is used.
+        key_prefix: What each key begins with, such as `gsk_`; empty where keys have no prefix. A
+            key without it is used, but warned of. Logs hide whatever looks like such a key.
+        key_lengths: The usual lengths of a key, in characters. Another length is warned of.
+        base_url: Where its API is, unless `base_url_variable` says otherwise.
+        base_url_variable: The variable that names another address. Default: `NAME_BASE_URL`.
+        timeout_s: The default of `KEYWHEEL_NAME_TIMEOUT_S`, in seconds.
+        cooldown_s: The default of `KEYWHEEL_NAME_COOLDOWN_S`, in seconds.
+        limit_dimensions: The limits that `KEYWHEEL_NAME_LIMITS` may state, as
+            `worker.verdicts.Dimension` names them.
+        sends_once: Its requests must not be carried out twice, as an email must not. Such a service
+            gets the email path: an idempotency key, the same bytes and the same account until the
+            outcome is known. Its provider takes the requests that `Resend` takes. Any other service
+            gets the plain path, which repeats a request that failed.
+        has_senders: Each key may have a from address of its own (`NAME_FROM`, `NAME_FROM_2` …).
+        models: The default of `NAME_MODEL`; empty where the service has no models.
+    """
+
+    name: str
+    queue: str
+    tasks: str
+    icon: str
+    key_prefix: str
+    key_lengths: range
+    base_url: str
+    timeout_s: float
+    cooldown_s: float
+    limit_dimensions: tuple[str, ...]
+    base_url_variable: str = ""
+    sends_once: bool = False
+    has_senders: bool = False
+    models: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name as people write it."""
+        return self.name.capitalize()
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its variables begin with, such as `GROQ_`."""
+        return f"{self.name.upper()}_"
+
+
+GROQ: Final = Service(
+    name="groq",
+    queue="ai",
+    tasks="tasks.ai",
+    icon="🤖",
+    key_prefix="gsk_",
+    key_lengths=range(40, 121),
+    base_url="https://api.groq.com",
+    timeout_s=60,
+    cooldown_s=60,
+    limit_dimensions=("rpm", "rpd", "tpm", "tpd"),
+    models="openai/gpt-oss-120b",
+)
+RESEND: Final = Service(
+    name="resend",
+    queue="email",
+    tasks="tasks.email",
+    icon="📧",
+    key_prefix="re_",
+    key_lengths=range(24, 81),
+    base_url="https://api.resend.com",
+    base_url_variable="RESEND_API_URL",
+    timeout_s=30,
+    cooldown_s=300,
+    limit_dimensions=("rps", "epd", "epmo"),
+    sends_once=True,
+    has_senders=True,
+)
+
+SERVICES: Final[Mapping[str, Service]] = MappingProxyType(
+    {service.name: service for service in (GROQ, RESEND)}
+)
+"""Every service by its name, in the order in which they are shown."""
+
+
+def services_of(queue: str) -> tuple[str, ...]:
+    """Name the services whose jobs come by a queue."""
+    return tuple(name for name, service in SERVICES.items() if service.queue == queue)
