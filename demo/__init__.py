@@ -1,1 +1,1 @@
-"""The whole thing on this machine, without a key or a network: `python -m demo`."""
+"""The demo: all of Keywheel on this machine, without a key or a network; `python -m demo`."""

@@ -9,18 +9,19 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _DESCRIPTION = """\
-Starts a Redis, both providers simulated, worker processes and Flower on 127.0.0.1, enqueues completions and emails,
-lets keys be rate-limited, refused and revoked meanwhile, shows what the workers make of it, and cleans up.
+The demo starts Redis, a simulation of both providers, worker processes and Flower on 127.0.0.1,
+and enqueues completions and emails. Meanwhile the providers limit, refuse and revoke keys. The
+demo shows how the workers react, and cleans up.
 """
 _EPILOG = """\
-Exit code: 0 if every job ended as it should and nothing is left behind, 1 if not, 130 after Ctrl-C (143 after SIGTERM).
-REDIS_URL, if set, names a Redis to use instead of one of our own: the demo takes an empty database there and empties
-it afterwards. All other settings, and .env, are ignored.
+The exit code is 0 if every job ended as it should and nothing is left behind, 1 if not, 130 after
+Ctrl-C and 143 after SIGTERM. If REDIS_URL is set, the demo uses an empty database of that Redis
+instead of starting one, and empties it afterwards. It ignores all other settings, and .env.
 """
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-    # Importing takes a second, and nothing runs yet that would have to be stopped.
+    # Importing takes a second, and nothing that would have to be stopped runs yet.
     os.write(2, b"\ndemo: stopped before anything was started\n")
     os._exit(128 + number)
 
@@ -33,7 +34,7 @@ def _positive(text: str) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
         description=_DESCRIPTION,
@@ -47,38 +48,38 @@ def make_parser() -> argparse.ArgumentParser:
         type=_positive,
         default=600,
         metavar="N",
-        help="completions to ask for (default: %(default)s)",
+        help="number of completions (default: %(default)s)",
     )
     add(
         "--emails",
         type=_positive,
         default=200,
         metavar="N",
-        help="emails to send (default: %(default)s)",
+        help="number of emails (default: %(default)s)",
     )
     add(
         "--workers",
         type=_positive,
         default=2,
         metavar="N",
-        help="worker processes (default: %(default)s)",
+        help="number of worker processes (default: %(default)s)",
     )
     add(
         "--seconds",
         type=_positive,
         default=80,
         metavar="N",
-        help="fail if jobs are open then (default: %(default)s)",
+        help="fail if jobs are unfinished after N seconds (default: %(default)s)",
     )
     add(
         "--keep",
         action="store_true",
-        help="stay up afterwards, so that Flower can be explored, until Ctrl-C",
+        help="keep everything running until Ctrl-C, to explore Flower",
     )
     add(
         "--plain",
         action="store_true",
-        help="lines instead of a live view, as when the output is no terminal",
+        help="print lines instead of a live view; the default if the output is not a terminal",
     )
     return parser
 

@@ -1,7 +1,4 @@
-"""Where the demo's jobs, results and key states live.
-
-A Redis of its own, or an empty database of a given one.
-"""
+"""An empty database of a given Redis, for the demo's jobs, results and key states."""
 
 import secrets
 from urllib.parse import urlsplit
@@ -16,10 +13,10 @@ _TIMEOUT_S = 5.0
 
 
 class Database:
-    """One empty database of a Redis that others use too; everything in it goes when it is released.
+    """One empty database of a Redis that others use, too; it is emptied when it is released.
 
     Args:
-        url: `redis://` or `rediss://`; the number of a database in it is only a wish.
+        url: `redis://` or `rediss://`; another database of the server may be chosen.
     """
 
     def __init__(self, url: str) -> None:
@@ -75,7 +72,7 @@ class Database:
         return parts._replace(path=f"/{number}", query=query).geturl()
 
     def release(self) -> None:
-        """Empty the database, if it is still ours. A second call does nothing."""
+        """Empty the database if it still has our mark. A second call does nothing."""
         url, self.url = self.url, ""
         if not url:
             return

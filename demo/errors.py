@@ -1,4 +1,4 @@
-"""What can go wrong in the demo itself."""
+"""The error that ends the demo."""
 
 
 class DemoError(Exception):
@@ -6,7 +6,7 @@ class DemoError(Exception):
 
     Args:
         sentence: What happened.
-        tail: The end of the log that tells more.
+        tail: The end of the log of the process concerned.
     """
 
     def __init__(self, sentence: str, tail: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What the demo plays: how many jobs, with which keys and limits, and how the workers are set."""
+"""The plan of a run: how many jobs, which keys and limits, and the settings of the workers."""
 
 import os
 from collections.abc import Mapping
@@ -12,10 +12,7 @@ _RESEND_TEAMS = 3
 _RESEND_LENGTH_S = 17
 
 MODELS = ("openai/gpt-oss-120b", "openai/gpt-oss-20b")
-"""What the completions may be answered by, in order of preference.
-
-The first is switched off in the middle.
-"""
+"""The models for completions, in order of preference; the first is switched off meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +20,12 @@ class Plan:
     """One run.
 
     Attributes:
-        jobs: Completions to ask for.
-        emails: Emails to send.
-        workers: Worker processes.
-        limit_s: The run fails if it is not over by then, set-up included, in seconds.
-        keep: Stay up afterwards.
-        plain: Lines instead of a live view.
+        jobs: The number of completions.
+        emails: The number of emails.
+        workers: The number of worker processes.
+        limit_s: How long the run may take before it fails, set-up included, in seconds.
+        keep: Whether to keep everything running afterwards.
+        plain: Whether to print lines instead of a live view.
     """
 
     jobs: int = 600
@@ -40,14 +37,15 @@ class Plan:
 
     @property
     def pace(self) -> float:
-        """How long everything takes, relative to the full demo; a small one is over sooner."""
+        """How long everything takes, relative to the full demo; a small one ends sooner."""
         return 1.0 if max(self.jobs, self.emails) >= _MANY_JOBS else 0.5
 
     @property
     def groq_rpm(self) -> int:
-        """Requests a minute of one organisation and model, so that the completions take about half a minute.
+        """Requests a minute of one organisation and model.
 
-        A full minute's worth of each model may go at once, the rest as the limits refill.
+        With them the completions take about half a minute: a full minute's worth for each model
+        may go at once, the rest as the limits refill.
         """
         return max(10, round(self.jobs * (0.75 if self.pace == 1.0 else 0.14)))
 
@@ -57,10 +55,10 @@ class Plan:
         return max(1, round(self.emails / (_RESEND_TEAMS * _RESEND_LENGTH_S * self.pace)))
 
     def accounts(self) -> dict[str, Any]:
-        """The providers' accounts, as the sandbox's keys file has them.
+        """The providers' accounts, as in the sandbox's keys file.
 
-        Four Groq keys, two of which share an organisation (the workers are not told: they learn
-        it), and three Resend teams, each with a domain and a from address of its own.
+        There are four Groq keys, two of which share an organisation (the workers do not know that:
+        they learn it), and three Resend teams, each with a domain and a from address of its own.
         """
         groq = {"rpm": self.groq_rpm, "rpd": 14_400, "tpm": 250_000, "tpd": 0}
         teams = ("north", "south", "west")
@@ -81,22 +79,19 @@ class Plan:
         }
 
     def sandbox_options(self) -> dict[str, Any]:
-        """How the simulated providers behave."""
+        """The options of the simulated providers."""
         return {
             "groq_latency_ms": 600 * self.pace,
             "groq_jitter_ms": 600 * self.pace,
             "groq_stream_ms": 30,  # so that a page shows a streamed answer word by word
             "resend_latency_ms": 60,
             "resend_jitter_ms": 60,
-            # Two cores are shared by everything here: a call that left in time may arrive late.
+            # Everything shares two cores: a call that left in time may arrive late.
             "grace_ms": 500,
         }
 
     def settings(self) -> dict[str, str]:
-        """The workers' settings that differ from the defaults.
-
-        Shorter waits, so that a minute shows everything.
-        """
+        """The workers' settings that differ from the defaults: shorter waits, for the most part."""
         return {
             "GROQ_MODEL": ",".join(MODELS),
             "KEYWHEEL_MAX_WAIT_S": "2",
@@ -106,22 +101,22 @@ class Plan:
             "KEYWHEEL_FAULT_BACKOFF_S": "0.5",
             "KEYWHEEL_MAX_FAULTS": "10",
             "KEYWHEEL_STATUS_INTERVAL_S": "2",
-            # its questions would stand among the calls that are counted
+            # its requests would be counted among the calls
             "KEYWHEEL_CHECK_KEYS_S": "0",
             "KEYWHEEL_LOG_LEVEL": "INFO",
-            "KEYWHEEL_LOG_FORMAT": "text",
+            "KEYWHEEL_LOG_FORMAT": "json",  # with the fields that the timeline reads
         }
 
 
 def clean_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without any setting of this project and without proxies.
+    """Return the environment without any setting of this project and without proxies.
 
-    The demo talks to 127.0.0.1 only.
+    The demo connects to 127.0.0.1 only.
     """
-    found = os.environ if environ is None else environ
+    variables = os.environ if environ is None else environ
     kept = {
         name: value
-        for name, value in found.items()
+        for name, value in variables.items()
         if not name.startswith(_OURS) and name.lower() not in _PROXIES
     }
     return kept | {"NO_PROXY": "*", "no_proxy": "*"}

@@ -1,10 +1,8 @@
-"""A web application's side, as small as it can be.
-
-It knows the tasks' names and nothing else of this project.
+"""The web application of the demo: it knows the names of the tasks and nothing else of Keywheel.
 
     REDIS_URL=redis://… python demo/producer.py 600 200
 
-Enqueues so many completions and emails, and prints a line for each: its queue and its id.
+It enqueues that many completions and emails, and prints the queue and the id of each.
 """
 
 import os
@@ -23,7 +21,7 @@ _TOPICS = (
 
 
 def main(jobs: int, emails: int) -> None:
-    """Enqueue the jobs, both kinds in turn, and print their ids."""
+    """Enqueue the jobs, alternating between both kinds, and print their ids."""
     app = Celery(broker=os.environ["REDIS_URL"])
     for number in range(max(jobs, emails)):
         if number < jobs:

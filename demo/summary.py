@@ -1,4 +1,4 @@
-"""Judges a run by the results and by the providers' own ledger, and says so in figures."""
+"""Judges a run by its results and by the providers' own ledger, in figures."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ from demo.watch import Watch
 _SHOWN = 5
 _ACCOUNT_CHARS = 12
 _SERVER_ERROR = 500
-_OPEN = {"ai": "completion", "email": "email"}
+_JOBS = {"ai": "completion", "email": "email"}
 
 
 @dataclass(slots=True)
 class Summary:
-    """The judgement.
+    """The judgement of a run.
 
     Attributes:
-        took_s: From the first job enqueued to the last one ended, in seconds.
-        figures: What to tell, by name.
-        keys: One row a key.
-        faults: What is not as it should be, one sentence each.
+        took_s: The time from the first job enqueued to the last one ended, in seconds.
+        figures: The figures, by name.
+        keys: One row for each key.
+        faults: What went wrong, one sentence each.
     """
 
     took_s: float
@@ -62,12 +62,12 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
     """Judge a run.
 
     Args:
-        watch: What was seen.
+        watch: The state of the demo.
         ledger: The sandbox's full ledger.
         took_s: How long the jobs took, in seconds.
     """
     summary = Summary(took_s)
-    judgement, story = ledger["judgement"], watch.story
+    judgement, timeline = ledger["judgement"], watch.timeline
     ai, email = watch.queues["ai"], watch.queues["email"]
     summary.faults += _faults(watch, ledger)
     tallies = ledger["keys"]
@@ -87,13 +87,13 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
     summary.figures = {
         "jobs": f"{ai.done}/{ai.total} completions and {email.done}/{email.total} emails done in {took_s:.1f} s",
         "jobs failed": str(ai.failed + email.failed),
-        "deferrals": f"{story.deferrals['ai']} of completions, {story.deferrals['email']} of emails"
+        "deferrals": f"{timeline.deferrals['ai']} of completions, {timeline.deferrals['email']} of emails"
         f" (longest wait for a key: {max(waits, default=0.0):.1f} s)",
         "models": _models(ai.results.values()),
-        "calls for a model that was switched off": f"{_calls_for_nothing(ledger)} of {len(ledger['calls'])}",
-        "rotations": f"{story.rotations.total()} times the next key at once after a refusal",
-        "retries": f"{story.retries.total()} after failures of a provider",
-        "recoveries": f"{story.recoveries} after {story.cooldowns} cooldowns",
+        "calls for a model that was switched off": f"{_calls_in_vain(ledger)} of {len(ledger['calls'])}",
+        "rotations": f"{timeline.rotations.total()} times the next key at once after a refusal",
+        "retries": f"{timeline.retries.total()} after failures of a provider",
+        "recoveries": f"{timeline.recoveries} after {timeline.cooldowns} cooldowns",
         "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
         "calls on a revoked key after its refusal": str(judgement["calls_after_refusal"]),
         "emails accepted": f"{judgement['emails_accepted']}, of which twice: {judgement['emails_accepted_twice']}"
@@ -104,7 +104,7 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
 
 
 def _models(results: Iterable[dict[str, Any]]) -> str:
-    """Which model has answered how many completions."""
+    """Say how many completions each model has answered."""
     counts = Counter(
         str(one["result"].get("model")) for one in results if one["status"] == "SUCCESS"
     )
@@ -114,17 +114,17 @@ def _models(results: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def _calls_for_nothing(ledger: dict[str, Any]) -> int:
+def _calls_in_vain(ledger: dict[str, Any]) -> int:
     return sum(call["status"] == HTTPStatus.NOT_FOUND for call in ledger["calls"])
 
 
 def _email_calls(watch: Watch, tallies: dict[str, Any]) -> int:
-    """Calls that brought an email or several."""
+    """Count the calls that brought one email or several."""
     view = watch.views.get("resend")
     return sum(tallies[key.id]["accepted"] for key in view.keys if key.id in tallies) if view else 0
 
 
-def _short(account: str) -> str:
+def _shortened(account: str) -> str:
     return account if len(account) <= _ACCOUNT_CHARS else f"{account[:_ACCOUNT_CHARS]}…"
 
 
@@ -132,7 +132,7 @@ def _row(tally: dict[str, Any]) -> dict[str, Any]:
     by_status = {int(status): count for status, count in tally["by_status"].items()}
     return {
         "key": tally["label"],
-        "account": _short(tally["account"]),
+        "account": _shortened(tally["account"]),
         "calls": tally["calls"],
         "accepted": tally["accepted"],
         "429s": by_status.get(429, 0),
@@ -143,10 +143,10 @@ def _row(tally: dict[str, Any]) -> dict[str, Any]:
 
 
 def _faults(watch: Watch, ledger: dict[str, Any]) -> list[str]:
-    """What is not as it should be."""
+    """List what went wrong."""
     faults = []
     for queue, progress in watch.queues.items():
-        job = _OPEN[queue]
+        job = _JOBS[queue]
         if progress.open:
             faults.append(f"{progress.open} {job}s did not end")
         bad = [
@@ -164,9 +164,9 @@ def _faults(watch: Watch, ledger: dict[str, Any]) -> list[str]:
 
 def _fault_of(job: str, id_: str, result: dict[str, Any]) -> str:
     if result["status"] != "SUCCESS":
-        found = result.get("result") or {}
-        said = found.get("exc_message") if isinstance(found, dict) else found
-        words = " ".join(map(str, said)) if isinstance(said, list | tuple) else str(said)
+        error = result.get("result") or {}
+        message = error.get("exc_message") if isinstance(error, dict) else error
+        words = " ".join(map(str, message)) if isinstance(message, list | tuple) else str(message)
         return f"{job} {id_}: {result['status']}: {words}"
     wanted = "text" if job == "completion" else "id"
     value = result["result"].get(wanted)
@@ -174,7 +174,7 @@ def _fault_of(job: str, id_: str, result: dict[str, Any]) -> str:
 
 
 def _disagreements(watch: Watch, ledger: dict[str, Any]) -> list[str]:
-    """Where the providers' ledger says something else than the results."""
+    """List where the providers' ledger contradicts the results."""
     judgement = ledger["judgement"]
     emails = watch.queues["email"]
     reported = {

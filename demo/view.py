@@ -1,4 +1,4 @@
-"""What a person sees while the demo runs: a live picture in a terminal, lines elsewhere."""
+"""Shows the running demo: a live picture in a terminal, plain lines elsewhere."""
 
 import contextlib
 import time
@@ -17,48 +17,48 @@ from worker.keypool import KeyView
 
 _NAMES = {"ai": "completions", "email": "emails"}
 _STYLES = {"ready": "green", "cooling": "yellow", "disabled": "bold red"}
-_LINE_EVERY_S = 3.0
-_FEWEST_EVENTS = 4
-_OTHER_LINES = 12  # of the picture: head, bars, frames
+_LINE_INTERVAL_S = 3.0
+_MIN_EVENTS = 4
+_OTHER_LINES = 12  # head, bars and frames of the picture
 
 
 class View(Protocol):
     """Shows a watch."""
 
     def say(self, words: str) -> None:
-        """Tell what is going on before there is anything to show."""
+        """Show what the demo is doing before there is anything to watch."""
 
     def show(self, watch: Watch) -> None:
         """Show the present state."""
 
 
 class Lines:
-    """Plain lines: the progress every few seconds, and each event.
+    """Prints plain lines: the progress every few seconds, and each event.
 
     Args:
-        console: Where to.
+        console: Where to print.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said = ""
+        self._last = ""
         self._seen = 0
         self._next_s = 0.0
 
     def say(self, words: str) -> None:
-        """Tell it once."""
-        if words != self._said:
-            self._said = words
+        """Print a line, unless it is the same as before."""
+        if words != self._last:
+            self._last = words
             self._print(words)
 
     def show(self, watch: Watch) -> None:
         """Print the events since the last call, and from time to time the progress."""
-        for event in watch.story.newest(self._seen):
+        for event in watch.timeline.newest(self._seen):
             self._print(f"{event.at_s:5.1f} s  {event.sign} {event.words}")
-        self._seen = watch.story.told
+        self._seen = watch.timeline.added
         if time.monotonic() >= self._next_s or watch.over:
-            self._next_s = time.monotonic() + _LINE_EVERY_S
-            self._print(f"{watch.story.elapsed_s:5.1f} s  {_progress_line(watch)}")
+            self._next_s = time.monotonic() + _LINE_INTERVAL_S
+            self._print(f"{watch.timeline.elapsed_s:5.1f} s  {_progress_line(watch)}")
 
     def _print(self, words: str) -> None:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
@@ -76,11 +76,11 @@ def _progress_line(watch: Watch) -> str:
 
 
 class Picture:
-    """The live picture; use `shown` around the calls of `show`.
+    """Draws a live picture. Enclose the calls of `show` in `shown`.
 
     Args:
         console: A terminal.
-        head: The line above everything.
+        head: The top line.
     """
 
     def __init__(self, console: Console, head: str) -> None:
@@ -90,7 +90,7 @@ class Picture:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep the picture on the screen for so long."""
+        """Keep the picture on the screen."""
         with self._live:
             yield
 
@@ -105,9 +105,9 @@ class Picture:
     def draw(self, watch: Watch) -> RenderableType:
         """The whole picture."""
         keys = sum(len(view.keys) for view in watch.views.values())
-        room = max(_FEWEST_EVENTS, self._console.height - _OTHER_LINES - keys)
+        room = max(_MIN_EVENTS, self._console.height - _OTHER_LINES - keys)
         return Group(
-            Text.assemble((f"{watch.story.elapsed_s:4.0f} s  ", "bold"), (self._head, "dim")),
+            Text.assemble((f"{watch.timeline.elapsed_s:4.0f} s  ", "bold"), (self._head, "dim")),
             _bars(watch),
             _keys(watch),
             _events(watch, room),
@@ -158,10 +158,8 @@ def _left(key: KeyView) -> str:
 
 def _events(watch: Watch, room: int) -> Panel:
     lines = Text(no_wrap=True, overflow="ellipsis")
-    for event in list(watch.story.events)[-room:]:
+    for event in list(watch.timeline.events)[-room:]:
         lines.append(f"{event.at_s:5.1f} s ", style="dim")
         lines.append(f"{event.sign} {event.words}\n", style=event.style)
     lines.rstrip()
-    return Panel(
-        lines, title="what happens", title_align="left", border_style="dim", height=room + 2
-    )
+    return Panel(lines, title="timeline", title_align="left", border_style="dim", height=room + 2)

@@ -1,7 +1,4 @@
-"""Looks at everything a few times a second.
-
-Results, key pools, audit streams, the workers' logs.
-"""
+"""Watches the demo: results, key pools, audit streams and the workers' logs."""
 
 import json
 from collections.abc import Iterable
@@ -13,13 +10,13 @@ from redis.asyncio import Redis
 
 from config.keys import discover_keys
 from config.services import SERVICES
-from demo.story import Log, Story
+from demo.log_file import LogFile
+from demo.timeline import Timeline
 from worker.keypool import KeyPool, PoolView
 
 _ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 _RESULT = "celery-task-meta-"
-_NO_KEY = "no key is free"
-_AUDIT_ENTRIES = 500
+_MAX_AUDIT_ENTRIES = 500
 
 
 @dataclass(slots=True)
@@ -27,11 +24,11 @@ class Progress:
     """How far the jobs of one queue are.
 
     Attributes:
-        total: How many jobs there are to be.
-        ids: Those that are enqueued.
-        results: What is stored of those that ended, by id.
-        deferred: Jobs that wait for a key, back in the queue with a countdown.
-        retrying: Jobs that wait for another try after a failure of the provider.
+        total: How many jobs the demo enqueues.
+        ids: The ids of the jobs that are enqueued so far.
+        results: The stored results of the jobs that ended, by id.
+        deferred: How many jobs wait for a key, back in the queue with a countdown.
+        retrying: How many jobs wait for another try after a failure of the provider.
     """
 
     total: int
@@ -42,29 +39,29 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Jobs that ended well."""
+        """How many jobs have succeeded."""
         return sum(result["status"] == "SUCCESS" for result in self.results.values())
 
     @property
     def failed(self) -> int:
-        """Jobs that ended otherwise."""
+        """How many jobs have ended otherwise."""
         return len(self.results) - self.done
 
     @property
     def open(self) -> int:
-        """Jobs that have not ended."""
+        """How many jobs have not ended."""
         return self.total - len(self.results)
 
 
 class Watch:
-    """The state of the demo, refreshed by `look`.
+    """The state of the demo, as of the last `refresh`.
 
     Args:
-        redis_url: Broker, results and pools in one.
+        redis_url: The Redis of broker, results and pools.
         namespace: The pools' namespace.
-        environment: Where the keys are named.
+        variables: The environment variables, with the keys.
         logs: The workers' logs.
-        totals: How many jobs there are to be, by queue.
+        totals: How many jobs the demo enqueues, by queue.
     """
 
     def __init__(
@@ -72,22 +69,22 @@ class Watch:
         redis_url: str,
         *,
         namespace: str,
-        environment: dict[str, str],
+        variables: dict[str, str],
         logs: Iterable[Path],
         totals: dict[str, int],
     ) -> None:
         self._redis = Redis.from_url(redis_url, decode_responses=True, socket_timeout=5.0)
         self._pools = {
             service: KeyPool(
-                self._redis, service, discover_keys(service, environment).keys, namespace=namespace
+                self._redis, service, discover_keys(service, variables).keys, namespace=namespace
             )
             for service in SERVICES
         }
-        self._logs = [Log(path) for path in logs]
-        self._enqueued: Log | None = None
+        self._logs = [LogFile(path) for path in logs]
+        self._enqueued: LogFile | None = None
         self._audit_seen = dict.fromkeys(SERVICES, "-")
-        self.story = Story()
-        self.story.labels = {
+        self.timeline = Timeline()
+        self.timeline.labels = {
             key.id: key.label for pool in self._pools.values() for key in pool.keys
         }
         self.queues = {queue: Progress(total) for queue, total in totals.items()}
@@ -95,7 +92,7 @@ class Watch:
 
     def follow(self, enqueued: Path) -> None:
         """Follow the jobs that the producer names in its output."""
-        self._enqueued = Log(enqueued)
+        self._enqueued = LogFile(enqueued)
 
     @property
     def enqueued(self) -> int:
@@ -104,10 +101,10 @@ class Watch:
 
     @property
     def over(self) -> bool:
-        """Whether every job ended."""
+        """Whether every job has ended."""
         return not any(progress.open for progress in self.queues.values())
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Refresh everything.
 
         Raises:
@@ -121,11 +118,11 @@ class Watch:
         for service, pool in self._pools.items():
             await self._read_audit(service, pool)
             self.views[service] = view = await pool.snapshot()
-            self.story.wake(view.now_ms)
+            self.timeline.end_rests(view.now_ms)
         for log in self._logs:
             for line in log.new_lines():
-                self.story.read_line(line)
-        self.story.tell_crowds(all_of_them=self.over)
+                self.timeline.read_log(line)
+        self.timeline.add_groups(at_once=self.over)
 
     async def _read_results(self, progress: Progress) -> None:
         waiting = [job for job in progress.ids if job not in progress.results]
@@ -136,23 +133,22 @@ class Watch:
         for job, text in zip(
             waiting, await self._redis.mget([_RESULT + job for job in waiting]), strict=True
         ):
-            found = json.loads(text) if text else {}
-            if found.get("status") in _ENDED:
-                progress.results[job] = found
-            elif found.get("status") == "RETRY":
-                # By its words: the type of an error that cannot be pickled is lost on the way.
-                waits = _NO_KEY in str(found.get("result"))
-                deferred += waits
-                retrying += not waits
+            meta = json.loads(text) if text else {}
+            if meta.get("status") in _ENDED:
+                progress.results[job] = meta
+            elif meta.get("status") == "RETRY":
+                is_deferred = (meta.get("waits") or {}).get("kind") == "key"
+                deferred += is_deferred
+                retrying += not is_deferred
         progress.deferred, progress.retrying = deferred, retrying
 
     async def _read_audit(self, service: str, pool: KeyPool) -> None:
         entries: Any = await self._redis.xrange(
-            pool.names.audit, min=self._audit_seen[service], count=_AUDIT_ENTRIES
+            pool.names.audit, min=self._audit_seen[service], count=_MAX_AUDIT_ENTRIES
         )
         for number, fields in entries:
             self._audit_seen[service] = f"({number}"
-            self.story.read_audit(service, fields)
+            self.timeline.read_audit(service, fields)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from demo import guard as guard_script
+from demo import reaper as reaper_script
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
@@ -63,22 +63,22 @@ def _guarded() -> Iterator[None]:
     Servers and workers lead sessions of their own.
     """
     start = subprocess.Popen.__init__
-    command = [sys.executable, "-I", "-S", guard_script.__file__]
+    command = [sys.executable, "-I", "-S", reaper_script.__file__]
     with (
         subprocess.Popen(
             command, stdin=subprocess.PIPE, start_new_session=True, text=True, cwd="/"
-        ) as guard,
+        ) as reaper,
         pytest.MonkeyPatch.context() as patch,
     ):
 
         def start_guarded(self: "subprocess.Popen[Any]", *args: Any, **options: Any) -> None:
             start(self, *args, **options)
             if options.get("start_new_session"):
-                print(self.pid, file=guard.stdin, flush=True)
+                print(self.pid, file=reaper.stdin, flush=True)
 
         patch.setattr(subprocess.Popen, "__init__", start_guarded)
         yield
-        print("done", file=guard.stdin, flush=True)
+        print("done", file=reaper.stdin, flush=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What goes wrong during the demo, and when: control calls to the provider sandbox."""
+"""The scenario: what goes wrong during the demo, and when, as calls that control the sandbox."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,14 +13,14 @@ REVOKED = "groq:2"
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """One control call.
+class Incident:
+    """One thing that goes wrong.
 
     Attributes:
-        at_s: When, in seconds after the jobs are there.
-        words: What it means, for the view.
+        at_s: When, in seconds after the first job was enqueued.
+        words: What goes wrong, for people.
         verb: The control call.
-        body: What it is given.
+        body: Its arguments.
     """
 
     at_s: float
@@ -29,8 +29,8 @@ class Happening:
     body: dict[str, Any] = field(default_factory=dict)
 
 
-def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
-    """The script.
+def scenario(pace: float, *, organisation: str, team: str) -> list[Incident]:
+    """Write the scenario.
 
     Args:
         pace: How long everything takes, relative to the full demo.
@@ -43,43 +43,42 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
     def at(seconds: float) -> float:
         return seconds * pace
 
-    # What concerns one Groq organisation comes when the limits of all are known: refused alone at
-    # the start, it would be the only one that can promise anything, and the jobs would line up
-    # behind it.
+    # What concerns one Groq organisation comes once the limits of all are known. At the start it
+    # would be the only one whose next free instant is known, and the jobs would line up for it.
     return [
-        # At once, because emails that wait go out many at a time, and are soon all sent.
-        Happening(
+        # At once, because waiting emails go out in batches and are soon all sent.
+        Incident(
             0.0,
             f"Resend accepts what {lost} calls bring but answers 500",
             "fault",
             {"service": "resend", "status": 500, "accept": True, "count": lost},
         ),
-        Happening(
+        Incident(
             at(1.5),
             f"Resend tells {team} to wait {rest_s} s",
             "exhaust",
             {"service": "resend", "account": team, "seconds": rest_s},
         ),
-        Happening(
+        Incident(
             at(3.5),
             f"Groq answers 500 to every third call for {faults_s:g} s",
             "fault",
             {"service": "groq", "status": 500, "share": 0.33, "seconds": faults_s},
         ),
-        Happening(
+        Incident(
             at(5),
             f"Groq switches {MODELS[0]} off",
             "standing",
             {"service": "groq", "model": MODELS[0], "code": "model_not_found"},
         ),
-        Happening(
+        Incident(
             at(6.5),
             f"Groq tells one organisation to wait {rest_s} s",
             "exhaust",
             {"service": "groq", "account": organisation, "seconds": rest_s},
         ),
-        Happening(at(7.5), "Groq revokes one key", "revoke", {"key": REVOKED}),
-        Happening(
+        Incident(at(7.5), "Groq revokes one key", "revoke", {"key": REVOKED}),
+        Incident(
             at(9),
             f"every Groq key is exhausted for {exhausted_s:g} s",
             "exhaust",
@@ -89,18 +88,18 @@ def happenings(pace: float, *, organisation: str, team: str) -> list[Happening]:
 
 
 async def play(
-    script: list[Happening], sandbox: Sandbox, tell: Callable[[Happening], None]
+    incidents: list[Incident], sandbox: Sandbox, report: Callable[[Incident], None]
 ) -> None:
     """Make the control calls at their times, counted from now.
 
     Args:
-        script: What happens, in order.
-        sandbox: Where.
-        tell: Is called after each.
+        incidents: The scenario, in order.
+        sandbox: The sandbox.
+        report: Called after each incident.
     """
     loop = asyncio.get_running_loop()
     start_s = loop.time()
-    for happening in script:
-        await asyncio.sleep(max(0.0, start_s + happening.at_s - loop.time()))
-        await asyncio.to_thread(sandbox.control, happening.verb, **happening.body)
-        tell(happening)
+    for incident in incidents:
+        await asyncio.sleep(max(0.0, start_s + incident.at_s - loop.time()))
+        await asyncio.to_thread(sandbox.control, incident.verb, **incident.body)
+        report(incident)

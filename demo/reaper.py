@@ -1,10 +1,11 @@
-"""Ends what the demo (or a test run) started, should that itself be killed.
+"""Ends what the demo (or a test run) started if the demo itself is killed.
 
-It waits for its pipe to close.
+It waits for its standard input to close.
 
-    python guard.py [FOLDER]     reads lines: a process id to end, or `done`; FOLDER goes as well
+    python reaper.py [FOLDER]    reads lines: the id of a process to end, or `done`
 
-Imports nothing of ours and little else, so that it is there at once.
+It removes FOLDER as well. It imports none of our modules and little else, so that it starts at
+once.
 """
 
 import os
@@ -17,10 +18,7 @@ _GRACE_S = 1.0
 
 
 def _leads(pid: int) -> bool:
-    """Whether this process is still the one that we were told of.
-
-    Each leads a session of its own.
-    """
+    """Whether this is still the process that was named, each of which leads its own session."""
     try:
         return os.getsid(pid) == pid
     except OSError:
@@ -28,7 +26,10 @@ def _leads(pid: int) -> bool:
 
 
 def main() -> None:
-    """Wait for the end of standard input, then end the processes and remove the folder, unless all was done."""
+    """Wait for the end of the input, then end the processes and remove the folder.
+
+    A line `done` says that nothing is left to do.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     folders, pids = sys.argv[1:], []
