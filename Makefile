@@ -10,8 +10,9 @@
 SHELL := /bin/sh
 JOBS ?= 6
 UV ?= uv
-# A file's tests stay together, in the order of tests/conftest.py: those that wait longest come first.
-SPREAD := --dist loadfile --no-loadscope-reorder
+# A file's tests stay together, in the order of tests/conftest.py: those that wait longest come first. What takes long
+# is listed at the end.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10 --durations-min=10
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -43,7 +44,7 @@ demo: $(RUNS) ## Run the whole thing here, without any key, in about 40 seconds 
 
 .PHONY: test
 test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
-	@exec $(PY) -m pytest -n $(JOBS) $(SPREAD) $(ARGS)
+	@exec $(PY) -m pytest $(SPREAD) $(ARGS)
 
 .PHONY: unit
 unit: $(READY) ## Run the tests that start nothing
@@ -51,7 +52,7 @@ unit: $(READY) ## Run the tests that start nothing
 
 .PHONY: fast
 fast: $(READY) ## Run the tests that start no worker
-	@$(PY) -m pytest -n $(JOBS) $(SPREAD) tests/integration tests/unit $(ARGS)
+	@$(PY) -m pytest $(SPREAD) tests/integration tests/unit $(ARGS)
 
 .PHONY: check
 check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured
@@ -87,7 +88,7 @@ images: $(READY)
 .PHONY: coverage
 coverage: $(READY)
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest -n $(JOBS) $(SPREAD) --cov --cov-report=term $(ARGS)
+	@$(PY) -m pytest $(SPREAD) --cov --cov-report=term $(ARGS)
 	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
 # The other tests never need it. A lock of npm's would name addresses, so package.json pins the version instead.
