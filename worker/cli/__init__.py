@@ -1,1 +1,1 @@
-"""The commands that `celery -A worker` has beside those of Celery."""
+"""The commands that `celery -A worker` has in addition to those of Celery."""

@@ -1,7 +1,4 @@
-"""What `keys audit` shows.
-
-Two lines an entry that fit 80 columns, with nothing cut that another command needs.
-"""
+"""The output of `keys audit`: two lines an entry that fit 80 columns, with names in full."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -11,11 +8,11 @@ from rich.text import Text
 
 
 def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
-    """Shape the audit trails of services for a terminal, the latest entry first."""
-    found = [(service, entry) for service, its in entries.items() for entry in its]
-    found.sort(key=lambda pair: -int(pair[1]["at_ms"]))
+    """Lay out the audit trails of services for a terminal, the latest entry first."""
+    pairs = [(service, entry) for service, trail in entries.items() for entry in trail]
+    pairs.sort(key=lambda pair: -int(pair[1]["at_ms"]))
     lines = []
-    for service, entry in found:
+    for service, entry in pairs:
         when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         what = f"{entry['scope'].replace('_', ' × ')} {entry['name']}"
         lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {what}", overflow="fold"))

@@ -1,7 +1,4 @@
-"""`celery -A worker dead …`.
-
-Look at the jobs that ended without success, run them again, throw them away.
-"""
+"""`celery -A worker dead …`: list, show, replay and drop dead letters."""
 
 import json
 import sys
@@ -15,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from config.settings import get_settings
-from worker.cli.session import run, who
+from worker.cli.session import current_user, run
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
 from worker.deadletters.store import DeadLetters, Filter
@@ -23,7 +20,7 @@ from worker.deadletters.store import DeadLetters, Filter
 ResultT = TypeVar("ResultT")
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_MANY = 1_000_000
+_MAX_FOUND = 1_000_000
 _CHUNK = 500
 _REFUSALS_SHOWN = 10
 _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
@@ -33,20 +30,23 @@ _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 def dead() -> None:
     """Show, replay and drop dead letters: jobs that ended for good without success.
 
-    A letter holds why a job failed, which keys were tried and what they answered, and the arguments
-    for a replay.
-    Kinds: failed, expired (too late), unknown (an email that may have been sent), timeout, poison
-    (a message that
-    cannot be run, or that workers died of).
+    A dead letter says why a job failed, which keys were tried and what the provider answered, and
+    holds the arguments for a replay. Its kind is one of: failed, expired (too late), unknown (an
+    email that may have been sent), timeout, poison (a message that cannot be run, or that workers
+    died of).
     """
 
 
 def _filters(command: CommandT) -> CommandT:
     for option in (
-        click.option("--before", type=_MOMENT, help="Only what ended before this moment (UTC)."),
-        click.option("--kind", type=click.Choice(KINDS), help="Only letters of this kind."),
-        click.option("--task", help="Only letters of this task, such as tasks.email.send."),
-        click.option("--service", type=click.Choice(OWNERS), help="Only letters of this service."),
+        click.option(
+            "--before", type=_MOMENT, help="Only jobs that ended before this moment (UTC)."
+        ),
+        click.option("--kind", type=click.Choice(KINDS), help="Only dead letters of this kind."),
+        click.option("--task", help="Only dead letters of this task, such as tasks.email.send."),
+        click.option(
+            "--service", type=click.Choice(OWNERS), help="Only dead letters of this service."
+        ),
     ):
         command = option(command)
     return command
@@ -59,16 +59,16 @@ def _filters(command: CommandT) -> CommandT:
     default=50,
     show_default=True,
     type=click.IntRange(1, 100_000),
-    help="Letters at most.",
+    help="How many to list at most.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def list_(*, limit: int, as_json: bool, **which: Any) -> None:
-    """List letters, the latest first; never their arguments."""
+    """List dead letters, the latest first, without their arguments."""
 
-    async def look(store: DeadLetters) -> tuple[list[DeadLetter], dict[str, Any]]:
+    async def read(store: DeadLetters) -> tuple[list[DeadLetter], dict[str, Any]]:
         return await store.find(_filter(**which), limit=limit), (await store.counts()).as_json()
 
-    letters, counts = _run(look)
+    letters, counts = _run(read)
     if as_json:
         click.echo(
             json.dumps(
@@ -76,7 +76,7 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
             )
         )
         return
-    # An id that is cut off on a narrow screen would be no use.
+    # The id is not truncated on a narrow screen: other commands need all of it.
     table = Table(
         "ended (UTC)", Column("job", no_wrap=True), Column("why", overflow="fold"), show_lines=True
     )
@@ -101,9 +101,9 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
 @click.option(
     "--arguments", is_flag=True, help="Show the arguments too: prompts, addresses, mail bodies."
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show(*, job: str, arguments: bool, as_json: bool) -> None:
-    """Show the letter of the job with the id JOB, with every call that is remembered."""
+    """Show the dead letter of the job with the id JOB, with its latest calls."""
     letter, message = _run(lambda store: store.get(job))
     content = _content(message) if arguments else None
     if as_json:
@@ -135,7 +135,7 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
             )
         _print(table)
     if arguments:
-        # Half a character is JSON, but no terminal can show it.
+        # JSON may hold lone surrogates, which a terminal cannot show.
         click.echo(
             json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
         )
@@ -146,14 +146,14 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
 @dead.command(name="replay")
 @click.argument("jobs", nargs=-1)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="Every letter there is.")
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
 @click.option(
     "--force",
     is_flag=True,
-    help="Also emails that may have been sent long ago: they may arrive twice.",
+    help="Replay emails that may have been sent long ago, too: they may arrive twice.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Tell in JSON what was done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.pass_context
 def replay_(
     ctx: click.Context,
@@ -166,24 +166,24 @@ def replay_(
     as_json: bool,
     **which: Any,
 ) -> None:
-    """Run jobs again: those with the ids JOBS, or those that the options name.
+    """Run jobs again: those with the ids JOBS, or those that the options select.
 
-    A job keeps its id, so its caller can still read the result; an email keeps its idempotency key,
-    so it is not sent twice. Its deadline and its tries begin anew.
+    A job keeps its id, so its caller can still read the result, and an email keeps its idempotency
+    key, so it is not sent twice. The job's deadline and its retries begin anew.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
         _confirm(f"Run {_count(letters)} again?", letters, yes=yes)
 
-    async def work(store: DeadLetters, told: Callable[[int], None]) -> Replayed:
+    async def work(store: DeadLetters, progress: Callable[[int], None]) -> Replayed:
         return await replay(
             store,
             letters,
             app=ctx.obj.app,
-            by=f"cli {who()}",
+            by=f"cli {current_user()}",
             now_ms=_now_ms(),
             force=force,
-            progress=told,
+            progress=progress,
         )
 
     done = _with_progress("replaying", letters, work)
@@ -204,43 +204,40 @@ def replay_(
 @dead.command()
 @click.argument("jobs", nargs=-1)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="Every letter there is.")
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
-    """Throw letters away for good.
-
-    Those of the jobs with the ids JOBS, or those that the options name.
-    """
+    """Delete the dead letters of the jobs with the ids JOBS, or those that the options select."""
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
-        _confirm(f"Throw {_count(letters)} away for good?", letters, yes=yes)
+        _confirm(f"Delete {_count(letters)} for good?", letters, yes=yes)
 
-    async def work(store: DeadLetters, told: Callable[[int], None]) -> int:
+    async def work(store: DeadLetters, progress: Callable[[int], None]) -> int:
         gone = 0
         for first in range(0, len(letters), _CHUNK):
-            gone += await store.delete(letters[first : first + _CHUNK], by=f"cli {who()}")
-            told(min(first + _CHUNK, len(letters)))
+            gone += await store.delete(letters[first : first + _CHUNK], by=f"cli {current_user()}")
+            progress(min(first + _CHUNK, len(letters)))
         return gone
 
     click.echo(f"{_with_progress('dropping', letters, work)} dropped.")
 
 
 def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[DeadLetter]:
-    """The letters that a command line means.
+    """Find the dead letters that a command line selects.
 
     Raises:
-        click.UsageError: It means nothing, or two things at once.
+        click.UsageError: It selects nothing, or in two ways at once.
     """
     named = any(value is not None for value in which.values())
     if bool(jobs) + named + everything != 1:
-        raise click.UsageError("say which: ids of jobs, or options such as --kind, or --all")
+        raise click.UsageError("name the jobs: by ids, by options such as --kind, or by --all")
 
-    async def look(store: DeadLetters) -> list[DeadLetter]:
+    async def find(store: DeadLetters) -> list[DeadLetter]:
         if jobs:
             return [(await store.get(job))[0] for job in dict.fromkeys(jobs)]
-        return await store.find(_filter(**which), limit=_MANY)
+        return await store.find(_filter(**which), limit=_MAX_FOUND)
 
-    return _run(look)
+    return _run(find)
 
 
 def _filter(
@@ -255,12 +252,12 @@ def _filter(
 
 def _confirm(question: str, letters: Sequence[DeadLetter], *, yes: bool) -> None:
     if not letters:
-        click.echo("There is no such letter.")
+        click.echo("There is no such dead letter.")
         raise SystemExit(0)
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody can be asked here: add --yes")
+        raise click.UsageError(f"{question} This is not a terminal, so add --yes")
     click.confirm(question, abort=True)
 
 
@@ -277,7 +274,7 @@ def _with_progress(
 def _run(command: Callable[[DeadLetters], Awaitable[ResultT]]) -> ResultT:
     return run(
         lambda redis: command(DeadLetters.of(redis, get_settings())),
-        missing="there is no dead letter of the job {}; `dead list` lists them",
+        missing="the job {} has no dead letter; `dead list` lists them",
     )
 
 

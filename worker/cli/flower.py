@@ -1,7 +1,7 @@
-"""Makes `celery -A worker flower` ours wherever it is started: our page, our address, our login.
+"""Gives `celery -A worker flower` our page, our address and our login, in whatever folder it starts.
 
-Flower reads a configuration file of the working directory. Where it finds none it shows its own
-page to the whole network.
+Flower reads a configuration file in the working directory. Without one, it would listen on all
+addresses, without a login and without our page.
 """
 
 import sys
@@ -9,18 +9,18 @@ from typing import Any
 
 from config.settings import Settings
 
-_MOST_TASKS = 10_000
+_MAX_TASKS = 10_000
 
 
 def install(settings: Settings) -> None:
-    """Set Flower's options by our settings, and have its command build our application.
+    """Set Flower's options from our settings, and have its command build our application.
 
-    Only where Celery's command line runs, which has loaded Flower's command then; no worker loads
-    our dashboard for it. What stands on the command line, or in a `flowerconfig.py`, comes later
-    and wins.
+    This has an effect only in Celery's command line, which has loaded Flower's command by then; a
+    worker does not load our dashboard. Options on the command line, or in a `flowerconfig.py`, come
+    later and take precedence.
 
     Args:
-        settings: Address, port and login.
+        settings: The settings, with address, port and login.
     """
     command: Any = sys.modules.get("flower.command")
     if command is None:
@@ -29,7 +29,7 @@ def install(settings: Settings) -> None:
     options = command.options
     options.address = settings.flower_address
     options.port = settings.flower_port
-    options.max_tasks = _MOST_TASKS
+    options.max_tasks = _MAX_TASKS
     if settings.flower_basic_auth is not None:
         pairs = settings.flower_basic_auth.get_secret_value().split(",")
         options.basic_auth = [pair.strip() for pair in pairs]

@@ -1,7 +1,4 @@
-"""What `keys status` shows.
-
-A line or two a key, which fit 80 columns with nothing cut that another command needs.
-"""
+"""The output of `keys status`: one or two lines a key that fit 80 columns, with names in full."""
 
 from collections.abc import Iterable
 
@@ -15,7 +12,7 @@ _HEAD = f"{'key':<13} {'id':<12} {'state':<8} {'back in':<11} {'room':<9} {'call
 
 
 def listing(views: Iterable[PoolView]) -> Group:
-    """Shape the pools for a terminal."""
+    """Lay out the pools for a terminal."""
     lines: list[Text] = []
     for view in views:
         if lines:
@@ -24,8 +21,9 @@ def listing(views: Iterable[PoolView]) -> Group:
         if not view.keys:
             lines.append(Text(f"{view.service}: no key is configured here", style="bold"))
             continue
-        told = f"{counts['ready'] or 'none'} of {counts['keys']} keys ready, {counts['in_flight']} calls in progress"
-        lines += [Text(f"{view.service}: {told}", style="bold"), Text(_HEAD, style="dim")]
+        ready = f"{counts['ready'] or 'none'} of {counts['keys']} keys ready"
+        head = f"{view.service}: {ready}, {counts['in_flight']} calls in progress"
+        lines += [Text(head, style="bold"), Text(_HEAD, style="dim")]
         for key in view.keys:
             lines += _lines(key)
     return Group(*lines)
@@ -67,7 +65,7 @@ def _back_in(key: KeyView) -> str:
 
 
 def _room(key: KeyView) -> str:
-    """What is left of the limit that is nearest to its end."""
+    """Show how much is left of the limit nearest to exhaustion."""
     shares = [
         (bucket.remaining / bucket.limit, bucket.dimension)
         for bucket in key.buckets

@@ -1,8 +1,8 @@
-"""`celery -A worker keys …`: look at the keys, bring them back, take one out."""
+"""`celery -A worker keys …`: show, reset, disable and check the keys."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,12 +16,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from config.keys import keys_named
+from config.keys import ApiKey, keys_named
 from config.services import SERVICES
 from config.settings import get_settings
 from worker.cli import audit_listing
 from worker.cli.key_listing import listing
-from worker.cli.session import run, who, why
+from worker.cli.session import current_user, failure_of, run
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.providers.drift import Drift, Seen
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
@@ -31,39 +31,41 @@ from worker.startup.redis import eviction_of
 ResultT = TypeVar("ResultT")
 
 _SERVICE = click.Choice(list(SERVICES))
+_KEY = "its id or the beginning of it, its label, or the name of its variable"
 _REPLY_TIMEOUT_S = 3.0
 
 
 @click.group(name="keys")
 def keys() -> None:
-    """Show and reset the API keys that the workers rotate."""
+    """Show, reset, disable and check the API keys that the workers rotate."""
 
 
 @keys.command()
-@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--service", type=_SERVICE, help="Only this service; default: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show each key's state, why, for how much longer, and its use.
+    """Show the state of each key, the reason, when the key is back, and how much it was used.
 
-    Room is what is left of the limit that is nearest to its end: requests or tokens a minute (rpm,
-    tpm) or a day (rpd, tpd), requests a second (rps), emails a day or a month (epd, epmo).
+    The column "room" shows how much is left of the limit that is nearest to exhaustion: requests or
+    tokens a minute (rpm, tpm) or a day (rpd, tpd), requests a second (rps), emails a day or a month
+    (epd, epmo).
     """
 
-    async def look(pools: dict[str, KeyPool]) -> list[PoolView]:
+    async def read(pools: dict[str, KeyPool]) -> list[PoolView]:
         return [await pool.snapshot() for pool in pools.values()]
 
     async def follow(pools: dict[str, KeyPool]) -> None:
-        with Live(listing(await look(pools)), console=Console(), auto_refresh=False) as live:
+        with Live(listing(await read(pools)), console=Console(), auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(1)
-                live.update(listing(await look(pools)), refresh=True)
+                live.update(listing(await read(pools)), refresh=True)
 
     if watch:
         with suppress(KeyboardInterrupt):
             _run(follow, service)
         return
-    views = _run(look, service)
+    views = _run(read, service)
     if evicts := run(eviction_of, missing="{}"):
         click.echo(f"⚠️ {evicts.sentence}", err=True)
     if as_json:
@@ -73,35 +75,30 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 
 
 @keys.command()
-@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
+@click.option("--service", type=_SERVICE, help="Only this service; default: all.")
 @click.option(
     "--key",
     "key_id",
-    help=(
-        "Only this key: its id or the beginning of it, its label, or its variable's name; needs "
-        "--service."
-    ),
+    help=f"Only this key: {_KEY}.",
 )
-@click.option(
-    "--include-disabled", is_flag=True, help="Bring back keys that a person disabled, too."
-)
+@click.option("--include-disabled", is_flag=True, help="Reset keys that a person disabled, too.")
 def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Bring resting and refused keys back.
+    """Bring back the keys that rest or were refused.
 
-    Keys that a person disabled stay out, unless --key names one of them or --include-disabled is
-    given.
+    Keys that a person disabled stay disabled, unless --key names one of them or --include-disabled
+    is given.
     """
-    if key_id and not service:
-        raise click.UsageError("--key needs --service")
 
     async def clear(pools: dict[str, KeyPool]) -> dict[str, ResetDone]:
+        key = _key_of(key_id, pools.values()) if key_id else None
         return {
             name: await pool.reset(
-                by=f"cli {who()}",
-                key_id=_id_of(key_id, pool) if key_id else None,
+                by=f"cli {current_user()}",
+                key_id=key.id if key else None,
                 include_disabled=include_disabled,
             )
             for name, pool in pools.items()
+            if key is None or key.service == name
         }
 
     for name, done in _run(clear, service).items():
@@ -119,37 +116,38 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
 
 @keys.command()
 @click.argument("key_id", metavar="KEY")
-@click.option("--service", type=_SERVICE, required=True, help="The key's service.")
 @click.option(
-    "--reason", default="by hand", show_default=True, help="Why; goes to the audit trail."
+    "--service", type=_SERVICE, help="The key's service, if KEY fits keys of several services."
 )
-def disable(key_id: str, service: str, reason: str) -> None:
-    """Take the key KEY out until it is reset.
+@click.option(
+    "--reason", default="by hand", show_default=True, help="The reason, for the audit trail."
+)
+def disable(key_id: str, service: str | None, reason: str) -> None:
+    """Disable the key KEY until it is reset.
 
-    Its id or the beginning of it, its label, or its variable's name.
+    KEY is the key's id or the beginning of it, its label, or the name of its variable.
     """
 
     async def take_out(pools: dict[str, KeyPool]) -> bool:
-        return await pools[service].disable(
-            _id_of(key_id, pools[service]), by=f"cli {who()}", reason=reason
-        )
+        key = _key_of(key_id, pools.values())
+        return await pools[key.service].disable(key.id, by=f"cli {current_user()}", reason=reason)
 
     click.echo("disabled" if _run(take_out, service) else "it was disabled already")
 
 
 @keys.command()
-@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
+@click.option("--service", type=_SERVICE, help="Only this service; default: all.")
 @click.option(
     "--count",
     default=30,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Entries a service.",
+    help="How many entries of each service to show.",
 )
 @click.option(
     "--people",
     is_flag=True,
-    help="Only what people and programs asked for: resets, keys taken out.",
+    help="Show only what people and programs requested: resets and disabled keys.",
 )
 def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Show what happened to the keys, the latest first."""
@@ -163,59 +161,59 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
 
 
 @keys.command()
-@click.option("--service", type=_SERVICE, help="Only this service. Default: all.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--service", type=_SERVICE, help="Only this service; default: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
 def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Ask the providers about each key: is it alive, may it use GROQ_MODEL, what are its limits.
+    """Ask the providers about each key: whether it is accepted, its models and its limits.
 
-    Costs no completion and no email. The exit status is 1 where a key is dead or could not be
-    checked, or where no key may use the model.
+    A check costs no completion and no email. The exit status is 1 if a key is rejected or could not
+    be checked, or if no key may use GROQ_MODEL.
     """
     settings = get_settings()
 
-    async def ask(pools: dict[str, KeyPool]) -> list[CheckedKey]:
+    async def run_checks(pools: dict[str, KeyPool]) -> list[CheckedKey]:
         async with opened_checkers(settings) as checkers:
-            with suppress(RedisError):  # the accounts that Redis knows are nice to have
+            with suppress(RedisError):  # the accounts that Redis knows are not essential
                 await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
             return await check_keys(pools, checkers, models=settings.models)
 
-    checked = _run(ask, service)
+    checked = _run(run_checks, service)
     problems = list(problems_in(checked, models=settings.models))
     if as_json:
-        told = {"keys": [one.as_json() for one in checked], "problems": problems}
-        click.echo(json.dumps(told, indent=2))
+        values = {"keys": [key.as_json() for key in checked], "problems": problems}
+        click.echo(json.dumps(values, indent=2))
     else:
         Console().print(_checks(checked))
-        for sentence in problems or ["every key that is configured here is alive"]:
+        for sentence in problems or ["the providers accept every key that is configured here"]:
             click.echo(sentence)
     if problems:
         ctx.exit(1)
 
 
 @keys.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@click.option("--forget", is_flag=True, help="Begin anew, once what is shown is understood.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--forget", is_flag=True, help="Clear the list after showing it.")
 def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes flags by name
-    """Show what the providers answered that this version does not know, the latest first.
+    """Show provider answers that this version does not know, the latest first.
 
-    Each is handled by a general rule, so jobs go on. It may mean that a provider has changed: look
-    for a newer version.
+    A general rule handles each of them, so jobs go on. An unknown answer may mean that the provider
+    has changed: look for a newer version.
     """
 
-    async def look(redis: Redis) -> list[Seen]:
-        found = Drift(redis, namespace=get_settings().namespace)
-        seen = await found.seen()
+    async def read(redis: Redis) -> list[Seen]:
+        answers = Drift(redis, namespace=get_settings().namespace)
+        seen = await answers.seen()
         if forget:
-            await found.forget()
+            await answers.forget()
         return seen
 
-    seen = run(look, missing="{}")
+    seen = run(read, missing="{}")
     if as_json:
-        click.echo(json.dumps([one.as_json() for one in seen], indent=2))
+        click.echo(json.dumps([answer.as_json() for answer in seen], indent=2))
         return
     if not seen:
-        click.echo("nothing unknown: every answer was one that this version knows")
+        click.echo("nothing unknown: this version knew every answer")
         return
     table = Table(
         "last (UTC)",
@@ -225,14 +223,14 @@ def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes f
         "count",
         Column("looks like", overflow="fold"),
     )
-    for one in seen:
+    for answer in seen:
         table.add_row(
-            _when(one.last_ms),
-            _when(one.first_ms),
-            one.service,
-            one.kind.replace("_", " "),
-            str(one.count),
-            escape(one.shape),
+            _when(answer.last_ms),
+            _when(answer.first_ms),
+            answer.service,
+            answer.kind.replace("_", " "),
+            str(answer.count),
+            escape(answer.shape),
         )
     Console().print(table)
 
@@ -240,12 +238,12 @@ def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes f
 @keys.command()
 @click.pass_context
 def reload(ctx: click.Context) -> None:
-    """Make every running worker find its API keys again, in its environment and `.env`."""
+    """Have every running worker load its API keys again, from its environment and `.env`."""
     try:
         replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
     except OperationalError as exc:
         url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} {why(exc)}") from exc
+        raise click.ClickException(f"the broker at {url} {failure_of(exc)}") from exc
     if not replies:
         raise click.ClickException("no worker answered; is one running?")
     for reply in replies:
@@ -253,15 +251,20 @@ def reload(ctx: click.Context) -> None:
             click.echo(f"{worker}: {answer.get('ok') or answer.get('error')}")
 
 
-def _id_of(text: str, pool: KeyPool) -> str:
-    """The id of the key that a person means; `KeyError` where there is none."""
-    found = keys_named(text, pool.keys)
+def _key_of(text: str, pools: Iterable[KeyPool]) -> ApiKey:
+    """Find the one key that a person names, whichever service it belongs to.
+
+    Raises:
+        click.ClickException: Several keys fit.
+        KeyError: No key fits.
+    """
+    found = [key for pool in pools for key in keys_named(text, pool.keys)]
     if len(found) > 1:
         several = ", ".join(f"{key.id} ({key.variable})" for key in found)
-        raise click.ClickException(f"several keys are meant by {text}: say which, {several}")
+        raise click.ClickException(f"{text} fits several keys; give the id of one: {several}")
     if not found:
         raise KeyError(text)
-    return found[0].id
+    return found[0]
 
 
 def _run(
@@ -282,14 +285,13 @@ def _checks(checked: list[CheckedKey]) -> Table:
         "state",
         "model",
         "limits",
-        "what is told",
+        "answer",
     )
     for one in checked:
-        told = one.as_json()
         models = ", ".join(
             f"{model}: {'yes' if may else 'no'}" for model, may in one.models.items()
         )
-        limits = ", ".join(f"{name}={limit}" for name, limit in told["limits"].items())
+        limits = ", ".join(f"{name}={limit}" for name, limit in one.as_json()["limits"].items())
         fields = (
             one.service,
             one.key.label,

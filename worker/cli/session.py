@@ -1,7 +1,4 @@
-"""What our commands share.
-
-They run on Redis, end with one sentence where something is wrong, and know who asks.
-"""
+"""A session of our commands: a client of Redis, errors in one sentence, the current user."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,12 +23,12 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
     """Run a command with a client of the pool's Redis.
 
     Args:
-        command: What is to be done.
-        missing: The sentence for a `KeyError`, with `{}` where what was asked for stands.
+        command: The command.
+        missing: The sentence for a `KeyError`, with `{}` in place of its argument.
 
     Raises:
-        click.ClickException: The settings are wrong, Redis or the broker is away, or there is no
-            such thing.
+        click.ClickException: The settings are wrong, Redis or the broker does not answer, or the
+            command raised a `KeyError`.
     """
 
     async def go() -> ResultT:
@@ -47,16 +44,16 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
         raise click.ClickException(str(exc)) from exc
     except RedisError as exc:
         url = get_settings().pool_url
-        raise click.ClickException(f"Redis at {url} {why(exc)}") from exc
+        raise click.ClickException(f"Redis at {url} {failure_of(exc)}") from exc
     except OperationalError as exc:
         url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} {why(exc)}") from exc
+        raise click.ClickException(f"the broker at {url} {failure_of(exc)}") from exc
     except KeyError as exc:
         raise click.ClickException(missing.format(exc)) from exc
 
 
-def why(exc: Exception) -> str:
-    """Redis' own words; where nobody listens, what to look at."""
+def failure_of(exc: Exception) -> str:
+    """Describe a failure in Redis' own words; where nothing listens, ask whether Redis runs."""
     words = words_of(exc)
     hint = (
         ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""
@@ -64,8 +61,8 @@ def why(exc: Exception) -> str:
     return f"{refusal_of(exc) or f'does not answer ({words})'}{hint}"
 
 
-def who() -> str:
-    """Name the person at the terminal, for the audit trail."""
+def current_user() -> str:
+    """Return the name of the person at the terminal, for the audit trail."""
     try:
         return getuser()
     except OSError:

@@ -284,19 +284,19 @@ def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str
     assert "2 dropped" in cli("drop", "job-1", "job-2").output
     assert "add --yes" in cli("drop", "--all").output
     assert "5 dropped" in cli("drop", "--all", "--yes").output
-    assert "There is no such letter" in cli("drop", "--all", "--yes").output
+    assert "There is no such dead letter" in cli("drop", "--all", "--yes").output
 
 
 # What is typed, and what is said about it.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["drop"], "say which"),  # nothing must not mean everything
-        (["replay"], "say which"),
-        (["drop", "job-1", "--all"], "say which"),  # two things at once
-        (["replay", "job-1", "--kind", "failed"], "say which"),
-        (["show", "job-9"], "there is no dead letter of the job 'job-9'"),
-        (["replay", "job-9"], "there is no dead letter of the job 'job-9'"),
+        (["drop"], "name the jobs"),  # nothing must not mean everything
+        (["replay"], "name the jobs"),
+        (["drop", "job-1", "--all"], "name the jobs"),  # two things at once
+        (["replay", "job-1", "--kind", "failed"], "name the jobs"),
+        (["show", "job-9"], "the job 'job-9' has no dead letter"),
+        (["replay", "job-9"], "the job 'job-9' has no dead letter"),
         (["list", "--kind", "weird"], "'weird' is not one of"),
     ],
 )
