@@ -4,12 +4,22 @@ As the errors that it knows, with their tracebacks.
 """
 
 import asyncio
+from enum import Enum
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 
 from worker.aio.errors import SoftTimeLimit, UnexpectedCancellation, WorkerLost
+
+
+class Over(Enum):
+    """Why a job is over before its body is."""
+
+    LOST = "lost too often to run again"
+    REVOKED = "revoked while it waited"
+    TERMINATED = "terminated"
+    TIMED_OUT = "timed out"
 
 
 def as_the_tracer_knows_it(exc: BaseException) -> BaseException:

@@ -8,18 +8,17 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
 from contextvars import copy_context
-from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated
 
 from worker.aio import bridge, endings, revoking, stacks
-from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.endings import Over
 from worker.aio.errors import JobGone, Revoked, SoftTimeLimit, UnexpectedCancellation
-from worker.aio.lost_runs import LostRuns
+from worker.aio.job_host import Host
+from worker.aio.loop_thread import start_task
 from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
@@ -31,35 +30,6 @@ _TRACED: Final = 6
 """Arguments of Celery's trace functions."""
 
 _pids = itertools.count(1)
-
-
-class Over(Enum):
-    """Why a job is over before its body is."""
-
-    LOST = "lost too often to run again"
-    REVOKED = "revoked while it waited"
-    TERMINATED = "terminated"
-    TIMED_OUT = "timed out"
-
-
-class Host(Protocol):
-    """What a job needs of its pool."""
-
-    calls: ConsumerCalls
-    loop: asyncio.AbstractEventLoop
-    task_threads: Executor
-    call_threads: Executor
-    greenlets: bridge.JobGreenlets
-    lost_runs: LostRuns
-
-    def on_over(self, job: "Job") -> None:
-        """The job's end is known, and its slot is free.
-
-        It may still run for a while, or for ever.
-        """
-
-    def on_done(self, job: "Job") -> None:
-        """The job has ended and its slot is free."""
 
 
 class Job:
@@ -270,7 +240,7 @@ class Job:
             if report is not None:
                 self._host.calls.post(*report)
         finally:
-            self._host.on_done(self)
+            self._host.jobs.on_done(self)
 
     def _stop_timers(self) -> None:
         for timer in (self._soft_timer, self._hard_timer):
@@ -345,7 +315,7 @@ class Job:
             self._stop_timers()
             # Its body may swallow each cancellation, or stand in a thread: nobody shall wait for
             # it.
-            self._host.on_over(self)
+            self._host.jobs.on_over(self)
             self._insist()
 
     def _insist(self) -> None:
@@ -386,15 +356,3 @@ class Job:
                 self.driver.uncancel()
                 return SoftTimeLimit(self._soft_timeout_s)
         return exc
-
-
-def start_task(
-    work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Any
-) -> "asyncio.Task[None]":
-    """Start a task in a context.
-
-    From Python 3.12 on its first step runs at once, which saves a round of the loop.
-    """
-    if hasattr(asyncio, "eager_task_factory"):
-        return asyncio.Task(work, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
-    return loop.create_task(work, context=context)

@@ -1,0 +1,134 @@
+"""The jobs of a pool: those that wait for a slot, and those that run."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
+
+from worker.aio.job import Job
+from worker.aio.job_queue import JobQueue
+from worker.aio.threads import DaemonThreads
+
+_STARTS_A_TURN: Final = 8
+"""Jobs that start before the loop looks at its sockets again, so that running jobs go on."""
+
+
+class Jobs:
+    """Starts jobs as long as fewer than `limit` run; until then they wait, unaccepted.
+
+    Args:
+        limit: How many jobs may run at once.
+
+    Attributes:
+        limit: How many jobs may run at once.
+        draining: Whether no further job starts.
+        queue: The jobs that wait.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.draining = False
+        self.queue = JobQueue()
+        self._loop: asyncio.AbstractEventLoop
+        self._threads: DaemonThreads
+        self._by_pid: dict[int, Job] = {}
+        """All jobs that wait or run, by their numbers."""
+        self._running = 0
+        self._over: set[Job] = set()
+        """Jobs that run although their end is known; they take no slot."""
+        self._admit_scheduled = False
+
+    def run_on(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
+        """Say where jobs run: on a loop, and in threads if they are plain functions."""
+        self._loop, self._threads = loop, threads
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+        return self._running
+
+    @property
+    def unsettled(self) -> int:
+        """How many jobs run whose end is not known yet; each has a slot."""
+        return self._running - len(self._over)
+
+    # -- from any thread
+
+    def put(self, job: Job) -> None:
+        """Take a job."""
+        self._by_pid[job.pid] = job
+        self.queue.put(job)
+        self.admit_soon()
+
+    def get(self, pid: int) -> Job | None:
+        """Return a job by its number, if it waits or runs."""
+        return self._by_pid.get(pid)
+
+    def all(self) -> list[Job]:
+        """Return all jobs that wait or run."""
+        return list(self._by_pid.values())
+
+    def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
+        """Find the job that an asyncio task drives."""
+        for job in self.all():
+            if driver is not None and job.driver is driver:
+                return job
+        return None
+
+    def drop(self, tags: set[str] | None = None) -> None:
+        """Drop jobs that wait: the broker delivers them again.
+
+        Args:
+            tags: Only the jobs of these messages; None: all.
+        """
+        dropped, others_stay = self.queue.drop(tags)
+        for job in dropped:
+            self._by_pid.pop(job.pid, None)
+        if others_stay:
+            self.admit_soon()
+
+    def admit_soon(self) -> None:
+        """Have the loop start the jobs that may start."""
+        # As with `ConsumerCalls.post`: append first, look at the flag afterwards.
+        if not self._admit_scheduled:
+            self._admit_scheduled = True
+            with suppress(RuntimeError):  # the loop is closed: the pool has stopped
+                self._loop.call_soon_threadsafe(self._admit)
+
+    # -- on the loop's thread
+
+    def _admit(self) -> None:
+        self._admit_scheduled = False
+        for job in self.queue.take(_STARTS_A_TURN, has_slot=self._has_slot):
+            self._running += 1
+            job.start()
+        if self.queue.has_next and self._has_slot():
+            self._admit_next()
+
+    def _admit_next(self) -> None:
+        if not self._admit_scheduled:
+            self._admit_scheduled = True
+            self._loop.call_soon(self._admit)
+
+    def _has_slot(self) -> bool:
+        return self.unsettled < self.limit and not self.draining
+
+    def on_over(self, job: Job) -> None:
+        """Free the slot of a job whose end is known, although it may still run. By the job."""
+        self._over.add(job)
+        self.queue.release(job)
+        if job.in_thread:
+            self._threads.write_off(1)
+        self._admit_next()
+
+    def on_done(self, job: Job) -> None:
+        """Note that a job has ended, and free its slot unless that was done. By the job."""
+        self._running -= 1
+        if job not in self._over:
+            self.queue.release(job)
+        else:
+            self._over.remove(job)
+            if job.in_thread:
+                self._threads.write_off(-1)
+        self._by_pid.pop(job.pid, None)
+        if self.queue.has_next:
+            self._admit_next()
