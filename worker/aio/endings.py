@@ -1,7 +1,4 @@
-"""How the end of a job's body is told to Celery's tracer.
-
-As the errors that it knows, with their tracebacks.
-"""
+"""Translates the errors that end a job's body into those that Celery's tracer knows."""
 
 import asyncio
 from enum import Enum
@@ -14,7 +11,7 @@ from worker.aio.errors import SoftTimeLimit, UnexpectedCancellation, WorkerLost
 
 
 class Over(Enum):
-    """Why a job is over before its body is."""
+    """Why a job ended before its body did."""
 
     LOST = "lost too often to run again"
     REVOKED = "revoked while it waited"
@@ -22,8 +19,8 @@ class Over(Enum):
     TIMED_OUT = "timed out"
 
 
-def as_the_tracer_knows_it(exc: BaseException) -> BaseException:
-    """Give the error that the tracer shall see in place of what a coroutine raised."""
+def for_tracer(exc: BaseException) -> BaseException:
+    """Return the error that the tracer should see in place of the one that a coroutine raised."""
     if isinstance(exc, SoftTimeLimit) or (
         isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)
     ):
@@ -37,8 +34,8 @@ def as_the_tracer_knows_it(exc: BaseException) -> BaseException:
 
 
 def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
-    # Python 3.11's TaskGroup wraps what its body raised, unless it is CancelledError itself and not
-    # a kind of it.
+    # Python 3.11's TaskGroup wraps what its body raised, except CancelledError itself. It also wraps
+    # subclasses of that.
     return group.split(SoftTimeLimit)[1] is None
 
 
@@ -49,23 +46,23 @@ def _limit_of(exc: BaseException) -> tuple[Any, ...]:
 
 
 def unexpected(exc: BaseException) -> UnexpectedCancellation:
-    """The error of a coroutine that was cancelled by nobody of the pool's."""
+    """The error of a coroutine that the pool did not cancel."""
     return UnexpectedCancellation(
-        "the coroutine was cancelled, and nobody had asked for it"
+        "the coroutine was cancelled, and neither a limit nor an order was the reason"
     ).with_traceback(exc.__traceback__)
 
 
 def lost(exc: BaseException) -> WorkerLostError:
     """The error of a job that would have ended its process in another pool."""
     what = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
-    return WorkerLostError(f"the task meant to end its worker: {what}").with_traceback(
+    return WorkerLostError(f"the task tried to end its worker: {what}").with_traceback(
         exc.__traceback__
     )
 
 
 def info_of(exc: BaseException) -> ExceptionInfo:
-    """An error as billiard reports it, with a traceback."""
-    if exc.__traceback__ is None:  # billiard cannot do without
+    """Convert an error to billiard's form, with a traceback."""
+    if exc.__traceback__ is None:  # billiard needs one
         try:
             raise exc  # noqa: TRY301 - only for its traceback
         except BaseException:  # noqa: BLE001 - raised one line above

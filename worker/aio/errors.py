@@ -1,11 +1,15 @@
-"""What the pool itself raises.
+"""The errors of the pool itself.
 
-asyncio.CancelledError └── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: what a
-coroutine sees at its await Exception ├── LostTooOften            the job has cost its worker too
-often; no WorkerLostError, which Celery sends back again └── UnexpectedCancellation  a coroutine was
-cancelled, and nobody asked for it BaseException ├── JobGone                 unwinds the tracer of a
-job whose end was reported already ├── Revoked                 a job's body finds that the job is
-revoked └── WorkerLost              unwinds the tracer of a job that meant to end the process
+asyncio.CancelledError
+└── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: raised at a coroutine's await
+Exception
+├── LostTooOften            the job has cost its worker too often; not a WorkerLostError, which
+│                           Celery would send back again
+└── UnexpectedCancellation  a coroutine was cancelled without a limit or an order
+BaseException
+├── JobGone                 unwinds the tracer of a job whose end was reported already
+├── Revoked                 ends a job whose body finds that it is revoked
+└── WorkerLost              unwinds the tracer of a job that tried to end the process
 """
 
 import asyncio
@@ -22,32 +26,23 @@ class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
 
 
 class UnexpectedCancellation(Exception):  # noqa: N818 - reads as a sentence in a result
-    """The coroutine was cancelled, though neither a limit nor a person had asked for it."""
+    """The coroutine was cancelled, and neither a limit nor an order was the reason."""
 
 
 class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result
-    """So many runs of the job were lost with their worker that it does not run again."""
+    """Too many runs of the job were lost with their worker, so it does not run again."""
 
 
 class JobGone(BaseException):
-    """The job was reported as terminated or timed out.
-
-    Whatever its body gives now is nobody's business.
-    """
+    """The job was reported as terminated or timed out; the result of its body is dropped."""
 
 
 class Revoked(BaseException):
-    """The job's body finds that its job is revoked.
+    """The body found that its job is revoked, and the job ends as if it had not begun.
 
-    It ends as one that was revoked before it began.
-
-    The body adds the job's id to `celery.worker.state.revoked` before, as Celery does where it
-    hears of it.
+    Before it raises this, the body adds the job's id to `celery.worker.state.revoked`.
     """
 
 
 class WorkerLost(BaseException):
-    """The body ran out of memory.
-
-    Not an Exception, so that the tracer does not take it for a plain failure.
-    """
+    """The body ran out of memory. To Celery's tracer, an `Exception` would be a plain failure."""

@@ -270,7 +270,7 @@ class Job:
                 self._over = Over.REVOKED
             if self._over is not None:
                 raise JobGone from exc
-            seen = endings.as_the_tracer_knows_it(exc)
+            seen = endings.for_tracer(exc)
             if seen is exc:
                 raise
             raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)

@@ -1,4 +1,4 @@
-"""The jobs of a pool that have not begun, in the order of their coming."""
+"""The jobs of a pool that have not begun, in the order in which they came."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from worker.aio.task_limits import TaskLimits
 class JobQueue:
     """Keeps jobs until they may start.
 
-    `put`, `drop` and `len` may be called from any thread, the rest from the loop's.
+    `put`, `drop` and `len` may be called from any thread, everything else from the loop's.
 
     Attributes:
         limits: How many jobs of one task may run at once.
@@ -27,19 +27,19 @@ class JobQueue:
 
     @property
     def has_next(self) -> bool:
-        """Whether a job waits for a slot alone, and not for others of its task."""
+        """Whether a job waits for a slot, and not for another job of its task."""
         return bool(self._waiting or self._incoming)
 
     def put(self, job: Job) -> None:
-        """Let a job wait behind all others."""
+        """Add a job at the end."""
         self._incoming.append(job)
 
     def take(self, most: int, *, has_slot: Callable[[], bool]) -> Iterator[Job]:
-        """Give the jobs that may start now.
+        """Yield the jobs that may start now.
 
         Args:
-            most: Look at no more jobs than these.
-            has_slot: Whether one more may start; asked before each.
+            most: The most jobs to look at.
+            has_slot: Whether one more job may start; called before each.
         """
         with suppress(IndexError):
             while True:
@@ -55,18 +55,18 @@ class JobQueue:
                 yield job
 
     def release(self, job: Job) -> None:
-        """A job has ended: the next one of its task goes before all others."""
+        """Note that a job has ended; the next job of its task goes before all others."""
         if (following := self.limits.release(job)) is not None:
             self._waiting.appendleft(following)
 
     def drop(self, tags: set[str] | None) -> tuple[list[Job], bool]:
-        """Take jobs out.
+        """Remove jobs.
 
         Args:
             tags: Only the jobs of these messages; None: all.
 
         Returns:
-            The jobs, and whether others stay.
+            The removed jobs, and whether others stay.
         """
         dropped, stay = list[Job](), False
         for queue in (self._incoming, self._waiting, *self.limits.waiting()):

@@ -1,11 +1,11 @@
 """What lives as long as the pool's loop: background tasks, shared clients, their cleanup.
 
 @lifespan.on_startup
-async def refresh() -> None: ...          # runs beside the jobs from the pool's start to its end
+async def refresh() -> None: ...      # runs beside the jobs from the pool's start to its end
 
-lifespan.on_shutdown(client.aclose)       # awaited once, after the last job
+lifespan.on_shutdown(client.aclose)   # awaited once, after the last job
 
-lifespan.submit(reload()).result(5)       # from another thread, such as a remote-control command
+lifespan.submit(reload()).result(5)   # from another thread, such as a remote-control command
 """
 
 import asyncio
@@ -28,11 +28,9 @@ _background: set["asyncio.Task[None]"] = set()
 
 
 def on_startup(function: F) -> F:
-    """Run `function` as a background task of the pool's loop from its start.
+    """Run `function` as a background task from the start of the pool's loop, or from now on.
 
-    At once if it runs already.
-
-    It may return soon or never: it is cancelled when the last job has ended. If it raises, that is
+    It may return soon or never: it is cancelled when the last job has ended. Its exceptions are
     logged.
     """
     _startups.append(function)
@@ -43,10 +41,7 @@ def on_startup(function: F) -> F:
 
 
 def on_shutdown(function: F) -> F:
-    """Have `function` awaited once on the pool's loop, after the last job.
-
-    The last one registered comes first.
-    """
+    """Have `function` awaited once on the pool's loop, after the last job, in reverse order."""
     _shutdowns.append(function)
     return function
 
@@ -70,7 +65,7 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
 
 
 def begin() -> None:
-    """Start the background tasks. On the loop, by the pool."""
+    """Start the background tasks. The pool calls this on its loop."""
     for function in _startups:
         _begin(function)
 
@@ -78,12 +73,11 @@ def begin() -> None:
 async def end(*, patience_s: float) -> None:
     """Cancel the background tasks, then await the cleanups, each for at most `patience_s` seconds.
 
-    By the pool.
+    The pool calls this on its loop.
     """
     loop = asyncio.get_running_loop()
-    # Not those of another pool in this process: only their own loop can end them, and this one
-    # would wait in vain.
-    for task in (tasks := [one for one in _background if one.get_loop() is loop]):
+    # Only the tasks of this loop: those of another pool in this process end on their own loop.
+    for task in (tasks := [task for task in _background if task.get_loop() is loop]):
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=patience_s)

@@ -13,13 +13,14 @@ FLAVOURS = ("auto", "uvloop", "asyncio")
 
 
 def new_loop(flavour: str) -> asyncio.AbstractEventLoop:
-    """Make a loop.
+    """Return a new event loop.
 
-    Uvloop's where that is installed and `flavour` is "auto", else the one asked for.
+    Args:
+        flavour: "uvloop", "asyncio", or "auto": uvloop where it is installed.
 
     Raises:
         ValueError: The flavour is unknown.
-        ImportError: "uvloop" was asked for and is not installed.
+        ImportError: The flavour is "uvloop", which is not installed.
     """
     if flavour not in FLAVOURS:
         raise ValueError(f"worker_aio_loop must be one of {', '.join(FLAVOURS)}, not {flavour!r}")
@@ -35,7 +36,7 @@ def new_loop(flavour: str) -> asyncio.AbstractEventLoop:
 
 
 class LoopThread:
-    """Runs a loop until it is stopped; survives what a child task's `SystemExit` does to a loop.
+    """Runs a loop until it is stopped, and goes on when the `SystemExit` of a child task stops it.
 
     Args:
         loop: A new loop.
@@ -46,7 +47,7 @@ class LoopThread:
         self.loop = loop
         self._prepare = prepare
         self._stopping = False
-        # Daemon: a job that blocks the loop for ever must not keep the process from ending.
+        # A daemon, so that the process can end although a job blocks the loop for ever.
         self._thread = threading.Thread(target=self._run, name="aio-loop", daemon=True)
 
     @property
@@ -59,9 +60,10 @@ class LoopThread:
         self._thread.start()
 
     def stop(self, *, patience_s: float) -> bool:
-        """Cancel what still runs on the loop, and stop it.
+        """Cancel the tasks on the loop, and stop it.
 
-        False if the loop did not listen in `patience_s` seconds.
+        Returns:
+            Whether the loop stopped within `patience_s` seconds.
         """
         self._stopping = True
         with suppress(RuntimeError):  # closed already
@@ -76,8 +78,8 @@ class LoopThread:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as exc:
-                # asyncio lets these out of a child task. Whoever awaits the child sees it too, and
-                # that job is lost.
+                # asyncio raises these out of a child task. The job that awaits the child receives
+                # the exception, too, and is lost.
                 logger.warning("a task on the loop raised %r; the worker goes on", exc)
         with suppress(Exception):
             self._cancel_all()
@@ -99,10 +101,7 @@ async def _settle(tasks: "set[asyncio.Task[Any]]") -> None:
 def start_task(
     work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Any
 ) -> "asyncio.Task[None]":
-    """Start a task in a context.
-
-    From Python 3.12 on its first step runs at once, which saves a round of the loop.
-    """
+    """Start a task in a context; from Python 3.12 on, its first step runs at once."""
     if hasattr(asyncio, "eager_task_factory"):
         return asyncio.Task(work, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
     return loop.create_task(work, context=context)

@@ -1,8 +1,8 @@
-"""Remote control with connections of its own, so that jobs which publish cannot keep the consumer from it.
+"""Gives remote control its own connections, so that jobs which publish cannot block it.
 
 Celery's mailbox takes a producer from the app's pool and does not wait for one. Other pools run
-jobs in other processes; here jobs share that pool, and when all of it is lent at the instant in
-which the consumer greets its neighbours, after a connection was lost, say, Celery ends the worker.
+jobs in other processes; here jobs share that pool. If all producers are in use when the consumer
+contacts other workers, for instance after a lost connection, Celery ends the worker.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ _CONNECTIONS = 4
 
 
 def install(app: celery.Celery) -> None:
-    """Use them from now on."""
-    # No limit: a producer is a small object, and whoever finds none lent to it fails.
+    """Replace the mailbox's producers."""
+    # There is no limit: a producer is a small object, and a caller that gets none fails.
     connections: Any = app.connection_for_write().Pool(limit=_CONNECTIONS)
     pool: Any = ProducerPool
     app.control.mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter

@@ -1,7 +1,7 @@
-"""`task.map`, `task.starmap` and `task.chunks` of tasks that are `async def`.
+"""Runs `task.map`, `task.starmap` and `task.chunks` of tasks that are `async def`.
 
-Celery makes a job of the whole sequence, which calls the task's body for one item after the other.
-It would keep the coroutines that it gets; here each is awaited before the next item.
+Celery makes one job of the whole sequence, which calls the task's body for one item after the
+other. Celery would not await the coroutines; here each is awaited before the next item.
 """
 
 import asyncio
@@ -16,14 +16,11 @@ from worker.aio.adopt import is_async
 from worker.aio.job import Job
 
 _STARRED: Final = {"celery.map": False, "celery.starmap": True}
-"""The tasks that Celery brings for this, and whether an item is all arguments of a call."""
+"""Celery's tasks for this, and whether an item is all arguments of a call."""
 
 
 def await_items_of(task: celery.Task) -> None:
-    """Let a task await its items if it is one of those; leave any other as it is.
-
-    Harmless when repeated.
-    """
+    """Make one of Celery's own tasks for sequences await its items; other tasks stay unchanged."""
     starred = _STARRED.get(task.name)
     if starred is None or is_async(task):
         return
@@ -41,7 +38,7 @@ def await_items_of(task: celery.Task) -> None:
 
 
 async def _awaited(task: celery.Task, args: tuple[Any, ...]) -> Any:
-    # What `Task.__call__` does, but until the coroutine has ended and not only until it is made.
+    # `Task.__call__` does the same, but only until the coroutine is created.
     _state._task_stack.push(task)  # noqa: SLF001 - there is no public way
     stacks.share(task.request_stack)
     task.push_request(args=args, kwargs={})
@@ -53,6 +50,6 @@ async def _awaited(task: celery.Task, args: tuple[Any, ...]) -> Any:
 
 
 async def _in_a_thread(call: Callable[[], Any]) -> Any:
-    """Call where plain tasks run."""
+    """Call a function in a thread for plain tasks."""
     job = stacks.owner()
     return await (job.call_in_thread(call) if isinstance(job, Job) else asyncio.to_thread(call))

@@ -1,4 +1,4 @@
-"""Sends a job unless one with its id was sent already."""
+"""Sends a job unless a job with the same id was sent already."""
 
 from typing import Any
 
@@ -15,21 +15,22 @@ _DAY_S = 86_400
 def apply_once(
     signature: Signature, *, task_id: str, within_s: int | None = None, **options: Any
 ) -> AsyncResult:
-    """Send a job if none with this id was sent within `within_s` seconds, and give the result of the one that was.
+    """Send a job unless a job with this id was sent within the last `within_s` seconds.
 
-    A job that has failed is sent again. In a child asyncio task this would block, as sending does.
+    A job that has failed is sent again. In a child asyncio task this blocks the loop, as sending
+    does.
 
     Args:
-        signature: What to send: `fetch.s(1)`.
-        task_id: The same for all calls that mean the same job.
-        within_s: Default: as long as results are kept; a day where they are kept for ever.
-        options: Those of `apply_async`.
+        signature: The job to send, for example `fetch.s(1)`.
+        task_id: The job's id, the same in all calls that mean the same job.
+        within_s: In seconds. Default: as long as results are kept; a day if they are kept for ever.
+        options: The options of `apply_async`.
 
     Returns:
-        The result; its job is the one that was sent first.
+        The result of the job that was sent first.
 
     Raises:
-        ImproperlyConfigured: The results are not in Redis, which is what remembers the ids.
+        ImproperlyConfigured: The results are not in Redis, which remembers the ids.
     """
     result: AsyncResult = bridge.call(_apply, signature, task_id, within_s, options)
     return result
@@ -45,7 +46,7 @@ def _apply(
     key, expires_s = stored_at + b".once", within_s or backend.expires or _DAY_S
     if not backend.client.set(key, b"1", nx=True, ex=expires_s):
         result = signature.app.AsyncResult(task_id)
-        # Of several that find a failure the one sends again that removes it.
+        # Of several callers that find a failure, the one that deletes it sends the job again.
         if result.state != states.FAILURE or not backend.client.delete(stored_at):
             return result
         backend.client.set(key, b"1", ex=expires_s)

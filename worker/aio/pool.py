@@ -13,22 +13,19 @@ from contextlib import suppress
 from typing import Any
 
 from celery import signals
-from celery.app.trace import build_tracer
 from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from worker.aio import (
     fast_json,
-    intake,
     lifespan,
     mailbox,
-    mapping,
     private_loop,
     publishing,
     shutdown,
     tracing,
 )
-from worker.aio.adopt import adopt, await_receivers, is_async, leave_receivers
+from worker.aio.adopt import await_receivers, leave_receivers
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
@@ -37,6 +34,7 @@ from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.lost_connection import jobs_that_run_on
 from worker.aio.lost_runs import LostRuns
 from worker.aio.pool_settings import PoolSettings
+from worker.aio.pool_tasks import PoolTasks
 from worker.aio.reports import Callbacks, Reports
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport import unacked
@@ -50,17 +48,11 @@ logger = logging.getLogger(__name__)
 current_loop = lifespan.current_loop
 
 _CALL_THREADS = 8
-"""Threads for publishing and other blocking calls of the tracer.
-
-Celery's own pool of broker connections holds 10.
-"""
+"""Threads for publishing and other blocking calls; Celery's pool of connections holds 10."""
 
 
 class TaskPool(BasePool):
-    """Runs async tasks on one event loop.
-
-    Celery makes and drives it; see the module for its settings.
-    """
+    """Runs async tasks on one event loop. Celery creates and calls it."""
 
     task_join_will_block = True
     body_can_be_buffer = False
@@ -79,16 +71,14 @@ class TaskPool(BasePool):
         self._thread: LoopThread | None = None
         self._watchdog: Watchdog | None = None
         self._hub: Any = None
-        self._in_thread: dict[str, bool] = {}
-        self._adopted: dict[str, Any] = {}
-        """By their names, because a task may be registered again under the name of another."""
+        self._tasks: PoolTasks
         self._gc_before = gc.get_threshold()
         self._stopped = False
 
     # -- start
 
     def on_start(self) -> None:
-        """Start the loop's thread and make the app's tasks fit for it.
+        """Start the loop's thread, and adapt the app's tasks to it.
 
         Raises:
             ImproperlyConfigured: A setting asks for what this pool cannot do.
@@ -105,6 +95,8 @@ class TaskPool(BasePool):
             _CALL_THREADS, name="aio-call", prepare=self._prepare_thread
         )
         self.jobs.run_on(self.loop, self.task_threads)
+        _, hostname = self.options.get("initargs") or (None, None)
+        self._tasks = PoolTasks(self.app, self.jobs.queue.limits, hostname)
         self.greenlets = JobGreenlets(self.call_threads)
         self.lost_runs = LostRuns(
             self.calls,
@@ -117,8 +109,7 @@ class TaskPool(BasePool):
         )
         tracing.install()
         await_receivers()
-        for task in self.app.tasks.values():
-            self._adopt(task)
+        self._tasks.adopt_all()
         publishing.install(self.app)
         mailbox.install(self.app)
         fast_json.install()
@@ -143,29 +134,13 @@ class TaskPool(BasePool):
         self.app.set_current()
         publishing.guard_backend(self.app)
 
-    def _adopt(self, task: Any) -> None:
-        mapping.await_items_of(task)
-        adopt(task)
-        intake.prepare(task)
-        self._in_thread[task.name] = not is_async(task)
-        self._adopted[task.name] = task
-        self.jobs.queue.limits.set_from(task)
-        task.__trace__ = build_tracer(
-            task.name, task, self.app.loader, self._hostname, app=self.app
-        )
-
-    @property
-    def _hostname(self) -> str | None:
-        _, hostname = self.options.get("initargs") or (None, None)
-        return hostname
-
     def _on_worker_ready(self, sender: Any = None, **_: Any) -> None:
         worker = getattr(sender, "controller", None)
         if worker is not None and getattr(sender, "pool", None) is self:
             worker.wait_for_soft_shutdown = lambda: shutdown.wait_softly(self, worker)
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Let the hub run the callbacks. Celery calls this after every (re)connection."""
+        """Have the hub run calls of the pool. Celery calls this after every (re)connection."""
         self._hub = hub
         self.calls.attach(hub)
 
@@ -185,17 +160,14 @@ class TaskPool(BasePool):
         timeout: float | None = None,
         **_: Any,
     ) -> Job:
-        """Take a job.
-
-        It starts when fewer than `limit` run; until then the pool keeps it, unaccepted.
-        """
+        """Take a job. It starts when fewer than `limit` jobs run; until then it is not accepted."""
         reports = Callbacks(
             accepted=accept_callback,
             timed_out=timeout_callback,
             succeeded=callback,
             failed=error_callback,
         )
-        run = target if not kwargs else (lambda *given: target(*given, **kwargs))
+        run = target if not kwargs else (lambda *positional: target(*positional, **kwargs))
         return self.take(
             run, tuple(args or ()), reports, soft_timeout_s=soft_timeout, timeout_s=timeout
         )
@@ -209,22 +181,18 @@ class TaskPool(BasePool):
         soft_timeout_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Job:
-        """Take a job as `on_apply` does; `reports` is told of it."""
-        name = args[0] if args else None
-        task = self.app.tasks.get(name)
-        if task is not None and self._adopted.get(task.name) is not task:
-            self._adopt(task)  # registered after the start
+        """Take a job as `on_apply` does; its progress goes to `reports`."""
         job = Job(
             self,
             target,
             args,
             reports,
-            in_thread=self._in_thread.get(str(name), True),
+            in_thread=self._tasks.runs_in_thread(args[0] if args else None),
             soft_timeout_s=soft_timeout_s or self.options.get("soft_timeout"),
             timeout_s=timeout_s or self.options.get("timeout"),
         )
         if self.jobs.draining or self._stopped:
-            logger.debug("%s came after the end; the broker keeps it", job)
+            logger.debug("%s came after the end; the broker delivers it again", job)
         else:
             self.jobs.put(job)
         return job
@@ -243,7 +211,7 @@ class TaskPool(BasePool):
         )
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Cancel a job by its number: its `finally` blocks run, what it gives is dropped."""
+        """Cancel a job by its number: its `finally` blocks run, its result is dropped."""
         job = self.jobs.get(pid)
         if job is not None:
             job.terminate(signal)
@@ -251,23 +219,22 @@ class TaskPool(BasePool):
     # -- size
 
     def grow(self, n: int = 1) -> None:
-        """Allow `n` jobs more at a time."""
+        """Allow `n` more jobs at a time."""
         self.limit += n
         self.jobs.admit_soon()
 
     def shrink(self, n: int = 1) -> None:
-        """Allow `n` jobs fewer at a time, but one. What runs goes on."""
+        """Allow `n` fewer jobs at a time, but at least one. Running jobs go on."""
         if self.limit - n < 1:
-            # With none, Celery would go on fetching as many as before, and none of them would run.
+            # With a limit of 0, Celery would go on fetching messages, and no job would run.
             logger.warning(
                 "the pool shrinks to one job at a time and not by %d: it had %d", n, self.limit
             )
         self.limit = max(self.limit - n, 1)
 
     def restart(self) -> None:
-        """Take up tasks that were reloaded. What runs goes on: there is no process to replace."""
-        for task in self.app.tasks.values():
-            self._adopt(task)
+        """Adapt tasks that were reloaded. Running jobs go on: there is no process to replace."""
+        self._tasks.adopt_all()
 
     @property
     def limit(self) -> int:
@@ -280,7 +247,7 @@ class TaskPool(BasePool):
 
     @property
     def num_processes(self) -> int:
-        """How many jobs may run at a time; Celery computes its prefetch from it."""
+        """How many jobs may run at once; Celery computes its prefetch count from it."""
         return self.limit
 
     @property
@@ -290,7 +257,7 @@ class TaskPool(BasePool):
 
     @property
     def unsettled(self) -> int:
-        """How many jobs run whose end is not known yet: each has a slot."""
+        """How many jobs run whose end is not known yet; each has a slot."""
         return self.jobs.unsettled
 
     @property
@@ -301,29 +268,23 @@ class TaskPool(BasePool):
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
         started = self._thread is not None
-        info.update(
-            {
-                "max-concurrency": self.limit,
-                "running": self.running,
-                "queued": self.queued,
-                "threads": self.task_threads.alive if started else 0,
-                "loop": f"{type(self.loop).__module__}.{type(self.loop).__qualname__}"
-                if started
-                else None,
-                "processes": [],
-                "max-tasks-per-child": None,
-                "timeouts": [
-                    self.options.get("soft_timeout") or 0,
-                    self.options.get("timeout") or 0,
-                ],
-            }
-        )
-        return info
+        loop = f"{type(self.loop).__module__}.{type(self.loop).__qualname__}" if started else None
+        limits_s = [self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0]
+        return info | {
+            "max-concurrency": self.limit,
+            "running": self.running,
+            "queued": self.queued,
+            "threads": self.task_threads.alive if started else 0,
+            "loop": loop,
+            "processes": [],
+            "max-tasks-per-child": None,
+            "timeouts": limits_s,
+        }
 
     # -- end
 
     def drain(self) -> None:
-        """Start nothing more: what waits goes back to the broker."""
+        """Start no further job; jobs that have not begun go back to the broker."""
         self.jobs.draining = True
         dropped = self.queued
         self.flush()
@@ -331,22 +292,20 @@ class TaskPool(BasePool):
             logger.info("%d jobs that had not begun go back to the broker", dropped)
 
     def on_close(self) -> None:
-        """Celery closes the pool before it stops it."""
+        """Start no further job. Celery calls this before it stops the pool."""
         if self._thread is not None:
             self.drain()
 
     def on_stop(self) -> None:
-        """Wait for the running jobs (a cold shutdown.
+        """Wait for the running jobs, then stop the loop; a cold shutdown cancels them first.
 
-        Cancel them and wait a little), then stop the loop.
-
-        Tolerates a second call, also one from a signal handler in the middle of the first, and a
-        call before the start.
+        It tolerates a call before the start, and a second call, even by a signal handler during the
+        first.
         """
         self._finish(cold=state.should_terminate not in (None, False))
 
     def on_terminate(self) -> None:
-        """Stop as for a cold shutdown."""
+        """Stop as in a cold shutdown."""
         self._finish(cold=True)
 
     def _finish(self, *, cold: bool) -> None:
@@ -357,7 +316,7 @@ class TaskPool(BasePool):
         shutdown.wait_for_jobs(
             self, self._hub, cold=cold, cold_patience_s=float(self.settings.cold_s)
         )
-        if not self._stopped:  # else a signal handler finished it meanwhile
+        if not self._stopped:  # a signal handler may have done it meanwhile
             self._stop_loop(self._thread, cold=cold)
 
     def _stop_loop(self, thread: LoopThread, *, cold: bool) -> None:
@@ -373,7 +332,7 @@ class TaskPool(BasePool):
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(self.greenlets.close)
         if not thread.stop(patience_s=2.0):
-            logger.warning("the event loop does not answer; leaving it behind")
+            logger.warning("the event loop does not respond; abandoning it")
         tracing.uninstall()
         leave_receivers()
         publishing.uninstall(self.app)

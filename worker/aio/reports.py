@@ -1,4 +1,4 @@
-"""Who is told of a job: that it began, that a limit passed, and how it ended."""
+"""Reports of a job: that it began, that a limit passed, and how it ended."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,23 +7,23 @@ from worker.aio.settling import report
 
 
 class Reports(Protocol):
-    """Celery's request, or what has the same four methods."""
+    """Celery's request, or an object with the same four methods."""
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
-        """The job began: its number, and the monotonic time."""
+        """The job began; takes its number and the monotonic time."""
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - Celery's signature
-        """A limit has passed: whether the soft one, and how many seconds it was."""
+        """A limit passed; takes whether it is the soft one, and the limit in seconds."""
 
     def on_success(self, answer: Any, /) -> Any:
-        """The tracer answered."""
+        """The tracer returned."""
 
     def on_failure(self, info: Any, /) -> Any:
-        """The tracer raised, or the job was terminated: an `ExceptionInfo`."""
+        """The tracer raised, or the job was terminated; takes an `ExceptionInfo`."""
 
 
 class Callbacks:
-    """Four functions, each of which may be missing."""
+    """Reports by four functions, each of which may be missing."""
 
     __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out", "request")
 
@@ -42,19 +42,19 @@ class Callbacks:
             failed,
         )
         self.request = getattr(accepted, "__self__", None)
-        """Whose methods they are."""
+        """The request, if the functions are its methods."""
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
         """The job began."""
         return self._accepted and self._accepted(pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - as in `Reports`
-        """A limit has passed."""
+        """A limit passed."""
         if self._timed_out:
             report(self._timed_out, soft, timeout)
 
     def on_success(self, answer: Any, /) -> Any:
-        """The tracer answered."""
+        """The tracer returned."""
         if self._succeeded:
             report(self._succeeded, answer)
 

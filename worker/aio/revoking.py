@@ -1,4 +1,4 @@
-"""Jobs that were revoked, or whose `expires` passed, while they waited in the pool."""
+"""Ends jobs that were revoked, or whose `expires` passed, while they waited in the pool."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,10 +10,7 @@ from worker.aio import settling
 
 
 def is_revoked(request: Any) -> bool:
-    """Whether Celery would discard a job, were it to begin now.
-
-    Changes nothing, so any thread may ask.
-    """
+    """Whether Celery would discard a job if it began now. From any thread."""
     if not isinstance(request, Request):
         return False
     if state.revoked and request.id in state.revoked:
@@ -39,11 +36,11 @@ def _several(value: Any) -> "list[Any] | tuple[Any, ...] | set[Any]":
 
 
 def announce(request: Any) -> None:
-    """End a job that did not begin as Celery ends revoked ones. On the consumer's thread."""
+    """End a job that did not begin as Celery ends revoked jobs. On the consumer's thread."""
     try:
         revoked = request.revoked()
-    except Exception as exc:  # noqa: BLE001 - the result store's, or of who listens to signals
+    except Exception as exc:  # noqa: BLE001 - of the result store, or of a signal's receiver
         settling.settle(request, exc)
         return
-    if not revoked:  # not any more: the list of revoked jobs has an end
+    if not revoked:  # not any more: Celery's list of revoked jobs has a maximum length
         request.reject(requeue=True)

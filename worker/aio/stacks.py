@@ -1,10 +1,10 @@
-"""Celery's task stacks, kept per job.
+"""Keeps Celery's task stacks per job.
 
 Celery finds the current task and its request on stacks that are keyed by greenlet or thread. On one
-event loop hundreds of jobs share a thread, and one job spreads over a greenlet, child tasks and
-threads. So the key becomes whatever *owns* the running code: a ContextVar, which asyncio hands on
-to child tasks and `asyncio.to_thread` to its thread. Code without an owner keeps Celery's own key,
-so nothing changes outside the pool.
+event loop hundreds of jobs share a thread, and one job uses a greenlet, child tasks and threads. So
+the key here is the *owner* of the running code: a ContextVar, which asyncio copies to child tasks,
+and `asyncio.to_thread` to its thread. Code without an owner keeps Celery's own key, so nothing
+changes outside the pool.
 """
 
 from contextvars import Context, ContextVar, copy_context
@@ -21,25 +21,22 @@ _owner: ContextVar[object | None] = ContextVar("owner of the task stacks", defau
 
 
 def owner() -> object:
-    """Name the key of the running code's stacks.
-
-    The job that it belongs to, else the greenlet or thread.
-    """
-    found = _owner.get()
-    return getcurrent() if found is None else found
+    """Return the key of the running code's stacks: its job, or else the greenlet or thread."""
+    job = _owner.get()
+    return getcurrent() if job is None else job
 
 
 def context_of(new_owner: object) -> Context:
-    """Copy the running context and make `new_owner` the owner of what runs in the copy."""
+    """Copy the running context, and make `new_owner` the owner of code that runs in the copy."""
     context = copy_context()
     context.run(_owner.set, new_owner)
     return context
 
 
 class OwnedStack(StockStack):
-    """Celery's stack keyed by owner, in one look instead of Celery's three.
+    """Celery's stack keyed by owner, with one look-up instead of Celery's three.
 
-    Each job asks a dozen times.
+    Each job needs it a dozen times.
     """
 
     _held: dict[object, list[Any]]
@@ -48,7 +45,7 @@ class OwnedStack(StockStack):
         self._held.pop(owner(), None)
 
     def push(self, obj: Any) -> list[Any]:
-        """Put something on top, and give the whole."""
+        """Push an item, and return the whole stack."""
         key = _owner.get() or getcurrent()
         held = self._held.get(key)
         if held is None:
@@ -57,13 +54,13 @@ class OwnedStack(StockStack):
         return held
 
     def pop(self) -> Any:
-        """Take what is on top, if there is something."""
+        """Remove and return the top item; None if the stack is empty."""
         key = _owner.get() or getcurrent()
         held = self._held.get(key)
         if not held:
             return None
         if len(held) == 1:
-            del self._held[key]  # else every job that ever ran would stay
+            del self._held[key]  # else the stack of each job would stay for ever
         return held.pop()
 
     def __len__(self) -> int:
@@ -71,18 +68,18 @@ class OwnedStack(StockStack):
 
     @property
     def stack(self) -> list[Any]:
-        """The whole of it."""
+        """The whole stack."""
         return self._held.get(_owner.get() or getcurrent()) or []
 
     @property
     def top(self) -> Any:
-        """What is on top, if there is something."""
+        """The top item; None if the stack is empty."""
         held = self._held.get(_owner.get() or getcurrent())
         return held[-1] if held else None
 
 
 def share(stack: Any) -> None:
-    """Key a stack of Celery's by owner. Harmless when repeated.
+    """Key a stack of Celery's by owner. A second call does nothing.
 
     Raises:
         ImproperlyConfigured: Celery was told to use stacks that cannot be keyed.
@@ -93,9 +90,9 @@ def share(stack: Any) -> None:
         raise ImproperlyConfigured(
             "the asyncio pool cannot work with USE_FAST_LOCALS: remove it from the environment"
         )
-    # The very object, because Celery's modules have it under names of their own. Its keys are
-    # greenlets, as ours are.
-    held = {key: held["stack"] for key, held in dict(stack._local.__storage__).items()}  # noqa: SLF001 - to keep it
+    # The object itself is changed, because Celery's modules hold references to it. Its keys are
+    # greenlets, like ours.
+    held = {key: held["stack"] for key, held in dict(stack._local.__storage__).items()}  # noqa: SLF001
     stack.__dict__["_held"] = held
     stack.__class__ = OwnedStack
 

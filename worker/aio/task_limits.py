@@ -1,7 +1,4 @@
-"""How many jobs of one task may run at a time in this worker.
-
-The task's attribute `concurrency_limit`.
-"""
+"""Limits the jobs of one task that run at once in this worker: its `concurrency_limit`."""
 
 from collections import Counter, deque
 from typing import Any
@@ -10,9 +7,9 @@ from worker.aio.job import Job
 
 
 class TaskLimits:
-    """Keeps jobs that are beyond their task's limit until one of that task has ended.
+    """Keeps jobs beyond their task's limit until another job of that task has ended.
 
-    On the loop's thread, but for `waiting` and what its queues lose.
+    It is used on the loop's thread; other threads may only empty the queues of `waiting`.
     """
 
     def __init__(self) -> None:
@@ -21,10 +18,10 @@ class TaskLimits:
         self._waiting: dict[str, deque[Job]] = {}
 
     def set_from(self, task: Any) -> None:
-        """Learn a task's limit, or that it has none. From any thread.
+        """Read a task's limit, or that it has none. From any thread.
 
         Raises:
-            ValueError: The limit is no positive whole number.
+            ValueError: The limit is not a positive whole number.
         """
         limit = getattr(task, "concurrency_limit", None)
         if limit is None:
@@ -38,11 +35,11 @@ class TaskLimits:
         self._limits[task.name] = limit
 
     def waiting(self) -> tuple["deque[Job]", ...]:
-        """The queues of the jobs that wait for another one of their task."""
+        """The queues of jobs that wait for another job of their task."""
         return tuple(self._waiting.values())
 
     def admit(self, job: Job) -> bool:
-        """Count a job that may start; keep any other."""
+        """Count a job that may start, and return true; otherwise keep it, and return false."""
         limit = self._limits.get(job.name)
         if limit is not None and self._running[job.name] >= limit:
             self._waiting[job.name].append(job)
@@ -52,7 +49,7 @@ class TaskLimits:
         return True
 
     def release(self, job: Job) -> Job | None:
-        """Note that a job has freed its slot, and give the next one of its task."""
+        """Note that a job has freed its slot, and return the next job of its task."""
         name = job.name
         if self._running[name] > 0:
             self._running[name] -= 1

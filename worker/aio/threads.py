@@ -1,7 +1,7 @@
-"""Threads that never keep the process alive.
+"""An executor whose threads never keep the process alive.
 
-The standard library joins its executors' threads at exit, so one blocking call that hangs would
-hang a cold shutdown too.
+The standard library joins its executors' threads at exit, so one call that hangs would block a cold
+shutdown as well.
 """
 
 import threading
@@ -17,11 +17,11 @@ _Work = tuple["Future[Any]", Callable[[], Any]]
 class DaemonThreads(ThreadPoolExecutor):
     """An executor of daemon threads, started as they are needed.
 
-    A `ThreadPoolExecutor` by type only, because asyncio takes no other for its default executor.
+    It is a `ThreadPoolExecutor` by type only, as asyncio requires of its default executor.
 
     Args:
-        limit: The most threads at a time.
-        name: What the threads are called.
+        limit: The most threads at once.
+        name: The beginning of the threads' names.
         prepare: Called first in each thread.
     """
 
@@ -34,7 +34,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._lock = threading.Lock()
         self._alive = 0
         self._unclaimed = 0
-        """Work given minus threads free to take it: above zero, another thread helps."""
+        """Submitted calls minus free threads; above zero, another thread would help."""
         self._stopped = False
 
     @property
@@ -68,12 +68,12 @@ class DaemonThreads(ThreadPoolExecutor):
                 continue
             try:
                 result = function()
-            except BaseException as exc:  # noqa: BLE001 - it belongs to whoever waits
+            except BaseException as exc:  # noqa: BLE001 - the future's caller handles it
                 self._count_free()
                 future.set_exception(exc)
             else:
-                # Free before anybody knows: else the next job, given at once, would start a thread
-                # of its own.
+                # This comes before the result: else a job submitted at once would start another
+                # thread.
                 self._count_free()
                 future.set_result(result)
                 del result
@@ -81,9 +81,10 @@ class DaemonThreads(ThreadPoolExecutor):
         self._work.put(None)  # for the next thread
 
     def write_off(self, count: int) -> None:
-        """Let so many threads more run, in the place of some that may never be free.
+        """Replace threads that may never become free.
 
-        Fewer if it is negative.
+        Args:
+            count: How many more threads may run; negative: how many fewer.
         """
         with self._lock:
             self._limit += count
@@ -100,7 +101,7 @@ class DaemonThreads(ThreadPoolExecutor):
             self._unclaimed -= 1
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - the base's signature
-        """Take no more work, and let each thread end with what it does. Never waits."""
+        """Accept no further calls, and let each thread end after its call. It never waits."""
         with self._lock:
             if self._stopped:
                 return

@@ -1,4 +1,4 @@
-"""Names the task that holds up the event loop."""
+"""Logs the task that blocks the event loop."""
 
 import asyncio
 import gc
@@ -31,7 +31,7 @@ _DEPTH = 12
 
 
 class Watched(Protocol):
-    """Whose jobs are watched: the pool."""
+    """The jobs of a pool."""
 
     @property
     def running(self) -> int:
@@ -42,17 +42,17 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """A thread that asks the loop for a sign of life while jobs run, and looks at its stack when none comes.
+    """A thread that pings the loop while jobs run, and logs its stack if the loop does not respond.
 
     Args:
         thread: The loop's thread.
-        pool: Names the job.
-        threshold_s: The longest silence that is fine, in seconds.
+        jobs: The pool's jobs.
+        threshold_s: How long the loop may be blocked without a warning, in seconds.
     """
 
-    def __init__(self, thread: LoopThread, pool: Watched, *, threshold_s: float) -> None:
+    def __init__(self, thread: LoopThread, jobs: Watched, *, threshold_s: float) -> None:
         self._watched = thread
-        self._pool = pool
+        self._jobs = jobs
         self._threshold_s = threshold_s
         self._answered = threading.Event()
         self._stopped = threading.Event()
@@ -68,40 +68,38 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._threshold_s / 2):
-            if not self._pool.running:
+            if not self._jobs.running:
                 continue
             self._answered.clear()
-            asked_s = time.monotonic()
+            pinged_s = time.monotonic()
             try:
                 self._watched.loop.call_soon_threadsafe(self._answered.set)
             except RuntimeError:
                 return  # closed
             if not self._answered.wait(self._threshold_s):
-                self._report(asked_s)
+                self._report(pinged_s)
                 while not self._answered.wait(0.1) and not self._stopped.is_set():
-                    pass  # one warning for one blockage
+                    pass  # one warning each time the loop is blocked
 
-    def _report(self, asked_s: float) -> None:
+    def _report(self, pinged_s: float) -> None:
         frame = sys._current_frames().get(self._watched.ident or 0)  # noqa: SLF001 - what it is for
-        # A machine that gives us no CPU time looks like a blocked loop, but then the loop stands in
-        # its own code.
+        # On a machine without free CPU time the loop does not respond either, but then its stack is
+        # in its own code.
         if frame is None or _is_loops_own(frame) or self._answered.is_set():
             return
         logger.warning(
             "%s has blocked the event loop for more than %d ms; every other job waits. Await, or "
-            "make it a plain "
-            "`def` task. It stands at:\n%s",
+            "make it a plain `def` task. It is at:\n%s",
             self._name(),
-            (time.monotonic() - asked_s) * 1000,
+            (time.monotonic() - pinged_s) * 1000,
             "".join(traceback.format_stack(frame)[-_DEPTH:]),
         )
 
     def _name(self) -> str:
         task = asyncio.current_task(self._watched.loop)
-        job = self._pool.job_of(task)
-        if (
-            job is None and task is not None and (context := _context_of(task)) is not None
-        ):  # a child task
+        job = self._jobs.job_of(task)
+        if job is None and task is not None and (context := _context_of(task)) is not None:
+            # A child task of a job.
             owner = context.get(stacks._owner)  # noqa: SLF001
             job = owner if isinstance(owner, Job) else None
         if job is not None:
@@ -110,7 +108,7 @@ class Watchdog:
 
 
 def _is_loops_own(frame: FrameType | None) -> bool:
-    # All the way down: a job that waits for a child process stands in `selectors` as well.
+    # All frames must be the loop's: a job that waits for a child process is in `selectors` as well.
     while frame is not None and frame.f_code.co_filename in _OF_THE_LOOP:
         if frame.f_code is LoopThread._run.__code__:  # noqa: SLF001 - the loop's first frame
             return True
@@ -120,8 +118,7 @@ def _is_loops_own(frame: FrameType | None) -> bool:
 
 def _context_of(task: "asyncio.Task[Any]") -> Context | None:
     if hasattr(task, "get_context"):
-        found: Context = task.get_context()
-        return found
-    # Python 3.11 shows it to the garbage collector alone, and before the contexts of the task's
-    # callbacks.
+        context: Context = task.get_context()
+        return context
+    # In Python 3.11 only the garbage collector has it, before the contexts of the task's callbacks.
     return next((each for each in gc.get_referents(task) if isinstance(each, Context)), None)
