@@ -180,6 +180,7 @@ async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
     too_large = await nothing(pool, tokens=6_001)
     assert (too_large.why, too_large.limit) == (NoLeaseReason.TOO_LARGE, 6_000)
+    assert (await lease(pool, tokens=6_000)).wait_ms == 0, "one as large as the limit fits"
 
 
 async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_pool: Make) -> None:
@@ -297,6 +298,13 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     )
     clock.tick(1_000)
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
+
+
+async def test_limits_that_are_configured_later_end_the_slow_start(make_pool: Make) -> None:
+    pool = make_pool(1, opening=1)
+    assert len(await at_once(pool)) == 1
+    configured = make_pool(1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60)])
+    assert [(await lease(configured)).wait_ms for _ in range(3)] == [0, 0, 0]
 
 
 async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(

@@ -38,8 +38,8 @@ local function read_pair(account, model, job, shared, any_rests)
     'turned_ms')
   local buckets = read_buckets(record[5], record[6])
   for _, limit in ipairs(job.first_limits) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
-  local ramps = job.opening and not buckets.rpm and not buckets.rps
-  if ramps then buckets.ramp = buckets.ramp or new_ramp(job.opening) end
+  if buckets.rpm or buckets.rps then buckets.ramp = nil
+  elseif job.opening then buckets.ramp = buckets.ramp or new_ramp(job.opening) end
   local cost, capped = cost_at(buckets, job)
   return {key = key, buckets = buckets, cost = cost, capped = capped, unfit = unfit and unfit.reason,
     block = later(owner, later(blocked_from(record[4], cost.tokens, record), shared)),

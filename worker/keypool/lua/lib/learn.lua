@@ -96,7 +96,6 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
       bucket.level = min(bucket.level, remaining)
     end
   end
-  if buckets.rpm or buckets.rps then buckets.ramp = nil end
 end
 
 -- A provider that states only how much of a quota is used shows the limit by its first refusal. Such a limit is
@@ -132,7 +131,7 @@ local function correct(bucket, dimension, lease, answer)
   if answer.counted and dimension ~= 'ramp' then
     local used = answer[COUNTED[dimension]]
     -- Maybe not all emails of a batch were accepted; a batch that is sent again reserved none and was charged before.
-    if bucket.log or not used or counts_emails(dimension) and back == 0 then return end
+    if not used or counts_emails(dimension) and back == 0 then return end
     back = back - used
   -- The level that a refusal stated excludes what was in flight then.
   elseif lease.start_ms <= bucket.corrected_ms then return end
