@@ -31,6 +31,11 @@ QUEUES: Final = tuple(dict.fromkeys(QUEUE_OF_TASKS.values()))
 """Services have queues of their own, so that a backlog of one never delays the others.
 
 Unless two of them share one on purpose: see `config.services`."""
+_FOREIGN: Final = "celery"
+"""Where our workers send the jobs of tasks that they do not know: Celery's own default.
+
+A step of a chain may be a task of the application that sent the chain, whose worker consumes that
+queue unless it names another one."""
 DEFERRED: Final = ".deferred"
 """What stands behind a queue's name where its deferred jobs come back.
 
@@ -66,6 +71,11 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         "timezone": "UTC",
         "enable_utc": True,
     }
+
+
+def queue_of(task: str) -> str:
+    """Name the queue that the jobs of a task go to; empty where it is no task of ours."""
+    return QUEUE_OF_TASKS.get(task.rpartition(".")[0], "")
 
 
 def delays_in_broker(settings: Settings) -> bool:
@@ -158,10 +168,9 @@ def _tasks(settings: Settings) -> dict[str, Any]:
     return {
         "include": [_ABOVE + module for module in QUEUE_OF_TASKS],
         "task_queues": tuple(_queue(name) for name in QUEUES),
-        "task_routes": {
-            f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()
-        },
-        "task_default_queue": QUEUES[0],
+        "task_routes": {f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()}
+        | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows
+        "task_default_queue": _FOREIGN,
         "task_serializer": "json",
         "accept_content": ["json"],
         "event_serializer": "json",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from worker.arguments.sentences import Problem, place_of, sentences_of, without_echoes
+from worker.arguments.templates import filled, is_result
 from worker.errors import InvalidArguments
 
 _SHOWN = 5
@@ -69,6 +70,7 @@ class Arguments(BaseModel):
 
     Attributes:
         refused: Parameters of the provider's SDK that a job cannot have, each with the reason.
+        follows: Whether the task takes the result of the job before it in a chain.
     """
 
     model_config = ConfigDict(
@@ -76,6 +78,7 @@ class Arguments(BaseModel):
     )
 
     refused: ClassVar[Mapping[str, str]] = {}
+    follows: ClassVar[bool] = False
 
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
@@ -86,13 +89,16 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
 
     Args:
         model: What the task takes.
-        args: Positional arguments; there must be none.
+        args: Positional arguments; there must be none, except the result of the job before where
+            the task takes one (`Arguments.follows`).
         kwargs: Keyword arguments.
 
     Raises:
         InvalidArguments: Something is wrong; the message names each field and never quotes a value.
     """
-    if args:
+    if model.follows and kwargs and len(args) == 1 and is_result(args[0]):
+        kwargs = filled(kwargs, args[0])
+    elif args:
         raise InvalidArguments(
             f"pass arguments by name, such as {next(iter(_names(model)))}=…: {len(args)} came "
             "without"

@@ -73,6 +73,7 @@ class CompletionArguments(Arguments):
     Every parameter of the SDK's `chat.completions.create`, but for `refused`.
     """
 
+    follows: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = {
         "timeout": "is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
         "extra_headers": "is not taken: the workers make the request",

@@ -107,6 +107,7 @@ class EmailArguments(Arguments):
     Every parameter of the SDK's `Emails.send`, but for `refused`.
     """
 
+    follows: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = {
         "batch_validation": (
             "is not taken: the workers make the batches, and each email has its own result"

@@ -18,6 +18,7 @@ from worker.deadletters.dead_letter import one_line
 from worker.errors import Poisoned
 from worker.hooks.dead_letters import recorder
 from worker.hooks.message_check import problem_with
+from worker.hooks.misplaced import move, right_queue
 from worker.hooks.quarantine import Quarantine, settle_deaths
 from worker.jobs.services import sends_once
 
@@ -132,7 +133,9 @@ class Consumer(StockConsumer):
 
         def run(message: Any) -> None:
             try:
-                if problem := problem_with(message, known=self.strategies):
+                if queue := right_queue(message):
+                    move(message, queue, self.connection_errors)
+                elif problem := problem_with(message, known=self.strategies):
                     self.on_invalid_task(None, message, InvalidTaskError(problem))
                 else:
                     handle(message)

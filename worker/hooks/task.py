@@ -6,6 +6,7 @@ from typing import Any
 from celery import states
 from celery.exceptions import Ignore
 
+from config.celery import queue_of
 from config.services import SERVICES
 from config.settings import get_settings
 from worker.aio.adopt import Task
@@ -17,6 +18,8 @@ from worker.hooks.stream_end import close_stream
 from worker.jobs.history import DOUBT
 
 _logger = logging.getLogger(__name__)
+
+_DESTINATIONS = ("queue", "exchange", "routing_key")
 
 
 class ServiceTask(Task):
@@ -49,6 +52,17 @@ class ServiceTask(Task):
             raise ValueError(f"{cls.name}: there is no service {cls.service!r} in config.services")
         if cls.show_content:
             cls.resultrepr_maxsize = 1024
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+        """Make a signature that names the task's queue.
+
+        As a step of a chain it is published by whichever worker runs the step before.
+        """
+        made = super().signature(args, *starargs, **starkwargs)
+        queue = queue_of(self.name)
+        if queue and made.options.keys().isdisjoint(_DESTINATIONS):
+            made.options["queue"] = queue
+        return made
 
     def sends_once(self) -> bool:
         """Whether its jobs must not be carried out twice, as an email must not be sent twice."""

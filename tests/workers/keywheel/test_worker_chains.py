@@ -1,0 +1,99 @@
+"""Chains, groups and chords of our tasks, sent by an application that knows nothing of our routes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery, Signature, chain, chord, group
+
+from tests.pages import ROOT, blocks
+from tests.processes import House, eventually, hang_up
+
+MAIL = {"to": "ann@example.com", "subject": "News"}
+
+
+@pytest.fixture
+def newcomer(fresh: House) -> Iterator[Celery]:
+    """An application with Celery's own settings: all that it sends goes to one queue."""
+    app = Celery("newcomer", broker=fresh.redis_url, backend=fresh.redis_url, set_as_current=False)
+    app.conf.task_default_queue = "ai"
+    yield app
+    hang_up(app)
+    app.close()
+
+
+def complete(app: Celery, prompt: str) -> Signature[Any]:
+    return app.signature("tasks.ai.complete", kwargs={"prompt": prompt})
+
+
+def send(app: Celery, **kwargs: Any) -> Signature[Any]:
+    return app.signature("tasks.email.send", kwargs=MAIL | kwargs)
+
+
+def emails(house: House) -> int:
+    accepted: int = house.sandbox.ledger()["judgement"]["emails_accepted"]
+    return accepted
+
+
+def test_a_completion_becomes_an_email_and_an_email_a_prompt(
+    fresh: House, newcomer: Celery
+) -> None:
+    steps = (
+        complete(newcomer, "Say {hello}"),  # the first step follows nothing: no template
+        send(newcomer, text="{text}", html="<p>{text}</p>"),
+        complete(newcomer, "Confirm the email {id}"),
+    )
+    answer = chain(*steps).apply_async().get(timeout=20)
+    assert answer["text"]
+    assert emails(fresh) == 1
+
+
+def test_a_chord_sends_one_email_with_all_answers(fresh: House, newcomer: Celery) -> None:
+    header = [complete(newcomer, f"Say hello to {name}") for name in ("Ann", "Bob", "Cat")]
+    body = send(newcomer, text="{text}\n\nThe first: {0.text}")
+    assert chord(header)(body).get(timeout=20)["id"]
+    assert emails(fresh) == 1
+
+
+def test_a_group_behind_a_completion_gets_its_result_in_each_job(
+    fresh: House, newcomer: Celery
+) -> None:
+    several = group(send(newcomer, text="{text}", to=f"{name}@example.com") for name in "abc")
+    sent = (complete(newcomer, "Say hello") | several).apply_async()
+    assert len({email["id"] for email in sent.get(timeout=20)}) == 3
+    assert emails(fresh) == 3
+
+
+def test_a_job_in_the_queue_of_another_task_is_moved(fresh: House, newcomer: Celery) -> None:
+    sent = newcomer.send_task("tasks.email.send", kwargs=MAIL | {"text": "x"}, queue="ai")
+    assert sent.get(timeout=20)["attempts"] == 1
+    fresh.worker.await_log(f"moved {sent.id} to its own queue, email")
+    ask = newcomer.send_task("tasks.admin.key_status", queue="email", priority=9)
+    assert set(ask.get(timeout=20)) == {"groq", "resend"}
+
+
+def test_a_step_of_the_applications_own_waits_in_celerys_queue_for_its_worker(
+    fresh: House, newcomer: Celery
+) -> None:
+    client = newcomer.backend.client
+    own = newcomer.signature("myapp.note")
+    sent = (complete(newcomer, "Say hello") | own).apply_async()
+    eventually(lambda: client.llen("celery") == 1, what="the step in Celery's own queue")
+    assert sent.state == "PENDING"
+    client.delete("celery")
+
+
+def test_the_examples_of_the_docs_run(
+    fresh: House, newcomer: Celery, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known: dict[str, Any] = {"app": newcomer}
+    for example in blocks(ROOT / "docs/workflows.md", "python"):
+        exec(example, known)  # noqa: S102 - our own
+    assert len(set(capsys.readouterr().out.split())) == emails(fresh) == 2
+
+
+def test_a_wrong_template_fails_its_job_without_a_call(fresh: House, newcomer: Celery) -> None:
+    sent = (complete(newcomer, "Say hello") | send(newcomer, text="{body}")).apply_async()
+    error = fresh.producer.outcome(sent)
+    assert str(error) == "text: placeholder 1 names no field of the result before"
+    assert emails(fresh) == 0

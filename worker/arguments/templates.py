@@ -1,0 +1,118 @@
+"""Takes the result of the job before, where a chain or a chord puts it: as one positional argument.
+
+The texts of the arguments are templates then: `{text}` stands for the field `text` of that result.
+Without such a result nothing is a template, and braces are braces.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from worker.arguments.sentences import place_of
+from worker.errors import InvalidArguments
+
+_TOKEN_RE: Final = re.compile(
+    r"(?P<brace>\{\{|\}\})|\{(?P<path>\w+(?:\.\w+)*)(?P<safe>\|safe)?\}|(?P<wrong>[{}])"
+)
+_MARKUP: Final = "html"
+"""The argument whose values are escaped: a text must appear as it is."""
+_BETWEEN: Final = "\n\n"
+"""What stands between the values of a field that several results have."""
+_DEEPEST: Final = 100
+_LONGEST: Final = 50_000_000
+"""The most characters of all filled texts together; a template may name a long field often."""
+
+Location = tuple[int | str, ...]
+
+
+def is_result(value: Any) -> bool:
+    """Whether a positional argument may be a result: an object, or a list of objects (a chord's)."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, dict) for one in value)
+    return isinstance(value, dict)
+
+
+def filled(kwargs: Mapping[str, Any], result: Any) -> dict[str, Any]:
+    """Fill the templates in keyword arguments with the fields of a result.
+
+    Args:
+        kwargs: The arguments. Each text in them is a template, inner ones too.
+        result: What the job before returned; of a chord, a list of results.
+
+    Raises:
+        InvalidArguments: A template is malformed, or names what the result does not have. The
+            message names the argument and never quotes its text.
+    """
+    filling = _Filling(result)
+    return {name: filling.of(value, (name,)) for name, value in kwargs.items()}
+
+
+class _Filling:
+    def __init__(self, result: Any) -> None:
+        self._result = result
+        self._left = _LONGEST
+
+    def of(self, value: Any, location: Location) -> Any:
+        if isinstance(value, str):
+            return self._text(value, location)
+        if len(location) > _DEEPEST:
+            raise InvalidArguments(f"{place_of(location[:1])}is nested too deeply")
+        if isinstance(value, dict):
+            return {name: self.of(inner, (*location, name)) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self.of(inner, (*location, place)) for place, inner in enumerate(value)]
+        return value
+
+    def _text(self, template: str, location: Location) -> str:
+        if "{" not in template and "}" not in template:
+            return template
+        return "".join(self._parts(template, location))
+
+    def _parts(self, template: str, location: Location) -> Iterator[str]:
+        end = number = 0
+        for found in _TOKEN_RE.finditer(template):
+            yield template[end : found.start()]
+            end = found.end()
+            if found["brace"]:
+                yield found["brace"][0]
+                continue
+            number += 1
+            where = f"{place_of(location)}placeholder {number}"
+            if found["wrong"]:
+                raise InvalidArguments(
+                    f"{where} is malformed: write {{field}} for a field of the result before, and "
+                    "{{ or }} for a brace"
+                )
+            value = self._value(found["path"].split("."), where)
+            self._left -= len(value)
+            if self._left < 0:
+                raise InvalidArguments(f"{where} makes the arguments too long")
+            escaped = location[0] == _MARKUP and not found["safe"]
+            yield html.escape(value) if escaped else value
+        yield template[end:]
+
+    def _value(self, path: list[str], where: str) -> str:
+        results = self._result
+        if isinstance(results, list):
+            if not path[0].isdecimal():
+                return _BETWEEN.join(_field(one, path, where) for one in results)
+            if len(path) == 1:
+                raise InvalidArguments(f"{where} names a result, and none of its fields")
+        return _field(results, path, where)
+
+
+def _field(value: Any, path: list[str], where: str) -> str:
+    for name in path:
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name[:9]) < len(value):
+            value = value[int(name[:9])]
+        else:
+            raise InvalidArguments(f"{where} names no field of the result before")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise InvalidArguments(f"{where} names a field that is neither a text nor a number")

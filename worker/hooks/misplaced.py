@@ -1,0 +1,60 @@
+"""Moves a job that came by the queue of another task to its own queue.
+
+A producer without our routes sends all steps of a chain to one queue. Here the worker might have no
+key for the job, and the job would delay those that the queue is for.
+"""
+
+import logging
+from collections.abc import Container
+from typing import Any, Final
+
+from config.celery import DEFERRED, QUEUES, queue_of
+
+_logger = logging.getLogger(__name__)
+
+_OF_ITS_DELIVERY: Final = ("delivery_info", "delivery_tag", "body_encoding")
+
+
+def right_queue(message: Any) -> str:
+    """Name the queue that a message's job belongs to; empty where it came by that, or by no queue of ours.
+
+    A queue that is not ours was chosen on purpose, by `-Q`.
+    """
+    headers, delivery = message.headers, message.delivery_info
+    task = headers.get("task") if isinstance(headers, dict) else None
+    came_by = delivery.get("routing_key") if isinstance(delivery, dict) else None
+    if not isinstance(task, str) or not isinstance(came_by, str):
+        return ""
+    queue, came_by = queue_of(task), came_by.removesuffix(DEFERRED)
+    return queue if queue != came_by and came_by in QUEUES else ""
+
+
+def move(message: Any, queue: str, errors: Container[type[Exception]]) -> None:
+    """Publish a message to another queue as it is, and then acknowledge it.
+
+    A crash in between leaves two messages of one job, never none.
+
+    Args:
+        message: kombu's message; its body is not read.
+        queue: Where it belongs.
+        errors: What may be raised where the broker cannot be reached for the acknowledgement.
+    """
+    channel = message.channel
+    # kombu has decompressed the body.
+    headers = {name: value for name, value in message.headers.items() if name != "compression"}
+    properties = {
+        name: value for name, value in message.properties.items() if name not in _OF_ITS_DELIVERY
+    }
+    channel.basic_publish(
+        channel.prepare_message(
+            message.body,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            headers=headers,
+            properties=properties,
+        ),
+        exchange="",
+        routing_key=queue,
+    )
+    message.ack_log_error(_logger, errors)
+    _logger.info("moved %s to its own queue, %s", headers.get("id"), queue)
