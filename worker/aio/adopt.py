@@ -203,7 +203,7 @@ def _started_beside(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
     False where it can and must.
     """
     if private_loop.is_pool_loop_here():
-        private_loop.start_beside(_logged(coroutine, name))
+        private_loop.start_in_background(_logged(coroutine, name))
         return True
     pool_loop = private_loop.pool_loop()
     if pool_loop is None or isinstance(stacks.owner(), Job):

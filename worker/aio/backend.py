@@ -120,7 +120,7 @@ class RedisBackend(EncodingBackend):
         ):
             # This is a child task: waiting here would block every job. Results that are stored
             # later come after this one in the pipeline.
-            private_loop.start_beside(
+            private_loop.start_in_background(
                 self._store_beside(task_id, result, state, traceback, request)
             )
             return result

@@ -1,10 +1,10 @@
-"""The bridge: plain code that waits for a coroutine without holding up the event loop.
+"""Lets plain code wait for a coroutine without blocking the event loop.
 
 A job's tracer, and with it the task's body and hooks, runs in a greenlet on the loop's thread.
-Wherever that plain code needs something awaited, it runs the awaitable step by step in its own
-greenlet; each future that a step waits for is switched to the asyncio task that drives the
-greenlet, which yields it to the loop and switches the answer back. To asyncio the driver is one
-ordinary task: `current_task`, timeouts, task groups and cancellation all work on it.
+Where that plain code awaits something, it runs the awaitable step by step in its own greenlet. Each
+future that a step waits for is switched to the asyncio task that drives the greenlet; the driver
+yields the future to the loop, and switches its result back. For asyncio the driver is one ordinary
+task: `current_task`, timeouts, task groups and cancellation work on it.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from greenlet import getcurrent, greenlet
 T = TypeVar("T")
 
 _KEPT = 256
-"""Idle greenlets at most; each holds a few kilobytes."""
+"""The most idle greenlets; each has a few kilobytes."""
 _EAGER = hasattr(asyncio, "eager_task_factory")
 """Whether a task may begin inside another's step: from Python 3.12 on."""
 
 
 class _Desk:
-    """What a greenlet works on.
+    """The code that a greenlet runs.
 
-    Its code holds this and not the greenlet, which could not be dropped else.
+    That code refers to this object and not to the greenlet, which could not be freed otherwise.
     """
 
     __slots__ = ("ended", "work")
@@ -38,11 +38,11 @@ class _Desk:
 
 
 class JobGreenlet(greenlet):
-    """The greenlet of one job, and when that has ended of another.
+    """The greenlet of one job, and after that job's end of another.
 
     Args:
         run: The plain code.
-        executor: Where its blocking calls go.
+        executor: Runs its blocking calls.
         driver: The asyncio task that will drive it. Default: the running one.
     """
 
@@ -62,36 +62,34 @@ class JobGreenlet(greenlet):
         return self._desk.ended or self.dead
 
     def begin(self) -> Any:
-        """Run the plain code to its first wish, or its end."""
+        """Run the plain code until it waits for a future, and return that; or until it ends."""
         return self.switch() if self else self.switch(self._desk)
 
     def resume(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> None:
-        """Make it ready for other code; the earlier one has returned."""
+        """Set other code to run; the code before it has returned."""
         self._desk.work, self._desk.ended, self.driver = run, False, driver
 
 
 def _serve(desk: _Desk) -> None:
-    # All in one frame: where C code calls Python code it takes room on the C stack, which is copied
-    # for each job that waits.
+    # This is all in one frame: where C code calls Python code, that takes room on the C stack, which
+    # is copied for each job that waits.
     while True:
         work, desk.work = desk.work, None
-        assert work is not None  # noqa: S101 - whoever switches here has set it
-        answer = [work()]
+        assert work is not None  # noqa: S101 - `resume` has set it
+        result = [work()]
         work, desk.ended = None, True
         parent = getcurrent().parent
-        assert parent is not None  # noqa: S101 - it was switched to from there
-        parent.switch(answer.pop())
+        assert parent is not None  # noqa: S101 - `begin` switched from there
+        parent.switch(result.pop())
 
 
 class JobGreenlets:
-    """Keeps greenlets whose jobs have ended for others.
+    """Reuses greenlets, since a new one costs two system calls and a page fault.
 
-    A new one costs two system calls and a page fault.
-
-    On one thread only.
+    It is used on one thread only.
 
     Args:
-        executor: Where blocking calls go.
+        executor: Runs blocking calls of jobs.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -100,36 +98,36 @@ class JobGreenlets:
         self._closed = False
 
     def take(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> JobGreenlet:
-        """Give one that will run `run` in the context of its driver, which is the running one."""
+        """Return a greenlet that runs `run` in the context of its driver, the running task."""
         here = getcurrent()
         if self._idle:
             job = self._idle.pop()
             job.resume(run, driver)
         else:
             job = JobGreenlet(run, self._executor, driver)
-        # The driver's own context, not a copy: what either side sets, the other sees.
+        # The driver's own context, not a copy: each side sees what the other one sets.
         job.gr_context = here.gr_context
         return job
 
     def give_back(self, job: JobGreenlet) -> None:
-        """Keep one for later."""
+        """Keep a greenlet for another job."""
         job.driver = None
         if not job.dead and job.ended and not self._closed and len(self._idle) < _KEPT:
             job.gr_context = None
             self._idle.append(job)
 
     def close(self) -> None:
-        """Let them go."""
+        """Free the idle greenlets, and keep no others."""
         self._closed = True
         self._idle.clear()
 
 
 class Drive:
-    """Awaits a greenlet: runs it until it ends and yields to the loop what it waits for.
+    """Awaits a greenlet: runs it until it ends, and yields the futures that it waits for.
 
     Args:
         job: The greenlet.
-        translate: Turns an exception that arrives at the await into the one that the job shall see.
+        translate: Replaces an exception that arrives at the await by the one for the job.
     """
 
     __slots__ = ("_job", "_translate")
@@ -142,21 +140,21 @@ class Drive:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         job, translate = self._job, self._translate
-        wish = job.begin()
+        future = job.begin()
         while not job.ended:
             try:
-                answer = yield wish
-            except BaseException as exc:  # noqa: BLE001 - cancellation is the job's to handle
-                wish = job.throw(translate(exc))
+                result = yield future
+            except BaseException as exc:  # noqa: BLE001 - the job handles a cancellation
+                future = job.throw(translate(exc))
             else:
-                wish = job.switch(answer)
-        return wish
+                future = job.switch(result)
+        return future  # after the end, the return value of the plain code
 
 
 def is_coroutine(value: Any) -> bool:
-    """Whether it is a coroutine, of whatever make.
+    """Whether a value is a coroutine, also one of Cython's.
 
-    The abstract class alone would take a microsecond for each value.
+    A check of the abstract class alone would take a microsecond for each value.
     """
     return type(value) is CoroutineType or isinstance(value, Coroutine)
 
@@ -164,8 +162,8 @@ def is_coroutine(value: Any) -> bool:
 def is_bridged() -> bool:
     """Whether `wait` may be used here.
 
-    Not so in a child task, even where it was started eagerly and so runs inside the job's greenlet:
-    to switch away there would make the driver yield in the child's name.
+    It may not in a child task, even in one that was started eagerly and so runs in the job's
+    greenlet: if that switched away, the driver would yield in its place.
     """
     current = getcurrent()
     return isinstance(current, JobGreenlet) and (
@@ -174,7 +172,7 @@ def is_bridged() -> bool:
 
 
 def wait(awaitable: Awaitable[T]) -> T:
-    """Await from plain code in a job's greenlet, and give what the awaitable gives.
+    """Await from plain code in a job's greenlet, and return the result.
 
     Only where `is_bridged`.
     """
@@ -182,32 +180,30 @@ def wait(awaitable: Awaitable[T]) -> T:
     parent = getcurrent().parent
     assert parent is not None  # noqa: S101 - a job's greenlet has one
     switch = parent.switch
-    answer: Any = None
+    value: Any = None
     error: BaseException | None = None
     while True:
         try:
             if error is None:
-                wish = steps.send(answer)
+                future = steps.send(value)
             else:
                 thrown, error = error, None
-                wish = steps.throw(thrown)
+                future = steps.throw(thrown)
         except StopIteration as done:
             result: T = done.value
             return result
         try:
-            answer = switch(wish)
+            value = switch(future)
         except BaseException as exc:  # noqa: BLE001 - the awaitable decides
             error = exc
 
 
 def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call a blocking function without blocking the loop.
-
-    In a thread where bridged, else right here.
+    """Call a blocking function in a thread; outside of a job, call it here.
 
     The function sees the job's request. A first cancellation waits for the thread, because half a
-    publish cannot be taken back; a second one does not, so that a dead broker cannot hold a job for
-    ever.
+    publish cannot be undone; a second one does not wait, so that a dead broker cannot hold a job
+    for ever.
     """
     current = getcurrent()
     if not isinstance(current, JobGreenlet) or not is_bridged():
@@ -216,10 +212,10 @@ def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     future = asyncio.get_running_loop().run_in_executor(
         current.executor, lambda: context.run(function, *args, **kwargs)
     )
-    return wait(_patiently(future))
+    return wait(_until_done(future))
 
 
-async def _patiently(future: "asyncio.Future[T]") -> T:
+async def _until_done(future: "asyncio.Future[T]") -> T:
     cancelled: BaseException | None = None
     while not future.done():
         try:
@@ -230,6 +226,6 @@ async def _patiently(future: "asyncio.Future[T]") -> T:
             cancelled = exc
     if cancelled is not None:
         if not future.cancelled():
-            future.exception()  # seen, though the cancellation matters more
+            future.exception()  # so that asyncio does not log it; the cancellation matters more
         raise cancelled
     return future.result()

@@ -1,14 +1,14 @@
-"""Calls that must run on the consumer's thread, carried there in batches.
+"""Runs calls from other threads on the consumer's thread, in batches.
 
-What touches the consumer's state (accepted, succeeded, failed, timed out) may only run where the
-consumer runs. Any thread posts; the first post since the last drain writes one byte to a pipe that
-the hub watches, the others find it written. On the loop's thread that byte waits until the loop has
-run all that was ready, because one result store ends many jobs: the consumer shall wake up once for
-them, not once each.
+Code that changes the consumer's state (accepted, succeeded, failed, timed out) may only run on the
+consumer's thread. Any thread posts; the first post since the last drain writes one byte to a pipe
+that the hub watches. On the loop's thread, that byte is written after the loop has run everything
+that was ready, because one round trip to the result store ends many jobs: the consumer should wake
+up once for all of them.
 
-The hub's own `call_soon` wakes it too, but what its callbacks schedule (an acknowledgement, above
-all) waits until the next poll ends, up to a second; a reader's callback runs after the poll, so its
-acknowledgements go out at once.
+The hub's own `call_soon` would wake the hub, too. But what its callbacks schedule, mostly
+acknowledgements, waits until the next poll ends, up to a second. A reader's callback runs after the
+poll, so its acknowledgements are sent at once.
 """
 
 import asyncio
@@ -25,10 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConsumerCalls:
-    """A queue of calls with one reader, the consumer's thread.
-
-    Without a hub, calls run where they are posted.
-    """
+    """A queue of calls for the consumer's thread; without a hub, calls run where they are posted."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -42,9 +39,9 @@ class ConsumerCalls:
         os.set_blocking(self._writer, False)
 
     def attach(self, hub: Any) -> None:
-        """Let a hub drain the queue.
+        """Have a hub drain the queue.
 
-        Called again after each connection loss, because the hub forgets its readers.
+        Celery calls this again after each lost connection, because the hub forgets its readers.
         """
         self._attached = True
         self._thread = threading.get_ident()
@@ -56,40 +53,37 @@ class ConsumerCalls:
         return self._thread == threading.get_ident()
 
     def gather_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake the consumer at most once in a turn of this loop."""
+        """Wake the consumer at most once in each turn of this loop."""
         self._loop = loop
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function` called on the consumer's thread.
-
-        Safe from every thread; order is kept.
-        """
+        """Have `function` called on the consumer's thread, in order. From any thread."""
         if not self._attached:
             _call(function, args)
             return
-        # Append, then look: if `_armed` is seen true, the drain that clears it comes later and
-        # finds the entry. If two threads both see false, the pipe holds two bytes and one drain
-        # finds nothing.
+        # Append first, then check: if `_armed` is true here, the drain that clears it comes later and
+        # finds the entry. If two threads both see false, the pipe has two bytes, and one drain finds
+        # nothing.
         self._queue.append((function, args))
         if not self._armed:
             self._arm()
 
     def _arm(self) -> None:
         self._armed = True
-        if self._loop is not None and asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - asks without raising
+        if self._loop is not None and asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - it does not raise
             self._loop.call_soon(self._write)
         else:
             self._write()
 
     def _write(self) -> None:
         if not self._closed:
-            with suppress(OSError):  # full (so the hub wakes anyway) or closed in this moment
+            with suppress(OSError):  # full, so the hub wakes anyway, or closed just now
                 os.write(self._writer, b"\0")
 
     def drain(self) -> None:
-        """Run what was posted.
+        """Run the calls that were posted.
 
-        On the consumer's thread only; may be entered again from a signal handler.
+        On the consumer's thread only; a signal handler may enter it again.
         """
         if not self._closed:
             with suppress(OSError):
@@ -102,15 +96,12 @@ class ConsumerCalls:
                 return
             try:
                 _call(function, args)
-            except BaseException:  # a shutdown was raised: the others still wait
+            except BaseException:  # a shutdown was raised; the other calls still wait
                 self._arm()
                 raise
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a post, at most `timeout_s` seconds, then drain.
-
-        What the hub does, for when it no longer runs.
-        """
+        """Wait for a post for at most `timeout_s` seconds, then drain; for when no hub runs."""
         if not self._closed:
             poller = select.poll()
             poller.register(self._reader, select.POLLIN)
@@ -118,7 +109,7 @@ class ConsumerCalls:
         self.drain()
 
     def close(self, hub: Any | None) -> None:
-        """Stop. What is posted later stays unread."""
+        """Stop. Later posts are not read."""
         if self._closed:
             return
         self._closed = True

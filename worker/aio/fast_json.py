@@ -1,8 +1,8 @@
-"""kombu's JSON, without what it does again for every message.
+"""kombu's JSON in a third of the time.
 
-kombu gives each text a decoder of its own with a hook that looks at every object, for the sake of
-dates and the like, which it writes as `{"__type__": …}`. Texts without such a mark need no hook,
-and one encoder serves all: the same JSON in both directions, in a third of the time.
+For each text, kombu makes a decoder with a hook that checks every object for its own marks of
+dates and other types, `{"__type__": …}`. Texts without such a mark need no hook, and one encoder is
+enough for all texts. The JSON is the same in both directions.
 """
 
 import json
@@ -14,7 +14,7 @@ from kombu.utils import json as _stock
 _encode = _stock.JSONEncoder().encode
 _MARK = '"__type__"'
 _ESCAPED = "\\u00"
-"""What kombu's mark may hide behind: letters written as escapes."""
+"""Escaped letters, which may stand for kombu's mark."""
 
 
 _decode = json.JSONDecoder().decode
@@ -24,7 +24,7 @@ def loads_plain(text: str) -> Any:
     """Decode a text without kombu's marks.
 
     Raises:
-        ValueError: It may have such a mark, or it is no JSON.
+        ValueError: The text may have such a mark, or it is not JSON.
     """
     if _MARK in text or _ESCAPED in text:
         raise ValueError("kombu may have marked this text")
@@ -32,7 +32,7 @@ def loads_plain(text: str) -> Any:
 
 
 def loads(text: Any) -> Any:
-    """Decode what kombu's `loads` would decode, to the same."""
+    """Decode as kombu's `loads` does."""
     if isinstance(text, bytes):
         text = text.decode()
     if isinstance(text, str) and _MARK not in text and _ESCAPED not in text:
@@ -41,13 +41,13 @@ def loads(text: Any) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Encode as kombu's `dumps` would."""
+    """Encode as kombu's `dumps` does."""
     text: str = _encode(value)
     return text
 
 
 def install() -> None:
-    """Let this process's kombu use both for its JSON messages."""
+    """Have kombu use both functions for JSON messages in this process."""
     serialization.register(
         "json", dumps, loads, content_type="application/json", content_encoding="utf-8"
     )  # type: ignore[no-untyped-call, unused-ignore]

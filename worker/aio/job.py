@@ -1,7 +1,4 @@
-"""One job of the pool.
-
-How it starts, is limited, is cancelled, and how its end is reported exactly once.
-"""
+"""One job of the pool: its start, its limits, its cancellation, and one report of its end."""
 
 import asyncio
 import itertools
@@ -23,28 +20,28 @@ from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
 
-INSIST_S = 1.0
-"""How long a coroutine that swallowed its cancellation is left alone before the next one, in seconds."""
+CANCEL_AGAIN_S = 1.0
+"""The time between two cancellations of a coroutine that suppresses them."""
 
 _TRACED: Final = 6
-"""Arguments of Celery's trace functions."""
+"""The number of arguments of Celery's trace functions."""
 
 _pids = itertools.count(1)
 
 
 class Job:
-    """A traced task: `target(*args)`, and who is told of it.
+    """A traced task, `target(*args)`, and the reports of it.
 
-    Everything but `terminate` happens on the loop's thread, or, for a plain `def` task, in a thread
-    of the pool. The end is reported once: as timed out (`on_timeout`), as terminated (`on_failure`
-    with `Terminated`), or with what the tracer gave; whatever comes after a report is dropped.
+    Everything but `terminate` runs on the loop's thread, or, for a plain `def` task, in a thread of
+    the pool. The end is reported once: as timed out (`on_timeout`), as terminated (`on_failure`
+    with `Terminated`), or with the tracer's return value; what comes after a report is dropped.
 
     Args:
         host: The pool.
         target: Celery's trace function.
         args: Its arguments; the first is the task's name, the second its id.
-        reports: Who is told.
-        in_thread: Whether the task is plain `def`.
+        reports: Celery's request, or its callbacks.
+        in_thread: Whether the task is a plain function.
         soft_timeout_s: The soft time limit in seconds.
         timeout_s: The hard time limit in seconds.
     """
@@ -54,12 +51,12 @@ class Job:
         "_args",
         "_begun",
         "_done",
-        "_doomed",
         "_hard_timer",
         "_host",
         "_over",
         "_prolonged",
         "_reports",
+        "_signum",
         "_soft_pending",
         "_soft_timeout_s",
         "_soft_timer",
@@ -94,13 +91,13 @@ class Job:
         self._timeout_s = timeout_s
         self._soft_timer: asyncio.TimerHandle | None = None
         self._hard_timer: asyncio.TimerHandle | None = None
-        """The hard limit; once the job is over, the next cancellation."""
+        """The hard limit; after the end was reported, the next cancellation."""
         self._over: Over | None = None
-        self._doomed: int | None = None
+        self._signum: int | None = None
         self._begun = False
         self.body_ended = False
         self.waits_for_store = False
-        """Whether the result store is full or away, and this job has a result for it."""
+        """Whether the result store is full or away while this job stores its result."""
         self._prolonged = False
         self._soft_pending = False
         self._done = False
@@ -117,19 +114,19 @@ class Job:
 
     @property
     def delivery_tag(self) -> str | None:
-        """How the broker knows the message, where the task came by one."""
-        request = self._headers
-        properties = request.get("properties") if isinstance(request, dict) else None
+        """The broker's tag of the message, if the job came by a message."""
+        headers = self._headers
+        properties = headers.get("properties") if isinstance(headers, dict) else None
         return properties.get("delivery_tag") if isinstance(properties, dict) else None
 
     @property
     def _headers(self) -> Any:
-        """The message's headers, with what Celery puts beside them."""
+        """The message's headers, with what Celery adds to them."""
         return self._args[2] if len(self._args) > 2 else None  # noqa: PLR2004 - name, id, request
 
     @property
     def _request(self) -> Any:
-        """Celery's request, where that is who is told."""
+        """Celery's request, if the reports go to it."""
         reports = self._reports
         return reports.request if isinstance(reports, Callbacks) else reports
 
@@ -139,14 +136,14 @@ class Job:
     # -- start and end, on the loop's thread
 
     def start(self) -> None:
-        """Run. The pool has a slot for it."""
+        """Run the job; the pool has a slot for it."""
         work: Coroutine[Any, Any, None] = (
             self._drive_thread() if self.in_thread else self._drive_greenlet()
         )
         self.driver = start_task(work, loop=self._host.loop, context=stacks.context_of(self))
 
     async def _drive_greenlet(self) -> None:
-        if self.driver is None:  # it was started eagerly, before anybody could note it
+        if self.driver is None:  # it was started eagerly, before `start` could note it
             self.driver = asyncio.current_task()
         report = None
         if self._begin():
@@ -162,27 +159,24 @@ class Job:
             report = await loop.run_in_executor(
                 self._host.task_threads, stacks.context_of(self).run, self._run_in_thread
             )
-        except RuntimeError:  # the threads were shut down before this one began
+        except RuntimeError:  # the threads were shut down before this job began
             logger.debug("%s never began", self)
         self._end(report)
 
     def _run_in_thread(self) -> Any:
-        # Accepted and timed only now: until a thread was free it had not begun.
+        # Only now is the job accepted, and its limits begin: until now no thread was free for it.
         if not self._begin():
             return None
         return self._run()
 
     def _begin(self) -> bool:
-        """Report the job as accepted; false if nothing of it may run.
-
-        It was revoked or terminated meanwhile.
-        """
+        """Report the job as accepted; false if it must not run, for instance if it was revoked."""
         self._begun = True
-        if self._doomed is None and revoking.is_revoked(self._request):
+        if self._signum is None and revoking.is_revoked(self._request):
             self._over = Over.REVOKED
             return False
         self._host.calls.post(self._reports.on_accepted, self.pid, time.monotonic())
-        if self._doomed is not None:
+        if self._signum is not None:
             self._over = Over.TERMINATED
             return False
         if self._host.lost_runs.refuse(self._headers) is not None:
@@ -204,20 +198,20 @@ class Job:
             self._hard_timer = self._host.loop.call_later(self._timeout_s, self._on_hard_limit)
 
     def _run(self) -> Any:
-        """Trace the task, and give the callback with its argument."""
+        """Trace the task, and return the report with its arguments."""
         try:
             if len(self._args) == _TRACED:
-                # Spelled out, because a call with a star goes through C.
+                # Without a star, because a call with one takes room on the C stack.
                 name, task_id, request, body, content_type, content_encoding = self._args
                 return self._reports.on_success, self._target(
                     name, task_id, request, body, content_type, content_encoding
                 )
             return self._reports.on_success, self._target(*self._args)
-        except Exception:  # noqa: BLE001 - a Reject out of the tracer, above all; the request handles it
+        except Exception:  # noqa: BLE001 - mostly a Reject, which the request handles
             return self._reports.on_failure, ExceptionInfo()
         except asyncio.CancelledError as exc:
             return self._reports.on_failure, endings.info_of(endings.unexpected(exc))
-        except BaseException as exc:  # noqa: BLE001 - SystemExit and the like must not end the worker
+        except BaseException as exc:  # noqa: BLE001 - SystemExit must not end the worker
             return (
                 self._host.lost_runs.report,
                 self._reports,
@@ -230,7 +224,7 @@ class Job:
         self._stop_timers()
         try:
             if self._over is Over.TERMINATED:
-                report = self._reports.on_failure, endings.info_of(Terminated(self._doomed))
+                report = self._reports.on_failure, endings.info_of(Terminated(self._signum))
             elif self._over is Over.LOST:
                 report = self._reports.on_failure, self._host.lost_runs.refuse(self._headers)
             elif self._over is Over.REVOKED:
@@ -253,13 +247,13 @@ class Job:
     def run_body(
         self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call the task's body and await what it gives, so that the tracer sees a plain function.
+        """Call the task's body and await its coroutine, so that the tracer sees a plain function.
 
         Raises:
             JobGone: The job's end was reported while the body ran, or the body found that the job
                 is revoked.
-            SoftTimeLimitExceeded: The body let the soft limit pass through.
-            UnexpectedCancellation: The body ended as cancelled, and nobody had cancelled it.
+            SoftTimeLimitExceeded: The body did not catch the soft limit.
+            UnexpectedCancellation: The body ended as cancelled without a limit or an order.
             WorkerLost: The body ran out of memory.
         """
         try:
@@ -280,7 +274,7 @@ class Job:
         return result
 
     def complete(self, value: Any) -> Any:
-        """Await a coroutine from the tracer, wherever that runs; give any other value as it is."""
+        """Await a coroutine from the tracer, on any thread; return any other value unchanged."""
         if not bridge.is_coroutine(value):
             return value
         if bridge.is_bridged():
@@ -288,7 +282,7 @@ class Job:
         return asyncio.run_coroutine_threadsafe(value, self._host.loop).result()
 
     async def call_in_thread(self, call: Callable[[], Any]) -> Any:
-        """Call plain code of this job where plain tasks run."""
+        """Call a plain function of this job in a thread for plain tasks."""
         return await self._host.loop.run_in_executor(
             self._host.task_threads, copy_context().run, call
         )
@@ -296,37 +290,33 @@ class Job:
     # -- limits and cancellation, on the loop's thread
 
     def terminate(self, signum: int | None = None) -> None:
-        """Cancel the job, or keep it from starting.
-
-        From any thread; repeated calls do nothing more.
-        """
-        if self._doomed is None:
-            self._doomed = signum or 0
+        """Cancel the job, or keep it from starting. From any thread; a second call does nothing."""
+        if self._signum is None:
+            self._signum = signum or 0
             try:
                 self._host.loop.call_soon_threadsafe(self._cut, Over.TERMINATED)
             except RuntimeError:
                 logger.debug("%s: the loop is closed already", self)
 
     def _cut(self, why: Over) -> None:
-        # Before its first step a driver must not be cancelled: asyncio would drop it unstarted, and
-        # nobody would report its end. `_begin` sees the order to die as well.
+        # Before its first step, a driver must not be cancelled: asyncio would drop it unstarted, and
+        # its end would not be reported. `_begin` checks for the order as well.
         if self._begun and self._over is None and not self._done:
             self._over = why
             self._stop_timers()
-            # Its body may swallow each cancellation, or stand in a thread: nobody shall wait for
+            # The body may suppress each cancellation, or run in a thread: the pool does not wait for
             # it.
             self._host.jobs.on_over(self)
-            self._insist()
+            self._cancel_again()
 
-    def _insist(self) -> None:
-        # A thread cannot be cancelled: its job was reported, and what it gives later is dropped.
+    def _cancel_again(self) -> None:
+        # A thread cannot be cancelled: the end of its job was reported, and its result is dropped.
         if not self._done and not self.in_thread and self.driver is not None:
             self.driver.cancel()
-            self._hard_timer = self._host.loop.call_later(INSIST_S, self._insist)
+            self._hard_timer = self._host.loop.call_later(CANCEL_AGAIN_S, self._cancel_again)
 
     def _on_soft_limit(self) -> None:
-        # Once the body has ended the tracer only stores and reports: the limit has nothing left to
-        # protect.
+        # After the body has ended, the tracer only stores and reports: the limit has no purpose.
         if self.body_ended or self._done or self._over is not None:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
@@ -337,8 +327,8 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._done or self._over is not None:
             return
-        # What has been done is not undone by a result store that is away, however long. Storing it,
-        # and hooks, have as long again.
+        # A result store that is away does not undo the job, however long it takes. Otherwise, storing
+        # the result and running the hooks may take as long again.
         if self.body_ended and (self.waits_for_store or not self._prolonged):
             self._prolonged = self._prolonged or not self.waits_for_store
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
@@ -347,12 +337,11 @@ class Job:
         self._cut(Over.TIMED_OUT)
 
     def _translate(self, exc: BaseException) -> BaseException:
-        """Make the soft limit out of the cancellation that carries it."""
+        """Replace the cancellation that carries the soft limit by the limit's own error."""
         if self._soft_pending and isinstance(exc, asyncio.CancelledError):
             self._soft_pending = False
             if self._over is None and self.driver is not None:
-                # Not a cancellation after all: `asyncio.timeout` around the await must not count
-                # it.
+                # An `asyncio.timeout` around the await must not count it as a cancellation.
                 self.driver.uncancel()
                 return SoftTimeLimit(self._soft_timeout_s)
         return exc

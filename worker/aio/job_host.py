@@ -13,20 +13,17 @@ if TYPE_CHECKING:
 
 
 class Slots(Protocol):
-    """Gives a job its slot."""
+    """Has the slots of jobs."""
 
     def on_over(self, job: "Job") -> None:
-        """The job's end is known, and its slot is free.
-
-        It may still run for a while, or for ever.
-        """
+        """Free the slot of a job whose end is known, although it may still run."""
 
     def on_done(self, job: "Job") -> None:
-        """The job has ended and its slot is free."""
+        """Note that a job has ended."""
 
 
 class Host(Protocol):
-    """What a job needs of its pool."""
+    """The pool, as its jobs use it."""
 
     calls: ConsumerCalls
     loop: asyncio.AbstractEventLoop
@@ -37,4 +34,4 @@ class Host(Protocol):
 
     @property
     def jobs(self) -> Slots:
-        """Whose slot the job has."""
+        """Where the job has its slot."""

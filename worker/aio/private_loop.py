@@ -1,7 +1,4 @@
-"""A loop of our own in a thread, for coroutines that plain code waits for while no pool serves it.
-
-Eager mode.
-"""
+"""Runs coroutines of eager tasks, for which no pool runs, on a private loop in a thread."""
 
 import asyncio
 import threading
@@ -15,13 +12,13 @@ from worker.aio import stacks
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pool_loop: asyncio.AbstractEventLoop | None = None
-_beside: set[asyncio.Task[None]] = set()
-"""What nobody else holds on to."""
-_serves: ContextVar[bool] = ContextVar("a loop of ours runs this", default=False)
+_background: set[asyncio.Task[None]] = set()
+"""Tasks that have no other reference."""
+_serves: ContextVar[bool] = ContextVar("a private loop runs this code", default=False)
 
 
 def set_pool_loop(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Remember the running pool's loop, or forget it."""
+    """Set the loop of the pool that runs in this process, or None."""
     global _pool_loop  # noqa: PLW0603 - one pool a process
     _pool_loop = loop
 
@@ -36,15 +33,15 @@ def is_pool_loop_here() -> bool:
     return _pool_loop is not None and is_running_here() and asyncio.get_running_loop() is _pool_loop
 
 
-def start_beside(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine beside what runs on this thread's loop; it must not raise."""
+def start_in_background(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in the background of this thread's loop; it must not raise."""
     task = asyncio.get_running_loop().create_task(coroutine)
-    _beside.add(task)
-    task.add_done_callback(_beside.discard)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
 
 
 def is_running_here() -> bool:
-    """Whether this thread is running an event loop, so that waiting for that loop would never end."""
+    """Whether this thread runs an event loop, so that it must not wait for that loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -53,20 +50,19 @@ def is_running_here() -> bool:
 
 
 def serves_here() -> bool:
-    """Whether this code is part of what `run` runs, also in a thread or a child task of that."""
+    """Whether `run` runs this code, or a thread or child task of such code does."""
     return _serves.get()
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the private loop and wait for it.
 
-    It sees the caller's current task and request.
-
-    What waits in here for another one holds up its loop. So the other one gets a loop and a thread
-    of its own.
+    It sees the caller's current task and request. A coroutine that calls this again blocks its
+    loop, so the inner one gets its own loop and thread.
     """
     context = copy_context()
-    context.run(stacks._owner.set, stacks.owner())  # noqa: SLF001 - the caller waits, so both may use one stack
+    # The caller waits, so both may use one stack.
+    context.run(stacks._owner.set, stacks.owner())  # noqa: SLF001
     if serves_here():
         return _run_apart(coroutine, context)
     context.run(_serves.set, True)
@@ -79,7 +75,7 @@ def _run_apart(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
     def serve() -> None:
         try:
             done.set_result(context.run(asyncio.run, coroutine))
-        except BaseException as exc:  # noqa: BLE001 - it belongs to whoever waits
+        except BaseException as exc:  # noqa: BLE001 - the caller handles it
             done.set_exception(exc)
 
     threading.Thread(target=serve, name="aio-eager-inner", daemon=True).start()

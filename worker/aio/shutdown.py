@@ -1,4 +1,4 @@
-"""What happens on the consumer's thread while the worker ends and its hub no longer runs."""
+"""Does the hub's work on the consumer's thread while the worker ends and its hub no longer runs."""
 
 import asyncio
 import logging
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 
 _STEP_S = 0.5
 _LINGER_S = 3.0
-"""How long jobs whose end is known may take to end."""
+"""How long jobs whose end was reported may go on."""
 _ACKNOWLEDGING = ("ack_log_error", "reject_log_error")
 
 
 class Running(Protocol):
-    """What ends: the pool."""
+    """The pool that ends."""
 
     calls: ConsumerCalls
 
@@ -31,25 +31,25 @@ class Running(Protocol):
 
     @property
     def unsettled(self) -> int:
-        """How many of them have an end that is not known yet."""
+        """How many of them have not reported their end yet."""
 
     def drain(self) -> None:
-        """Start nothing more."""
+        """Start no further job."""
 
     def cancel_all(self) -> None:
-        """Cancel what runs."""
+        """Cancel all running jobs."""
 
 
 def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float) -> None:
-    """Wait until no job runs, doing the hub's work meanwhile: callbacks, acknowledgements, timers.
+    """Wait until no job runs; meanwhile do the hub's work: callbacks, acknowledgements, timers.
 
-    Jobs whose end is known are waited for a few seconds only: one may swallow every cancellation.
+    It waits only a few seconds for jobs whose end was reported: one may suppress each cancellation.
 
     Args:
-        pool: The pool; it starts nothing any more.
+        pool: The pool, which starts no further job.
         hub: The hub, if there is one.
-        cold: Cancel the jobs and wait for at most `cold_patience_s` seconds, because one may hang.
-            Turns true as well when a signal asks for it on the way.
+        cold: Cancel the jobs, and wait for at most `cold_patience_s` seconds, because one may hang.
+            A signal that comes meanwhile has the same effect.
         cold_patience_s: In seconds.
     """
     deadline_s: float | None = None
@@ -61,7 +61,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             pool.cancel_all()
         if deadline_s is not None and time.monotonic() > deadline_s:
             logger.warning(
-                "%d jobs did not end when they were cancelled; leaving them behind", pool.running
+                "%d jobs did not end when they were cancelled; abandoning them", pool.running
             )
             break
         settled_s = None if pool.unsettled else settled_s or time.monotonic()
@@ -71,7 +71,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             and time.monotonic() > settled_s + _LINGER_S
         ):
             logger.warning(
-                "%d jobs that were cut or terminated run on; leaving them behind", pool.running
+                "%d jobs that timed out or were terminated run on; abandoning them", pool.running
             )
             break
         pool.calls.wait(_STEP_S if deadline_s is None else 0.1)
@@ -84,16 +84,16 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
 
 
 def wait_softly(pool: Running, worker: Any) -> None:
-    """Do what `WorkController.wait_for_soft_shutdown` does, but keep the books meanwhile.
+    """Wait like `WorkController.wait_for_soft_shutdown`, but handle the ends of jobs meanwhile.
 
-    The original sleeps on the consumer's thread, so that jobs which end in that time still look
-    active and are requeued although they succeeded. Ends as soon as nothing runs any more.
+    The original sleeps on the consumer's thread, so jobs that end in that time still look active,
+    and are requeued although they succeeded. This returns as soon as no job runs.
     """
     conf = worker.app.conf
     timeout_s = float(conf.worker_soft_shutdown_timeout)
     pool.calls.drain()
-    # also where nothing is waited for: else what waits takes the slots of what is about to be
-    # cancelled
+    # This is also needed without a wait: else waiting jobs would take the slots of those that are
+    # about to be cancelled.
     pool.drain()
     idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
     if timeout_s <= 0 or not (idle_too or state.active_requests):
@@ -105,7 +105,7 @@ def wait_softly(pool: Running, worker: Any) -> None:
 
 
 def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
-    """Run the lifespan's end on the loop, and wait for at most `patience_s` seconds."""
+    """End the lifespan on the loop, and wait for that for at most `patience_s` seconds."""
     try:
         asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), loop).result(
             patience_s
@@ -117,10 +117,10 @@ def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
 
 
 def send_acknowledgements(hub: Any) -> None:
-    """Run the acknowledgements that wait in a hub that no longer runs.
+    """Run the acknowledgements that wait in a hub that no longer runs, and send them.
 
-    Only those: the hub's queue may also hold the transport's reader, which would hand new messages
-    to a closed pool.
+    Other callbacks do not run: one may be the transport's reader, which would deliver messages to a
+    closed pool.
     """
     if hub is None:
         return
@@ -131,7 +131,7 @@ def send_acknowledgements(hub: Any) -> None:
             try:
                 callback()
             except Exception:
-                logger.exception("could not acknowledge a message")
+                logger.exception("cannot acknowledge a message")
         else:
             hub.call_soon(callback)
     unacked.of_process.flush_acks()

@@ -1,4 +1,4 @@
-"""Spares Celery's tracer what it does anew for each job and what comes to the same every time."""
+"""Keeps Celery's tracer from repeating work for each job that gives the same result each time."""
 
 from functools import lru_cache
 from types import CodeType
@@ -16,32 +16,31 @@ StockContext: Any = Context  # Celery has no types
 _KNOWN: Final = frozenset(
     {*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 )
-"""What is no header of the user's own, as in Celery's `Context`."""
+"""Names that are not the user's own headers, as in Celery's `Context`."""
 _NONE: Final = object()
 
 
 class JobContext(StockContext):
-    """Celery's view of a request, without a copy of it and without building the names of its own parts each time."""
+    """Celery's view of a request, without copying it, and without collecting its own names again."""
 
     def __init__(self, *sources: Any, **more: Any) -> None:
         if len(sources) != 1 or type(sources[0]) is not dict:
             super().__init__(*sources, **more)
             return
-        # The tracer is the only one to make a context of a job's dictionary, which it has filled
-        # for that.
-        given = self.__dict__ = sources[0]
-        given.update(more)
-        limits = given.get("timelimit", _NONE)
+        # Only the tracer makes a context of a job's dictionary, which it has filled for this use.
+        fields = self.__dict__ = sources[0]
+        fields.update(more)
+        limits = fields.get("timelimit", _NONE)
         if limits is not _NONE:
             both = isinstance(limits, list | tuple) and len(limits) >= 2  # noqa: PLR2004 - hard and soft
-            given["time_limit"], given["soft_time_limit"] = limits[:2] if both else (None, None)
-        if given.get("headers") is None:
-            given["headers"] = {
-                name: value for name, value in given.items() if name not in _KNOWN
+            fields["time_limit"], fields["soft_time_limit"] = limits[:2] if both else (None, None)
+        if fields.get("headers") is None:
+            fields["headers"] = {
+                name: value for name, value in fields.items() if name not in _KNOWN
             } or None
 
 
-StockCode: Any = einfo._Code  # noqa: SLF001 - what a frame of a traceback is made of has no public name
+StockCode: Any = einfo._Code  # noqa: SLF001 - it has no public name
 
 
 _COPIED: Final = (
@@ -59,23 +58,13 @@ def _positions(code: CodeType) -> list[Any]:
 class SharedCode(StockCode):
     """billiard's copy of a code object, with one list of the positions for all copies of it.
 
-    billiard makes that list anew for each frame of each traceback, and a traceback is a cycle: a
-    thousand jobs that go back to their queue were 400 MB of garbage until the next collection.
+    billiard makes that list for each frame of each traceback, and a traceback is a cycle: a thousand
+    jobs that go back to their queue left 400 MB of garbage until the next collection.
     """
 
     def __init__(self, code: CodeType) -> None:
-        for name in (
-            "filename",
-            "name",
-            "argcount",
-            "firstlineno",
-            "flags",
-            "names",
-            "nlocals",
-            "stacksize",
-            "qualname",
-        ):
-            setattr(self, f"co_{name}", getattr(code, f"co_{name}"))
+        for name in _COPIED:
+            setattr(self, name, getattr(code, name))
         self.co_cellvars = self.co_freevars = self.co_varnames = ()
         self.co_code = self.co_lnotab = b""
         self._co_positions = _positions(code)
@@ -86,7 +75,7 @@ _stock_handle_retry = StockTraceInfo.handle_retry
 
 
 class LightRetryInfo:
-    """What billiard's `ExceptionInfo` tells of a retry, without its traceback."""
+    """A retry in the form of billiard's `ExceptionInfo`, without a traceback."""
 
     tb = None
     traceback = ""
@@ -104,15 +93,15 @@ class LightRetryInfo:
 
     @property
     def exc_info(self) -> tuple[type, Any, None]:
-        """As `sys.exc_info` has it."""
+        """The retry in the form of `sys.exc_info`."""
         return self.type, self.exception, self.tb
 
 
 def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
-    """Tell of a retry as Celery does, but build no traceback where the task has `light_retry`.
+    """Report a retry as Celery does, without a traceback if the task has `light_retry`.
 
-    A traceback costs more than all else in a job that goes back: Python reads the source of each
-    frame and parses it, to mark the place in the line.
+    A traceback costs more than everything else in a job that goes back to its queue: Python reads
+    and parses the source of each frame, to mark the position in the line.
     """
     if not getattr(task, "light_retry", False):
         return _stock_handle_retry(self, task, req, store_errors=store_errors, **kwargs)
@@ -122,20 +111,20 @@ def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **k
         task.backend.mark_as_retry(req.id, retry.exc, None, request=req)
     task.on_retry(retry.exc, req.id, req.args, req.kwargs, info)
     signals.task_retry.send(sender=task, request=req, reason=retry, einfo=info)
-    told = {"id": req.id, "name": trace.get_task_name(req, task.name), "exc": str(retry)}
+    fields = {"id": req.id, "name": trace.get_task_name(req, task.name), "exc": str(retry)}
     if waits := getattr(retry, "waits", None):
-        told["waits"] = waits
-    trace.info(trace.LOG_RETRY, told)
+        fields["waits"] = waits
+    trace.info(trace.LOG_RETRY, fields)
     return info
 
 
 def install() -> None:
-    """Use it from now on."""
+    """Replace these parts of Celery and billiard."""
     StockTraceInfo.handle_retry = _handle_retry
     trace.Context = JobContext
     einfo._Frame.Code = SharedCode  # noqa: SLF001
-    # Celery runs a task's body directly unless its class has a `__call__` of its own; for one it
-    # takes also the guard that it itself puts around the default one in workers.
+    # Celery runs a task's body directly unless its class has its own `__call__`. In workers, Celery
+    # wraps the default one, and then takes the wrapper for the class's own.
     call = celery.Task.__call__
     if call.__module__ == trace.__name__:
         call.__module__ = "celery.app.task"
