@@ -22,7 +22,7 @@ from config.keys import ApiKey, Discovery, load_keys
 from config.services import SERVICES
 from config.settings import RedisUrls, Settings, get_settings
 from worker.aio import lifespan
-from worker.aio.connections import told_of_their_end
+from worker.aio.connections import reporting_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
@@ -307,7 +307,7 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
         "health_check_interval": 30,
     }
     found = BlockingConnectionPool.from_url(url or RedisUrls.of(settings).pool, **options)
-    return Redis.from_pool(told_of_their_end(found))
+    return Redis.from_pool(reporting_their_end(found))
 
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:

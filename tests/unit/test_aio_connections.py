@@ -7,7 +7,12 @@ import pytest
 import redis
 import redis.asyncio
 
-from worker.aio.connections import SocketConnection, TcpConnection, TlsConnection, told_of_their_end
+from worker.aio.connections import (
+    SocketConnection,
+    TcpConnection,
+    TlsConnection,
+    reporting_their_end,
+)
 
 
 class ClosedUnderWriter:
@@ -42,7 +47,7 @@ async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
     ],
 )
 def test_every_kind_of_url_gets_such_connections(url: str, made: type) -> None:
-    assert told_of_their_end(redis.asyncio.ConnectionPool.from_url(url)).connection_class is made
+    assert reporting_their_end(redis.asyncio.ConnectionPool.from_url(url)).connection_class is made
 
 
 def test_a_class_of_ones_own_stays() -> None:
@@ -50,4 +55,4 @@ def test_a_class_of_ones_own_stays() -> None:
         pass
 
     pool = redis.asyncio.ConnectionPool.from_url("redis://h/0", connection_class=Own)
-    assert told_of_their_end(pool).connection_class is Own
+    assert reporting_their_end(pool).connection_class is Own

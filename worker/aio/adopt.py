@@ -1,8 +1,8 @@
-"""Makes Celery tasks fit for coroutines.
+"""Adapts Celery tasks to coroutines.
 
-A task is adopted once, by the pool that runs it or by our `Task` class when it is made: its stacks
-are keyed by job, and its body and hooks await what they return, so that Celery's tracer sees plain
-functions. A call that a person makes (`await add(1, 2)`) is left alone.
+A task is adapted once, by the pool that runs it or by our `Task` class when the task is created.
+Its stacks are then keyed by job, and its body and hooks await the coroutines that they return, so
+that Celery's tracer sees plain functions. A direct call (`await add(1, 2)`) is not changed.
 """
 
 import asyncio
@@ -42,17 +42,14 @@ class Task(celery.Task):
 
     abstract = True
     light_retry = False
-    """A retry of this task is no trouble.
-
-    No traceback is made of it, and its message goes out with those of others.
-    """
+    """Whether a retry is a normal event, without a traceback; its message is sent in a batch."""
 
     def __init__(self) -> None:
         super().__init__()
         _wrap(self)
 
     def retry(self, *args: Any, **options: Any) -> Any:
-        """Send the job back to its queue, as Celery does it; see `light_retry`."""
+        """Send the job back to its queue, as Celery does; see `light_retry`."""
         token = is_wanted.set(self.light_retry)
         try:
             return super().retry(*args, **options)
@@ -61,22 +58,22 @@ class Task(celery.Task):
 
     @classmethod
     def bind(cls, app: celery.Celery) -> Any:
-        """Tie the task to its app, which makes its stack of requests."""
+        """Bind the task to its app, which creates its stack of requests."""
         bound = super().bind(app)
-        # Before the first request: one eager task may call another, in whose thread only the owner
-        # is the same.
+        # This must come before the first request: one eager task may call another one, which runs
+        # in another thread with the same owner.
         stacks.share(cls.request_stack)
         return bound
 
 
 def adopt(task: celery.Task) -> None:
-    """Prepare a task for the pool. Harmless when repeated."""
+    """Prepare a task for the pool. A second call does nothing."""
     stacks.share(task.request_stack)
     _wrap(task)
 
 
 def is_async(task: celery.Task) -> bool:
-    """Whether the body or the class's `__call__` is `async def`, looking through Celery's own wrappers only."""
+    """Whether the body or the class's `__call__` is `async def`, also inside Celery's wrappers."""
     if inspect.iscoroutinefunction(type(task).__call__):
         return True
     run = getattr(task, "_orig_run", task.run)
@@ -87,8 +84,8 @@ def is_async(task: celery.Task) -> bool:
             "celery.app.base",
             "celery.app.autoretry",
         )
-        # A foreign wrapper may be the one that runs the coroutine (`asyncio.run`): then it is a
-        # plain function.
+        # Another wrapper may run the coroutine itself, with `asyncio.run`: then the task is a plain
+        # function.
         if inner is None or not ours:
             return False
         run = inner
@@ -101,7 +98,7 @@ def _wrap(task: celery.Task) -> None:
     setattr(task, _MARK, True)
     stacks.share_current_task()
     if inspect.iscoroutinefunction(type(task).__call__):
-        _wrap_call(type(task))  # the body is awaited in there
+        _wrap_call(type(task))  # it awaits the body
     else:
         _wrap_run(task)
     for hook in HOOKS:
@@ -120,8 +117,8 @@ def _wrap_call(cls: type[celery.Task]) -> None:
 
 
 def _wrap_run(task: celery.Task) -> None:
-    # Celery's autoretry keeps the body aside and calls it by this name: the coroutine must have
-    # ended inside its `try`.
+    # Celery's autoretry stores the body under this name and calls it in a `try`, in which the
+    # coroutine must end.
     name = "_orig_run" if "_orig_run" in task.__dict__ else "run"
     run = getattr(task, name)
     setattr(task, name, functools.wraps(run)(_body(task, run)))
@@ -140,7 +137,7 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
         else:
             result = complete(run(*args, **kwargs))
         if task._dump_pydantic_arguments is not None and hasattr(result, "model_dump"):  # noqa: SLF001
-            # Celery's wrapper looked for a model and saw our coroutine.
+            # Celery's wrapper would have done this, but it saw a coroutine and not a model.
             return result.model_dump(mode="json")
         return result
 
@@ -149,7 +146,7 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def calling_errbacks() -> Iterator[None]:
-    """Await what tasks give that are called directly in here.
+    """Await the coroutines of tasks that are called directly in this context.
 
     Celery calls new-style errbacks like functions.
     """
@@ -161,7 +158,7 @@ def calling_errbacks() -> Iterator[None]:
 
 
 def _as_errback(value: Any, name: str) -> Any:
-    token = _calling_errbacks.set(False)  # what the errback itself calls is awaited by the errback
+    token = _calling_errbacks.set(False)  # the errback itself awaits the tasks that it calls
     try:
         return complete(value, name=name)
     finally:
@@ -177,11 +174,15 @@ def _hook(task: celery.Task, hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def complete(value: Any, *, name: str | None = None) -> Any:
-    """Await a coroutine from plain code, wherever that runs; give any other value as it is.
+    """Await a coroutine from plain code on any thread; return any other value unchanged.
 
-    Inside a job the job's own loop serves. Elsewhere (eager mode) a private loop does, and the
-    caller waits. A hook that the consumer's thread calls (after a hard time limit), or a child
-    task, is started on the pool's loop and not waited for.
+    In a job, the job's own loop runs it. Elsewhere (eager mode) a private loop runs it, and the
+    caller waits. A hook that is called by the consumer's thread (after a hard time limit) or by a
+    child task is started on the pool's loop, and nothing waits for it.
+
+    Args:
+        value: The value.
+        name: The name of the hook or receiver that returned the value; None for a task's body.
     """
     if not bridge.is_coroutine(value):
         return value
@@ -189,7 +190,7 @@ def complete(value: Any, *, name: str | None = None) -> Any:
         return bridge.wait(value)
     if private_loop.serves_here():
         return private_loop.run(value)
-    if name is not None and _started_beside(value, name):
+    if name is not None and _start_in_background(value, name):
         return None
     pool_loop = private_loop.pool_loop()
     if pool_loop is not None and not private_loop.is_running_here():
@@ -197,10 +198,11 @@ def complete(value: Any, *, name: str | None = None) -> Any:
     return private_loop.run(value)
 
 
-def _started_beside(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
-    """Start on the pool's loop what cannot be waited for here, or need not be.
+def _start_in_background(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
+    """Start a coroutine on the pool's loop if nothing can or must wait for it here.
 
-    False where it can and must.
+    Returns:
+        Whether it was started; false if the caller must wait for it.
     """
     if private_loop.is_pool_loop_here():
         private_loop.start_in_background(_logged(coroutine, name))
@@ -213,11 +215,8 @@ def _started_beside(coroutine: Coroutine[Any, Any, Any], name: str) -> bool:
 
 
 def await_receivers() -> None:
-    """Await what signals' receivers give that are `async def`, as hooks are awaited.
-
-    Until `leave_receivers`.
-    """
-    StockSignal._live_receivers = _live_receivers  # noqa: SLF001 - Celery's modules hold on to `send`
+    """Await receivers of signals that are `async def`, as hooks are, until `leave_receivers`."""
+    StockSignal._live_receivers = _live_receivers  # noqa: SLF001 - Celery has references to `send`
 
 
 def leave_receivers() -> None:

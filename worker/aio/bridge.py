@@ -71,8 +71,8 @@ class JobGreenlet(greenlet):
 
 
 def _serve(desk: _Desk) -> None:
-    # This is all in one frame: where C code calls Python code, that takes room on the C stack, which
-    # is copied for each job that waits.
+    # This is all in one frame: where C code calls Python code, that takes room on the C stack,
+    # which is copied for each job that waits.
     while True:
         work, desk.work = desk.work, None
         assert work is not None  # noqa: S101 - `resume` has set it

@@ -1,8 +1,7 @@
-"""redis-py's asyncio connections, except that a closed one says so with an error of redis-py.
+"""redis-py's asyncio connections, which report a closed connection by redis-py's own error.
 
-uvloop raises RuntimeError where something is written to a transport that the other side has closed
-meanwhile. redis-py passes that on as it is, and who tries again after a lost connection does not
-know it for one.
+uvloop raises RuntimeError on a write to a transport that the other side has closed. redis-py does
+not translate it, so code that retries after a lost connection would not recognize it.
 """
 
 from typing import Any, Final
@@ -13,7 +12,7 @@ import redis.asyncio
 _Mixin: Any = object
 
 
-class _TellsOfItsEnd(_Mixin):
+class _ReportsItsEnd(_Mixin):
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         """Send a command.
 
@@ -24,19 +23,19 @@ class _TellsOfItsEnd(_Mixin):
             await super().send_packed_command(*args, **kwargs)
         except RuntimeError as exc:
             raise redis.ConnectionError(
-                "the connection was closed while it was written to"
+                "the connection was closed before the command was written"
             ) from exc
 
 
-class TcpConnection(_TellsOfItsEnd, redis.asyncio.Connection):
+class TcpConnection(_ReportsItsEnd, redis.asyncio.Connection):
     """For `redis://`."""
 
 
-class TlsConnection(_TellsOfItsEnd, redis.asyncio.SSLConnection):
+class TlsConnection(_ReportsItsEnd, redis.asyncio.SSLConnection):
     """For `rediss://`."""
 
 
-class SocketConnection(_TellsOfItsEnd, redis.asyncio.UnixDomainSocketConnection):
+class SocketConnection(_ReportsItsEnd, redis.asyncio.UnixDomainSocketConnection):
     """For `unix://`."""
 
 
@@ -52,10 +51,10 @@ ASYNC_CLASSES: Final[tuple[tuple[type, type], ...]] = (
     (redis.UnixDomainSocketConnection, SocketConnection),
     (redis.Connection, TcpConnection),
 )
-"""For each class of redis-py's blocking connections ours, the narrower ones first."""
+"""For each class of redis-py's blocking connections our asyncio class, subclasses first."""
 
 
-def told_of_their_end(pool: "redis.asyncio.ConnectionPool") -> "redis.asyncio.ConnectionPool":
-    """Let a pool that has made no connection yet make ours; one of another class stays as it is."""
+def reporting_their_end(pool: "redis.asyncio.ConnectionPool") -> "redis.asyncio.ConnectionPool":
+    """Make a pool without connections open ours; a pool with another class stays unchanged."""
     pool.connection_class = _OURS.get(pool.connection_class, pool.connection_class)
     return pool

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConsumerCalls:
-    """A queue of calls for the consumer's thread; without a hub, calls run where they are posted."""
+    """A queue of calls for the consumer's thread; without a hub, `post` runs them itself."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -61,9 +61,9 @@ class ConsumerCalls:
         if not self._attached:
             _call(function, args)
             return
-        # Append first, then check: if `_armed` is true here, the drain that clears it comes later and
-        # finds the entry. If two threads both see false, the pipe has two bytes, and one drain finds
-        # nothing.
+        # Append first, then check: if `_armed` is true here, the drain that clears it comes later
+        # and finds the entry. If two threads both see false, the pipe has two bytes, and one drain
+        # finds nothing.
         self._queue.append((function, args))
         if not self._armed:
             self._arm()

@@ -34,8 +34,8 @@ def for_tracer(exc: BaseException) -> BaseException:
 
 
 def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
-    # Python 3.11's TaskGroup wraps what its body raised, except CancelledError itself. It also wraps
-    # subclasses of that.
+    # Python 3.11's TaskGroup wraps what its body raised, except CancelledError itself. It also
+    # wraps subclasses of that.
     return group.split(SoftTimeLimit)[1] is None
 
 

@@ -1,12 +1,10 @@
-"""How a message becomes a job.
+"""Turns plain messages into jobs in fewer steps than Celery, for tasks with Celery's own request.
 
-Celery's way, in fewer steps where a message asks for nothing special.
-
-A task's `Strategy` turns its messages into requests and hands them to the pool. Ours does what
-Celery's does, in the same order, for messages of the second protocol without a countdown, an
-expiry, stamps or a rate limit, and leaves all others to Celery's. What is spared: the body is
-decoded once and not again for the tracer, an acknowledgement takes no turn of the hub, and nothing
-is looked up anew that is the same for all messages of a task.
+A task's `Strategy` turns its messages into requests and gives them to the pool. This one does what
+Celery's does, in the same order, for messages of protocol 2 without a countdown, an expiry, stamps
+or a rate limit; Celery's handles all others. It saves three things: the body is decoded once, an
+acknowledgement takes no turn of the hub, and values that are the same for all messages of a task
+are looked up once.
 """
 
 import functools
@@ -30,19 +28,19 @@ Handler = Callable[..., Any]
 STOCK_STRATEGY: Final = "celery.worker.strategy:default"
 STOCK_REQUEST: Final = "celery.worker.request:Request"
 _PARTS: Final = 3
-"""Arguments, keyword arguments, and what else goes with a task."""
+"""A body has arguments, keyword arguments and options."""
 
 _revoked = state.revoked
 
 
 def prepare(task: Any) -> None:
-    """Let a task's messages come in by our strategy, unless the task brings its own, or its own kind of request."""
+    """Use this strategy for a task, unless the task has its own one, or its own request class."""
     if task.Strategy == STOCK_STRATEGY and task.Request == STOCK_REQUEST:
         task.Strategy = f"{__name__}:strategy"
 
 
 def strategy(task: Any, app: Any, consumer: Any) -> Handler:
-    """Give what turns a task's messages into requests. Celery calls this after each connection."""
+    """Return a task's message handler. Celery calls this after each (re)connection."""
     stock: Handler = _strategy.default(task, app, consumer)
     if not hasattr(consumer.pool, "take"):
         return stock
@@ -72,14 +70,14 @@ def strategy(task: Any, app: Any, consumer: Any) -> Handler:
             return stock(message, body, ack, reject, callbacks)
         request = make(message, payload, ack, reject)
         if log_received:
-            told = {
+            fields = {
                 "id": request.id,
                 "name": request.name,
                 "args": request.argsrepr,
                 "kwargs": request.kwargsrepr,
                 "eta": None,
             }
-            log.info(trace.LOG_RECEIVED, told, extra={"data": told})
+            log.info(trace.LOG_RECEIVED, fields, extra={"data": fields})
         send_received(sender=consumer, request=request)
         if send_event is not None:
             send_event(
@@ -115,25 +113,28 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
     utc, ignore_results, zone = app.uses_utc_timezone(), task.ignore_result, app.conf.timezone
 
     class PlainRequest(base):
-        """Celery's request, made from a message that asks for nothing special."""
+        """Celery's request, made from a plain message."""
 
         _app, _task, _hostname, _eventer, _connection_errors = app, task, hostname, eventer, errors
         _utc, _decoded, _content_type, _content_encoding, _tzlocal = utc, True, None, None, zone
         _eta = _expires = None
 
         def __init__(self, message: Any, payload: Any, ack: Any, reject: Any) -> None:
-            told = self._request_dict = message.headers.copy()
+            headers = self._request_dict = message.headers.copy()
             properties, info = message.properties or {}, message.delivery_info or {}
             self._message, self._on_ack, self._on_reject = message, ack, reject
             self._body = self._Request__payload = payload
-            self.id = told["id"]
-            self._type = told["task"]
-            self.name = told.get("shadow") or self._type
-            self._root_id, self._parent_id = told.get("root_id"), told.get("parent_id")
-            self._argsrepr, self._kwargsrepr = told.get("argsrepr", ""), told.get("kwargsrepr", "")
-            if limits := told.get("timelimit"):
+            self.id = headers["id"]
+            self._type = headers["task"]
+            self.name = headers.get("shadow") or self._type
+            self._root_id, self._parent_id = headers.get("root_id"), headers.get("parent_id")
+            self._argsrepr, self._kwargsrepr = (
+                headers.get("argsrepr", ""),
+                headers.get("kwargsrepr", ""),
+            )
+            if limits := headers.get("timelimit"):
                 self.time_limits = limits
-            ignored = told.get("ignore_result")
+            ignored = headers.get("ignore_result")
             self._ignore_result = ignore_results if ignored is None else ignored
             self._args, self._kwargs, _ = payload
             self._delivery_info = {
@@ -142,16 +143,16 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
                 "priority": properties.get("priority"),
                 "redelivered": info.get("redelivered", False),
             }
-            told["properties"], told["delivery_info"], told["hostname"] = (
+            headers["properties"], headers["delivery_info"], headers["hostname"] = (
                 properties,
                 self._delivery_info,
                 hostname,
             )
-            told["reply_to"], told["correlation_id"] = (
+            headers["reply_to"], headers["correlation_id"] = (
                 properties.get("reply_to"),
                 properties.get("correlation_id"),
             )
-            told["args"], told["kwargs"] = self._args, self._kwargs
+            headers["args"], headers["kwargs"] = self._args, self._kwargs
 
         def execute_using_pool(self, pool: Any, **_: Any) -> Any:
             if (self._already_revoked or self.id in _revoked) and self.revoked():
@@ -192,10 +193,10 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
 
 
 def _settle_at_once(consumer: Any) -> None:
-    """Have messages acknowledged where that is asked for, not in the hub's next turn.
+    """Have messages acknowledged at once, and not in the hub's next turn.
 
-    Celery takes a turn of the hub because other pools call back from other threads. This one calls
-    back on the consumer's, and its transport only notes an acknowledgement.
+    Celery schedules it on the hub because other pools call back on other threads. This pool calls
+    back on the consumer's thread, and its transport sends acknowledgements in batches.
     """
     if "create_task_handler" in vars(consumer) or not getattr(
         consumer.connection.transport, "notes_acks", False
@@ -203,8 +204,8 @@ def _settle_at_once(consumer: Any) -> None:
         return
 
     def settling(settle: Any, args: Any, **options: Any) -> Any:
-        if consumer.restart_count > 0 and not consumer._maximum_prefetch_restored:  # noqa: SLF001 - as Celery asks
-            return promise(settle, args, **options)  # Celery hangs more on it
+        if consumer.restart_count > 0 and not consumer._maximum_prefetch_restored:  # noqa: SLF001 - as Celery does
+            return promise(settle, args, **options)  # Celery adds callbacks to it
         return args[0]
 
     consumer.create_task_handler = functools.partial(consumer.create_task_handler, promise=settling)

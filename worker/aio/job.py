@@ -299,13 +299,13 @@ class Job:
                 logger.debug("%s: the loop is closed already", self)
 
     def _cut(self, why: Over) -> None:
-        # Before its first step, a driver must not be cancelled: asyncio would drop it unstarted, and
-        # its end would not be reported. `_begin` checks for the order as well.
+        # Before its first step, a driver must not be cancelled: asyncio would drop it unstarted,
+        # and its end would not be reported. `_begin` checks for the order as well.
         if self._begun and self._over is None and not self._done:
             self._over = why
             self._stop_timers()
-            # The body may suppress each cancellation, or run in a thread: the pool does not wait for
-            # it.
+            # The body may suppress each cancellation, or run in a thread: the pool does not wait
+            # for it.
             self._host.jobs.on_over(self)
             self._cancel_again()
 
@@ -327,8 +327,8 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._done or self._over is not None:
             return
-        # A result store that is away does not undo the job, however long it takes. Otherwise, storing
-        # the result and running the hooks may take as long again.
+        # A result store that is away does not undo the job, however long it takes. Otherwise,
+        # storing the result and running the hooks may take as long again.
         if self.body_ended and (self.waits_for_store or not self._prolonged):
             self._prolonged = self._prolonged or not self.waits_for_store
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)

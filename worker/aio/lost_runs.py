@@ -1,9 +1,9 @@
-"""How often a job may cost its worker before it fails.
+"""Limits how often a job may end together with its worker before it fails.
 
-`task_reject_on_worker_lost` sends a job back whose worker was lost. A job that raises `SystemExit`
-costs no process here, so it would be back at once, hundreds of times a second, for ever. It waits
-before it goes back, longer each time, and fails in the end. Runs that a worker's death cut short
-count as well: our transport notes them in the message.
+`task_reject_on_worker_lost` sends a job back to its queue if its worker was lost. A job that raises
+`SystemExit` ends no process here, so it would come back at once, hundreds of times a second, for
+ever. Here it waits before it goes back, longer each time, and fails in the end. Runs that ended
+with the death of a worker count as well: our transport notes them in the message.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from worker.aio.transport.headers import DEATHS
 logger = logging.getLogger(__name__)
 
 LOST_RUNS: Final = "lost_runs"
-"""The header that counts the runs that were lost although the process went on."""
+"""The header with the number of lost runs whose process went on."""
 _LONGEST_PAUSE_S: Final = 60.0
 _REMEMBERED: Final = 10_000
-"""Jobs whose count this process knows, for brokers that let no header be changed."""
+"""The number of jobs whose count is kept here, for brokers that cannot change a header."""
 
 
-class Told(Protocol):
-    """Is told of a job's failure."""
+class FailureReport(Protocol):
+    """Receives the report of a job's failure."""
 
     def on_failure(self, info: Any, /) -> Any:
-        """The job failed: an `ExceptionInfo`."""
+        """The job failed; takes an `ExceptionInfo`."""
 
 
 class LostRuns:
-    """Sends lost jobs back after a pause, or lets them fail.
+    """Sends lost jobs back to their queue after a pause, or makes them fail.
 
     Args:
-        calls: Where reports are made.
-        loop: Whose timers are used.
-        most: So many lost runs end a job; 0: none do.
-        pause_s: Before the first return, in seconds; twice as long before each further one, a
-            minute at most.
+        calls: Runs reports on the consumer's thread.
+        loop: The pool's loop, for timers.
+        most: A job ends after this number of lost runs; 0: never.
+        pause_s: The pause before a job goes back for the first time, in seconds; it doubles each
+            time, up to a minute.
     """
 
     def __init__(
@@ -54,15 +54,12 @@ class LostRuns:
         self._counts: OrderedDict[str, int] = OrderedDict()
 
     def refuse(self, headers: Any) -> ExceptionInfo | None:
-        """Give the failure of a job that has been lost too often to run again.
-
-        Nothing for any other.
-        """
+        """Return the failure of a job that has had too many lost runs; None for any other job."""
         lost = _count_in(headers)
         return self._failure(lost) if self._most and lost >= self._most else None
 
-    def report(self, reports: Told, request: Any, info: ExceptionInfo) -> None:
-        """Tell that a run was lost, now or after a pause. On the consumer's thread."""
+    def report(self, reports: FailureReport, request: Any, info: ExceptionInfo) -> None:
+        """Report a lost run, now or after a pause. On the consumer's thread."""
         if not _goes_back(request):
             reports.on_failure(info)
             return
@@ -79,7 +76,7 @@ class LostRuns:
         )
 
     def _note(self, request: Any) -> int:
-        """Count a lost run, in the message where the broker allows that, and give how many there were."""
+        """Count a lost run, in the message if the broker can, and return the number of them."""
         headers = request.request_dict
         here = max(self._counts.pop(request.id, 0), _number(headers, LOST_RUNS)) + 1
         self._counts[request.id] = here
@@ -90,7 +87,7 @@ class LostRuns:
         if add_headers := getattr(message.channel, "add_headers", None):
             try:
                 add_headers(message, {LOST_RUNS: here})
-            except Exception as exc:  # noqa: BLE001 - of any broker; this process remembers it
+            except Exception as exc:  # noqa: BLE001 - of any broker; the count is kept here
                 logger.warning("cannot note that %s was lost: %s", request.humaninfo(), exc)
         return here + _number(headers, DEATHS)
 
@@ -104,9 +101,9 @@ class LostRuns:
 
 
 def _goes_back(request: Any) -> bool:
-    """Whether Celery would put the message back to its queue."""
+    """Whether Celery puts the message back to its queue."""
     task = getattr(request, "task", None)
-    # `retry_on_worker_lost` brings its own bound and its own pause.
+    # `retry_on_worker_lost` has its own limit and its own pause.
     return bool(
         task and task.acks_late and task.reject_on_worker_lost and not task.retry_on_worker_lost
     )
@@ -117,5 +114,5 @@ def _count_in(headers: Any) -> int:
 
 
 def _number(headers: Any, name: str) -> int:
-    found = headers.get(name) if isinstance(headers, dict) else None
-    return found if type(found) is int and found > 0 else 0
+    number = headers.get(name) if isinstance(headers, dict) else None
+    return number if type(number) is int and number > 0 else 0

@@ -1,13 +1,11 @@
-"""Publishes what jobs of the pool send in pipelines.
+"""Publishes messages of jobs in pipelines: the messages of one moment in one round trip.
 
-The messages of one moment go out together, on the pool's loop.
+For each message, Celery blocks a thread on a connection. Where hundreds of jobs go back to their
+queue, that costs more than everything else they do. Here Celery builds the message as always,
+including its signals, and a stand-in for kombu's producer keeps it; then one connection on the
+pool's loop sends all messages.
 
-Celery blocks on a connection for each message, in a thread. That is right for a task that sends one
-now and then; where hundreds of jobs go back to their queue it costs more than all else that they
-do. Here Celery makes the message as always, its signals included, and a stand-in for kombu's
-producer keeps it; one connection takes all that were made.
-
-It needs our Redis transport, and a message to a queue by its name (as Celery sends them): see
+This needs our Redis transport, and messages to a queue by its name, as Celery sends them; see
 `publisher_of`.
 """
 
@@ -34,22 +32,22 @@ from worker.aio.pipelining import Command, Pipelining, pipelining_of
 from worker.aio.transport.channel import Channel
 from worker.aio.transport.delaying import QueueNames, commands_for
 
-is_wanted: ContextVar[bool] = ContextVar("messages shall go out in pipelines", default=False)
-"""Set while a task that asks for it sends its job back."""
+is_wanted: ContextVar[bool] = ContextVar("messages are sent in pipelines", default=False)
+"""Set while a task with `light_retry` sends its job back to its queue."""
 
 
 _NOT_IN_THE_MESSAGE: Final = (
     "retry", "retry_policy", "declare", "timeout", "confirm_timeout", "mandatory", "immediate",
 )  # fmt: skip
-"""What kombu's producer takes beside a message's properties."""
+"""Arguments of kombu's producer that are not properties of the message."""
 
 
-class NotPlain(Exception):  # noqa: N818 - it is no fault
-    """This message is none that goes to a queue by its name, uncompressed."""
+class NotPlain(Exception):  # noqa: N818 - it is not an error
+    """This message does not go, uncompressed, to a queue by its name."""
 
 
 class _Connection:
-    """Of a producer's connection Celery needs no more than this."""
+    """The part of a producer's connection that Celery uses."""
 
     @staticmethod
     def _reraise_as_library_errors() -> AbstractContextManager[None]:
@@ -57,14 +55,14 @@ class _Connection:
 
 
 class KeptMessages:
-    """Stands in for kombu's producer: keeps messages, as kombu would send them, and sends none."""
+    """Stands in for kombu's producer: keeps messages as kombu would send them, and sends none."""
 
     connection = _Connection()
     serializer = None
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, dict[str, Any]]] = []
-        """Each with the queue that it goes to."""
+        """The messages, each with its queue."""
 
     def publish(
         self,
@@ -83,7 +81,7 @@ class KeptMessages:
         """Keep a message.
 
         Raises:
-            NotPlain: It goes by an exchange, or compressed.
+            NotPlain: The message goes by an exchange, or is compressed.
         """
         if exchange or compression or not routing_key or "content_type" in properties:
             raise NotPlain
@@ -123,10 +121,10 @@ class Publisher:
     names: QueueNames
 
     async def send(self, kept: KeptMessages) -> None:
-        """Send what was kept, in one round trip with all that others send in this moment.
+        """Send messages, in one round trip with those that other jobs send at this moment.
 
         Raises:
-            redis.RedisError: The broker cannot be reached, or refuses.
+            redis.RedisError: The broker cannot be reached, or rejects them.
         """
         commands: list[Command] = []
         for queue, message in kept.messages:
@@ -139,36 +137,36 @@ _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Publishers]" = WeakKeyD
 
 
 async def publisher_of(app: celery.Celery) -> Publisher | None:
-    """Give what publishes to an app's broker from the running loop.
-
-    Nothing where that needs Celery's own way.
+    """Return the running loop's publisher to an app's broker; None if only Celery can publish.
 
     Raises:
-        Exception: The broker cannot be asked which way it needs, since it is away.
+        Exception: The broker cannot be reached.
     """
     known = _by_loop.setdefault(asyncio.get_running_loop(), {})
-    found = known.get(app)
-    if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
-        found = known[app] = asyncio.create_task(_make(app))
-    return await asyncio.shield(found)
+    opening = known.get(app)
+    if opening is None or (
+        opening.done() and (opening.cancelled() or opening.exception() is not None)
+    ):
+        opening = known[app] = asyncio.create_task(_open(app))
+    return await asyncio.shield(opening)
 
 
-async def _make(app: celery.Celery) -> Publisher | None:
-    if app.conf.task_send_sent_event:  # an event for each message, which goes by an exchange
+async def _open(app: celery.Celery) -> Publisher | None:
+    if app.conf.task_send_sent_event:  # each message then has an event, which goes by an exchange
         return None
-    seen = await asyncio.to_thread(_look_at, app)
-    if seen is None:
+    target = await asyncio.to_thread(_target_of, app)
+    if target is None:
         return None
-    params, names = seen
+    params, names = target
     return Publisher(pipelining_of(("broker", id(app)), lambda: _client(params)), names)
 
 
-def _look_at(app: celery.Celery) -> tuple[dict[str, Any], QueueNames] | None:
+def _target_of(app: celery.Celery) -> tuple[dict[str, Any], QueueNames] | None:
     with app.connection_for_write() as connection:
         channel = connection.channel()
         if not isinstance(channel, Channel):
             return None
-        return channel._connparams(), channel.queue_names  # noqa: SLF001 - kombu's only way to tell
+        return channel._connparams(), channel.queue_names  # noqa: SLF001 - no public way
 
 
 def _client(params: dict[str, Any]) -> "redis.asyncio.Redis":
@@ -178,15 +176,15 @@ def _client(params: dict[str, Any]) -> "redis.asyncio.Redis":
         (ours for stock, ours in connections.ASYNC_CLASSES if issubclass(kind, stock)),
         connections.TcpConnection,
     )
-    params["retry"] = Retry(NoBackoff(), 0)  # who publishes tries again, and knows for how long
+    params["retry"] = Retry(NoBackoff(), 0)  # the caller retries, and knows for how long
     return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
 
 
 async def publish(signature: Any, app: celery.Celery) -> None:
-    """Send a signature's message, in a pipeline where the broker allows it and else in a thread.
+    """Send a signature's message, in a pipeline if the broker allows it, else in a thread.
 
     Raises:
-        Exception: The broker cannot be reached, or refuses; of kombu or redis-py.
+        Exception: The broker cannot be reached, or rejects it; an error of kombu or redis-py.
     """
     publisher = await publisher_of(app)
     if publisher is not None:
@@ -204,15 +202,18 @@ async def publish(signature: Any, app: celery.Celery) -> None:
 
 
 async def send(app: celery.Celery, make: Callable[[KeptMessages], Any]) -> Any:
-    """Have a message made and send it, once; give what the making gave.
+    """Build a message and send it, once.
 
     Args:
         app: The app.
-        make: Makes the message with the producer that it is given.
+        make: Publishes the message with the producer that is its argument.
+
+    Returns:
+        The return value of `make`.
 
     Raises:
-        NotPlain: This message or this broker needs Celery's own way.
-        Exception: The broker cannot be reached, or refuses.
+        NotPlain: Celery itself must send this message, or to this broker.
+        Exception: The broker cannot be reached, or rejects it.
     """
     publisher = await publisher_of(app)
     if publisher is None:

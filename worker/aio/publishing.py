@@ -1,7 +1,4 @@
-"""Keeps Celery's blocking calls off the event loop.
-
-Publishing, and result backends other than ours.
-"""
+"""Runs Celery's blocking calls in threads: publishing, and result backends other than ours."""
 
 import functools
 import threading
@@ -31,15 +28,14 @@ _WHOLE = (
     (canvas.group, "apply_async", canvas.group.apply_async),
     (canvas._chord, "run", canvas._chord.run),  # noqa: SLF001
 )
-"""What sends several messages and holds one of the ten producers from the first to the last."""
+"""Methods that send several messages and hold one of the ten producers all the time."""
 
 
 def install(app: celery.Celery) -> None:
-    """Send from inside a job through a thread, so that a slow broker holds up that job only.
+    """Send from a job in a thread, so that a slow broker delays only that job.
 
-    Errors still rise where the task was called. In a child asyncio task sending blocks, as it would
-    in any coroutine:
-    use `asyncio.to_thread(task.delay, …)` there.
+    Errors are still raised where the task was called. In a child asyncio task sending blocks, as in
+    any coroutine: use `asyncio.to_thread(task.delay, …)` there.
     """
     app.send_task = functools.partial(_send, app, app.send_task)
     app.producer_or_acquire = _one_a_thread(app.producer_or_acquire)
@@ -55,7 +51,7 @@ def _send(app: celery.Celery, stock: Callable[..., Any], *args: Any, **kwargs: A
         try:
             return bridge.wait(send(app, lambda kept: stock(*args, **kwargs | {"producer": kept})))
         except (NotPlain, redis.RedisError, OperationalError, OSError):
-            pass  # Celery's own way, with its own retries
+            pass  # Celery sends it below, with its own retries
     return bridge.call(stock, *args, **kwargs)
 
 
@@ -72,10 +68,7 @@ def uninstall(app: celery.Celery) -> None:
 
 
 def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Do all of it in one thread.
-
-    A job that held a producer while others run would have them wait on the loop.
-    """
+    """Do all of it in one thread, so that no job holds a producer while other jobs run."""
 
     @functools.wraps(stock)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -87,9 +80,9 @@ def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
 def _one_a_thread(
     stock: Callable[..., AbstractContextManager[Any]],
 ) -> Callable[..., AbstractContextManager[Any]]:
-    """Lend a thread the producer that it has.
+    """Give a thread the producer that it holds already.
 
-    A group in a group takes a second one, while others wait with a first.
+    A group in a group would take a second one, while other threads wait that hold their first.
     """
     mine = threading.local()
 
@@ -97,13 +90,13 @@ def _one_a_thread(
     def producer_or_acquire(producer: Any = None) -> Iterator[Any]:
         held = getattr(mine, "producer", None)
         if producer is not None or held is not None or private_loop.is_running_here():
-            with stock(producer or held) as given:
-                yield given
+            with stock(producer or held) as lent:
+                yield lent
             return
-        with stock() as taken:
-            mine.producer = taken
+        with stock() as acquired:
+            mine.producer = acquired
             try:
-                yield taken
+                yield acquired
             finally:
                 mine.producer = None
 
@@ -111,11 +104,9 @@ def _one_a_thread(
 
 
 def guard_backend(app: celery.Celery) -> None:
-    """Make a backend that knows nothing of asyncio store through threads.
+    """Make a backend that does not know asyncio store in threads.
 
-    Called on the loop's thread.
-
-    Backends are thread-local, so each thread calls its own.
+    It is called on the loop's thread. Backends are thread-local, so each thread calls its own.
     """
     backend = app.backend
     if getattr(backend, "awaits_in_jobs", False):

@@ -1,4 +1,4 @@
-"""What of Redis passes by itself, and how long who waits for it: the one list of this project."""
+"""The errors of Redis that pass by themselves, and how long to retry after them."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
 
 def passes_by_itself(exc: BaseException) -> bool:
-    """Whether Redis may take the same command a little later, without anybody's doing.
+    """Whether the same command may succeed a little later, without an operator.
 
     A wrong password and a missing right do not pass.
     """
@@ -67,10 +67,7 @@ def passes_by_itself(exc: BaseException) -> bool:
 
 
 def refuses_for_now(exc: BaseException) -> bool:
-    """Whether Redis answers, and takes nothing for now.
-
-    It is full, busy with a script, or lacks a replica.
-    """
+    """Whether Redis answers and rejects writes for now: full, busy with a script, or no replica."""
     return passes_by_itself(exc) and isinstance(exc, ResponseError)
 
 
@@ -80,14 +77,14 @@ def needs_a_person(exc: BaseException) -> bool:
 
 
 def words_of(exc: BaseException) -> str:
-    """Redis' own words for what is wrong, or the operating system's, in one line and without arguments.
+    """The error message of Redis or the operating system, in one line and without arguments.
 
     Args:
-        exc: An error of redis-py's, or one that another library has made of it.
+        exc: An error of redis-py, or one that another library has raised from it.
     """
     while not str(exc).strip() and exc.__cause__ is not None:
         exc = exc.__cause__
-    code = getattr(exc, "status_code", None)  # redis-py cuts it off where it has a class for it
+    code = getattr(exc, "status_code", None)  # redis-py removes it from the text
     text = _ARGUMENTS_RE.sub("", " ".join(str(exc).split())).strip()
     if isinstance(code, str) and text and not text.startswith(code):
         text = f"{code} {text}"
@@ -96,13 +93,13 @@ def words_of(exc: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to go on asking, and with which pauses; all in seconds.
+    """For how long to retry, and with which pauses.
 
     Attributes:
-        first_s: The first pause; each is twice the one before.
-        longest_s: The longest pause.
-        within_s: For how long to go on.
-        whatever: Go on also after an error that does not pass by itself.
+        first_s: The first pause, in seconds; it doubles each time.
+        longest_s: The longest pause, in seconds.
+        within_s: For how long to retry, in seconds.
+        whatever: Whether to retry also after an error that does not pass by itself.
     """
 
     first_s: float
@@ -112,9 +109,9 @@ class RetryPolicy:
 
 
 JOB: Final = RetryPolicy(first_s=0.05, longest_s=2.0, within_s=60.0)
-"""A job asks: for a key, or what is known of its email."""
+"""For a job that needs a key, or the record of its email."""
 RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, whatever=True)
-"""A dead letter: its message is acknowledged after it, so nothing but time ends this."""
+"""For a dead letter: its message is acknowledged only afterwards, so only time ends the retries."""
 
 
 async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
@@ -150,16 +147,13 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
 
 
 class _Quiet:
-    """When each sentence may be said again; on any thread, and a line too many does no harm."""
+    """When each sentence may be logged again. Threads share it; an extra line does no harm."""
 
     until_s: Final[dict[str, float]] = {}
 
 
 def warn(words: str, *about: object) -> None:
-    """Warn of a trouble that many jobs meet at once, and again and again.
-
-    In one line every few seconds.
-    """
+    """Log a warning that many jobs would repeat, in one line every few seconds."""
     now_s = time.monotonic()
     if now_s >= _Quiet.until_s.get(words, 0.0):
         _Quiet.until_s[words] = now_s + _QUIET_S

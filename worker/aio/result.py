@@ -19,19 +19,19 @@ _LONGEST_PAUSE_S = 0.25
 async def await_result(
     result: AsyncResult | ResultSet, *, timeout_s: float | None = None, propagate: bool = True
 ) -> Any:
-    """Give the result of a task, or the list of a group's, as `result.get()` would.
+    """Return the result of a task, or the list of a group's results, as `result.get()` does.
 
-    A task that ignores its result gives None at once, and the failure of an earlier link of a chain
-    is its own.
+    For a task that ignores its result it returns None at once. The failure of an earlier task of a
+    chain counts as the task's own.
 
     Args:
-        result: What `delay` or `apply_async` gave.
+        result: The return value of `delay` or `apply_async`.
         timeout_s: How long to wait at most, in seconds. Default: for ever.
-        propagate: Raise what the task raised, rather than give it.
+        propagate: Raise the task's exception, rather than return it.
 
     Raises:
-        celery.exceptions.TimeoutError: It was not there in time.
-        Exception: What the task raised.
+        celery.exceptions.TimeoutError: The result did not come in time.
+        Exception: The task's own exception.
     """
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     return await _one(result, deadline_s, propagate=propagate)
@@ -47,13 +47,13 @@ async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any
     earlier = list(_earlier(result)) if propagate else []
     pause_s = _FIRST_PAUSE_S
     while True:
-        # The earliest first: where that failed or was revoked, those after it may never have a
+        # The earliest first: if that task failed or was revoked, those after it may never have a
         # result.
-        there = await asyncio.gather(*(_look(link) for link in earlier))
-        for link in itertools.compress(earlier, there):
+        ready = await asyncio.gather(*(_is_ready(link) for link in earlier))
+        for link in itertools.compress(earlier, ready):
             link.maybe_throw()
-        earlier = [link for link, is_there in zip(earlier, there, strict=True) if not is_there]
-        if await _look(result):
+        earlier = [link for link, is_ready in zip(earlier, ready, strict=True) if not is_ready]
+        if await _is_ready(result):
             return result.maybe_throw(propagate=propagate)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             raise CeleryTimeoutError(f"no result of {result.id} in time")
@@ -65,7 +65,7 @@ async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any
 
 
 def _earlier(result: Any) -> Iterator[Any]:
-    """Give the links before this one, the earliest first; of a chord's header each task."""
+    """Yield the tasks before this one in a chain, earliest first; of a chord, its header."""
     if result.parent is not None:
         yield from _earlier(result.parent)
         yield from _parts(result.parent)
@@ -79,11 +79,8 @@ def _parts(result: Any) -> Iterator[Any]:
         yield result
 
 
-async def _look(result: Any) -> bool:
-    """Whether a result is there.
-
-    It is kept with `result` then, as Celery's own result consumer does.
-    """
+async def _is_ready(result: Any) -> bool:
+    """Whether a result is stored; it is cached in `result` then, as Celery does."""
     if result._cache is None:  # noqa: SLF001
         result._maybe_set_cache(await _meta(result))  # noqa: SLF001
     return result._cache is not None  # noqa: SLF001

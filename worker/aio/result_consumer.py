@@ -1,9 +1,9 @@
-"""Waits for results as Celery's does, but listens for one from when it is waited for, not from when its job is sent.
+"""Waits for results like Celery, but subscribes to a result only when a caller waits for it.
 
-Celery subscribes to each job's channel before it sends the job, which most callers pay for nothing:
-a command more for each job sent, and one to take it back. Who listens later may miss what was
-published before. So each time the server confirms a subscription the stored state is read once
-more: what was stored before is seen then, what is stored afterwards is heard of.
+Celery subscribes to each job's channel before it sends the job: two commands more for each job,
+which most callers do not need. A later subscription may miss a message. So each time the server
+confirms a subscription, the stored state is read: a result stored before is read then, and a result
+stored later is published.
 """
 
 from collections import deque
@@ -16,14 +16,14 @@ _Stock: Any = StockResultConsumer  # Celery has no types
 
 
 class ResultConsumer(_Stock):
-    """One a client."""
+    """The result consumer of a client's backend."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._confirmed: deque[bytes | str] = deque()
         super().__init__(*args, **kwargs)
 
     def start(self, initial_task_id: str, **kwargs: Any) -> None:
-        """Begin to listen, for one job's result."""
+        """Subscribe to one job's result."""
         with self._locked():
             super().start(initial_task_id, **kwargs)
             self._note_confirmations()
@@ -45,19 +45,19 @@ class ResultConsumer(_Stock):
         pubsub.handle_message = handle_message
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Wait for an event, in seconds at most, and look at what was there before it was listened for."""
+        """Wait for an event for `timeout` seconds at most, and read results stored before."""
         super().drain_events(timeout)
         if self._confirmed:
             with self._locked():
-                self._look()
+                self._read_stored()
 
-    def _look(self) -> None:
+    def _read_stored(self) -> None:
         keys = []
         while self._confirmed:
             keys.append(self._confirmed.popleft())
         if not keys:
-            return  # another thread was quicker
-        with self.reconnect_on_error():  # which looks at all of them
+            return  # another thread was faster
+        with self.reconnect_on_error():  # after a reconnection it reads all results
             for text in self.backend.client.mget(keys):
                 meta = self._decode_result(text) if text else None
                 if meta is not None and meta["status"] in states.READY_STATES:

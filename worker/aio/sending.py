@@ -1,9 +1,7 @@
-"""Sends jobs with a fraction of the work.
+"""Sends many jobs in one round trip, with the messages that `apply_async` would send.
 
-The message that `apply_async` would send, in one round trip for any number.
-
-`apply_async` builds each message through layers that serve every broker, and takes a round trip for
-each. A message that asks for nothing special needs none of that where the broker is Redis.
+`apply_async` builds each message through layers that support every broker, and takes a round trip
+for each. A message without special options does not need them if the broker is Redis.
 """
 
 import functools
@@ -36,10 +34,10 @@ _PLAIN: Final = frozenset(
         "ignore_result",
     }
 )
-"""Options that change what stands in a message and nothing of how it is sent."""
+"""Options that change the content of a message, but not how it is sent."""
 _WATCHED: Final = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 _BATCH: Final = 500
-"""Messages in one round trip at most."""
+"""The most messages in one round trip."""
 
 Entry = tuple[str, dict[str, Any]]
 """A queue's name and a message."""
@@ -48,9 +46,10 @@ Entry = tuple[str, dict[str, Any]]
 class Sender:
     """Sends signatures of an app's tasks. Safe to share between threads.
 
-    What asks for more than `_PLAIN` goes by `apply_async`: other options, exchanges and
-    serializers, tasks with an `apply_async` of their own, jobs sent from jobs, receivers of the
-    signals around publishing, other brokers.
+    `apply_async` sends everything else than plain messages: those with other options than `_PLAIN`,
+    with exchanges or other serializers, of tasks with an `apply_async` of their own, and jobs sent
+    by jobs. It also sends all messages if a signal around publishing has a receiver, and to other
+    brokers.
 
     Args:
         app: The Celery app.
@@ -70,10 +69,10 @@ class Sender:
         return self.send_many((signature,))[0]
 
     def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult]:
-        """Send jobs, up to 500 in a round trip, and give their results in the same order.
+        """Send jobs, up to 500 in a round trip, and return their results in the same order.
 
-        A batch whose connection is lost is sent again, once more than needed perhaps, as Celery's
-        retries do.
+        If the connection is lost, the batch is sent again, perhaps a second time, as with Celery's
+        retries.
 
         Raises:
             kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
@@ -121,7 +120,7 @@ class Sender:
         return result
 
     def _is_plain_here(self) -> bool:
-        """Whether nothing looks at what is sent."""
+        """Whether nothing but the broker handles a message that is sent."""
         if any(signal.receivers for signal in _WATCHED) or self._app.current_worker_task:
             return False
         return self._configured_plain
@@ -137,14 +136,11 @@ class Sender:
         return str(self._app.conf.task_serializer)
 
     def _routed(self, signature: Signature) -> dict[str, Any] | None:
-        """Give the options of a signature with those of its task and its route.
-
-        Nothing if it is not plain.
-        """
+        """Return a signature's options with those of its task and its route; None if not plain."""
         task = self._app.tasks.get(signature.task)
         own = {}
         if task is not None:
-            special = (getattr(task, "__self__", None), task._dump_pydantic_arguments)  # noqa: SLF001 - as Celery asks
+            special = (getattr(task, "__self__", None), task._dump_pydantic_arguments)  # noqa: SLF001 - as Celery does
             if type(task).apply_async is not celery.Task.apply_async or special != (None, None):
                 return None
             own = {
@@ -209,15 +205,12 @@ _OF_MESSAGE: Final = ("countdown", "eta", "time_limit", "soft_time_limit", "igno
 
 
 def _put(producer: Any, entries: list[Entry]) -> bool:
-    """Push messages.
-
-    False where the connection is lost, which Celery's own way of sending mends.
-    """
+    """Push messages; false if the connection is lost: `apply_async` opens it again."""
     channel = producer.channel
     try:
         with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery does
             if len(entries) == 1:
-                channel._put(*entries[0])  # noqa: SLF001 - what publishing comes to
+                channel._put(*entries[0])  # noqa: SLF001
                 return True
             batch = _Batch()
             for queue, message in entries:
@@ -232,7 +225,7 @@ def _put(producer: Any, entries: list[Entry]) -> bool:
 
 
 class _Batch:
-    """Gathers the commands of a channel's `_put`, as kombu's own batches do."""
+    """Collects the commands of a channel's `_put`, as kombu's own batches do."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, tuple[Any, ...]]] = []

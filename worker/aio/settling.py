@@ -1,8 +1,8 @@
-"""Sees that a report which fails does not keep a message for ever.
+"""Settles a message even if the report of its job's end fails.
 
-Where Celery's request tells of an end it writes to the result store before it settles the message.
-A store that refuses raises there: the message would stay taken, with its lease renewed and its
-place in the prefetch window, until the worker ends.
+When Celery's request reports an end, it writes to the result store before it settles the message.
+If the store rejects that, the message would stay unacknowledged until the worker ends, with its
+lease renewed, and would take up room in the prefetch window.
 """
 
 import logging
@@ -19,37 +19,35 @@ logger = logging.getLogger(__name__)
 _STORE_ERRORS = (redis.RedisError, BackendError, OperationalError, OSError)
 
 
-def report(told: Callable[..., Any], *args: Any) -> None:
-    """Call a method of a request that tells of an end.
+def report(method: Callable[..., Any], *args: Any) -> None:
+    """Call a method of a request that reports an end; if it raises, settle the message.
 
-    Where it raises, settle the message nevertheless.
-
-    On the consumer's thread. What is no request's method may raise as it likes.
+    On the consumer's thread. Exceptions of other functions are not caught.
     """
     try:
-        told(*args)
+        method(*args)
     except Exception as exc:
-        request = getattr(told, "__self__", None)
+        request = getattr(method, "__self__", None)
         if not isinstance(request, Request):
             raise
         settle(request, exc)
 
 
 def settle(request: Any, exc: Exception) -> None:
-    """Settle a message, unless it is settled, although the end of its job could not be told.
+    """Settle a message, unless it is settled, after the report of its job's end has failed.
 
-    Where the result store did not take it the message goes back to its queue. Any other error would
-    come again with the message: it is acknowledged, as that of a job that has failed.
+    If the result store has rejected the report, the message goes back to its queue. Any other error
+    would come again with the message, so it is acknowledged, like that of a failed job.
     """
     if isinstance(exc, _STORE_ERRORS):
-        words = "the end of %s could not be told (%s: %s), so its message goes back to the queue"
+        words = "cannot report the end of %s (%s: %s), so its message goes back to the queue"
         logger.error(words, request.humaninfo(), type(exc).__name__, exc)
     else:
-        logger.error("the end of %s could not be told", request.humaninfo(), exc_info=exc)
+        logger.error("cannot report the end of %s", request.humaninfo(), exc_info=exc)
     try:
         if isinstance(exc, _STORE_ERRORS):
             request.reject(requeue=True)
         else:
             request.acknowledge()
-    except Exception as refused:  # noqa: BLE001 - of any broker; a lost connection gives the message back by itself
-        logger.error("the message of %s could not be settled (%s)", request.humaninfo(), refused)  # noqa: TRY400
+    except Exception as error:  # noqa: BLE001 - of any broker; on a lost connection it comes again
+        logger.error("cannot settle the message of %s (%s)", request.humaninfo(), error)  # noqa: TRY400

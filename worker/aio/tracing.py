@@ -21,7 +21,7 @@ _NONE: Final = object()
 
 
 class JobContext(StockContext):
-    """Celery's view of a request, without copying it, and without collecting its own names again."""
+    """Celery's view of a request, without a copy of it, and with the set of its own names kept."""
 
     def __init__(self, *sources: Any, **more: Any) -> None:
         if len(sources) != 1 or type(sources[0]) is not dict:
@@ -58,8 +58,8 @@ def _positions(code: CodeType) -> list[Any]:
 class SharedCode(StockCode):
     """billiard's copy of a code object, with one list of the positions for all copies of it.
 
-    billiard makes that list for each frame of each traceback, and a traceback is a cycle: a thousand
-    jobs that go back to their queue left 400 MB of garbage until the next collection.
+    billiard makes that list for each frame of each traceback, and a traceback is a cycle: a
+    thousand jobs that go back to their queue left 400 MB of garbage until the next collection.
     """
 
     def __init__(self, code: CodeType) -> None:

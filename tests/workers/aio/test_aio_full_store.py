@@ -44,9 +44,7 @@ def test_a_job_cut_while_nothing_can_be_stored_comes_again(  # noqa: PLR0917 - f
     result = getattr(aio, name).apply_async((key,), queue=worker.queue)
     eventually(lambda: journal(key) == ["began"])
     with full(store):
-        eventually(
-            lambda: f"the end of aio_app.{name}[{result.id}] could not be told" in worker.log
-        )
+        eventually(lambda: f"cannot report the end of aio_app.{name}[{result.id}]" in worker.log)
     eventually(lambda: journal(key) == ["began", "began again"])
     assert result.get(timeout=10) == "done"
     eventually(lambda: store.hlen("unacked") == 0)

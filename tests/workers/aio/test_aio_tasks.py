@@ -195,7 +195,7 @@ def test_a_hook_that_raises_after_the_hard_limit_does_not_keep_the_message(
     result = app.clumsy.delay(key)
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=10)
-    eventually(lambda: f"the end of aio_app.clumsy[{result.id}] could not be told" in worker.log)
+    eventually(lambda: f"cannot report the end of aio_app.clumsy[{result.id}]" in worker.log)
     eventually(lambda: store.hlen("unacked") == 0)
     assert "KeyError: 'of a hook'" in worker.log
     assert journal(key) == ["began"]
