@@ -1,10 +1,10 @@
-"""Which jobs a person has cancelled, kept in Redis.
+"""Stores in Redis which jobs were cancelled.
 
-A cancel outlives every worker, and counts where none was running.
+A cancel outlives every worker, and has effect even if no worker was running.
 
-`SET kw:cancelled:ID 1 EX 2592000` cancels a job; `PUBLISH kw:cancelled ID` tells the workers at
-once. Celery's own `revoke` does the same, by whichever worker hears it, and its
-`revoke_by_stamped_headers` for all jobs with a stamp.
+`SET kw:cancelled:ID 1 EX 2592000` cancels a job; `PUBLISH kw:cancelled ID` notifies the workers at
+once. Celery's own `revoke` does the same, through each worker that receives it, and its
+`revoke_by_stamped_headers` cancels all jobs with a stamp.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from worker.redis.retry import retry_while_down
 _logger = logging.getLogger(__name__)
 
 KEPT_S: Final = 30 * 86_400
-"""How long a cancel counts: as long as the longest deadline that a job may have."""
-_TOLD: Final = "told"
+"""How long a cancel has effect: as long as the longest deadline that a job may have."""
+_STORED: Final = "told"
 _ANSWER_S: Final = 1.0
 
 
@@ -50,17 +50,17 @@ class Cancellations:
 
     @property
     def channel(self) -> str:
-        """Where the ids of jobs are published that were cancelled."""
+        """The channel on which the ids of cancelled jobs are published."""
         return f"{self._namespace}:cancelled"
 
     def name(self, task_id: str) -> str:
-        """The key that says that a job, or all jobs with a stamp, are cancelled."""
+        """Name the key that says that a job, or all jobs with a stamp, are cancelled."""
         return f"{self._namespace}:cancelled:{task_id}"
 
     async def has(self, task_id: str) -> bool:
         """Whether a job is cancelled, by its id or by a stamp.
 
-        All that ask at one time share one round trip.
+        Calls at the same time share one round trip.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -71,15 +71,15 @@ class Cancellations:
         return any(await asyncio.gather(*map(self._lookup.has, (task_id, *stamps))))
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Those of these jobs and stamps that are cancelled."""
-        found = await self._wire.send("MGET", *(self.name(task_id) for task_id in ids))
-        return {task_id for task_id, value in zip(ids, found, strict=True) if value is not None}
+        """Return those of these jobs and stamps that are cancelled."""
+        values = await self._wire.send("MGET", *(self.name(task_id) for task_id in ids))
+        return {task_id for task_id, value in zip(ids, values, strict=True) if value is not None}
 
     async def cancel(self, ids: Iterable[str]) -> int:
-        """Cancel jobs, and tell the workers.
+        """Cancel jobs, and notify the workers.
 
         Returns:
-            How many workers were told; each has heard of the last job.
+            How many workers were notified.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -90,24 +90,25 @@ class Cancellations:
             pipe.publish(self.channel, task_id)
         return int((await pipe.execute() or [0])[-1])
 
-    async def write_down(self, ids: Sequence[str]) -> list[str]:
-        """Keep the cancels of jobs that a worker has heard of.
+    async def store(self, ids: Sequence[str]) -> list[str]:
+        """Store the cancels that a worker was notified of.
 
         Returns:
-            Those of which no other worker has heard before, so that one of many tells the readers.
+            The jobs whose cancel no other worker has stored before: of many workers, one closes the
+            job's stream.
 
         Raises:
             Deferred: Redis did not answer for a minute.
         """
 
-        async def write() -> list[str | None]:
+        async def exchange() -> list[str | None]:
             pipe = self._redis.pipeline(transaction=False)
             for task_id in ids:
-                pipe.set(self.name(task_id), _TOLD, ex=KEPT_S, get=True)
+                pipe.set(self.name(task_id), _STORED, ex=KEPT_S, get=True)
             return list(await pipe.execute())
 
-        before = await retry_while_down(write)
-        return [task_id for task_id, value in zip(ids, before, strict=True) if value != _TOLD]
+        before = await retry_while_down(exchange)
+        return [task_id for task_id, value in zip(ids, before, strict=True) if value != _STORED]
 
     async def forget(self, task_id: str) -> None:
         """Let a job run again.
@@ -119,16 +120,16 @@ class Cancellations:
 
 
 async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]) -> dict[str, str]:
-    """Cancel jobs, whoever asks, and whether a worker runs or not.
+    """Cancel jobs, for all ways to do so, and with or without a worker.
 
     Args:
         app: The Celery app, for the result store and the workers.
-        cancellations: Where cancels are kept.
+        cancellations: The stored cancels.
         ids: The jobs' ids.
 
     Returns:
-        By id: `cancelled`; `running` where a worker runs it now: a call that is under way is not
-        cut, and no other one follows; `SUCCESS` or `FAILURE` where it had ended.
+        By id: `cancelled`; `running` if a worker runs the job now: its call in flight is not
+        interrupted, and no other call follows; `SUCCESS` or `FAILURE` if the job had ended.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -142,9 +143,9 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
         if state in {states.SUCCESS, states.FAILURE}
     }
     waiting = [task_id for task_id in ids if task_id not in ended]
-    told = await cancellations.cancel(waiting) if waiting else 0
+    workers = await cancellations.cancel(waiting) if waiting else 0
     running: set[str] = set()
-    if told:  # each of them marks what it does not run itself
+    if workers:  # they store the state of the jobs that none of them runs
         running = await asyncio.to_thread(running_among, app, waiting)
     else:
         await asyncio.to_thread(store_revoked, app, waiting)
@@ -154,18 +155,18 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
 
 
 def running_among(app: Any, ids: Sequence[str]) -> set[str]:
-    """Those of these jobs that a worker runs now; asks all workers, and waits a second."""
-    answers = app.control.inspect(timeout=_ANSWER_S).query_task(*ids) or {}
+    """Return those of these jobs that a worker runs now; waits a second for all workers."""
+    replies = app.control.inspect(timeout=_ANSWER_S).query_task(*ids) or {}
     return {
         task_id
-        for found in answers.values()
-        for task_id, (where, _) in found.items()
+        for jobs in replies.values()
+        for task_id, (where, _) in jobs.items()
         if where == "active"
     }
 
 
 def store_revoked(app: Any, ids: Sequence[str]) -> None:
-    """Store `REVOKED` for jobs that nobody runs, unless they have ended."""
+    """Store `REVOKED` for jobs that no worker runs, unless they have ended."""
     for task_id in ids:
         if app.backend.get_state(task_id) in states.READY_STATES:
             continue
@@ -173,7 +174,7 @@ def store_revoked(app: Any, ids: Sequence[str]) -> None:
 
 
 def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Give what stands in the place of a job's id for each of the stamps in a message's headers, or in a revoke.
+    """Name the stamps of a message's headers, or of a revoke, as they are stored like job ids.
 
     Args:
         headers: The stamps by name, each a value or several.
@@ -191,27 +192,27 @@ def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def _stamp(name: str, value: Any) -> str:
-    """A value may be of any length, and may say what a name in Redis should not."""
-    told = json.dumps([name, value], sort_keys=True, default=str)
-    return f"stamp:{hashlib.sha256(told.encode()).hexdigest()}"
+    # A value may be long, or confidential.
+    text = json.dumps([name, value], sort_keys=True, default=str)
+    return f"stamp:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 _stamps: dict[str, tuple[str, ...]] = {}
-"""Of each job that runs here and has stamps."""
+"""The stamps of each job that runs here and has some."""
 
 
 @contextmanager
 def stamped(request: Any) -> Iterator[None]:
-    """Ask for a job's stamps as well, wherever its cancel is asked for within the block.
+    """Have `is_cancelled` check a job's stamps as well, as long as the block runs.
 
     Args:
         request: Celery's context of the request.
     """
-    found = stamps_in(request.stamps) if request.id and isinstance(request.stamps, Mapping) else ()
-    if not found:
+    stamps = stamps_in(request.stamps) if request.id and isinstance(request.stamps, Mapping) else ()
+    if not stamps:
         yield
         return
-    _stamps[request.id] = found
+    _stamps[request.id] = stamps
     try:
         yield
     finally:
@@ -222,22 +223,19 @@ _BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Cancellations] = WeakKeyD
 
 
 def use(cancellations: Cancellations) -> None:
-    """Ask these from now on, on the running loop."""
+    """Set the stored cancels that `is_cancelled` reads on the running loop."""
     _BY_LOOP[asyncio.get_running_loop()] = cancellations
 
 
 async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
-    """Whether a person has cancelled a job.
+    """Whether a job was cancelled; checked before each call, and before a job goes back.
 
-    Asked before each call, and before a job goes back to its queue.
-
-    What this process has heard is known without Redis. Every other job costs its share of one
-    `MGET`.
+    For a cancel that this process was notified of, Redis is not read. Other jobs share one `MGET`.
 
     Args:
         task_id: The job's id.
-        patiently: Wait while Redis is away, since a call may follow. Otherwise a Redis that is away
-            knows of none.
+        patiently: Whether to wait while Redis is away, since a call may follow. Otherwise no job is
+            cancelled while Redis is away.
 
     Raises:
         Deferred: Redis did not answer for a minute.
@@ -252,10 +250,10 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
             retry_while_down(lambda: known.has(task_id)) if patiently else known.has(task_id)
         )
     except RedisError as exc:
-        _logger.debug("whether %s is cancelled cannot be asked (%s)", task_id, type(exc).__name__)
+        _logger.debug("cannot read whether %s is cancelled (%s)", task_id, type(exc).__name__)
         return False
     if cancelled:
-        state.revoked.add(task_id)  # where Celery's request looks when it ends
+        state.revoked.add(task_id)  # Celery's request checks it at the end
     return cancelled
 
 

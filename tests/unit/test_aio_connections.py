@@ -33,7 +33,7 @@ class ClosedUnderWriter:
 async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
     connection = TcpConnection()
     connection._reader, connection._writer = asyncio.StreamReader(), ClosedUnderWriter()
-    with pytest.raises(redis.ConnectionError, match="closed while it was written to"):
+    with pytest.raises(redis.ConnectionError, match="closed before the command was written"):
         await connection.send_command("PING")
 
 

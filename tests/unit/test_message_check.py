@@ -56,8 +56,8 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
-        (None, "its headers are no object"),
-        ([HEADERS], "its headers are no object"),
+        (None, "its headers are not an object"),
+        ([HEADERS], "its headers are not an object"),
         (HEADERS | {"task": ["a"]}, "its headers task and id must be short texts"),
         (
             HEADERS | {"id": None},
@@ -103,8 +103,8 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
             [[], {}, {"callbacks": [JOB], "errbacks": [JOB], "chain": [JOB], "chord": JOB}],
             "",
         ),  # with everything
-        ({}, "its body is no list of arguments, keyword arguments and options"),
-        ([[], {}], "its body is no list of arguments, keyword arguments and options"),
+        ({}, "its body is not a list of arguments, keyword arguments and options"),
+        ([[], {}], "its body is not a list of arguments, keyword arguments and options"),
         (["a", {}, {}], "its arguments must be a list, its keyword arguments an object"),
         ([[], None, {}], "its arguments must be a list, its keyword arguments an object"),
         ([[], {}, [1]], "its options must be an object"),

@@ -135,7 +135,7 @@ async def _store(ids: Sequence[str]) -> Sequence[str]:
     if not ids:
         return ids
     try:
-        return await Runtime.current().cancellations.write_down(ids)
+        return await Runtime.current().cancellations.store(ids)
     except Deferred as away:
         _logger.warning("cannot store a cancel (%s): %s", away.reason, ", ".join(ids))
         return ids

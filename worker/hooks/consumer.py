@@ -162,7 +162,7 @@ class Consumer(StockConsumer):
         """Turn a message that is not a job into a dead letter."""
         self._dead_letter(
             message,
-            "the message is no Celery job",
+            "the message is not a Celery job",
             lambda: super(Consumer, self).on_unknown_message(body, message),
         )
 

@@ -28,7 +28,7 @@ def problem_with(message: Any, *, known: Container[str]) -> str:
     """
     headers = message.headers
     if not isinstance(headers, dict):
-        return "its headers are no object"
+        return "its headers are not an object"
     if "task" in headers:
         return _problem_with_headers(headers, known) or _problem_with_body(_payload(message))
     body = _payload(message)  # of protocol 1, or of none: Celery distinguishes them
@@ -54,7 +54,7 @@ def _problem_with_body(body: Any) -> str:
     if body is _UNREADABLE:
         return ""
     if not isinstance(body, list) or len(body) != _BODY_PARTS:
-        return "its body is no list of arguments, keyword arguments and options"
+        return "its body is not a list of arguments, keyword arguments and options"
     args, kwargs, embed = body
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         return "its arguments must be a list, its keyword arguments an object"

@@ -94,8 +94,8 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
     "an unknown task": (json.dumps(GOOD), "application/json", {**COMPLETE, "task": "tasks.ai.sing"},
         "no task of the"),
     "a later protocol": (json.dumps({"v": 9, "args": 1}), "application/json", COMPLETE,
-        "its body is no list of"),
-    "four parts": (json.dumps([*GOOD, {}]), "application/json", COMPLETE, "its body is no list of"),
+        "its body is not a list of"),
+    "four parts": (json.dumps([*GOOD, {}]), "application/json", COMPLETE, "its body is not a list of"),
     "arguments that are no list": (json.dumps(["x", {}, {}]), "application/json", COMPLETE,
         "must be a list"),
     "keywords that are no object": (json.dumps([[], [1], {}]), "application/json", COMPLETE,
@@ -115,9 +115,9 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
         json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "0001-01-01T00:00:00+14:00"},
             "its instant",
     ),
-    "no job at all": (json.dumps([SECRET]), "application/json", {}, "is no Celery job"),
+    "no job at all": (json.dumps([SECRET]), "application/json", {}, "is not a Celery job"),
     "an object that is no job": (json.dumps({"hello": SECRET}), "application/json", {},
-        "is no Celery job"),
+        "is not a Celery job"),
 }  # fmt: skip
 
 
