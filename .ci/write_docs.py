@@ -20,8 +20,10 @@ from typing import Any, Literal, get_args, get_origin
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from config import settings as module  # noqa: E402 - found by the line above
+from config import service_settings, settings  # noqa: E402 - found by the line above
 from config.fields import Unit  # noqa: E402
+from config.service_settings import ServiceSettings, variables_of  # noqa: E402
+from config.services import SERVICES, Service  # noqa: E402
 from config.settings import SECRET_FIELDS, Settings, variable_of  # noqa: E402
 from config.urls import SecretUrl  # noqa: E402
 
@@ -101,25 +103,32 @@ class Entry:
 
     Attributes:
         section: The heading that it stands under.
-        field: Its field of `Settings`.
+        field: Its field of `Settings`, or of `ServiceSettings`.
         meaning: What it does, in sentences, as Markdown.
+        service: The service whose setting it is; None where it is no service's.
     """
 
     section: str
     field: str
     meaning: str
+    service: Service | None = None
 
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return variable_of(self.field)
+        return variables_of(self.service)[self.field] if self.service else variable_of(self.field)
+
+    @property
+    def _info(self) -> Any:
+        return (ServiceSettings if self.service else Settings).model_fields[self.field]
 
     @property
     def default(self) -> str:
         """The default as a person would write it into `.env`; blank where there is none."""
-        if Settings.model_fields[self.field].default_factory is not None:
+        if self._info.default_factory is not None:
             return ""
-        value: Any = getattr(Settings(), self.field)
+        holder: Any = Settings().services[self.service.name] if self.service else Settings()
+        value: Any = getattr(holder, self.field)
         if isinstance(value, SecretUrl):
             value = value.get_secret_value()
         if value is None or value == ():
@@ -131,14 +140,14 @@ class Entry:
     @property
     def shown_default(self) -> str:
         """The default as the table shows it."""
-        if Settings.model_fields[self.field].default_factory is not None:
+        if self._info.default_factory is not None:
             return "`REDIS_URL`"
         return f"`{self.default}`" if self.default else "none"
 
     @property
     def unit(self) -> str:
         """What the setting counts, or which words it takes."""
-        info = Settings.model_fields[self.field]
+        info = self._info
         units = [item.name for item in info.metadata if isinstance(item, Unit)]
         if units:
             return units[-1]
@@ -152,7 +161,34 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Read the settings in the order of their class.
+    """Read the settings in the order of their class, those of a service by one service at a time."""
+    of_services = [
+        entry for entry in _fields_of(service_settings, ServiceSettings) if entry.meaning
+    ]
+    for entry in _fields_of(settings, Settings):
+        if entry.field != "services":
+            yield entry
+            continue
+        for service in SERVICES.values():
+            for one in of_services:
+                if one.field in variables_of(service):
+                    yield Entry(entry.section, one.field, _meaning_for(service, one), service)
+
+
+def _meaning_for(service: Service, entry: Entry) -> str:
+    *others, last = (f"`{name}`" for name in service.limit_dimensions)
+    text = entry.meaning.format(
+        title=service.title,
+        example=",".join(
+            f"{name}={n}" for name, n in zip(service.limit_dimensions, (30, 1000), strict=False)
+        ),
+        dimensions=f"{', '.join(others)} and {last}" if others else last,
+    )
+    return f"{text} {service.notes.get(entry.field, '')}".strip()
+
+
+def _fields_of(module: Any, model: type[Any]) -> Iterator[Entry]:
+    """Read the fields of a model, each with the text below it.
 
     Raises:
         TypeError: A field has no text below it.
@@ -161,7 +197,7 @@ def entries() -> Iterator[Entry]:
     [body] = [
         node.body
         for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name == Settings.__name__
+        if isinstance(node, ast.ClassDef) and node.name == model.__name__
     ]
     headings = {
         number: found[1]
@@ -173,8 +209,11 @@ def entries() -> Iterator[Entry]:
             continue
         match below:
             case ast.Expr(value=ast.Constant(value=str(meaning))):
-                section = headings[max(number for number in headings if number < node.lineno)]
+                above = max((number for number in headings if number < node.lineno), default=0)
+                section = headings.get(above, "")
                 yield Entry(section, node.target.id, " ".join(meaning.split()))
+            case _ if node.target.id == "name":
+                continue  # which service it is
             case _:
                 raise TypeError(f"{node.target.id} needs a text below it that says what it does")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from config.settings import Settings, variable_of
+from config.settings import variables
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
@@ -31,29 +31,22 @@ _LEASE_FIELD = "worker_lease_s"  # older trees have no such setting
 def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, str]:
     """The workers' environment: short times, so that minutes show what else takes an hour."""
     wanted = {
-        "visibility_timeout_s": visibility_s,
         # Between the two there is more time than Redis is ever away: what is stopped has to go back
         # to its queue.
-        "task_time_limit_s": visibility_s // 2 - 2,
-        "task_soft_time_limit_s": visibility_s // 2 - 8,
+        "task_time_limit_s": visibility_s // 3,
         "groq_timeout_s": 3,
         "resend_timeout_s": 3,
         "max_wait_s": 1,
         "groq_cooldown_s": 3,
         "resend_cooldown_s": 3,
-        "server_error_cooldown_s": 0.3,
-        "max_faults": 12,
-        "fault_backoff_s": 0.2,
-        "fault_backoff_max_s": 3,
+        "max_retries": 12,
+        "retry_backoff_s": 0.05,
         "deadline_s": deadline_s,
         "worker_concurrency": 200,
         _LEASE_FIELD: lease_s,
     }
-    return {
-        variable_of(name): str(value)
-        for name, value in wanted.items()
-        if name in Settings.model_fields
-    }
+    names = {"_".join(place[-2:]): variable for place, variable in variables().items()}
+    return {names[name]: str(value) for name, value in wanted.items() if name in names}
 
 
 def accounts(*, quota: int, rps: int) -> dict[str, Any]:

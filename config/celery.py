@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 from kombu.entity import Exchange, Queue
 
 from config.fields import RESULT_BACKEND_CLASS
+from config.redis_roles import RedisUrls
 from config.services import SERVICES
-from config.settings import RedisUrls, Settings
+from config.settings import Settings
 
 POOL_CLASS: Final = "worker.aio.pool:TaskPool"
 CONSUMER_CLASS: Final = "worker.hooks.consumer:Consumer"
@@ -53,6 +54,10 @@ _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
 _RESTORE_S = 10
+_SYNC_THREADS = 16
+"""Threads for plain `def` tasks that a user adds; ours are all asynchronous."""
+_ETA_TASKS = 10_000
+"""How many jobs with a countdown a worker holds in memory, with a transport that cannot delay."""
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
@@ -195,11 +200,11 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_pool": POOL_CLASS,
         "worker_consumer": CONSUMER_CLASS,
         "worker_concurrency": settings.worker_concurrency,
-        "worker_aio_threads": settings.sync_threads,
+        "worker_aio_threads": _SYNC_THREADS,
         # One more than our own bound, which also keeps a dead letter.
         "worker_aio_lost_runs": settings.max_deliveries + 1,
         "worker_prefetch_multiplier": 1,
-        "worker_eta_task_limit": max(settings.eta_task_limit, settings.worker_concurrency),
+        "worker_eta_task_limit": max(_ETA_TASKS, settings.worker_concurrency),
         "worker_send_task_events": True,
         "worker_enable_remote_control": True,
         # worker/logs.py sets the handlers up, through Celery's setup_logging signal.

@@ -1,10 +1,10 @@
-"""What the environment says: its layers, and secrets that live in files.
+"""The environment: the process' own over `.env`, and secrets that are in files.
 
-Reads files, never `os.environ`.
+It is read nowhere else in this project.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -69,6 +69,23 @@ def merge(process: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, st
     return {name: value for name, value in dotenv.items() if name not in hidden} | dict(process)
 
 
+def read_environment() -> dict[str, str]:
+    """Read the process environment over `.env` of the working directory, afresh on every call.
+
+    Raises:
+        SettingsError: `.env` is there but cannot be read.
+    """
+    return merge(os.environ, read_dotenv(Path(".env")))
+
+
+def no_dotenv() -> str | None:
+    """Say that the working directory has no `.env`; None where it has one.
+
+    Most people expect the `.env` of the project's folder to be read.
+    """
+    return None if Path(".env").is_file() else f"There is no .env in {Path.cwd()}"
+
+
 def look_up(environ: Mapping[str, str], name: str) -> Lookup:
     """Find a secret under NAME, else in the file that NAME_FILE names. A blank counts as absent.
 
@@ -115,44 +132,3 @@ def _file_content(path: Path) -> str:
     if not content:
         raise ValueError("names an empty file")
     return content
-
-
-def misspelt_names(
-    environ: Iterable[str], *, known: Iterable[str], prefix: str, cutoff: float
-) -> tuple[str, ...]:
-    """Tell, one sentence each, which names mean nothing and are nearly one that does.
-
-    Unlike `unknown_names` for a prefix that is not ours alone: the application beside us may have
-    names of its own.
-
-    Args:
-        environ: The names that are set.
-        known: The names that mean something.
-        prefix: What the names begin with.
-        cutoff: How near, from 0 to 1.
-    """
-    known_names = sorted(known)
-    return tuple(
-        f"{name} is not a setting and has no effect; did you mean {nearest[0]}?"
-        for name in sorted(set(environ).difference(known_names))
-        if name.startswith(prefix)
-        and (nearest := difflib.get_close_matches(name, known_names, n=1, cutoff=cutoff))
-    )
-
-
-def unknown_names(environ: Iterable[str], *, known: Iterable[str], prefix: str) -> tuple[str, ...]:
-    """Tell, one sentence each, which names start with the prefix but mean nothing, and what was likely meant.
-
-    Args:
-        environ: The names that are set.
-        known: The names that mean something.
-        prefix: Whose names are ours.
-    """
-    known_names = sorted(known)
-    sentences = []
-    for name in sorted(set(environ).difference(known_names)):
-        if name.startswith(prefix):
-            nearest = difflib.get_close_matches(name, known_names, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else "."
-            sentences.append(f"{name} is not a setting and has no effect{hint}")
-    return tuple(sentences)

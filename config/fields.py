@@ -4,6 +4,7 @@ A validator's message completes "VARIABLE …".
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -70,7 +71,12 @@ def _credentials(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
-def _word_list(text: str) -> str:
+def word_list(text: str) -> str:
+    """Check words that are separated by commas, and leave out those that stand twice.
+
+    Raises:
+        ValueError: One is no word.
+    """
     words = [word.strip() for word in text.split(",")] if "," in text else [text]
     return ",".join(dict.fromkeys(_one_word(word) for word in words if word or len(words) == 1))
 
@@ -81,22 +87,27 @@ def _token(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
-def _limits(*known: str) -> BeforeValidator:
-    expected = f"must be limits such as {known[0]}=30, of {', '.join(known)}, separated by commas"
+def limits_from(value: Any, *, known: Sequence[str]) -> Any:
+    """Read limits such as `rpm=30,tpm=6000`; what is no text stays as it is.
 
-    def check(value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = [part.partition("=") for part in value.lower().split(",") if part.strip()]
-        found = {name.strip(): limit.strip() for name, _, limit in pairs}
-        if len(found) < len(pairs) or not all(
-            name in known and limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**12
-            for name, limit in found.items()
-        ):
-            raise ValueError(expected)
-        return tuple((name, int(limit)) for name, limit in found.items())
+    Args:
+        value: The setting.
+        known: The limits that it may state.
 
-    return BeforeValidator(check)
+    Raises:
+        ValueError: It is no list of such limits.
+    """
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.lower().split(",") if part.strip()]
+    found = {name.strip(): limit.strip() for name, _, limit in pairs}
+    if len(found) < len(pairs) or not all(
+        name in known and limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**12
+        for name, limit in found.items()
+    ):
+        names = ", ".join(known)
+        raise ValueError(f"must be limits such as {known[0]}=30, of {names}, separated by commas")
+    return tuple((name, int(limit)) for name, limit in found.items())
 
 
 def _upper(value: Any) -> Any:
@@ -112,7 +123,6 @@ CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket"), 
 PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix"), Unit("URL")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Unit("URL")]
 Word = Annotated[str, AfterValidator(_one_word)]
-WordList = Annotated[str, AfterValidator(_word_list)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]
 SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]
 WholeSeconds = Annotated[int, Field(gt=0, le=30 * 86_400), Unit("seconds")]
@@ -121,7 +131,4 @@ LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
 Namespace = Annotated[str, AfterValidator(_namespace), Unit("text")]
 Token = Annotated[SecretStr | None, AfterValidator(_token), Unit("text")]
 Credentials = Annotated[SecretStr | None, AfterValidator(_credentials), Unit("`user:password`")]
-GroqLimits = Annotated[
-    tuple[tuple[str, int], ...], _limits("rpm", "rpd", "tpm", "tpd"), Unit("limits")
-]
-ResendLimits = Annotated[tuple[tuple[str, int], ...], _limits("rps", "epd", "epmo"), Unit("limits")]
+Limits = Annotated[tuple[tuple[str, int], ...], Unit("limits")]

@@ -9,11 +9,10 @@ from typing import Final, Literal
 from pydantic import SecretStr
 
 from config.addresses import is_address
-from config.environment import FILE_SUFFIX, look_up
+from config.environment import FILE_SUFFIX, look_up, no_dotenv, read_environment
 from config.errors import SettingsError
 from config.placeholders import looks_like_placeholder
 from config.services import SERVICES, Service
-from config.settings import no_dotenv, read_environment
 
 MAX_KEYS: Final = 10
 """Keys a service: the plain name and the numbers 2 to 10."""

@@ -12,7 +12,7 @@ To add a service, edit two files and write two new ones:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -43,6 +43,7 @@ class Service:
             gets the plain path, which repeats a request that failed.
         has_senders: Each key may have a from address of its own (`NAME_FROM`, `NAME_FROM_2` …).
         models: The default of `NAME_MODEL`; empty where the service has no models.
+        notes: What the documentation adds to the text of a setting, by the field's name.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Service:
     sends_once: bool = False
     has_senders: bool = False
     models: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -83,6 +85,15 @@ GROQ: Final = Service(
     cooldown_s=60,
     limit_dimensions=("rpm", "rpd", "tpm", "tpd"),
     models="openai/gpt-oss-120b",
+    notes=MappingProxyType(
+        {
+            "model": "Groq lists the models that it switches off, with dates, at"
+            " <https://console.groq.com/docs/deprecations>.",
+            "limits": "They count for each model. Groq states requests a minute and tokens a day"
+            " only when it refuses a call, so a value below the real limit is raised only step by"
+            " step.",
+        }
+    ),
 )
 RESEND: Final = Service(
     name="resend",
@@ -98,6 +109,7 @@ RESEND: Final = Service(
     limit_dimensions=("rps", "epd", "epmo"),
     sends_once=True,
     has_senders=True,
+    notes=MappingProxyType({"limits": "`epd` counts emails a day, `epmo` emails a month."}),
 )
 
 SERVICES: Final[Mapping[str, Service]] = MappingProxyType(

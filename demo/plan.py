@@ -95,11 +95,10 @@ class Plan:
         return {
             "GROQ_MODEL": ",".join(MODELS),
             "KEYWHEEL_MAX_WAIT_S": "2",
-            "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "2",
             "KEYWHEEL_GROQ_COOLDOWN_S": "5",
             "KEYWHEEL_RESEND_COOLDOWN_S": "5",
-            "KEYWHEEL_FAULT_BACKOFF_S": "0.5",
-            "KEYWHEEL_MAX_FAULTS": "10",
+            "KEYWHEEL_RETRY_BACKOFF_S": "0.5",
+            "KEYWHEEL_MAX_RETRIES": "10",
             "KEYWHEEL_STATUS_INTERVAL_S": "2",
             # its requests would be counted among the calls
             "KEYWHEEL_CHECK_KEYS_S": "0",

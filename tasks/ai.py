@@ -12,6 +12,8 @@ from worker.providers import Completion
 from worker.runtime import Runtime
 from worker.streams import AnswerStream, answer_stream, finish_stream
 
+_SERVICE = "groq"
+
 
 def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
     """The models that a job in the queue names, as `LeaseRequest.models` has them.
@@ -23,11 +25,11 @@ def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
         return (named,)
     if isinstance(named, list):
         return tuple(dict.fromkeys(str(one) for one in named))
-    return get_settings().groq_models
+    return get_settings().services[_SERVICE].models
 
 
 @app.task(
-    bind=True, name="tasks.ai.complete", service="groq", resources_of=staticmethod(_resources_of)
+    bind=True, name="tasks.ai.complete", service=_SERVICE, resources_of=staticmethod(_resources_of)
 )
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.
@@ -62,7 +64,7 @@ async def _complete(
 ) -> dict[str, Any]:
     arguments = check(CompletionArguments, args, kwargs)
     runtime = Runtime.current()
-    models = arguments.named_models(runtime.settings.groq_models)
+    models = arguments.named_models(runtime.settings.services[_SERVICE].models)
     completion = Completion.of(arguments.params(default_model=models[0]), listener=stream)
 
     def build(lease: Lease) -> Completion:

@@ -11,10 +11,12 @@ import celery.apps.worker
 from celery import Celery, signals
 
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
+from config.environment import no_dotenv, read_environment
 from config.errors import SettingsError
 from config.keys import load_keys, require_any_key
+from config.redis_roles import claim_result_backend
 from config.services import SERVICES
-from config.settings import claim_result_backend, get_settings, no_dotenv, read_environment
+from config.settings import get_settings
 from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
@@ -88,7 +90,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         for service, discovery in found.items():
             if discovery.keys:
                 proxy_for(
-                    settings.service(service).base_url
+                    settings.services[service].base_url
                 )  # an unusable proxy would fail each job
         check_machine(settings, found)
         check_redis(settings)

@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
 from config.errors import SettingsError
 from config.keys import ApiKey, Discovery, load_keys
+from config.redis_roles import RedisUrls
 from config.services import SERVICES
-from config.settings import RedisUrls, Settings, get_settings
+from config.settings import Settings, get_settings
 from worker.aio import lifespan
 from worker.aio.connections import reporting_their_end
 from worker.aio.redis_retry import warn, words_of
@@ -50,6 +51,8 @@ _CONNECTIONS = (
 _CONNECTION_WAIT_S = 20
 _LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000
+_STREAM_EXPIRES_S = 600
+"""How long a streamed answer is kept after its last record."""
 _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
 _CLOCK_S = 1.0
@@ -312,7 +315,7 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
     """One service's key pool, as the settings describe it."""
-    its = settings.service(service)
+    its = settings.services[service]
     return KeyPool(
         redis,
         service,
@@ -320,7 +323,7 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
         namespace=settings.namespace,
         cooldowns=Cooldowns(
             refused_ms=round(its.cooldown_s * 1000),
-            server_error_ms=round(settings.server_error_cooldown_s * 1000),
+            server_error_ms=round(its.server_error_cooldown_s * 1000),
         ),
         lease_ms=round(its.timeout_s * 2000)
         + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
@@ -361,9 +364,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         rotations=rotations,
         senders=senders,
         demands=demands,
-        streams=StreamWriter(
-            redis, namespace=settings.namespace, expires_s=settings.stream_expires_s
-        ),
+        streams=StreamWriter(redis, namespace=settings.namespace, expires_s=_STREAM_EXPIRES_S),
         cancellations=cancellations,
         dead_letters=DeadLetters.of(redis, settings),
         drift=drift,
@@ -385,7 +386,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
 
 def _email_sender(settings: Settings, redis: Redis, rotation: Rotation[Any]) -> EmailSender:
     """Make what serves the jobs of a service that sends once."""
-    timeout_s = settings.service(rotation.pool.service).timeout_s
+    timeout_s = settings.services[rotation.pool.service].timeout_s
     store = IdempotencyStore(
         redis, namespace=settings.namespace, call_ms=round(timeout_s * 2000) + _CALL_SLACK_MS
     )

@@ -6,8 +6,7 @@ from tests.processes import StartFleet, Worker, eventually
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "2",
     "KEYWHEEL_RESEND_TIMEOUT_S": "1",
-    "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
-    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "2",
+    "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
 }
 LIMITS = {"resend_keys": 2, "resend_rps": 5, "resend_daily": 0, "resend_monthly": 0}
 EMAILS = 60

@@ -14,14 +14,11 @@ from tests.processes import Fleet, StartFleet, Worker, eventually
 # 180 jobs at once.
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "5",
-    "KEYWHEEL_VISIBILITY_TIMEOUT_S": "18",
-    "KEYWHEEL_TASK_TIME_LIMIT_S": "8",
-    "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": "7",
+    "KEYWHEEL_TASK_TIME_LIMIT_S": "12",
     "KEYWHEEL_GROQ_TIMEOUT_S": "2",
     "KEYWHEEL_RESEND_TIMEOUT_S": "2",
     "KEYWHEEL_MAX_WAIT_S": "0.5",
-    "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
-    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "4",
+    "KEYWHEEL_RETRY_BACKOFF_S": "0.07",
 }
 WIDE = {
     "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0,

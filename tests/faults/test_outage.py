@@ -8,10 +8,10 @@ OUTAGE_S = 10
 def test_an_outage_fails_no_job_and_sends_no_email_twice(start_fleet: StartFleet) -> None:
     """Without the pool's word that nothing passes, five failures in a row would end each of these lone jobs."""
     settings = {
-        "KEYWHEEL_MAX_FAULTS": "2",
-        "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "0.5",
-        "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
-        "KEYWHEEL_FAULT_BACKOFF_MAX_S": "4",
+        "KEYWHEEL_MAX_RETRIES": "2",
+        "KEYWHEEL_GROQ_COOLDOWN_S": "0.5",
+        "KEYWHEEL_RESEND_COOLDOWN_S": "0.5",
+        "KEYWHEEL_RETRY_BACKOFF_S": "0.07",
     }
     fleet = start_fleet(count=1, settings=settings, groq_keys=2, resend_keys=2, resend_rps=50)
     for service, kind in (

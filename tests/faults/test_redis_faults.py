@@ -27,8 +27,7 @@ WIDE: dict[str, Any] = {
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "3",
     "KEYWHEEL_MAX_WAIT_S": "0.5",
-    "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
-    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "2",
+    "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
     # an email that a worker died with is tried again once its call must be over: 9 s
     "KEYWHEEL_RESEND_TIMEOUT_S": "2",
 }

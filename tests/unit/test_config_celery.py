@@ -6,6 +6,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from pydantic import SecretStr
 
 from config.celery import QUEUES, celery_config
+from config.services import SERVICES
 from config.settings import Settings
 from config.urls import SecretUrl
 from worker.aio.transport import Channel
@@ -61,9 +62,8 @@ def test_json_only_and_no_arguments_beside_results() -> None:
 def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> None:
     settings = Settings(
         task_time_limit_s=limit_s,
-        task_soft_time_limit_s=limit_s - 1,
-        groq_timeout_s=3,
-        resend_timeout_s=3,
+        max_wait_s=1,
+        services={name: {"timeout_s": 3} for name in SERVICES},
     )
     policy = celery_config(settings)["result_backend_transport_options"]["retry_policy"]
     pauses = [
@@ -79,17 +79,15 @@ def test_settings_reach_celery() -> None:
             broker_url=SecretUrl("redis://broker:1/0"),
             result_backend_url=SecretUrl("redis://results:1/0"),
             worker_concurrency=20_000,
-            visibility_timeout_s=1000,
             task_time_limit_s=400,
-            task_soft_time_limit_s=390,
             result_expires_s=60,
             admin_token=SecretStr("canary-canary-canary"),
         )
     )
     assert config["broker_url"] == "redis://broker:1/0"
     assert config["result_backend"] == "worker.aio.backend:RedisBackend+redis://results:1/0"
-    assert config["broker_transport_options"]["visibility_timeout"] == 1000
-    assert (config["task_time_limit"], config["task_soft_time_limit"]) == (400, 390)
+    assert config["broker_transport_options"]["visibility_timeout"] == 1200
+    assert (config["task_time_limit"], config["task_soft_time_limit"]) == (400, 370)
     assert config["result_expires"] == 60
     # Waiting jobs must not hinder a worker from filling up.
     assert config["worker_eta_task_limit"] == config["worker_concurrency"] == 20_000

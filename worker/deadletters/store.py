@@ -13,6 +13,7 @@ from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
 from worker.redis.lua import Clock, Script, keys_of, source
 
+_MESSAGE_BYTES = 1_024_000
 _PAGE = 200
 _DELETED_AT_ONCE = 500
 _AUDIT_LENGTH = 1_000
@@ -36,16 +37,17 @@ class Limits:
     count: int = 10_000
     keep_ms: int = 7 * 86_400_000
     total_bytes: int = 256_000_000
-    message_bytes: int = 1_024_000
+    message_bytes: int = _MESSAGE_BYTES
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Read the limits from the settings."""
+        total_bytes = settings.dead_letters_mb * 1_000_000
         return cls(
             count=settings.dead_letters,
             keep_ms=settings.dead_letters_keep_s * 1000,
-            total_bytes=settings.dead_letters_mb * 1_000_000,
-            message_bytes=settings.dead_letter_kb * 1_000,
+            total_bytes=total_bytes,
+            message_bytes=min(_MESSAGE_BYTES, total_bytes),
         )
 
 

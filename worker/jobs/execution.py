@@ -84,7 +84,7 @@ async def run_job(
         except (Deferred, TransientError) as over:
             await run.reschedule(over)
         except SoftTimeLimitExceeded:
-            late = TransientError("the turn took longer than KEYWHEEL_TASK_SOFT_TIME_LIMIT_S")
+            late = TransientError("the turn took longer than KEYWHEEL_TASK_TIME_LIMIT_S allows")
             late.in_doubt = lease_request.emails > 0  # the call may have been under way
             await run.reschedule(late)
     return served, run.after(served)

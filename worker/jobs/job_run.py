@@ -147,14 +147,14 @@ class JobRun:
         tries, failed = self.task.request.retries + error.own, max(1, len(calls))
         repeats = sum(call.code == error.code for call in calls)
         # A failure that hits every job is an outage and costs no retry: the job waits for its end.
-        spent = error.own and tries >= settings.max_faults
+        spent = error.own and tries >= settings.max_retries
         if spent or (error.most_repeats is not None and repeats > error.most_repeats):
             _fail(error, RetriesExhausted(f"gave up after {tries} tries: {error.reason}"))
-        longest_s = settings.fault_backoff_max_s
+        longest_s = settings.retry_backoff_max_s
         if not error.own and not error.in_doubt:
             longest_s = min(longest_s, _OUTAGE_BACKOFF_S)
         backoff_ms = backoff(
-            tries if error.own else failed, base_s=settings.fault_backoff_s, longest_s=longest_s
+            tries if error.own else failed, base_s=settings.retry_backoff_s, longest_s=longest_s
         )
         countdown_ms = min(
             max(backoff_ms, error.backoff_ms or 0), longest_wait_ms(self.task, settings)

@@ -66,10 +66,10 @@ def client_of(
         timeout_s: The longest silence, in seconds, instead of the settings'.
         notice: Takes what the answers hold that nobody knows.
     """
-    its = settings.service(service)
+    its = settings.services[service]
     return BUILDERS[service](
         its.base_url,
         timeout_s=its.timeout_s if timeout_s is None else timeout_s,
-        fault_cooldown_ms=round(settings.server_error_cooldown_s * 1000),
+        fault_cooldown_ms=round(its.server_error_cooldown_s * 1000),
         notice=notice,
     )

@@ -20,8 +20,9 @@ from redis.exceptions import (
 
 from config.celery import QUEUES
 from config.errors import SettingsError
+from config.redis_roles import RedisUrls
 from config.services import SERVICES
-from config.settings import RedisUrls, Settings, variable_of
+from config.settings import Settings, variable_of
 from worker.aio.redis_retry import words_of
 
 _logger = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Ben
 
 async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) -> None:
     served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
-    await bench.turn(served, task_soft_time_limit_s=200)
+    await bench.turn(served, task_time_limit_s=230)
     assert bench.rotation.lease_request is not None
     assert replace(bench.rotation.lease_request, waited_ms=0) == LeaseRequest(
         model="m", by="job-1"
@@ -113,7 +113,7 @@ async def test_a_countdown_stays_within_its_bounds(
     header = {"since_ms": round((time.time() - age_s) * 1000)}
     with pytest.raises(Retry) as caught:
         await bench.turn(
-            Deferred(asked_ms, "rpd"), header=header, visibility_timeout_s=visibility_s
+            Deferred(asked_ms, "rpd"), header=header, task_time_limit_s=visibility_s // 3
         )
     assert caught.value.when * 1000 == pytest.approx(sent_ms, abs=0 if not age_s else 2_000)
     assert history_of(bench.sent()[0])["waited_ms"] == round(caught.value.when * 1000)
@@ -190,7 +190,7 @@ async def test_why_a_job_waits_and_until_when_stands_in_fields_for_programs(
 ) -> None:
     began = datetime.now(UTC)
     with pytest.raises(Retry) as caught:
-        await bench.turn(why, fault_backoff_s=2)
+        await bench.turn(why, retry_backoff_s=2)
     assert bench.waits is not None
     assert (bench.waits["kind"], bench.waits["code"]) == (kind, code)
     left_s = (datetime.fromisoformat(bench.waits["next_try"]) - began).total_seconds()

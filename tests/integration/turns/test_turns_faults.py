@@ -25,7 +25,7 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
     fault = TransientError("it failed")
     fault.attempts, fault.waited_ms = 3, 50  # what the rotation tells of the turn
     with pytest.raises(Retry) as caught:
-        await bench.turn(fault, header=header, retries=1, fault_backoff_s=2, fault_backoff_max_s=60)
+        await bench.turn(fault, header=header, retries=1, retry_backoff_s=2)
     [message] = bench.sent()
     assert message["headers"]["retries"] == 2
     assert 2.0 <= caught.value.when <= 4.0
@@ -38,17 +38,18 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
 
 async def test_the_wait_that_a_provider_names_is_the_least(bench: Bench) -> None:
     with pytest.raises(Retry) as caught:
-        await bench.turn(TransientError("it failed", backoff_ms=7_000), fault_backoff_s=0.1)
+        await bench.turn(TransientError("it failed", backoff_ms=7_000), retry_backoff_s=0.1)
     assert caught.value.when == pytest.approx(7.0)
 
 
 async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hold(
     bench: Bench,
 ) -> None:
-    limits = {"visibility_timeout_s": 120, "task_time_limit_s": 50, "task_soft_time_limit_s": 45}
-    limits |= {"groq_timeout_s": 20, "resend_timeout_s": 20, "fault_backoff_max_s": 10}
+    short = {"groq": {"timeout_s": 5}, "resend": {"timeout_s": 5}}
     with pytest.raises(Retry) as caught:
-        await bench.turn(TransientError("it failed", backoff_ms=300_000), **limits)
+        await bench.turn(
+            TransientError("it failed", backoff_ms=300_000), task_time_limit_s=40, services=short
+        )
     assert caught.value.when == pytest.approx(
         60.0
     )  # beyond it the broker would deliver the job a second time
@@ -70,7 +71,7 @@ async def test_the_budget_of_faults_is_kept(
 ) -> None:
     expected = Retry if again else RetriesExhausted
     with pytest.raises(expected):
-        await bench.turn(TransientError("it failed"), retries=retries, max_faults=budget)
+        await bench.turn(TransientError("it failed"), retries=retries, max_retries=budget)
     assert len(bench.sent()) == again
 
 
@@ -100,7 +101,7 @@ async def test_a_fault_that_may_not_be_repeated_for_long_has_a_budget_of_its_own
 
 async def test_a_spent_budget_says_how_often_and_why(bench: Bench) -> None:
     with pytest.raises(RetriesExhausted, match=r"^gave up after 5 tries: it failed \(HTTP 502\)$"):
-        await bench.turn(TransientError("it failed (HTTP 502)"), retries=4, max_faults=5)
+        await bench.turn(TransientError("it failed (HTTP 502)"), retries=4, max_retries=5)
 
 
 async def test_a_turn_that_takes_too_long_is_a_fault_and_not_the_end(bench: Bench) -> None:
@@ -178,7 +179,7 @@ async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_
     outage = TransientError("the connection could not be opened")
     outage.own, outage.in_doubt = False, in_doubt
     with pytest.raises(Retry) as caught:
-        await bench.turn(outage, header={"trail": calls}, retries=4, max_faults=5)
+        await bench.turn(outage, header={"trail": calls}, retries=4, max_retries=5)
     [message] = bench.sent()
     assert message["headers"]["retries"] == 4
     assert min(longest_s, 2.0 ** (failed - 1)) / 2 <= caught.value.when <= longest_s

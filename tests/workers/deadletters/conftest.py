@@ -30,9 +30,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
         environ = sandbox.env() | {
             "REDIS_URL": server.url,
-            "KEYWHEEL_FAULT_BACKOFF_S": "0.05",
-            "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "0.05",
-            "KEYWHEEL_MAX_FAULTS": "2",
+            "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
+            "KEYWHEEL_GROQ_COOLDOWN_S": "0.05",
+            "KEYWHEEL_RESEND_COOLDOWN_S": "0.05",
+            "KEYWHEEL_MAX_RETRIES": "2",
             "KEYWHEEL_MAX_DELIVERIES": "3",
         }
         producer = Producer(server.url)

@@ -128,7 +128,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
             stack.callback(program.stop)
             return program
 
-        environ = sandbox.env() | {"REDIS_URL": server.url, "KEYWHEEL_FAULT_BACKOFF_S": "0.2"}
+        environ = sandbox.env() | {"REDIS_URL": server.url, "KEYWHEEL_RETRY_BACKOFF_S": "0.2"}
         port = free_port()
         flower = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
         start(

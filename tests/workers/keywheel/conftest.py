@@ -17,8 +17,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "REDIS_URL": server.url,
             "GROQ_API_KEY_4": SPACED,
             "KEYWHEEL_STATUS_INTERVAL_S": "0.5",
-            "KEYWHEEL_FAULT_BACKOFF_S": "0.2",
-            "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "0.3",
+            "KEYWHEEL_RETRY_BACKOFF_S": "0.2",
+            "KEYWHEEL_GROQ_COOLDOWN_S": "0.3",
+            "KEYWHEEL_RESEND_COOLDOWN_S": "0.3",
         }
         producer = Producer(server.url)
         with workers(folder, environ) as [worker]:

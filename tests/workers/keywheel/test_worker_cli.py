@@ -139,9 +139,9 @@ def test_a_redis_that_is_down_is_named_without_its_password(house: House, comman
 
 
 def test_wrong_settings_are_one_sentence(house: House) -> None:
-    shown = cli(house, "keys", "status", KEYWHEEL_MAX_FAULTS="many")
+    shown = cli(house, "keys", "status", KEYWHEEL_MAX_RETRIES="many")
     assert shown.returncode == 1
-    assert "KEYWHEEL_MAX_FAULTS must be a whole number" in shown.stderr
+    assert "KEYWHEEL_MAX_RETRIES must be a whole number" in shown.stderr
 
 
 def test_a_job_can_be_called_from_the_command_line(fresh: House) -> None:

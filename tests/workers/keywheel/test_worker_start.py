@@ -44,8 +44,8 @@ def without(house: House, service: str) -> dict[str, str]:
     ("changes", "sentence"),
     [
         (
-            {"KEYWHEEL_MAX_FAULTS": "many"},
-            "KEYWHEEL_MAX_FAULTS must be a whole number.",
+            {"KEYWHEEL_MAX_RETRIES": "many"},
+            "KEYWHEEL_MAX_RETRIES must be a whole number.",
         ),  # not a number
         (
             {"REDIS_URL": "http://:canary-password@localhost"},

@@ -1,0 +1,103 @@
+"""Names of variables that have no effect, and what was probably meant."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from config.environment import FILE_SUFFIX
+from config.services import SERVICES
+
+_OURS: Final = "KEYWHEEL_"
+GONE: Final = {
+    "KEYWHEEL_MAX_FAULTS": "is now called KEYWHEEL_MAX_RETRIES",
+    "KEYWHEEL_FAULT_BACKOFF_S": "is now called KEYWHEEL_RETRY_BACKOFF_S",
+    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "is gone: the longest wait is 60 times KEYWHEEL_RETRY_BACKOFF_S",
+    "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": (
+        "is gone: after a provider error a key rests for 5 s, or for the service's"
+        " KEYWHEEL_…_COOLDOWN_S if that is shorter"
+    ),
+    "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": (
+        "is gone: a job is stopped 30 s before KEYWHEEL_TASK_TIME_LIMIT_S, or after half of it if"
+        " that is later"
+    ),
+    "KEYWHEEL_VISIBILITY_TIMEOUT_S": "is gone: it is three times KEYWHEEL_TASK_TIME_LIMIT_S",
+    "KEYWHEEL_ETA_TASK_LIMIT": "is gone: it is 10000, or KEYWHEEL_WORKER_CONCURRENCY if more",
+    "KEYWHEEL_SYNC_THREADS": "is gone: there are 16 threads for plain def tasks",
+    "KEYWHEEL_STREAM_EXPIRES_S": "is gone: a streamed answer is kept for 10 minutes",
+    "KEYWHEEL_DEAD_LETTER_KB": (
+        "is gone: arguments above 1 MB are not kept, and KEYWHEEL_DEAD_LETTERS_MB=0 keeps none"
+    ),
+}
+"""Settings of earlier versions, and what stands in their place."""
+
+_CUTOFF: Final = 0.88
+_SHORT_CUTOFF: Final = 0.75
+_NUMBERS: Final = ("", *(f"_{number}" for number in range(1, 11)))
+_OF_OTHERS: Final = {
+    "ADMIN_": (),
+    "FLOWER_": ("FLOWER_AUTH",),
+    "REDIS_": ("REDIS_PASSWORD",),
+    "CELERY_": ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
+}
+"""Prefixes that others use as well, and names there that mean something to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The names that have an effect.
+
+    Attributes:
+        settings: The variables of the settings.
+        files: Those of them that may also come from a file.
+    """
+
+    settings: frozenset[str]
+    files: frozenset[str]
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Both, with the names of the files."""
+        return self.settings | {name + FILE_SUFFIX for name in self.files}
+
+
+def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[str]:
+    """Yield a sentence for each name that has no effect, though it looks like a setting.
+
+    Under our own prefix that is every unknown name. Under a prefix that others use as well it is
+    only a name that is nearly one of ours.
+
+    Args:
+        environ: The merged environment.
+        known: The names that have an effect.
+    """
+    for name in sorted(name for name in environ if name.startswith(_OURS)):
+        if name in GONE:
+            yield f"{name} {GONE[name]}."
+        elif name not in known.all:
+            nearest = difflib.get_close_matches(name, sorted(known.all), n=1)
+            yield _sentence(name, nearest)
+    for service in SERVICES.values():
+        of_service = _names_of_keys(service.prefix, has_senders=service.has_senders)
+        names = [name for name in environ if not name.startswith(f"{service.prefix}API_KEY")]
+        yield from _misspelt(names, {*known.all, *of_service}, service.prefix, _SHORT_CUTOFF)
+    for prefix, of_others in _OF_OTHERS.items():
+        yield from _misspelt(environ, {*known.all, *of_others}, prefix, _CUTOFF)
+
+
+def _names_of_keys(prefix: str, *, has_senders: bool) -> Iterator[str]:
+    """Yield the names that `config.keys` reads, and the SDK's own switch for its log."""
+    yield from (f"{prefix}API_KEY", f"{prefix}LOG")
+    for kind in ("ACCOUNT", "FROM") if has_senders else ("ACCOUNT",):
+        yield from (f"{prefix}{kind}{number}" for number in _NUMBERS)
+
+
+def _misspelt(environ: Iterable[str], known: set[str], prefix: str, cutoff: float) -> Iterator[str]:
+    for name in sorted(name for name in environ if name.startswith(prefix) and name not in known):
+        if nearest := difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff):
+            yield _sentence(name, nearest)
+
+
+def _sentence(name: str, nearest: list[str]) -> str:
+    hint = f"; did you mean {nearest[0]}?" if nearest else "."
+    return f"{name} is not a setting and has no effect{hint}"

@@ -1,0 +1,66 @@
+"""The URLs of the three roles of Redis: broker, results and pool."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from config.fields import RESULT_BACKEND_CLASS
+from config.redis_url import ALL_SCHEMES
+from config.redis_url import RedisUrl as ParsedUrl
+from config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RedisUrls:
+    """The URLs of the three roles, each as its library reads it.
+
+    They hold passwords, so they are not for logs.
+
+    Attributes:
+        broker: For kombu.
+        broker_as_pool: For redis-py.
+        broker_db: The broker's database; kombu wants that of a socket by itself.
+        broker_options: What kombu takes as transport options.
+        results: For Celery's result backend.
+        results_as_pool: For redis-py.
+        pool: For redis-py.
+    """
+
+    broker: str
+    broker_as_pool: str
+    broker_db: int
+    broker_options: dict[str, Any]
+    results: str
+    results_as_pool: str
+    pool: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RedisUrls":
+        """Give those of the settings."""
+        broker, results, pool = (
+            ParsedUrl.read(url.get_secret_value(), schemes=ALL_SCHEMES)
+            for url in (settings.broker_url, settings.result_backend_url, settings.pool_url)
+        )
+        url, options = broker.for_broker
+        return cls(
+            url,
+            broker.for_pool,
+            broker.db,
+            options,
+            results.for_results,
+            results.for_pool,
+            pool.for_pool,
+        )
+
+
+def claim_result_backend(settings: Settings) -> None:
+    """Make Celery use our result backend although CELERY_RESULT_BACKEND is set.
+
+    Celery reads that variable itself, before any configuration, and would take its own blocking
+    backend. So our class is put before the URL in the variable; reading the settings again takes it
+    off. Does nothing where it is unset.
+    Source: `celery.app.utils.Settings.result_backend`, Celery 5.7.
+    """
+    if os.environ.get("CELERY_RESULT_BACKEND"):
+        url = RedisUrls.of(settings).results
+        os.environ["CELERY_RESULT_BACKEND"] = f"{RESULT_BACKEND_CLASS}+{url}"

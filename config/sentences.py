@@ -1,0 +1,38 @@
+"""What is said of settings that are wrong: one sentence for each, without its value."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+_PLAIN_WORDS: Final = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:.12g}",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be one of {expected}",
+    "value_error": "{error}",
+}
+
+
+def sentences_of(problems: Iterable[Any], variables: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Say what is wrong with settings.
+
+    Args:
+        problems: Pydantic's errors.
+        variables: The variable of each place.
+    """
+    sentences = []
+    for problem in problems:
+        if problem["type"] == "default_factory_not_called":
+            continue  # a URL that follows REDIS_URL, which has its own sentence
+        if not problem["loc"]:
+            sentences += str(problem["ctx"]["error"]).splitlines()
+            continue
+        place = tuple(map(str, problem["loc"]))
+        text = _PLAIN_WORDS.get(problem["type"], "is not valid").format(**problem.get("ctx", {}))
+        unit = " (seconds)" if place[-1].endswith("_s") else ""
+        sentences.append(f"{variables.get(place, '.'.join(place))} {text}{unit}.")
+    return sentences
