@@ -52,8 +52,8 @@ def without(house: House, service: str) -> dict[str, str]:
             "REDIS_URL must start with redis://",
         ),  # not Redis
         (
-            {"KEYWHEEL_TASK_TIME_LIMIT_S": "800"},
-            "KEYWHEEL_TASK_TIME_LIMIT_S (800) must stay below",
+            {"KEYWHEEL_GROQ_TIMEOUT_S": "266"},
+            "KEYWHEEL_GROQ_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5) must stay below 270 s",
         ),  # out of step
         (
             {"SSL_CERT_FILE": "/nowhere"},
