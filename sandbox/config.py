@@ -18,7 +18,7 @@ from sandbox.accounts import (
     new_organisation_name,
     new_secret,
 )
-from sandbox.groq import GroqSettings
+from sandbox.groq_call import GroqSettings
 from sandbox.resend import ResendSettings
 
 

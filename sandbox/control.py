@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sandbox import groq, groq_errors, resend, resend_errors
+from sandbox import groq_errors, groq_faults, resend_errors, resend_faults
 from sandbox.accounts import (
     LIVE,
     RESTRICTED,
@@ -21,7 +21,7 @@ from sandbox.faults import Fault, Faults
 from sandbox.ledger import Ledger
 from sandbox.limits import Clock
 
-_KINDS = {"groq": groq.KINDS, "resend": resend.KINDS}
+_KINDS = {"groq": groq_faults.KINDS, "resend": resend_faults.KINDS}
 _BY_STATUS = {"groq": groq_errors.BY_STATUS, "resend": resend_errors.BY_STATUS}
 _STANDINGS = {
     "groq": {LIVE, "organization_restricted", "blocked_api_access", "spend_limit_reached"},

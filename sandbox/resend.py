@@ -1,4 +1,4 @@
-"""Resend: what a call is answered. Decisions only; the server writes them."""
+"""The simulated Resend: decides the answer to each call, which the server then writes."""
 
 import hashlib
 import json
@@ -10,30 +10,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox import resend_errors
-from sandbox.accounts import RESTRICTED, REVOKED, SUSPENDED, Accounts, Key, Team, make_key
-from sandbox.answer import HTML, Answer, Ending, encode
-from sandbox.faults import SPOILING, Fault, Faults
+from sandbox.accounts import Accounts, Key, Team, make_key
+from sandbox.answer import Answer, Ending, encode
+from sandbox.call import Call
+from sandbox.faults import Fault, Faults
 from sandbox.idempotency import IdempotencyKeys, Remembered, digest
-from sandbox.ledger import Call, Ledger
+from sandbox.ledger import Ledger
 from sandbox.limits import DAY_S, iso_utc, retry_after
+from sandbox.resend_faults import spoil
 from sandbox.resend_intake import Intake, take_in
+from sandbox.resend_refused import Refused, key_refused, slow_down, team_of
 from sandbox.resend_request import everybody, recipients
-
-_SPOILING = SPOILING - {"stream_error", "stream_cut", "stream_hang"}
-_BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
-KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
-"""The fault kinds that Resend knows."""
 
 _UNKNOWN = Team("unknown")
 _KEPT_EMAILS = 10_000
-_MOST_KEY_CHARS = 256
+_MAX_KEY_CHARS = 256
 _SUPPRESSED = "suppressed@resend.dev"
 """Resend's own test address: an email to it is taken like any other, and not delivered."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResendSettings:
-    """How the simulated Resend behaves when all is well.
+    """How the simulated Resend behaves without faults.
 
     Attributes:
         latency_ms: How long taking an email lasts, in milliseconds.
@@ -44,29 +42,6 @@ class ResendSettings:
     latency_ms: float = 0.0
     jitter_ms: float = 0.0
     refusal_form: int = 401
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A decision not to do the work.
-
-    Attributes:
-        kind: Which refusal; the ledger's code.
-        message: Other words than the kind's own.
-        name: Another error name than the kind's own.
-        status: Another status than the kind's own.
-        retry_after_s: What the client is told to wait.
-        cool_until_s: Until when the client has to wait, told or not.
-        hang_s: How long the client hears nothing, in seconds.
-    """
-
-    kind: str
-    message: str = ""
-    name: str = ""
-    status: int = 0
-    retry_after_s: int | None = None
-    cool_until_s: float = 0.0
-    hang_s: float = 0.0
 
 
 class Resend:
@@ -126,9 +101,9 @@ class Resend:
             return self._refuse(
                 Refused("validation_error", "The request body is not valid JSON."), call
             )
-        if "Idempotency-Key" in headers and not 1 <= len(name) <= _MOST_KEY_CHARS:
+        if "Idempotency-Key" in headers and not 1 <= len(name) <= _MAX_KEY_CHARS:
             return self._refuse(Refused("invalid_idempotency_key"), call)
-        team, now_s = _team(call.key), self._clock()
+        team, now_s = team_of(call.key), self._clock()
         known, asked = self._idempotency.setdefault(team.name, IdempotencyKeys()), b""
         if name:
             asked = digest(path, request)
@@ -158,36 +133,36 @@ class Resend:
                 else "missing_api_key"
             )
             return Refused(kind), Call(arrived_s, make_key("resend", secret, _UNKNOWN))
-        refused = _key_refused(key, sending=sending)
+        refused = key_refused(key, sending=sending)
         if (
             refused is None
             and sending
             and (fault := self._faults.pick("resend", key, "", arrived_s))
         ):
             refused = self._fault_refusal(fault, key)
-        return refused or self._hurried(_team(key), arrived_s), Call(arrived_s, key)
+        return refused or self._hurried(team_of(key), arrived_s), Call(arrived_s, key)
 
     def _hurried(self, team: Team, arrived_s: float) -> Refused | None:
         """Count the call against the team's rate."""
         now_s = self._clock()
         if team.exhausted_until_s > arrived_s:
-            return _slow_down(team, team.exhausted_until_s - now_s, now_s)
+            return slow_down(team, team.exhausted_until_s - now_s, now_s)
         if not team.window.take(now_s):
-            return _slow_down(team, team.window.reset_s(now_s), now_s)
+            return slow_down(team, team.window.reset_s(now_s), now_s)
         return None
 
     def _fault_refusal(self, fault: Fault, key: Key) -> Refused:
         kind, now_s = fault.kind, self._clock()
         if kind == "rate_limit_exceeded":
-            return _slow_down(
-                _team(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s
+            return slow_down(
+                team_of(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s
             )
         cool_until_s = 0.0
         if kind == "daily_quota_exceeded":
             cool_until_s = now_s + DAY_S - now_s % DAY_S
         elif kind == "monthly_quota_exceeded":
-            _team(key).monthly.used_at(now_s)
-            cool_until_s = _team(key).monthly.resets_at_s
+            team_of(key).monthly.used_at(now_s)
+            cool_until_s = team_of(key).monthly.resets_at_s
         hang_s = fault.hang_s if kind == "hang_before" else 0.0
         return Refused(kind, status=fault.status, cool_until_s=cool_until_s, hang_s=hang_s)
 
@@ -218,7 +193,7 @@ class Resend:
         if remembered.answer is None:
             return self._refuse(Refused("concurrent_idempotent_requests"), call)
         call.replayed, call.code = True, "replayed"
-        return self._deliver(Answer(200, remembered.answer, self._headers(_team(call.key))), call)
+        return self._deliver(Answer(200, remembered.answer, self._headers(team_of(call.key))), call)
 
     def _take(self, team: Team, emails: list[dict[str, Any]], call: Call) -> dict[str, Any]:
         """Accept emails; returns what a batch is answered."""
@@ -233,7 +208,7 @@ class Resend:
         return {"data": [{"id": number} for number in ids]}
 
     def _answer(self, body: bytes, call: Call, remembered: Remembered | None) -> Answer:
-        answer = Answer(200, body, self._headers(_team(call.key)), delay_s=self._latency_s())
+        answer = Answer(200, body, self._headers(team_of(call.key)), delay_s=self._latency_s())
 
         def finish() -> None:
             if remembered is not None:
@@ -297,7 +272,7 @@ class Resend:
             status, refused.name or refusal.name, refused.message or refusal.message
         )
         headers = (
-            self._headers(_team(call.key))
+            self._headers(team_of(call.key))
             if call.key.account is not _UNKNOWN and not refusal.dead
             else {}
         )
@@ -333,14 +308,14 @@ class Resend:
         owner, email = self._emails.get(number, ("", {}))
         if owner != call.key.account.name:
             return self._refuse(Refused("not_found", "Email not found"), call)
-        return self._deliver(Answer(200, encode(email), self._headers(_team(call.key))), call)
+        return self._deliver(Answer(200, encode(email), self._headers(team_of(call.key))), call)
 
     def usage(self, secret: str, *, arrived_s: float) -> Answer:
         """Answer GET /usage."""
         refused, call = self._enter(secret, arrived_s, sending=False)
         if refused is not None:
             return self._refuse(refused, call)
-        team, now_s = _team(call.key), self._clock()
+        team, now_s = team_of(call.key), self._clock()
         quotas = {}
         for name, quota in (("daily", team.daily), ("monthly", team.monthly)):
             used = quota.used_at(now_s)
@@ -367,45 +342,6 @@ class Resend:
         """
         refused, call = self._enter(secret, arrived_s, sending=False)
         return self._refuse(refused or Refused(kind), call)
-
-
-def spoil(answer: Answer, fault: Fault) -> None:
-    """Let the answer to work that was done get lost on its way, as the fault says."""
-    if fault.kind == "reset_after":
-        answer.ending = Ending.RESET
-    elif fault.kind == "truncated":
-        answer.ending = Ending.TRUNCATED
-    elif fault.kind == "hang":
-        answer.hold_s = fault.hang_s
-    elif fault.kind == "html_ok":
-        answer.body, answer.content_type = b"<html><body>Please wait</body></html>", HTML
-    elif fault.kind == "broken_json":
-        answer.body = answer.body[:5] + b"..."
-    else:
-        kind = resend_errors.BY_STATUS.get(fault.status or 500, "application_error")
-        refusal = resend_errors.REFUSALS[kind]
-        answer.status = fault.status or refusal.status
-        answer.body = resend_errors.error_body(answer.status, refusal.name, refusal.message)
-
-
-def _team(key: Key) -> Team:
-    team = key.account
-    assert isinstance(team, Team)  # noqa: S101 - narrows the type
-    return team
-
-
-def _key_refused(key: Key, *, sending: bool) -> Refused | None:
-    if key.standing == REVOKED:
-        return Refused(resend_errors.key_refusal(key.refusal_form))
-    if key.standing == SUSPENDED:
-        return Refused("suspended_api_key")
-    return Refused("restricted_api_key") if key.standing == RESTRICTED and not sending else None
-
-
-def _slow_down(team: Team, wait_s: float, now_s: float) -> Refused:
-    told_s = retry_after(wait_s)
-    words = f"Too many requests. You can only make {team.window.limit} requests per second."
-    return Refused("rate_limit_exceeded", words, retry_after_s=told_s, cool_until_s=now_s + told_s)
 
 
 def _content(email: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from sandbox.accounts import Key, Organisation, Team, make_key
-from sandbox.ledger import Call, Ledger
+from sandbox.call import Call
+from sandbox.ledger import Ledger
 
 _ORG = Organisation("org_a")
 _KEY = make_key("groq", "gsk_aaaaaaaaaa", _ORG)
@@ -203,8 +204,8 @@ def test_an_accepted_call_whose_answer_is_lost_is_counted(ledger: Ledger, time: 
 def test_memory_stays_bounded_and_the_ledger_says_so(
     ledger: Ledger, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.ledger._MOST_KEYS", 2)
-    monkeypatch.setattr("sandbox.ledger._MOST_IDEMPOTENCY_KEYS", 2)
+    monkeypatch.setattr("sandbox.ledger._MAX_KEYS", 2)
+    monkeypatch.setattr("sandbox.ledger._MAX_IDEMPOTENCY_KEYS", 2)
     for number in range(3):
         judgement = _call(
             ledger,

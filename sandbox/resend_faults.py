@@ -1,0 +1,29 @@
+"""The faults that the simulated Resend knows, and how they spoil an answer."""
+
+from sandbox import resend_errors
+from sandbox.answer import HTML, Answer, Ending
+from sandbox.faults import SPOILING, Fault
+
+_SPOILING = SPOILING - {"stream_error", "stream_cut", "stream_hang"}
+_BEFORE = frozenset({"reset_before", "hang_before", "gateway_page"})
+KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
+"""The kinds of faults that Resend knows."""
+
+
+def spoil(answer: Answer, fault: Fault) -> None:
+    """Lose the answer to a call that was accepted, in the way of the fault."""
+    if fault.kind == "reset_after":
+        answer.ending = Ending.RESET
+    elif fault.kind == "truncated":
+        answer.ending = Ending.TRUNCATED
+    elif fault.kind == "hang":
+        answer.hold_s = fault.hang_s
+    elif fault.kind == "html_ok":
+        answer.body, answer.content_type = b"<html><body>Please wait</body></html>", HTML
+    elif fault.kind == "broken_json":
+        answer.body = answer.body[:5] + b"..."
+    else:
+        kind = resend_errors.BY_STATUS.get(fault.status or 500, "application_error")
+        refusal = resend_errors.REFUSALS[kind]
+        answer.status = fault.status or refusal.status
+        answer.body = resend_errors.error_body(answer.status, refusal.name, refusal.message)
