@@ -87,7 +87,7 @@ def open_page(browser: Any) -> Iterator[Open]:
         page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"{url}/keys")
-        page.get_by_text("Live: every second").wait_for()
+        page.get_by_text("Live: updated every second").wait_for()
         return page
 
     yield start
@@ -230,7 +230,7 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
     assert 0 < before <= 60
     eventually(lambda: seconds() <= before - 2, within_s=6, what="the countdown")
     page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
-    page.get_by_text("Deferred, until when and why: ").click()
+    page.get_by_text("Deferred jobs, until when and why: ").click()
     waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("listitem")
     assert re.match(
         r"next try in \d+ s · .*(limit|daily quota).* · job [0-9a-f]{8}…",
@@ -313,7 +313,7 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
         page.get_by_role("checkbox").set_checked(tick)
         page.get_by_role("dialog").get_by_role("button", name="Reset").click()
         if not tick:
-            page.locator(".toast", has_text="Still disabled by hand").wait_for()
+            page.locator(".toast", has_text="Still disabled by people").wait_for()
         state(page, first, "ready" if tick else "disabled")
 
 
@@ -349,12 +349,12 @@ def test_what_is_shown_is_called_live_only_while_it_is(
         "it is there from the start"
     )
     page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
-    page.get_by_text("Not live: this is how it was at").wait_for(timeout=8_000)
+    page.get_by_text("Not live: this is the state at").wait_for(timeout=8_000)
     page.reload()
     page.get_by_text("Still loading: no answer yet.").wait_for(timeout=8_000)
     page.unroute("**/api-keys/status")
     page.reload()
-    page.get_by_text("Live: every second").wait_for()
+    page.get_by_text("Live: updated every second").wait_for()
     client = fresh.producer.app.backend.client
     client.config_set("maxmemory", "1gb")
     client.config_set("maxmemory-policy", "allkeys-lru")
@@ -369,7 +369,7 @@ def test_what_is_shown_is_called_live_only_while_it_is(
     assert page.locator("#letters-count").inner_text() == "Not known yet."
     assert page.get_by_role("cell", name="Not known yet.").is_visible()
     page.unroute("**/api/admin/**")
-    page.get_by_text("Live: every second").wait_for()
+    page.get_by_text("Live: updated every second").wait_for()
 
 
 def test_after_the_login_has_ended_the_page_asks_no_more(
@@ -383,7 +383,7 @@ def test_after_the_login_has_ended_the_page_asks_no_more(
         route.fulfill(status=401, json={"error": "login_required", "message": "Log in."})
 
     page.route("**/api/admin/**", refuse)
-    page.get_by_text("Your login has ended. Reload this page").wait_for()
+    page.get_by_text("Your login has expired. Reload this page").wait_for()
     before = len(asked)
     page.evaluate(
         "document.dispatchEvent(new Event('visibilitychange'))"
@@ -456,7 +456,7 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     page.get_by_label("Kind").select_option("poison")
     page.locator(f"tr[data-job='{second.id}']").wait_for()
     page.get_by_role("button", name="Drop these").click()
-    assert "Drop 1 poison letter?" in dialog.inner_text()
+    assert "Drop 1 poison dead letter?" in dialog.inner_text()
     third = poisoned()  # while somebody makes up his mind
     page.locator(f"tr[data-job='{third.id}']").wait_for()
     dialog.get_by_role("button", name="Drop").click()

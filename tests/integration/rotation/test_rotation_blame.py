@@ -14,7 +14,7 @@ from worker.verdicts import Reply
 ODD = Reply(replace(DEAD.verdict, reason="not accepted: line 3 makes no sense", certain=False))
 
 
-async def test_a_request_that_keys_of_two_accounts_are_refused_for_is_at_fault_and_the_keys_are_freed(
+async def test_a_request_that_keys_of_two_accounts_are_refused_for_is_at_fault_and_the_keys_are_reinstated(
     make: Make,
 ) -> None:
     rotation, provider = make(OK, OK, OK, ODD, ODD)
@@ -25,7 +25,7 @@ async def test_a_request_that_keys_of_two_accounts_are_refused_for_is_at_fault_a
     assert len(provider.seen) == 5
     assert (await rotation.pool.snapshot()).failed == 0
     events = [(entry["event"], entry["by"]) for entry in await rotation.pool.audit()]
-    assert events.count(("freed", "poison")) == 2
+    assert events.count(("reinstated", "poison")) == 2
     assert (await serve(rotation)).attempts == 1
 
 

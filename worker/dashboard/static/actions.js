@@ -1,21 +1,21 @@
 // Resets, disables and checks keys.
 
-import { ask, say } from "./dialog.js";
+import { openDialog, showMessage } from "./dialog.js";
 import { page, setText } from "./elements.js";
-import { latest, lookAnew } from "./poller.js";
+import { latest, pollNow } from "./poller.js";
 import { post } from "./server.js";
 import { blockWords, count, duration, grouped, limitWords, title } from "./words.js";
 
 export async function change(url, body, done) {
     try {
-        say(done(await post(url, body)), "success");
+        showMessage(done(await post(url, body)), "success");
     } catch (error) {
-        say(error.message, "danger");
+        showMessage(error.message, "danger");
     }
-    await lookAnew();
+    await pollNow();
 }
 
-// What a reset would change, as the latest status tells it: one line a block, and the keys that a person disabled.
+// What a reset would change, by the latest status: one line for each block, and the keys that people disabled.
 function heldBy(body) {
     const lines = new Set();
     const byHand = [];
@@ -30,7 +30,7 @@ function heldBy(body) {
                 const left = one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
                 const mates = body.key && one.scope.startsWith("account") ? pair[1].keys.filter(function (other) {
                     return other.account === key.account && other.id !== key.id;
-                }).map(function (other) { return other.label; }) : []; // who come back with it
+                }).map(function (other) { return other.label; }) : []; // keys that come back with it
                 const line = (shared ? title(service) : [key.label].concat(mates).join(", ")) + ": " + left + " · "
                     + blockWords(one);
                 if (one.disabled_by && !body.key) {
@@ -47,20 +47,20 @@ function heldBy(body) {
 export function askReset(what, body) {
     const held = heldBy(body);
     const kept = held.byHand.length;
-    ask("Reset " + what + "?", held.lines.length
-        ? "This comes back, and waiting jobs start at once. If the provider still refuses a key, it goes out again:"
-        : "Nothing rests" + (kept ? ", and no key is out but by a person's hand" : " or is disabled")
+    openDialog("Reset " + what + "?", held.lines.length
+        ? "The following is back at once, and waiting jobs start. A key that the provider still refuses is disabled again:"
+        : (kept ? "Nothing rests, and only people have disabled keys" : "Nothing rests or is disabled")
             + ": a reset only makes waiting jobs look for a key again.", "Reset", {
         lines: held.lines,
-        also: kept ? "Also enable what a person disabled: " + held.byHand.join("; ") : "",
-        act: function (said) {
-            change(page.dataset.resetUrl, said.also ? Object.assign({ include_disabled: true }, body) : body,
-                function (told) { return "Reset " + what + ": " + resetWords(told); });
+        also: kept ? "Also enable the keys that people disabled: " + held.byHand.join("; ") : "",
+        act: function (input) {
+            change(page.dataset.resetUrl, input.also ? Object.assign({ include_disabled: true }, body) : body,
+                function (answer) { return "Reset " + what + ": " + resetWords(answer); });
         },
     });
 }
 
-// The keys of an account, by the labels that people know; what is no key's by its name.
+// The labels of an account's keys; the name of what does not belong to any key.
 function labelsOf(service, one) {
     const its = latest.services[service].keys.filter(function (key) {
         return one.key ? key.id === one.key : one.scope.startsWith("account")
@@ -69,45 +69,45 @@ function labelsOf(service, one) {
     return its.length ? its.map(function (key) { return key.label; }) : [one.name];
 }
 
-function resetWords(told) {
+function resetWords(answer) {
     const names = function (byService) {
         return Array.from(new Set(Object.entries(byService).flatMap(function (pair) {
             return pair[1].flatMap(function (one) { return labelsOf(pair[0], one); });
         })));
     };
-    const back = names(told.brought_back);
-    const left = names(told.left_disabled);
+    const back = names(answer.brought_back);
+    const left = names(answer.left_disabled);
     const few = function (all) {
         return all.slice(0, 5).join(", ") + (all.length > 5 ? " and " + count(all.length - 5) + " more" : "");
     };
     return (back.length ? few(back) + (back.length === 1 ? " is back." : " are back.") : "nothing rested.")
-        + (left.length ? " Still disabled by hand: " + few(left) + "." : "");
+        + (left.length ? " Still disabled by people: " + few(left) + "." : "");
 }
 
 export function askDisable(service, key) {
-    ask("Disable " + key.label + "?", "No worker uses this key of " + title(service)
-        + " until somebody resets it; a reset of all keys leaves it out. Calls in progress end as they may.", "Disable", {
+    openDialog("Disable " + key.label + "?", "No worker uses this key of " + title(service)
+        + " until a person resets it; a reset of all keys skips it. Calls in progress are not interrupted.", "Disable", {
         danger: true,
         reason: true,
-        act: function (said) {
-            change(page.dataset.disableUrl, { service: service, key: key.id, reason: said.reason },
-                function (told) { return key.label + (told.newly ? " is disabled." : " was disabled already."); });
+        act: function (input) {
+            change(page.dataset.disableUrl, { service: service, key: key.id, reason: input.reason },
+                function (answer) { return key.label + (answer.newly ? " is disabled." : " was disabled already."); });
         },
     });
 }
 
-// What the providers say of each key, in a dialog.
+// Shows in a dialog what the providers say about each key.
 export async function checkKeys(button) {
     button.disabled = true;
     setText(button, "Checking…");
     try {
-        const told = await post(page.dataset.checkUrl, {});
-        ask("Check of the keys", told.problems.length ? told.problems.join(". ") + "."
+        const answer = await post(page.dataset.checkUrl, {});
+        openDialog("Check of the keys", answer.problems.length ? answer.problems.join(". ") + "."
             : "The providers accept every key that is configured here.", "Close", {
-            lines: told.keys.map(checkLine),
+            lines: answer.keys.map(checkLine),
         });
     } catch (error) {
-        say(error.message, "danger");
+        showMessage(error.message, "danger");
     }
     setText(button, "Check keys");
     button.disabled = false;

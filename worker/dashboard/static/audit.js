@@ -1,7 +1,7 @@
 // The audit trail.
 
 import { make, setText, taskLink } from "./elements.js";
-import { lookAnew } from "./poller.js";
+import { pollNow } from "./poller.js";
 import { clockTime, limitWords, words } from "./words.js";
 
 const auditRows = document.getElementById("keys-audit-rows");
@@ -9,20 +9,20 @@ const auditBy = document.getElementById("audit-by");
 const auditOlder = document.getElementById("audit-older");
 const auditNewest = document.getElementById("audit-newest");
 
-const eventWords = { cooled: "rests", unfit: "is not asked for it", disabled: "disabled", reset: "reset", freed: "enabled again",
-    limit_learned: "limit learned", account_learned: "account learned", lease_expired: "call not reported in time" };
+const eventWords = { cooled: "rests", unfit: "not available", disabled: "disabled", reset: "reset", reinstated: "enabled again",
+    limit_learned: "limit learned", account_learned: "account learned", lease_expired: "no outcome reported" };
 
 const scopeWords = { key: "key", account: "account", account_model: "account × model", key_resource: "key ×", model: "model",
     host: "provider", service: "all keys of", dead_letter: "job" };
 
-let auditBefore = null; // where the page that is shown begins; null: it is the newest one
+let auditBefore = null; // the cursor of the page shown; null: the newest page
 let auditNext = null;
 
 export function auditQuery() {
     return "?count=30&by=" + auditBy.value + (auditBefore ? "&before=" + auditBefore : "");
 }
 
-// Why an entry was made; a limit that was learned, such as rpm=30, in words.
+// The reason of an entry; a limit that was learned, such as rpm=30, in words.
 function auditWhy(entry) {
     const limit = /^([a-z]+p(?:s|m|d|mo))(?:=(\d+)| (.*))$/.exec(entry.reason);
     return !limit ? words(entry.reason) : limit[2] ? limitWords(limit[1], Number(limit[2]))
@@ -30,7 +30,7 @@ function auditWhy(entry) {
 }
 
 export function auditMessage(text) {
-    auditRows.dataset.are = "";
+    auditRows.dataset.listed = "";
     const cell = make("td", "", text);
     cell.colSpan = 6;
     const row = make("tr");
@@ -38,7 +38,7 @@ export function auditMessage(text) {
     auditRows.replaceChildren(row);
 }
 
-// Who did it: a person, a program, or a job, which Flower has a page of.
+// The author of an entry: a person, a program, or a job, with a link to its page in Flower.
 function author(by) {
     const cell = make("td");
     const job = /^(?:task )?([0-9a-f]{8}-[0-9a-f-]{27})(.*)$/.exec(by);
@@ -50,20 +50,20 @@ function author(by) {
     return cell;
 }
 
-export function showAudit(told) {
-    auditNext = told.next_before;
+export function showAudit(answer) {
+    auditNext = answer.next_before;
     auditOlder.hidden = auditNext === null;
     auditNewest.hidden = auditBefore === null;
-    if (!told.entries.length) {
-        auditMessage("Nothing yet.");
+    if (!answer.entries.length) {
+        auditMessage("No entry yet.");
         return;
     }
-    const are = JSON.stringify(told.entries);
-    if (auditRows.dataset.are === are) {
+    const listed = JSON.stringify(answer.entries);
+    if (auditRows.dataset.listed === listed) {
         return;
     }
-    auditRows.dataset.are = are;
-    auditRows.replaceChildren.apply(auditRows, told.entries.map(function (entry) {
+    auditRows.dataset.listed = listed;
+    auditRows.replaceChildren.apply(auditRows, answer.entries.map(function (entry) {
         const row = make("tr");
         [clockTime(entry.at_ms), entry.service, eventWords[entry.event] || entry.event,
             (scopeWords[entry.scope] || entry.scope) + " " + entry.name, auditWhy(entry)].forEach(
@@ -73,11 +73,11 @@ export function showAudit(told) {
     }));
 }
 
-function turnTo(before) {
+function showPage(before) {
     auditBefore = before;
-    lookAnew();
+    pollNow();
 }
 
-auditBy.addEventListener("change", function () { turnTo(null); });
-auditOlder.addEventListener("click", function () { turnTo(auditNext); });
-auditNewest.addEventListener("click", function () { turnTo(null); });
+auditBy.addEventListener("change", function () { showPage(null); });
+auditOlder.addEventListener("click", function () { showPage(auditNext); });
+auditNewest.addEventListener("click", function () { showPage(null); });

@@ -1,44 +1,44 @@
 // Dead letters.
 
 import { change } from "./actions.js";
-import { ask } from "./dialog.js";
+import { openDialog } from "./dialog.js";
 import { button, make, narrow, page, readOnly, setText } from "./elements.js";
-import { lookAnew } from "./poller.js";
+import { pollNow } from "./poller.js";
 import { clockTime, count, plural } from "./words.js";
 
-const mostLetters = 500;
+const maxListed = 500;
 
-const kindWords = { failed: "Refused by the provider, or broken.", expired: "Its time was over.",
-    unknown: "An email that may have been sent.", timeout: "Stopped at its time limit.",
-    poison: "A message that cannot be run, or that workers died of." };
+const kindWords = { failed: "The provider rejected it, or it raised an error.", expired: "Its deadline had passed.",
+    unknown: "It is an email that may have been sent.", timeout: "It was stopped at its time limit.",
+    poison: "Its message cannot be run, or workers died of it." };
 
 const lettersMore = document.getElementById("letters-more");
-let lettersShown = narrow.matches ? 5 : 20;
-let seenUntil_ms = 0; // every letter that was counted ended before this instant
+let limit = narrow.matches ? 5 : 20;
+let before_ms = 0; // every dead letter in the count ended before this instant
 const kind = document.getElementById("letters-kind");
 const rows = document.getElementById("letters-rows");
 
 export function lettersQuery() {
-    return "?limit=" + lettersShown + (kind.value ? "&kind=" + kind.value : "");
+    return "?limit=" + limit + (kind.value ? "&kind=" + kind.value : "");
 }
 
-function matching(told) {
-    return Object.values(told.by_service).reduce(function (sum, kinds) {
+function matching(answer) {
+    return Object.values(answer.by_service).reduce(function (sum, kinds) {
         return sum + Object.entries(kinds).reduce(function (inner, pair) {
             return inner + (!kind.value || pair[0] === kind.value ? pair[1] : 0);
         }, 0);
     }, 0);
 }
 
-export function showLetters(told) {
-    const count_ = matching(told);
-    lettersMore.hidden = count_ <= told.dead_letters.length || lettersShown >= mostLetters;
-    seenUntil_ms = told.dead_letters.length ? told.dead_letters[0].at_ms + 1 : 0;
-    setText(document.getElementById("letters-count"), !told.total ? "No job ended without success."
-        : plural(told.total, "job") + " ended for good without success and can be looked at"
-        + (count_ > told.dead_letters.length ? "; the latest " + count(told.dead_letters.length) + " of " + count(count_)
-            + " are shown." : "."));
-    document.getElementById("letters-table").hidden = !told.dead_letters.length;
+export function showLetters(answer) {
+    const count_ = matching(answer);
+    lettersMore.hidden = count_ <= answer.dead_letters.length || limit >= maxListed;
+    before_ms = answer.dead_letters.length ? answer.dead_letters[0].at_ms + 1 : 0;
+    setText(document.getElementById("letters-count"), !answer.total ? "No job ended without success."
+        : plural(answer.total, "job") + " ended for good without success"
+        + (count_ > answer.dead_letters.length ? "; the latest " + count(answer.dead_letters.length) + " of " + count(count_)
+            + " are listed." : "."));
+    document.getElementById("letters-table").hidden = !answer.dead_letters.length;
     ["letters-replay", "letters-drop"].forEach(function (id) {
         const found = document.getElementById(id);
         if (found) {
@@ -46,10 +46,10 @@ export function showLetters(told) {
             found.dataset.count = count_;
         }
     });
-    const are = JSON.stringify(told.dead_letters);
-    if (rows.dataset.are !== are) {
-        rows.dataset.are = are;
-        rows.replaceChildren.apply(rows, told.dead_letters.map(makeLetter));
+    const listed = JSON.stringify(answer.dead_letters);
+    if (rows.dataset.listed !== listed) {
+        rows.dataset.listed = listed;
+        rows.replaceChildren.apply(rows, answer.dead_letters.map(makeLetter));
     }
 }
 
@@ -73,9 +73,9 @@ function makeLetter(letter) {
             askReplay(letter);
         });
         replay.disabled = !letter.replayable;
-        replay.title = letter.replayable ? "" : letter.note || "Its arguments are no longer kept.";
-        buttons.append(replay, button("Drop", "Drop the letter of job " + letter.id, "btn-outline-danger", function () {
-            askDrop("the letter of " + letter.id, { id: letter.id });
+        replay.title = letter.replayable ? "" : letter.note || "The arguments of this job are no longer kept.";
+        buttons.append(replay, button("Drop", "Drop the dead letter of job " + letter.id, "btn-outline-danger", function () {
+            askDrop("the dead letter of " + letter.id, { id: letter.id });
         }));
         cell.append(buttons);
         row.append(cell);
@@ -83,18 +83,18 @@ function makeLetter(letter) {
     return row;
 }
 
-function replayed(told) {
-    const refused = told.refused.length ? " " + plural(told.refused.length, "job") + " not: "
-        + told.refused[0].reason + (told.refused.length > 1 ? " And others." : "") : "";
-    return plural(told.replayed.length, "job") + " sent again." + refused + (told.more ? " There are more." : "");
+function replayed(answer) {
+    const refused = answer.refused.length ? " " + plural(answer.refused.length, "job") + " not: "
+        + answer.refused[0].reason + (answer.refused.length > 1 ? " And others." : "") : "";
+    return plural(answer.replayed.length, "job") + " sent again." + refused + (answer.more ? " There are more." : "");
 }
 
 function askReplay(letter) {
     const text = letter.needs_force
-        ? "Nobody knows whether this email was sent, and it may be too long ago to find out: it may arrive twice."
+        ? "This email may have been sent, too long ago to find out. If you replay it, it may arrive twice."
         : "The job runs again with the same id and arguments"
             + (letter.in_doubt && letter.service === "resend" ? "; an email keeps its idempotency key." : ".");
-    ask("Replay " + letter.task + "?", text, letter.needs_force ? "Send all the same" : "Replay", {
+    openDialog("Replay " + letter.task + "?", text, letter.needs_force ? "Send it anyway" : "Replay", {
         danger: letter.needs_force,
         act: function () {
             change(page.dataset.replayUrl, letter.needs_force ? { id: letter.id, force: true } : { id: letter.id },
@@ -104,40 +104,40 @@ function askReplay(letter) {
 }
 
 function askDrop(what, body) {
-    ask("Drop " + what + "?", "What failed, and its arguments, are gone for good"
-        + (body.id ? "." : "; at most 1,000 at once. Letters that come meanwhile stay."), "Drop", {
+    openDialog("Drop " + what + "?", "The reason and the arguments are deleted for good"
+        + (body.id ? "." : ", at most 1,000 at once. Newer dead letters stay."), "Drop", {
         danger: true,
         act: function () {
-            change(page.dataset.dropUrl, body, function (told) {
-                return plural(told.dropped, "letter") + " dropped." + (told.more ? " There are more." : "");
+            change(page.dataset.dropUrl, body, function (answer) {
+                return plural(answer.dropped, "dead letter") + " dropped." + (answer.more ? " There are more." : "");
             });
         },
     });
 }
 
-// All that was seen when the button was pressed, and nothing that came after.
-function those() {
-    return Object.assign({ before: seenUntil_ms }, kind.value ? { kind: kind.value } : {});
+// What the page had counted when the button was pressed, and nothing newer.
+function countedLetters() {
+    return Object.assign({ before: before_ms }, kind.value ? { kind: kind.value } : {});
 }
 
 function bulk(id, act) {
     const found = document.getElementById(id);
     if (found) {
         found.addEventListener("click", function () {
-            act(plural(Number(found.dataset.count), kind.value ? kind.value + " letter" : "letter"), those());
+            act(plural(Number(found.dataset.count), (kind.value ? kind.value + " " : "") + "dead letter"), countedLetters());
         });
     }
 }
 
 bulk("letters-replay", function (what, body) {
-    ask("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once. Emails"
-        + " that might arrive twice stay here.", "Replay", {
+    openDialog("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once."
+        + " Emails that might arrive twice are left out.", "Replay", {
         act: function () { change(page.dataset.replayUrl, body, replayed); },
     });
 });
 bulk("letters-drop", askDrop);
 lettersMore.addEventListener("click", function () {
-    lettersShown = Math.min(mostLetters, lettersShown + 100);
-    lookAnew();
+    limit = Math.min(maxListed, limit + 100);
+    pollNow();
 });
-kind.addEventListener("change", lookAnew);
+kind.addEventListener("change", pollNow);

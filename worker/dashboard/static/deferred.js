@@ -1,7 +1,9 @@
-// The deferred jobs of a service: what each waits for, and until when.
+// The deferred jobs of a service: what each of them waits for, and until when.
 
 import { make, setText, taskLink } from "./elements.js";
 import { clockTime, count, duration, limitWords, words } from "./words.js";
+
+const several_ms = 5000; // a wait that ends this long after the next try needs several tries
 
 export function makeDeferred(service) {
     const details = make("details", "keys-deferred");
@@ -9,14 +11,20 @@ export function makeDeferred(service) {
     const list = make("ul");
     list.setAttribute("aria-label", "Deferred jobs of " + service);
     details.append(summary, list);
-    return { details: details, summary: summary, list: list, are: "", lefts: [] };
+    return { details: details, summary: summary, list: list, listed: "", lefts: [] };
 }
 
-// A limit, such as rpm, by what it counts; any other reason as it is written.
+// The reason why a job waits: a limit, such as rpm, by what it counts; any other code in words.
 function reasonWords(job) {
     const limit = /^(r|t|e|it|ot)p(s|m|d|mo)$/.test(job.code);
     const why = limit ? "limit reached: " + limitWords(job.code) : words(job.code);
-    return !job.kind ? "reason not known" : job.kind === "failure" ? "a call failed (" + why + ")" : why;
+    return !job.kind ? "unknown reason" : job.kind === "failure" ? "a call failed (" + why + ")" : why;
+}
+
+// The expected end of a wait, where several tries come before it.
+function endWords(job, now_ms) {
+    return job.expected_end_ms === null || job.expected_end_ms - job.next_try_ms < several_ms ? ""
+        : ", expected end in " + duration(job.expected_end_ms - now_ms);
 }
 
 export function showDeferred(its, queue, now_ms) {
@@ -26,11 +34,11 @@ export function showDeferred(its, queue, now_ms) {
         return;
     }
     const reasons = Array.from(new Set(jobs.map(reasonWords)));
-    setText(its.summary, "Deferred, until when and why: " + reasons.slice(0, 3).join("; ")
+    setText(its.summary, "Deferred jobs, until when and why: " + reasons.slice(0, 3).join("; ")
         + (reasons.length > 3 ? " …" : ""));
-    const are = JSON.stringify([jobs, queue.deferred]);
-    if (its.are !== are) {
-        its.are = are;
+    const listed = JSON.stringify([jobs, queue.deferred]);
+    if (its.listed !== listed) {
+        its.listed = listed;
         const items = jobs.map(function (job) {
             const item = make("li");
             const left = make("strong");
@@ -41,11 +49,12 @@ export function showDeferred(its, queue, now_ms) {
         its.lefts = items.map(function (one) { return one.left; });
         its.list.replaceChildren.apply(its.list, items.map(function (one) { return one.item; }));
         if (queue.deferred > jobs.length) {
-            its.list.append(make("li", "", "These are the first and the last of " + count(queue.deferred) + " to come back."));
+            its.list.append(make("li", "", "These jobs are the first and the last of " + count(queue.deferred)
+                + " to come back."));
         }
     }
-    jobs.forEach(function (job, place) {
+    jobs.forEach(function (job, index) {
         const left_ms = job.next_try_ms - now_ms;
-        setText(its.lefts[place], left_ms > 0 ? "next try in " + duration(left_ms) : "due");
+        setText(its.lefts[index], (left_ms > 0 ? "next try in " + duration(left_ms) : "due") + endWords(job, now_ms));
     });
 }

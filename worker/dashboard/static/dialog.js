@@ -1,4 +1,4 @@
-// Asks before something is done, and says what came of it.
+// The dialog that asks before a change, and the message that shows its outcome.
 
 import { make, setText } from "./elements.js";
 import { count } from "./words.js";
@@ -11,20 +11,20 @@ const also = document.getElementById("dialog-also");
 const include = document.getElementById("dialog-include");
 const cancelButton = document.getElementById("dialog-cancel");
 const confirmButton = document.getElementById("dialog-confirm");
-const mostListed = 12;
-let decided = null;
+const maxListed = 12;
+let onConfirm = null;
 
-// options: danger, reason (ask for one), lines (what will change), also (what a tick adds), act (is told what
-// was said: also, reason)
-export function ask(question, text, verb, options) {
+// options: danger, reason (ask for one), lines (what will change), also (the label of a checkbox), act (called with
+// the input: also, reason)
+export function openDialog(question, text, verb, options) {
     setText(document.getElementById("dialog-title"), question);
     setText(document.getElementById("dialog-text"), text);
     setText(confirmButton, verb);
     confirmButton.className = "btn " + (options.danger ? "btn-danger" : "btn-primary");
     const lines = options.lines || [];
-    list.replaceChildren.apply(list, lines.slice(0, mostListed).map(function (line) { return make("li", "", line); }));
-    if (lines.length > mostListed) {
-        list.append(make("li", "", "and " + count(lines.length - mostListed) + " more"));
+    list.replaceChildren.apply(list, lines.slice(0, maxListed).map(function (line) { return make("li", "", line); }));
+    if (lines.length > maxListed) {
+        list.append(make("li", "", "and " + count(lines.length - maxListed) + " more"));
     }
     list.hidden = !lines.length;
     why.hidden = !options.reason;
@@ -33,30 +33,30 @@ export function ask(question, text, verb, options) {
     include.checked = false;
     setText(document.getElementById("dialog-include-text"), options.also || "");
     cancelButton.hidden = !options.act;
-    decided = options.act;
+    onConfirm = options.act;
     dialog.showModal();
     (options.reason ? reason : confirmButton).focus();
 }
 
-function confirmed() {
-    const act = decided;
-    decided = null;
+function confirm() {
+    const act = onConfirm;
+    onConfirm = null;
     dialog.close();
     if (act) {
         act({ also: include.checked, reason: reason.value.trim() || "by hand" });
     }
 }
 
-confirmButton.addEventListener("click", confirmed);
+confirmButton.addEventListener("click", confirm);
 reason.addEventListener("keydown", function (event) {
     if (event.key === "Enter") {
         event.preventDefault();
-        confirmed();
+        confirm();
     }
 });
 cancelButton.addEventListener("click", function () { dialog.close(); });
 
-export function say(text, kind) {
+export function showMessage(text, kind) {
     const toast = make("div", "toast show text-bg-" + kind);
     toast.setAttribute("role", kind === "danger" ? "alert" : "status");
     toast.append(make("div", "toast-body", text));

@@ -1,4 +1,4 @@
-// Elements of the page; what comes from the server becomes text, never markup.
+// Makes elements of the page; whatever the server sends becomes text, never markup.
 
 export const page = document.getElementById("keys-page");
 export const readOnly = page.dataset.readOnly === "yes";
@@ -21,7 +21,7 @@ export function setText(element, text) {
     }
 }
 
-// A job, by the beginning of its id; Flower has a page of it.
+// A link to Flower's page of a job, named by the beginning of its id.
 export function taskLink(id) {
     const link = make("a", "", "job " + id.slice(0, 8) + (id.length > 8 ? "…" : ""));
     link.href = page.dataset.taskUrl.replace("TASK", encodeURIComponent(id));

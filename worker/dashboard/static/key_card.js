@@ -1,4 +1,4 @@
-// One key.
+// The card of one key.
 
 import { askDisable, askReset } from "./actions.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
@@ -24,11 +24,11 @@ export function makeCard(service, key) {
     more.append(lowest, origin, buckets);
     article.append(head, blocks, use, more);
     const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use, more: more,
-        lowest: lowest, buckets: buckets, told: key, ends: [], blocksAre: "", bucketsAre: "", meters: [] };
+        lowest: lowest, buckets: buckets, key: key, ends: [], blocksListed: "", bucketsListed: "", meters: [] };
     if (!readOnly) {
         const foot = make("div", "key-buttons");
         card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
-            askDisable(service, card.told);
+            askDisable(service, card.key);
         });
         foot.append(button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
             askReset("key " + key.label, { service: service, key: key.id });
@@ -39,7 +39,7 @@ export function makeCard(service, key) {
     return card;
 }
 
-// Every part adds up to the whole: each call ended in one of these ways.
+// The parts add up: each call has ended in one of these ways.
 function useWords(key) {
     const parts = [[key.accepted, "accepted"], [key.refused, "refused"], [key.faults, "failed"], [key.rejected, "rejected"]]
         .filter(function (part) { return part[0]; })
@@ -57,7 +57,7 @@ function accountWords(service, key) {
 }
 
 export function showCard(card, key) {
-    card.told = key;
+    card.key = key;
     card.article.dataset.state = key.state;
     setText(card.state, key.state);
     setText(card.account, accountWords(card.service, key));
@@ -69,15 +69,15 @@ export function showCard(card, key) {
     showBuckets(card, key.buckets);
 }
 
-// On a phone a key takes a few lines until somebody opens it.
+// On a phone a card takes a few lines until a person opens it.
 export function unfold(card) {
     card.more.open = !narrow.matches;
 }
 
 function showBlocks(card, blocks) {
-    const are = JSON.stringify(blocks.map(blockWords));
-    if (are !== card.blocksAre) {
-        card.blocksAre = are;
+    const listed = JSON.stringify(blocks.map(blockWords));
+    if (listed !== card.blocksListed) {
+        card.blocksListed = listed;
         card.blocks.hidden = !blocks.length;
         card.blocks.replaceChildren();
         card.ends = blocks.map(function (one) {
@@ -103,9 +103,9 @@ export function countDown(card) {
 }
 
 function showBuckets(card, buckets) {
-    const are = JSON.stringify(buckets.map(function (one) { return [one.model, one.dimension, one.window_ms]; }));
-    if (are !== card.bucketsAre) {
-        card.bucketsAre = are;
+    const listed = JSON.stringify(buckets.map(function (one) { return [one.model, one.dimension, one.window_ms]; }));
+    if (listed !== card.bucketsListed) {
+        card.bucketsListed = listed;
         card.buckets.replaceChildren();
         let model = "";
         card.meters = buckets.map(function (one) {

@@ -1,21 +1,21 @@
-// The page of the keys: filled from the admin endpoints every second; its buttons send what they ask for.
+// The page Keys: it polls the admin endpoints every second, and its buttons send requests to them.
 
 import { askReset, checkKeys } from "./actions.js";
 import { auditMessage, auditQuery, showAudit } from "./audit.js";
 import { page, setText } from "./elements.js";
 import { lettersQuery, showLetters } from "./dead_letters.js";
-import { begin, showFreshness } from "./poller.js";
+import { start, showFreshness } from "./poller.js";
 import { countDownAll, showService } from "./service.js";
 import { showUnknown } from "./unknown.js";
 
 const evicts = document.getElementById("keys-evicts");
 
-function showStatus(told) {
-    evicts.hidden = !told.evicts;
-    setText(evicts, "Redis may throw away jobs, results and the state of the keys when it is full: its maxmemory-policy is "
-        + told.evicts + ". Set it to noeviction.");
-    Object.keys(told.services).forEach(function (service) { showService(service, told.services[service]); });
-    showUnknown(told.unknown_answers);
+function showStatus(status) {
+    evicts.hidden = !status.evicts;
+    setText(evicts, "When Redis is full, it may delete jobs, results and the state of the keys: its maxmemory-policy is "
+        + status.evicts + ". Set it to noeviction.");
+    Object.keys(status.services).forEach(function (service) { showService(service, status.services[service]); });
+    showUnknown(status.unknown_answers);
     const all = document.getElementById("reset-all");
     if (all) {
         all.disabled = false;
@@ -34,7 +34,7 @@ setInterval(function () {
     countDownAll();
     showFreshness();
 }, 250);
-begin({
+start({
     slow: function () { return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()]; },
     show: showStatus,
     showSlow: function (letters, audit) {

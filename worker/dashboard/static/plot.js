@@ -1,4 +1,4 @@
-// The last hour of a service, by minutes.
+// The plot of a service's last hour, minute by minute.
 
 import { make, setText } from "./elements.js";
 import { count, hourAndMinute, plural } from "./words.js";

@@ -1,53 +1,53 @@
-// Asks every second how things are, and says whether what is shown is live.
+// Polls the status every second, and says whether what the page shows is live.
 
 import { page, setText } from "./elements.js";
-import { talk } from "./server.js";
+import { request } from "./server.js";
 import { clockTime } from "./words.js";
 
-const every_ms = 1000;
-const slow_every_ms = 3000; // dead letters and audit trail
-const stale_ms = 3000; // with no answer for so long, what is shown is not live
+const interval_ms = 1000;
+const slow_interval_ms = 3000; // dead letters and audit trail
+const stale_ms = 3000; // older answers are not live
 const trouble = document.getElementById("keys-trouble");
 const freshness = document.getElementById("keys-freshness");
 export let latest = null; // the latest status
 let answeredAt = null;
 let slowAt = -Infinity;
-let asking = null;
+let polling = null;
 let timer = null;
-let views = null; // what is asked for less often, and what shows the answers
-let ended = false; // the login is over: asking again would only make the browser ask for a password
+let views = null; // see start()
+let ended = false; // the login has expired: another request would make the browser ask for a password
 
-// its: slow (gives the addresses that are asked every few seconds), show (the status), showSlow (their answers),
-// showNothing (there never was an answer)
-export function begin(its) {
-    views = its;
+// views: slow (returns the addresses that are polled less often), show (shows the status), showSlow (shows the
+// answers of these addresses), showNothing (called while no answer has come yet)
+export function start(theViews) {
+    views = theViews;
     document.addEventListener("visibilitychange", function () {
         if (document.visibilityState === "visible") {
-            look();
+            poll();
         }
     });
-    look();
+    poll();
 }
 
-async function look() {
+async function poll() {
     clearTimeout(timer);
-    if (asking || ended) {
-        return asking;
+    if (polling || ended) {
+        return polling;
     }
-    asking = (async function () {
+    polling = (async function () {
         try {
-            const slow = performance.now() - slowAt >= slow_every_ms;
-            const asked = [talk(page.dataset.statusUrl)];
+            const slow = performance.now() - slowAt >= slow_interval_ms;
+            const requests = [request(page.dataset.statusUrl)];
             if (slow) {
-                asked.push.apply(asked, views.slow().map(function (url) { return talk(url); }));
+                requests.push.apply(requests, views.slow().map(function (url) { return request(url); }));
             }
-            const told = await Promise.all(asked);
-            latest = told[0];
+            const answers = await Promise.all(requests);
+            latest = answers[0];
             answeredAt = Date.now();
             views.show(latest);
             if (slow) {
                 slowAt = performance.now();
-                views.showSlow.apply(null, told.slice(1));
+                views.showSlow.apply(null, answers.slice(1));
             }
             trouble.hidden = true;
         } catch (error) {
@@ -55,26 +55,26 @@ async function look() {
         }
         showFreshness();
     }());
-    await asking;
-    asking = null;
+    await polling;
+    polling = null;
     clearTimeout(timer);
     if (document.visibilityState === "visible" && !ended) {
-        timer = setTimeout(look, every_ms);
+        timer = setTimeout(poll, interval_ms);
     }
 }
 
-export async function lookAnew() {
-    if (asking) {
-        await asking; // it may have begun before the change
+export async function pollNow() {
+    if (polling) {
+        await polling; // this poll may have started before the change
     }
     slowAt = -Infinity;
-    await look();
+    await poll();
 }
 
 function showTrouble(error) {
     ended = error.status === 401;
-    setText(trouble, ended ? "Your login has ended. Reload this page to log in again."
-        : error.message + (latest ? " What you see may be old; trying again." : " Trying again."));
+    setText(trouble, ended ? "Your login has expired. Reload this page to log in again."
+        : error.message + (latest ? " The page may be out of date; trying again." : " Trying again."));
     trouble.hidden = false;
     if (!latest) {
         views.showNothing();
@@ -86,8 +86,8 @@ export function showFreshness() {
         setText(freshness, !trouble.hidden ? "Not live." : performance.now() < stale_ms ? "Loading…"
             : "Still loading: no answer yet.");
     } else if (ended || Date.now() - answeredAt > stale_ms) {
-        setText(freshness, "Not live: this is how it was at " + clockTime(answeredAt) + ".");
+        setText(freshness, "Not live: this is the state at " + clockTime(answeredAt) + ".");
     } else {
-        setText(freshness, "Live: every second, without a reload.");
+        setText(freshness, "Live: updated every second.");
     }
 }

@@ -1,38 +1,38 @@
-// Talks to the admin endpoints.
+// Sends requests to the admin endpoints.
 
-const give_up_ms = 10000;
-const give_up_on_change_ms = 65000; // a replay of many takes its time
+const timeout_ms = 10000;
+const change_timeout_ms = 65000; // a replay of many jobs takes long
 
-export async function talk(url, options) {
-    const giveUp = new AbortController();
-    const late = setTimeout(function () { giveUp.abort(); }, options ? give_up_on_change_ms : give_up_ms);
+export async function request(url, options) {
+    const controller = new AbortController();
+    const timer = setTimeout(function () { controller.abort(); }, options ? change_timeout_ms : timeout_ms);
     try {
-        const answer = await fetch(url, Object.assign(
-            { credentials: "same-origin", cache: "no-store", signal: giveUp.signal }, options));
-        const told = await answer.json().catch(function () { return {}; });
-        if (!answer.ok) {
-            const refusal = new Error(told.message || "Flower answered " + answer.status + ".");
-            refusal.status = answer.status;
-            throw refusal;
+        const response = await fetch(url, Object.assign(
+            { credentials: "same-origin", cache: "no-store", signal: controller.signal }, options));
+        const body = await response.json().catch(function () { return {}; });
+        if (!response.ok) {
+            const failure = new Error(body.message || "Flower answered with the status " + response.status + ".");
+            failure.status = response.status;
+            throw failure;
         }
-        return told;
+        return body;
     } catch (error) {
         if (error.name === "AbortError") {
-            throw new Error("Flower did not answer in time.");
+            throw new Error("Flower did not response in time.");
         }
         throw error instanceof TypeError ? new Error("Flower cannot be reached.") : error;
     } finally {
-        clearTimeout(late);
+        clearTimeout(timer);
     }
 }
 
 function cookie(name) {
-    const found = document.cookie.split("; ").find(function (pair) { return pair.startsWith(name + "="); });
-    return found ? decodeURIComponent(found.slice(name.length + 1)) : "";
+    const pair = document.cookie.split("; ").find(function (text) { return text.startsWith(name + "="); });
+    return pair ? decodeURIComponent(pair.slice(name.length + 1)) : "";
 }
 
 export function post(url, body) {
-    return talk(url, {
+    return request(url, {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-XSRFToken": cookie("_xsrf") },
         body: JSON.stringify(body),

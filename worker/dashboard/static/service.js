@@ -9,15 +9,15 @@ import { count, duration, plural, title } from "./words.js";
 
 const shown = new Map(); // service name → its elements
 
-// What stands above each service's keys, and what it means.
+// The facts about each service, and their meaning.
 const factWords = {
     "Keys ready": "Keys that may be called now.",
     "Calls in progress": "Calls that the provider has not answered yet.",
-    "Jobs waiting": "In the queue, or in a worker for a key that is about to have room. Deferred: until a key is back.",
-    "Queue paused": "A worker takes no more of a queue than its keys serve soon; the others stay in the queue, in order.",
-    "Queue empty in": "All that waits, at the speed of the last minute.",
-    "Longest wait": "Of the jobs that wait now.",
-    "Calls so far": "Since the pool's state was begun. Refused: the provider said that a limit is reached (429).",
+    "Jobs waiting": "Jobs in the queue, and jobs in a worker that wait for a key. Deferred jobs wait until a key is back.",
+    "Queue paused": "A worker takes no more jobs of a queue than its keys can serve soon; the others stay in the queue, in order.",
+    "Queue empty in": "How long the waiting jobs take at the speed of the last minute.",
+    "Longest wait": "How long the oldest of the waiting jobs has waited.",
+    "Calls so far": "All calls since the pool's state was created. Refused: a limit was reached (429).",
 };
 
 function makeFact(facts, name) {
@@ -67,25 +67,25 @@ function makeService(service) {
     return { section: section, idle: idle, facts: facts, deferred: deferred, plot: plot, grid: grid, empty: empty, cards: new Map(), order: "" };
 }
 
-// In how many milliseconds the first key is back, where none is ready; null where none comes back by itself.
+// The milliseconds until the first key is back, if none is ready; null if none comes back by itself.
 function firstBack(keys) {
     const rests = keys.filter(function (key) { return key.left_ms !== null; });
     return rests.length ? Math.min.apply(null, rests.map(function (key) { return key.left_ms; })) : null;
 }
 
-export function showService(service, told) {
+export function showService(service, pool) {
     if (!shown.has(service)) {
         shown.set(service, makeService(service));
     }
     const its = shown.get(service);
-    const queue = told.queue;
-    const ready = told.summary.ready;
-    const total = told.summary.keys;
-    const back = total && !ready ? firstBack(told.keys) : null;
+    const queue = pool.queue;
+    const ready = pool.summary.ready;
+    const total = pool.summary.keys;
+    const back = total && !ready ? firstBack(pool.keys) : null;
     const backWords = back === null ? "until somebody resets one" : "first back in " + duration(back);
     setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
         total && !ready ? "bad" : ready < total ? "middle" : "");
-    setFact(its.facts["Calls in progress"], count(told.summary.in_flight));
+    setFact(its.facts["Calls in progress"], count(pool.summary.in_flight));
     setFact(its.facts["Jobs waiting"], queue.known ? count(queue.waiting) : "not known",
         queue.known ? (queue.deferred ? count(queue.deferred) + " deferred" : "") : "the broker does not answer", queue.known ? "" : "middle");
     setFact(its.facts["Queue paused"], { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
@@ -107,15 +107,15 @@ export function showService(service, told) {
     setFact(its.facts["Longest wait"], !queue.waiting ? (queue.known ? "nothing waits" : "not known") : queue.oldest_s > 0
         ? duration(queue.oldest_s * 1000) : queue.oldest_bulk_s > 0 ? "–" : "not known yet",
         queue.oldest_bulk_s > 0 ? "bulk jobs " + duration(queue.oldest_bulk_s * 1000) : queue.oldest_s > 0 ? "at least" : "");
-    setFact(its.facts["Calls so far"], count(told.summary.calls),
-        told.summary.refused ? count(told.summary.refused) + " refused" : "");
+    setFact(its.facts["Calls so far"], count(pool.summary.calls),
+        pool.summary.refused ? count(pool.summary.refused) + " refused" : "");
     its.idle.hidden = queue.idle_s < 30;
-    setText(its.idle, "Jobs wait, keys are ready and have room, and nothing has been called for "
-        + duration(queue.idle_s * 1000) + ". Look at the workers' log.");
-    showDeferred(its.deferred, queue, told.now_ms);
-    drawPlot(its.plot, told.history, told.now_ms);
-    its.empty.hidden = told.keys.length > 0;
-    showCards(its, service, told.keys);
+    setText(its.idle, "Jobs wait and keys have room, but no call has been made for " + duration(queue.idle_s * 1000)
+        + ". Look at the workers' log.");
+    showDeferred(its.deferred, queue, pool.now_ms);
+    drawPlot(its.plot, pool.history, pool.now_ms);
+    its.empty.hidden = pool.keys.length > 0;
+    showCards(its, service, pool.keys);
 }
 
 export function countDownAll() {
@@ -139,7 +139,7 @@ function showCards(its, service, keys) {
     const rank = { disabled: 0, cooling: 1, ready: 2 };
     const sorted = keys.slice().sort(function (one, other) { return rank[one.state] - rank[other.state]; });
     const order = sorted.map(function (key) { return key.id; }).join();
-    // What is in trouble stands first; nothing moves under the finger of somebody who is about to press a button.
+    // Keys in trouble come first; no card moves while a person may be about to press its button.
     if (its.order !== order && !its.grid.contains(document.activeElement)) {
         its.order = order;
         sorted.forEach(function (key) { its.grid.append(its.cards.get(key.id).article); });

@@ -1,22 +1,22 @@
-// Answers of the providers that nobody knows.
+// Provider answers that this version does not know.
 
 import { make } from "./elements.js";
 import { clockTime, count } from "./words.js";
 
 export function showUnknown(answers) {
     const section = document.getElementById("keys-unknown");
-    const are = JSON.stringify(answers);
-    if (section.dataset.are === are) {
+    const listed = JSON.stringify(answers);
+    if (section.dataset.listed === listed) {
         return;
     }
-    section.dataset.are = are;
+    section.dataset.listed = listed;
     section.hidden = !answers.length;
     const list = document.getElementById("unknown-rows");
-    list.replaceChildren.apply(list, answers.map(function (one) {
+    list.replaceChildren.apply(list, answers.map(function (answer) {
         const row = make("tr");
-        row.append(make("td", "", clockTime(one.last_ms)), make("td", "", one.service),
-            make("td", "", one.kind.replaceAll("_", " ")), make("td", "", one.shape),
-            make("td", "", count(one.count)));
+        row.append(make("td", "", clockTime(answer.last_ms)), make("td", "", answer.service),
+            make("td", "", answer.kind.replaceAll("_", " ")), make("td", "", answer.shape),
+            make("td", "", count(answer.count)));
         return row;
     }));
 }

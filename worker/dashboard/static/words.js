@@ -1,6 +1,6 @@
-// Numbers, times, limits and codes, as people read them.
+// Numbers, times, limits and codes in words.
 
-const mostNames = 3; // of what a key may not be asked for, in one line
+const maxNames = 3; // names in one line
 export const hourAndMinute = { hour: "2-digit", minute: "2-digit" };
 
 export function count(number) {
@@ -33,7 +33,7 @@ export function clockTime(at_ms, options) {
     return (today ? "" : at.toLocaleDateString() + " ") + at.toLocaleTimeString([], options);
 }
 
-// A code of ours, such as rate_limit, in words; what others wrote stays as it is.
+// A code of ours, such as rate_limit, in words; other texts stay as they are.
 export function words(code) {
     return /^[a-z_]+$/.test(code) ? code.replaceAll("_", " ") : code;
 }
@@ -68,7 +68,7 @@ export function blockWords(one) {
         + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
 }
 
-// The blocks of a key, with what it may not be asked for (domains, models) as one for each reason.
+// The blocks of a key; those for domains or models that it may not use are joined by reason.
 export function grouped(blocks) {
     const found = [];
     const byReason = new Map();
@@ -85,9 +85,9 @@ export function grouped(blocks) {
         }
     });
     byReason.forEach(function (one) {
-        const more = one.names.length - mostNames;
+        const more = one.names.length - maxNames;
         one.names.sort();
-        one.name = "not for " + one.names.slice(0, mostNames).join(", ") + (more > 0 ? " and " + count(more) + " more" : "");
+        one.name = "not for " + one.names.slice(0, maxNames).join(", ") + (more > 0 ? " and " + count(more) + " more" : "");
     });
     return found;
 }
