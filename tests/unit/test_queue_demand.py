@@ -1,0 +1,99 @@
+"""Which jobs pause a queue that several services share."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+
+from worker.rotation.queue_demand import QueueDemand
+
+
+@dataclass
+class Scripted:
+    """The demand of one service, as a test says."""
+
+    waiting: int = 0
+    room: int = 10
+    rests_s: float = 0.0
+    blocks: bool = False
+    upcoming: list[tuple[tuple[str, ...], bool]] = field(default_factory=list)
+    on_full: Callable[[], None] | None = None
+    others_pass: Callable[[bool], bool] = lambda _: False
+
+    def count(self, *, bulk: bool) -> int:
+        return 0 if bulk else self.waiting
+
+    def shortest(self, *, bulk: bool) -> int:
+        return self.count(bulk=bulk)
+
+    def capacity(self) -> int:
+        return self.room
+
+    def resting_s(self) -> float:
+        return self.rests_s
+
+    def may_block_others(self) -> bool:
+        return self.blocks
+
+    def note_upcoming(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
+        self.upcoming += kinds
+
+
+def shared(**services: Scripted) -> QueueDemand:
+    demand = QueueDemand()
+    for name, one in services.items():
+        demand.add(name, one)
+    return demand
+
+
+def is_full(demand: QueueDemand) -> bool:
+    return demand.shortest(bulk=False) >= demand.capacity()
+
+
+@pytest.mark.parametrize("waiting", [0, 3, 10, 12])
+def test_with_one_service_a_queue_goes_by_it(waiting: int) -> None:
+    demand = shared(a=Scripted(waiting=waiting, rests_s=4.0, blocks=True))
+    assert (demand.shortest(bulk=False), demand.capacity()) == (waiting, 10)
+    assert (demand.count(bulk=False), demand.count(bulk=True)) == (waiting, 0)
+    assert demand.resting_s() == 4.0
+    assert demand.may_block_others()
+
+
+def test_a_full_service_pauses_the_queue_only_where_no_other_one_is_wanted() -> None:
+    demand = shared(full=Scripted(waiting=12), free=Scripted(room=20))
+    assert is_full(demand), "only its jobs are known to come"
+    demand.note_upcoming({("full", None, False), ("free", None, False)})
+    assert not is_full(demand)
+    assert demand.capacity() - demand.shortest(bulk=False) == 20, "as many as the other one takes"
+    assert demand.count(bulk=False) == 12
+
+
+def test_a_queue_rests_only_where_each_service_of_it_rests() -> None:
+    demand = shared(tired=Scripted(rests_s=60.0), fresh=Scripted())
+    assert demand.resting_s() == 60.0
+    demand.note_upcoming({("tired", None, False), ("fresh", None, False)})
+    assert demand.resting_s() == 0.0
+
+
+def test_a_service_hears_of_its_own_jobs_that_come_and_whether_others_can_pass() -> None:
+    first, second = Scripted(waiting=12), Scripted(waiting=2)
+    demand = shared(first=first, second=second)
+    assert not first.others_pass(False)
+    demand.note_upcoming(
+        {("first", ("m",), False), ("second", ("n",), True), ("second", None, False)}
+    )
+    assert (first.upcoming, second.upcoming) == ([(("m",), False)], [(("n",), True)])
+    assert first.others_pass(False)
+    assert not second.others_pass(False), "the first one is full"
+
+
+def test_every_service_says_when_it_is_full() -> None:
+    told: list[str] = []
+    known = Scripted(on_full=lambda: None)
+    demand = shared(new=(new := Scripted()), known=known)
+    before = known.on_full
+    demand.on_full(lambda: told.append("full"))
+    assert new.on_full is not None
+    new.on_full()
+    assert told == ["full"]
+    assert known.on_full is before
