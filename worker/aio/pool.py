@@ -38,7 +38,6 @@ from worker.aio.pool_tasks import PoolTasks
 from worker.aio.reports import Callbacks, Reports
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport import unacked
-from worker.aio.transport.leases import release_all_detached
 from worker.aio.watchdog import Watchdog
 
 __all__ = ["TaskPool", "current_loop"]
@@ -339,7 +338,7 @@ class TaskPool(BasePool):
         mailbox.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()
-        release_all_detached()
+        unacked.of_process.release_detached()
         shutdown.send_acknowledgements(self._hub)
         self.calls.close(self._hub)
 

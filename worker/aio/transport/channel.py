@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import redis
 
-from worker.aio.transport.leases import LeaseKeeper, connecting, keeper_of
+from worker.aio.transport import unacked
+from worker.aio.transport.leases import LeaseKeeper, connecting
 from worker.aio.transport.messages import Message
 from worker.aio.transport.qos import TransportQoS
 from worker.aio.transport.taking import TakingChannel
@@ -148,7 +149,7 @@ class Channel(TakingChannel):
             client = self.connection.client
             key = (client.hostname, client.port, client.virtual_host, client.userid, first, lease_s)
             params = self._connparams()
-            keeper = keeper_of(
+            keeper = unacked.of_process.keeper(
                 key,
                 lambda: LeaseKeeper(
                     connecting(params, lease_s),

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
@@ -260,19 +260,3 @@ def connecting(params: dict[str, Any], lease_s: float) -> "Callable[[], redis.Re
     if "socket_connect_timeout" in params:
         params["socket_connect_timeout"] = timeout_s
     return lambda: redis.Redis(connection_pool=redis.ConnectionPool(**params))
-
-
-_keepers: dict[Hashable, LeaseKeeper] = {}
-
-
-def keeper_of(key: Hashable, make: Callable[[], LeaseKeeper]) -> LeaseKeeper:
-    """Return the process's keeper of the leases on one server, and make it at the first call."""
-    if key not in _keepers:
-        _keepers[key] = make()
-    return _keepers[key]
-
-
-def release_all_detached() -> None:
-    """Release the messages of closed channels, since this process will not end their jobs."""
-    for keeper in _keepers.values():
-        keeper.release_detached()

@@ -4,9 +4,12 @@ kombu makes transports and channels by itself, so they and the pool meet in one 
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from worker.aio.transport.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +22,7 @@ class Flushable(Protocol):
 
 
 class Unacked:
-    """Sends the acknowledgements of all channels, and knows which jobs outlive their connection.
+    """Has the acknowledgements and leases of all channels, and knows which jobs run on.
 
     Attributes:
         running_jobs: The pool's answer to `tags_that_run_on`; None while no pool runs.
@@ -28,6 +31,7 @@ class Unacked:
     def __init__(self) -> None:
         self.running_jobs: Callable[[set[str]], set[str]] | None = None
         self._holders: WeakSet[Flushable] = WeakSet()
+        self._keepers: dict[Hashable, LeaseKeeper] = {}
 
     def register(self, holder: Flushable) -> None:
         """Remember a holder of acknowledgements for as long as it lives."""
@@ -40,6 +44,22 @@ class Unacked:
                 holder.flush_acks()
             except Exception as exc:  # noqa: BLE001 - of any transport; each lost connection leads here
                 logger.warning("cannot send acknowledgements: %s", exc)
+
+    def keeper(self, key: Hashable, make: "Callable[[], LeaseKeeper]") -> "LeaseKeeper":
+        """Return the keeper of the leases on one server, and make it at the first call.
+
+        Args:
+            key: Names the server, and the keys on it.
+            make: Makes the keeper.
+        """
+        if key not in self._keepers:
+            self._keepers[key] = make()
+        return self._keepers[key]
+
+    def release_detached(self) -> None:
+        """Release the messages of closed channels, since this process will not end their jobs."""
+        for keeper in self._keepers.values():
+            keeper.release_detached()
 
     def tags_that_run_on(self, held: Iterable[str]) -> set[str]:
         """Name the messages of a channel whose jobs run on after its connection has ended.
