@@ -207,7 +207,7 @@ def test_every_channel_ends_with_its_connection_though_the_server_is_away(
             two.until(lambda: two.got, within_s=30)  # let go of, so it comes at once
             assert two.bodies == [2]
     if lease_s:
-        assert "2 messages cannot be given back" not in caplog.text
+        assert "cannot put 2 messages back" not in caplog.text
         assert "Traceback" not in caplog.text
 
 
