@@ -9,6 +9,8 @@ To add a service, edit two files and write two new ones:
 3. Write that class, a `worker.providers.base.Provider`: the wire format, and what each answer means.
 4. Write the module with its tasks, which `Service.tasks` names. Each of them says
    `@app.task(..., service="name")`.
+
+`docs/contributing/add-a-provider.md` shows each step.
 """
 
 from collections.abc import Mapping

@@ -177,6 +177,26 @@ def test_every_python_block_compiles(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_every_name_of_ours_that_a_block_imports_exists(page: Path) -> None:
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+                "worker."
+            ):
+                continue
+            module = ROOT.joinpath(*str(node.module).split("."))
+            texts = [
+                text_of(path)
+                for path in (module.with_suffix(".py"), module / "__init__.py")
+                if path.is_file()
+            ]
+            for alias in node.names:
+                submodule = (module / alias.name).with_suffix(".py")
+                known = any(re.search(rf"\b{alias.name}\b", text) for text in texts)
+                assert submodule.is_file() or known, f"{page.name}: {node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
 def test_every_shell_block_has_balanced_quotes(page: Path) -> None:
     for block in blocks(page, "sh"):
         assert shlex.split(block, comments=True)

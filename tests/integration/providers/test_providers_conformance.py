@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tests.pages import ROOT, blocks
 from worker.aio.errors import SoftTimeLimit
 from worker.providers import Completion, Groq, Resend, SendRequest
 from worker.verdicts import Effect, Fate, Scope
@@ -26,7 +27,21 @@ class _Case:
     if_ambiguous: Fate
 
 
+def _documented() -> Any:
+    """The provider that `docs/contributing/add-a-provider.md` shows."""
+    _, client, *_ = blocks(ROOT / "docs/contributing/add-a-provider.md", "python")
+    names: dict[str, Any] = {}
+    exec(client, names)  # noqa: S102 - a page of ours
+    return names["Acme"]
+
+
 _CASES = {
+    "acme": _Case(
+        _documented(),
+        {"text": "hello", "language": "de"},
+        {"translation": "hallo"},
+        Fate.RETRY,
+    ),
     "groq": _Case(
         Groq,
         Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
@@ -219,5 +234,6 @@ async def test_a_bug_of_ours_is_no_answer_of_the_provider(
 
     monkeypatch.setattr("worker.providers.groq.client.Groq._post", broken)
     monkeypatch.setattr("worker.providers.resend.client._send", broken)
+    monkeypatch.setattr("httpx.AsyncClient.post", broken)
     with pytest.raises(ZeroDivisionError):
         await provider.call(_KEY, case.request)
