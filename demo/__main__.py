@@ -20,7 +20,7 @@ instead of starting one, and empties it afterwards. It ignores all other setting
 """
 
 
-def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
     # Importing takes a second, and nothing that would have to be stopped runs yet.
     os.write(2, b"\ndemo: stopped before anything was started\n")
     os._exit(128 + number)

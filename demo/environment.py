@@ -275,7 +275,7 @@ class DemoEnvironment:
 
 
 async def _uninterrupted(start: Callable[[], ResultT]) -> ResultT:
-    """Start something in a thread; a cancellation waits until it has started, so that it can end."""
+    """Start something in a thread; a cancellation waits until it has started and can be ended."""
     work = asyncio.ensure_future(asyncio.to_thread(start))
     try:
         return await asyncio.shield(work)

@@ -85,18 +85,22 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         if result["status"] == "SUCCESS"
     ]
     summary.figures = {
-        "jobs": f"{ai.done}/{ai.total} completions and {email.done}/{email.total} emails done in {took_s:.1f} s",
+        "jobs": f"{ai.done}/{ai.total} completions and {email.done}/{email.total} emails done"
+        f" in {took_s:.1f} s",
         "jobs failed": str(ai.failed + email.failed),
-        "deferrals": f"{timeline.deferrals['ai']} of completions, {timeline.deferrals['email']} of emails"
+        "deferrals": f"{timeline.deferrals['ai']} of completions,"
+        f" {timeline.deferrals['email']} of emails"
         f" (longest wait for a key: {max(waits, default=0.0):.1f} s)",
         "models": _models(ai.results.values()),
-        "calls for a model that was switched off": f"{_calls_in_vain(ledger)} of {len(ledger['calls'])}",
+        "calls for a model that was switched off": f"{_calls_in_vain(ledger)}"
+        f" of {len(ledger['calls'])}",
         "rotations": f"{timeline.rotations.total()} times the next key at once after a refusal",
         "retries": f"{timeline.retries.total()} after failures of a provider",
         "recoveries": f"{timeline.recoveries} after {timeline.cooldowns} cooldowns",
         "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
         "calls on a revoked key after its refusal": str(judgement["calls_after_refusal"]),
-        "emails accepted": f"{judgement['emails_accepted']}, of which twice: {judgement['emails_accepted_twice']}"
+        "emails accepted": f"{judgement['emails_accepted']},"
+        f" of which twice: {judgement['emails_accepted_twice']}"
         f" (in {_email_calls(watch, tallies)} calls, answers lost: "
         f"{judgement['accepted_but_answer_lost']})",
     }

@@ -38,7 +38,7 @@ async def serve(given: argparse.Namespace) -> int:
     url = f"http://{given.host}:{listener.port}"
     lines = {"GROQ_BASE_URL": url, "RESEND_API_URL": url} | sandbox.roster.environment
     for name, value in lines.items():
-        print(f"{name}={value!r}" if " " in value else f"{name}={value}")  # noqa: T201 - this is its output
+        print(f"{name}={value!r}" if " " in value else f"{name}={value}")  # noqa: T201
     print(f"{READY} {url}", flush=True)  # noqa: T201
     try:
         await stop.wait()

@@ -18,7 +18,8 @@ BLOCK_PAGE = (
 
 def error_page(status: int) -> bytes:
     """The HTML page of an edge server that got no answer from behind it."""
-    return f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>".encode()
+    head, body = f"<title>{status}</title>", f"<center><h1>{status}</h1></center>"
+    return f"<html><head>{head}</head><body>{body}</body></html>".encode()
 
 
 class Ending(StrEnum):

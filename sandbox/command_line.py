@@ -10,42 +10,47 @@ from sandbox.models import LIVING
 from sandbox.resend import ResendSettings
 
 _DESCRIPTION = """\
-Groq and Resend simulated over real HTTP, for tests and demos. Point a client at it by the environment lines
-that it prints (GROQ_BASE_URL, RESEND_API_URL, the keys), make things go wrong by control calls or a script,
-and ask the ledger what happened.
+The sandbox simulates Groq and Resend over real HTTP, for tests and demos. It prints environment
+variables (GROQ_BASE_URL, RESEND_API_URL, the keys) that point a client at it. Control calls or a
+scenario make things go wrong, and the ledger says what happened.
 """
 _EXAMPLES = """\
 examples:
-  python -m sandbox                                       3 Groq keys, 2 Resend keys, limits of the free plans
+  python -m sandbox                                  3 Groq keys, 2 Resend keys, free limits
   python -m sandbox --groq-keys 5 --groq-rpm 600 --groq-tpm 0 --groq-latency-ms 200
-  python -m sandbox --groq-keys 4 --groq-keys-per-org 2   two organisations with two keys each
+  python -m sandbox --groq-keys 4 --groq-keys-per-org 2   two organisations, two keys each
   python -m sandbox --keys-file accounts.json --scenario trouble.json
 
-accounts.json (all but the lists may be left out; keys may be a number):
+accounts.json (everything but the lists is optional; keys may be a number):
   {"living": ["openai/gpt-oss-20b", "openai/gpt-oss-120b", "a-new-model"],
-   "groq":   [{"account": "org_a", "keys": ["gsk_..."], "rpm": 30, "models": {"openai/gpt-oss-20b": {"tpm": 8000}}}],
-   "resend": [{"account": "team_a", "keys": 2, "domains": ["a.example.net"], "from": "Me <me@a.example.net>"}]}
+   "groq":   [{"account": "org_a", "keys": ["gsk_..."], "rpm": 30,
+               "models": {"openai/gpt-oss-20b": {"tpm": 8000}}}],
+   "resend": [{"account": "team_a", "keys": 2, "domains": ["a.example.net"],
+               "from": "Me <me@a.example.net>"}]}
 
 trouble.json:
   {"starts": "first_call",
-   "steps": [{"at_s": 5, "do": "fault", "service": "groq", "status": 503, "seconds": 3, "share": 0.5},
+   "steps": [{"at_s": 5, "do": "fault", "service": "groq", "status": 503, "seconds": 3,
+              "share": 0.5},
              {"at_s": 10, "do": "exhaust", "service": "groq", "seconds": 10},
              {"at_s": 15, "do": "revoke", "key": "groq:2"}]}
 
 control calls (POST /control/VERB with a JSON object; GET for the first four):
   state | ledger[?full=1] | mail | kinds
   exhaust   {"service", "seconds", "account"?}            every account answers 429 with retry-after
-  fault     {"service", "kind" or "status", "seconds" or "count" or "share", "key"?, "account"?, "model"?,
-             "accept"?, "retry_after_s"?, "hang_s"?}      GET /control/kinds lists the kinds
+  fault     {"service", "kind" or "status", "seconds" or "count" or "share", "key"?, "account"?,
+             "model"?, "accept"?, "retry_after_s"?, "hang_s"?}
+                                                          GET /control/kinds lists the kinds
   clear     {"service"?, "number"?}                       ends faults
   revoke    {"key", "form"?: 400|401|403, "standing"?: revoked|suspended|restricted}
   restore   {"key"}                                       key: secret, fingerprint, label, or groq:1
-  standing  {"service": "groq", "account"?, "standing": organization_restricted|blocked_api_access|live}
+  standing  {"service": "groq", "account"?,
+             "standing": organization_restricted|blocked_api_access|live}
   standing  {"service": "groq", "account"?, "model",
              "code": model_not_found|model_decommissioned|model_terms_required|…|null}
   limits    {"service", "account"?, "rpm"|"rpd"|"tpm"|"tpd"|"itpm"|"otpm"|"rps"|"daily"|"monthly"}
   advance   {"seconds"}                                   moves the sandbox's clock
-  reset     {"ledger"?: true}                             all as new
+  reset     {"ledger"?: true}                             restores the initial state
 
   curl -X POST localhost:8765/control/exhaust -d '{"service": "groq", "seconds": 20}'
 
@@ -90,19 +95,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--keys-file",
         type=Path,
         metavar="FILE",
-        help="accounts and keys as JSON, instead of made ones",
+        help="accounts and keys as JSON, instead of generated ones",
     )
     add(
         "--accept-unknown-keys",
         action="store_true",
-        help="any key works and gets an account of its own",
+        help="accept any key, each with an account of its own",
     )
-    add("--scenario", type=Path, metavar="FILE", help="a timed script of control calls as JSON")
+    add("--scenario", type=Path, metavar="FILE", help="timed control calls as JSON")
     add(
         "--grace-ms",
         type=_ms,
         default=250.0,
-        help="calls under way when told to wait are forgiven for so long",
+        help="how long after a refusal calls in flight do not count as violations",
     )
     add(
         "--ledger-size",
@@ -110,11 +115,11 @@ def make_parser() -> argparse.ArgumentParser:
         default=100_000,
         help="full records kept (default: %(default)s)",
     )
-    add("--seed", type=int, help="makes chance repeatable (keys never are)")
+    add("--seed", type=int, help="seed of the random numbers (keys are always random)")
     add(
         "--stop-on-eof",
         action="store_true",
-        help="stop when standard input closes, as when the parent dies",
+        help="stop when standard input closes, for example because the parent died",
     )
     group = parser.add_argument_group("Groq", "limits are per organisation and model; 0 means none")
     add = group.add_argument
@@ -172,7 +177,13 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--groq-latency-ms", type=_ms, default=0.0, metavar="MS", help="how long a completion takes"
     )
-    add("--groq-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
+    add(
+        "--groq-jitter-ms",
+        type=_ms,
+        default=0.0,
+        metavar="MS",
+        help="random addition to the latency",
+    )
     add(
         "--groq-completion-tokens",
         type=_positive,
@@ -232,7 +243,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MS",
         help="how long taking an email lasts",
     )
-    add("--resend-jitter-ms", type=_ms, default=0.0, metavar="MS", help="how much longer by chance")
+    add(
+        "--resend-jitter-ms",
+        type=_ms,
+        default=0.0,
+        metavar="MS",
+        help="random addition to the latency",
+    )
     add(
         "--resend-refusal-form",
         type=int,

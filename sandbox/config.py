@@ -56,7 +56,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """The accounts, the environment that a client needs to use them, and the models of every Groq organisation."""
+    """The accounts, the variables that a client needs to use them, and Groq's models."""
 
     accounts: Accounts
     environment: dict[str, str]
@@ -145,7 +145,7 @@ def _names(kind: type[Any]) -> set[str]:
 
 def _known(entry: Any, names: set[str], place: str) -> None:
     if not isinstance(entry, dict):
-        raise ValueError(f"{place} must be an object")  # noqa: TRY004 - one kind of error for a bad file
+        raise ValueError(f"{place} must be an object")  # noqa: TRY004
     if unknown := sorted(set(entry) - names):
         raise ValueError(
             f"{place} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}"

@@ -222,7 +222,7 @@ class Control:
         return {"exhausted": [account.name for account in chosen], "until_s": now_s + wait_s}
 
     def _standing(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Restrict an organisation, or take a model from it (`model` with `code`, null gives it back)."""
+        """Restrict an organisation, or take a model from it (`code` null gives it back)."""
         service = self._service(body)
         for account in self._chosen(body):
             if "model" in body and isinstance(account, Organisation):

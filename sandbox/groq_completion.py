@@ -16,12 +16,12 @@ _TEXT = (
     "and nothing is sent twice while the wheel goes round"
 )
 _WORDS = _TEXT.split()
-_THOUGHTS = (
-    "first see what is asked then what is known of it and then how to say it in few words".split()  # noqa: SIM905
-)
+_THOUGHT = "first see what is asked then what is known of it and then how to say it in few words"
+_THOUGHTS = _THOUGHT.split()
 _numbers = itertools.count(1)
 _TEMPLATE = (
-    b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,"message":%b,'
+    b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":[{"index":0,'
+    b'"message":%b,'
     b'"logprobs":null,"finish_reason":"%b"}],"usage":%b,"system_fingerprint":"fp_sandbox",'
     b'"x_groq":{"id":"%b"},"service_tier":"on_demand"}'
 )

@@ -65,5 +65,8 @@ def _foreign(email: dict[str, Any], domains: frozenset[str] | None) -> Invalid |
         return Invalid(
             "validation_error", "You can only send testing emails to your own email address.", 403
         )
-    words = f"The {domain} domain is not verified. Please, add and verify your domain on https://resend.com/domains"
+    words = (
+        f"The {domain} domain is not verified. Please, add and verify your domain on "
+        "https://resend.com/domains"
+    )
     return Invalid("validation_error", words, 403)

@@ -9,11 +9,15 @@ MOST_RECIPIENTS = 50
 MOST_IN_BATCH = 100
 _MOST_ATTACHED = 40 * 1024 * 1024
 _ADDRESS = re.compile(
-    r"^(?:(?:[^<>]*|\s*\"[^\"]*\"\s*)<\s*([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+)\s*>|([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+))$"
+    r"^(?:(?:[^<>]*|\s*\"[^\"]*\"\s*)<\s*([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+)\s*>"
+    r"|([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+))$"
 )
 _LIKE_A_DATE = re.compile(r"\d{4}-\d")
 _TAG = re.compile(r"^[A-Za-z0-9_-]{1,256}$")
-_FORM = "The email address needs to follow the `email@example.com` or `Name <email@example.com>` format."
+_FORM = (
+    "The email address needs to follow the "
+    "`email@example.com` or `Name <email@example.com>` format."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,9 @@ def read_scenario(path: Path, verbs: tuple[str, ...]) -> Scenario:
     if isinstance(content, list):
         content = {"steps": content}
     if not isinstance(content, dict) or not isinstance(content.get("steps"), list):
-        raise ValueError(f"{path}: must be a list of steps, or an object with `steps`")  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004 - one kind of error for a bad file
+            f"{path}: must be a list of steps, or an object with `steps`"
+        )
     starts = content.get("starts", "ready")
     if starts not in {"ready", "first_call"}:
         raise ValueError(f"{path}: starts is ready or first_call")
@@ -68,7 +70,7 @@ def read_scenario(path: Path, verbs: tuple[str, ...]) -> Scenario:
 def _step(path: Path, number: int, entry: Any, verbs: tuple[str, ...]) -> Step:
     place = f"{path}: steps[{number}]"
     if not isinstance(entry, dict):
-        raise ValueError(f"{place} must be an object")  # noqa: TRY004 - one kind of error for a bad file
+        raise ValueError(f"{place} must be an object")  # noqa: TRY004
     at_s, verb = entry.get("at_s"), entry.get("do")
     if isinstance(at_s, bool) or not isinstance(at_s, int | float) or at_s < 0:
         raise ValueError(f"{place}.at_s must be a number of seconds")

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from config.keys import make_key
 from worker import logs
-from worker.logs import Redactor, log_key_failed, log_key_used, log_keys_reset, setup_logging
+from worker.logs import Redactor, log_key_failed, log_key_used, log_keys_reset, setup, setup_logging
 
 GROQ = "gsk_abc123" + "D4eF5gH6" * 5 + "iJ"
 RESEND = "re_def456Gh_" + "D4eF5gH6" * 3
@@ -43,7 +43,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
     """Logging as it was comes back afterwards."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in logs._QUIET}
+    levels = {name: logging.getLogger(name).level for name in setup._QUIET}
     monkeypatch.setattr(logs, "redactor", Redactor())
     yield Output()
     logging.captureWarnings(False)

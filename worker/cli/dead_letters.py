@@ -81,7 +81,8 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
         "ended (UTC)", Column("job", no_wrap=True), Column("why", overflow="fold"), show_lines=True
     )
     for letter in letters:
-        calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{', in doubt' if letter.in_doubt else ''}"
+        doubt = ", in doubt" if letter.in_doubt else ""
+        calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{doubt}"
         table.add_row(
             _when(letter.at_ms),
             f"{letter.task}\n{letter.id}",
@@ -118,7 +119,8 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
         "ended": f"{_when(letter.at_ms)} UTC, {letter.kind}",
         "reason": letter.reason,
         "began": f"{_when(letter.since_ms)} UTC" if letter.since_ms else "never",
-        "tries": f"{letter.calls} calls, {letter.faults} faults of the provider, {letter.deferrals} deferrals",
+        "tries": f"{letter.calls} calls, {letter.faults} failures of the provider, "
+        f"{letter.deferrals} deferrals",
         "worker": letter.worker or "unknown",
         "replay": replaying,
     }

@@ -1,4 +1,4 @@
-"""Gives `celery -A worker flower` our page, our address and our login, in whatever folder it starts.
+"""Gives `celery -A worker flower` our page, our address and our login, in any folder.
 
 Flower reads a configuration file in the working directory. Without one, it would listen on all
 addresses, without a login and without our page.

@@ -8,7 +8,10 @@ from rich.text import Text
 from worker.keypool import BlockView, KeyView, PoolView
 
 _STYLES = {"ready": "green", "cooling": "yellow", "disabled": "red"}
-_HEAD = f"{'key':<13} {'id':<12} {'state':<8} {'back in':<11} {'room':<9} {'calls':>6} {'429s':>5} {'tokens':>8}"
+_HEAD = (
+    f"{'key':<13} {'id':<12} {'state':<8} {'back in':<11} {'room':<9} "
+    f"{'calls':>6} {'429s':>5} {'tokens':>8}"
+)
 
 
 def listing(views: Iterable[PoolView]) -> Group:

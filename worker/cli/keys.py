@@ -44,7 +44,7 @@ def keys() -> None:
 @click.option("--service", type=_SERVICE, help="Only this service; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
-def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001
     """Show the state of each key, the reason, when the key is back, and how much it was used.
 
     The column "room" shows how much is left of the limit that is nearest to exhaustion: requests or
@@ -82,7 +82,7 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
     help=f"Only this key: {_KEY}.",
 )
 @click.option("--include-disabled", is_flag=True, help="Reset keys that a person disabled, too.")
-def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001
     """Bring back the keys that rest or were refused.
 
     Keys that a person disabled stay disabled, unless --key names one of them or --include-disabled
@@ -149,7 +149,7 @@ def disable(key_id: str, service: str | None, reason: str) -> None:
     is_flag=True,
     help="Show only what people and programs requested: resets and disabled keys.",
 )
-def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001
     """Show what happened to the keys, the latest first."""
 
     async def read(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
@@ -164,7 +164,7 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
 @click.option("--service", type=_SERVICE, help="Only this service; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
-def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Ask the providers about each key: whether it is accepted, its models and its limits.
 
     A check costs no completion and no email. The exit status is 1 if a key is rejected or could not
@@ -194,7 +194,7 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
 @keys.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--forget", is_flag=True, help="Clear the list after showing it.")
-def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001
     """Show provider answers that this version does not know, the latest first.
 
     A general rule handles each of them, so jobs go on. An unknown answer may mean that the provider
@@ -312,4 +312,5 @@ def _when(at_ms: int) -> str:
 
 def _held(block: HeldBlock) -> str:
     by = f" by {block.disabled_by}" if block.disabled_by else ""
-    return f"{block.scope.replace('_', ' × ')} {block.name}, {block.state}{by}: {block.reason.replace('_', ' ')}"
+    scope, reason = block.scope.replace("_", " × "), block.reason.replace("_", " ")
+    return f"{scope} {block.name}, {block.state}{by}: {reason}"

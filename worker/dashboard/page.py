@@ -1,9 +1,9 @@
 """The page Keys: a frame in Flower's style, which a script fills from the admin endpoints."""
 
 import hashlib
-from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from flower.views import BaseHandler
 from tornado.web import StaticFileHandler, authenticated
@@ -51,6 +51,6 @@ class Page(BaseHandler):
 class Static(StaticFileHandler):
     """Our scripts and styles; they hold nothing secret."""
 
-    def get_cache_time(self, path: str, modified: datetime | None, mime_type: str) -> int:  # noqa: ARG002 - tornado's
+    def get_cache_time(self, *_: Any) -> int:
         """Let browsers cache the files for long: the next version has another address."""
         return int(self.CACHE_MAX_AGE)

@@ -50,7 +50,8 @@ class QueueWatch:
             # Unlike `default_channel`, this gives up where the broker is gone.
             channel = connection.channel()
             sizes = {
-                queue: channel._size(queue)  # noqa: SLF001 - kombu's only way to count all priorities
+                # kombu has no other way to count the messages of all priorities.
+                queue: channel._size(queue)  # noqa: SLF001
                 for name in self.queues
                 for queue in (name, name + DEFERRED)
             }
@@ -101,7 +102,8 @@ class QueueWatch:
         ]
 
     def _deferred_jobs(self, channel: Any, queue: str) -> tuple[DeferredJob, ...]:
-        lists = [channel._q_for_pri(queue, priority) for priority in channel.priority_steps]  # noqa: SLF001 - the same
+        list_of = channel._q_for_pri  # noqa: SLF001 - as above
+        lists = [list_of(queue, priority) for priority in channel.priority_steps]
         return deferred_jobs(self.app, channel.client, lists)
 
     def _oldest_s(self, channel: Any, name: str, now: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from worker.keypool import KeyView, PoolView
 
 _MINUTE_MS = 60_000
 _MAX_MINUTES = 60
+_MIN_SAMPLES = 2
 _QUIET_MS = 10_000
 # Below this share of a limit a key may have to wait, so its idleness is no sign of a standstill.
 _MIN_ROOM = 0.1
@@ -26,7 +27,7 @@ class _Rate:
         if samples and samples[-1][1] > count:
             samples.clear()
         samples.append((now_ms, count))
-        while len(samples) > 2 and samples[1][0] < now_ms - _MINUTE_MS:  # noqa: PLR2004 - a rate needs two
+        while len(samples) > _MIN_SAMPLES and samples[1][0] < now_ms - _MINUTE_MS:
             samples.popleft()
 
     @property

@@ -34,8 +34,8 @@ def check_headers(headers: Mapping[str, str], query: str) -> None:
     """Reject a body that cannot be read, before it is read.
 
     Raises:
-        ApiError: 400 for a query string, 413 for a body announced as too large, 415 for another kind
-            of body.
+        ApiError: 400 for a query string, 413 for a body that is announced as too large, 415 for
+            another kind of body.
     """
     if query:
         # Left unread, `?service=groq` would reset everything.

@@ -266,7 +266,7 @@ class DeadLetters:
         return bool(await self._redis.set(name, "1", nx=True, ex=_CLAIM_S))
 
     async def uncancel(self, letter: DeadLetter) -> None:
-        """Lift a cancel that came after the job had failed, since a person wants it to run again."""
+        """Lift a cancel that came after the job had failed, since it is to run again."""
         await Cancellations(self._redis, namespace=self._namespace).forget(letter.id)
 
     async def unclaim(self, letter: DeadLetter) -> None:

@@ -72,7 +72,7 @@ async def _fail(stream: AnswerStream, error: str, reason: str) -> None:
 
 
 async def _close(stream: AnswerStream, kind: str, /, **fields: str) -> None:
-    """Write the last record before the result is stored, so that a reader of both meets them in order."""
+    """Write the last record before the result is stored: a reader of both meets them in order."""
     stream.close(kind, **fields)
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):

@@ -26,6 +26,7 @@ CLOSE_TIMEOUT_S = 2.0
 """How long a job waits for its last record to be written, in seconds."""
 GIVE_UP_AFTER_S = 60.0
 _FIRST_PAUSE_S = 0.1
+_MAX_DIGITS = 9
 _MAX_PAUSE_S = 2.0
 _RENEW_INTERVAL_S = 1.0
 _SUPERSEDED = "equal or smaller than the target stream top item"
@@ -80,7 +81,7 @@ class StreamWriter:
             await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
             task.cancel()
 
-    def _notify(self, stream: AnswerStream, urgent: bool) -> None:  # noqa: FBT001 - called by position, as a callback
+    def _notify(self, stream: AnswerStream, urgent: bool) -> None:  # noqa: FBT001 - a callback
         self._waiting[stream] = None
         if urgent:
             self._urgent.set()
@@ -234,4 +235,5 @@ def _give_up(stream: AnswerStream, error: BaseException) -> None:
 
 def _attempt_of(last: dict[str, str]) -> int:
     text = last.get("attempt", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004 - no int bomb
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if is_number else 0

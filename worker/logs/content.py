@@ -1,0 +1,51 @@
+"""Removes the content of jobs from Celery's own records: arguments, results, messages."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+# The fields of Celery's context without content; others are arguments, results and tracebacks.
+_SAFE_CONTEXT = frozenset(
+    {"id", "name", "eta", "runtime", "hostname", "description", "exc", "internal", "waits"}
+)
+
+# The templates of Celery's consumer for messages that it cannot run, and the indexes of the values
+# that are body or headers.
+_WHOLE_MESSAGES: Final = {
+    "Received unregistered task": (1, 2),
+    "Received invalid task message": (1,),
+    "Can't decode message body": (3, 4),
+    "Received and deleted unknown message": (0,),
+}
+_UNDECODED: Final = "Can't decode message body"
+
+
+class ContentFilter(logging.Filter):
+    """Removes arguments and results (prompts, mail bodies) from Celery's own records."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, without its content."""
+        if record.name.startswith("celery."):
+            if isinstance(record.args, Mapping) and "return_value" in record.args:
+                record.args = {**record.args, "return_value": "(not shown)"}
+            elif isinstance(record.args, tuple):
+                record.args = _without_messages(str(record.msg), record.args)
+                if str(record.msg).startswith(_UNDECODED):
+                    # An encoding error quotes the whole text.
+                    record.args = (type(record.args[0]), *record.args[1:])
+                    record.exc_info = record.exc_text = None
+            data = record.__dict__.get("data")
+            if isinstance(data, Mapping):
+                record.__dict__["data"] = {
+                    name: data[name] for name in data if name in _SAFE_CONTEXT
+                }
+        return True
+
+
+def _without_messages(template: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for start, hidden in _WHOLE_MESSAGES.items():
+        if template.startswith(start):
+            return tuple(
+                "(not shown)" if index in hidden else value for index, value in enumerate(values)
+            )
+    return values

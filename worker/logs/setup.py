@@ -1,0 +1,89 @@
+"""Sets logging up when Celery's signal `setup_logging` is sent."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+from pydantic import SecretStr
+
+from config.keys import ApiKey
+from worker.logs.content import ContentFilter
+from worker.logs.formatters import JsonFormatter, TextFormatter
+from worker.logs.redaction import redactor
+
+# Loggers that write request bodies, arguments or addresses at the levels INFO and DEBUG.
+_QUIET: Final = (
+    "groq",
+    "httpx",
+    "httpcore",
+    "openai",
+    "resend",
+    "celery.pool",
+    "celery.concurrency",
+    "hpack",
+    "asyncio",
+)
+
+
+def setup_logging(
+    level: str | int,
+    *,
+    log_format: str = "text",
+    secrets: Iterable[ApiKey | SecretStr | str] = (),
+    stream: TextIO | None = None,
+) -> logging.Handler:
+    """Write every record of the process to a stream, each as one redacted line.
+
+    This replaces the handlers of the root logger.
+
+    Args:
+        level: The least level shown. Libraries that log request bodies stay at WARNING whatever it
+            is.
+        log_format: `text` or `json`.
+        secrets: What to hide beside everything shaped like a key; see `Redactor.learn`.
+        stream: Where to; standard error by default. Made to write UTF-8 whatever the locale.
+
+    Returns:
+        The handler, which the root logger now has.
+    """
+    redactor.learn(secrets)
+    target = stream or sys.stderr
+    if (reconfigure := getattr(target, "reconfigure", None)) is not None:
+        reconfigure(encoding="utf-8", errors="backslashreplace")
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        JsonFormatter(redactor) if log_format == "json" else TextFormatter(redactor)
+    )
+    handler.addFilter(ContentFilter())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+    return handler
+
+
+def say_json(message: str, stream: TextIO | None = None) -> None:  # noqa: ARG001 - Celery's signature
+    """Write what Celery prints in a signal handler as a line of JSON to standard error.
+
+    It takes one system call, since the handler may have interrupted the writing of the log.
+    """
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    parts = {
+        "time": moment,
+        "level": "INFO",
+        "logger": "celery.apps.worker",
+        "message": message.strip(),
+    }
+    with suppress(OSError):
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2, (json.dumps(parts) + "\n").encode()
+        )
