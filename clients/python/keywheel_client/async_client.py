@@ -1,0 +1,273 @@
+"""The client for programs with an event loop of asyncio."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar, Unpack, overload
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from keywheel_client.arguments import CompletionArguments, EmailArguments
+from keywheel_client.connection import CANCEL_KEPT_S, OPTIONS, Addresses, Names, redis_errors
+from keywheel_client.endings import Endings
+from keywheel_client.errors import ResultTimeout
+from keywheel_client.events import StreamEvent
+from keywheel_client.job_id import JobId
+from keywheel_client.pipeline import Pipeline
+from keywheel_client.results import CompletionResult, EmailResult, ResetDone, ServiceStatus
+from keywheel_client.status import Status, status_of
+from keywheel_client.stream_reader import StreamReader
+
+ResultT = TypeVar("ResultT")
+
+
+class AsyncKeywheel:
+    """Enqueues, follows and cancels jobs. It belongs to the event loop that first uses it.
+
+    Args:
+        url: The Redis of the workers (`REDIS_URL`); None: that of the environment.
+        results_url: The Redis of the results, if the workers have another one
+            (`CELERY_RESULT_BACKEND`).
+        pool_url: The Redis of cancels and streams, if the workers have another one
+            (`KEYWHEEL_POOL_URL`).
+        namespace: `KEYWHEEL_NAMESPACE` of the workers.
+        track_started: Whether the workers store that a job runs, for the state `running`. It costs
+            Redis one write a job.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        results_url: str | None = None,
+        pool_url: str | None = None,
+        namespace: str = "kw",
+        track_started: bool = True,
+    ) -> None:
+        addresses = Addresses.of(url, results_url, pool_url)
+        # No retries: a push that timed out may have arrived.
+        clients = {
+            one: Redis.from_url(one, retry=Retry(NoBackoff(), 0), **OPTIONS)
+            for one in {addresses.broker, addresses.results, addresses.pool}
+        }
+        self._clients = list(clients.values())
+        self._broker = clients[addresses.broker]
+        self._results = clients[addresses.results]
+        self._pool = clients[addresses.pool]
+        self._names = Names(namespace)
+        self._endings = Endings(self._results)
+        self._track_started = track_started
+
+    async def complete(
+        self,
+        prompt: str | None = None,
+        /,
+        *,
+        job_id: str | None = None,
+        priority: int | None = None,
+        expires_s: float | None = None,
+        **arguments: Unpack[CompletionArguments],
+    ) -> JobId[CompletionResult]:
+        """Enqueue a completion.
+
+        Args:
+            prompt: One user message; or give `messages`.
+            job_id: The job's id; None: a new one.
+            priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
+            expires_s: How long the job may wait for its first run, in seconds.
+            **arguments: As in Groq's API.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+        """
+        async with self.pipeline() as pipe:
+            return pipe.complete(
+                prompt, job_id=job_id, priority=priority, expires_s=expires_s, **arguments
+            )
+
+    async def send_email(
+        self,
+        *,
+        job_id: str | None = None,
+        priority: int | None = None,
+        expires_s: float | None = None,
+        **arguments: Unpack[EmailArguments],
+    ) -> JobId[EmailResult]:
+        """Enqueue an email. It is sent once, even if it is enqueued again with the same `job_id`.
+
+        Args:
+            job_id: The job's id; None: a new one.
+            priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
+            expires_s: How long the job may wait for its first run, in seconds.
+            **arguments: As in Resend's API, but for `from_`.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+        """
+        async with self.pipeline() as pipe:
+            return pipe.send_email(
+                job_id=job_id, priority=priority, expires_s=expires_s, **arguments
+            )
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Pipeline]:
+        """Collect jobs, and enqueue them in one round trip when the block ends.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+        """
+        pipe = Pipeline(track_started=self._track_started)
+        yield pipe
+        with redis_errors():
+            async with self._broker.pipeline(transaction=True) as commands:
+                for push in pipe.pushes():
+                    commands.lpush(*push)
+                await commands.execute()
+
+    async def status(self, job: str) -> Status:
+        """Say how a job is.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+        """
+        with redis_errors():
+            stored: Any = await self._results.get(self._names.result(job))
+        return status_of(stored)
+
+    @overload
+    async def result(self, job: JobId[ResultT], *, timeout_s: float | None = 60) -> ResultT: ...
+
+    @overload
+    async def result(self, job: str, *, timeout_s: float | None = 60) -> Any: ...
+
+    async def result(self, job: str, *, timeout_s: float | None = 60) -> Any:
+        """Wait for a job's result. A job that is deferred goes on; so does one after a time-out.
+
+        Args:
+            job: The job's id.
+            timeout_s: How long to wait, in seconds; None: until the job ends.
+
+        Raises:
+            JobFailed: The job failed; `JobCancelled` if it was cancelled.
+            ResultTimeout: The job has not ended in time.
+            Unavailable: Redis cannot be reached, and was not before the time was over.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                status = await self._endings.wait(job)
+        except TimeoutError:
+            status = await self.status(job)
+            if not status.is_ended:
+                raise ResultTimeout(job, status, timeout_s or 0) from None
+        return status.outcome(job)
+
+    async def stream(
+        self, job: str, *, after: str = "0", timeout_s: float | None = 60
+    ) -> AsyncIterator[StreamEvent]:
+        """Give the pieces of an answer as they come, until it is complete.
+
+        The job needs `stream=True`; without it, or when the stream has expired, its result comes as
+        one piece.
+
+        Args:
+            job: The job's id.
+            after: The id of the last event that is known; `0`: from the beginning.
+            timeout_s: The longest silence, in seconds; None: until the job ends.
+
+        Raises:
+            JobFailed: The job failed; `JobCancelled` if it was cancelled.
+            ResultTimeout: Nothing came for `timeout_s`.
+            Unavailable: Redis cannot be reached.
+        """
+        reader, name = StreamReader(job, after, timeout_s), self._names.stream(job)
+        while not reader.is_done:
+            with redis_errors():
+                found = await self._pool.xread(
+                    {name: reader.after}, count=500, block=reader.block_ms
+                )
+            for event in reader.events(found):
+                yield event
+            if reader.is_silent:
+                reader.note(await self.status(job))
+
+    async def cancel(self, job: str) -> bool:
+        """Cancel a job for good: no worker calls a provider for it any more.
+
+        A call in flight is not cut; then the job ends with its result.
+
+        Returns:
+            Whether it was cancelled; false: it had ended before.
+
+        Raises:
+            Unavailable: Redis cannot be reached.
+        """
+        if (await self.status(job)).is_ended:
+            return False
+        with redis_errors():
+            async with self._pool.pipeline(transaction=False) as commands:
+                commands.set(self._names.cancel(job), "1", ex=CANCEL_KEPT_S)
+                commands.publish(self._names.cancel_channel, job)
+                await commands.execute()
+        return True
+
+    async def key_status(self, *, timeout_s: float = 30) -> dict[str, ServiceStatus]:
+        """Ask a worker how the API keys are, by service.
+
+        Raises:
+            ResultTimeout: No worker answered in time.
+            Unavailable: Redis cannot be reached.
+        """
+        found: dict[str, ServiceStatus] = await self._ask("tasks.admin.key_status", {}, timeout_s)
+        return found
+
+    async def reset_keys(
+        self,
+        *,
+        service: str | None = None,
+        key: str | None = None,
+        include_disabled: bool = False,
+        by: str | None = None,
+        timeout_s: float = 30,
+    ) -> ResetDone:
+        """Bring API keys back that rest or were refused.
+
+        Args:
+            service: `groq` or `resend`; None: both.
+            key: A key's id, with its service; None: all keys.
+            include_disabled: Also bring keys back that a person disabled.
+            by: Who asks, for the audit trail.
+            timeout_s: How long to wait for a worker, in seconds.
+
+        Raises:
+            JobFailed: There is no such key.
+            ResultTimeout: No worker answered in time.
+            Unavailable: Redis cannot be reached.
+        """
+        arguments = {"service": service, "key": key, "include_disabled": include_disabled, "by": by}
+        done: ResetDone = await self._ask("tasks.admin.reset_keys", arguments, timeout_s)
+        return done
+
+    async def _ask(self, task: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        async with self.pipeline() as pipe:
+            job = pipe.ask(task, arguments)
+        return await self.result(job, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections. A second call does nothing."""
+        await self._endings.close()
+        for client in self._clients:
+            await client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,67 @@
+"""Waits for the ends of many jobs with one command at a time."""
+
+import asyncio
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from keywheel_client.connection import Names
+from keywheel_client.status import Status, status_of
+
+_PAUSE_S: Final = 0.05
+
+
+class Endings:
+    """Looks at the records of all jobs that someone waits for, together.
+
+    Args:
+        redis: The result store; an asyncio client that decodes responses to text.
+    """
+
+    def __init__(self, redis: Any) -> None:
+        self._redis = redis
+        self._waiting: dict[str, set[asyncio.Future[Status]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def wait(self, job: str) -> Status:
+        """Wait for the end of a job, also while Redis is away."""
+        future: asyncio.Future[Status] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job, set()).add(future)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            return await future
+        finally:
+            others = self._waiting.get(job, set())
+            others.discard(future)
+            if not others:
+                self._waiting.pop(job, None)
+
+    async def _look(self) -> None:
+        while self._waiting:
+            jobs = list(self._waiting)
+            try:
+                found = await self._redis.mget([Names.result(job) for job in jobs])
+            except RedisError:
+                found = [None] * len(jobs)  # `result` says so when its time is over
+            for job, stored in zip(jobs, found, strict=True):
+                self._note(job, stored)
+            await asyncio.sleep(_PAUSE_S)
+
+    def _note(self, job: str, stored: str | None) -> None:
+        try:
+            status = status_of(stored)
+        except (ValueError, LookupError, TypeError) as exc:  # no record of Celery's
+            for future in self._waiting.pop(job, set()):
+                future.set_exception(exc)
+            return
+        if status.is_ended:
+            for future in self._waiting.pop(job, set()):
+                future.set_result(status)
+
+    async def close(self) -> None:
+        """Stop looking. A second call does nothing."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)

@@ -1,0 +1,99 @@
+"""Messages as the workers read them: docs/enqueueing.md, "From anything"."""
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+QUEUES: Final = {"tasks.ai": "ai", "tasks.email": "email", "tasks.admin": "admin"}
+"""The queue of each group of tasks."""
+_PRIORITY_STEPS: Final = (9, 6, 3, 0)
+_SEPARATOR: Final = "\x06\x16"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One job on its way to its queue.
+
+    Attributes:
+        job: The job's id.
+        list_name: The Redis list that the text is pushed to.
+        text: The message.
+    """
+
+    job: str
+    list_name: str
+    text: str
+
+
+def message_of(
+    task: str,
+    arguments: Mapping[str, Any],
+    *,
+    job_id: str | None = None,
+    priority: int | None = None,
+    expires_s: float | None = None,
+    track_started: bool = False,
+) -> Message:
+    """Write a job's message.
+
+    Args:
+        task: The task's name.
+        arguments: Its arguments, by name.
+        job_id: The job's id; None: a new one.
+        priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
+        expires_s: How long the job may wait for its first run, in seconds.
+        track_started: Whether the worker stores that the job runs.
+
+    Raises:
+        TypeError: An argument cannot be written as JSON.
+        ValueError: A number is NaN or infinite, or the priority is none.
+    """
+    if priority is not None and priority not in range(10):
+        raise ValueError("priority must be a whole number from 0 to 9")
+    queue = QUEUES[task.rpartition(".")[0]]
+    job = job_id or str(uuid.uuid4())
+    headers: dict[str, Any] = {"task": task, "id": job}
+    if expires_s is not None:
+        headers["expires"] = (datetime.now(UTC) + timedelta(seconds=expires_s)).isoformat()
+    if track_started:
+        headers["track_started"] = True
+    properties = {
+        "body_encoding": "base64",
+        "delivery_tag": str(uuid.uuid4()),
+        "delivery_info": {"exchange": "", "routing_key": queue},
+    } | ({} if priority is None else {"priority": priority})
+    text = json.dumps(
+        {
+            "body": base64.b64encode(_encoded([[], arguments, {}]).encode()).decode(),
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": headers,
+            "properties": properties,
+        }
+    )
+    return Message(job, _list_of(queue, priority or 0), text)
+
+
+def _list_of(queue: str, priority: int) -> str:
+    step = next(step for step in _PRIORITY_STEPS if step <= priority)
+    return f"{queue}{_SEPARATOR}{step}" if step else queue
+
+
+def _encoded(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, default=_as_json)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError(f"an argument of type {type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,86 @@
+"""Jobs that are enqueued together."""
+
+from itertools import groupby
+from typing import Any, TypeVar, Unpack
+
+from keywheel_client.arguments import CompletionArguments, EmailArguments
+from keywheel_client.job_id import JobId
+from keywheel_client.messages import Message, message_of
+from keywheel_client.results import CompletionResult, EmailResult
+
+_MOST_A_COMMAND = 500
+
+ResultT = TypeVar("ResultT")
+
+
+class Pipeline:
+    """Collects jobs. They are enqueued together, all or none, when the block ends without an error.
+
+    Args:
+        track_started: Whether the workers store that a job runs.
+    """
+
+    def __init__(self, *, track_started: bool) -> None:
+        self._track_started = track_started
+        self._messages: list[Message] = []
+
+    def complete(
+        self,
+        prompt: str | None = None,
+        /,
+        *,
+        job_id: str | None = None,
+        priority: int | None = None,
+        expires_s: float | None = None,
+        **arguments: Unpack[CompletionArguments],
+    ) -> JobId[CompletionResult]:
+        """Add a completion; the arguments are those of `Keywheel.complete`."""
+        given: dict[str, Any] = {**arguments} | ({} if prompt is None else {"prompt": prompt})
+        return self._add("tasks.ai.complete", given, job_id, priority, expires_s)
+
+    def send_email(
+        self,
+        *,
+        job_id: str | None = None,
+        priority: int | None = None,
+        expires_s: float | None = None,
+        **arguments: Unpack[EmailArguments],
+    ) -> JobId[EmailResult]:
+        """Add an email; the arguments are those of `Keywheel.send_email`."""
+        given = {"from" if name == "from_" else name: value for name, value in arguments.items()}
+        return self._add("tasks.email.send", given, job_id, priority, expires_s)
+
+    def ask(self, task: str, arguments: dict[str, Any]) -> JobId[Any]:
+        """Add a job of an administrator's task."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return self._add(task, given, None, None, None)
+
+    def pushes(self) -> list[tuple[str, ...]]:
+        """Give what LPUSH takes to enqueue the jobs, in their order: a list's name, and texts."""
+        found: list[tuple[str, ...]] = []
+        for name, group in groupby(self._messages, key=lambda message: message.list_name):
+            texts = [message.text for message in group]
+            found += [
+                (name, *texts[first : first + _MOST_A_COMMAND])
+                for first in range(0, len(texts), _MOST_A_COMMAND)
+            ]
+        return found
+
+    def _add(
+        self,
+        task: str,
+        arguments: dict[str, Any],
+        job_id: str | None,
+        priority: int | None,
+        expires_s: float | None,
+    ) -> JobId[Any]:
+        message = message_of(
+            task,
+            arguments,
+            job_id=job_id,
+            priority=priority,
+            expires_s=expires_s,
+            track_started=self._track_started,
+        )
+        self._messages.append(message)
+        return JobId(message.job)

@@ -1,0 +1,83 @@
+"""What the tasks return, for type checkers. A result may hold more than is named here."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class CompletionResult(TypedDict):
+    """The answer to a completion, and how it went.
+
+    `key` is the label of the key that served, `attempts` counts the calls made, and `waited_s` is
+    the time spent waiting for keys, in seconds.
+    """
+
+    text: str
+    reasoning: str
+    tool_calls: list[dict[str, Any]]
+    finish_reason: str | None
+    model: str | None
+    usage: dict[str, Any]
+    service_tier: str | None
+    request_id: str | None
+    empty_because: NotRequired[str]
+    key: str
+    attempts: int
+    waited_s: float
+
+
+class EmailResult(TypedDict):
+    """The id that an email has at Resend, and how it went."""
+
+    id: str
+    key: str
+    attempts: int
+    waited_s: float
+
+
+class KeyStatus(TypedDict):
+    """One API key: why it does not serve, and for how much longer, in milliseconds."""
+
+    id: str
+    label: str
+    variable: str
+    account: str
+    state: Literal["ready", "cooling", "disabled"]
+    reason: str
+    left_ms: int | None
+    in_flight: int
+    calls: int
+    accepted: int
+    refused: int
+    faults: int
+    rejected: int
+    tokens: int
+    used_ms: int
+    blocks: list[dict[str, Any]]
+    buckets: list[dict[str, Any]]
+
+
+class ServiceStatus(TypedDict):
+    """The keys of one service at one instant, in milliseconds since 1970."""
+
+    service: str
+    now_ms: int
+    summary: dict[str, int]
+    keys: list[KeyStatus]
+
+
+class Block(TypedDict):
+    """Why a key, an account or a model was blocked."""
+
+    scope: str
+    name: str
+    key: str
+    state: str
+    reason: str
+    disabled_by: str
+
+
+class ResetDone(TypedDict):
+    """By service: how many blocks a reset cleared, which ones, and what stays disabled."""
+
+    reset: dict[str, int]
+    brought_back: dict[str, list[Block]]
+    left_disabled: dict[str, list[Block]]

@@ -1,0 +1,74 @@
+"""Reads a job's stream to its end, whoever speaks to Redis."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from keywheel_client.errors import ResultTimeout
+from keywheel_client.events import StreamEvent, event_of, events_of_result, rows_of
+from keywheel_client.status import Status
+
+_SILENCE_S: Final = 1.5
+"""After so long without a record, the result is looked at. Below any time-out of a socket."""
+
+
+class StreamReader:
+    """What to read next of a stream, and what the records mean.
+
+    Args:
+        job: The job's id.
+        after: The id of the last record that is known.
+        timeout_s: The longest silence, in seconds; None: there is no longest.
+
+    Attributes:
+        after: The id behind which to read.
+        block_ms: How long to wait for records, in milliseconds; None: not at all.
+        is_done: Whether the answer is complete.
+        is_silent: Whether nothing came, so that `note` wants to know how the job is.
+    """
+
+    def __init__(self, job: str, after: str, timeout_s: float | None) -> None:
+        self.after = after
+        self.block_ms: int | None = None
+        self.is_done = self.is_silent = False
+        self._job = job
+        self._timeout_s = timeout_s
+        self._heard_s = time.monotonic()
+        self._ended: Status | None = None
+
+    def events(self, found: Any) -> Iterator[StreamEvent]:
+        """Give the events of what was read.
+
+        Args:
+            found: XREAD's reply.
+
+        Raises:
+            JobFailed: The job failed.
+        """
+        rows = rows_of(found)
+        if not rows and self._ended is not None:  # it left no end behind
+            yield from events_of_result(self._job, self._ended)
+            self.is_done = True
+        for row in rows:
+            self.after, self._heard_s = row[0], time.monotonic()
+            event = event_of(self._job, row)
+            self.is_done = event.type == "end"
+            yield event
+        self.is_silent = not (rows or self.is_done)
+
+    def note(self, status: Status) -> None:
+        """Take note of how the job is while its stream is silent.
+
+        Raises:
+            ResultTimeout: It has been silent for too long.
+        """
+        self.block_ms = None
+        if status.is_ended:
+            self._ended = status  # and look once more: the stream's end comes before the result
+            return
+        left_s = _SILENCE_S
+        if self._timeout_s is not None:
+            left_s = min(left_s, self._heard_s + self._timeout_s - time.monotonic())
+        if left_s <= 0:
+            raise ResultTimeout(self._job, status, self._timeout_s or 0)
+        self.block_ms = max(1, round(1000 * left_s))
