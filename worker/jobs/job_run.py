@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from celery import Task
+from celery import Task, states
 
 from config.settings import Settings
 from worker import attempts
@@ -35,6 +35,11 @@ from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR
 
+TRACK_STARTED: Final = "track_started"
+"""The header by which a message asks that the result store says when the job runs.
+
+It costs a write a run, so who does not ask does not pay.
+"""
 _OUTAGE_BACKOFF_S = 10.0
 """The longest backoff in an outage: the host of the provider rests for ten seconds at most.
 
@@ -72,6 +77,8 @@ class JobRun:
         attempts.begin()
         if ownership is not None:
             ownership.begin(task.request)
+        if (task.request.headers or {}).get(TRACK_STARTED) is True:
+            task.backend.store_result(task.request.id, None, states.STARTED, request=task.request)
 
     @property
     def longest_wait_s(self) -> float:

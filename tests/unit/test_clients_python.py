@@ -1,0 +1,194 @@
+"""The Python client without a Redis: its names, its messages, what it reads."""
+
+import ast
+import base64
+import json
+import sys
+from typing import Any, get_type_hints
+
+import pytest
+from django.conf import settings as django_settings
+
+import keywheel_client
+from config.celery import QUEUE_OF_TASKS
+from keywheel_client import CompletionArguments, EmailArguments, JobId, Pipeline, arguments
+from keywheel_client.messages import QUEUES, message_of
+from keywheel_client.status import status_of
+from tests.pages import ROOT
+from worker.arguments import completion, email
+
+FOLDER = ROOT / "clients/python/keywheel_client"
+
+
+def read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A message, and the keyword arguments in it."""
+    message: dict[str, Any] = json.loads(text)
+    args, kwargs, embed = json.loads(base64.b64decode(message["body"]))
+    assert (args, embed) == ([], {})
+    return message, kwargs
+
+
+def test_it_exports_its_public_names() -> None:
+    assert keywheel_client.__all__ == sorted(keywheel_client.__all__)
+    assert {"Keywheel", "AsyncKeywheel", "JobFailed"} <= set(keywheel_client.__all__)
+
+
+def test_it_imports_nothing_but_redis_and_django_in_one_module() -> None:
+    known = {*sys.stdlib_module_names, "keywheel_client", "redis"}
+    for path in FOLDER.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            allowed = known | ({"django"} if path.name == "django.py" else set())
+            assert {name.split(".")[0] for name in names} <= allowed, path.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "model"),
+    [
+        (CompletionArguments, completion.CompletionArguments),
+        (EmailArguments, email.EmailArguments),
+        (arguments.Attachment, email.Attachment),
+        (arguments.Tag, email.Tag),
+        (arguments.Template, email.Template),
+    ],
+)
+def test_its_types_have_the_arguments_that_the_worker_takes(typed: Any, model: Any) -> None:
+    names = {field.alias or name for name, field in model.model_fields.items()}
+    assert {name.rstrip("_") for name in get_type_hints(typed)} == names
+
+
+def test_its_queues_are_the_workers() -> None:
+    assert QUEUES == QUEUE_OF_TASKS
+
+
+def test_jobs_of_a_pipeline_stay_in_their_order_with_one_push_for_those_of_a_list() -> None:
+    pipe = Pipeline(track_started=False)
+    ids = [pipe.complete("a"), pipe.complete("b", priority=8), pipe.complete("c", priority=7)]
+    ids.append(pipe.send_email(to="a@example.com", subject="x", text="y", job_id="mine"))
+    pushes = pipe.pushes()
+    assert [push[0] for push in pushes] == ["ai", "ai\x06\x166", "email"]
+    assert [json.loads(text)["headers"]["id"] for _, *texts in pushes for text in texts] == ids
+    assert ids[-1] == "mine"
+    assert isinstance(ids[0], JobId)
+    many = Pipeline(track_started=False)
+    for _ in range(1_100):
+        many.complete("x")
+    assert [len(push) - 1 for push in many.pushes()] == [500, 500, 100]
+
+
+def test_a_message_carries_its_options_and_encodes_bytes() -> None:
+    pipe = Pipeline(track_started=True)
+    pipe.send_email(
+        from_="b@example.com", to="a@example.com", subject="x", text="y",
+        attachments=[{"content": b"abc"}], priority=9, expires_s=60,
+    )  # fmt: skip
+    [(_, text)] = pipe.pushes()
+    message, kwargs = read(text)
+    assert kwargs["from"] == "b@example.com"
+    assert kwargs["attachments"] == [{"content": "YWJj"}]
+    assert message["properties"]["priority"] == 9
+    assert message["headers"]["track_started"] is True
+    assert message["headers"]["expires"] > "2026"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"temperature": float("nan")}, ValueError, "not JSON compliant"),
+        ({"metadata": object()}, TypeError, "object cannot be written as JSON"),
+    ],
+)
+def test_what_is_no_json_is_refused_where_it_is_given(
+    given: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        message_of("tasks.ai.complete", given)
+    with pytest.raises(ValueError, match="0 to 9"):
+        message_of("tasks.ai.complete", {}, priority=10)
+
+
+@pytest.mark.parametrize(
+    ("record", "state", "text"),
+    [
+        (None, "waiting", "waiting"),
+        ({"status": "PENDING"}, "waiting", "waiting"),
+        ({"status": "STARTED", "result": None}, "running", "running"),
+        ({"status": "SUCCESS", "result": {"text": "x"}}, "done", "done"),
+        (
+            {"status": "FAILURE", "result": {"exc_type": "RequestRejected", "exc_message": ["no"]}},
+            "failed",
+            "failed (RequestRejected: no)",
+        ),
+        (
+            {"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": "x"}},
+            "cancelled",
+            "cancelled (TaskRevokedError: x)",
+        ),
+        (
+            {"status": "REVOKED", "result": {"exc_type": "DeadlineExceeded", "exc_message": "x"}},
+            "failed",
+            "failed (DeadlineExceeded: x)",
+        ),
+        (
+            {
+                "status": "RETRY",
+                "result": {"exc_type": "Deferred", "exc_message": ["no key is free"]},
+                "waits": {
+                    "kind": "key",
+                    "code": "rpm",
+                    "next_try": "2026-01-02T03:04:05.000+00:00",
+                    "expected_end": None,
+                },
+            },
+            "deferred",
+            "deferred until 2026-01-02T03:04:05+00:00 (rpm)",
+        ),
+        ({"status": "RETRY", "result": None}, "deferred", "deferred"),
+    ],
+)
+def test_a_record_of_the_result_store_is_a_status(record: Any, state: str, text: str) -> None:
+    status = status_of(None if record is None else json.dumps(record))
+    assert status.state == state
+    assert str(status) == text
+    assert status.is_ended == (state in {"done", "failed", "cancelled"})
+
+
+def test_an_email_of_django_is_one_for_the_task() -> None:
+    if not django_settings.configured:
+        django_settings.configure(DEFAULT_CHARSET="utf-8")
+    from email.mime.image import MIMEImage  # noqa: PLC0415
+
+    from django.core.mail import EmailMultiAlternatives  # noqa: PLC0415 - needs its settings
+
+    from keywheel_client.django import email_of  # noqa: PLC0415 - the same
+
+    message = EmailMultiAlternatives(
+        "Hello", "plain", "me@example.com", ["a@example.com"], bcc=["b@example.com"],
+        cc=["c@example.com"], reply_to=["d@example.com"], headers={"X-Mine": "1", "To": "e"},
+    )  # fmt: skip
+    message.attach_alternative("<p>html</p>", "text/html")
+    message.attach("a.txt", "text", "text/plain")
+    picture = MIMEImage(b"\x89PNG", "png")
+    picture["Content-ID"] = "<logo>"
+    message.attach(picture)
+    found = email_of(message)
+    sent = message_of(
+        "tasks.email.send", {"from" if k == "from_" else k: v for k, v in found.items()}
+    )
+    checked = email.EmailArguments.model_validate(read(sent.text)[1])
+    assert (checked.text, checked.html, checked.headers) == (
+        "plain",
+        "<p>html</p>",
+        {"X-Mine": "1"},
+    )
+    assert (checked.sender, checked.cc, checked.bcc) == (
+        "me@example.com", ["c@example.com"], ["b@example.com"],
+    )  # fmt: skip
+    text, image = checked.attachments or []
+    assert (text.filename, text.content, text.content_type) == ("a.txt", "dGV4dA==", "text/plain")
+    assert (image.content, image.content_id) == ("iVBORw==", "logo")
+    message.attach_alternative("BEGIN:VCALENDAR", "text/calendar")
+    with pytest.raises(ValueError, match="text/calendar cannot be sent"):
+        email_of(message)

@@ -1,0 +1,187 @@
+"""The clients of this repository against a real worker: their pages' examples, and every end of a job."""
+
+import ast
+import asyncio
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keywheel_client import (
+    AsyncKeywheel,
+    JobCancelled,
+    JobFailed,
+    Keywheel,
+    ResultTimeout,
+    StreamEvent,
+    Unavailable,
+)
+from tests.pages import ROOT, blocks
+from tests.processes import House, eventually
+
+PAGE = ROOT / "docs/clients.md"
+
+
+def test_a_newcomer_to_python_has_a_result_in_ten_lines(fresh: House, tmp_path: Path) -> None:
+    """From the page: what it installs, and the first program."""
+    install, first = blocks(PAGE, "sh")[0], blocks(PAGE, "python")[0]
+    assert len([line for line in (install + first).splitlines() if line.strip()]) <= 10
+    assert install.startswith("pip install ./clients/python\n")
+    shutil.copytree(ROOT / "clients/python", tmp_path / "clients/python")
+    target = tmp_path / "installed"
+    options = [
+        "--python",
+        sys.executable,
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(target),
+    ]
+    uv = [sys.executable, "-m", "uv", "--no-config", "--offline", "pip", "install"]
+    subprocess.run([*uv, *options, "./clients/python"], cwd=tmp_path, check=True, timeout=60)
+    assert (target / "keywheel_client/py.typed").exists()
+    program = tmp_path / "first.py"
+    program.write_text(first)
+    environ = {**os.environ, "PYTHONPATH": str(target), "REDIS_URL": fresh.redis_url}
+    done = subprocess.run(
+        [sys.executable, program],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("Sandbox ")
+
+
+async def test_every_example_for_python_runs(
+    fresh: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDIS_URL", fresh.redis_url)
+    names: dict[str, Any] = {}
+    for block in blocks(PAGE, "python"):
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        found = eval(compile(block, str(PAGE), "exec", flags=flags), names)  # noqa: S307 - our page
+        if inspect.iscoroutine(found):
+            await found
+    said = capsys.readouterr().out
+    assert "InvalidArguments to.0: is not an email address" in said
+    assert names["status"].state == "done"
+    assert len(names["results"]) == 3
+    names["keywheel"].close()
+
+
+@pytest.fixture
+def keywheel(fresh: House) -> Any:
+    with Keywheel(fresh.redis_url) as client:
+        yield client
+
+
+def shown(events: list[StreamEvent]) -> str:
+    text = ""
+    for event in events:
+        text = "" if event.type in {"start", "restart"} else text + event.text
+    return text
+
+
+def test_a_job_runs_is_deferred_and_is_cancelled_for_good(fresh: House, keywheel: Keywheel) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=2, count=1)
+    slow = keywheel.complete("x")
+    eventually(lambda: keywheel.status(slow).state == "running", what="a job that runs")
+    assert keywheel.result(slow)["attempts"] >= 1
+    fresh.sandbox.control("exhaust", service="groq", seconds=30)
+    job = keywheel.complete("x", stream=True)
+    eventually(lambda: keywheel.status(job).state == "deferred", what="a deferral")
+    status = keywheel.status(job)
+    assert (status.waits_for, status.code) == ("key", "rpm")
+    assert status.next_try
+    assert status.expected_end
+    assert status.next_try <= status.expected_end
+    with pytest.raises(ResultTimeout) as late:
+        keywheel.result(job, timeout_s=0.1)
+    assert late.value.status.state == "deferred"
+    events = keywheel.stream(job)
+    waits = next(event for event in events if event.type == "wait")
+    assert (waits.code, waits.next_try is not None) == ("rpm", True)
+    assert keywheel.cancel(job) is True
+    with pytest.raises(JobCancelled):
+        keywheel.result(job)
+    with pytest.raises(JobCancelled):
+        list(events)
+    assert keywheel.cancel(job) is False
+
+
+def test_a_stream_is_read_from_where_it_was_left_and_from_the_result(keywheel: Keywheel) -> None:
+    job = keywheel.complete("x", stream=True)
+    first: list[StreamEvent] = []
+    for event in keywheel.stream(job):
+        first.append(event)
+        if event.type == "delta":
+            break
+    rest = list(keywheel.stream(job, after=first[-1].id))
+    text = keywheel.result(job)["text"]
+    assert shown(first + rest) == text
+    assert rest[-1].type == "end"
+    assert rest[-1].usage["total_tokens"] > 0
+    plain = keywheel.complete("x")
+    assert [event.type for event in keywheel.stream(plain)] == ["restart", "delta", "end"]
+    with pytest.raises(ResultTimeout):
+        list(keywheel.stream("no-such-job", timeout_s=0.1))
+
+
+async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
+    async with AsyncKeywheel(fresh.redis_url) as client:
+        async with client.pipeline() as pipe:
+            jobs = [pipe.complete(f"n {number}", stream=True) for number in range(20)]
+            wrong = pipe.complete()
+        results = await asyncio.gather(*(client.result(job) for job in jobs))
+        assert all(result["text"] for result in results)
+        with pytest.raises(JobFailed, match="InvalidArguments: give either messages, or prompt"):
+            await client.result(wrong)
+        assert shown([event async for event in client.stream(jobs[0])]) == results[0]["text"]
+        with pytest.raises(ResultTimeout):
+            await client.result("no-such-job", timeout_s=0.1)
+        assert await client.cancel(jobs[0]) is False
+        assert (await client.status(jobs[0])).state == "done"
+        assert set(await client.key_status()) == {"groq", "resend"}
+        assert (await client.reset_keys(by="a test"))["reset"] == {"groq": 0, "resend": 0}
+        mail = await client.send_email(to="a@example.com", subject="x", text="y")
+        assert (await client.result(mail))["id"]
+
+
+async def test_an_unreachable_redis_is_told_without_its_password() -> None:
+    url = "redis://:canary-password@127.0.0.1:1/0"
+    with Keywheel(url) as client, pytest.raises(Unavailable) as told:
+        client.complete("x")
+    assert "canary" not in str(told.value)
+    async with AsyncKeywheel(url) as other:
+        with pytest.raises(Unavailable):
+            await other.result("x", timeout_s=0.1)
+
+
+def test_django_sends_its_emails_by_it(fresh: House, tmp_path: Path) -> None:
+    program = """
+import sys
+from django.conf import settings
+backend = "keywheel_client.django.EmailBackend"
+where = {"url": sys.argv[1]}
+settings.configure(EMAIL_BACKEND=backend, EMAIL_KEYWHEEL=where, DEFAULT_FROM_EMAIL=sys.argv[2])
+from django.core import mail
+messages = [mail.EmailMessage("From Django", "x", None, [f"{n}@example.com"]) for n in range(3)]
+print(mail.get_connection().send_messages([*messages, mail.EmailMessage("nobody", "x")]))
+where["url"] = "redis://127.0.0.1:1/0"
+print(mail.get_connection(fail_silently=True).send_messages(messages))
+"""
+    sender = fresh.environ["RESEND_FROM"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, fresh.redis_url, sender],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "clients/python")}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["3", "0"]
+    eventually(lambda: len(fresh.sandbox.mail().get("From Django", ())) == 3, what="three emails")
