@@ -33,7 +33,7 @@ from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.execution import Serving
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
-from worker.keypool import Cooldowns, KeyPool, PoolView
+from worker.keypool import CooldownPolicy, KeyPool, PoolView
 from worker.logs import redactor
 from worker.providers.drift import Drift
 from worker.providers.registry import client_of
@@ -321,8 +321,8 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
         service,
         discovery.keys,
         namespace=settings.namespace,
-        cooldowns=Cooldowns(
-            refused_ms=round(its.cooldown_s * 1000),
+        cooldowns=CooldownPolicy(
+            limit_ms=round(its.cooldown_s * 1000),
             server_error_ms=round(its.server_error_cooldown_s * 1000),
         ),
         lease_ms=round(its.timeout_s * 2000)

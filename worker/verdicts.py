@@ -56,6 +56,19 @@ class Fate(StrEnum):
     """Fails for good, whichever key asks."""
 
 
+class Cooldown(StrEnum):
+    """Why a scope rests. `worker.keypool.cooldowns` says how long, if the provider does not."""
+
+    LIMIT = "limit"
+    """A limit is reached."""
+    SERVER_ERROR = "server_error"
+    """The provider's servers failed."""
+    HOURLY_PROBE = "hourly_probe"
+    """A person or the provider may lift the refusal at any time: one call an hour finds out."""
+    DAILY_PROBE = "daily_probe"
+    """The same, but one call a day is enough."""
+
+
 class Dimension(StrEnum):
     """What a limit counts, and over which time."""
 
@@ -139,8 +152,9 @@ class Verdict:
         reason: One sentence for people. Holds no key, prompt or mail body.
         effect: What happens to `scope`.
         scope: What the effect covers.
-        cooldown_ms: How long `scope` rests, in milliseconds. None with `Effect.COOL` means the
-            service's default.
+        cooldown: Why `scope` rests, which decides how long.
+        cooldown_ms: How long it rests, in milliseconds, where the provider states it or its
+            calendar does.
         sized: The provider told `cooldown_ms` for a call of this size: one of fewer tokens may pass
             before.
         definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may
@@ -173,6 +187,7 @@ class Verdict:
     reason: str = ""
     effect: Effect = Effect.NONE
     scope: Scope = Scope.KEY
+    cooldown: Cooldown = Cooldown.LIMIT
     cooldown_ms: int | None = None
     sized: bool = False
     definite: bool = True

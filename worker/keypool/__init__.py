@@ -3,8 +3,9 @@
 Which key may make a call now, decided atomically in Redis for every worker at once.
 """
 
+from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
-from worker.keypool.pool import HORIZON_MS, Cooldowns, KeyPool, Settled
+from worker.keypool.pool import HORIZON_MS, KeyPool, Settled
 from worker.keypool.resets import HeldBlock, ResetDone
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 
@@ -12,7 +13,7 @@ __all__ = [
     "HORIZON_MS",
     "BlockView",
     "BucketView",
-    "Cooldowns",
+    "CooldownPolicy",
     "HeldBlock",
     "KeyPool",
     "KeyView",

@@ -11,6 +11,7 @@ from config.keys import ApiKey
 from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
 from worker.keypool.candidates import Candidates, Roster
+from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
 from worker.keypool.resets import RecordName, ResetDone
@@ -29,20 +30,6 @@ What was granted before a change is over by then.
 BULK_HORIZON_MS = 100
 _NO_LINE = Line("", "")
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
-
-
-@dataclass(frozen=True, slots=True)
-class Cooldowns:
-    """How long a scope rests where the provider does not say, in milliseconds."""
-
-    refused_ms: int = 60_000
-    server_error_ms: int = 5_000
-
-    def of(self, verdict: Verdict) -> int:
-        """The rest that a verdict asks for."""
-        if verdict.cooldown_ms is not None:
-            return max(0, verdict.cooldown_ms)
-        return self.server_error_ms if verdict.status >= _SERVER_ERROR else self.refused_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +82,7 @@ class KeyPool:
         keys: Sequence[ApiKey],
         *,
         namespace: str = "kw",
-        cooldowns: Cooldowns | None = None,
+        cooldowns: CooldownPolicy | None = None,
         lease_ms: int = 300_000,
         limits: Sequence[ObservedLimit] = (),
         patience_ms: int = 5_000,
@@ -108,7 +95,7 @@ class KeyPool:
         self._redis = redis
         self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
         self.patience_ms, self.horizon_ms = patience_ms, horizon_ms
-        self._cooldowns = cooldowns or Cooldowns()
+        self._cooldowns = cooldowns or CooldownPolicy()
         self._terms = encode(
             lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else ""
         )
@@ -266,7 +253,7 @@ class KeyPool:
             lease,
             verdict,
             service=self.service,
-            rest_ms=self._cooldowns.of(verdict),
+            rest_ms=self._cooldowns.rest_ms(verdict),
         )
         reply = await self._scripts.settle(lease_id=lease.id, said=said)
         return Settled(

@@ -5,6 +5,7 @@ from worker.verdicts import (
     ABANDONED,
     ASKED,
     RATE_LIMIT,
+    Cooldown,
     Dimension,
     Effect,
     Fate,
@@ -71,8 +72,8 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         said["output_tokens"] = verdict.output_tokens
     if verdict.emails is not None and not moved:
         said["emails"] = verdict.emails
-    if verdict.cooldown_ms is not None:
-        said["stated_ms"] = verdict.cooldown_ms
+    if verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT:
+        said["stated_ms"] = rest_ms
     if verdict.account:
         said["learned"] = verdict.account
     return said

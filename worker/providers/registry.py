@@ -32,7 +32,6 @@ class Builder(Protocol):
         /,
         *,
         timeout_s: float,
-        fault_cooldown_ms: int = ...,
         notice: Notice = ...,
     ) -> Client:
         """Make one.
@@ -41,7 +40,6 @@ class Builder(Protocol):
             base_url: Where the service's API is.
             timeout_s: The longest silence while waiting for an answer, in seconds. The whole call
                 may take twice as long.
-            fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
             notice: Takes what the answers hold that nobody knows.
         """
         ...
@@ -70,6 +68,5 @@ def client_of(
     return BUILDERS[service](
         its.base_url,
         timeout_s=its.timeout_s if timeout_s is None else timeout_s,
-        fault_cooldown_ms=round(its.server_error_cooldown_s * 1000),
         notice=notice,
     )

@@ -11,7 +11,7 @@ from config.keys import make_key
 from sandbox.process import Sandbox
 from worker.emails import EmailSender, OutgoingEmail
 from worker.emails.idempotency import IdempotencyStore
-from worker.keypool import KeyPool, LeaseRequest
+from worker.keypool import CooldownPolicy, KeyPool, LeaseRequest
 from worker.providers import Resend
 from worker.rotation.rotation import Rotation
 from worker.rotation.served import Served
@@ -57,9 +57,12 @@ class Senders:
             )
             for n in keys
         ]
-        provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s, fault_cooldown_ms=1)
+        provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s)
         self.providers.append(provider)
-        pool = KeyPool(self.redis, "resend", found, opening=16, now_ms=pool_now_ms)
+        pool = KeyPool(
+            self.redis, "resend", found, opening=16, now_ms=pool_now_ms,
+            cooldowns=CooldownPolicy(server_error_ms=1),
+        )  # fmt: skip
         return EmailSender(
             Rotation(pool, provider),
             IdempotencyStore(self.redis, call_ms=call_ms, now_ms=now_ms),

@@ -170,18 +170,20 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
 
 async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url: str) -> None:
     settings = Settings(
-        redis_url=SecretUrl(redis_url), resend_api_url=senders.sandbox.resend_api_url
+        redis_url=SecretUrl(redis_url),
+        services={"resend": {"base_url": senders.sandbox.resend_api_url}},
     )
     keys = senders.make().rotation.pool.keys
     found = {"groq": Discovery((), ()), "resend": Discovery(tuple(keys), ())}
     runtime = open_runtime(settings, found)
+    sender: Any = runtime.senders["resend"]
     try:
-        free = hold(runtime.email_sender)
+        free = hold(sender)
         emails = [outgoing(n) for n in range(2)]
         for one in emails:
             one.job = one.idempotency_key
-        jobs = [asyncio.create_task(send_one(runtime.email_sender, one)) for one in emails]
-        await in_line(runtime.email_sender, 1)
+        jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+        await in_line(sender, 1)
         runtime.end_waiting({"job-1"})
         async with asyncio.timeout(10):
             with pytest.raises(Revoked):

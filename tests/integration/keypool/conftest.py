@@ -6,7 +6,7 @@ from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from config.keys import ApiKey
-from worker.keypool import Cooldowns, KeyPool
+from worker.keypool import CooldownPolicy, KeyPool
 
 
 class ManualClock:
@@ -66,7 +66,7 @@ Make = Callable[..., KeyPool]
 def make_pool(redis: Redis, clock: ManualClock) -> Make:
     def make(count: int = 3, *, accounts: list[str] | None = None, **options: object) -> KeyPool:
         keys = [make_key(n, account=accounts[n] if accounts else None) for n in range(count)]
-        defaults = {"now_ms": clock, "cooldowns": Cooldowns(refused_ms=60_000), "opening": 1000}
+        defaults = {"now_ms": clock, "cooldowns": CooldownPolicy(limit_ms=60_000), "opening": 1000}
         return KeyPool(redis, "groq", keys, **(defaults | options))  # type: ignore[arg-type]
 
     return make

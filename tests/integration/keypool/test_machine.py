@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from config.keys import ApiKey
-from worker.keypool import Cooldowns, KeyPool, Lease, NoLease
+from worker.keypool import CooldownPolicy, KeyPool, Lease, NoLease
 from worker.keypool.leases import LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
@@ -143,7 +143,7 @@ class PoolMachine(RuleBasedStateMachine):
     async def _open(self) -> None:
         self.redis = Redis.from_url(self.url, decode_responses=True)
         await self.redis.flushall()
-        cooldowns = Cooldowns(refused_ms=30_000)
+        cooldowns = CooldownPolicy(limit_ms=30_000)
         self.pool = KeyPool(
             self.redis,
             "groq",

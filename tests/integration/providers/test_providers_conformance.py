@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from tests.pages import ROOT, blocks
 from worker.aio.errors import SoftTimeLimit
 from worker.providers import Completion, Groq, Resend, SendRequest
-from worker.verdicts import Effect, Fate, Scope
+from worker.verdicts import Cooldown, Effect, Fate, Scope
 
 _KEY = SecretStr("key_canary_0123456789")
 _FEW = 8
@@ -121,7 +121,8 @@ async def test_a_server_error_cools_the_key_briefly(
     scripted.answer(status)
     verdict = (await provider.call(_KEY, case.request)).verdict
     assert (verdict.fate, verdict.definite) == (case.if_ambiguous, False)
-    assert (verdict.effect, verdict.scope, verdict.cooldown_ms) == (Effect.COOL, Scope.KEY, 5_000)
+    assert (verdict.effect, verdict.scope, verdict.cooldown_ms) == (Effect.COOL, Scope.KEY, None)
+    assert verdict.cooldown is Cooldown.SERVER_ERROR
 
 
 async def test_a_refused_connection_is_definite_and_leaves_the_key_alone(

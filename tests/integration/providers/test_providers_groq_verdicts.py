@@ -1,13 +1,12 @@
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PROMPT, error
 from worker.providers import Groq
-from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
-
-_HOUR_MS = 3_600_000
+from worker.verdicts import Cooldown, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 _TPD = (
     f"Rate limit reached for model `{MODEL}` in organization `org_01abc` service tier `on_demand` "
@@ -43,6 +42,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
     fields = (
         "effect",
         "scope",
+        "cooldown",
         "cooldown_ms",
         "sized",
         "definite",
@@ -64,12 +64,26 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
 
 _INVALID = _verdict(Fate.NEXT_KEY, "invalid_key", 401, effect=Effect.DISABLE)
 _RESTRICTED = {"effect": Effect.DISABLE, "scope": Scope.ACCOUNT}
-_SPENT = {"effect": Effect.COOL, "scope": Scope.ACCOUNT, "cooldown_ms": _HOUR_MS}
-_UNFIT = {"effect": Effect.UNFIT, "scope": Scope.ACCOUNT_MODEL, "cooldown_ms": 3_600_000}
+_SPENT = {
+    "effect": Effect.COOL,
+    "scope": Scope.ACCOUNT,
+    "cooldown": Cooldown.HOURLY_PROBE,
+    "cooldown_ms": ANY,
+}
+_UNFIT = {
+    "effect": Effect.UNFIT,
+    "scope": Scope.ACCOUNT_MODEL,
+    "cooldown": Cooldown.HOURLY_PROBE,
+}
 _BLOCKED = {"effect": Effect.DISABLE, "scope": Scope.KEY_RESOURCE}
 _COOL = {"effect": Effect.COOL, "scope": Scope.ACCOUNT_MODEL}
 _TWICE_MORE = {"definite": False, "most_repeats": 2}
-_FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False, "counted": False}
+_FAULT = {
+    "effect": Effect.COOL,
+    "cooldown": Cooldown.SERVER_ERROR,
+    "definite": False,
+    "counted": False,
+}
 
 _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says

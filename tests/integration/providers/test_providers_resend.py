@@ -10,7 +10,16 @@ from pydantic import SecretStr
 
 from worker.providers import Resend, SendRequest
 from worker.providers.resend.http import KeyedClient
-from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, SeenQuota, Verdict
+from worker.verdicts import (
+    Cooldown,
+    Dimension,
+    Effect,
+    Fate,
+    ObservedLimit,
+    Scope,
+    SeenQuota,
+    Verdict,
+)
 
 _KEY = SecretStr("re_canary0123456789")
 _BODY_TEXT = "the secret recipe of the house"
@@ -22,7 +31,6 @@ _PAYLOAD = {
 }
 _MAIL = SendRequest.single(_PAYLOAD, "job-1")
 _NOW_S = datetime(2026, 11, 10, 22, 0, tzinfo=UTC).timestamp()
-_DAY_MS = 86_400_000
 
 
 def _error(status: int, name: str, message: str = "no") -> dict[str, Any]:
@@ -44,6 +52,7 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
     fields = (
         "effect",
         "scope",
+        "cooldown",
         "cooldown_ms",
         "definite",
         "backoff_ms",
@@ -63,8 +72,8 @@ def _verdict(fate: Fate, code: str, status: int, **more: Any) -> dict[str, Any]:
 _DEAD = {"fate": Fate.NEXT_KEY, "code": "invalid_key", "effect": Effect.DISABLE}
 _NO_DOMAIN = {"effect": Effect.DISABLE, "scope": Scope.KEY_RESOURCE}
 _TEAM = {"effect": Effect.COOL, "scope": Scope.ACCOUNT}
-_FAULT = {"effect": Effect.COOL, "cooldown_ms": 5_000, "definite": False}
-_AN_HOUR = {"cooldown_ms": 3_600_000}
+_FAULT = {"effect": Effect.COOL, "cooldown": Cooldown.SERVER_ERROR, "definite": False}
+_AN_HOUR = {"cooldown": Cooldown.HOURLY_PROBE}
 _TWIN = {"definite": False, "backoff_ms": 3_000}
 _HTML = {"content-type": "text/html"}
 
@@ -292,7 +301,7 @@ _ROWS: list[Any] = [
             "monthly_quota",
             429,
             **_TEAM,
-            cooldown_ms=_DAY_MS,
+            cooldown=Cooldown.DAILY_PROBE,
             quotas=(SeenQuota(Dimension.EMAILS_MONTH, 3_000, spent=True),),
         ),
     ),

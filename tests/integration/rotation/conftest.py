@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from tests.integration.rotation.rotation_scripted import Make, ScriptedProvider, keys
-from worker.keypool import Cooldowns, KeyPool
+from worker.keypool import CooldownPolicy, KeyPool
 from worker.rotation.rotation import Rotation
 
 
@@ -34,7 +34,7 @@ def make(redis: Redis) -> Make:
         *script: Any, count: int = 3, accounts: tuple[str, ...] = (), **options: Any
     ) -> tuple[Rotation[str], ScriptedProvider]:
         provider = ScriptedProvider(*script)
-        defaults = {"cooldowns": Cooldowns(refused_ms=60_000, server_error_ms=5_000)}
+        defaults = {"cooldowns": CooldownPolicy(limit_ms=60_000, server_error_ms=5_000)}
         pool = KeyPool(redis, "groq", keys(count, accounts), **(defaults | options))
         return Rotation(pool, provider), provider
 

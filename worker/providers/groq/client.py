@@ -55,7 +55,6 @@ class Groq:
         timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
             take twice as long.
         max_connections: The most calls at once in this process; further ones queue.
-        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
         notice: Takes what the answers hold that the tables do not know.
@@ -69,7 +68,6 @@ class Groq:
         *,
         timeout_s: float = 60.0,
         max_connections: int = 5_000,
-        fault_cooldown_ms: int = 5_000,
         now: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
         notice: Notice = ignore,
@@ -84,7 +82,7 @@ class Groq:
             keepalive_expiry_s=20.0,
         )
         self._clients: dict[str, groq.AsyncGroq] = {}
-        self._judge = GroqJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
+        self._judge = GroqJudge(now=now, jitter=jitter)
         self._watch = GroqWatch(notice)
         # At DEBUG the SDK logs whole requests, prompts included.
         logging.getLogger("groq._base_client").setLevel(logging.INFO)

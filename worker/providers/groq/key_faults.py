@@ -7,9 +7,8 @@ from http import HTTPStatus
 from worker.providers.groq.limits import read_refusal
 from worker.providers.groq.rejections import is_client_error, unfit
 from worker.providers.response import Answer
-from worker.verdicts import Effect, Fate, Scope, Verdict
+from worker.verdicts import Cooldown, Effect, Fate, Scope, Verdict
 
-_HOUR_MS = 3_600_000
 _MIN_COOLDOWN_MS = 100
 _DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
 
@@ -55,7 +54,8 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
             scope=Scope.ACCOUNT,
             # Until the first of the month; a person may raise the limit before, so one call an
             # hour finds out.
-            cooldown_ms=min(_HOUR_MS, _until_next_month_ms(now_s)),
+            cooldown=Cooldown.HOURLY_PROBE,
+            cooldown_ms=_until_next_month_ms(now_s),
             account=account,
             status=status,
         )

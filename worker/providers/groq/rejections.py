@@ -5,10 +5,7 @@ from http import HTTPStatus
 
 from worker.providers.groq.limits import Refusal, read_refusal
 from worker.providers.response import Answer
-from worker.verdicts import Dimension, Effect, Fate, Scope, Verdict
-
-_HOUR_MS = 3_600_000
-
+from worker.verdicts import Cooldown, Dimension, Effect, Fate, Scope, Verdict
 
 _NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this org")
 
@@ -51,7 +48,7 @@ def unfit(code: str, sentence: str, answer: Answer) -> Verdict:
         sentence,
         effect=Effect.UNFIT,
         scope=Scope.ACCOUNT_MODEL,
-        cooldown_ms=_HOUR_MS,
+        cooldown=Cooldown.HOURLY_PROBE,
         account=read_refusal(answer.message).account,
         status=answer.status,
     )

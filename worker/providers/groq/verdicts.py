@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from worker.providers.groq.key_faults import key_fault
 from worker.providers.groq.limits import limits_of, read_refusal
 from worker.providers.groq.rejections import (
-    _HOUR_MS,
     is_client_error,
     rejection_of,
     too_large_sentence,
@@ -20,9 +19,9 @@ from worker.providers.groq.rejections import (
 from worker.providers.groq.stream import HeardAnswer
 from worker.providers.groq.usage import counted_tokens
 from worker.providers.response import Answer, safe_sentence
-from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Effect, Fate, Scope, Verdict
+from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Cooldown, Effect, Fate, Scope, Verdict
 
-_DAY_MS = 24 * _HOUR_MS
+_DAY_MS = 86_400_000
 _MIN_COOLDOWN_MS = 100
 _SECOND_MS = 1_000
 _MAX_BACKOFF_MS = 300_000
@@ -46,7 +45,6 @@ class GroqJudge:
     """Judges answers of Groq.
 
     Args:
-        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
     """
@@ -54,11 +52,9 @@ class GroqJudge:
     def __init__(
         self,
         *,
-        fault_cooldown_ms: int,
         now: Callable[[], float],
         jitter: Callable[[float, float], float],
     ) -> None:
-        self._fault_cooldown_ms = fault_cooldown_ms
         self._now = now
         self._jitter = jitter
 
@@ -267,7 +263,7 @@ class GroqJudge:
                 f"Groq failed (HTTP {status})",
                 effect=Effect.COOL,
                 scope=Scope.KEY,
-                cooldown_ms=self._fault_cooldown_ms,
+                cooldown=Cooldown.SERVER_ERROR,
                 definite=False,
                 counted=False,
                 backoff_ms=backoff_ms,

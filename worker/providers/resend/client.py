@@ -28,7 +28,7 @@ from worker.providers.resend.unknowns import unknown_in
 from worker.providers.resend.verdicts import ResendJudge
 from worker.providers.response import Answer, safe_sentence, texts_in
 from worker.providers.unknowns import Notice, Shapes, ignore
-from worker.verdicts import Effect, Fate, Reply, Verdict
+from worker.verdicts import Cooldown, Effect, Fate, Reply, Verdict
 
 _RESEND_HOST = "api.resend.com"
 _PRIVATE_FIELDS = ("html", "text", "subject", "attachments", "template")
@@ -42,7 +42,6 @@ class Resend:
         timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
             take twice as long.
         max_connections: The most calls at once in this process; further ones queue.
-        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
         notice: Takes what the answers hold that the tables do not know.
@@ -56,7 +55,6 @@ class Resend:
         *,
         timeout_s: float = 30.0,
         max_connections: int = 1_000,
-        fault_cooldown_ms: int = 5_000,
         now: Callable[[], float] = time.time,
         jitter: Callable[[float, float], float] = random.uniform,
         notice: Notice = ignore,
@@ -70,7 +68,7 @@ class Resend:
             max_connections=max_connections,
             keepalive_expiry_s=4.0,
         )
-        self._judge = ResendJudge(fault_cooldown_ms=fault_cooldown_ms, now=now, jitter=jitter)
+        self._judge = ResendJudge(now=now, jitter=jitter)
         self._notice = notice
         # Resend's own address takes batches; of a stand-in's that is known once it took one.
         self._has_batches = httpx.URL(api_url).host == _RESEND_HOST
@@ -128,7 +126,9 @@ class Resend:
             self._notice(unknown)
         if request.divisible and verdict.code in EMAIL_QUOTAS:
             left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
-            verdict = replace(verdict, effect=Effect.NONE, cooldown_ms=None, quotas=left)
+            verdict = replace(
+                verdict, effect=Effect.NONE, cooldown=Cooldown.LIMIT, cooldown_ms=None, quotas=left
+            )
         return Reply(_charged(verdict, payload, value), value)
 
     async def check(self, secret: SecretStr) -> KeyCheck:

@@ -14,6 +14,7 @@ from worker.providers.resend.limits import limits_of, quotas_of
 from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import (
     SERVER_ERROR,
+    Cooldown,
     Effect,
     Fate,
     Scope,
@@ -21,7 +22,6 @@ from worker.verdicts import (
 )
 
 _HOUR_MS = 3_600_000
-_DAY_MS = 24 * _HOUR_MS
 _MIN_COOLDOWN_MS = 1_000
 _MAX_RATE_COOLDOWN_MS = _HOUR_MS
 _MAX_BACKOFF_MS = 300_000
@@ -53,7 +53,6 @@ class ResendJudge:
     """Judges answers of Resend.
 
     Args:
-        fault_cooldown_ms: How long a key rests after a server error, in milliseconds.
         now: Tells the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
     """
@@ -61,11 +60,9 @@ class ResendJudge:
     def __init__(
         self,
         *,
-        fault_cooldown_ms: int,
         now: Callable[[], float],
         jitter: Callable[[float, float], float],
     ) -> None:
-        self._fault_cooldown_ms = fault_cooldown_ms
         self._now = now
         self._jitter = jitter
 
@@ -155,7 +152,7 @@ class ResendJudge:
             sentence,
             effect=Effect.COOL,
             scope=Scope.KEY,
-            cooldown_ms=self._fault_cooldown_ms,
+            cooldown=Cooldown.SERVER_ERROR,
             definite=False,
             backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
             limits=limits_of(answer),
@@ -185,7 +182,7 @@ class ResendJudge:
                 "Resend has restricted this team",
                 effect=Effect.COOL,
                 scope=Scope.ACCOUNT,
-                cooldown_ms=_HOUR_MS,
+                cooldown=Cooldown.HOURLY_PROBE,
                 status=status,
             )
         dead = answer.code in _DEAD_KEY or _DEAD_KEY_WORDS.search(answer.message)
@@ -210,22 +207,18 @@ class ResendJudge:
         if not above and (status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page):
             return None
         # The words differ from those of the documentation, so the name decides.
+        cooldown, cooldown_ms = Cooldown.LIMIT, None
         if answer.code.startswith("daily_quota"):
             code, sentence = "daily_quota", "the team's quota of the day is used up"
-            cooldown_ms: int | None = self._until_midnight_ms() + int(
-                self._jitter(0, _MIDNIGHT_JITTER_MS)
-            )
+            jitter_ms = int(self._jitter(0, _MIDNIGHT_JITTER_MS))
+            cooldown_ms = self._until_midnight_ms() + jitter_ms
         elif answer.code.startswith("monthly_quota"):
             code, sentence = "monthly_quota", "the team's quota of the month is used up"
-            # Only GET /usage tells the end, and a key that may only send cannot ask it: one email a
-            # day finds out.
-            cooldown_ms = _DAY_MS
+            # Only GET /usage tells the end, and a key that may only send cannot ask it.
+            cooldown = Cooldown.DAILY_PROBE
         elif above:
-            code, sentence, cooldown_ms = (
-                "email_above_quota",
-                "the email is more than what is left of a quota",
-                _HOUR_MS,
-            )
+            code, sentence = "email_above_quota", "the email is more than what is left of a quota"
+            cooldown = Cooldown.HOURLY_PROBE
         else:
             return self._too_fast(answer)
         return Verdict(
@@ -234,6 +227,7 @@ class ResendJudge:
             sentence,
             effect=Effect.COOL,
             scope=Scope.ACCOUNT,
+            cooldown=cooldown,
             cooldown_ms=cooldown_ms,
             limits=limits_of(answer),
             quotas=quotas_of(answer, spent=code),
