@@ -6,10 +6,10 @@ from config.settings import get_settings
 from worker.arguments.base import check
 from worker.arguments.completion import CompletionArguments
 from worker.celery import app
-from worker.jobs.execution import run_job
 from worker.keypool import Lease, LeaseRequest
 from worker.providers import Completion
 from worker.runtime import Runtime
+from worker.serving import serve
 from worker.streams import AnswerStream, answer_stream, finish_stream
 
 _SERVICE = "groq"
@@ -84,18 +84,11 @@ async def _complete(
         output_tokens=completion.output_tokens,
         flexible=not completion.is_capped,
     )
-    served, history = await run_job(
+    return await serve(
         task,
-        runtime.senders[task.service],
         lease_request,
         build,
-        settings=runtime.settings,
         deadline_s=arguments.deadline_s,
-        ownership=runtime.ownership,
-        outages=runtime.outages,
+        dedupe_key=arguments.dedupe_key,
+        on_shared=stream.repeat if stream is not None else None,
     )
-    return served.value | {
-        "key": served.key,
-        "attempts": history.attempts,
-        "waited_s": round(history.waited_ms / 1000, 3),
-    }

@@ -7,10 +7,10 @@ from worker.arguments.base import check
 from worker.arguments.email import EmailArguments, domain_of
 from worker.celery import app
 from worker.emails import OutgoingEmail
-from worker.jobs.execution import run_job
 from worker.jobs.history import History, came_again, died_ms, doubt_ms
 from worker.keypool import LeaseRequest
 from worker.runtime import Runtime
+from worker.serving import serve
 
 _NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 _FORGOTTEN_S = 23 * 3600
@@ -72,18 +72,10 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         emails=arguments.recipients,
         exclude=unable,
     )
-    served, history = await run_job(
+    return await serve(
         self,
-        runtime.senders[self.service],
         lease_request,
         email,
-        settings=runtime.settings,
         deadline_s=arguments.deadline_s,
-        ownership=runtime.ownership,
-        outages=runtime.outages,
+        dedupe_key=arguments.dedupe_key,
     )
-    return served.value | {
-        "key": served.key,
-        "attempts": history.attempts,
-        "waited_s": round(history.waited_ms / 1000, 3),
-    }

@@ -29,6 +29,7 @@ from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
 from worker.emails import EmailSender
 from worker.emails.idempotency import IdempotencyStore
+from worker.jobs.dedupe import DedupeKeys
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.execution import Serving
 from worker.jobs.outages import NOBODY_COUNTS, Outages
@@ -78,6 +79,7 @@ class Runtime:
     streams: StreamWriter
     cancellations: Cancellations
     dead_letters: DeadLetters
+    dedupe_keys: DedupeKeys
     drift: Drift
     key_checks: KeyChecks
     broker: Redis | None = None
@@ -367,6 +369,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         streams=StreamWriter(redis, namespace=settings.namespace, expires_s=_STREAM_EXPIRES_S),
         cancellations=cancellations,
         dead_letters=DeadLetters.of(redis, settings),
+        dedupe_keys=DedupeKeys(redis, namespace=settings.namespace),
         drift=drift,
         key_checks=KeyChecks(
             pools,

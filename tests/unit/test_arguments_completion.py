@@ -188,6 +188,7 @@ GOOD: list[dict[str, Any]] = [
     },
     {"prompt": "x"},
     {"prompt": "x", "deadline_s": 0.5},
+    {"prompt": "x", "dedupe_key": "report/2026-11-29"},
     {"prompt": "x", "model": "openai/gpt-oss-20b"},
     {"prompt": "x", "models": ["openai/gpt-oss-120b", "openai/gpt-oss-20b"]},
     {"prompt": "x", "temperature": 0},
@@ -268,7 +269,7 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     named = set(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
     ours = set(CompletionArguments.model_fields)
     assert named - ours == set(CompletionArguments.refused)
-    assert ours - named == {"prompt", "models", "deadline_s"}
+    assert ours - named == {"prompt", "models", "dedupe_key", "deadline_s"}
     assert set(ChatCompletionMessage.model_fields) <= set(
         Message.model_fields
     )  # what comes out may go in again
@@ -354,6 +355,7 @@ def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
     for name in (
         "stream",
         "deadline_s",
+        "dedupe_key",
         "models",
     ):  # how the answer travels, until when, and what is picked from
         expected.pop(name, None)

@@ -258,7 +258,7 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     assert named - ours == set(EmailArguments.refused)
     # What is ours alone: what Resend documents and this SDK does not know yet, and how long the job
     # may take.
-    assert ours - named == {"topic_id", "deadline_s"}
+    assert ours - named == {"topic_id", "dedupe_key", "deadline_s"}
     parts = [
         (resend.Attachment, Attachment),
         (resend.RemoteAttachment, Attachment),
@@ -277,10 +277,15 @@ def test_a_good_argument_reaches_resend_as_it_is(changes: dict[str, Any]) -> Non
     assert json.loads(json.dumps(payload)) == payload
 
 
-def test_the_idempotency_key_and_the_deadline_are_no_part_of_the_body() -> None:
+def test_what_concerns_the_job_is_no_part_of_the_body() -> None:
     arguments = check(
-        EmailArguments, (), MAIL | {"idempotency_key": "order-1/mail", "deadline_s": 60}
+        EmailArguments,
+        (),
+        MAIL | {"idempotency_key": "order-1/mail", "deadline_s": 60, "dedupe_key": "order-1"},
     )
+    assert arguments.dedupe_key == "order-1"
+    assert "dedupe_key" not in arguments.payload(sender="us@example.com")
+    assert arguments.content_hash() == check(EmailArguments, (), MAIL).content_hash()
     assert arguments.deadline_s == 60
     assert "deadline_s" not in arguments.payload(sender="us@example.com")
     assert arguments.idempotency_key == "order-1/mail"
@@ -291,6 +296,7 @@ def test_every_parameter_has_a_good_example() -> None:
     names = {field.alias or name for name, field in EmailArguments.model_fields.items()}
     assert {name for changes in GOOD for name in changes} | {
         "idempotency_key",
+        "dedupe_key",
         "deadline_s",
         "template",
     } == names

@@ -14,6 +14,7 @@ PACKAGES = (
     "worker.keypool",
     "worker.emails.idempotency",
     "worker.deadletters",
+    "worker.jobs",
     "worker.aio.transport",
 )
 VERBS = [

@@ -61,6 +61,12 @@ request."""
 Deadline = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
 """How long a job may take from its first turn on, in seconds."""
 
+KeyText = Annotated[
+    Text,
+    matching(r"[!-~]{1,256}", "must be 1 to 256 visible characters of ASCII, without blanks"),
+]
+"""A key that the producer chose, to recognize a job or an email by."""
+
 JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
 """An object that is passed on as it is; what no provider could read is refused here."""
 

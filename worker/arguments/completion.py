@@ -5,13 +5,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from worker.arguments.base import Arguments, Deadline, JsonObject, Text, matching
+from worker.arguments.base import Arguments, Deadline, JsonObject, KeyText, Text, matching
 
 _MOST_TOKENS = 2**31 - 1
 """Far above any model's; a number without end would spoil the arithmetic of the pool."""
 _RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
 _TOLD_BY_GROQ = {"executed_tools", "annotations"}
 _NOT_EMPTY = {"tool_calls", "reasoning"}
+_OF_THE_JOB = {"models", "stream", "dedupe_key", "deadline_s"}
+"""What is no parameter of the request."""
 _MOST_LISTED = 1_000
 _MOST_SEED = 2**63 - 1
 
@@ -118,6 +120,7 @@ class CompletionArguments(Arguments):
     store: bool | None = None
     models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=20)] | None = None
     stream: Annotated[bool, Strict()] = False
+    dedupe_key: KeyText | None = None
     deadline_s: Deadline | None = None
 
     @model_validator(mode="after")
@@ -137,9 +140,7 @@ class CompletionArguments(Arguments):
 
     def params(self, *, default_model: str) -> dict[str, Any]:
         """The keyword arguments of `chat.completions.create`."""
-        given = self.model_dump(
-            exclude_none=True, exclude={"models", "messages", "prompt", "stream", "deadline_s"}
-        )
+        given = self.model_dump(exclude_none=True, exclude=_OF_THE_JOB | {"messages", "prompt"})
         messages = [message.params() for message in self.messages or ()]
         if self.prompt is not None:
             messages = [{"role": "user", "content": self.prompt}]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_valid
 
 from config.addresses import is_address
 from config.keys import ApiKey
-from worker.arguments.base import Arguments, Deadline, Text, matching
+from worker.arguments.base import Arguments, Deadline, KeyText, Text, matching
 from worker.errors import Deferred
 
 _MOST_RECIPIENTS = 50
@@ -30,6 +30,8 @@ _TagText = Annotated[
         "must be 1 to 256 letters and digits of ASCII, underscores or dashes",
     ),
 ]
+_OF_THE_JOB = {"idempotency_key", "dedupe_key", "deadline_s"}
+"""What is no part of the email itself."""
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
 
@@ -131,15 +133,8 @@ class EmailArguments(Arguments):
     ) = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    idempotency_key: (
-        Annotated[
-            Text,
-            matching(
-                r"[!-~]{1,256}", "must be 1 to 256 visible characters of ASCII, without blanks"
-            ),
-        ]
-        | None
-    ) = None
+    idempotency_key: KeyText | None = None
+    dedupe_key: KeyText | None = None
     deadline_s: Deadline | None = None
 
     @model_validator(mode="after")
@@ -169,14 +164,12 @@ class EmailArguments(Arguments):
 
     def content_hash(self) -> str:
         """Tells one email from another, whatever key it came with."""
-        given = self.model_dump(exclude_none=True, exclude={"idempotency_key", "deadline_s"})
+        given = self.model_dump(exclude_none=True, exclude=_OF_THE_JOB)
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def payload(self, *, sender: str) -> dict[str, Any]:
         """The body of `POST /emails`; the same arguments always make the same body."""
-        given = self.model_dump(
-            exclude_none=True, exclude={"sender", "idempotency_key", "deadline_s"}
-        )
+        given = self.model_dump(exclude_none=True, exclude={"sender", *_OF_THE_JOB})
         return {"from": sender} | given
 
     def payload_for(self, key: ApiKey) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from worker.deadletters.recorder import is_recorded
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
+from worker.jobs.dedupe import holds_key, release_key
 from worker.jobs.history import DOUBT
+from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
@@ -122,7 +124,11 @@ class ServiceTask(Task):
         ):
             _logger.info("%s has succeeded already, by a copy of its message", task_id)
             return None
-        return recorder.record_job(request, self.name, exc)
+        return self._after_failure(request, exc)
+
+    async def _after_failure(self, request: Any, exc: Exception) -> None:
+        await recorder.record_job(request, self.name, exc)
+        await _release_key(request)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
         """Delete the dead letter of a job that had failed before, and was replayed or redelivered.
@@ -135,7 +141,14 @@ class ServiceTask(Task):
             request.headers or {}
         )
         may_have_one = (came_again or self.sends_once()) and not request.is_eager
-        return recorder.remove(task_id) if may_have_one else None
+        if not may_have_one and not holds_key(request):
+            return None
+        return self._after_success(request, task_id, may_have_one=bool(may_have_one))
+
+    async def _after_success(self, request: Any, task_id: str, *, may_have_one: bool) -> None:
+        if may_have_one:
+            await recorder.remove(task_id)
+        await _release_key(request)
 
     def _stored(self, task_id: str) -> dict[str, Any]:
         """What the result store has of a job; empty where it cannot be read."""
@@ -145,3 +158,10 @@ class ServiceTask(Task):
             _logger.debug("cannot read the result of %s (%s)", task_id, type(exc).__name__)
             return {}
         return stored
+
+
+async def _release_key(request: Any) -> None:
+    """Free the dedupe key that a job held, once its end is stored."""
+    if holds_key(request):
+        runtime = Runtime.current()
+        await release_key(request, runtime.dedupe_keys, runtime.wake_jobs)

@@ -16,6 +16,7 @@ from worker.attempts import Attempt, Trail
 HEADER = "keywheel"
 _MOST = 2**53  # the largest integer that every JSON parser keeps, far above any count here
 _LONGEST_REASON = 200
+_LONGEST_ID = 1_000
 ALONE = "keywheel_alone"
 """The header with the number of deaths at which a message began to run as the only suspect.
 
@@ -41,6 +42,7 @@ class History:
         trail: The latest calls of the earlier turns.
         reason: Why the latest turn was not the end, in a few words.
         in_doubt: After the latest turn the job may have been carried out.
+        joined: The id of the job with the same `dedupe_key` that this one waits for.
     """
 
     since_ms: int
@@ -51,6 +53,7 @@ class History:
     trail: Trail = ()
     reason: str = ""
     in_doubt: bool = False
+    joined: str = ""
 
     @classmethod
     def of(cls, headers: Any) -> Self:
@@ -58,7 +61,7 @@ class History:
         found = headers.get(HEADER) if isinstance(headers, dict) else None
         fields: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
-        reason = fields.get("reason")
+        reason, joined = fields.get("reason"), fields.get("joined")
         return cls(
             since_ms=min(_count(fields, "since_ms") or now_ms, now_ms),
             deferrals=_count(fields, "deferrals"),
@@ -69,6 +72,7 @@ class History:
             trail=_trail(fields),
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
             in_doubt=fields.get("in_doubt") is True,
+            joined=joined if isinstance(joined, str) and len(joined) <= _LONGEST_ID else "",
         )
 
     @property
@@ -100,7 +104,10 @@ class History:
 
     def headers(self) -> dict[str, Any]:
         """Return the headers of the next message."""
-        return {HEADER: asdict(self) | {"trail": [attempt.as_json() for attempt in self.trail]}}
+        fields = asdict(self) | {"trail": [attempt.as_json() for attempt in self.trail]}
+        if not self.joined:
+            del fields["joined"]
+        return {HEADER: fields}
 
 
 def doubt_ms(headers: Any) -> int:

@@ -69,7 +69,7 @@ class JobRun:
         outages: Outages = NOBODY_COUNTS,
     ) -> None:
         self.task: Final = task
-        self.history: Final = History.of(task.request.headers)
+        self.history = History.of(task.request.headers)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
         self._ownership: Final = ownership
@@ -96,6 +96,10 @@ class JobRun:
             bulk=is_bulk(self.task.request.delivery_info),
             waited_ms=round(self.history.age_s * 1000),
         )
+
+    def join(self, job: str) -> None:
+        """Remember the job whose result this one shares."""
+        self.history = replace(self.history, joined=job)
 
     def after(self, served: Served) -> History:
         """Return the history with this run in it, which has succeeded."""

@@ -112,6 +112,17 @@ class AnswerStream:
         self._answer.tool_calls.extend(tool_calls)
         self._notify_writer()
 
+    def repeat(self, result: Mapping[str, Any]) -> None:
+        """Report the whole answer of another job, which this job shares."""
+        self.begin()
+        self.piece(
+            text=str(result.get("text") or ""),
+            reasoning=str(result.get("reasoning") or ""),
+            tool_calls=[
+                {"index": place} | call for place, call in enumerate(result.get("tool_calls") or ())
+            ],
+        )
+
     def close(self, kind: str, /, **fields: str) -> None:
         """Report the last record of this run: the job waits, is done, or has failed."""
         self._last = {"type": encoded(kind)} | {

@@ -1,13 +1,20 @@
 """Chains, groups and chords of our tasks, sent by an application that knows nothing of our routes."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery, Signature, chain, chord, group
 
 from tests.pages import ROOT, blocks
-from tests.processes import House, eventually, hang_up
+from tests.processes import EXIT_S, READY_S, House, environment, eventually, hang_up
+
+WORKFLOWS = ROOT / "docs/workflows.md"
+ON_THE_PAGE = "redis://127.0.0.1:6379/0"
 
 MAIL = {"to": "ann@example.com", "subject": "News"}
 
@@ -87,9 +94,38 @@ def test_the_examples_of_the_docs_run(
     fresh: House, newcomer: Celery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known: dict[str, Any] = {"app": newcomer}
-    for example in blocks(ROOT / "docs/workflows.md", "python"):
-        exec(example, known)  # noqa: S102 - our own
-    assert len(set(capsys.readouterr().out.split())) == emails(fresh) == 2
+    for example in blocks(WORKFLOWS, "python"):
+        exec(example.replace(ON_THE_PAGE, fresh.redis_url), known)  # noqa: S102 - our own
+    known["redis"].close()
+    chained, fanned_out, same, text = capsys.readouterr().out.splitlines()
+    assert chained != fanned_out
+    assert (emails(fresh), same) == (2, "True")
+    assert text
+
+
+def test_one_beat_sends_each_job_once(fresh: House, tmp_path: Path) -> None:
+    """The schedule of the docs, every second instead of each morning."""
+    [text] = blocks(WORKFLOWS, "py")
+    text = text.replace(ON_THE_PAGE, fresh.redis_url).replace("crontab(hour=7, minute=0)", "1.0")
+    text = text.replace('"dedupe_key": "report",', "")  # a job of a busy machine takes a second
+    (tmp_path / "schedule.py").write_text(text)
+    log = tmp_path / "beat.log"
+    with log.open("wb") as sink, redis.Redis.from_url(fresh.redis_url) as client:
+        beat = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "schedule", "beat", "-l", "INFO"],
+            cwd=tmp_path,
+            env=environment(PYTHONPATH=str(tmp_path)),
+            stdout=sink,
+            stderr=sink,
+        )
+        try:
+            eventually(lambda: emails(fresh) >= 2, within_s=READY_S, what="two emails of beat")
+        finally:
+            beat.terminate()
+            beat.wait(EXIT_S)
+        sent = log.read_text().count("Sending due task report (tasks.email.send)")
+        eventually(lambda: emails(fresh) == sent, what="one email for each time")
+        assert client.llen("email") == 0
 
 
 def test_a_wrong_template_fails_its_job_without_a_call(fresh: House, newcomer: Celery) -> None:

@@ -1,0 +1,97 @@
+"""Jobs with the same `dedupe_key`: the first one runs, the others share its end."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from celery.result import AsyncResult
+
+from tests.processes import House, eventually
+
+KEY = "report-42"
+
+
+@pytest.fixture
+def client(fresh: House) -> Iterator[Any]:
+    with redis.Redis.from_url(fresh.redis_url, decode_responses=True) as found:
+        yield found
+        assert found.keys("kw:dedupe:*") == [], "a key is left when its jobs have ended"
+
+
+def send(house: House, **kwargs: Any) -> AsyncResult:
+    arguments = {"prompt": "Say hello", "dedupe_key": KEY} | kwargs
+    return house.producer.send("tasks.ai.complete", **arguments)
+
+
+def waits_for_another(job: AsyncResult) -> bool:
+    meta = job.backend.get_task_meta(job.id, cache=False)
+    return meta["status"] == "RETRY" and "dedupe_key is open" in str(meta["result"])
+
+
+def calls(house: House) -> int:
+    count: int = house.sandbox.ledger()["services"]["groq"]["calls"]
+    return count
+
+
+def test_jobs_join_the_open_one_and_get_its_result(fresh: House, client: Any) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=3, count=1)
+    first = send(fresh)
+    eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
+    others = [send(fresh, stream=number == 0) for number in range(3)]
+    for other in others:
+        eventually(lambda other=other: waits_for_another(other), what="a job that joined")
+    answer = fresh.producer.outcome(first)
+    assert [fresh.producer.outcome(other) for other in others] == [answer] * 3
+    assert calls(fresh) == 1
+    records = [fields for _, fields in client.xrange(f"kw:stream:{others[0].id}")]
+    assert [fields["type"] for fields in records][-3:] == ["restart", "delta", "end"]
+    assert "".join(fields.get("text", "") for fields in records) == answer["text"]
+
+    again = fresh.producer.outcome(send(fresh))
+    assert again["text"]
+    assert calls(fresh) == 2, "the first has ended, so its key is free"
+
+
+def test_jobs_share_the_error_of_the_open_one(fresh: House, client: Any) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=600)
+    first = send(fresh, deadline_s=3)
+    eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
+    other = send(fresh)
+    error = fresh.producer.outcome(other)
+    assert type(error).__name__ == "DeadlineExceeded"
+    assert str(error) == str(fresh.producer.outcome(first))
+    assert calls(fresh) <= 3
+
+
+def test_the_next_takes_the_place_of_a_cancelled_one(fresh: House, client: Any) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=600)
+    first = send(fresh)
+    eventually(lambda: first.state == "RETRY", what="the first job deferred")
+    other = send(fresh)
+    eventually(lambda: waits_for_another(other), what="a job that joined")
+    fresh.producer.app.control.revoke(first.id)
+    eventually(lambda: first.state == "REVOKED", what="the first one's end")
+    fresh.sandbox.control("reset")
+    fresh.producer.ask("tasks.admin.reset_keys")
+    assert fresh.producer.outcome(other, within_s=40)["text"]
+
+
+def test_a_key_whose_job_ended_with_its_worker_is_taken_over(fresh: House, client: Any) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=1, count=1)
+    first = send(fresh)
+    [record] = eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
+    fresh.producer.outcome(first)
+    eventually(lambda: not client.exists(record), what="the free key")
+    client.set(record, first.id, px=600_000)  # as where the worker died before it freed the key
+    assert fresh.producer.outcome(send(fresh))["text"]
+    assert calls(fresh) == 2
+
+
+def test_emails_are_sent_once_and_tasks_have_keys_of_their_own(fresh: House, client: Any) -> None:
+    fresh.sandbox.control("exhaust", service="resend", seconds=2)
+    mail = {"to": "ann@example.com", "subject": "Hi", "text": "Hello", "dedupe_key": KEY}
+    sent = [fresh.producer.send("tasks.email.send", **mail) for _ in range(3)]
+    assert fresh.producer.outcome(send(fresh))["text"]
+    assert len({fresh.producer.outcome(one, within_s=40)["id"] for one in sent}) == 1
+    assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1

@@ -1,0 +1,219 @@
+"""Jobs with the same `dedupe_key`: while one is open, the others wait for its end and share it.
+
+The first job holds the key in Redis. A job that finds the key held is deferred, and looks at the
+holder's result when it comes back. The key is free when the holder's end is in the result store: it
+is deleted then, and where its worker died in between, the next job that finds it takes it over. It
+also expires, a while after the holder's deadline.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, NoReturn
+
+from celery import Task, states
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from config.settings import Settings
+from worker.errors import Deferred, JobError, error_of
+from worker.jobs.job_run import JobRun
+from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.ownership import Ownership
+from worker.redis.autopipeline import pipeline_of
+from worker.redis.lua import Script, keys_of, source
+from worker.redis.retry import retry_while_down
+
+_logger = logging.getLogger(__name__)
+
+_HASH_CHARS: Final = 40
+_SLACK_MS: Final = 60_000
+_FIRST_PAUSE_MS: Final = 1_000
+_LONGEST_PAUSE_MS: Final = 30_000
+"""How long a job waits before it looks again. It is woken where the broker keeps deferred jobs."""
+_MOST_LOOKS: Final = 3
+_RECORD: Final = "dedupe_record"
+"""The attribute of a request whose job holds a key: the key's record."""
+SAME_JOB: Final = "same_job"
+
+Result = dict[str, Any]
+
+
+class DedupeKeys:
+    """Who holds which key. Each operation is one script.
+
+    Args:
+        redis: A client that decodes responses to text. Not closed here.
+        namespace: Keeps installations apart that share a Redis.
+    """
+
+    def __init__(self, redis: Redis, *, namespace: str) -> None:
+        self._namespace = namespace
+        pipeline = pipeline_of(redis)
+        self._join, self._release = (
+            Script(pipeline, source(__package__, verb)) for verb in ("join", "release")
+        )
+
+    def record_of(self, task: str, key: str) -> str:
+        """Name the record of a key. Keys of different tasks are different keys.
+
+        A key may be an address, so the name holds a SHA-256.
+        """
+        digest = hashlib.sha256(f"{task}\0{key}".encode()).hexdigest()[:_HASH_CHARS]
+        return f"{self._namespace}:dedupe:{digest}"
+
+    async def join(self, record: str, job: str, *, hold_ms: int, ended: str = "") -> str:
+        """Hold a key, or join the job that holds it.
+
+        Args:
+            record: The key's record.
+            job: The job's id.
+            hold_ms: How long the job may hold it, in milliseconds.
+            ended: The id of a job that has ended, and may still hold it.
+
+        Returns:
+            The id of the job that holds it now.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        keys = keys_of(_names(record))
+        return str(await self._join(keys, job, hold_ms, ended))
+
+    async def release(self, record: str, job: str) -> Sequence[str]:
+        """Free a key, if a job still holds it.
+
+        Returns:
+            The ids of the jobs that joined it.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        return [str(one) for one in await self._release(keys_of(_names(record)), job)]
+
+
+def _names(record: str) -> list[str]:
+    return [record, f"{record}:joined"]
+
+
+async def run_deduped(
+    task: Task,
+    keys: DedupeKeys,
+    key: str | None,
+    work: Callable[[], Awaitable[Result]],
+    *,
+    settings: Settings,
+    deadline_s: float | None = None,
+    ownership: Ownership | None = None,
+    outages: Outages = NOBODY_COUNTS,
+    on_shared: Callable[[Result], None] | None = None,
+) -> Result:
+    """Do a job's work, or share the result of the job that holds its key.
+
+    Args:
+        task: The bound task, for its request.
+        keys: Who holds which key.
+        key: The job's key; None: the job has none.
+        work: Does the work.
+        settings: Deadline, retries, waits.
+        deadline_s: As for `run_job`.
+        ownership: As for `run_job`.
+        outages: As for `run_job`.
+        on_shared: Called with a result that is another job's.
+
+    Raises:
+        celery.exceptions.Retry: Another job holds the key.
+        Exception: The error of `work`, or the one that ended the other job.
+    """
+    request: Any = task.request
+    if key is None or request.is_eager or request.called_directly:
+        return await work()
+    run = JobRun(
+        task, settings=settings, deadline_s=deadline_s, ownership=ownership, outages=outages
+    )
+    if run.history.joined:
+        end = await _end_of(task, run.history.joined)
+        if isinstance(end, dict):
+            if on_shared is not None:
+                on_shared(end)
+            return end
+        if isinstance(end, JobError):
+            raise end
+    record, job = keys.record_of(task.name, key), str(request.id)
+    left_s = run.deadline_s - run.history.age_s + settings.task_time_limit_s
+    try:
+        holder = await _holder(
+            task, keys, record, job, hold_ms=max(0, round(left_s * 1000)) + _SLACK_MS
+        )
+    except Deferred as away:
+        await run.reschedule(away)
+    if holder != job:
+        await _await(run, holder)
+    setattr(request, _RECORD, record)
+    return await work()
+
+
+async def _await(run: JobRun, holder: str) -> NoReturn:
+    """Defer a job until another one has ended, or until it is time to look again."""
+    run.end_if_too_late(may_be_done=False)
+    run.join(holder)
+    pause_ms = min(_FIRST_PAUSE_MS << min(run.history.deferrals, 10), _LONGEST_PAUSE_MS)
+    await run.reschedule(Deferred(pause_ms, "another job with its dedupe_key is open", SAME_JOB))
+
+
+async def _holder(task: Task, keys: DedupeKeys, record: str, job: str, *, hold_ms: int) -> str:
+    """Hold the key, unless a job holds it that has not ended; return the holder's id."""
+    ended = ""
+    for _ in range(_MOST_LOOKS):
+        join = partial(keys.join, record, job, hold_ms=hold_ms, ended=ended)
+        holder = await retry_while_down(join)
+        if holder == job or await _end_of(task, holder) is None:
+            return holder
+        ended = holder
+    return ended  # others took it over meanwhile; this job looks again later
+
+
+class _TakenBack:
+    """The end of a job that was revoked or expired: another one takes its place."""
+
+
+async def _end_of(task: Task, job: str) -> Result | JobError | _TakenBack | None:
+    """How a job has ended; None where it has not, or where that is not known."""
+    try:
+        found = await asyncio.to_thread(task.backend.get_task_meta, job, cache=False)
+    except Exception as exc:  # noqa: BLE001 - the job looks again later
+        _logger.debug("cannot read the result of %s (%s)", job, type(exc).__name__)
+        return None
+    status, result = found.get("status"), found.get("result")
+    if status == states.SUCCESS and isinstance(result, dict):
+        return result
+    if status == states.FAILURE and isinstance(result, JobError):
+        return result
+    if status == states.FAILURE:  # another error may quote anything
+        return error_of(f"{type(result).__name__}: {job}, which it had joined, ended so")
+    return _TakenBack() if status in states.READY_STATES else None
+
+
+def holds_key(request: Any) -> bool:
+    """Whether the job of a request holds a key."""
+    return getattr(request, _RECORD, None) is not None
+
+
+async def release_key(
+    request: Any, keys: DedupeKeys, wake: Callable[[Sequence[str]], Awaitable[None]]
+) -> None:
+    """Free the key that a job held, after its end is stored, and wake the jobs that joined it.
+
+    Args:
+        request: Celery's context of the job.
+        keys: Who holds which key.
+        wake: Makes jobs due that wait in the broker.
+    """
+    try:
+        joined = await keys.release(getattr(request, _RECORD), str(request.id))
+    except (RedisError, OSError) as exc:
+        _logger.debug("a dedupe key could not be freed (%s)", type(exc).__name__)
+        return  # the next job that finds it takes it over
+    await wake(joined)
