@@ -52,6 +52,7 @@ class CompletionArguments(TypedDict, total=False):
     metadata: Mapping[str, str]
     store: bool
     stream: bool
+    dedupe_key: str
     deadline_s: float
 
 
@@ -101,4 +102,5 @@ class EmailArguments(TypedDict, total=False):
     scheduled_at: str | datetime
     topic_id: str
     idempotency_key: str
+    dedupe_key: str
     deadline_s: float
