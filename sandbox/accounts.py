@@ -1,4 +1,4 @@
-"""Keys and who owns their limits: Groq organisations and Resend teams."""
+"""Keys and the accounts that own their limits: Groq organisations and Resend teams."""
 
 import hashlib
 import secrets
@@ -14,13 +14,13 @@ LIVE, REVOKED, SUSPENDED, RESTRICTED = "live", "revoked", "suspended", "restrict
 DEFAULT_TIER = "on_demand"
 _FLEX_FACTOR = 10
 _ALNUM = string.ascii_letters + string.digits
-_MOST_UNKNOWN = 10_000
+_MAX_UNKNOWN = 10_000
 _LABEL_CHARS = {"groq": 10, "resend": 9}
 
 
 @dataclass(frozen=True, slots=True)
 class GroqLimits:
-    """Limits of an organisation for one model; 0 means that there is none.
+    """Limits of an organisation for one model; 0 means no limit.
 
     The defaults are those of the free tier for a small model (Groq documentation, rate limits).
     """
@@ -35,7 +35,7 @@ class GroqLimits:
 
 @dataclass(frozen=True, slots=True)
 class ResendLimits:
-    """Limits of a team; 0 for a quota means that there is none.
+    """Limits of a team; 0 means no quota.
 
     The defaults are those of the free plan (Resend documentation, account quotas and limits).
     """
@@ -69,7 +69,7 @@ class Organisation:
         model_limits: Limits of single models. The organisation has these models even where others
             do not.
         blocked_models: Models that are off, with the code that says so.
-        exhausted_until_s: Every call is told to wait until then.
+        exhausted_until_s: Until when every call is asked to wait.
     """
 
     name: str
@@ -92,9 +92,9 @@ class Organisation:
         return found
 
     def exhaust(self, now_s: float, wait_s: float) -> None:
-        """Refuse every call for so long.
+        """Refuse every call for some time.
 
-        By then the buckets of requests a minute have room for one call again.
+        After it, the buckets of requests a minute have room for one call.
         """
         self.exhausted_until_s = now_s + wait_s
         for buckets in self.buckets.values():
@@ -115,7 +115,7 @@ class Team:
 
     Attributes:
         domains: The sender domains that are verified here; None accepts every one.
-        exhausted_until_s: Every call is told to wait until then.
+        exhausted_until_s: Until when every call is asked to wait.
     """
 
     def __init__(
@@ -134,11 +134,11 @@ class Team:
         self.monthly = CalendarQuota(self.limits.monthly, monthly=True)
 
     def exhaust(self, now_s: float, wait_s: float) -> None:
-        """Refuse every call for so long."""
+        """Refuse every call for some time."""
         self.exhausted_until_s = now_s + wait_s
 
     def set_limits(self, changes: Mapping[str, Any]) -> None:
-        """Change limits; what was used stays used."""
+        """Change limits; what was used so far still counts."""
         self.limits = replace(self.limits, **changes)
         self.window.limit = self.limits.rps
         self.daily.limit = self.limits.daily
@@ -166,7 +166,7 @@ class Key:
 
 
 def fingerprint(secret: str) -> str:
-    """A short name for a secret that does not tell it."""
+    """Return a short name for a secret that does not reveal it."""
     return hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
@@ -240,7 +240,7 @@ class Accounts:
     def lookup(self, service: str, secret: str) -> Key | None:
         """The key with this secret; where unknown ones are accepted, a new one."""
         key = self.keys[service].get(secret)
-        if key is None and self.accept_unknown and secret and self._unknown < _MOST_UNKNOWN:
+        if key is None and self.accept_unknown and secret and self._unknown < _MAX_UNKNOWN:
             self._unknown += 1
             name = f"unknown-{self._unknown}"
             if service == "groq":

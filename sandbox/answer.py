@@ -1,4 +1,4 @@
-"""What a simulated provider answers: decided at once, delivered by the server."""
+"""The answer of a simulated provider: it is decided at once and delivered by the server."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ BLOCK_PAGE = (
 
 
 def error_page(status: int) -> bytes:
-    """The HTML page of an edge server that got no answer from behind it."""
+    """Return the HTML page of an edge server that got no answer from the provider."""
     head, body = f"<title>{status}</title>", f"<center><h1>{status}</h1></center>"
     return f"<html><head>{head}</head><body>{body}</body></html>".encode()
 
@@ -29,7 +29,7 @@ class Ending(StrEnum):
     TRUNCATED = "truncated"
     """Half of the body, then the connection closes."""
     STALLED = "stalled"
-    """Half of the body, then silence for as long as the answer is held."""
+    """Half of the body, then nothing for as long as the answer is held."""
     RESET = "reset"
     """Nothing: the connection is reset."""
 
@@ -64,5 +64,5 @@ class Answer:
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON."""
+    """Encode a value as compact JSON."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

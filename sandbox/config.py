@@ -1,7 +1,4 @@
-"""What the sandbox is started with.
-
-Settings, and the accounts made from them or read from a file.
-"""
+"""The configuration of the sandbox, and the accounts generated from it or read from a file."""
 
 import json
 from dataclasses import dataclass, field, fields
@@ -24,12 +21,12 @@ from sandbox.resend import ResendSettings
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that the sandbox needs to know at its start.
+    """The settings of the sandbox.
 
     Attributes:
-        groq_keys: How many Groq keys to make.
+        groq_keys: How many Groq keys to generate.
         groq_keys_per_org: How many of them share an organisation.
-        resend_keys: How many Resend keys to make.
+        resend_keys: How many Resend keys to generate.
         resend_keys_per_team: How many of them share a team.
         keys_file: Accounts and keys to take instead of made ones.
         accept_unknown_keys: An unknown key gets an account of its own instead of a refusal.
@@ -64,10 +61,10 @@ class Roster:
 
 
 def make_roster(config: Config) -> Roster:
-    """Make or read accounts and keys.
+    """Generate accounts and keys, or read them from the file.
 
     Raises:
-        ValueError: The file does not say what it should; the message names the place.
+        ValueError: The file is wrong; the message says where.
     """
     accounts = Accounts(
         accept_unknown=config.accept_unknown_keys,

@@ -1,4 +1,4 @@
-"""Control calls: read the state and the ledger, revoke keys, exhaust services, lay faults on."""
+"""Control calls: read state and ledger, revoke keys, exhaust services, inject faults."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ _LIMITS = {
 
 
 class ControlError(Exception):
-    """A control call or a step of a scenario asks for what there is not; the message says what."""
+    """A control call or a step of a scenario is wrong; the message says why."""
 
 
 class Control:
@@ -42,7 +42,7 @@ class Control:
 
     Args:
         accounts: Keys and accounts.
-        ledger: The judge.
+        ledger: The ledger.
         faults: The faults in force.
         clock: The sandbox's time.
         forget: Forgets emails and idempotency keys.
@@ -84,7 +84,7 @@ class Control:
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        """The names of all control calls that change something."""
+        """The verbs of the control calls that change something."""
         return tuple(self._verbs)
 
     def read(self, verb: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -109,10 +109,10 @@ class Control:
         raise ControlError(f"no page {verb!r}: there are state, ledger, mail and kinds")
 
     def apply(self, verb: str, body: Any) -> dict[str, Any]:
-        """Do what a control call asks for.
+        """Carry out a control call.
 
         Raises:
-            ControlError: It makes no sense; the message says why.
+            ControlError: The call is wrong; the message says why.
         """
         if verb not in self._verbs:
             raise ControlError(f"no verb {verb!r}: there are {', '.join(self._verbs)}")
@@ -154,7 +154,7 @@ class Control:
         }
 
     def _reset(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Make every account and key as new; the ledger too, unless `ledger` is false."""
+        """Restore every account and key; clear the ledger, too, unless `ledger` is false."""
         self._faults.clear()
         for organisation in self._accounts.organisations.values():
             organisation.standing, organisation.exhausted_until_s = LIVE, 0.0

@@ -1,4 +1,4 @@
-"""Faults that are laid on for a while, for a number of calls, or for a share of them."""
+"""Faults that are injected for a time, for a number of calls, or for a share of them."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ SPOILING = frozenset(
         "stream_hang",
     }
 )
-"""The kinds that let the work be done and spoil the answer; all others refuse the work."""
+"""The kinds that accept the call and spoil the answer; all others refuse the call."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Fault:
         service: `groq` or `resend`.
         kind: What goes wrong; the service's file lists the names.
         status: The HTTP status, where the kind allows a choice; 0 takes the kind's own.
-        ends_at_s: When it is over.
+        ends_at_s: When it ends, in seconds since 1970.
         left: How many calls it still hits; None is any number.
         share: The share of matching calls that it hits, 0 to 1.
         key: Only this key, by fingerprint.
@@ -61,7 +61,7 @@ class Faults:
     """The faults in force; the oldest that matches a call wins.
 
     Args:
-        rng: Where the dice for `share` come from.
+        rng: The random numbers for `share`.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -73,7 +73,7 @@ class Faults:
         self._active.append(fault)
 
     def clear(self, service: str | None = None, number: int | None = None) -> int:
-        """End the faults of a service, the one of that number, or all; returns how many ended."""
+        """End the faults of a service, the fault with a number, or all; returns how many ended."""
         before = len(self._active)
         self._active = [
             fault
@@ -93,13 +93,13 @@ class Faults:
     def pick(
         self, service: str, key: Key, model: str, now_s: float, *, spoiling: bool = False
     ) -> Fault | None:
-        """The fault that hits this call, if any; counts the hit.
+        """Return the fault that hits a call, if any, and count the hit.
 
         Args:
-            service: Which provider is called.
-            key: With which key.
-            model: For which model; empty for Resend.
-            now_s: When.
+            service: The provider of the call.
+            key: The key of the call.
+            model: The model of the call; empty for Resend.
+            now_s: The time of the call, in seconds since 1970.
             spoiling: Look for one that spoils the answer to accepted work, else for one that
                 refuses the work.
         """

@@ -21,23 +21,23 @@ from sandbox.limits import go_duration, retry_after
 from sandbox.models import missing_code
 
 _UNKNOWN = Organisation("unknown")
-_TELLS_WAIT_S = 60.0
+_DEFAULT_WAIT_S = 60.0
 _SOME_LIMIT = 1_000
 _TOO_MANY = 429
 _OTHER_MODEL = "(other)"
-"""Stands for every model that does not exist, so that made-up names cannot fill the memory."""
+"""Stands for all unknown models, so that made-up names cannot fill the memory."""
 
 
 class Groq:
     """Answers Groq's calls.
 
     Args:
-        accounts: Who may call.
-        ledger: Where every call is written down.
-        faults: What goes wrong.
+        accounts: The accounts and keys.
+        ledger: Records every call.
+        faults: The faults in force.
         clock: Seconds since the epoch.
-        settings: How it behaves.
-        rng: Where chance comes from.
+        settings: The behaviour without faults.
+        rng: The random numbers.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Groq:
         """Answer POST /openai/v1/chat/completions.
 
         Args:
-            secret: The key that the call came with.
+            secret: The key of the call.
             body: The raw body.
             arrived_s: When its headers were read.
         """
@@ -112,7 +112,7 @@ class Groq:
         return self._turn_away(call) or self._serve(call)
 
     def _turn_away(self, call: GroqCall) -> Answer | None:
-        """Refuse a call for who makes it or for what it asks; None lets it pass to the limits."""
+        """Refuse a call for its account or its request; None lets it pass to the limits."""
         organisation = call.organisation
         if organisation.standing != LIVE:
             return self._refuse(call, organisation.standing)
@@ -129,7 +129,7 @@ class Groq:
         return None
 
     def _serve(self, call: GroqCall) -> Answer:
-        """Charge the buckets and complete, or say which one is short."""
+        """Charge the buckets and complete the call, or refuse it for the bucket that is short."""
         now_s = self._clock()
         prompt = prompt_tokens(call.request)
         bound = reserved_tokens(call.request, self.settings.completion_tokens)
@@ -211,9 +211,9 @@ class Groq:
         return answer
 
     def _wait(self, call: GroqCall, shortage: Shortage) -> Answer:
-        """Refuse with 429, naming the wait in the words and in `retry-after`.
+        """Refuse with 429 and name the wait in the message and in `retry-after`.
 
-        With 413 where no wait helps.
+        The status is 413 where no wait helps.
         """
         now_s = self._clock()
         dimension, organisation = shortage.dimension, call.organisation
@@ -230,9 +230,9 @@ class Groq:
                 Call(call.arrived_s, call.key, call.model, answer.status, "too_large")
             )
             return answer
-        # The words tell it exactly, the header in whole seconds.
+        # The message has the exact wait, the header whole seconds.
         cool_until_s = now_s + shortage.wait_s
-        # It tells it for a call of this size: where tokens are short a smaller one may fit before.
+        # The wait holds for calls of this size: if tokens are short, a smaller one may fit before.
         cool_tokens = call.requested if dimension in {TPM, TPD, ITPM, OTPM} else 0
         self._ledger.record(
             Call(
@@ -293,7 +293,7 @@ class Groq:
             return self._refuse(call, kind, status=fault.status, echo=echo)
         if kind == "rate_limit":
             limit = organisation.limits.rpm or _SOME_LIMIT
-            wait_s = _TELLS_WAIT_S if fault.retry_after_s is None else fault.retry_after_s
+            wait_s = _DEFAULT_WAIT_S if fault.retry_after_s is None else fault.retry_after_s
             return self._wait(call, Shortage(wait_s, RPM, limit, limit, 1))
         if kind == "too_large":
             limit = organisation.limits.tpm or _SOME_LIMIT

@@ -1,4 +1,4 @@
-"""What a simulated completion looks like on the wire, whole or as a stream."""
+"""Encodes a simulated completion as Groq does, whole or as a stream."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ _TEMPLATE = (
 
 
 def next_id(prefix: str) -> str:
-    """An id in the providers' manner, unique in this process."""
+    """Return an id like the providers', unique in this process."""
     return f"{prefix}{next(_numbers):026d}"
 
 
@@ -73,9 +73,9 @@ def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound:
 
     Args:
         request: The validated request.
-        prompt_tokens: What the prompt counts.
-        tokens: How long the answer would like to be, in tokens.
-        bound: How long it may be.
+        prompt_tokens: The tokens of the prompt.
+        tokens: The natural length of the answer, in tokens.
+        bound: Its greatest length, in tokens.
     """
     used = min(tokens, bound)
     thinks = reasoning_tokens(request["model"], request.get("reasoning_effort"), tokens)
@@ -95,7 +95,7 @@ def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound:
 
 
 def _answer(request: dict[str, Any], *, prompt_tokens: int, tokens: int, used: int) -> Completion:
-    """What is said after the reasoning: `used` of the `tokens` that it would like to be long."""
+    """Return the text after the reasoning: `used` of the `tokens` of its natural length."""
     function = requested_tool(request)
     if function is not None:
         arguments = example_of(function.get("parameters") or {"type": "object"})
@@ -139,7 +139,7 @@ def whole(
     """The body of an answer that comes in one piece.
 
     Args:
-        completion: What to say.
+        completion: The completion.
         model: The model's name, encoded as JSON.
         request_id: Groq's own id of the request.
         created: Seconds since the epoch.

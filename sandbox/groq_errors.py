@@ -1,4 +1,4 @@
-"""Groq's refusals: statuses, codes and bodies, and the faults that can be laid on by name."""
+"""Groq's refusals: statuses, codes and bodies, and the faults that can be injected by name."""
 
 from dataclasses import dataclass
 from typing import Any

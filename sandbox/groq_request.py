@@ -1,4 +1,4 @@
-"""What Groq accepts as a completion request, and how many tokens it counts."""
+"""Validates requests for completions as Groq does, and counts their tokens."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -160,7 +160,7 @@ def prompt_tokens(request: dict[str, Any]) -> int:
 
 
 def reserved_tokens(request: dict[str, Any], default: int) -> int:
-    """How many completion tokens the request reserves."""
+    """Return how many tokens a request reserves for its answer."""
     return int(request.get("max_completion_tokens") or request.get("max_tokens") or default)
 
 
@@ -178,10 +178,7 @@ def requested_tool(request: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def example_of(schema: Any) -> Any:
-    """A small value that fits a JSON schema (types, properties, items, enum, const.
-
-    Nothing finer).
-    """
+    """Return a small value that fits a JSON schema: types, properties, items, enum, const only."""
     if not isinstance(schema, dict):
         return "sandbox"
     if "const" in schema:

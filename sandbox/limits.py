@@ -154,7 +154,7 @@ def next_month_s(now_s: float) -> float:
 def go_duration(seconds: float) -> str:
     """Write a time span as Groq's headers and messages do: `2m59.56s`, `7.66s`, `400ms`, `1h0m5s`.
 
-    Rounds up to the millisecond, so that who waits that long has waited long enough.
+    It is rounded up to the millisecond, so that a client that waits that long never comes early.
     """
     total_ms = math.ceil(round(seconds * _MS, 6))
     if total_ms <= 0:

@@ -7,7 +7,7 @@ keys file (`living`) name others, and an organisation keeps what its own `models
 """
 
 LIVING = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
-"""What exists where nothing else is said."""
+"""The models that exist by default."""
 
 _DECOMMISSIONED = frozenset(
     {
@@ -32,13 +32,13 @@ def reasons(model: str) -> bool:
 
 
 def reasoning_tokens(model: str, effort: str | None, tokens: int) -> int:
-    """How many of an answer's tokens a model spends on reasoning; 0 where it does not reason."""
+    """Return how many tokens of an answer a model spends on reasoning; 0 if it does not reason."""
     return int(tokens * _REASONING_SHARE[effort or "medium"]) if reasons(model) else 0
 
 
 def missing_code(model: str) -> str:
-    """The code of the refusal for a model that is not there.
+    """Return the code of the refusal for an unknown model.
 
-    Only models that ended long ago are told as such.
+    Only models that were retired long ago have a code of their own.
     """
     return "model_decommissioned" if model in _DECOMMISSIONED else "model_not_found"

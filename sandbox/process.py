@@ -29,10 +29,12 @@ class SandboxError(Exception):
 class Sandbox:
     """`python -m sandbox` on a free port, stopped when the block ends and when this process dies.
 
-        with Sandbox(groq_keys=3, groq_rpm=600) as sandbox: environment = os.environ | sandbox.env()
-        sandbox.control("exhaust", service="groq", seconds=5) print(sandbox.ledger()["judgement"])
+        with Sandbox(groq_keys=3, groq_rpm=600) as sandbox:
+            environment = os.environ | sandbox.env()
+            sandbox.control("exhaust", service="groq", seconds=5)
+            print(sandbox.ledger()["judgement"])
 
-    Stops twice without complaint; can be started again (with other keys and another port).
+    A second stop does nothing. The sandbox can be started again, with other keys and another port.
 
     Args:
         scenario: A script as `sandbox.scenario` describes it, as a path or as its content.
@@ -58,12 +60,12 @@ class Sandbox:
 
     @property
     def groq_base_url(self) -> str:
-        """What `GROQ_BASE_URL` has to be; the SDK adds `/openai/v1`."""
+        """The value for `GROQ_BASE_URL`; the SDK adds `/openai/v1`."""
         return self._url
 
     @property
     def resend_api_url(self) -> str:
-        """What `RESEND_API_URL` has to be."""
+        """The value for `RESEND_API_URL`."""
         return self._url
 
     @property
@@ -72,11 +74,11 @@ class Sandbox:
         return self._process.pid if self._process else None
 
     def env(self) -> dict[str, str]:
-        """The environment of a client: URLs, keys, from addresses."""
+        """Return the variables for a client: URLs, keys, from addresses."""
         return dict(self._environment)
 
     def keys(self, service: str) -> list[str]:
-        """The secrets of a service, in order."""
+        """Return the keys of a service, in order."""
         return [
             value
             for name, value in self._environment.items()
@@ -87,7 +89,7 @@ class Sandbox:
         """Start it and wait until it listens.
 
         Raises:
-            SandboxError: It did not come up; the message holds what it said.
+            SandboxError: It did not start; the message has its output.
         """
         if self._process is not None:
             return self
@@ -113,9 +115,9 @@ class Sandbox:
         finally:
             timer.cancel()
         if not ready:
-            said = errors.read_text(errors="replace")[-800:]
+            output = errors.read_text(errors="replace")[-800:]
             self.stop()
-            raise SandboxError(f"the sandbox did not start: {said.strip() or 'it said nothing'}")
+            raise SandboxError(f"the sandbox did not start: {output.strip() or 'it wrote nothing'}")
         return self
 
     def _arguments(self, folder: Path) -> list[str]:
@@ -158,15 +160,15 @@ class Sandbox:
         return self._call("POST", path, body)
 
     def state(self) -> dict[str, Any]:
-        """Accounts, keys and faults as they are now."""
+        """Return accounts, keys and faults as they are now."""
         return self._call("GET", "state", None)
 
     def ledger(self, *, full: bool = False) -> dict[str, Any]:
-        """The judge's summary; `full` adds the last calls one by one under `calls`."""
+        """Return the ledger's summary; `full` adds the latest calls one by one, as `calls`."""
         return self._call("GET", "ledger?full=1" if full else "ledger", None)
 
     def mail(self) -> dict[str, list[str]]:
-        """Which accounts accepted mail of each subject, once for each email."""
+        """Return the accounts that accepted emails of each subject, once for each email."""
         return self._call("GET", "mail", None)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -183,7 +185,7 @@ class Sandbox:
         return answer
 
     def stop(self) -> None:
-        """Stop the process and wait until it is gone."""
+        """Stop the process and wait for its end."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGTERM)

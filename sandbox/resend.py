@@ -26,7 +26,7 @@ _UNKNOWN = Team("unknown")
 _KEPT_EMAILS = 10_000
 _MAX_KEY_CHARS = 256
 _SUPPRESSED = "suppressed@resend.dev"
-"""Resend's own test address: an email to it is taken like any other, and not delivered."""
+"""Resend's own test address: an email to it is accepted like any other, and not delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class ResendSettings:
     """How the simulated Resend behaves without faults.
 
     Attributes:
-        latency_ms: How long taking an email lasts, in milliseconds.
-        jitter_ms: How much longer it may last, by chance, in milliseconds.
-        refusal_form: The status with which a key is refused that nobody knows: 400, 401 or 403.
+        latency_ms: How long accepting an email takes, in milliseconds.
+        jitter_ms: A random addition to the latency, in milliseconds at most.
+        refusal_form: The status for an unknown key: 400, 401 or 403.
     """
 
     latency_ms: float = 0.0
@@ -48,12 +48,12 @@ class Resend:
     """Answers Resend's calls.
 
     Args:
-        accounts: Who may call.
-        ledger: Where every call is written down.
-        faults: What goes wrong.
+        accounts: The accounts and keys.
+        ledger: Records every call.
+        faults: The faults in force.
         clock: Seconds since the epoch.
-        settings: How it behaves.
-        rng: Where chance comes from.
+        settings: The behaviour without faults.
+        rng: The random numbers.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Resend:
         """Answer POST /emails and POST /emails/batch.
 
         Args:
-            secret: The key that the call came with.
-            path: Which of the two.
+            secret: The key of the call.
+            path: Which of the two addresses.
             body: The raw body.
             headers: `Idempotency-Key` and `x-batch-validation` count.
             arrived_s: When the headers were read.
@@ -104,22 +104,24 @@ class Resend:
         if "Idempotency-Key" in headers and not 1 <= len(name) <= _MAX_KEY_CHARS:
             return self._refuse(Refused("invalid_idempotency_key"), call)
         team, now_s = team_of(call.key), self._clock()
-        known, asked = self._idempotency.setdefault(team.name, IdempotencyKeys()), b""
+        known, request_digest = self._idempotency.setdefault(team.name, IdempotencyKeys()), b""
         if name:
-            asked = digest(path, request)
+            request_digest = digest(path, request)
             if remembered := known.get(name, now_s):
-                return self._again(remembered, asked, call)
+                return self._replay(remembered, request_digest, call)
         batch = path.endswith("/batch")
         permissive = batch and headers.get("x-batch-validation", "").lower() == "permissive"
         intake = take_in(request, team.domains, batch=batch, permissive=permissive)
-        if refused := self._turned_away(team, intake, now_s):
+        if refused := self._refuse_content(team, intake, now_s):
             return self._refuse(refused, call)
         reply = self._take(team, intake.emails, call)
         if not batch:
             reply = reply["data"][0]
         elif permissive:
             reply["errors"] = intake.errors
-        return self._answer(encode(reply), call, known.begin(name, asked, now_s) if name else None)
+        return self._answer(
+            encode(reply), call, known.begin(name, request_digest, now_s) if name else None
+        )
 
     def _enter(
         self, secret: str, arrived_s: float, *, sending: bool
@@ -140,9 +142,9 @@ class Resend:
             and (fault := self._faults.pick("resend", key, "", arrived_s))
         ):
             refused = self._fault_refusal(fault, key)
-        return refused or self._hurried(team_of(key), arrived_s), Call(arrived_s, key)
+        return refused or self._check_rate(team_of(key), arrived_s), Call(arrived_s, key)
 
-    def _hurried(self, team: Team, arrived_s: float) -> Refused | None:
+    def _check_rate(self, team: Team, arrived_s: float) -> Refused | None:
         """Count the call against the team's rate."""
         now_s = self._clock()
         if team.exhausted_until_s > arrived_s:
@@ -166,8 +168,8 @@ class Resend:
         hang_s = fault.hang_s if kind == "hang_before" else 0.0
         return Refused(kind, status=fault.status, cool_until_s=cool_until_s, hang_s=hang_s)
 
-    def _turned_away(self, team: Team, intake: Intake, now_s: float) -> Refused | None:
-        """Refuse what is invalid or exceeds a quota; else charge the quotas."""
+    def _refuse_content(self, team: Team, intake: Intake, now_s: float) -> Refused | None:
+        """Refuse an invalid request or one that exceeds a quota; otherwise charge the quotas."""
         if intake.invalid is not None:
             invalid = intake.invalid
             return Refused("validation_error", invalid.message, invalid.name, invalid.status)
@@ -177,8 +179,8 @@ class Resend:
             (team.monthly, "monthly_quota_exceeded"),
         ):
             if not quota.fits(now_s, count):
-                # A batch goes in whole or not at all, and nobody tells how much is left: single
-                # emails of it may fit.
+                # A batch is accepted as a whole or not at all, and the answer does not say how much
+                # is left: single emails of it may fit.
                 return Refused(
                     kind, cool_until_s=quota.resets_at_s if len(intake.emails) == 1 else 0.0
                 )
@@ -186,9 +188,9 @@ class Resend:
         team.monthly.take(now_s, count)
         return None
 
-    def _again(self, remembered: Remembered, asked: bytes, call: Call) -> Answer:
+    def _replay(self, remembered: Remembered, request_digest: bytes, call: Call) -> Answer:
         """Answer a request whose idempotency key is known."""
-        if remembered.digest != asked:
+        if remembered.digest != request_digest:
             return self._refuse(Refused("invalid_idempotent_request"), call)
         if remembered.answer is None:
             return self._refuse(Refused("concurrent_idempotent_requests"), call)
@@ -196,7 +198,7 @@ class Resend:
         return self._deliver(Answer(200, remembered.answer, self._headers(team_of(call.key))), call)
 
     def _take(self, team: Team, emails: list[dict[str, Any]], call: Call) -> dict[str, Any]:
-        """Accept emails; returns what a batch is answered."""
+        """Accept emails; returns the body of the answer to a batch."""
         ids = [str(uuid.UUID(int=self._rng.getrandbits(128), version=4)) for _ in emails]
         for number, email in zip(ids, emails, strict=True):
             self._keep(team, number, email)
@@ -243,7 +245,7 @@ class Resend:
             self._emails.popitem(last=False)
 
     def _deliver(self, answer: Answer, call: Call) -> Answer:
-        """Write a success down, and spoil it where a fault says so."""
+        """Record a success, and spoil the answer if a fault hits it."""
         fault = self._faults.pick("resend", call.key, "", call.arrived_s, spoiling=True)
         call.status = answer.status
         if fault is not None:
@@ -336,15 +338,12 @@ class Resend:
         return self._deliver(Answer(200, body, self._headers(team)), call)
 
     def unknown(self, secret: str, kind: str, *, arrived_s: float) -> Answer:
-        """Answer a path or a method that Resend does not have here.
-
-        `not_found` or `method_not_allowed`.
-        """
+        """Answer an unknown path or method with `not_found` or `method_not_allowed`."""
         refused, call = self._enter(secret, arrived_s, sending=False)
         return self._refuse(refused or Refused(kind), call)
 
 
 def _content(email: dict[str, Any]) -> str:
-    """A fingerprint of what recipients see, without the sender, which differs from team to team."""
+    """Return a fingerprint of what recipients see; the sender, which differs, does not count."""
     seen = [email.get(name) for name in ("to", "cc", "bcc", "subject", "html", "text")]
     return hashlib.sha256(encode(seen)).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Resend's refusals: statuses, names and bodies, and the faults that can be laid on by name."""
+"""Resend's refusals: statuses, names and bodies, and the faults that can be injected by name."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Refusal:
     Attributes:
         status: The HTTP status.
         name: The error's name in the body.
-        message: The words.
+        message: The message.
         dead: The key will not work again.
     """
 
@@ -117,13 +117,13 @@ BY_STATUS = {
     503: "service_unavailable",
     504: "gateway_timeout",
 }
-"""The kind that a fault means which names a status only."""
+"""The kind of a fault that names a status only."""
 
 _KEY_FORMS = {400: "invalid_api_key_400", 401: "invalid_api_key_401", 403: "invalid_api_key"}
 
 
 def key_refusal(form: int) -> str:
-    """The kind of refusal of a dead key: it is seen with 400, 401 and 403."""
+    """Return the refusal of a dead key; statuses 400, 401 and 403 have been observed."""
     return _KEY_FORMS.get(form, "invalid_api_key_401")
 
 
@@ -133,5 +133,5 @@ def error_body(status: int, name: str, message: str) -> bytes:
 
 
 def page(status: int) -> Answer:
-    """A gateway's HTML instead of Resend's JSON."""
+    """Return the HTML of a gateway instead of Resend's JSON."""
     return Answer(status, error_page(status), content_type="text/html")

@@ -1,20 +1,20 @@
-"""Which emails of a request a team may send: all, some (a permissive batch) or none."""
+"""Sorts the emails of a request: a team may send all, some (a permissive batch) or none."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.resend_request import MOST_IN_BATCH, Invalid, domain_of, validate
+from sandbox.resend_request import MAX_IN_BATCH, Invalid, domain_of, validate
 
 _TEST_DOMAIN = "resend.dev"
 
 
 @dataclass(slots=True)
 class Intake:
-    """A request, sorted.
+    """The sorted emails of a request.
 
     Attributes:
-        emails: Those to send.
-        errors: What a permissive batch reports of the others.
+        emails: The emails to send.
+        errors: What a permissive batch reports about the others.
         invalid: Why the whole request is refused.
     """
 
@@ -37,8 +37,8 @@ def take_in(
     if not batch:
         invalid = validate(request) or _foreign(request, domains)
         return Intake(invalid=invalid) if invalid else Intake([request])
-    if not isinstance(request, list) or not 1 <= len(request) <= MOST_IN_BATCH:
-        words = f"A batch must have between 1 and {MOST_IN_BATCH} emails."
+    if not isinstance(request, list) or not 1 <= len(request) <= MAX_IN_BATCH:
+        words = f"A batch must have between 1 and {MAX_IN_BATCH} emails."
         return Intake(invalid=Invalid("validation_error", words))
     intake = Intake()
     for index, email in enumerate(request):

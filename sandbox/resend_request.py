@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-MOST_RECIPIENTS = 50
-MOST_IN_BATCH = 100
-_MOST_ATTACHED = 40 * 1024 * 1024
+MAX_RECIPIENTS = 50
+MAX_IN_BATCH = 100
+_MAX_ATTACHED = 40 * 1024 * 1024
 _ADDRESS = re.compile(
     r"^(?:(?:[^<>]*|\s*\"[^\"]*\"\s*)<\s*([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+)\s*>"
     r"|([^<>@\s]+@[^<>@\s]+\.[^<>@\s]+))$"
@@ -57,24 +57,30 @@ def validate(email: Any, *, in_batch: bool = False) -> Invalid | None:
     """Find what is wrong with an email, in the order in which Resend looks."""
     if not isinstance(email, dict):
         return Invalid("validation_error", "The email must be an object.")
-    template = email.get("template")
-    for name in ("from", "to") if template else ("from", "to", "subject"):
-        if not email.get(name):
-            return Invalid("missing_required_field", f"Missing `{name}` field.")
-    if not template and not any(email.get(name) for name in ("html", "text", "react")):
-        return Invalid("missing_required_field", "Missing `html` or `text` field.")
-    if template and (not isinstance(template, dict) or not template.get("id")):
-        return Invalid("missing_required_field", "Missing `template.id` field.")
-    if template and any(email.get(name) for name in ("html", "text", "react")):
-        return Invalid(
-            "validation_error", "A template cannot be combined with `html`, `text` or `react`."
-        )
     return (
-        _validate_addresses(email)
+        _validate_presence(email)
+        or _validate_addresses(email)
         or _validate_rest(email)
         or _validate_attachments(email, in_batch=in_batch)
         or _validate_tags(email)
     )
+
+
+def _validate_presence(email: dict[str, Any]) -> Invalid | None:
+    template = email.get("template")
+    has_content = any(email.get(name) for name in ("html", "text", "react"))
+    for name in ("from", "to") if template else ("from", "to", "subject"):
+        if not email.get(name):
+            return Invalid("missing_required_field", f"Missing `{name}` field.")
+    if not template and not has_content:
+        return Invalid("missing_required_field", "Missing `html` or `text` field.")
+    if template and (not isinstance(template, dict) or not template.get("id")):
+        return Invalid("missing_required_field", "Missing `template.id` field.")
+    if template and has_content:
+        return Invalid(
+            "validation_error", "A template cannot be combined with `html`, `text` or `react`."
+        )
+    return None
 
 
 def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
@@ -82,9 +88,9 @@ def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
         listed = addresses(email.get(name))
         if name == "from" and len(listed) != 1:
             return Invalid("validation_error", f"Invalid `from` field. {_FORM}")
-        if name in {"to", "cc", "bcc"} and len(listed) > MOST_RECIPIENTS:
+        if name in {"to", "cc", "bcc"} and len(listed) > MAX_RECIPIENTS:
             return Invalid(
-                "validation_error", f"The `{name}` field must have at most {MOST_RECIPIENTS} items."
+                "validation_error", f"The `{name}` field must have at most {MAX_RECIPIENTS} items."
             )
         if not all(
             isinstance(address, str) and _ADDRESS.match(address.strip()) for address in listed
@@ -118,7 +124,7 @@ def _validate_attachments(email: dict[str, Any], *, in_batch: bool) -> Invalid |
             return Invalid(
                 "invalid_attachment", "Attachment must have either a `content` or `path`."
             )
-        if sum(len(part.get("content") or "") for part in attached) > _MOST_ATTACHED:
+        if sum(len(part.get("content") or "") for part in attached) > _MAX_ATTACHED:
             return Invalid("invalid_attachment", "The attachments exceed 40 MB together.")
     return None
 
@@ -136,10 +142,7 @@ def _validate_tags(email: dict[str, Any]) -> Invalid | None:
 
 
 def _is_moment(text: Any) -> bool:
-    """Whether something may be when an email is to be sent.
-
-    Of natural language nothing is known here.
-    """
+    """Whether a value is a time to send an email at; natural language is always accepted."""
     if text is None:
         return True
     if not isinstance(text, str) or not text.strip():

@@ -1,4 +1,4 @@
-"""A timed script of control calls.
+"""A scenario: control calls at given times.
 
     {"starts": "first_call",
      "steps": [{"at_s": 5, "do": "exhaust", "service": "groq", "seconds": 10},
@@ -22,9 +22,9 @@ class Step:
     """One control call.
 
     Attributes:
-        at_s: When, in seconds after the start.
+        at_s: The time, in seconds after the start.
         do: The verb.
-        body: What it is given.
+        body: Its arguments.
     """
 
     at_s: float
@@ -41,7 +41,7 @@ class Scenario:
 
 
 def read_scenario(path: Path, verbs: tuple[str, ...]) -> Scenario:
-    """Read a script.
+    """Read a scenario.
 
     Args:
         path: A JSON file.
@@ -87,7 +87,7 @@ async def play(scenario: Scenario, control: Control) -> None:
     """Make the control calls at their times, counted from now.
 
     Raises:
-        ControlError: A step asks for what there is not.
+        ControlError: A step is wrong.
     """
     loop = asyncio.get_running_loop()
     start_s = loop.time()

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 
@@ -21,7 +22,7 @@ from sandbox.ledger import Ledger
 from sandbox.limits import Clock
 from sandbox.resend import Resend
 
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 _STOP_S = 0.5
 _LINGER_0 = struct.pack("ii", 1, 0)
 _COMPLETIONS = "/openai/v1/chat/completions"
@@ -32,8 +33,8 @@ class Sandbox:
     """Both providers, with the state that they share.
 
     Args:
-        config: How they behave.
-        roster: Accounts and keys; made from `config` where left out.
+        config: The configuration.
+        roster: Accounts and keys; default: those of `config`.
     """
 
     def __init__(self, config: Config, roster: Roster | None = None) -> None:
@@ -66,7 +67,7 @@ class Sandbox:
         self.on_first_call: Callable[[], None] | None = None
 
     def answer(self, request: web.BaseRequest, body: bytes, arrived_s: float) -> Answer:
-        """Decide what a call is answered."""
+        """Decide the answer to a call."""
         path, method = request.path, request.method
         if path.startswith("/control/"):
             return self._controlled(method, path.removeprefix("/control/"), request, body)
@@ -107,7 +108,7 @@ class Sandbox:
         return Answer(405, encode({"error": "control calls are GET or POST"}))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Read a call, decide, and write the answer or spoil it."""
+        """Read a call, decide its answer, and write or spoil it."""
         arrived_s = self.clock.now()
         try:
             body = await request.read()
@@ -132,7 +133,7 @@ class Sandbox:
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
-    """Reset the connection; the returned response goes nowhere."""
+    """Reset the connection; the returned response is not sent."""
     transport = request.transport
     if transport is not None:
         connection = transport.get_extra_info("socket")
@@ -168,7 +169,7 @@ async def _in_pieces(request: web.BaseRequest, answer: Answer) -> web.StreamResp
 
 
 class Listener:
-    """The sandbox on a port; stops twice without complaint.
+    """The sandbox on a port. A second stop does nothing.
 
     Args:
         sandbox: What to serve.
@@ -183,17 +184,15 @@ class Listener:
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
-        """Listen.
+        """Start listening.
 
         Raises:
             OSError: The port is taken.
         """
         loop = asyncio.get_running_loop()
 
-        def make_request(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-            return web.BaseRequest(
-                message, payload, protocol, writer, task, loop, client_max_size=_MOST_BYTES
-            )
+        def make_request(*parts: Any) -> web.BaseRequest:
+            return web.BaseRequest(*parts, loop, client_max_size=_MAX_BYTES)
 
         server = web.Server(
             self._sandbox.handle,
