@@ -192,7 +192,10 @@ class Listener:
         loop = asyncio.get_running_loop()
 
         def make_request(*parts: Any) -> web.BaseRequest:
-            return web.BaseRequest(*parts, loop, client_max_size=_MAX_BYTES)
+            message, payload, protocol, writer, task = parts
+            return web.BaseRequest(
+                message, payload, protocol, writer, task, loop, client_max_size=_MAX_BYTES
+            )
 
         server = web.Server(
             self._sandbox.handle,
