@@ -97,7 +97,7 @@ examples: ## Install what examples/express needs (with npm), so that its tests r
 	@cd examples/express && npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
 
 .PHONY: docs
-docs: $(READY) ## Write docs/settings.md and .env.example anew from config/settings.py
+docs: $(READY) ## Write docs/settings.md, .env.example and docs/schemas anew from the code
 	@$(PY) .ci/write_docs.py
 
 .PHONY: lock

@@ -1,7 +1,8 @@
 # ruff: noqa: INP001 - a script beside the other scripts, no package
-"""Write `docs/settings.md` and `.env.example` from the fields of `config/settings.py`.
+"""Write `docs/settings.md`, `.env.example` and `docs/schemas/` from the code.
 
-`make docs` runs it.
+`make docs` runs it. The first two come from the fields of `config/settings.py`, the schemas from the
+models of the tasks' arguments and results.
 
 A field's name, default and unit come from the class itself. The text below a field, and the comment
 above the first field of a section, come from the source file, where programs cannot see them.
@@ -9,6 +10,7 @@ above the first field of a section, come from the source file, where programs ca
 
 import ast
 import itertools
+import json
 import re
 import sys
 import textwrap
@@ -20,12 +22,17 @@ from typing import Any, Literal, get_args, get_origin
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from pydantic import TypeAdapter  # noqa: E402
+from pydantic.json_schema import GenerateJsonSchema  # noqa: E402
+
 from config import service_settings, settings  # noqa: E402 - found by the line above
 from config.fields import Unit  # noqa: E402
 from config.service_settings import ServiceSettings, variables_of  # noqa: E402
 from config.services import SERVICES, Service  # noqa: E402
 from config.settings import SECRET_FIELDS, Settings, variable_of  # noqa: E402
 from config.urls import SecretUrl  # noqa: E402
+from worker import results  # noqa: E402
+from worker.arguments import admin, completion, email  # noqa: E402
 
 _WIDTH = 100
 
@@ -260,8 +267,42 @@ def _wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
+TASKS: dict[str, tuple[Any, Any]] = {
+    "tasks.ai.complete": (completion.CompletionArguments, results.CompletionResult),
+    "tasks.email.send": (email.EmailArguments, results.EmailResult),
+    "tasks.admin.key_status": (admin.NoArguments, results.KeyStatusResult),
+    "tasks.admin.reset_keys": (admin.ResetArguments, results.ResetResult),
+    "tasks.admin.cancel": (admin.CancelArguments, results.CancelResult),
+}
+"""The tasks that the clients call, each with what it takes and what it returns."""
+
+
+class _Untitled(GenerateJsonSchema):
+    """Leaves out the titles of fields, which repeat their names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+
+def schemas() -> dict[str, str]:
+    """Write the JSON Schemas of arguments and results, by file name."""
+    return {
+        f"{task}.{part}.json": _schema(f"{task}: {part}", model)
+        for task, models in TASKS.items()
+        for part, model in zip(("arguments", "result"), models, strict=True)
+    }
+
+
+def _schema(title: str, model: Any) -> str:
+    schema = TypeAdapter(model).json_schema(by_alias=True, schema_generator=_Untitled)
+    head = {"$schema": GenerateJsonSchema.schema_dialect, "title": title}
+    return json.dumps(head | {k: v for k, v in schema.items() if k != "title"}, indent=2) + "\n"
+
+
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
+    for name, text in schemas().items():
+        (ROOT / "docs" / "schemas" / name).write_text(text, "utf-8")
     (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
     (ROOT / ".env.example").write_text(example(), "utf-8")
 

@@ -1,76 +1,30 @@
 """What an operator can ask the workers."""
 
 import time
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from config.services import SERVICES
 from worker import deadletters
-from worker.arguments.base import Arguments, check, one_of
+from worker.arguments.admin import (
+    CancelArguments,
+    ListArguments,
+    NoArguments,
+    ReplayArguments,
+    ResetArguments,
+)
+from worker.arguments.base import check
 from worker.cancellations import cancel_jobs
 from worker.celery import app
-from worker.deadletters import KINDS, OWNERS, Filter
 from worker.errors import InvalidArguments
 from worker.keypool import resets
 from worker.logs import log_keys_reset
 from worker.runtime import Runtime
-
-_By = Annotated[str, Field(min_length=1, max_length=100)] | None
-
-
-class _Nothing(Arguments):
-    """No argument."""
-
-
-class _ResetArguments(Arguments):
-    service: Annotated[str, one_of(SERVICES)] | None = None
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
-    include_disabled: bool = False
-    by: _By = None
-
-
-_JobId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
-
-
-class _CancelArguments(Arguments):
-    id: _JobId | Annotated[list[_JobId], Field(min_length=1, max_length=1_000)]
-
-
-class _LettersArguments(Arguments):
-    service: Annotated[str, one_of(OWNERS)] | None = None
-    task: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    kind: Annotated[str, one_of(KINDS)] | None = None
-    before: Annotated[int, Field(ge=1, lt=10**15)] | None = None
-
-    def filter(self) -> Filter:
-        return Filter(self.service, self.task, self.kind, self.before)
-
-
-class _ListArguments(_LettersArguments):
-    limit: Annotated[int, Field(ge=1, le=1_000)] = 50
-
-
-class _ReplayArguments(_LettersArguments):
-    id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000
-    force: bool = False
-    by: _By = None
-
-    @model_validator(mode="after")
-    def _means_something(self) -> Self:
-        if self.id is not None and (self.service or self.task or self.kind or self.before):
-            raise ValueError("give either id, or service, task, kind and before")
-        if not (self.id or self.service or self.task or self.kind or self.before):
-            raise ValueError("say which: id, or service, task, kind, before")
-        return self
 
 
 @app.task(bind=True, name="tasks.admin.key_status")
 async def key_status(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
     """Tell each key's state, reason, time left and use, by service."""
     if args or kwargs:
-        check(_Nothing, (), kwargs)
+        check(NoArguments, (), kwargs)
         raise InvalidArguments("this task takes no arguments")
     return {service: view.as_json() for service, view in (await Runtime.current().view()).items()}
 
@@ -94,9 +48,9 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         InvalidArguments: An argument is wrong; the message names it.
     """
     if len(args) == 1 and "service" not in kwargs:
-        asked = check(_ResetArguments, (), kwargs | {"service": args[0]})
+        asked = check(ResetArguments, (), kwargs | {"service": args[0]})
     else:
-        asked = check(_ResetArguments, args, kwargs)
+        asked = check(ResetArguments, args, kwargs)
     if asked.key and not asked.service:
         raise InvalidArguments("service: is required with key")
     done = {}
@@ -138,7 +92,7 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noq
         InvalidArguments: An argument is wrong; the message names it.
     """
     asked = check(
-        _CancelArguments,
+        CancelArguments,
         (),
         kwargs | ({"id": args[0]} if len(args) == 1 and "id" not in kwargs else {}),
     )
@@ -165,7 +119,7 @@ async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]: 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
     """
-    asked = check(_ListArguments, args, kwargs)
+    asked = check(ListArguments, args, kwargs)
     store = Runtime.current().dead_letters
     found = await store.find(asked.filter(), limit=asked.limit)
     return (await store.counts()).as_json() | {
@@ -190,7 +144,7 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Raises:
         InvalidArguments: An argument is wrong, or no letter has this id.
     """
-    asked = check(_ReplayArguments, args, kwargs)
+    asked = check(ReplayArguments, args, kwargs)
     store = Runtime.current().dead_letters
     if asked.id is None:
         letters = await store.find(asked.filter(), limit=asked.limit)

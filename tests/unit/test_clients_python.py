@@ -4,17 +4,21 @@ import ast
 import base64
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
 import pytest
 from django.conf import settings as django_settings
+from jsonschema import ValidationError
 
 import keywheel_client
 from config.celery import QUEUE_OF_TASKS
-from keywheel_client import CompletionArguments, EmailArguments, JobId, Pipeline, arguments
+from keywheel_client import CompletionArguments, EmailArguments, JobId, Pipeline, arguments, results
 from keywheel_client.messages import QUEUES, message_of
 from keywheel_client.status import status_of
+from tests import schemas
 from tests.pages import ROOT
+from worker import results as worker_results
 from worker.arguments import completion, email
 
 FOLDER = ROOT / "clients/python/keywheel_client"
@@ -57,6 +61,57 @@ def test_it_imports_nothing_but_redis_and_django_in_one_module() -> None:
 def test_its_types_have_the_arguments_that_the_worker_takes(typed: Any, model: Any) -> None:
     names = {field.alias or name for name, field in model.model_fields.items()}
     assert {name.rstrip("_") for name in get_type_hints(typed)} == names
+
+
+@pytest.mark.parametrize(
+    ("typed", "model"),
+    [
+        (results.CompletionResult, worker_results.CompletionResult),
+        (results.EmailResult, worker_results.EmailResult),
+        (results.KeyStatus, worker_results.KeyStatus),
+        (results.ServiceStatus, worker_results.ServiceStatus),
+        (results.ResetDone, worker_results.ResetResult),
+    ],
+)
+def test_its_types_have_what_the_worker_returns(typed: Any, model: Any) -> None:
+    assert set(get_type_hints(typed)) == set(model.model_fields)
+
+
+def test_its_messages_fit_the_documented_schemas() -> None:
+    pipe = Pipeline(track_started=True)
+    earlier = {"text": "x", "tool_calls": [], "finish_reason": "stop", "usage": {}}
+    pipe.complete("Say hello", models=("a", "b"), stream=True, deadline_s=60)
+    pipe.complete(messages=[{"role": "user", "content": "x"}, earlier], temperature=0.5)
+    pipe.send_email(
+        from_="B <b@example.com>", to=["a@example.com"], cc="c@example.com", subject="x", html="y",
+        attachments=[{"filename": "a.txt", "content": b"abc"}], headers={"X-Mine": "1"},
+        tags=[{"name": "a", "value": "b"}], scheduled_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )  # fmt: skip
+    pipe.send_email(to="a@example.com", template={"id": "t", "variables": {"n": 1}})
+    pipe.ask("tasks.admin.key_status", {})
+    pipe.ask("tasks.admin.reset_keys", {"service": "groq", "key": None, "by": "x"})
+    texts = [text for _, *several in pipe.pushes() for text in several]
+    assert len(texts) == 6
+    for text in texts:
+        message, kwargs = read(text)
+        schemas.check(message["headers"]["task"], "arguments", kwargs)
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"),
+    [
+        ("tasks.ai.complete", {"prompt": ""}),
+        ("tasks.ai.complete", {"promt": "x"}),
+        ("tasks.ai.complete", {"messages": [{"text": "x"}]}),
+        ("tasks.email.send", {"to": []}),
+        ("tasks.email.send", {"subject": "x"}),
+        ("tasks.admin.reset_keys", {"service": "grok"}),
+        ("tasks.admin.key_status", {"service": "groq"}),
+    ],
+)
+def test_the_schemas_refuse_what_the_worker_refuses(task: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        schemas.check(task, "arguments", wrong)
 
 
 def test_its_queues_are_the_workers() -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -49,7 +49,7 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
             raise ValueError(sentence)
         return value
 
-    return BeforeValidator(check_name)
+    return BeforeValidator(check_name, json_schema_input_type=Literal[known])
 
 
 Text = Annotated[str, Field(min_length=0)]

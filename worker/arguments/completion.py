@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import ConfigDict, Field, Strict, model_validator
 
 from worker.arguments.base import Arguments, Deadline, JsonObject, KeyText, Text, matching
 
@@ -18,11 +18,21 @@ _MOST_LISTED = 1_000
 _MOST_SEED = 2**63 - 1
 
 
+def _or_a_result(schema: dict[str, Any]) -> None:
+    """Say in the schema of a message that an earlier result may stand there."""
+    message = dict(schema)
+    result = {"type": "object", "required": sorted(_RESULT_FIELDS), "not": {"required": ["role"]}}
+    schema.clear()
+    schema["anyOf"] = [message, result]
+
+
 class Message(Arguments):
     """One message of a conversation.
 
     As in Groq's API, or the result of an earlier completion as it is.
     """
+
+    model_config = ConfigDict(json_schema_extra=_or_a_result)
 
     role: Literal["system", "user", "assistant", "tool", "function", "developer"]
     content: Text | Annotated[list[JsonObject], Field(min_length=1)] | None = None

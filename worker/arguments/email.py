@@ -50,8 +50,9 @@ def _address(text: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
+_Several = Annotated[list[Address], Field(min_length=1, max_length=_MOST_RECIPIENTS)]
 Recipients = Annotated[
-    list[Address], BeforeValidator(_one_or_more), Field(min_length=1, max_length=_MOST_RECIPIENTS)
+    _Several, BeforeValidator(_one_or_more, json_schema_input_type=Address | _Several)
 ]
 
 

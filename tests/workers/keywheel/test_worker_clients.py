@@ -21,6 +21,7 @@ from keywheel_client import (
     StreamEvent,
     Unavailable,
 )
+from tests import schemas
 from tests.pages import ROOT, blocks
 from tests.processes import House, eventually
 
@@ -148,10 +149,28 @@ async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
             await client.result("no-such-job", timeout_s=0.1)
         assert await client.cancel(jobs[0]) is False
         assert (await client.status(jobs[0])).state == "done"
-        assert set(await client.key_status()) == {"groq", "resend"}
-        assert (await client.reset_keys(by="a test"))["reset"] == {"groq": 0, "resend": 0}
         mail = await client.send_email(to="a@example.com", subject="x", text="y")
         assert (await client.result(mail))["id"]
+        asked = {"key_status": await client.key_status(), "reset_keys": await client.reset_keys()}
+        assert set(asked["key_status"]) == {"groq", "resend"}
+    for name, result in asked.items():
+        schemas.check(f"tasks.admin.{name}", "result", result)
+    schemas.check("tasks.ai.complete", "result", results[0])
+    cancelled = fresh.producer.ask("tasks.admin.cancel", id=[str(jobs[0]), "no-such-job"])
+    assert cancelled["jobs"][jobs[0]] == "SUCCESS"
+    schemas.check("tasks.admin.cancel", "result", cancelled)
+
+
+def test_what_a_reset_brings_back_is_as_documented(fresh: House, keywheel: Keywheel) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=30)
+    job = keywheel.complete("x")
+    eventually(lambda: keywheel.status(job).state == "deferred", what="a deferral")
+    status, done = keywheel.key_status(), keywheel.reset_keys(service="groq", by="a test")
+    assert [key["state"] for key in status["groq"]["keys"]].count("cooling") >= 3
+    assert done["brought_back"]["groq"]
+    schemas.check("tasks.admin.key_status", "result", status)
+    schemas.check("tasks.admin.reset_keys", "result", done)
+    assert keywheel.cancel(job)
 
 
 async def test_an_unreachable_redis_is_told_without_its_password() -> None:

@@ -1,0 +1,69 @@
+"""The arguments of what operators ask the workers."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from config.services import SERVICES
+from worker.arguments.base import Arguments, one_of
+from worker.deadletters import KINDS, OWNERS, Filter
+
+_By = Annotated[str, Field(min_length=1, max_length=100)] | None
+
+
+class NoArguments(Arguments):
+    """What `tasks.admin.key_status` takes: nothing."""
+
+
+class ResetArguments(Arguments):
+    """What `tasks.admin.reset_keys` takes."""
+
+    service: Annotated[str, one_of(SERVICES)] | None = None
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
+    include_disabled: bool = False
+    by: _By = None
+
+
+_JobId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+
+
+class CancelArguments(Arguments):
+    """What `tasks.admin.cancel` takes."""
+
+    id: _JobId | Annotated[list[_JobId], Field(min_length=1, max_length=1_000)]
+
+
+class DeadLetterArguments(Arguments):
+    """Which dead letters are meant."""
+
+    service: Annotated[str, one_of(OWNERS)] | None = None
+    task: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    kind: Annotated[str, one_of(KINDS)] | None = None
+    before: Annotated[int, Field(ge=1, lt=10**15)] | None = None
+
+    def filter(self) -> Filter:
+        """The same for the store."""
+        return Filter(self.service, self.task, self.kind, self.before)
+
+
+class ListArguments(DeadLetterArguments):
+    """What `tasks.admin.dead_letters` takes."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 50
+
+
+class ReplayArguments(DeadLetterArguments):
+    """What `tasks.admin.replay` takes."""
+
+    id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    force: bool = False
+    by: _By = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if self.id is not None and (self.service or self.task or self.kind or self.before):
+            raise ValueError("give either id, or service, task, kind and before")
+        if not (self.id or self.service or self.task or self.kind or self.before):
+            raise ValueError("say which: id, or service, task, kind, before")
+        return self

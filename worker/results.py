@@ -1,0 +1,106 @@
+"""What the tasks return, as programs in other languages are told: `docs/schemas/` is made of it.
+
+Results are built where they arise; the tests hold them against these models.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.keypool.resets import HeldBlock
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class Result(BaseModel):
+    """The result of a task. It may have more fields than are named."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Served(Result):
+    """How a job of a service went."""
+
+    key: Annotated[str, Field(description="The label of the key that served.")]
+    attempts: Annotated[int, Field(ge=1, description="Calls made, over all runs.")]
+    waited_s: Annotated[float, Field(ge=0, description="Seconds spent waiting for keys.")]
+
+
+class CompletionResult(Served):
+    """What `tasks.ai.complete` returns. Fields that Groq adds to its message are passed on."""
+
+    text: str
+    reasoning: str
+    tool_calls: list[dict[str, Any]]
+    finish_reason: str | None
+    model: str | None
+    usage: dict[str, Any]
+    service_tier: str | None
+    request_id: Annotated[str | None, Field(description="Groq's own.")]
+    empty_because: Annotated[
+        str, Field(description="Why there is no text. Absent where there is one.")
+    ] = ""
+
+
+class EmailResult(Served):
+    """What `tasks.email.send` returns."""
+
+    id: Annotated[str, Field(description="The email's id at Resend.")]
+
+
+class KeyStatus(Result):
+    """One API key."""
+
+    id: str
+    label: str
+    variable: str
+    account: str
+    state: Literal["ready", "cooling", "disabled"]
+    reason: Annotated[str, Field(description="Why it does not serve; empty where it does.")]
+    left_ms: Annotated[
+        int | None,
+        Field(description="Until it serves again, in milliseconds; null: until a reset."),
+    ]
+    in_flight: _Count
+    calls: _Count
+    accepted: _Count
+    refused: _Count
+    faults: _Count
+    rejected: _Count
+    tokens: _Count
+    used_ms: Annotated[int, Field(description="Its last use, in milliseconds since 1970.")]
+    blocks: list[dict[str, Any]]
+    buckets: list[dict[str, Any]]
+
+
+class ServiceStatus(Result):
+    """The keys of one service at one instant."""
+
+    service: str
+    now_ms: Annotated[int, Field(description="The instant, in milliseconds since 1970.")]
+    summary: dict[str, int]
+    keys: list[KeyStatus]
+
+
+KeyStatusResult = dict[str, ServiceStatus]
+"""What `tasks.admin.key_status` returns, by service."""
+
+
+class ResetResult(Result):
+    """What `tasks.admin.reset_keys` returns, by service."""
+
+    reset: Annotated[dict[str, _Count], Field(description="How many blocks were cleared.")]
+    brought_back: dict[str, list[HeldBlock]]
+    left_disabled: Annotated[
+        dict[str, list[HeldBlock]],
+        Field(description="Keys that stay out because a person disabled them."),
+    ]
+
+
+class CancelResult(Result):
+    """What `tasks.admin.cancel` returns."""
+
+    jobs: Annotated[
+        dict[str, Literal["cancelled", "running", "SUCCESS", "FAILURE"]],
+        Field(description="What became of each job, by its id."),
+    ]
