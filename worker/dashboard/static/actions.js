@@ -48,7 +48,8 @@ export function askReset(what, body) {
     const held = heldBy(body);
     const kept = held.byHand.length;
     openDialog("Reset " + what + "?", held.lines.length
-        ? "The following is back at once, and waiting jobs start. A key that the provider still refuses is disabled again:"
+        ? "The following is back at once, and waiting jobs start. A key that the provider still refuses"
+            + " is disabled again:"
         : (kept ? "Nothing rests, and only people have disabled keys" : "Nothing rests or is disabled")
             + ": a reset only makes waiting jobs look for a key again.", "Reset", {
         lines: held.lines,
@@ -86,7 +87,8 @@ function resetWords(answer) {
 
 export function askDisable(service, key) {
     openDialog("Disable " + key.label + "?", "No worker uses this key of " + title(service)
-        + " until a person resets it; a reset of all keys skips it. Calls in progress are not interrupted.", "Disable", {
+        + " until a person resets it; a reset of all keys skips it. Calls in progress are not interrupted.",
+    "Disable", {
         danger: true,
         reason: true,
         act: function (input) {
@@ -114,7 +116,9 @@ export async function checkKeys(button) {
 }
 
 function checkLine(one) {
-    const models = Object.entries(one.models).map(function (pair) { return pair[0] + (pair[1] ? "" : " is not available"); });
+    const models = Object.entries(one.models).map(function (pair) {
+        return pair[0] + (pair[1] ? "" : " is not available");
+    });
     const limits = Object.entries(one.limits).map(function (pair) { return limitWords(pair[0], pair[1]); });
     return one.key + ": " + [one.state].concat(models, limits, one.said || []).join(" · ");
 }

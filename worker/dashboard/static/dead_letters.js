@@ -36,8 +36,8 @@ export function showLetters(answer) {
     before_ms = answer.dead_letters.length ? answer.dead_letters[0].at_ms + 1 : 0;
     setText(document.getElementById("letters-count"), !answer.total ? "No job ended without success."
         : plural(answer.total, "job") + " ended for good without success"
-        + (count_ > answer.dead_letters.length ? "; the latest " + count(answer.dead_letters.length) + " of " + count(count_)
-            + " are listed." : "."));
+        + (count_ > answer.dead_letters.length ? "; the latest " + count(answer.dead_letters.length) + " of "
+            + count(count_) + " are listed." : "."));
     document.getElementById("letters-table").hidden = !answer.dead_letters.length;
     ["letters-replay", "letters-drop"].forEach(function (id) {
         const found = document.getElementById(id);
@@ -74,9 +74,10 @@ function makeLetter(letter) {
         });
         replay.disabled = !letter.replayable;
         replay.title = letter.replayable ? "" : letter.note || "The arguments of this job are no longer kept.";
-        buttons.append(replay, button("Drop", "Drop the dead letter of job " + letter.id, "btn-outline-danger", function () {
+        const drop = button("Drop", "Drop the dead letter of job " + letter.id, "btn-outline-danger", function () {
             askDrop("the dead letter of " + letter.id, { id: letter.id });
-        }));
+        });
+        buttons.append(replay, drop);
         cell.append(buttons);
         row.append(cell);
     }
@@ -124,7 +125,8 @@ function bulk(id, act) {
     const found = document.getElementById(id);
     if (found) {
         found.addEventListener("click", function () {
-            act(plural(Number(found.dataset.count), (kind.value ? kind.value + " " : "") + "dead letter"), countedLetters());
+            const noun = (kind.value ? kind.value + " " : "") + "dead letter";
+            act(plural(Number(found.dataset.count), noun), countedLetters());
         });
     }
 }

@@ -23,8 +23,9 @@ export function makeCard(service, key) {
     const buckets = make("div", "key-buckets");
     more.append(lowest, origin, buckets);
     article.append(head, blocks, use, more);
-    const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use, more: more,
-        lowest: lowest, buckets: buckets, key: key, ends: [], blocksListed: "", bucketsListed: "", meters: [] };
+    const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use,
+        more: more, lowest: lowest, buckets: buckets, key: key, ends: [], blocksListed: "", bucketsListed: "",
+        meters: [] };
     if (!readOnly) {
         const foot = make("div", "key-buttons");
         card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
@@ -41,7 +42,8 @@ export function makeCard(service, key) {
 
 // The parts add up: each call has ended in one of these ways.
 function useWords(key) {
-    const parts = [[key.accepted, "accepted"], [key.refused, "refused"], [key.faults, "failed"], [key.rejected, "rejected"]]
+    const parts = [[key.accepted, "accepted"], [key.refused, "refused"], [key.faults, "failed"],
+        [key.rejected, "rejected"]]
         .filter(function (part) { return part[0]; })
         .map(function (part) { return count(part[0]) + " " + part[1]; });
     return (key.calls ? plural(key.calls, "call") + ": " + parts.join(", ") : "not called yet")

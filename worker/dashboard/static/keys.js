@@ -12,8 +12,8 @@ const evicts = document.getElementById("keys-evicts");
 
 function showStatus(status) {
     evicts.hidden = !status.evicts;
-    setText(evicts, "When Redis is full, it may delete jobs, results and the state of the keys: its maxmemory-policy is "
-        + status.evicts + ". Set it to noeviction.");
+    setText(evicts, "When Redis is full, it may delete jobs, results and the state of the keys: its"
+        + " maxmemory-policy is " + status.evicts + ". Set it to noeviction.");
     Object.keys(status.services).forEach(function (service) { showService(service, status.services[service]); });
     showUnknown(status.unknown_answers);
     const all = document.getElementById("reset-all");

@@ -13,8 +13,10 @@ const shown = new Map(); // service name → its elements
 const factWords = {
     "Keys ready": "Keys that may be called now.",
     "Calls in progress": "Calls that the provider has not answered yet.",
-    "Jobs waiting": "Jobs in the queue, and jobs in a worker that wait for a key. Deferred jobs wait until a key is back.",
-    "Queue paused": "A worker takes no more jobs of a queue than its keys can serve soon; the others stay in the queue, in order.",
+    "Jobs waiting": "Jobs in the queue, and jobs in a worker that wait for a key. Deferred jobs wait until a key"
+        + " is back.",
+    "Queue paused": "A worker takes no more jobs of a queue than its keys can serve soon; the others stay in the"
+        + " queue, in order.",
     "Queue empty in": "How long the waiting jobs take at the speed of the last minute.",
     "Longest wait": "How long the oldest of the waiting jobs has waited.",
     "Calls so far": "All calls since the pool's state was created. Refused: a limit was reached (429).",
@@ -64,7 +66,8 @@ function makeService(service) {
         + service.toUpperCase() + "_API_KEY.");
     section.append(head, idle, factList, deferred.details, plot.figure, empty, grid);
     document.getElementById("keys-services").append(section);
-    return { section: section, idle: idle, facts: facts, deferred: deferred, plot: plot, grid: grid, empty: empty, cards: new Map(), order: "" };
+    return { section: section, idle: idle, facts: facts, deferred: deferred, plot: plot, grid: grid, empty: empty,
+        cards: new Map(), order: "" };
 }
 
 // The milliseconds until the first key is back, if none is ready; null if none comes back by itself.
@@ -87,7 +90,8 @@ export function showService(service, pool) {
         total && !ready ? "bad" : ready < total ? "middle" : "");
     setFact(its.facts["Calls in progress"], count(pool.summary.in_flight));
     setFact(its.facts["Jobs waiting"], queue.known ? count(queue.waiting) : "not known",
-        queue.known ? (queue.deferred ? count(queue.deferred) + " deferred" : "") : "the broker does not answer", queue.known ? "" : "middle");
+        queue.known ? (queue.deferred ? count(queue.deferred) + " deferred" : "") : "the broker does not answer",
+        queue.known ? "" : "middle");
     setFact(its.facts["Queue paused"], { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
         { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
             + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused],
@@ -104,9 +108,7 @@ export function showService(service, pool) {
         setFact(its.facts["Queue empty in"], "not known", total && !ready ? "no key is ready " + backWords
             : "no job ended in the last minute", "middle");
     }
-    setFact(its.facts["Longest wait"], !queue.waiting ? (queue.known ? "nothing waits" : "not known") : queue.oldest_s > 0
-        ? duration(queue.oldest_s * 1000) : queue.oldest_bulk_s > 0 ? "–" : "not known yet",
-        queue.oldest_bulk_s > 0 ? "bulk jobs " + duration(queue.oldest_bulk_s * 1000) : queue.oldest_s > 0 ? "at least" : "");
+    showLongestWait(its.facts["Longest wait"], queue);
     setFact(its.facts["Calls so far"], count(pool.summary.calls),
         pool.summary.refused ? count(pool.summary.refused) + " refused" : "");
     its.idle.hidden = queue.idle_s < 30;
@@ -116,6 +118,17 @@ export function showService(service, pool) {
     drawPlot(its.plot, pool.history, pool.now_ms);
     its.empty.hidden = pool.keys.length > 0;
     showCards(its, service, pool.keys);
+}
+
+function showLongestWait(fact, queue) {
+    const bulk = queue.oldest_bulk_s > 0 ? "bulk jobs " + duration(queue.oldest_bulk_s * 1000) : "";
+    if (!queue.waiting) {
+        setFact(fact, queue.known ? "nothing waits" : "not known", bulk);
+    } else if (queue.oldest_s > 0) {
+        setFact(fact, duration(queue.oldest_s * 1000), bulk || "at least");
+    } else {
+        setFact(fact, bulk ? "–" : "not known yet", bulk);
+    }
 }
 
 export function countDownAll() {

@@ -45,7 +45,8 @@ function windowName(window_ms) {
 }
 
 function unit(dimension) {
-    return { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" }[dimension[0]] || dimension;
+    const units = { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" };
+    return units[dimension[0]] || dimension;
 }
 
 // A limit by its code alone, such as rpm: requests a minute.
@@ -61,8 +62,9 @@ export function limitName(one) {
 }
 
 export function blockWords(one) {
-    const where = { key: "", account: "account: ", account_model: one.name ? "model " + one.name + ": " : "account: ",
-        key_resource: one.name + ": ", model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
+    const where = { key: "", account: "account: ",
+        account_model: one.name ? "model " + one.name + ": " : "account: ", key_resource: one.name + ": ",
+        model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
     return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
         + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
         + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
@@ -87,7 +89,8 @@ export function grouped(blocks) {
     byReason.forEach(function (one) {
         const more = one.names.length - maxNames;
         one.names.sort();
-        one.name = "not for " + one.names.slice(0, maxNames).join(", ") + (more > 0 ? " and " + count(more) + " more" : "");
+        one.name = "not for " + one.names.slice(0, maxNames).join(", ")
+            + (more > 0 ? " and " + count(more) + " more" : "");
     });
     return found;
 }
