@@ -24,7 +24,7 @@ from config.settings import Settings
 from sandbox.redis import EmbeddedRedis
 from worker.aio.loop_thread import new_loop
 from worker.keypool import KeyPool, Lease, LeaseRequest
-from worker.runtime import connect
+from worker.redis.client import connect
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 _LONGEST_S = 30.0

@@ -21,10 +21,11 @@ from typing import Any
 from config.keys import ApiKey, load_keys
 from config.settings import Settings
 from worker.errors import Deferred, JobError, TransientError
+from worker.key_pools import open_pool
 from worker.keypool import Lease, LeaseRequest
 from worker.keypool.scripts import Scripts
 from worker.providers import Completion, Groq, Resend, SendRequest
-from worker.runtime import connect, open_pool
+from worker.redis.client import connect
 from worker.verdicts import Effect, Fate
 
 MODEL = "openai/gpt-oss-120b"

@@ -1,7 +1,4 @@
-"""What one worker process holds for its jobs, on the pool's event loop.
-
-Key pools, providers, one Redis client.
-"""
+"""The objects that the jobs of one worker process share, on the pool's event loop."""
 
 import asyncio
 import logging
@@ -13,17 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
-from config.errors import SettingsError
 from config.keys import ApiKey, Discovery, load_keys
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
 from config.settings import Settings, get_settings
 from worker.aio import lifespan
-from worker.aio.connections import reporting_their_end
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
@@ -34,23 +29,18 @@ from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.execution import Serving
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
-from worker.keypool import CooldownPolicy, KeyPool, PoolView
-from worker.logs import redactor
+from worker.key_pools import announce, open_pool
+from worker.keypool import KeyPool, PoolView
 from worker.providers.drift import Drift
 from worker.providers.registry import client_of
+from worker.redis.client import connect
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.queue_demand import QueueDemand, ServiceDemand
 from worker.rotation.rotation import Rotation
 from worker.streams import StreamWriter
-from worker.verdicts import Dimension, ObservedLimit
 
 _logger = logging.getLogger(__name__)
 
-_CONNECTIONS = (
-    6  # a script takes well below a millisecond, and a hosted Redis may take 20 connections in all
-)
-_CONNECTION_WAIT_S = 20
-_LEASE_SLACK_MS = 30_000
 _CALL_SLACK_MS = 5_000
 _STREAM_EXPIRES_S = 600
 """How long a streamed answer is kept after its last record."""
@@ -58,15 +48,12 @@ _LISTEN_S = 5.0
 _RECONNECT_S = 1.0
 _CLOCK_S = 1.0
 _WAKE_AGAIN_S = 2.0
-"""How long after a reset jobs are woken once more.
-
-A turn that was under way then may have sent its job back later.
-"""
+"""How long after a reset jobs are woken once more: some may have gone back after the first time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The objects that jobs share. One per event loop; make it with `Runtime.current()`."""
+    """The objects that jobs share; `Runtime.current()` is the running loop's."""
 
     settings: Settings
     redis: Redis
@@ -89,20 +76,20 @@ class Runtime:
 
     @classmethod
     def current(cls) -> "Runtime":
-        """The running loop's runtime, made at the first call.
+        """Return the running loop's runtime, and open it at the first call.
 
         Raises:
             SettingsError: The settings are wrong.
         """
         loop = asyncio.get_running_loop()
-        found = _RUNTIMES.get(loop)
-        if found is None:
+        runtime = _RUNTIMES.get(loop)
+        if runtime is None:
             keys = {name: load_keys(name) for name in SERVICES}
             for discovery in keys.values():
                 announce(discovery)
-            found = _RUNTIMES[loop] = open_runtime(get_settings(), keys)
-            lifespan.on_shutdown(found.close)
-        return found
+            runtime = _RUNTIMES[loop] = open_runtime(get_settings(), keys)
+            lifespan.on_shutdown(runtime.close)
+        return runtime
 
     @property
     def pools(self) -> dict[str, KeyPool]:
@@ -111,17 +98,15 @@ class Runtime:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> "Runtime | None":
-        """The runtime of an event loop, from any thread; None where no job has needed one yet."""
+        """Return the runtime of a loop, from any thread; None if no job has needed one yet."""
         return _RUNTIMES.get(loop)
 
     async def view(self) -> dict[str, PoolView]:
-        """Every pool at this instant."""
+        """Return the state of every pool."""
         return {service: await pool.snapshot() for service, pool in self.pools.items()}
 
     async def reload_keys(self) -> dict[str, int]:
-        """Find the keys again, in the environment and `.env`.
-
-        Where there are new ones, wake the jobs that wait.
+        """Reload the keys from the environment and `.env`; wake the jobs that wait for new ones.
 
         Returns:
             How many keys each service has now.
@@ -148,9 +133,9 @@ class Runtime:
     async def listen(
         self, *, on_cancelled: Callable[[str], None], on_reset: Callable[[str], None]
     ) -> None:
-        """Hear of resets and cancels, wherever they are made, and wake what waits here.
+        """Listen for published resets and cancels, and wake the jobs that wait here.
 
-        Runs until it is cancelled.
+        It runs until it is cancelled.
 
         Args:
             on_cancelled: Takes the id of each job that is cancelled.
@@ -168,7 +153,7 @@ class Runtime:
                             timeout=_WAKE_AGAIN_S / 2 if again_s else _LISTEN_S,
                         )
                         for service in [
-                            one for one, at_s in again_s.items() if at_s <= time.monotonic()
+                            name for name, at_s in again_s.items() if at_s <= time.monotonic()
                         ]:
                             del again_s[service]
                             await self.wake_deferred(service)
@@ -184,17 +169,14 @@ class Runtime:
                             await self.wake_deferred(service)
                             again_s[service] = time.monotonic() + _WAKE_AGAIN_S
             except RedisError as exc:
-                warn("resets and cancels are not heard of now: %s", words_of(exc))
+                warn("cannot listen for resets and cancels now: %s", words_of(exc))
                 await asyncio.sleep(_RECONNECT_S)
 
     async def keep_clocks(self, *, every_s: float = _CLOCK_S) -> None:
-        """Look at the clocks of pools that nobody asks, since all their jobs wait.
+        """Read the pools that no job reads because all jobs wait, until this is cancelled.
 
-        Runs until it is cancelled.
-
-        A pool's clock goes on from its last instant where Redis' own is set back. What has passed
-        since then is lost:
-        every rest would be as much longer.
+        If Redis' clock is set back, a pool's clock goes on from the last instant at which it was
+        read. The time since then is lost, and every rest becomes longer by it.
 
         Args:
             every_s: How often, in seconds.
@@ -207,22 +189,21 @@ class Runtime:
                         await pool.snapshot()
 
     async def wake_deferred(self, service: str) -> None:
-        """Have all jobs of a service run now that wait in the broker for their instant.
+        """Make all deferred jobs of a service run now.
 
-        Every worker hears of a reset; for the broker the first one's call is the only one that
-        changes anything.
+        Every worker does so after a reset; only the first worker's call changes anything.
         """
         if self.broker is not None:
             await _or_warn(wake_deferred(self.broker, SERVICES[service].queue + DEFERRED))
 
     async def wake_jobs(self, ids: Collection[str]) -> None:
-        """Have jobs run now that wait in the broker for their instant, as far as they do."""
+        """Make those of these jobs that are deferred run now."""
         for queue in DELAYED_QUEUES if ids else ():
             if self.broker is not None:
                 await _or_warn(wake_jobs(self.broker, queue, ids))
 
     async def waiting_with(self, stamps: Collection[str]) -> list[str]:
-        """Give the ids of the jobs that wait in the broker for their instant and have one of these stamps.
+        """Return the ids of the deferred jobs that have one of these stamps.
 
         Args:
             stamps: As `worker.cancellations.stamps_in` gives them.
@@ -237,13 +218,13 @@ class Runtime:
                 )
             except RedisError as exc:
                 warn(
-                    "deferred jobs cannot be searched for a stamp (%s); they end at their instants",
+                    "cannot search deferred jobs for a stamp (%s); they end at their instants",
                     words_of(exc),
                 )
         return found
 
     def end_waiting(self, ids: Container[str]) -> None:
-        """End cancelled jobs that wait here for a key, or to go with a batch: each raises `Revoked`.
+        """End cancelled jobs that wait here for a key or for their batch: each raises `Revoked`.
 
         Args:
             ids: The ids of the jobs.
@@ -273,69 +254,21 @@ async def _or_warn(waking: Awaitable[int]) -> None:
     try:
         await waking
     except RedisError as exc:
-        warn("deferred jobs cannot be woken now (%s); they run at their instants", words_of(exc))
+        warn("cannot wake deferred jobs now (%s); they run at their instants", words_of(exc))
 
 
 _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
 
 def stop_waiting() -> None:
-    """Have no job wait for a key in this process any more: it ends.
-
-    May be called from any thread, and at any time.
-    """
-    for loop, found in list(_RUNTIMES.items()):
-        for rotation in found.rotations.values():
+    """Send the jobs that wait for a key in this process back, since it ends. From any thread."""
+    for loop, runtime in list(_RUNTIMES.items()):
+        for rotation in runtime.rotations.values():
             loop.call_soon_threadsafe(rotation.waiting.close)
 
 
-def announce(discovery: Discovery) -> None:
-    """Make the secrets known to the redactor, and log what is odd about the keys."""
-    redactor.learn(discovery.keys)
-    for problem in discovery.problems:
-        _logger.warning(problem.sentence)
-
-
-def connect(settings: Settings, url: str | None = None) -> Redis:
-    """A client that never holds more than a few connections.
-
-    Args:
-        settings: Where Redis is.
-        url: The server's, as redis-py reads it. Default: the pool's.
-    """
-    options: dict[str, Any] = {
-        "decode_responses": True,
-        "max_connections": _CONNECTIONS,
-        "timeout": _CONNECTION_WAIT_S,
-        "socket_timeout": 10.0,
-        "socket_connect_timeout": 5.0,
-        "health_check_interval": 30,
-    }
-    found = BlockingConnectionPool.from_url(url or RedisUrls.of(settings).pool, **options)
-    return Redis.from_pool(reporting_their_end(found))
-
-
-def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
-    """One service's key pool, as the settings describe it."""
-    its = settings.services[service]
-    return KeyPool(
-        redis,
-        service,
-        discovery.keys,
-        namespace=settings.namespace,
-        cooldowns=CooldownPolicy(
-            limit_ms=round(its.cooldown_s * 1000),
-            server_error_ms=round(its.server_error_cooldown_s * 1000),
-        ),
-        lease_ms=round(its.timeout_s * 2000)
-        + _LEASE_SLACK_MS,  # a whole call may take twice its time-out
-        patience_ms=round(settings.max_wait_s * 1000),
-        limits=[ObservedLimit(Dimension(name), limit) for name, limit in its.limits],
-    )
-
-
 def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
-    """Put a runtime together on the running loop; connects to nothing yet."""
+    """Build a runtime on the running loop; it connects at its first use."""
     redis = connect(settings)
     drift = Drift(redis, namespace=settings.namespace)
     clients = {service: client_of(service, settings, notice=drift.notice) for service in SERVICES}
@@ -388,7 +321,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
 
 
 def _email_sender(settings: Settings, redis: Redis, rotation: Rotation[Any]) -> EmailSender:
-    """Make what serves the jobs of a service that sends once."""
+    """Build the sender of a service that sends once."""
     timeout_s = settings.services[rotation.pool.service].timeout_s
     store = IdempotencyStore(
         redis, namespace=settings.namespace, call_ms=round(timeout_s * 2000) + _CALL_SLACK_MS
@@ -406,27 +339,3 @@ def _broker_client(settings: Settings, pools: Redis) -> Redis | None:
         return None
     same = settings.broker_url.get_secret_value() == settings.pool_url.get_secret_value()
     return pools if same else connect(settings, RedisUrls.of(settings).broker_as_pool)
-
-
-def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[str, KeyPool]:
-    """The pools alone, for commands that only look or reset.
-
-    Raises:
-        SettingsError: The settings are wrong.
-    """
-    settings = get_settings()
-    return {
-        service: open_pool(settings, redis, service, load_keys(service)) for service in services
-    }
-
-
-__all__ = [
-    "Runtime",
-    "SettingsError",
-    "announce",
-    "connect",
-    "open_pool",
-    "open_runtime",
-    "pools_for_tools",
-    "stop_waiting",
-]

@@ -22,10 +22,10 @@ from config.settings import get_settings
 from worker.cli import audit_listing
 from worker.cli.key_listing import listing
 from worker.cli.session import current_user, failure_of, run
+from worker.key_pools import pools_for_tools
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.providers.drift import Drift, Seen
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
-from worker.runtime import pools_for_tools
 from worker.startup.redis import eviction_of
 
 ResultT = TypeVar("ResultT")

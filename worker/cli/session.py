@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from config.errors import SettingsError
 from config.settings import get_settings
 from worker.aio.redis_retry import words_of
-from worker.runtime import connect
+from worker.redis.client import connect
 from worker.startup.redis import refusal_of
 
 ResultT = TypeVar("ResultT")

@@ -10,7 +10,7 @@ from config.celery import DELAYED_QUEUES
 from config.redis_roles import RedisUrls
 from config.settings import get_settings
 from worker.aio.transport import delayed
-from worker.runtime import connect
+from worker.redis.client import connect
 
 StockRedis: Any = broker.RedisBase  # Flower has no types
 _stock_queues = StockRedis.queues

@@ -20,9 +20,10 @@ from worker.dashboard.queues import QueueWatch
 from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.deadletters import DeadLetters
+from worker.key_pools import pools_for_tools
 from worker.keypool import KeyPool
 from worker.providers.drift import Drift
-from worker.runtime import connect, pools_for_tools
+from worker.redis.client import connect
 from worker.startup.redis import eviction_of
 
 ResultT = TypeVar("ResultT")

@@ -25,7 +25,8 @@ from tests.integration.dashboard.dashboard_site import (
     secret,
 )
 from worker.dashboard import KeysFlower
-from worker.runtime import connect, pools_for_tools
+from worker.key_pools import pools_for_tools
+from worker.redis.client import connect
 
 _LOGINS = (":".join(LOGIN),)
 _OF_THE_CLIENT = ("httpx", "httpcore", "tornado.access")

@@ -1,11 +1,11 @@
-"""The runtime: what its connections understand."""
+"""The clients of a process: what their connections understand."""
 
 import ssl
 
 import pytest
 
 from config.settings import Settings
-from worker.runtime import connect
+from worker.redis.client import connect
 
 
 # What may stand in the URL, as Celery takes it too, and what it means.

@@ -1,0 +1,32 @@
+"""Opens the clients of a process."""
+
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from config.redis_roles import RedisUrls
+from config.settings import Settings
+from worker.aio.connections import reporting_their_end
+
+_CONNECTIONS: Final = 6
+"""A script takes well below a millisecond, and a hosted Redis may accept 20 connections in all."""
+_CONNECTION_WAIT_S: Final = 20
+
+
+def connect(settings: Settings, url: str | None = None) -> Redis:
+    """Return a client that never opens more than a few connections.
+
+    Args:
+        settings: The settings, which name the key pool's server.
+        url: The server's URL, as redis-py reads it. Default: the key pool's.
+    """
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "max_connections": _CONNECTIONS,
+        "timeout": _CONNECTION_WAIT_S,
+        "socket_timeout": 10.0,
+        "socket_connect_timeout": 5.0,
+        "health_check_interval": 30,
+    }
+    pool = BlockingConnectionPool.from_url(url or RedisUrls.of(settings).pool, **options)
+    return Redis.from_pool(reporting_their_end(pool))
