@@ -22,6 +22,7 @@ _LEAST_OF_ID = 4
 _LABEL_TAIL = 6
 _SHORTEST_SECRET = 6
 _LONGEST_PREFIX = 8
+Severity = Literal["skipped", "warned", "wrong"]
 _ACCOUNT_RE = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 
@@ -54,12 +55,13 @@ class KeyProblem:
 
     Attributes:
         variable: Its name.
-        severity: `skipped`: what it holds is not used. `warned`: it is used, but look at it.
+        severity: `skipped`: its value is not used. `warned`: it is used, but look at it. `wrong`:
+            its value cannot be meant, so no worker starts with it; a reload does not use it.
         sentence: What is odd and what to do, naming the variable and never quoting its value.
     """
 
     variable: str
-    severity: Literal["skipped", "warned"]
+    severity: Severity
     sentence: str
 
 
@@ -155,6 +157,21 @@ def load_keys(service: str) -> Discovery:
     return discover_keys(service, read_environment())
 
 
+def refuse_wrong_values(discoveries: Iterable[Discovery]) -> None:
+    """Refuse a start with an account name or a from address that is none.
+
+    Raises:
+        SettingsError: There is one; it has a sentence for each.
+    """
+    if sentences := [
+        problem.sentence
+        for discovery in discoveries
+        for problem in discovery.problems
+        if problem.severity == "wrong"
+    ]:
+        raise SettingsError(sentences)
+
+
 def require_any_key(discoveries: Iterable[Discovery]) -> None:
     """Refuse a start where no service has a usable key.
 
@@ -215,7 +232,7 @@ class _Search:
         names = tuple(self._base + suffix for suffix in self._suffixes)
         return Discovery(tuple(self._keys), tuple(self._problems), names)
 
-    def _report(self, variable: str, severity: Literal["skipped", "warned"], text: str) -> None:
+    def _report(self, variable: str, severity: Severity, text: str) -> None:
         self._problems.append(KeyProblem(variable, severity, f"{variable} {text}."))
 
     def _usable(self, suffix: str) -> tuple[str, str] | None:
@@ -312,7 +329,7 @@ class _Search:
             return None
         if not _ACCOUNT_RE.fullmatch(value) or self._holds_a_key(value):
             self._report(
-                name, "skipped", "is no account name: use up to 64 letters, digits and _ . @ -"
+                name, "wrong", "is no account name: use up to 64 letters, digits and _ . @ -"
             )
             return None
         return value
@@ -326,7 +343,7 @@ class _Search:
         if not is_address(value) or self._holds_a_key(value):
             self._report(
                 name,
-                "skipped",
+                "wrong",
                 "is no from address: write name@example.com or Name <name@example.com>",
             )
             return None

@@ -13,7 +13,7 @@ from celery import Celery, signals
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.environment import no_dotenv, read_environment
 from config.errors import SettingsError
-from config.keys import load_keys, require_any_key
+from config.keys import load_keys, refuse_wrong_values, require_any_key
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
 from config.settings import get_settings
@@ -85,6 +85,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     settings = get_settings()
     try:
         found = {service: load_keys(service) for service in SERVICES}
+        refuse_wrong_values(found.values())
         if instance.queue_choice.by_keys:
             require_any_key(found.values())
         for service, discovery in found.items():

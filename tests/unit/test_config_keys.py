@@ -16,6 +16,7 @@ from config.keys import (
     load_keys,
     make_key,
     masked_key,
+    refuse_wrong_values,
     require_any_key,
 )
 from config.placeholders import looks_like_placeholder
@@ -213,12 +214,12 @@ TABLE = [
     (
         {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": "two words"},
         ["GROQ_API_KEY"],
-        [("GROQ_ACCOUNT", "skipped", "is no account name")],
+        [("GROQ_ACCOUNT", "wrong", "is no account name")],
     ),
     (
         {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": GROQ},
         ["GROQ_API_KEY"],
-        [("GROQ_ACCOUNT", "skipped", "is no account name")],
+        [("GROQ_ACCOUNT", "wrong", "is no account name")],
     ),
 ]
 
@@ -253,7 +254,15 @@ def test_accounts_and_senders_belong_to_the_key_of_their_number() -> None:
         (None, "mail@beta.example"),
         (None, None),
     ]
-    assert [fact[:2] for fact in facts(discovery)] == [("RESEND_FROM_4", "skipped")]
+    assert [fact[:2] for fact in facts(discovery)] == [("RESEND_FROM_4", "wrong")]
+
+
+def test_a_start_is_refused_with_values_that_cannot_be_meant() -> None:
+    environ = {"RESEND_API_KEY": RESEND, "RESEND_FROM": "News news@example"}
+    with pytest.raises(SettingsError, match=r"^RESEND_FROM is no from address: write name@"):
+        refuse_wrong_values([discover_keys("resend", environ)])
+    refuse_wrong_values([discover_keys("resend", environ | {"RESEND_FROM": "news@example.com"})])
+    refuse_wrong_values([discover_keys("resend", {"RESEND_API_KEY": "your-key-here"})])
 
 
 def test_a_groq_key_has_no_sender() -> None:

@@ -83,6 +83,12 @@ def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
     assert sentence.count("NOPERM") + sentence.count("WRONGPASS") == 1
 
 
+def test_a_port_without_tls_is_named(server: EmbeddedRedis) -> None:
+    url = server.url.replace("redis://", "rediss://")
+    with pytest.raises(SettingsError, match="answers without TLS on this port: write redis://"):
+        check_redis(settings_from({"REDIS_URL": url}))
+
+
 def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
     url = server.url.removesuffix("/0") + "/99"
     with pytest.raises(

@@ -56,6 +56,18 @@ def without(house: House, service: str) -> dict[str, str]:
             "KEYWHEEL_GROQ_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5) must stay below 270 s",
         ),  # out of step
         (
+            {"RESEND_FROM": "News news@example"},
+            "RESEND_FROM is no from address: write name@example.com or Name <name@example.com>.",
+        ),  # emails without a from address would fail
+        (
+            {"ADMIN_TOKEN": "short"},
+            "ADMIN_TOKEN must have 16 random characters or more.",
+        ),  # too easily guessed
+        (
+            {"HTTPS_PROXY": "ftp://x", "GROQ_BASE_URL": "https://api.groq.com"},
+            "HTTPS_PROXY names a ftp:// proxy",
+        ),  # no call could be made
+        (
             {"SSL_CERT_FILE": "/nowhere"},
             "SSL_CERT_FILE names a file that does not exist",
         ),  # no call could be made
