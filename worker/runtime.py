@@ -236,7 +236,8 @@ class Runtime:
                 sender.cancel(ids)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; the next `Runtime.current()` of this loop opens others."""
+        _RUNTIMES.pop(asyncio.get_running_loop(), None)
         for rotation in self.rotations.values():
             await rotation.provider.close()
         await self.streams.close()

@@ -8,8 +8,10 @@ A job has three budgets, which never mix:
   every job (an outage) costs none.
 """
 
+import itertools
 import random
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Final, NoReturn
 
@@ -70,6 +72,8 @@ class JobRun:
     ) -> None:
         self.task: Final = task
         self.history = History.of(task.request.headers)
+        self.numbers: Final = itertools.count(1)
+        """Numbers what must be told apart within this run."""
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
         self._ownership: Final = ownership
@@ -194,6 +198,10 @@ class JobRun:
     def _no_time(self, tries: int) -> str:
         left = f"no time is left for another try within {self.deadline_s:g} s"
         return f"{left} (tries so far: {tries})"
+
+
+current_run: ContextVar[JobRun | None] = ContextVar("the run of the job", default=None)
+"""The run that this code is part of: set for tasks that are not ours, which draw keys themselves."""
 
 
 def backoff(

@@ -13,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Container
+from contextlib import suppress
 from contextvars import Context
 
 from redis.exceptions import RedisError
@@ -48,6 +49,7 @@ class WaitList:
         self._id = os.urandom(6).hex()
         self._queues: dict[Shape, WaitQueue] = {}
         self._closed = False
+        self._changed = asyncio.Event()
         self.demand = Demand(self._queues)
         self.overflow = Overflow(self._queues, self.demand)
 
@@ -114,9 +116,17 @@ class WaitList:
 
     def wake(self) -> None:
         """Ask again now: what was known of the keys has changed, here or elsewhere."""
+        self._changed.set()
+        self._changed = asyncio.Event()
         for queue in self._queues.values():
             queue.resting_until_s = 0.0
             queue.woken.set()
+
+    async def pause(self, longest_s: float) -> None:
+        """Wait for a while, or until what was known of the keys has changed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._changed.wait()
 
     def _queue(self, lease_request: LeaseRequest, *, in_turn: bool) -> WaitQueue:
         shape = (

@@ -19,6 +19,7 @@ from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_tra
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.groq.answer import request_id_of, result_of
 from worker.providers.groq.completion import Completion, prompts_of
+from worker.providers.groq.passing import GroqPassing
 from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer
 from worker.providers.groq.unknowns import GroqWatch
 from worker.providers.groq.verdicts import GroqJudge
@@ -159,6 +160,10 @@ class Groq:
             shapes=Shapes(secret, private),
         )
         return Reply(verdict, value)
+
+    def passing(self) -> GroqPassing:
+        """Make what passes requests of other SDKs on, over the same connections."""
+        return GroqPassing(self._http, self._judge, timeout_s=self._timeout_s)
 
     async def check(self, secret: SecretStr) -> KeyCheck:
         """Ask whether a key is alive and which models it may use; costs no completion."""

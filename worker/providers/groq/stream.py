@@ -32,6 +32,18 @@ class Listener(Protocol):
         """
 
 
+class NoListener:
+    """A listener for an answer that nobody follows here."""
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def piece(
+        self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Do nothing."""
+
+
 class EventDecoder:
     """Cuts the bytes of an event stream into the data of its events."""
 
@@ -93,6 +105,12 @@ class HeardAnswer:
     def later_fields(self) -> Mapping[str, Any]:
         """The fields of the message that have no place of their own in the result."""
         return self._message
+
+    @property
+    def usage(self) -> Mapping[str, Any]:
+        """What the provider counted; empty where it did not say."""
+        usage = self._body.get("usage")
+        return usage if isinstance(usage, dict) else {}
 
     @property
     def finish_reason(self) -> str | None:

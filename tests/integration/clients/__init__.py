@@ -1,0 +1,1 @@
+"""Clients for people's own tasks and programs."""

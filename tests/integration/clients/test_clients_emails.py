@@ -1,0 +1,61 @@
+"""Emails that a program of somebody else's sends."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sandbox.process import Sandbox
+from worker.clients import EmailClient, resend, resend_sync
+from worker.errors import Deferred, InvalidArguments
+from worker.runtime import Runtime
+
+
+def mail(subject: str, **fields: Any) -> dict[str, Any]:
+    return {"to": "ann@example.org", "subject": subject, "text": "Hello.", **fields}
+
+
+async def test_an_email_goes_out_with_its_fields_or_as_one_object(program: Sandbox) -> None:
+    one = await resend.send(mail("one"))
+    two = await resend.send(**mail("two"))
+    assert one["id"] != two["id"]
+    assert one["attempts"] == 1
+    assert {name: len(found) for name, found in program.mail().items()} == {"one": 1, "two": 1}
+
+
+async def test_one_idempotency_key_is_one_email(program: Sandbox) -> None:
+    first = await resend.send(mail("one", idempotency_key="order-1"))
+    again = await resend.send(mail("one", idempotency_key="order-1"))
+    assert again["id"] == first["id"]
+    with pytest.raises(InvalidArguments, match="another content"):
+        await resend.send(mail("other", idempotency_key="order-1"))
+    assert {name: len(found) for name, found in program.mail().items()} == {"one": 1}
+
+
+async def test_a_wrong_field_is_one_sentence(program: Sandbox) -> None:
+    with pytest.raises(InvalidArguments, match="to: "):
+        await resend.send(subject="x", text="y")
+    assert program.mail() == {}
+
+
+async def test_it_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> None:
+    pool = Runtime.current().rotations["resend"].pool
+    for key in pool.keys:
+        await pool.disable(key.id, by="test")
+    with pytest.raises(Deferred):
+        await EmailClient(longest_wait_s=0.1).send(mail("late"))
+    waiting = asyncio.create_task(resend.send(mail("late")))
+    await pool.reset(by="test", include_disabled=True)
+    async with asyncio.timeout(20):
+        while not waiting.done():
+            Runtime.current().rotations[
+                "resend"
+            ].waiting.wake()  # as the message of a reset does in a worker
+            await asyncio.sleep(0.01)
+        assert (await waiting)["id"]
+
+
+async def test_a_plain_function_sends_as_well(program: Sandbox) -> None:
+    sent = await asyncio.to_thread(resend_sync.send, mail("plain"))
+    assert sent["id"]
+    assert list(program.mail()) == ["plain"]

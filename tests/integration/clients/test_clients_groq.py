@@ -1,0 +1,212 @@
+"""Groq's own SDK, with whichever key of the pool may be used."""
+
+import asyncio
+from typing import Any
+
+import groq
+import httpx
+import pytest
+from groq.types.chat import ChatCompletion
+
+from sandbox.process import Sandbox
+from tests.integration.clients.conftest import MODEL
+from worker.clients import RotatingTransport, SyncRotatingTransport, groq_client, groq_sync_client
+from worker.errors import Deferred
+from worker.runtime import Runtime
+
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+
+
+def calls(sandbox: Sandbox) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = sandbox.ledger(full=True)["calls"]
+    return found
+
+
+async def tokens_charged() -> float:
+    view = (await Runtime.current().view())["groq"]
+    return sum(key.tokens for key in view.keys)
+
+
+async def in_flight() -> int:
+    view = (await Runtime.current().view())["groq"]
+    return sum(key.in_flight for key in view.keys)
+
+
+async def test_a_completion_comes_as_the_sdk_gives_it_and_its_tokens_are_settled(
+    program: Sandbox,
+) -> None:
+    client = groq_client()
+    answer = await client.chat.completions.create(model=MODEL, messages=HELLO)
+    assert isinstance(answer, ChatCompletion)
+    assert answer.choices[0].message.content
+    assert answer.usage is not None
+    assert await tokens_charged() == answer.usage.total_tokens
+    assert await in_flight() == 0
+    raw = await client.chat.completions.with_raw_response.create(model=MODEL, messages=HELLO)
+    assert raw.headers["x-request-id"]
+    assert len(calls(program)) == 2
+
+
+async def test_calls_at_once_use_all_keys(program: Sandbox) -> None:
+    client = groq_client()
+    await asyncio.gather(
+        *(client.chat.completions.create(model=MODEL, messages=HELLO) for _ in range(12))
+    )
+    assert len({call["key"] for call in calls(program)}) == 3
+
+
+async def test_a_refused_key_rests_and_the_next_one_serves_the_same_call(program: Sandbox) -> None:
+    program.control("fault", service="groq", status=429, count=1)
+    await groq_client().chat.completions.create(model=MODEL, messages=HELLO)
+    first, second = calls(program)
+    assert (first["status"], second["status"]) == (429, 200)
+    assert first["key"] != second["key"]
+
+
+async def test_a_stream_comes_in_pieces_and_is_settled_when_it_is_read(program: Sandbox) -> None:
+    stream = await groq_client().chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+    pieces, usage = [], None
+    async for chunk in stream:
+        pieces += [choice.delta.content or "" for choice in chunk.choices]
+        usage = chunk.x_groq.usage if chunk.x_groq and chunk.x_groq.usage else usage
+    assert len(pieces) > 3
+    assert usage is not None
+    async with asyncio.timeout(10):
+        while await in_flight():  # noqa: ASYNC110 - it is settled beside its reader
+            await asyncio.sleep(0.01)
+    assert await tokens_charged() == usage.total_tokens
+
+
+async def test_a_stream_that_is_left_early_gives_its_connection_and_lease_back(
+    program: Sandbox,
+) -> None:
+    stream = await groq_client().chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+    async for _ in stream:
+        break
+    await stream.close()
+    async with asyncio.timeout(10):
+        while await in_flight():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
+async def test_what_groq_refuses_is_the_sdks_own_error(program: Sandbox) -> None:
+    client = groq_client()
+    with pytest.raises(groq.NotFoundError, match="does not exist"):
+        await client.chat.completions.create(model="nope", messages=HELLO)
+    with pytest.raises(groq.BadRequestError):
+        await client.chat.completions.create(model=MODEL, messages=HELLO, temperature=99)
+    with pytest.raises(groq.NotFoundError):
+        await client.chat.completions.create(model="never", messages=HELLO, stream=True)
+    with pytest.raises(groq.BadRequestError, match="no groq key may be used for nope"):
+        await client.chat.completions.create(model="nope", messages=HELLO)
+    assert await in_flight() == 0
+
+
+async def test_a_failure_of_groq_is_the_sdks_own_error_and_its_retries_take_another_key(
+    program: Sandbox,
+) -> None:
+    program.control("fault", service="groq", status=500, count=1)
+    with pytest.raises(groq.InternalServerError):
+        await groq_client().chat.completions.create(model=MODEL, messages=HELLO)
+    program.control("fault", service="groq", status=500, count=1)
+    again = groq_client(max_retries=2)
+    assert (await again.chat.completions.create(model=MODEL, messages=HELLO)).choices
+
+
+async def test_a_connection_that_breaks_is_the_sdks_own_error(
+    program: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = RotatingTransport()
+    monkeypatch.setattr("worker.providers.groq.passing.GroqPassing.place", _unreachable)
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.post("https://api.groq.com/openai/v1/chat/completions", json={})
+
+
+def _unreachable(*_: Any) -> httpx.Request:
+    return httpx.Request("POST", "http://127.0.0.1:9/openai/v1/chat/completions", json={})
+
+
+async def test_a_call_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> None:
+    pool = Runtime.current().rotations["groq"].pool
+    for key in pool.keys:
+        await pool.disable(key.id, by="test")
+    with pytest.raises(groq.APIConnectionError) as refused:
+        await groq_client(longest_wait_s=0.1).chat.completions.create(model=MODEL, messages=HELLO)
+    assert isinstance(refused.value.__cause__, Deferred)
+    waiting = asyncio.create_task(
+        groq_client(longest_wait_s=60).chat.completions.create(model=MODEL, messages=HELLO)
+    )
+    await pool.reset(by="test", include_disabled=True)
+    async with asyncio.timeout(20):
+        while not waiting.done():
+            Runtime.current().rotations[
+                "groq"
+            ].waiting.wake()  # as the message of a reset does in a worker
+            await asyncio.sleep(0.01)
+        assert (await waiting).choices
+    assert len(calls(program)) == 1
+
+
+async def test_a_stopped_call_gives_its_lease_back(program: Sandbox) -> None:
+    program.control("fault", service="groq", kind="hang", hang_s=30, count=2)
+    client = groq_client()
+    for stream in (False, True):
+        call = asyncio.create_task(
+            client.chat.completions.create(model=MODEL, messages=HELLO, stream=stream)
+        )
+        async with asyncio.timeout(10):
+            while not await in_flight():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await in_flight() == 0
+
+
+async def test_a_request_too_large_for_every_account_says_so(program: Sandbox) -> None:
+    program.control("limits", service="groq", tpm=1_000)
+    client = groq_client()
+    long: list[Any] = [{"role": "user", "content": "word " * 4_000}]
+    with pytest.raises(groq.APIStatusError) as first:
+        await client.chat.completions.create(model=MODEL, messages=long)
+    assert first.value.status_code == 413
+    asked = len(calls(program))
+    with pytest.raises(groq.APIStatusError, match="send less") as second:
+        await client.chat.completions.create(model=MODEL, messages=long)
+    assert second.value.status_code == 413
+    assert len(calls(program)) == asked, "the pool knows the limit now"
+    program.control("limits", service="groq", tpm=0)
+
+
+async def test_requests_without_a_model_go_out_as_well(program: Sandbox) -> None:
+    assert MODEL in {model.id for model in (await groq_client().models.list()).data}
+
+
+async def test_requests_of_openais_sdk_go_to_groq_with_a_key_of_the_pool(program: Sandbox) -> None:
+    async with httpx.AsyncClient(transport=RotatingTransport()) as client:
+        answer = await client.post(
+            "https://api.openai.com/v1/chat/completions",
+            headers={"Authorization": "Bearer sk-mine", "Cookie": "a=b"},
+            json={"model": MODEL, "messages": HELLO},
+        )
+    assert answer.status_code == 200
+    assert len(calls(program)) == 1
+
+
+async def test_a_plain_function_has_the_same(program: Sandbox) -> None:
+    def ask() -> tuple[Any, list[Any]]:
+        client = groq_sync_client()
+        whole = client.chat.completions.create(model=MODEL, messages=HELLO)
+        return whole, list(client.chat.completions.create(model=MODEL, messages=HELLO, stream=True))
+
+    whole, chunks = await asyncio.to_thread(ask)
+    assert isinstance(whole, ChatCompletion)
+    assert len(chunks) > 3
+    with pytest.raises(RuntimeError, match="blocks the event loop"):
+        httpx.Client(transport=SyncRotatingTransport()).get("https://api.groq.com/openai/v1/models")
+
+
+def test_a_service_that_passes_nothing_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="emails go out by"):
+        RotatingTransport("resend")

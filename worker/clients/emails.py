@@ -1,0 +1,129 @@
+"""Emails from tasks and programs of your own, each sent once."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from config.services import RESEND
+from worker.arguments.base import check
+from worker.arguments.email import EmailArguments, domain_of
+from worker.clients.session import runtime
+from worker.clients.sync import wait_for
+from worker.emails import OutgoingEmail
+from worker.errors import Deferred
+from worker.jobs.job_run import JobRun, current_run
+from worker.keypool import LeaseRequest
+from worker.rotation.served import Served
+from worker.runtime import Runtime
+
+_NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
+
+
+class EmailClient:
+    """Sends emails with whichever Resend key may be used, each once.
+
+    Args:
+        longest_wait_s: Wait in place for at most so many seconds where no key is free. None: a job
+            goes back to its queue and runs again when one is; elsewhere the call waits for as long
+            as the setting `KEYWHEEL_DEADLINE_S` says.
+    """
+
+    def __init__(self, *, longest_wait_s: float | None = None) -> None:
+        self._longest_wait_s = longest_wait_s
+
+    async def send(
+        self, params: Mapping[str, Any] | None = None, /, **fields: Any
+    ) -> dict[str, Any]:
+        """Send one email.
+
+        In a job, the idempotency key is made of the job's id and the number of the email in this
+        run: a run of the same job sends it again under the same key, and Resend accepts it once.
+        Its content must then be the same, so keep what a model wrote with `once`.
+
+        Args:
+            params: The email as Resend's SDK takes it: `{"from": …, "to": …, "subject": …}`.
+            **fields: The same as keyword arguments, as `tasks.email.send` takes them.
+
+        Returns:
+            `id` (the email's id at Resend), `key` (the label of the key), `attempts`, `waited_s`.
+
+        Raises:
+            InvalidArguments: A field is wrong, or the idempotency key was used for another email.
+            RequestRejected: Resend refuses the email.
+            OutcomeUnknown: It may have been sent, and there is no safe way to find out.
+            Deferred: No key is free for long.
+            TransientError: Resend failed in a way that may pass.
+        """
+        arguments = check(EmailArguments, (), {**(params or {}), **fields})
+        shared, run = await runtime(), current_run.get()
+        keys = shared.rotations[RESEND.name].pool.keys
+        unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
+        email = OutgoingEmail(
+            arguments.idempotency_key or _idempotency_key(run),
+            arguments.content_hash(),
+            arguments.payload_for,
+            recipients=arguments.recipients,
+            batchable=arguments.batchable,
+            known=True,
+            unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
+            job=str(run.task.request.id) if run is not None else "",
+        )
+        lease_request = LeaseRequest(
+            resource=domain_of(arguments.sender) if arguments.sender else "",
+            emails=arguments.recipients,
+            exclude=unable,
+        )
+        if run is not None:
+            lease_request = run.of_this_job(lease_request)
+        served = await self._served(shared, run, lease_request, email)
+        return served.value | {
+            "key": served.key,
+            "attempts": served.attempts,
+            "waited_s": round(served.waited_ms / 1000, 3),
+        }
+
+    async def _served(
+        self,
+        shared: Runtime,
+        run: JobRun | None,
+        lease_request: LeaseRequest,
+        email: OutgoingEmail,
+    ) -> Served:
+        longest_s = self._longest_wait_s
+        if longest_s is None:
+            longest_s = 0.0 if run is not None else shared.settings.deadline_s
+        until_s = time.monotonic() + longest_s
+        line_s = (
+            run.longest_wait_s if run is not None and self._longest_wait_s is None else longest_s
+        )
+        while True:
+            try:
+                return await shared.senders[RESEND.name].serve(
+                    lease_request, email, longest_s=line_s
+                )
+            except Deferred as deferred:
+                left_s = until_s - time.monotonic()
+                if left_s <= 0:
+                    raise
+                pause_s = min(deferred.countdown_ms / 1000, left_s, 5.0)
+                await shared.rotations[RESEND.name].waiting.pause(pause_s)
+
+
+class SyncEmailClient:
+    """As `EmailClient`, for plain functions.
+
+    Args:
+        longest_wait_s: As for `EmailClient`.
+    """
+
+    def __init__(self, *, longest_wait_s: float | None = None) -> None:
+        self._client = EmailClient(longest_wait_s=longest_wait_s)
+
+    def send(self, params: Mapping[str, Any] | None = None, /, **fields: Any) -> dict[str, Any]:
+        """Send one email; see `EmailClient.send`."""
+        return wait_for(self._client.send(params, **fields))
+
+
+def _idempotency_key(run: JobRun | None) -> str:
+    return str(uuid.uuid4()) if run is None else f"{run.task.request.id}-{next(run.numbers)}"

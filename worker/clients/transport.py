@@ -1,0 +1,185 @@
+"""An httpx transport that sends each request with a key of the pool."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import httpx
+
+from config.settings import get_settings
+from worker.clients.session import runtime
+from worker.errors import Deferred, RequestRejected, RequestTooLarge, TransientError
+from worker.jobs.job_run import current_run
+from worker.keypool import Lease, LeaseRequest
+from worker.providers.exchange import Exchange
+from worker.providers.groq.completion import Completion
+from worker.providers.registry import BUILDERS
+from worker.rotation.rotation import Rotation
+
+_LONGEST_PAUSE_S = 5.0
+"""Outside a worker no message tells of a reset, so the pool is asked again after this time."""
+
+
+class RotatingTransport(httpx.AsyncBaseTransport):
+    """Sends each request with whichever key may be used, as the tasks of this project do.
+
+    It waits in line for a key, goes on with the next key where one is refused, and tells the pool
+    what each answer says. The API key of the SDK does not matter. Requests go to the address of
+    the service in the settings, whatever address of the provider the SDK has.
+
+    In a job, a request for which no key is free for long raises `Deferred`; where the task does not
+    catch it, the job goes back to its queue and runs again when a key is free, which costs no
+    retry. Elsewhere the request waits.
+
+    Args:
+        service: The service, one whose provider passes requests on (it has `passing`).
+        longest_wait_s: Wait in place for at most so many seconds, also in a job. None: as above;
+            outside a job for as long as the setting `KEYWHEEL_DEADLINE_S` says.
+
+    Raises:
+        ValueError: The service passes no requests on.
+    """
+
+    def __init__(self, service: str = "groq", *, longest_wait_s: float | None = None) -> None:
+        if not hasattr(BUILDERS.get(service), "passing"):
+            able = ", ".join(
+                name for name, builder in BUILDERS.items() if hasattr(builder, "passing")
+            )
+            raise ValueError(
+                f"service: {service!r} passes no requests of other SDKs on, only {able} does; "
+                "emails go out by `worker.clients.resend`"
+            )
+        self._service: Final = service
+        self._longest_wait_s: Final = longest_wait_s
+        self._rotations: WeakKeyDictionary[Rotation[Any], Rotation[Exchange]] = WeakKeyDictionary()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request.
+
+        Raises:
+            Deferred: No key is free for long.
+            httpx.TransportError: The connection failed; the SDK may try again.
+        """
+        await request.aread()
+        rotation = await self._rotation()
+        exchange = Exchange.of(rotation.provider.place(request))  # type: ignore[attr-defined]
+        lease_request, build = _lease_for(exchange)
+        run = current_run.get()
+        if run is not None:
+            lease_request = run.of_this_job(lease_request)
+        began_s, longest_s = time.monotonic(), self._longest_wait_s
+        while True:
+            line_s = run.longest_wait_s if run is not None and longest_s is None else longest_s
+            try:
+                return await self._send(rotation, lease_request, exchange, build, line_s)
+            except Deferred as deferred:
+                left_s = self._left_s(began_s)
+                if left_s <= 0:
+                    raise
+                pause_s = min(deferred.countdown_ms / 1000, left_s, _LONGEST_PAUSE_S)
+                await rotation.waiting.pause(pause_s)
+
+    def _left_s(self, began_s: float) -> float:
+        """For how much longer a request waits in place, in seconds."""
+        longest_s = self._longest_wait_s
+        if longest_s is None:
+            longest_s = 0.0 if current_run.get() is not None else get_settings().deadline_s
+        return began_s + longest_s - time.monotonic()
+
+    async def _rotation(self) -> Rotation[Exchange]:
+        ours = (await runtime()).rotations[self._service]
+        found = self._rotations.get(ours)
+        if found is None:
+            found = Rotation(ours.pool, ours.provider.passing(), before_call=ours.before_call)  # type: ignore[attr-defined]
+            # One line for all: jobs of ours and requests of other SDKs wait for the same keys.
+            found.waiting, found.sending = ours.waiting, ours.sending
+            self._rotations[ours] = found
+        return found
+
+    async def _send(
+        self,
+        rotation: Rotation[Exchange],
+        lease_request: LeaseRequest,
+        exchange: Exchange,
+        build: Any,
+        longest_s: float | None,
+    ) -> httpx.Response:
+        serving = rotation.serve(lease_request, build, longest_s=longest_s)
+        if exchange.is_streamed:
+            return await _first_of(asyncio.ensure_future(serving), exchange)
+        return await _answer(serving, exchange)
+
+
+async def _answer(serving: Awaitable[Any], exchange: Exchange) -> httpx.Response:
+    """Return what the provider answered, whatever it said: the SDK makes its own error of it."""
+    try:
+        await serving
+    except (RequestRejected, TransientError) as error:
+        if exchange.response is None and exchange.error is None:
+            if isinstance(error, TransientError):
+                raise
+            return _refusal(error)
+    if exchange.response is None:
+        assert exchange.error is not None  # noqa: S101 - for mypy
+        raise exchange.error
+    return exchange.response
+
+
+def _refusal(error: RequestRejected) -> httpx.Response:
+    """Say as the provider would what the pool knows already: no key may serve this request."""
+    status = HTTPStatus.BAD_REQUEST
+    if isinstance(error, RequestTooLarge):
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    details = {"message": str(error), "type": "invalid_request_error", "code": "no_key_may_serve"}
+    return httpx.Response(status, json={"error": details})
+
+
+async def _first_of(serving: "asyncio.Task[Any]", exchange: Exchange) -> httpx.Response:
+    """Return a streamed answer as soon as it is open; its end is settled beside its reader."""
+    try:
+        await asyncio.wait({serving, exchange.opened}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+        raise
+    if exchange.opened.done():
+        serving.add_done_callback(_retrieve)
+        return exchange.opened.result()
+    return await _answer(serving, exchange)
+
+
+def _retrieve(serving: "asyncio.Task[Any]") -> None:
+    if not serving.cancelled():
+        serving.exception()  # its reader has seen it
+
+
+def _lease_for(exchange: Exchange) -> tuple[LeaseRequest, Any]:
+    """What a request needs of a key, and what makes it for the key that was chosen."""
+    params = exchange.params
+    if not isinstance(params.get("model"), str):
+        return LeaseRequest(), lambda _: exchange
+    if not isinstance(params.get("messages"), list):
+        model = params["model"]
+        return LeaseRequest(model=model, resource=model), lambda _: exchange
+    completion = Completion.of(params)
+    lease_request = LeaseRequest(
+        model=completion.limited_as,
+        resource=completion.resource,
+        tokens=completion.tokens,
+        input_tokens=completion.input_tokens,
+        output_tokens=completion.output_tokens,
+        flexible=not completion.is_capped,
+    )
+
+    def build(lease: Lease) -> Exchange:
+        exchange.changes = (
+            {"max_completion_tokens": lease.request.output_tokens} if lease.capped else {}
+        )
+        return exchange
+
+    return lease_request, build

@@ -1,0 +1,154 @@
+"""Passes requests of other SDKs on to Groq, and judges the answers as those of our own calls."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import httpx
+from pydantic import SecretStr
+
+from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
+from worker.providers.connections import on_sent
+from worker.providers.exchange import Exchange, PassedStream
+from worker.providers.groq.completion import prompts_of
+from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer, NoListener
+from worker.providers.groq.verdicts import GroqJudge
+from worker.providers.response import Answer
+from worker.verdicts import Fate, Reply, Verdict
+
+_COMPLETIONS = "/chat/completions"
+_PREFIX = re.compile(r"^/(?:(?:openai/)?v1/)?")
+"""What stands before the path of an endpoint: the prefix of Groq, or that of OpenAI's SDK."""
+
+
+class GroqPassing:
+    """Sends requests as they are, with any key.
+
+    Args:
+        http: The connections to Groq.
+        judge: Judges the answers.
+        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
+            take twice as long.
+    """
+
+    service = "groq"
+
+    def __init__(self, http: httpx.AsyncClient, judge: GroqJudge, *, timeout_s: float) -> None:
+        self._http: Final = http
+        self._judge: Final = judge
+        self._timeout_s: Final = timeout_s
+
+    def place(self, request: httpx.Request) -> httpx.Request:
+        """Send a request to the configured address: keys must not go anywhere else.
+
+        Args:
+            request: A request of any SDK that speaks to Groq or OpenAI; its body is read.
+        """
+        base = self._http.base_url
+        path = "openai/v1/" + _PREFIX.sub("", request.url.raw_path.decode())
+        return httpx.Request(
+            request.method,
+            base.copy_with(raw_path=base.raw_path.rstrip(b"/") + b"/" + path.encode()),
+            headers=request.headers,
+            content=request.content,
+            extensions=request.extensions,
+        )
+
+    async def call(
+        self, secret: SecretStr, request: Exchange, *, sent: Callable[[], None] | None = None
+    ) -> Reply:
+        """Send a request with one key and judge the answer, which stays in the exchange."""
+        if not is_sendable(secret):
+            return Reply(UNSENDABLE_KEY)
+        if self._http.is_closed:
+            return Reply(CLOSED)
+        on_sent.set(sent)
+        request.response = request.error = None
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):
+                response = await self._http.send(request.with_key(secret), stream=True)
+                if request.is_streamed and _is_event_stream(response):
+                    return await self._pass(response, request, secret)
+                await response.aread()
+        except (httpx.HTTPError, TimeoutError) as error:
+            request.error = error
+            return Reply(judge_transport(error, if_ambiguous=Fate.RETRY))
+        request.response = _whole(response)
+        answer = Answer.parse(response.status_code, response.headers, response.content)
+        value = {"usage": _usage_of(answer.body)} if answer.ok else None
+        return Reply(self._judged(answer, request, secret, value), value)
+
+    async def close(self) -> None:
+        """Do nothing: the connections belong to the provider."""
+
+    async def _pass(self, response: httpx.Response, request: Exchange, secret: SecretStr) -> Reply:
+        """Hand a streamed answer over, and judge it when its reader has done with it."""
+        decoder, heard = EventDecoder(), HeardAnswer(NoListener())
+
+        def read(piece: bytes) -> None:
+            for data in decoder.feed(piece):
+                heard.take(data)
+
+        stream = PassedStream(response, read)
+        request.opened.set_result(
+            httpx.Response(
+                response.status_code,
+                headers=response.headers,
+                stream=stream,
+                request=request.request,
+                extensions=response.extensions,
+            )
+        )
+        await stream.ended.wait()
+        if stream.error is not None:
+            return Reply(judge_transport(stream.error, if_ambiguous=Fate.RETRY))
+        answer = Answer(response.status_code, dict(response.headers.items()))
+        value: dict[str, Any] = {"usage": heard.usage}
+        if not stream.complete or not request.request.url.path.endswith(_COMPLETIONS):
+            # Its reader has stopped early, or the events are of another kind.
+            return Reply(self._judged(answer, request, secret, value), value)
+        body = None if heard.error is None else {"error": heard.error}
+        status = response.status_code if heard.error is None else heard.error_status()
+        verdict = self._judge.streamed(
+            Answer(status, answer.headers, body),
+            heard,
+            value=value if heard.complete else None,
+            secret=secret,
+            private=prompts_of(request.params),
+        )
+        return Reply(verdict, value)
+
+    def _judged(
+        self,
+        answer: Answer,
+        request: Exchange,
+        secret: SecretStr,
+        value: Mapping[str, Any] | None,
+    ) -> Verdict:
+        return self._judge(answer, value=value, secret=secret, private=prompts_of(request.params))
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return response.is_success and kind.startswith(EVENT_STREAM)
+
+
+def _usage_of(body: Any) -> dict[str, Any]:
+    usage = body.get("usage") if isinstance(body, dict) else None
+    return usage if isinstance(usage, dict) else {}
+
+
+def _whole(response: httpx.Response) -> httpx.Response:
+    """Copy an answer that was read: its body is decoded, and belongs to no connection."""
+    headers = [
+        (name, value)
+        for name, value in response.headers.raw
+        if name.lower() not in {b"content-encoding", b"content-length", b"transfer-encoding"}
+    ]
+    return httpx.Response(
+        response.status_code,
+        headers=headers,
+        content=response.content,
+        extensions={"http_version": b"HTTP/1.1"},
+    )
