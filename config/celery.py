@@ -37,12 +37,17 @@ _FOREIGN: Final = "celery"
 
 A step of a chain may be a task of the application that sent the chain, whose worker consumes that
 queue unless it names another one."""
+CUSTOM_QUEUE: Final = "jobs"
+"""The queue of the tasks that `KEYWHEEL_TASKS` brings."""
 DEFERRED: Final = ".deferred"
 """What stands behind a queue's name where its deferred jobs come back.
 
 Before the jobs that wait, not behind them.
 """
-DELAYED_QUEUES: Final = {service.queue + DEFERRED: service.queue for service in SERVICES.values()}
+DELAYED_QUEUES: Final = {
+    queue + DEFERRED: queue
+    for queue in (*(service.queue for service in SERVICES.values()), CUSTOM_QUEUE)
+}
 """The queues whose jobs our transport keeps in Redis until they are due, each with the one that it goes before."""
 
 WORKER_PRODUCERS = 2
@@ -171,9 +176,12 @@ def _retries_for(wait_s: int) -> dict[str, float]:
 
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
-        "include": [_ABOVE + module for module in QUEUE_OF_TASKS],
-        "task_queues": tuple(_queue(name) for name in QUEUES),
+        "include": [*(_ABOVE + module for module in QUEUE_OF_TASKS), *settings.task_modules],
+        "task_queues": tuple(
+            _queue(name) for name in (*QUEUES, *([CUSTOM_QUEUE] if settings.task_modules else ()))
+        ),
         "task_routes": {f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()}
+        | {f"{module}.*": {"queue": CUSTOM_QUEUE} for module in settings.task_modules}
         | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows
         "task_default_queue": _FOREIGN,
         "task_serializer": "json",

@@ -87,6 +87,14 @@ def _token(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _modules(text: str) -> str:
+    """Check the names of Python modules that are separated by commas."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError("must name Python modules, such as myapp.jobs, separated by commas")
+    return ",".join(dict.fromkeys(names))
+
+
 def limits_from(value: Any, *, known: Sequence[str]) -> Any:
     """Read limits such as `rpm=30,tpm=6000`; what is no text stays as it is.
 
@@ -122,6 +130,7 @@ RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss"), Unit("URL")]
 CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket"), Unit("URL")]
 PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix"), Unit("URL")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Unit("URL")]
+Modules = Annotated[str, AfterValidator(_modules), Unit("modules")]
 Word = Annotated[str, AfterValidator(_one_word)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]
 SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]

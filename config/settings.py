@@ -16,6 +16,7 @@ from config.fields import (
     Credentials,
     Level,
     LogFormat,
+    Modules,
     Namespace,
     PoolUrl,
     RedisUrl,
@@ -108,6 +109,9 @@ class Settings(BaseSettings):
     """How long results are kept."""
 
     # Workers
+    tasks: Modules = ""
+    """Modules with tasks of your own, such as `myapp.jobs`, several separated by commas. Each
+    worker imports them, and their jobs go to the queue `jobs`."""
     worker_concurrency: Annotated[int, Field(ge=1, le=100_000), Unit("jobs")] = 500
     """How many jobs one worker process runs at a time."""
     task_time_limit_s: Annotated[int, Field(ge=2, le=10 * 86_400), Unit("seconds")] = 300
@@ -193,6 +197,11 @@ class Settings(BaseSettings):
     def retry_backoff_max_s(self) -> float:
         """The longest wait after a failed try, in seconds."""
         return _BACKOFF_MAX_RATIO * self.retry_backoff_s
+
+    @property
+    def task_modules(self) -> tuple[str, ...]:
+        """The modules with tasks that are not ours."""
+        return tuple(filter(None, self.tasks.split(",")))
 
     @property
     def models(self) -> dict[str, tuple[str, ...]]:

@@ -78,5 +78,5 @@ def _queues_without_keys(keys: Mapping[str, int]) -> list[str]:
     return [
         queue
         for queue in DELAYED_QUEUES.values()
-        if not any(keys[service] for service in services_of(queue))
+        if (services := services_of(queue)) and not any(keys[service] for service in services)
     ]
