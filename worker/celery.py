@@ -5,10 +5,12 @@ Raises:
 """
 
 import logging
+from importlib.util import find_spec
 from typing import Any
 
 import celery.apps.worker
 from celery import Celery, signals
+from celery.utils.imports import cwd_in_path
 
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.environment import no_dotenv, read_environment
@@ -59,6 +61,23 @@ try:
 except SettingsError as exc:
     # The command line imports this module: a traceback would hide the sentence.
     raise SystemExit(f"keywheel cannot start.\n{exc}") from None
+
+
+@signals.import_modules.connect(weak=False)
+def _find_task_modules(**_: Any) -> None:
+    """Name the modules of `KEYWHEEL_TASKS` that do not exist, before Celery imports them."""
+    with cwd_in_path():
+        for module in get_settings().task_modules:
+            try:
+                found = find_spec(module) is not None
+            except ModuleNotFoundError:
+                found = False
+            if not found:
+                raise SystemExit(
+                    f"keywheel cannot start.\nKEYWHEEL_TASKS names {module}, which cannot be "
+                    "found: start the worker in the folder of your project, or add that to "
+                    "PYTHONPATH."
+                )
 
 
 @signals.setup_logging.connect(weak=False)

@@ -15,13 +15,26 @@ from worker.deadletters.recorder import is_recorded
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
+from worker.jobs.custom_task import wrap
 from worker.jobs.dedupe import holds_key, release_key
 from worker.jobs.history import DOUBT
+from worker.jobs.outages import Outages
+from worker.jobs.ownership import Ownership
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
 _DESTINATIONS = ("queue", "exchange", "routing_key")
+
+
+def is_custom(task: str) -> bool:
+    """Whether a task is the user's own: neither ours nor one of Celery's."""
+    return not (queue_of(task) or task.startswith("celery."))
+
+
+def _shared() -> tuple[Ownership | None, Outages]:
+    runtime = Runtime.current()
+    return runtime.ownership, runtime.outages
 
 
 class ServiceTask(Task):
@@ -47,6 +60,11 @@ class ServiceTask(Task):
     show_content = False
     retry_on_worker_lost = True
     """Retry a job that raises what ends a worker (SystemExit, MemoryError), up to `max_retries`."""
+
+    def __init__(self) -> None:
+        if is_custom(self.name):
+            self.run = wrap(self, _shared)
+        super().__init__()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

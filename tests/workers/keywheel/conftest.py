@@ -4,6 +4,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.pages import ROOT
 from tests.processes import SPACED, House, Producer, workers
 
 
@@ -16,6 +17,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         environ = sandbox.env() | {
             "REDIS_URL": server.url,
             "GROQ_API_KEY_4": SPACED,
+            "KEYWHEEL_TASKS": "tests.workers.keywheel.custom_jobs",
+            "PYTHONPATH": str(ROOT),
             "KEYWHEEL_STATUS_INTERVAL_S": "0.5",
             "KEYWHEEL_RETRY_BACKOFF_S": "0.2",
             "KEYWHEEL_GROQ_COOLDOWN_S": "0.3",

@@ -142,6 +142,7 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     worker = start(
         **without(house, "resend"),
         **without(house, "groq"),
+        KEYWHEEL_TASKS="",
         GROQ_API_KEY_FILE=str(tmp_path / "groq"),
     )
     (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])

@@ -1,0 +1,55 @@
+"""Tasks of somebody else's application, which call providers with the keys of the pool."""
+
+from typing import Any
+
+from celery import shared_task
+
+from worker.celery import app
+from worker.clients import groq, groq_client, groq_sync, once, resend, resend_sync
+
+MODEL = "openai/gpt-oss-20b"
+
+
+async def ask(prompt: str, client: Any = None) -> str:
+    messages = [{"role": "user", "content": prompt}]
+    answer = await (client or groq).chat.completions.create(model=MODEL, messages=messages)
+    return str(answer.choices[0].message.content)
+
+
+@app.task(bind=True)
+async def letter(self: Any, topic: str) -> dict[str, Any]:
+    """Run twice: the first run ends after the email is sent."""
+    draft = await once("draft", lambda: ask(f"draft {topic}"))
+    polished = await once("polished", lambda: ask(f"polish {draft}"))
+    sent = await resend.send(to="ann@example.org", subject=topic, text=polished)
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return {"email": sent["id"], "checked": len(await ask(f"check {polished}"))}
+
+
+@shared_task
+def plain(topic: str) -> dict[str, Any]:
+    messages: list[Any] = [{"role": "user", "content": topic}]
+    answer = groq_sync.chat.completions.create(model=MODEL, messages=messages)
+    sent = resend_sync.send(
+        to="ann@example.org", subject=topic, text=answer.choices[0].message.content
+    )
+    return {"email": sent["id"]}
+
+
+@app.task
+async def patient(topic: str) -> str:
+    return await ask(topic, groq_client(longest_wait_s=60))
+
+
+@app.task
+async def careful(topic: str) -> str:
+    try:
+        return await ask(topic)
+    except Exception as exc:  # noqa: BLE001 - a task that goes on without an answer
+        return f"no answer: {type(exc).__name__}"
+
+
+@app.task
+async def wrong() -> None:
+    await resend.send(to="nobody", subject="x", text="y")

@@ -1,0 +1,56 @@
+"""Tasks of the user's own in our worker: their calls draw keys, and their jobs wait for them."""
+
+from typing import Any
+
+import pytest
+from celery import states
+from celery.result import AsyncResult
+
+from tests.processes import House, eventually
+
+JOBS = "tests.workers.keywheel.custom_jobs"
+
+
+def send(house: House, task: str, *args: str) -> AsyncResult[Any]:
+    return house.producer.app.send_task(f"{JOBS}.{task}", args, queue="jobs")
+
+
+def calls(house: House, service: str) -> list[dict[str, Any]]:
+    found = house.sandbox.ledger(full=True)["calls"]
+    return [call for call in found if call["service"] == service]
+
+
+def test_a_job_that_runs_again_pays_for_no_step_twice_and_sends_one_email(fresh: House) -> None:
+    job = send(fresh, "letter", "one job")
+    assert job.get(timeout=30)["email"]
+    assert len(calls(fresh, "groq")) == 3
+    assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+
+
+def test_a_plain_function_draws_keys_from_its_thread(fresh: House) -> None:
+    assert send(fresh, "plain", "plain").get(timeout=30)["email"]
+    assert len(calls(fresh, "groq")) == 1
+
+
+@pytest.mark.parametrize("task", ["letter", "plain"])
+def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: House, task: str) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=9)
+    job = send(fresh, task, f"deferred {task}")
+    eventually(lambda: job.state == states.RETRY, what="the job waits as RETRY")
+    assert job.get(timeout=60)["email"]
+    assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+
+
+def test_a_job_may_wait_in_place_or_go_on_without_an_answer(fresh: House) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=9)
+    patient, careful = send(fresh, "patient", "in place"), send(fresh, "careful", "without")
+    assert careful.get(timeout=30) == "no answer: APIConnectionError"
+    assert not patient.ready()
+    assert patient.get(timeout=60)
+
+
+def test_a_wrong_argument_fails_the_job_with_its_sentence(fresh: House) -> None:
+    job = send(fresh, "wrong")
+    with pytest.raises(Exception, match="is not an email address"):
+        job.get(timeout=30)
+    assert job.state == states.FAILURE
