@@ -1,7 +1,7 @@
 """Moves a job that came by the queue of another task to its own queue.
 
-A producer without our routes sends all steps of a chain to one queue. Here the worker might have no
-key for the job, and the job would delay those that the queue is for.
+A producer without our routes sends all steps of a chain to one queue. A worker of that queue might
+have no key for the job, and the job would delay the jobs that the queue is for.
 """
 
 import logging
@@ -16,9 +16,9 @@ _OF_ITS_DELIVERY: Final = ("delivery_info", "delivery_tag", "body_encoding")
 
 
 def right_queue(message: Any) -> str:
-    """Name the queue that a message's job belongs to; empty where it came by that, or by no queue of ours.
+    """Name the queue that a message's job belongs to; empty if the message need not be moved.
 
-    A queue that is not ours was chosen on purpose, by `-Q`.
+    A message from a queue that is not ours is not moved: that queue was chosen on purpose, by `-Q`.
     """
     headers, delivery = message.headers, message.delivery_info
     task = headers.get("task") if isinstance(headers, dict) else None
@@ -36,8 +36,8 @@ def move(message: Any, queue: str, errors: Container[type[Exception]]) -> None:
 
     Args:
         message: kombu's message; its body is not read.
-        queue: Where it belongs.
-        errors: What may be raised where the broker cannot be reached for the acknowledgement.
+        queue: The queue of the job's task.
+        errors: The errors of an acknowledgement while the broker cannot be reached.
     """
     channel = message.channel
     # kombu has decompressed the body.

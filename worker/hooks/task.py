@@ -45,10 +45,10 @@ class ServiceTask(Task):
 
     abstract = True
     service = ""
-    """The service that its jobs are sent to, one of `config.services.SERVICES`.
+    """The service that serves the task's jobs, one of `config.services.SERVICES`.
 
-    Each of our tasks says it: `@app.task(bind=True, name="tasks.ai.complete", service="groq")`. Empty:
-    the jobs are sent to none, as those of `tasks.admin`.
+    Tasks set it: `@app.task(bind=True, name="tasks.ai.complete", service="groq")`. It is empty for
+    tasks that need no service, such as those of `tasks.admin`.
     """
     Request = "worker.hooks.request:PrivateRequest"
     throws = (JobError,)

@@ -49,7 +49,7 @@ def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
 
     @app.task(shared=False, name="tells", bind=True, track_started=True)
     async def tells(self: Any, state: str) -> list[str]:
-        """Changes its state in a child task, and gives the states that a blocking look finds there and later."""
+        """Changes its state in a child task; returns the states that are read there and later."""
         seen = []
 
         async def child() -> None:

@@ -46,7 +46,7 @@ def signature(app: Celery, **options: Any) -> Any:
 
 
 def messages(books: Any) -> dict[str, Any]:
-    """All that waits in lists and beside them, by where it is, but for what is another each time."""
+    """Return all waiting messages by their keys, without the parts that differ each time."""
     found = {}
     for key in sorted(books.keys("*")):
         kind = books.type(key)

@@ -1,4 +1,4 @@
-"""How the transport acknowledges, and what becomes of messages that are not acknowledged when it ends."""
+"""How the transport acknowledges, and what it does with unacknowledged messages when it ends."""
 
 import json
 from typing import Any

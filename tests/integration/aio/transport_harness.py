@@ -1,4 +1,4 @@
-"""A consumer of the transport in this process, with or without a hub, and the commands that look behind it."""
+"""A consumer of the transport in this process, with or without a hub, and commands to check it."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Flower's buttons, pressed over HTTP as its pages do, and what a worker with the pool makes of each."""
+"""Flower's buttons, pressed over HTTP as its pages do, and how a worker with the pool reacts."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One worker for each pool, all started at once, and a client that knows the tasks by their names only."""
+"""One worker for each pool, all started at once, and a client that knows only the tasks' names."""
 
 import gc
 import os
