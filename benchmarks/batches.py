@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 ledger = sandbox.ledger()
             found = judge(ledger)
             found["deferred"] = sum(
-                log.read_text(errors="replace").count("no key is free") for log in logs
+                log.read_text(errors="replace").count(": Deferred(") for log in logs
             )
             time.sleep(2)  # a second later every rate limit is fresh
             found["idle_ms"] = round(statistics.median(idle(server.url)), 1)
