@@ -91,10 +91,12 @@ coverage: $(READY)
 	@$(PY) -m pytest $(SPREAD) --cov --cov-report=term $(ARGS)
 	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
-# The other tests never need it. A lock of npm's would name addresses, so package.json pins the version instead.
+# The other tests never need it. A lock of npm's would name addresses, so each package.json pins the versions instead.
+NPM := npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
 .PHONY: examples
-examples: ## Install what examples/express needs (with npm), so that its tests run
-	@cd examples/express && npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
+examples: ## Install what clients/node and examples/express need (with npm), so that their tests run
+	@cd clients/node && $(NPM)
+	@cd examples/express && $(NPM)
 
 .PHONY: docs
 docs: $(READY) ## Write docs/settings.md, .env.example and docs/schemas anew from the code
@@ -106,6 +108,6 @@ lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes
 
 .PHONY: clean
 clean: ## Remove the environment, caches and whatever a run left behind
-	@rm -rf .venv examples/express/node_modules build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
+	@rm -rf .venv examples/*/node_modules clients/node/node_modules clients/node/dist build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

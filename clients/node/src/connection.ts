@@ -1,0 +1,31 @@
+/** What this package needs of a Redis client, whichever it is. */
+
+import { Unavailable } from "./errors.js";
+
+interface IoRedis {
+  call(command: string, ...args: string[]): Promise<unknown>;
+}
+
+interface NodeRedis {
+  sendCommand(args: string[]): Promise<unknown>;
+}
+
+/** A connected client of `redis` (node-redis) or of `ioredis`. The caller closes it. */
+export type RedisClient = IoRedis | NodeRedis;
+
+/** Sends one command, and gives Redis' reply. */
+export type Send = (command: string, ...args: string[]) => Promise<unknown>;
+
+/** Make a function that sends commands over a client. */
+export function sender(redis: RedisClient): Send {
+  const send: Send = "call" in redis
+    ? (command, ...args) => redis.call(command, ...args)
+    : (command, ...args) => redis.sendCommand([command, ...args]);
+  return async (command, ...args) => {
+    try {
+      return await send(command, ...args);
+    } catch (error) {
+      throw new Unavailable(error);
+    }
+  };
+}

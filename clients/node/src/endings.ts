@@ -1,0 +1,81 @@
+/** Waits for the ends of many jobs with one command at a time. */
+
+import type { Send } from "./connection.js";
+import { Unavailable } from "./errors.js";
+import { hasEnded, type Status, statusOf } from "./status.js";
+
+const PAUSE_MS = 50;
+
+/** The record of a job in the result store. */
+export const recordOf = (job: string) => `celery-task-meta-${job}`;
+
+interface Waiter {
+  job: string;
+  /** Takes each status, or why there is none; returns whether it wants no more. */
+  look: (status: Status | Unavailable) => boolean;
+}
+
+/** Looks at the records of all jobs that someone waits for, together. */
+export class Endings {
+  readonly #send: Send;
+  #waiters = new Set<Waiter>();
+  #looking = false;
+
+  constructor(send: Send) {
+    this.#send = send;
+  }
+
+  /**
+   * Wait until a job has ended, also while Redis is away, or the time is over.
+   *
+   * @returns How the job is then.
+   * @throws Unavailable Redis could not be reached at the end of the time.
+   */
+  wait(job: string, timeoutMs: number): Promise<Status> {
+    const deadline = performance.now() + timeoutMs;
+    return new Promise((resolve, reject) => {
+      this.#waiters.add({
+        job,
+        look(status) {
+          const isLate = performance.now() >= deadline;
+          if (status instanceof Unavailable) {
+            if (isLate) reject(status);
+            return isLate;
+          }
+          const isOver = isLate || hasEnded(status);
+          if (isOver) resolve(status);
+          return isOver;
+        },
+      });
+      if (!this.#looking) void this.#look();
+    });
+  }
+
+  async #look(): Promise<void> {
+    this.#looking = true;
+    while (this.#waiters.size) {
+      const waiters = [...this.#waiters];
+      const statuses = await this.#statuses(waiters);
+      waiters.forEach((waiter, place) => {
+        if (waiter.look(statuses[place]!)) this.#waiters.delete(waiter);
+      });
+      if (this.#waiters.size) await pause(PAUSE_MS);
+    }
+    this.#looking = false;
+  }
+
+  async #statuses(waiters: Waiter[]): Promise<(Status | Unavailable)[]> {
+    try {
+      const found = await this.#send("MGET", ...waiters.map(({ job }) => recordOf(job)));
+      return (found as (string | null)[]).map(statusOf);
+    } catch (error) {
+      const away = error instanceof Unavailable ? error : new Unavailable(error);
+      return waiters.map(() => away);
+    }
+  }
+}
+
+/** Wait for some milliseconds. */
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,83 @@
+/** A job's stream, record by record: docs/enqueueing.md, "Streaming". */
+
+import { failureOf } from "./errors.js";
+import type { CompletionResult } from "./results.js";
+import { CANCELLED, type Ended, instant } from "./status.js";
+
+interface Place {
+  /** Give it as `after` to continue behind this event. Empty if the event was made from the job's result. */
+  id: string;
+  /** How many calls were made for the job so far. */
+  attempt: number;
+}
+
+/** One piece of an answer, or what happens to it. `restart`: forget the pieces so far, the answer begins anew. */
+export type StreamEvent = Place &
+  (
+    | { type: "start" | "restart" }
+    | { type: "delta"; text: string; reasoning: string; tool_calls: Record<string, unknown>[] }
+    | { type: "wait"; reason: string; code: string; nextTry: Date | null; expectedEnd: Date | null }
+    | {
+        type: "end";
+        finish_reason: string | null;
+        model: string | null;
+        usage: Record<string, unknown>;
+      }
+  );
+
+/** One record as XRANGE gives it. */
+export type Row = [id: string, fields: string[]];
+
+/**
+ * Read one record.
+ *
+ * @throws JobFailed The record says that the job failed.
+ */
+export function eventOf(job: string, [id, flat]: Row): StreamEvent {
+  const fields: Record<string, string> = {};
+  for (let place = 0; place + 1 < flat.length; place += 2) fields[flat[place]!] = flat[place + 1]!;
+  const { status, error = "", reason = "", code = "", text = "", reasoning = "" } = fields;
+  if (status === "failed") {
+    throw failureOf(job, { state: error === CANCELLED ? "cancelled" : "failed", error, reason });
+  }
+  const place = { id, attempt: Number(fields.attempt ?? 0) };
+  switch (fields.type) {
+    case "delta":
+      return { ...place, type: "delta", text, reasoning, tool_calls: JSON.parse(fields.tool_calls ?? "[]") };
+    case "wait":
+      return {
+        ...place,
+        type: "wait",
+        reason,
+        code,
+        nextTry: instant(fields.next_try),
+        expectedEnd: instant(fields.expected_end),
+      };
+    case "end":
+      return {
+        ...place,
+        type: "end",
+        finish_reason: fields.finish_reason ?? null,
+        model: fields.model ?? null,
+        usage: JSON.parse(fields.usage ?? "{}"),
+      };
+    default:
+      return { ...place, type: fields.type === "restart" ? "restart" : "start" };
+  }
+}
+
+/**
+ * Give the events of a job that has ended and whose stream is gone, or never was.
+ *
+ * @throws JobFailed It has failed.
+ */
+export function eventsOfResult(job: string, status: Ended): StreamEvent[] {
+  if (status.state !== "done") throw failureOf(job, status);
+  const { text, reasoning, tool_calls, attempts, finish_reason, model, usage } = status.result as CompletionResult;
+  const place = { id: "", attempt: attempts };
+  return [
+    { ...place, type: "restart" },
+    { ...place, type: "delta", text, reasoning, tool_calls },
+    { ...place, type: "end", finish_reason, model, usage },
+  ];
+}

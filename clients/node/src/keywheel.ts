@@ -1,0 +1,203 @@
+/** The client. */
+
+import type { CompletionArguments, EmailArguments, ResetArguments } from "./arguments.js";
+import { type RedisClient, type Send, sender } from "./connection.js";
+import { Endings, pause, recordOf } from "./endings.js";
+import { failureOf, ResultTimeout } from "./errors.js";
+import { eventOf, eventsOfResult, type Row, type StreamEvent } from "./events.js";
+import type { JobId, JobOptions } from "./messages.js";
+import { Pipeline } from "./pipeline.js";
+import type { CompletionResult, EmailResult, ResetResult, ServiceStatus } from "./results.js";
+import { type Ended, hasEnded, type Status, statusOf } from "./status.js";
+
+const TIMEOUT_MS = 60_000;
+const CANCEL_KEPT_S = 30 * 86_400; // as long as the longest deadline that a job may have
+const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [30, 250];
+const SILENCE_MS = 1_500; // after so long without a record of a stream, the result is looked at
+
+/** What a client may have beside its connection. */
+export interface KeywheelOptions {
+  /** The Redis of the results, if the workers have another one (`CELERY_RESULT_BACKEND`). */
+  results?: RedisClient;
+  /** The Redis of cancels and streams, if the workers have another one (`KEYWHEEL_POOL_URL`). */
+  pool?: RedisClient;
+  /** `KEYWHEEL_NAMESPACE` of the workers. */
+  namespace?: string;
+  /** Whether the workers store that a job runs, for the state `running`: one write a job. */
+  trackStarted?: boolean;
+}
+
+/** How long to wait. */
+export interface WaitOptions {
+  /** In milliseconds; `Infinity`: until the job ends. By default a minute. */
+  timeoutMs?: number;
+}
+
+/** Where a stream begins, and how long it may be silent. */
+export interface StreamOptions extends WaitOptions {
+  /** The id of the last event that is known; by default the stream is read from its beginning. */
+  after?: string;
+}
+
+/** Enqueues, follows and cancels jobs, over a connection that the caller opens and closes. */
+export class Keywheel {
+  readonly #broker: Send;
+  readonly #results: Send;
+  readonly #pool: Send;
+  readonly #namespace: string;
+  readonly #trackStarted: boolean;
+  readonly #endings: Endings;
+
+  constructor(redis: RedisClient, options: KeywheelOptions = {}) {
+    const { results = redis, pool = redis, namespace = "kw", trackStarted = true } = options;
+    this.#broker = sender(redis);
+    this.#results = sender(results);
+    this.#pool = sender(pool);
+    this.#namespace = namespace;
+    this.#trackStarted = trackStarted;
+    this.#endings = new Endings(this.#results);
+  }
+
+  /**
+   * Enqueue a completion.
+   *
+   * @param what One user message, or the arguments as in Groq's API.
+   * @returns The job's id.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async complete(what: string | CompletionArguments, options: JobOptions = {}): Promise<JobId<CompletionResult>> {
+    const pipe = this.pipeline();
+    const job = pipe.complete(what, options);
+    await pipe.send();
+    return job;
+  }
+
+  /**
+   * Enqueue an email. It is sent once, even if it is enqueued again with the same `jobId`.
+   *
+   * @param email The arguments as in Resend's API.
+   * @returns The job's id.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async sendEmail(email: EmailArguments, options: JobOptions = {}): Promise<JobId<EmailResult>> {
+    const pipe = this.pipeline();
+    const job = pipe.sendEmail(email, options);
+    await pipe.send();
+    return job;
+  }
+
+  /** Collect jobs; `send` enqueues them in one round trip, all or none. */
+  pipeline(): Pipeline {
+    return new Pipeline(this.#broker, this.#trackStarted);
+  }
+
+  /**
+   * Say how a job is.
+   *
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async status<Result>(job: JobId<Result>): Promise<Status<Result>> {
+    return statusOf((await this.#results("GET", recordOf(job))) as string | null);
+  }
+
+  /**
+   * Wait for a job's result. A job that is deferred goes on; so does one after a time-out.
+   *
+   * @throws JobFailed The job failed; `JobCancelled` if it was cancelled.
+   * @throws ResultTimeout The job has not ended in time.
+   * @throws Unavailable Redis could not be reached at the end of the time.
+   */
+  async result<Result>(job: JobId<Result>, { timeoutMs = TIMEOUT_MS }: WaitOptions = {}): Promise<Result> {
+    const status = await this.#endings.wait(job, timeoutMs);
+    if (!hasEnded(status)) throw new ResultTimeout(job, status, timeoutMs);
+    if (status.state !== "done") throw failureOf(job, status);
+    return status.result as Result;
+  }
+
+  /**
+   * Give the pieces of an answer as they come, until it is complete.
+   *
+   * The job needs `stream: true`; without it, or when the stream has expired, its result comes as one piece.
+   *
+   * @throws JobFailed The job failed; `JobCancelled` if it was cancelled.
+   * @throws ResultTimeout Nothing came for `timeoutMs`.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async *stream(job: JobId, options: StreamOptions = {}): AsyncGenerator<StreamEvent, void, undefined> {
+    const { timeoutMs = TIMEOUT_MS } = options;
+    let { after = "0" } = options;
+    let [heardAt, lookedAt, pauseMs] = [performance.now(), -Infinity, FIRST_PAUSE_MS];
+    let ended: Ended | undefined;
+    while (true) {
+      const name = `${this.#namespace}:stream:${job}`;
+      const rows = (await this.#pool("XRANGE", name, `(${after}`, "+", "COUNT", "500")) as Row[];
+      for (const row of rows) {
+        const event = eventOf(job, row);
+        yield event;
+        if (event.type === "end") return;
+        after = row[0];
+      }
+      const now = performance.now();
+      if (rows.length) {
+        [heardAt, lookedAt, pauseMs] = [now, now, FIRST_PAUSE_MS];
+      } else if (ended) {
+        yield* eventsOfResult(job, ended);
+        return;
+      } else if (now - lookedAt >= SILENCE_MS || now - heardAt >= timeoutMs) {
+        const status = await this.status(job);
+        lookedAt = now;
+        if (hasEnded(status)) {
+          ended = status; // and look once more: the stream's end comes before the result
+          continue;
+        }
+        if (now - heardAt >= timeoutMs) throw new ResultTimeout(job, status, timeoutMs);
+      }
+      await pause(pauseMs);
+      pauseMs = Math.min(pauseMs * 1.2, LONGEST_PAUSE_MS);
+    }
+  }
+
+  /**
+   * Cancel a job for good: no worker calls a provider for it any more.
+   *
+   * A call in flight is not cut; then the job ends with its result.
+   *
+   * @returns Whether it was cancelled; false: it had ended before.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async cancel(job: JobId): Promise<boolean> {
+    if (hasEnded(await this.status(job))) return false;
+    await this.#pool("SET", `${this.#namespace}:cancelled:${job}`, "1", "EX", String(CANCEL_KEPT_S));
+    await this.#pool("PUBLISH", `${this.#namespace}:cancelled`, job);
+    return true;
+  }
+
+  /**
+   * Ask a worker how the API keys are, by service.
+   *
+   * @throws ResultTimeout No worker answered in time.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async keyStatus(options: WaitOptions = {}): Promise<Record<string, ServiceStatus>> {
+    return this.#ask("tasks.admin.key_status", {}, options);
+  }
+
+  /**
+   * Bring API keys back that rest or were refused.
+   *
+   * @param which Which keys; by default all that no person disabled. `by` names who asks, for the audit trail.
+   * @throws JobFailed There is no such key.
+   * @throws ResultTimeout No worker answered in time.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async resetKeys(which: ResetArguments = {}, options: WaitOptions = {}): Promise<ResetResult> {
+    return this.#ask("tasks.admin.reset_keys", which, options);
+  }
+
+  async #ask(task: string, args: object, options: WaitOptions): Promise<any> {
+    const pipe = this.pipeline();
+    const job = pipe.add(task, args);
+    await pipe.send();
+    return this.result(job, options);
+  }
+}

@@ -1,0 +1,81 @@
+/** Messages as the workers read them: docs/enqueueing.md, "From anything". */
+
+import { randomUUID } from "node:crypto";
+
+declare const resultType: unique symbol;
+
+/** The id of a job: a text to store and to compare like any other, whose type knows what the result looks like. */
+export type JobId<Result = any> = string & { readonly [resultType]?: Result };
+
+/** What a job may have beside its arguments. */
+export interface JobOptions {
+  /** The job's id; by default a new UUID. */
+  jobId?: string;
+  /** 0 to 9, the most urgent first; from 6 on the job is bulk. */
+  priority?: number;
+  /** How long the job may wait for its first run, in seconds. */
+  expiresS?: number;
+}
+
+/** One job on its way to its queue. */
+export interface Message {
+  job: string;
+  /** The Redis list that the text is pushed to. */
+  list: string;
+  text: string;
+}
+
+/** The queue of each group of tasks. */
+export const QUEUES: Readonly<Record<string, string>> = {
+  "tasks.ai": "ai",
+  "tasks.email": "email",
+  "tasks.admin": "admin",
+};
+
+const SEPARATOR = "\x06\x16";
+
+/**
+ * Write a job's message.
+ *
+ * @throws TypeError An argument cannot be written as JSON, or the priority is none.
+ */
+export function messageOf(
+  task: string,
+  args: object,
+  { jobId, priority, expiresS }: JobOptions,
+  trackStarted: boolean,
+): Message {
+  if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= 9)) {
+    throw new TypeError("priority must be a whole number from 0 to 9");
+  }
+  const queue = QUEUES[task.slice(0, task.lastIndexOf("."))]!;
+  const job = jobId ?? randomUUID();
+  const text = JSON.stringify({
+    body: Buffer.from(JSON.stringify([[], args, {}], asJson)).toString("base64"),
+    "content-type": "application/json",
+    "content-encoding": "utf-8",
+    headers: {
+      task,
+      id: job,
+      ...(expiresS === undefined ? {} : { expires: new Date(Date.now() + expiresS * 1000).toISOString() }),
+      ...(trackStarted ? { track_started: true } : {}),
+    },
+    properties: {
+      body_encoding: "base64",
+      delivery_tag: randomUUID(),
+      delivery_info: { exchange: "", routing_key: queue },
+      ...(priority === undefined ? {} : { priority }),
+    },
+  });
+  const step = Math.floor((priority ?? 0) / 3) * 3;
+  return { job, list: step ? `${queue}${SEPARATOR}${step}` : queue, text };
+}
+
+function asJson(this: any, key: string, value: unknown): unknown {
+  const given: unknown = this[key]; // before its own `toJSON`, which writes a Buffer as a list of numbers
+  if (given instanceof Uint8Array) return Buffer.from(given).toString("base64");
+  if (typeof value === "number" && !Number.isFinite(value)) {
+    throw new TypeError(`${key} is ${value}, which cannot be written as JSON`);
+  }
+  return value;
+}

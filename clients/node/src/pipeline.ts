@@ -1,0 +1,56 @@
+/** Jobs that are enqueued together. */
+
+import type { CompletionArguments, EmailArguments } from "./arguments.js";
+import type { Send } from "./connection.js";
+import { type JobId, type JobOptions, type Message, messageOf } from "./messages.js";
+import type { CompletionResult, EmailResult } from "./results.js";
+
+const PUSH = "for place, list in ipairs(KEYS) do redis.call('LPUSH', list, ARGV[place]) end";
+
+/** Collects jobs, and enqueues them together with `send`, all or none. */
+export class Pipeline {
+  #messages: Message[] = [];
+  readonly #send: Send;
+  readonly #trackStarted: boolean;
+
+  /** Keywheel's `pipeline` makes one. */
+  constructor(send: Send, trackStarted: boolean) {
+    this.#send = send;
+    this.#trackStarted = trackStarted;
+  }
+
+  /** Add a completion; the arguments are those of `Keywheel.complete`. */
+  complete(what: string | CompletionArguments, options: JobOptions = {}): JobId<CompletionResult> {
+    const args = typeof what === "string" ? { prompt: what } : what;
+    return this.add("tasks.ai.complete", args, options);
+  }
+
+  /** Add an email; the arguments are those of `Keywheel.sendEmail`. */
+  sendEmail(email: EmailArguments, options: JobOptions = {}): JobId<EmailResult> {
+    return this.add("tasks.email.send", email, options);
+  }
+
+  /** Add a job of any task of Keywheel's. */
+  add(task: string, args: object, options: JobOptions = {}): JobId {
+    const message = messageOf(task, args, options, this.#trackStarted);
+    this.#messages.push(message);
+    return message.job;
+  }
+
+  /**
+   * Enqueue the jobs in one round trip. A second call does nothing.
+   *
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async send(): Promise<void> {
+    const messages = this.#messages;
+    this.#messages = [];
+    const [first, ...others] = messages;
+    if (first && !others.length) {
+      await this.#send("LPUSH", first.list, first.text);
+    } else if (first) {
+      const [lists, texts] = [messages.map(({ list }) => list), messages.map(({ text }) => text)];
+      await this.#send("EVAL", PUSH, String(lists.length), ...lists, ...texts);
+    }
+  }
+}

@@ -1,0 +1,76 @@
+/** What the tasks return. A result may hold more than is named here. */
+
+/** How a job of a service went. */
+interface Served {
+  /** The label of the key that served. */
+  key: string;
+  /** Calls made, over all runs. */
+  attempts: number;
+  /** Seconds spent waiting for keys. */
+  waited_s: number;
+}
+
+/** What `tasks.ai.complete` returns. */
+export interface CompletionResult extends Served {
+  text: string;
+  reasoning: string;
+  tool_calls: Record<string, unknown>[];
+  finish_reason: string | null;
+  model: string | null;
+  usage: Record<string, unknown>;
+  service_tier: string | null;
+  request_id: string | null;
+  empty_because?: string;
+}
+
+/** What `tasks.email.send` returns. */
+export interface EmailResult extends Served {
+  /** The email's id at Resend. */
+  id: string;
+}
+
+/** One API key: why it does not serve, and for how much longer. */
+export interface KeyStatus {
+  id: string;
+  label: string;
+  variable: string;
+  account: string;
+  state: "ready" | "cooling" | "disabled";
+  reason: string;
+  left_ms: number | null;
+  in_flight: number;
+  calls: number;
+  accepted: number;
+  refused: number;
+  faults: number;
+  rejected: number;
+  tokens: number;
+  used_ms: number;
+  blocks: Record<string, unknown>[];
+  buckets: Record<string, unknown>[];
+}
+
+/** The keys of one service at one instant, in milliseconds since 1970. */
+export interface ServiceStatus {
+  service: string;
+  now_ms: number;
+  summary: Record<string, number>;
+  keys: KeyStatus[];
+}
+
+/** Why a key, an account or a model was blocked. */
+export interface Block {
+  scope: string;
+  name: string;
+  key: string;
+  state: string;
+  reason: string;
+  disabled_by: string;
+}
+
+/** By service: how many blocks a reset cleared, which ones, and what stays disabled. */
+export interface ResetResult {
+  reset: Record<string, number>;
+  brought_back: Record<string, Block[]>;
+  left_disabled: Record<string, Block[]>;
+}

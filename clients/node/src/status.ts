@@ -1,0 +1,73 @@
+/** How a job is, read from its record in the result store. */
+
+/** How a job is. `deferred`: it comes back by itself. */
+export type Status<Result = unknown> =
+  | { state: "waiting" } // in its queue, or no job has this id
+  | { state: "running" }
+  | {
+      state: "deferred";
+      /** What it waits for: a key, or another try after a failure. */
+      waitsFor: "key" | "failure" | "";
+      /** Why, as a code (`rpm`, `daily_quota`, …): docs/enqueueing.md lists them. */
+      code: string;
+      /** Why, in a sentence. */
+      reason: string;
+      nextTry: Date | null;
+      /** When the wait is expected to end; null: not known. */
+      expectedEnd: Date | null;
+    }
+  | Ended<Result>;
+
+/** How a job has ended. */
+export type Ended<Result = unknown> =
+  | { state: "done"; result: Result }
+  | { state: "failed" | "cancelled"; error: string; reason: string };
+
+interface Stored {
+  status: string;
+  result?: { exc_type?: string; exc_message?: unknown } | null;
+  waits?: { kind?: "key" | "failure"; code?: string; next_try?: string; expected_end?: string | null };
+}
+
+export const CANCELLED = "TaskRevokedError";
+
+/** Read a job's record; null: it has none yet. */
+export function statusOf(text: string | null): Status<any> {
+  const { status, result, waits }: Stored = text ? JSON.parse(text) : { status: "PENDING" };
+  const [error, reason] = [result?.exc_type ?? "", sentence(result?.exc_message)];
+  switch (status) {
+    case "SUCCESS":
+      return { state: "done", result };
+    case "FAILURE":
+      return { state: "failed", error, reason };
+    case "REVOKED":
+      return { state: error === CANCELLED ? "cancelled" : "failed", error, reason };
+    case "RETRY":
+      return {
+        state: "deferred",
+        waitsFor: waits?.kind ?? "",
+        code: waits?.code ?? "",
+        reason,
+        nextTry: instant(waits?.next_try),
+        expectedEnd: instant(waits?.expected_end),
+      };
+    case "STARTED":
+      return { state: "running" };
+    default:
+      return { state: "waiting" };
+  }
+}
+
+/** Whether a job has ended, in whichever way. */
+export function hasEnded<Result>(status: Status<Result>): status is Ended<Result> {
+  return status.state === "done" || status.state === "failed" || status.state === "cancelled";
+}
+
+/** Read an instant in ISO 8601. */
+export function instant(text: string | null | undefined): Date | null {
+  return text ? new Date(text) : null;
+}
+
+function sentence(said: unknown): string {
+  return Array.isArray(said) ? said.join(" ") : String(said ?? "");
+}

@@ -1,0 +1,118 @@
+"""The client for Node against a real worker: its own tests, and the examples of its page."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import schemas
+from tests.pages import ROOT, blocks
+from tests.processes import House
+
+PAGE = ROOT / "docs/clients.md"
+CLIENT = ROOT / "clients/node"
+MODULES = CLIENT / "node_modules"
+
+pytestmark = pytest.mark.skipif(
+    # npm writes this file last: what it left when it was cut short does not count.
+    not (shutil.which("node") and (MODULES / ".package-lock.json").is_file()),
+    reason="needs Node and `make examples`",
+)
+
+CLOSING = "await redis.close();\n"
+
+
+def run(house: House, folder: Path, *command: str | Path) -> str:
+    environ = {
+        **os.environ,
+        "REDIS_URL": house.redis_url,
+        "SANDBOX": f"{house.sandbox.groq_base_url}/control",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built() -> None:
+    """The package as it is now, and not as it was when it was installed."""
+    subprocess.run([MODULES / ".bin/tsc"], cwd=CLIENT, check=True, timeout=60)
+
+
+@pytest.fixture
+def project(built: None, tmp_path: Path) -> Path:
+    """A project of a user's with the client installed."""
+    (tmp_path / "node_modules/@types").mkdir(parents=True)
+    for name in ("redis", "@redis", "@types/node", "undici-types"):
+        (tmp_path / "node_modules" / name).symlink_to(MODULES / name)
+    (tmp_path / "node_modules/keywheel-client").symlink_to(CLIENT)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    options = {"module": "nodenext", "target": "es2022", "strict": True, "types": ["node"]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options}))
+    return tmp_path
+
+
+def run_typescript(house: House, project: Path, program: str) -> str:
+    (project / "program.ts").write_text(program)
+    run(house, project, MODULES / ".bin/tsc")
+    return run(house, project, "node", "program.js")
+
+
+def test_its_own_tests_pass(fresh: House, built: None) -> None:
+    said = run(fresh, CLIENT, "node", "--test", "test/")
+    assert re.search(r"^# fail 0$", said, re.MULTILINE)
+    assert re.search(r"^# pass [1-9]", said, re.MULTILINE)
+
+
+def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: House, project: Path) -> None:
+    [install] = [block for block in blocks(PAGE, "sh") if "npm" in block]
+    first = blocks(PAGE, "ts")[0]
+    assert len([line for line in (install + first).splitlines() if line.strip()]) <= 15
+    assert run_typescript(fresh, project, first).startswith("Sandbox ")
+
+
+def test_every_example_for_node_runs(fresh: House, project: Path) -> None:
+    first, *others = blocks(PAGE, "ts")
+    program = "\n".join([first.removesuffix(CLOSING), *others, CLOSING])
+    said = run_typescript(fresh, project, program)
+    assert "InvalidArguments to.0: is not an email address" in said
+    assert "{ groq: 0 }" in said
+
+
+def test_its_messages_fit_the_documented_schemas(fresh: House, project: Path) -> None:
+    program = """
+import { Keywheel } from "keywheel-client";
+const pipe = new Keywheel({
+  async sendCommand(args: string[]) { console.log(JSON.stringify(args)); },
+}).pipeline();
+const earlier = { text: "x", tool_calls: [], finish_reason: "stop", usage: {} };
+pipe.complete("Say hello");
+pipe.complete({ messages: [{ role: "user", content: "x" }, earlier], models: ["a"], stream: true });
+pipe.sendEmail({
+  from: "B <b@example.com>", to: ["a@example.com"], cc: "c@example.com", subject: "x", html: "y",
+  attachments: [{ filename: "a.txt", content: Buffer.from("abc") }],
+  scheduled_at: new Date(0), tags: [{ name: "a", value: "b" }],
+}, { jobId: "mine", priority: 7, expiresS: 60 });
+pipe.add("tasks.admin.key_status", {});
+pipe.add("tasks.admin.reset_keys", { service: "groq", by: undefined });
+await pipe.send();
+"""
+    verb, _, count, *rest = json.loads(run_typescript(fresh, project, program))
+    lists, texts = rest[: int(count)], rest[int(count) :]
+    assert (verb, lists) == ("EVAL", ["ai", "ai", "email\x06\x166", "admin", "admin"])
+    for text in texts:
+        message = json.loads(text)
+        args, kwargs, embed = json.loads(base64.b64decode(message["body"]))
+        assert (args, embed) == ([], {})
+        schemas.check(message["headers"]["task"], "arguments", kwargs)
+        if message["headers"]["id"] == "mine":
+            assert kwargs["attachments"][0]["content"] == "YWJj"
+            assert message["headers"]["expires"] > "2026"
+            assert message["properties"]["priority"] == 7
