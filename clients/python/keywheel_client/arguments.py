@@ -53,7 +53,6 @@ class CompletionArguments(TypedDict, total=False):
     store: bool
     stream: bool
     dedupe_key: str
-    dedupe_key: str
     deadline_s: float
 
 
@@ -103,6 +102,5 @@ class EmailArguments(TypedDict, total=False):
     scheduled_at: str | datetime
     topic_id: str
     idempotency_key: str
-    dedupe_key: str
     dedupe_key: str
     deadline_s: float
