@@ -4,7 +4,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.pages import ROOT
+from tests.pages import ROOT, blocks
 from tests.processes import SPACED, House, Producer, workers
 
 
@@ -17,13 +17,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         environ = sandbox.env() | {
             "REDIS_URL": server.url,
             "GROQ_API_KEY_4": SPACED,
-            "KEYWHEEL_TASKS": "tests.workers.keywheel.custom_jobs",
+            "KEYWHEEL_TASKS": "tests.workers.keywheel.custom_jobs,myapp.jobs",
             "PYTHONPATH": str(ROOT),
             "KEYWHEEL_STATUS_INTERVAL_S": "0.5",
             "KEYWHEEL_RETRY_BACKOFF_S": "0.2",
             "KEYWHEEL_GROQ_COOLDOWN_S": "0.3",
             "KEYWHEEL_RESEND_COOLDOWN_S": "0.3",
         }
+        # The application of docs/own-tasks.md, in the folder that the worker starts in.
+        (folder / "myapp").mkdir()
+        (folder / "myapp" / "jobs.py").write_text(blocks(ROOT / "docs/own-tasks.md", "python")[0])
         producer = Producer(server.url)
         with workers(folder, environ) as [worker]:
             yield House(server.url, sandbox, environ, worker, producer, folder)

@@ -11,8 +11,8 @@ from tests.processes import House, eventually
 JOBS = "tests.workers.keywheel.custom_jobs"
 
 
-def send(house: House, task: str, *args: str) -> AsyncResult[Any]:
-    return house.producer.app.send_task(f"{JOBS}.{task}", args, queue="jobs")
+def send(house: House, task: str, *args: str, module: str = JOBS) -> AsyncResult[Any]:
+    return house.producer.app.send_task(f"{module}.{task}", args, queue="jobs")
 
 
 def calls(house: House, service: str) -> list[dict[str, Any]]:
@@ -54,3 +54,8 @@ def test_a_wrong_argument_fails_the_job_with_its_sentence(fresh: House) -> None:
     with pytest.raises(Exception, match="is not an email address"):
         job.get(timeout=30)
     assert job.state == states.FAILURE
+
+
+def test_the_application_of_the_docs_works(fresh: House) -> None:
+    assert send(fresh, "write", "a complaint", module="myapp.jobs").get(timeout=30)
+    assert list(fresh.sandbox.mail()) == ["a complaint"]
