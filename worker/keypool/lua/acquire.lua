@@ -18,7 +18,7 @@
 --         'resting', how long no key may be called (ms), reason · 'disabled', reason · 'unfit', reason
 --         'too_large', limit, dimension · 'remap', id, account, …
 
-local FEW, BEFORE = 2, 22  -- candidates that are enough to choose from, arguments before them
+local FEW, PLENTY, BEFORE = 2, 10, 22  -- candidates to choose from, head-room of one that is enough, arguments before
 
 local lease_id, model_name, resource_name, tokens, input_tokens, output_tokens, flexible, emails, horizon_ms,
   patience_ms, by, bulk, wait_list, line, waited_ms, next_waited_ms, in_list, lease_ms, opening, first_limits, fallbacks
@@ -58,8 +58,7 @@ for _, model in ipairs(models) do records[#records + 1] = root .. ':model:' .. m
 local any_rests = redis.call('EXISTS', host, root .. ':unfit', unpack(records)) > 0
 local host_block, host_tries
 if any_rests then host_block, host_tries = breaker(host, lease_id) end
-local first, enough = 0, count
-if count > FEW then first, enough = turn % count, FEW end
+local first = count > FEW and turn or 0
 local remap, refusal = {'remap'}, {too_large = {0}}  -- refusal: why candidates cannot serve the job at all
 
 -- Scores one candidate for a model; choice.best is the best so far.
@@ -90,12 +89,13 @@ for number, model in ipairs(models) do
   local model_block, tries
   if any_rests then model_block, tries = breaker(root .. ':model:' .. model[1], lease_id) end
   local choice = {pairs = {}, shared = later(host_block, model_block)}
-  -- A few candidates, the next ones each time, are enough if one of them may be called at once: the better of two is
-  -- nearly as good as the best of all.
-  for looked = 1, count do
+  -- Of many candidates, the next one is enough if it may be called at once and is more than half full. So is the better
+  -- of two if it may be called at once: it is nearly as good as the best of all.
+  for looked = 0, count - 1 do
     local good = choice.best
-    if looked > enough and good and good.soon and good.start_ms <= now and not good.pair.shunned then break end
-    consider(choice, (first + looked - 1) % count + 1, model[1], model[2])
+    local at_once = good and good.soon and good.start_ms <= now and not good.pair.shunned
+    if at_once and count > FEW and (looked >= FEW or good.headroom > PLENTY) then break end
+    consider(choice, (first + looked) % count + 1, model[1], model[2])
   end
   if #remap > 1 then return remap end
   local open = choice.best
