@@ -62,8 +62,9 @@ share their limits. Optional: workers learn it from Groq's refusals. |
 | `RESEND_FROM`, `RESEND_FROM_2` … | address | The from address for emails that name none, such as \
 `News <news@example.com>`. A domain belongs to one Resend team, so each team needs an address of its own. |
 
-A blank value, a placeholder and a second copy of a key are skipped with a warning that names the variable. The value of
-a key is never shown: logs show its label, such as `gsk_abc123...`. Changed keys also take effect without a restart, by
+A blank value, a placeholder and a second copy of a key are skipped with a warning that names the variable. A wrong
+account name or from address stops the start, with a sentence that shows the right form. The value of a key is never
+shown: logs show its label, such as `gsk_abc123...`. Changed keys also take effect without a restart, by
 `celery -A worker keys reload`.
 
 The limits of your keys are not among the settings: the workers learn them from the providers' headers and refusals.
