@@ -44,6 +44,8 @@ class Service:
             outcome is known. Its provider takes the requests that `Resend` takes. Any other service
             gets the plain path, which repeats a request that failed.
         has_senders: Each key may have a from address of its own (`NAME_FROM`, `NAME_FROM_2` …).
+        names_accounts: It names a key's account in its refusals, so workers learn it. Otherwise a key
+            is an account of its own unless `NAME_ACCOUNT` says which keys share one.
         models: The default of `NAME_MODEL`; empty where the service has no models.
         notes: What the documentation adds to the text of a setting, by the field's name.
     """
@@ -61,6 +63,7 @@ class Service:
     base_url_variable: str = ""
     sends_once: bool = False
     has_senders: bool = False
+    names_accounts: bool = False
     models: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,6 +89,7 @@ GROQ: Final = Service(
     timeout_s=60,
     cooldown_s=60,
     limit_dimensions=("rpm", "rpd", "tpm", "tpd"),
+    names_accounts=True,
     models="openai/gpt-oss-120b",
     notes=MappingProxyType(
         {

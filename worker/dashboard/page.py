@@ -1,6 +1,7 @@
 """The page Keys: a frame in Flower's style, which a script fills from the admin endpoints."""
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from flower.views import BaseHandler
 from tornado.web import StaticFileHandler, authenticated
 
+from config.services import SERVICES
+
+_SERVICES = tuple(SERVICES.values())
 STATIC = Path(__file__).parent / "static"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src "
@@ -28,6 +32,10 @@ def version() -> str:
     return digest.hexdigest()[:10]
 
 
+def _names(names: Iterable[str]) -> str:
+    return " ".join(names)
+
+
 class Page(BaseHandler):
     """`/keys`: a page without data. Its script asks the endpoints, which authenticate it."""
 
@@ -45,6 +53,8 @@ class Page(BaseHandler):
             has_login=has_login,
             read_only=bool(self.application.options.read_only),
             version=version(),
+            sends_once=_names(service.name for service in _SERVICES if service.sends_once),
+            names_accounts=_names(service.name for service in _SERVICES if service.names_accounts),
         )
 
 

@@ -94,7 +94,7 @@ function askReplay(letter) {
     const text = letter.needs_force
         ? "This email may have been sent, too long ago to find out. If you replay it, it may arrive twice."
         : "The job runs again with the same id and arguments"
-            + (letter.in_doubt && letter.service === "resend" ? "; an email keeps its idempotency key." : ".");
+            + (letter.in_doubt && page.dataset.sendsOnce.split(" ").includes(letter.service) ? "; an email keeps its idempotency key." : ".");
     openDialog("Replay " + letter.task + "?", text, letter.needs_force ? "Send it anyway" : "Replay", {
         danger: letter.needs_force,
         act: function () {

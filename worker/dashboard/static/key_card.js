@@ -1,7 +1,7 @@
 // The card of one key.
 
 import { askDisable, askReset } from "./actions.js";
-import { button, make, narrow, readOnly, setText } from "./elements.js";
+import { button, make, narrow, page, readOnly, setText } from "./elements.js";
 import { blockWords, count, duration, grouped, limitName, plural } from "./words.js";
 
 export function makeCard(service, key) {
@@ -55,7 +55,8 @@ function accountWords(service, key) {
     if (key.account !== key.id) {
         return "account " + key.account;
     }
-    return service === "groq" ? "account not known yet" : "counts as an account of its own";
+    return page.dataset.namesAccounts.split(" ").includes(service)
+        ? "account not known yet" : "counts as an account of its own";
 }
 
 export function showCard(card, key) {
