@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from config.settings import Settings
 from sandbox.redis import EmbeddedRedis
 from worker.aio.loop_thread import new_loop

@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from config.keys import ApiKey, load_keys
+from config.api_key import ApiKey
+from config.keys import load_keys
 from config.settings import Settings
 from worker.errors import Deferred, JobError, TransientError
 from worker.key_pools import open_pool

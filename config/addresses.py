@@ -1,4 +1,4 @@
-"""Telling a mail address from something else."""
+"""Checks of email addresses."""
 
 import re
 
@@ -10,16 +10,15 @@ _CONTROL_RE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text is `a@b.c` or `Name <a@b.c>`, with a domain of at least two labels.
+    """Whether a text is `a@b.c` or `Name <a@b.c>`, with a domain of at least two labels.
 
     Args:
         text: The text, without surrounding blanks.
     """
     if _CONTROL_RE.search(text):
         return False
-    named = _NAMED_RE.fullmatch(
-        text
-    )  # the name may be anybody's: no-break spaces, joined emoji, joiners
+    # A display name may hold no-break spaces, emoji and joiners.
+    named = _NAMED_RE.fullmatch(text)
     address = named[1] if named else text
     local, _, domain = address.rpartition("@")
     labels = domain.split(".")

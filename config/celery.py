@@ -18,43 +18,44 @@ TRANSPORT_CLASSES: Final = {
 }
 """Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
 _ADMIN: Final = "admin"
-"""The queue of what operators ask the workers, by the tasks of `tasks.admin`."""
+"""The queue of the tasks by which operators reach the workers, `tasks.admin`."""
 QUEUE_OF_TASKS: Final = {
     **{service.tasks: service.queue for service in SERVICES.values()},
     f"tasks.{_ADMIN}": _ADMIN,
 }
-"""The modules with the tasks, as the checkout names them, and the queue of each.
+"""The modules with tasks, by their names in the checkout, and the queue of each.
 
-The names of a module's tasks begin with its own."""
+The names of tasks begin with the name of their module."""
 _ABOVE: Final = __name__.rpartition("config")[0]
-"""What stands before these in an installed wheel, where all of ours is in one package: `keywheel.`."""
+"""The package of these modules in an installed wheel, `keywheel.`; empty in the checkout."""
 QUEUES: Final = tuple(dict.fromkeys(QUEUE_OF_TASKS.values()))
-"""Services have queues of their own, so that a backlog of one never delays the others.
+"""Each service has a queue of its own, so that a backlog of one never delays the others.
 
-Unless two of them share one on purpose: see `config.services`."""
+Only services that name the same queue share one: see `config.services`."""
 _FOREIGN: Final = "celery"
 """Where our workers send the jobs of tasks that they do not know: Celery's own default.
 
 A step of a chain may be a task of the application that sent the chain, whose worker consumes that
 queue unless it names another one."""
 CUSTOM_QUEUE: Final = "jobs"
-"""The queue of the tasks that `KEYWHEEL_TASKS` brings."""
+"""The queue of the tasks that `KEYWHEEL_TASKS` adds."""
 DEFERRED: Final = ".deferred"
-"""What stands behind a queue's name where its deferred jobs come back.
+"""The ending of the name of the queue to which deferred jobs of a queue return.
 
-Before the jobs that wait, not behind them.
-"""
+So they go before the jobs that wait in the queue, not behind them."""
 DELAYED_QUEUES: Final = {
     queue + DEFERRED: queue
     for queue in (*(service.queue for service in SERVICES.values()), CUSTOM_QUEUE)
 }
-"""The queues whose jobs our transport keeps in Redis until they are due, each with the one that it goes before."""
+"""The queues of deferred jobs, which our transport keeps in Redis until they are due.
+
+Each goes before the queue that is named with it."""
 
 WORKER_PRODUCERS = 2
-"""How many connections a worker has for what it publishes; each is up to two of Redis'.
+"""How many connections a worker publishes by; each of them takes up to two of Redis.
 
-Jobs that go back take turns, since a push takes a millisecond. Flower and other tools hold some for
-as long as they run, and keep Celery's ten."""
+Jobs that return to their queue take turns, since a push takes a millisecond. Flower and other tools
+hold connections for as long as they run, and keep Celery's ten."""
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
@@ -66,9 +67,7 @@ _ETA_TASKS = 10_000
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
-    """Give what `app.conf.update` takes.
-
-    Holds the URLs with their passwords, so it is not for logs.
+    """Make the configuration for `app.conf.update`. Never log it: its URLs hold passwords.
 
     Args:
         settings: The settings.
@@ -106,31 +105,29 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "broker_url": url,
         "broker_vhost": str(urls.broker_db),
         **({"broker_transport": transport} if transport else {}),
-        # A worker started before Redis waits for it, and says whom it cannot reach (Celery masks
-        # the password).
+        # A worker that starts before Redis waits for it, and logs its address without the password.
         "broker_connection_retry_on_startup": True,
-        # for ever: jobs are safe in Redis, and an exit would help nobody
+        # It tries for ever: jobs are safe in Redis, and an exit would help nobody.
         "broker_connection_max_retries": None,
-        # a Redis that refuses, as a full one does, is waited for as well
+        # It also waits for a Redis that rejects commands, as a full one does.
         "broker_channel_error_retry": True,
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
-            # Ours: a worker that is silent for so long counts as dead, and its jobs go to others.
+            # Ours: after this time without a heartbeat a worker's jobs are redelivered.
             "lease_s": settings.worker_lease_s,
-            # Ours as well: deferred jobs wait in Redis, by its clock, and no worker holds them.
+            # Ours: deferred jobs wait in Redis, by its clock, and no worker holds them.
             "delayed_queues": DELAYED_QUEUES,
-            # How often kombu looks for jobs whose worker vanished; by default it acts on every
-            # tenth look only, so that they would lie for more than a minute and a half beyond the
-            # time-out.
+            # How often kombu looks for jobs of workers that died. By default it acts on every tenth
+            # look only, so that jobs would wait for 90 s more than the timeout.
             "unacked_restore_interval": min(_RESTORE_S, settings.visibility_timeout_s / 4),
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-            # Above kombu's longest blocking pop, so that only a dead connection runs into it.
+            # It is above kombu's longest blocking pop, so that only a dead connection reaches it.
             "socket_timeout": _SOCKET_TIMEOUT_S,
             "socket_keepalive": True,
             "health_check_interval": _HEALTH_CHECK_S,
-            # A push that timed out may have arrived, and a blind repetition would be a second job.
-            # kombu also publishes in batches only without it (`Transport.supports_batch_publish`).
+            # A push that timed out may have arrived, and a repetition would add a second job. kombu
+            # publishes in batches only without this option (`Transport.supports_batch_publish`).
             "retry_on_timeout": False,
             **urls.broker_options,
         },
@@ -145,7 +142,7 @@ def _results(settings: Settings) -> dict[str, Any]:
         },
         "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "redis_socket_timeout": _SOCKET_TIMEOUT_S,
-        # A connection by a socket of this machine takes no such option.
+        # A connection through a Unix socket has no such option.
         "redis_socket_keepalive": not RedisUrls.of(settings).results.startswith("socket:"),
         "redis_backend_health_check_interval": _HEALTH_CHECK_S,
         "redis_retry_on_timeout": True,  # storing a result twice is storing it once
@@ -158,12 +155,10 @@ def _results(settings: Settings) -> dict[str, Any]:
 
 
 def _retries_for(wait_s: int) -> dict[str, float]:
-    """Try to store a result for at least so long.
+    """Make a policy that retries to store a result for at least `wait_s`.
 
-    Until then the job has its time limit, and what it did is done.
-
-    A job whose result cannot be stored ends with the store's error, although an email was sent or
-    tokens were spent.
+    A job whose result cannot be stored ends with the store's error, although its email was sent or
+    its tokens were spent. So the retries last as long as the time limit of a job.
     """
     longest_s = 5
     return {
@@ -189,7 +184,7 @@ def _tasks(settings: Settings) -> dict[str, Any]:
         "event_serializer": "json",
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        "task_track_started": False,  # one write a job less; Flower learns it from events
+        "task_track_started": False,  # saves a write; Flower learns it from events
         "task_ignore_result": False,
         "task_store_errors_even_if_ignored": True,
         "task_send_sent_event": False,
@@ -199,8 +194,9 @@ def _tasks(settings: Settings) -> dict[str, Any]:
 
 
 def _queue(name: str) -> Queue:
-    # An exchange of its own, as a producer declares it that knows no more than the queue's name.
-    return Queue(name, Exchange(name, type="direct"), routing_key=name)  # type: ignore[no-untyped-call]
+    # Its exchange is the one that a producer declares that knows only the queue's name.
+    exchange = Exchange(name, type="direct")  # type: ignore[no-untyped-call]
+    return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
 
 
 def _worker(settings: Settings) -> dict[str, Any]:
@@ -209,20 +205,20 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_consumer": CONSUMER_CLASS,
         "worker_concurrency": settings.worker_concurrency,
         "worker_aio_threads": _SYNC_THREADS,
-        # One more than our own bound, which also keeps a dead letter.
+        # It is one more than our own bound, which also makes a dead letter.
         "worker_aio_lost_runs": settings.max_deliveries + 1,
         "worker_prefetch_multiplier": 1,
         "worker_eta_task_limit": max(_ETA_TASKS, settings.worker_concurrency),
         "worker_send_task_events": True,
         "worker_enable_remote_control": True,
-        # worker/logs.py sets the handlers up, through Celery's setup_logging signal.
+        # worker/logs.py sets up the handlers, by Celery's signal setup_logging.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        # A moment without Redis must not cut off hundreds of calls in flight: that would turn each
-        # email under way into one with an unknown outcome and waste the tokens of each completion.
-        # They finish and store their result. Our transport acknowledges them when Redis is back;
-        # with kombu's, and where the worker dies, the message comes again, and the next setting
-        # lets a success pass without running again.
+        # A moment without Redis must not cancel hundreds of calls in flight: the outcome of each
+        # email would be unknown, and the tokens of each completion wasted. So the calls finish and
+        # their results are stored. Our transport acknowledges the messages when Redis is back. With
+        # kombu's transport, or if the worker dies, a message is redelivered, and the next setting
+        # ends a job that has succeeded without running it again.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_deduplicate_successful_tasks": True,
     }

@@ -22,10 +22,10 @@ class Lookup:
     """What was found under one name.
 
     Attributes:
-        value: The value, stripped; None where there is none to use.
-        variable: The name that gave the value or the problem: NAME or NAME_FILE.
-        problem: Why there is no value although a file was named; completes "VARIABLE …".
-        note: Something to warn about although there is a value; completes "VARIABLE …".
+        value: The value without surrounding blanks; None if there is none.
+        variable: The variable that gave the value or the problem: NAME or NAME_FILE.
+        problem: Why there is no value although a file was named; it completes "VARIABLE …".
+        note: A warning although there is a value; it completes "VARIABLE …".
     """
 
     value: str | None = field(repr=False)
@@ -35,10 +35,10 @@ class Lookup:
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """Read a `.env` file; a missing one is empty.
+    """Read a `.env` file. A missing file counts as an empty one.
 
     Args:
-        path: The file. `${NAME}` in it is replaced as Docker Compose does.
+        path: The file. `${NAME}` in it is replaced as in Docker Compose.
 
     Raises:
         SettingsError: It is there but cannot be read as UTF-8 text.
@@ -46,7 +46,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        # Read here, not by dotenv: its decoding error would carry the file's bytes.
+        # dotenv does not read the file: its decoding error would hold the file's bytes.
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(
@@ -56,10 +56,10 @@ def read_dotenv(path: Path) -> dict[str, str]:
 
 
 def merge(process: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, str]:
-    """Lay the process environment over `.env`.
+    """Merge `.env` and the process environment, which wins.
 
-    A NAME_FILE of the process also hides a NAME of `.env`, which would win over it within one
-    layer.
+    A NAME_FILE of the process also hides a NAME of `.env`, which would win if both were in one
+    environment.
     """
     hidden = {
         name.removesuffix(FILE_SUFFIX)
@@ -87,7 +87,7 @@ def no_dotenv() -> str | None:
 
 
 def look_up(environ: Mapping[str, str], name: str) -> Lookup:
-    """Find a secret under NAME, else in the file that NAME_FILE names. A blank counts as absent.
+    """Find a secret under NAME, or in the file that NAME_FILE names. A blank value counts as unset.
 
     Args:
         environ: The merged environment.
@@ -110,8 +110,7 @@ def look_up(environ: Mapping[str, str], name: str) -> Lookup:
 
 
 def _file_content(path: Path) -> str:
-    # The path is not quoted in the messages: people put the secret itself into NAME_FILE by
-    # mistake.
+    # The messages do not quote the path: people put the secret itself into NAME_FILE by mistake.
     try:
         if not path.is_file():
             raise ValueError(

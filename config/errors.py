@@ -4,13 +4,12 @@ from collections.abc import Iterable
 
 
 class SettingsError(Exception):
-    """The environment does not allow a start.
+    """The settings do not allow a start.
 
-    The message is made of whole sentences, each naming the variable to change; none holds the value
-    of a secret.
+    Its message consists of whole sentences. Each names the variable to change; none holds a secret.
 
     Args:
-        sentences: What is wrong, one sentence each.
+        sentences: One sentence for each thing that is wrong.
     """
 
     def __init__(self, sentences: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
-"""The kinds of setting: what a value must look like.
+"""The kinds of settings, and the form that a value of each must have.
 
-A validator's message completes "VARIABLE …".
+The message of a validator completes "VARIABLE …".
 """
 
 import re
@@ -14,21 +14,21 @@ from config.redis_url import RedisUrl as ParsedUrl
 from config.urls import SecretUrl, checked_url
 
 RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
-"""The result backend as Celery's loader wants it; stands before the URL with a plus between."""
+"""The result backend for Celery's loader. It precedes the URL, with a plus between them."""
 
 _SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a setting counts, or what kind of text it is, as the documentation calls it."""
+    """The unit of a setting, or the kind of text that it takes, as the documentation says it."""
 
     name: str
 
 
 def _redis_url(*schemes: str) -> AfterValidator:
     def check(url: SecretUrl) -> SecretUrl:
-        # `claim_result_backend` may have put our class before the URL.
+        # `claim_result_backend` may have added our class before the URL.
         plain = url.get_secret_value().strip()
         if plain.startswith(f"{RESULT_BACKEND_CLASS}+"):
             plain = _as_it_was_given(plain.removeprefix(f"{RESULT_BACKEND_CLASS}+"))
@@ -72,10 +72,10 @@ def _credentials(secret: SecretStr | None) -> SecretStr | None:
 
 
 def word_list(text: str) -> str:
-    """Check words that are separated by commas, and leave out those that stand twice.
+    """Check words that are separated by commas, and drop repetitions.
 
     Raises:
-        ValueError: One is no word.
+        ValueError: One of them is not a word.
     """
     words = [word.strip() for word in text.split(",")] if "," in text else [text]
     return ",".join(dict.fromkeys(_one_word(word) for word in words if word or len(words) == 1))
@@ -96,14 +96,14 @@ def _modules(text: str) -> str:
 
 
 def limits_from(value: Any, *, known: Sequence[str]) -> Any:
-    """Read limits such as `rpm=30,tpm=6000`; what is no text stays as it is.
+    """Read limits such as `rpm=30,tpm=6000`. A value that is not a text is returned as it is.
 
     Args:
         value: The setting.
         known: The limits that it may state.
 
     Raises:
-        ValueError: It is no list of such limits.
+        ValueError: It is not a list of such limits.
     """
     if not isinstance(value, str):
         return value

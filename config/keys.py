@@ -1,63 +1,34 @@
-"""Finding the providers' keys in the environment, and saying what is wrong with those that are not used."""
+"""Finds the API keys in the environment, and says what is wrong with those that are not used."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
-from pydantic import SecretStr
-
 from config.addresses import is_address
+from config.api_key import ApiKey, make_key
 from config.environment import FILE_SUFFIX, look_up, no_dotenv, read_environment
 from config.errors import SettingsError
 from config.placeholders import looks_like_placeholder
 from config.services import SERVICES, Service
 
 MAX_KEYS: Final = 10
-"""Keys a service: the plain name and the numbers 2 to 10."""
+"""How many keys a service may have: the plain name, and the numbers 2 to 10."""
 
-_ID_LENGTH = 12
-_LEAST_OF_ID = 4
-_LABEL_TAIL = 6
 _SHORTEST_SECRET = 6
-_LONGEST_PREFIX = 8
 Severity = Literal["skipped", "warned", "wrong"]
 _ACCOUNT_RE = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
-    """One key of a service, as the process holds it.
-
-    Attributes:
-        service: The service, one of `SERVICES`.
-        id: The first 12 hexadecimal digits of the secret's SHA-256; safe to store and to show.
-        label: The masked form (`gsk_abc123...`), safe to show.
-        secret: The key itself; goes to the provider and nowhere else.
-        variable: Where it was found.
-        account: Who owns the limits, where configured.
-        sender: The from address of the key's team, where configured (Resend).
-    """
-
-    service: str
-    id: str
-    label: str
-    secret: SecretStr = field(repr=False)
-    variable: str
-    account: str | None = None
-    sender: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class KeyProblem:
-    """Something odd about one variable.
+    """What is wrong with one variable.
 
     Attributes:
-        variable: Its name.
+        variable: The variable's name.
         severity: `skipped`: its value is not used. `warned`: it is used, but look at it. `wrong`:
             its value cannot be meant, so no worker starts with it; a reload does not use it.
-        sentence: What is odd and what to do, naming the variable and never quoting its value.
+        sentence: What is wrong and what to do. It names the variable and never quotes its value.
     """
 
     variable: str
@@ -71,8 +42,8 @@ class Discovery:
 
     Attributes:
         keys: The usable keys in the order of their numbers.
-        problems: What was odd on the way.
-        variables: The names that were looked at.
+        problems: What is wrong with the variables.
+        variables: The names of variables that may hold a key.
     """
 
     keys: tuple[ApiKey, ...]
@@ -80,76 +51,24 @@ class Discovery:
     variables: tuple[str, ...] = ()
 
 
-def key_id(secret: str) -> str:
-    """Give the fingerprint of a secret: the first 12 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()[:_ID_LENGTH]
-
-
-def masked_key(secret: str) -> str:
-    """Show the beginning of a secret.
-
-    Its prefix and six more characters, but never more than a third of it.
-    """
-    prefix = secret.find("_") + 1
-    if prefix > _LONGEST_PREFIX:
-        prefix = 0
-    return secret[: min(prefix + _LABEL_TAIL, len(secret) // 3)] + "..."
-
-
-def keys_named(text: str, keys: Iterable[ApiKey]) -> list[ApiKey]:
-    """Give the keys that a person may mean.
-
-    By id or its beginning, by label, or by the variable's name.
-
-    Args:
-        text: What the person wrote; never the secret itself, which would stay in the shell's
-            history.
-        keys: Among which.
-    """
-    known = list(keys)
-    name = text.strip()
-    exact = [key for key in known if name in {key.id, key.label, key.variable}]
-    if exact or len(name) < _LEAST_OF_ID:
-        return exact
-    label = name.removesuffix("…").rstrip(".")
-    return [
-        key for key in known if key.id.startswith(name.lower()) or key.label.rstrip(".") == label
-    ]
-
-
-def make_key(
-    service: str,
-    *,
-    secret: str,
-    variable: str,
-    account: str | None = None,
-    sender: str | None = None,
-) -> ApiKey:
-    """Build a key with its id and label, for tools and tests that have the secret at hand."""
-    return ApiKey(
-        service, key_id(secret), masked_key(secret), SecretStr(secret), variable, account, sender
-    )
-
-
 def discover_keys(service: str, environ: Mapping[str, str]) -> Discovery:
     """Find the usable keys of a service.
 
-    SERVICE_API_KEY, SERVICE_API_KEY_2 … _10, each also as a …_FILE.
-
-    Gaps in the numbers are fine. Reads the files that …_FILE variables name, nothing else.
+    They stand in `NAME_API_KEY`, `NAME_API_KEY_2` … `_10`, or in files that `NAME_API_KEY_FILE` …
+    name. Gaps in the numbers are fine.
 
     Args:
-        service: The service, one of `SERVICES`.
+        service: The service's name.
         environ: The merged environment.
 
     Returns:
-        The keys, and a sentence for everything odd.
+        The keys, and a sentence for each variable with which something is wrong.
     """
     return _Search(service, environ).run()
 
 
 def load_keys(service: str) -> Discovery:
-    """Find the usable keys of a service in the environment and `.env`, read afresh on every call.
+    """Find the usable keys of a service. Each call reads the environment and `.env` again.
 
     Raises:
         SettingsError: `.env` is there but cannot be read.
@@ -158,7 +77,7 @@ def load_keys(service: str) -> Discovery:
 
 
 def refuse_wrong_values(discoveries: Iterable[Discovery]) -> None:
-    """Refuse a start with an account name or a from address that is none.
+    """Refuse a start with a malformed account name or from address.
 
     Raises:
         SettingsError: There is one; it has a sentence for each.
@@ -173,19 +92,20 @@ def refuse_wrong_values(discoveries: Iterable[Discovery]) -> None:
 
 
 def require_any_key(discoveries: Iterable[Discovery]) -> None:
-    """Refuse a start where no service has a usable key.
+    """Refuse a start without a usable key of any service.
 
     Raises:
-        SettingsError: There is none; the first sentence lists the variables looked at, the others
-            what was skipped.
+        SettingsError: There is none. The first sentence lists the variables that may hold a key,
+            the others say why a value was skipped.
     """
     found = tuple(discoveries)
     if any(discovery.keys for discovery in found):
         return
-    looked_at = "; ".join(
-        _condensed(discovery.variables) for discovery in found if discovery.variables
+    names = "; ".join(_condensed(one.variables) for one in found if one.variables)
+    sentence = (
+        "No usable API key was found, so no job could ever run: set at least one of"
+        f" {names or 'the keys'}."
     )
-    sentence = f"No usable API key was found, so no job could ever run: set at least one of {looked_at or 'the keys'}."
     if (missing := no_dotenv()) is not None:
         sentence += f" {missing}."
     raise SettingsError(
@@ -198,8 +118,11 @@ def _looks_like_key_of(service: Service, value: str) -> bool:
 
 
 def _condensed(names: tuple[str, ...]) -> str:
-    middle = f", {names[1]} … " if len(names) > 2 else ", "  # noqa: PLR2004 - a first, a second and a last
-    return names[0] if len(names) == 1 else f"{names[0]}{middle}{names[-1]} (or …{FILE_SUFFIX})"
+    if len(names) == 1:
+        return names[0]
+    first, *between, last = names
+    middle = f", {between[0]} … " if between else ", "
+    return f"{first}{middle}{last} (or …{FILE_SUFFIX})"
 
 
 class _Search:
@@ -314,8 +237,8 @@ class _Search:
         return names[0], ""
 
     def _holds_a_key(self, text: str) -> bool:
-        # Also those that are not used: what was pasted into the wrong variable must not be shown as
-        # a name.
+        # Keys that are not used count as well: a key that was pasted into the wrong variable must
+        # not be shown as a name.
         pasted = {value.strip() for name, value in self._environ.items() if "_API_KEY" in name}
         return any(
             secret in text
@@ -329,7 +252,7 @@ class _Search:
             return None
         if not _ACCOUNT_RE.fullmatch(value) or self._holds_a_key(value):
             self._report(
-                name, "wrong", "is no account name: use up to 64 letters, digits and _ . @ -"
+                name, "wrong", "is not an account name: use up to 64 letters, digits and _ . @ -"
             )
             return None
         return value
@@ -344,7 +267,7 @@ class _Search:
             self._report(
                 name,
                 "wrong",
-                "is no from address: write name@example.com or Name <name@example.com>",
+                "is not a from address: write name@example.com or Name <name@example.com>",
             )
             return None
         return value
@@ -360,7 +283,9 @@ class _Search:
                     number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS
                 )
                 why = (
-                    f"is beyond the {MAX_KEYS} keys a service" if beyond else "is no name of a key"
+                    f"is beyond the {MAX_KEYS} keys a service"
+                    if beyond
+                    else "is not the name of a key"
                 )
                 last = self._base + self._suffixes[-1]
                 self._report(name, "skipped", f"{why}: use {self._base}, {self._base}_2 … {last}")

@@ -12,7 +12,7 @@ _OURS: Final = "KEYWHEEL_"
 GONE: Final = {
     "KEYWHEEL_MAX_FAULTS": "is now called KEYWHEEL_MAX_RETRIES",
     "KEYWHEEL_FAULT_BACKOFF_S": "is now called KEYWHEEL_RETRY_BACKOFF_S",
-    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "is gone: the longest wait is 60 times KEYWHEEL_RETRY_BACKOFF_S",
+    "KEYWHEEL_FAULT_BACKOFF_MAX_S": "is gone: waits grow up to 60 times KEYWHEEL_RETRY_BACKOFF_S",
     "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": (
         "is gone: after a provider error a key rests for 5 s, or for the service's"
         " KEYWHEEL_…_COOLDOWN_S if that is shorter"

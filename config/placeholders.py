@@ -1,4 +1,4 @@
-"""Telling a placeholder that someone forgot to replace from a secret."""
+"""Recognises placeholders that someone forgot to replace by a secret."""
 
 import re
 
@@ -75,12 +75,10 @@ _SPLIT_RE = re.compile(r"[\W_]+")
 
 
 def looks_like_placeholder(text: str) -> bool:
-    """Tell whether a text was surely never a secret.
+    """Whether a text is a placeholder, such as `your-key-here`, `xxx`, `<key>` or `gsk_abc123...`.
 
-    `your-key-here`, `xxx`, `<key>`, `gsk_your…`, `gsk_abc123...`.
-
-    Decides by whole words and by the beginning, so that no random key is refused by chance: four
-    given letters at the start of one happen about once in a million keys.
+    It goes by whole words and by the beginning of the text, so that it hardly ever mistakes a real
+    key: about one random key in a million starts with four given letters.
 
     Args:
         text: The value, without surrounding blanks.
@@ -89,7 +87,7 @@ def looks_like_placeholder(text: str) -> bool:
     lowered = rest.lower()
     if lowered.startswith(_OPENINGS) or "..." in rest or "…" in rest or "**" in rest:
         return True
-    if len(set(lowered)) <= 1:  # one sign over and over, or nothing behind the prefix
+    if len(set(lowered)) <= 1:  # one character repeated, or nothing after the prefix
         return True
     words = [word for word in _SPLIT_RE.split(lowered) if word]
     return all(word in _WORDS or len(set(word)) == 1 for word in words)

@@ -12,15 +12,13 @@ from config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class RedisUrls:
-    """The URLs of the three roles, each as its library reads it.
-
-    They hold passwords, so they are not for logs.
+    """The URLs of the three roles, each as its library reads it. They hold passwords.
 
     Attributes:
         broker: For kombu.
         broker_as_pool: For redis-py.
-        broker_db: The broker's database; kombu wants that of a socket by itself.
-        broker_options: What kombu takes as transport options.
+        broker_db: The broker's database, which kombu reads apart from the URL of a socket.
+        broker_options: The transport options for kombu.
         results: For Celery's result backend.
         results_as_pool: For redis-py.
         pool: For redis-py.
@@ -36,7 +34,7 @@ class RedisUrls:
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisUrls":
-        """Give those of the settings."""
+        """Make them from the settings."""
         broker, results, pool = (
             ParsedUrl.read(url.get_secret_value(), schemes=ALL_SCHEMES)
             for url in (settings.broker_url, settings.result_backend_url, settings.pool_url)
@@ -56,9 +54,9 @@ class RedisUrls:
 def claim_result_backend(settings: Settings) -> None:
     """Make Celery use our result backend although CELERY_RESULT_BACKEND is set.
 
-    Celery reads that variable itself, before any configuration, and would take its own blocking
-    backend. So our class is put before the URL in the variable; reading the settings again takes it
-    off. Does nothing where it is unset.
+    Celery reads that variable before any configuration, and would use its own blocking backend. So
+    this puts our class before the URL in the variable, and reading the settings removes it again.
+    Without the variable it does nothing.
     Source: `celery.app.utils.Settings.result_backend`, Celery 5.7.
     """
     if os.environ.get("CELERY_RESULT_BACKEND"):

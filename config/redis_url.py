@@ -1,7 +1,7 @@
-"""Redis' URLs: what may stand in one, and how broker, results and pool each want to read it.
+"""URLs of Redis: what they may contain, and the form that each library reads.
 
-kombu, Celery and redis-py read the same URL differently, and each fails on options that another
-takes. So a URL is taken apart once, and each of the three gets what it understands.
+kombu, Celery and redis-py read one URL differently, and each fails on options that another accepts.
+So a URL is parsed once, and each of the three gets a URL with the options that it understands.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ _SENTINEL = (
     "give the address of the primary, or of a proxy that follows it"
 )
 _LEAST_TIMEOUT_S = 2.0
-"""Above the longest blocking pop of the broker's client."""
+"""It is above the longest blocking pop of the broker's client."""
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
@@ -89,19 +89,18 @@ _BROKER_OPTIONS: Final = (
     "max_connections",
     "client_name",
 )  # fmt: skip
-"""What kombu takes. Not `retry_on_timeout`: a push that timed out may have arrived."""
+"""The options for kombu. Not `retry_on_timeout`: a push that timed out may have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A URL of Redis, taken apart.
+    """A parsed URL of Redis.
 
     Attributes:
         scheme: `redis`, `rediss`, `unix` or `redis+socket`.
-        place: What stands before the database: user, password, host and port; of a socket its path.
-        db: The database's number.
-        options: What was said behind the question mark, by name, as numbers and truths where it is
-            that.
+        place: User, password, host and port; for a socket its path.
+        db: The number of the database.
+        options: The options of the query, by name, as the numbers and booleans that they are.
     """
 
     scheme: str
@@ -111,11 +110,11 @@ class RedisUrl:
 
     @classmethod
     def read(cls, url: str, *, schemes: tuple[str, ...]) -> "RedisUrl":
-        """Take a URL apart.
+        """Parse a URL.
 
         Args:
             url: The URL.
-            schemes: What may stand before `://`.
+            schemes: The schemes that are allowed.
 
         Raises:
             ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes a
@@ -139,9 +138,9 @@ class RedisUrl:
 
     @property
     def for_broker(self) -> tuple[str, dict[str, Any]]:
-        """The URL as kombu reads it, and what belongs into its transport options.
+        """The URL as kombu reads it, and the transport options that go with it.
 
-        A socket's URL has no database.
+        The URL of a socket has no database.
         """
         kept = {name: self.options[name] for name in _BROKER_OPTIONS if name in self.options}
         if self.scheme in SOCKET_SCHEMES:
@@ -180,7 +179,7 @@ class RedisUrl:
     def _tls(self) -> dict[str, Any]:
         if self.scheme != "rediss":
             return {}
-        # Celery refuses a URL that says nothing of the check.
+        # Celery refuses a URL without this option.
         return {"ssl_cert_reqs": "required"} | {
             name: value for name, value in self.options.items() if name in _TLS_OPTIONS
         }
@@ -198,7 +197,7 @@ def _options(query: str, *, tls: bool) -> dict[str, Any]:
         if name in _TLS_OPTIONS and not tls:
             raise ValueError(f"has the option {name}, which only rediss:// takes")
         if name not in known:
-            # The name is not quoted: it may be a piece of a password.
+            # The name is not quoted: it may be part of a password.
             raise ValueError(f"has an option that is not known: known are {', '.join(known)}")
         try:
             found[name] = known[name](text.strip())

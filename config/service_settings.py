@@ -67,7 +67,7 @@ class ServiceSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models of jobs that name none, in order of preference; none where it has no models."""
+        """The models of jobs that name none, in order of preference; empty without models."""
         return tuple(self.model.split(",")) if self.model else ()
 
 

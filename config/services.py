@@ -6,7 +6,8 @@ To add a service, edit two files and write two new ones:
    settings, a queue, a key pool, a place in `keys status`, on the page, in the metrics, in the
    resets and among the dead letters.
 2. In `worker/providers/registry.py`, map its name to the class that calls it.
-3. Write that class, a `worker.providers.base.Provider`: the wire format, and what each answer means.
+3. Write that class, a `worker.providers.registry.Client`: the wire format, and what each answer
+   means.
 4. Write the module with its tasks, which `Service.tasks` names. Each of them says
    `@app.task(..., service="name")`.
 
@@ -44,8 +45,8 @@ class Service:
             outcome is known. Its provider takes the requests that `Resend` takes. Any other service
             gets the plain path, which repeats a request that failed.
         has_senders: Each key may have a from address of its own (`NAME_FROM`, `NAME_FROM_2` …).
-        names_accounts: It names a key's account in its refusals, so workers learn it. Otherwise a key
-            is an account of its own unless `NAME_ACCOUNT` says which keys share one.
+        names_accounts: It names a key's account in its refusals, so workers learn it. Otherwise a
+            key is an account of its own unless `NAME_ACCOUNT` says which keys share one.
         models: The default of `NAME_MODEL`; empty where the service has no models.
         notes: What the documentation adds to the text of a setting, by the field's name.
     """

@@ -253,16 +253,9 @@ def variable_of(field: str) -> str:
     return _PREFIX + field.upper()
 
 
-SECRET_FIELDS: Final = frozenset(
-    {
-        "redis_url",
-        "broker_url",
-        "result_backend_url",
-        "pool_url",
-        "flower_basic_auth",
-        "admin_token",
-    }
-)
+SECRET_FIELDS: Final = frozenset({
+    "redis_url", "broker_url", "result_backend_url", "pool_url", "flower_basic_auth", "admin_token",
+})  # fmt: skip
 """The fields that may also come from a file, and whose values are never shown."""
 
 
@@ -321,7 +314,7 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
 
 
 def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
-    """List what is odd about an environment that still works, one sentence each.
+    """List what a person should look at although the environment works, one sentence each.
 
     Args:
         environ: The merged environment.
@@ -344,7 +337,7 @@ def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
 
 @cache
 def get_settings() -> Settings:
-    """Give the settings of this process, which the first call reads; it logs what is odd.
+    """Return the settings of this process. The first call reads them and logs the notices.
 
     Raises:
         SettingsError: Something is wrong; it has a sentence for each wrong variable.

@@ -14,7 +14,7 @@ def masked_url(text: str) -> str:
     """Replace the password of every URL in a text by `***`.
 
     Args:
-        text: A URL, or a text that holds some.
+        text: A URL, or a text with URLs in it.
     """
     if "://" not in text:
         return text
@@ -28,8 +28,7 @@ class SecretUrl(Secret[str]):
     """
 
     def _display(self) -> str:
-        # Known to be one URL, so that it is taken apart and not searched: a password may hold
-        # quotes.
+        # This is one URL, so it is split and not searched: a password may hold quotes.
         scheme, _, rest = self.get_secret_value().partition("://")
         authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
         user_info, at, host = authority.rpartition("@")
@@ -42,7 +41,7 @@ class SecretUrl(Secret[str]):
 
 
 def passwords_in(url: str) -> tuple[str, ...]:
-    """Give the password of a URL as it is written and as it is meant, for those who must hide it.
+    """Return the password of a URL, percent-encoded and decoded, for redaction.
 
     Args:
         url: A URL; anything else holds no password.
@@ -57,8 +56,8 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
     """Split a URL after a check of its scheme, host and port.
 
     Args:
-        url: The URL; surrounding blanks are the caller's business.
-        schemes: What may stand before `://`.
+        url: The URL, without surrounding blanks.
+        schemes: The schemes that are allowed.
 
     Returns:
         Its parts.

@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from config.api_key import ApiKey
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
-from config.keys import ApiKey, Discovery, load_keys
+from config.keys import Discovery, load_keys
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
 from config.settings import Settings, get_settings

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from sandbox.process import Sandbox
 from worker.keypool import KeyPool
 from worker.providers import Groq, Resend

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from rich.console import Console
 
-from config.keys import make_key
+from config.api_key import make_key
 from sandbox.process import Sandbox
 from worker.cli.key_listing import listing
 from worker.errors import Deferred, RequestTooLarge

@@ -7,18 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.addresses import is_address
+from config.api_key import ApiKey, keys_named, make_key, masked_key
 from config.errors import SettingsError
-from config.keys import (
-    ApiKey,
-    Discovery,
-    discover_keys,
-    keys_named,
-    load_keys,
-    make_key,
-    masked_key,
-    refuse_wrong_values,
-    require_any_key,
-)
+from config.keys import Discovery, discover_keys, load_keys, refuse_wrong_values, require_any_key
 from config.placeholders import looks_like_placeholder
 
 GROQ = "gsk_abc123" + "D4eF5gH6" * 5 + "iJ"
@@ -181,9 +172,9 @@ TABLE = [
         [],
         [("GROQ_API_KEY_11", "skipped", "is beyond the 10 keys a service")],
     ),
-    ({"GROQ_API_KEY_0": GROQ}, [], [("GROQ_API_KEY_0", "skipped", "is no name of a key")]),
-    ({"GROQ_API_KEY_02": GROQ}, [], [("GROQ_API_KEY_02", "skipped", "is no name of a key")]),
-    ({"GROQ_API_KEYS": GROQ}, [], [("GROQ_API_KEYS", "skipped", "is no name of a key")]),
+    ({"GROQ_API_KEY_0": GROQ}, [], [("GROQ_API_KEY_0", "skipped", "is not the name of a key")]),
+    ({"GROQ_API_KEY_02": GROQ}, [], [("GROQ_API_KEY_02", "skipped", "is not the name of a key")]),
+    ({"GROQ_API_KEYS": GROQ}, [], [("GROQ_API_KEYS", "skipped", "is not the name of a key")]),
     (
         {"GROQ_API_KEY_12_FILE": "x"},
         [],
@@ -214,12 +205,12 @@ TABLE = [
     (
         {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": "two words"},
         ["GROQ_API_KEY"],
-        [("GROQ_ACCOUNT", "wrong", "is no account name")],
+        [("GROQ_ACCOUNT", "wrong", "is not an account name")],
     ),
     (
         {"GROQ_API_KEY": GROQ, "GROQ_ACCOUNT": GROQ},
         ["GROQ_API_KEY"],
-        [("GROQ_ACCOUNT", "wrong", "is no account name")],
+        [("GROQ_ACCOUNT", "wrong", "is not an account name")],
     ),
 ]
 
@@ -259,7 +250,7 @@ def test_accounts_and_senders_belong_to_the_key_of_their_number() -> None:
 
 def test_a_start_is_refused_with_values_that_cannot_be_meant() -> None:
     environ = {"RESEND_API_KEY": RESEND, "RESEND_FROM": "News news@example"}
-    with pytest.raises(SettingsError, match=r"^RESEND_FROM is no from address: write name@"):
+    with pytest.raises(SettingsError, match=r"^RESEND_FROM is not a from address: write name@"):
         refuse_wrong_values([discover_keys("resend", environ)])
     refuse_wrong_values([discover_keys("resend", environ | {"RESEND_FROM": "news@example.com"})])
     refuse_wrong_values([discover_keys("resend", {"RESEND_API_KEY": "your-key-here"})])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from config.keys import make_key
+from config.api_key import make_key
 from worker import logs
 from worker.logs import Redactor, log_key_failed, log_key_used, log_keys_reset, setup, setup_logging
 

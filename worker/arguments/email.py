@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
 from config.addresses import is_address
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.arguments.base import Arguments, Deadline, KeyText, Text, matching
 from worker.errors import Deferred
 

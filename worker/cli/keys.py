@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from config.keys import ApiKey, keys_named
+from config.api_key import ApiKey, keys_named
 from config.services import SERVICES
 from config.settings import get_settings
 from worker.cli import audit_listing

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.errors import InvalidArguments
 from worker.providers import is_idempotency_key
 

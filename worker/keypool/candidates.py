@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.keypool.leases import LeaseRequest
 from worker.redis.resp import Encoded, encode
 

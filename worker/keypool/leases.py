@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.verdicts import Dimension
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
 from worker.keypool.candidates import Candidates, Roster

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from config.keys import ApiKey, masked_key
+from config.api_key import ApiKey, masked_key
 from config.services import SERVICES
 from config.urls import masked_url, passwords_in
 

@@ -11,7 +11,7 @@ from typing import Final, TextIO
 
 from pydantic import SecretStr
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.logs.content import ContentFilter
 from worker.logs.formatters import JsonFormatter, TextFormatter
 from worker.logs.redaction import redactor

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from config.services import SERVICES
 from config.settings import Settings
 from worker.keypool import KeyPool, Lease, LeaseRequest

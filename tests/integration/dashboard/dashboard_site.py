@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from redis.asyncio import Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.dashboard import KeysFlower
 from worker.keypool import Lease, LeaseRequest
 from worker.verdicts import Effect, Fate, Verdict

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
-from config.keys import make_key
+from config.api_key import make_key
 from sandbox.process import Sandbox
 from worker.emails import EmailSender, OutgoingEmail
 from worker.emails.idempotency import IdempotencyStore

@@ -5,7 +5,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.keypool import CooldownPolicy, KeyPool
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,

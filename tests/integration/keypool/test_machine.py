@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from config.keys import ApiKey
+from config.api_key import ApiKey
 from worker.keypool import CooldownPolicy, KeyPool, Lease, NoLease
 from worker.keypool.leases import LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, Scope, Verdict

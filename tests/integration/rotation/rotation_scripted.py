@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from config.keys import ApiKey, make_key
+from config.api_key import ApiKey, make_key
 from worker.keypool import Lease, LeaseRequest
 from worker.rotation.rotation import Rotation
 from worker.rotation.served import Served

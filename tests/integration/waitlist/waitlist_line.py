@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from config.keys import make_key
+from config.api_key import make_key
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease
 from worker.rotation.waitlist import WaitList
 from worker.verdicts import Effect, Fate, Scope, Verdict

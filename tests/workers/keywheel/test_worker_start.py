@@ -57,7 +57,7 @@ def without(house: House, service: str) -> dict[str, str]:
         ),  # out of step
         (
             {"RESEND_FROM": "News news@example"},
-            "RESEND_FROM is no from address: write name@example.com or Name <name@example.com>.",
+            "RESEND_FROM is not a from address: write name@example.com or Name <name@example.com>.",
         ),  # emails without a from address would fail
         (
             {"ADMIN_TOKEN": "short"},

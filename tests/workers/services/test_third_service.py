@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from config.keys import masked_key
+from config.api_key import masked_key
 from sandbox.redis import EmbeddedRedis
 from tests.acceptance.flower_process import LOGIN, flower
 from tests.processes import ROOT, Producer, Worker, environment, eventually, workers
