@@ -98,3 +98,24 @@ def variables_of(service: Service) -> dict[str, str]:
     if not service.models:
         del variables["model"]
     return variables
+
+
+def slow_services(
+    services: Mapping[str, ServiceSettings], max_wait_s: float, *, soft_s: float, limit_s: float
+) -> list[str]:
+    """Say of which services one slow call may end a job: one sentence each, with what to change.
+
+    Args:
+        services: By name.
+        max_wait_s: How long a job waits for a key, in seconds.
+        soft_s: When a job is stopped, in seconds.
+        limit_s: When a job is ended for good, in seconds.
+    """
+    return [
+        f"{variables_of(SERVICES[name])['timeout_s']} ({its.timeout_s:g}) plus KEYWHEEL_MAX_WAIT_S"
+        f" ({max_wait_s:g}) must stay below {soft_s:g} s, when KEYWHEEL_TASK_TIME_LIMIT_S"
+        f" ({limit_s:g}) stops a job, or one slow call ends the job: lower the former or raise the"
+        " latter."
+        for name, its in services.items()
+        if its.timeout_s + max_wait_s >= soft_s
+    ]

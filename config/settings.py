@@ -29,7 +29,7 @@ from config.fields import (
 )
 from config.names import Known, names_without_effect
 from config.sentences import sentences_of
-from config.service_settings import ServiceSettings, settings_of_each, variables_of
+from config.service_settings import ServiceSettings, settings_of_each, slow_services, variables_of
 from config.services import SERVICES
 from config.urls import SecretUrl, passwords_in
 
@@ -227,22 +227,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
-        if wrong := broken_relations(self):
-            raise ValueError("\n".join(wrong))
+        soft_s, limit_s = self.task_soft_time_limit_s, self.task_time_limit_s
+        slow = slow_services(self.services, self.max_wait_s, soft_s=soft_s, limit_s=limit_s)
+        if slow:
+            raise ValueError("\n".join(slow))
         return self
-
-
-def broken_relations(settings: Settings) -> list[str]:
-    """List the settings that contradict each other: one sentence each, with what to change."""
-    soft_s, max_wait_s = settings.task_soft_time_limit_s, settings.max_wait_s
-    return [
-        f"{variables_of(SERVICES[name])['timeout_s']} ({its.timeout_s:g}) plus KEYWHEEL_MAX_WAIT_S"
-        f" ({max_wait_s:g}) must stay below {soft_s} s, when KEYWHEEL_TASK_TIME_LIMIT_S"
-        f" ({settings.task_time_limit_s}) stops a job, or one slow call ends the job: lower the"
-        " former or raise the latter."
-        for name, its in settings.services.items()
-        if its.timeout_s + max_wait_s >= soft_s
-    ]
 
 
 def variable_of(field: str) -> str:
