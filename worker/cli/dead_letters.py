@@ -293,9 +293,8 @@ def _count(letters: Sequence[DeadLetter]) -> str:
 
 
 def _print(table: Table) -> None:
-    Console(markup=False, emoji=False, highlight=False).print(
-        table
-    )  # strangers may have written what is in it
+    # Strangers may have written what the table holds, so nothing in it is markup.
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def _when(at_ms: int) -> str:

@@ -1,0 +1,72 @@
+"""What the tests of the command and of replays share: dead letters that are written."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import redis
+from redis.asyncio import Redis
+
+from worker.deadletters import DeadLetter, DeadLetters, Message
+
+HOUR_MS = 3_600_000
+
+
+NOW_MS = 1_790_000_000_000
+
+
+SECRET = "canary-2207 of a prompt"
+
+
+CHAIN = [
+    {
+        "task": "tasks.ai.complete",
+        "args": [],
+        "kwargs": {"prompt": "next"},
+        "options": {},
+        "subtask_type": None,
+    }
+]
+
+
+def letter(number: int = 1, **changes: Any) -> DeadLetter:
+    told: dict[str, Any] = {
+        "task": "tasks.ai.complete",
+        "queue": "ai",
+        "service": "groq",
+        "kind": "failed",
+    }
+    return DeadLetter(
+        id=f"job-{number}", **told | {"reason": "RequestRejected: [bold] no"} | changes
+    )
+
+
+def email(number: int = 1, **changes: Any) -> DeadLetter:
+    told = {"task": "tasks.email.send", "queue": "email", "service": "resend"}
+    return letter(number, **told | changes)
+
+
+def put(
+    url: str,
+    *letters: DeadLetter,
+    message: Message | None = Message(kwargs={"prompt": SECRET}),  # noqa: B008 - frozen
+) -> None:
+    async def go() -> None:
+        async with Redis.from_url(url, decode_responses=True) as client:
+            for one in letters:
+                await DeadLetters(client).put(one, message.text() if message else "")
+
+    asyncio.run(go())
+
+
+def queued(url: str, queue: str) -> list[dict[str, Any]]:
+    """What waits in a queue, the first to be taken first.
+
+    Headers, and the body as `args`, `kwargs`, `embed`.
+    """
+    with redis.Redis.from_url(url) as client:
+        found = [json.loads(text) for text in reversed(client.lrange(queue, 0, -1))]
+    for one in found:
+        one["args"], one["kwargs"], one["embed"] = json.loads(base64.b64decode(one["body"]))
+    return found
