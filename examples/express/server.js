@@ -1,65 +1,27 @@
-// A web application that enqueues jobs for Keywheel through Flower's HTTP API, and gives their results.
-// It needs nothing of Keywheel and no Redis client: a login at Flower is all.
+// A web application that enqueues jobs with Keywheel's client, gives their results and streams answers to the browser.
 
 import { fileURLToPath } from "node:url";
 
 import express from "express";
+import { JobFailed, Keywheel, Unavailable } from "keywheel-client";
+import { createClient } from "redis";
 
-const FLOWER_URL = process.env.FLOWER_URL ?? "http://127.0.0.1:5555";
-const FLOWER_AUTH = process.env.FLOWER_BASIC_AUTH ?? ""; // user:password, the first pair of Flower's own setting
-const PATIENCE_MS = 5_000;
 const REMEMBERED = 10_000;
 
-// Flower cannot tell an unknown job from one that waits, so this application notes which ones are its own.
+// Without its queue of commands: a visitor is waiting, so what cannot be sent now fails at once.
+const redis = createClient({ url: process.env.REDIS_URL, disableOfflineQueue: true, socket: { connectTimeout: 2_000 } });
+redis.on("error", () => {}); // it connects again by itself; its errors may quote the URL
+redis.connect().catch(() => {});
+const keywheel = new Keywheel(redis, { namespace: process.env.KEYWHEEL_NAMESPACE ?? "kw" });
+
+// Redis cannot tell an unknown job from one that waits, so this application notes which ones are its own.
 // In the memory here; a real application has a table, and notes whose they are.
 const ours = new Set();
 
-class FlowerError extends Error {
-  constructor(status, detail) {
-    super(detail);
-    this.status = status;
-  }
-}
-
-async function flower(path, body) {
-  let answer;
-  let told;
-  try {
-    answer = await fetch(FLOWER_URL + path, {
-      method: body ? "POST" : "GET",
-      headers: {
-        Authorization: `Basic ${Buffer.from(FLOWER_AUTH.split(",")[0]).toString("base64")}`,
-        "Content-Type": "application/json",
-      },
-      body: body && JSON.stringify(body),
-      signal: AbortSignal.timeout(PATIENCE_MS),
-    });
-    told = answer.ok && (await answer.json());
-  } catch {
-    throw new FlowerError(503, "the queue cannot be reached, try again soon");
-  }
-  if (answer.status === 401 || answer.status === 403) {
-    // Wrong FLOWER_BASIC_AUTH, or Flower is read-only: nothing that a visitor could change.
-    throw new FlowerError(500, "the queue does not accept this application");
-  }
-  if (!answer.ok) throw new FlowerError(503, "the queue cannot be reached, try again soon"); // Flower without its Redis
-  return told;
-}
-
-async function enqueue(task, queue, kwargs) {
-  // Flower passes what stands beside `kwargs` on to Celery: `queue` says where the job goes.
-  const sent = await flower(`/api/task/send-task/${task}`, { kwargs, queue });
-  const id = sent["task-id"];
+function accepted(id) {
   ours.add(id);
   if (ours.size > REMEMBERED) ours.delete(ours.values().next().value);
-  return { id, job: `/jobs/${id}` };
-}
-
-function stateOf({ state, result }) {
-  if (state === "SUCCESS") return { state: "done", result };
-  // Flower gives an error as Python writes it: RequestRejected('rejected: …')
-  if (state === "FAILURE" || state === "REVOKED") return { state: "failed", reason: String(result) };
-  return { state: state === "RETRY" ? "retrying" : "waiting" }; // retrying: no key is free, or the provider failed
+  return { id, job: `/jobs/${id}`, events: `/jobs/${id}/events` };
 }
 
 const texts = (body, names) =>
@@ -73,28 +35,57 @@ app.use(express.json({ limit: "100kb" }));
 const page = fileURLToPath(new URL("page.html", import.meta.url));
 app.get("/", (request, response) => response.sendFile(page));
 
-function job(path, task, queue, names) {
+function job(path, names, enqueue) {
   app.post(path, async (request, response) => {
-    const kwargs = texts(request.body, names);
-    if (!kwargs) return response.status(422).json({ detail: `give ${names.join(", ")} as JSON, each a text` });
-    response.status(202).json(await enqueue(task, queue, kwargs));
+    const given = texts(request.body, names);
+    if (!given) return response.status(422).json({ detail: `give ${names.join(", ")} as JSON, each a text` });
+    response.status(202).json(accepted(await enqueue(given)));
   });
 }
 
-job("/completions", "tasks.ai.complete", "ai", ["prompt"]);
-job("/emails", "tasks.email.send", "email", ["to", "subject", "text"]);
+job("/completions", ["prompt"], ({ prompt }) => keywheel.complete({ prompt, stream: true }));
+job("/emails", ["to", "subject", "text"], (email) => keywheel.sendEmail(email));
+
+app.param("id", (request, response, next, id) => {
+  if (ours.has(id)) next();
+  else response.status(404).json({ detail: "there is no such job" });
+});
 
 app.get("/jobs/:id", async (request, response) => {
-  if (!ours.has(request.params.id)) return response.status(404).json({ detail: "there is no such job" });
-  response.json(stateOf(await flower(`/api/task/result/${request.params.id}`)));
+  response.json(await keywheel.status(request.params.id));
+});
+
+app.delete("/jobs/:id", async (request, response) => {
+  response.json({ cancelled: await keywheel.cancel(request.params.id) });
+});
+
+// Server-sent events. A browser that comes back names the last event that it has.
+app.get("/jobs/:id/events", async (request, response) => {
+  const after = request.get("Last-Event-ID");
+  const events = keywheel.stream(request.params.id, after ? { after } : {});
+  response.on("close", () => events.return()); // the browser is gone
+  const send = (type, data, id) =>
+    response.write(`${id ? `id: ${id}\n` : ""}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`);
+  response.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
+  response.flushHeaders();
+  try {
+    for await (const { type, id, ...data } of events) send(type, data, id);
+  } catch (error) {
+    if (error instanceof JobFailed) send("failed", { error: error.error, reason: error.reason });
+    // else the browser connects again by itself
+  }
+  response.end();
 });
 
 // Express 5 brings what an async handler throws here.
 app.use((error, request, response, next) => {
   if (response.headersSent) return next(error);
+  if (error instanceof Unavailable) {
+    response.set("Retry-After", "5");
+    return response.status(503).json({ detail: "the queue cannot be reached, try again soon" });
+  }
   const status = error.status ?? 500;
-  if (status === 503) response.set("Retry-After", "5");
-  response.status(status).json({ detail: error instanceof FlowerError || status < 500 ? error.message : "internal error" });
+  response.status(status).json({ detail: status < 500 ? error.message : "internal error" });
 });
 
 const server = app.listen(Number(process.env.PORT ?? 3000), "127.0.0.1", () => {

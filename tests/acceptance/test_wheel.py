@@ -1,6 +1,7 @@
 """The wheel: what is in it, and that it works where a user installs it, beside an application of theirs."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -200,9 +202,29 @@ def test_worker_commands_and_flower_work_from_any_folder(installed: Installed) -
             page = page_of(port, login)
             assert 'href="/keys/static/' in page
             assert "celery -A keywheel keys drift" in page, flower_log.read_text()
+            sent = by_flower(port, login, "task/send-task/tasks.ai.complete", SENT_BY_HTTP)
+            result = f"task/result/{sent['task-id']}"
+            eventually(
+                lambda: by_flower(port, login, result)["state"] == "SUCCESS",
+                what="the end of the job that was sent by HTTP",
+            )
         job.forget()
         producer.close()
     assert "python -m keywheel" in installed.run("-m", "keywheel", "--help")
+
+
+SENT_BY_HTTP = {"kwargs": {"prompt": "Say hello"}, "queue": "ai"}
+"""The body that docs/enqueueing.md shows, in "By HTTP"."""
+
+
+def by_flower(port: int, login: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """Call Flower's API."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/{path}", data=json.dumps(body).encode() if body else None
+    )
+    request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own
+        return json.loads(answer.read())
 
 
 def page_of(port: int, login: str) -> str:

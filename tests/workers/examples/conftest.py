@@ -3,7 +3,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import ROOT, environment, eventually, workers
 
-LOGIN = "web:a-password-of-flower"
 NAMES = ("fastapi", "django", "express")
 
 
@@ -52,23 +50,20 @@ class Program:
 
 @dataclass
 class Street:
-    """A worker, Flower, and every example that can run here.
+    """A worker, and every example that can run here.
 
     Each a second time without anything behind it.
-
-    The one that logs in at Flower runs a third time, with a password that Flower does not know.
     """
 
     sandbox: Sandbox
     redis: EmbeddedRedis
     examples: dict[str, Program]
     lonely: dict[str, Program]
-    strangers: dict[str, Program]
 
     def url(self, name: str, *, how: str = "") -> str:
         if name == "express" and name not in self.examples:
             pytest.skip("examples/express needs node and `make examples`")
-        program = {"": self.examples, "lonely": self.lonely, "stranger": self.strangers}[how][name]
+        program = {"": self.examples, "lonely": self.lonely}[how][name]
         return program.url or program.await_url()
 
 
@@ -129,42 +124,19 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
             return program
 
         environ = sandbox.env() | {"REDIS_URL": server.url, "KEYWHEEL_RETRY_BACKOFF_S": "0.2"}
-        port = free_port()
-        flower = {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": LOGIN}
-        start(
-            "flower",
-            [sys.executable, "-m", "celery", "-A", "worker", "flower"],
-            folder,
-            **environ,
-            **flower,
-        )
         nowhere = f"127.0.0.1:{free_port()}"
-        examples, lonely, strangers = {}, {}, {}
+        examples, lonely = {}, {}
         for name in NAMES:
             if arguments := command(name):
                 # Only what an example documents reaches it: its requirements are all that it may
                 # need.
-                given = {"PYTHONPATH": "", "PORT": "0", "FLOWER_BASIC_AUTH": LOGIN}
-                there = {"REDIS_URL": server.url, "FLOWER_URL": f"http://127.0.0.1:{port}"}
-                away = {"REDIS_URL": f"redis://{nowhere}/0", "FLOWER_URL": f"http://{nowhere}"}
-                examples[name] = start(name, arguments, ROOT / "examples" / name, **given, **there)
-                lonely[name] = start(
-                    f"{name}-lonely", arguments, ROOT / "examples" / name, **given, **away
-                )
-                if name == "express":
-                    forged = given | there | {"FLOWER_BASIC_AUTH": "web:wrong"}
-                    strangers[name] = start(
-                        f"{name}-stranger", arguments, ROOT / "examples" / name, **forged
-                    )
+                given = {"PYTHONPATH": "", "PORT": "0"}
+                cwd = ROOT / "examples" / name
+                examples[name] = start(name, arguments, cwd, **given, REDIS_URL=server.url)
+                away = f"redis://{nowhere}/0"
+                lonely[name] = start(f"{name}-lonely", arguments, cwd, **given, REDIS_URL=away)
         stack.enter_context(workers(folder, environ))
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/healthcheck")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield Street(sandbox, server, examples, lonely, strangers)
+        yield Street(sandbox, server, examples, lonely)
 
 
 Visit = Callable[..., httpx.Client]

@@ -113,14 +113,6 @@ def test_without_anything_behind_it_says_so(visit: Any, name: str) -> None:
             assert client.get(path).status_code == 503
 
 
-def test_an_application_that_flower_does_not_know_tells_its_visitors_nothing_of_it(
-    visit: Any,
-) -> None:
-    answer = visit("express", how="stranger").post("/completions", json={"prompt": "Say hello"})
-    assert answer.status_code == 500
-    assert answer.json() == {"detail": "the queue does not accept this application"}
-
-
 def test_django_keeps_a_visitors_jobs_from_others_and_refuses_forged_requests(visit: Any) -> None:
     ann, bob = visit("django"), visit("django")
     job = ann.post("/completions", json={"prompt": "Say hello"}).json()["job"]
@@ -130,7 +122,7 @@ def test_django_keeps_a_visitors_jobs_from_others_and_refuses_forged_requests(vi
     assert bob.post("/completions", json={"prompt": "x"}).status_code == 403
 
 
-# -- streaming, in the FastAPI example
+# -- streaming
 
 
 def events(
@@ -197,6 +189,25 @@ def test_a_stream_of_a_job_that_fails_ends_with_its_reason(street: Any, visit: A
     assert client.get(f"/jobs/{uuid.uuid4()}/events").status_code == 404
 
 
+def test_express_streams_an_answer_says_why_it_fails_and_cancels(street: Any, visit: Any) -> None:
+    client = visit("express")
+    asked = client.post("/completions", json={"prompt": "Say hello"}).json()
+    first = events(client, asked["events"], most=3)
+    rest = events(client, asked["events"], last=first[-1]["id"])
+    assert rest[-1]["event"] == "end"
+    assert shown(first + rest) == ended(client, asked["job"])["result"]["text"]
+    with refusal(street):
+        refused = client.post("/completions", json={"prompt": "x"}).json()
+        failed = events(client, refused["events"])[-1]
+    assert (failed["event"], failed["data"]["error"]) == ("failed", "RequestRejected")
+    assert client.delete(asked["job"]).json() == {"cancelled": False}
+    street.sandbox.control("exhaust", service="groq", seconds=5)
+    unwanted = client.post("/completions", json={"prompt": "x"}).json()
+    assert client.delete(unwanted["job"]).json() == {"cancelled": True}
+    gone = events(client, unwanted["events"])[-1]
+    assert (gone["event"], gone["data"]["error"]) == ("failed", "TaskRevokedError")
+
+
 def test_what_an_example_needs_is_pinned_to_what_was_tested() -> None:
     locked = (ROOT / "requirements.lock").read_text()
     for name in ("fastapi", "django"):
@@ -205,5 +216,6 @@ def test_what_an_example_needs_is_pinned_to_what_was_tested() -> None:
         for requirement in pinned:
             assert requirement.replace("[redis]", "") + " " in locked, requirement
     package = json.loads((ROOT / "examples/express/package.json").read_text())
+    assert package["dependencies"].pop("keywheel-client") == "file:../../clients/node"
     assert all(version[0].isdigit() for version in package["dependencies"].values())
     assert not (ROOT / "examples/express/package-lock.json").exists()  # it would name addresses
