@@ -103,7 +103,7 @@ async def test_keys_that_live_are_told_with_their_models_and_quotas(
         "models": {},
         "limits": {},
     }  # it may only send
-    assert checked[3].check.said == "it may only send, so its quotas show when they end"
+    assert checked[3].check.detail == "it may only send, so its quotas show when they end"
     assert await _problems(pools, checkers, MODEL) == []
     assert sandbox.ledger()["services"]["groq"]["accepted"] == 0
     secrets = [*sandbox.keys("groq"), *sandbox.keys("resend")]

@@ -300,7 +300,7 @@ def _checks(checked: list[CheckedKey]) -> Table:
             one.check.state,
             models,
             limits,
-            one.check.said,
+            one.check.detail,
         )
         table.add_row(*map(escape, fields))
     return table

@@ -19,19 +19,18 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class KeyCheck:
-    """What is known of a key after it was asked.
+    """The outcome of the check of a key.
 
     Attributes:
-        state: `alive`, `dead` (the provider does not accept it) or `unknown` (it could not be
-            asked).
-        said: Why it is not alive, in the provider's words where it has any; or what is not told of
-            it.
-        models: The models that it may use (Groq); None where nobody tells.
+        state: `alive`, `dead` (the provider does not accept it) or `unknown` (the check failed).
+        detail: Why the key is not alive, in the provider's words if there are any; or what the check
+            could not find out.
+        models: The models that the key may use (Groq); None where that is not known.
         limits: Limits of its account.
     """
 
     state: Literal["alive", "dead", "unknown"]
-    said: str = ""
+    detail: str = ""
     models: frozenset[str] | None = None
     limits: tuple[ObservedLimit, ...] = ()
 
@@ -60,9 +59,9 @@ def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
         verdict: How it was judged.
         secret: The key.
     """
-    said = safe_sentence(answer.message, secret=secret.get_secret_value()) or verdict.reason
+    detail = safe_sentence(answer.message, secret=secret.get_secret_value()) or verdict.reason
     dead = verdict.effect is Effect.DISABLE and verdict.scope in {Scope.KEY, Scope.ACCOUNT}
-    return KeyCheck("dead" if dead else "unknown", f"{said} (HTTP {answer.status})")
+    return KeyCheck("dead" if dead else "unknown", f"{detail} (HTTP {answer.status})")
 
 
 def models_in(body: Any) -> frozenset[str] | None:

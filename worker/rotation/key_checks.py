@@ -53,7 +53,7 @@ class CheckedKey:
             "id": self.key.id,
             "account": self.account,
             "state": self.check.state,
-            "said": self.check.said,
+            "detail": self.check.detail,
             "models": dict(self.models),
             "limits": {limit.dimension: limit.limit for limit in self.check.limits},
         }
@@ -116,9 +116,9 @@ def problems_in(
     found = list(checked)
     for one in found:
         if one.check.state == "dead":
-            yield f"{one.service} key {one.key.label} is not accepted: {one.check.said}"
+            yield f"{one.service} key {one.key.label} is not accepted: {one.check.detail}"
         elif one.check.state == "unknown":
-            yield f"{one.service} key {one.key.label} could not be checked: {one.check.said}"
+            yield f"{one.service} key {one.key.label} could not be checked: {one.check.detail}"
     for service, model in ((name, model) for name, several in models.items() for model in several):
         told = [one for one in found if one.service == service and model in one.models]
         lacking = [one.key.label for one in told if not one.models[model]]

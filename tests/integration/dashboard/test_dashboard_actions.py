@@ -33,7 +33,7 @@ async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) ->
         sandbox.control("revoke", key=secret("groq", 1))
         told = described(await post(site, "check", json={"service": "groq"}))
         assert [one["state"] for one in told["keys"]] == ["dead", "alive", "alive"]
-        assert told["keys"][0]["said"] == "Invalid API Key (HTTP 401)"
+        assert told["keys"][0]["detail"] == "Invalid API Key (HTTP 401)"
         assert "is not accepted: Invalid API Key" in told["problems"][0]
         assert secret("groq", 1) not in json.dumps(told)
 

@@ -120,5 +120,5 @@ function checkLine(one) {
         return pair[0] + (pair[1] ? "" : " is not available");
     });
     const limits = Object.entries(one.limits).map(function (pair) { return limitWords(pair[0], pair[1]); });
-    return one.key + ": " + [one.state].concat(models, limits, one.said || []).join(" · ");
+    return one.key + ": " + [one.state].concat(models, limits, one.detail || []).join(" · ");
 }
