@@ -21,27 +21,27 @@ _TOO_MANY_REQUESTS = 429
 def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dict[str, object]:
     """Tell what a verdict means for the pool, in JSON types.
 
+    Most answers are plain successes, so what is false, empty or not known is left out.
+
     Args:
         lease: The lease of the call.
         verdict: The answer, judged.
         service: The service's name.
         rest_ms: How long what is blamed rests, in milliseconds.
     """
-    lease_request, account, outcome = (
-        lease.request,
-        verdict.account or lease.account,
-        _outcome(verdict),
-    )
+    request, outcome = lease.request, _outcome(verdict)
+    account = verdict.account or lease.account
     moved = account != lease.account
-    spared = (
-        lease_request.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
-    )
+    spared = request.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
+    effect = None if spared or verdict.effect is Effect.NONE else verdict.effect
+    blames = effect is not None or verdict.fate is not Fate.DONE
+    is_stated = verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT
     said: dict[str, object] = {
         "key": lease.key.id,
         "account": account,
-        "model": lease_request.model,
-        "resource": lease_request.resource,
-        "by": lease_request.by,
+        "model": request.model,
+        "resource": request.resource,
+        "by": request.by,
         "outcome": outcome,
         # The provider did its work: it took the request, or refused it with reason, be it for the
         # key.
@@ -49,34 +49,32 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         # What was reserved in another account's buckets cannot be put right in this one's.
         "counted": moved or _counted(verdict),
         "turned_down": _is_turned_down(verdict),
-        "effect": Effect.NONE if spared else verdict.effect,
-        "scope": verdict.scope,
-        "name": _blamed(lease, verdict.scope, account=account, service=service),
-        "rest_ms": rest_ms,
+        "effect": effect,
+        "scope": verdict.scope if blames else None,
+        "name": _blamed(lease, verdict.scope, account=account, service=service) if blames else None,
+        "rest_ms": rest_ms if blames else None,
+        "reason": verdict.code if blames else None,
         "sized": verdict.sized,
-        "uncapped": _is_uncapped(lease_request, verdict),
-        "reason": verdict.code,
-        "real": bool(lease_request.model) and _is_real(verdict),
+        "uncapped": _is_uncapped(request, verdict),
+        "real": bool(request.model) and _is_real(verdict),
         # "None at all" is no limit to plan by, and would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
         "quotas": [
             [one.dimension, one.used, one.dimension.window_ms, int(one.spent)]
             for one in verdict.quotas
         ],
+        "tokens": None if moved else verdict.tokens,
+        "input_tokens": None if moved else verdict.input_tokens,
+        "output_tokens": None if moved else verdict.output_tokens,
+        "emails": None if moved else verdict.emails,
+        "stated_ms": rest_ms if is_stated else None,
+        "learned": verdict.account or None,
     }
-    if verdict.tokens is not None and not moved:
-        said["tokens"] = verdict.tokens
-    if verdict.input_tokens is not None and not moved:
-        said["input_tokens"] = verdict.input_tokens
-    if verdict.output_tokens is not None and not moved:
-        said["output_tokens"] = verdict.output_tokens
-    if verdict.emails is not None and not moved:
-        said["emails"] = verdict.emails
-    if verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT:
-        said["stated_ms"] = rest_ms
-    if verdict.account:
-        said["learned"] = verdict.account
-    return said
+    return {
+        name: value
+        for name, value in said.items()
+        if value is not None and value is not False and value != []
+    }
 
 
 def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:

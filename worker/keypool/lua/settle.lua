@@ -1,12 +1,13 @@
 -- requires: prelude, buckets, reservations, learn
 -- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
 --
--- ARGV  2 lease id  3 what the answer meant, as JSON: key (its id), account, model, resource, by (task id)
+-- ARGV  2 lease id  3 what the answer meant, as JSON without what is false or empty: key (its id), account, model,
+--       resource, by (task id)
 --       outcome: ok | refused | fault | rejected | unused (no call was made); answered: the provider did its work
 --       counted: the provider counted the call; tokens used, input_tokens and output_tokens of them, emails sent,
 --       stated_ms (the wait that the provider stated), learned (the account that it named), each if known
 --       turned_down: the account refused this request, and may refuse others like it
---       effect: none | cool | disable | unfit, on scope (called name) for rest_ms, with the reason
+--       scope, its name, rest_ms and reason if the call failed; effect on that: cool | disable | unfit, or absent
 --       sized: the rest of an account_model holds for calls of this size or more
 --       uncapped: the answer was too long for the account's limit, though less than that was reserved
 --       real: the provider knows the model
@@ -43,8 +44,8 @@ if lease and not answer.counted then
     if buckets[dimension] then correct(buckets[dimension], dimension, lease, answer) end
   end
 end
-learn_limits(buckets, answer.limits, outcome == 'refused' and lease, answer.stated_ms, learned)
-learn_quotas(buckets, answer.quotas, lease, outcome, learned)
+learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
+learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
 if lease and answer.counted then
   for dimension, bucket in pairs(known) do correct(bucket, dimension, lease, answer) end
 end
@@ -52,7 +53,7 @@ if lease and lease.tried then judge_try(buckets, lease, outcome, learned) end
 if outcome == 'ok' then speed_up(buckets) end
 -- A refusal that states a limit is answered by its bucket; any other one narrows the ramp.
 local ramp = buckets.ramp
-if ramp and outcome == 'refused' and #answer.limits == 0 then ramp.limit = max(1, floor(ramp.limit / 2)) end
+if ramp and outcome == 'refused' and not answer.limits then ramp.limit = max(1, floor(ramp.limit / 2)) end
 if answer.uncapped and buckets.otpm then buckets.otpm.capped = true end
 for _, what in ipairs(learned) do audit('audit', 'limit_learned', 'account_model', pair_name, what, 0, by) end
 
@@ -125,15 +126,15 @@ if answer.answered then  -- by the host, and so by the model
   end
 else
   -- A call that fails while no other passes is no key's fault either.
-  local shared = effect == 'none' and scope
+  local shared = not effect and scope
     or outcome == 'fault' and not passing and (answer.model ~= '' and 'model' or 'host')
   local rests_ms = (shared == 'host' or shared == 'model') and count_fault(record_of[shared]) or 0
   if rests_ms > 0 then
-    audit('audit', 'cooled', shared, effect == 'none' and answer.name or answer.model, reason, rests_ms, by)
-    if effect == 'none' then return reply(rests_ms, true) end
+    audit('audit', 'cooled', shared, not effect and answer.name or answer.model, reason, rests_ms, by)
+    if not effect then return reply(rests_ms, true) end
   end
 end
-if effect == 'none' then return reply(0, false) end
+if not effect then return reply(0, false) end
 
 -- The scope rests; a rest only grows. A key's resource and a model that an account lacks are marks: fields of a hash.
 local blamed, mark, before = record_of[scope], scope == 'key_resource' and 't:' .. answer.resource, nil
