@@ -104,7 +104,10 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show(*, job: str, arguments: bool, as_json: bool) -> None:
-    """Show the dead letter of the job with the id JOB, with its latest calls."""
+    """Show one dead letter.
+
+    JOB is the id of the job. The dead letter has the job's latest calls.
+    """
     letter, message = _run(lambda store: store.get(job))
     content = _content(message) if arguments else None
     if as_json:
@@ -168,10 +171,11 @@ def replay_(
     as_json: bool,
     **which: Any,
 ) -> None:
-    """Run jobs again: those with the ids JOBS, or those that the options select.
+    """Run the jobs of dead letters again.
 
-    A job keeps its id, so its caller can still read the result, and an email keeps its idempotency
-    key, so it is not sent twice. The job's deadline and its retries begin anew.
+    JOBS are ids of jobs; without any, the options select the dead letters. A job keeps its id, so
+    its caller can still read the result, and an email keeps its idempotency key, so it is not sent
+    twice. The job's deadline and its retries begin anew.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
@@ -209,7 +213,10 @@ def replay_(
 @click.option("--all", "everything", is_flag=True, help="All dead letters.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
-    """Delete the dead letters of the jobs with the ids JOBS, or those that the options select."""
+    """Delete dead letters for good.
+
+    JOBS are ids of jobs; without any, the options select the dead letters.
+    """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
         _confirm(f"Delete {_count(letters)} for good?", letters, yes=yes)

@@ -45,9 +45,10 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FBT001
-    """Show the state of each key, the reason, when the key is back, and how much it was used.
+    """Show the state of each key and how much it was used.
 
-    The column "room" shows how much is left of the limit that is nearest to exhaustion: requests or
+    For a key that is not ready, the table has the reason and the time until the key is back. The
+    column "room" shows how much is left of the limit that is nearest to exhaustion: requests or
     tokens a minute (rpm, tpm) or a day (rpd, tpd), requests a second (rps), emails a day or a month
     (epd, epmo).
     """
@@ -165,10 +166,11 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
 def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001
-    """Ask the providers about each key: whether it is accepted, its models and its limits.
+    """Ask the providers about each key.
 
-    A check costs no completion and no email. The exit status is 1 if a key is rejected or could not
-    be checked, or if no key may use GROQ_MODEL.
+    Their answers say whether a key is accepted, and name its models and its limits. A check costs
+    no completion and no email. The exit status is 1 if a key is rejected or could not be checked,
+    or if no key may use GROQ_MODEL.
     """
     settings = get_settings()
 
@@ -195,10 +197,10 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--forget", is_flag=True, help="Clear the list after showing it.")
 def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001
-    """Show provider answers that this version does not know, the latest first.
+    """Show provider answers that this version does not know.
 
-    A general rule handles each of them, so jobs go on. An unknown answer may mean that the provider
-    has changed: look for a newer version.
+    The latest come first. A general rule handles each of them, so jobs go on. An unknown answer may
+    mean that the provider has changed: look for a newer version.
     """
 
     async def read(redis: Redis) -> list[Seen]:
@@ -238,7 +240,10 @@ def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001
 @keys.command()
 @click.pass_context
 def reload(ctx: click.Context) -> None:
-    """Have every running worker load its API keys again, from its environment and `.env`."""
+    """Have every running worker load its API keys again.
+
+    A worker loads them from its environment and from `.env`.
+    """
     try:
         replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
     except OperationalError as exc:

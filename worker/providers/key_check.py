@@ -23,7 +23,7 @@ class KeyCheck:
 
     Attributes:
         state: `alive`, `dead` (the provider does not accept it) or `unknown` (the check failed).
-        detail: Why the key is not alive, in the provider's words if there are any; or what the check
+        detail: Why the key is not alive, in the provider's words if any; or what the check
             could not find out.
         models: The models that the key may use (Groq); None where that is not known.
         limits: Limits of its account.
