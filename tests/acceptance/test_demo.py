@@ -134,7 +134,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
     assert sum(map(int, answered.values())) == _JOBS
     assert int(figure(said, "calls for a model that was switched off").split()[0]) < _JOBS / 4
     # What the providers did, and what the workers made of it.
-    for happening in (
+    for event in (
         "Groq switches openai/gpt-oss-120b off",
         "every Groq key is exhausted",
         "is out until somebody resets it (invalid_key)",
@@ -143,25 +143,25 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         "deferred, no key is free",
         "is back",
     ):
-        assert happening in said
+        assert event in said
     assert "nothing is left behind" in said
     assert demo.files() == []
     assert demo.processes() == {}
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "stage"),
+    ("number", "code", "said"),
     [
         (signal.SIGINT, 130, "starting Redis"),  # while nothing but Redis may run
         (signal.SIGTERM, 143, "waiting for"),  # while the workers start
         (signal.SIGINT, 130, r"completions [1-9]"),  # in the middle of the run
     ],
 )
-def test_it_stops_cleanly_whenever_it_is_told_to(
-    start: Callable[..., Demo], number: signal.Signals, code: int, stage: str
+def test_a_signal_stops_it_cleanly_at_any_time(
+    start: Callable[..., Demo], number: signal.Signals, code: int, said: str
 ) -> None:
     demo = start()
-    demo.until_said(stage)
+    demo.until_said(said)
     demo.process.send_signal(number)
     assert demo.wait() == code, demo.said
     assert "Traceback" not in demo.said

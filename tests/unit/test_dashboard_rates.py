@@ -33,68 +33,68 @@ def seen(
     return PoolView("groq", START_MS + round(after_s * 1000), (key,))
 
 
-def look(
-    record: ServiceRates, after_s: float, *, waiting: int = 0, ended: int = 0, **key: Any
+def sample(
+    rates: ServiceRates, after_s: float, *, waiting: int = 0, ended: int = 0, **key: Any
 ) -> None:
-    record.add(seen(after_s, **key), waiting=waiting, ended=ended)
+    rates.add(seen(after_s, **key), waiting=waiting, ended=ended)
 
 
 def test_what_happened_before_the_first_sight_is_no_news() -> None:
-    record = ServiceRates()
-    look(record, 0, calls=500, refused=20, accepted=480)
-    assert record.minutes == (Minute(START_MS, 0, 0),)
-    assert record.rate == 0
+    rates = ServiceRates()
+    sample(rates, 0, calls=500, refused=20, accepted=480)
+    assert rates.minutes == (Minute(START_MS, 0, 0),)
+    assert rates.rate == 0
 
 
 def test_calls_go_to_the_minute_in_which_they_are_seen() -> None:
-    record = ServiceRates()
+    rates = ServiceRates()
     for after_s, calls, refused in ((0, 0, 0), (10, 5, 1), (59, 9, 1), (60, 10, 3)):
-        look(record, after_s, calls=calls, refused=refused)
-    assert record.minutes == (Minute(START_MS, 9, 1), Minute(START_MS + 60_000, 1, 2))
+        sample(rates, after_s, calls=calls, refused=refused)
+    assert rates.minutes == (Minute(START_MS, 9, 1), Minute(START_MS + 60_000, 1, 2))
 
 
 def test_an_hour_is_kept_and_no_more() -> None:
-    record = ServiceRates()
+    rates = ServiceRates()
     for minute in range(100):
-        look(record, minute * 60, calls=minute)
-    assert len(record.minutes) == 60
-    assert record.minutes[-1] == Minute(START_MS + 99 * 60_000, 1, 0)
+        sample(rates, minute * 60, calls=minute)
+    assert len(rates.minutes) == 60
+    assert rates.minutes[-1] == Minute(START_MS + 99 * 60_000, 1, 0)
 
 
 # What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the
 # jobs are many.
 @pytest.mark.parametrize("what", ["accepted", "ended"])
 def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
-    record = ServiceRates()
+    rates = ServiceRates()
     for second in range(0, 200, 10):
-        look(record, second, **{what: second * 2})
-    assert record.rate == 2
+        sample(rates, second, **{what: second * 2})
+    assert rates.rate == 2
     for second in range(200, 300, 10):
-        look(record, second, **{what: 380})
-    assert record.rate == 0
+        sample(rates, second, **{what: 380})
+    assert rates.rate == 0
 
 
-def test_once_all_keys_are_out_the_last_minute_tells_nothing_of_the_next() -> None:
-    record = ServiceRates()
+def test_once_all_keys_are_out_the_last_minute_says_nothing_about_the_next() -> None:
+    rates = ServiceRates()
     for second in range(0, 40, 2):
-        look(record, second, accepted=second * 3)
-    assert record.rate == 3
+        sample(rates, second, accepted=second * 3)
+    assert rates.rate == 3
     for second in range(40, 48, 2):
-        look(record, second, accepted=114, state="cooling")
-    assert record.rate > 2, "a call may still be under way, or another resource's"
-    look(record, 50, accepted=114, state="cooling")
-    assert record.rate == 0
-    look(record, 51, accepted=120, state="cooling")
-    assert record.rate > 0
+        sample(rates, second, accepted=114, state="cooling")
+    assert rates.rate > 2, "a call may still be under way, or another resource's"
+    sample(rates, 50, accepted=114, state="cooling")
+    assert rates.rate == 0
+    sample(rates, 51, accepted=120, state="cooling")
+    assert rates.rate > 0
 
 
 def test_counters_that_fall_start_anew() -> None:
-    record = ServiceRates()
-    look(record, 0, calls=100, refused=10, accepted=90)
-    look(record, 1)
-    look(record, 2, calls=3, refused=1, accepted=2)
-    assert record.minutes == (Minute(START_MS, 3, 1),)
-    assert record.rate == 2
+    rates = ServiceRates()
+    sample(rates, 0, calls=100, refused=10, accepted=90)
+    sample(rates, 1)
+    sample(rates, 2, calls=3, refused=1, accepted=2)
+    assert rates.minutes == (Minute(START_MS, 3, 1),)
+    assert rates.rate == 2
 
 
 # What is seen beside waiting jobs while no call ends, and whether that is a standstill.
@@ -113,12 +113,12 @@ def test_counters_that_fall_start_anew() -> None:
 def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
     key: dict[str, Any], waiting: int, *, idle: bool
 ) -> None:
-    record = ServiceRates()
+    rates = ServiceRates()
     for second in range(0, 200, 10):
-        look(record, second, waiting=waiting, calls=7, **key)
-    assert record.idle_s == (190 if idle else 0)
-    look(record, 200, waiting=waiting, calls=8, **key)
-    assert record.idle_s == 0, "a call was made"
+        sample(rates, second, waiting=waiting, calls=7, **key)
+    assert rates.idle_s == (190 if idle else 0)
+    sample(rates, 200, waiting=waiting, calls=8, **key)
+    assert rates.idle_s == 0, "a call was made"
 
 
 def _work() -> None:

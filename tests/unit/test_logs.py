@@ -44,7 +44,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     levels = {name: logging.getLogger(name).level for name in setup._QUIET}
-    monkeypatch.setattr(logs, "redactor", Redactor())
+    monkeypatch.setattr(setup, "redactor", Redactor())
     yield Output()
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -105,32 +105,33 @@ def test_a_secret_is_hidden_wherever_it_stands(log_format: str, output: Output) 
 
 
 def test_secrets_learned_later_are_hidden_and_earlier_ones_stay_so() -> None:
-    guard = Redactor()
-    guard.learn([])
-    assert guard.redact("first-secret") == "first-secret"
-    guard.learn(["first-secret"])
-    guard.learn([make_key("resend", secret="second-secret-of-a-key", variable="RESEND_API_KEY")])
-    assert guard.redact("first-secret second-secret-of-a-key") == "*** second..."
+    redactor = Redactor()
+    redactor.learn([])
+    assert redactor.redact("first-secret") == "first-secret"
+    redactor.learn(["first-secret"])
+    redactor.learn([make_key("resend", secret="second-secret-of-a-key", variable="RESEND_API_KEY")])
+    assert redactor.redact("first-secret second-secret-of-a-key") == "*** second..."
 
 
 def test_a_secret_within_another_does_not_uncover_its_rest() -> None:
-    guard = Redactor()
-    guard.learn(["abcdef", "abcdefghij"])
-    assert guard.redact("abcdefghij abcdef") == "*** ***"
+    redactor = Redactor()
+    redactor.learn(["abcdef", "abcdefghij"])
+    assert redactor.redact("abcdefghij abcdef") == "*** ***"
 
 
 def test_of_a_url_only_the_password_is_hidden() -> None:
-    guard = Redactor()
-    guard.learn(["redis://host:1/0", SecretStr("redis://user:p%40ssword@host:1/0")])
+    redactor = Redactor()
+    redactor.learn(["redis://host:1/0", SecretStr("redis://user:p%40ssword@host:1/0")])
     assert (
-        guard.redact("redis://host:1/0 user p%40ssword p@ssword") == "redis://host:1/0 user *** ***"
+        redactor.redact("redis://host:1/0 user p%40ssword p@ssword")
+        == "redis://host:1/0 user *** ***"
     )
 
 
 def test_a_secret_too_short_to_hide_is_ignored() -> None:
-    guard = Redactor()
-    guard.learn(["a", "", "abcdef"])
-    assert guard.redact("a banana") == "a banana"
+    redactor = Redactor()
+    redactor.learn(["a", "", "abcdef"])
+    assert redactor.redact("a banana") == "a banana"
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,10 @@ def test_what_has_the_shape_of_a_key_is_hidden_though_unknown(text: str, shown: 
 
 
 def test_a_text_without_secrets_comes_back_as_it_is() -> None:
-    guard = Redactor()
-    guard.learn([GROQ])
+    redactor = Redactor()
+    redactor.learn([GROQ])
     text = "nothing here"
-    assert guard.redact(text) is text
+    assert redactor.redact(text) is text
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -22,7 +22,7 @@ from tests.integration.dashboard.dashboard_site import (
 )
 
 
-async def test_a_check_tells_what_the_providers_say_of_each_key(serve: Serve) -> None:
+async def test_a_check_shows_what_the_providers_say_about_each_key(serve: Serve) -> None:
     with Sandbox(groq_keys=0, resend_keys=0, accept_unknown_keys=True) as sandbox:
         urls = {"GROQ_BASE_URL": sandbox.groq_base_url, "RESEND_API_URL": sandbox.resend_api_url}
         site = await serve(environ=urls)

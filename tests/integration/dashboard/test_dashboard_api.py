@@ -171,7 +171,7 @@ async def test_a_fault_of_our_own_shows_no_trace(
     assert "detail" not in answer.text
 
 
-async def test_the_lookout_starts_and_stops_twice_and_tells_when_it_is_not_there(
+async def test_the_poller_starts_and_stops_twice_and_reports_when_it_is_stopped(
     serve: Serve,
 ) -> None:
     site = await serve()

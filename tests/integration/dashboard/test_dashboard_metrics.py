@@ -28,7 +28,7 @@ async def scrape(site: Site) -> dict[tuple[str, ...], float]:
     return found
 
 
-async def test_keys_and_queues_are_told_without_a_login_and_say_no_more_than_they_must(
+async def test_metrics_of_keys_and_queues_need_no_login_and_hold_no_more_than_they_must(
     serve: Serve,
 ) -> None:
     site = await serve(environ={"GROQ_ACCOUNT": "acme-account"})

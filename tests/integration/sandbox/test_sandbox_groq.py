@@ -161,7 +161,7 @@ async def test_a_bad_generation_echoes_the_users_text(
     assert body["error"]["failed_generation"] == "hello in json"
 
 
-async def test_a_refusal_may_tell_a_wait_or_nothing(
+async def test_a_refusal_may_ask_for_a_wait_or_for_none(
     sandbox: Sandbox, client: groq.AsyncGroq
 ) -> None:
     sandbox.control("fault", service="groq", kind="rate_limit", retry_after_s=7, count=1)

@@ -122,7 +122,7 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
 @pytest.mark.parametrize(
     ("error", "expected"), ENDS, ids=[type(error).__name__ for error, _ in ENDS]
 )
-async def test_however_a_turn_ends_its_reader_is_told(
+async def test_however_a_run_ends_its_stream_says_so(
     writer: StreamWriter, redis: Redis, error: BaseException, expected: dict[str, str] | None
 ) -> None:
     with pytest.raises(type(error)):
@@ -136,7 +136,7 @@ async def test_however_a_turn_ends_its_reader_is_told(
     assert "a secret" not in str(found)
 
 
-async def test_a_reader_is_told_in_fields_why_the_job_waits(
+async def test_a_stream_has_fields_that_say_why_the_job_waits(
     writer: StreamWriter, redis: Redis
 ) -> None:
     at = "2026-11-29T00:00:10.000+00:00"
