@@ -158,7 +158,8 @@ class House:
                     or post.process.poll() is not None
                 ):
                     raise RuntimeError(
-                        f"{post.name} did not start:\n{post.log.read_text(errors='replace')[-2000:]}"
+                        f"{post.name} did not start:\n"
+                        f"{post.log.read_text(errors='replace')[-2000:]}"
                     )
                 time.sleep(0.1)
 

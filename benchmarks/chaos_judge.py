@@ -14,7 +14,7 @@ import redis
 
 ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 HONEST = {"OutcomeUnknown", "DeadlineExceeded", "RetriesExhausted"}
-"""Kinds of failure that tell the caller the truth about a provider that failed, or a key that never came back."""
+"""Failures that truthfully blame the provider, or a key that never came back."""
 
 _SLOWEST = 3
 _SHOWN = 5

@@ -1,4 +1,4 @@
-"""Environments of their own for what is measured beside this project, made on the first run under `.tmp/bench`."""
+"""Environments for what is measured beside this project, made on the first run in `.tmp/bench`."""
 
 import subprocess
 import sys

@@ -25,7 +25,10 @@ class Contender:
         return "pool_celery" if self.environment in {"celery", "gevent"} else "pool_peers"
 
 
-_CELERY = "celery -A pool_celery worker -l WARNING --without-gossip --without-mingle --without-heartbeat -c {c}"
+_CELERY = (
+    "celery -A pool_celery worker -l WARNING --without-gossip --without-mingle "
+    "--without-heartbeat -c {c}"
+)
 REFERENCE = "keywheel"
 CONTENDERS = (
     Contender(REFERENCE, _CELERY, "celery"),

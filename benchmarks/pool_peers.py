@@ -44,7 +44,7 @@ async def _lag(sent_s: float) -> int:
 
 
 async def _many(task: str, jobs: int, one: Callable[..., Awaitable[Any]]) -> None:
-    """Send jobs, many at once, or one by one with their instant where that is what they are about."""
+    """Send jobs: many at once, or one by one, each with the instant at which it is sent."""
     if task == "lag":
         took_s = []
         for _ in range(jobs):

@@ -60,5 +60,6 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 
 def _bar(x: int, y: int, share: float, contender: str, label: str) -> str:
     length = round(max(0.0, min(share, 1.05)) * _WIDTH, 1)
-    bar = f'<rect x="{x}" y="{y}" width="{length}" height="{_ROW - 4}" fill="{_COLOURS.get(contender, "#6b7280")}"/>'
+    fill = _COLOURS.get(contender, "#6b7280")
+    bar = f'<rect x="{x}" y="{y}" width="{length}" height="{_ROW - 4}" fill="{fill}"/>'
     return f'{bar}<text x="{x + length + 4}" y="{y + 11}">{label}</text>'

@@ -99,7 +99,7 @@ class Scenario:
         )
 
     def allowed(self, load: Load, seconds: float) -> float:
-        """What could have been accepted in so many seconds of what was offered, in calls or in tokens used."""
+        """Return how much of the offer could be accepted within a time, in calls or in tokens."""
         # By the account's place, which is the key's as each has one.
         revoked = {
             int(step["key"][5:]) - 1: step["at_s"] for step in self.steps if step["do"] == "revoke"

@@ -112,7 +112,7 @@ def _unmeasured() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def unmeasured_processes() -> Iterator[None]:
-    """For tests whose processes cover what those of others cover too, or are killed and tell nothing of it.
+    """For tests whose processes cover nothing new, or are killed before they can say what.
 
     They run as fast as they would for a user; measured, one takes twice as long to start.
     """

@@ -1,7 +1,7 @@
 """`python -m worker …` is `celery -A worker worker …` with 12 MB less in each worker.
 
-Celery's command line loads a shell, Flower and whatever other commands are installed before it looks
-which one is meant. This one loads the worker alone.
+Celery's command line loads a shell, Flower and whatever other commands are installed before it
+looks which one is meant. This one loads the worker alone.
 """
 
 import sys

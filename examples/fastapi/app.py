@@ -1,4 +1,4 @@
-"""A web application that enqueues jobs for Keywheel by name, gives their results and streams answers to the browser.
+"""A web application that enqueues jobs for Keywheel, and streams the answers to the browser.
 
 Nothing of Keywheel is imported. What it relies on stands in docs/enqueueing.md.
 """

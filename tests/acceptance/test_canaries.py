@@ -146,7 +146,7 @@ def test_no_event_holds_a_canary(
 
 
 def dump(client: "redis.Redis") -> dict[str, str]:
-    """Everything in Redis as text, except jobs on their way and results, which are the producer's and the caller's."""
+    """Everything in Redis as text, except jobs on their way and results."""
     readers: dict[str, Callable[[str], Any]] = {
         "string": client.get,
         "hash": client.hgetall,
@@ -181,7 +181,7 @@ def test_nothing_in_redis_holds_a_canary(
         found_in("\n".join(letters.values()), [one for one in planted if one not in (PROMPT, BODY)])
         == []
     )
-    # The broker keeps no message of a job that has ended, and the idempotency store no mail that was sent.
+    # The broker keeps no message of a job that has ended, and the idempotency store no sent email.
     assert found_in("\n".join(everything.values()), planted) == []
 
 

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where a user installs it, beside an application of theirs."""
+"""The wheel: its content, and that it works beside an application of the user's."""
 
 import ast
 import json

@@ -215,7 +215,8 @@ def reading(fleet: Fleet, job: str) -> str:
     if meta is None or meta["status"] == "SUCCESS":
         return "" if meta is None else "SUCCESS"
     said = meta["result"]["exc_message"]
-    return f"{meta['result']['exc_type']}: {' '.join(map(str, said)) if isinstance(said, list) else said}"
+    sentence = " ".join(map(str, said)) if isinstance(said, list) else said
+    return f"{meta['result']['exc_type']}: {sentence}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Emails whose worker dies between the provider's acceptance and everything that would have told of it."""
+"""Emails whose worker dies after the provider has accepted them, and before it can say so."""
 
 from tests.processes import StartFleet, Worker, eventually
 

@@ -6,7 +6,7 @@ OUTAGE_S = 10
 
 
 def test_an_outage_fails_no_job_and_sends_no_email_twice(start_fleet: StartFleet) -> None:
-    """Without the pool's word that nothing passes, five failures in a row would end each of these lone jobs."""
+    """Five failures in a row would end each of these lone jobs, if nothing else failed."""
     settings = {
         "KEYWHEEL_MAX_RETRIES": "2",
         "KEYWHEEL_GROQ_COOLDOWN_S": "0.5",

@@ -27,7 +27,8 @@ from celery.bin.celery import celery
 from worker.celery import app
 for line in sys.stdin:
     arguments = shlex.split(line)[3:]
-    context = click.Context(celery, info_name="celery", obj=CLIContext(app=app, no_color=True, workdir=None))
+    made = CLIContext(app=app, no_color=True, workdir=None)
+    context = click.Context(celery, info_name="celery", obj=made)
     command = celery
     try:
         while isinstance(command, click.Group):

@@ -1,4 +1,4 @@
-"""What the SDKs bring for others stays out of a worker's memory, and is there for who asks for it."""
+"""What the SDKs bring for other uses stays out of a worker's memory until it is asked for."""
 
 import subprocess
 import sys
@@ -6,7 +6,8 @@ import sys
 _SEEN = """
 import sys
 import worker.providers
-print([name for name in ("requests.api", "charset_normalizer", "rich", "httpx._main") if name in sys.modules])
+names = ("requests.api", "charset_normalizer", "rich", "httpx._main")
+print([name for name in names if name in sys.modules])
 import httpx
 import requests.adapters
 import resend

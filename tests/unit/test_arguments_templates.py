@@ -1,4 +1,4 @@
-"""Arguments that are filled with the result of the job before: what they become, what is refused."""
+"""Arguments that the result of the job before fills: what they become, what is refused."""
 
 from typing import Any
 

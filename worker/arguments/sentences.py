@@ -86,7 +86,7 @@ def _fields(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _is_branch(part: int | str) -> bool:
-    """Whether a part names the branch of a union that was tried, such as `list[str]`, or a key, and no field."""
+    """Whether a part names a key or the branch of a union (`list[str]`), and no field."""
     return isinstance(part, str) and ("[" in part or part in _BRANCHES)
 
 

@@ -28,7 +28,7 @@ Location = tuple[int | str, ...]
 
 
 def is_result(value: Any) -> bool:
-    """Whether a positional argument may be a result: an object, or a list of objects (a chord's)."""
+    """Whether a positional argument may be a result: an object, or a list of them (a chord)."""
     if isinstance(value, list):
         return bool(value) and all(isinstance(one, dict) for one in value)
     return isinstance(value, dict)

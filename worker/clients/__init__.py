@@ -5,7 +5,8 @@
     @app.task
     async def write(topic: str) -> None:
         answer = await groq.chat.completions.create(model="…", messages=[…])
-        await resend.send(to="ann@example.net", subject=topic, text=answer.choices[0].message.content)
+        text = answer.choices[0].message.content
+        await resend.send(to="ann@example.net", subject=topic, text=text)
 
 `groq` is an `AsyncGroq` of Groq's own SDK; `RotatingTransport` gives any other SDK that takes an
 httpx client the same. `groq_sync` and `resend_sync` are for tasks that are plain functions. Nothing

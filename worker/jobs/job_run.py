@@ -201,7 +201,7 @@ class JobRun:
 
 
 current_run: ContextVar[JobRun | None] = ContextVar("the run of the job", default=None)
-"""The run that this code is part of: set for tasks that are not ours, which draw keys themselves."""
+"""The run that this code is part of: set for the tasks of users, which draw keys themselves."""
 
 
 def backoff(

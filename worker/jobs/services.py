@@ -1,7 +1,7 @@
 """Which service a task's jobs are sent to, found by the task's name.
 
-The task's class says it (`ServiceTask.service`), never its name: two services may share a queue, and
-tasks may be named as their authors like.
+The task's class says it (`ServiceTask.service`), never its name: two services may share a queue,
+and tasks may be named as their authors like.
 """
 
 from celery import Celery, current_app

@@ -14,7 +14,7 @@ class LeaseRequest:
     Attributes:
         model: The model (Groq); empty where a service has none.
         resource: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
-        fallbacks: Further models that serve as well, in order of preference, each with its resource:
+        fallbacks: Further models that serve as well, in order of preference, with their resources:
             the first that can be served now is taken.
         tokens: What the call will count against token limits, as an estimate.
         input_tokens: How many of them are the prompt's.
@@ -94,7 +94,7 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The line that a job stands in, in its process, as the pool must know it to serve several processes in order.
+    """The place of a process in a wait list, by which several processes are served in order.
 
     Attributes:
         wait_list: The wait list in Redis that the line has its place in; the same in all processes.
@@ -118,8 +118,8 @@ class Lease:
         id: Names the reservation; a second settle of it changes nothing.
         key: The key to call with.
         account: The account whose limits were charged.
-        request: What was reserved: as it was asked for, but of several models the one that was taken,
-            and fewer `output_tokens` where it is flexible.
+        request: What was reserved: as requested, but of several models the one that was taken, and
+            fewer `output_tokens` where it is flexible.
         wait_ms: How long to wait before the call, in milliseconds.
         spare_emails: How many more recipients the quotas allow, so that others may go in the same
             call; None: no quota is known.
@@ -163,7 +163,7 @@ class NoLease:
 
     Attributes:
         why: The kind of reason.
-        ask_in_ms: When to ask again, in milliseconds, with `NoLeaseReason.WAIT` and `NoLeaseReason.BUSY`.
+        ask_in_ms: When to ask again, in milliseconds, with `WAIT` and `BUSY`.
         first_in_ms: The first instant at which a key may be called, in milliseconds from now, where
             one is known.
         reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.

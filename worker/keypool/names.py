@@ -78,7 +78,7 @@ class Names:
 
     @property
     def wake(self) -> str:
-        """Channel that says `reset`, or `room` where a line may be served sooner than it was told."""
+        """The channel of `reset`, and of `room` where a line may be served sooner than expected."""
         return self._name("wake")
 
     def waiting(self, wait_list: str) -> str:

@@ -228,7 +228,7 @@ class KeyPool:
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 
     async def extend(self, lease: Lease, emails: int) -> None:
-        """Count emails against the quotas that go along with a lease, beyond those that it was taken for.
+        """Count further emails that go out with a lease against the quotas.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -363,7 +363,7 @@ class KeyPool:
         return await self._scripts.disable(by=by, key_id=key_id, reason=reason)
 
     async def reinstate(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
-        """Free the keys that one request was refused with, if each has served others shortly before.
+        """Enable the keys again that refused one request, if each has served others lately.
 
         Args:
             leases: The leases of one job, of different keys, that were settled with a like verdict.

@@ -10,7 +10,8 @@ class HeldBlock:
     """One block that a reset met.
 
     Attributes:
-        scope: What was blocked (`key`, `account`, `account_model`, `key_resource`, `model`, `host`).
+        scope: What was blocked: `key`, `account`, `account_model`, `key_resource`, `model` or
+            `host`.
         name: What people call it: the key's label, the account, the model.
         key: The key's id where the scope is one key's, else empty.
         state: `cooling` or `disabled`.

@@ -136,7 +136,7 @@ def _is_real(verdict: Verdict) -> bool:
 
 
 def _is_uncapped(lease_request: LeaseRequest, verdict: Verdict) -> bool:
-    """Whether the provider reserved more than we did for the answer, since the request named no cap."""
+    """Whether the provider reserved more for the answer than we did, as there was no cap."""
     limit = verdict.too_large_limit or 0
     return (
         lease_request.flexible

@@ -135,7 +135,7 @@ def _some_models(told: Iterable[CheckedKey]) -> str:
 
 
 class KeyChecks:
-    """Asks about a worker's keys at its start, after a reload and now and then, and teaches the pools their limits.
+    """Checks the keys of a worker now and then, and tells the pools their limits.
 
     Args:
         pools: By service.

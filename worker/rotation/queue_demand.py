@@ -1,4 +1,4 @@
-"""What waits in this process for keys: for those of one service, and for those of one queue's services."""
+"""What waits in this process for keys: of one service, and of all services of one queue."""
 
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -101,7 +101,7 @@ class QueueDemand:
             )
 
     def _wanted(self) -> list[ServiceDemand]:
-        """The demands of the services whose jobs are there: in the queue, or else in this process."""
+        """The demands of the services whose jobs are in the queue, or else in this process."""
         demands = list(self._demands.values())
         if len(demands) == 1:
             return demands

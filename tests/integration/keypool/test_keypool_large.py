@@ -17,7 +17,7 @@ def done(tokens: int, *limits: ObservedLimit) -> Verdict:
 
 
 async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyPool:
-    """A pool of one account whose tokens are used up, and whose jobs use a third of what they reserve."""
+    """A pool of one account without tokens; its jobs use a third of what they reserve."""
     pool = make_pool(1)
     pace = ObservedLimit(Dimension.RPM, 100_000)
     for number in range(60):

@@ -11,7 +11,7 @@ from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 PROCESSES, EACH, LIMIT = 4, 50, 75
 
 
-async def test_of_two_hundred_acquirers_in_several_processes_exactly_as_many_pass_as_there_are_calls(
+async def test_of_200_acquirers_in_several_processes_as_many_pass_as_there_are_calls(
     make_pool: Make, redis_url: str
 ) -> None:
     pool = make_pool(1, now_ms=None)

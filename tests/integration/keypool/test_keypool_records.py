@@ -86,8 +86,8 @@ async def test_keys_may_be_replaced_while_the_pool_is_looked_at(
     assert len((await pool.snapshot()).keys) == 4
 
 
-# What the version before kept of an account with 60 calls a minute (9 of them left), 5 a second (2 of
-# them went now) and 100 emails a day (89 of them left), and of a lease that was out.
+# What the version before kept of an account with 60 calls a minute (9 of them left), 5 a second (2
+# of them went now) and 100 emails a day (89 of them left), and of a lease that was out.
 FORMER_LIMITS = (
     "0303657064000000000000594000000000709994410000000000405640000000c585317a42000000000000f0"
     "3f000000c585317a4200003426f56b0cc3000000000000000000000000000000000372706d0000000000004e"

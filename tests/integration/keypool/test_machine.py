@@ -1,4 +1,4 @@
-"""Random interleavings of everything that can happen to a pool, against a plain-Python model of what must hold.
+"""Random interleavings of all that can happen to a pool, against a model in plain Python.
 
 The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool
 learns the limits and must then never overdraw them, never hand out a key that rests, and never lose
@@ -101,7 +101,7 @@ class Model:
             self.ok_ms = now_ms
 
     def overdraft(self, account: str, since_ms: int) -> float:
-        """The lowest that the true bucket ever was, replaying the calls in the order of their starts."""
+        """The lowest level of the true bucket, for the calls in the order of their starts."""
         level, at_ms, lowest = float(LIMIT), since_ms, float(LIMIT)
         for start_ms in sorted(self.calls[account]):
             level = min(LIMIT, level + (start_ms - at_ms) * LIMIT / 60_000) - 1

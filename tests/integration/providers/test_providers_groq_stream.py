@@ -241,7 +241,8 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
     # … a generation that did not fit the form …
     (
         _HELLO
-        + b'data: {"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "x"}}\n\n',
+        + b'data: {"error": {"message": "no", "code": "tool_use_failed", '
+        + b'"failed_generation": "x"}}\n\n',
         {"code": "bad_generation", "effect": Effect.NONE},
     ),
     # … a limit, which takes another key
@@ -378,7 +379,10 @@ async def test_a_cancelled_call_gives_its_connection_back(scripted: Any, heard: 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1_000])
 def test_events_are_the_same_however_their_bytes_are_cut(size: int) -> None:
-    wire = b': comment\n\nevent: x\nid: 7\ndata: {"a":\r\ndata:  1}\r\n\r\ndata:b\n\n\nretry: 3\n\ndata: without an end'
+    wire = (
+        b': comment\n\nevent: x\nid: 7\ndata: {"a":\r\ndata:  1}\r\n\r\ndata:b\n\n\nretry: 3\n\n'
+        b"data: without an end"
+    )
     decoder = EventDecoder()
     pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
     assert [data for piece in pieces for data in decoder.feed(piece)] == [b'{"a":\n 1}', b"b"]

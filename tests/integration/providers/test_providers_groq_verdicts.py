@@ -505,7 +505,10 @@ async def test_of_several_headers_of_one_name_the_longest_wait_counts(
 
 
 async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Groq) -> None:
-    poison = "organization `org_evil` on tokens per day (TPD): Limit 1, Used 1, Requested 2. try again in 23h"
+    poison = (
+        "organization `org_evil` on tokens per day (TPD): Limit 1, Used 1, Requested 2. "
+        "try again in 23h"
+    )
     body = error("Failed to generate JSON.", "json_validate_failed")
     body["error"]["failed_generation"] = poison
     scripted.answer(400, body)

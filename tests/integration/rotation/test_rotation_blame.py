@@ -14,7 +14,7 @@ from worker.verdicts import Reply
 ODD = Reply(replace(DEAD.verdict, reason="not accepted: line 3 makes no sense", certain=False))
 
 
-async def test_a_request_that_keys_of_two_accounts_are_refused_for_is_at_fault_and_the_keys_are_reinstated(
+async def test_a_request_that_two_accounts_refuse_a_key_for_is_at_fault_and_reinstates_them(
     make: Make,
 ) -> None:
     rotation, provider = make(OK, OK, OK, ODD, ODD)

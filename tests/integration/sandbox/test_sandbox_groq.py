@@ -61,8 +61,10 @@ async def test_a_refusal_says_who_what_and_how_long_in_the_recorded_words(
     assert body["error"]["code"] == "rate_limit_exceeded"
     assert body["error"]["type"] == "requests"
     found = re.match(
-        rf"Rate limit reached for model `{MODEL}` in organization `{organisation}` service tier `on_demand` on "
-        r"requests per minute \(RPM\): Limit 5, Used 5, Requested 1\. Please try again in (\d+(?:\.\d+)?)s\. ",
+        rf"Rate limit reached for model `{MODEL}` in organization `{organisation}` "
+        r"service tier `on_demand` on "
+        r"requests per minute \(RPM\): Limit 5, Used 5, Requested 1\. "
+        r"Please try again in (\d+(?:\.\d+)?)s\. ",
         body["error"]["message"],
     )
     assert found

@@ -90,7 +90,7 @@ async def test_a_job_that_is_cancelled_on_its_way_back_ends_as_cancelled(
 
 @types.coroutine
 def with_a_soft_limit(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Let a soft time limit strike at the await of a coroutine that is cancelled, as the pool does."""
+    """Let a soft time limit strike while a cancelled coroutine is awaited, as the pool does."""
     limit = None
     while True:
         try:

@@ -23,7 +23,8 @@ from tests.workers.deadletters.letters_harness import EMAIL, complete, letter, l
             True,
             "unknown",
             (
-                "OutcomeUnknown: an earlier attempt may have been accepted, and then it was not done "
+                "OutcomeUnknown: an earlier attempt may have been accepted, and then it was not "
+                "done "
                 "when"
             ),
         ),

@@ -95,7 +95,9 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
         "no task of the"),
     "a later protocol": (json.dumps({"v": 9, "args": 1}), "application/json", COMPLETE,
         "its body is not a list of"),
-    "four parts": (json.dumps([*GOOD, {}]), "application/json", COMPLETE, "its body is not a list of"),
+    "four parts": (
+        json.dumps([*GOOD, {}]), "application/json", COMPLETE, "its body is not a list of"
+    ),
     "arguments that are no list": (json.dumps(["x", {}, {}]), "application/json", COMPLETE,
         "must be a list"),
     "keywords that are no object": (json.dumps([[], [1], {}]), "application/json", COMPLETE,

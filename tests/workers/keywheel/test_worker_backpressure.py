@@ -1,4 +1,4 @@
-"""While a service has no key its jobs stay in the broker, and the worker stays small, and quick for everything else."""
+"""Without a key the jobs of a service stay in the broker, and the worker serves all others."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def reset_by_command(fleet: Fleet) -> None:
 
 
 def bring_back(fleet: Fleet, *, reset: Callable[[Fleet], None] = reset_by_task) -> None:
-    """Groq serves again before the rest is over, which nobody here can know until an operator says so."""
+    """Groq serves again before the rest is over: the workers learn it from an operator."""
     fleet.sandbox.control("reset", ledger=False)
     reset(fleet)
 

@@ -1,4 +1,4 @@
-"""Chains, groups and chords of our tasks, sent by an application that knows nothing of our routes."""
+"""Chains, groups and chords of our tasks, sent by an application without our routes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The clients of this repository against a real worker: their pages' examples, and every end of a job."""
+"""The clients against a real worker: the examples of their pages, and every end of a job."""
 
 import ast
 import asyncio

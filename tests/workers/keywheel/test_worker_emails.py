@@ -58,7 +58,7 @@ def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_
     assert judged(fresh)["emails_accepted"] == 1
 
 
-def test_an_email_to_a_suppressed_address_succeeds_and_one_that_resend_refuses_fails_with_its_reason(
+def test_an_email_to_a_suppressed_address_succeeds_and_a_refused_one_fails_with_its_reason(
     fresh: House,
 ) -> None:
     mail = {"subject": "Dropped by Resend", "text": "Hello"}

@@ -91,7 +91,7 @@ def test_wrong_settings_end_the_start_with_one_sentence(
     assert "canary-password" not in worker.log
 
 
-def test_json_logs_are_json_from_the_first_line_to_the_last_and_tell_of_typos_a_missing_env_and_a_taken_name(
+def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_taken_name(
     house: House, start: Start, tmp_path: Path
 ) -> None:
     changes = {"KEYWHEEL_LOG_FORMAT": "json", "RESEND_FORM": "x"}

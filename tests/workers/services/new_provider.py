@@ -1,4 +1,4 @@
-"""What a newcomer writes for a third service: the class that calls it. The test copies this file."""
+"""The class of a third service, as a newcomer writes it. The test copies this file."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
