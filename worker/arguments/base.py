@@ -115,6 +115,11 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
         details = without_echoes(
             exc.errors(include_input=False, include_url=False, include_context=False)
         )
+    raise InvalidArguments(_summary(model, details)) from None
+
+
+def _summary(model: type[Arguments], details: list[Problem]) -> str:
+    """Say what is wrong: the first few problems, and what the places with unknown names take."""
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     sentences = list(_unknown(model, unknown))
     sentences = sentences_of(detail for detail in details if detail not in unknown) + sentences
@@ -130,7 +135,7 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
     for taker in sorted(takers, key=lambda one: one.__name__):
         whose = "it takes" if len(takers) == 1 else f"{_called(taker, model)} takes"
         shown += f" ({whose} {', '.join(_names(taker))})"
-    raise InvalidArguments(shown) from None
+    return shown
 
 
 def _unknown(model: type[Arguments], problems: list[Problem]) -> Iterator[str]:

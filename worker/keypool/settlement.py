@@ -43,9 +43,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         "resource": request.resource,
         "by": request.by,
         "outcome": outcome,
-        # The provider did its work: it took the request, or refused it with reason, be it for the
-        # key.
-        "answered": outcome != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0),
+        "answered": _is_answered(verdict, outcome),
         # What was reserved in another account's buckets cannot be put right in this one's.
         "counted": moved or _counted(verdict),
         "turned_down": _is_turned_down(verdict),
@@ -75,6 +73,28 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         for name, value in said.items()
         if value is not None and value is not False and value != []
     }
+
+
+def _counts(verdict: Verdict) -> dict[str, object]:
+    """Return what the provider counted, as far as it said so."""
+    stated = {
+        "tokens": verdict.tokens,
+        "input_tokens": verdict.input_tokens,
+        "output_tokens": verdict.output_tokens,
+        "emails": verdict.emails,
+    }
+    return {name: count for name, count in stated.items() if count is not None}
+
+
+def _is_answered(verdict: Verdict, outcome: str) -> bool:
+    """Whether the provider did its work: it took the request, or refused it with a reason."""
+    return outcome != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0)
+
+
+def _is_spared(lease_request: LeaseRequest, verdict: Verdict) -> bool:
+    """Whether a server error is more likely the fault of the job, which failed with other keys."""
+    failed = verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
+    return lease_request.suspect and failed
 
 
 def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:

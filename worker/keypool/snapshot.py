@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -159,64 +159,88 @@ def parse(
     for key in keys:
         record, account = next(records), next(records)
         pairs = [(model, next(records)) for model in models]
-        blocks = (
-            _blocks("key", "", record, now_ms)
-            + _blocks("account", "", account, now_ms)
-            + tuple(
-                block
-                for resource, fields in dict(record.get("resources") or {}).items()
-                for block in _blocks("key_resource", resource, fields, now_ms)
-            )
-            + tuple(
-                block
-                for model, fields in pairs
-                for block in _blocks("account_model", model, fields, now_ms)
-            )
-            + shared
-        )
-        # A team that did not verify some domain serves its own as well as ever.
-        rests = any(
-            one.scope != "key_resource" or one.state != "disabled" or one.name in models
-            for one in blocks
-        )
-        blocks += tuple(
-            block
-            for model, fields in _models_of(accounts[key.id], raw["unfit"])
-            for block in _blocks("account_model", model, fields | {"state": "unfit"}, now_ms)
-        )
-        whole = any(
-            block.state == "disabled" and block.scope in {"key", "account"} for block in blocks
-        )
+        blocks = _blocks_of(record, account, pairs, now_ms) + shared
+        unfit = _models_of(accounts[key.id], raw["unfit"])
         views.append(
-            KeyView(
-                id=key.id,
-                label=key.label,
-                variable=key.variable,
+            _view_of(
+                key,
                 account=accounts[key.id],
-                state="disabled" if whole else "cooling" if rests else "ready",
+                record=record,
+                pairs=pairs,
                 blocks=blocks,
-                in_flight=int(record.get("in_flight", 0)),
-                calls=int(record.get("calls", 0)),
-                accepted=int(record.get("ok", 0)),
-                refused=int(record.get("refused", 0)),
-                faults=int(record.get("fault", 0)),
-                rejected=int(record.get("rejected", 0)),
-                tokens=int(record.get("tokens", 0)),
-                used_ms=int(record.get("used_ms", 0)),
-                buckets=tuple(
-                    BucketView(
-                        model=model,
-                        dimension=dimension,
-                        limit=bucket["limit"],
-                        remaining=bucket["remaining"],
-                        window_ms=int(bucket["window_ms"]),
-                    )
-                    for model, fields in pairs
-                    for dimension, bucket in sorted(dict(fields.get("buckets") or {}).items())
-                ),
+                unfit=unfit,
+                now_ms=now_ms,
             )
         )
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
+
+
+def _blocks_of(
+    record: dict[str, Any],
+    account: dict[str, Any],
+    pairs: list[tuple[str, dict[str, Any]]],
+    now_ms: int,
+) -> tuple[BlockView, ...]:
+    """The blocks of a key: its own, those of its account, of its resources and of its models."""
+    parts = [
+        ("key", "", record),
+        ("account", "", account),
+        *(("key_resource", name, its) for name, its in dict(record.get("resources") or {}).items()),
+        *(("account_model", model, fields) for model, fields in pairs),
+    ]
+    return tuple(block for part in parts for block in _blocks(*part, now_ms))
+
+
+def _view_of(
+    key: ApiKey,
+    *,
+    account: str,
+    record: dict[str, Any],
+    pairs: list[tuple[str, dict[str, Any]]],
+    blocks: tuple[BlockView, ...],
+    unfit: list[tuple[str, dict[str, Any]]],
+    now_ms: int,
+) -> KeyView:
+    models = {model for model, _ in pairs}
+    # A team that did not verify one domain serves its other ones as before.
+    rests = any(
+        one.scope != "key_resource" or one.state != "disabled" or one.name in models
+        for one in blocks
+    )
+    blocks += tuple(
+        block
+        for model, fields in unfit
+        for block in _blocks("account_model", model, fields | {"state": "unfit"}, now_ms)
+    )
+    whole = any(one.state == "disabled" and one.scope in {"key", "account"} for one in blocks)
+    return KeyView(
+        id=key.id,
+        label=key.label,
+        variable=key.variable,
+        account=account,
+        state="disabled" if whole else "cooling" if rests else "ready",
+        blocks=blocks,
+        in_flight=int(record.get("in_flight", 0)),
+        calls=int(record.get("calls", 0)),
+        accepted=int(record.get("ok", 0)),
+        refused=int(record.get("refused", 0)),
+        faults=int(record.get("fault", 0)),
+        rejected=int(record.get("rejected", 0)),
+        tokens=int(record.get("tokens", 0)),
+        used_ms=int(record.get("used_ms", 0)),
+        buckets=tuple(bucket for pair in pairs for bucket in _buckets(*pair)),
+    )
+
+
+def _buckets(model: str, fields: dict[str, Any]) -> Iterator[BucketView]:
+    for dimension, bucket in sorted(dict(fields.get("buckets") or {}).items()):
+        yield BucketView(
+            model=model,
+            dimension=dimension,
+            limit=bucket["limit"],
+            remaining=bucket["remaining"],
+            window_ms=int(bucket["window_ms"]),
+        )
 
 
 def _models_of(

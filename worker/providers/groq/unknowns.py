@@ -111,14 +111,7 @@ def _unknown_in(
         if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
             yield Unknown("groq", Kind.HEADER, shapes.of_name(name.lower()))
     if answer.ok:
-        for name in (
-            name
-            for name, value in message.items()
-            if value is not None and name not in _MESSAGE_FIELDS
-        ):
-            yield Unknown("groq", Kind.MESSAGE_FIELD, shapes.of_name(name))
-        if finish_reason is not None and finish_reason not in _FINISH_REASONS:
-            yield Unknown("groq", Kind.FINISH_REASON, shapes.of_name(finish_reason))
+        yield from _unknown_in_message(message, finish_reason, shapes)
         return
     code = answer.code
     if code and code not in _CODES and not code.startswith(_CODE_BEGINNINGS):
@@ -127,6 +120,17 @@ def _unknown_in(
         yield Unknown("groq", Kind.STATUS, str(answer.status))
     if answer.status in _REFUSED and answer.message:
         yield from _unknown_in_refusal(answer, shapes)
+
+
+def _unknown_in_message(
+    message: Mapping[str, Any], finish_reason: Any, shapes: Shapes
+) -> Iterator[Unknown]:
+    given = (name for name, value in message.items() if value is not None)
+    for name in given:
+        if name not in _MESSAGE_FIELDS:
+            yield Unknown("groq", Kind.MESSAGE_FIELD, shapes.of_name(name))
+    if finish_reason is not None and finish_reason not in _FINISH_REASONS:
+        yield Unknown("groq", Kind.FINISH_REASON, shapes.of_name(finish_reason))
 
 
 def _unknown_in_refusal(answer: Answer, shapes: Shapes) -> Iterator[Unknown]:

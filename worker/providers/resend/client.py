@@ -109,20 +109,18 @@ class Resend:
             return Reply(
                 _charged(judge_transport(error_met, if_ambiguous=Fate.SAME_ACCOUNT), payload, None)
             )
-        # The SDK's exception says less than the answer (it loses names and bodies), so the answer
-        # is judged.
-        value = (
-            _results(exchange.answer, payload, secret)
-            if request.is_batch
-            else _value(exchange.answer)
-        )
+        return self._read(exchange.answer, request, payload, secret)
+
+    def _read(self, answer: Answer, request: SendRequest, payload: Any, secret: SecretStr) -> Reply:
+        """Judge an answer: the SDK's exception says less of it, without names and bodies."""
+        value = _results(answer, payload, secret) if request.is_batch else _value(answer)
         private = _private(payload) if value is None else ()
-        verdict = self._judge(exchange.answer, value=value, secret=secret, private=private)
+        verdict = self._judge(answer, value=value, secret=secret, private=private)
         if request.is_batch:
             self._has_batches = self._has_batches or value is not None
-            verdict = verdict if self._has_batches else _without_batches(exchange.answer, verdict)
+            verdict = verdict if self._has_batches else _without_batches(answer, verdict)
         shapes = Shapes(secret, texts_in(payload))
-        for unknown in unknown_in(exchange.answer, status=verdict.status, shapes=shapes):
+        for unknown in unknown_in(answer, status=verdict.status, shapes=shapes):
             self._notice(unknown)
         if request.divisible and verdict.code in EMAIL_QUOTAS:
             left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
@@ -222,22 +220,9 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
         or len(data) + len(errors) != len(payload)
     ):
         return None
-    results: list[dict[str, Any] | None] = [None] * len(payload)
-    for error in errors:
-        index = error.get("index") if isinstance(error, dict) else None
-        if type(index) is not int or not 0 <= index < len(payload) or results[index] is not None:
-            return None
-        said = error.get("message")
-        sentence = safe_sentence(
-            said if isinstance(said, str) else "",
-            secret=secret.get_secret_value(),
-            private=_private(payload[index]),
-        )
-        results[index] = {
-            "error": f"Resend rejects the email: {sentence}"
-            if sentence
-            else "Resend rejects the email"
-        }
+    results = _refused_of(errors, payload, secret)
+    if results is None:
+        return None
     accepted = iter(data)
     for place, known in enumerate(results):
         if known is None:
@@ -247,6 +232,26 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
                 return None
             results[place] = {"id": number}
     return {"results": results}
+
+
+def _refused_of(
+    errors: list[Any], payload: list[Any], secret: SecretStr
+) -> list[dict[str, Any] | None] | None:
+    """Return the results of the refused emails at their places; None where a place is wrong."""
+    results: list[dict[str, Any] | None] = [None] * len(payload)
+    for error in errors:
+        index = error.get("index") if isinstance(error, dict) else None
+        if type(index) is not int or not 0 <= index < len(payload) or results[index] is not None:
+            return None
+        message = error.get("message")
+        sentence = safe_sentence(
+            message if isinstance(message, str) else "",
+            secret=secret.get_secret_value(),
+            private=_private(payload[index]),
+        )
+        rejects = "Resend rejects the email"
+        results[index] = {"error": f"{rejects}: {sentence}" if sentence else rejects}
+    return results
 
 
 def _value(answer: Answer) -> dict[str, Any] | None:
