@@ -300,6 +300,18 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
 
 
+async def test_a_key_that_is_half_used_up_gives_way_to_fuller_ones(make_pool: Make) -> None:
+    pool = make_pool(3)
+    for left in (20, 60, 60):
+        taken = await lease(pool)
+        await pool.settle(taken, rpm(60, left))
+        if left == 20:
+            low = taken.account
+    picked = [(await lease(pool)).account for _ in range(12)]
+    assert low not in picked
+    assert len(set(picked)) == 2
+
+
 async def test_limits_that_are_configured_later_end_the_slow_start(make_pool: Make) -> None:
     pool = make_pool(1, opening=1)
     assert len(await at_once(pool)) == 1
