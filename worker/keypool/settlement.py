@@ -32,11 +32,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
     request, outcome = lease.request, _outcome(verdict)
     account = verdict.account or lease.account
     moved = account != lease.account
-    spared = request.suspect and verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
-    effect = None if spared or verdict.effect is Effect.NONE else verdict.effect
-    blames = effect is not None or verdict.fate is not Fate.DONE
-    is_stated = verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT
-    said: dict[str, object] = {
+    fields: dict[str, object] = {
         "key": lease.key.id,
         "account": account,
         "model": request.model,
@@ -47,11 +43,6 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         # What was reserved in another account's buckets cannot be put right in this one's.
         "counted": moved or _counted(verdict),
         "turned_down": _is_turned_down(verdict),
-        "effect": effect,
-        "scope": verdict.scope if blames else None,
-        "name": _blamed(lease, verdict.scope, account=account, service=service) if blames else None,
-        "rest_ms": rest_ms if blames else None,
-        "reason": verdict.code if blames else None,
         "sized": verdict.sized,
         "uncapped": _is_uncapped(request, verdict),
         "real": bool(request.model) and _is_real(verdict),
@@ -61,29 +52,44 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
             [one.dimension, one.used, one.dimension.window_ms, int(one.spent)]
             for one in verdict.quotas
         ],
-        "tokens": None if moved else verdict.tokens,
-        "input_tokens": None if moved else verdict.input_tokens,
-        "output_tokens": None if moved else verdict.output_tokens,
-        "emails": None if moved else verdict.emails,
-        "stated_ms": rest_ms if is_stated else None,
         "learned": verdict.account or None,
     }
+    fields |= _blame(lease, verdict, account=account, service=service, rest_ms=rest_ms)
+    fields |= {} if moved else _counts(verdict)
     return {
         name: value
-        for name, value in said.items()
+        for name, value in fields.items()
         if value is not None and value is not False and value != []
+    }
+
+
+def _blame(
+    lease: Lease, verdict: Verdict, *, account: str, service: str, rest_ms: int
+) -> dict[str, object]:
+    """Return what a verdict does to the scope that it blames, and for how long."""
+    spared = _is_spared(lease.request, verdict)
+    effect = None if spared or verdict.effect is Effect.NONE else verdict.effect
+    is_stated = verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT
+    fields: dict[str, object] = {"stated_ms": rest_ms if is_stated else None}
+    if effect is None and verdict.fate is Fate.DONE:
+        return fields
+    return fields | {
+        "effect": effect,
+        "scope": verdict.scope,
+        "name": _blamed(lease, verdict.scope, account=account, service=service),
+        "rest_ms": rest_ms,
+        "reason": verdict.code,
     }
 
 
 def _counts(verdict: Verdict) -> dict[str, object]:
     """Return what the provider counted, as far as it said so."""
-    stated = {
+    return {
         "tokens": verdict.tokens,
         "input_tokens": verdict.input_tokens,
         "output_tokens": verdict.output_tokens,
         "emails": verdict.emails,
     }
-    return {name: count for name, count in stated.items() if count is not None}
 
 
 def _is_answered(verdict: Verdict, outcome: str) -> bool:
