@@ -100,6 +100,11 @@ examples: ## Install what clients/node and examples/express need (with npm), so 
 	@cd clients/node && $(NPM)
 	@cd examples/express && $(NPM)
 
+.PHONY: nextjs
+nextjs: ## Install and build examples/nextjs (370 MB), so that its tests run
+	@cd clients/node && $(NPM)
+	@cd examples/nextjs && $(NPM) && NEXT_TELEMETRY_DISABLED=1 npm run --silent build
+
 .PHONY: docs
 docs: $(READY) ## Write docs/settings.md, .env.example and docs/schemas anew from the code
 	@$(PY) .ci/write_docs.py
@@ -110,6 +115,6 @@ lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes
 
 .PHONY: clean
 clean: ## Remove the environment, caches and whatever a run left behind
-	@rm -rf .venv examples/*/node_modules clients/node/node_modules clients/node/dist build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
+	@rm -rf .venv examples/*/node_modules examples/nextjs/.next clients/node/node_modules clients/node/dist build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

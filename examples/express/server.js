@@ -61,9 +61,9 @@ app.delete("/jobs/:id", async (request, response) => {
 
 // Server-sent events. A browser that comes back names the last event that it has.
 app.get("/jobs/:id/events", async (request, response) => {
-  const after = request.get("Last-Event-ID");
-  const events = keywheel.stream(request.params.id, after ? { after } : {});
-  response.on("close", () => events.return()); // the browser is gone
+  const gone = new AbortController(); // the browser
+  response.on("close", () => gone.abort());
+  const events = keywheel.stream(request.params.id, { after: request.get("Last-Event-ID") ?? "0", signal: gone.signal });
   const send = (type, data, id) =>
     response.write(`${id ? `id: ${id}\n` : ""}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`);
   response.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });

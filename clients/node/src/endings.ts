@@ -31,12 +31,16 @@ export class Endings {
    * @returns How the job is then.
    * @throws Unavailable Redis could not be reached at the end of the time.
    */
-  wait(job: string, timeoutMs: number): Promise<Status> {
+  wait(job: string, timeoutMs: number, signal?: AbortSignal): Promise<Status> {
     const deadline = performance.now() + timeoutMs;
     return new Promise((resolve, reject) => {
       this.#waiters.add({
         job,
         look(status) {
+          if (signal?.aborted) {
+            reject(signal.reason);
+            return true;
+          }
           const isLate = performance.now() >= deadline;
           if (status instanceof Unavailable) {
             if (isLate) reject(status);

@@ -31,6 +31,8 @@ export interface KeywheelOptions {
 export interface WaitOptions {
   /** In milliseconds; `Infinity`: until the job ends. By default a minute. */
   timeoutMs?: number;
+  /** Ends the wait early, such as when a visitor has gone; the job goes on. */
+  signal?: AbortSignal | undefined;
 }
 
 /** Where a stream begins, and how long it may be silent. */
@@ -107,8 +109,8 @@ export class Keywheel {
    * @throws ResultTimeout The job has not ended in time.
    * @throws Unavailable Redis could not be reached at the end of the time.
    */
-  async result<Result>(job: JobId<Result>, { timeoutMs = TIMEOUT_MS }: WaitOptions = {}): Promise<Result> {
-    const status = await this.#endings.wait(job, timeoutMs);
+  async result<Result>(job: JobId<Result>, { timeoutMs = TIMEOUT_MS, signal }: WaitOptions = {}): Promise<Result> {
+    const status = await this.#endings.wait(job, timeoutMs, signal);
     if (!hasEnded(status)) throw new ResultTimeout(job, status, timeoutMs);
     if (status.state !== "done") throw failureOf(job, status);
     return status.result as Result;
@@ -124,11 +126,12 @@ export class Keywheel {
    * @throws Unavailable Redis cannot be reached.
    */
   async *stream(job: JobId, options: StreamOptions = {}): AsyncGenerator<StreamEvent, void, undefined> {
-    const { timeoutMs = TIMEOUT_MS } = options;
+    const { timeoutMs = TIMEOUT_MS, signal } = options;
     let { after = "0" } = options;
     let [heardAt, lookedAt, pauseMs] = [performance.now(), -Infinity, FIRST_PAUSE_MS];
     let ended: Ended | undefined;
     while (true) {
+      signal?.throwIfAborted();
       const name = `${this.#namespace}:stream:${job}`;
       const rows = (await this.#pool("XRANGE", name, `(${after}`, "+", "COUNT", "500")) as Row[];
       for (const row of rows) {

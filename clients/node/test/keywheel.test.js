@@ -102,6 +102,9 @@ for (const [name, connect] of Object.entries(clients)) {
       const types = (await collect(keywheel.stream(plain))).map(({ type }) => type);
       assert.deepEqual(types, ["restart", "delta", "end"]);
       await assert.rejects(collect(keywheel.stream("no-such-job", { timeoutMs: 50 })), ResultTimeout);
+      const signal = AbortSignal.timeout(50);
+      await assert.rejects(collect(keywheel.stream("no-such-job", { signal })), { name: "TimeoutError" });
+      await assert.rejects(keywheel.result("no-such-job", { signal }), { name: "TimeoutError" });
     });
 
     test("a job runs, is deferred and is cancelled for good", async () => {

@@ -15,7 +15,10 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import ROOT, environment, eventually, workers
 
-NAMES = ("fastapi", "django", "express")
+NAMES = ("fastapi", "django", "express", "nextjs")
+
+
+_TARGETS = {"express": "examples", "nextjs": "nextjs"}
 
 
 @dataclass
@@ -61,8 +64,8 @@ class Street:
     lonely: dict[str, Program]
 
     def url(self, name: str, *, how: str = "") -> str:
-        if name == "express" and name not in self.examples:
-            pytest.skip("examples/express needs node and `make examples`")
+        if name in {"express", "nextjs"} and name not in self.examples:
+            pytest.skip(f"examples/{name} needs node and `make {_TARGETS[name]}`")
         program = {"": self.examples, "lonely": self.lonely}[how][name]
         return program.url or program.await_url()
 
@@ -81,12 +84,13 @@ def command(name: str) -> list[str] | None:
     if name == "django":
         return [*python, "manage.py", "runserver", "--noreload", "--skip-checks", "127.0.0.1:0"]
     node = shutil.which("node")
+    folder = ROOT / "examples" / name
+    if name == "nextjs":  # the build writes this file last
+        script = ["node_modules/next/dist/bin/next", "start", "-H", "127.0.0.1", "-p", "0"]
+        return [node, *script] if node and (folder / ".next/BUILD_ID").is_file() else None
     # npm writes this file last: what it left when it was cut short does not count.
-    return (
-        [node, "server.js"]
-        if node and (ROOT / "examples/express/node_modules/.package-lock.json").is_file()
-        else None
-    )
+    installed = (folder / "node_modules/.package-lock.json").is_file()
+    return [node, "server.js"] if node and installed else None
 
 
 @pytest.fixture(scope="package")

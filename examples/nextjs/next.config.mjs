@@ -1,0 +1,8 @@
+import { fileURLToPath } from "node:url";
+
+/** @type {import("next").NextConfig} */
+export default {
+  poweredByHeader: false,
+  serverExternalPackages: ["redis", "keywheel-client"],
+  turbopack: { root: fileURLToPath(new URL("../..", import.meta.url)) }, // the client is a folder beside this one
+};
