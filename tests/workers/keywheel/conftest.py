@@ -18,13 +18,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "REDIS_URL": server.url,
             "GROQ_API_KEY_4": SPACED,
             "KEYWHEEL_TASKS": "tests.workers.keywheel.custom_jobs,myapp.jobs",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{folder}",
             "KEYWHEEL_STATUS_INTERVAL_S": "0.5",
             "KEYWHEEL_RETRY_BACKOFF_S": "0.2",
             "KEYWHEEL_GROQ_COOLDOWN_S": "0.3",
             "KEYWHEEL_RESEND_COOLDOWN_S": "0.3",
         }
-        # The application of docs/own-tasks.md, in the folder that the worker starts in.
+        # The application of docs/own-tasks.md, which each worker of the tests finds by its path.
         (folder / "myapp").mkdir()
         (folder / "myapp" / "jobs.py").write_text(blocks(ROOT / "docs/own-tasks.md", "python")[0])
         producer = Producer(server.url)
