@@ -19,16 +19,19 @@ TRANSPORT_CLASSES: Final = {
 """Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
 _ADMIN: Final = "admin"
 """The queue of the tasks by which operators reach the workers, `tasks.admin`."""
+NOTIFY: Final = "notify"
+"""The queue of the notifications of how jobs ended, by the task of `tasks.notify`."""
 QUEUE_OF_TASKS: Final = {
     **{service.tasks: service.queue for service in SERVICES.values()},
     f"tasks.{_ADMIN}": _ADMIN,
+    f"tasks.{NOTIFY}": NOTIFY,
 }
 """The modules with tasks, by their names in the checkout, and the queue of each.
 
 The names of tasks begin with the name of their module."""
 _ABOVE: Final = __name__.rpartition("config")[0]
 """The package of these modules in an installed wheel, `keywheel.`; empty in the checkout."""
-QUEUES: Final = tuple(dict.fromkeys(QUEUE_OF_TASKS.values()))
+QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUE_OF_TASKS.values() if queue != NOTIFY))
 """Each service has a queue of its own, so that a backlog of one never delays the others.
 
 Only services that name the same queue share one: see `config.services`."""
@@ -45,7 +48,7 @@ DEFERRED: Final = ".deferred"
 So they go before the jobs that wait in the queue, not behind them."""
 DELAYED_QUEUES: Final = {
     queue + DEFERRED: queue
-    for queue in (*(service.queue for service in SERVICES.values()), CUSTOM_QUEUE)
+    for queue in (*(service.queue for service in SERVICES.values()), CUSTOM_QUEUE, NOTIFY)
 }
 """The queues of deferred jobs, which our transport keeps in Redis until they are due.
 
@@ -85,6 +88,12 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 def queue_of(task: str) -> str:
     """Name the queue that the jobs of a task go to; empty where it is no task of ours."""
     return QUEUE_OF_TASKS.get(task.rpartition(".")[0], "")
+
+
+def consumed_queues(settings: Settings) -> tuple[str, ...]:
+    """Name the queues that a worker consumes which has keys for all services."""
+    custom = [CUSTOM_QUEUE] if settings.task_modules else []
+    return (*QUEUES, *custom, *([NOTIFY] if settings.notify_hosts else []))
 
 
 def delays_in_broker(settings: Settings) -> bool:
@@ -172,9 +181,7 @@ def _retries_for(wait_s: int) -> dict[str, float]:
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
         "include": [*(_ABOVE + module for module in QUEUE_OF_TASKS), *settings.task_modules],
-        "task_queues": tuple(
-            _queue(name) for name in (*QUEUES, *([CUSTOM_QUEUE] if settings.task_modules else ()))
-        ),
+        "task_queues": tuple(map(_queue, consumed_queues(settings))),
         "task_routes": {f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()}
         | {f"{module}.*": {"queue": CUSTOM_QUEUE} for module in settings.task_modules}
         | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows

@@ -3,6 +3,8 @@
 The message of a validator completes "VARIABLE …".
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from config.notify_hosts import notify_hosts
 from config.redis_url import RedisUrl as ParsedUrl
 from config.urls import SecretUrl, checked_url
 
@@ -17,6 +20,7 @@ RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
 """The result backend for Celery's loader. It precedes the URL, with a plus between them."""
 
 _SHORTEST_TOKEN = 16
+_SHORTEST_SECRET_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,31 @@ def _modules(text: str) -> str:
     return ",".join(dict.fromkeys(names))
 
 
+def _webhook_secrets(secret: SecretStr | None) -> SecretStr | None:
+    for text in webhook_secrets(secret):
+        try:
+            found = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        except (binascii.Error, ValueError):
+            found = b""
+        if not text.startswith("whsec_") or len(found) < _SHORTEST_SECRET_BYTES:
+            raise ValueError(
+                f"must be whsec_ and at least {_SHORTEST_SECRET_BYTES} random bytes in Base64, or "
+                "several such secrets separated by commas"
+            )
+    return secret
+
+
+def webhook_secrets(secret: SecretStr | None) -> tuple[str, ...]:
+    """Divide a setting into its secrets."""
+    parts = secret.get_secret_value().split(",") if secret else ()
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _hosts(text: str) -> str:
+    notify_hosts(text)
+    return text
+
+
 def limits_from(value: Any, *, known: Sequence[str]) -> Any:
     """Read limits such as `rpm=30,tpm=6000`. A value that is not a text is returned as it is.
 
@@ -141,3 +170,5 @@ Namespace = Annotated[str, AfterValidator(_namespace), Unit("text")]
 Token = Annotated[SecretStr | None, AfterValidator(_token), Unit("text")]
 Credentials = Annotated[SecretStr | None, AfterValidator(_credentials), Unit("`user:password`")]
 Limits = Annotated[tuple[tuple[str, int], ...], Unit("limits")]
+Hosts = Annotated[str, AfterValidator(_hosts), Unit("hosts")]
+WebhookSecrets = Annotated[SecretStr | None, AfterValidator(_webhook_secrets), Unit("`whsec_…`")]

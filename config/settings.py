@@ -14,6 +14,7 @@ from config.errors import SettingsError
 from config.fields import (
     CeleryUrl,
     Credentials,
+    Hosts,
     Level,
     LogFormat,
     Modules,
@@ -24,8 +25,10 @@ from config.fields import (
     SecondsOrNone,
     Token,
     Unit,
+    WebhookSecrets,
     WholeSeconds,
     Word,
+    webhook_secrets,
 )
 from config.names import Known, names_without_effect
 from config.sentences import sentences_of
@@ -38,6 +41,11 @@ _SOFT_LIMIT_EARLIER_S: Final = 30
 _BACKOFF_MAX_RATIO: Final = 60
 _VISIBILITY_RATIO: Final = 3
 _log = logging.getLogger(__name__)
+
+
+_UNSIGNED: Final = (
+    "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET, which notifications are signed with."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,16 @@ class Settings(BaseSettings):
     their arguments, and cannot be replayed any more; arguments above 1 MB are never kept. 0: none
     are."""
 
+    # Notifications
+    notify_hosts: Hosts = ""
+    """The hosts that a job's `notify` may name, separated by commas, such as
+    `hooks.example.com`; a port that is not the usual one belongs to it. A host with a private
+    address needs `=private`, as in `app.internal:8080=private`: it may also speak plain HTTP.
+    Empty: no results are pushed."""
+    notify_secret: WebhookSecrets = None
+    """What notifications are signed with (Standard Webhooks): `whsec_` and 24 random bytes or more
+    in Base64. Of several, separated by commas, each makes a signature."""
+
     # Logs and status
     log_level: Level = "INFO"
     """The lowest level that is logged."""
@@ -218,6 +236,7 @@ class Settings(BaseSettings):
             found += [pair.partition(":")[2].strip() for pair in pairs]
         if self.admin_token:
             found.append(self.admin_token.get_secret_value())
+        found += webhook_secrets(self.notify_secret)
         return tuple(dict.fromkeys(found))
 
     @field_validator("services", mode="before")
@@ -228,9 +247,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
         soft_s, limit_s = self.task_soft_time_limit_s, self.task_time_limit_s
-        slow = slow_services(self.services, self.max_wait_s, soft_s=soft_s, limit_s=limit_s)
-        if slow:
-            raise ValueError("\n".join(slow))
+        wrong = slow_services(self.services, self.max_wait_s, soft_s=soft_s, limit_s=limit_s)
+        if self.notify_hosts and self.notify_secret is None:
+            wrong.append(_UNSIGNED)
+        if wrong:
+            raise ValueError("\n".join(wrong))
         return self
 
 
@@ -244,6 +265,7 @@ def variable_of(field: str) -> str:
 
 SECRET_FIELDS: Final = frozenset({
     "redis_url", "broker_url", "result_backend_url", "pool_url", "flower_basic_auth", "admin_token",
+    "notify_secret",
 })  # fmt: skip
 """The fields that may also come from a file, and whose values are never shown."""
 

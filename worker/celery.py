@@ -24,6 +24,7 @@ from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
 from worker.hooks.cancel import Cancelling
 from worker.hooks.health import PoolHealth
+from worker.hooks.notifications import NotificationBound
 from worker.hooks.queues import QueueChoice
 from worker.logs import redactor, say_json, setup_logging
 from worker.providers.proxies import proxy_for
@@ -53,6 +54,7 @@ def create_app() -> Celery:
     created.steps["worker"].add(PoolHealth)
     created.steps["consumer"].add(QueuePauser)
     created.steps["consumer"].add(Cancelling)
+    created.steps["consumer"].add(NotificationBound)
     return created
 
 

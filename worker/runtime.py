@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from config.api_key import ApiKey
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
+from config.fields import webhook_secrets
 from config.keys import Discovery, load_keys
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
@@ -32,6 +33,7 @@ from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.key_pools import announce, open_pool
 from worker.keypool import KeyPool, PoolView
+from worker.notifications import NotificationSender
 from worker.providers.drift import Drift
 from worker.providers.registry import client_of
 from worker.redis.client import connect
@@ -68,6 +70,7 @@ class Runtime:
     cancellations: Cancellations
     dead_letters: DeadLetters
     dedupe_keys: DedupeKeys
+    notifications: NotificationSender
     drift: Drift
     key_checks: KeyChecks
     broker: Redis | None = None
@@ -305,6 +308,9 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         cancellations=cancellations,
         dead_letters=DeadLetters.of(redis, settings),
         dedupe_keys=DedupeKeys(redis, namespace=settings.namespace),
+        notifications=NotificationSender(
+            settings.notify_hosts, webhook_secrets(settings.notify_secret)
+        ),
         drift=drift,
         key_checks=KeyChecks(
             pools,

@@ -258,7 +258,7 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     assert named - ours == set(EmailArguments.refused)
     # What is ours alone: what Resend documents and this SDK does not know yet, and how long the job
     # may take.
-    assert ours - named == {"topic_id", "dedupe_key", "deadline_s"}
+    assert ours - named == {"topic_id", "dedupe_key", "notify", "deadline_s"}
     parts = [
         (resend.Attachment, Attachment),
         (resend.RemoteAttachment, Attachment),
@@ -297,6 +297,7 @@ def test_every_parameter_has_a_good_example() -> None:
     assert {name for changes in GOOD for name in changes} | {
         "idempotency_key",
         "dedupe_key",
+        "notify",
         "deadline_s",
         "template",
     } == names

@@ -115,7 +115,8 @@ def test_the_schemas_refuse_what_the_worker_refuses(task: str, wrong: dict[str, 
 
 
 def test_its_queues_are_the_workers() -> None:
-    assert QUEUES == QUEUE_OF_TASKS
+    sent_by_workers = {"tasks.notify": "notify"}
+    assert QUEUES | sent_by_workers == QUEUE_OF_TASKS
 
 
 def test_jobs_of_a_pipeline_stay_in_their_order_with_one_push_for_those_of_a_list() -> None:

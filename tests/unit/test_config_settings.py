@@ -33,6 +33,7 @@ from config.urls import SecretUrl
 
 ROOT = Path(__file__).parents[2]
 CANARY = "Zq9canaryQz7"
+WEBHOOK_SECRET = f"whsec_{CANARY * 3}"
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +108,7 @@ def test_every_secret_may_come_from_a_file_and_is_never_shown(field: str, tmp_pa
     value = {
         "admin_token": f"{CANARY}-{CANARY}",
         "flower_basic_auth": f"admin:{CANARY}",
+        "notify_secret": WEBHOOK_SECRET,
     }.get(field, f"redis://user:{CANARY}@host:6379/0")
     (tmp_path / "secret").write_text(f"{value}\n")
     environ = {f"{variable_of(field)}_FILE": str(tmp_path / "secret")}
@@ -119,6 +121,7 @@ def test_every_secret_may_come_from_a_file_and_is_never_shown(field: str, tmp_pa
         *notices(environ, settings),
     ):
         assert CANARY not in shown
+        assert WEBHOOK_SECRET not in shown
 
 
 def test_a_url_shows_everything_but_its_password() -> None:
@@ -213,7 +216,11 @@ WRONG = [
     ({"REDIS_URL_FILE": "."}, "REDIS_URL_FILE does not name a plain file."),
     ({"FLOWER_BASIC_AUTH": CANARY}, "FLOWER_BASIC_AUTH must be user:password"),
     ({"FLOWER_BASIC_AUTH": f"a:{CANARY},b:"}, "FLOWER_BASIC_AUTH must be user:password"),
+    ({"KEYWHEEL_NOTIFY_HOSTS": "https://a.example"}, "KEYWHEEL_NOTIFY_HOSTS must be hosts such"),
+    ({"KEYWHEEL_NOTIFY_SECRET": CANARY}, "KEYWHEEL_NOTIFY_SECRET must be whsec_ and at least 24"),
+    ({"KEYWHEEL_NOTIFY_SECRET": f"whsec_{CANARY}"}, "KEYWHEEL_NOTIFY_SECRET must be whsec_ and"),
     # relations
+    ({"KEYWHEEL_NOTIFY_HOSTS": "a.example"}, "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET"),
     ({"KEYWHEEL_TASK_TIME_LIMIT_S": "1"}, "KEYWHEEL_TASK_TIME_LIMIT_S must be at least 2"),
     (
         {"KEYWHEEL_GROQ_TIMEOUT_S": "266"},

@@ -6,13 +6,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, Strict, model_validator
 
 from worker.arguments.base import Arguments, Deadline, JsonObject, KeyText, Text, matching
+from worker.arguments.notification import NotifyUrl
 
 _MOST_TOKENS = 2**31 - 1
 """Far above any model's; a number without end would spoil the arithmetic of the pool."""
 _RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
 _TOLD_BY_GROQ = {"executed_tools", "annotations"}
 _NOT_EMPTY = {"tool_calls", "reasoning"}
-_OF_THE_JOB = {"models", "stream", "dedupe_key", "deadline_s"}
+_OF_THE_JOB = {"models", "stream", "dedupe_key", "notify", "deadline_s"}
 """What is no parameter of the request."""
 _MOST_LISTED = 1_000
 _MOST_SEED = 2**63 - 1
@@ -131,6 +132,7 @@ class CompletionArguments(Arguments):
     models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=20)] | None = None
     stream: Annotated[bool, Strict()] = False
     dedupe_key: KeyText | None = None
+    notify: NotifyUrl | None = None
     deadline_s: Deadline | None = None
 
     @model_validator(mode="after")

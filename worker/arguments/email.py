@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_valid
 from config.addresses import is_address
 from config.api_key import ApiKey
 from worker.arguments.base import Arguments, Deadline, KeyText, Text, matching
+from worker.arguments.notification import NotifyUrl
 from worker.errors import Deferred
 
 _MOST_RECIPIENTS = 50
@@ -30,7 +31,7 @@ _TagText = Annotated[
         "must be 1 to 256 letters and digits of ASCII, underscores or dashes",
     ),
 ]
-_OF_THE_JOB = {"idempotency_key", "dedupe_key", "deadline_s"}
+_OF_THE_JOB = {"idempotency_key", "dedupe_key", "notify", "deadline_s"}
 """What is no part of the email itself."""
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
@@ -136,6 +137,7 @@ class EmailArguments(Arguments):
     topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     idempotency_key: KeyText | None = None
     dedupe_key: KeyText | None = None
+    notify: NotifyUrl | None = None
     deadline_s: Deadline | None = None
 
     @model_validator(mode="after")

@@ -18,6 +18,8 @@ _TOKEN_RE: Final = re.compile(
 )
 _MARKUP: Final = "html"
 """The argument whose values are escaped: a text must appear as it is."""
+_PLAIN: Final = "notify"
+"""The argument that is no template: no answer of a model names where results go."""
 _BETWEEN: Final = "\n\n"
 """What stands between the values of a field that several results have."""
 _DEEPEST: Final = 100
@@ -46,7 +48,10 @@ def filled(kwargs: Mapping[str, Any], result: Any) -> dict[str, Any]:
             message names the argument and never quotes its text.
     """
     filling = _Filling(result)
-    return {name: filling.of(value, (name,)) for name, value in kwargs.items()}
+    return {
+        name: value if name == _PLAIN else filling.of(value, (name,))
+        for name, value in kwargs.items()
+    }
 
 
 class _Filling:

@@ -17,8 +17,10 @@ from worker.deadletters.capture import reason_of
 from worker.deadletters.recorder import is_recorded
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
 from worker.hooks.dead_letters import recorder
+from worker.hooks.notifications import announce_from_consumer
 from worker.hooks.stream_end import close_stream
 from worker.jobs.history import HEADER, came_again, doubt_ms
+from worker.notifications import announces, end_of_failure
 
 _logger = logging.getLogger(__name__)
 
@@ -84,11 +86,13 @@ class PrivateRequest(Request):
                     self.id, error, states.REVOKED, request=self._context
                 )
                 self._is_stored = True
-            self._dead_letter(error)
+            self._dead_letter(error, state=states.REVOKED)
         else:
             if self._is_in_doubt():
                 reason += "; an earlier attempt may have been accepted"
             close_stream(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
+            revoked = {"type": "TaskRevokedError", "message": f"the job was {reason}"}
+            self._announce_end(states.REVOKED, {"error": revoked})
         super()._announce_revoked(reason, terminated, signum, expired)
 
     @property
@@ -155,8 +159,35 @@ class PrivateRequest(Request):
         limit = self.task.max_retries if self.task.retry_on_worker_lost else None
         return limit is None or self._context.retries < limit or bool(self._success_was_stored())
 
-    def _dead_letter(self, exc: BaseException) -> None:
+    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+        """Acknowledge a job that has succeeded.
+
+        If its worker died after it had succeeded, Celery only finds its result: then its
+        notification may not be published yet.
+        """
+        failed, *_ = failed__retval__runtime
+        if (
+            not failed
+            and came_again(self._context)
+            and announces(self.name, self._context.kwargs)
+            and self._success_was_stored()
+        ):
+            self._announce_end(states.SUCCESS, {"result": self._stored_result()})
+        return super().on_success(failed__retval__runtime, **kwargs)
+
+    def _stored_result(self) -> Any:
+        try:
+            return self.task.backend.get_task_meta(self.id, cache=False).get("result")
+        except Exception as exc:  # noqa: BLE001 - the receiver can read it, too
+            _logger.debug("cannot read the result of %s (%s)", self.id, type(exc).__name__)
+            return None
+
+    def _announce_end(self, state: str, end: dict[str, Any]) -> None:
+        announce_from_consumer(self.app, self._context, self.name, state, end)
+
+    def _dead_letter(self, exc: BaseException, *, state: str = states.FAILURE) -> None:
         name = type(exc).__name__
+        self._announce_end(state, end_of_failure(exc))
         close_stream(self._context, error=name, reason=reason_of(exc).removeprefix(f"{name}: "))
         if is_recorded(self.name):
             self._must_come_again = not recorder.record_request(self._context, self.name, exc)

@@ -20,6 +20,7 @@ from worker.jobs.dedupe import holds_key, release_key
 from worker.jobs.history import DOUBT
 from worker.jobs.outages import Outages
 from worker.jobs.ownership import Ownership
+from worker.notifications import announce, announces, end_of_failure
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -145,6 +146,8 @@ class ServiceTask(Task):
         return self._after_failure(request, exc)
 
     async def _after_failure(self, request: Any, exc: Exception) -> None:
+        # The dead letter comes last: once it is there, a redelivered job is not ended again.
+        await announce(self.app, request, self.name, states.FAILURE, end_of_failure(exc))
         await recorder.record_job(request, self.name, exc)
         await _release_key(request)
 
@@ -159,11 +162,14 @@ class ServiceTask(Task):
             request.headers or {}
         )
         may_have_one = (came_again or self.sends_once()) and not request.is_eager
-        if not may_have_one and not holds_key(request):
+        if not (may_have_one or holds_key(request) or announces(self.name, request.kwargs)):
             return None
-        return self._after_success(request, task_id, may_have_one=bool(may_have_one))
+        return self._after_success(request, task_id, retval, may_have_one=bool(may_have_one))
 
-    async def _after_success(self, request: Any, task_id: str, *, may_have_one: bool) -> None:
+    async def _after_success(
+        self, request: Any, task_id: str, result: Any, *, may_have_one: bool
+    ) -> None:
+        await announce(self.app, request, self.name, states.SUCCESS, {"result": result})
         if may_have_one:
             await recorder.remove(task_id)
         await _release_key(request)

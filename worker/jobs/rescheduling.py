@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from celery import Task
+from celery import Celery, Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
@@ -20,6 +20,8 @@ from worker.jobs.history import ALONE, History
 
 _BROKER_RETRIES_S = 60.0
 _BROKER_PAUSE_S = 1.0
+_HIDDEN_REPRS = {"argsrepr": "<hidden>", "kwargsrepr": "<hidden>"}
+"""Celery would write a part of the arguments into the headers, for tools to show."""
 _LONGEST_DELAY_MS = 366 * 86_400_000
 """Beyond any deadline; a larger number would be no instant of a calendar."""
 
@@ -46,13 +48,14 @@ async def send_back(
     for name in (DEATHS, ALONE):  # no worker has died of this run
         headers.pop(name, None)
     queue = _deferred_queue_of(request.delivery_info or {})
+    hidden = {} if getattr(task, "show_content", False) else _HIDDEN_REPRS
     signature = task.signature_from_request(
-        request, countdown=countdown_s, retries=retries, headers=headers, queue=queue
+        request, countdown=countdown_s, retries=retries, headers=headers, queue=queue, **hidden
     )
     if request.called_directly or request.is_eager:
         raise why
     await end_if_cancelled(request.id, patiently=False)
-    await _publish(signature, task)
+    await publish_patiently(signature, task.app)
     request.waits = waits_of(why, countdown_s)
     retry: Any = Retry(exc=why, when=countdown_s, sig=signature)
     retry.waits = request.waits
@@ -89,12 +92,15 @@ def _instant(in_s: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat(timespec="milliseconds")
 
 
-async def _publish(signature: Any, task: Task) -> None:
+async def publish_patiently(signature: Any, app: Celery) -> None:
     """Publish a message, whatever the soft time limit says: it is meant for the work.
 
     Cut off here, the job would be lost, or run twice.
+
+    Raises:
+        celery.exceptions.Reject: The broker did not take it for a minute.
     """
-    publishing = asyncio.ensure_future(_publish_with_retries(signature, task))
+    publishing = asyncio.ensure_future(_publish_with_retries(signature, app))
     try:
         await asyncio.shield(publishing)
     except SoftTimeLimitExceeded:
@@ -104,7 +110,7 @@ async def _publish(signature: Any, task: Task) -> None:
         raise
 
 
-async def _publish_with_retries(signature: Any, task: Task) -> None:
+async def _publish_with_retries(signature: Any, app: Celery) -> None:
     """Publish a message, with retries for a minute.
 
     The new message is in the broker before the old one is acknowledged: a crash in between leaves
@@ -113,7 +119,7 @@ async def _publish_with_retries(signature: Any, task: Task) -> None:
     deadline = time.monotonic() + _BROKER_RETRIES_S
     while True:
         try:
-            await publish(signature, task.app)
+            await publish(signature, app)
         except Exception as exc:
             # Mostly OperationalError, but kombu also fails with AttributeError where a connection
             # is closed meanwhile. The message came as JSON and goes back as JSON: its content is

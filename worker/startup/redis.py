@@ -20,7 +20,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from config.celery import QUEUES
+from config.celery import consumed_queues
 from config.errors import SettingsError
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
@@ -92,7 +92,11 @@ def check_redis(settings: Settings) -> None:
     """
     urls = RedisUrls.of(settings)
     servers = {
-        "broker_url": (urls.broker_as_pool, _broker_commands(), _broker_channels(urls.broker_db)),
+        "broker_url": (
+            urls.broker_as_pool,
+            _broker_commands(settings),
+            _broker_channels(urls.broker_db),
+        ),
         "result_backend_url": (
             urls.results_as_pool,
             _result_commands(),
@@ -220,7 +224,7 @@ def _missing_tls(url: str) -> str | None:
 # One command of each kind that a worker needs; none of them changes anything.
 
 
-def _broker_commands() -> list[Command]:
+def _broker_commands(settings: Settings) -> list[Command]:
     nothing = "keywheel-check"
     commands: list[Command] = [
         ("EVAL", "return 1", 1, "unacked"),
@@ -229,7 +233,7 @@ def _broker_commands() -> list[Command]:
         ("HDEL", "unacked", nothing),
         ("LLEN", "unacked"),
     ]
-    for queue in QUEUES:
+    for queue in consumed_queues(settings):
         commands += [
             ("LLEN", queue),
             ("LREM", queue, 0, nothing),

@@ -53,6 +53,7 @@ class CompletionArguments(TypedDict, total=False):
     store: bool
     stream: bool
     dedupe_key: str
+    notify: str
     deadline_s: float
 
 
@@ -103,4 +104,5 @@ class EmailArguments(TypedDict, total=False):
     topic_id: str
     idempotency_key: str
     dedupe_key: str
+    notify: str
     deadline_s: float

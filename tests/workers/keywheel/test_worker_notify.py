@@ -1,0 +1,274 @@
+"""Results pushed to a URL: for every end of a job a signed POST, until it is taken."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+from tests.processes import House, Producer, eventually, workers
+from worker.aio.transport.headers import DEATHS
+from worker.jobs.history import ALONE
+
+CANARY = "canary-7c1f"
+SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
+HIDDEN = "<hidden>"
+
+
+@dataclass
+class Receiver:
+    """The endpoint of an application. It answers with the next of its statuses, else with 204."""
+
+    statuses: list[int] = field(default_factory=list)
+    posts: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
+    refused: int = 0
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/done?for=ann"
+
+    def take(self) -> dict[str, Any]:
+        return self.posts.get(timeout=30)
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = receiver.statuses.pop(0) if receiver.statuses else 204
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("location", f"http://127.0.0.1:{receiver.port}/elsewhere")
+                self.send_header("content-length", "0")
+                self.end_headers()
+                receiver.refused += status != 204
+                if status == 204:
+                    receiver.posts.put({"path": self.path, "headers": self.headers, "body": body})
+
+            def do_GET(self) -> None:
+                receiver.posts.put({"path": self.path})
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Receiver]:
+    receiver = Receiver()
+    with ThreadingHTTPServer(("127.0.0.1", 0), receiver.handler()) as server:
+        receiver.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield receiver
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def office(
+    tmp_path_factory: pytest.TempPathFactory, endpoint: Receiver
+) -> Iterator[tuple[House, Receiver]]:
+    folder = tmp_path_factory.mktemp("office")
+    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
+    with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
+        hosts = f"127.0.0.1:{endpoint.port}=private, localhost:{endpoint.port}"
+        environ = sandbox.env() | {
+            "REDIS_URL": server.url,
+            "KEYWHEEL_NOTIFY_HOSTS": hosts,
+            "KEYWHEEL_NOTIFY_SECRET": ",".join(SECRETS),
+            "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
+        }
+        producer = Producer(server.url)
+        with workers(folder, environ) as [worker]:
+            yield House(server.url, sandbox, environ, worker, producer, folder), endpoint
+            assert CANARY not in worker.log
+            assert not any(secret in worker.log for secret in SECRETS)
+        producer.close()
+
+
+@pytest.fixture
+def house(office: tuple[House, Receiver]) -> House:
+    house, _ = office
+    house.sandbox.control("reset")
+    house.producer.ask("tasks.admin.reset_keys")
+    return house
+
+
+@pytest.fixture
+def receiver(office: tuple[House, Receiver]) -> Iterator[Receiver]:
+    _, receiver = office
+    receiver.statuses.clear()
+    yield receiver
+    assert receiver.posts.empty(), "each end is posted once"
+
+
+def verified(post: dict[str, Any]) -> dict[str, Any]:
+    """The event of a post whose signatures, one for each secret, are right."""
+    headers = {name.lower(): value for name, value in post["headers"].items()}
+    for secret in SECRETS:
+        Webhook(secret).verify(post["body"], headers)
+    assert headers["content-type"] == "application/json"
+    event: dict[str, Any] = json.loads(post["body"])
+    age = datetime.now(UTC) - datetime.fromisoformat(event.pop("timestamp"))
+    assert abs(age) < timedelta(minutes=1)
+    return event
+
+
+def complete(house: House, receiver: Receiver, **options: Any) -> str:
+    kwargs = {"prompt": f"Say {CANARY}", "notify": receiver.url} | options.pop("kwargs", {})
+    sender = house.producer.sender
+    return str(sender.send_task("tasks.ai.complete", kwargs=kwargs, queue="ai", **options).id)
+
+
+def test_a_result_is_posted_and_leaves_nothing_behind(house: House, receiver: Receiver) -> None:
+    job = complete(house, receiver)
+    post = receiver.take()
+    result = house.producer.outcome(house.producer.app.AsyncResult(job))
+    data = {"id": job, "task": "tasks.ai.complete", "state": "SUCCESS", "result": result}
+    assert verified(post) == {"type": "job.succeeded", "data": data}
+    assert post["path"] == "/done?for=ann"
+    client = house.producer.app.backend.client
+    eventually(lambda: client.hlen("unacked") == 0, what="the end of the notification's job")
+    assert client.keys("*msg_*") == []
+
+
+def test_a_failure_is_posted_with_its_error(house: House, receiver: Receiver) -> None:
+    job = complete(house, receiver, kwargs={"temperature": 9})
+    event = verified(receiver.take())
+    assert event["type"] == "job.failed"
+    error = event["data"].pop("error")
+    assert error["type"] == "InvalidArguments"
+    assert error["message"].startswith("temperature: must be less than or equal to 2")
+    assert event["data"] == {"id": job, "task": "tasks.ai.complete", "state": "FAILURE"}
+
+
+def _expired(house: House, receiver: Receiver) -> str:
+    return complete(house, receiver, expires=datetime.now(UTC) - timedelta(seconds=1))
+
+
+def _revoked_while_it_waits(house: House, receiver: Receiver) -> str:
+    house.sandbox.control("exhaust", service="groq", seconds=600)
+    job = complete(house, receiver)
+    result = house.producer.app.AsyncResult(job)
+    eventually(lambda: result.state == "RETRY", what="a deferred job")
+    house.producer.app.control.revoke(job)
+    return job
+
+
+def _revoked_before_it_begins(house: House, receiver: Receiver) -> str:
+    client = house.producer.app.backend.client
+    client.set("kw:cancelled:revoked-early", "1", ex=60)
+    return complete(house, receiver, task_id="revoked-early")
+
+
+def _poisoned(house: House, receiver: Receiver) -> str:
+    return complete(house, receiver, headers={DEATHS: 5, ALONE: 5})
+
+
+def _out_of_time(house: House, receiver: Receiver) -> str:
+    house.sandbox.control("fault", service="groq", kind="hang", hang_s=20, count=1)
+    return complete(house, receiver, time_limit=1)
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "error"),
+    [
+        (_expired, "REVOKED", "DeadlineExceeded"),
+        (_revoked_while_it_waits, "REVOKED", "TaskRevokedError"),
+        (_revoked_before_it_begins, "REVOKED", "TaskRevokedError"),
+        (_poisoned, "FAILURE", "Poisoned"),
+        (_out_of_time, "FAILURE", "TimeLimitExceeded"),
+    ],
+)
+def test_every_other_end_is_posted_too(
+    house: House,
+    receiver: Receiver,
+    end: Callable[[House, Receiver], str],
+    state: str,
+    error: str,
+) -> None:
+    job = end(house, receiver)
+    event = verified(receiver.take())
+    assert (event["data"]["id"], event["data"]["state"]) == (job, state)
+    assert event["data"]["error"]["type"] == error
+    result = house.producer.app.AsyncResult(job)
+    eventually(lambda: result.state == state, what="the same end in the result store")
+
+
+def test_a_receiver_that_fails_is_asked_again_and_a_redirect_is_not_followed(
+    house: House, receiver: Receiver
+) -> None:
+    before = receiver.refused
+    receiver.statuses += [500, 302, 429]
+    complete(house, receiver)
+    post = receiver.take()
+    assert verified(post)["type"] == "job.succeeded"
+    assert receiver.refused == before + 3
+
+
+def dead_letters(house: House) -> list[dict[str, Any]]:
+    asked = house.producer.ask("tasks.admin.dead_letters", task="tasks.notify.post")
+    found: list[dict[str, Any]] = asked["dead_letters"]
+    return found
+
+
+def test_what_no_receiver_takes_is_a_dead_letter_that_can_be_replayed(
+    house: House, receiver: Receiver
+) -> None:
+    receiver.statuses.append(410)
+    job = complete(house, receiver)
+    [letter] = eventually(lambda: dead_letters(house), what="a dead letter")
+    assert letter["reason"] == (
+        "RequestRejected: the receiver answers 410: it wants no notifications any more"
+    )
+    house.producer.ask("tasks.admin.replay", id=letter["id"])
+    assert verified(receiver.take())["data"]["id"] == job
+    eventually(lambda: not dead_letters(house), what="the end of the dead letter")
+
+
+def test_a_name_that_leads_to_a_private_address_gets_nothing(
+    house: House, receiver: Receiver
+) -> None:
+    before = receiver.refused
+    complete(house, receiver, kwargs={"notify": f"https://localhost:{receiver.port}/done"})
+    [letter] = eventually(lambda: dead_letters(house), what="a dead letter")
+    assert letter["reason"].startswith("InvalidArguments: url: its host has a private address")
+    assert receiver.refused == before
+    client = house.producer.app.backend.client
+    client.delete(*client.keys("{kw:dead}:*"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.com/x", "http://127.0.0.1/x", "http://a@127.0.0.1/", f"file:///{CANARY}", ""],
+)
+def test_a_url_that_is_not_listed_fails_its_job(house: House, url: str) -> None:
+    error = house.producer.ask("tasks.ai.complete", prompt="x", notify=url)
+    assert type(error).__name__ == "InvalidArguments"
+    assert str(error).startswith("notify: ")
+    assert CANARY not in str(error)
+
+
+def test_the_message_of_a_notification_hides_its_content_from_tools(
+    house: House, receiver: Receiver
+) -> None:
+    client = house.producer.app.backend.client
+    receiver.statuses += [500] * 12
+    complete(house, receiver)
+    held = eventually(lambda: client.hvals("notify.deferred.due.texts"), what="a deferred post")
+    headers = json.loads(held[0])["headers"]
+    assert (headers["argsrepr"], headers["kwargsrepr"]) == (HIDDEN, HIDDEN)
+    receiver.statuses.clear()
+    assert verified(receiver.take())["type"] == "job.succeeded"

@@ -1,0 +1,91 @@
+"""Makes a notification of how a job ended, and publishes it as a job of its own."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from celery import Celery, states
+from celery.exceptions import Reject
+
+from config.celery import NOTIFY, queue_of
+from config.notify_hosts import host_of, notify_hosts
+from config.settings import get_settings
+from worker.deadletters.capture import delivery_of, reason_of
+from worker.errors import JobError
+from worker.jobs.rescheduling import publish_patiently
+
+_logger = logging.getLogger(__name__)
+
+TASK: Final = "tasks.notify.post"
+_HIDDEN: Final = "<hidden>"
+_TYPES: Final = {
+    states.SUCCESS: "job.succeeded",
+    states.FAILURE: "job.failed",
+    states.REVOKED: "job.revoked",
+}
+_ID_CHARS: Final = 32
+
+
+def announces(task: str, kwargs: Any) -> str:
+    """Return the URL that a job's end is pushed to; empty where there is none that may be used.
+
+    Args:
+        task: The task's name.
+        kwargs: The job's arguments, which nobody may have checked.
+    """
+    url = kwargs.get("notify") if isinstance(kwargs, Mapping) else None
+    if not isinstance(url, str) or queue_of(task) in {"", NOTIFY}:
+        return ""
+    try:
+        host_of(url, notify_hosts(get_settings().notify_hosts))
+    except ValueError:
+        return ""
+    return url
+
+
+def end_of_failure(exc: BaseException) -> dict[str, Any]:
+    """Write the error of a job for its notification; another error than ours is not quoted."""
+    message = str(exc) if isinstance(exc, JobError) else reason_of(exc)
+    return {"error": {"type": type(exc).__name__, "message": message}}
+
+
+async def announce(app: Celery, context: Any, task: str, state: str, end: dict[str, Any]) -> None:
+    """Publish the notification of how a job ended, if the job names a URL for it.
+
+    May be called again for the same end: the notification has the same id then. It raises nothing;
+    where the broker takes no notification for a minute, the log says that it is lost.
+
+    Args:
+        app: The app.
+        context: Celery's context of the job that ended.
+        task: The job's task.
+        state: `SUCCESS`, `FAILURE` or `REVOKED`.
+        end: `result` or `error`, as the receiver gets it.
+    """
+    url = announces(task, context.kwargs)
+    if not url or getattr(context, "is_eager", False):
+        return
+    job = str(context.id)
+    end_id = f"{job}:{delivery_of(context)}:{state}"
+    message_id = "msg_" + hashlib.sha256(end_id.encode()).hexdigest()[:_ID_CHARS]
+    event = {
+        "type": _TYPES[state],
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "data": {"id": job, "task": task, "state": state} | end,
+    }
+    signature = app.tasks[TASK].signature(
+        kwargs={"url": url, "message_id": message_id, "event": event},
+        options={
+            "queue": NOTIFY,
+            "task_id": message_id,
+            "argsrepr": _HIDDEN,
+            "kwargsrepr": _HIDDEN,
+            "add_to_parent": False,
+        },
+    )
+    try:
+        await publish_patiently(signature, app)
+    except Reject:
+        _logger.error("the notification of %s is lost: the broker does not take it", job)  # noqa: TRY400 - without its arguments

@@ -1,0 +1,117 @@
+"""Posts a notification, once: signed, to a public address, without following a redirect."""
+
+import json
+import socket
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from standardwebhooks import Webhook
+
+from config.notify_hosts import host_of, notify_hosts
+from worker.errors import InvalidArguments
+from worker.notifications.addresses import is_public
+
+_TIMEOUT_S: Final = 15.0
+_GONE: Final = 410
+
+
+class NotDelivered(Exception):  # noqa: N818 - it is a state, and may change
+    """The receiver did not take a notification; the message says why, and quotes nothing of it."""
+
+
+class Gone(NotDelivered):
+    """The receiver wants no notifications any more."""
+
+
+class _NotPublicError(OSError):
+    """The name of the receiver leads to an address that is not public."""
+
+
+class NotificationSender:
+    """Posts to the listed hosts. Each call opens a connection of its own.
+
+    Args:
+        hosts: The setting `notify_hosts`.
+        secrets: What each notification is signed with.
+    """
+
+    def __init__(self, hosts: str, secrets: tuple[str, ...]) -> None:
+        self._hosts = notify_hosts(hosts)
+        self._signers = [Webhook(secret) for secret in secrets]
+
+    async def post(self, url: str, message_id: str, event: dict[str, Any]) -> None:
+        """Post an event.
+
+        Args:
+            url: Where to; its host must be listed.
+            message_id: The id by which the receiver recognizes a repetition.
+            event: What is posted, as JSON.
+
+        Raises:
+            InvalidArguments: The host is not listed (any more), or leads to a private address.
+            Gone: The receiver wants no more.
+            NotDelivered: The receiver did not take it; it may take it later.
+        """
+        try:
+            host = host_of(url, self._hosts)
+        except ValueError as exc:
+            raise InvalidArguments(f"url: {exc}") from None
+        body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        connector = aiohttp.TCPConnector(
+            socket_factory=partial(_open_socket, private=host.private),
+            use_dns_cache=False,
+            force_close=True,
+        )
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector,
+                    timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trust_env=False,
+                ) as session,
+                session.post(
+                    url,
+                    data=body.encode(),
+                    headers=self._headers(message_id, body),
+                    allow_redirects=False,
+                ) as response,
+            ):
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
+            if isinstance(getattr(exc, "os_error", None), _NotPublicError):
+                raise InvalidArguments(
+                    "url: its host has a private address, which needs =private in "
+                    "KEYWHEEL_NOTIFY_HOSTS"
+                ) from None
+            raise NotDelivered(f"the receiver does not answer ({type(exc).__name__})") from None
+        if status == _GONE:
+            raise Gone(f"the receiver answers {status}: it wants no notifications any more")
+        if not 200 <= status < 300:  # noqa: PLR2004 - what HTTP calls success
+            raise NotDelivered(f"the receiver answers {status}")
+
+    def _headers(self, message_id: str, body: str) -> dict[str, str]:
+        now = datetime.now(UTC)
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": "keywheel",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(
+                signer.sign(message_id, now, body) for signer in self._signers
+            ),
+        }
+
+
+def _open_socket(info: Any, *, private: bool) -> socket.socket:
+    """Open a socket for an address that a name was resolved to: the very one that is connected to.
+
+    Raises:
+        _NotPublicError: It must be public, and is not.
+    """
+    family, kind, protocol, _, address = info
+    if not private and not is_public(str(address[0])):
+        raise _NotPublicError("its address is not public")
+    return socket.socket(family, kind, protocol)
