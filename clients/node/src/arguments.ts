@@ -48,6 +48,7 @@ export interface CompletionArguments {
   store?: boolean;
   stream?: boolean;
   dedupe_key?: string;
+  notify?: string;
   deadline_s?: number;
 }
 
@@ -91,6 +92,7 @@ export interface EmailArguments {
   topic_id?: string;
   idempotency_key?: string;
   dedupe_key?: string;
+  notify?: string;
   deadline_s?: number;
 }
 
