@@ -24,7 +24,9 @@ def start(house: House, tmp_path: Path) -> Iterator[Start]:
     started: list[Worker] = []
 
     def begin(*arguments: str, command: tuple[str, ...] = CELERY, **changes: str) -> Worker:
-        environ = {name: value for name, value in (house.environ | changes).items() if value}
+        # The project's own modules are not in the folder of these workers.
+        given = house.environ | {"KEYWHEEL_TASKS": ""} | changes
+        environ = {name: value for name, value in given.items() if value}
         started.append(
             Worker(tmp_path, environ, *arguments, name=f"s{len(started)}", command=command)
         )
@@ -142,7 +144,6 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     worker = start(
         **without(house, "resend"),
         **without(house, "groq"),
-        KEYWHEEL_TASKS="",
         GROQ_API_KEY_FILE=str(tmp_path / "groq"),
     )
     (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
