@@ -29,7 +29,11 @@ def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
 
 
 @app.task(
-    bind=True, name="tasks.ai.complete", service=_SERVICE, resources_of=staticmethod(_resources_of)
+    bind=True,
+    name="tasks.ai.complete",
+    service=_SERVICE,
+    streams=True,
+    resources_of=staticmethod(_resources_of),
 )
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Complete a conversation with whichever Groq key is free.

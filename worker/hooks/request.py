@@ -90,7 +90,7 @@ class PrivateRequest(Request):
         else:
             if self._is_in_doubt():
                 reason += "; an earlier attempt may have been accepted"
-            close_stream(self._context, error="TaskRevokedError", reason=f"the job was {reason}")
+            self._close_stream("TaskRevokedError", f"the job was {reason}")
             revoked = {"type": "TaskRevokedError", "message": f"the job was {reason}"}
             self._announce_end(states.REVOKED, {"error": revoked})
         super()._announce_revoked(reason, terminated, signum, expired)
@@ -118,6 +118,10 @@ class PrivateRequest(Request):
         if self._is_in_doubt():
             return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {error}")
         return error
+
+    def _close_stream(self, error: str, reason: str) -> None:
+        if self.task.streams:
+            close_stream(self._context, error=error, reason=reason)
 
     def _is_in_doubt(self) -> bool:
         """Whether the job is an email that an earlier attempt may have sent."""
@@ -188,7 +192,7 @@ class PrivateRequest(Request):
     def _dead_letter(self, exc: BaseException, *, state: str = states.FAILURE) -> None:
         name = type(exc).__name__
         self._announce_end(state, end_of_failure(exc))
-        close_stream(self._context, error=name, reason=reason_of(exc).removeprefix(f"{name}: "))
+        self._close_stream(name, reason_of(exc).removeprefix(f"{name}: "))
         if is_recorded(self.name):
             self._must_come_again = not recorder.record_request(self._context, self.name, exc)
 

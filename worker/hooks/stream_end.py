@@ -12,11 +12,11 @@ from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
-_STREAMING = "tasks.ai.complete"
-
 
 def close_stream(context: Any, *, error: str, reason: str) -> None:
-    """Write to a job's stream, if it has one, that the job has failed.
+    """Write to the stream of a job, if it asked for one, that the job has failed.
+
+    Only a task that streams (`ServiceTask.streams`) has such jobs.
 
     May be called from any thread; it waits for nothing and raises nothing.
 
@@ -26,11 +26,7 @@ def close_stream(context: Any, *, error: str, reason: str) -> None:
         reason: One sentence for the caller.
     """
     kwargs = context.kwargs
-    if (
-        context.task != _STREAMING
-        or not isinstance(kwargs, dict)
-        or kwargs.get("stream") is not True
-    ):
+    if not isinstance(kwargs, dict) or kwargs.get("stream") is not True:
         return
     try:
         lifespan.submit(_close(str(context.id), History.of(context.headers), error, reason))

@@ -51,6 +51,8 @@ class ServiceTask(Task):
     Tasks set it: `@app.task(bind=True, name="tasks.ai.complete", service="groq")`. It is empty for
     tasks that need no service, such as those of `tasks.admin`.
     """
+    streams = False
+    """Whether its jobs may ask for their answer as a stream (`stream=True`)."""
     Request = "worker.hooks.request:PrivateRequest"
     throws = (JobError,)
     """Failures that are not errors of the worker: Celery logs them in one line."""
@@ -128,7 +130,7 @@ class ServiceTask(Task):
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
         """Turn a failed job into a dead letter, before its message is acknowledged."""
         request = self.request
-        if isinstance(exc, Poisoned):  # it was raised before the task ran
+        if isinstance(exc, Poisoned) and self.streams:  # it was raised before the task ran
             close_stream(request, error=type(exc).__name__, reason=str(exc))
         # At a hard time limit, and where the tracer itself fails, the id is unknown here, and the
         # consumer's request writes the dead letter.
