@@ -414,7 +414,7 @@ async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) 
 
 @pytest.mark.usefixtures("untraced")
 async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> None:
-    # All at once, they take turns on connections of which a busy machine opens as many in time.
+    # Many at once take turns on connections; a busy machine opens that many in time.
     mailer = Resend(scripted.url, timeout_s=100, max_connections=200)
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
     scripted.default = lambda seen: scripted.http(
@@ -427,7 +427,8 @@ async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> 
         value = (await mailer.call(key, mail)).value
         return value == {"id": f"job-{number} {key.get_secret_value()}"}
 
-    assert all(await asyncio.gather(*(one(number) for number in range(2_000))))
+    for first in range(0, 2_000, 500):
+        assert all(await asyncio.gather(*(one(number) for number in range(first, first + 500))))
     assert len(scripted.seen) == 2_000
     assert resend.api_key is None
     await mailer.close()

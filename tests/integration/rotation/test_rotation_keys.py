@@ -154,7 +154,8 @@ async def test_an_exhausted_pool_defers_until_a_key_is_free(make: Make) -> None:
 
 
 async def test_a_short_rest_is_waited_out_in_the_process(make: Make) -> None:
-    rotation, provider = make(refused(150), refused(150), count=2)
+    # Long enough to be still resting when a busy machine asks for the third time.
+    rotation, provider = make(refused(1_000), refused(1_000), count=2)
     served = await serve(rotation)
     assert served.attempts == 3
     assert 0 < served.waited_ms < 4_000
