@@ -1,7 +1,7 @@
 /** A job's stream, record by record: docs/enqueueing.md, "Streaming". */
 
 import { failureOf } from "./errors.js";
-import type { CompletionResult } from "./results.js";
+import type { CompletionResult, ToolCallDelta, Usage } from "./results.js";
 import { CANCELLED, type Ended, instant } from "./status.js";
 
 interface Place {
@@ -15,13 +15,13 @@ interface Place {
 export type StreamEvent = Place &
   (
     | { type: "start" | "restart" }
-    | { type: "delta"; text: string; reasoning: string; tool_calls: Record<string, unknown>[] }
+    | { type: "delta"; text: string; reasoning: string; tool_calls: ToolCallDelta[] }
     | { type: "wait"; reason: string; code: string; nextTry: Date | null; expectedEnd: Date | null }
     | {
         type: "end";
         finish_reason: string | null;
         model: string | null;
-        usage: Record<string, unknown>;
+        usage: Usage;
       }
   );
 

@@ -10,14 +10,42 @@ interface Served {
   waited_s: number;
 }
 
+/** One call of a tool; `arguments` is JSON. */
+export interface ToolCall {
+  id: string;
+  type: string;
+  function: { name: string; arguments: string };
+}
+
+/** A piece of a call in a stream; add the pieces up by their `index`. */
+export interface ToolCallDelta {
+  index?: number;
+  id?: string;
+  type?: string;
+  function?: { name?: string; arguments?: string };
+}
+
+/** How many tokens a completion used, and its times at Groq in seconds. */
+export interface Usage {
+  prompt_tokens?: number;
+  completion_tokens?: number;
+  total_tokens?: number;
+  prompt_tokens_details?: Record<string, number>;
+  completion_tokens_details?: Record<string, number>;
+  queue_time?: number;
+  prompt_time?: number;
+  completion_time?: number;
+  total_time?: number;
+}
+
 /** What `tasks.ai.complete` returns. */
 export interface CompletionResult extends Served {
   text: string;
   reasoning: string;
-  tool_calls: Record<string, unknown>[];
+  tool_calls: ToolCall[];
   finish_reason: string | null;
   model: string | null;
-  usage: Record<string, unknown>;
+  usage: Usage;
   service_tier: string | null;
   request_id: string | null;
   empty_because?: string;

@@ -26,6 +26,8 @@ from keywheel_client.results import (
     KeyStatus,
     ResetDone,
     ServiceStatus,
+    ToolCall,
+    Usage,
 )
 from keywheel_client.status import Status
 
@@ -51,5 +53,7 @@ __all__ = [
     "StreamEvent",
     "Tag",
     "Template",
+    "ToolCall",
     "Unavailable",
+    "Usage",
 ]

@@ -29,6 +29,7 @@ class Endings:
         self._waiting.setdefault(job, set()).add(future)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._pass_on)
         try:
             return await future
         finally:
@@ -47,6 +48,17 @@ class Endings:
             for job, stored in zip(jobs, found, strict=True):
                 self._note(job, stored)
             await asyncio.sleep(_PAUSE_S)
+
+    def _pass_on(self, looking: "asyncio.Task[None]") -> None:
+        """Let nobody wait for a task that was ended by an error, or by `close`."""
+        error = None if looking.cancelled() else looking.exception()
+        if error is None and not looking.cancelled():
+            return
+        for future in set().union(*self._waiting.values()):
+            if error is None:
+                future.cancel()
+            else:
+                future.set_exception(error)
 
     def _note(self, job: str, stored: str | None) -> None:
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from keywheel_client.errors import JobCancelled, JobFailed
+from keywheel_client.results import Usage
 from keywheel_client.status import Status, instant_of
 
 _CANCELLED = "TaskRevokedError"
@@ -48,7 +49,7 @@ class StreamEvent:
     expected_end: datetime | None = None
     finish_reason: str | None = None
     model: str | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
 
 
 def rows_of(found: Any) -> list[Row]:

@@ -3,6 +3,35 @@
 from typing import Any, Literal, NotRequired, TypedDict
 
 
+class Function(TypedDict):
+    """The function that a model calls; `arguments` is JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """One call of a tool."""
+
+    id: str
+    type: str
+    function: Function
+
+
+class Usage(TypedDict, total=False):
+    """How many tokens a completion used, and its times at Groq in seconds."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]
+    queue_time: float
+    prompt_time: float
+    completion_time: float
+    total_time: float
+
+
 class CompletionResult(TypedDict):
     """The answer to a completion, and how it went.
 
@@ -12,10 +41,10 @@ class CompletionResult(TypedDict):
 
     text: str
     reasoning: str
-    tool_calls: list[dict[str, Any]]
+    tool_calls: list[ToolCall]
     finish_reason: str | None
     model: str | None
-    usage: dict[str, Any]
+    usage: Usage
     service_tier: str | None
     request_id: str | None
     empty_because: NotRequired[str]

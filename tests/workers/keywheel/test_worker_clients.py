@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def test_a_job_runs_is_deferred_and_is_cancelled_for_good(fresh: House, keywheel
     with pytest.raises(ResultTimeout) as late:
         keywheel.result(job, timeout_s=0.1)
     assert late.value.status.state == "deferred"
+    late_job = keywheel.complete("x", expires_s=-1)
+    with pytest.raises(JobFailed, match="DeadlineExceeded"):
+        keywheel.result(late_job)
     events = keywheel.stream(job)
     waits = next(event for event in events if event.type == "wait")
     assert (waits.code, waits.next_try is not None) == ("rpm", True)
@@ -156,7 +160,7 @@ async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
     for name, result in asked.items():
         schemas.check(f"tasks.admin.{name}", "result", result)
     schemas.check("tasks.ai.complete", "result", results[0])
-    cancelled = fresh.producer.ask("tasks.admin.cancel", id=[str(jobs[0]), "no-such-job"])
+    cancelled = fresh.producer.ask("tasks.admin.cancel", id=[str(jobs[0]), str(uuid.uuid4())])
     assert cancelled["jobs"][jobs[0]] == "SUCCESS"
     schemas.check("tasks.admin.cancel", "result", cancelled)
 
@@ -173,6 +177,16 @@ def test_what_a_reset_brings_back_is_as_documented(fresh: House, keywheel: Keywh
     assert keywheel.cancel(job)
 
 
+async def test_a_client_that_is_closed_lets_nobody_wait(fresh: House) -> None:
+    client = AsyncKeywheel(fresh.redis_url)
+    waiting = asyncio.create_task(client.result("no-such-job", timeout_s=None))
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await client.close()
+
+
 async def test_an_unreachable_redis_is_told_without_its_password() -> None:
     url = "redis://:canary-password@127.0.0.1:1/0"
     with Keywheel(url) as client, pytest.raises(Unavailable) as told:
@@ -186,6 +200,7 @@ async def test_an_unreachable_redis_is_told_without_its_password() -> None:
 def test_django_sends_its_emails_by_it(fresh: House, tmp_path: Path) -> None:
     program = """
 import sys
+import uuid
 from django.conf import settings
 backend = "keywheel_client.django.EmailBackend"
 where = {"url": sys.argv[1]}

@@ -80,7 +80,8 @@ def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: House, project:
 
 def test_every_example_for_node_runs(fresh: House, project: Path) -> None:
     first, *others = blocks(PAGE, "ts")
-    program = "\n".join([first.removesuffix(CLOSING), *others, CLOSING])
+    typed = "const tokens: number | undefined = (await keywheel.result(answer)).usage.total_tokens;"
+    program = "\n".join([first.removesuffix(CLOSING), *others, typed, CLOSING])
     said = run_typescript(fresh, project, program)
     assert "InvalidArguments to.0: is not an email address" in said
     assert "{ groq: 0 }" in said
