@@ -300,6 +300,25 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
 
 
+async def test_a_reserved_call_waits_longer_if_a_refusal_shows_that_less_is_left(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 10))
+    spent = [await lease(pool) for _ in range(9)]
+    waiting = await lease(pool, ahead_ms=5_000)
+    await pool.settle(
+        spent[-1], refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    )
+    clock.tick(waiting.wait_ms)
+    longer = await pool.confirm(waiting)
+    assert longer is not None
+    assert longer.wait_ms == pytest.approx(1_000, abs=50), "one call had no room"
+    clock.tick(longer.wait_ms)
+    assert getattr(await pool.confirm(waiting), "wait_ms", None) == 0
+
+
 async def test_a_key_that_is_half_used_up_gives_way_to_fuller_ones(make_pool: Make) -> None:
     pool = make_pool(3)
     for left in (20, 60, 60):

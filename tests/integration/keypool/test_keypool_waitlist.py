@@ -318,6 +318,16 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 
 
+async def test_a_key_that_rests_is_not_tried_beyond_its_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 300)
+    clock.tick(21_000)
+    while (held := await lease(pool, ahead_ms=2_000)).wait_ms == 0:
+        pass
+    await pool.reset(by="ann")
+    await pool.settle(held, refused(30_000, Scope.ACCOUNT_MODEL))
+    assert (await nothing(pool)).why is NoLeaseReason.RESTING
+
+
 async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -> None:
     pool = make_pool(1)
     told = ObservedLimit(Dimension.TPM, 6_000, 6_000)
