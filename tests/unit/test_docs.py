@@ -10,12 +10,15 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 
 from config.names import GONE
+from config.services import SERVICES
 from config.settings import SECRET_FIELDS, variable_of, variables
 from tests.pages import DOCS, INLINE_RE, PAGES, ROOT, blocks, prose, text_of
 from worker import errors
 from worker.aio.pool_settings import PoolSettings
+from worker.deadletters import OWNERS
 from worker.emails.idempotency import RecordNames
 from worker.keypool.names import Names
 
@@ -399,3 +402,9 @@ def test_the_documented_rights_hold_every_command_of_our_scripts() -> None:
         for name in re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text)
     }
     assert called - granted == set(), "add them to the ACL in docs/operations.md"
+
+
+def test_the_endpoints_description_knows_every_service() -> None:
+    schemas = yaml.safe_load(text_of(ROOT / "docs/openapi.yaml"))["components"]["schemas"]
+    assert schemas["Service"]["enum"] == list(SERVICES)
+    assert schemas["DeadLetterService"]["enum"] == list(OWNERS)
