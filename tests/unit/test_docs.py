@@ -95,6 +95,13 @@ def test_every_folder_of_the_worker_is_described() -> None:
     assert {folder for folder in folders if f"`{folder}`" not in page} == set()
 
 
+def test_the_glossary_has_each_word_once() -> None:
+    rows = re.findall(r"^\| ([^|]+) \|", text_of(ROOT / "docs/glossary.md"), re.MULTILINE)
+    words = [word.strip() for row in rows if row not in {"word", "---"} for word in row.split(",")]
+    assert len(words) > 50
+    assert sorted(words) == sorted(set(words))
+
+
 def test_the_readme_shows_the_running_thing_first() -> None:
     head = "\n".join(text_of(ROOT / "README.md").splitlines()[:40])
     assert re.search(r"^make demo\b", head, re.MULTILINE)
