@@ -20,7 +20,7 @@ from worker.hooks.dead_letters import recorder
 from worker.hooks.notifications import announce_from_consumer
 from worker.hooks.stream_end import close_stream
 from worker.jobs.history import HEADER, came_again, doubt_ms
-from worker.notifications import announces, end_of_failure
+from worker.notifications import announces, end_of_failure, is_announced
 
 _logger = logging.getLogger(__name__)
 
@@ -163,22 +163,6 @@ class PrivateRequest(Request):
         limit = self.task.max_retries if self.task.retry_on_worker_lost else None
         return limit is None or self._context.retries < limit or bool(self._success_was_stored())
 
-    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
-        """Acknowledge a job that has succeeded.
-
-        If its worker died after it had succeeded, Celery only finds its result: then its
-        notification may not be published yet.
-        """
-        failed, *_ = failed__retval__runtime
-        if (
-            not failed
-            and came_again(self._context)
-            and announces(self.name, self._context.kwargs)
-            and self._success_was_stored()
-        ):
-            self._announce_end(states.SUCCESS, {"result": self._stored_result()})
-        return super().on_success(failed__retval__runtime, **kwargs)
-
     def _stored_result(self) -> Any:
         try:
             return self.task.backend.get_task_meta(self.id, cache=False).get("result")
@@ -196,6 +180,19 @@ class PrivateRequest(Request):
         if is_recorded(self.name):
             self._must_come_again = not recorder.record_request(self._context, self.name, exc)
 
+    def _announce_stored_success(self) -> None:
+        """Announce a success that another worker stored, and died before it announced it.
+
+        Celery finds the result then, and does not run the task.
+        """
+        if (
+            came_again(self._context)
+            and announces(self.name, self._context.kwargs)
+            and not is_announced(self._context)
+            and self._success_was_stored()
+        ):
+            self._announce_end(states.SUCCESS, {"result": self._stored_result()})
+
     def acknowledge(self) -> None:
         """Acknowledge the message.
 
@@ -205,6 +202,7 @@ class PrivateRequest(Request):
         if self._must_come_again:
             self.reject(requeue=True)
         else:
+            self._announce_stored_success()
             super().acknowledge()
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature

@@ -4,7 +4,12 @@ The end becomes a job of its own, of the task `tasks.notify.post`, before the me
 that ended is acknowledged. That job posts it, for a day if need be.
 """
 
-from worker.notifications.announcing import announce, announces, end_of_failure
+from worker.notifications.announcing import (
+    announce,
+    announces,
+    end_of_failure,
+    is_announced,
+)
 from worker.notifications.sender import Gone, NotDelivered, NotificationSender
 
 __all__ = [
@@ -14,4 +19,5 @@ __all__ = [
     "announce",
     "announces",
     "end_of_failure",
+    "is_announced",
 ]

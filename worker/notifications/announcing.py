@@ -26,6 +26,7 @@ _TYPES: Final = {
     states.REVOKED: "job.revoked",
 }
 _ID_CHARS: Final = 32
+_ANNOUNCED: Final = "keywheel_announced"
 
 
 def announces(task: str, kwargs: Any) -> str:
@@ -43,6 +44,11 @@ def announces(task: str, kwargs: Any) -> str:
     except ValueError:
         return ""
     return url
+
+
+def is_announced(context: Any) -> bool:
+    """Whether the end of this delivery of a job was announced by this process."""
+    return isinstance(context.delivery_info, dict) and _ANNOUNCED in context.delivery_info
 
 
 def end_of_failure(exc: BaseException) -> dict[str, Any]:
@@ -87,5 +93,7 @@ async def announce(app: Celery, context: Any, task: str, state: str, end: dict[s
     )
     try:
         await publish_patiently(signature, app)
+        # The contexts of one delivery, the consumer's and the task's, share this object.
+        context.delivery_info[_ANNOUNCED] = True
     except Reject:
         _logger.error("the notification of %s is lost: the broker does not take it", job)  # noqa: TRY400 - without its arguments

@@ -1,5 +1,6 @@
 """Results pushed to a URL: for every end of a job a signed POST, until it is taken."""
 
+import base64
 import json
 import queue
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,3 +274,53 @@ def test_the_message_of_a_notification_hides_its_content_from_tools(
     assert (headers["argsrepr"], headers["kwargsrepr"]) == (HIDDEN, HIDDEN)
     receiver.statuses.clear()
     assert verified(receiver.take())["type"] == "job.succeeded"
+
+
+def test_a_success_whose_worker_died_before_it_was_posted_is_posted(
+    house: House, receiver: Receiver
+) -> None:
+    """The message comes again, and only its result is found: no call is made for it."""
+    job = complete(house, receiver)
+    first = verified(receiver.take())
+    calls = house.sandbox.ledger()["services"]["groq"]["calls"]
+    kwargs = {"prompt": f"Say {CANARY}", "notify": receiver.url}
+    message = {
+        "body": base64.b64encode(json.dumps([[], kwargs, {}]).encode()).decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"task": "tasks.ai.complete", "id": job, "redelivered": True},
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_tag": "again",
+            "delivery_info": {"exchange": "", "routing_key": "ai", "redelivered": True},
+        },
+    }
+    house.producer.app.backend.client.lpush("ai", json.dumps(message))
+    assert verified(receiver.take()) == first
+    assert house.sandbox.ledger()["services"]["groq"]["calls"] == calls
+
+
+def test_jobs_that_share_an_end_survive_a_kill_and_each_is_posted_once(
+    office: tuple[House, Receiver], receiver: Receiver, tmp_path: Path
+) -> None:
+    house, _ = office
+    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
+    with EmbeddedRedis(data_dir=tmp_path / "redis") as server, Sandbox(**options) as sandbox:
+        ours = {"REDIS_URL": server.url, "KEYWHEEL_WORKER_LEASE_S": "2"}
+        environ = house.environ | sandbox.env() | ours
+        producer = Producer(server.url)
+        sandbox.control("fault", service="groq", kind="hang", hang_s=60, count=1)
+        arguments = {"prompt": "Say hello", "dedupe_key": "k", "notify": receiver.url}
+        with workers(tmp_path / "first", environ) as [worker]:
+            first = producer.send("tasks.ai.complete", **arguments)
+            eventually(lambda: sandbox.ledger()["services"]["groq"]["calls"] == 1, what="a call")
+            second = producer.send("tasks.ai.complete", **arguments)
+            eventually(lambda: second.state == "RETRY", what="a job that joined")
+            worker.kill()
+        with workers(tmp_path / "second", environ):
+            answers = [producer.outcome(job, within_s=40) for job in (first, second)]
+            assert answers[0] == answers[1]
+            posted = [verified(receiver.take())["data"]["id"] for _ in answers]
+            assert sorted(posted) == sorted([first.id, second.id])
+        assert sandbox.ledger()["services"]["groq"]["calls"] == 2
+        producer.close()

@@ -98,7 +98,8 @@ def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_ta
 ) -> None:
     changes = {"KEYWHEEL_LOG_FORMAT": "json", "RESEND_FORM": "x"}
     first = start(**changes).await_ready()
-    second = Worker(tmp_path / "second", house.environ | changes, name="s0", command=ALONE)
+    environ = house.environ | {"KEYWHEEL_TASKS": ""} | changes
+    second = Worker(tmp_path / "second", environ, name="s0", command=ALONE)
     try:
         second.await_ready()
         eventually(
