@@ -166,7 +166,7 @@ class Timeline:
                 self._resting.pop((service, entry["scope"], name), None)
                 self.add(
                     "⛔",
-                    f"{service}: {label} is out until somebody resets it ({reason})",
+                    f"{service}: {label} is disabled until a person resets it ({reason})",
                     "bold red",
                 )
             case "unfit":

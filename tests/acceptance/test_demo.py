@@ -137,7 +137,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
     for event in (
         "Groq switches openai/gpt-oss-120b off",
         "every Groq key is exhausted",
-        "is out until somebody resets it (invalid_key)",
+        "is disabled until a person resets it (invalid_key)",
         "to be tried again in",
         "limits learned for",
         "deferred, no key is free",

@@ -85,7 +85,7 @@ export function showService(service, pool) {
     const ready = pool.summary.ready;
     const total = pool.summary.keys;
     const back = total && !ready ? firstBack(pool.keys) : null;
-    const backWords = back === null ? "until somebody resets one" : "first back in " + duration(back);
+    const backWords = back === null ? "until a person resets one" : "first back in " + duration(back);
     setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
         total && !ready ? "bad" : ready < total ? "middle" : "");
     setFact(its.facts["Calls in progress"], count(pool.summary.in_flight));
