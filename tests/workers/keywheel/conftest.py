@@ -1,11 +1,15 @@
+import re
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.pages import ROOT, blocks
+from tests.pages import ROOT, blocks, text_of
 from tests.processes import SPACED, House, Producer, workers
+
+CLIENTS = ROOT / "docs/clients.md"
 
 
 @pytest.fixture(scope="package")
@@ -39,3 +43,13 @@ def fresh(house: House) -> House:
     house.sandbox.control("reset")
     house.producer.ask("tasks.admin.reset_keys", include_disabled=True)
     return house
+
+
+@pytest.fixture(scope="package")
+def web_url(house: House) -> str:
+    """The URL of the user whose rights docs/clients.md gives to a web application."""
+    [rules] = re.findall(r"^(ACL SETUSER web .*?)\n```", text_of(CLIENTS), re.DOTALL | re.MULTILINE)
+    words = rules.replace("\\\n", " ").replace("PASSWORD", "canary-web").split()
+    with redis.Redis.from_url(house.redis_url) as client:
+        client.execute_command(*words)
+    return house.redis_url.replace("redis://", "redis://web:canary-web@")

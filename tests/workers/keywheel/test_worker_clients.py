@@ -62,9 +62,12 @@ def test_a_newcomer_to_python_has_a_result_in_ten_lines(fresh: House, tmp_path: 
 
 
 async def test_every_example_for_python_runs(
-    fresh: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fresh: House,
+    web_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("REDIS_URL", fresh.redis_url)
+    monkeypatch.setenv("REDIS_URL", web_url)
     names: dict[str, Any] = {}
     for block in blocks(PAGE, "python"):
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -79,8 +82,8 @@ async def test_every_example_for_python_runs(
 
 
 @pytest.fixture
-def keywheel(fresh: House) -> Any:
-    with Keywheel(fresh.redis_url) as client:
+def keywheel(fresh: House, web_url: str) -> Any:
+    with Keywheel(web_url) as client:
         yield client
 
 
