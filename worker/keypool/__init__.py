@@ -5,7 +5,8 @@ Which key may make a call now, decided atomically in Redis for every worker at o
 
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
-from worker.keypool.pool import HORIZON_MS, KeyPool, Settled
+from worker.keypool.pool import HORIZON_MS, KeyPool
+from worker.keypool.replies import Settled
 from worker.keypool.resets import HeldBlock, ResetDone
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 

@@ -1,4 +1,4 @@
-"""The keys of this process and whose they are: what an acquire may choose from."""
+"""The keys of this process and their accounts: what an acquire may choose from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,26 +7,29 @@ from config.api_key import ApiKey
 from worker.keypool.leases import LeaseRequest
 from worker.redis.resp import Encoded, encode
 
-# jobs exclude keys that refused them, so there are few kinds; forgotten all at once beyond that
 _CHOICES = 256
+"""How many choices are kept; beyond it all are forgotten.
+
+Jobs exclude keys that refused them, so there are few kinds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Some keys, in the order in which a script is told of them.
+    """Some keys, in the order in which a script gets them.
 
     Attributes:
         keys: The keys.
         accounts: The account of each.
-        told: The id of each and its account, as acquire.lua reads them.
+        arguments: The id of each and its account, as acquire.lua reads them.
     """
 
     keys: tuple[ApiKey, ...]
     accounts: tuple[str, ...]
-    told: Encoded
+    arguments: Encoded
 
 
-class Roster:
+class KeyDirectory:
     """Knows the keys and the account each was last seen to belong to.
 
     Choosing is done for each call and its outcome changes seldom, so it is kept until keys or

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -10,16 +10,17 @@ from redis.asyncio import Redis
 from config.api_key import ApiKey
 from worker.keypool import resets
 from worker.keypool import snapshot as snapshots
-from worker.keypool.candidates import Candidates, Roster
+from worker.keypool.candidates import KeyDirectory
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
+from worker.keypool.replies import Settled, read_acquire, read_settle
 from worker.keypool.resets import RecordName, ResetDone
 from worker.keypool.scripts import Scripts, as_json
 from worker.keypool.settlement import report, stated
 from worker.redis.lua import Clock
 from worker.redis.resp import encode
-from worker.verdicts import Dimension, ObservedLimit, Verdict
+from worker.verdicts import ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
 HORIZON_MS = 2_000
@@ -30,26 +31,6 @@ What was granted before a change is over by then.
 BULK_HORIZON_MS = 100
 _NO_LINE = Line("", "")
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a settle did.
-
-    Attributes:
-        late: The lease had expired; its reservation was given back before.
-        blocked: The verdict's scope serves no more for now.
-        newly: It served until this settle.
-        passing: Another call of this model was accepted after this one began: what failed here is
-            this request's own.
-        learned: Limits learned, as `rpm=30`.
-    """
-
-    late: bool
-    blocked: bool
-    newly: bool
-    passing: bool = False
-    learned: tuple[str, ...] = ()
 
 
 class KeyPool:
@@ -99,20 +80,20 @@ class KeyPool:
         self._terms = encode(
             lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else ""
         )
-        self._roster = Roster(keys)
+        self._directory = KeyDirectory(keys)
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
         """The keys that the pool serves from."""
-        return self._roster.keys
+        return self._directory.keys
 
     def replace_keys(self, keys: Sequence[ApiKey]) -> None:
         """Serve from these keys from now on; leases that are out stay valid."""
-        self._roster.replace(keys)
+        self._directory.replace(keys)
 
     def account_of(self, key: ApiKey) -> str:
         """The account that a key is known to belong to."""
-        return self._roster.accounts[key.id]
+        return self._directory.accounts[key.id]
 
     async def acquire(
         self, lease_request: LeaseRequest, line: Line | None = None
@@ -129,10 +110,10 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        if lease_request.account and not self._roster.candidates(lease_request).keys:
+        if lease_request.account and not self._directory.candidates(lease_request).keys:
             await self._learn_accounts()  # another process may know better whose keys these are
         for _ in range(_REMAPS):
-            candidates = self._roster.candidates(lease_request)
+            candidates = self._directory.candidates(lease_request)
             if not candidates.keys:
                 return NoLease(
                     NoLeaseReason.GONE if lease_request.account else NoLeaseReason.NO_KEYS
@@ -150,44 +131,9 @@ class KeyPool:
                 candidates=candidates,
             )
             if reply[0] != "remap":
-                return self._answer(reply, lease_request, candidates, lease_id)
-            self._roster.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
+                return read_acquire(reply, lease_request, candidates, lease_id)
+            self._directory.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
-
-    def _answer(
-        self, reply: list[Any], lease_request: LeaseRequest, candidates: Candidates, lease_id: str
-    ) -> Lease | NoLease:
-        match reply:
-            case ["lease", index, wait_ms, spare, output_tokens, capped, which]:
-                place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
-                key, account = candidates.keys[place], candidates.accounts[place]
-                return Lease(
-                    lease_id,
-                    key,
-                    account,
-                    lease_request.reserving(int(output_tokens)).taking(int(which) - 1),
-                    int(wait_ms),
-                    more,
-                    capped=bool(capped),
-                )
-            case [("wait" | "busy") as why, ask_in_ms, reason, first_in_ms]:
-                return NoLease(
-                    NoLeaseReason(why),
-                    ask_in_ms=int(ask_in_ms),
-                    first_in_ms=int(first_in_ms),
-                    reason=str(reason),
-                )
-            case ["resting", first_in_ms, reason]:
-                return NoLease(
-                    NoLeaseReason.RESTING, first_in_ms=int(first_in_ms), reason=str(reason)
-                )
-            case [("disabled" | "unfit") as why, reason]:
-                return NoLease(NoLeaseReason(why), reason=str(reason))
-            case ["too_large", limit, dimension]:
-                return NoLease(
-                    NoLeaseReason.TOO_LARGE, limit=int(limit), dimension=Dimension(dimension)
-                )
-        raise AssertionError(f"acquire.lua answered {reply!r}")
 
     async def leave(self, line: Line) -> None:
         """Take a line that nobody stands in any more out of its wait list.
@@ -248,7 +194,7 @@ class KeyPool:
         """
         account = verdict.account or lease.account
         if account != lease.account:
-            self._roster.learn({lease.key.id: account})
+            self._directory.learn({lease.key.id: account})
         said = report(
             lease,
             verdict,
@@ -256,13 +202,7 @@ class KeyPool:
             rest_ms=self._cooldowns.rest_ms(verdict),
         )
         reply = await self._scripts.settle(lease_id=lease.id, said=said)
-        return Settled(
-            late=reply[0] == "late",
-            blocked=int(reply[1]) != 0,
-            newly=bool(reply[2]),
-            passing=bool(reply[3]),
-            learned=tuple(reply[4:]),
-        )
+        return read_settle(reply)
 
     async def _view_models(self) -> tuple[str, ...]:
         found = await self._redis.zrange(self.names.models, 0, -1)
@@ -295,7 +235,7 @@ class KeyPool:
         models = await self._view_models()
         keys, accounts = (
             self.keys,
-            self._roster.accounts,
+            self._directory.accounts,
         )  # a reload may replace them while Redis is asked
         records = [record.redis for record in self._records(keys, models)]
         text = await self._scripts.snapshot(records=records)
@@ -309,7 +249,7 @@ class KeyPool:
             for key in keys:
                 pipe.hget(self.names.key(key.id), "account")
             accounts = zip((key.id for key in keys), await pipe.execute(), strict=True)
-        self._roster.learn({key_id: account for key_id, account in accounts if account})
+        self._directory.learn({key_id: account for key_id, account in accounts if account})
 
     async def reset(
         self, *, by: str, key_id: str | None = None, include_disabled: bool = False

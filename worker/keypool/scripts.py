@@ -95,7 +95,7 @@ class Scripts:
             "1" if line.entered else "",
             terms,
             as_json(request.fallbacks) if request.fallbacks else "",
-            candidates.told,
+            candidates.arguments,
         )
         return list(reply)
 
