@@ -391,11 +391,9 @@ def test_every_record_that_is_listed_is_one_of_the_pool() -> None:
     assert ours - known == set()
 
 
-def test_the_documented_rights_hold_every_command_of_our_scripts() -> None:
+def test_the_rights_of_workers_hold_every_command_of_our_scripts() -> None:
     [rules] = re.findall(
-        r"^ACL SETUSER keywheel (.*?)\n```",
-        (ROOT / "docs/operations.md").read_text("utf-8"),
-        re.DOTALL | re.MULTILINE,
+        r"^user worker (.*)$", text_of(ROOT / "deploy/redis/users.acl"), re.MULTILINE
     )
     granted = set(re.findall(r"\+([a-z]+)", rules))
     texts = [
@@ -408,7 +406,7 @@ def test_the_documented_rights_hold_every_command_of_our_scripts() -> None:
         for text in texts
         for name in re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text)
     }
-    assert called - granted == set(), "add them to the ACL in docs/operations.md"
+    assert called - granted == set(), "add them to deploy/redis/users.acl"
 
 
 def test_the_endpoints_description_knows_every_service() -> None:

@@ -9,8 +9,6 @@ from sandbox.redis import EmbeddedRedis
 from tests.pages import ROOT, blocks, text_of
 from tests.processes import SPACED, House, Producer, workers
 
-CLIENTS = ROOT / "docs/clients.md"
-
 
 @pytest.fixture(scope="package")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
@@ -47,9 +45,9 @@ def fresh(house: House) -> House:
 
 @pytest.fixture(scope="package")
 def web_url(house: House) -> str:
-    """The URL of the user whose rights docs/clients.md gives to a web application."""
-    [rules] = re.findall(r"^(ACL SETUSER web .*?)\n```", text_of(CLIENTS), re.DOTALL | re.MULTILINE)
-    words = rules.replace("\\\n", " ").replace("PASSWORD", "canary-web").split()
+    """The URL of the user that deploy/redis/users.acl has for web applications."""
+    file = text_of(ROOT / "deploy/redis/users.acl")
+    [rules] = re.findall(r"^user web (.*)$", file, re.MULTILINE)
     with redis.Redis.from_url(house.redis_url) as client:
-        client.execute_command(*words)
+        client.execute_command("ACL", "SETUSER", "web", ">canary-web", *rules.split())
     return house.redis_url.replace("redis://", "redis://web:canary-web@")
