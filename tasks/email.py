@@ -4,15 +4,13 @@ import time
 from typing import Any
 
 from worker.arguments.base import check
-from worker.arguments.email import EmailArguments, domain_of
+from worker.arguments.email import EmailArguments
 from worker.celery import app
-from worker.emails import OutgoingEmail
+from worker.emails.ordering import order
 from worker.jobs.history import History, came_again, died_ms, doubt_ms
-from worker.keypool import LeaseRequest
 from worker.runtime import Runtime
 from worker.serving import serve
 
-_NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 _FORGOTTEN_S = 23 * 3600
 """An earlier attempt in doubt can be asked for until then: Resend keeps keys for 24 hours."""
 _LOST_S = 72 * 3600
@@ -43,34 +41,24 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     arguments = check(EmailArguments, args, kwargs)
     runtime = Runtime.current()
     request = self.request
-    keys = runtime.pools[self.service].keys
-    unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
     in_doubt_ms, now_ms = doubt_ms(request.headers), time.time() * 1000
     lost_ms = died_ms(request.headers)
-    email = OutgoingEmail(
-        arguments.idempotency_key or str(request.id),
-        arguments.content_hash(),
-        arguments.payload_for,
-        recipients=arguments.recipients,
-        batchable=arguments.batchable,
+    lease_request, email = order(
+        arguments,
+        runtime.pools[self.service].keys,
+        idempotency_key=str(request.id),
+        job=str(request.id),
         # Most emails are new, and the store need not be asked before their first attempt.
         known=bool(
             arguments.idempotency_key
             or request.retries
             or History.of(request.headers).attempts
             or in_doubt_ms
+            or lost_ms
         )
-        or bool(lost_ms)
         or came_again(request),
-        unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
-        job=str(request.id),
         late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000
         or 0 < lost_ms < now_ms - _LOST_S * 1000,
-    )
-    lease_request = LeaseRequest(
-        resource=domain_of(arguments.sender) if arguments.sender else "",
-        emails=arguments.recipients,
-        exclude=unable,
     )
     return await serve(
         self,

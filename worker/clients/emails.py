@@ -7,17 +7,16 @@ from typing import Any
 
 from config.services import RESEND
 from worker.arguments.base import check
-from worker.arguments.email import EmailArguments, domain_of
+from worker.arguments.email import EmailArguments
 from worker.clients.session import runtime
 from worker.clients.sync import wait_for
 from worker.emails import OutgoingEmail
+from worker.emails.ordering import order
 from worker.errors import Deferred
 from worker.jobs.job_run import JobRun, current_run
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.runtime import Runtime
-
-_NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
 
 
 class EmailClient:
@@ -57,22 +56,12 @@ class EmailClient:
         """
         arguments = check(EmailArguments, (), {**(params or {}), **fields})
         shared, run = await runtime(), current_run.get()
-        keys = shared.rotations[RESEND.name].pool.keys
-        unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
-        email = OutgoingEmail(
-            arguments.idempotency_key or _idempotency_key(run),
-            arguments.content_hash(),
-            arguments.payload_for,
-            recipients=arguments.recipients,
-            batchable=arguments.batchable,
-            known=True,
-            unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
+        lease_request, email = order(
+            arguments,
+            shared.pools[RESEND.name].keys,
+            idempotency_key=_idempotency_key(run),
             job=str(run.task.request.id) if run is not None else "",
-        )
-        lease_request = LeaseRequest(
-            resource=domain_of(arguments.sender) if arguments.sender else "",
-            emails=arguments.recipients,
-            exclude=unable,
+            known=True,
         )
         if run is not None:
             lease_request = run.of_this_job(lease_request)
