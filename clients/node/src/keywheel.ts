@@ -13,7 +13,8 @@ import { type Ended, hasEnded, type Status, statusOf } from "./status.js";
 const TIMEOUT_MS = 60_000;
 const CANCEL_KEPT_S = 30 * 86_400; // as long as the longest deadline that a job may have
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [30, 250];
-const SILENCE_MS = 1_500; // after so long without a record of a stream, the result is looked at
+// After so long without a record of a stream, the result is looked at.
+const [FIRST_SILENCE_MS, LONGEST_SILENCE_MS] = [200, 1_500];
 
 /** What a client may have beside its connection. */
 export interface KeywheelOptions {
@@ -129,6 +130,7 @@ export class Keywheel {
     const { timeoutMs = TIMEOUT_MS, signal } = options;
     let { after = "0" } = options;
     let [heardAt, lookedAt, pauseMs] = [performance.now(), -Infinity, FIRST_PAUSE_MS];
+    let silenceMs = FIRST_SILENCE_MS;
     let ended: Ended | undefined;
     while (true) {
       signal?.throwIfAborted();
@@ -146,9 +148,10 @@ export class Keywheel {
       } else if (ended) {
         yield* eventsOfResult(job, ended);
         return;
-      } else if (now - lookedAt >= SILENCE_MS || now - heardAt >= timeoutMs) {
+      } else if (now - lookedAt >= silenceMs || now - heardAt >= timeoutMs) {
         const status = await this.status(job);
         lookedAt = now;
+        silenceMs = Math.min(2 * silenceMs, LONGEST_SILENCE_MS);
         if (hasEnded(status)) {
           ended = status; // and look once more: the stream's end comes before the result
           continue;

@@ -86,8 +86,8 @@ def email_of(message: EmailMessage) -> EmailArguments:
     headers = {str(name): str(value) for name, value in message.extra_headers.items()}
     sender = next((value for name, value in headers.items() if name.lower() == "from"), "")
     email: EmailArguments = {
-        "from_": sender or message.from_email,
-        "to": list(message.to),
+        "from_": sender or str(message.from_email),
+        "to": list(map(str, message.to)),
         "subject": str(message.subject),
     }
     email["html" if message.content_subtype == "html" else "text"] = str(message.body)
@@ -97,11 +97,11 @@ def email_of(message: EmailMessage) -> EmailArguments:
             raise ValueError(f"an alternative of the type {kind} cannot be sent, only text/html")
         email["html"] = str(content)
     if message.cc:
-        email["cc"] = list(message.cc)
+        email["cc"] = list(map(str, message.cc))
     if message.bcc:
-        email["bcc"] = list(message.bcc)
+        email["bcc"] = list(map(str, message.bcc))
     if message.reply_to:
-        email["reply_to"] = list(message.reply_to)
+        email["reply_to"] = list(map(str, message.reply_to))
     if others := {k: v for k, v in headers.items() if k.lower() not in _OF_THE_MESSAGE}:
         email["headers"] = others
     if attachments := list(_attachments_of(message)):

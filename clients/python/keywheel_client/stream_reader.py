@@ -8,7 +8,8 @@ from keywheel_client.errors import ResultTimeout
 from keywheel_client.events import StreamEvent, event_of, events_of_result, rows_of
 from keywheel_client.status import Status
 
-_SILENCE_S: Final = 1.5
+_FIRST_SILENCE_S: Final = 0.2
+_LONGEST_SILENCE_S: Final = 1.5
 """After so long without a record, the result is looked at. Below any time-out of a socket."""
 
 
@@ -34,6 +35,7 @@ class StreamReader:
         self._job = job
         self._timeout_s = timeout_s
         self._heard_s = time.monotonic()
+        self._silence_s = _FIRST_SILENCE_S
         self._ended: Status | None = None
 
     def events(self, found: Any) -> Iterator[StreamEvent]:
@@ -66,7 +68,8 @@ class StreamReader:
         if status.is_ended:
             self._ended = status  # and look once more: the stream's end comes before the result
             return
-        left_s = _SILENCE_S
+        left_s = self._silence_s
+        self._silence_s = min(2 * left_s, _LONGEST_SILENCE_S)
         if self._timeout_s is not None:
             left_s = min(left_s, self._heard_s + self._timeout_s - time.monotonic())
         if left_s <= 0:
