@@ -55,22 +55,22 @@ class Attempt:
 
 Trail = tuple[Attempt, ...]
 
-_turn: ContextVar[list[Attempt] | None] = ContextVar("the calls of this turn", default=None)
+_run: ContextVar[list[Attempt] | None] = ContextVar("the calls of this run", default=None)
 
 
 def begin() -> list[Attempt]:
-    """Begin to note the calls of the running turn.
+    """Begin to note the calls of a run.
 
     Returns:
         The list that they go to.
     """
     found: list[Attempt] = []
-    _turn.set(found)
+    _run.set(found)
     return found
 
 
 def note(key: str, code: str, *, in_doubt: bool = False) -> None:
-    """Note a call of the running job; outside a turn this does nothing.
+    """Note a call of the running job; outside a run this does nothing.
 
     Args:
         key: The key's label.
@@ -82,14 +82,14 @@ def note(key: str, code: str, *, in_doubt: bool = False) -> None:
 
 def note_again(attempt: Attempt) -> None:
     """Note a call of another job that carried the running job's request as well."""
-    calls = _turn.get()
+    calls = _run.get()
     if calls is not None:
         calls[:] = latest((*calls, attempt))
 
 
-def of_this_turn() -> Trail:
-    """Return the calls of the running turn."""
-    return tuple(_turn.get() or ())
+def of_this_run() -> Trail:
+    """Return the calls of this run."""
+    return tuple(_run.get() or ())
 
 
 def latest(attempts: Iterable[Attempt]) -> Trail:

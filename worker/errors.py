@@ -10,7 +10,7 @@
     │   ├── DeadlineExceeded  no key became free in time
     │   ├── OutcomeUnknown    an email may have been accepted; it must not be sent again blindly
     │   └── Poisoned          its worker died too often while it held the job
-    └── Rescheduled           no failure yet: the job gets another turn
+    └── Rescheduled           no failure yet: the job runs again later
         ├── Deferred          no key can serve now; the job comes back later
         └── TransientError    the provider failed; the job may try again
 
@@ -97,11 +97,11 @@ def error_of(reason: str) -> JobError:
 
 
 class Rescheduled(KeywheelError):  # noqa: N818
-    """A turn ended without an answer, and the job gets another one.
+    """A run ended without an answer, and the job runs again later.
 
     Attributes:
-        attempts: Calls made to the provider in this turn.
-        waited_ms: Time spent waiting for keys in this turn, in milliseconds.
+        attempts: Calls made to the provider in this run.
+        waited_ms: Time spent waiting for keys in this run, in milliseconds.
         in_doubt: An attempt of this job, now or earlier, may have been carried out.
     """
 

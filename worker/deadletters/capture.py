@@ -11,7 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 
 from config.celery import DEFERRED
 from worker.aio.transport.headers import DEATHS, DIED_S
-from worker.attempts import latest, of_this_turn
+from worker.attempts import latest, of_this_run
 from worker.deadletters.dead_letter import OTHER, DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
@@ -42,7 +42,7 @@ def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter
     """
     history = History.of(context.headers)
     kind = kind_of(exc)
-    attempts = latest((*history.trail, *of_this_turn()))
+    attempts = latest((*history.trail, *of_this_run()))
     unclear = kind in {"unknown", "timeout", "poison"} or not isinstance(exc, JobError)
     in_doubt = unclear or any(attempt.in_doubt for attempt in attempts)
     letter = DeadLetter(
@@ -55,7 +55,7 @@ def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter
         since_ms=history.since_ms,
         faults=context.retries if isinstance(context.retries, int) else 0,
         deferrals=history.deferrals,
-        calls=history.attempts + len(of_this_turn()),
+        calls=history.attempts + len(of_this_run()),
         attempts=tuple(attempt.as_json() for attempt in attempts),
         doubt_ms=_earlier_doubt(context.headers)
         or (_first_tried_ms(context, history) if in_doubt else 0),

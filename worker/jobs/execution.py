@@ -30,7 +30,7 @@ class Serving(Protocol[OrderT_contra]):
         *,
         longest_s: float | None = None,
     ) -> Served:
-        """Carry the order out, or raise why the turn is over.
+        """Carry the order out, or raise why the run is over.
 
         Args:
             lease_request: What each call needs of a key.
@@ -60,13 +60,13 @@ async def run_job(
         order: What is to be carried out: a function that makes the request for the key that was
             chosen, or an email.
         settings: Deadline, retries, waits.
-        deadline_s: How long the job may take from its first turn on, in seconds; None or 0: as
+        deadline_s: How long the job may take from its first run on, in seconds; None or 0: as
             long as the settings allow.
         ownership: Knows whether the job is still this worker's; None: it is not checked.
         outages: Knows how many jobs wait for the end of an outage.
 
     Returns:
-        The provider's answer, and the job's history with this turn in it.
+        The provider's answer, and the job's history with this run in it.
 
     Raises:
         celery.exceptions.Retry: The job was sent back to its queue.
@@ -84,7 +84,7 @@ async def run_job(
         except (Deferred, TransientError) as over:
             await run.reschedule(over)
         except SoftTimeLimitExceeded:
-            late = TransientError("the turn took longer than KEYWHEEL_TASK_TIME_LIMIT_S allows")
+            late = TransientError("the run took longer than KEYWHEEL_TASK_TIME_LIMIT_S allows")
             late.in_doubt = lease_request.emails > 0  # the call may have been under way
             await run.reschedule(late)
     return served, run.after(served)

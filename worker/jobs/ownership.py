@@ -22,15 +22,15 @@ _UNACKED: Final = "unacked"
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """A turn of a job: its message, and when it began, on the monotonic clock."""
+class _Run:
+    """A run of a job: its message, and when it began, on the monotonic clock."""
 
     task_id: str
     tag: str
     began_s: float
 
 
-_turn: ContextVar[_Turn | None] = ContextVar("the turn of the running job", default=None)
+_run: ContextVar[_Run | None] = ContextVar("the run that this code is part of", default=None)
 
 
 class Ownership:
@@ -48,14 +48,14 @@ class Ownership:
         self._seen_s = self._frozen_s = 0.0
 
     def begin(self, request: Any) -> None:
-        """Note that a turn of the running job begins.
+        """Note that a run of the job begins.
 
         Args:
             request: Celery's context of the request.
         """
         self._check_clock()
         tag = (request.properties or {}).get("delivery_tag") if self._broker is not None else None
-        _turn.set(_Turn(str(request.id), tag, time.monotonic()) if isinstance(tag, str) else None)
+        _run.set(_Run(str(request.id), tag, time.monotonic()) if isinstance(tag, str) else None)
 
     async def end_if_lost(self) -> None:
         """End the running job here where another worker has it.
@@ -66,15 +66,15 @@ class Ownership:
             celery.exceptions.Ignore: Another worker has the job, and reports its end.
         """
         self._check_clock()
-        turn = _turn.get()
-        if turn is None or turn.began_s > self._frozen_s or self._broker is None:
+        run = _run.get()
+        if run is None or run.began_s > self._frozen_s or self._broker is None:
             return
         try:
-            ours = await self._broker.hexists(_UNACKED, turn.tag)
+            ours = await self._broker.hexists(_UNACKED, run.tag)
         except RedisError:
             return  # no other worker gets the job while the broker is down
         if not ours:
-            _logger.warning("%s runs elsewhere: this worker was frozen for too long", turn.task_id)
+            _logger.warning("%s runs elsewhere: this worker was frozen for too long", run.task_id)
             raise Ignore
 
     def _check_clock(self) -> None:

@@ -109,13 +109,13 @@ async def test_a_turn_that_takes_too_long_is_a_fault_and_not_the_end(bench: Benc
         await bench.turn(SoftTimeLimitExceeded(270))
     assert bench.sent()[0]["headers"]["retries"] == 1
     with pytest.raises(
-        RetriesExhausted, match=r"^gave up after 5 tries: the turn took longer than "
+        RetriesExhausted, match=r"^gave up after 5 tries: the run took longer than "
     ):
         await bench.turn(SoftTimeLimitExceeded(270), retries=4)
 
 
 async def test_an_email_whose_turn_took_too_long_may_have_been_accepted(bench: Bench) -> None:
-    with pytest.raises(OutcomeUnknown, match="the turn took longer than "):
+    with pytest.raises(OutcomeUnknown, match="the run took longer than "):
         await bench.turn(SoftTimeLimitExceeded(270), retries=4, emails=1)
 
 
