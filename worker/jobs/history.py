@@ -1,4 +1,4 @@
-"""What a job remembers of its earlier turns.
+"""What a job remembers of its earlier runs.
 
 The history travels in the headers of the message when the job is deferred or retried.
 """
@@ -31,18 +31,21 @@ It is in milliseconds since 1970; 0: it was surely not carried out.
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A job's earlier turns.
+    """A job's earlier runs.
 
     Attributes:
-        since_ms: When the first turn began, in milliseconds since 1970.
+        since_ms: When the first run began, in milliseconds since 1970.
         deferrals: How often no key was free.
         attempts: Calls made to the provider.
         waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
-        deferred: The latest turn ended because no key was free.
-        trail: The latest calls of the earlier turns.
-        reason: Why the latest turn was not the end, in a few words.
-        in_doubt: After the latest turn the job may have been carried out.
+        deferred: The latest run ended because no key was free.
+        trail: The latest calls of the earlier runs.
+        reason: Why the latest run was not the end, in a few words.
+        in_doubt: After the latest run the job may have been carried out.
         joined: The id of the job with the same `dedupe_key` that this one waits for.
+        due_ms: When the deferred job is due, in milliseconds since 1970; 0: it does not wait.
+            `waited_ms` counts the whole wait. A job that comes back earlier (a reset, the end of an
+            outage) counts only what has passed.
     """
 
     since_ms: int
@@ -54,6 +57,7 @@ class History:
     reason: str = ""
     in_doubt: bool = False
     joined: str = ""
+    due_ms: int = 0
 
     @classmethod
     def of(cls, headers: Any) -> Self:
@@ -61,12 +65,13 @@ class History:
         found = headers.get(HEADER) if isinstance(headers, dict) else None
         fields: dict[str, Any] = found if isinstance(found, dict) else {}
         now_ms = round(time.time() * 1000)
+        early_ms = max(0, _count(fields, "due_ms") - now_ms)
         reason, joined = fields.get("reason"), fields.get("joined")
         return cls(
             since_ms=min(_count(fields, "since_ms") or now_ms, now_ms),
             deferrals=_count(fields, "deferrals"),
             attempts=_count(fields, "attempts"),
-            waited_ms=_count(fields, "waited_ms"),
+            waited_ms=max(0, _count(fields, "waited_ms") - early_ms),
             # An older version wrote "ticket" for it.
             deferred=bool(fields.get("deferred") or fields.get("ticket")),
             trail=_trail(fields),
@@ -77,7 +82,7 @@ class History:
 
     @property
     def age_s(self) -> float:
-        """Time since the first turn began, in seconds."""
+        """Time since the first run began, in seconds."""
         return max(0.0, time.time() - self.since_ms / 1000)
 
     def after(
@@ -89,8 +94,9 @@ class History:
         trail: Trail = (),
         reason: str = "",
         in_doubt: bool = False,
+        due_ms: int = 0,
     ) -> Self:
-        """Return the history after one more turn."""
+        """Return the history after one more run."""
         return replace(
             self,
             attempts=self.attempts + attempts,
@@ -100,13 +106,15 @@ class History:
             trail=trails.latest(self.trail + trail),
             reason=reason[:_LONGEST_REASON],
             in_doubt=in_doubt,
+            due_ms=due_ms,
         )
 
     def headers(self) -> dict[str, Any]:
         """Return the headers of the next message."""
         fields = asdict(self) | {"trail": [attempt.as_json() for attempt in self.trail]}
-        if not self.joined:
-            del fields["joined"]
+        for name in ("joined", "due_ms"):
+            if not fields[name]:
+                del fields[name]
         return {HEADER: fields}
 
 

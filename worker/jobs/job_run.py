@@ -2,7 +2,7 @@
 
 A job has three budgets, which never mix:
 
-- rotation: each key once in a turn;
+- rotation: each key once in a run;
 - deferrals: until the deadline of the job; they cost no retry;
 - retries: as many as `max_retries` of the settings, with exponential backoff; a failure that hits
   every job (an outage) costs none.
@@ -10,6 +10,7 @@ A job has three budgets, which never mix:
 
 import itertools
 import random
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -153,12 +154,17 @@ class JobRun:
         longest_ms = min(longest_wait_ms(self.task, self._settings), left_ms)
         countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
         why = Deferred(countdown_ms, deferred.reason, deferred.code, deferred.ends_in_ms)
-        history = self._with(deferred, waited_ms=deferred.waited_ms + countdown_ms, deferred=True)
+        history = self._with(
+            deferred,
+            waited_ms=deferred.waited_ms + countdown_ms,
+            deferred=True,
+            due_ms=round(time.time() * 1000) + countdown_ms,
+        )
         await send_back(self.task, why, countdown_ms, history, retries=self.task.request.retries)
 
     async def _retry(self, error: TransientError) -> NoReturn:
         settings = self._settings
-        calls = (*self.history.trail, *attempts.of_this_turn())
+        calls = (*self.history.trail, *attempts.of_this_run())
         tries, failed = self.task.request.retries + error.own, max(1, len(calls))
         repeats = sum(call.code == error.code for call in calls)
         # A failure that hits every job is an outage and costs no retry: the job waits for its end.
@@ -180,15 +186,21 @@ class JobRun:
         await send_back(self.task, error, countdown_ms, history, retries=tries)
 
     def _with(
-        self, over: Deferred | TransientError, *, waited_ms: int, deferred: bool = False
+        self,
+        over: Deferred | TransientError,
+        *,
+        waited_ms: int,
+        deferred: bool = False,
+        due_ms: int = 0,
     ) -> History:
         return self.history.after(
             attempts=over.attempts,
             waited_ms=waited_ms,
             deferred=deferred,
-            trail=attempts.of_this_turn(),
+            trail=attempts.of_this_run(),
             reason=over.reason,
             in_doubt=over.in_doubt,
+            due_ms=due_ms,
         )
 
     def _no_key(self) -> str:

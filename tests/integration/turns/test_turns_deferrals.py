@@ -67,6 +67,22 @@ async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) ->
     assert isinstance(caught.value.exc, Deferred)
 
 
+async def test_a_job_that_comes_back_early_counts_only_the_wait_that_has_passed(
+    bench: Bench,
+) -> None:
+    with pytest.raises(Retry):
+        await bench.turn(Deferred(600_000, "rpd", "rpd"))  # the bench lets it wait for 450 s
+    header = history_of(bench.sent()[0])
+    assert header["waited_ms"] == 450_000
+    header |= {"due_ms": header["due_ms"] - 50_000, "since_ms": header["since_ms"] - 50_000}
+    served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
+    _, history = await bench.turn(served, header=header)  # as if 50 s had passed: a reset
+    assert 50_000 <= history.waited_ms < 110_000
+    assert "due_ms" not in history.headers()["keywheel"], "it does not wait any more"
+    _, history = await bench.turn(served, header=header | {"due_ms": 1})  # it came when due
+    assert history.waited_ms == 450_000
+
+
 async def test_a_deferral_keeps_the_priority_of_a_bulk_job(bench: Bench) -> None:
     with pytest.raises(Retry):
         await bench.turn(Deferred(12_000, "rate_limit"), priority=9)
