@@ -1,0 +1,60 @@
+"""The Python client while its Redis is away."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from keywheel_client import AsyncKeywheel, JobFailed, Keywheel, Unavailable
+from sandbox.redis import EmbeddedRedis
+
+DONE = json.dumps({"status": "SUCCESS", "result": {"text": "x"}})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(data_dir=tmp_path) as started:
+        yield started
+
+
+def store(server: EmbeddedRedis, job: str, record: str) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.set(f"celery-task-meta-{job}", record)
+
+
+async def test_a_wait_goes_on_while_redis_is_away(server: EmbeddedRedis) -> None:
+    url = server.url
+    async with AsyncKeywheel(url) as client:
+        with Keywheel(url) as blocking:
+            waits = asyncio.gather(
+                client.result("a", timeout_s=30),
+                asyncio.to_thread(blocking.result, "b", timeout_s=30),
+            )
+            server.stop()
+            with pytest.raises(Unavailable):
+                await client.complete("x")
+            with pytest.raises(Unavailable):
+                await client.result("c", timeout_s=0.1)
+            assert not waits.done()
+            server.start()
+            for job in ("a", "b"):
+                store(server, job, DONE)
+            assert await waits == [{"text": "x"}, {"text": "x"}]
+
+
+async def test_a_record_that_is_none_of_celery_fails_its_own_wait_alone(
+    redis_server: EmbeddedRedis,
+) -> None:
+    store(redis_server, "broken", "no JSON")
+    store(redis_server, "fine", DONE)
+    failed = {"status": "FAILURE", "result": {"exc_type": "X", "exc_message": ["y"]}}
+    store(redis_server, "failed", json.dumps(failed))
+    async with AsyncKeywheel(redis_server.url) as client:
+        jobs = [client.result(job) for job in ("broken", "fine", "failed")]
+        broken, fine, other = await asyncio.gather(*jobs, return_exceptions=True)
+    assert isinstance(broken, ValueError)
+    assert fine == {"text": "x"}
+    assert isinstance(other, JobFailed)
