@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     """Show prompts and mail bodies in Flower, for debugging only."""
     status_interval_s: Seconds = 30
     """How often a worker publishes the state of its keys."""
+    heartbeat_path: Annotated[str, Unit("path")] = ""
+    """A file that a worker renews each second, for `python -m worker.probe`. Each worker needs a
+    file of its own. Empty: none."""
 
     # Flower
     flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS"), Unit("address")] = "127.0.0.1"

@@ -43,3 +43,8 @@ def test_certificates_that_are_not_there_are_named(
 ) -> None:
     with pytest.raises(SettingsError, match=f"^{variable} names a {what} that does not exist"):
         check_machine(Settings(), {}, {variable: str(tmp_path / "gone")})
+
+
+def test_a_heartbeat_that_cannot_be_written_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="KEYWHEEL_HEARTBEAT_PATH names a file that cannot be"):
+        check_machine(Settings(heartbeat_path=str(tmp_path / "gone" / "heartbeat")), {})

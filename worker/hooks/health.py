@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
-from celery import bootsteps
+from celery import bootsteps, signals
 
 from config.settings import get_settings
 from worker.aio import lifespan
+from worker.heartbeat import Heartbeat
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -26,9 +28,14 @@ class PoolHealth(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        self.interval_s = get_settings().status_interval_s
+        settings = get_settings()
+        self.interval_s = settings.status_interval_s
         self._summaries: dict[str, Any] = {}
         self._timer: Any = None
+        self._heartbeat = Heartbeat(Path(settings.heartbeat_path))
+        if settings.heartbeat_path:
+            signals.worker_ready.connect(self._heartbeat.note_start, weak=False)
+            lifespan.on_startup(self._heartbeat.run)
         lifespan.on_startup(self._watch)
         lifespan.on_startup(self._check_keys)
 
@@ -67,4 +74,5 @@ class PoolHealth(bootsteps.StartStopStep):
             else:
                 failed = False
                 self._summaries = {service: view.summary() for service, view in views.items()}
+            self._heartbeat.redis_answers = not failed
             await asyncio.sleep(self.interval_s)

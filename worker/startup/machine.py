@@ -10,6 +10,7 @@ from typing import Final
 from config.errors import SettingsError
 from config.keys import Discovery
 from config.settings import Settings
+from worker.heartbeat import Heartbeat
 from worker.runtime import open_runtime
 
 _FILES_BESIDE_JOBS: Final = 64
@@ -23,7 +24,7 @@ _CERTIFICATES: Final = (
 def check_machine(
     settings: Settings, keys: dict[str, Discovery], environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Check certificates and the limit of open files, and build a runtime once for a try.
+    """Check certificates, open files and the heartbeat's file, and build a runtime for a try.
 
     Raises the limit of open files as far as the system allows, where it is too low.
 
@@ -49,6 +50,8 @@ def check_machine(
         )
     if sentences:
         raise SettingsError(sentences)
+    if settings.heartbeat_path:
+        Heartbeat(Path(settings.heartbeat_path)).create()
     try:
         asyncio.run(_open_and_close(settings, keys))
     except Exception as exc:

@@ -1,0 +1,49 @@
+"""`python -m worker.probe FILE`: whether a worker's event loop runs; its exit status says it.
+
+It reads the file of `KEYWHEEL_HEARTBEAT_PATH` and asks nobody, so a worker that waits for a Redis
+that is away counts as alive. It imports nothing but Python's own modules: a probe is started again
+and again.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    """Check the file; exit with 1 and a sentence if the worker is not alive, or not ready."""
+    parser = argparse.ArgumentParser(prog="python -m worker.probe")
+    parser.add_argument("file", type=Path, help="what KEYWHEEL_HEARTBEAT_PATH names")
+    parser.add_argument(
+        "--within-s", type=float, default=30, help="how old its last heartbeat may be; default: 30"
+    )
+    parser.add_argument(
+        "--ready", action="store_true", help="also demand that the worker takes jobs, with Redis"
+    )
+    asked = parser.parse_args()
+    sys.exit(problem(asked.file, within_s=asked.within_s, ready=asked.ready))
+
+
+def problem(file: Path, *, within_s: float, ready: bool) -> str | None:
+    """Say what is wrong with a worker; None where nothing is.
+
+    Args:
+        file: What `KEYWHEEL_HEARTBEAT_PATH` names.
+        within_s: How old the last heartbeat may be, in seconds.
+        ready: Whether the worker must also take jobs.
+    """
+    try:
+        age_s = time.time() - file.stat().st_mtime
+        text = file.read_text()
+    except OSError as exc:
+        return f"no heartbeat: {exc}"
+    if age_s > within_s:
+        return f"the last heartbeat is {age_s:.0f} s old: the event loop does not run"
+    if ready and text != "ready\n":
+        return "the worker takes no jobs: it has not started yet, or Redis does not answer"
+    return None
+
+
+if __name__ == "__main__":
+    main()
