@@ -135,11 +135,15 @@ async def test_a_model_that_some_or_no_key_has_is_told(
         "standing", service="groq", model=MODEL, code="model_not_found", account=account
     )
     assert await _problems(pools, checkers, MODEL) == [
-        f"the model {MODEL} is not to be had with groq key groq 2"
+        f"groq key groq 2 may not use the model {MODEL}"
     ]
     assert await _problems(pools, checkers, GONE) == [
         f"no groq key may use {GONE}: set GROQ_MODEL to one of {MODEL}, openai/gpt-oss-20b"
     ]
+    sandbox.control("reset")
+    assert await _problems(pools, checkers, GONE, MODEL) == [
+        f"no groq key may use {GONE}: take it out of GROQ_MODEL"
+    ], "the other model of the list serves"
 
 
 async def test_a_provider_that_cannot_be_reached_leaves_it_open(

@@ -103,9 +103,8 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
         }
 
     for name, done in _run(clear, service).items():
-        click.echo(
-            f"🔄 {name.capitalize()} failed keys reset ({done.count} had rested or been disabled)"
-        )
+        plural = "block" if done.count == 1 else "blocks"
+        click.echo(f"🔄 {name.capitalize()} failed keys reset ({done.count} {plural} cleared)")
         for block in done.brought_back:
             click.echo(f"   back: {_held(block)}")
         for block in done.left_disabled:
@@ -129,11 +128,15 @@ def disable(key_id: str, service: str | None, reason: str) -> None:
     KEY is the key's id or the beginning of it, its label, or the name of its variable.
     """
 
-    async def take_out(pools: dict[str, KeyPool]) -> bool:
+    async def take_out(pools: dict[str, KeyPool]) -> str:
         key = _key_of(key_id, pools.values())
-        return await pools[key.service].disable(key.id, by=f"cli {current_user()}", reason=reason)
+        by = f"cli {current_user()}"
+        newly = await pools[key.service].disable(key.id, by=by, reason=reason)
+        if not newly:
+            return f"{key.label} was disabled already"
+        return f"{key.label} is disabled; `keys reset --key {key.id}` brings it back"
 
-    click.echo("disabled" if _run(take_out, service) else "it was disabled already")
+    click.echo(_run(take_out, service))
 
 
 @keys.command()

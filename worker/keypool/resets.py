@@ -14,7 +14,7 @@ class HeldBlock:
             `host`.
         name: What people call it: the key's label, the account, the model.
         key: The key's id where the scope is one key's, else empty.
-        state: `cooling` or `disabled`.
+        state: `cooling`, `disabled` or `unfit`.
         reason: Why it was blocked.
         disabled_by: The person who disabled it by hand; empty where nobody did.
     """

@@ -1,6 +1,6 @@
-"""Asks each key, without cost, what it is good for.
+"""Asks the providers about each key, without cost: is it valid, what may it use, which limits?
 
-Before a job finds out, and for limits that no job has to find.
+So a bad key is known before a job meets it, and no refused call is needed to learn a limit.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ class CheckedKey:
         key: The key.
         account: Its account, as far as it is known.
         check: What the provider says.
-        models: The configured models, and whether the key may use each; empty where nobody tells.
+        models: The configured models, and whether the key may use each; empty if the provider
+            does not say.
     """
 
     service: str
@@ -63,7 +64,7 @@ class CheckedKey:
 async def opened_checkers(
     settings: Settings, *, timeout_s: float = 15.0
 ) -> AsyncIterator[dict[str, Checker]]:
-    """Give who asks each service, for those who only look.
+    """Open a checker for each service, and close them all in the end.
 
     Args:
         settings: Where the services are.
@@ -120,22 +121,28 @@ def problems_in(
         elif one.check.state == "unknown":
             yield f"{one.service} key {one.key.label} could not be checked: {one.check.detail}"
     for service, model in ((name, model) for name, several in models.items() for model in several):
-        told = [one for one in found if one.service == service and model in one.models]
-        lacking = [one.key.label for one in told if not one.models[model]]
-        if told and len(lacking) == len(told):
+        asked = [one for one in found if one.service == service and model in one.models]
+        lacking = [one.key.label for one in asked if not one.models[model]]
+        if asked and len(lacking) == len(asked):
             variable = f"{SERVICES[service].prefix}MODEL"
-            yield f"no {service} key may use {model}: set {variable} to one of {_some_models(told)}"
+            others_serve = any(may for one in asked for may in one.models.values())
+            advice = (
+                f"take it out of {variable}"
+                if others_serve
+                else f"set {variable} to one of {_some_models(asked)}"
+            )
+            yield f"no {service} key may use {model}: {advice}"
         elif lacking:
-            yield f"the model {model} is not to be had with {service} key {', '.join(lacking)}"
+            yield f"{service} key {', '.join(lacking)} may not use the model {model}"
 
 
-def _some_models(told: Iterable[CheckedKey]) -> str:
-    names = sorted({name for one in told for name in one.check.models or ()})
+def _some_models(asked: Iterable[CheckedKey]) -> str:
+    names = sorted({name for one in asked for name in one.check.models or ()})
     return ", ".join(names[:10]) + (" …" if len(names) > 10 else "") or "(none is listed)"  # noqa: PLR2004
 
 
 class KeyChecks:
-    """Checks the keys of a worker now and then, and tells the pools their limits.
+    """Checks the keys of a worker at intervals, and reports their limits to the pools.
 
     Args:
         pools: By service.
@@ -156,15 +163,15 @@ class KeyChecks:
         self._checkers = checkers
         self._models = models
         self._every_s = every_s
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._again = asyncio.Event()
 
     def again(self) -> None:
-        """Ask soon: there are other keys."""
+        """Ask at once: the keys have changed."""
         self._again.set()
 
     async def run(self) -> None:
-        """Ask for as long as the worker runs; returns at once where it never shall."""
+        """Ask at intervals for as long as the worker runs; return at once if `every_s` is 0."""
         if not self._every_s:
             return
         await asyncio.sleep(random.uniform(0, _SPREAD_S))  # noqa: S311 - spreads a crowd
@@ -178,20 +185,20 @@ class KeyChecks:
                 pass
 
     async def once(self) -> None:
-        """Ask about every key; what is wrong is a warning, once for as long as it stays so."""
+        """Ask about every key. A problem is logged as a warning, once for as long as it lasts."""
         checked = await check_keys(self._pools, self._checkers, models=self._models)
         problems = dict.fromkeys(problems_in(checked, models=self._models))
         for sentence in problems:
-            if sentence not in self._told:
+            if sentence not in self._warned:
                 _logger.warning(sentence)
-        self._told = set(problems)
+        self._warned = set(problems)
         for one in checked:
             await self._teach(one)
 
     async def _teach(self, one: CheckedKey) -> None:
         if not one.check.limits:
             return
-        # A lease that never was ends here: of such a one the pool only learns.
+        # The pool does not know this lease: settling it changes nothing but what is learned.
         lease = Lease(
             secrets.token_hex(16), one.key, one.account, LeaseRequest(by="check of the keys"), 0
         )
@@ -200,4 +207,6 @@ class KeyChecks:
                 lease, Verdict(Fate.DONE, ASKED, limits=one.check.limits)
             )
         except RedisError as exc:
-            _logger.debug("what a key's check told could not be kept: %s", type(exc).__name__)
+            _logger.debug(
+                "the limits that a check found could not be stored: %s", type(exc).__name__
+            )

@@ -58,7 +58,7 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
 
 
 async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> None:
-    site = await serve(groq=4)
+    site = await serve(groq=5)
     pool = site.pools["groq"]
     await site.disable("groq", 3)
     limits = (ObservedLimit(Dimension.TPM, 8_000, 7_000), ObservedLimit(Dimension.RPD, 1_000))
@@ -80,6 +80,13 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
             scope=Scope.KEY_RESOURCE,
             status=403,
         ),
+        Verdict(
+            Fate.OTHER_ACCOUNT,
+            "model_not_found",
+            effect=Effect.UNFIT,
+            scope=Scope.ACCOUNT_MODEL,
+            status=404,
+        ),
     ):
         lease = await pool.acquire(LeaseRequest(model="m", resource="m", tokens=900))
         assert isinstance(lease, Lease)
@@ -94,6 +101,7 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
         "account_model",
         "key_resource",
     }
+    assert {block["state"] for block in blocks} == {"cooling", "disabled", "unfit"}
     assert {block["from_tokens"] for block in blocks} == {0, 900}
     assert {block["disabled_by"] for block in blocks} == {"", "test"}
     assert any(key["buckets"] for key in keys)

@@ -481,7 +481,7 @@ async def test_a_reset_forgets_which_models_an_account_does_not_have(
     away = await nothing(pool, model="m")
     assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "model_not_found")
     done = await pool.reset(by="ann", key_id=pool.keys[0].id if one_key else None)
-    assert [(block.scope, block.name) for block in done.brought_back] == [
-        ("account_model", "one × m")
+    assert [(block.scope, block.name, block.state) for block in done.brought_back] == [
+        ("account_model", "one × m", "unfit")
     ]
     assert (await lease(pool, model="m")).account == "one"

@@ -5,25 +5,26 @@
 --
 -- KEYS  2 … the records of keys, accounts, account × models, models, host
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
--- Returns the blocks that it met, each [index of its record from 1 on, resource or '', 'cooling' | 'disabled', reason,
--- the person who disabled it or '', 1: cleared | 0: left disabled].
+-- Returns the blocks that it met, each [index of its record from 1 on, resource or '', 'cooling' | 'disabled' | 'unfit',
+-- reason, the person who disabled it or '', 1: cleared | 0: left disabled].
 
 local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
 
 read_clock()
 local found, cleared, unfit, accounts = {}, 0, read_hash(root .. ':unfit'), root .. ':account:'
 
-local function note(index, resource, block, person)
+local function note(index, resource, block, person, is_unfit)
   if not block then return end
-  local state, stays = block.until_ms == NEVER and 'disabled' or 'cooling', person and ARGV[5] ~= '1'
+  local state = is_unfit and 'unfit' or block.until_ms == NEVER and 'disabled' or 'cooling'
+  local stays = person and ARGV[5] ~= '1'
   if not stays then cleared = cleared + 1 end
   found[#found + 1] = {index - 1, resource, state, block.reason, person or '', stays and 0 or 1}
 end
 
-local function clear_marks(index, hash, marks, start)
+local function clear_marks(index, hash, marks, start, is_unfit)
   for field, packed in pairs(marks) do
     if field:sub(1, #start) == start then
-      note(index, field:sub(#start + 1), blocked_by_mark(packed))
+      note(index, field:sub(#start + 1), blocked_by_mark(packed), nil, is_unfit)
       redis.call('HDEL', hash, field)
     end
   end
@@ -32,7 +33,7 @@ end
 for index = 2, #KEYS do
   local key, record = KEYS[index], read_hash(KEYS[index])
   local account = key:sub(1, #accounts) == accounts and key:sub(#accounts + 1)
-  if account then clear_marks(index, root .. ':unfit', unfit, account .. ':') end
+  if account then clear_marks(index, root .. ':unfit', unfit, account .. ':', true) end
   note(index, '', blocked({record.state, record.until_ms, record.reason}), record.person)
   clear_marks(index, key, record, 't:')
   local buckets = read_buckets(record.buckets, record.limits)
