@@ -44,11 +44,11 @@ export default function Page() {
       <h1>Ask</h1>
       <form onSubmit={ask}>
         <label htmlFor="prompt">Your question</label>
-        <textarea id="prompt" name="prompt" required maxLength={20000} defaultValue="Say hello" style={{ width: "100%" }} />
+        <textarea id="prompt" name="prompt" required maxLength={20000} defaultValue="Say hello" />
         <button>Ask</button>
       </form>
       <p role="status">{status}</p>
-      <div style={{ whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>{answer}</div>
+      <div id="answer" style={{ whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>{answer}</div>
     </main>
   );
 }

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -35,21 +36,36 @@ addEventListener("DOMContentLoaded", () => {
 DONE_JS = """() => document.getElementById("status").textContent === "Done." """
 
 
-@pytest.fixture
-def page(street: Any) -> Iterator[Any]:
+@contextmanager
+def opened(url: str) -> Iterator[Any]:
+    """The page at an address, which must complain of nothing."""
     complaints: list[str] = []
     with playwright_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        opened = browser.new_page(base_url=street.url("fastapi"))
-        opened.add_init_script(WATCH_JS)
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on(
+        shown = browser.new_page(base_url=url)
+        shown.add_init_script(WATCH_JS)
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.on(
             "console", lambda said: complaints.append(said.text) if said.type == "error" else None
         )
-        opened.goto("/")
-        yield opened
+        shown.goto("/")
+        yield shown
         browser.close()
     assert complaints == []
+
+
+@pytest.fixture
+def page(street: Any) -> Iterator[Any]:
+    with opened(street.url("fastapi")) as shown:
+        yield shown
+
+
+@pytest.mark.parametrize("name", ["express", "nextjs"])
+def test_a_page_of_the_examples_in_node_shows_the_answer(street: Any, name: str) -> None:
+    with opened(street.url(name)) as shown:
+        shown.get_by_role("button", name="Ask").click()
+        shown.get_by_role("status").filter(has_text="Done.").wait_for(timeout=WITHIN_MS)
+        assert shown.get_by_text("Sandbox ").is_visible()
 
 
 def beginning(url: str, *, events: int) -> str:
