@@ -1,0 +1,39 @@
+"""What kubectl and systemd say of the files in `deploy`, where they are installed."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+def test_kustomize_builds_the_manifests() -> None:
+    folder = DEPLOY / "kubernetes"
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    built = list(yaml.safe_load_all(done.stdout))
+    assert {one["metadata"]["namespace"] for one in built} == {"keywheel"}
+    [given] = yaml.safe_load((folder / "kustomization.yaml").read_text())["images"]
+    images = set(re.findall(r"image: (\S+)", done.stdout))
+    assert images == {f"{given['newName']}:{given['newTag']}"}
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    unit = DEPLOY / "systemd/keywheel-worker.service"
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/opt/keywheel/bin/python", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert unit.name not in done.stderr
+    assert done.returncode == 0
