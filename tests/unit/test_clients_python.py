@@ -14,6 +14,7 @@ from jsonschema import ValidationError
 import keywheel_client
 from config.celery import QUEUE_OF_TASKS
 from keywheel_client import CompletionArguments, EmailArguments, JobId, Pipeline, arguments, results
+from keywheel_client.connection import Names
 from keywheel_client.messages import QUEUES, message_of
 from keywheel_client.status import status_of
 from tests import schemas
@@ -46,6 +47,16 @@ def test_it_imports_nothing_but_redis_and_django_in_one_module() -> None:
                 names = [node.module or ""]
             allowed = known | ({"django"} if path.name == "django.py" else set())
             assert {name.split(".")[0] for name in names} <= allowed, path.name
+
+
+def test_the_namespace_is_that_of_the_environment_unless_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("KEYWHEEL_NAMESPACE", raising=False)
+    assert Names.of(None).stream("id") == "kw:stream:id"
+    monkeypatch.setenv("KEYWHEEL_NAMESPACE", "shop")
+    assert Names.of(None).cancel("id") == "shop:cancelled:id"
+    assert Names.of("other").cancel("id") == "other:cancelled:id"
 
 
 @pytest.mark.parametrize(

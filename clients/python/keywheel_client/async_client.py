@@ -32,7 +32,7 @@ class AsyncKeywheel:
             (`CELERY_RESULT_BACKEND`).
         pool_url: The Redis of cancels and streams, if the workers have another one
             (`KEYWHEEL_POOL_URL`).
-        namespace: `KEYWHEEL_NAMESPACE` of the workers.
+        namespace: That of the workers (`KEYWHEEL_NAMESPACE`); None: that of the environment.
         track_started: Whether the workers store that a job runs, for the state `running`. It costs
             Redis one write a job.
     """
@@ -43,7 +43,7 @@ class AsyncKeywheel:
         *,
         results_url: str | None = None,
         pool_url: str | None = None,
-        namespace: str = "kw",
+        namespace: str | None = None,
         track_started: bool = True,
     ) -> None:
         addresses = Addresses.of(url, results_url, pool_url)
@@ -56,7 +56,7 @@ class AsyncKeywheel:
         self._broker = clients[addresses.broker]
         self._results = clients[addresses.results]
         self._pool = clients[addresses.pool]
-        self._names = Names(namespace)
+        self._names = Names.of(namespace)
         self._endings = Endings(self._results)
         self._track_started = track_started
 

@@ -52,6 +52,11 @@ class Names:
 
     namespace: str
 
+    @classmethod
+    def of(cls, namespace: str | None) -> Self:
+        """Take the namespace that was given, or else that of `KEYWHEEL_NAMESPACE`."""
+        return cls(namespace or os.environ.get("KEYWHEEL_NAMESPACE") or "kw")
+
     @property
     def cancel_channel(self) -> str:
         """Where the ids of cancelled jobs are published."""
