@@ -149,7 +149,11 @@ async def _first_of(serving: "asyncio.Task[Any]", exchange: Exchange) -> httpx.R
         raise
     if exchange.opened.done():
         serving.add_done_callback(_retrieve)
-        return exchange.opened.result()
+        if (run := current_run.get()) is not None:
+            end = exchange.end.end
+            run.at_end.add(end)
+            serving.add_done_callback(lambda _: run.at_end.discard(end))
+        return exchange.take_opened()
     return await _answer(serving, exchange)
 
 

@@ -4,20 +4,35 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NoReturn
+from contextlib import contextmanager
+from typing import Any
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
 from celery.exceptions import TaskPredicate
 
 from config.settings import get_settings
 from worker.aio import private_loop
-from worker.errors import Deferred, JobError, TransientError
+from worker.aio.errors import JobGone, Revoked, WorkerLost
+from worker.cancellations import stamped
+from worker.errors import Deferred, JobError, Rescheduled, TransientError
 from worker.jobs.history import HEADER
 from worker.jobs.job_run import JobRun, current_run
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 
 _MOST_CAUSES = 16
+_MEANT = (
+    Deferred,
+    TransientError,
+    JobError,
+    TaskPredicate,
+    SoftTimeLimitExceeded,
+    Revoked,
+    JobGone,
+    WorkerLost,
+)
+"""What an SDK or a group may hide, and the job's tracer must see."""
 
 Shared = Callable[[], tuple[Ownership | None, Outages]]
 
@@ -43,32 +58,24 @@ def wrap(task: Task, shared: Shared) -> Callable[..., Any]:
         async def awaited(*args: Any, **kwargs: Any) -> Any:
             ownership, outages = shared()
             job_run = _begin(task, ownership, outages)
-            token = current_run.set(job_run)
-            try:
-                return await run(*args, **kwargs)
-            except TaskPredicate:
-                raise
-            except Exception as exc:
-                await _reschedule(job_run, exc)
-                raise
-            finally:
-                current_run.reset(token)
+            with _current(job_run):
+                try:
+                    return await run(*args, **kwargs)
+                except (Exception, BaseExceptionGroup) as exc:
+                    await _reschedule(job_run, exc)
+                    raise
 
         return awaited
 
     @functools.wraps(run)
     def called(*args: Any, **kwargs: Any) -> Any:
         job_run = _begin(task, None, NOBODY_COUNTS)
-        token = current_run.set(job_run)
-        try:
-            return run(*args, **kwargs)
-        except TaskPredicate:
-            raise
-        except Exception as exc:
-            _wait_for(_reschedule(job_run, exc))
-            raise
-        finally:
-            current_run.reset(token)
+        with _current(job_run):
+            try:
+                return run(*args, **kwargs)
+            except (Exception, BaseExceptionGroup) as exc:
+                _wait_for(_reschedule(job_run, exc))
+                raise
 
     return called
 
@@ -80,19 +87,56 @@ def _begin(task: Task, ownership: Ownership | None, outages: Outages) -> JobRun:
     return job_run
 
 
-async def _reschedule(job_run: JobRun, exc: Exception) -> None:
+@contextmanager
+def _current(job_run: JobRun) -> Iterator[None]:
+    """Let the calls of a task know their job; end what the task has left open."""
+    token = current_run.set(job_run)
+    try:
+        with stamped(job_run.task.request):
+            yield
+    finally:
+        current_run.reset(token)
+        for end in tuple(job_run.at_end):
+            end()
+
+
+async def _reschedule(job_run: JobRun, exc: BaseException) -> None:
     """Raise what the causes of an error mean for the job; return where they mean nothing."""
+    meaning = meaning_of(exc)
+    if isinstance(meaning, Deferred | TransientError):
+        await job_run.reschedule(meaning)
+    if meaning is not None and meaning is not exc:
+        raise meaning from None
+
+
+def meaning_of(exc: BaseException) -> BaseException | None:
+    """Find the error that an error of a task stands for.
+
+    SDKs raise their own errors from what a transport raises, and a `TaskGroup` collects the errors
+    of its tasks. A group has a meaning if each of its errors has one, or if one of them ends the
+    job whatever the others say.
+
+    Returns:
+        What has the job come back, ends it, or is a word of Celery's or of the pool's; None where
+        the error stands for itself.
+    """
     for cause in _causes_of(exc):
-        if isinstance(cause, Deferred | TransientError):
-            await job_run.reschedule(cause)
-        if isinstance(cause, JobError):
-            _end(cause, exc)
+        if isinstance(cause, _MEANT):
+            return cause
+        if isinstance(cause, BaseExceptionGroup):
+            found = [meaning_of(one) for one in cause.exceptions]
+            first = _first_of(found)
+            if first is not None and (None not in found or not isinstance(first, Rescheduled)):
+                return first
+    return None
 
 
-def _end(cause: JobError, exc: Exception) -> NoReturn:
-    if cause is exc:
-        raise cause
-    raise cause from None
+def _first_of(found: list[BaseException | None]) -> BaseException | None:
+    """Return the first error that ends the job, else the longest wait."""
+    meant = [one for one in found if one is not None]
+    ends = [one for one in meant if not isinstance(one, Rescheduled)]
+    waits = sorted(meant, key=lambda one: -getattr(one, "countdown_ms", 0))
+    return next(iter([*ends, *waits]), None)
 
 
 def _causes_of(exc: BaseException) -> Iterator[BaseException]:

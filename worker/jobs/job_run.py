@@ -75,6 +75,8 @@ class JobRun:
         self.history = History.of(task.request.headers)
         self.numbers: Final = itertools.count(1)
         """Numbers what must be told apart within this run."""
+        self.at_end: Final[set[Callable[[], None]]] = set()
+        """Ends what the task may have left open, such as a stream that it did not close."""
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
         self._ownership: Final = ownership

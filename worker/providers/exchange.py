@@ -2,14 +2,39 @@
 
 import asyncio
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from pydantic import SecretStr
 
 _REPLACED = frozenset({b"authorization", b"host", b"content-length", b"transfer-encoding"})
+
+
+class StreamEnd:
+    """How the reading of a streamed answer ended.
+
+    It does not know the stream, so that a stream which nobody reads any more can be freed.
+
+    Attributes:
+        ended: Its reader has done with it: read it, closed it, or dropped it.
+        error: Why it broke off.
+        complete: It was read to its end.
+    """
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.error: Exception | None = None
+        self.complete = False
+        self._loop: Final = asyncio.get_running_loop()
+
+    def end(self) -> None:
+        """Note that the reader has done with the stream; may be called from any thread."""
+        with suppress(RuntimeError):  # its loop is closed
+            self._loop.call_soon_threadsafe(self.ended.set)
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +48,7 @@ class Exchange:
         response: The latest answer that came whole.
         error: Why the latest call brought no answer.
         opened: Gets the answer as soon as its headers are here, where it is streamed.
+        end: How the reading of that answer ended.
     """
 
     request: httpx.Request
@@ -33,6 +59,7 @@ class Exchange:
     opened: "asyncio.Future[httpx.Response]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    end: StreamEnd = field(default_factory=StreamEnd)
 
     @classmethod
     def of(cls, request: httpx.Request) -> "Exchange":
@@ -51,6 +78,12 @@ class Exchange:
     def is_streamed(self) -> bool:
         """Whether the SDK asks for the answer in pieces."""
         return self.params.get("stream") is True
+
+    def take_opened(self) -> httpx.Response:
+        """Give the streamed answer to its reader, and keep no hold of it: it ends when freed."""
+        response = self.opened.result()
+        self.opened = asyncio.get_running_loop().create_future()
+        return response
 
     def with_key(self, secret: SecretStr) -> httpx.Request:
         """Make the request for one key."""
@@ -82,31 +115,38 @@ class Exchange:
 class PassedStream(httpx.AsyncByteStream):
     """Passes an answer on while it arrives, and reads along.
 
+    Many readers do not close what they leave: a loop that is broken off, a job that is cancelled.
+    So the stream also ends with the loop that reads it, and when it is freed.
+
     Args:
         response: The answer; its body is not read.
         read: Takes each piece.
+        end: Is told how the reading ended.
     """
 
-    def __init__(self, response: httpx.Response, read: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, response: httpx.Response, read: Callable[[bytes], None], end: StreamEnd
+    ) -> None:
         self._response = response
         self._read = read
-        self.ended = asyncio.Event()
-        self.error: Exception | None = None
-        self.complete = False
+        self._end = end
+        weakref.finalize(self, end.end).atexit = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self._response.aiter_raw():
                 self._read(piece)
                 yield piece
-            self.complete = True
+            self._end.complete = True
         except httpx.HTTPError as error:
-            self.error = error
+            self._end.error = error
             raise
+        finally:
+            self._end.end()
 
     async def aclose(self) -> None:
         """Close the answer, read or not."""
         try:
             await self._response.aclose()
         finally:
-            self.ended.set()
+            self._end.end()

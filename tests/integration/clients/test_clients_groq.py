@@ -1,6 +1,8 @@
 """Groq's own SDK, with whichever key of the pool may be used."""
 
 import asyncio
+import gc
+from contextlib import suppress
 from typing import Any
 
 import groq
@@ -8,6 +10,7 @@ import httpx
 import pytest
 from groq.types.chat import ChatCompletion
 
+from config.settings import get_settings
 from sandbox.process import Sandbox
 from tests.integration.clients.conftest import MODEL
 from worker.clients import RotatingTransport, SyncRotatingTransport, groq_client, groq_sync_client
@@ -210,3 +213,67 @@ async def test_a_plain_function_has_the_same(program: Sandbox) -> None:
 def test_a_service_that_passes_nothing_on_is_refused() -> None:
     with pytest.raises(ValueError, match="emails go out by"):
         RotatingTransport("resend")
+
+
+async def lease_back() -> None:
+    async with asyncio.timeout(10):
+        while await in_flight():
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stream_that_nobody_closes_gives_its_lease_back(program: Sandbox) -> None:
+    client = groq_client()
+    stream = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+    async for _ in stream:
+        break
+    del stream
+    await lease_back()
+    await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+    await lease_back()
+
+
+async def test_a_stream_whose_reader_is_stopped_gives_its_lease_back(program: Sandbox) -> None:
+    program.control("fault", service="groq", kind="stream_hang", hang_s=30, count=1)
+    began, kept = asyncio.Event(), []
+
+    async def read() -> None:
+        stream = await groq_client().chat.completions.create(
+            model=MODEL, messages=HELLO, stream=True
+        )
+        kept.append(stream)
+        async for _ in stream:
+            began.set()
+
+    reading = asyncio.create_task(read())
+    await began.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await lease_back()
+
+
+async def test_a_stream_that_breaks_off_gives_its_lease_back_and_is_asked_for_once(
+    program: Sandbox,
+) -> None:
+    for kind in ("stream_cut", "stream_error"):
+        program.control("fault", service="groq", kind=kind, count=1)
+        stream = await groq_client().chat.completions.create(
+            model=MODEL, messages=HELLO, stream=True
+        )
+        with suppress(httpx.HTTPError, groq.APIError):
+            _ = [chunk async for chunk in stream]
+        await lease_back()
+    assert len(calls(program)) == 2
+
+
+async def test_a_stream_that_falls_silent_ends_at_the_timeout_of_the_settings(
+    program: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYWHEEL_GROQ_TIMEOUT_S", "1")
+    get_settings.cache_clear()
+    program.control("fault", service="groq", kind="stream_hang", hang_s=30, count=1)
+    stream = await groq_client().chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+    with pytest.raises(httpx.ReadTimeout):
+        _ = [chunk async for chunk in stream]
+    await lease_back()

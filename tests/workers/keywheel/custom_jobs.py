@@ -1,5 +1,6 @@
 """Tasks of somebody else's application, which call providers with the keys of the pool."""
 
+import asyncio
 from typing import Any
 
 from celery import shared_task
@@ -40,6 +41,18 @@ def plain(topic: str) -> dict[str, Any]:
 @app.task
 async def patient(topic: str) -> str:
     return await ask(topic, groq_client(longest_wait_s=60))
+
+
+@app.task
+async def grouped(topic: str) -> int:
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ask(f"{topic} {number}")) for number in range(2)]
+    return len([task.result() for task in asked])
+
+
+@app.task(soft_time_limit=1)
+async def hurried(topic: str) -> str:
+    return await ask(topic)
 
 
 @app.task

@@ -44,9 +44,20 @@ def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: House, 
 def test_a_job_may_wait_in_place_or_go_on_without_an_answer(fresh: House) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=9)
     patient, careful = send(fresh, "patient", "in place"), send(fresh, "careful", "without")
+    grouped = send(fresh, "grouped", "child tasks")
     assert careful.get(timeout=30) == "no answer: APIConnectionError"
     assert not patient.ready()
+    eventually(lambda: grouped.state == states.RETRY, what="the job of child tasks goes back")
     assert patient.get(timeout=60)
+    assert grouped.get(timeout=60) == 2
+
+
+def test_a_time_limit_keeps_its_name_behind_the_error_of_the_sdk(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=30, count=1)
+    job = send(fresh, "hurried", "late")
+    with pytest.raises(Exception, match="SoftTimeLimit") as late:
+        job.get(timeout=30)
+    assert type(late.value).__name__ == "SoftTimeLimitExceeded", late.value
 
 
 def test_a_wrong_argument_fails_the_job_with_its_sentence(fresh: House) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx
@@ -29,7 +30,7 @@ class GroqPassing:
         http: The connections to Groq.
         judge: Judges the answers.
         timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
-            take twice as long.
+            take twice as long; an answer that is streamed takes as long as its reader likes.
     """
 
     service = "groq"
@@ -52,8 +53,14 @@ class GroqPassing:
             base.copy_with(raw_path=base.raw_path.rstrip(b"/") + b"/" + path.encode()),
             headers=request.headers,
             content=request.content,
-            extensions=request.extensions,
+            extensions=request.extensions | {"timeout": self._timeouts(request)},
         )
+
+    def _timeouts(self, request: httpx.Request) -> dict[str, float | None]:
+        """The timeouts of the SDK, and ours where it has none: an answer may stop in the middle."""
+        theirs = request.extensions.get("timeout") or {}
+        ours: dict[str, float | None] = self._http.timeout.as_dict()
+        return {name: ours[name] if theirs.get(name) is None else theirs[name] for name in ours}
 
     async def call(
         self, secret: SecretStr, request: Exchange, *, sent: Callable[[], None] | None = None
@@ -68,12 +75,15 @@ class GroqPassing:
         try:
             async with asyncio.timeout(2 * self._timeout_s):
                 response = await self._http.send(request.with_key(secret), stream=True)
-                if request.is_streamed and _is_event_stream(response):
-                    return await self._pass(response, request, secret)
-                await response.aread()
+                passes = request.is_streamed and _is_event_stream(response)
+                if not passes:
+                    await response.aread()
         except (httpx.HTTPError, TimeoutError) as error:
             request.error = error
             return Reply(judge_transport(error, if_ambiguous=Fate.RETRY))
+        if passes:
+            reply = await self._pass(response, request, secret)
+            return replace(reply, verdict=_for_no_other_key(reply.verdict))
         request.response = _whole(response)
         answer = Answer.parse(response.status_code, response.headers, response.content)
         value = {"usage": _usage_of(answer.body)} if answer.ok else None
@@ -90,22 +100,25 @@ class GroqPassing:
             for data in decoder.feed(piece):
                 heard.take(data)
 
-        stream = PassedStream(response, read)
+        end = request.end
         request.opened.set_result(
             httpx.Response(
                 response.status_code,
                 headers=response.headers,
-                stream=stream,
+                stream=PassedStream(response, read, end),
                 request=request.request,
                 extensions=response.extensions,
             )
         )
-        await stream.ended.wait()
-        if stream.error is not None:
-            return Reply(judge_transport(stream.error, if_ambiguous=Fate.RETRY))
+        try:
+            await end.ended.wait()
+        finally:
+            await response.aclose()
+        if end.error is not None:
+            return Reply(judge_transport(end.error, if_ambiguous=Fate.RETRY))
         answer = Answer(response.status_code, dict(response.headers.items()))
         value: dict[str, Any] = {"usage": heard.usage}
-        if not stream.complete or not request.request.url.path.endswith(_COMPLETIONS):
+        if not end.complete or not request.request.url.path.endswith(_COMPLETIONS):
             # Its reader has stopped early, or the events are of another kind.
             return Reply(self._judged(answer, request, secret, value), value)
         body = None if heard.error is None else {"error": heard.error}
@@ -127,6 +140,13 @@ class GroqPassing:
         value: Mapping[str, Any] | None,
     ) -> Verdict:
         return self._judge(answer, value=value, secret=secret, private=prompts_of(request.params))
+
+
+def _for_no_other_key(verdict: Verdict) -> Verdict:
+    """End the turn: the reader has the answer of this key, and another one's would go to nobody."""
+    if verdict.fate in {Fate.NEXT_KEY, Fate.OTHER_ACCOUNT}:
+        return replace(verdict, fate=Fate.RETRY)
+    return verdict
 
 
 def _is_event_stream(response: httpx.Response) -> bool:
