@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from config.environment import look_up, read_environment
+from config.environment import look_up
 from config.errors import SettingsError
 from config.fields import (
     CeleryUrl,
@@ -30,7 +29,6 @@ from config.fields import (
     Word,
     webhook_secrets,
 )
-from config.names import Known, names_without_effect
 from config.sentences import sentences_of
 from config.service_settings import ServiceSettings, settings_of_each, slow_services, variables_of
 from config.services import SERVICES
@@ -325,49 +323,3 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     if sentences:
         raise SettingsError(sentences)
     return settings
-
-
-def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
-    """List what a person should look at although the environment works, one sentence each.
-
-    Args:
-        environ: The merged environment.
-        settings: What was read from it.
-    """
-    files = {variable_of(field) for field in SECRET_FIELDS}
-    known = Known(settings=frozenset(variables().values()), files=frozenset(files))
-    sentences = list(names_without_effect(environ, known))
-    sentences += [
-        f"{found.variable} {found.note}."
-        for name in sorted(files)
-        if (found := look_up(environ, name)).note
-    ]
-    if settings.show_content:
-        sentences.append(
-            "KEYWHEEL_SHOW_CONTENT is on: prompts and mail bodies are visible in Flower."
-        )
-    return tuple(sentences)
-
-
-@cache
-def get_settings() -> Settings:
-    """Return the settings of this process. The first call reads them and logs the notices.
-
-    Raises:
-        SettingsError: Something is wrong; it has a sentence for each wrong variable.
-    """
-    environ = read_environment()
-    settings = settings_from(environ)
-    for sentence in notices(environ, settings):
-        _log.warning(sentence)
-    return settings
-
-
-def reload_settings() -> Settings:
-    """Read the settings again. Objects that hold the old settings keep them.
-
-    Raises:
-        SettingsError: Something is wrong; the next call of `get_settings` reads again.
-    """
-    get_settings.cache_clear()
-    return get_settings()

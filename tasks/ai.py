@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.arguments.base import check
 from worker.arguments.completion import CompletionArguments
 from worker.celery import app

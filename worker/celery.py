@@ -13,12 +13,12 @@ from celery import Celery, signals
 from celery.utils.imports import cwd_in_path
 
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
+from config.current import get_settings
 from config.environment import no_dotenv, read_environment
 from config.errors import SettingsError
 from config.keys import load_keys, refuse_wrong_values, require_any_key
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
-from config.settings import get_settings
 from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser

@@ -6,9 +6,10 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from config.current import get_settings
 from config.keys import Discovery, load_keys
 from config.services import SERVICES
-from config.settings import Settings, get_settings
+from config.settings import Settings
 from worker.keypool import CooldownPolicy, KeyPool
 from worker.logs import redactor
 from worker.verdicts import Dimension, ObservedLimit

@@ -15,11 +15,12 @@ from redis.exceptions import RedisError
 
 from config.api_key import ApiKey
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
+from config.current import get_settings
 from config.fields import webhook_secrets
 from config.keys import Discovery, load_keys
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
-from config.settings import Settings, get_settings
+from config.settings import Settings
 from worker.aio import lifespan
 from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use

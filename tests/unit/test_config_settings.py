@@ -13,22 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from config.current import get_settings, notices, reload_settings
 from config.environment import merge, read_dotenv, read_environment
 from config.errors import SettingsError
 from config.keys import MAX_KEYS
 from config.names import GONE
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
-from config.settings import (
-    SECRET_FIELDS,
-    Settings,
-    get_settings,
-    notices,
-    reload_settings,
-    settings_from,
-    variable_of,
-    variables,
-)
+from config.settings import SECRET_FIELDS, Settings, settings_from, variable_of, variables
 from config.urls import SecretUrl
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from config.current import get_settings
 from config.notify_hosts import host_of, notify_hosts
-from config.settings import get_settings
 from worker.arguments.base import Arguments, JsonObject, Text
 
 

@@ -3,7 +3,7 @@
 import click
 from redis.asyncio import Redis
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
 from worker.cli.session import run
 

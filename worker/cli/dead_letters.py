@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Column, Table
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.cli.session import current_user, run
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay

@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from config.api_key import ApiKey, keys_named
+from config.current import get_settings
 from config.services import SERVICES
-from config.settings import get_settings
 from worker.cli import audit_listing
 from worker.cli.key_listing import listing
 from worker.cli.session import current_user, failure_of, run

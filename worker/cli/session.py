@@ -10,8 +10,8 @@ from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from config.current import get_settings
 from config.errors import SettingsError
-from config.settings import get_settings
 from worker.aio.redis_retry import words_of
 from worker.redis.client import connect
 from worker.startup.redis import refusal_of

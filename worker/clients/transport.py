@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.clients.session import runtime
 from worker.errors import Deferred, RequestRejected, RequestTooLarge, TransientError
 from worker.jobs.job_run import current_run

@@ -2,8 +2,8 @@
 
 import re
 
+from config.current import get_settings
 from config.services import SERVICES
-from config.settings import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable

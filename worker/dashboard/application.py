@@ -9,7 +9,7 @@ from flower.app import Flower, rewrite_handler
 from flower.urls import settings as flower_settings
 from tornado.web import url
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.dashboard import api, audit, dead_letters, metrics, page
 from worker.dashboard.auth import AuthConfig
 from worker.dashboard.broker import use_our_broker_client

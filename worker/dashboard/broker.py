@@ -7,8 +7,8 @@ from flower.utils import broker
 from redis.asyncio import Redis
 
 from config.celery import DELAYED_QUEUES
+from config.current import get_settings
 from config.redis_roles import RedisUrls
-from config.settings import get_settings
 from worker.aio.transport import delayed
 from worker.redis.client import connect
 

@@ -11,7 +11,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.aio.redis_retry import words_of
 from worker.deadletters.capture import reason_of
 from worker.deadletters.dead_letter import one_line

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import bootsteps, signals
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.aio import lifespan
 from worker.heartbeat import Heartbeat
 from worker.runtime import Runtime

@@ -7,8 +7,8 @@ from celery import states
 from celery.exceptions import Ignore
 
 from config.celery import queue_of
+from config.current import get_settings
 from config.services import SERVICES
-from config.settings import get_settings
 from worker.aio.adopt import Task
 from worker.aio.transport.headers import DEATHS
 from worker.deadletters.recorder import is_recorded

@@ -11,7 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
 from celery.exceptions import TaskPredicate
 
-from config.settings import get_settings
+from config.current import get_settings
 from worker.aio import private_loop
 from worker.aio.errors import JobGone, Revoked, WorkerLost
 from worker.cancellations import stamped

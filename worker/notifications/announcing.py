@@ -10,8 +10,8 @@ from celery import Celery, states
 from celery.exceptions import Reject
 
 from config.celery import NOTIFY, queue_of
+from config.current import get_settings
 from config.notify_hosts import host_of, notify_hosts
-from config.settings import get_settings
 from worker.deadletters.capture import delivery_of, reason_of
 from worker.errors import JobError
 from worker.jobs.rescheduling import publish_patiently

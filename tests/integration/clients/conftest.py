@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from config.settings import get_settings
+from config.current import get_settings
 from sandbox.process import Sandbox
 from worker.aio import private_loop
 from worker.runtime import Runtime

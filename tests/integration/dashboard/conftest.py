@@ -14,8 +14,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from config.celery import celery_config
+from config.current import get_settings
 from config.keys import load_keys
-from config.settings import get_settings
 from tests.integration.dashboard.dashboard_site import (
     LOGIN,
     TOKEN,

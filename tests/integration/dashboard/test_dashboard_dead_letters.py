@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from config.settings import get_settings
+from config.current import get_settings
 from sandbox.redis import EmbeddedRedis, free_port
 from tests.integration.dashboard.dashboard_site import LOGIN, TOKEN, Serve, Site, until
 from worker.dashboard import dead_letters

@@ -13,7 +13,7 @@ import certifi
 import pytest
 from flower.utils.broker import Broker
 
-from config.settings import get_settings
+from config.current import get_settings
 from tests.integration.dashboard.dashboard_site import (
     LOGIN,
     PREFIX,

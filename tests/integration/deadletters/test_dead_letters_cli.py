@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner, Result
 
-from config.settings import get_settings
+from config.current import get_settings
 from sandbox.redis import free_port
 from tests.integration.deadletters.dead_letters_written import (
     CHAIN,

@@ -13,7 +13,8 @@ from celery.exceptions import Reject
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from config.settings import Settings, get_settings
+from config.current import get_settings
+from config.settings import Settings
 from sandbox.redis import EmbeddedRedis, free_port
 from tests.integration.deadletters.failed_jobs import SECRET, context
 from tests.processes import eventually
