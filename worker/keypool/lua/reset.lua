@@ -5,7 +5,8 @@
 --
 -- KEYS  2 … the records of keys, accounts, account × models, models, host
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
--- Returns the blocks that it met, each [index of its record from 1 on, resource or '', 'cooling' | 'disabled' | 'unfit',
+-- Returns the blocks that it met, each [index of its record from 1 on, resource or '', 'cooling' | 'disabled' |
+-- 'unfit',
 -- reason, the person who disabled it or '', 1: cleared | 0: left disabled].
 
 local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
