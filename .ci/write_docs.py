@@ -100,8 +100,8 @@ RESEND_API_KEY=
 # RESEND_FROM=
 # RESEND_FROM_2=
 
-# docker compose sets REDIS_URL by itself. It takes from here REDIS_PASSWORD (letters and digits)
-# and FLOWER_BASIC_AUTH.
+# docker compose gives this file to its containers, which must be able to read it (chmod 644).
+# They take the address of Redis from secrets/redis-url instead.
 """
 
 

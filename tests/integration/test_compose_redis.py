@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,14 +16,27 @@ from redis.retry import Retry
 
 from sandbox.redis import find_binary, free_port
 
-COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
-PASSWORD = "canary0password"
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
 def unescaped(text: str) -> str:
     """A text of the compose file as the container gets it."""
     assert not re.search(r"(?<!\$)\$(?!\$)", text), "compose would fill this in itself"
     return text.replace("$$", "$")
+
+
+def write_password(folder: Path) -> str:
+    """Run the script that writes the password, and give the URL that it writes."""
+    script = folder / "deploy/compose/write-redis-password"
+    script.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "deploy/compose/write-redis-password", script)
+    subprocess.run(["sh", script], check=True)
+    again = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+    assert again.returncode == 1, "an installation would lose its password"
+    assert (folder / "secrets").stat().st_mode & 0o777 == 0o700
+    assert (folder / "secrets/redis-password").stat().st_mode & 0o777 == 0o644
+    return (folder / "secrets/redis-url").read_text()
 
 
 class StartedRedis:
@@ -32,6 +46,7 @@ class StartedRedis:
         self.port = free_port()
         (folder / "data").mkdir()
         (folder / "bin").mkdir()
+        self.url = write_password(folder)
         # Stands in for the image's binary; the port is the only thing that differs from the
         # container.
         binary = folder / "bin" / "redis-server"
@@ -43,9 +58,9 @@ class StartedRedis:
         binary.chmod(0o755)
         shell, flag, script = COMPOSE["services"]["redis"]["command"]
         self.process = subprocess.Popen(
-            [shell, flag, unescaped(script)],
+            [shell, flag, unescaped(script).replace("/run/secrets", str(folder / "secrets"))],
             cwd=folder / "data",
-            env={"PATH": f"{binary.parent}:{os.environ['PATH']}", "REDIS_PASSWORD": PASSWORD},
+            env={"PATH": f"{binary.parent}:{os.environ['PATH']}"},
             stdout=subprocess.DEVNULL,
         )
 
@@ -54,12 +69,18 @@ class StartedRedis:
         # for seconds.
         return redis.Redis(port=self.port, password=password, retry=Retry(NoBackoff(), 0))
 
+    @property
+    def password(self) -> str:
+        found = re.fullmatch(r"redis://:([0-9a-f]{48})@redis:6379/0", self.url)
+        assert found
+        return found[1]
+
     def await_answer(self) -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server ended at once"
             try:
-                with self.client(PASSWORD) as client:
+                with self.client(self.password) as client:
                     client.ping()
             except redis.ConnectionError:
                 time.sleep(0.02)
@@ -87,7 +108,7 @@ def test_the_redis_command_demands_the_password(started: StartedRedis) -> None:
 
 
 def test_the_redis_command_keeps_every_job(started: StartedRedis) -> None:
-    with started.client(PASSWORD) as client:
+    with started.client(started.password) as client:
         assert client.config_get("appendonly")["appendonly"] == "yes"
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
 
@@ -95,4 +116,4 @@ def test_the_redis_command_keeps_every_job(started: StartedRedis) -> None:
 def test_the_redis_password_is_no_argument_of_the_server(started: StartedRedis) -> None:
     arguments = started.arguments.read_text()
     assert "--appendonly yes" in arguments
-    assert PASSWORD not in arguments
+    assert started.password not in arguments

@@ -98,16 +98,33 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service.get("user", "10001") != "root"
 
 
-def test_the_passwords_are_demanded_and_stand_nowhere_in_the_file() -> None:
-    assert SERVICES["redis"]["environment"]["REDIS_PASSWORD"].startswith("${REDIS_PASSWORD:?")
-    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith(
-        "${FLOWER_BASIC_AUTH:?"
-    )
+def test_secrets_are_files_and_stand_in_no_environment() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert not re.search(r"(?<!\$)\$(?!\$)", text), "what compose fills in shows in docker inspect"
+    files = {name: one["file"] for name, one in COMPOSE["secrets"].items()}
+    assert files == {
+        "settings": ".env",
+        "redis-password": "secrets/redis-password",
+        "redis-url": "secrets/redis-url",
+    }
+    assert SERVICES["redis"]["secrets"] == ["redis-password"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/secrets/", ".env"} <= set(ignored)
+    workdirs = named("WORKDIR")
     for name in OURS:
-        assert (
-            SERVICES[name]["environment"]["REDIS_URL"] == "redis://:${REDIS_PASSWORD}@redis:6379/0"
-        )
-        assert SERVICES[name]["env_file"] == ".env"
+        service = SERVICES[name]
+        assert service["environment"]["REDIS_URL_FILE"] == "/run/secrets/redis-url"
+        settings = {"source": "settings", "target": f"{workdirs[-1]}/.env"}
+        assert service["secrets"] == [settings, "redis-url"]
+        assert "env_file" not in service
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_service_cannot_fill_the_machine(name: str) -> None:
+    service = SERVICES[name]
+    assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}
+    assert re.fullmatch(r"\d+[gm]", service["mem_limit"])
+    assert 0 < service["pids_limit"] <= 256
 
 
 def test_redis_keeps_its_data_in_a_volume() -> None:
