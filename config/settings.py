@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     """How long a job may take, counted from its first run. The job's own `deadline_s` replaces
     it."""
     max_retries: Annotated[int, Field(ge=1, le=1_000), Unit("tries")] = 5
-    """How often a job that fails while other jobs succeed is tried, its first try included. A
+    """How many times a job that fails while other jobs succeed is tried, the first try included. A
     provider outage costs no try."""
     retry_backoff_s: Seconds = 1
     """The wait after the first failed try. It doubles with each further one, with jitter, up to 60

@@ -20,12 +20,12 @@ from worker.runtime import Runtime
 
 
 class EmailClient:
-    """Sends emails with whichever Resend key may be used, each once.
+    """Sends emails with whichever Resend key may be used, each email once.
 
     Args:
-        longest_wait_s: Wait in place for at most so many seconds where no key is free. None: a job
-            goes back to its queue and runs again when one is; elsewhere the call waits for as long
-            as the setting `KEYWHEEL_DEADLINE_S` says.
+        longest_wait_s: The longest wait in place for a key, in seconds. None: a job goes back to
+            its queue and runs again when a key is free; elsewhere the call waits for as long as the
+            setting `KEYWHEEL_DEADLINE_S` says.
     """
 
     def __init__(self, *, longest_wait_s: float | None = None) -> None:

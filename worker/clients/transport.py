@@ -21,13 +21,13 @@ from worker.providers.registry import BUILDERS
 from worker.rotation.rotation import Rotation
 
 _LONGEST_PAUSE_S = 5.0
-"""Outside a worker no message tells of a reset, so the pool is asked again after this time."""
+"""Outside a worker nothing reports a reset, so the pool is asked again after this time."""
 
 
 class RotatingTransport(httpx.AsyncBaseTransport):
     """Sends each request with whichever key may be used, as the tasks of this project do.
 
-    It waits in line for a key, goes on with the next key where one is refused, and tells the pool
+    It waits in line for a key, goes on with the next key if one is refused, and reports to the pool
     what each answer says. The API key of the SDK does not matter. Requests go to the address of
     the service in the settings, whatever address of the provider the SDK has.
 
@@ -37,8 +37,8 @@ class RotatingTransport(httpx.AsyncBaseTransport):
 
     Args:
         service: The service, one whose provider passes requests on (it has `passing`).
-        longest_wait_s: Wait in place for at most so many seconds, also in a job. None: as above;
-            outside a job for as long as the setting `KEYWHEEL_DEADLINE_S` says.
+        longest_wait_s: The longest wait in place, in seconds, also in a job. None: as above, and
+            outside a job as long as the setting `KEYWHEEL_DEADLINE_S` says.
 
     Raises:
         ValueError: The service passes no requests on.
@@ -130,7 +130,7 @@ async def _answer(serving: Awaitable[Any], exchange: Exchange) -> httpx.Response
 
 
 def _refusal(error: RequestRejected) -> httpx.Response:
-    """Say as the provider would what the pool knows already: no key may serve this request."""
+    """Answer in the provider's form that no key may serve this request; the pool knows that."""
     status = HTTPStatus.BAD_REQUEST
     if isinstance(error, RequestTooLarge):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -139,7 +139,7 @@ def _refusal(error: RequestRejected) -> httpx.Response:
 
 
 async def _first_of(serving: "asyncio.Task[Any]", exchange: Exchange) -> httpx.Response:
-    """Return a streamed answer as soon as it is open; its end is settled beside its reader."""
+    """Return a streamed answer as soon as it begins; its lease is settled when it has ended."""
     try:
         await asyncio.wait({serving, exchange.opened}, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:

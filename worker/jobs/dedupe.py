@@ -42,7 +42,7 @@ Result = dict[str, Any]
 
 
 class DedupeKeys:
-    """Who holds which key. Each operation is one script.
+    """Records which job holds which key. Each operation is one script.
 
     Args:
         redis: A client that decodes responses to text. Not closed here.
@@ -114,7 +114,7 @@ async def run_deduped(
 
     Args:
         task: The bound task, for its request.
-        keys: Who holds which key.
+        keys: The keys and the jobs that hold them.
         key: The job's key; None: the job has none.
         work: Does the work.
         settings: Deadline, retries, waits.
@@ -176,7 +176,7 @@ async def _holder(task: Task, keys: DedupeKeys, record: str, job: str, *, hold_m
 
 
 class _TakenBack:
-    """The end of a job that was revoked or expired: another one takes its place."""
+    """The end of a job that was revoked or expired: another job takes its place."""
 
 
 async def _end_of(task: Task, job: str) -> Result | JobError | _TakenBack | None:
@@ -208,7 +208,7 @@ async def release_key(
 
     Args:
         request: Celery's context of the job.
-        keys: Who holds which key.
+        keys: The keys and the jobs that hold them.
         wake: Makes jobs due that wait in the broker.
     """
     try:

@@ -41,7 +41,7 @@ from worker.verdicts import SERVER_ERROR
 TRACK_STARTED: Final = "track_started"
 """The header by which a message asks that the result store says when the job runs.
 
-It costs a write a run, so who does not ask does not pay.
+It costs one write a run, which only the jobs that ask for it pay.
 """
 _OUTAGE_BACKOFF_S = 10.0
 """The longest backoff in an outage: the host of the provider rests for ten seconds at most.

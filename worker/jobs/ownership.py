@@ -34,7 +34,7 @@ _run: ContextVar[_Run | None] = ContextVar("the run that this code is part of", 
 
 
 class Ownership:
-    """Notices that this process was frozen, and asks the broker then whose a job is.
+    """Notices that this process was frozen, and then asks the broker which worker has a job.
 
     Args:
         broker: The Redis of the broker; None: it does not record which worker holds a message.

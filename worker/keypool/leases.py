@@ -13,7 +13,8 @@ class LeaseRequest:
 
     Attributes:
         model: The model (Groq); empty where a service has none.
-        resource: What a key may be unfit for by itself: the model (Groq), the from-domain (Resend).
+        resource: What a key may or may not access by itself: the model (Groq), the from-domain
+            (Resend).
         fallbacks: Further models that serve as well, in order of preference, with their resources:
             the first that can be served now is taken.
         tokens: What the call will count against token limits, as an estimate.
@@ -31,7 +32,7 @@ class LeaseRequest:
             is taken for the request's and rests no key.
         bulk: Gives way: it takes what interactive jobs leave.
         waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals
-            included: who has waited longer is served first.
+            included. The job that has waited longest is served first.
     """
 
     model: str = ""
@@ -82,7 +83,7 @@ class LeaseRequest:
         )
 
     def reserving(self, output_tokens: int) -> "LeaseRequest":
-        """The same with so many tokens reserved for the answer."""
+        """Return the request with this number of tokens reserved for the answer."""
         if output_tokens == self.output_tokens:
             return self
         return replace(
@@ -142,13 +143,13 @@ class NoLeaseReason(StrEnum):
     WAIT = "wait"
     """A key will have room soon; ask again."""
     BUSY = "busy"
-    """The same: limits are not known yet, and enough calls are in flight to find out."""
+    """A key will have room soon: limits are unknown, and enough calls are in flight to find out."""
     RESTING = "resting"
     """No key may be called for longer than a job waits in the process."""
     DISABLED = "disabled"
     """Every key is out until a person resets it."""
     UNFIT = "unfit"
-    """Every key is unfit for this model or from-domain until a person resets it."""
+    """No key may be used for this model or from-domain: its account is unfit, or it is disabled."""
     TOO_LARGE = "too_large"
     """No key's limit is as large as this request."""
     GONE = "gone"

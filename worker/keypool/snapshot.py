@@ -40,7 +40,7 @@ class BlockView:
         reason: Why.
         since_ms: Since when, in milliseconds since 1970.
         left_ms: For how much longer, in milliseconds; None until a reset.
-        from_tokens: It holds for jobs of so many tokens or more; 0: for all.
+        from_tokens: It holds for jobs of this number of tokens or more; 0: for all.
         disabled_by: The person who disabled it by hand; empty where the provider refused it, and
             for a rest.
     """

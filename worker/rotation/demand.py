@@ -13,9 +13,9 @@ from worker.keypool import HORIZON_MS
 from worker.rotation.wait_queue import Resources, Shape, WaitQueue
 
 _USED_S = 10.0
-"""A wait queue that no job has arrived in for longer counts no more."""
+"""A wait queue that no job has entered for longer than this does not count."""
 _UPCOMING_S = 2.5
-"""For how long a look at the broker's queue is trusted."""
+"""How long what was read of the broker's queue counts as current."""
 _LEAST_CAPACITY = 8
 _MOST_GRANTS = 10_000
 

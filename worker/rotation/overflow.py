@@ -11,13 +11,13 @@ from worker.rotation.demand import Demand
 from worker.rotation.wait_queue import Shape, WaitQueue
 
 _LONGEST_S = 60.0
-"""No job is sent back for longer."""
+"""The longest time for which a job is sent back."""
 _RECALL_S = 0.25
 """How often it is checked whether there is room for jobs that were sent back."""
 
 
 class Overflow:
-    """Sends jobs back to the broker, and calls them as soon as there is room for them.
+    """Sends jobs back to the broker, and recalls them as soon as there is room for them.
 
     Args:
         queues: The wait queues of the service.
@@ -33,7 +33,7 @@ class Overflow:
         """Called with the ids of jobs that were sent back, when there is room for them."""
 
     def close(self) -> None:
-        """Call no job any more: this worker ends."""
+        """Recall no more jobs: this worker ends."""
         self._closed = True
 
     def relieve(self, queue: WaitQueue) -> None:
@@ -46,7 +46,7 @@ class Overflow:
             self._demand.report_full()
 
     def _send_back(self, queue: WaitQueue) -> None:
-        """Have the youngest job come again when those before it are served."""
+        """Send the youngest job back until those before it should have been served."""
         now_s = time.monotonic()
         while queue.granted_s and queue.granted_s[0] < now_s - HORIZON_MS / 1000:
             queue.granted_s.popleft()

@@ -12,7 +12,7 @@ from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease, NoLeaseReas
 SEARCHED = 64
 """How many jobs of a long queue are searched for one that is smaller than the first."""
 _SETTLE_S = 0.005
-"""Changes seldom come alone: a queue that is woken waits so long for the next one."""
+"""How long a queue that is woken waits for more changes, which seldom come alone."""
 
 Answer = Lease | NoLease
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
