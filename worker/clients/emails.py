@@ -1,9 +1,10 @@
 """Emails from tasks and programs of your own, each sent once."""
 
+import hashlib
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from config.services import RESEND
 from worker.arguments.base import check
@@ -17,6 +18,8 @@ from worker.jobs.job_run import JobRun, current_run
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.runtime import Runtime
+
+_HASH_CHARS: Final = 12
 
 
 class EmailClient:
@@ -36,9 +39,10 @@ class EmailClient:
     ) -> dict[str, Any]:
         """Send one email.
 
-        In a job, the idempotency key is made of the job's id and the number of the email in this
-        run: a run of the same job sends it again under the same key, and Resend accepts it once.
-        Its content must then be the same, so keep what a model wrote with `once`.
+        In a job, the idempotency key is made of the job's id, the recipients, and how many emails
+        this run has sent to them: a run of the same job sends it again under the same key, and
+        Resend accepts it once. Its content must then be the same, so keep what a model wrote with
+        `once`. An email that failed keeps its key where the task sends it again.
 
         Args:
             params: The email as Resend's SDK takes it: `{"from": …, "to": …, "subject": …}`.
@@ -55,17 +59,25 @@ class EmailClient:
             TransientError: Resend failed in a way that may pass.
         """
         arguments = check(EmailArguments, (), {**(params or {}), **fields})
-        shared, run = await runtime(), current_run.get()
+        run = current_run.get()
+        identity = _identity_of(arguments)
+        key = str(uuid.uuid4()) if run is None else run.idempotency_key(*identity)
+        shared = await runtime()
         lease_request, email = order(
             arguments,
             shared.pools[RESEND.name].keys,
-            idempotency_key=_idempotency_key(run),
+            idempotency_key=key,
             job=str(run.task.request.id) if run is not None else "",
             known=True,
         )
         if run is not None:
             lease_request = run.of_this_job(lease_request)
-        served = await self._served(shared, run, lease_request, email)
+        try:
+            served = await self._served(shared, run, lease_request, email)
+        except BaseException:
+            if run is not None:
+                run.failed_emails[identity] = key
+            raise
         return served.value | {
             "key": served.key,
             "attempts": served.attempts,
@@ -114,5 +126,8 @@ class SyncEmailClient:
         return wait_for(self._client.send(params, **fields))
 
 
-def _idempotency_key(run: JobRun | None) -> str:
-    return str(uuid.uuid4()) if run is None else f"{run.task.request.id}-{next(run.numbers)}"
+def _identity_of(arguments: EmailArguments) -> tuple[str, str]:
+    """What tells the emails of a run apart: the recipients, and the content."""
+    everyone = sorted([*arguments.to, *(arguments.cc or ()), *(arguments.bcc or ())])
+    digest = hashlib.sha256("\0".join(everyone).encode()).hexdigest()
+    return digest[:_HASH_CHARS], arguments.content_hash()

@@ -163,22 +163,28 @@ def _retrieve(serving: "asyncio.Task[Any]") -> None:
 
 
 def _lease_for(exchange: Exchange) -> tuple[LeaseRequest, Any]:
-    """What a request needs of a key, and what makes it for the key that was chosen."""
+    """What a request needs of a key, and what makes it for the key that was chosen.
+
+    Nobody has checked the request. Where it makes no sense, the provider says what is wrong.
+    """
     params = exchange.params
-    if not isinstance(params.get("model"), str):
+    model = params.get("model")
+    if not (isinstance(model, str) and _is_text(model)):
         return LeaseRequest(), lambda _: exchange
     if not isinstance(params.get("messages"), list):
-        model = params["model"]
         return LeaseRequest(model=model, resource=model), lambda _: exchange
-    completion = Completion.of(params)
-    lease_request = LeaseRequest(
-        model=completion.limited_as,
-        resource=completion.resource,
-        tokens=completion.tokens,
-        input_tokens=completion.input_tokens,
-        output_tokens=completion.output_tokens,
-        flexible=not completion.is_capped,
-    )
+    try:
+        completion = Completion.of(params)
+        lease_request = LeaseRequest(
+            model=completion.limited_as,
+            resource=completion.resource,
+            tokens=completion.tokens,
+            input_tokens=completion.input_tokens,
+            output_tokens=completion.output_tokens,
+            flexible=not completion.is_capped,
+        )
+    except (TypeError, ValueError, OverflowError):
+        return LeaseRequest(model=model, resource=model), lambda _: exchange
 
     def build(lease: Lease) -> Exchange:
         exchange.changes = (
@@ -187,3 +193,12 @@ def _lease_for(exchange: Exchange) -> tuple[LeaseRequest, Any]:
         return exchange
 
     return lease_request, build
+
+
+def _is_text(model: str) -> bool:
+    """Whether Redis can store a name; JSON can hold half a character."""
+    try:
+        model.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,9 +8,9 @@ A job has three budgets, which never mix:
   every job (an outage) costs none.
 """
 
-import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -73,8 +73,9 @@ class JobRun:
     ) -> None:
         self.task: Final = task
         self.history = History.of(task.request.headers)
-        self.numbers: Final = itertools.count(1)
-        """Numbers what must be told apart within this run."""
+        self._emails: Final[Counter[str]] = Counter()
+        self.failed_emails: Final[dict[tuple[str, str], str]] = {}
+        """The idempotency keys of emails that failed, by recipients and content."""
         self.at_end: Final[set[Callable[[], None]]] = set()
         """Ends what the task may have left open, such as a stream that it did not close."""
         self.deadline_s: Final = deadline_s or settings.deadline_s
@@ -103,6 +104,21 @@ class JobRun:
             bulk=is_bulk(self.task.request.delivery_info),
             waited_ms=round(self.history.age_s * 1000),
         )
+
+    def idempotency_key(self, recipients: str, content_hash: str) -> str:
+        """Make the idempotency key of an email of this run; each run makes the same.
+
+        Emails to different recipients are numbered apart, so that tasks may send them at once, in
+        any order. An email that failed may have been accepted: sent again it has its key again.
+
+        Args:
+            recipients: Stands for the recipients.
+            content_hash: Stands for the content.
+        """
+        if (key := self.failed_emails.pop((recipients, content_hash), None)) is not None:
+            return key
+        self._emails[recipients] += 1
+        return f"{self.task.request.id}-{recipients}-{self._emails[recipients]}"
 
     def join(self, job: str) -> None:
         """Remember the job whose result this one shares."""

@@ -70,7 +70,7 @@ class Exchange:
         """
         try:
             params = json.loads(request.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             params = None
         return cls(request, params if isinstance(params, dict) else {})
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -180,6 +181,32 @@ async def test_a_request_too_large_for_every_account_says_so(program: Sandbox) -
     assert second.value.status_code == 413
     assert len(calls(program)) == asked, "the pool knows the limit now"
     program.control("limits", service="groq", tpm=0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b"\xff\xfe",
+        {"model": "\ud800", "messages": HELLO},
+        {"model": MODEL, "messages": HELLO, "max_tokens": "many"},
+        {"model": MODEL, "messages": HELLO, "n": [1]},
+        {"model": MODEL, "messages": HELLO, "service_tier": {}},
+        {"model": MODEL, "messages": 5},
+        {"model": MODEL, "messages": [5, {"role": 1, "content": {}}], "documents": 5},
+    ],
+    ids=lambda body: str(body)[-60:].strip(),
+)
+async def test_a_request_without_sense_goes_out_and_is_answered(
+    program: Sandbox, body: Any
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with httpx.AsyncClient(transport=RotatingTransport()) as client:
+        answer = await client.post(
+            "https://api.groq.com/openai/v1/chat/completions", content=content
+        )
+    assert answer.is_error
+    assert await in_flight() == 0
 
 
 async def test_requests_without_a_model_go_out_as_well(program: Sandbox) -> None:

@@ -7,6 +7,7 @@ from celery import shared_task
 
 from worker.celery import app
 from worker.clients import groq, groq_client, groq_sync, once, resend, resend_sync
+from worker.errors import TransientError
 
 MODEL = "openai/gpt-oss-20b"
 
@@ -26,6 +27,33 @@ async def letter(self: Any, topic: str) -> dict[str, Any]:
     if self.request.retries == 0:
         raise self.retry(countdown=0)
     return {"email": sent["id"], "checked": len(await ask(f"check {polished}"))}
+
+
+@app.task(bind=True)
+async def two_letters(self: Any, topic: str) -> int:
+    """Run twice: the first run ends after the first email, the second one takes them in turn."""
+    people = ["ann@example.org", "bob@example.org"]
+    if self.request.retries == 0:
+        await resend.send(to=people[0], subject=topic, text=f"Dear {people[0]}")
+        raise self.retry(countdown=0)
+    for person in reversed(people):
+        await resend.send(to=person, subject=topic, text=f"Dear {person}")
+    return len(people)
+
+
+@app.task
+async def steadfast(topic: str) -> str:
+    """Send the same email again where the first call failed."""
+    while True:
+        try:
+            return str((await resend.send(to="ann@example.org", subject=topic, text="Hi"))["id"])
+        except TransientError:
+            await asyncio.sleep(0.1)
+
+
+@app.task
+async def steps_at_once(topic: str) -> list[str]:
+    return await asyncio.gather(*(once("step", lambda: ask(topic)) for _ in range(4)))
 
 
 @shared_task

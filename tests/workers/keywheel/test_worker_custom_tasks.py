@@ -27,6 +27,22 @@ def test_a_job_that_runs_again_pays_for_no_step_twice_and_sends_one_email(fresh:
     assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
 
 
+def test_emails_of_a_job_keep_their_keys_whatever_order_they_come_in(fresh: House) -> None:
+    assert send(fresh, "two_letters", "two people").get(timeout=30) == 2
+    assert [len(found) for found in fresh.sandbox.mail().values()] == [2]
+
+
+def test_an_email_that_may_have_been_accepted_keeps_its_key_in_the_task(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="resend", kind="reset_after", count=1)
+    assert send(fresh, "steadfast", "in doubt").get(timeout=60)
+    assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+
+
+def test_calls_of_one_step_at_the_same_time_run_it_once(fresh: House) -> None:
+    assert len(set(send(fresh, "steps_at_once", "four").get(timeout=30))) == 1
+    assert len(calls(fresh, "groq")) == 1
+
+
 def test_a_plain_function_draws_keys_from_its_thread(fresh: House) -> None:
     assert send(fresh, "plain", "plain").get(timeout=30)["email"]
     assert len(calls(fresh, "groq")) == 1

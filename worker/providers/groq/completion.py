@@ -129,7 +129,10 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
 
 def prompts_of(params: Mapping[str, Any]) -> list[str]:
     """Return the texts of a request that no log and no error may repeat."""
-    messages = [message for message in params.get("messages") or () if isinstance(message, Mapping)]
+    given = params.get("messages")
+    if not isinstance(given, list | tuple):  # somebody else's request, which Groq will refuse
+        return [*texts_in(given), *texts_in(params.get("documents"))]
+    messages = [message for message in given if isinstance(message, Mapping)]
     texts = [text for message in messages for text in texts_in(message.get("content"))]
     texts += [text for message in messages for text in _texts_beside(message)]
     return [*texts, *texts_in(params.get("documents"))]
