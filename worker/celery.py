@@ -5,7 +5,7 @@ Raises:
 """
 
 import logging
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import celery.apps.worker
@@ -66,20 +66,31 @@ except SettingsError as exc:
 
 
 @signals.import_modules.connect(weak=False)
-def _find_task_modules(**_: Any) -> None:
-    """Name the modules of `KEYWHEEL_TASKS` that do not exist, before Celery imports them."""
+def _import_task_modules(**_: Any) -> None:
+    """Import the modules of `KEYWHEEL_TASKS`, and name those that cannot be found."""
     with cwd_in_path():
         for module in get_settings().task_modules:
             try:
-                found = find_spec(module) is not None
-            except ModuleNotFoundError:
-                found = False
-            if not found:
-                raise SystemExit(
-                    f"keywheel cannot start.\nKEYWHEEL_TASKS names {module}, which cannot be "
-                    "found: start the worker in the folder of your project, or add that to "
-                    "PYTHONPATH."
-                )
+                import_module(module)
+            except ModuleNotFoundError as exc:
+                sentence = _missing(module, exc.name or "")
+                raise SystemExit(f"keywheel cannot start.\n{sentence}") from None
+
+
+def _missing(module: str, missing: str) -> str:
+    """Say what is missing where a module of `KEYWHEEL_TASKS` cannot be imported."""
+    if f"{module}.".startswith(f"{missing}."):
+        return (
+            f"KEYWHEEL_TASKS names {module}, which cannot be found: start the worker in the folder "
+            "of your project, or add that to PYTHONPATH."
+        )
+    ours, package = missing.partition(".")[0], __name__.rpartition(".")[0]
+    advice = (
+        f"in an installed Keywheel it is {package}"
+        if package.endswith(f".{ours}")
+        else "install it where the worker runs"
+    )
+    return f"KEYWHEEL_TASKS names {module}, which imports {missing}, and that is missing: {advice}."
 
 
 @signals.setup_logging.connect(weak=False)

@@ -173,7 +173,7 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
 
     Their answers say whether a key is accepted, and name its models and its limits. A check costs
     no completion and no email. The exit status is 1 if a key is rejected or could not be checked,
-    or if no key may use GROQ_MODEL.
+    or if no key may use one of the models of GROQ_MODEL.
     """
     settings = get_settings()
 

@@ -81,6 +81,10 @@ def without(house: House, service: str) -> dict[str, str]:
             {"ALL_PROXY": "socks5://u:canary-password@x:1"},
             "ALL_PROXY names a socks5:// proxy",
         ),  # no call could be made
+        (
+            {"KEYWHEEL_TASKS": "nowhere.jobs"},
+            "KEYWHEEL_TASKS names nowhere.jobs, which cannot be found: start the worker in the",
+        ),  # its jobs would fail
     ],
 )
 def test_wrong_settings_end_the_start_with_one_sentence(
@@ -91,6 +95,16 @@ def test_wrong_settings_end_the_start_with_one_sentence(
     assert sentence in worker.log
     assert "Traceback" not in worker.log
     assert "canary-password" not in worker.log
+
+
+def test_a_module_of_tasks_that_imports_what_is_missing_ends_the_start_with_one_sentence(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text("import no_such.package\n")
+    worker = start(KEYWHEEL_TASKS="shop")
+    assert worker.await_exit() == 1
+    assert "names shop, which imports no_such, and that is missing: install it" in worker.log
+    assert "Traceback" not in worker.log
 
 
 def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_taken_name(
