@@ -151,7 +151,10 @@ def test_what_travels_with_the_error_quotes_no_value_either(kwargs: dict[str, An
 
 
 def test_arguments_by_position_are_refused_with_an_example() -> None:
-    assert refusal({}, CANARY) == "pass arguments by name, such as messages=…: 1 came without"
+    assert refusal({}, CANARY) == (
+        "pass arguments by name, such as messages=…: 1 came without"
+        "; in a chain the result before must be an object"
+    )
 
 
 def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:

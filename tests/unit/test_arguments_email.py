@@ -151,7 +151,10 @@ def test_a_wrong_argument_is_named_and_never_quoted(kwargs: dict[str, Any], sent
 
 
 def test_arguments_by_position_are_refused_with_an_example() -> None:
-    assert refusal({}, CANARY) == "pass arguments by name, such as from=…: 1 came without"
+    assert refusal({}, CANARY) == (
+        "pass arguments by name, such as from=…: 1 came without"
+        "; in a chain the result before must be an object"
+    )
 
 
 def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:
