@@ -153,6 +153,17 @@ def test_what_has_the_shape_of_a_key_is_hidden_though_unknown(text: str, shown: 
     assert Redactor().redact(text) == shown
 
 
+def test_the_answer_that_an_sdk_quotes_in_its_error_is_not_shown() -> None:
+    body = {"error": {"message": "no", "code": "tool_use_failed", "failed_generation": "Dear\nAnn"}}
+    for text in (f"Error code: 400 - {body}", repr(ValueError(f"Error code: 400 - {body}"))):
+        shown = Redactor().redact(f"raised unexpected: {text}\nnext line")
+        assert "Error code: 400 - tool_use_failed (the answer is not shown)\nnext line" in shown
+        assert "Ann" not in shown
+    assert Redactor().redact("Error code: 500 - Oops") == (
+        "Error code: 500 - (the answer is not shown)"
+    )
+
+
 def test_a_text_without_secrets_comes_back_as_it_is() -> None:
     redactor = Redactor()
     redactor.learn([GROQ])

@@ -1,4 +1,7 @@
-"""Hides secrets: known ones, texts that look like a key, and passwords in URLs."""
+"""Hides secrets: known ones, texts that look like a key, and passwords in URLs.
+
+It also hides answers of a provider, which SDKs quote in their errors.
+"""
 
 import json
 import re
@@ -31,6 +34,9 @@ def _key_shapes(prefix: str) -> str:
 _KEY_SHAPE_RE = re.compile(
     "|".join(_key_shapes(service.key_prefix) for service in SERVICES.values() if service.key_prefix)
 )
+_ANSWER_RE = re.compile(r"(?<=Error code: [0-9]{3} - ).+")
+"""The answer in an error of Groq's or OpenAI's SDK: it may quote prompts and what a model wrote."""
+_CODE_RE = re.compile(r"""["']code["']: ["']([A-Za-z_]{1,60})["']""")
 _HIDDEN = "***"
 _MIN_SECRET = 6
 
@@ -79,7 +85,15 @@ class Redactor:
             text = self._known_re.sub(lambda match: self._labels[match[0]], text)
         if "gsk_" in text or "re_" in text:
             text = _KEY_SHAPE_RE.sub(lambda match: masked_key(match[0]), text)
+        if "Error code: " in text:
+            text = _ANSWER_RE.sub(_code_in, text)
         return masked_url(text)
+
+
+def _code_in(answer: re.Match[str]) -> str:
+    """Return what may be shown of an answer: the provider's name for the error."""
+    code = _CODE_RE.search(answer[0])
+    return f"{code[1]} (the answer is not shown)" if code else "(the answer is not shown)"
 
 
 redactor: Final = Redactor()
