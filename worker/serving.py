@@ -1,4 +1,4 @@
-"""Serves a job of ours with the parts of this process: what each task ends with."""
+"""The last step of each task of ours: it serves the job with the parts of this process."""
 
 from collections.abc import Callable
 from typing import Any

@@ -37,7 +37,7 @@ class KeyPool:
     """Hands out keys so that no limit is overdrawn and no resting key is called.
 
     Every decision is one script in Redis, on Redis' clock; this object only remembers which account
-    each key was last seen to belong to, and is told when that is out of date.
+    each key was last seen to belong to, and a script's reply corrects that if it is out of date.
 
     Args:
         redis: A client that decodes responses to text. Not closed by the pool.
@@ -49,10 +49,10 @@ class KeyPool:
         limits: What to go by at an account and model until its own limits are known. None is
             needed.
         patience_ms: The longest rest of all keys that a job waits for in its process, in
-            milliseconds; where they rest for longer it is told so at once.
+            milliseconds. If they rest for longer, it learns so at once.
         horizon_ms: How far ahead a call may be reserved, in milliseconds.
-        opening: Calls on their way per account and model while no rate is known, at the start;
-            grows as calls succeed.
+        opening: How many calls of an account and model may be in flight at the start, while no rate
+            is known. The number grows as calls succeed.
         now_ms: A clock for tests.
     """
 

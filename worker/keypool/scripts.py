@@ -13,10 +13,7 @@ from worker.redis.lua import Clock, Script, keys_of, source
 from worker.redis.resp import Argument, Encoded
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""How a script is told of what has parts.
-
-What has none goes as a word of its own, which Redis need not read.
-"""
+"""Writes an argument of a script that has parts. One without parts is passed as it is."""
 
 
 class Scripts:
