@@ -11,7 +11,7 @@ import httpx
 import pytest
 from groq.types.chat import ChatCompletion
 
-from config.settings import get_settings
+from config.current import get_settings
 from sandbox.process import Sandbox
 from tests.integration.clients.conftest import MODEL
 from worker.clients import RotatingTransport, SyncRotatingTransport, groq_client, groq_sync_client

@@ -4,6 +4,7 @@ local LONG_WINDOW_MS = 60000  -- jobs wait outside the process for what refills 
 local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
 local TRY_LOST_MS = 60000     -- a call beyond a limit that has not ended by then never will
+local SAME_REST_MS = 1000     -- a rest and a limit that end within this time are the same wait
 
 -- What a call costs at an account, and whether the request must name that as its cap, because the provider would
 -- reserve more than it allows. For a job without a cap at most 98 % of the account's limit is reserved: its bucket is
@@ -92,7 +93,12 @@ local function score_candidate(pair, job, block, seq)
   end
   if block then
     candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, block.until_ms)
-    if block.until_ms >= candidate.start_ms then candidate.start_ms, candidate.reason = block.until_ms, block.reason end
+    if block.until_ms >= candidate.start_ms then
+      -- The rest after a refusal ends about when the emptied bucket has refilled, and that one names the limit.
+      local same = block.reason == 'rate_limit' and block.until_ms <= candidate.start_ms + SAME_REST_MS
+      if candidate.reason == '' or not same then candidate.reason = block.reason end
+      candidate.start_ms = block.until_ms
+    end
   end
   candidate.soon = candidate.start_ms - now <= job.horizon_ms
   -- An account with unknown limits is no better than one that serves.
