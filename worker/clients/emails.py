@@ -1,7 +1,6 @@
 """Emails from tasks and programs of your own, each sent once."""
 
 import hashlib
-import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,13 +10,9 @@ from worker.arguments.base import check
 from worker.arguments.email import EmailArguments
 from worker.clients.session import runtime
 from worker.clients.sync import wait_for
-from worker.emails import OutgoingEmail
+from worker.clients.waiting import wait_in_place
 from worker.emails.ordering import order
-from worker.errors import Deferred
-from worker.jobs.job_run import JobRun, current_run
-from worker.keypool import LeaseRequest
-from worker.rotation.served import Served
-from worker.runtime import Runtime
+from worker.jobs.job_run import current_run
 
 _HASH_CHARS: Final = 12
 
@@ -73,7 +68,13 @@ class EmailClient:
         if run is not None:
             lease_request = run.of_this_job(lease_request)
         try:
-            served = await self._served(shared, run, lease_request, email)
+            served = await wait_in_place(
+                lambda line_s: shared.senders[RESEND.name].serve(
+                    lease_request, email, longest_s=line_s
+                ),
+                shared.rotations[RESEND.name].waiting,
+                longest_wait_s=self._longest_wait_s,
+            )
         except BaseException:
             if run is not None:
                 run.failed_emails[identity] = key
@@ -83,32 +84,6 @@ class EmailClient:
             "attempts": served.attempts,
             "waited_s": round(served.waited_ms / 1000, 3),
         }
-
-    async def _served(
-        self,
-        shared: Runtime,
-        run: JobRun | None,
-        lease_request: LeaseRequest,
-        email: OutgoingEmail,
-    ) -> Served:
-        longest_s = self._longest_wait_s
-        if longest_s is None:
-            longest_s = 0.0 if run is not None else shared.settings.deadline_s
-        until_s = time.monotonic() + longest_s
-        line_s = (
-            run.longest_wait_s if run is not None and self._longest_wait_s is None else longest_s
-        )
-        while True:
-            try:
-                return await shared.senders[RESEND.name].serve(
-                    lease_request, email, longest_s=line_s
-                )
-            except Deferred as deferred:
-                left_s = until_s - time.monotonic()
-                if left_s <= 0:
-                    raise
-                pause_s = min(deferred.countdown_ms / 1000, left_s, 5.0)
-                await shared.rotations[RESEND.name].waiting.pause(pause_s)
 
 
 class SyncEmailClient:

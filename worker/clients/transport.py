@@ -1,7 +1,6 @@
 """An httpx transport that sends each request with a key of the pool."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from http import HTTPStatus
@@ -10,18 +9,15 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from config.current import get_settings
 from worker.clients.session import runtime
-from worker.errors import Deferred, RequestRejected, RequestTooLarge, TransientError
+from worker.clients.waiting import wait_in_place
+from worker.errors import RequestRejected, RequestTooLarge, TransientError
 from worker.jobs.job_run import current_run
 from worker.keypool import Lease, LeaseRequest
 from worker.providers.exchange import Exchange
 from worker.providers.groq.completion import Completion
 from worker.providers.registry import BUILDERS
 from worker.rotation.rotation import Rotation
-
-_LONGEST_PAUSE_S = 5.0
-"""Outside a worker nothing reports a reset, so the pool is asked again after this time."""
 
 
 class RotatingTransport(httpx.AsyncBaseTransport):
@@ -71,24 +67,11 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         run = current_run.get()
         if run is not None:
             lease_request = run.of_this_job(lease_request)
-        began_s, longest_s = time.monotonic(), self._longest_wait_s
-        while True:
-            line_s = run.longest_wait_s if run is not None and longest_s is None else longest_s
-            try:
-                return await self._send(rotation, lease_request, exchange, build, line_s)
-            except Deferred as deferred:
-                left_s = self._left_s(began_s)
-                if left_s <= 0:
-                    raise
-                pause_s = min(deferred.countdown_ms / 1000, left_s, _LONGEST_PAUSE_S)
-                await rotation.waiting.pause(pause_s)
-
-    def _left_s(self, began_s: float) -> float:
-        """For how much longer a request waits in place, in seconds."""
-        longest_s = self._longest_wait_s
-        if longest_s is None:
-            longest_s = 0.0 if current_run.get() is not None else get_settings().deadline_s
-        return began_s + longest_s - time.monotonic()
+        return await wait_in_place(
+            lambda line_s: self._send(rotation, lease_request, exchange, build, line_s),
+            rotation.waiting,
+            longest_wait_s=self._longest_wait_s,
+        )
 
     async def _rotation(self) -> Rotation[Exchange]:
         ours = (await runtime()).rotations[self._service]

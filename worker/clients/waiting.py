@@ -1,0 +1,48 @@
+"""How long a call of a client waits for a key in place."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from config.current import get_settings
+from worker.errors import Deferred
+from worker.jobs.job_run import current_run
+from worker.rotation.waitlist import WaitList
+
+ResultT = TypeVar("ResultT")
+
+_LONGEST_PAUSE_S = 5.0
+"""Outside a worker nothing reports a reset, so the pool is asked again after this time."""
+
+
+async def wait_in_place(
+    call: Callable[[float], Awaitable[ResultT]],
+    waiting: WaitList,
+    *,
+    longest_wait_s: float | None,
+) -> ResultT:
+    """Make a call, again and again where no key is free and there is time left to wait.
+
+    Args:
+        call: Makes the call; its argument is the longest wait in line, in seconds.
+        waiting: The wait list of the service, which notices changes of the keys.
+        longest_wait_s: The longest wait in all, in seconds. None: a job does not wait in place, and
+            goes back to its queue; elsewhere the setting `KEYWHEEL_DEADLINE_S` holds.
+
+    Raises:
+        Deferred: No key is free for longer.
+    """
+    run = current_run.get()
+    goes_back = run is not None and longest_wait_s is None
+    if longest_wait_s is None:
+        longest_wait_s = 0.0 if goes_back else get_settings().deadline_s
+    until_s = time.monotonic() + longest_wait_s
+    while True:
+        left_s = max(0.0, until_s - time.monotonic())
+        try:
+            return await call(run.longest_wait_s if run is not None and goes_back else left_s)
+        except Deferred as deferred:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                raise
+            await waiting.pause(min(deferred.countdown_ms / 1000, left_s, _LONGEST_PAUSE_S))
