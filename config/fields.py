@@ -85,6 +85,14 @@ def word_list(text: str) -> str:
     return ",".join(dict.fromkeys(_one_word(word) for word in words if word or len(words) == 1))
 
 
+def _names(text: str) -> str:
+    """Check names that are separated by commas, and drop repetitions."""
+    names = [name.strip() for name in text.split(",")]
+    if text and not all(name and name.isprintable() for name in names):
+        raise ValueError("must be names, separated by commas")
+    return ",".join(dict.fromkeys(names))
+
+
 def _token(secret: SecretStr | None) -> SecretStr | None:
     if secret and len(secret.get_secret_value()) < _SHORTEST_TOKEN:
         raise ValueError(f"must have {_SHORTEST_TOKEN} random characters or more")
@@ -160,6 +168,7 @@ CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket"), 
 PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix"), Unit("URL")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Unit("URL")]
 Modules = Annotated[str, AfterValidator(_modules), Unit("modules")]
+Names = Annotated[str, AfterValidator(_names), Unit("names")]
 Word = Annotated[str, AfterValidator(_one_word)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]
 SecondsOrNone = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False), Unit("seconds")]

@@ -17,6 +17,7 @@ from config.fields import (
     Level,
     LogFormat,
     Modules,
+    Names,
     Namespace,
     PoolUrl,
     RedisUrl,
@@ -179,6 +180,10 @@ class Settings(BaseSettings):
     request to the admin endpoints is rejected."""
     admin_token: Annotated[Token, _Variable("ADMIN_TOKEN")] = None
     """A bearer token with which programs use the admin endpoints; 16 random characters or more."""
+    admin_users: Annotated[Names, _Variable("ADMIN_USERS")] = ""
+    """Who may change something in Flower: names of `FLOWER_BASIC_AUTH` or of Flower's OAuth,
+    separated by commas. Everyone else who logs in may only look. Empty: whoever logs in may do
+    everything."""
 
     @classmethod
     def settings_customise_sources(

@@ -4,7 +4,7 @@ from base64 import b64encode
 
 import pytest
 
-from worker.dashboard.auth import AuthConfig, authenticate, refuse_other_sites
+from worker.dashboard.auth import AuthConfig, Visitor, authenticate, refuse_other_sites
 from worker.dashboard.errors import ApiError
 
 TOKEN = "a-long-token"
@@ -49,7 +49,7 @@ def basic(text: str) -> str:
 def test_an_administrator_is_let_in(
     auth_config: AuthConfig, authorization: str, session: str | None, name: str
 ) -> None:
-    assert authenticate(auth_config, authorization, session) == name
+    assert authenticate(auth_config, authorization, session) == Visitor(name)
 
 
 # What is configured, what is sent, and the status.
@@ -81,8 +81,22 @@ def test_everyone_else_is_not(
     assert TOKEN not in refused.value.message
 
 
+def test_only_the_admins_that_are_named_may_change_something() -> None:
+    admins = ("eve", "ada@example.com", "n" * 200)
+    logins = AuthConfig(logins=(LOGIN, "eve:x", "n" * 200 + ":x"), token=TOKEN, admins=admins)
+    oauth = AuthConfig(oauth=True, admins=admins)
+    assert not authenticate(logins, basic(LOGIN), None).may_change
+    assert authenticate(logins, basic("eve:x"), None).may_change
+    assert authenticate(logins, basic("n" * 200 + ":x"), None).may_change
+    assert authenticate(logins, f"Bearer {TOKEN}", None).may_change  # ADMIN_TOKEN says it
+    assert authenticate(oauth, "", "ada@example.com").may_change
+    assert not authenticate(oauth, "", "eve@example.com").may_change
+    assert logins.admins_without_login == ["ada@example.com"]
+    assert not oauth.admins_without_login
+
+
 def test_what_lets_people_in_does_not_show() -> None:
-    assert repr(AuthConfig(logins=(LOGIN,), token=TOKEN)) == "AuthConfig(oauth=False)"
+    assert repr(AuthConfig(logins=(LOGIN,), token=TOKEN)) == "AuthConfig(oauth=False, admins=())"
 
 
 # The headers of a request to flower.example:5555 that our own page or a program may send.

@@ -25,7 +25,8 @@ class Status(AdminHandler):
             state = await self.poller.fresh_state()
         except RedisUnreachable as exc:
             raise redis_unreachable(exc) from exc
-        self.send_json(state.as_json() | {"read_only": bool(self.application.options.read_only)})
+        read_only = self.application.options.read_only or not self.visitor.may_change
+        self.send_json(state.as_json() | {"read_only": bool(read_only)})
 
 
 class Reset(ChangeHandler):

@@ -7,14 +7,18 @@ from typing import Any
 from flower import views
 from flower.app import Flower, rewrite_handler
 from flower.urls import settings as flower_settings
-from tornado.web import url
+from flower.utils import authentication
+from tornado.httputil import HTTPServerRequest
+from tornado.web import decode_signed_value, url
 
 from config.current import get_settings
 from worker.dashboard import api, audit, dead_letters, metrics, page
-from worker.dashboard.auth import AuthConfig
+from worker.dashboard.auth import AuthConfig, Visitor, authenticate
 from worker.dashboard.broker import use_our_broker_client
 from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.ended import jobs_ended
+from worker.dashboard.errors import ApiError
+from worker.dashboard.handlers import Refused
 from worker.dashboard.poller import Poller
 from worker.dashboard.templates import KeysLoader
 
@@ -22,6 +26,8 @@ _logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _CONNECTIONS = 20
+_LOOKS = {"GET", "HEAD", "OPTIONS"}
+_RESULTS = "/api/task/result/"  # of Flower: prompts' answers
 _PREFIX = "/api/admin/api-keys"
 _DEAD_LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
@@ -57,7 +63,14 @@ class KeysFlower(Flower):
         super().__init__(options=options, capp=capp, **settings)
         ours = get_settings()
         token = ours.admin_token
-        self.admin_token = token.get_secret_value() if token else None
+        self.auth_config = AuthConfig.from_options(
+            self.options,
+            token=token.get_secret_value() if token else None,
+            admins=filter(None, ours.admin_users.split(",")),
+        )
+        """Who may look, and who may act."""
+        for name in self.auth_config.admins_without_login:
+            _logger.warning("ADMIN_USERS names %s, who has no login in FLOWER_BASIC_AUTH", name)
         self.poller = Poller(
             ours, self.capp, ended=lambda: jobs_ended(self.events.state.metrics, self.capp)
         )
@@ -71,10 +84,31 @@ class KeysFlower(Flower):
             ".*", [rewrite_handler(rule, prefix) for rule in HANDLERS] if prefix else HANDLERS
         )
 
-    @property
-    def auth_config(self) -> AuthConfig:
-        """How administrators authenticate."""
-        return AuthConfig.from_options(self.options, self.admin_token)
+    def visitor(self, request: HTTPServerRequest) -> Visitor:
+        """Find out who sent a request.
+
+        Raises:
+            ApiError: Nobody who may look.
+        """
+        user, allowed = None, self.options.auth
+        if allowed and (cookie := request.cookies.get("user")):
+            signed = decode_signed_value(self.settings["cookie_secret"], "user", cookie.value)
+            user = signed.decode("utf-8", "replace") if signed else None
+        return authenticate(
+            self.auth_config,
+            request.headers.get("Authorization", ""),
+            user if user and authentication.authenticate(allowed, user) else None,
+        )
+
+    def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
+        """Find the handler of a request; Flower's own changes are refused to viewers as well."""
+        if self.auth_config.admins and (request.method not in _LOOKS or _RESULTS in request.path):
+            try:
+                if not self.visitor(request).may_change:
+                    return self.get_handler_delegate(request, Refused)
+            except ApiError:  # a stranger, whom the handler refuses in its own way
+                pass
+        return super().find_handler(request, **options)
 
     def _count_deferrals(self) -> None:
         """Count each deferral of which Flower receives an event."""

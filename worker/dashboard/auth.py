@@ -1,4 +1,4 @@
-"""Authentication of administrators: pure functions of the request and the configuration."""
+"""Who may look and who may act: pure functions of the request and the configuration."""
 
 import hmac
 from base64 import b64decode
@@ -16,27 +16,39 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
-    """How administrators authenticate; with nothing configured, every request is rejected.
+    """Who may look, and who may act; with nothing configured, every request is rejected.
 
     Attributes:
         logins: `name:password` pairs of HTTP basic authentication.
         oauth: Whether people log in through Flower's OAuth.
         token: The bearer token of machines.
+        admins: The people who may change something; empty: everyone who logs in.
     """
 
     logins: tuple[str, ...] = field(default=(), repr=False)
     oauth: bool = False
     token: str | None = field(default=None, repr=False)
+    admins: tuple[str, ...] = ()
 
     @classmethod
-    def from_options(cls, options: Any, token: str | None) -> "AuthConfig":
-        """The configuration that Flower's options and the admin token describe."""
-        return cls(tuple(options.basic_auth or ()), bool(options.auth), token or None)
+    def from_options(
+        cls, options: Any, *, token: str | None, admins: Iterable[str] = ()
+    ) -> "AuthConfig":
+        """The configuration that Flower's options, the token and the names of admins describe."""
+        return cls(
+            tuple(options.basic_auth or ()), bool(options.auth), token or None, tuple(admins)
+        )
 
     @property
     def allows_people(self) -> bool:
         """Whether people can log in, so that Flower's pages require a login."""
         return bool(self.logins) or self.oauth
+
+    @property
+    def admins_without_login(self) -> list[str]:
+        """The names of admins that no login has; with OAuth that cannot be known."""
+        names = {login.partition(":")[0] for login in self.logins}
+        return [] if self.oauth else [name for name in self.admins if name not in names]
 
     @property
     def schemes(self) -> list[str]:
@@ -46,8 +58,21 @@ class AuthConfig:
         )
 
 
-def authenticate(auth_config: AuthConfig, authorization: str, session_user: str | None) -> str:
-    """Name the administrator who sent a request, or reject it.
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who sent a request.
+
+    Attributes:
+        name: The name, for the audit trail.
+        may_change: Whether this person, or program, may do more than look.
+    """
+
+    name: str
+    may_change: bool = True
+
+
+def authenticate(auth_config: AuthConfig, authorization: str, session_user: str | None) -> Visitor:
+    """Find out who sent a request, or reject it.
 
     A person must pass every check that Flower itself makes (both, where a login and OAuth are
     configured); a machine needs its token only.
@@ -56,9 +81,6 @@ def authenticate(auth_config: AuthConfig, authorization: str, session_user: str 
         auth_config: What is configured.
         authorization: The request's Authorization header; empty where there is none.
         session_user: The user of Flower's OAuth session, if there is a valid one.
-
-    Returns:
-        The administrator's name, for the audit trail.
 
     Raises:
         ApiError: 403 where nothing is configured, 401 where the credentials are wrong.
@@ -76,7 +98,7 @@ def authenticate(auth_config: AuthConfig, authorization: str, session_user: str 
         if hmac.compare_digest(
             credentials.strip().encode("latin-1", "replace"), auth_config.token.encode()
         ):
-            return "token"
+            return Visitor("token")
         raise _login_required()
     name = None
     if auth_config.logins:
@@ -87,7 +109,10 @@ def authenticate(auth_config: AuthConfig, authorization: str, session_user: str 
         name = session_user
     if not name:
         raise _login_required()
-    return name[:_LONGEST_NAME]
+    return Visitor(
+        name[:_LONGEST_NAME],
+        may_change=not auth_config.admins or name in auth_config.admins,
+    )
 
 
 def _login(scheme: str, credentials: str, logins: Iterable[str]) -> str | None:
@@ -106,7 +131,7 @@ def _login_required() -> ApiError:
     return ApiError(
         401,
         "login_required",
-        "Log in as an administrator: basic authentication, OAuth, or a bearer token.",
+        "Log in: basic authentication, OAuth, or a bearer token.",
     )
 
 

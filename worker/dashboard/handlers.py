@@ -4,12 +4,11 @@ import json
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NoReturn
 
-from flower.utils import authentication
 from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from config.services import SERVICES
-from worker.dashboard.auth import AuthConfig, authenticate, refuse_other_sites
+from worker.dashboard.auth import Visitor, refuse_other_sites
 from worker.dashboard.errors import CODES, ApiError
 from worker.dashboard.poller import Poller, Pools, RedisUnreachable, ResultT
 from worker.dashboard.request_body import (
@@ -27,8 +26,13 @@ _SERVER_ERROR = 500
 class AdminHandler(BaseHandler):
     """An endpoint for administrators only. Every answer, errors included, is JSON."""
 
-    admin = ""
-    """The name of the administrator, known once the request is authenticated."""
+    visitor: Visitor
+    """Who sent the request, known once it is authenticated."""
+
+    @property
+    def admin(self) -> str:
+        """The name of who sent the request."""
+        return self.visitor.name
 
     @property
     def poller(self) -> Poller:
@@ -44,20 +48,7 @@ class AdminHandler(BaseHandler):
 
     def prepare(self) -> None:
         """Authenticate the request before its body is read."""
-        self.admin = authenticate(
-            self.auth_config, self.request.headers.get("Authorization", ""), self._session_user()
-        )
-
-    @property
-    def auth_config(self) -> AuthConfig:
-        """How administrators authenticate."""
-        return AuthConfig.from_options(self.application.options, self.application.admin_token)
-
-    def _session_user(self) -> str | None:
-        allowed = self.application.options.auth
-        cookie = self.get_secure_cookie("user") if allowed else None
-        user = cookie.decode("utf-8", "replace") if cookie else None
-        return user if user and authentication.authenticate(allowed, user) else None
+        self.visitor = self.application.visitor(self.request)
 
     def check_xsrf_cookie(self) -> None:
         """Refuse changes that another site requests.
@@ -120,7 +111,7 @@ class AdminHandler(BaseHandler):
         if status_code == 401:  # noqa: PLR2004
             # A browser would answer a script of our page by asking for a password, again and again.
             by_script = self.request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
-            for scheme in self.auth_config.schemes:
+            for scheme in self.application.auth_config.schemes:
                 if not (by_script and scheme.startswith("Basic")):
                     self.add_header("WWW-Authenticate", scheme)
         if status_code == 405:  # noqa: PLR2004
@@ -169,6 +160,16 @@ class ChangeHandler(AdminHandler):
             await self.poller.fresh_state(force=True)
         except RedisUnreachable:  # the change is made; the status follows when Redis answers
             return
+
+
+class Refused(ChangeHandler):
+    """Answers each request of a visitor who may only look, but wants to change something."""
+
+    def prepare(self) -> None:
+        """Reject the request."""
+        raise ApiError(
+            403, "may_only_look", "This login may look, but change nothing: see ADMIN_USERS."
+        )
 
 
 def redis_unreachable(exc: RedisUnreachable) -> ApiError:

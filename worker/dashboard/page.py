@@ -43,6 +43,7 @@ class Page(BaseHandler):
     def get(self) -> None:
         """Show the page; where no login is configured, show how to configure one."""
         has_login = self.application.auth_config.allows_people
+        may_change = has_login and self.application.visitor(self.request).may_change
         if not has_login:
             self.set_status(403)
         self.set_header("Content-Security-Policy", _POLICY)
@@ -51,7 +52,8 @@ class Page(BaseHandler):
         self.render(
             "keys.html",
             has_login=has_login,
-            read_only=bool(self.application.options.read_only),
+            read_only=bool(self.application.options.read_only) or not may_change,
+            may_change=may_change,
             version=version(),
             sends_once=_names(service.name for service in _SERVICES if service.sends_once),
             names_accounts=_names(service.name for service in _SERVICES if service.names_accounts),

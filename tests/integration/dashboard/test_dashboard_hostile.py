@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, TOKEN, Serve, Site
+from tests.integration.dashboard.dashboard_site import (
+    BEARER,
+    LOGIN,
+    PREFIX,
+    TOKEN,
+    Serve,
+    Site,
+)
 
 RESET, STATUS, AUDIT, DISABLE = (
     f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable")
@@ -22,7 +29,6 @@ def basic(name: str, password: str) -> dict[str, str]:
 
 
 RIGHT = basic(*LOGIN)
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass(frozen=True)
@@ -284,3 +290,28 @@ async def test_read_only_refuses_every_change_and_still_shows(serve: Serve) -> N
         assert (answer.status_code, answer.json()["error"]) == (403, "read_only")
     assert (await site.status())["read_only"] is True
     assert (await site.key("groq"))["state"] == "disabled"
+
+
+async def test_of_those_who_log_in_only_admins_change_anything(serve: Serve) -> None:
+    viewer = ("vic", "canary-password-9913")
+    logins = tuple(":".join(login) for login in (LOGIN, viewer))
+    site = await serve(basic_auth=logins, environ={"ADMIN_USERS": LOGIN[0]})
+    key_id = await site.disable()
+    changes = [(RESET, {}), (CHECK, {}), (DISABLE, {"service": "groq", "key": key_id})]
+    flowers = ["/api/worker/shutdown/w1@host", "/api/task/send-task/tasks.ai.complete"]
+    for path, body in [*changes, *((path, {}) for path in flowers)]:
+        answer = await site.client.post(path, auth=viewer, json=body)
+        assert (answer.status_code, answer.json()["error"]) == (403, "may_only_look")
+    result = "/api/task/result/some-job"
+    assert (await site.client.get(result, auth=viewer)).status_code == 403
+    assert (await site.client.get(result, auth=LOGIN)).status_code != 403
+    assert (await site.client.post(flowers[0], auth=("vic", "wrong"), json={})).status_code == 401
+    status = await site.client.get(f"{PREFIX}/status", auth=viewer)
+    assert status.json()["read_only"] is True
+    page = await site.client.get("/keys", auth=viewer)
+    assert "Your login may look here, but change nothing." in page.text
+    assert "reset-all" not in page.text
+    assert (await site.status())["read_only"] is False
+    done = await site.client.post(RESET, auth=LOGIN, json={"service": "groq", "key": key_id})
+    assert done.json()["by"] == LOGIN[0]
+    assert (await site.client.post(RESET, headers=BEARER, json={})).status_code == 200
