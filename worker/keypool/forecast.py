@@ -1,0 +1,193 @@
+"""What the keys of a pool will allow: when the Nth call from now may start, and what limits it.
+
+Pure arithmetic on a snapshot (`PoolView`), for estimates that people read. Nothing is reserved.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
+from worker.verdicts import Dimension
+
+_DAY_MS: Final = 86_400_000
+_QUOTAS: Final = frozenset({Dimension.EMAILS_DAY, Dimension.EMAILS_MONTH})
+_LONGEST_S: Final = 7 * 86_400.0
+WORKERS: Final = "workers"
+"""What limits jobs that no key keeps waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """What one call of the jobs that wait counts on average.
+
+    Attributes:
+        model: Their model; empty where a service has none.
+        tokens: Tokens, the prompt's and the answer's.
+        input_tokens: The prompt's.
+        output_tokens: The answer's.
+        emails: Recipients.
+    """
+
+    model: str = ""
+    tokens: float = 0
+    input_tokens: float = 0
+    output_tokens: float = 0
+    emails: float = 0
+
+    def in_dimension(self, dimension: str) -> float:
+        """Return what the call takes of a limit of this dimension."""
+        match dimension:
+            case Dimension.TPM | Dimension.TPD:
+                return self.tokens
+            case Dimension.ITPM:
+                return self.input_tokens
+            case Dimension.OTPM:
+                return self.output_tokens
+            case Dimension.EMAILS_DAY | Dimension.EMAILS_MONTH:
+                return self.emails
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """When a job may start, or a backlog may be empty.
+
+    Attributes:
+        in_s: In how many seconds; None: not before a person acts, or in more than a week.
+        limited_by: What decides that: a dimension such as `rpm` or `tpm`, the reason of a rest,
+            `workers` where the keys have room, or empty where nothing has to wait.
+    """
+
+    in_s: float | None
+    limited_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """How many calls one limit allows within a time."""
+
+    name: str
+    calls: float
+    per_s: float
+    quota_ends_s: float | None
+
+    def within(self, seconds: float) -> float:
+        if self.quota_ends_s is None:
+            return self.calls + self.per_s * seconds
+        ended = 0 if seconds < self.quota_ends_s else 1 + (seconds - self.quota_ends_s) // 86_400
+        return self.calls + self.per_s * 86_400 * ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """An account: when it opens, why it is closed until then, and its limits."""
+
+    opens_s: float
+    reason: str
+    limits: Sequence[_Limit]
+
+    def within(self, seconds: float) -> float:
+        """How many calls it allows within a time; infinite while no limit is known."""
+        if seconds < self.opens_s:
+            return 0.0
+        return max(0.0, min((one.within(seconds) for one in self.limits), default=math.inf))
+
+    def tightest(self, seconds: float) -> str:
+        """What keeps it from more calls within a time."""
+        if seconds < self.opens_s:
+            return self.reason
+        return min(self.limits, key=lambda one: one.within(seconds)).name if self.limits else ""
+
+
+class Forecast:
+    """Estimates for jobs of one kind, from a snapshot of their pool.
+
+    Args:
+        view: The snapshot.
+        cost: What a call of these jobs counts.
+        workers_per_s: How many of them the workers begin a second, as measured while no job waits
+            for a key. None: jobs wait for keys, so the workers are fast enough.
+    """
+
+    def __init__(
+        self, view: PoolView, cost: CallCost, *, workers_per_s: float | None = None
+    ) -> None:
+        self._accounts: Final = list(_accounts_of(view, cost))
+        self._workers_per_s: Final = workers_per_s
+
+    def calls_within(self, seconds: float) -> float:
+        """How many calls may start within a time; infinite where a limit is not known yet."""
+        return sum(one.within(seconds) for one in self._accounts)
+
+    def call(self, number: int) -> Estimate:
+        """When the Nth call from now may start.
+
+        Args:
+            number: 1 for the next one; the place of a job in line, or the size of a backlog.
+        """
+        by_keys = self._by_keys(number)
+        if not self._workers_per_s or by_keys.in_s is None:
+            return by_keys
+        by_workers_s = number / self._workers_per_s
+        return Estimate(by_workers_s, WORKERS) if by_workers_s > by_keys.in_s else by_keys
+
+    def _by_keys(self, number: int) -> Estimate:
+        if self.calls_within(0) >= number:
+            return Estimate(0.0)
+        if self.calls_within(_LONGEST_S) < number:
+            return Estimate(None, self._limit_at(_LONGEST_S))
+        early_s, late_s = 0.0, _LONGEST_S
+        while late_s - early_s > max(0.01, late_s / 10_000):
+            middle_s = (early_s + late_s) / 2
+            if self.calls_within(middle_s) >= number:
+                late_s = middle_s
+            else:
+                early_s = middle_s
+        return Estimate(late_s, self._limit_at(early_s))
+
+    def _limit_at(self, seconds: float) -> str:
+        """What keeps most accounts from more calls within a time."""
+        names = [one.tightest(seconds) for one in self._accounts]
+        return max(names, key=names.count) if names else "no key"
+
+
+def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
+    """The accounts that may ever serve such a job without a person's help."""
+    keys: dict[str, list[KeyView]] = {}
+    for key in view.keys:
+        keys.setdefault(key.account, []).append(key)
+    for shared in keys.values():
+        opens = [_opens(key, cost.model) for key in shared]
+        usable = [one for one in opens if one[0] < math.inf]
+        if usable:
+            opens_s, reason = min(usable)
+            buckets = [one for one in shared[0].buckets if one.model == cost.model]
+            yield _Account(opens_s, reason, list(_limits_of(buckets, cost, view.now_ms)))
+
+
+def _opens(key: KeyView, model: str) -> tuple[float, str]:
+    """In how many seconds a key may be called for a model (infinite: never), and what rests."""
+    blocks = [one for one in key.blocks if _covers(one, model)]
+    return max(((_left_s(one), one.reason) for one in blocks), default=(0.0, ""))
+
+
+def _left_s(block: BlockView) -> float:
+    return math.inf if block.left_ms is None else block.left_ms / 1000
+
+
+def _covers(block: BlockView, model: str) -> bool:
+    return block.scope in {"key", "account", "host"} or block.name in {"", model}
+
+
+def _limits_of(buckets: Iterable[BucketView], cost: CallCost, now_ms: int) -> Iterator[_Limit]:
+    for bucket in buckets:
+        calls = cost.in_dimension(bucket.dimension)
+        if calls <= 0:
+            continue
+        ends_s = (_DAY_MS - now_ms % _DAY_MS) / 1000 if bucket.dimension in _QUOTAS else None
+        # A quota of a month is taken for full again each day, as the pool does.
+        window_ms = _DAY_MS if ends_s is not None else bucket.window_ms
+        per_s = bucket.limit / window_ms * 1000
+        yield _Limit(bucket.dimension, bucket.remaining / calls, per_s / calls, ends_s)
