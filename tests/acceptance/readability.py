@@ -1,10 +1,15 @@
 """What makes a page hard to read, found in the browser.
 
-Texts without contrast, controls without a name.
+Texts without contrast, controls without a name; where axe is installed (PyPI:
+axe-playwright-python), whatever it finds as well.
 """
 
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
 # The ratio of two colours' brightness, by WCAG 2.2, of every text that has one behind it.
-CONTRAST_JS = """() => {
+_CONTRAST_JS = """() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const parse = (text) => {
     canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
@@ -31,8 +36,28 @@ CONTRAST_JS = """() => {
   return poor;
 }"""
 # What a screen reader would have no name for.
-NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
+_NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
   + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
   .filter((one) => !(one.getAttribute('aria-label') || document.getElementById(one.getAttribute('aria-labelledby'))
     || one.textContent.trim() && one.tagName === 'BUTTON' || one.labels && one.labels.length))
   .map((one) => one.outerHTML.slice(0, 120))"""
+
+_AXE_JS = """async () => (await axe.run(document)).violations
+  .map((one) => [one.id, one.help, one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160))])"""
+
+
+def unreadable(page: Any) -> list[Any]:
+    """What somebody cannot read, or cannot use, on the page as it is now."""
+    found = [*page.evaluate(_CONTRAST_JS), *page.evaluate(_NAMELESS_JS)]
+    spec = find_spec("axe_playwright_python")
+    if spec is not None and spec.origin is not None:
+        page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+        found += page.evaluate(_AXE_JS)
+    return found
+
+
+def too_wide(page: Any) -> bool:
+    """Whether the page has to be moved sideways to be read."""
+    return bool(
+        page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    )

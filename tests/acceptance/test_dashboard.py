@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.flower_process import LOGIN, flower, metric
-from tests.acceptance.readability import CONTRAST_JS, NAMELESS_JS
+from tests.acceptance.readability import too_wide, unreadable
 from tests.processes import Fleet, StartFleet, eventually
 
 playwright_api = pytest.importorskip(
@@ -189,19 +189,25 @@ def test_the_page_is_readable_everywhere(
     page.locator("#service-groq").get_by_text(
         "yes", exact=True
     ).wait_for()  # paused: all keys are out
+    wrong = page.get_by_role("list", name="What is wrong").get_by_role("listitem").first
+    eventually(
+        lambda: re.fullmatch(
+            r"No key of Groq serves\. 12 jobs wait\. Next key in 0:[0-4]\d\. Show Groq",
+            wrong.inner_text(),
+        ),
+        what="what is wrong, above everything else",
+    )
+    assert re.fullmatch(r"🔴 Groq: next key in 0:[0-4]\d · Keys", page.title())
     assert page.evaluate("document.documentElement.dataset.bsTheme") == (
         "dark" if dark else "light"
     )
-    assert (
-        page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        <= 0
-    )
+    assert not too_wide(page)
+    screenshot(page, f"{name}-first")
     for kind in ("key-more", "keys-words"):  # what a phone keeps folded
         page.evaluate(
             f"document.querySelectorAll('.{kind}').forEach((one) => {{ one.open = true; }})"
         )
-    assert not page.evaluate(CONTRAST_JS)
-    assert not page.evaluate(NAMELESS_JS)
+    assert not unreadable(page)
     assert page.get_by_role("meter").count() >= 3
     order = [one.inner_text() for one in page.locator("#service-groq .key-state").all()]
     assert order == sorted(order, key=["disabled", "cooling", "ready"].index), "trouble comes first"
@@ -274,10 +280,14 @@ def test_a_revoked_key_stays_out_until_its_button_is_pressed(
     )
     state(page, first, "disabled")
     assert "until reset" in card(page, first).inner_text()
+    page.get_by_text(f"The key {first[:10]}... of Groq is disabled: invalid key.").wait_for()
+    assert page.title() == "🟠 1 key disabled · Keys"
     fresh.sandbox.control("reset")
     card(page, first).get_by_role("button", name="Reset key").click()
     page.get_by_role("dialog").get_by_role("button", name="Reset").click()
     assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
+    page.get_by_text("All is well: 3 of 3 keys of Groq and 2 of 2 keys of Resend serve.").wait_for()
+    assert page.title() == "Keys · Flower"
 
 
 def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
@@ -289,7 +299,7 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     opener.focus()
     page.keyboard.press("Enter")
     page.get_by_role("dialog").wait_for()
-    assert not page.evaluate(CONTRAST_JS)
+    assert not unreadable(page)
     screenshot(page, "keys-dialog")
     page.keyboard.press("Escape")
     page.get_by_role("dialog").wait_for(state="hidden")
@@ -350,6 +360,7 @@ def test_what_is_shown_is_called_live_only_while_it_is(
     )
     page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
     page.get_by_text("Not live: this is the state at").wait_for(timeout=8_000)
+    assert page.title() == "⚪ not live · Keys"
     page.reload()
     page.get_by_text("Still loading: no answer yet.").wait_for(timeout=8_000)
     page.unroute("**/api-keys/status")
@@ -425,15 +436,9 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     assert "canary" not in page.content()
     phone = open_page(site, size=PHONE, dark=True)
     phone.locator(f"tr[data-job='{first.id}']").wait_for()
-    assert (
-        phone.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        <= 0
-    )
+    assert not too_wide(phone)
     for one, name in ((page, "keys-letters"), (phone, "keys-letters-phone")):
-        assert not one.evaluate(CONTRAST_JS)
-        assert not one.evaluate(NAMELESS_JS)
+        assert not unreadable(one)
         one.locator("#letters-rows").scroll_into_view_if_needed()
         screenshot(one, name)
     phone.close()
@@ -495,13 +500,13 @@ def test_the_page_works_with_any_number_of_keys(
     with flower(tmp_path, environ) as url:
         page = open_page(url, size=PHONE)
         page.locator("#service-resend").wait_for()
+        assert page.locator("article").count() == 2 * count
+        folded = page.get_by_text("10 keys ready")
+        assert folded.count() == (2 if count == 10 else 0), "a phone folds what is well"
+        for one in folded.all():
+            one.click()
         assert page.get_by_role("article").count() == 2 * count
         assert page.get_by_text("No key of Groq is configured here").is_visible() == (count == 0)
-        assert (
-            page.evaluate(
-                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            )
-            <= 0
-        )
-        assert not page.evaluate(CONTRAST_JS)
+        assert not too_wide(page)
+        assert not unreadable(page)
         page.close()  # before Flower goes, which it would complain about

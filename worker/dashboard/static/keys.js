@@ -1,6 +1,7 @@
 // The page Keys: it polls the admin endpoints every second, and its buttons send requests to them.
 
 import { askReset, checkKeys } from "./actions.js";
+import { showBanner, tickBanner } from "./banner.js";
 import { auditMessage, auditQuery, showAudit } from "./audit.js";
 import { page, setText } from "./elements.js";
 import { lettersQuery, showLetters } from "./dead_letters.js";
@@ -8,12 +9,8 @@ import { start, showFreshness } from "./poller.js";
 import { countDownAll, showService } from "./service.js";
 import { showUnknown } from "./unknown.js";
 
-const evicts = document.getElementById("keys-evicts");
-
 function showStatus(status) {
-    evicts.hidden = !status.evicts;
-    setText(evicts, "When Redis is full, it may delete jobs, results and the state of the keys: its"
-        + " maxmemory-policy is " + status.evicts + ". Set it to noeviction.");
+    showBanner(status);
     Object.keys(status.services).forEach(function (service) { showService(service, status.services[service]); });
     showUnknown(status.unknown_answers);
     const all = document.getElementById("reset-all");
@@ -32,7 +29,7 @@ if (checkAll) {
 }
 setInterval(function () {
     countDownAll();
-    showFreshness();
+    tickBanner(showFreshness());
 }, 250);
 start({
     slow: function () { return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()]; },

@@ -81,13 +81,16 @@ function showTrouble(error) {
     }
 }
 
+// Returns whether what the page shows is live, as far as that is known.
 export function showFreshness() {
+    const live = answeredAt === null || !ended && Date.now() - answeredAt <= stale_ms;
     if (answeredAt === null) {
         setText(freshness, !trouble.hidden ? "Not live." : performance.now() < stale_ms ? "Loading…"
             : "Still loading: no answer yet.");
-    } else if (ended || Date.now() - answeredAt > stale_ms) {
+    } else if (!live) {
         setText(freshness, "Not live: this is the state at " + clockTime(answeredAt) + ".");
     } else {
         setText(freshness, "Live: updated every second.");
     }
+    return live;
 }

@@ -5,8 +5,9 @@ import { makeDeferred, showDeferred } from "./deferred.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
 import { countDown, makeCard, showCard, unfold } from "./key_card.js";
 import { drawPlot, makePlot } from "./plot.js";
-import { count, duration, plural, title } from "./words.js";
+import { count, duration, firstBack, plural, title } from "./words.js";
 
+const mostUnfolded = 3; // of more keys a phone shows those in trouble, and folds the ready ones
 const shown = new Map(); // service name → its elements
 
 // The facts about each service, and their meaning.
@@ -53,27 +54,22 @@ function makeService(service) {
                 askReset("all keys of " + title(service), { service: service });
             }));
     }
-    const idle = make("div", "alert alert-danger");
-    idle.setAttribute("role", "alert");
-    idle.hidden = true;
     const factList = make("dl", "keys-facts");
     const facts = {};
     Object.keys(factWords).forEach(function (name) { facts[name] = makeFact(factList, name); });
     const plot = makePlot();
     const deferred = makeDeferred(title(service));
     const grid = make("div", "keys-grid");
+    const folded = make("details", "keys-folded");
+    const foldedWords = make("summary");
+    const foldedGrid = make("div", "keys-grid");
+    folded.append(foldedWords, foldedGrid);
     const empty = make("p", "keys-note", "No key of " + title(service) + " is configured here: set "
         + service.toUpperCase() + "_API_KEY.");
-    section.append(head, idle, factList, deferred.details, plot.figure, empty, grid);
+    section.append(head, factList, deferred.details, plot.figure, empty, grid, folded);
     document.getElementById("keys-services").append(section);
-    return { section: section, idle: idle, facts: facts, deferred: deferred, plot: plot, grid: grid, empty: empty,
-        cards: new Map(), order: "" };
-}
-
-// The milliseconds until the first key is back, if none is ready; null if none comes back by itself.
-function firstBack(keys) {
-    const rests = keys.filter(function (key) { return key.left_ms !== null; });
-    return rests.length ? Math.min.apply(null, rests.map(function (key) { return key.left_ms; })) : null;
+    return { section: section, facts: facts, deferred: deferred, plot: plot, grid: grid, folded: folded,
+        foldedWords: foldedWords, foldedGrid: foldedGrid, empty: empty, cards: new Map(), order: "" };
 }
 
 export function showService(service, pool) {
@@ -111,9 +107,6 @@ export function showService(service, pool) {
     showLongestWait(its.facts["Longest wait"], queue);
     setFact(its.facts["Calls so far"], count(pool.summary.calls),
         pool.summary.refused ? count(pool.summary.refused) + " refused" : "");
-    its.idle.hidden = queue.idle_s < 30;
-    setText(its.idle, "Jobs wait and keys have room, but no call has been made for " + duration(queue.idle_s * 1000)
-        + ". Look at the workers' log.");
     showDeferred(its.deferred, queue, pool.now_ms);
     drawPlot(its.plot, pool.history, pool.now_ms);
     its.empty.hidden = pool.keys.length > 0;
@@ -135,6 +128,10 @@ export function countDownAll() {
     shown.forEach(function (its) { its.cards.forEach(countDown); });
 }
 
+function isInUse(grid) {
+    return grid.contains(document.activeElement);
+}
+
 function showCards(its, service, keys) {
     const ids = new Set(keys.map(function (key) { return key.id; }));
     its.cards.forEach(function (card, id) {
@@ -150,13 +147,18 @@ function showCards(its, service, keys) {
         showCard(its.cards.get(key.id), key);
     });
     const rank = { disabled: 0, cooling: 1, ready: 2 };
+    const folds = narrow.matches && keys.length > mostUnfolded;
     const sorted = keys.slice().sort(function (one, other) { return rank[one.state] - rank[other.state]; });
-    const order = sorted.map(function (key) { return key.id; }).join();
+    const order = sorted.map(function (key) { return key.id + (folds && key.state); }).join();
     // Keys in trouble come first; no card moves while a person may be about to press its button.
-    if (its.order !== order && !its.grid.contains(document.activeElement)) {
+    if (its.order !== order && ![its.grid, its.foldedGrid].some(isInUse)) {
         its.order = order;
-        sorted.forEach(function (key) { its.grid.append(its.cards.get(key.id).article); });
+        sorted.forEach(function (key) {
+            (folds && key.state === "ready" ? its.foldedGrid : its.grid).append(its.cards.get(key.id).article);
+        });
     }
+    its.folded.hidden = !its.foldedGrid.childElementCount;
+    setText(its.foldedWords, plural(its.foldedGrid.childElementCount, "key") + " ready");
 }
 
 narrow.addEventListener("change", function () {

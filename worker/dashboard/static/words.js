@@ -27,6 +27,21 @@ export function duration(ms) {
     return Math.floor(seconds / 3600) + " h " + two(Math.floor(seconds / 60) % 60) + " min";
 }
 
+// A countdown, as on a kitchen clock: 42:54, or 1:02:03 with hours.
+export function clock(ms) {
+    const seconds = Math.max(0, Math.ceil(ms / 1000));
+    const parts = [Math.floor(seconds / 60) % 60, seconds % 60];
+    const hours = Math.floor(seconds / 3600);
+    const texts = hours ? [hours].concat(parts) : parts;
+    return texts.map(function (part, place) { return place ? String(part).padStart(2, "0") : String(part); }).join(":");
+}
+
+// The milliseconds until the first key is back, if none is ready; null if none comes back by itself.
+export function firstBack(keys) {
+    const rests = keys.filter(function (key) { return key.left_ms !== null; });
+    return rests.length ? Math.min.apply(null, rests.map(function (key) { return key.left_ms; })) : null;
+}
+
 export function clockTime(at_ms, options) {
     const at = new Date(at_ms);
     const today = new Date().toDateString() === at.toDateString();
