@@ -26,7 +26,6 @@ from worker.aio.redis_retry import warn, words_of
 from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
 from worker.emails import EmailSender
-from worker.emails.idempotency import IdempotencyStore
 from worker.jobs.dedupe import DedupeKeys
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.execution import Serving
@@ -42,10 +41,10 @@ from worker.rotation.key_checks import KeyChecks
 from worker.rotation.queue_demand import QueueDemand, ServiceDemand
 from worker.rotation.rotation import Rotation
 from worker.streams import StreamWriter
+from worker.usage import UsageCounter, UsageStore
 
 _logger = logging.getLogger(__name__)
 
-_CALL_SLACK_MS = 5_000
 _STREAM_EXPIRES_S = 600
 """How long a streamed answer is kept after its last record."""
 _LISTEN_S = 5.0
@@ -73,6 +72,7 @@ class Runtime:
     dedupe_keys: DedupeKeys
     notifications: NotificationSender
     drift: Drift
+    usage: UsageCounter
     key_checks: KeyChecks
     broker: Redis | None = None
     """A client of the broker, where deferred jobs wait there."""
@@ -247,6 +247,7 @@ class Runtime:
             await rotation.provider.close()
         await self.streams.close()
         await self.drift.close()
+        await self.usage.close()
         await self.redis.aclose()
         if self.broker is not None and self.broker is not self.redis:
             await self.broker.aclose()
@@ -282,9 +283,10 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         client.prepare(key.secret for key in found[service].keys)
     pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
     broker = _broker_client(settings, redis)
+    usage = UsageCounter(UsageStore(redis, namespace=settings.namespace))
     ownership = Ownership(broker, lease_s=settings.worker_lease_s)
     rotations = {
-        service: Rotation(pools[service], client, before_call=ownership.end_if_lost)
+        service: Rotation(pools[service], client, before_call=ownership.end_if_lost, usage=usage)
         for service, client in clients.items()
     }
     cancellations = Cancellations(redis, namespace=settings.namespace)
@@ -294,7 +296,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     for service, rotation in rotations.items():
         demand: ServiceDemand
         if SERVICES[service].sends_once:
-            email_sender = senders[service] = _email_sender(settings, redis, rotation)
+            email_sender = senders[service] = EmailSender.of(settings, redis, rotation)
             demand = email_sender.demand
         else:
             senders[service], demand = rotation, rotation.waiting.demand
@@ -313,6 +315,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
             settings.notify_hosts, webhook_secrets(settings.notify_secret)
         ),
         drift=drift,
+        usage=usage,
         key_checks=KeyChecks(
             pools,
             clients,
@@ -327,20 +330,6 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         for rotation in runtime.rotations.values():
             rotation.waiting.overflow.recall = runtime.wake_jobs
     return runtime
-
-
-def _email_sender(settings: Settings, redis: Redis, rotation: Rotation[Any]) -> EmailSender:
-    """Build the sender of a service that sends once."""
-    timeout_s = settings.services[rotation.pool.service].timeout_s
-    store = IdempotencyStore(
-        redis, namespace=settings.namespace, call_ms=round(timeout_s * 2000) + _CALL_SLACK_MS
-    )
-    return EmailSender(
-        rotation,
-        store,
-        batches=settings.email_batches,
-        at_least_once=settings.email_ambiguity == "at_least_once",
-    )
 
 
 def _broker_client(settings: Settings, pools: Redis) -> Redis | None:

@@ -174,6 +174,8 @@ class Verdict:
         too_large_in: What that limit counts, where that is known.
         tokens: What the provider counted for this request, in tokens, where it said so.
         input_tokens: How many of them the prompt counted, where it said so.
+        cached_tokens: How many tokens of the prompt it had at hand and did not count, where it said
+            so.
         output_tokens: How many the answer did.
         service_tier: The tier that the provider named in a refusal; limits belong to one.
         emails: How many recipients the call carried, where it carried several emails.
@@ -201,6 +203,7 @@ class Verdict:
     too_large_in: Dimension | None = None
     tokens: int | None = None
     input_tokens: int | None = None
+    cached_tokens: int | None = None
     output_tokens: int | None = None
     service_tier: str | None = None
     emails: int | None = None

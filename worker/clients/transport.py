@@ -77,7 +77,12 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         ours = (await runtime()).rotations[self._service]
         found = self._rotations.get(ours)
         if found is None:
-            found = Rotation(ours.pool, ours.provider.passing(), before_call=ours.before_call)  # type: ignore[attr-defined]
+            found = Rotation(
+                ours.pool,
+                ours.provider.passing(),  # type: ignore[attr-defined]
+                before_call=ours.before_call,
+                usage=ours.usage,
+            )
             # One line for all: jobs of ours and requests of other SDKs wait for the same keys.
             found.waiting, found.sending = ours.waiting, ours.sending
             self._rotations[ours] = found

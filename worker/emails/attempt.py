@@ -1,7 +1,7 @@
 """The hooks around a call to Resend: claim the request before, store its outcome after."""
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -96,6 +96,11 @@ class RepeatAttempt(EmailAttempt):
         self._email.calls += 1
         self.request = request
         return request
+
+    def recipients(self, reply: Reply) -> Mapping[str, int]:
+        """Count all recipients for the tenant of the job: nobody knows whose the others are."""
+        batch = reply.verdict.emails
+        return {self._email.tenant: self._email.recipients if batch is None else batch}
 
 
 def _results(reply: Reply, label: str) -> list[dict[str, Any] | None]:

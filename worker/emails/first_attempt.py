@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Mapping
 
 from worker.aio.errors import Revoked
 from worker.cancellations import is_cancelled
@@ -100,6 +101,15 @@ class FirstAttempt(EmailAttempt):
         error = error_of(reply.verdict) if self.in_doubt else None
         self._in_flight.end(request.idempotency_key, error)
         self._may_be_sent = self.in_doubt or reply.verdict.fate is Fate.DONE
+
+    def recipients(self, reply: Reply) -> Mapping[str, int]:
+        """Count the recipients of the emails that were accepted, by tenant."""
+        results = (reply.value or {}).get("results")
+        counts: Counter[str] = Counter()
+        for place, email in enumerate(self.batch):
+            is_accepted = results is None or "id" in results[place]
+            counts[email.tenant] += email.recipients if is_accepted else 0
+        return counts
 
     def hand_over(self) -> None:
         """Let the next email in the queue lead. A second call does nothing."""

@@ -25,6 +25,7 @@ class OutgoingEmail:
             still looked up.
         late: It may have been accepted so long ago that the idempotency store has forgotten it.
         job: The id of its job.
+        tenant: On whose behalf it is sent; empty: nobody's.
         calls: Calls made with it in this run.
         waited_ms: Time spent waiting in this run, in milliseconds.
         until_s: When the run must have its lease, on the monotonic clock. None: no limit.
@@ -43,6 +44,7 @@ class OutgoingEmail:
     unsendable: str = ""
     late: bool = False
     job: str = ""
+    tenant: str = ""
     calls: int = 0
     waited_ms: int = 0
     until_s: float | None = None

@@ -3,7 +3,11 @@
 import time
 from collections.abc import Container
 from dataclasses import replace
+from typing import Self
 
+from redis.asyncio import Redis
+
+from config.settings import Settings
 from worker.aio.errors import Revoked
 from worker.emails.batching import Outcome, wake
 from worker.emails.demand import EmailDemand
@@ -15,6 +19,8 @@ from worker.keypool import LeaseRequest
 from worker.providers import SendRequest
 from worker.rotation.rotation import Rotation
 from worker.rotation.served import Served
+
+_CALL_SLACK_MS = 5_000
 
 
 class EmailSender:
@@ -38,6 +44,18 @@ class EmailSender:
         self.rotation = rotation
         self.shared = SharedState(rotation, store, batches, at_least_once)
         self.demand = EmailDemand(rotation.waiting.demand, self.shared.queues)
+
+    @classmethod
+    def of(cls, settings: Settings, redis: Redis, rotation: Rotation[SendRequest]) -> Self:
+        """Build the sender of a service as the settings describe it."""
+        timeout_s = settings.services[rotation.pool.service].timeout_s
+        call_ms = round(timeout_s * 2000) + _CALL_SLACK_MS
+        return cls(
+            rotation,
+            IdempotencyStore(redis, namespace=settings.namespace, call_ms=call_ms),
+            batches=settings.email_batches,
+            at_least_once=settings.email_ambiguity == "at_least_once",
+        )
 
     def cancel(self, jobs: Container[str]) -> None:
         """End the wait of followers whose jobs are cancelled: each raises `Revoked`.
@@ -74,6 +92,7 @@ class EmailSender:
             OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
         """
         email.until_s = None if longest_s is None else time.monotonic() + longest_s
+        email.tenant = lease_request.tenant
         try:
             served = await EmailRun(self.shared, lease_request, email).serve()
         except Rescheduled as error:

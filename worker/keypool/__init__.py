@@ -8,6 +8,7 @@ from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseRea
 from worker.keypool.pool import HORIZON_MS, KeyPool
 from worker.keypool.replies import Settled
 from worker.keypool.resets import HeldBlock, ResetDone
+from worker.keypool.settlement import outcome_of
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "PoolView",
     "ResetDone",
     "Settled",
+    "outcome_of",
 ]

@@ -33,6 +33,7 @@ class LeaseRequest:
         bulk: Gives way: it takes what interactive jobs leave.
         waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals
             included. The job that has waited longest is served first.
+        tenant: On whose behalf the job is, for the usage; empty: nobody's.
     """
 
     model: str = ""
@@ -50,6 +51,7 @@ class LeaseRequest:
     suspect: bool = False
     bulk: bool = False
     waited_ms: int = 0
+    tenant: str = ""
 
     @property
     def models(self) -> tuple[tuple[str, str], ...]:

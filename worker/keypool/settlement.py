@@ -29,7 +29,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         service: The service's name.
         rest_ms: How long what is blamed rests, in milliseconds.
     """
-    request, outcome = lease.request, _outcome(verdict)
+    request, outcome = lease.request, outcome_of(verdict)
     account = verdict.account or lease.account
     moved = account != lease.account
     fields: dict[str, object] = {
@@ -121,7 +121,8 @@ def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
             return service
 
 
-def _outcome(verdict: Verdict) -> str:
+def outcome_of(verdict: Verdict) -> str:
+    """How a call ended: `ok`, `refused`, `fault`, `rejected`, or `unused` if none was made."""
     if verdict is ABANDONED or verdict.code == ASKED:
         return "unused"
     if verdict.fate is Fate.DONE:

@@ -1,6 +1,6 @@
 """What runs before and after each call to a provider."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from worker.keypool import Lease
@@ -24,6 +24,13 @@ class CallHooks(Protocol[RequestT_co]):
         """Record what became of the request. A Redis that is down raises nothing here."""
         ...
 
+    def recipients(self, reply: Reply) -> Mapping[str, int]:
+        """How many recipients the call reached, by tenant, if it was one with emails.
+
+        Asked before `after`. A request of another kind has an empty answer.
+        """
+        ...
+
 
 class NoHooks(Generic[RequestT]):
     """The hooks of a request that may be repeated: they build it and record nothing.
@@ -41,3 +48,7 @@ class NoHooks(Generic[RequestT]):
 
     async def after(self, lease: Lease, reply: Reply) -> None:
         """Record nothing."""
+
+    def recipients(self, reply: Reply) -> Mapping[str, int]:  # noqa: ARG002 - there are none
+        """Return nothing."""
+        return {}

@@ -3,14 +3,16 @@
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from worker.errors import Rescheduled
+from worker.errors import Deferred, Rescheduled
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.providers.base import Provider
 from worker.rotation.call_hooks import CallHooks, NoHooks
 from worker.rotation.limiter import KeyedLimiter
 from worker.rotation.served import Served
 from worker.rotation.turn import Turn
+from worker.rotation.usage import CallCounter
 from worker.rotation.waitlist import WaitList
+from worker.usage import NOT_COUNTED, UsageCounter
 
 RequestT = TypeVar("RequestT")
 
@@ -23,6 +25,7 @@ class Rotation(Generic[RequestT]):
         provider: The service's wire.
         before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
             unused.
+        usage: Counts what the calls use.
     """
 
     def __init__(
@@ -31,12 +34,15 @@ class Rotation(Generic[RequestT]):
         provider: Provider[RequestT],
         *,
         before_call: Callable[[], Awaitable[None]] | None = None,
+        usage: UsageCounter = NOT_COUNTED,
     ) -> None:
         self.pool = pool
+        self.usage = usage
         self.before_call = before_call
         self.provider = provider
         self.waiting = WaitList(pool)
         self.sending = KeyedLimiter()
+        self._calls = CallCounter(pool.service, usage)
 
     async def serve(
         self,
@@ -83,9 +89,12 @@ class Rotation(Generic[RequestT]):
             lease_request=lease_request,
             hooks=hooks,
             longest_s=longest_s,
+            calls=self._calls,
         )
         try:
             return await turn.run()
         except Rescheduled as over:
             over.attempts, over.waited_ms = turn.attempts, turn.waited_ms
+            if isinstance(over, Deferred):
+                self._calls.deferral(lease_request)
             raise

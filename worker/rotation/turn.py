@@ -27,6 +27,7 @@ from worker.rotation.lease_settling import LeaseSettling
 from worker.rotation.limiter import KeyedLimiter, Slot
 from worker.rotation.no_lease import NoLeaseEnd, rejection_of, spread_ms
 from worker.rotation.served import Served
+from worker.rotation.usage import CallCounter
 from worker.rotation.waitlist import WaitList
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
 
@@ -57,6 +58,7 @@ class Turn(Generic[RequestT]):
         lease_request: What each call needs.
         hooks: What runs before and after each call.
         longest_s: The longest wait for keys, in seconds; None: however long they take.
+        calls: Counts the calls.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Turn(Generic[RequestT]):
         lease_request: LeaseRequest,
         hooks: CallHooks[RequestT],
         longest_s: float | None,
+        calls: CallCounter,
     ) -> None:
         self.pool = pool
         self.provider = provider
@@ -84,6 +87,7 @@ class Turn(Generic[RequestT]):
         self.limiter_key = f"{lease_request.model}{' bulk' if lease_request.bulk else ''}"
         self.hooks = hooks
         self.leases = LeaseSettling(pool, hooks)
+        self.calls = calls
         self.attempts = 0
         self.waited_ms = 0
         self.turned_down: Verdict | None = None
@@ -223,15 +227,16 @@ class Turn(Generic[RequestT]):
             attempt=self.attempts,
             attempts=len(self.pool.keys),
         )
+        began_s = time.monotonic()
         try:
             reply = await self.provider.call(lease.key.secret, request, sent=slot.release)
         except BaseException:
             # Cancelled (a time limit, a revoke, a shutdown) or a bug: the provider may have carried
             # the call out.
-            attempts.note(lease.key.label, INTERRUPTED.code, in_doubt=True)
+            self._note(lease, Reply(INTERRUPTED), began_s=began_s)
             await self.leases.conclude_whatever_happens(lease, Reply(INTERRUPTED))
             raise
-        attempts.note(lease.key.label, reply.verdict.code, in_doubt=not reply.verdict.definite)
+        self._note(lease, reply, began_s=began_s)
         try:
             again = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self.leases.conclude(lease, reply, retry=again)
@@ -249,6 +254,17 @@ class Turn(Generic[RequestT]):
             return reply.value or {}
         self._act(lease, reply.verdict, settled)
         return None
+
+    def _note(self, lease: Lease, reply: Reply, *, began_s: float) -> None:
+        """Note a call that has ended, for the job and for the usage of its key."""
+        verdict, waited_s = reply.verdict, began_s - self.began_s
+        attempts.note(lease.key.label, verdict.code, in_doubt=not verdict.definite)
+        self.calls.call(
+            lease,
+            verdict,
+            waited_ms=self.lease_request.waited_ms + round(waited_s * 1000),
+            recipients=self.hooks.recipients(reply),
+        )
 
     async def _end_if_the_request_is_at_fault(self, lease: Lease, verdict: Verdict) -> None:
         """End the turn where this request has keys refused that serve others.

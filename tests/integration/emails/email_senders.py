@@ -15,6 +15,7 @@ from worker.keypool import CooldownPolicy, KeyPool, LeaseRequest
 from worker.providers import Resend
 from worker.rotation.rotation import Rotation
 from worker.rotation.served import Served
+from worker.usage import NOT_COUNTED, UsageCounter
 
 CANARY = "canary-of-a-mail-body"
 ANN = "ann@example.com"
@@ -44,6 +45,7 @@ class Senders:
         call_ms: int = 65_000,
         now_ms: Any = None,
         pool_now_ms: Any = None,
+        usage: UsageCounter = NOT_COUNTED,
         **options: Any,
     ) -> EmailSender:
         secrets = self.sandbox.keys("resend")
@@ -64,7 +66,7 @@ class Senders:
             cooldowns=CooldownPolicy(server_error_ms=1),
         )  # fmt: skip
         return EmailSender(
-            Rotation(pool, provider),
+            Rotation(pool, provider, usage=usage),
             IdempotencyStore(self.redis, call_ms=call_ms, now_ms=now_ms),
             **options,
         )

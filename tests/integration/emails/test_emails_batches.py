@@ -18,6 +18,7 @@ from tests.integration.emails.email_senders import (
     send_one,
     until,
 )
+from tests.noted_usage import NotedUsage
 from worker.arguments.email import EmailArguments
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.rotation.served import Served
@@ -80,6 +81,28 @@ async def test_one_bad_address_fails_one_email(senders: Senders) -> None:
     assert (await send_one(senders.make(), outgoing(7, key="job-7"))).attempts == 1
 
 
+async def test_the_emails_of_a_batch_count_for_their_tenants(senders: Senders) -> None:
+    usage = NotedUsage()
+    sender = senders.make(keys=(0,), usage=usage)
+    free = hold(sender)
+    bad = outgoing(99, to=["nobody at all"])
+    two = [outgoing(n, to=[ANN, "bo@example.com"]) for n in range(5)]
+    for one in two:
+        one.recipients = 2
+    sending = asyncio.gather(
+        send(sender, bad, *(outgoing(n) for n in range(5, 8)), tenant="acme"),
+        send(sender, *two, tenant="globex"),
+    )
+    await in_line(sender, 8)
+    free.set()
+    await sending
+    assert usage.total("emails") == 13
+    assert (usage.total("emails", tenant="acme"), usage.total("emails", tenant="globex")) == (3, 10)
+    calls = len(senders.calls())
+    assert usage.total("calls") == calls < 9
+    assert usage.total("calls", tenant="acme") <= calls
+
+
 async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(senders: Senders) -> None:
     sender = senders.make()
     await send_one(sender, outgoing("before"))
@@ -94,7 +117,8 @@ async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(senders: Se
 async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_emails(
     senders: Senders, kind: str
 ) -> None:
-    first, second = senders.make(), senders.make()
+    usage = NotedUsage()
+    first, second = senders.make(usage=usage), senders.make(usage=usage)
     senders.sandbox.control("fault", service="resend", kind=kind, count=1)
     outcomes = await send(first, *(outgoing(n) for n in range(30)))
     doubtful = [n for n, one in enumerate(outcomes) if isinstance(one, TransientError)]
@@ -106,6 +130,7 @@ async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_em
     assert len(set(ids(again))) == 30
     assert accepted(senders) == (30, 0, 0)
     assert [call["replayed"] for call in senders.calls()].count(True) == 1
+    assert usage.total("emails") == 30, "what was in doubt counts when its answer comes"
 
 
 async def test_after_a_definite_refusal_another_account_sends_it_from_its_own_address(

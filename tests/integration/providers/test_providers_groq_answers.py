@@ -66,6 +66,7 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(
         10,
         7,
     )  # cached prompt tokens do not count
+    assert (plain.verdict.cached_tokens, tools.verdict.cached_tokens) == (None, 30)
     assert tools.value is not None
     assert (tools.value["text"], tools.value["tool_calls"]) == ("", calls)
     assert uncounted.verdict.tokens is None

@@ -10,6 +10,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from tests.integration.rotation.rotation_scripted import Make, ScriptedProvider, keys
 from worker.keypool import CooldownPolicy, KeyPool
 from worker.rotation.rotation import Rotation
+from worker.usage import NOT_COUNTED
 
 
 @pytest.fixture
@@ -34,8 +35,9 @@ def make(redis: Redis) -> Make:
         *script: Any, count: int = 3, accounts: tuple[str, ...] = (), **options: Any
     ) -> tuple[Rotation[str], ScriptedProvider]:
         provider = ScriptedProvider(*script)
+        usage = options.pop("usage", NOT_COUNTED)
         defaults = {"cooldowns": CooldownPolicy(limit_ms=60_000, server_error_ms=5_000)}
         pool = KeyPool(redis, "groq", keys(count, accounts), **(defaults | options))
-        return Rotation(pool, provider), provider
+        return Rotation(pool, provider, usage=usage), provider
 
     return build

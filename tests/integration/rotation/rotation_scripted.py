@@ -196,6 +196,9 @@ class NotedCalls:
     async def after(self, lease: Lease, reply: Reply) -> None:
         self.noted.append(f"{lease.key.label[:7]} {reply.verdict.code}")
 
+    def recipients(self, _: Reply) -> dict[str, int]:
+        return {}
+
 
 async def until(check: Callable[[], Any], *, within_s: float = 10.0) -> None:
     async with asyncio.timeout(within_s):

@@ -24,6 +24,11 @@ def counted_tokens(
         return None
     if cached_too:
         return total
+    return max(0, total - (cached_tokens(usage) or 0))
+
+
+def cached_tokens(usage: Mapping[str, Any]) -> int | None:
+    """Return how many tokens of the prompt were cached, where Groq says so."""
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return max(0, total - cached) if is_count(cached) else total
+    return cached if is_count(cached) and cached <= _MOST_TOKENS else None

@@ -17,7 +17,7 @@ from worker.providers.groq.rejections import (
     too_large_sentence,
 )
 from worker.providers.groq.stream import HeardAnswer
-from worker.providers.groq.usage import counted_tokens
+from worker.providers.groq.usage import cached_tokens, counted_tokens
 from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Cooldown, Effect, Fate, Scope, Verdict
 
@@ -156,6 +156,7 @@ class GroqJudge:
             limits=limits,
             tokens=counted_tokens(usage),
             input_tokens=counted_tokens(usage, of="prompt_tokens"),
+            cached_tokens=cached_tokens(usage),
             output_tokens=counted_tokens(usage, of="completion_tokens", cached_too=True),
             status=answer.status,
         )

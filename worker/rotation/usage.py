@@ -1,0 +1,75 @@
+"""Counts the calls of the rotation, and the runs that ended without a key."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from worker.keypool import Lease, LeaseRequest, outcome_of
+from worker.usage import Series, UsageCounter
+from worker.verdicts import Verdict
+
+_MEASURES: Final = {"refused": "refused", "fault": "faults", "rejected": "rejected"}
+_LONGEST_NAME: Final = 200
+"""How many characters of a model's name are kept, which jobs may choose freely."""
+
+
+class CallCounter:
+    """Counts for the keys of one service, and for the tenants of its jobs.
+
+    Args:
+        service: The service's name.
+        usage: What counts in this process.
+    """
+
+    def __init__(self, service: str, usage: UsageCounter) -> None:
+        self._service: Final = service
+        self._usage: Final = usage
+
+    def call(
+        self,
+        lease: Lease,
+        verdict: Verdict,
+        *,
+        waited_ms: int,
+        recipients: Mapping[str, int],
+    ) -> None:
+        """Count a call that has ended.
+
+        A call with emails of several tenants counts once for each of them.
+
+        Args:
+            lease: The lease of the call.
+            verdict: The provider's answer, judged.
+            waited_ms: How long the job had waited when the call began, in milliseconds.
+            recipients: How many recipients were accepted, by tenant.
+        """
+        counts, emails = {"calls": 1}, recipients
+        if (outcome := outcome_of(verdict)) == "ok":
+            cached = verdict.cached_tokens or 0
+            counts |= {
+                "prompt_tokens": (verdict.input_tokens or 0) + cached,
+                "cached_tokens": cached,
+                "output_tokens": verdict.output_tokens or 0,
+                "waited_ms": waited_ms,
+            }
+        else:
+            counts[_MEASURES[outcome]] = 1
+            emails = dict.fromkeys(recipients, 0)
+        series = Series(
+            self._service,
+            lease.key.id,
+            verdict.account or lease.account,
+            lease.request.model[:_LONGEST_NAME],
+        )
+        self._usage.count(series, **counts, emails=sum(emails.values()))
+        for tenant in emails or {lease.request.tenant: 0}:
+            if tenant:
+                its = replace(series, key="", account="", tenant=tenant)
+                self._usage.count(its, **counts, emails=emails.get(tenant, 0))
+
+    def deferral(self, lease_request: LeaseRequest) -> None:
+        """Count a run that ended since no key could serve soon."""
+        series = Series(self._service, model=lease_request.model[:_LONGEST_NAME])
+        self._usage.count(series, deferrals=1)
+        if lease_request.tenant:
+            self._usage.count(replace(series, tenant=lease_request.tenant), deferrals=1)
