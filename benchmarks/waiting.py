@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from chaos_house import ROOT, House, Post
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.drills.house import ROOT, House, Post
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 

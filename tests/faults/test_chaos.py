@@ -1,4 +1,4 @@
-"""Everything breaks at once: the short version of `benchmarks/chaos.py`."""
+"""Everything breaks at once: the short version of `python -m benchmarks.drills chaos`."""
 
 import os
 import signal
@@ -14,7 +14,9 @@ LONGEST_S = 110
 def test_nothing_is_lost_and_no_email_goes_twice_while_everything_breaks(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        str(ROOT / "benchmarks" / "chaos.py"),
+        "-m",
+        "benchmarks.drills",
+        "chaos",
         "--quick",
         "--results",
         str(tmp_path / "results"),

@@ -1,6 +1,6 @@
 """What breaks in real life, done for real.
 
-A killed worker, a Redis that restarts, scripts that are forgotten.
+A killed worker, scripts and state that are forgotten, a stop.
 """
 
 import time
@@ -81,16 +81,6 @@ def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice
     # Nothing is left in the broker that would be done once more.
     with redis.Redis.from_url(fleet.redis.url) as client:
         eventually(lambda: not client.hlen("unacked"), what="an empty table of unacknowledged jobs")
-
-
-def test_a_redis_that_is_killed_and_comes_back_loses_no_job(start_fleet: StartFleet) -> None:
-    fleet = start_fleet(settings=SHORT, redis_options={"appendfsync": "always"}, **WIDE)
-    ids = send(fleet)
-    eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
-    fleet.redis.restart(kill=True)
-    ended = fleet.producer.await_all(ids, within_s=90)
-    assert_all_good(fleet, ended)
-    assert all(worker.process.poll() is None for worker in fleet.workers)
 
 
 def test_scripts_that_redis_forgot_are_loaded_again(start_fleet: StartFleet) -> None:

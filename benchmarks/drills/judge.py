@@ -1,4 +1,4 @@
-"""What became of each job of `chaos.py`.
+"""What became of each job of a drill.
 
 The result store says how it ended, the sandbox's ledger what was accepted.
 """

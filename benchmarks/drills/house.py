@@ -1,4 +1,4 @@
-"""What `chaos.py` breaks.
+"""What the drills break.
 
 An embedded Redis, the provider sandbox, and workers that are killed and replaced.
 """
@@ -22,7 +22,7 @@ from config.settings import variables
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 READY_S = 60.0
 _STOP_S = 30.0
 _LEASE_FIELD = "worker_lease_s"  # older trees have no such setting
@@ -83,11 +83,43 @@ class Post:
     Attributes:
         name: The worker's name, the same for each who stands there.
         log: One log for all of them.
+        environ: What the worker's environment has beside that of all.
+        began_at: The length of the log when the present worker started, in bytes.
     """
 
     name: str
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
+    environ: dict[str, str] = field(default_factory=dict)
+    began_at: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker stands there."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """Kill the worker as an out-of-memory killer would."""
+        if self.process is not None and self.running:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def signal(self, number: int) -> None:
+        """Send the worker a signal."""
+        if self.process is not None and self.running:
+            self.process.send_signal(number)
+
+    @property
+    def memory_mb(self) -> float:
+        """What the worker holds now (RSS), in MB; 0 without one."""
+        if self.process is None:
+            return 0.0
+        try:
+            pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        except OSError:  # it has just ended
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @dataclass
@@ -134,10 +166,11 @@ class House:
                     f"{post.name}@chaos",
                 ]
                 with post.log.open("ab") as sink:
+                    post.began_at = sink.tell()
                     post.process = subprocess.Popen(  # noqa: S603 - our own worker
                         command,
                         cwd=self.folder,
-                        env=self.environ,
+                        env=self.environ | post.environ,
                         stdout=sink,
                         stderr=sink,
                         start_new_session=True,
@@ -151,7 +184,7 @@ class House:
         """
         deadline = time.monotonic() + READY_S
         for post in self.posts:
-            while b" ready." not in post.log.read_bytes():
+            while b" ready." not in post.log.read_bytes()[post.began_at :]:
                 if (
                     time.monotonic() > deadline
                     or post.process is None
@@ -166,11 +199,8 @@ class House:
     def kill_one(self, rng: random.Random) -> str:
         """Kill a worker as an out-of-memory killer would; returns its name."""
         post = rng.choice(self.posts)
-        if post.process is not None and post.process.poll() is None:
-            post.process.kill()
-            post.process.wait()
-            post.process = None
-            self.kills += 1
+        self.kills += post.running
+        post.kill()
         return post.name
 
     def replace_one(self, rng: random.Random) -> str:
@@ -179,12 +209,16 @@ class House:
         Returns its name.
         """
         post = rng.choice(self.posts)
-        if post.process is not None and post.process.poll() is None:
+        self.dismiss(post)
+        return post.name
+
+    def dismiss(self, post: Post) -> None:
+        """Ask a worker to end; its post is free at once."""
+        if post.process is not None and post.running:
             post.process.terminate()
             self.leaving.append(post.process)
-            post.process = None
             self.goodbyes += 1
-        return post.name
+        post.process = None
 
     def forget_pool(self, service: str) -> None:
         """Delete what the pool knows of a service's keys."""
@@ -235,11 +269,7 @@ class House:
 
     def stop(self) -> None:
         """End every worker."""
-        running = [
-            post.process
-            for post in self.posts
-            if post.process is not None and post.process.poll() is None
-        ]
+        running = [post.process for post in self.posts if post.process is not None and post.running]
         running += [process for process in self.leaving if process.poll() is None]
         for process in running:
             process.terminate()

@@ -1,4 +1,6 @@
-"""Nothing lost, no email twice, while everything breaks: `python benchmarks/chaos.py`.
+"""Nothing lost, no email twice, while everything breaks at once.
+
+`python -m benchmarks.drills chaos`.
 
 Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is
 restarted twice, hangs once, and forgets its scripts and what the pool knew of the keys, calls are
@@ -14,8 +16,6 @@ that changed, a worker that ended by itself, a failure without an honest reason.
 import argparse
 import json
 import random
-import signal
-import sys
 import tempfile
 import time
 import uuid
@@ -25,11 +25,12 @@ from typing import Any
 
 import redis
 from celery import Celery
-from chaos_house import FAULTS, House, accounts, house, settings
-from chaos_judge import Job, evidence, judge, left_in_broker, read_ends, slowest
 from rich.console import Console
 
-RESULTS = Path(__file__).with_name("results")
+from benchmarks.drills.house import FAULTS, House, accounts, house, settings
+from benchmarks.drills.judge import Job, evidence, judge, left_in_broker, read_ends, slowest
+
+RESULTS = Path(__file__).parents[1] / "results"
 _RECIPIENT = "ann@example.com"
 _TICK_S = 0.05
 _TURN_S = 0.3
@@ -291,10 +292,12 @@ class Run:
         return {"broken": verdict.broken, **verdict.figures}
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.drills chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
@@ -365,7 +368,7 @@ def parse() -> argparse.Namespace:
         metavar="FOLDER",
         help="where the figures go (default: %(default)s)",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):
         parser.error(
             f"--keep {args.keep}: is not empty"
@@ -398,10 +401,9 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run; 1 where a promise was broken."""
-    args = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that what was started ends, too
+    args = parse(arguments)
     say = Console(width=max(140, Console().width))
     with tempfile.TemporaryDirectory(prefix="keywheel-chaos-") as temporary:
         folder = args.keep or Path(temporary)
@@ -434,7 +436,3 @@ def main() -> int:
     with (args.results / "chaos.jsonl").open("a") as log:
         log.write(json.dumps(report) + "\n")
     return 1 if report["broken"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,327 @@
+"""One drill: what it does, how large it is, and the line that it ends with."""
+
+import random
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from benchmarks.drills.house import House
+from benchmarks.drills.judge import Job, judge, left_in_broker, read_ends
+from worker.aio.sending import Sender
+
+_LOOK_S = 0.1
+_UNDER_WAY = 5
+"""So many calls are accepted before a drill begins to break things."""
+_SILENT_S = 1.0
+"""A pause between calls that is no silence yet: a call, an answer, and our own look at it."""
+_MOST_WORKER_MB = 400.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a drill is.
+
+    Attributes:
+        completions: How many completions it sends.
+        emails: How many emails it sends.
+        trouble_s: How long the trouble lasts, in seconds.
+        limit_s: What has not ended by then after the trouble is stuck, in seconds.
+    """
+
+    completions: int
+    emails: int
+    trouble_s: float
+    limit_s: float
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What is tried.
+
+    Attributes:
+        name: What the command line calls it.
+        act: Sends the jobs and makes the trouble; it returns once the trouble is over. Its
+            docstring says what happens.
+        full: Its usual size.
+        short: Its size in CI; None: too long for that.
+        silence_s: The longest silence of the providers that is allowed after the trouble, while
+            jobs wait, in seconds.
+        ends: How its jobs may end beside SUCCESS.
+        settings: Of its workers. A drill with settings of its own has workers of its own.
+        accounts: The providers' accounts; None: wide limits.
+        missing: Says what the machine lacks for this drill, if anything.
+    """
+
+    name: str
+    act: Callable[["Site"], None]
+    full: Scale
+    short: Scale | None = None
+    silence_s: float = 15.0
+    ends: frozenset[str] = frozenset()
+    settings: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, Any] | None = None
+    missing: Callable[[], str] = str
+
+    @property
+    def summary(self) -> str:
+        """What happens, in a sentence."""
+        return (self.act.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
+
+
+@dataclass
+class Outcome:
+    """How a drill ended.
+
+    Attributes:
+        line: The figures: lost, twice, stuck, idle, memory.
+        broken: One sentence for each promise that was broken.
+    """
+
+    line: str
+    broken: list[str]
+
+
+class Site:
+    """Where a drill takes place: the house, the jobs, and what is seen while it runs.
+
+    Args:
+        house: Redis, sandbox and workers, which several drills may use one after the other.
+        drill: The drill.
+        scale: Its size.
+        options: What the command line says beside the size.
+        seed: Makes the jobs' ids repeatable within the house.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        drill: Drill,
+        scale: Scale,
+        *,
+        options: dict[str, str] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.house, self.drill, self.scale = house, drill, scale
+        self.options = options or {}
+        self.jobs: list[Job] = []
+        self.broken: list[str] = []
+        self.notes: dict[str, Any] = {}
+        self._rng = random.Random(seed)  # noqa: S311 - chance, no secret
+        app = Celery("producer", broker=house.redis.url, set_as_current=False)
+        app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
+        app.conf.broker_transport = "worker.aio.transport:Transport"
+        self.app = app
+        self._sender = Sender(app)
+        self._to_send = self._make_jobs()
+        self._client = redis.Redis.from_url(house.redis.url, socket_timeout=5)
+        self._began_s = time.monotonic()
+        self._calls: list[tuple[float, int]] = []
+        self._calls_before = self._count_calls("calls")
+        self._accepted_before = self._count_calls("accepted")
+        self._recovered_s = self._began_s
+        self._worker_mb: list[float] = []
+        self._redis_mb = 0.0
+
+    def _make_jobs(self) -> list[Job]:
+        scale = self.scale
+        jobs = [
+            Job(str(uuid.UUID(int=self._rng.getrandbits(128), version=4)), email=n < scale.emails)
+            for n in range(scale.emails + scale.completions)
+        ]
+        self._rng.shuffle(jobs)
+        return jobs
+
+    # --- what a drill does
+
+    def send(self, share: float = 1.0) -> None:
+        """Send a share of the jobs that are still to be sent, as a web application does.
+
+        Raises:
+            kombu.exceptions.OperationalError, redis.RedisError: The broker takes none now.
+        """
+        count = round(len(self._to_send) * share)
+        part = self._to_send[:count]
+        for job in part:
+            job.sent_s = time.time()
+        self._sender.send_many([self._signature(job) for job in part])
+        for job in part:
+            job.copies += 1
+        self.jobs += part
+        del self._to_send[:count]
+
+    def _signature(self, job: Job) -> Any:
+        if job.email:
+            mail = {"to": "ann@example.com", "subject": job.id, "text": "Hello"}
+            return self.app.signature(
+                "tasks.email.send", kwargs=mail, options={"queue": "email", "task_id": job.id}
+            )
+        question = {"prompt": job.id, "max_completion_tokens": 40}
+        return self.app.signature(
+            "tasks.ai.complete", kwargs=question, options={"queue": "ai", "task_id": job.id}
+        )
+
+    def await_calls(self) -> None:
+        """Wait until some calls of this drill were accepted."""
+        self.until(lambda: self.accepted >= _UNDER_WAY, within_s=30, what="calls under way")
+
+    def until(self, check: Callable[[], Any], *, within_s: float, what: str) -> None:
+        """Watch until something is true; a promise is broken if that takes too long."""
+        deadline_s = time.monotonic() + within_s
+        while not check():
+            if time.monotonic() > deadline_s:
+                self.broken.append(f"{what}: not within {within_s:.0f} s")
+                return
+            self.watch()
+            time.sleep(_LOOK_S)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the trouble last; it is its length that is tried."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0:
+            self.watch()
+            time.sleep(min(_LOOK_S, left_s))
+
+    def recovered(self) -> None:
+        """Say that the trouble is over: from now on no key may stay idle while jobs wait."""
+        self._recovered_s = time.monotonic()
+
+    def refused(self, word: str) -> None:
+        """Try to send a job: its producer must learn in Redis' own words that it is not taken."""
+        try:
+            self.app.send_task("tasks.ai.complete", kwargs={"prompt": "too much"}, queue="ai",
+                retry=False)  # fmt: skip
+        except (OperationalError, redis.RedisError) as exc:
+            if word not in str(exc):
+                self.broken.append(f"a producer was told {exc!s:.200}, without the word {word}")
+        else:
+            self.broken.append(f"a job was taken, where {word} was to refuse it")
+
+    def chance(self) -> int:
+        """128 bits of chance, for an id."""
+        return self._rng.getrandbits(128)
+
+    def results(self) -> Celery:
+        """An application that reads results."""
+        url = self.house.redis.url
+        return Celery("reader", broker=url, backend=url, set_as_current=False)
+
+    @property
+    def unsent(self) -> list[Job]:
+        """The jobs that are still to be sent."""
+        return self._to_send
+
+    def control(self, verb: str, **body: Any) -> dict[str, Any]:
+        """Change what the providers do."""
+        return self.house.sandbox.control(verb, **body)
+
+    # --- what is seen
+
+    @property
+    def accepted(self) -> int:
+        """How many calls of this drill were accepted."""
+        return self._count_calls("accepted") - self._accepted_before
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made in this drill."""
+        return self._count_calls("calls") - self._calls_before
+
+    def _count_calls(self, kind: str) -> int:
+        services = self.house.sandbox.ledger()["services"]
+        return sum(int(book[kind]) for book in services.values())
+
+    def watch(self) -> None:
+        """Take a sample of the calls and of what workers and Redis hold in memory."""
+        self._calls.append((time.monotonic(), self.calls))
+        self._worker_mb.append(max((post.memory_mb for post in self.house.posts), default=0.0))
+        with suppress(redis.RedisError):
+            info: dict[str, Any] = self._client.info("memory")  # type: ignore[assignment]
+            self._redis_mb = max(self._redis_mb, info["used_memory"] / 2**20)
+
+    @property
+    def worker_mb(self) -> list[float]:
+        """What the largest worker held, sample by sample, in MB."""
+        return self._worker_mb
+
+    def silences(self, until_s: float) -> list[float]:
+        """The pauses between calls after the trouble, each longer than a second, in seconds."""
+        last_s, last = self._recovered_s, -1
+        found = []
+        for at_s, calls in [*self._calls, (until_s, -1)]:
+            if at_s < self._recovered_s:
+                last = calls
+            elif calls != last:
+                found.append(at_s - last_s)
+                last_s, last = at_s, calls
+        return [pause for pause in found if pause > _SILENT_S]
+
+    # --- how it ends
+
+    def finish(self) -> Outcome:
+        """Wait until every job has ended, and judge."""
+        waiting = list(self.jobs)
+        deadline_s = time.monotonic() + self.scale.limit_s
+        last_end_s = time.monotonic()
+        while time.monotonic() < deadline_s:
+            self.watch()
+            with suppress(redis.RedisError):
+                read_ends(self._client, waiting)
+                left = [job for job in waiting if job.end is None]
+                if len(left) < len(waiting):
+                    last_end_s = time.monotonic()
+                waiting = left
+                if not waiting and not self._client.hlen("unacked"):
+                    break
+            # A look reads all open jobs, which must not keep Redis busy.
+            time.sleep(max(_LOOK_S, len(waiting) / 20_000))
+        return self._judge(last_end_s)
+
+    def _judge(self, last_end_s: float) -> Outcome:
+        self.house.await_redis()
+        read_ends(self._client, self.jobs, last=True)
+        seconds = time.monotonic() - self._began_s
+        verdict = judge(
+            self.jobs,
+            mail=self.house.sandbox.mail(),
+            left=left_in_broker(self._client),
+            deaths=self.house.deaths,
+            seconds=seconds,
+        )
+        broken = self.broken + verdict.broken
+        unserved = [
+            f"{job.id} ({job.kind})"
+            for job in self.jobs
+            if job.end and job.kind not in {"SUCCESS", *self.drill.ends}
+        ]
+        if unserved:
+            broken.append(f"not served: {len(unserved)}, such as {', '.join(unserved[:3])}")
+        if self._to_send:
+            broken.append(f"not sent: {len(self._to_send)} jobs")
+        silences = self.silences(last_end_s)
+        longest_s = max(silences, default=0.0)
+        if longest_s > self.drill.silence_s:
+            broken.append(f"jobs waited, keys were free, and nothing was called: {longest_s:.1f} s")
+        most_mb = max(self._worker_mb, default=0.0)
+        if most_mb > _MOST_WORKER_MB:
+            broken.append(f"a worker held {most_mb:.0f} MB")
+        after_s = max(0.0, last_end_s - self._recovered_s)
+        figures = verdict.figures
+        line = (
+            f"{self.drill.name:<16} lost {figures['lost']}, "
+            f"twice {figures['emails accepted twice']}, stuck {figures['stuck']}, "
+            f"idle {sum(silences):.1f} of {after_s:.1f} s (longest {longest_s:.1f} s), "
+            f"memory {most_mb:.0f} MB a worker, {self._redis_mb:.0f} MB Redis; "
+            f"{len(self.jobs)} jobs in {seconds:.0f} s"
+        )
+        for name, value in self.notes.items():
+            line += f", {name} {value}"
+        self.house.deaths.clear()
+        self._client.close()
+        return Outcome(line, broken)

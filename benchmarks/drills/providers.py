@@ -1,0 +1,59 @@
+"""Drills in which the providers serve nobody."""
+
+from benchmarks.drills.drill import Drill, Scale, Site
+
+_SERVICES = ("groq", "resend")
+_MOST_ASKED_A_S = 8
+"""While a provider is down, a few calls a second may ask whether it is back, of both together."""
+
+
+def provider_down(site: Site) -> None:
+    """Both providers answer every call with 500, and Resend accepts the email all the same.
+
+    An hour is compressed into a minute by the workers' settings: rests and retries are as much
+    shorter.
+    """
+    site.send(0.5)
+    site.await_calls()
+    seconds = site.scale.trouble_s
+    site.control("fault", service="groq", seconds=seconds, status=500)
+    site.control("fault", service="resend", seconds=seconds, kind="error_after", status=500)
+    site.send()
+    before = site.calls
+    site.pass_time(seconds)
+    site.recovered()
+    asked = site.calls - before
+    site.notes["calls in the outage"] = asked
+    allowed = len(site.jobs) + _MOST_ASKED_A_S * seconds
+    if asked > allowed:
+        site.broken.append(f"{asked} calls in an outage of {seconds:.0f} s, above {allowed:.0f}")
+
+
+def keys_out(site: Site) -> None:
+    """Every key of both providers is out of its quota, and all jobs wait for the next day.
+
+    The sandbox names the time that is left, so a day may be a minute.
+    """
+    for service in _SERVICES:
+        site.control("exhaust", service=service, seconds=site.scale.trouble_s)
+    site.send()
+    before = site.calls
+    site.pass_time(site.scale.trouble_s)
+    site.recovered()
+    site.notes["calls while out"] = site.calls - before
+
+
+DRILLS = (
+    Drill(
+        "provider-down",
+        provider_down,
+        full=Scale(600, 300, trouble_s=60, limit_s=120),
+        short=Scale(60, 30, trouble_s=3, limit_s=40),
+    ),
+    Drill(
+        "keys-out",
+        keys_out,
+        full=Scale(70_000, 30_000, trouble_s=90, limit_s=1_500),
+        short=Scale(60, 30, trouble_s=3, limit_s=40),
+    ),
+)

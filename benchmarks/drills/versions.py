@@ -1,0 +1,137 @@
+"""Drills with two versions at once."""
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from celery.result import AsyncResult
+
+from benchmarks.drills.drill import Drill, Scale, Site
+from benchmarks.drills.house import ROOT, Post
+
+DEFAULT_REVISION = "HEAD~50"
+
+
+@contextmanager
+def checkout(revision: str, folder: Path) -> Iterator[Path]:
+    """Check another version out, by `git worktree`, until the block ends."""
+    tree = folder / "other-version"
+    git = ["git", "-C", str(ROOT), "worktree"]
+    subprocess.run([*git, "add", "--detach", str(tree), revision], check=True, capture_output=True)  # noqa: S603
+    try:
+        yield tree
+    finally:
+        subprocess.run([*git, "remove", "--force", str(tree)], check=True, capture_output=True)  # noqa: S603
+
+
+def rolling_upgrade(site: Site) -> None:
+    """Workers of another version are replaced one by one by these, and then back again.
+
+    Jobs come all the time, and all keys rest once while both versions run.
+    """
+    revision = site.options.get("revision") or DEFAULT_REVISION
+    with checkout(revision, site.house.folder) as tree:
+        other = {"PYTHONPATH": str(tree)}
+        for post in site.house.posts:
+            _replace(site, post, other)
+        site.house.await_ready()
+        for number, environ in enumerate((other, {}, other)):
+            for post in site.house.posts:
+                if post.environ != environ:
+                    _replace(site, post, environ)
+                site.send(0.2)
+                if number == 1 and post is site.house.posts[0]:
+                    for service in ("groq", "resend"):
+                        site.control("exhaust", service=service, seconds=site.scale.trouble_s)
+                site.house.await_ready()
+                site.pass_time(site.scale.trouble_s)
+        site.recovered()
+        site.send()
+        site.notes["other version"] = revision
+        for post in site.house.posts:
+            site.until(lambda: not site.house.deaths, within_s=1, what="workers that live")
+            _replace(site, post, {})
+        site.house.await_ready()
+
+
+def _replace(site: Site, post: Post, environ: dict[str, str]) -> None:
+    site.house.dismiss(post)
+    post.environ = environ
+    site.house.fill()
+
+
+def later_messages(site: Site) -> None:
+    """Jobs of a later version come among ours: what is unknown is kept and said, the rest is done.
+
+    An unknown task and an unknown argument end as dead letters that can be replayed, and no email
+    goes out for one. Headers that nobody knows, or of another form, change nothing.
+    """
+    site.send(0.5)
+    ends: dict[str, str] = {}
+    for name, kwargs, headers, ends_as in _LATER:
+        one = str(uuid.UUID(int=site.chance(), version=4))
+        site.app.send_task(
+            name,
+            kwargs={key: one if value is ... else value for key, value in kwargs.items()},
+            headers=headers,
+            queue=name.split(".")[1],
+            task_id=one,
+        )
+        ends[one] = ends_as
+    site.send()
+    backend = site.results()
+    for one, ends_as in ends.items():
+        result = AsyncResult(one, app=backend)
+        site.until(result.ready, within_s=site.scale.limit_s, what=f"the end of a job, {ends_as}")
+        got = type(result.result).__name__ if result.failed() else "served"
+        if got != ends_as:
+            site.broken.append(f"a message of a later version ended as {got}, not as {ends_as}")
+    letters = {one["id"]: one for one in _dead_letters(site)}
+    for one, ends_as in ends.items():
+        if ends_as == "served":
+            continue
+        if one not in letters or not letters[one]["replayable"]:
+            site.broken.append(f"a message that ended as {ends_as} has no letter to replay")
+        if site.house.sandbox.mail().get(one):
+            site.broken.append(f"an email went out for a message that ended as {ends_as}")
+
+
+_MAIL = {"to": "ann@example.com", "subject": ..., "text": "Hello"}
+_ASK: dict[str, Any] = {"prompt": "Hello", "max_completion_tokens": 20}
+_LATER: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, str], ...] = (
+    ("tasks.ai.transcribe", {"url": "https://example.com/a.ogg"}, None, "NotRegistered"),
+    ("tasks.ai.complete", _ASK | {"thinking_budget": 7}, None, "InvalidArguments"),
+    ("tasks.email.send", _MAIL | {"track_opens": True}, None, "InvalidArguments"),
+    ("tasks.ai.complete", _ASK, {"keywheel_tenant": {"name": "a", "share": 0.5}}, "served"),
+    ("tasks.ai.complete", _ASK, {"keywheel": {"version": 9, "trail": {"latest": []}}}, "served"),
+    ("tasks.email.send", _MAIL, {"keywheel": [9, "since"]}, "served"),
+)
+"""Task, arguments, headers, and how such a job must end; `...` stands for the job's id."""
+
+
+def _dead_letters(site: Site) -> list[dict[str, Any]]:
+    asked = site.results().send_task(
+        "tasks.admin.dead_letters", kwargs={"limit": 100}, queue="admin"
+    )
+    found: dict[str, Any] = asked.get(timeout=20)
+    return list(found["dead_letters"])
+
+
+DRILLS = (
+    Drill(
+        "upgrade",
+        rolling_upgrade,
+        full=Scale(2_000, 500, trouble_s=5, limit_s=180),
+        settings={"KEYWHEEL_DEADLINE_S": "900"},
+        silence_s=30,
+    ),
+    Drill(
+        "later-message",
+        later_messages,
+        full=Scale(200, 50, trouble_s=0, limit_s=60),
+        short=Scale(20, 10, trouble_s=0, limit_s=40),
+    ),
+)
