@@ -223,6 +223,8 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
     first = fresh.sandbox.keys("groq")[0]
     fresh.sandbox.control("exhaust", service="groq", seconds=45)
     ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
@@ -235,6 +237,7 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
     before = seconds()
     assert 0 < before <= 60
     eventually(lambda: seconds() <= before - 2, within_s=6, what="the countdown")
+    assert not [url for url in requests if "api-keys/status" in url or "/events" in url], "pushed"
     page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
     page.get_by_text("Deferred jobs, until when and why: ").click()
     waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("listitem")
@@ -358,15 +361,18 @@ def test_what_is_shown_is_called_live_only_while_it_is(
     assert page.locator("#letters-count").inner_text() == "No job ended without success.", (
         "it is there from the start"
     )
-    page.route("**/api-keys/status", lambda _: None)  # takes the question and says nothing
+    client = fresh.producer.app.backend.client
+    client.execute_command("CLIENT", "PAUSE", 5_000)  # takes each question and says nothing
     page.get_by_text("Not live: this is the state at").wait_for(timeout=8_000)
     assert page.title() == "⚪ not live · Keys"
+    page.get_by_text("Live: updated every second").wait_for()
+    assert page.title() == "Keys · Flower"
+    page.route("**/api-keys/events", lambda _: None)
     page.reload()
     page.get_by_text("Still loading: no answer yet.").wait_for(timeout=8_000)
-    page.unroute("**/api-keys/status")
+    page.unroute("**/api-keys/events")
     page.reload()
     page.get_by_text("Live: updated every second").wait_for()
-    client = fresh.producer.app.backend.client
     client.config_set("maxmemory", "1gb")
     client.config_set("maxmemory-policy", "allkeys-lru")
     page.get_by_text("its maxmemory-policy is allkeys-lru").wait_for()
@@ -394,6 +400,7 @@ def test_after_the_login_has_ended_the_page_asks_no_more(
         route.fulfill(status=401, json={"error": "login_required", "message": "Log in."})
 
     page.route("**/api/admin/**", refuse)
+    page.get_by_label("Kind").select_option("failed")
     page.get_by_text("Your login has expired. Reload this page").wait_for()
     before = len(asked)
     page.evaluate(

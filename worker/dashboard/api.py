@@ -25,8 +25,7 @@ class Status(AdminHandler):
             state = await self.poller.fresh_state()
         except RedisUnreachable as exc:
             raise redis_unreachable(exc) from exc
-        read_only = self.application.options.read_only or not self.visitor.may_change
-        self.send_json(state.as_json() | {"read_only": bool(read_only)})
+        self.send_json(self.status_of(state))
 
 
 class Reset(ChangeHandler):

@@ -12,7 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import decode_signed_value, url
 
 from config.current import get_settings
-from worker.dashboard import api, audit, dead_letters, metrics, page
+from worker.dashboard import api, audit, dead_letters, event_stream, metrics, page
 from worker.dashboard.auth import AuthConfig, Visitor, authenticate
 from worker.dashboard.broker import use_our_broker_client
 from worker.dashboard.deferrals import Deferrals
@@ -35,6 +35,7 @@ HANDLERS = [
     url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
     url(r"/metrics", metrics.Metrics),
     url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
+    url(rf"{_PREFIX}/events", event_stream.EventStream, name="keys-events"),
     url(rf"{_PREFIX}/audit", audit.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
     url(rf"{_PREFIX}/check", api.Check, name="keys-check"),

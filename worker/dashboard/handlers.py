@@ -18,6 +18,7 @@ from worker.dashboard.request_body import (
     read_body,
     too_large,
 )
+from worker.dashboard.state import DashboardState
 from worker.deadletters import DeadLetters
 
 _SERVER_ERROR = 500
@@ -90,6 +91,11 @@ class AdminHandler(BaseHandler):
             return await self.poller.with_dead_letters(work, timeout_s=timeout_s)
         except RedisUnreachable as exc:
             raise redis_unreachable(exc) from exc
+
+    def status_of(self, state: DashboardState) -> dict[str, Any]:
+        """The state as JSON, with what this visitor may do."""
+        read_only = self.application.options.read_only or not self.visitor.may_change
+        return state.as_json() | {"read_only": bool(read_only)}
 
     def send_json(self, value: dict[str, Any]) -> None:
         """End the request with `value` as JSON."""

@@ -16,6 +16,7 @@ from config.errors import SettingsError
 from config.keys import load_keys
 from config.services import SERVICES
 from config.settings import Settings
+from worker.dashboard.changes import mark_of
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import DashboardState, QueueView, ServiceView
@@ -71,6 +72,7 @@ class Poller:
         self._drift: Drift
         self._polled_at = 0.0
         self._reloaded_at = time.monotonic()
+        self._next: asyncio.Future[DashboardState | None]
         self._poll_lock: asyncio.Lock
         self._stop: asyncio.Event
         self.state: DashboardState | None = None
@@ -106,6 +108,7 @@ class Poller:
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._poll_lock, self._stop = asyncio.Lock(), asyncio.Event()
+        self._next = asyncio.Future()
         self._redis = connect(self._settings)
         self._pools = pools_for_tools(self._redis)
         self._dead_letters = DeadLetters.of(self._redis, self._settings)
@@ -135,6 +138,21 @@ class Poller:
             return await self._poll(fresh_s=0 if force else _FRESH_S)
 
         return await self.with_pools(poll)
+
+    async def next_state(self) -> DashboardState:
+        """Wait for the next poll, and return what it found.
+
+        Raises:
+            RedisUnreachable: Redis does not answer.
+        """
+
+        async def wait() -> DashboardState | None:
+            return await asyncio.shield(self._next)
+
+        state = await self._on_its_thread(wait, timeout_s=_TIMEOUT_S)
+        if state is None:
+            raise RedisUnreachable("Redis does not answer")
+        return state
 
     async def with_pools(self, work: Callable[[Pools], Awaitable[ResultT]]) -> ResultT:
         """Run `work` with the key pools on the poller's thread; may be awaited on any loop.
@@ -195,15 +213,24 @@ class Poller:
                 services[service] = ServiceView(
                     view, queue, rates.minutes, rates.rate, rates.idle_s
                 )
-            evicts = await eviction_of(self._redis)
-            self.state = DashboardState(
+            evicts, counts = await eviction_of(self._redis), await self._dead_letters.counts()
+            state = DashboardState(
                 services,
-                await self._dead_letters.counts(),
+                counts,
                 evicts=evicts.policy if evicts else "",
                 unknown=tuple(await self._drift.seen()),
+                changes=await mark_of(
+                    self._redis, self._pools.values(), self._dead_letters, counts
+                ),
             )
-            self._polled_at = time.monotonic()
-            return self.state
+            self.state, self._polled_at = state, time.monotonic()
+            self._announce(state)
+            return state
+
+    def _announce(self, state: DashboardState | None) -> None:
+        """Wake those who wait for the next state; None: Redis does not answer."""
+        polled, self._next = self._next, asyncio.Future()
+        polled.set_result(state)
 
     def _queue(self, name: str) -> QueueView:
         queue = self._queues.get(name)
@@ -220,6 +247,7 @@ class Poller:
                 await asyncio.wait_for(self._poll(fresh_s=_FRESH_S), _TIMEOUT_S)
             except Exception as exc:  # noqa: BLE001 - the poller must outlive whatever it is
                 self.state = None
+                self._announce(None)
                 if not is_logged:
                     _logger.warning("cannot read the key pools: %s", type(exc).__name__)
                 is_logged = True

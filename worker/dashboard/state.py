@@ -126,12 +126,14 @@ class DashboardState:
         evicts: The `maxmemory-policy` of a Redis that may throw away jobs; empty where it cannot,
             or does not say.
         unknown: The providers' answers that this version does not know, the latest first.
+        changes: A text that changes whenever a dead letter or the audit trail does.
     """
 
     services: dict[str, ServiceView]
     dead_letters: Counts = field(default_factory=lambda: Counts({}))
     evicts: str = ""
     unknown: tuple[Seen, ...] = ()
+    changes: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""
@@ -142,4 +144,5 @@ class DashboardState:
             "dead_letters": self.dead_letters.as_json(),
             "evicts": self.evicts,
             "unknown_answers": unknown,
+            "changes": self.changes,
         }

@@ -1,8 +1,12 @@
 """What the admin endpoints show, and to whom, held against `docs/openapi.yaml`."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
@@ -136,11 +140,41 @@ async def test_with_a_token_alone_machines_get_in_and_nobody_else(serve: Serve) 
     assert refused.headers.get_list("WWW-Authenticate") == ['Bearer realm="flower"']
 
 
+async def test_the_status_is_pushed_as_it_changes(serve: Serve) -> None:
+    site = await serve()
+    async with (
+        asyncio.timeout(20),
+        site.client.stream("GET", f"{PREFIX}/events", auth=LOGIN) as answer,
+    ):
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        events = pushed(answer)
+        before = await anext(events)
+        key_id = await site.disable()
+        async for status in events:
+            if status["services"]["groq"]["summary"]["disabled"]:
+                break
+        assert status["changes"] != before["changes"], "the audit trail has an entry more"
+        assert status["services"]["groq"]["keys"][0]["id"] == key_id
+    assert (await site.client.get(f"{PREFIX}/events")).status_code == 401
+
+
+async def pushed(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The statuses of a stream, held against their description."""
+    schema = OPENAPI["components"]["schemas"]["Status"] | {"components": OPENAPI["components"]}
+    async for line in answer.aiter_lines():
+        if line.startswith("data: "):
+            status = json.loads(line.removeprefix("data: "))
+            Draft202012Validator(schema).validate(status)
+            yield status
+        else:
+            assert line in {"", "event: status"}
+
+
 async def test_a_prefix_of_flowers_stands_before_every_address(serve: Serve) -> None:
     site = await serve(url_prefix="flower")
     assert (await site.client.get(f"/flower{PREFIX}/status", auth=LOGIN)).status_code == 200
     page = await site.client.get("/flower/keys", auth=LOGIN)
-    assert 'data-status-url="/flower/api/admin/api-keys/status"' in page.text
+    assert 'data-events-url="/flower/api/admin/api-keys/events"' in page.text
     assert (await site.client.get(f"/flower/keys/static/{version()}/keys.js")).status_code == 200
 
 

@@ -2,7 +2,7 @@
 
 import { openDialog, showMessage } from "./dialog.js";
 import { page, setText } from "./elements.js";
-import { latest, pollNow } from "./poller.js";
+import { latest, refreshNow } from "./live.js";
 import { post } from "./server.js";
 import { blockWords, count, duration, grouped, limitWords, title } from "./words.js";
 
@@ -12,7 +12,7 @@ export async function change(url, body, done) {
     } catch (error) {
         showMessage(error.message, "danger");
     }
-    await pollNow();
+    await refreshNow();
 }
 
 // What a reset would change, by the latest status: one line for each block, and the keys that people disabled.

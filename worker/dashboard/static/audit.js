@@ -1,7 +1,7 @@
 // The audit trail.
 
 import { make, setText, taskLink } from "./elements.js";
-import { pollNow } from "./poller.js";
+import { refreshNow } from "./live.js";
 import { clockTime, limitWords, words } from "./words.js";
 
 const auditRows = document.getElementById("keys-audit-rows");
@@ -76,7 +76,7 @@ export function showAudit(answer) {
 
 function showPage(before) {
     auditBefore = before;
-    pollNow();
+    refreshNow();
 }
 
 auditBy.addEventListener("change", function () { showPage(null); });

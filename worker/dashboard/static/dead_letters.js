@@ -3,7 +3,7 @@
 import { change } from "./actions.js";
 import { openDialog } from "./dialog.js";
 import { button, make, narrow, page, readOnly, setText } from "./elements.js";
-import { pollNow } from "./poller.js";
+import { refreshNow } from "./live.js";
 import { clockTime, count, plural } from "./words.js";
 
 const maxListed = 500;
@@ -140,6 +140,6 @@ bulk("letters-replay", function (what, body) {
 bulk("letters-drop", askDrop);
 lettersMore.addEventListener("click", function () {
     limit = Math.min(maxListed, limit + 100);
-    pollNow();
+    refreshNow();
 });
-kind.addEventListener("change", pollNow);
+kind.addEventListener("change", refreshNow);

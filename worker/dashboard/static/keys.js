@@ -1,11 +1,11 @@
-// The page Keys: it polls the admin endpoints every second, and its buttons send requests to them.
+// The page Keys: the server pushes what it shows, and its buttons send requests to the admin endpoints.
 
 import { askReset, checkKeys } from "./actions.js";
 import { showBanner, tickBanner } from "./banner.js";
 import { auditMessage, auditQuery, showAudit } from "./audit.js";
 import { page, setText } from "./elements.js";
 import { lettersQuery, showLetters } from "./dead_letters.js";
-import { start, showFreshness } from "./poller.js";
+import { start, showFreshness } from "./live.js";
 import { countDownAll, showService } from "./service.js";
 import { showUnknown } from "./unknown.js";
 
@@ -32,9 +32,9 @@ setInterval(function () {
     tickBanner(showFreshness());
 }, 250);
 start({
-    slow: function () { return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()]; },
+    lists: function () { return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()]; },
     show: showStatus,
-    showSlow: function (letters, audit) {
+    showLists: function (letters, audit) {
         showLetters(letters);
         showAudit(audit);
     },

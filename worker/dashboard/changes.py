@@ -1,0 +1,33 @@
+"""Tells whether what the page lists has changed: the dead letters and the audit trail."""
+
+import hashlib
+from collections.abc import Iterable
+
+from redis.asyncio import Redis
+
+from worker.deadletters import Counts, DeadLetters
+from worker.keypool import KeyPool
+
+
+async def mark_of(
+    redis: Redis, pools: Iterable[KeyPool], dead_letters: DeadLetters, counts: Counts
+) -> str:
+    """A text that changes whenever one of the lists does.
+
+    Args:
+        redis: The pools' Redis.
+        pools: The key pools, whose audit streams count.
+        dead_letters: The dead letters.
+        counts: How many of them there are.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
+        for stream in (*(pool.names.audit for pool in pools), dead_letters.name("audit")):
+            pipe.xrevrange(stream, count=1)
+        pipe.zrange(dead_letters.name("index"), -1, -1, withscores=True)
+        *newest, latest = await pipe.execute()
+    ends = [entries[0][0] if entries else "" for entries in newest]
+    seen = repr((ends, latest, sorted(counts.of.items())))
+    return hashlib.sha256(seen.encode()).hexdigest()[:16]

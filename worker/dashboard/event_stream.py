@@ -1,0 +1,34 @@
+"""The state as server-sent events: what the page shows is pushed, so that it need not ask."""
+
+import json
+import time
+from typing import Final
+
+from tornado.iostream import StreamClosedError
+
+from worker.dashboard.handlers import AdminHandler, redis_unreachable
+from worker.dashboard.poller import RedisUnreachable
+
+LONGEST_S: Final = 900.0
+"""How long one stream lasts; whoever reads on asks again, and is authenticated again."""
+
+
+class EventStream(AdminHandler):
+    """`GET /api/admin/api-keys/events`: the status, and again with each poll."""
+
+    async def get(self) -> None:
+        """Send the state until the reader leaves, Redis does not answer, or it was long enough."""
+        try:
+            state = await self.poller.fresh_state()
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+        self.set_header("Content-Type", "text/event-stream; charset=UTF-8")
+        self.set_header("X-Accel-Buffering", "no")  # nginx would keep the events back
+        ends_at = time.monotonic() + LONGEST_S
+        while time.monotonic() < ends_at:
+            self.write(f"event: status\ndata: {json.dumps(self.status_of(state))}\n\n")
+            try:
+                await self.flush()
+                state = await self.poller.next_state()
+            except (StreamClosedError, RedisUnreachable):
+                return

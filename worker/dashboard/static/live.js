@@ -1,0 +1,130 @@
+// Keeps the page live: the server pushes the status, and the lists are asked for when they have changed.
+
+import { page, setText } from "./elements.js";
+import { opened, request } from "./server.js";
+import { clockTime } from "./words.js";
+
+const again_ms = 1000;
+const lists_ms = 3000; // under load the audit trail changes all the time
+const silent_ms = 12000; // a stream without an event for longer is dead
+const stale_ms = 3000; // older answers are not live
+const trouble = document.getElementById("keys-trouble");
+const freshness = document.getElementById("keys-freshness");
+export let latest = null; // the latest status
+let answeredAt = null;
+let views = null; // see start()
+let ended = false; // the login has expired: another request would make the browser ask for a password
+let stream = null; // the stream that is read
+let again = null;
+let listsOf = null; // the mark of the lists that are shown
+let listsAt = -Infinity;
+let refreshing = null;
+
+// views: lists (returns the addresses of the lists), show (shows the status), showLists (shows the answers of these
+// addresses), showNothing (called while no answer has come yet)
+export function start(theViews) {
+    views = theViews;
+    document.addEventListener("visibilitychange", follow);
+    follow();
+}
+
+// Also in a tab in the background: its title says what is wrong.
+function follow() {
+    clearTimeout(again);
+    if (!stream && !ended) {
+        read();
+    }
+}
+
+async function read() {
+    const its = new AbortController();
+    let timer = null;
+    const stillHere = function () {
+        clearTimeout(timer);
+        timer = setTimeout(function () { its.abort(); }, silent_ms);
+    };
+    stream = its;
+    stillHere();
+    try {
+        const reader = (await opened(page.dataset.eventsUrl, { signal: its.signal })).body
+            .pipeThrough(new TextDecoderStream()).getReader();
+        let text = "";
+        for (let part = await reader.read(); !part.done; part = await reader.read()) {
+            const events = (text + part.value).split("\n\n");
+            text = events.pop();
+            stillHere();
+            if (events.length) {
+                show(JSON.parse(events.pop().replace(/^event: status\ndata: /, "")));
+            }
+        }
+    } catch (error) {
+        if (!ended) {
+            showTrouble(error.name === "AbortError" ? new Error("Flower did not answer in time.")
+                : error instanceof TypeError ? new Error("Flower cannot be reached.") : error);
+        }
+    }
+    clearTimeout(timer);
+    stream = null;
+    again = setTimeout(follow, again_ms);
+}
+
+function show(status) {
+    latest = status;
+    answeredAt = Date.now();
+    trouble.hidden = true;
+    views.show(status);
+    showFreshness();
+    if (listsOf !== status.changes && performance.now() - listsAt >= lists_ms && !document.hidden) {
+        refresh();
+    }
+}
+
+function refresh() {
+    listsAt = performance.now();
+    const mark = latest && latest.changes;
+    refreshing = (async function () {
+        try {
+            views.showLists.apply(null, await Promise.all(views.lists().map(function (url) { return request(url); })));
+            listsOf = mark;
+        } catch (error) {
+            showTrouble(error);
+        }
+    }());
+    return refreshing;
+}
+
+// Asks for the lists now, since something has been changed or others are wanted.
+export async function refreshNow() {
+    await refreshing; // its answers may be those from before
+    await refresh();
+}
+
+function showTrouble(error) {
+    if (error.status === 401) {
+        ended = true;
+        if (stream) {
+            stream.abort();
+        }
+    }
+    setText(trouble, ended ? "Your login has expired. Reload this page to log in again."
+        : error.message + (latest ? " The page may be out of date; trying again." : " Trying again."));
+    trouble.hidden = false;
+    if (!latest) {
+        views.showNothing();
+    }
+    showFreshness();
+}
+
+// Returns whether what the page shows is live, as far as that is known.
+export function showFreshness() {
+    const live = answeredAt === null || !ended && Date.now() - answeredAt <= stale_ms;
+    if (answeredAt === null) {
+        setText(freshness, !trouble.hidden ? "Not live." : performance.now() < stale_ms ? "Loading…"
+            : "Still loading: no answer yet.");
+    } else if (!live) {
+        setText(freshness, "Not live: this is the state at " + clockTime(answeredAt) + ".");
+    } else {
+        setText(freshness, "Live: updated every second.");
+    }
+    return live;
+}
