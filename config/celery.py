@@ -15,6 +15,7 @@ CONSUMER_CLASS: Final = "worker.hooks.consumer:Consumer"
 TRANSPORT_CLASSES: Final = {
     "redis": "worker.aio.transport:Transport",
     "rediss": "worker.aio.transport:TlsTransport",
+    "sentinel": "worker.aio.transport:SentinelTransport",
 }
 """Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
 _ADMIN: Final = "admin"

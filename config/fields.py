@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from config.notify_hosts import notify_hosts
 from config.redis_url import RedisUrl as ParsedUrl
+from config.redis_url import with_one_host
 from config.urls import SecretUrl, checked_url
 
 RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
@@ -37,7 +38,8 @@ def _redis_url(*schemes: str) -> AfterValidator:
         if plain.startswith(f"{RESULT_BACKEND_CLASS}+"):
             plain = _as_it_was_given(plain.removeprefix(f"{RESULT_BACKEND_CLASS}+"))
         ParsedUrl.read(plain, schemes=schemes)
-        return SecretUrl(plain)
+        # Of one host, since a URL that repeats a password would be shown with it.
+        return SecretUrl(with_one_host(plain))
 
     return AfterValidator(check)
 
@@ -163,9 +165,11 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss"), Unit("URL")]
-CeleryUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "redis+socket"), Unit("URL")]
-PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "unix"), Unit("URL")]
+RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "sentinel"), Unit("URL")]
+CeleryUrl = Annotated[
+    SecretUrl, _redis_url("redis", "rediss", "sentinel", "redis+socket"), Unit("URL")
+]
+PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "sentinel", "unix"), Unit("URL")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Unit("URL")]
 Modules = Annotated[str, AfterValidator(_modules), Unit("modules")]
 Names = Annotated[str, AfterValidator(_names), Unit("names")]

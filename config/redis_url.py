@@ -4,6 +4,7 @@ kombu, Celery and redis-py read one URL differently, and each fails on options t
 So a URL is parsed once, and each of the three gets a URL with the options that it understands.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,14 +12,11 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from config.urls import checked_url
 
-ALL_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket")
+ALL_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "sentinel")
 SOCKET_SCHEMES: Final = frozenset({"unix", "redis+socket"})
-_SENTINEL = (
-    "names a Redis Sentinel, which is not supported: "
-    "give the address of the primary, or of a proxy that follows it"
-)
 _LEAST_TIMEOUT_S = 2.0
 """It is above the longest blocking pop of the broker's client."""
+_SENTINEL_PORT = 26379
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
@@ -66,6 +64,16 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
+def _addresses(text: str) -> str:
+    for address in text.split(","):
+        checked_url(f"sentinel://{address}", schemes=("sentinel",))
+    return ",".join(_with_port(address) for address in text.split(","))
+
+
+def _with_port(address: str) -> str:
+    return address if re.search(r":\d+$", address) else f"{address}:{_SENTINEL_PORT}"
+
+
 _OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "db": _whole(0),
     "socket_timeout": _seconds(_LEAST_TIMEOUT_S),
@@ -84,6 +92,14 @@ _TLS_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ssl_keyfile": _word,
     "ssl_check_hostname": _truth,
 }
+_SENTINEL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "master_name": _word,
+    "sentinels": _addresses,
+    "sentinel_username": _word,
+    "sentinel_password": _word,
+    "sentinel_ssl": _truth,
+    "ssl": _truth,
+}
 _BROKER_OPTIONS: Final = (
     "socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval",
     "max_connections",
@@ -97,8 +113,9 @@ class RedisUrl:
     """A parsed URL of Redis.
 
     Attributes:
-        scheme: `redis`, `rediss`, `unix` or `redis+socket`.
-        place: User, password, host and port; for a socket its path.
+        scheme: `redis`, `rediss`, `unix`, `redis+socket` or `sentinel`.
+        place: User, password, host and port; for a socket its path, for sentinels the first of
+            them. The option `sentinels` has the others.
         db: The number of the database.
         options: The options of the query, by name, as the numbers and booleans that they are.
     """
@@ -120,10 +137,8 @@ class RedisUrl:
             ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes a
                 password.
         """
-        if url.startswith("sentinel"):
-            raise ValueError(_SENTINEL)
-        parts = checked_url(url, schemes=schemes)
-        options = _options(parts.query, tls=parts.scheme == "rediss")
+        parts = checked_url(with_one_host(url), schemes=schemes)
+        options = _options(parts.query, parts.scheme)
         db = options.pop("db", None)
         if parts.scheme in SOCKET_SCHEMES:
             return cls(parts.scheme, parts.netloc + parts.path, db or 0, options)
@@ -150,6 +165,8 @@ class RedisUrl:
                 if not name.endswith(("keepalive", "connect_timeout"))
             }
             return self._url("redis+socket", {}), kept
+        if self.scheme == "sentinel":
+            kept |= self._sentinels()
         return self._url(self.scheme, self._tls()), kept
 
     @property
@@ -167,21 +184,50 @@ class RedisUrl:
                 if not name.endswith(("keepalive", "t_timeout"))
             }
             return self._url("socket", options | ({"virtual_host": self.db} if self.db else {}))
+        if self.scheme == "sentinel":
+            return self.for_pool
         return self._url(self.scheme, self._tls() | options)
 
     @property
     def for_pool(self) -> str:
-        """The URL as redis-py reads it."""
+        """The URL as redis-py reads it; of sentinels as `worker.aio.connections` does."""
         if self.scheme in SOCKET_SCHEMES:
             return self._url("unix", {**self.options, "db": self.db})
         return self._url(self.scheme, self.options)
 
     def _tls(self) -> dict[str, Any]:
-        if self.scheme != "rediss":
+        if not self._has_tls:
             return {}
         # Celery refuses a URL without this option.
         return {"ssl_cert_reqs": "required"} | {
             name: value for name, value in self.options.items() if name in _TLS_OPTIONS
+        }
+
+    @property
+    def _has_tls(self) -> bool:
+        return self.scheme == "rediss" or bool(self.options.get("ssl"))
+
+    def _sentinels(self) -> dict[str, Any]:
+        """The options by which our transport finds the primary; two of them are kombu's own."""
+        first = _with_port(self.place.rpartition("@")[2])
+        addresses = [first, *filter(None, self.options.get("sentinels", "").split(","))]
+        to_sentinels = {
+            name: self.options[f"sentinel_{name}"]
+            for name in ("username", "password")
+            if f"sentinel_{name}" in self.options
+        }
+        if self.options.get("sentinel_ssl", self._has_tls):
+            to_sentinels |= {"ssl": True}
+            to_sentinels |= {
+                name: self.options[name] for name in _TLS_OPTIONS if name in self.options
+            }
+        return {
+            "sentinels": [
+                (host.strip("[]"), int(port))
+                for host, _, port in (address.rpartition(":") for address in addresses)
+            ],
+            "master_name": self.options["master_name"],
+            "sentinel_kwargs": to_sentinels,
         }
 
     def _url(self, scheme: str, options: Mapping[str, Any]) -> str:
@@ -190,12 +236,39 @@ class RedisUrl:
         return f"{scheme}://{self.place}{path}{f'?{query}' if query else ''}"
 
 
-def _options(query: str, *, tls: bool) -> dict[str, Any]:
-    known = {**_OPTIONS, **(_TLS_OPTIONS if tls else {})}
+def with_one_host(url: str) -> str:
+    """Move all sentinels but the first into the option `sentinels`: a URL has room for one host.
+
+    They are separated by commas, or as Celery writes them: `sentinel://a:1;sentinel://b:2/0`.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme != "sentinel" or not separator:
+        return url
+    rest = re.sub(r"[;,]sentinel://(?:[^/?#@;,]*@)?", ",", rest)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(authority) :]
+    user_info, at, hosts = authority.rpartition("@")
+    first, *others = re.split("[;,]", hosts)
+    if not others:
+        return url
+    more = f"sentinels={','.join(others)}"
+    return f"sentinel://{user_info}{at}{first}{behind}{'&' if '?' in behind else '?'}{more}"
+
+
+def _options(query: str, scheme: str) -> dict[str, Any]:
+    texts = dict(parse_qsl(query, keep_blank_values=True))
+    sentinel = scheme == "sentinel"
+    tls = scheme == "rediss" or (sentinel and texts.get("ssl", "").lower() in _TRUE_WORDS)
+    known = {
+        **_OPTIONS,
+        **(_TLS_OPTIONS if tls else {}),
+        **(_SENTINEL_OPTIONS if sentinel else {}),
+    }
     found: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
+    for name, text in texts.items():
         if name in _TLS_OPTIONS and not tls:
-            raise ValueError(f"has the option {name}, which only rediss:// takes")
+            needs = "needs ssl=true beside it" if sentinel else "only rediss:// takes"
+            raise ValueError(f"has the option {name}, which {needs}")
         if name not in known:
             # The name is not quoted: it may be part of a password.
             raise ValueError(f"has an option that is not known: known are {', '.join(known)}")
@@ -203,4 +276,9 @@ def _options(query: str, *, tls: bool) -> dict[str, Any]:
             found[name] = known[name](text.strip())
         except ValueError as exc:
             raise ValueError(f"has the option {name}, which {exc}") from None
+    if sentinel and not found.get("master_name"):
+        raise ValueError(
+            "must say which primary the sentinels watch: "
+            "sentinel://host:26379,host:26379/0?master_name=NAME"
+        )
     return found

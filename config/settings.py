@@ -42,6 +42,9 @@ _VISIBILITY_RATIO: Final = 3
 _log = logging.getLogger(__name__)
 
 
+_NEEDS_OURS: Final = (
+    "sentinel:// as broker needs KEYWHEEL_FAST_TRANSPORT: leave it out, or set true."
+)
 _UNSIGNED: Final = (
     "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET, which notifications are signed with."
 )
@@ -69,8 +72,8 @@ class Settings(BaseSettings):
 
     # Redis
     redis_url: Annotated[RedisUrl, _Variable("REDIS_URL")] = SecretUrl("redis://127.0.0.1:6379/0")
-    """One Redis for jobs, results and the shared state of the keys. `redis://` or `rediss://`;
-    percent-encode special characters of the password."""
+    """One Redis for jobs, results and the shared state of the keys. `redis://`, `rediss://` or
+    `sentinel://`; percent-encode special characters of the password."""
     broker_url: Annotated[CeleryUrl, _Variable("CELERY_BROKER_URL")] = Field(
         default_factory=lambda data: data["redis_url"]
     )
@@ -256,6 +259,9 @@ class Settings(BaseSettings):
         wrong = slow_services(self.services, self.max_wait_s, soft_s=soft_s, limit_s=limit_s)
         if self.notify_hosts and self.notify_secret is None:
             wrong.append(_UNSIGNED)
+        broker = self.broker_url.get_secret_value()
+        if broker.startswith("sentinel://") and not self.fast_transport:
+            wrong.append(_NEEDS_OURS)
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

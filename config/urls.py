@@ -6,7 +6,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import Secret
 
 _PASSWORD_RE = re.compile(r"(?<=://)([^\s:/?#@\"'\\]*):([^\s/?#\"']*)@")
-_SECRET_QUERY_RE = re.compile(r"([?&](?:password|passwd|token|secret)=)[^&#\s\"']*", re.IGNORECASE)
+_PASSWORD_OPTION_RE = re.compile(r"[?&]sentinel_password=([^&#]*)")
+_SECRET_QUERY_RE = re.compile(
+    r"([?&](?:(?:sentinel_)?password|passwd|token|secret)=)[^&#\s\"']*", re.IGNORECASE
+)
 _ENCODE_HINT = "percent-encode special characters of the password"
 
 
@@ -41,7 +44,7 @@ class SecretUrl(Secret[str]):
 
 
 def passwords_in(url: str) -> tuple[str, ...]:
-    """Return the password of a URL, percent-encoded and decoded, for redaction.
+    """Return the passwords of a URL, percent-encoded and decoded, for redaction.
 
     Args:
         url: A URL; anything else holds no password.
@@ -49,7 +52,8 @@ def passwords_in(url: str) -> tuple[str, ...]:
     authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
     user_info, _, _ = authority.rpartition("@")
     _, _, password = user_info.partition(":")
-    return tuple(dict.fromkeys((password, unquote(password)))) if password else ()
+    found = [password, *_PASSWORD_OPTION_RE.findall(url)]
+    return tuple(dict.fromkeys(form for one in found if one for form in (one, unquote(one))))
 
 
 def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:

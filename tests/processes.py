@@ -189,11 +189,13 @@ def run_celery(
 class Producer:
     """What a web application does: send by name, read the result."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **conf: Any) -> None:
         self.app = Celery("producer", broker=url, backend=url, set_as_current=False)
         # Without a backend it subscribes to no result: quicker, and nothing to lose where Redis
         # goes away.
         self.sender = Celery("sender", broker=url, set_as_current=False)
+        for app in (self.app, self.sender):
+            app.conf.update(conf)
 
     def send(self, name: str, queue: str = "", **kwargs: Any) -> AsyncResult:
         sent = self.sender.send_task(name, kwargs=kwargs, queue=queue or name.split(".")[1])

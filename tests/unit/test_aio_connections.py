@@ -11,7 +11,8 @@ from worker.aio.connections import (
     SocketConnection,
     TcpConnection,
     TlsConnection,
-    reporting_their_end,
+    parameters_of,
+    with_our_connections,
 )
 
 
@@ -47,12 +48,12 @@ async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
     ],
 )
 def test_every_kind_of_url_gets_such_connections(url: str, made: type) -> None:
-    assert reporting_their_end(redis.asyncio.ConnectionPool.from_url(url)).connection_class is made
+    assert parameters_of(url, asynchronous=True)["connection_class"] is made
 
 
 def test_a_class_of_ones_own_stays() -> None:
     class Own(redis.asyncio.Connection):
         pass
 
-    pool = redis.asyncio.ConnectionPool.from_url("redis://h/0", connection_class=Own)
-    assert reporting_their_end(pool).connection_class is Own
+    parameters = {"host": "h", "connection_class": Own}
+    assert with_our_connections(parameters, asynchronous=True) == parameters

@@ -8,10 +8,11 @@ import ssl
 import pytest
 from kombu import Connection
 
-from worker.aio.transport import TlsTransport, Transport
+from worker.aio.transport import SentinelTransport, TlsTransport, Transport
 from worker.aio.transport.unacked import Unacked
 
 OURS = "worker.aio.transport:Transport"
+SENTINEL = "worker.aio.transport:SentinelTransport"
 TLS = "worker.aio.transport:TlsTransport"
 
 
@@ -21,6 +22,13 @@ TLS = "worker.aio.transport:TlsTransport"
         ("redis://:secret@host:7000/2", OURS, Transport, "redis://:**@host:7000/2"),
         # encrypted
         ("rediss://:secret@host:7000/2", TLS, TlsTransport, "rediss://:**@host:7000/2"),
+        # found by sentinels
+        (
+            "sentinel://:secret@host:7000/2",
+            SENTINEL,
+            SentinelTransport,
+            "sentinel://:**@host:7000/2",
+        ),
     ],
 )
 def test_a_named_transport_serves_a_usual_url_and_shows_it_so(

@@ -117,6 +117,8 @@ def test_a_tls_url_asks_for_a_checked_certificate(url: str, used: str) -> None:
         ("redis://h/0", True, "worker.aio.transport:Transport"),
         # kombu learns from the URL's scheme whether to use TLS, but not beside a named transport
         ("rediss://h/0", True, "worker.aio.transport:TlsTransport"),
+        # so does it for the options of sentinels
+        ("sentinel://h,i/0?master_name=m", True, "worker.aio.transport:SentinelTransport"),
         # kombu's own where ours does not reach
         ("redis+socket:///run/redis.sock", True, None),
         # switched off

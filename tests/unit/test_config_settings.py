@@ -198,7 +198,7 @@ WRONG = [
     ),
     ({"REDIS_URL": f"redis://:{CANARY}@host:0/0"}, "REDIS_URL has no valid host and port"),
     ({"REDIS_URL": f"redis://:{CANARY} x@host/0"}, "REDIS_URL must not contain blanks"),
-    ({"REDIS_URL": CANARY}, "REDIS_URL must start with redis:// or rediss://."),
+    ({"REDIS_URL": CANARY}, "REDIS_URL must start with redis:// or rediss:// or sentinel://."),
     (
         {"CELERY_BROKER_URL": f"amqp://u:{CANARY}@host//"},
         "CELERY_BROKER_URL must start with redis://",

@@ -12,6 +12,7 @@ from redis.asyncio import BlockingConnectionPool
 from config.errors import SettingsError
 from config.redis_url import ALL_SCHEMES, RedisUrl
 from config.settings import settings_from
+from worker.aio.connections import SentinelTlsConnection, parameters_of
 
 CANARY = "canary-7d1f"
 
@@ -114,7 +115,19 @@ def test_a_url_with_options_is_read_alike_by_all_three(
         ),
         (
             "sentinel://h:26379/0",
-            "REDIS_URL names a Redis Sentinel, which is not supported: give the address of the",
+            "REDIS_URL must say which primary the sentinels watch: sentinel://host:26379,host:26379",
+        ),
+        (
+            "sentinel://a,b:x/0?master_name=m",
+            "REDIS_URL has the option sentinels, which has no valid host and port",
+        ),
+        (
+            "sentinel://a/0?master_name=m&ssl_ca_certs=/ca.crt",
+            "REDIS_URL has the option ssl_ca_certs, which needs ssl=true beside it.",
+        ),
+        (
+            "redis://a/0?master_name=m",
+            "REDIS_URL has an option that is not known",
         ),
     ],
 )
@@ -126,11 +139,49 @@ def test_a_url_that_cannot_work_is_refused_with_a_sentence(url: str, sentence: s
     assert CANARY not in said
 
 
+# As we write it, as Celery does, and by the option alone.
 @pytest.mark.parametrize(
-    "variable", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "KEYWHEEL_POOL_URL"]
+    "url",
+    [
+        f"sentinel://u:{CANARY}@a:1,b:2,c/3?master_name=m&sentinel_password=other",
+        f"sentinel://u:{CANARY}@a:1;sentinel://u:{CANARY}@b:2;sentinel://c/3?sentinel_password=other&master_name=m",
+        f"sentinel://u:{CANARY}@a:1/3?sentinels=b:2,c&master_name=m&sentinel_password=other",
+    ],
 )
-def test_a_sentinel_is_refused_for_each_of_the_three(variable: str) -> None:
-    with pytest.raises(
-        SettingsError, match=f"^{variable} names a Redis Sentinel, which is not supported"
+def test_sentinels_are_read_alike_by_all_three(url: str) -> None:
+    settings = settings_from({"REDIS_URL": url})
+    assert CANARY not in str(settings.redis_url)
+    assert {CANARY, "other"} <= set(settings.secrets)
+    read = RedisUrl.read(settings.redis_url.get_secret_value(), schemes=ALL_SCHEMES)
+    sentinels = [("a", 1), ("b", 2), ("c", 26379)]
+    broker_url, options = read.for_broker
+    assert broker_url == f"sentinel://u:{CANARY}@a:1/3"
+    assert options == {
+        "sentinels": sentinels,
+        "master_name": "m",
+        "sentinel_kwargs": {"password": "other"},
+    }
+    for by_url in (read.for_pool, read.for_results):
+        told = parameters_of(by_url)
+        assert repr(told["sentinels"]) == f"<Sentinels of m at {tuple(sentinels)}>"
+        assert (told["db"], told["username"], told["password"]) == (3, "u", CANARY)
+    environ = {"CELERY_RESULT_BACKEND": f"worker.aio.backend:RedisBackend+{read.for_results}"}
+    again = settings_from(environ).result_backend_url
+    assert (
+        RedisUrl.read(again.get_secret_value(), schemes=ALL_SCHEMES).for_broker == read.for_broker
+    )
+
+
+def test_tls_to_redis_is_tls_to_the_sentinels_unless_told_otherwise() -> None:
+    url = "sentinel://a:1/0?master_name=m&ssl=true&ssl_ca_certs=/ca.crt"
+    for more, to_sentinels in (
+        ("", {"ssl": True, "ssl_ca_certs": "/ca.crt"}),
+        ("&sentinel_ssl=false", {}),
     ):
-        settings_from({variable: "sentinel://a:26379;sentinel://b:26379"})
+        read = RedisUrl.read(url + more, schemes=ALL_SCHEMES)
+        broker_url, options = read.for_broker
+        assert broker_url == "sentinel://a:1/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fca.crt"
+        assert options["sentinel_kwargs"] == to_sentinels
+        told = parameters_of(read.for_pool, asynchronous=True)
+        assert told["connection_class"] is SentinelTlsConnection
+        assert told["ssl_ca_certs"] == "/ca.crt"

@@ -33,13 +33,6 @@ T = TypeVar("T")
 
 _REPLACE: Final = source("worker.aio", "replace")
 
-_ASYNC_CLASSES: dict[type | None, type] = {
-    None: connections.TcpConnection,
-    redis.Connection: connections.TcpConnection,
-    redis.SSLConnection: connections.TlsConnection,
-    redis.UnixDomainSocketConnection: connections.SocketConnection,
-}
-
 
 def _through_a_thread(name: str) -> Any:
     stock = getattr(StockBackend, name)
@@ -69,10 +62,16 @@ class RedisBackend(EncodingBackend):
     def on_task_call(self, producer: Any, task_id: Any) -> None:
         """Do nothing: a client subscribes only when it waits for the result."""
 
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        if url.startswith("sentinel://"):
+            return defaults | connections.parameters_of(url)
+        return connections.with_our_connections(super()._params_from_url(url, defaults))
+
     @property
     def awaits_in_jobs(self) -> bool:
         """Whether this backend can await its server; otherwise the pool stores through threads."""
-        return self.connparams.get("connection_class") in _ASYNC_CLASSES
+        kind = self.connparams.get("connection_class")
+        return kind is None or kind in connections.KNOWN
 
     def _bridged(self) -> bool:
         return self.awaits_in_jobs and (bridge.is_bridged() or _job_of_thread() is not None)
@@ -275,11 +274,10 @@ class RedisBackend(EncodingBackend):
         return self._of_loop[1]
 
     def _async_client(self) -> "redis.asyncio.Redis":
-        params = dict(self.connparams)
+        params = connections.with_our_connections(self.connparams, asynchronous=True)
         # Celery's retry policy applies, not the client's own; one retry here covers a connection
         # that was closed while it was idle.
         params["retry"] = Retry(NoBackoff(), 1)
-        params["connection_class"] = _ASYNC_CLASSES[params.pop("connection_class", None)]
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
 
 

@@ -1,18 +1,63 @@
-"""redis-py's asyncio connections, which report a closed connection by redis-py's own error.
+"""redis-py's connections, with three changes that all connections of this program need.
 
-uvloop raises RuntimeError on a write to a transport that the other side has closed. redis-py does
-not translate it, so code that retries after a lost connection would not recognize it.
+- They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
+  of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
+  keeps such a connection for ever.
+- With the parameter `sentinels` each of them finds the primary when it connects. redis-py needs
+  pools and clients of another kind for that.
+- They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
+  a transport that the other side has closed, and redis-py does not translate it, so code that
+  retries after a lost connection would not recognize it.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import redis
 import redis.asyncio
+from redis import connection as _stock
+from redis.exceptions import NoPermissionError
+
+from worker.aio.redis_retry import is_replica_error
+from worker.aio.sentinels import PORT, Sentinels
 
 _Mixin: Any = object
+_parse_url: Any = _stock.parse_url  # redis-py's function has no types
+
+_REPLICA: Final = "this Redis is a replica now (READONLY)"
 
 
-class _ReportsItsEnd(_Mixin):
+class _Blocking(_Mixin):
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a reply.
+
+        Raises:
+            redis.ConnectionError: The server is a replica, and the connection is closed.
+        """
+        try:
+            return super().read_response(*args, **kwargs)
+        except redis.ResponseError as exc:
+            if not is_replica_error(exc):
+                raise
+            self.disconnect()
+            raise redis.ConnectionError(_REPLICA) from exc
+
+
+class _Async(_Mixin):
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a reply.
+
+        Raises:
+            redis.ConnectionError: The server is a replica, and the connection is closed.
+        """
+        try:
+            return await super().read_response(*args, **kwargs)
+        except redis.ResponseError as exc:
+            if not is_replica_error(exc):
+                raise
+            await self.disconnect(nowait=True)
+            raise redis.ConnectionError(_REPLICA) from exc
+
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         """Send a command.
 
@@ -27,34 +72,167 @@ class _ReportsItsEnd(_Mixin):
             ) from exc
 
 
-class TcpConnection(_ReportsItsEnd, redis.asyncio.Connection):
+class _Sentinel(_Mixin):
+    def __init__(self, *, sentinels: Sentinels, **kwargs: Any) -> None:
+        self._sentinels = sentinels
+        super().__init__(**kwargs)
+
+    def _host_error(self) -> str:
+        return f"{self.host}:{self.port}, the primary {self._sentinels.master_name}"
+
+    def _refuse_replica(self, role: Any) -> None:
+        if not isinstance(role, NoPermissionError) and role[0] not in {"master", b"master"}:
+            self._sentinels.mistrust()
+            raise redis.ConnectionError(f"{self._host_error()}, is a replica")
+
+
+class _BlockingSentinel(_Sentinel):
+    def _connect(self) -> Any:
+        self.host, self.port = self._sentinels.primary()
+        try:
+            return super()._connect()
+        except OSError:
+            self._sentinels.mistrust()
+            raise
+
+    def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Greet the server.
+
+        Raises:
+            redis.ConnectionError: It is a replica.
+        """
+        super().on_connect_check_health(*args, **kwargs)
+        self.send_command("ROLE", check_health=False)
+        try:
+            role = self.read_response()
+        except NoPermissionError as exc:
+            role = exc
+        self._refuse_replica(role)
+
+
+class _AsyncSentinel(_Sentinel):
+    async def _connect(self) -> None:
+        self.host, self.port = await self._sentinels.find_primary()
+        try:
+            await super()._connect()
+        except OSError:
+            self._sentinels.mistrust()
+            raise
+
+    async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Greet the server.
+
+        Raises:
+            redis.ConnectionError: It is a replica.
+        """
+        await super().on_connect_check_health(*args, **kwargs)
+        await self.send_command("ROLE", check_health=False)
+        try:
+            role = await self.read_response()
+        except NoPermissionError as exc:
+            role = exc
+        self._refuse_replica(role)
+
+
+class BlockingTcpConnection(_Blocking, redis.Connection):
     """For `redis://`."""
 
 
-class TlsConnection(_ReportsItsEnd, redis.asyncio.SSLConnection):
+class BlockingTlsConnection(_Blocking, redis.SSLConnection):
     """For `rediss://`."""
 
 
-class SocketConnection(_ReportsItsEnd, redis.asyncio.UnixDomainSocketConnection):
+class BlockingSocketConnection(_Blocking, redis.UnixDomainSocketConnection):
     """For `unix://`."""
 
 
-_OURS: Final[dict[type, type]] = {
-    redis.asyncio.Connection: TcpConnection,
-    redis.asyncio.SSLConnection: TlsConnection,
-    redis.asyncio.UnixDomainSocketConnection: SocketConnection,
-}
+class BlockingSentinelConnection(_BlockingSentinel, BlockingTcpConnection):
+    """For `sentinel://`."""
 
 
-ASYNC_CLASSES: Final[tuple[tuple[type, type], ...]] = (
-    (redis.SSLConnection, TlsConnection),
-    (redis.UnixDomainSocketConnection, SocketConnection),
-    (redis.Connection, TcpConnection),
+class BlockingSentinelTlsConnection(_BlockingSentinel, BlockingTlsConnection):
+    """For `sentinel://` with TLS."""
+
+
+class TcpConnection(_Async, redis.asyncio.Connection):
+    """For `redis://`."""
+
+
+class TlsConnection(_Async, redis.asyncio.SSLConnection):
+    """For `rediss://`."""
+
+
+class SocketConnection(_Async, redis.asyncio.UnixDomainSocketConnection):
+    """For `unix://`."""
+
+
+class SentinelConnection(_AsyncSentinel, TcpConnection):
+    """For `sentinel://`."""
+
+
+class SentinelTlsConnection(_AsyncSentinel, TlsConnection):
+    """For `sentinel://` with TLS."""
+
+
+_KINDS: Final[tuple[tuple[type, type, type], ...]] = (
+    (BlockingSentinelTlsConnection, BlockingSentinelTlsConnection, SentinelTlsConnection),
+    (BlockingSentinelConnection, BlockingSentinelConnection, SentinelConnection),
+    (redis.SSLConnection, BlockingTlsConnection, TlsConnection),
+    (redis.UnixDomainSocketConnection, BlockingSocketConnection, SocketConnection),
+    (redis.Connection, BlockingTcpConnection, TcpConnection),
 )
-"""For each class of redis-py's blocking connections our asyncio class, subclasses first."""
+"""For each blocking class ours, blocking and for asyncio; subclasses first."""
+KNOWN: Final = frozenset(kind for kinds in _KINDS for kind in kinds[:2])
+"""The blocking classes that have one for asyncio, which does the same."""
 
 
-def reporting_their_end(pool: "redis.asyncio.ConnectionPool") -> "redis.asyncio.ConnectionPool":
-    """Make a pool without connections open ours; a pool with another class stays unchanged."""
-    pool.connection_class = _OURS.get(pool.connection_class, pool.connection_class)
-    return pool
+def with_our_connections(
+    parameters: Mapping[str, Any], *, asynchronous: bool = False
+) -> dict[str, Any]:
+    """Have a pool open connections of ours.
+
+    Args:
+        parameters: Those of redis-py's `ConnectionPool`; without a class, connections are plain.
+        asynchronous: Whether it is a pool of `redis.asyncio`.
+    """
+    given = parameters.get("connection_class") or redis.Connection
+    for kind, blocking, ours in _KINDS:
+        if issubclass(given, kind):
+            return {**parameters, "connection_class": ours if asynchronous else blocking}
+    return dict(parameters)
+
+
+def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
+    """Read a URL for redis-py's `ConnectionPool`.
+
+    Args:
+        url: As redis-py reads it, or `sentinel://user:password@host:port/0?master_name=…`. There
+            `sentinels` names further sentinels (`host:port`, separated by commas), `ssl` says that
+            the connections have TLS; `sentinel_ssl`, `sentinel_username` and `sentinel_password`
+            are for those to the sentinels.
+        asynchronous: Whether the pool is one of `redis.asyncio`.
+    """
+    if not url.startswith("sentinel://"):
+        return with_our_connections(_parse_url(url), asynchronous=asynchronous)
+    found = _parse_url(url.replace("sentinel://", "redis://", 1))
+    first = (found.pop("host"), found.pop("port", PORT))
+    others = [one.rpartition(":") for one in found.pop("sentinels", "").split(",") if one]
+    tls = _is_true(found.pop("ssl", "false"))
+    of_sentinels = {
+        name: found.pop(f"sentinel_{name}")
+        for name in ("username", "password", "ssl")
+        if f"sentinel_{name}" in found
+    }
+    of_sentinels["ssl"] = _is_true(of_sentinels.get("ssl", tls))
+    if of_sentinels["ssl"]:
+        of_sentinels |= {name: found[name] for name in found if name.startswith("ssl_")}
+    addresses = [first, *((host, int(port)) for host, _, port in others)]
+    found |= {
+        "sentinels": Sentinels(addresses, found.pop("master_name"), of_sentinels),
+        "connection_class": BlockingSentinelTlsConnection if tls else BlockingSentinelConnection,
+    }
+    return with_our_connections(found, asynchronous=asynchronous)
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() == "true"

@@ -170,12 +170,7 @@ def _target_of(app: celery.Celery) -> tuple[dict[str, Any], QueueNames] | None:
 
 
 def _client(params: dict[str, Any]) -> "redis.asyncio.Redis":
-    params = dict(params)
-    kind = params.pop("connection_class", None) or redis.Connection
-    params["connection_class"] = next(
-        (ours for stock, ours in connections.ASYNC_CLASSES if issubclass(kind, stock)),
-        connections.TcpConnection,
-    )
+    params = connections.with_our_connections(params, asynchronous=True)
     params["retry"] = Retry(NoBackoff(), 0)  # the caller retries, and knows for how long
     return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
 

@@ -51,6 +51,7 @@ _CODE_RE: Final = re.compile(
     r"(?:Error running script .*[-: ])?"
     r"(?:BUSY|LOADING|OOM|MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b"
 )
+_REPLICA_RE: Final = re.compile(r"(?:Error running script .*[-: ])?READONLY\b")
 _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
 
@@ -69,6 +70,13 @@ def passes_by_itself(exc: BaseException) -> bool:
 def refuses_for_now(exc: BaseException) -> bool:
     """Whether Redis answers and rejects writes for now: full, busy with a script, or no replica."""
     return passes_by_itself(exc) and isinstance(exc, ResponseError)
+
+
+def is_replica_error(exc: BaseException) -> bool:
+    """Whether a server rejects a write because it is a replica."""
+    return isinstance(exc, ReadOnlyError) or (
+        isinstance(exc, ResponseError) and _REPLICA_RE.match(str(exc)) is not None
+    )
 
 
 def needs_a_person(exc: BaseException) -> bool:

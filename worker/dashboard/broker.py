@@ -51,3 +51,4 @@ def use_our_broker_client() -> None:
     """Replace Flower's client of the broker, and its way to count messages."""
     StockRedis.queues = _queues
     broker.Redis._get_redis_client = _client  # noqa: SLF001 - Flower has no other way
+    broker.RedisSentinel = broker.Redis

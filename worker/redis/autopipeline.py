@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as LateError
 
+from worker.aio.redis_retry import is_replica_error
 from worker.redis.resp import Argument, Encoded, encode_command
 
 _INCOMPLETE = object()  # the answer has not arrived in full
@@ -164,6 +165,8 @@ class _Connection(asyncio.Protocol):
             if future.done():  # cancelled
                 continue
             if isinstance(answer, Exception):
+                # Another server is the primary now. This one may keep the connection for ever.
+                self._lost = self._lost or is_replica_error(answer)
                 future.set_exception(answer)
             else:
                 future.set_result(answer)

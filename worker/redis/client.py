@@ -6,7 +6,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from config.redis_roles import RedisUrls
 from config.settings import Settings
-from worker.aio.connections import reporting_their_end
+from worker.aio.connections import parameters_of
 
 _CONNECTIONS: Final = 6
 """A script takes well below a millisecond, and a hosted Redis may accept 20 connections in all."""
@@ -18,7 +18,7 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
 
     Args:
         settings: The settings, which name the key pool's server.
-        url: The server's URL, as redis-py reads it. Default: the key pool's.
+        url: The server's URL, as `parameters_of` reads it. Default: the key pool's.
     """
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -28,5 +28,5 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
         "socket_connect_timeout": 5.0,
         "health_check_interval": 30,
     }
-    pool = BlockingConnectionPool.from_url(url or RedisUrls.of(settings).pool, **options)
-    return Redis.from_pool(reporting_their_end(pool))
+    options |= parameters_of(url or RedisUrls.of(settings).pool, asynchronous=True)
+    return Redis.from_pool(BlockingConnectionPool(**options))

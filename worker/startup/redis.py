@@ -25,7 +25,9 @@ from config.errors import SettingsError
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
 from config.settings import Settings, variable_of
+from worker.aio.connections import parameters_of
 from worker.aio.redis_retry import words_of
+from worker.aio.sentinels import UnknownPrimary
 
 _logger = logging.getLogger(__name__)
 
@@ -131,10 +133,13 @@ def check_redis(settings: Settings) -> None:
 
 
 def _look(url: str, commands: list[Command], channels: list[str]) -> Iterator[str]:
-    client = redis.Redis.from_url(
-        url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, decode_responses=True
-    )
-    with closing(client):
+    options = {
+        "socket_timeout": _PATIENCE_S,
+        "socket_connect_timeout": _PATIENCE_S,
+        "decode_responses": True,
+    }
+    pool = redis.ConnectionPool(**(options | parameters_of(url)))
+    with closing(redis.Redis.from_pool(pool)) as client:
         client.ping()
         info = _info(client)
         if info.get("cluster_enabled"):
@@ -192,6 +197,8 @@ def refusal_of(exc: BaseException) -> str | None:
             return f"does not let this worker in: {words_of(cause)}"
         if isinstance(cause, MovedError):
             return _CLUSTER
+        if isinstance(cause, UnknownPrimary):
+            return f"cannot be found: {words_of(cause)}; the option master_name of the URL names it"
         if isinstance(cause, ResponseError) and "DB index is out of range" in str(cause):
             return (
                 "does not have the database that stands at the end of the URL: it numbers those "

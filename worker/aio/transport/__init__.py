@@ -1,8 +1,9 @@
 """kombu's Redis transport, made safe against a worker's sudden death, and several times faster.
 
-Use it as `broker_transport = "worker.aio.transport:Transport"` beside a `redis://` URL, and
-`…:TlsTransport` beside a `rediss://` one. Keys, messages and the visibility timeout are kombu's
-own, so stock producers, stock workers and Flower share the queues. What differs:
+Use it as `broker_transport = "worker.aio.transport:Transport"` beside a `redis://` URL,
+`…:TlsTransport` beside a `rediss://` one and `…:SentinelTransport` beside `sentinel://`. Keys,
+messages and the visibility timeout are kombu's own, so stock producers, stock workers and Flower
+share the queues. What differs:
 
 - Messages are taken in batches, as many as the prefetch window allows, by a script that moves each
   from its list to the hash of unacknowledged messages. kombu pops first and enters afterwards: a
@@ -39,8 +40,9 @@ from kombu.transport import redis as _stock
 
 from worker.aio.transport.channel import LEASE_S, RECOVER_S, Channel
 from worker.aio.transport.poller import Poller
+from worker.aio.transport.sentinel import SentinelChannel
 
-__all__ = ["Channel", "TlsTransport", "Transport"]
+__all__ = ["Channel", "SentinelTransport", "TlsTransport", "Transport"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,13 @@ class TlsTransport(Transport):
         super().__init__(client, **kwargs)
 
 
+class SentinelTransport(Transport):
+    """For `sentinel://` URLs; the option `sentinels` has the addresses, see `SentinelChannel`."""
+
+    Channel = SentinelChannel
+
+
 # So that a connection's URL, as Flower shows it, has a scheme that others understand.
 Connection.resolve_aliases[f"{__name__}:{Transport.__name__}"] = "redis"
 Connection.resolve_aliases[f"{__name__}:{TlsTransport.__name__}"] = "rediss"
+Connection.resolve_aliases[f"{__name__}:{SentinelTransport.__name__}"] = "sentinel"

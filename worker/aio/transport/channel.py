@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import redis
 
+from worker.aio.connections import BlockingTcpConnection, BlockingTlsConnection
 from worker.aio.transport import unacked
 from worker.aio.transport.leases import LeaseKeeper, connecting
 from worker.aio.transport.messages import Message
@@ -25,6 +26,8 @@ class Channel(TakingChannel):
 
     QoS = TransportQoS
     Message = Message
+    connection_class: Any = BlockingTcpConnection
+    connection_class_ssl: Any = BlockingTlsConnection
     from_transport_options = (*TakingChannel.from_transport_options, "lease_s")
     lease_s: float = LEASE_S
     """How long a worker may be silent before others take over its messages, in seconds.

@@ -286,9 +286,6 @@ class TakingChannel(DeliveringChannel):
             self._in_poll, self._script_sent = None, False
             self.hints.look_everywhere()
             return None
-        except redis.exceptions.ReadOnlyError as exc:  # another server is the primary now
-            connection.disconnect()
-            raise redis.ConnectionError(str(exc)) from exc
         except redis.ResponseError as exc:
             self._in_poll = None
             self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)

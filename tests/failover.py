@@ -1,0 +1,117 @@
+"""A primary with a replica and three sentinels, all real."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from sandbox.redis import EmbeddedRedis, find_binary, free_port
+from tests.processes import Producer, eventually
+
+NAME = "jobs"
+PASSWORD = "canary-redis-5c1d"
+SENTINEL_PASSWORD = "canary-sentinel-8e22"
+_SENTINELS = 3
+
+
+@dataclass
+class Failover:
+    """What runs, and the URL by which all of it is reached."""
+
+    primary: EmbeddedRedis
+    replica: EmbeddedRedis
+    sentinel_ports: list[int]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinel_ports)
+        query = f"master_name={NAME}&sentinel_password={SENTINEL_PASSWORD}"
+        return f"sentinel://:{PASSWORD}@{hosts}/0?{query}"
+
+    def producer(self) -> Producer:
+        """An application with Celery's own transport and result store."""
+        hosts = [f"sentinel://:{PASSWORD}@127.0.0.1:{port}/0" for port in self.sentinel_ports]
+        options = {"master_name": NAME, "sentinel_kwargs": {"password": SENTINEL_PASSWORD}}
+        return Producer(
+            ";".join(hosts),
+            broker_transport_options=options,
+            result_backend_transport_options=options,
+        )
+
+    def await_failover(self, *, within_s: float = 20.0) -> None:
+        """Wait until all sentinels name the replica as the primary."""
+        for port in self.sentinel_ports:
+            with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
+                eventually(
+                    lambda: client.sentinel_master(NAME)["port"] == self.replica.port,
+                    within_s=within_s,
+                    what="the failover",
+                )
+
+
+@contextmanager
+def failovers(folder: Path) -> Iterator[Failover]:
+    """Start a primary, its replica and three sentinels, which know one another when this yields."""
+    secured = {"requirepass": PASSWORD, "masterauth": PASSWORD}
+    with ExitStack() as stack:
+        primary, replica = (
+            stack.enter_context(EmbeddedRedis(data_dir=folder / name))
+            for name in ("primary", "replica")
+        )
+        with redis.Redis(port=replica.port) as client:
+            client.replicaof("127.0.0.1", str(primary.port))
+            eventually(
+                lambda: client.info("replication").get("master_link_status") == "up",
+                what="the replica's link",
+            )
+        for server in (replica, primary):
+            with redis.Redis(port=server.port) as client:
+                for name, value in secured.items():
+                    client.config_set(name, value)
+        ports = [free_port() for _ in range(_SENTINELS)]
+        for port in ports:
+            stack.enter_context(_sentinel(folder / f"sentinel-{port}", port, primary.port))
+        for port in ports:
+            with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
+                eventually(lambda: _knows_all(client), what="a sentinel that knows the others")
+        yield Failover(primary, replica, ports)
+
+
+def _knows_all(client: "redis.Redis") -> bool:
+    try:
+        seen = client.sentinel_master(NAME)
+    except redis.RedisError:
+        return False
+    return seen["num-slaves"] == 1 and seen["num-other-sentinels"] == _SENTINELS - 1
+
+
+@contextmanager
+def _sentinel(folder: Path, port: int, watched: int) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    file = folder / "sentinel.conf"
+    file.write_text(
+        f"""bind 127.0.0.1
+port {port}
+dir {folder}
+logfile {folder / "sentinel.log"}
+requirepass {SENTINEL_PASSWORD}
+sentinel sentinel-pass {SENTINEL_PASSWORD}
+sentinel monitor {NAME} 127.0.0.1 {watched} 2
+sentinel auth-pass {NAME} {PASSWORD}
+sentinel down-after-milliseconds {NAME} 1000
+sentinel failover-timeout {NAME} 4000
+"""
+    )
+    with subprocess.Popen(
+        [find_binary(), str(file), "--sentinel"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield
+        finally:
+            process.kill()
