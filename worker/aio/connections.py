@@ -18,13 +18,11 @@ import redis.asyncio
 from redis import connection as _stock
 from redis.exceptions import NoPermissionError
 
-from worker.aio.redis_retry import is_replica_error
+from worker.aio.redis_retry import is_replica_error, words_of
 from worker.aio.sentinels import PORT, Sentinels
 
 _Mixin: Any = object
 _parse_url: Any = _stock.parse_url  # redis-py's function has no types
-
-_REPLICA: Final = "this Redis is a replica now (READONLY)"
 
 
 class _Blocking(_Mixin):
@@ -40,7 +38,7 @@ class _Blocking(_Mixin):
             if not is_replica_error(exc):
                 raise
             self.disconnect()
-            raise redis.ConnectionError(_REPLICA) from exc
+            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(exc)})") from exc
 
 
 class _Async(_Mixin):
@@ -56,7 +54,7 @@ class _Async(_Mixin):
             if not is_replica_error(exc):
                 raise
             await self.disconnect(nowait=True)
-            raise redis.ConnectionError(_REPLICA) from exc
+            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(exc)})") from exc
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         """Send a command.
