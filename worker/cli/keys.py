@@ -22,6 +22,7 @@ from config.services import SERVICES
 from worker.cli import audit_listing
 from worker.cli.key_listing import listing
 from worker.cli.session import current_user, failure_of, run
+from worker.cli.usage import usage
 from worker.key_pools import pools_for_tools
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.providers.drift import Drift, Seen
@@ -38,6 +39,9 @@ _REPLY_TIMEOUT_S = 3.0
 @click.group(name="keys")
 def keys() -> None:
     """Show, reset, disable and check the API keys that the workers rotate."""
+
+
+keys.add_command(usage)
 
 
 @keys.command()

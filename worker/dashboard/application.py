@@ -12,7 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import decode_signed_value, url
 
 from config.current import get_settings
-from worker.dashboard import api, audit, dead_letters, event_stream, metrics, page
+from worker.dashboard import api, audit, dead_letters, event_stream, metrics, page, usage
 from worker.dashboard.auth import AuthConfig, Visitor, authenticate
 from worker.dashboard.broker import use_our_broker_client
 from worker.dashboard.deferrals import Deferrals
@@ -41,6 +41,7 @@ HANDLERS = [
     url(rf"{_PREFIX}/check", api.Check, name="keys-check"),
     url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
     url(r"/api/admin/jobs/([^/]+)/cancel", api.Cancel, name="jobs-cancel"),
+    url(r"/api/admin/usage", usage.Usage, name="keys-usage"),
     url(_DEAD_LETTERS, dead_letters.DeadLetterList, name="dead-letters"),
     url(rf"{_DEAD_LETTERS}/replay", dead_letters.Replay, name="dead-letters-replay"),
     url(rf"{_DEAD_LETTERS}/drop", dead_letters.Drop, name="dead-letters-drop"),

@@ -1,17 +1,25 @@
 """What the keys were used for, minute by minute: counted in the workers and kept in Redis."""
 
 from worker.usage.counter import NOT_COUNTED, UsageCounter
+from worker.usage.report import COUNTS, GROUPS, RANGES, STEPS, Row, UsageQuery, UsageReport
 from worker.usage.series import MEASURES, OTHERS, Counts, Series
 from worker.usage.store import Counted, Unit, UsageStore
 
 __all__ = [
+    "COUNTS",
+    "GROUPS",
     "MEASURES",
     "NOT_COUNTED",
     "OTHERS",
+    "RANGES",
+    "STEPS",
     "Counted",
     "Counts",
+    "Row",
     "Series",
     "Unit",
     "UsageCounter",
+    "UsageQuery",
+    "UsageReport",
     "UsageStore",
 ]

@@ -21,6 +21,7 @@ RESET, STATUS, AUDIT, DISABLE = (
     f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable")
 )
 CHECK = f"{PREFIX}/check"
+USAGE = "/api/admin/usage"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -50,6 +51,31 @@ REQUESTS = {
     "nobody looks": Hostile(401, "login_required", "GET", STATUS, headers={}, body=b""),
     "nobody reads the audit trail": Hostile(
         401, "login_required", "GET", AUDIT, headers={}, body=b""
+    ),
+    "nobody reads the usage": Hostile(401, "login_required", "GET", USAGE, headers={}, body=b""),
+    "a range that is none": Hostile(
+        400, "bad_request", "GET", f"{USAGE}?range=year", headers=RIGHT, body=b""
+    ),
+    "a step that is too fine for its range": Hostile(
+        400, "bad_request", "GET", f"{USAGE}?range=week&step=minute", headers=RIGHT, body=b""
+    ),
+    "usage by what is not counted": Hostile(
+        400, "bad_request", "GET", f"{USAGE}?by=colour", headers=RIGHT, body=b""
+    ),
+    "a tenant's usage by key": Hostile(
+        400, "bad_request", "GET", f"{USAGE}?by=tenant&key=x", headers=RIGHT, body=b""
+    ),
+    "usage of a service that is none": Hostile(
+        404, "unknown_service", "GET", f"{USAGE}?service=openai", headers=RIGHT, body=b""
+    ),
+    "usage in another format": Hostile(
+        400, "bad_request", "GET", f"{USAGE}?format=xml", headers=RIGHT, body=b""
+    ),
+    "usage with an unknown field": Hostile(
+        400, "unknown_field", "GET", f"{USAGE}?colour=red", headers=RIGHT, body=b""
+    ),
+    "usage of a name with a line break": Hostile(
+        400, "bad_request", "GET", f"{USAGE}?model=a%0Ab", headers=RIGHT, body=b""
     ),
     "nobody disables": Hostile(401, "login_required", path=DISABLE, headers=JSON),
     "nobody checks": Hostile(401, "login_required", path=CHECK, headers=JSON),

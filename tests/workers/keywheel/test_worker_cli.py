@@ -1,7 +1,9 @@
 """`celery -A worker …` as a person types it."""
 
 import json
+import re
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,27 @@ def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
         "no groq key may use llama-3.3-70b-versatile: set GROQ_MODEL to one of openai/gpt-oss-120b"
         in shown.stdout
     )
+
+
+def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) -> None:
+    fresh.producer.await_all(
+        fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3), within_s=20
+    )
+
+    def calls() -> list[dict[str, Any]]:
+        told = json.loads(cli(fresh, "keys", "usage", "--json", "--range", "hour").stdout)
+        return [row for row in told["totals"] if row["service"] == "groq" and row["calls"]]
+
+    keys = eventually(calls, what="the usage, which a worker writes every few seconds")
+    assert sum(row["accepted"] for row in keys) >= 3  # a job of another test may have ended late
+    assert all(row["prompt_tokens"] and row["output_tokens"] for row in keys)
+    assert all(row["label"].startswith("gsk_") for row in keys)
+    shown = cli(fresh, "keys", "usage", "--by", "model")
+    assert re.search(r"groq +openai/gpt-oss-120b +\d+ ", shown.stdout), shown.stdout
+    shown = cli(fresh, "keys", "usage", "--csv", "--by", "service")
+    assert shown.stdout.startswith("time,service,calls,accepted,")
+    shown = cli(fresh, "keys", "usage", "--by", "colour")
+    assert "by must be one or several of: service, key, " in shown.stderr
 
 
 def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:

@@ -1,0 +1,88 @@
+"""The file with the prices, and what calls cost by it."""
+
+from pathlib import Path
+
+import pytest
+
+from config.errors import SettingsError
+from config.prices import Prices, read_prices
+
+FILE = """
+[groq."openai/gpt-oss-120b"]
+prompt = 0.15
+output = 0.6
+[groq."openai/gpt-oss-120b (flex)"]
+prompt = 1
+cached = 0
+output = 2
+[resend]
+email = 0.0004
+"""
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Prices:
+    path = tmp_path / "prices.toml"
+    path.write_text(FILE)
+    found = read_prices(path)
+    assert found is not None
+    return found
+
+
+# Service, model, tokens of prompts, of them cached, tokens of answers, emails, and the cost in USD.
+@pytest.mark.parametrize(
+    ("service", "model", "used", "cost_usd"),
+    [
+        ("groq", "openai/gpt-oss-120b", (2_000_000, 0, 1_000_000, 0), 0.9),
+        # Without a price of its own a cached token costs what another one costs.
+        ("groq", "openai/gpt-oss-120b", (2_000_000, 1_000_000, 0, 0), 0.3),
+        # A tier may have its price, and has the model's else.
+        ("groq", "openai/gpt-oss-120b (flex)", (2_000_000, 1_000_000, 1_000_000, 0), 3.0),
+        ("groq", "openai/gpt-oss-120b (auto)", (1_000_000, 0, 0, 0), 0.15),
+        ("groq", "another", (1, 0, 1, 0), None),
+        ("groq", "another", (0, 0, 0, 0), 0.0),  # refused: nothing was used
+        ("resend", "", (0, 0, 0, 1_000), 0.4),
+        ("groq", "", (0, 0, 0, 1), None),
+    ],
+)
+def test_what_was_used_has_its_price(
+    prices: Prices, service: str, model: str, used: tuple[int, ...], cost_usd: float | None
+) -> None:
+    prompt, cached, output, emails = used
+    found = prices.cost_usd(
+        service, model, prompt=prompt, cached=cached, output=output, emails=emails
+    )
+    assert found == (None if cost_usd is None else pytest.approx(cost_usd))
+
+
+def test_without_the_file_there_are_no_prices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_prices() is None
+
+
+# What stands in the file, and what is said of it.
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("groq", "cannot be read as TOML"),
+        (
+            "[openai.m]\nprompt = 1",
+            "openai: is no table of a service; name one of [groq], [resend]",
+        ),
+        ("groq = 3", "groq: is no table of a service"),
+        ("[groq.m]\nprompt = 1", '[groq."m"] must have prompt and output, and may have cached'),
+        ("[groq.m]\nprompt = 1\noutput = 1\nemail = 1", '[groq."m"] must have prompt and output'),
+        ("[groq.m]\nprompt = '1'\noutput = 1", '[groq."m"] prompt must be a number of USD'),
+        ("[groq.m]\nprompt = -1\noutput = true", '[groq."m"] output must be a number of USD'),
+        ("[resend]\nemail = nan", "[resend] email must be a number of USD, 0 or more"),
+    ],
+)
+def test_a_file_that_is_wrong_says_what_to_change(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "keywheel-prices.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_prices(path)
+    assert sentence in str(caught.value)
+    assert path.name in str(caught.value)

@@ -1,0 +1,105 @@
+"""`celery -A worker keys usage`: what the keys were used for, and what it cost."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+import click
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from config.current import get_settings
+from config.errors import SettingsError
+from config.prices import read_prices
+from config.services import SERVICES
+from worker.cli.session import run
+from worker.key_pools import pools_for_tools
+from worker.usage import GROUPS, RANGES, STEPS, Row, UsageQuery, UsageReport, UsageStore
+
+_COLUMNS: Final = {
+    "calls": "calls",
+    "429": "refused",
+    "faults": "faults",
+    "rejected": "rejected",
+    "deferrals": "deferrals",
+    "prompt": "prompt_tokens",
+    "cached": "cached_tokens",
+    "output": "output_tokens",
+    "emails": "emails",
+}
+
+
+@click.command()
+@click.option(
+    "--range", "span", type=click.Choice(list(RANGES)), default="day", show_default=True,
+    help="How far back from now.",
+)  # fmt: skip
+@click.option(
+    "--step", type=click.Choice(list(STEPS)), help="The length of a row of --csv and --json."
+)
+@click.option(
+    "--by", default="key", show_default=True, metavar="GROUP[,GROUP]",
+    help=f"What to add up by: {', '.join(GROUPS)}.",
+)  # fmt: skip
+@click.option("--service", type=click.Choice(list(SERVICES)), help="Only this service.")
+@click.option("--key", help="Only the key of this id.")
+@click.option("--model", help="Only this model.")
+@click.option("--tenant", help="Only this tenant.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print one row for each step and group.")
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON, with the totals.")
+def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> None:
+    """Show what the keys were used for: calls, tokens, emails, waits and cost.
+
+    Usage is kept by the minute for a day and by the hour for 90 days. The cost comes from the
+    prices in keywheel-prices.toml in this folder.
+    """
+    values = {name: value for name, value in given.items() if value}
+    try:
+        query = UsageQuery.of({"range": span} | values)
+        prices = read_prices()
+    except (ValueError, SettingsError) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+    async def read(redis: Redis) -> tuple[UsageReport, dict[str, str]]:
+        store = UsageStore(redis, namespace=get_settings().namespace)
+        pools = pools_for_tools(redis)
+        labels = {key.id: key.label for pool in pools.values() for key in pool.keys}
+        return await UsageReport.make(store, query, prices), labels
+
+    report, labels = run(read, missing="{}")
+    if as_csv:
+        click.echo(report.as_csv(labels), nl=False)
+    elif as_json:
+        click.echo(json.dumps(report.as_json(labels), indent=2))
+    elif not report.totals:
+        click.echo("nothing was used in this time")
+    else:
+        Console().print(_listing(report, labels))
+        if report.unpriced:
+            click.echo(f"without a price: {', '.join(report.unpriced)}")
+
+
+def _listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
+    """The totals in a table without empty columns, so that it fits most terminals."""
+    lines = [_numbers(row) for row in report.totals]
+    shown = [name for name in lines[0] if any(line[name] for line in lines)]
+    by = (Column(name, overflow="fold") for name in report.query.by)
+    table = Table(*by, *(Column(name, justify="right", no_wrap=True) for name in shown), box=None)
+    for row, line in zip(report.totals, lines, strict=True):
+        group = [
+            labels.get(value, value) if name == "key" else value
+            for name, value in zip(report.query.by, row.group, strict=True)
+        ]
+        table.add_row(*(escape(value or "–") for value in group), *(line[name] for name in shown))
+    return table
+
+
+def _numbers(row: Row) -> dict[str, str]:
+    wait_s = row["waited_ms"] / 1000 / row["accepted"] if row["accepted"] else 0.0
+    counts = {title: f"{row[name]:,}" if row[name] else "" for title, name in _COLUMNS.items()}
+    return counts | {
+        "wait": f"{wait_s:.1f} s" if row["accepted"] else "",
+        "USD": "" if row.cost_usd is None else f"{row.cost_usd:.4f}",
+    }

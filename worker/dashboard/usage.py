@@ -1,0 +1,80 @@
+"""The endpoint for what the keys were used for, as JSON or CSV."""
+
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from config.current import get_settings
+from config.errors import SettingsError
+from config.prices import Prices, read_prices
+from config.services import SERVICES
+from worker.dashboard.errors import ApiError
+from worker.dashboard.handlers import AdminHandler, redis_unreachable
+from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.request_body import check_fields
+from worker.usage import GROUPS, UsageQuery, UsageReport, UsageStore
+
+_MAX_CHARACTERS: Final = 200
+_FORMATS: Final = ("json", "csv")
+
+
+class Usage(AdminHandler):
+    """`GET /api/admin/usage`: what the keys were used for, step by step, and what it cost."""
+
+    async def get(self) -> None:
+        """Send a report."""
+        values = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        check_fields(values, ("range", "step", "by", "format", *GROUPS))
+        answer_format = values.pop("format", "json")
+        query = _read_query(values, answer_format)
+        prices, problem = _prices()
+        report = await self._report(query, prices)
+        labels = await self.with_pools(_labels)
+        if answer_format == "csv":
+            self.set_header("Content-Type", "text/csv; charset=UTF-8")
+            self.set_header(
+                "Content-Disposition", f'attachment; filename="keywheel-usage-{query.range}.csv"'
+            )
+            self.finish(report.as_csv(labels))
+            return
+        self.send_json(report.as_json(labels) | {"priced": prices is not None, "problem": problem})
+
+    async def _report(self, query: UsageQuery, prices: Prices | None) -> UsageReport:
+        async def read(redis: Redis) -> UsageReport:
+            store = UsageStore(redis, namespace=get_settings().namespace)
+            return await UsageReport.make(store, query, prices)
+
+        try:
+            return await self.poller.with_redis(read)
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+
+
+def _read_query(values: dict[str, Any], answer_format: str) -> UsageQuery:
+    if any(len(value) > _MAX_CHARACTERS or not value.isprintable() for value in values.values()):
+        raise ApiError(
+            400,
+            "bad_request",
+            f"Each value must be plain text of 1 to {_MAX_CHARACTERS} characters.",
+        )
+    if values.get("service") not in {None, "", *SERVICES}:
+        known = ", ".join(SERVICES)
+        raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")
+    if answer_format not in _FORMATS:
+        raise ApiError(400, "bad_request", f"format must be one of: {', '.join(_FORMATS)}.")
+    try:
+        return UsageQuery.of(values)
+    except ValueError as exc:
+        raise ApiError(400, "bad_request", str(exc)) from None
+
+
+def _prices() -> tuple[Prices | None, str]:
+    """Read the prices, or say in a sentence why they cannot be read."""
+    try:
+        return read_prices(), ""
+    except SettingsError as exc:
+        return None, str(exc)
+
+
+async def _labels(pools: Pools) -> dict[str, str]:
+    return {key.id: key.label for pool in pools.values() for key in pool.keys}

@@ -1,0 +1,287 @@
+"""Usage over a range of time: in steps, grouped, filtered and priced."""
+
+import csv
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from typing import Any, Final, Self
+
+from config.prices import Prices
+from worker.usage.series import MEASURES, Series
+from worker.usage.store import Counted, Unit, UsageStore
+
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_MINUTE_MS = 60_000
+_HOUR_MS = 60 * _MINUTE_MS
+_DAY_MS = 24 * _HOUR_MS
+
+STEPS: Final = {
+    "minute": _MINUTE_MS,
+    "ten_minutes": 10 * _MINUTE_MS,
+    "hour": _HOUR_MS,
+    "day": _DAY_MS,
+}
+"""The length of each step, in milliseconds. Days are those of UTC."""
+
+RANGES: Final = {"hour": _HOUR_MS, "day": _DAY_MS, "week": 7 * _DAY_MS, "90d": 90 * _DAY_MS}
+"""The length of each range, in milliseconds. A range ends now."""
+
+_STEPS_OF: Final = {
+    "hour": ("minute", "ten_minutes"),
+    "day": ("ten_minutes", "minute", "hour"),
+    "week": ("hour", "day"),
+    "90d": ("day", "hour"),
+}
+"""The steps that a range may have, the default first."""
+
+GROUPS: Final = ("service", "key", "account", "model", "tenant")
+COUNTS: Final = (
+    "calls",
+    "accepted",
+    "refused",
+    "faults",
+    "rejected",
+    "prompt_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "emails",
+    "deferrals",
+    "waited_ms",
+)
+"""What each row of a report has: the measures, and of the calls those that were accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """What a report is to show.
+
+    Attributes:
+        range: One of `RANGES`.
+        step: One of `STEPS`; empty: as fits the range.
+        by: What to group by; the service is always one of it.
+        only: Which values to show, by their groups.
+
+    Raises:
+        ValueError: It cannot be answered. The sentence says what to change.
+    """
+
+    range: str = "day"
+    step: str = ""
+    by: tuple[str, ...] = ("service",)
+    only: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.range not in RANGES:
+            raise ValueError(f"range must be one of: {', '.join(RANGES)}.")
+        if self.step and self.step not in _STEPS_OF[self.range]:
+            steps = ", ".join(_STEPS_OF[self.range])
+            raise ValueError(f"step must be one of these for the range {self.range}: {steps}.")
+        named = {*self.by, *(name for name, _ in self.only)}
+        if not named <= {*GROUPS}:
+            raise ValueError(f"by must be one or several of: {', '.join(GROUPS)}.")
+        if "tenant" in named and named & {"key", "account"}:
+            raise ValueError(
+                "A tenant's usage is not kept by key: leave out tenant, or key and account."
+            )
+
+    @classmethod
+    def of(cls, values: dict[str, str]) -> Self:
+        """Read a query from texts, with the groups of `by` separated by commas.
+
+        Raises:
+            ValueError: It cannot be answered. The sentence says what to change.
+        """
+        by = tuple(dict.fromkeys(("service", *values.get("by", "service").split(","))))
+        only = tuple((name, values[name]) for name in GROUPS if values.get(name))
+        return cls(values.get("range", "day"), values.get("step", ""), by, only)
+
+    @property
+    def step_ms(self) -> int:
+        """The length of a step, in milliseconds."""
+        return STEPS[self.step or _STEPS_OF[self.range][0]]
+
+    @property
+    def unit(self) -> Unit:
+        """What the report is made from."""
+        return Unit.MINUTE if RANGES[self.range] <= _DAY_MS else Unit.HOUR
+
+    def first_ms(self, now_ms: int) -> int:
+        """When the first step began, if the present step is the last, in milliseconds."""
+        return now_ms - now_ms % self.step_ms - RANGES[self.range] + self.step_ms
+
+    def shows(self, series: Series) -> bool:
+        """Whether the report counts a series."""
+        named = {*self.by, *(name for name, _ in self.only)}
+        return bool(series.tenant) is ("tenant" in named) and all(
+            getattr(series, name) == value for name, value in self.only
+        )
+
+
+class Row:
+    """What was used in one step, or in the whole range, by one group.
+
+    Args:
+        group: The values of what the report is grouped by.
+        at_ms: When the step began, in milliseconds since 1970; None: the whole range.
+
+    Attributes:
+        counts: One number for each measure.
+        cost_usd: What it costs, in USD; None if nothing of it has a price.
+    """
+
+    __slots__ = ("at_ms", "cost_usd", "counts", "group")
+
+    def __init__(self, group: tuple[str, ...], at_ms: int | None) -> None:
+        self.group = group
+        self.at_ms = at_ms
+        self.counts = [0] * len(MEASURES)
+        self.cost_usd: float | None = None
+
+    def add(self, counts: Sequence[int], cost_usd: float | None) -> None:
+        """Add what was counted for one series."""
+        self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
+        if cost_usd is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+
+    def __getitem__(self, name: str) -> int:
+        """One of `COUNTS`."""
+        if name == "accepted":
+            return self["calls"] - self["refused"] - self["faults"] - self["rejected"]
+        return self.counts[MEASURES.index(name)]
+
+    def values(self) -> dict[str, Any]:
+        """All of `COUNTS`, and the cost."""
+        cost_usd = None if self.cost_usd is None else round(self.cost_usd, 9)
+        return {name: self[name] for name in COUNTS} | {"cost_usd": cost_usd}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """An answer to a query.
+
+    Attributes:
+        query: The query.
+        first_ms: When the first step began, in milliseconds since 1970.
+        now_ms: When the report was made.
+        rows: What was used, by step and group, oldest first. Where nothing was used there is none.
+        totals: What was used in the whole range, by group, those with the most calls first.
+        unpriced: What was used without a price: models, and services whose emails have none. Empty
+            if there are no prices at all.
+    """
+
+    query: UsageQuery
+    first_ms: int
+    now_ms: int
+    rows: tuple[Row, ...]
+    totals: tuple[Row, ...]
+    unpriced: tuple[str, ...] = ()
+
+    @classmethod
+    async def make(cls, store: UsageStore, query: UsageQuery, prices: Prices | None) -> Self:
+        """Read the usage, and add it up.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        now_ms = await store.now_ms()
+        first_ms = query.first_ms(now_ms)
+        counted = store.read(query.unit, first_ms=first_ms, last_ms=now_ms)
+        return await cls._of(counted, query, prices, first_ms=first_ms, now_ms=now_ms)
+
+    @classmethod
+    async def _of(
+        cls,
+        counted: AsyncIterator[Counted],
+        query: UsageQuery,
+        prices: Prices | None,
+        *,
+        first_ms: int,
+        now_ms: int,
+    ) -> Self:
+        rows: dict[tuple[int, tuple[str, ...]], Row] = {}
+        totals: dict[tuple[str, ...], Row] = {}
+        unpriced: set[str] = set()
+        async for one in counted:
+            if not query.shows(one.series):
+                continue
+            group = tuple(getattr(one.series, name) for name in query.by)
+            at_ms = one.at_ms - one.at_ms % query.step_ms
+            cost_usd = None if prices is None else _cost_usd(prices, one)
+            if prices is not None and cost_usd is None:
+                unpriced.add(one.series.model or one.series.service)
+            for row in (
+                rows.setdefault((at_ms, group), Row(group, at_ms)),
+                totals.setdefault(group, Row(group, None)),
+            ):
+                row.add(one.counts, cost_usd)
+        return cls(
+            query,
+            first_ms,
+            now_ms,
+            tuple(rows[name] for name in sorted(rows)),
+            tuple(sorted(totals.values(), key=lambda row: (-row["calls"], row.group))),
+            tuple(sorted(unpriced)),
+        )
+
+    def as_json(self, labels: Mapping[str, str]) -> dict[str, Any]:
+        """Everything, in JSON types.
+
+        Args:
+            labels: The labels of the keys that are known, by their ids.
+        """
+        query = self.query
+        return {
+            "range": query.range,
+            "step_ms": query.step_ms,
+            "first_ms": self.first_ms,
+            "now_ms": self.now_ms,
+            "by": list(query.by),
+            "only": dict(query.only),
+            "rows": [
+                {"at_ms": row.at_ms} | self._named(row, labels) | row.values() for row in self.rows
+            ],
+            "totals": [self._named(row, labels) | row.values() for row in self.totals],
+            "unpriced": list(self.unpriced),
+        }
+
+    def as_csv(self, labels: Mapping[str, str]) -> str:
+        """The rows, with a line of names before them; times are UTC.
+
+        Args:
+            labels: The labels of the keys that are known, by their ids.
+        """
+        text = StringIO()
+        names = [name for by in self.query.by for name in (by, "label")[: 1 + (by == "key")]]
+        lines = csv.writer(text)
+        lines.writerow(["time", *names, *COUNTS, "cost_usd"])
+        for row in self.rows:
+            time = datetime.fromtimestamp((row.at_ms or 0) / 1000, UTC).strftime(_TIME_FORMAT)
+            group = map(_plain, self._named(row, labels).values())
+            lines.writerow([time, *group, *row.values().values()])
+        return text.getvalue()
+
+    def _named(self, row: Row, labels: Mapping[str, str]) -> dict[str, str]:
+        named: dict[str, str] = {}
+        for name, value in zip(self.query.by, row.group, strict=True):
+            named[name] = value
+            if name == "key":
+                named["label"] = labels.get(value, "")
+        return named
+
+
+def _cost_usd(prices: Prices, counted: Counted) -> float | None:
+    used = dict(zip(MEASURES, counted.counts, strict=True))
+    return prices.cost_usd(
+        counted.series.service,
+        counted.series.model,
+        prompt=used["prompt_tokens"],
+        cached=used["cached_tokens"],
+        output=used["output_tokens"],
+        emails=used["emails"],
+    )
+
+
+def _plain(text: str) -> str:
+    """Keep spreadsheets from taking a name that a job has chosen for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
