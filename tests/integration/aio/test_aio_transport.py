@@ -20,6 +20,7 @@ from tests.integration.aio.transport_harness import (
     tube,
     waiting,
 )
+from tests.processes import eventually
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
@@ -314,6 +315,44 @@ def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, boo
         assert two.bodies == [0, 1, 2, 3, 4]
 
 
+def test_what_a_request_took_is_released_when_its_reply_is_lost_with_the_connection(
+    url: str, books: Any
+) -> None:
+    with tube(url, "a", lease_s=900) as one:
+        one.with_hub()
+        send(url, "a", *range(3))
+        one.until_asked()
+        eventually(lambda: books.hlen("unacked") == 3)
+        assert one.channel.client.connection._sock.recv(1 << 20)  # the reply
+        books.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with pytest.raises((*one.connection.connection_errors, OperationalError)):
+            one.until(lambda: False)
+        assert not one.got
+        eventually(lambda: _leases(books) == [0.0] * 3)
+    with tube(url, "a") as two:
+        two.until(lambda: len(two.got) == 3)
+
+
+def test_what_cannot_be_put_back_after_a_consumer_has_raised_is_released(
+    url: str, books: Any
+) -> None:
+    with tube(url, "a", lease_s=900) as one:
+        one.with_hub()
+
+        def lose_the_server(_: Any) -> None:
+            books.config_set("maxmemory", "1")
+            raise RuntimeError("of the consumer")
+
+        one.on_message = lose_the_server
+        send(url, "a", *range(3))
+        try:
+            with pytest.raises(RuntimeError, match="of the consumer"):
+                one.until(lambda: False)
+        finally:
+            books.config_set("maxmemory", "0")
+        eventually(lambda: _leases(books).count(0.0) == 2)
+
+
 @pytest.mark.parametrize("transport", [OURS, STOCK])
 def test_either_transport_gives_back_what_the_other_took_too_long_ago(
     url: str, books: Any, transport: str
@@ -384,3 +423,7 @@ def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_
     with tube(url, "a", prefetch=0) as several:  # no window
         several.until(lambda: several.got)
         assert (len(several.got), books.llen("a")) == (1, 9)
+
+
+def _leases(books: Any) -> list[float]:
+    return [lease for _, lease in books.zrange("unacked.leases", 0, -1, withscores=True)]

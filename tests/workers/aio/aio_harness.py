@@ -5,10 +5,12 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, eventually
+from tests.processes import ROOT, eventually, hang_up
 
 APP = "tests.workers.aio.aio_app"
 
@@ -64,3 +66,13 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def cut_connections(aio: ModuleType, store: Any) -> None:
+    """Have the server close all connections at once, but for those of the journal."""
+    with store.pipeline() as pipe:
+        for client in store.client_list():
+            if client["name"] != aio.JOURNAL:
+                pipe.execute_command("CLIENT", "KILL", "ID", client["id"], "SKIPME", "yes")
+        pipe.execute()
+    hang_up(aio.app)  # ours were cut as well

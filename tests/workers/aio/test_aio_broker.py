@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, eventually, hang_up
-from tests.workers.aio.aio_harness import WorkerProcess
+from tests.processes import ROOT, eventually
+from tests.workers.aio.aio_harness import WorkerProcess, cut_connections
 
 Journal = Callable[[str], list[str]]
 
@@ -68,7 +68,7 @@ def test_cut_connections_lose_no_job_and_leave_the_worker_at_work(  # noqa: PLR0
     worker = start_worker(AIO_CANCEL=cancel)
     results = [aio.sleep.apply_async((1.0, key), queue=worker.queue) for _ in range(20)]
     eventually(lambda: len(journal(key)) == 20)
-    _cut(aio, store)
+    cut_connections(aio, store)
     for result in results:
         assert result.get(timeout=30) == 1.0
     assert "Connection to broker lost" in worker.log
@@ -88,7 +88,7 @@ def test_where_jobs_are_cancelled_with_their_connection_those_that_had_not_begun
     for each in keys:
         aio.sleep.apply_async((2.0, each), queue=worker.queue)
     eventually(lambda: [journal(each) for each in keys[:4]] == [["began"]] * 4)
-    _cut(aio, store)
+    cut_connections(aio, store)
     eventually(lambda: all(journal(each)[-1:] == ["ended"] for each in keys), within_s=60)
     eventually(lambda: not store.hlen("unacked"))
     assert [journal(each) for each in keys[:4]] == [["began", "began", "ended"]] * 4
@@ -106,7 +106,7 @@ def test_jobs_that_outlive_their_connection_take_up_their_room_and_no_more(
     for number in range(3):
         aio.sleep.apply_async((8.0, f"{key}long{number}"), queue=worker.queue)
     eventually(lambda: len(store.keys(f"journal:{key}long*")) == 3)
-    _cut(aio, store)
+    cut_connections(aio, store)
     eventually(lambda: "Connection to broker lost" in worker.log)
     shorts = [f"{key}short{number}" for number in range(30)]
     for each in shorts:
@@ -126,9 +126,3 @@ def test_jobs_that_outlive_their_connection_take_up_their_room_and_no_more(
     worker.signal(signal.SIGQUIT)
     worker.await_exit()
     store.delete(worker.queue)
-
-
-def _cut(aio: ModuleType, store: Any) -> None:
-    for kind in ("normal", "pubsub"):
-        store.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    hang_up(aio.app)  # ours were cut as well

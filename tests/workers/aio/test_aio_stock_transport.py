@@ -9,8 +9,8 @@ import pytest
 from kombu import Connection
 
 from sandbox.redis import EmbeddedRedis
-from tests.processes import eventually, hang_up
-from tests.workers.aio.aio_harness import WorkerProcess
+from tests.processes import eventually
+from tests.workers.aio.aio_harness import WorkerProcess, cut_connections
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
@@ -65,9 +65,7 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
     # Four run, four wait in the pool, four in the queue.
     eventually(lambda: [journal(each) for each in keys[:4]] == [["began"]] * 4)
     eventually(lambda: store.llen(worker.queue) == 4)
-    for kind in ("normal", "pubsub"):
-        store.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    hang_up(aio.app)  # ours were cut as well
+    cut_connections(aio, store)
     eventually(lambda: "Connection to broker lost" in worker.log)
     assert [result.get(timeout=30) for result in results] == [1.5] * 12
     assert send("add", worker, 1, 2).get(timeout=10) == 3

@@ -214,12 +214,21 @@ class Channel(TakingChannel):
         try:
             while connection and self._in_poll is connection:
                 if taken := self._read_reply(connection):
-                    self.qos.give_back([(tag, text, [name]) for name, tag, text in taken])
+                    self.qos.return_or_release([(tag, text, [name]) for name, tag, text in taken])
         except (redis.RedisError, OSError) as exc:
             logger.debug("a reply was lost with its connection: %r", exc)
-            if self.qos.keeper is not None:
-                self.qos.keeper.release_unanswered(f"{self._suffix}{self._requests:x}")
         self._in_poll = None
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        """Release what the last request took, if its reply is lost with the connection.
+
+        kombu's connections call this each time they close; kombu's own part of it forgets that a
+        reply was on its way.
+        """
+        is_unanswered = self.takes and self._in_poll is connection
+        if is_unanswered and self._qos is not None and self._qos.keeper is not None:
+            self._qos.keeper.release_unanswered(f"{self._suffix}{self._requests:x}")
+        super()._on_connection_disconnect(connection)
 
     def _forget_connection(self) -> None:
         client = self.__dict__.get("client")

@@ -41,7 +41,7 @@ class DeliveringChannel(DelayingChannel):
                 left.popleft()
             returned += [(tag, text, [name]) for name, tag, text in left]
             if returned:
-                self.qos.give_back(returned)
+                self.qos.return_or_release(returned)
         return len(returned) < len(taken)
 
     def _hand_over(self, name: str, tag: str, text: bytes, message: Any) -> bool:

@@ -221,6 +221,25 @@ class TransportQoS(RestoringQoS):
         except redis.ResponseError as exc:
             logger.warning("the broker redelivers nothing now (%s)", exc)
 
+    def return_or_release(self, messages: list[tuple[str, Any, list[str]]]) -> None:
+        """Put messages back that were not delivered; see `give_back`.
+
+        Where the server takes none back, their leases end, and any worker puts them back later.
+
+        Raises:
+            redis.RedisError: They could not be put back, and there are no leases.
+            OSError: As above.
+        """
+        try:
+            self.give_back(messages)
+        except (redis.RedisError, OSError) as exc:
+            if self.keeper is None:
+                raise
+            logger.warning(
+                "cannot put %d messages back now (%s); releasing their leases", len(messages), exc
+            )
+            self.keeper.release(tag for tag, *_ in messages)
+
     # -- the end of a channel
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
