@@ -3,12 +3,15 @@
 The whole of it is in `tests/workers/keywheel/test_worker_backpressure.py`.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
+from worker.hooks import backpressure
 from worker.hooks.backpressure import _run_held
 
 
@@ -28,3 +31,64 @@ def test_jobs_that_a_reset_runs_leave_nothing_behind_in_the_timer() -> None:
     assert len(timer) == 10
     instants = [scheduled.eta for scheduled in timer.queue]
     assert instants == sorted(instants)
+
+
+class Demand:
+    """Nothing waits, unless a test says so."""
+
+    waiting, rests_s = 0, 0.0
+
+    def count(self, *, bulk: bool) -> int:
+        return 0 if bulk else self.waiting
+
+    def shortest(self, *, bulk: bool) -> int:
+        return self.count(bulk=bulk)
+
+    def resting_s(self) -> float:
+        return self.rests_s
+
+    def capacity(self) -> int:
+        return 100
+
+    def may_block_others(self) -> bool:
+        return False
+
+    def on_full(self, notify: Callable[[], None]) -> None:
+        pass
+
+
+def ignore(*_: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "looks"),
+    [
+        ({}, True, 2),  # two wake-ups of the consumer a second; with all others it was 14
+        ({"waiting": 1}, True, 10),
+        ({"rests_s": 60.0}, True, 10),
+        ({}, False, 10),  # a transport that knows no limits holds deferred jobs
+    ],
+)
+def test_the_consumer_is_woken_for_backpressure_as_often_as_needed(
+    monkeypatch: pytest.MonkeyPatch, *, changes: dict[str, Any], limits: bool, looks: int
+) -> None:
+    demand, timer, delays = Demand(), Timer(), list[float]()
+    vars(demand).update(changes)
+    monkeypatch.setattr(backpressure, "_demands_of", lambda _: {"ai": demand})
+
+    def call_after(delay_s: float, *_: Any) -> Any:
+        delays.append(delay_s)
+        return SimpleNamespace()
+
+    names = ("take_at_most", "take_urgent_only") if limits else ()
+    consumer = SimpleNamespace(channel=SimpleNamespace(**dict.fromkeys(names, ignore)), queues=[])
+    parent = SimpleNamespace(
+        timer=SimpleNamespace(schedule=timer, call_after=call_after),
+        task_consumer=consumer,
+        pool=SimpleNamespace(limit=100),
+    )
+    pauser = backpressure.QueuePauser(parent)
+    pauser.start(parent)
+    pauser._tick(parent)
+    assert [round(1 / delay_s) for delay_s in delays] == [10, looks]

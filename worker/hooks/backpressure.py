@@ -38,6 +38,12 @@ from worker.runtime import Runtime
 _logger = logging.getLogger(__name__)
 
 _TICK_S = 0.1
+_CALM_TICK_S = 0.5
+"""The interval while nothing waits.
+
+Each look wakes the consumer; the limits of what is taken, and a list that becomes full, do not wait
+for it.
+"""
 _MIN_HELD_LIMIT = 50
 _RUN_HELD_S = 2.0  # how long after a reset deferred jobs that arrive run at once
 _LOG_INTERVAL_S = 60.0
@@ -72,7 +78,7 @@ class QueuePauser(bootsteps.StartStopStep):
         """Start the timer. A reconnected worker consumes every queue, so no queue is paused."""
         self.paused.clear()
         self.paused_for_bulk.clear()
-        self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
+        self._entry = parent.timer.call_after(_TICK_S, self._tick, (parent,))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
         """Stop the timer. A second call does nothing."""
@@ -101,6 +107,19 @@ class QueuePauser(bootsteps.StartStopStep):
         self._reset.append(SERVICES[service].queue)
 
     def _tick(self, parent: Any) -> None:
+        pause_s = _TICK_S
+        try:
+            pause_s = self._look(parent)
+        finally:
+            if self._entry is not None:  # not stopped meanwhile
+                self._entry = parent.timer.call_after(pause_s, self._tick, (parent,))
+
+    def _look(self, parent: Any) -> float:
+        """Pause and resume queues.
+
+        Returns:
+            When to look again, in seconds.
+        """
         now_s = time.monotonic()
         while self._reset:
             self._run_held_until_s[self._reset.popleft()] = now_s + _RUN_HELD_S
@@ -109,8 +128,8 @@ class QueuePauser(bootsteps.StartStopStep):
             if until_s < now_s:
                 del self._run_held_until_s[queue]
         held = _held_by_queue(parent)
-        for queue, demand in _demands_of(parent).items():
-            channel = parent.task_consumer.channel
+        channel, demands = parent.task_consumer.channel, _demands_of(parent)
+        for queue, demand in demands.items():
             if hasattr(channel, "take_at_most"):  # the channel is a new one after each reconnection
                 for name in (queue, queue + DEFERRED):
                     channel.take_at_most(name, partial(_more, demand))
@@ -118,6 +137,11 @@ class QueuePauser(bootsteps.StartStopStep):
                 demand.on_full(partial(parent.pool.calls.post, self._on_full, parent))
             self._peek(parent, queue, demand, interval_s=_PEEK_INTERVAL_S)
             self._pause_or_resume(parent, queue, demand, held[queue])
+        is_busy = held or self.paused or self.paused_for_bulk or self._run_held_until_s
+        if not demands or is_busy or any(map(_is_awaited, demands.values())):
+            return _TICK_S
+        # Other transports hold deferred jobs here, and know no limits.
+        return _CALM_TICK_S if hasattr(channel, "take_at_most") else _TICK_S
 
     def _on_full(self, parent: Any) -> None:
         if self._entry is not None:
@@ -243,6 +267,11 @@ def _demands_of(parent: Any) -> Mapping[str, QueueDemand]:
     loop = getattr(parent.pool, "loop", None)
     runtime = Runtime.of(loop) if loop is not None else None
     return {} if runtime is None else runtime.demands
+
+
+def _is_awaited(demand: QueueDemand) -> bool:
+    """Whether jobs wait for keys, or the keys rest."""
+    return bool(demand.count(bulk=False) or demand.count(bulk=True) or demand.resting_s())
 
 
 def _more(demand: QueueDemand) -> int:

@@ -6,7 +6,6 @@ It stores the cancel, ends the job if the job waits here, and closes the job's s
 import asyncio
 import logging
 import threading
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify
 from typing import Any
@@ -23,8 +22,6 @@ from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
-_TICK_S = 0.25
-
 
 class Cancelling(bootsteps.StartStopStep):
     """Listens for cancels and resets on the pool's loop, and acts on the consumer's thread."""
@@ -34,22 +31,9 @@ class Cancelling(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        self._cancelled: deque[tuple[str, bool]] = deque()
-        """Ids of cancelled jobs, and whether this worker is the one to store `REVOKED` for them."""
         self._consumer = parent
-        self._entry: Any = None
         parent.cancelling = self
         lifespan.on_startup(self._listen)
-
-    def start(self, parent: Any) -> None:
-        """Start the timer."""
-        self._entry = parent.timer.call_repeatedly(_TICK_S, self._tick, (parent,))
-
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature
-        """Stop the timer. A second call does nothing."""
-        entry, self._entry = self._entry, None
-        if entry is not None:
-            entry.cancel()
 
     def cancel(self, ids: Iterable[str]) -> None:
         """Cancel jobs for Celery's `revoke`: store that, and end those that wait here.
@@ -62,7 +46,7 @@ class Cancelling(bootsteps.StartStopStep):
             lifespan.submit(self._store_and_wake(cancelled))
         except RuntimeError:
             _logger.warning("cannot store the cancel of %s: the pool is gone", ", ".join(cancelled))
-        _end_waiting(self._consumer, set(cancelled))
+        _end_waiting(self._consumer, frozenset(cancelled))
 
     def cancel_stamped(self, stamps: Mapping[str, Any]) -> None:
         """Store the cancel of all jobs with one of these stamps, and end those that are deferred.
@@ -104,7 +88,7 @@ class Cancelling(bootsteps.StartStopStep):
         runtime = Runtime.current()
         new = await _store(ids)
         runtime.end_waiting(frozenset(ids))
-        self._cancelled.extend((task_id, task_id in new) for task_id in ids)
+        self._consumer.pool.calls.post(self._end_here, frozenset(ids), sorted(new))
         for task_id in new:
             runtime.streams.open(task_id).close_from_outside(
                 creates=False,
@@ -116,18 +100,20 @@ class Cancelling(bootsteps.StartStopStep):
 
     # -- on the consumer's thread
 
-    def _tick(self, parent: Any) -> None:
-        if not self._cancelled:
-            return
-        cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
-        ids = {task_id for task_id, _ in cancelled}
+    def _end_here(self, ids: frozenset[str], mine: Sequence[str]) -> None:
+        """End cancelled jobs that wait here.
+
+        Args:
+            ids: The jobs.
+            mine: Those for which this worker, and no other, stores `REVOKED`.
+        """
         state.revoked.update(ids)
-        if mine := {task_id for task_id, is_mine in cancelled if is_mine}:
-            _logger.info("cancelled: %s", ", ".join(sorted(mine)))
+        if mine:
+            _logger.info("cancelled: %s", ", ".join(mine))
             threading.Thread(
-                target=_store_states, args=(parent.app, sorted(mine)), daemon=True, name="cancels"
+                target=_store_states, args=(self._consumer.app, mine), daemon=True, name="cancels"
             ).start()
-        _end_waiting(parent, ids)
+        _end_waiting(self._consumer, ids)
 
 
 async def _store(ids: Sequence[str]) -> Sequence[str]:
@@ -141,7 +127,7 @@ async def _store(ids: Sequence[str]) -> Sequence[str]:
         return ids
 
 
-def _store_states(app: Any, ids: list[str]) -> None:
+def _store_states(app: Any, ids: Sequence[str]) -> None:
     """Store `REVOKED` for jobs that no worker runs.
 
     A job whose call is under way ends with its result.
@@ -155,7 +141,7 @@ def _store_states(app: Any, ids: list[str]) -> None:
         )
 
 
-def _end_waiting(consumer: Any, ids: set[str]) -> None:
+def _end_waiting(consumer: Any, ids: frozenset[str]) -> None:
     """Run the jobs that wait in the timer for their instant.
 
     Celery sees that they are revoked, and ends them.
