@@ -4,7 +4,9 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
+from groq import AsyncGroq
 from pydantic import SecretStr
 
 from tests.integration.providers.groq_asking import KEY, MODEL, PROMPT
@@ -120,3 +122,43 @@ async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Gr
     for number in range(70):
         assert (await groq.call(SecretStr(f"gsk_{number}"), _ASKED)).verdict.fate is Fate.DONE
     assert len(groq._clients) == 64
+
+
+async def test_every_request_is_the_sdks_own_which_makes_the_first_of_each_key(
+    scripted: Any, groq: Groq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    build = AsyncGroq._build_request
+    monkeypatch.setattr(
+        AsyncGroq,
+        "_build_request",
+        lambda *args, **kwargs: made.append(0) or build(*args, **kwargs),
+    )
+    said = ({"content": PROMPT}, {"content": "é 😀 \"' </x>", "name": None})
+    asked = [{"model": MODEL, "messages": [{"role": "user", **more}]} for more in said]
+    for body in (*asked, *asked):
+        scripted.answer(200, _COMPLETION)
+        assert (await groq.call(KEY, Completion.of(body))).verdict.fate is Fate.DONE
+    assert len(made) == 1
+    stock = AsyncGroq(
+        api_key=KEY.get_secret_value(),
+        base_url=scripted.url,
+        timeout=groq._http.timeout,
+        max_retries=0,
+        http_client=groq._http,
+    )
+    for body in asked:
+        scripted.answer(200, _COMPLETION)
+        await stock.post(
+            "/openai/v1/chat/completions",
+            cast_to=httpx.Response,
+            body=dict(Completion.of(body).params),
+        )
+    ours, theirs = scripted.seen[:-2], scripted.seen[-2:]
+    for one, other in zip(ours, (*theirs, *theirs), strict=True):
+        assert (one.method, one.path, one.headers, one.body) == (
+            other.method,
+            other.path,
+            other.headers,
+            other.body,
+        )
