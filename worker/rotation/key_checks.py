@@ -120,20 +120,26 @@ def problems_in(
             yield f"{one.service} key {one.key.label} is not accepted: {one.check.detail}"
         elif one.check.state == "unknown":
             yield f"{one.service} key {one.key.label} could not be checked: {one.check.detail}"
-    for service, model in ((name, model) for name, several in models.items() for model in several):
-        asked = [one for one in found if one.service == service and model in one.models]
-        lacking = [one.key.label for one in asked if not one.models[model]]
-        if asked and len(lacking) == len(asked):
-            variable = f"{SERVICES[service].prefix}MODEL"
-            others_serve = any(may for one in asked for may in one.models.values())
-            advice = (
-                f"take it out of {variable}"
-                if others_serve
-                else f"set {variable} to one of {_some_models(asked)}"
-            )
-            yield f"no {service} key may use {model}: {advice}"
-        elif lacking:
-            yield f"{service} key {', '.join(lacking)} may not use the model {model}"
+    for service, names in models.items():
+        of_service = [one for one in found if one.service == service]
+        for model in names:
+            yield from _problems_with(model, [one for one in of_service if model in one.models])
+
+
+def _problems_with(model: str, asked: Sequence[CheckedKey]) -> Iterator[str]:
+    lacking = [one for one in asked if not one.models[model]]
+    if not lacking:
+        return
+    service = lacking[0].service
+    if len(lacking) < len(asked):
+        labels = ", ".join(one.key.label for one in lacking)
+        yield f"{service} key {labels} may not use the model {model}"
+        return
+    variable = f"{SERVICES[service].prefix}MODEL"
+    advice = f"set {variable} to one of {_some_models(asked)}"
+    if any(any(one.models.values()) for one in asked):  # another configured model serves
+        advice = f"take it out of {variable}"
+    yield f"no {service} key may use {model}: {advice}"
 
 
 def _some_models(asked: Iterable[CheckedKey]) -> str:
