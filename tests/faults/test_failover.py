@@ -1,9 +1,11 @@
 """The primary of the Redis dies under load, and its replica takes its place."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
 
+from keywheel_client import AsyncKeywheel, Keywheel
 from sandbox.process import Sandbox
 from tests.failover import NAME, failovers
 from tests.processes import Producer, eventually, run_celery, workers
@@ -26,6 +28,12 @@ def send(producer: Producer, name: str) -> list[str]:
     )
 
 
+async def complete(url: str) -> str:
+    async with AsyncKeywheel(url) as keywheel:
+        job = await keywheel.complete("Say hello")
+        return (await keywheel.result(job))["text"]
+
+
 def test_a_failover_in_mid_load_loses_no_job_and_sends_no_email_twice(tmp_path: Path) -> None:
     with failovers(tmp_path) as redis, Sandbox(**LOAD) as sandbox:
         environ = sandbox.env() | {"REDIS_URL": redis.url, "KEYWHEEL_WORKER_CONCURRENCY": "40"}
@@ -37,6 +45,9 @@ def test_a_failover_in_mid_load_loses_no_job_and_sends_no_email_twice(tmp_path: 
             killed_s = time.monotonic()
             redis.await_failover()
             ended = producer.await_all(ids, within_s=DONE_S - (time.monotonic() - killed_s))
+            with Keywheel(redis.url) as keywheel:
+                assert keywheel.result(keywheel.complete("Say hello"))["text"]
+            assert asyncio.run(complete(redis.url))
             logs = "".join(worker.log for worker in started)
         assert [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"] == []
         accepted = [sandbox.mail().get(f"failover {n}", []) for n in range(EMAILS)]

@@ -10,16 +10,21 @@ from typing import Any, get_type_hints
 import pytest
 from django.conf import settings as django_settings
 from jsonschema import ValidationError
+from redis import Redis, SSLConnection
+from redis.sentinel import Sentinel
 
 import keywheel_client
 from config.celery import QUEUE_OF_TASKS
+from config.redis_url import ALL_SCHEMES, RedisUrl
 from keywheel_client import CompletionArguments, EmailArguments, JobId, Pipeline, arguments, results
 from keywheel_client.connection import Names
 from keywheel_client.messages import QUEUES, message_of
+from keywheel_client.sentinels import open_client
 from keywheel_client.status import status_of
 from tests import schemas
 from tests.pages import ROOT
 from worker import results as worker_results
+from worker.aio.connections import parameters_of
 from worker.arguments import completion, email
 
 FOLDER = ROOT / "clients/python/keywheel_client"
@@ -47,6 +52,29 @@ def test_it_imports_nothing_but_redis_and_django_in_one_module() -> None:
                 names = [node.module or ""]
             allowed = known | ({"django"} if path.name == "django.py" else set())
             assert {name.split(".")[0] for name in names} <= allowed, path.name
+
+
+def test_it_reads_the_urls_of_sentinels_as_the_workers_do() -> None:
+    login = "u:canary"
+    for url in (
+        f"sentinel://{login}@a:1,b/3?master_name=m&sentinel_password=x&ssl=true",
+        f"sentinel://{login}@a:1;sentinel://b/3?master_name=m&sentinel_password=x&ssl=true",
+    ):
+        told = open_client(url, plain=Redis, sentinel=Sentinel, retry=None).connection_pool
+        workers = parameters_of(RedisUrl.read(url, schemes=ALL_SCHEMES).for_pool)
+        assert told.service_name == workers["sentinels"].master_name == "m"
+        sentinels = [one.connection_pool for one in told.sentinel_manager.sentinels]
+        assert {one.connection_kwargs["password"] for one in sentinels} == {"x"}
+        assert {one.connection_class for one in sentinels} == {SSLConnection}
+        addresses = [
+            (one.connection_kwargs["host"], one.connection_kwargs["port"]) for one in sentinels
+        ]
+        assert addresses == list(workers["sentinels"]._addresses) == [("a", 1), ("b", 26379)]
+        for name in ("db", "username", "password"):
+            assert told.connection_kwargs[name] == workers[name]
+    for wrong in ("sentinel://a:1/0", "sentinel://,b/0?master_name=m"):
+        with pytest.raises(ValueError, match="the URL of sentinels needs"):
+            open_client(wrong, plain=Redis, sentinel=Sentinel, retry=None)
 
 
 def test_the_namespace_is_that_of_the_environment_unless_it_is_given(

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from keywheel_client.arguments import CompletionArguments, EmailArguments
@@ -17,6 +18,7 @@ from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
 from keywheel_client.pipeline import Pipeline
 from keywheel_client.results import CompletionResult, EmailResult, ResetDone, ServiceStatus
+from keywheel_client.sentinels import open_client, with_sentinels
 from keywheel_client.status import Status, status_of
 from keywheel_client.stream_reader import StreamReader
 
@@ -49,10 +51,12 @@ class AsyncKeywheel:
         addresses = Addresses.of(url, results_url, pool_url)
         # No retries: a push that timed out may have arrived.
         clients = {
-            one: Redis.from_url(one, retry=Retry(NoBackoff(), 0), **OPTIONS)
+            one: open_client(
+                one, plain=Redis, sentinel=Sentinel, retry=Retry(NoBackoff(), 0), **OPTIONS
+            )
             for one in {addresses.broker, addresses.results, addresses.pool}
         }
-        self._clients = list(clients.values())
+        self._clients = [one for client in clients.values() for one in with_sentinels(client)]
         self._broker = clients[addresses.broker]
         self._results = clients[addresses.results]
         self._pool = clients[addresses.pool]

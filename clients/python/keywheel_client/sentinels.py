@@ -1,0 +1,74 @@
+"""Opens clients of Redis, also of a primary that sentinels name."""
+
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from redis.connection import parse_url
+
+_PORT: Final = 26379
+
+
+def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
+    """Open a client.
+
+    Args:
+        url: As redis-py reads it, or `sentinel://user:password@a:26379,b:26379/0?master_name=…`, as
+            the workers read it.
+        plain: redis-py's client, for asyncio or not.
+        sentinel: Its class of sentinels.
+        **options: Of the client. What stands in the URL has precedence.
+
+    Raises:
+        ValueError: The URL is not as it must be.
+    """
+    if not url.startswith("sentinel://"):
+        return plain.from_url(url, **options)
+    hosts, rest = _divided(url)
+    parse: Any = parse_url
+    given = {**options, **parse(rest)}
+    hosts += [one for one in given.pop("sentinels", "").split(",") if one]
+    name = given.pop("master_name", None)
+    if not name:
+        raise ValueError("the URL of sentinels needs ?master_name=NAME, the primary's name")
+    tls = _is_true(given.pop("ssl", ""))
+    to_sentinels = {
+        part: given.pop(f"sentinel_{part}")
+        for part in ("username", "password")
+        if f"sentinel_{part}" in given
+    }
+    if _is_true(given.pop("sentinel_ssl", tls)):
+        to_sentinels |= {"ssl": True} | {
+            part: value for part, value in given.items() if part.startswith("ssl_")
+        }
+    # A sentinel that is down must not hold up the question to the next one.
+    to_sentinels |= {"socket_connect_timeout": 1, "socket_timeout": 2, "retry": given["retry"]}
+    found = sentinel([_address(one) for one in hosts], sentinel_kwargs=to_sentinels)
+    del given["host"]
+    given.pop("port", None)
+    return found.master_for(name, redis_class=plain, ssl=tls, **given)
+
+
+def with_sentinels(client: Any) -> list[Any]:
+    """Name a client and those of its sentinels, which it does not close itself."""
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    return [client, *(manager.sentinels if manager is not None else ())]
+
+
+def _divided(url: str) -> tuple[list[str], str]:
+    """Divide the addresses of sentinels from a URL that redis-py can read."""
+    plain = re.sub(r"[;,]sentinel://(?:[^/?#@;,]*@)?", ",", url.partition("://")[2])
+    authority = re.split(r"[/?#]", plain, maxsplit=1)[0]
+    login, at, hosts = authority.rpartition("@")
+    return re.split("[;,]", hosts), f"redis://{login}{at}sentinels{plain[len(authority) :]}"
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("the URL of sentinels needs their hosts: sentinel://a:26379,b:26379/0")
+    return parts.hostname, parts.port or _PORT
+
+
+def _is_true(value: object) -> bool:
+    return str(value).lower() in {"1", "true", "yes", "on"}
