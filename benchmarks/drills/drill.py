@@ -126,6 +126,8 @@ class Site:
         self._calls_before = self._count_calls("calls")
         self._accepted_before = self._count_calls("accepted")
         self._recovered_s = self._began_s
+        self._open: list[Job] = []
+        self._look_again_s = self._last_end_s = self._began_s
         self._worker_mb: list[float] = []
         self._redis_mb = 0.0
 
@@ -244,6 +246,17 @@ class Site:
         with suppress(redis.RedisError):
             info: dict[str, Any] = self._client.info("memory")  # type: ignore[assignment]
             self._redis_mb = max(self._redis_mb, info["used_memory"] / 2**20)
+            if time.monotonic() >= self._look_again_s:
+                self._look()
+
+    def _look(self) -> None:
+        read_ends(self._client, self._open)
+        if any(job.end for job in self._open):
+            self._last_end_s = time.monotonic()
+        # What was sent since then is among the jobs, too.
+        self._open = [job for job in self.jobs if job.end is None]
+        # A look reads all open jobs, which must not keep Redis busy.
+        self._look_again_s = time.monotonic() + max(_LOOK_S, len(self._open) / 10_000)
 
     @property
     def worker_mb(self) -> list[float]:
@@ -266,22 +279,14 @@ class Site:
 
     def finish(self) -> Outcome:
         """Wait until every job has ended, and judge."""
-        waiting = list(self.jobs)
         deadline_s = time.monotonic() + self.scale.limit_s
-        last_end_s = time.monotonic()
         while time.monotonic() < deadline_s:
             self.watch()
             with suppress(redis.RedisError):
-                read_ends(self._client, waiting)
-                left = [job for job in waiting if job.end is None]
-                if len(left) < len(waiting):
-                    last_end_s = time.monotonic()
-                waiting = left
-                if not waiting and not self._client.hlen("unacked"):
+                if all(job.end for job in self.jobs) and not self._client.hlen("unacked"):
                     break
-            # A look reads all open jobs, which must not keep Redis busy.
-            time.sleep(max(_LOOK_S, len(waiting) / 20_000))
-        return self._judge(last_end_s)
+            time.sleep(_LOOK_S)
+        return self._judge(self._last_end_s)
 
     def _judge(self, last_end_s: float) -> Outcome:
         self.house.await_redis()
