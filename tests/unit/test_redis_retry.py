@@ -1,5 +1,6 @@
 """What of Redis passes by itself, in one list; and how long who waits for it."""
 
+import asyncio
 import logging
 import ssl
 
@@ -9,9 +10,11 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as LateError
 
+from config.current import get_settings
 from worker.aio import redis_retry
 from worker.aio.redis_retry import RetryPolicy, passes_by_itself, retried, words_of
 from worker.errors import Deferred, InvalidArguments, JobError, error_of
+from worker.redis import retry
 from worker.redis.retry import retry_while_down
 
 
@@ -107,6 +110,23 @@ async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -
     with pytest.raises(Deferred, match="Redis refuses: NOPERM this user") as caught:
         await retry_while_down(denied)
     assert caught.value.countdown_ms >= 5_000
+
+
+async def test_a_job_that_waits_for_redis_is_deferred_before_its_time_limit_costs_a_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policies: list[RetryPolicy] = []
+
+    async def note(_: object, policy: RetryPolicy) -> None:
+        policies.append(policy)
+
+    monkeypatch.setattr(retry, "retried", note)
+    for limit_s in (300, 20):
+        settings = get_settings().model_copy(update={"task_time_limit_s": limit_s})
+        monkeypatch.setattr(retry, "get_settings", lambda settings=settings: settings)
+        await retry_while_down(lambda: asyncio.sleep(0))
+        assert policies[-1].within_s < settings.task_soft_time_limit_s / 3
+    assert [policy.within_s for policy in policies] == [60.0, 2.5]
 
 
 def test_a_dead_letters_reason_becomes_the_error_again_that_it_was() -> None:

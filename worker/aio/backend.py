@@ -229,7 +229,7 @@ class RedisBackend(EncodingBackend):
             return await self._retry(ask, error, job)
         finally:
             if job is not None:
-                job.waits_for_store = False
+                job.waits_for_redis = False
 
     async def _retry(
         self, ask: "Callable[[], asyncio.Future[T]]", error: Exception | None, job: Job | None
@@ -241,7 +241,7 @@ class RedisBackend(EncodingBackend):
         while True:
             if error is not None:
                 if job is not None:
-                    job.waits_for_store = True
+                    job.waits_for_redis = True
                 if refuses_for_now(error) or needs_a_person(error):
                     sentence = "the result store takes nothing (%s); next try in %.1f s"
                     warn(sentence, words_of(error), pause_s)

@@ -66,7 +66,7 @@ class Job:
         "driver",
         "in_thread",
         "pid",
-        "waits_for_store",
+        "waits_for_redis",
     )
 
     def __init__(
@@ -96,8 +96,8 @@ class Job:
         self._signum: int | None = None
         self._begun = False
         self.body_ended = False
-        self.waits_for_store = False
-        """Whether the result store is full or away while this job stores its result."""
+        self.waits_for_redis = False
+        """Whether the work is over, and Redis is yet to take its result or its next message."""
         self._prolonged = False
         self._soft_pending = False
         self._done = False
@@ -317,7 +317,7 @@ class Job:
 
     def _on_soft_limit(self) -> None:
         # After the body has ended, the tracer only stores and reports: the limit has no purpose.
-        if self.body_ended or self._done or self._over is not None:
+        if self.body_ended or self.waits_for_redis or self._done or self._over is not None:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
@@ -327,10 +327,10 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._done or self._over is not None:
             return
-        # A result store that is away does not undo the job, however long it takes. Otherwise,
-        # storing the result and running the hooks may take as long again.
-        if self.body_ended and (self.waits_for_store or not self._prolonged):
-            self._prolonged = self._prolonged or not self.waits_for_store
+        # A Redis that is away does not undo the job, however long it takes to store the result or
+        # to go back to the queue. Otherwise, storing and running the hooks may take as long again.
+        if self.waits_for_redis or (self.body_ended and not self._prolonged):
+            self._prolonged = self._prolonged or not self.waits_for_redis
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)

@@ -20,6 +20,7 @@ from celery import Task, states
 
 from config.settings import Settings
 from worker import attempts
+from worker.aio.time_limits import HeldTimeLimits
 from worker.errors import (
     DeadlineExceeded,
     Deferred,
@@ -150,11 +151,18 @@ class JobRun:
     async def reschedule(self, over: Deferred | TransientError) -> NoReturn:
         """Send the job back to its queue, or end it where its budget is spent.
 
+        The time limits do not count here: they are meant for the work, and a Redis that is away or
+        hangs would end a job by them.
+
         Raises:
             celery.exceptions.Retry: The job comes back.
             celery.exceptions.Ignore: Another worker has the job.
             JobError: The job ends.
         """
+        with HeldTimeLimits():
+            await self._reschedule(over)
+
+    async def _reschedule(self, over: Deferred | TransientError) -> NoReturn:
         if self._ownership is not None:
             await self._ownership.end_if_lost()
         if isinstance(over, TransientError):

@@ -12,6 +12,7 @@ from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
 from config.settings import Settings
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
+from worker.aio.time_limits import HeldTimeLimits
 from worker.aio.transport.eta import instant_of
 from worker.aio.transport.headers import DEATHS
 from worker.cancellations import end_if_cancelled
@@ -93,21 +94,22 @@ def _instant(in_s: float) -> str:
 
 
 async def publish_patiently(signature: Any, app: Celery) -> None:
-    """Publish a message, whatever the soft time limit says: it is meant for the work.
+    """Publish a message, whatever the time limits say: they are meant for the work.
 
-    Cut off here, the job would be lost, or run twice.
+    Cut off here, the job would be lost, or run twice, or fail because the broker is away.
 
     Raises:
         celery.exceptions.Reject: The broker did not take it for a minute.
     """
     publishing = asyncio.ensure_future(_publish_with_retries(signature, app))
-    try:
-        await asyncio.shield(publishing)
-    except SoftTimeLimitExceeded:
-        await publishing
-    except asyncio.CancelledError:
-        publishing.cancel()
-        raise
+    with HeldTimeLimits():
+        try:
+            await asyncio.shield(publishing)
+        except SoftTimeLimitExceeded:  # it was on its way
+            await publishing
+        except asyncio.CancelledError:
+            publishing.cancel()
+            raise
 
 
 async def _publish_with_retries(signature: Any, app: Celery) -> None:

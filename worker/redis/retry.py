@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
-from worker.aio.redis_retry import JOB, needs_a_person, retried, words_of
+from config.current import get_settings
+from worker.aio.redis_retry import JOB, RetryPolicy, needs_a_person, retried, words_of
 from worker.errors import Deferred
 
 _AWAY_MS = 5_000
@@ -15,14 +17,14 @@ ResultT = TypeVar("ResultT")
 
 
 async def retry_while_down(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Ask Redis again until it answers, for a minute at most.
+    """Ask Redis again until it answers, for a minute at most, or a quarter of the soft time limit.
 
     Raises:
         Deferred: Redis did not answer for that long, or refuses what only a person can allow.
             The job loses no retry by it, however long it takes: no provider failed.
     """
     try:
-        return await retried(ask, JOB)
+        return await retried(ask, _patience())
     except (RedisError, OSError) as exc:
         pause_ms = random.randint(_AWAY_MS, 3 * _AWAY_MS)  # noqa: S311 - spreads a crowd
         if isinstance(exc, ResponseError) or needs_a_person(exc):
@@ -30,3 +32,9 @@ async def retry_while_down(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
         raise Deferred(
             pause_ms, f"Redis does not answer ({type(exc).__name__})", "redis_down"
         ) from exc
+
+
+def _patience() -> RetryPolicy:
+    """How long a job waits: the time limit would cost it a retry, and a deferral costs none."""
+    within_s = min(JOB.within_s, get_settings().task_soft_time_limit_s / 4)
+    return JOB if within_s == JOB.within_s else replace(JOB, within_s=within_s)

@@ -11,6 +11,7 @@ from kombu.asynchronous import Hub
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 from worker.aio import shutdown
 from worker.aio.pool import TaskPool, current_loop
+from worker.aio.time_limits import HeldTimeLimits
 from worker.aio.transport import unacked
 
 
@@ -166,3 +167,29 @@ def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(
     pool.loop.call_soon_threadsafe(gate.set)
     assert running.answer[0] == 0
     assert not waiting.accepted.done()
+
+
+def test_no_limit_ends_a_job_that_only_redis_keeps_from_going_back(
+    app: Celery, start: Start
+) -> None:
+    limits = {"soft_timeout": 0.05, "timeout": 0.1}
+
+    @app.task(shared=False)
+    async def goes_back() -> str:
+        with HeldTimeLimits():
+            await asyncio.sleep(0.3)  # several times as long as the limits
+        return "back"
+
+    @app.task(shared=False)
+    async def works() -> None:
+        with HeldTimeLimits():
+            pass
+        await asyncio.Event().wait()
+
+    pool = start()
+    back, worked = Outcome(pool, goes_back, **limits), Outcome(pool, works, **limits)
+    assert back.answer[:2] == (0, "'back'")
+    assert worked.answer[0] == 1
+    assert (back.timeouts, worked.timeouts) == ([], [True])
+    with HeldTimeLimits():
+        pass  # outside a job
