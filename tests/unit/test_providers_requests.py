@@ -256,6 +256,9 @@ def test_the_systems_proxy_is_honoured(
         ("HTTPS_PROXY", "socks4://proxy.example", "HTTPS_PROXY names a socks4:// proxy"),
         ("https_proxy", "http://", "https_proxy names an address that cannot be read"),
         ("HTTPS_PROXY", "http://canary:x:y", "HTTPS_PROXY names an address that cannot be read"),
+        ("HTTPS_PROXY", "ftp://canary@proxy", "HTTPS_PROXY names a ftp:// proxy"),
+        ("HTTPS_PROXY", "http://proxy:99999", "HTTPS_PROXY names an address that cannot be read"),
+        ("HTTPS_PROXY", "canary:x@proxy:0", "HTTPS_PROXY names an address that cannot be read"),
     ],
 )
 @pytest.mark.usefixtures("no_proxies")

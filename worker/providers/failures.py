@@ -36,6 +36,17 @@ def failure_of(error: Exception, progress: Progress) -> Exception:
     return _in_doubt(met, error, progress) if progress.connected else _unsent(met, progress)
 
 
+def outside_the_call(error: OSError) -> httpx.ConnectError:
+    """Make a failed connection of an error that an SDK met beside the transport.
+
+    It opens files before it sends; a process without a free file handle gets no further.
+
+    Args:
+        error: What the system answered. Nothing was sent.
+    """
+    return httpx.ConnectError(_words(error))
+
+
 def _unsent(met: BaseException, progress: Progress) -> Exception:
     match met:
         case aiohttp.NonHttpUrlClientError() | aiohttp.InvalidURL():

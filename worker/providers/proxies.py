@@ -12,6 +12,7 @@ import httpx
 from config.errors import SettingsError
 
 _KINDS: Final = {"http", "https"}
+_PORTS: Final = range(1, 65_536)
 
 
 def proxy_for(base_url: str) -> httpx.Proxy | None:
@@ -32,7 +33,7 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
         proxy = httpx.Proxy(full)
     except (ValueError, httpx.InvalidURL):
         proxy = None
-    if proxy is None or proxy.url.scheme not in _KINDS or not proxy.url.host:
+    if proxy is None or not _is_usable(proxy.url):
         kind = full.partition("://")[0]  # no more of it: the address may hold a password
         kind = "an address that cannot be read" if kind in _KINDS else f"a {kind}:// proxy"
         sentence = (
@@ -45,6 +46,10 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
     # of them.
     proxy.url, proxy.auth = httpx.URL(full), None
     return proxy
+
+
+def _is_usable(url: httpx.URL) -> bool:
+    return url.scheme in _KINDS and bool(url.host) and (url.port is None or url.port in _PORTS)
 
 
 def _variable(scheme: str) -> str:

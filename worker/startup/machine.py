@@ -12,13 +12,10 @@ from config.keys import Discovery
 from config.settings import Settings
 from worker.heartbeat import Heartbeat
 from worker.runtime import open_runtime
+from worker.startup.certificates import certificate_problems
 
 _FILES_BESIDE_JOBS: Final = 64
 """Sockets to Redis, log, libraries."""
-_CERTIFICATES: Final = (
-    ("SSL_CERT_FILE", Path.is_file, "file"),
-    ("SSL_CERT_DIR", Path.is_dir, "folder"),
-)
 
 
 def check_machine(
@@ -36,11 +33,7 @@ def check_machine(
     Raises:
         SettingsError: Each job would fail for a reason of this machine; the sentence names it.
     """
-    sentences = [
-        f"{variable} names a {what} that does not exist, so no certificate could be checked."
-        for variable, exists, what in _CERTIFICATES
-        if (value := environ.get(variable)) and not exists(Path(value))
-    ]
+    sentences = [*certificate_problems(environ)]
     needed = settings.worker_concurrency + _FILES_BESIDE_JOBS
     if (allowed := _raise_open_files(needed)) < needed:
         sentences.append(

@@ -5,6 +5,7 @@ When the bytes have left, and what a failure means.
 
 import asyncio
 import contextlib
+import resource
 import shutil
 import socket
 import ssl
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import distro
 import pytest
 from pydantic import SecretStr
 
@@ -149,6 +151,24 @@ async def test_an_attempt_to_connect_that_takes_too_long_is_definite(scheme: str
             one.connect_ex(full.getsockname())
         verdict = await _verdict(f"{scheme}://127.0.0.1:{full.getsockname()[1]}", timeout_s=0.3)
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_timeout", True)
+
+
+@pytest.mark.parametrize(("make", "request_"), [(Groq, _ASKED), (Resend, _MAIL)])
+async def test_a_process_without_a_free_file_handle_leaves_no_doubt(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch, make: Any, request_: Any
+) -> None:
+    monkeypatch.setattr(distro.distro, "_distro", distro.LinuxDistribution())  # it reads its files
+    provider = make(scripted.url)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        verdict = (await provider.call(_KEY, request_)).verdict
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_error", True)
+    assert verdict.reason == "the connection could not be opened: Too many open files"
+    assert (await provider.call(_KEY, request_)).verdict.code != "connect_error"
+    await provider.close()
 
 
 # -- connections are kept, and found closed in time

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from worker.providers import key_check
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
+from worker.providers.failures import outside_the_call
 from worker.providers.groq.answer import request_id_of, result_of
 from worker.providers.groq.completion import Completion, prompts_of
 from worker.providers.groq.passing import GroqPassing
@@ -121,6 +122,8 @@ class Groq:
             if heard is None or not (heard.complete or heard.broken):
                 cause = error.__cause__ if isinstance(error, groq.APIConnectionError) else None
                 return Reply(judge_transport(cause or error, if_ambiguous=Fate.RETRY))
+        except OSError as error:
+            return Reply(judge_transport(outside_the_call(error), if_ambiguous=Fate.RETRY))
         return self._read(response, heard, request, secret)
 
     def _read(

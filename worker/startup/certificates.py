@@ -1,0 +1,46 @@
+"""The certificates that OpenSSL's variables name: without any, each call would fail."""
+
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""How OpenSSL names the certificates that it looks up in a folder."""
+
+
+def certificate_problems(environ: Mapping[str, str]) -> Iterator[str]:
+    """Say in a sentence each which variables leave OpenSSL without certificates.
+
+    Args:
+        environ: The environment.
+    """
+    if file := environ.get("SSL_CERT_FILE"):
+        yield from _problems_of_file(file)
+    if names := environ.get("SSL_CERT_DIR"):
+        yield from _problems_of_folders([Path(name) for name in names.split(os.pathsep)])
+
+
+def _problems_of_file(file: str) -> Iterator[str]:
+    try:
+        ssl.create_default_context(cafile=file)
+    except FileNotFoundError:
+        yield "SSL_CERT_FILE names a file that does not exist, so no certificate could be checked."
+    except OSError as exc:  # an SSLError is one
+        words = getattr(exc, "reason", None) or exc.strerror
+        yield f"SSL_CERT_FILE names a file without usable certificates ({words})."
+
+
+def _problems_of_folders(folders: list[Path]) -> Iterator[str]:
+    found = [folder for folder in folders if folder.is_dir()]
+    if not found:
+        yield "SSL_CERT_DIR names a folder that does not exist, so no certificate could be checked."
+    elif not any(
+        _HASHED_NAME.fullmatch(path.name) for folder in found for path in folder.iterdir()
+    ):
+        yield (
+            "SSL_CERT_DIR names a folder without the hashed names that OpenSSL looks for: run "
+            "`openssl rehash` on it, or name a file in SSL_CERT_FILE."
+        )
