@@ -1,16 +1,20 @@
-"""Deferred jobs in the broker: counts them, finds some, makes them due now.
+"""Deferred jobs in the broker: finds some, makes them due now, knows whether an outage holds them.
 
 The functions need a client of the Redis of the broker, which the key pool may not share.
 """
 
 import json
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from redis.asyncio import Redis
 
 from worker.aio.transport import delayed
 from worker.aio.transport.scripts import WAKE, WAKE_SOME
 from worker.cancellations import stamps_in
+
+_OUTAGE_KEPT_S: Final = 7_200
+"""Longer than a job waits in an outage until it tries again."""
 
 
 async def wake_deferred(redis: Redis, queue: str) -> int:
@@ -85,17 +89,45 @@ def _stamps_of(text: str) -> tuple[str, ...]:
     return stamps_in(found) if isinstance(found, dict) else ()
 
 
-async def count_deferred(redis: Redis, queue: str) -> int:
-    """Count the jobs of a queue that wait for their instant.
+async def note_outage(redis: Redis, queue: str, model: str) -> None:
+    """Note that jobs of a queue wait for the end of an outage.
 
     Args:
         redis: A client of the broker.
         queue: The delayed queue, for example `ai.deferred`.
+        model: The model that they wait for; empty where the service has none.
 
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
     """
+    name = _outage_of(queue)
     async with redis.pipeline(transaction=False) as pipe:
-        for name in delayed.due_sets_of(queue):
-            pipe.zcard(name)
-        return sum(await pipe.execute())
+        pipe.sadd(name, model)
+        pipe.expire(name, _OUTAGE_KEPT_S)
+        await pipe.execute()
+
+
+async def end_outage(redis: Redis, queue: str, model: str) -> bool:
+    """Wake the deferred jobs of a queue and forget the outage, if one is noted.
+
+    Args:
+        redis: A client of the broker.
+        queue: The delayed queue, for example `ai.deferred`.
+        model: The model of which a call has succeeded.
+
+    Returns:
+        Whether one was noted.
+
+    Raises:
+        redis.exceptions.RedisError: The broker cannot be reached.
+    """
+    name = _outage_of(queue)
+    if model not in await redis.smembers(name):
+        return False
+    await wake_deferred(redis, queue)
+    await redis.srem(name, model)  # last: if the broker goes away before, the next call wakes them
+    return True
+
+
+def _outage_of(queue: str) -> str:
+    return f"{queue}.outage"

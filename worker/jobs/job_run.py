@@ -79,6 +79,7 @@ class JobRun:
         """The idempotency keys of emails that failed, by recipients and content."""
         self.at_end: Final[set[Callable[[], None]]] = set()
         """Ends what the task may have left open, such as a stream that it did not close."""
+        self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
         self._ownership: Final = ownership
@@ -97,6 +98,7 @@ class JobRun:
 
     def of_this_job(self, lease_request: LeaseRequest) -> LeaseRequest:
         """Add to a lease request what the pool must know of the job."""
+        self._models = tuple(model for model, _ in lease_request.models)
         failed_on = {call.key for call in self.history.trail if call.code == SERVER_ERROR}
         return replace(
             lease_request,
@@ -127,7 +129,7 @@ class JobRun:
 
     def after(self, served: Served) -> History:
         """Return the history with this run in it, which has succeeded."""
-        self._outages.passed(awaited_service(self.task))
+        self._outages.passed(awaited_service(self.task), served.model)
         return self.history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
     def end_if_too_late(self, *, may_be_done: bool) -> None:
@@ -170,7 +172,7 @@ class JobRun:
         if self.history.age_s >= self.deadline_s:
             _fail(over, DeadlineExceeded(f"{self._no_key()}: {over.reason}"))
         over.countdown_ms = await self._outages.countdown_ms(
-            awaited_service(self.task), over.countdown_ms, over.code
+            awaited_service(self.task), over.countdown_ms, over.code, models=self._models
         )
         await self._defer(over)
 

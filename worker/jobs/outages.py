@@ -1,9 +1,11 @@
 """Outages: a few jobs a second try again, and all come back once a call has succeeded."""
 
 import asyncio
+import heapq
 import logging
 import random
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from redis.asyncio import Redis
@@ -11,7 +13,7 @@ from redis.exceptions import RedisError
 
 from config.celery import DEFERRED
 from config.services import SERVICES
-from worker.jobs.deferred import count_deferred, wake_deferred
+from worker.jobs.deferred import end_outage, note_outage
 from worker.verdicts import RATE_LIMIT, Dimension
 
 _logger = logging.getLogger(__name__)
@@ -22,9 +24,9 @@ _OF_A_LIMIT: Final = frozenset(Dimension) | {
     "disabled", "no_key", "same_email", "same_job", "redis_down", "waiting",
 }  # fmt: skip
 """Reasons to wait that are no outage: the instant of the end is known, so no job has to try."""
-_MS_A_JOB: Final = 100
-_LONGEST_MS: Final = 300_000
-_COUNTED_S: Final = 2.0
+_MS_A_JOB: Final = 500
+_LONGEST_MS: Final = 3_600_000
+_NOTED_S: Final = 60.0
 _PAUSE_S: Final = 10.0
 
 
@@ -32,79 +34,103 @@ class Outages:
     """Spreads the jobs of one process over an outage, and wakes them at its end.
 
     A host or a model rests for ten seconds at most, and then one job tries. If all jobs came back
-    for that, ten thousand of them would keep a worker busy for the whole outage.
+    for that, ten thousand of them would keep a worker busy for the whole outage. Each model has
+    outages of its own: while one is down and another serves, the jobs of the first stay away.
+
+    The broker knows which models are down, so that a worker that started meanwhile wakes the jobs
+    as well.
 
     Args:
         broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be
-            counted or woken.
+            woken.
     """
 
     def __init__(self, broker: Redis | None) -> None:
         self._broker = broker
-        self._counts: dict[str, tuple[float, int]] = {}
-        self._down: set[str] = set()
+        self._due_s: dict[tuple[str, str], list[float]] = {}
+        self._noted_s: dict[tuple[str, str], float] = {}
         self._until_s: dict[str, float] = {}
-        self._woken_s: dict[str, float] = {}
+        self._asked_s: dict[tuple[str, str], float] = {}
+        self._woken_s: dict[tuple[str, str], float] = {}
         self._waking: set[asyncio.Task[None]] = set()
 
-    async def countdown_ms(self, service: str, least_ms: int, code: str) -> int:
+    async def countdown_ms(
+        self, service: str, least_ms: int, code: str, *, models: Iterable[str] = ("",)
+    ) -> int:
         """Return when a job comes back that no key may serve now.
 
         Args:
             service: Its service; empty where its queue has no place for deferred jobs.
             least_ms: The rest that is left, in milliseconds.
             code: Why no key may be called.
+            models: The models that may serve it.
 
         Returns:
             Milliseconds: in an outage a random instant after the rest, later the more jobs
-                wait, so that about ten come back each second.
+                wait, so that about two come back each second.
         """
-        self._until_s[service] = max(
-            self._until_s.get(service, 0.0), time.monotonic() + least_ms / 1000
-        )
+        now_s = time.monotonic()
+        self._until_s[service] = max(self._until_s.get(service, 0.0), now_s + least_ms / 1000)
         if self._broker is None or not service or code in _OF_A_LIMIT:
             return least_ms
-        longest_ms = min(_LONGEST_MS, await self._count(self._broker, service) * _MS_A_JOB)
-        if longest_ms <= least_ms:
-            return least_ms
-        self._down.add(service)
-        return random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
+        names = [(service, model) for model in models]
+        crowd = max(self._count(name, now_s) for name in names)
+        longest_ms = max(least_ms, min(_LONGEST_MS, crowd * _MS_A_JOB))
+        countdown_ms = random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
+        for name in names:
+            heapq.heappush(self._due_s.setdefault(name, []), now_s + countdown_ms / 1000)
+            await self._note(self._broker, name, now_s)
+        return countdown_ms
 
     def is_awaited(self, service: str) -> bool:
         """Whether a job of a service still waits that this process has sent back."""
         return time.monotonic() < self._until_s.get(service, 0.0)
 
-    def passed(self, service: str) -> None:
-        """Note that a call has succeeded: after an outage, the jobs that wait come back at once."""
-        woken_s = self._woken_s.get(service, 0.0)
-        if service not in self._down or time.monotonic() < woken_s + _PAUSE_S:
+    def passed(self, service: str, model: str) -> None:
+        """Note that a call has succeeded: after an outage, the jobs that wait come back at once.
+
+        Args:
+            service: The service of the job; empty where its queue has no place for deferred jobs.
+            model: The model that served; empty where the service has none.
+        """
+        name, now_s = (service, model), time.monotonic()
+        last_s = (self._woken_s if name in self._noted_s else self._asked_s).get(name, -_PAUSE_S)
+        if self._broker is None or not service or now_s < last_s + _PAUSE_S:
             return
-        self._down.discard(service)
-        self._woken_s[service] = time.monotonic()
-        waking = asyncio.create_task(self._wake(service))
+        self._asked_s[name] = now_s
+        waking = asyncio.create_task(self._wake_after_outage(self._broker, name))
         self._waking.add(waking)
         waking.add_done_callback(self._waking.discard)
 
-    async def _wake(self, service: str) -> None:
-        if self._broker is None:
+    def _count(self, name: tuple[str, str], now_s: float) -> int:
+        """Count the jobs that this process has sent back and that are not due yet."""
+        due_s = self._due_s.get(name, [])
+        while due_s and due_s[0] <= now_s:
+            heapq.heappop(due_s)
+        return len(due_s)
+
+    async def _note(self, broker: Redis, name: tuple[str, str], now_s: float) -> None:
+        if now_s < self._noted_s.get(name, -_NOTED_S) + _NOTED_S:
             return
+        self._noted_s[name] = now_s  # one job writes for all
         try:
-            await wake_deferred(self._broker, SERVICES[service].queue + DEFERRED)
+            await note_outage(broker, _queue_of(name), name[1])
+        except RedisError:
+            self._noted_s.pop(name, None)
+
+    async def _wake_after_outage(self, broker: Redis, name: tuple[str, str]) -> None:
+        try:
+            self._noted_s.pop(name, None)
+            if await end_outage(broker, _queue_of(name), name[1]):
+                self._due_s.pop(name, None)
+                self._woken_s[name] = time.monotonic()
         except RedisError as exc:
             _logger.debug("jobs cannot be woken after an outage (%s)", type(exc).__name__)
-            self._down.add(service)
+            self._asked_s.pop(name, None)
 
-    async def _count(self, broker: Redis, service: str) -> int:
-        at_s, count = self._counts.get(service, (0.0, 0))
-        if time.monotonic() < at_s + _COUNTED_S:
-            return count
-        self._counts[service] = time.monotonic(), count  # one job asks for all
-        try:
-            count = await count_deferred(broker, SERVICES[service].queue + DEFERRED)
-        except RedisError:
-            return count
-        self._counts[service] = time.monotonic(), count
-        return count
+
+def _queue_of(name: tuple[str, str]) -> str:
+    return SERVICES[name[0]].queue + DEFERRED
 
 
 NOBODY_COUNTS: Final = Outages(None)

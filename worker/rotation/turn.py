@@ -114,7 +114,13 @@ class Turn(Generic[RequestT]):
             finally:
                 slot.release()
             if value is not None:
-                return Served(value, lease.key.label, self.attempts, self.waited_ms)
+                return Served(
+                    value,
+                    lease.key.label,
+                    self.attempts,
+                    self.waited_ms,
+                    lease.request.model,
+                )
         raise TransientError("no usable key was found in a reasonable number of tries")
 
     async def _lease(self) -> Lease:

@@ -32,7 +32,7 @@ async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Red
     rotation, provider = make()
     served = await serve(rotation, model="m", tokens=10)
     assert served == Served(
-        {"text": "hello"}, "gsk_abc123...", attempts=1, waited_ms=served.waited_ms
+        {"text": "hello"}, "gsk_abc123...", attempts=1, waited_ms=served.waited_ms, model="m"
     )
     assert 0 <= served.waited_ms < 1_000
     assert provider.seen == [(SECRETS[0], "for gsk_abc123...")]
