@@ -76,7 +76,12 @@ def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() 
         if not name.endswith(("_created", "_sum", "_count"))
     }
     assert named(queries()) <= exposed()
-    assert unseen == {"keywheel_up", "keywheel_key_ready", "keywheel_redis_evicts"}  # for alerts
+    assert unseen == {
+        "keywheel_up",
+        "keywheel_key_ready",
+        "keywheel_redis_evicts",
+        "keywheel_clock_skew_seconds",
+    }  # for alerts
 
 
 def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
@@ -91,3 +96,15 @@ def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
     assert len(cells) == len(set(cells)), "panels lie over each other"
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_each_alert_has_a_runbook() -> None:
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for rule in rules:
+        path, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert path == "docs/operations.md"
+        assert anchor in anchors, rule["alert"]
+        assert f"[`{rule['alert']}`](#{anchor})" in page

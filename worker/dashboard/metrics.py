@@ -124,6 +124,10 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         "keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"]
     )
     workers = GaugeMetricFamily("keywheel_workers", "Workers that answered the latest poll")
+    skew = GaugeMetricFamily(
+        "keywheel_clock_skew_seconds",
+        "The largest difference between the clock of a worker and Redis'",
+    )
     for service, view in services.items():
         if not view.queue.known:
             continue
@@ -135,8 +139,10 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         paused.add_metric(labels, view.queue.paused_workers)
         idle.add_metric(labels, view.idle_s)
         drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)
-    workers.add_metric([], max((view.queue.workers for view in services.values()), default=0))
-    yield from (length, waiting, oldest, paused, idle, drain, workers)
+    queues = [view.queue for view in services.values()]
+    workers.add_metric([], max((queue.workers for queue in queues), default=0))
+    skew.add_metric([], max((queue.clock_skew_s for queue in queues), default=0.0))
+    yield from (length, waiting, oldest, paused, idle, drain, workers, skew)
 
 
 def _dead_letters(counts: Counts) -> Metric:

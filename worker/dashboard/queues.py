@@ -76,6 +76,9 @@ class QueueWatch:
                 held=held[name],
                 paused_workers=paused[name],
                 workers=len(self._workers),
+                clock_skew_s=max(
+                    (abs(one.get("clock_skew_s", 0.0)) for one in self._workers), default=0.0
+                ),
                 oldest_s=oldest[name][0],
                 oldest_bulk_s=oldest[name][1],
                 deferred_jobs=deferred[name],
@@ -95,7 +98,7 @@ class QueueWatch:
             or ()
         )
         return [
-            stats["backpressure"]
+            stats["backpressure"] | {"clock_skew_s": stats.get("clock_skew_s", 0.0)}
             for reply in replies
             for stats in reply.values()
             if "backpressure" in stats

@@ -39,6 +39,7 @@ class QueueView:
         paused_workers: Workers that have paused this queue, since they hold as many jobs as their
             keys can serve soon.
         workers: Workers that answered the latest poll.
+        clock_skew_s: By how much the clock of one of them differs from Redis' at most, in seconds.
         oldest_s: Lower bound of how long the oldest interactive job has waited, in seconds.
             Deferred jobs are included.
         oldest_bulk_s: The same for bulk jobs, which wait while interactive ones use all that the
@@ -53,6 +54,7 @@ class QueueView:
     held: int = 0
     paused_workers: int = 0
     workers: int = 0
+    clock_skew_s: float = 0.0
     oldest_s: float = 0.0
     oldest_bulk_s: float = 0.0
     deferred_jobs: tuple[DeferredJob, ...] = ()

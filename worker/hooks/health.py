@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ class PoolHealth(bootsteps.StartStopStep):
         settings = get_settings()
         self.interval_s = settings.status_interval_s
         self._summaries: dict[str, Any] = {}
+        self._clock_skew_s = 0.0
         self._timer: Any = None
         self._heartbeat = Heartbeat(Path(settings.heartbeat_path))
         if settings.heartbeat_path:
@@ -50,8 +53,11 @@ class PoolHealth(bootsteps.StartStopStep):
             timer.cancel()
 
     def info(self, parent: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Give `inspect stats` and Flower's worker page counts by service, without secrets."""
-        return {"keys": self._summaries}
+        """Give `inspect stats` and Flower's worker page counts by service, without secrets.
+
+        And by how much this machine's clock differs from Redis', in seconds.
+        """
+        return {"keys": self._summaries, "clock_skew_s": round(self._clock_skew_s, 3)}
 
     def _announce(self, parent: Any) -> None:
         dispatcher = getattr(parent.consumer, "event_dispatcher", None)
@@ -65,6 +71,7 @@ class PoolHealth(bootsteps.StartStopStep):
     async def _watch(self) -> None:
         failed = False
         while True:
+            began_s = time.time()
             try:
                 views = await Runtime.current().view()
             except Exception as exc:  # noqa: BLE001 - the next round must come after any error
@@ -74,5 +81,23 @@ class PoolHealth(bootsteps.StartStopStep):
             else:
                 failed = False
                 self._summaries = {service: view.summary() for service, view in views.items()}
+                instants_s = [view.now_ms / 1000 for view in views.values()]
+                self._clock_skew_s = clock_skew_s(instants_s, began_s=began_s, ended_s=time.time())
             self._heartbeat.redis_answers = not failed
             await asyncio.sleep(self.interval_s)
+
+
+def clock_skew_s(instants_s: Collection[float], *, began_s: float, ended_s: float) -> float:
+    """Return by how much a clock is ahead of Redis', or behind it if negative, at least.
+
+    A slow answer is no skew: Redis' clock was read somewhere between the question and the answer.
+
+    Args:
+        instants_s: What Redis' clock said, in seconds since 1970.
+        began_s: This machine's clock at the question.
+        ended_s: This machine's clock at the answer.
+    """
+    earliest_s, latest_s = min(instants_s, default=began_s), max(instants_s, default=began_s)
+    if latest_s < began_s:
+        return began_s - latest_s
+    return min(0.0, ended_s - earliest_s)

@@ -126,7 +126,8 @@ async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) 
     idle = stats["backpressure"]
     assert {"paused", "waiting", "held"} <= set(idle), "what a worker says is what is read here"
     busy = {"paused": ["ai"], "waiting": {"ai": 7, "email": 1}, "held": {"ai": 2}}
-    site.app.poller._watch._workers = [idle | {"waiting": {}}, busy, busy]
+    behind = busy | {"clock_skew_s": -3.5}
+    site.app.poller._watch._workers = [idle | {"waiting": {}}, busy, behind]
 
     async def queue() -> Any:
         return (await site.status())["services"]["groq"]["queue"]
@@ -138,6 +139,7 @@ async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) 
         2,
         "some",
     )
+    assert told["clock_skew_s"] == 3.5
 
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
