@@ -272,6 +272,42 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
     page.get_by_role("cell", name=f"flower {LOGIN[0]}").first.wait_for()
 
 
+def test_the_usage_is_drawn_over_time_and_summed_by_key(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    usage = page.locator("#service-groq .keys-usage")
+
+    def is_drawn() -> bool:
+        usage.get_by_role("button", name="Day", exact=True).click()
+        words = usage.locator(".usage-words").inner_text()
+        return int(re.sub(r"\D", "", words.partition(": ")[2].partition(" ")[0]) or 0) >= 12
+
+    eventually(is_drawn, what="the calls, which a worker writes every few seconds")
+    plot = usage.get_by_role("slider")
+    plot.focus()
+    page.keyboard.press("End")
+    assert re.search(r"accepted [1-9]", plot.get_attribute("aria-valuetext"))
+    assert "accepted: " in usage.locator(".plot-hint").inner_text()
+    page.keyboard.press("Escape")
+    assert not usage.locator(".plot-hint").is_visible()
+    usage.get_by_text("Sums by key").click()
+    rows = usage.locator("tbody tr")
+    rows.first.wait_for()
+    assert {row.inner_text()[:13] for row in rows.all()} <= {
+        f"{secret[:10]}..." for secret in fresh.sandbox.keys("groq")
+    }
+    usage.get_by_label("How to group").select_option("model")
+    usage.locator(".usage-legend", has_text="openai/gpt-oss-120b").wait_for()
+    with page.expect_download() as download:
+        usage.get_by_role("link", name="CSV").click()
+    assert download.value.path().read_text().startswith("time,service,model,calls,accepted,")
+    assert not unreadable(page)
+    screenshot(page, "usage")
+    page.reload()
+    usage.get_by_text("Calls, last 24 hours: ").wait_for()
+
+
 def test_a_revoked_key_stays_out_until_its_button_is_pressed(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:

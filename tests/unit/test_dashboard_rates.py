@@ -1,4 +1,4 @@
-"""Counters turned into minutes, a rate, and since when nothing moves."""
+"""Counters turned into a rate, and since when nothing moves."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.rates import ServiceRates
-from worker.dashboard.state import Minute, QueueView, ServiceView
+from worker.dashboard.state import QueueView, ServiceView
 from worker.hooks.task import ServiceTask
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 
@@ -42,23 +42,7 @@ def sample(
 def test_what_happened_before_the_first_sight_is_no_news() -> None:
     rates = ServiceRates()
     sample(rates, 0, calls=500, refused=20, accepted=480)
-    assert rates.minutes == (Minute(START_MS, 0, 0),)
     assert rates.rate == 0
-
-
-def test_calls_go_to_the_minute_in_which_they_are_seen() -> None:
-    rates = ServiceRates()
-    for after_s, calls, refused in ((0, 0, 0), (10, 5, 1), (59, 9, 1), (60, 10, 3)):
-        sample(rates, after_s, calls=calls, refused=refused)
-    assert rates.minutes == (Minute(START_MS, 9, 1), Minute(START_MS + 60_000, 1, 2))
-
-
-def test_an_hour_is_kept_and_no_more() -> None:
-    rates = ServiceRates()
-    for minute in range(100):
-        sample(rates, minute * 60, calls=minute)
-    assert len(rates.minutes) == 60
-    assert rates.minutes[-1] == Minute(START_MS + 99 * 60_000, 1, 0)
 
 
 # What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the
@@ -93,7 +77,6 @@ def test_counters_that_fall_start_anew() -> None:
     sample(rates, 0, calls=100, refused=10, accepted=90)
     sample(rates, 1)
     sample(rates, 2, calls=3, refused=1, accepted=2)
-    assert rates.minutes == (Minute(START_MS, 3, 1),)
     assert rates.rate == 2
 
 
@@ -148,7 +131,7 @@ def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
 
 
 def view(rate: float, **queue: float) -> ServiceView:
-    return ServiceView(PoolView("groq", 0, ()), QueueView("ai", **queue), (), rate)  # type: ignore[arg-type]
+    return ServiceView(PoolView("groq", 0, ()), QueueView("ai", **queue), rate)  # type: ignore[arg-type]
 
 
 def test_the_queue_is_empty_when_all_that_waits_is_done() -> None:

@@ -17,7 +17,7 @@ _CHECK_TIMEOUT_S = 5.0  # shorter than the poller's own
 
 
 class Status(AdminHandler):
-    """`GET /api/admin/api-keys/status`: the keys, queue and last hour of every service."""
+    """`GET /api/admin/api-keys/status`: the keys and queue of every service."""
 
     async def get(self) -> None:
         """Send the state."""

@@ -210,9 +210,7 @@ class Poller:
                 rates = self._rates[service]
                 queue = self._queue(SERVICES[service].queue)
                 rates.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
-                services[service] = ServiceView(
-                    view, queue, rates.minutes, rates.rate, rates.idle_s
-                )
+                services[service] = ServiceView(view, queue, rates.rate, rates.idle_s)
             evicts, counts = await eviction_of(self._redis), await self._dead_letters.counts()
             state = DashboardState(
                 services,

@@ -1,12 +1,10 @@
-"""What changed in a service's counters: calls by minute, jobs a second, time without any call."""
+"""What changed in a service's counters: jobs a second, and time without any call."""
 
 from collections import deque
 
-from worker.dashboard.state import Minute
 from worker.keypool import KeyView, PoolView
 
 _MINUTE_MS = 60_000
-_MAX_MINUTES = 60
 _MIN_SAMPLES = 2
 _QUIET_MS = 10_000
 # Below this share of a limit a key may have to wait, so its idleness is no sign of a standstill.
@@ -46,8 +44,7 @@ class ServiceRates:
     """
 
     def __init__(self) -> None:
-        self._minutes: deque[Minute] = deque(maxlen=_MAX_MINUTES)
-        self._calls: tuple[int, int] | None = None
+        self._calls: int | None = None
         self._accepted, self._ended = _Rate(), _Rate()
         self._is_quiet, self._grew_ms, self._done = False, 0, (0, 0)
         self._idle_since_ms: int | None = None
@@ -61,7 +58,8 @@ class ServiceRates:
             waiting: How many of its jobs wait, in the broker or in a worker.
             ended: How many of its jobs have ended, as far as Flower has seen.
         """
-        has_called = self._add_calls(view)
+        calls = sum(key.calls for key in view.keys)
+        has_called, self._calls = self._calls not in {None, calls}, calls
         self._add_done(view, ended)
         has_reason = (
             has_called
@@ -76,19 +74,6 @@ class ServiceRates:
         since_ms = self._idle_since_ms
         self._idle_s = 0.0 if since_ms is None else (view.now_ms - since_ms) / 1000
 
-    def _add_calls(self, view: PoolView) -> bool:
-        """Add the new calls to the present minute; returns whether there are any."""
-        calls, refused = sum(key.calls for key in view.keys), sum(key.refused for key in view.keys)
-        calls_before, refused_before = self._calls or (calls, refused)
-        self._calls = calls, refused
-        start_ms = view.now_ms - view.now_ms % _MINUTE_MS
-        new_calls, new_refused = max(0, calls - calls_before), max(0, refused - refused_before)
-        if self._minutes and self._minutes[-1].at_ms == start_ms:
-            last = self._minutes.pop()
-            new_calls, new_refused = last.calls + new_calls, last.refused + new_refused
-        self._minutes.append(Minute(start_ms, new_calls, new_refused))
-        return calls != calls_before
-
     def _add_done(self, view: PoolView, ended: int) -> None:
         done = sum(key.accepted for key in view.keys), ended
         self._accepted.add(view.now_ms, done[0])
@@ -97,11 +82,6 @@ class ServiceRates:
             self._done, self._grew_ms = done, view.now_ms
         is_any_ready = any(map(_serves_every_job, view.keys))
         self._is_quiet = not is_any_ready and view.now_ms - self._grew_ms > _QUIET_MS
-
-    @property
-    def minutes(self) -> tuple[Minute, ...]:
-        """The sampled minutes, at most sixty, oldest first."""
-        return tuple(self._minutes)
 
     @property
     def rate(self) -> float:

@@ -13,21 +13,6 @@ MAX_UNKNOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Minute:
-    """The calls of a service within one minute.
-
-    Attributes:
-        at_ms: When the minute began, in milliseconds since 1970.
-        calls: Calls that ended in it.
-        refused: How many of those calls were refused with a 429.
-    """
-
-    at_ms: int
-    calls: int
-    refused: int
-
-
-@dataclass(frozen=True, slots=True)
 class QueueView:
     """The waiting jobs of a service.
 
@@ -85,7 +70,6 @@ class ServiceView:
     Attributes:
         pool: Its keys.
         queue: Its queue.
-        history: Its last hour, minute by minute.
         rate: Jobs that ended a second, over the last minute or so.
         idle_s: How long jobs have waited without any call although a key has room, in seconds;
             0 where calls are made.
@@ -93,7 +77,6 @@ class ServiceView:
 
     pool: PoolView
     queue: QueueView
-    history: tuple[Minute, ...]
     rate: float
     idle_s: float = 0.0
 
@@ -114,7 +97,6 @@ class ServiceView:
                 "drain_s": self.drain_s,
                 "idle_s": round(self.idle_s, 1),
             },
-            "history": [asdict(minute) for minute in self.history],
         }
 
 

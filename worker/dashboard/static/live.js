@@ -115,6 +115,10 @@ function showTrouble(error) {
     showFreshness();
 }
 
+export function hasEnded() {
+    return ended;
+}
+
 // Returns whether what the page shows is live, as far as that is known.
 export function showFreshness() {
     const live = answeredAt === null || !ended && Date.now() - answeredAt <= stale_ms;

@@ -1,85 +1,214 @@
-// The plot of a service's last hour, minute by minute.
+// A plot of stacked bars over time: axes, and the numbers of the step under the pointer or the arrow keys.
 
-import { make, setText } from "./elements.js";
-import { count, hourAndMinute, plural } from "./words.js";
+import { make } from "./elements.js";
+import { hourAndMinute } from "./words.js";
 
 const svg = "http://www.w3.org/2000/svg";
-const plotHeight = 48;
+const plotHeight = 132;
+const edge = { left: 44, right: 8, top: 8, bottom: 20 };
+const minute_ms = 60000;
+const day_ms = 86400000;
+const intervals_ms = [10, 30, 60, 180, 360, 720].map(function (minutes) { return minutes * minute_ms; })
+    .concat([1, 2, 7, 14, 28].map(function (days) { return days * day_ms; }));
+const dayAndMonth = { day: "numeric", month: "short" };
 
-function shape(name, className) {
+function shape(name, className, attributes) {
     const found = document.createElementNS(svg, name);
     found.setAttribute("class", className);
+    Object.keys(attributes).forEach(function (key) { found.setAttribute(key, String(attributes[key])); });
     return found;
 }
 
-export function makePlot() {
-    const figure = make("figure", "keys-plot");
-    const caption = make("figcaption");
-    const words = make("span");
-    caption.append(words);
-    [["calls", "calls"], ["refused", "of them refused (429)"]].forEach(function (pair) {
-        const entry = make("span", "plot-legend");
-        entry.append(make("span", "plot-key plot-key-" + pair[0]), pair[1]);
-        caption.append(entry);
-    });
-    const drawing = document.createElementNS(svg, "svg");
-    drawing.setAttribute("viewBox", "0 0 600 " + plotHeight);
-    drawing.setAttribute("preserveAspectRatio", "none");
-    drawing.setAttribute("role", "img");
-    const minutes = [];
-    for (let minute = 0; minute < 60; minute += 1) {
-        const group = shape("g", "plot-minute");
-        const words_ = document.createElementNS(svg, "title");
-        const space = shape("rect", "plot-space");
-        space.setAttribute("x", String(minute * 10));
-        space.setAttribute("width", "10");
-        space.setAttribute("height", String(plotHeight));
-        const bars = ["calls", "refused"].map(function (kind) {
-            const bar = shape("rect", "plot-" + kind);
-            bar.setAttribute("x", String(minute * 10 + 1));
-            bar.setAttribute("width", "8");
-            return bar;
-        });
-        group.append(words_, space, bars[0], bars[1]);
-        drawing.append(group);
-        minutes.push({ words: words_, bars: bars });
-    }
-    const highest = make("span");
-    const scale = make("div", "plot-scale");
-    scale.append(highest, make("span", "", "0"));
-    const times = make("div", "plot-times");
-    const ticks = [make("span"), make("span"), make("span", "", "now")];
-    times.append(ticks[0], ticks[1], ticks[2]);
-    figure.append(caption, scale, drawing, times);
-    return { figure: figure, drawing: drawing, minutes: minutes, words: words, highest: highest, ticks: ticks };
+// The distance of the lines of an axis: three to five lines, at round numbers.
+function tickOf(highest, whole) {
+    const rough = highest / 4;
+    const ten = Math.pow(10, Math.floor(Math.log10(rough)));
+    const ticks = [1, 2, 5, 10].map(function (times) { return times * ten; });
+    const tick = ticks.find(function (one) { return one >= rough * 0.999; });
+    return whole ? Math.max(1, tick) : tick;
 }
 
-export function drawPlot(plot, history, now_ms) {
-    const byMinute = new Map(history.map(function (one) { return [Math.round(one.at_ms / 60000), one]; }));
-    const highest = Math.max.apply(null, history.map(function (one) { return one.calls; }).concat(1));
-    const thisMinute = Math.floor(now_ms / 60000);
-    const at = function (minute) { return new Date(minute * 60000).toLocaleTimeString([], hourAndMinute); };
-    let calls = 0;
-    let refused = 0;
-    plot.minutes.forEach(function (its, place) {
-        const minute = thisMinute - 59 + place;
-        const seen = byMinute.get(minute);
-        const one = seen || { calls: 0, refused: 0 };
-        calls += one.calls;
-        refused += one.refused;
-        setText(its.words, at(minute) + ": " + (seen
-            ? plural(one.calls, "call") + ", " + count(one.refused) + " refused" : "not seen, Flower was not running"));
-        [one.calls, one.refused].forEach(function (number, kind) {
-            const height = number ? Math.max(1.5, number / highest * plotHeight) : 0;
-            its.bars[kind].setAttribute("height", height.toFixed(2));
-            its.bars[kind].setAttribute("y", (plotHeight - height).toFixed(2));
+// Days are those of UTC, everything shorter is shown in the reader's own time.
+function dayWords(at_ms, step_ms) {
+    return new Date(at_ms).toLocaleDateString([], Object.assign({}, dayAndMonth,
+        step_ms >= day_ms ? { timeZone: "UTC" } : {}));
+}
+
+function timeWords(at_ms) {
+    return new Date(at_ms).toLocaleTimeString([], hourAndMinute);
+}
+
+export function spanWords(at_ms, step_ms) {
+    if (step_ms >= day_ms) {
+        return dayWords(at_ms, step_ms) + " (UTC)";
+    }
+    const today = new Date().toDateString() === new Date(at_ms).toDateString();
+    return (today ? "" : dayWords(at_ms, step_ms) + ", ") + timeWords(at_ms)
+        + (step_ms > minute_ms ? " to " + timeWords(at_ms + step_ms) : "");
+}
+
+function isTick(at_ms, step_ms, interval_ms) {
+    const zone_ms = step_ms >= day_ms ? 0 : new Date(at_ms).getTimezoneOffset() * minute_ms;
+    return (at_ms - zone_ms) % interval_ms < step_ms;
+}
+
+// name: what is drawn, for those who hear it. The numbers are shown for one step at a time.
+export function makePlot(name) {
+    const box = make("div", "plot-box");
+    box.tabIndex = 0;
+    box.setAttribute("role", "slider");
+    box.setAttribute("aria-label", name + ", step by step");
+    const drawing = document.createElementNS(svg, "svg");
+    drawing.setAttribute("aria-hidden", "true");
+    const hint = make("div", "plot-hint");
+    hint.hidden = true;
+    box.append(drawing, hint);
+    const plot = { box: box, drawing: drawing, hint: hint, its: null, place: null };
+    box.addEventListener("pointermove", function (event) { pointAt(plot, event); });
+    box.addEventListener("pointerdown", function (event) { pointAt(plot, event); });
+    box.addEventListener("pointerleave", function () { choose(plot, null); });
+    box.addEventListener("blur", function () { choose(plot, null); });
+    box.addEventListener("focus", function () {
+        if (plot.its && plot.place === null && box.matches(":focus-visible")) {
+            choose(plot, plot.its.steps.length - 1);
+        }
+    });
+    box.addEventListener("keydown", function (event) { move(plot, event); });
+    new ResizeObserver(function () {
+        if (plot.its && box.clientWidth !== plot.width) {
+            drawPlot(plot, plot.its);
+        }
+    }).observe(box);
+    return plot;
+}
+
+function pointAt(plot, event) {
+    if (plot.its) {
+        const x = event.clientX - plot.box.getBoundingClientRect().left - edge.left;
+        const place = Math.floor(x / plot.stepWidth);
+        choose(plot, place < 0 || place >= plot.its.steps.length ? null : place);
+    }
+}
+
+function move(plot, event) {
+    const last = plot.its ? plot.its.steps.length - 1 : -1;
+    const now = plot.place === null ? last : plot.place;
+    const to = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, PageDown: now - 10,
+        PageUp: now + 10, Home: 0, End: last, Escape: null }[event.key];
+    if (to !== undefined && last >= 0) {
+        event.preventDefault();
+        choose(plot, to === null ? null : Math.min(last, Math.max(0, to)));
+    }
+}
+
+function choose(plot, place) {
+    plot.place = place;
+    plot.hint.hidden = place === null;
+    if (plot.cursor) {
+        plot.cursor.setAttribute("visibility", place === null ? "hidden" : "visible");
+    }
+    if (place === null || !plot.its) {
+        return;
+    }
+    const its = plot.its;
+    const parts = its.series.filter(function (one) { return one.values[place] || its.series.length <= 4; });
+    const lines = parts.map(function (one) {
+        const line = make("div", "plot-line");
+        line.append(make("span", "plot-key " + one.className), one.name + ": " + its.words(one.values[place]));
+        return line;
+    });
+    const when = spanWords(its.steps[place], its.step_ms);
+    plot.hint.replaceChildren.apply(plot.hint, [make("strong", "", when)].concat(
+        lines.length ? lines : [make("div", "", "nothing")]));
+    const x = edge.left + (place + 0.5) * plot.stepWidth;
+    plot.cursor.setAttribute("x", String(edge.left + place * plot.stepWidth));
+    const isRight = x > plot.width / 2;
+    plot.hint.style.left = isRight ? "auto" : x + 12 + "px";
+    plot.hint.style.right = isRight ? plot.width - x + 12 + "px" : "auto";
+    plot.box.setAttribute("aria-valuenow", String(place));
+    plot.box.setAttribute("aria-valuetext", when + ": " + (parts.map(function (one) {
+        return one.name + " " + its.words(one.values[place]);
+    }).join(", ") || "nothing"));
+}
+
+// its: steps (when each began), step_ms, series (each with name, className, values), words (of a value), short (of a
+// value, for the axis), whole (values are whole numbers), summary (what to read of all of it)
+export function drawPlot(plot, its) {
+    plot.its = its;
+    plot.width = plot.box.clientWidth;
+    const inner = Math.max(1, plot.width - edge.left - edge.right);
+    plot.stepWidth = inner / its.steps.length;
+    const height = plotHeight - edge.top - edge.bottom;
+    const sums = its.steps.map(function (_, place) {
+        return its.series.reduce(function (sum, one) { return sum + one.values[place]; }, 0);
+    });
+    const highest = Math.max.apply(null, sums);
+    const tick = tickOf(highest > 0 ? highest : 4, its.whole);
+    const top = highest > 0 ? Math.ceil(highest / tick) * tick : 4;
+    const y = function (value) { return edge.top + height - value / top * height; };
+    const shapes = [];
+    for (let value = 0; value <= top * 1.001; value += tick) {
+        shapes.push(shape("line", "plot-grid", { x1: edge.left, x2: edge.left + inner, y1: y(value), y2: y(value) }));
+        const text = shape("text", "plot-text plot-value", { x: edge.left - 6, y: y(value) + 4 });
+        text.textContent = its.short(value);
+        shapes.push(text);
+    }
+    plot.cursor = shape("rect", "plot-cursor", { x: 0, y: edge.top, width: plot.stepWidth, height: height,
+        visibility: "hidden" });
+    shapes.push(plot.cursor);
+    const gap = plot.stepWidth > 4 ? 1 : 0;
+    its.steps.forEach(function (_, place) {
+        let below = 0;
+        its.series.forEach(function (one) {
+            const value = one.values[place];
+            if (value > 0) {
+                const bar = Math.max(1, value / top * height);
+                shapes.push(shape("rect", "plot-bar " + one.className, { x: edge.left + place * plot.stepWidth,
+                    y: y(below) - bar, width: Math.max(0.5, plot.stepWidth - gap), height: bar }));
+                below += value;
+            }
         });
     });
-    setText(plot.highest, count(highest));
-    setText(plot.ticks[0], at(thisMinute - 59));
-    setText(plot.ticks[1], at(thisMinute - 30));
-    const text = "Calls a minute, " + (history.length < 60 ? "since Flower's start" : "last hour") + ": "
-        + count(calls) + ", " + count(refused) + " refused";
-    setText(plot.words, text);
-    plot.drawing.setAttribute("aria-label", text);
+    plot.drawing.setAttribute("viewBox", "0 0 " + Math.max(1, plot.width) + " " + plotHeight);
+    plot.drawing.replaceChildren.apply(plot.drawing, shapes.concat(timeTexts(its, plot, inner)));
+    plot.box.setAttribute("aria-valuemin", "0");
+    plot.box.setAttribute("aria-valuemax", String(its.steps.length - 1));
+    if (plot.place === null) {
+        plot.box.setAttribute("aria-valuenow", String(its.steps.length - 1));
+        plot.box.setAttribute("aria-valuetext", its.summary);
+    } else {
+        choose(plot, Math.min(plot.place, its.steps.length - 1));
+    }
+}
+
+function timeTexts(its, plot, inner) {
+    const most = Math.max(2, inner / 80);
+    const span_ms = its.steps.length * its.step_ms;
+    const interval_ms = intervals_ms.find(function (one) { return span_ms / one <= most; })
+        || intervals_ms[intervals_ms.length - 1];
+    const shapes = [];
+    its.steps.forEach(function (at_ms, place) {
+        const x = edge.left + place * plot.stepWidth;
+        if (isTick(at_ms, its.step_ms, interval_ms) && x <= edge.left + inner - 24) {
+            shapes.push(shape("line", "plot-grid", { x1: x, x2: x, y1: plotHeight - edge.bottom,
+                y2: plotHeight - edge.bottom + 4 }));
+            const text = shape("text", "plot-text", { x: x, y: plotHeight - 4 });
+            const isDay = interval_ms >= day_ms || span_ms > day_ms && isTick(at_ms, its.step_ms, day_ms);
+            text.textContent = isDay ? dayWords(at_ms, its.step_ms) : timeWords(at_ms);
+            shapes.push(text);
+        }
+    });
+    return shapes;
+}
+
+export function showLegend(legend, series) {
+    const text = series.map(function (one) { return one.className + one.name; }).join();
+    if (legend.dataset.shown !== text) {
+        legend.dataset.shown = text;
+        legend.replaceChildren.apply(legend, series.map(function (one) {
+            const entry = make("span", "plot-legend");
+            entry.append(make("span", "plot-key " + one.className), one.name);
+            return entry;
+        }));
+    }
 }

@@ -1,10 +1,10 @@
-// One service: its facts, its last hour, its keys.
+// One service: its facts, its usage, its keys.
 
 import { askReset } from "./actions.js";
 import { makeDeferred, showDeferred } from "./deferred.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
 import { countDown, makeCard, showCard, unfold } from "./key_card.js";
-import { drawPlot, makePlot } from "./plot.js";
+import { makeUsage } from "./usage.js";
 import { count, duration, firstBack, plural, title } from "./words.js";
 
 const mostUnfolded = 3; // of more keys a phone shows those in trouble, and folds the ready ones
@@ -57,7 +57,6 @@ function makeService(service) {
     const factList = make("dl", "keys-facts");
     const facts = {};
     Object.keys(factWords).forEach(function (name) { facts[name] = makeFact(factList, name); });
-    const plot = makePlot();
     const deferred = makeDeferred(title(service));
     const grid = make("div", "keys-grid");
     const folded = make("details", "keys-folded");
@@ -66,9 +65,9 @@ function makeService(service) {
     folded.append(foldedWords, foldedGrid);
     const empty = make("p", "keys-note", "No key of " + title(service) + " is configured here: set "
         + service.toUpperCase() + "_API_KEY.");
-    section.append(head, factList, deferred.details, plot.figure, empty, grid, folded);
+    section.append(head, factList, deferred.details, makeUsage(service), empty, grid, folded);
     document.getElementById("keys-services").append(section);
-    return { section: section, facts: facts, deferred: deferred, plot: plot, grid: grid, folded: folded,
+    return { section: section, facts: facts, deferred: deferred, grid: grid, folded: folded,
         foldedWords: foldedWords, foldedGrid: foldedGrid, empty: empty, cards: new Map(), order: "" };
 }
 
@@ -108,7 +107,6 @@ export function showService(service, pool) {
     setFact(its.facts["Calls so far"], count(pool.summary.calls),
         pool.summary.refused ? count(pool.summary.refused) + " refused" : "");
     showDeferred(its.deferred, queue, pool.now_ms);
-    drawPlot(its.plot, pool.history, pool.now_ms);
     its.empty.hidden = pool.keys.length > 0;
     showCards(its, service, pool.keys);
 }
