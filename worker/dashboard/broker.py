@@ -1,6 +1,10 @@
-"""Makes Flower's Broker page connect as workers do, and count the jobs that are not due yet."""
+"""Makes Flower's Broker page connect as workers do, and count all jobs that wait.
+
+They also wait outside their queue's lists: until they are due, and in the line of their tenant.
+"""
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from flower.utils import broker
@@ -10,6 +14,7 @@ from config.celery import DELAYED_QUEUES
 from config.current import get_settings
 from config.redis_roles import RedisUrls
 from worker.aio.transport import delayed
+from worker.aio.transport.scripts import COUNT_PARKED
 from worker.redis.client import connect
 
 StockRedis: Any = broker.RedisBase  # Flower has no types
@@ -23,21 +28,20 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
         redis.exceptions.RedisError: The broker cannot be reached.
     """
     queues: list[dict[str, Any]] = await _stock_queues(self, names)
-    if not (ours := [queue for queue in queues if queue["name"] in DELAYED_QUEUES]):
-        return queues
     try:
         async with self.redis.pipeline(transaction=False) as pipe:
-            for queue in ours:
-                sets = delayed.due_sets_of(queue["name"], sep=self.sep, steps=self.priority_steps)
-                for name in sets:
-                    pipe.zcard(self.broker_prefix + name)
-            sizes = await pipe.execute()
+            for queue in queues:
+                lists = delayed.lists_of(queue["name"], sep=self.sep, steps=self.priority_steps)
+                keys = [self.broker_prefix + name for name in lists]
+                pipe.eval(COUNT_PARKED, len(keys), *keys)
+                for key in keys if queue["name"] in DELAYED_QUEUES else ():
+                    pipe.zcard(delayed.due_of(key))
+            sizes = iter(await pipe.execute())
     finally:
         await self.redis.aclose()
-    for index, queue in enumerate(ours):
-        queue["messages"] += sum(
-            sizes[index * len(self.priority_steps) : (index + 1) * len(self.priority_steps)]
-        )
+    for queue in queues:
+        is_delayed = queue["name"] in DELAYED_QUEUES
+        queue["messages"] += sum(islice(sizes, 1 + is_delayed * len(self.priority_steps)))
     return queues
 
 

@@ -13,6 +13,16 @@ from tests.integration.aio.transport_harness import (
     send,
     tube,
 )
+from worker.aio.transport import Channel
+
+
+@pytest.fixture(autouse=True)
+def only_taking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted here is what taking costs; to look for tenants costs a command now and then.
+
+    That is counted in `test_aio_transport_sharing.py`.
+    """
+    monkeypatch.setattr(Channel, "share", lambda _: None)
 
 
 def test_all_commands_of_a_channel_share_one_client(url: str) -> None:

@@ -39,6 +39,8 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
         "ai.deferred.due.texts", "job-1", json.dumps({"headers": History(began_ms).headers()})
     )
     await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
+    await site.redis.zadd("ai.tenants", {"a-tenant": 7})
+    await site.redis.lpush("ai.tenant.a-tenant", "99 tag-1@0", "99 tag-2@0")
     # What programs read beside the job's result shows here as well.
     waits = waits_of(Deferred(80_000_000, "epd", ends_in_ms=80_000_000), 450)
     await site.redis.set("celery-task-meta-job-1", json.dumps({"status": "RETRY", "waits": waits}))
@@ -55,11 +57,11 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     ends_ms = job.pop("expected_end_ms")
     assert job == {"id": "job-1", "next_try_ms": 9 * 10**12, "kind": "key", "code": "epd"}
     assert ends_ms == pytest.approx(time.time() * 1000 + 80_000_000, abs=60_000)
-    assert (queue["ready"], queue["deferred"], queue["waiting"]) == (4, 2, 6)
+    assert (queue["ready"], queue["deferred"], queue["waiting"]) == (6, 2, 8)
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
     told = await site.client.get("/api/queues/length", auth=LOGIN)
     assert told.json()["active_queues"] == [
-        {"name": "ai", "messages": 4},
+        {"name": "ai", "messages": 6},
         {"name": "ai.deferred", "messages": 2},
     ]
     assert queue["drain_s"] is None  # nothing moves

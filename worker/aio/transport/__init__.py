@@ -41,6 +41,7 @@ from kombu.transport import redis as _stock
 from worker.aio.transport.channel import LEASE_S, RECOVER_S, Channel
 from worker.aio.transport.poller import Poller
 from worker.aio.transport.sentinel import SentinelChannel
+from worker.aio.transport.sharing import SHARE_S
 
 __all__ = ["Channel", "SentinelTransport", "TlsTransport", "Transport"]
 
@@ -74,6 +75,7 @@ class Transport(StockTransport):
         self.cycle.ticks = {partial(self._before_wait, loop)}
         loop.on_tick.update(self.cycle.ticks)
         lease_s = float(connection.client.transport_options.get("lease_s", LEASE_S))
+        self.cycle.sharing = loop.call_repeatedly(SHARE_S, self.cycle.share)
         if lease_s > 0:
             loop.call_repeatedly(min(RECOVER_S, lease_s / 4), self.cycle.recover)
 

@@ -12,6 +12,7 @@ from worker.aio.transport import unacked
 from worker.aio.transport.leases import LeaseKeeper, connecting
 from worker.aio.transport.messages import Message
 from worker.aio.transport.qos import TransportQoS
+from worker.aio.transport.sharing import QueueSharing
 from worker.aio.transport.taking import TakingChannel
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Channel(TakingChannel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._commands: redis.Redis | None = None
         self._trusting: set[str] = set()
+        self.sharing = QueueSharing(self)
         super().__init__(*args, **kwargs)
         # kombu has tried a connection that only consumers use: a channel that publishes would keep
         # it for nothing.
@@ -87,6 +89,8 @@ class Channel(TakingChannel):
                 self._let_go()
                 self._forget_connection()
                 self.takes = False
+        elif queue not in self._fanout_queues:
+            self.sharing.add(queue)
         return super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
@@ -130,6 +134,11 @@ class Channel(TakingChannel):
         """Put back the messages of dead workers."""
         if self.takes and self.active_queues:
             self.qos.recover()
+
+    def share(self) -> None:
+        """Put the waiting messages in an order that serves tenants in turn."""
+        if self.takes:
+            self.sharing.share()
 
     def keep_leases(self) -> LeaseKeeper | None:
         """Start renewing the leases of this channel's messages."""

@@ -12,6 +12,7 @@ from kombu.utils.json import dumps
 from worker.aio.transport import delayed
 from worker.aio.transport.eta import instant_of
 from worker.aio.transport.scripts import DELAY
+from worker.aio.transport.sharing import count_parked, drop_parked
 
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 
@@ -126,7 +127,7 @@ class DelayingChannel(StockChannel):
 
     def _size(self, queue: str) -> int:
         size: int = super()._size(queue)
-        return size + self._delayed_size(queue)
+        return size + self._delayed_size(queue) + count_parked(self, queue)
 
     def _delayed_size(self, queue: str) -> int:
         if queue not in self.delayed_queues:
@@ -137,16 +138,18 @@ class DelayingChannel(StockChannel):
             return sum(pipe.execute())
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return bool(super()._has_queue(queue, **kwargs)) or self._delayed_size(queue) > 0
+        has: bool = super()._has_queue(queue, **kwargs)
+        return has or self._delayed_size(queue) > 0 or count_parked(self, queue) > 0
 
     def _purge(self, queue: str) -> int:
-        size = self._delayed_size(queue)
+        size = self._delayed_size(queue) + drop_parked(self, queue)
         self._drop_delayed(queue)
         purged: int = super()._purge(queue)
         return size + purged
 
     def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
         super()._delete(queue, *args, **kwargs)
+        drop_parked(self, queue)
         self._drop_delayed(queue)
 
     def _drop_delayed(self, queue: str) -> None:

@@ -40,6 +40,9 @@ class Channel(Protocol):
     def recover(self) -> None:
         """Put back the messages of dead workers."""
 
+    def share(self) -> None:
+        """Put the waiting messages in an order that serves tenants in turn."""
+
     def maybe_refresh_binding_expiry(self) -> None:
         """Renew the bindings of queues that expire."""
 
@@ -54,12 +57,16 @@ class Poller(StockPoller):
         self.hub: Any = None
         self.ticks: set[Any] = set()
         """The callbacks of this poller that the hub calls before each wait."""
+        self.sharing: Any = None
+        """The hub's timer for `share`."""
         self._nudge_at_s = 0.0
 
     def end(self) -> None:
         """Remove the callbacks from the hub, which does not do so after a lost connection."""
         if self.hub is not None:
             self.hub.on_tick.difference_update(self.ticks)
+        if self.sharing is not None:
+            self.sharing.cancel()
         self.ticks = set()
 
     def nudge(self, delay_s: float) -> bool:
@@ -101,6 +108,14 @@ class Poller(StockPoller):
             except (redis.RedisError, OSError) as exc:
                 # Reading from a lost connection raises as well; an error of the server may pass.
                 logger.debug("cannot look for messages of dead workers: %r", exc)
+
+    def share(self) -> None:
+        """Put the waiting messages in an order that serves tenants in turn."""
+        for channel in list(self._channels):
+            try:
+                channel.share()
+            except (redis.RedisError, OSError) as exc:
+                logger.debug("cannot put the queues in order: %r", exc)
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Renew the bindings of queues that expire; where the server refuses, kombu would raise."""

@@ -15,6 +15,7 @@ from worker.aio.transport.eta import waits
 from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.aio.transport.leases import LeaseKeeper
 from worker.aio.transport.scripts import EXPIRED, GIVE_BACK
+from worker.aio.transport.sharing import is_parked
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +83,9 @@ class RestoringQoS(StockQoS):
             now, expired = self._read_expired(keeper)
             if not expired:
                 break
-            alive_s = [
-                float(lease) - keeper.lease_s if float(lease) > 0 else None for *_, lease in expired
+            alive_s = [  # no worker had what was parked
+                float(lease) - keeper.lease_s if float(lease) > 0 and not is_parked(tag) else None
+                for tag, _, lease in expired
             ]
             released += alive_s.count(None)
             dead += len(expired) - alive_s.count(None)

@@ -1,0 +1,265 @@
+"""The order in which messages of several tenants are taken, with a real Redis."""
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.integration.aio.transport_harness import STOCK, Tube, calls, tube, waiting
+
+WINDOW = 128
+
+
+def push(books: Any, tenant: str | None, *bodies: Any, queue: str = "a", **more: Any) -> None:
+    """Push messages as a stock producer does, in one round trip."""
+    with books.pipeline(transaction=False) as pipe:
+        for body in bodies:
+            headers = {"id": str(body), **({"tenant": tenant} if tenant else {})}
+            properties = {
+                "delivery_tag": str(uuid.uuid4()),
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "priority": 0,
+                "delivery_mode": 2,
+            }
+            message = {
+                "body": json.dumps(body),
+                "content-type": "application/json",
+                "content-encoding": "utf-8",
+                "headers": headers,
+                "properties": properties,
+            }
+            pipe.lpush(queue, json.dumps(message | more))
+        pipe.execute()
+
+
+@pytest.fixture
+def one(url: str) -> Iterator[Tube]:
+    with tube(url, prefetch=10) as made:
+        made.channel.sharing.add("a")
+        yield made
+
+
+def share(one: Tube, books: Any) -> None:
+    """Put the queue in order until nothing is left to read."""
+    for _ in range(200):
+        books.delete("a.tenants.pause")
+        before = books.lrange("a", 0, -1)
+        one.channel.sharing._looked_s = float("-inf")
+        one.channel.share()
+        if books.lrange("a", 0, -1) == before:
+            return
+    pytest.fail("it did not end")
+
+
+def take(books: Any, count: int) -> list[Any]:
+    """Take messages as a worker does, in their order."""
+    return [json.loads(json.loads(text)["body"]) for text in books.rpop("a", count) or ()]
+
+
+def take_all(one: Tube, books: Any) -> list[Any]:
+    taken: list[Any] = []
+    while books.llen("a"):
+        taken += take(books, 50)
+        share(one, books)
+    return taken
+
+
+def names(tenant: str, count: int, first: int = 0) -> list[str]:
+    return [f"{tenant}{number}" for number in range(first, first + count)]
+
+
+def test_ten_jobs_behind_thousands_of_another_tenant_come_among_the_first(
+    one: Tube, books: Any
+) -> None:
+    push(books, "big", *names("A", 3000))
+    share(one, books)
+    assert take(books, 100) == names("A", 100)
+    push(books, "small", *names("B", 10))
+    share(one, books)
+    # A tenant that comes anew need not wait with its first few.
+    assert take(books, 10) == names("B", 10)
+    push(books, "small", *names("B", 30, first=10))
+    share(one, books)
+    first = take(books, 50)
+    assert [name for name in first if name[0] == "B"] == names("B", 28, first=10)
+    rest = take_all(one, books)
+    every = names("A", 100) + first + rest
+    assert [name for name in every if name[0] == "A"] == names("A", 3000)
+    assert Counter(every).most_common(1)[0][1] == 1
+    assert len(every) == 3030
+    assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+    assert books.zcard("unacked.leases") == 0
+
+
+def test_equal_tenants_are_served_alike_in_whatever_order_their_jobs_came(
+    one: Tube, books: Any
+) -> None:
+    for tenant in "ABCDEFGHI":
+        push(books, tenant, *names(tenant, 100))
+    push(books, None, *names("N", 100))  # those that name none are one tenant
+    share(one, books)
+    served: Counter[str] = Counter()
+    for _ in range(10):
+        served.update(name[0] for name in take(books, 50))
+        share(one, books)
+    assert set(served.values()) == {50}
+    assert len(take_all(one, books)) == 500
+
+
+def test_a_queue_in_which_no_job_names_a_tenant_stays_as_it_is(one: Tube, books: Any) -> None:
+    push(books, None, *range(500))
+    before = books.lrange("a", 0, -1)
+    share(one, books)
+    assert books.lrange("a", 0, -1) == before
+    assert sorted(books.keys("a*")) == ["a", "a.tenants.pause"]
+    # One worker reads both ends of a list, and the others only that one does, for half a second.
+    names = ("evalsha", "exists", "llen", "lrange", "set", "rpush", "ltrim")
+    spent = {name: calls(books, name) for name in names}
+    for _ in range(20):
+        one.channel.share()
+    assert {name: calls(books, name) - count for name, count in spent.items()} == dict.fromkeys(
+        names, 0
+    )
+    one.channel.sharing._looked_s = float("-inf")
+    one.channel.share()
+    assert {name: calls(books, name) - count for name, count in spent.items()} == {
+        "evalsha": 1, "exists": 5, "llen": 4, "lrange": 0, "set": 1, "rpush": 0, "ltrim": 0,
+    }  # fmt: skip
+
+
+def test_a_tenant_that_was_silent_has_no_credit_for_it(one: Tube, books: Any) -> None:
+    push(books, "small", "B0")
+    push(books, "big", *names("A", 400))
+    share(one, books)
+    take(books, 300)
+    share(one, books)
+    push(books, "small", *names("B", 60, first=1))
+    share(one, books)
+    # Ahead by a few, and then in turn.
+    assert Counter(name[0] for name in take(books, 76)) == {"B": 46, "A": 30}
+
+
+def test_a_queue_that_is_parted_counts_all_its_messages_and_is_purged_whole(
+    one: Tube, books: Any
+) -> None:
+    push(books, "big", *names("A", 500))
+    push(books, None, *names("N", 20))
+    share(one, books)
+    assert books.llen("a") == WINDOW
+    assert one.channel._size("a") == 520
+    books.delete("a")
+    assert one.channel._has_queue("a")
+    assert one.channel._purge("a") == 520 - WINDOW
+    assert one.channel._size("a") == books.hlen("unacked") == books.zcard("unacked.leases") == 0
+
+
+def test_the_name_of_a_tenant_stands_in_its_messages_only(one: Tube, books: Any) -> None:
+    push(books, "ada@example.com", *names("A", 300))
+    share(one, books)
+    assert not [key for key in books.keys("*") if "ada" in key]
+    assert not [member for member in books.zrange("a.tenants", 0, -1) if "ada" in member]
+
+
+def test_what_came_again_is_the_first_of_its_tenant(one: Tube, books: Any) -> None:
+    push(books, "big", *names("A", 300))
+    share(one, books)
+    [text] = books.rpop("a", 1)
+    take(books, books.llen("a"))  # the whole window is gone
+    message = json.loads(text)
+    message["headers"]["redelivered"] = True
+    books.rpush("a", json.dumps(message))
+    push(books, "big", "new")
+    share(one, books)
+    assert take(books, 2) == ["A0", f"A{WINDOW}"]
+
+
+def test_parked_messages_return_to_their_queue_when_no_worker_renews_them(
+    one: Tube, url: str, books: Any
+) -> None:
+    push(books, "big", *names("A", WINDOW + 40))
+    share(one, books)
+    tags = books.zrange("unacked.leases", 0, -1)
+    assert len(tags) == 40
+    books.zadd("unacked.leases", dict.fromkeys(tags, 1))  # all workers are gone for long
+    with tube(url, "a") as other:
+        other.channel.recover()
+    assert books.llen("a") == WINDOW + 40
+    # No worker has died of them.
+    assert not [text for text in books.lrange("a", 0, -1) if '"deaths"' in text]
+    assert sorted(take_all(one, books)) == sorted(names("A", WINDOW + 40))
+
+
+def test_a_worker_renews_what_is_parked(one: Tube, books: Any) -> None:
+    push(books, "big", *names("A", WINDOW + 40))
+    share(one, books)
+    leases = dict(books.zrange("unacked.leases", 0, -1, withscores=True))
+    books.zadd("unacked_index", dict.fromkeys(leases, 1))
+    share(one, books)
+    assert min(books.zmscore("unacked_index", list(leases))) > 1
+    assert min(books.zmscore("unacked.leases", list(leases))) > min(leases.values())
+
+
+def test_a_stock_worker_gets_every_message_also_those_that_were_parked(
+    one: Tube, url: str, books: Any
+) -> None:
+    push(books, "big", *names("A", WINDOW + 20))
+    share(one, books)
+    books.zadd("unacked_index", dict.fromkeys(books.hkeys("unacked"), 1))
+    with tube(
+        url, "a", transport=STOCK, prefetch=500, unacked_restore_throttle=1, visibility_timeout=5
+    ) as stock:
+        stock.until(
+            lambda: (
+                stock.connection.transport.cycle.maybe_restore_messages()
+                or len(stock.got) == WINDOW + 20
+            )
+        )
+        assert sorted(stock.bodies) == sorted(names("A", WINDOW + 20))
+
+
+def test_a_full_server_refuses_before_anything_was_moved(one: Tube, books: Any) -> None:
+    push(books, "big", *names("A", WINDOW + 20))
+    books.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.ResponseError):
+            share(one, books)
+    finally:
+        books.config_set("maxmemory", 0)
+    assert waiting_names(books) == names("A", WINDOW + 20)
+
+
+def waiting_names(books: Any) -> list[Any]:
+    return [json.loads(json.loads(text)["body"]) for text in reversed(books.lrange("a", 0, -1))]
+
+
+def test_a_worker_serves_tenants_in_turn(url: str, books: Any) -> None:
+    push(books, "big", *names("A", 600))
+    with tube(url, "a", prefetch=4) as one:
+        one.with_hub()
+        one.until(lambda: books.exists("a.tenants"))
+        push(books, "small", *names("B", 10))
+        one.until(lambda: '"B9"' in str(books.lrange("a", -30, -1)))
+        one.on_message = lambda message: message.ack()
+        for message in one.got:
+            message.ack()
+        one.until(lambda: len(one.bodies) == 610)
+        last = max(place for place, name in enumerate(one.bodies) if name[0] == "B")
+        assert last < 4 + 2 * 10
+    assert [name for name in one.bodies if name[0] == "A"] == names("A", 600)
+    assert waiting(books, "a") == []
+
+
+def test_once_no_job_names_a_tenant_any_more_the_queue_is_left_alone(one: Tube, books: Any) -> None:
+    push(books, "big", *names("A", 5))
+    push(books, None, *names("N", 5))
+    share(one, books)
+    assert books.exists("a.tenants.memo")
+    take(books, 10)
+    push(books, None, *names("N", 300))
+    share(one, books)
+    assert books.llen("a") == 300
+    assert not books.exists("a.tenants.memo", "a.tenants.past", "a.tenants")

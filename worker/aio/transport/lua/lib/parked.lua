@@ -1,0 +1,70 @@
+-- park(line, items, in_front), unpark(line), save_parked(): move messages between a list and a tenant's line.
+--
+-- A parked message is an entry of kombu's hash of unacknowledged messages, and has a lease, as if a worker held it. So
+-- whoever reads the queue, of whatever version, puts it back into its list when nobody renews it. The line holds the
+-- tags, each behind the length of its message.
+local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
+local now_s, safe_s, has_leases = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local PARKED = '@0'
+local clock = redis.call('TIME')
+local server_s = clock[1] + clock[2] / 1e6
+local until_s = string.format('%.3f', server_s + safe_s)
+local entries, instants, ends, gone = {}, {}, {}, {}
+
+-- Returns the items that are no messages: they stay where they are.
+local function park(line, items, in_front)
+  local refs, others = {}, {}
+  for _, item in ipairs(items) do
+    local tag, entry = unacked_entry(item, PARKED)
+    if tag then
+      local count = #entries
+      refs[#refs + 1] = #item .. ' ' .. tag
+      entries[count + 1], entries[count + 2] = tag, entry
+      instants[count + 1], instants[count + 2] = now_s, tag
+      ends[count + 1], ends[count + 2] = until_s, tag
+    else
+      others[#others + 1] = item
+    end
+  end
+  if refs[1] then redis.call(in_front and 'RPUSH' or 'LPUSH', line, unpack(refs)) end
+  return others
+end
+
+-- Returns the line's next message, nil where there is none. What is no entry any more was put back into its list.
+local function unpark(line)
+  while true do
+    local ref = redis.call('RPOP', line)
+    if not ref then return nil end
+    local size, tag = ref:match('^(%d+) (.+)$')
+    local entry = redis.call('HGET', unacked, tag)
+    if entry then
+      gone[#gone + 1] = tag
+      return entry:sub(2, 1 + size)
+    end
+  end
+end
+
+-- Enters what was parked, and deletes the entries of what was unparked.
+local function save_parked()
+  if gone[1] then
+    redis.call('HDEL', unacked, unpack(gone))
+    redis.call('ZREM', index, unpack(gone))
+    redis.call('ZREM', leases, unpack(gone))
+  end
+  if entries[1] then
+    redis.call('HSET', unacked, unpack(entries))
+    redis.call('ZADD', index, unpack(instants))
+    if has_leases then redis.call('ZADD', leases, unpack(ends)) end
+  end
+  entries, instants, ends, gone = {}, {}, {}, {}
+end
+
+-- Renews the parked messages that were not renewed for a while.
+local function renew_parked()
+  for _, tag in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now_s - safe_s / 2, 'LIMIT', 0, 300)) do
+    if tag:sub(-#PARKED) == PARKED then
+      redis.call('ZADD', index, 'XX', now_s, tag)
+      if has_leases then redis.call('ZADD', leases, 'XX', until_s, tag) end
+    end
+  end
+end

@@ -1,0 +1,252 @@
+-- requires: entry, heap, parked
+-- share: keeps the next messages of lists in an order that serves tenants in turn, by what each has used.
+--
+-- Producers push to a list and workers take from it as always. This script keeps the messages that are taken next, the
+-- window, in fair order, and parks what more there is of each tenant in a line of its own (see `parked`), so that a few
+-- messages behind ten thousand of another tenant are found. A message names its tenant in the header `tenant`; all
+-- messages that name none are those of one tenant. Where no message names one, a list is left as it is.
+--
+-- A tenant's time is what it has used: a request is 1, and so is one that stands in the window. The tenant with the
+-- least time comes next. One that comes anew, or comes back after a while, begins BURST behind the others: silence
+-- earns no credit, but a few messages need not wait for their turn.
+--
+-- KEYS  1 hash of unacknowledged messages  2 index  3 leases  4... lists
+-- ARGV  1 now in seconds since 1970, by the worker's clock, as kombu's visibility timeout is measured
+--       2 how long a parked message stays so if no worker renews it, in seconds  3 '1': with leases
+--       4 for how long no other worker needs to look, in milliseconds
+-- Returns 3 where it should be called again at once, 2 where messages wait, 1 where they name no tenant, 0 without any.
+--
+-- Beside a list it keeps, named as the list with an ending:
+--   .tenants       sorted set: the tenants with a line, by their time
+--   .tenants.past  sorted set: the times of the others
+--   .tenants.memo  hash: `mark`, the tag of the window's newest message; `at`, the time of the tenant that came next;
+--                  `charged`, where times have changed since
+--   .tenants.pause while it is there, no worker needs to look
+--   .tenant.<id>   a tenant's line. The id is a digest, so that the tenant's name stands in its messages only.
+
+local WINDOW, CHUNK, BURST = 128, 128, 16
+local PROBED, PROBE_MS, KEPT_MS = 32, '500', 600000
+local NOBODY = '-'
+
+-- The text that a message has for a name. Inside other texts the quotes would be escaped. To find the name first is
+-- many times faster than a pattern alone.
+local function value_of(item, name)
+  local _, last = item:find(name, 1, true)
+  return last and item:match('^: ?"([^"]+)"', last + 1)
+end
+
+local digests = {}
+local function tenant_of(item)
+  local name = value_of(item, '"tenant"')
+  if not name then return NOBODY end
+  digests[name] = digests[name] or redis.sha1hex(name):sub(1, 16)
+  return digests[name]
+end
+
+local function tag_of(item) return item and value_of(item, '"delivery_tag"') end
+
+local function came_again(item)
+  local _, last = item:find('"redelivered"', 1, true)
+  return last and item:find('^: ?true', last + 1)
+end
+
+local function is_named(list)
+  for _, first in ipairs({0, -PROBED}) do
+    for _, item in ipairs(redis.call('LRANGE', list, first, first + PROBED - 1)) do
+      if tenant_of(item) ~= NOBODY then return true end
+    end
+  end
+  return false
+end
+
+local NONE = {}
+
+-- Parts what was read by tenant: each has those that stood in the window or came back, and those that are new.
+-- Returns the tenants by id, their ids, and what is no message.
+local function part(items, mark)
+  local tenants, ids, others, tags, old = {}, {}, {}, {}, false
+  for at, item in ipairs(items) do
+    tags[at] = tag_of(item)
+    old = old or tags[at] == mark
+  end
+  for at = #items, 1, -1 do
+    local item, id = items[at], tenant_of(items[at])
+    if tags[at] then
+      local tenant = tenants[id]
+      if not tenant then
+        tenant = {front = {}, new = {}, next = 1, stood = 0, count = 0}
+        tenants[id], ids[#ids + 1] = tenant, id
+      end
+      if old then tenant.stood = tenant.stood + 1 end
+      local queue = (old or came_again(item)) and tenant.front or tenant.new
+      queue[#queue + 1] = item
+      if tags[at] == mark then old = false end
+    else
+      others[#others + 1] = item
+    end
+  end
+  return tenants, ids, others
+end
+
+-- Adds the tenants with lines that may come next; more than there is room for cannot.
+local function add_lines(list, tenants, ids, most)
+  local reply = redis.call('ZRANGE', list .. '.tenants', 0, most - 1, 'WITHSCORES')
+  for at = 1, #reply, 2 do
+    local id = reply[at]
+    if not tenants[id] then
+      tenants[id] = {front = NONE, new = NONE, next = 1, stood = 0, count = 0, has_line = true}
+      tenants[id].time = tonumber(reply[at + 1])
+      ids[#ids + 1] = id
+    end
+  end
+end
+
+-- Gives each tenant its time before what it had in the window.
+-- Returns the least time of all.
+local function read_times(list, tenants, ids, at)
+  local lined = ids[1] and redis.call('ZMSCORE', list .. '.tenants', unpack(ids)) or {}
+  local past = ids[1] and redis.call('ZMSCORE', list .. '.tenants.past', unpack(ids)) or {}
+  local least
+  for number, id in ipairs(ids) do
+    local tenant, time = tenants[id], tonumber(lined[number] or past[number] or nil)
+    tenant.has_line = lined[number] and true
+    tenant.time = time and time - tenant.stood
+    if time and (tenant.has_line or tenant.stood > 0) then least = math.min(least or tenant.time, tenant.time) end
+  end
+  at = math.max(at, least or 0)
+  local begin = math.max(0, at - BURST)
+  for _, id in ipairs(ids) do tenants[id].time = math.max(begin, tenants[id].time or begin) end
+  return at
+end
+
+local function next_of(list, id, tenant)
+  local item = tenant.front[tenant.next]
+  if not item and tenant.has_line then
+    item = unpark(list .. '.tenant.' .. id)
+    if item then return item end
+    tenant.has_line = false
+  end
+  if not item then item = tenant.new[tenant.next - #tenant.front] end
+  if item then tenant.next = tenant.next + 1 end
+  return item
+end
+
+-- Chooses the next messages, and counts them for each tenant.
+local function choose(list, tenants, ids, most)
+  local heap, chosen = {}, {}
+  for _, id in ipairs(ids) do heap_push(heap, {tenants[id].time, id}) end
+  while #chosen < most and heap[1] do
+    local first = heap_pop(heap)
+    local tenant = tenants[first[2]]
+    local item = next_of(list, first[2], tenant)
+    if item then
+      chosen[#chosen + 1] = item
+      tenant.count = tenant.count + 1
+      first[1] = first[1] + 1
+      heap_push(heap, first)
+    end
+  end
+  return chosen
+end
+
+-- Parks what was read and not chosen.
+local function park_rest(list, tenants, ids, others)
+  for _, id in ipairs(ids) do
+    local tenant, line, front, new = tenants[id], list .. '.tenant.' .. id, {}, {}
+    for at = #tenant.front, tenant.next, -1 do front[#front + 1] = tenant.front[at] end
+    for at = math.max(1, tenant.next - #tenant.front), #tenant.new do new[#new + 1] = tenant.new[at] end
+    if front[1] or new[1] then
+      for _, item in ipairs(park(line, front, true)) do others[#others + 1] = item end
+      for _, item in ipairs(park(line, new, false)) do others[#others + 1] = item end
+      tenant.has_line = true
+    end
+  end
+end
+
+local function save_times(list, tenants, ids, at)
+  local lined, past, no_line, not_past = {}, {}, {}, {}
+  for _, id in ipairs(ids) do
+    local tenant = tenants[id]
+    local times = tenant.has_line and lined or past
+    times[#times + 1], times[#times + 2] = tenant.time + tenant.count, id
+    if not tenant.has_line then no_line[#no_line + 1] = id
+    elseif tenant.new ~= NONE then not_past[#not_past + 1] = id end
+  end
+  if no_line[1] then redis.call('ZREM', list .. '.tenants', unpack(no_line)) end
+  if not_past[1] then redis.call('ZREM', list .. '.tenants.past', unpack(not_past)) end
+  if lined[1] then redis.call('ZADD', list .. '.tenants', unpack(lined)) end
+  if past[1] then redis.call('ZADD', list .. '.tenants.past', unpack(past)) end
+  redis.call('ZREMRANGEBYSCORE', list .. '.tenants.past', '-inf', '(' .. at - BURST)
+end
+
+local function save_memo(list, at, newest)
+  redis.call('HSET', list .. '.tenants.memo', 'at', at, 'charged', '', 'mark', tag_of(newest) or '')
+  redis.call('PEXPIRE', list .. '.tenants.memo', KEPT_MS)
+  redis.call('PEXPIRE', list .. '.tenants.past', KEPT_MS)
+end
+
+-- Adds messages of the lines to a window that has become short. Nothing has come to the list since.
+local function extend(list, count, at)
+  local tenants, ids = {}, {}
+  add_lines(list, tenants, ids, WINDOW - count)
+  local chosen = choose(list, tenants, ids, WINDOW - count)
+  save_parked()
+  if chosen[1] then redis.call('LPUSH', list, unpack(chosen)) end
+  save_times(list, tenants, ids, at)
+  save_memo(list, at, chosen[#chosen] or redis.call('LINDEX', list, 0))
+end
+
+-- Makes the window anew, of what stood in it, what has come and what the lines hold. Where no message names a tenant
+-- any more, it only forgets the times.
+-- Returns how many messages were read.
+local function rebuild(list, memo_at, mark, has_lines)
+  local items = redis.call('LRANGE', list, -WINDOW - CHUNK, -1)
+  local tenants, ids, others = part(items, mark)
+  add_lines(list, tenants, ids, WINDOW)
+  if #ids == 1 and ids[1] == NOBODY and not has_lines then
+    redis.call('DEL', list .. '.tenants.memo', list .. '.tenants.past')
+    return #items
+  end
+  local at = read_times(list, tenants, ids, memo_at)
+  local chosen = choose(list, tenants, ids, WINDOW)
+  park_rest(list, tenants, ids, others)
+  save_parked()
+  redis.call('LTRIM', list, 0, -#items - 1)
+  for number = #chosen, 1, -1 do others[#others + 1] = chosen[number] end
+  if others[1] then redis.call('RPUSH', list, unpack(others)) end
+  save_times(list, tenants, ids, at)
+  save_memo(list, at, chosen[#chosen])
+  return #items
+end
+
+local function share(list)
+  local count = redis.call('LLEN', list)
+  local known = redis.call('EXISTS', list .. '.tenants', list .. '.tenants.memo') > 0
+  if not known and count == 0 then return 0 end
+  -- This is also the first command that a full server refuses: then nothing has begun.
+  if not redis.call('SET', list .. '.tenants.pause', '1', 'NX', 'PX', known and ARGV[4] or PROBE_MS) then
+    return known and 2 or 1
+  end
+  if not known and not is_named(list) then return 1 end
+  local memo = redis.call('HMGET', list .. '.tenants.memo', 'at', 'mark', 'charged')
+  local at, mark, has_lines = tonumber(memo[1] or 0), memo[2], redis.call('EXISTS', list .. '.tenants') == 1
+  if has_lines then renew_parked() end
+  if count == 0 or (tag_of(redis.call('LINDEX', list, 0)) == mark and memo[3] == '') then
+    if has_lines and count < WINDOW / 2 then
+      extend(list, count, at)
+      -- Workers take faster than this script is called.
+      if count < WINDOW / 4 then redis.call('PEXPIRE', list .. '.tenants.pause', 5) return 3 end
+    end
+    return (count > 0 or has_lines) and 2 or 0
+  end
+  if count <= rebuild(list, at, mark, has_lines) then return 2 end
+  redis.call('PEXPIRE', list .. '.tenants.pause', 5)
+  return 3
+end
+
+local keys = {}
+for number = 4, #KEYS do keys[#keys + 1], keys[#keys + 2] = KEYS[number], KEYS[number] .. '.tenants' end
+if not keys[1] or redis.call('EXISTS', unpack(keys)) == 0 then return 0 end
+local most = 0
+for number = 4, #KEYS do most = math.max(most, share(KEYS[number])) end
+return most

@@ -1,0 +1,134 @@
+"""Keeps the messages of a queue in an order that serves tenants in turn; see `lua/share.lua`."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+import redis
+
+from worker.aio.transport.scripts import COUNT_PARKED, DROP_PARKED, SHARE
+
+logger = logging.getLogger(__name__)
+
+SHARE_S: Final = 0.1
+"""How often the waiting messages are put in order, by one of the workers."""
+_ANYWAY_S: Final = 5.0
+"""How often a worker looks that has seen no message wait: another one may have died."""
+_SAFE_S: Final = 120.0
+"""How long a parked message stays so when no worker renews it; then it returns to its list."""
+_SHA: Final = hashlib.sha1(SHARE.encode()).hexdigest()  # noqa: S324 - as Redis names scripts
+_PAUSE_MS: Final = round(SHARE_S * 900)
+_UNNAMED_S: Final = 0.5
+"""How often the waiting messages are looked at while none of them names a tenant."""
+_NAMED: Final = 2
+_MORE: Final = 3
+
+
+class Channel(Protocol):
+    """What sharing needs of a channel, beyond kombu's own."""
+
+    unacked_key: str
+    unacked_index_key: str
+    global_keyprefix: str
+    priority_steps: Any
+    delayed_queues: Any
+    lease_s: float
+    visibility_timeout: float
+    hints: Any
+    qos: Any
+    connection: Any
+    conn_or_acquire: Any
+    _q_for_pri: Any
+
+
+class QueueSharing:
+    """Puts the queues of a channel in order while messages wait in them.
+
+    Args:
+        channel: The channel.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel: Final = channel
+        self._queues: dict[str, None] = {}
+        self._named = False
+        self._looked_s = time.monotonic()
+
+    def add(self, queue: str) -> None:
+        """Share a queue from now on, also while a worker has paused it."""
+        if queue not in self._channel.delayed_queues:
+            self._queues[queue] = None
+
+    def share(self) -> None:
+        """Put the messages of all priorities in order.
+
+        Raises:
+            redis.RedisError: The server cannot be reached, or refuses.
+        """
+        now_s, channel = time.monotonic(), self._channel
+        pause_s = _ANYWAY_S if channel.hints.all_empty else _UNNAMED_S
+        if not self._named and now_s < self._looked_s + pause_s:
+            return
+        self._looked_s = now_s
+        keys = _keys(channel, self._queues)
+        safe_s = min(_SAFE_S, channel.visibility_timeout or _SAFE_S)
+        leases = int(channel.lease_s > 0)
+        arguments = (len(keys), *keys, repr(time.time()), safe_s, leases, _PAUSE_MS)
+        with channel.conn_or_acquire() as client:
+            try:
+                left = client.execute_command("EVALSHA", _SHA, *arguments)
+            except redis.exceptions.NoScriptError:
+                left = client.execute_command("EVAL", SHARE, *arguments)
+        self._named = left >= _NAMED
+        hub = channel.connection.cycle.hub
+        if left == _MORE and hub is not None:
+            hub.call_later(SHARE_S / 10, self._share_on)
+
+    def _share_on(self) -> None:
+        try:
+            self.share()
+        except (redis.RedisError, OSError, AttributeError) as exc:
+            logger.debug("cannot put the queues in order: %r", exc)
+
+
+def count_parked(channel: Any, queue: str) -> int:
+    """Count the messages of a queue that wait in the lines of their tenants.
+
+    Raises:
+        redis.RedisError: The server cannot be reached.
+    """
+    return _run(channel, COUNT_PARKED, _lists(channel, [queue]))
+
+
+def drop_parked(channel: Any, queue: str) -> int:
+    """Delete them, and count them.
+
+    Raises:
+        redis.RedisError: The server cannot be reached.
+    """
+    return _run(channel, DROP_PARKED, _keys(channel, [queue]))
+
+
+def is_parked(tag: str) -> bool:
+    """Whether the entry of a delivery tag is that of a message in a line, which no worker had."""
+    return tag.endswith("@0")
+
+
+def _run(channel: Any, script: str, keys: list[str]) -> int:
+    with channel.conn_or_acquire() as client:
+        return int(client.execute_command("EVAL", script, len(keys), *keys))
+
+
+def _keys(channel: Any, queues: Iterable[str]) -> list[str]:
+    unacked = channel.unacked_key
+    names = (unacked, channel.unacked_index_key, f"{unacked}.leases")
+    prefix = channel.global_keyprefix
+    return [*(prefix + name for name in names), *_lists(channel, queues)]
+
+
+def _lists(channel: Any, queues: Iterable[str]) -> list[str]:
+    list_of = channel._q_for_pri  # noqa: SLF001 - kombu has no public way
+    prefix = channel.global_keyprefix
+    return [prefix + list_of(queue, step) for queue in queues for step in channel.priority_steps]
