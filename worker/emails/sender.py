@@ -14,7 +14,7 @@ from worker.emails.demand import EmailDemand
 from worker.emails.idempotency import IdempotencyStore
 from worker.emails.outgoing import OutgoingEmail
 from worker.emails.run import EmailRun, SharedState
-from worker.errors import Rescheduled
+from worker.errors import Deferred, Rescheduled
 from worker.keypool import LeaseRequest
 from worker.providers import SendRequest
 from worker.rotation.rotation import Rotation
@@ -97,5 +97,7 @@ class EmailSender:
             served = await EmailRun(self.shared, lease_request, email).serve()
         except Rescheduled as error:
             error.attempts, error.waited_ms = email.calls, email.waited_ms
+            if isinstance(error, Deferred):
+                self.rotation.calls.deferral(lease_request)
             raise
         return replace(served, attempts=email.calls, waited_ms=email.waited_ms)

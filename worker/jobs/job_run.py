@@ -35,6 +35,7 @@ from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.jobs.priority import is_bulk
 from worker.jobs.rescheduling import awaited_service, longest_wait_ms, send_back
+from worker.jobs.tenant import tenant_of
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR
@@ -106,6 +107,7 @@ class JobRun:
             suspect=len(failed_on) > 1,
             bulk=is_bulk(self.task.request.delivery_info),
             waited_ms=round(self.history.age_s * 1000),
+            tenant=tenant_of(self.task.request.headers),
         )
 
     def idempotency_key(self, recipients: str, content_hash: str) -> str:

@@ -42,7 +42,7 @@ class Rotation(Generic[RequestT]):
         self.provider = provider
         self.waiting = WaitList(pool)
         self.sending = KeyedLimiter()
-        self._calls = CallCounter(pool.service, usage)
+        self.calls = CallCounter(pool.service, usage)
 
     async def serve(
         self,
@@ -70,7 +70,11 @@ class Rotation(Generic[RequestT]):
             OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
                 gone.
         """
-        return await self.run(lease_request, NoHooks(build), longest_s=longest_s)
+        try:
+            return await self.run(lease_request, NoHooks(build), longest_s=longest_s)
+        except Deferred:
+            self.calls.deferral(lease_request)
+            raise
 
     async def run(
         self,
@@ -89,12 +93,10 @@ class Rotation(Generic[RequestT]):
             lease_request=lease_request,
             hooks=hooks,
             longest_s=longest_s,
-            calls=self._calls,
+            calls=self.calls,
         )
         try:
             return await turn.run()
         except Rescheduled as over:
             over.attempts, over.waited_ms = turn.attempts, turn.waited_ms
-            if isinstance(over, Deferred):
-                self._calls.deferral(lease_request)
             raise

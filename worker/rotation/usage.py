@@ -68,7 +68,9 @@ class CallCounter:
                 self._usage.count(its, **counts, emails=emails.get(tenant, 0))
 
     def deferral(self, lease_request: LeaseRequest) -> None:
-        """Count a run that ended since no key could serve soon."""
+        """Count a job's run that ended since no key could serve soon."""
+        if not lease_request.by:  # a program that waits where it is
+            return
         series = Series(self._service, model=lease_request.model[:_LONGEST_NAME])
         self._usage.count(series, deferrals=1)
         if lease_request.tenant:

@@ -25,7 +25,7 @@ MEASURES: Final = (
 - `prompt_tokens`, `cached_tokens`, `output_tokens`: what the provider counted. Cached tokens are a
   part of the prompt's.
 - `emails`: recipients of the emails that were accepted.
-- `deferrals`: runs that ended because no key could serve soon. They have no key.
+- `deferrals`: runs whose job went back to its queue to wait, mostly for a key. They have no key.
 - `waited_ms`: for the calls that were accepted, the time from the first run of the job to the
   call, in milliseconds.
 """

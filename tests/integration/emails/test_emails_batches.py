@@ -150,12 +150,14 @@ async def test_a_batch_moves_on_when_its_key_is_refused(senders: Senders) -> Non
 
 
 async def test_followers_are_deferred_with_their_leader(senders: Senders) -> None:
-    sender = senders.make(keys=(0,))
+    usage = NotedUsage()
+    sender = senders.make(keys=(0,), usage=usage)
     senders.sandbox.control(
         "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=40
     )
-    outcomes = await send(sender, *(outgoing(n) for n in range(9)), longest_s=0.5)
+    outcomes = await send(sender, *(outgoing(n) for n in range(9)), longest_s=0.5, by="job")
     assert {type(one) for one in outcomes} == {Deferred}
+    assert usage.total("deferrals") == 9
     assert min(one.countdown_ms for one in outcomes) > 30_000
     assert not any(one.in_doubt for one in outcomes)
     assert accepted(senders) == (0, 0, 0)

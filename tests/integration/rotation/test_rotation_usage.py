@@ -81,7 +81,7 @@ async def test_a_call_counts_as_the_counters_of_its_key_do(
 ) -> None:
     rotation, _ = make(reply, count=1, usage=book.counter)
     with pytest.raises(error):
-        await serve(rotation)
+        await serve(rotation, by="job")
     found = await book.counts()
     account = reply.verdict.account or FIRST
     assert found.pop(Series("groq", FIRST, account)) == counted

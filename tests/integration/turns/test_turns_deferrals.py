@@ -38,7 +38,7 @@ async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) 
     await bench.turn(served, task_time_limit_s=230)
     assert bench.rotation.lease_request is not None
     assert replace(bench.rotation.lease_request, waited_ms=0) == LeaseRequest(
-        model="m", by="job-1"
+        model="m", by="job-1", tenant="acme"
     )  # a millisecond may have passed
     assert bench.rotation.longest_s == pytest.approx(100)
     await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
@@ -62,7 +62,7 @@ async def test_a_deferral_sends_the_job_back_and_costs_no_retry(bench: Bench) ->
     assert history["waited_ms"] == 12_000
     assert history["deferred"] is True
     assert abs(history["since_ms"] - time.time() * 1000) < 60_000
-    assert message["headers"]["trace"] == "kept"
+    assert (message["headers"]["trace"], message["headers"]["tenant"]) == ("kept", "acme")
     assert caught.value.when == pytest.approx(12.0)
     assert isinstance(caught.value.exc, Deferred)
 

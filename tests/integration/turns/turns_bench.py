@@ -68,7 +68,9 @@ class Bench:
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)
-        headers = {"trace": "kept"} | ({HEADER: header} if header is not None else {})
+        headers = {"trace": "kept", "tenant": "acme"} | (
+            {HEADER: header} if header is not None else {}
+        )
         self.task.push_request(
             id="job-1",
             task="bench.job",
