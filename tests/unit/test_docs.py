@@ -351,17 +351,11 @@ def test_every_record_of_the_pool_is_listed() -> None:
         groq.inflight,
         groq.audit,
         groq.actions,
-        groq.host,
+        groq.blocks,
         groq.models,
         groq.wake,
     ]
-    records += [groq.unfit]
-    records += [
-        groq.key("ID"),
-        groq.account("NAME"),
-        groq.account_model("NAME", "MODEL"),
-        groq.model("MODEL"),
-    ]
+    records += [groq.key("ID"), groq.account_model("NAME", "MODEL")]
     records += [store.mail("KEY").rpartition(":")[0] + ":HASH", store.batch("ID")]
     properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
     assert properties == {
@@ -370,9 +364,8 @@ def test_every_record_of_the_pool_is_listed() -> None:
         "inflight",
         "audit",
         "actions",
-        "host",
+        "blocks",
         "models",
-        "unfit",
         "wake",
     }
     assert [record for record in records if f"`{record}`" not in page] == []

@@ -10,6 +10,42 @@ def _joined(namespace: str, service: str, *parts: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockedScope:
+    """What a field of the hash `blocks` stands for.
+
+    Attributes:
+        kind: `host`, `model`, `key`, `key_resource`, `account`, `account_model`; or `unfit`, for a
+            model that an account does not have.
+        owner: The key's id or the account; empty where the scope is nobody's own.
+        resource: The model or resource, where the scope has one.
+    """
+
+    kind: str
+    owner: str = ""
+    resource: str = ""
+
+    @classmethod
+    def parse(cls, field: str) -> "BlockedScope":
+        """Read the field's name: ids and accounts have no colon, models may have some."""
+        kind, _, name = field.partition(":")
+        if kind == "model":
+            return cls(kind, resource=name)
+        owner, _, resource = name.partition(":")
+        return cls(kind, owner, resource)
+
+    def __str__(self) -> str:
+        """Write the field's name."""
+        match self.kind:
+            case "host":
+                return self.kind
+            case "model":
+                return f"model:{self.resource}"
+            case "key" | "account":
+                return f"{self.kind}:{self.owner}"
+        return f"{self.kind}:{self.owner}:{self.resource}"
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """Names the records of one service's pool.
 
@@ -62,19 +98,19 @@ class Names:
         return self._name("actions")
 
     @property
-    def host(self) -> str:
-        """Record of the provider's host."""
-        return self._name("host")
+    def blocks(self) -> str:
+        """Hash: the scope → what blocks its calls, why and until when.
+
+        A scope is named by its kind and what it is: `host`, `model:MODEL`, `key:ID`,
+        `key_resource:ID:RESOURCE`, `account:ACCOUNT`, `account_model:ACCOUNT:MODEL`, and
+        `unfit:ACCOUNT:MODEL`, a model that the account does not have.
+        """
+        return self._name("blocks")
 
     @property
     def models(self) -> str:
         """Sorted set: models seen → when (ms)."""
         return self._name("models")
-
-    @property
-    def unfit(self) -> str:
-        """Hash: account:model → that the account does not have it, why and until when."""
-        return self._name("unfit")
 
     @property
     def wake(self) -> str:
@@ -88,17 +124,9 @@ class Names:
         """
         return self._name("waiting", wait_list)
 
-    def model(self, model: str) -> str:
-        """Record of one model, whichever key asks."""
-        return self._name("model", model)
-
     def key(self, key_id: str) -> str:
         """Record of one key."""
         return self._name("key", key_id)
-
-    def account(self, account: str) -> str:
-        """Record of one account."""
-        return self._name("account", account)
 
     def account_model(self, account: str, model: str) -> str:
         """Record of one account × model: the home of the buckets."""

@@ -15,11 +15,10 @@ from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
 from worker.keypool.replies import Settled, read_acquire, read_settle
-from worker.keypool.resets import RecordName, ResetDone
+from worker.keypool.resets import ResetDone
 from worker.keypool.scripts import Scripts, as_json
 from worker.keypool.settlement import report, stated
 from worker.redis.lua import Clock
-from worker.redis.resp import encode
 from worker.verdicts import ObservedLimit, Verdict
 
 _SERVER_ERROR = 500
@@ -29,7 +28,6 @@ HORIZON_MS = 2_000
 What was granted before a change is over by then.
 """
 BULK_HORIZON_MS = 100
-_NO_LINE = Line("", "")
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
 
 
@@ -75,12 +73,12 @@ class KeyPool:
         self.names = Names(namespace, service)
         self._redis = redis
         self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
-        self.patience_ms, self.horizon_ms = patience_ms, horizon_ms
+        self.horizon_ms = horizon_ms
         self._cooldowns = cooldowns or CooldownPolicy()
-        self._terms = encode(
-            lease_ms, opening, as_json([stated(limit) for limit in limits]) if limits else ""
-        )
+        terms = {"lease_ms": lease_ms, "patience_ms": patience_ms, "opening": opening}
+        self._terms = as_json(terms | {"limits": [stated(limit) for limit in limits]})
         self._directory = KeyDirectory(keys)
+        self._has_read_keys = False
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
@@ -110,8 +108,9 @@ class KeyPool:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        if lease_request.account and not self._directory.candidates(lease_request).keys:
-            await self._learn_accounts()  # another process may know better whose keys these are
+        nobody = lease_request.account and not self._directory.candidates(lease_request).keys
+        if nobody or not self._has_read_keys:
+            await self._read_keys()  # another process may know better whose keys these are
         for _ in range(_REMAPS):
             candidates = self._directory.candidates(lease_request)
             if not candidates.keys:
@@ -122,11 +121,10 @@ class KeyPool:
             reply = await self._scripts.acquire(
                 lease_id=lease_id,
                 request=lease_request,
-                line=line or _NO_LINE,
+                line=line,
                 horizon_ms=min(self.horizon_ms, BULK_HORIZON_MS)
                 if lease_request.bulk
                 else self.horizon_ms,
-                patience_ms=self.patience_ms,
                 terms=self._terms,
                 candidates=candidates,
             )
@@ -208,48 +206,38 @@ class KeyPool:
         found = await self._redis.zrange(self.names.models, 0, -1)
         return tuple(str(model) for model in found) or ("",)
 
-    def _records(self, keys: Sequence[ApiKey], models: Sequence[str]) -> list[RecordName]:
-        names = self.names
-        found = [RecordName(names.host, "host", self.service)]
-        found += [RecordName(names.model(model), "model", model) for model in models]
-        for key in keys:
-            account = self.account_of(key)
-            called = (
-                key.label if account == key.id else account
-            )  # until its account is known, a key is its own
-            found += [RecordName(names.key(key.id), "key", key.label, key.id)]
-            found += [RecordName(names.account(account), "account", called)]
-            found += [
-                RecordName(
-                    names.account_model(account, model),
-                    "account_model",
-                    f"{called} × {model}" if model else called,
-                )
-                for model in models
-            ]
-        return found
-
     async def snapshot(self) -> snapshots.PoolView:
         """What each key does now, why, and for how much longer. Never scans."""
-        await self._learn_accounts()
+        await self._read_keys()
         models = await self._view_models()
-        keys, accounts = (
-            self.keys,
-            self._directory.accounts,
-        )  # a reload may replace them while Redis is asked
-        records = [record.redis for record in self._records(keys, models)]
+        # A reload may replace them while Redis is asked.
+        keys, accounts = self.keys, self._directory.accounts
+        records = [
+            record
+            for key in keys
+            for record in (self.names.key(key.id), *self._pairs(accounts[key.id], models))
+        ]
         text = await self._scripts.snapshot(records=records)
         return snapshots.parse(
             text, service=self.service, keys=keys, accounts=accounts, models=tuple(models)
         )
 
-    async def _learn_accounts(self) -> None:
+    def _pairs(self, account: str, models: Sequence[str]) -> list[str]:
+        return [self.names.account_model(account, model) for model in models]
+
+    async def _read_keys(self) -> None:
+        """Read whose the keys are, and which ones a person disabled with an earlier version."""
         keys = self.keys
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hget(self.names.key(key.id), "account")
-            accounts = zip((key.id for key in keys), await pipe.execute(), strict=True)
-        self._directory.learn({key_id: account for key_id, account in accounts if account})
+                pipe.hmget(self.names.key(key.id), "account", "person", "reason")
+            found = dict(zip((key.id for key in keys), await pipe.execute(), strict=True))
+        self._directory.learn({key_id: one[0] for key_id, one in found.items() if one[0]})
+        for key_id, (_, person, reason) in found.items():
+            if person:
+                await self._scripts.disable(by=person, key_id=key_id, reason=reason or "")
+                await self._redis.hdel(self.names.key(key_id), "person")
+        self._has_read_keys = True
 
     async def reset(
         self, *, by: str, key_id: str | None = None, include_disabled: bool = False
@@ -270,27 +258,31 @@ class KeyPool:
         Raises:
             KeyError: This process has no key of that id.
         """
-        await self._learn_accounts()
+        await self._read_keys()
         keys = self.keys
         if key_id is not None:
             keys = tuple(key for key in self.keys if key.id == key_id)
             if not keys:
                 raise KeyError(key_id)
-        records = list(
-            {one.redis: one for one in self._records(keys, await self._view_models())}.values()
-        )
+        accounts, models = self._directory.accounts, await self._view_models()
+        owners = {key.id: key.label for key in keys}
+        # Until its account is known, a key is its own.
+        owners |= {name: owners.get(name, name) for name in map(accounts.__getitem__, owners)}
         rows = await self._scripts.reset(
-            records=[record.redis for record in records],
+            records=[pair for name in owners for pair in self._pairs(name, models)],
             by=by,
             scope="key" if key_id else "service",
             name=key_id or self.service,
             include_disabled=include_disabled or key_id is not None,
+            owners=list(owners),
         )
-        return resets.parse(rows, records)
+        return resets.parse(rows, service=self.service, owners=owners)
 
     async def forget_unfit(self) -> None:
         """Ask every account again for models that it did not have."""
-        await self._redis.delete(self.names.unfit)
+        scopes = [str(one) for one in await self._redis.hkeys(self.names.blocks)]
+        if unfit := [one for one in scopes if one.startswith("unfit:")]:
+            await self._redis.hdel(self.names.blocks, *unfit)
 
     async def disable(self, key_id: str, *, by: str, reason: str = "by hand") -> bool:
         """Take a key out until a person brings it back; returns False where it was out already.

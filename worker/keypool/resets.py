@@ -1,8 +1,10 @@
 """What a reset brought back, for the people and programs that asked for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from worker.keypool.names import BlockedScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +47,31 @@ class ResetDone:
         return len(self.brought_back)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordName:
-    """A record that a reset is given.
+def parse(rows: Sequence[Sequence[Any]], *, service: str, owners: Mapping[str, str]) -> ResetDone:
+    """Shape what reset.lua returns.
 
-    Its name in Redis, and what people call what it stands for.
+    Args:
+        rows: The blocks that it met.
+        service: The service's name.
+        owners: What people call each key, by its id, and each account; in the order of the result.
     """
-
-    redis: str
-    scope: str
-    name: str
-    key: str = ""
-
-
-def parse(rows: Sequence[Sequence[Any]], records: Sequence[RecordName]) -> ResetDone:
-    """Shape what reset.lua returns for these records."""
     back: list[HeldBlock] = []
     left: list[HeldBlock] = []
-    for place, resource, state, reason, person, cleared in rows:
-        record = records[int(place) - 1]
-        scope, name = (
-            (_within(record.scope), f"{record.name} × {resource}")
-            if resource
-            else (record.scope, record.name)
+    places = {owner: place for place, owner in enumerate(owners)}
+    met = sorted(rows, key=lambda row: (places.get(BlockedScope.parse(row[0]).owner, -1), row[0]))
+    for field, state, reason, person, cleared in met:
+        scope = BlockedScope.parse(field)
+        parts = [owners.get(scope.owner, ""), scope.resource]
+        block = HeldBlock(
+            scope="account_model" if scope.kind == "unfit" else scope.kind,
+            name=" × ".join(part for part in parts if part) or service,
+            key=scope.owner if scope.kind in {"key", "key_resource"} else "",
+            state=state,
+            reason=reason,
+            disabled_by=person,
         )
-        block = HeldBlock(scope, name, record.key, state, reason, person)
         (back if int(cleared) else left).append(block)
     return ResetDone(tuple(back), tuple(left))
-
-
-def _within(scope: str) -> str:
-    """The scope of a part of a record: a key's resource, or an account's model."""
-    return "key_resource" if scope == "key" else "account_model"
 
 
 def as_json(done: dict[str, ResetDone]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from worker.keypool.candidates import Candidates
 from worker.keypool.leases import LeaseRequest, Line
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lua import Clock, Script, keys_of, source
-from worker.redis.resp import Argument, Encoded
+from worker.redis.resp import Argument
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Writes an argument of a script that has parts. One without parts is passed as it is."""
@@ -51,48 +51,46 @@ class Scripts:
         *,
         lease_id: str,
         request: LeaseRequest,
-        line: Line,
+        line: Line | None,
         horizon_ms: int,
-        patience_ms: int,
-        terms: Encoded,
+        terms: str,
         candidates: Candidates,
     ) -> list[Any]:
         """Reserve a call; acquire.lua says what it answers.
 
+        The job's JSON has the names of `LeaseRequest` and `Line`, but for its `lease` (the id),
+        `list`, `line` and `listed` (the line is in the list), and `cost`, by what is counted.
+
         Args:
             lease_id: The id of the lease, if there will be one.
             request: What the call needs.
-            line: The line that the job stands in.
+            line: The line that the job stands in, if it stands in one.
             horizon_ms: How far ahead the call may be reserved, in milliseconds.
-            patience_ms: The longest rest that is waited for in the process, in milliseconds.
-            terms: What holds for all calls of the pool: how long a lease lasts, how many calls may
-                be on their way at first while limits are unknown, and the limits to go by until
-                then.
+            terms: What holds for all calls of the pool, in JSON.
             candidates: The keys that may serve.
         """
+        job: dict[str, object] = {
+            "lease": lease_id,
+            "by": request.by,
+            "models": request.models,
+            "cost": {
+                "requests": 1,
+                "tokens": request.tokens,
+                "input_tokens": request.input_tokens,
+                "output_tokens": request.output_tokens,
+                "emails": request.emails,
+            },
+            "flexible": request.flexible,
+            "bulk": request.bulk,
+            "horizon_ms": horizon_ms,
+            "waited_ms": request.waited_ms,
+        }
+        if line is not None:
+            job |= {"list": line.wait_list, "line": line.id, "listed": line.entered}
+            if line.next_waited_ms is not None:
+                job["next_waited_ms"] = line.next_waited_ms
         reply = await self._acquire(
-            self._root,
-            self._now(),
-            lease_id,
-            request.model,
-            request.resource,
-            request.tokens,
-            request.input_tokens,
-            request.output_tokens,
-            "1" if request.flexible else "",
-            request.emails,
-            horizon_ms,
-            patience_ms,
-            request.by,
-            "bulk" if request.bulk else "",
-            line.wait_list,
-            line.id,
-            request.waited_ms,
-            "" if line.next_waited_ms is None else line.next_waited_ms,
-            "1" if line.entered else "",
-            terms,
-            as_json(request.fallbacks) if request.fallbacks else "",
-            candidates.arguments,
+            self._root, self._now(), as_json(job), terms, candidates.arguments
         )
         return list(reply)
 
@@ -120,9 +118,10 @@ class Scripts:
         scope: str,
         name: str,
         include_disabled: bool,
+        owners: Sequence[str],
     ) -> list[list[Any]]:
-        """Clear records; returns the blocks that held, as reset.lua tells them."""
-        told = (by, scope, name, "1" if include_disabled else "")
+        """Clear the blocks of keys and accounts; returns those that held, as reset.lua does."""
+        told = (by, scope, name, "1" if include_disabled else "", *owners)
         return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
 
     async def disable(self, *, by: str, key_id: str, reason: str) -> bool:

@@ -1,6 +1,7 @@
-"""What a settle tells Redis of an answer: settle.lua says what each part means."""
+"""What a settle tells Redis of an answer."""
 
 from worker.keypool.leases import Lease, LeaseRequest
+from worker.keypool.names import BlockedScope
 from worker.verdicts import (
     ABANDONED,
     ASKED,
@@ -21,7 +22,22 @@ _TOO_MANY_REQUESTS = 429
 def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dict[str, object]:
     """Tell what a verdict means for the pool, in JSON types.
 
-    Most answers are plain successes, so what is false, empty or not known is left out.
+    Most answers are plain successes, so what is false, empty or not known is left out:
+
+    - `key` (its id), `account`, `model`, `by` (the task's id).
+    - `outcome`: `ok`, `refused`, `fault`, `rejected`, or `unused` where no call was made.
+    - `answered`: the provider did its work. `counted`: it counted the call against its limits.
+    - `tokens` used, `input_tokens` and `output_tokens` of them, `emails` sent; `stated_ms`, the
+      wait that the provider stated; `learned`, the account that it named.
+    - `turned_down`: the account refused this request, and may refuse others like it.
+    - Of a call that failed: `reason`, `scope`, `name` (the scope for people), `blamed` (the scope
+      as the pool keeps its block), `rest_ms`; and `effect`: `cool`, `disable` or `unfit`.
+    - `sized`: the rest holds for calls of this size or more.
+    - `uncapped`: the answer was too long for the account's limit, though less was reserved.
+    - `real`: the provider knows the model.
+    - `limits` stated, each with dimension, limit, window in milliseconds, and what remains if
+      known; `quotas` of which the used part is stated, each with dimension, use, window, and 1 if
+      the call was refused for it.
 
     Args:
         lease: The lease of the call.
@@ -36,7 +52,6 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         "key": lease.key.id,
         "account": account,
         "model": request.model,
-        "resource": request.resource,
         "by": request.by,
         "outcome": outcome,
         "answered": _is_answered(verdict, outcome),
@@ -76,6 +91,7 @@ def _blame(
     return fields | {
         "effect": effect,
         "scope": verdict.scope,
+        "blamed": str(_scope_of(lease, verdict, account=account)),
         "name": _blamed(lease, verdict.scope, account=account, service=service),
         "rest_ms": rest_ms,
         "reason": verdict.code,
@@ -101,6 +117,17 @@ def _is_spared(lease_request: LeaseRequest, verdict: Verdict) -> bool:
     """Whether a server error is more likely the fault of the job, which failed with other keys."""
     failed = verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
     return lease_request.suspect and failed
+
+
+def _scope_of(lease: Lease, verdict: Verdict, *, account: str) -> BlockedScope:
+    """The scope that a verdict blames, as the pool keeps its block."""
+    match verdict.scope:
+        case Scope.KEY | Scope.KEY_RESOURCE:
+            return BlockedScope(verdict.scope, lease.key.id, lease.request.resource)
+        case Scope.ACCOUNT | Scope.ACCOUNT_MODEL:
+            kind = "unfit" if verdict.effect is Effect.UNFIT else verdict.scope
+            return BlockedScope(kind, account, lease.request.model)
+    return BlockedScope(verdict.scope, resource=lease.request.model)
 
 
 def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:

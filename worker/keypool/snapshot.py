@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from config.api_key import ApiKey
+from worker.keypool.names import BlockedScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,44 +152,28 @@ def parse(
     raw = json.loads(text)
     now_ms = int(raw["now_ms"])
     records = iter(raw["records"])
-    host = _blocks("host", "", next(records), now_ms)
-    shared = host + tuple(
-        block for model in models for block in _blocks("model", model, next(records), now_ms)
-    )
+    blocks = [
+        (BlockedScope.parse(field), block)
+        for field, block in sorted(dict(raw["blocks"]).items(), key=_place)
+        if block["until_ms"] < 0 or block["until_ms"] > now_ms
+    ]
     views = []
     for key in keys:
-        record, account = next(records), next(records)
+        record, account = next(records), accounts[key.id]
         pairs = [(model, next(records)) for model in models]
-        blocks = _blocks_of(record, account, pairs, now_ms) + shared
-        unfit = _models_of(accounts[key.id], raw["unfit"])
-        views.append(
-            _view_of(
-                key,
-                account=accounts[key.id],
-                record=record,
-                pairs=pairs,
-                blocks=blocks,
-                unfit=unfit,
-                now_ms=now_ms,
-            )
+        covering = tuple(
+            _block_of(scope, block, now_ms)
+            for scope, block in blocks
+            if scope.owner in {"", key.id, account}
         )
+        views.append(_view_of(key, account=account, record=record, pairs=pairs, blocks=covering))
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
 
 
-def _blocks_of(
-    record: dict[str, Any],
-    account: dict[str, Any],
-    pairs: list[tuple[str, dict[str, Any]]],
-    now_ms: int,
-) -> tuple[BlockView, ...]:
-    """The blocks of a key: its own, those of its account, of its resources and of its models."""
-    parts = [
-        ("key", "", record),
-        ("account", "", account),
-        *(("key_resource", name, its) for name, its in dict(record.get("resources") or {}).items()),
-        *(("account_model", model, fields) for model, fields in pairs),
-    ]
-    return tuple(block for part in parts for block in _blocks(*part, now_ms))
+def _place(item: tuple[str, Any]) -> tuple[int, str]:
+    """Where a block stands among those of its key: what is the key's own comes first."""
+    kinds = "key", "account", "key_resource", "account_model", "host", "model", "unfit"
+    return kinds.index(BlockedScope.parse(item[0]).kind), item[0]
 
 
 def _view_of(
@@ -198,19 +183,13 @@ def _view_of(
     record: dict[str, Any],
     pairs: list[tuple[str, dict[str, Any]]],
     blocks: tuple[BlockView, ...],
-    unfit: list[tuple[str, dict[str, Any]]],
-    now_ms: int,
 ) -> KeyView:
     models = {model for model, _ in pairs}
     # A team that did not verify one domain serves its other ones as before.
     rests = any(
         one.scope != "key_resource" or one.state != "disabled" or one.name in models
         for one in blocks
-    )
-    blocks += tuple(
-        block
-        for model, fields in unfit
-        for block in _blocks("account_model", model, fields | {"state": "unfit"}, now_ms)
+        if one.state != "unfit"
     )
     whole = any(one.state == "disabled" and one.scope in {"key", "account"} for one in blocks)
     return KeyView(
@@ -243,36 +222,20 @@ def _buckets(model: str, fields: dict[str, Any]) -> Iterator[BucketView]:
         )
 
 
-def _models_of(
-    account: str, unfit: Mapping[str, dict[str, Any]]
-) -> list[tuple[str, dict[str, Any]]]:
-    """The models that an account is unfit for."""
-    start = f"{account}:"
-    return [
-        (name.removeprefix(start), mark)
-        for name, mark in sorted(dict(unfit).items())
-        if name.startswith(start)
-    ]
-
-
 def _holds_ms(block: BlockView) -> float:
     return math.inf if block.left_ms is None else block.left_ms
 
 
-def _blocks(scope: str, name: str, record: dict[str, Any], now_ms: int) -> tuple[BlockView, ...]:
-    disabled = record.get("state") == "disabled"
-    left_ms = int(record.get("until_ms", 0)) - now_ms
-    if not disabled and left_ms <= 0:
-        return ()
-    return (
-        BlockView(
-            scope=scope,
-            name=name,
-            state="disabled" if disabled else str(record.get("state", "cooling")),
-            reason=str(record.get("reason", "")),
-            since_ms=int(record.get("since_ms", 0)),
-            left_ms=None if disabled else left_ms,
-            from_tokens=0 if disabled else int(record.get("from_tokens", 0)),
-            disabled_by=str(record.get("person", "")) if disabled else "",
-        ),
+def _block_of(scope: BlockedScope, block: dict[str, Any], now_ms: int) -> BlockView:
+    disabled = block["until_ms"] < 0
+    state = "unfit" if scope.kind == "unfit" else "disabled" if disabled else "cooling"
+    return BlockView(
+        scope="account_model" if scope.kind == "unfit" else scope.kind,
+        name=scope.resource,
+        state=state,
+        reason=block["reason"],
+        since_ms=int(block["since_ms"]),
+        left_ms=None if disabled else int(block["until_ms"]) - now_ms,
+        from_tokens=int(block.get("from_tokens", 0)),
+        disabled_by=block.get("person", ""),
     )

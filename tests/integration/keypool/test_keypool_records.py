@@ -86,17 +86,7 @@ async def test_keys_may_be_replaced_while_the_pool_is_looked_at(
     assert len((await pool.snapshot()).keys) == 4
 
 
-# What the version before kept of an account with 60 calls a minute (9 of them left), 5 a second (2
-# of them went now) and 100 emails a day (89 of them left), and of a lease that was out.
-FORMER_LIMITS = (
-    "0303657064000000000000594000000000709994410000000000405640000000c585317a42000000000000f0"
-    "3f000000c585317a4200003426f56b0cc3000000000000000000000000000000000372706d0000000000004e"
-    "4000000000004ced400000000000002240000000c585317a42000000000000f03f000000c585317a42000034"
-    "26f56b0cc3000000000000000000000000000000000372707300000000000014400000000000408f40000000"
-    "0000001440000000c585317a42000000000000f03f000000c585317a4200003426f56b0cc300000000000000"
-    "00000000000000000082a365706481a7656e64735f6d73cf000001a31bcc2260a372707382a36c6f6792cf00"
-    "0001a3185c5000cf000001a3185c5000a46c65667491cf000001a3185c5000"
-)
+# A lease of an earlier version that was out.
 FORMER_LEASE = (
     "86a464696d73ac206570642072706d20727073a4636f737485ac696e7075745f746f6b656e7300ad6f757470"
     "75745f746f6b656e7300a6656d61696c7301a8726571756573747301a6746f6b656e7300a873746172745f6d"
@@ -104,24 +94,24 @@ FORMER_LEASE = (
 )
 
 
-async def test_what_the_version_before_kept_is_served(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1, accounts=["org"])
-    pair = pool.names.account_model("org", "m")
-    await redis.hset(pair, mapping={"limits": bytes.fromhex(FORMER_LIMITS), "window": 4})
+async def test_keys_that_a_person_disabled_with_an_earlier_version_stay_disabled(
+    make_pool: Make,
+    redis: Redis,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(2, accounts=["org", "team"])
+    gone, serves = pool.keys
+    disabled = {"state": "disabled", "until_ms": -1, "reason": "leaked", "person": "ann"}
+    await redis.hset(pool.names.key(gone.id), mapping=disabled)
+    await redis.hset(pool.names.account_model("org", "m"), mapping={"limits": "x", "window": 4})
     await redis.hset(pool.names.leased, "abcd", bytes.fromhex(FORMER_LEASE))
     await redis.zadd(pool.names.leases, {"abcd": clock.ms + 1_000})
-    await redis.zadd(pool.names.models, {"m": clock.ms})
-    [key] = (await pool.snapshot()).keys
-    assert [(one.dimension, one.limit, one.remaining) for one in key.buckets] == [
-        ("epd", 100, 89),
-        ("rpm", 60, 9),
-        ("rps", 5, 3),
-    ]
     clock.tick(2_000)
-    for _ in range(5):
-        await pool.settle(await lease(pool, model="m", emails=1), OK)
-    assert (await ask(pool, model="m")).reason == "rps"
-    [key] = (await pool.snapshot()).keys
-    assert [one.remaining for one in key.buckets] == [84, 6, 0]
-    assert key.in_flight == 0
-    assert [entry["event"] for entry in await pool.audit()] == ["lease_expired"]
+    assert {(await lease(pool, model="m")).key.id for _ in range(4)} == {serves.id}
+    assert [key.reason for key in (await pool.snapshot()).keys] == ["leaked", ""]
+    assert [key.in_flight for key in (await pool.snapshot()).keys] == [0, 4]
+    assert (await pool.reset(by="bob")).left_disabled[0].disabled_by == "ann"
+    await pool.reset(by="bob", key_id=gone.id)
+    assert [key.state for key in (await make_pool(2).snapshot()).keys] == ["ready"] * 2
+    events = [entry["event"] for entry in await pool.audit()]
+    assert events == ["reset", "reset", "lease_expired", "disabled"]

@@ -1,8 +1,7 @@
 -- requires: prelude, buckets, reservations
--- extend: reserve further emails that go with a lease's call.
+-- extend: reserve further emails that go with a lease's call. If the lease has ended, nothing changes.
 --
 -- ARGV  2 lease id  3 account  4 model or ''  5 emails (recipients)
--- Returns nothing. If the lease has ended, nothing changes.
 
 local lease_id, more, pair_key = ARGV[2], tonumber(ARGV[5]), root .. ':account_model:' .. ARGV[3] .. ':' .. ARGV[4]
 read_clock()
@@ -10,7 +9,7 @@ local lease = read_lease(lease_id)
 if not lease then return end
 lease.cost.emails = lease.cost.emails + more
 save_lease(lease_id, lease)
-local buckets = read_buckets(unpack(redis.call('HMGET', pair_key, 'buckets', 'limits')))
+local buckets = read_buckets(redis.call('HGET', pair_key, 'buckets'))
 for dimension, bucket in pairs(buckets) do
   if counts_emails(dimension) then charge(bucket, more, now) end
 end

@@ -1,25 +1,24 @@
--- requires: prelude
+-- requires: prelude, blocks
 -- reinstate: bring back keys that were refused for one request in the same way, if the request looks at fault: each key
 -- served other requests shortly before. A reinstated key must serve before it can be reinstated again.
 --
--- ARGV  2 by (task id)  3 reason of the marks  then the id of each key
+-- ARGV  2 by (task id)  3 reason of the blocks  then the id of each key
 -- Returns 1 if the keys are back, or 0: nothing changed.
 
 local SERVED_MS = 600000  -- how recently a key must have served
 
+local by, reason = ARGV[2], ARGV[3]
 read_clock()
-local ids = {unpack(ARGV, 4)}
-for _, key_id in ipairs(ids) do
-  local record = redis.call('HMGET', root .. ':key:' .. key_id, 'state', 'by', 'reason', 'since_ms', 'ok_ms',
-    'reinstated_ms')
-  local since_ms, ok_ms = tonumber(record[4]) or now, tonumber(record[5] or 0)
-  local ours = record[1] == 'disabled' and record[2] == ARGV[2] and record[3] == ARGV[3]
-  if not ours or ok_ms <= tonumber(record[6] or 0) or ok_ms < since_ms - SERVED_MS then return 0 end
+for index = 4, #ARGV do
+  local block = read_blocks({'key:' .. ARGV[index]})[1]
+  local served = redis.call('HMGET', root .. ':key:' .. ARGV[index], 'ok_ms', 'reinstated_ms')
+  local ok_ms = tonumber(served[1] or 0)
+  local ours = block and block.until_ms == NEVER and block.by == by and block.reason == reason
+  if not ours or ok_ms <= tonumber(served[2] or 0) or ok_ms < block.since_ms - SERVED_MS then return 0 end
 end
-for _, key_id in ipairs(ids) do
-  local key = root .. ':key:' .. key_id
-  redis.call('HDEL', key, 'state', 'until_ms', 'since_ms', 'reason', 'by')
-  redis.call('HSET', key, 'reinstated_ms', now)
-  audit('audit', 'reinstated', 'key', key_id, 'the request was at fault', 0, ARGV[2])
+for index = 4, #ARGV do
+  redis.call('HDEL', blocks_key, 'key:' .. ARGV[index])
+  redis.call('HSET', root .. ':key:' .. ARGV[index], 'reinstated_ms', now)
+  audit('audit', 'reinstated', 'key', ARGV[index], 'the request was at fault', 0, by)
 end
 return 1

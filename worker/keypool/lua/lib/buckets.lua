@@ -1,12 +1,12 @@
 -- What is in a bucket. All buckets of an account × model are kept as one map by dimension.
 --
--- A bucket is {limit, window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms} and refills continuously;
--- reading it brings it up to now. `pace` is below 1 while calls are refused that should have passed. `credit` counts
--- the calls let through: from TRY_AFTER on, one may go beyond the limit. It is -(when) while that one is in flight, and
--- above TRY_AFTER while such calls pass. `debt` adds up how much less there was than expected. Some buckets have more:
--- `ends_ms`: the quota of a day or month, full again at that time and not before. `capped`: for a request without a
--- cap, the provider reserves more than the limit. `log` = {ms, …}: the provider counts in windows, so that no
--- `limit + 1` calls may fall into any window, wherever it starts; when calls went or will go.
+-- A bucket is {limit, window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms} and refills continuously.
+-- `pace` is below 1 while calls are refused that should have passed. `credit` counts the calls let through: from
+-- TRY_AFTER on, one may go beyond the limit (the last one at `tried_ms`; `passed` in a row, `raises` of the limit for
+-- that), unless headers have `stated` the limit. `debt` adds up how much less there was than expected. Some have more:
+-- `ends_ms`, when the quota of a day or month is full again, and not before; `capped`: for a request without a cap, the
+-- provider reserves more than the limit; `log` = {ms, …}, when calls went or will go, where the provider counts in
+-- windows, so that no `limit + 1` calls may fall into any window, wherever it starts.
 --
 -- The bucket `ramp` stands for a request limit that is not known yet. The calls in flight when that limit is reached
 -- are all refused; so only a few may have left within FLIGHT_MS without an answer. Refusals come faster than that.
@@ -17,7 +17,6 @@ local DAY_MS = 86400000
 local FLIGHT_MS = 250
 local TRY_AFTER = 334            -- one call in 334 may go beyond the limit: 3 in 1,000
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
-
 local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = 'output_tokens', epd = 'emails',
   epmo = 'emails'}  -- all other dimensions count requests
 
@@ -25,10 +24,10 @@ local function cost_in(dimension, cost) return cost[COUNTED[dimension] or 'reque
 
 local function counts_emails(dimension) return COUNTED[dimension] == 'emails' end
 
--- When a quota is full again: after midnight (UTC). A month's quota is then taken for full, too, until the next answer
--- says what is used, because no answer says when the month ends.
+-- When a quota is full again: after midnight (UTC, by the real clock). A month's quota is then taken for full, too,
+-- until the next answer says what is used, because no answer says when the month ends.
 local function quota_ends_ms()
-  local shift_ms = AFTER_MIDNIGHT_MS + skew_ms  -- midnight by the real clock
+  local shift_ms = AFTER_MIDNIGHT_MS + skew_ms
   return ceil((now + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
 end
 
@@ -37,6 +36,7 @@ local function rate_of(bucket) return bucket.pace * bucket.limit / bucket.window
 -- How long a call counts where the provider counts in windows.
 local function span_ms(bucket) return floor((2 - bucket.pace) * bucket.window_ms) + WINDOW_MARGIN_MS end
 
+-- Brings a bucket up to now.
 local function refill(bucket)
   if bucket.log then
     bucket.level = bucket.limit
@@ -53,41 +53,22 @@ local function refill(bucket)
   bucket.at_ms = max(bucket.at_ms, now)
 end
 
--- The format of the previous version, in the field `limits`: rows of numbers, and a map of the rarer parts.
-local function read_former(text)
-  local buckets, at = {}, 2
-  for _ = 1, text:byte() do
-    local row = {struct.unpack('<Bc0ddddddddd', text, at)}
-    buckets[row[1]], at = {limit = row[2], window_ms = row[3], level = row[4], at_ms = row[5], pace = row[6],
-      slowed_ms = row[7], credit = row[8], debt = 0, corrected_ms = row[10]}, row[11]
-  end
-  for dimension, parts in pairs(at <= #text and cmsgpack.unpack(text:sub(at)) or {}) do
-    for name, value in pairs(parts) do buckets[dimension][name] = value end
-  end
-  return buckets
-end
-
-local function read_buckets(packed, former)
-  local buckets = packed and cmsgpack.unpack(packed) or former and read_former(former) or {}
+local function read_buckets(packed)
+  local buckets = packed and cmsgpack.unpack(packed) or {}
   for _, bucket in pairs(buckets) do refill(bucket) end
   return buckets
 end
 
 local function save_buckets(pair_key, buckets)
   if next(buckets) then return redis.call('HSET', pair_key, 'buckets', cmsgpack.pack(buckets)) end
-  redis.call('HDEL', pair_key, 'buckets', 'limits')
+  return redis.call('HDEL', pair_key, 'buckets')
 end
 
 local function new_bucket(dimension, limit, window_ms)
+  local in_windows = dimension == 'ramp' or window_ms <= 1000 and limit <= LOG_LIMIT
   return {limit = limit, window_ms = window_ms, level = limit, at_ms = now, pace = 1, slowed_ms = now, credit = 0,
-    debt = 0, corrected_ms = 0, log = window_ms <= 1000 and limit <= LOG_LIMIT and {} or nil,
+    debt = 0, corrected_ms = 0, log = in_windows and {} or nil,
     ends_ms = counts_emails(dimension) and quota_ends_ms() or nil}
-end
-
-local function new_ramp(opening)
-  local ramp = new_bucket('ramp', opening, FLIGHT_MS - WINDOW_MARGIN_MS)
-  ramp.log = {}
-  return ramp
 end
 
 -- What must stay in the bucket, so that calls that arrive a little early are not refused.
@@ -114,21 +95,14 @@ local function ready_ms(bucket, cost, level, rate)
   return now + ceil(missing / rate)
 end
 
-local function remove_one(list, value)
-  for index = #list, 1, -1 do
-    if list[index] == value then return table.remove(list, index) end
-  end
-end
-
 -- Takes `cost` out for a call that goes at at_ms. A negative cost is put back.
 local function charge(bucket, cost, at_ms)
   local log = bucket.log
-  if not log then bucket.level = min(bucket.limit, bucket.level - cost)
-  elseif cost < 0 then remove_one(log, at_ms)
-  elseif cost > 0 then
-    while log[1] and log[1] + span_ms(bucket) <= now do table.remove(log, 1) end
-    local index = #log + 1
-    while index > 1 and log[index - 1] > at_ms do index = index - 1 end
-    table.insert(log, index, at_ms)
-  end
+  bucket.level = min(bucket.limit, bucket.level - cost)
+  if not log or cost == 0 then return end
+  while log[1] and log[1] + span_ms(bucket) <= now do table.remove(log, 1) end
+  local index = #log
+  while index > 0 and log[index] > at_ms do index = index - 1 end
+  if cost > 0 then table.insert(log, index + 1, at_ms)
+  elseif log[index] == at_ms then table.remove(log, index) end
 end

@@ -3,7 +3,6 @@
 local LONG_WINDOW_MS = 60000  -- jobs wait outside the process for what refills over a longer time than this
 local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
-local TRY_LOST_MS = 60000     -- a call beyond a limit that has not ended by then never will
 local SAME_REST_MS = 1000     -- a rest and a limit that end within this time are the same wait
 
 -- What a call costs at an account, and whether the request must name that as its cap, because the provider would
@@ -18,50 +17,27 @@ local function cost_at(buckets, job)
     tokens = cost.tokens - cost.output_tokens + most}, true
 end
 
--- A key's record, what blocks the key, and what blocks it for the resource only.
-local function read_key(id, resource)
-  local record = redis.call('HMGET', root .. ':key:' .. id, 'state', 'until_ms', 'reason', 'account', 'seq',
-    'in_flight', 't:' .. resource)
-  local resource_block = blocked_by_mark(record[7])
-  return record, later(resource_block, blocked(record)), resource_block
-end
-
--- What holds for a model at an account, with any key. shared: what blocks the host or the model. any_rests: an account
--- may rest or may lack a model.
-local function read_pair(account, model, job, shared, any_rests)
-  local name, owner, unfit = account .. ':' .. model, nil, nil
+-- What an account has for a job of a model. name: both, joined by a colon. terms: of the pool.
+local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
-  if any_rests then
-    owner = blocked(redis.call('HMGET', root .. ':account:' .. account, 'state', 'until_ms', 'reason'))
-    unfit = blocked_by_mark(redis.call('HGET', root .. ':unfit', name))
-  end
-  local record = redis.call('HMGET', key, 'state', 'until_ms', 'reason', 'from_tokens', 'buckets', 'limits',
-    'turned_ms')
-  local buckets = read_buckets(record[5], record[6])
-  for _, limit in ipairs(job.first_limits) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
+  local record = redis.call('HMGET', key, 'buckets', 'turned_ms')
+  local buckets = read_buckets(record[1])
+  for _, limit in ipairs(terms.limits or {}) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
   if buckets.rpm or buckets.rps then buckets.ramp = nil
-  elseif job.opening then buckets.ramp = buckets.ramp or new_ramp(job.opening) end
+  elseif terms.opening and not buckets.ramp then
+    buckets.ramp = new_bucket('ramp', terms.opening, FLIGHT_MS - WINDOW_MARGIN_MS)
+  end
   local cost, capped = cost_at(buckets, job)
-  return {key = key, buckets = buckets, cost = cost, capped = capped, unfit = unfit and unfit.reason,
-    block = later(owner, later(blocked_from(record[4], cost.tokens, record), shared)),
-    shunned = now - tonumber(record[7] or 0) < SHUNNED_MS}
-end
-
--- Whether a call beyond the limit may be tried now.
-local function may_try(dimension, bucket)
-  if bucket.log or counts_emails(dimension) then return false end
-  return bucket.credit >= TRY_AFTER or bucket.credit < 0 and now + bucket.credit > TRY_LOST_MS
+  return {key = key, buckets = buckets, cost = cost, capped = capped,
+    shunned = now - tonumber(record[2] or 0) < SHUNNED_MS}
 end
 
 -- What a bucket has for a job, and how fast it refills for it. Half of what refills is saved for a large job that waits
 -- for its tokens, so that smaller ones pass with the other half. What a bulk job saves is free for interactive ones.
 local function free_in(bucket, job)
   local level, rate, saving = bucket.level, rate_of(bucket), bucket.saving
+  if saving and saving.due_ms + SAVING_LOST_MS < now then bucket.saving, saving = nil, nil end
   if not saving or saving.by == job.by or saving.bulk and not job.bulk then return level, rate end
-  if saving.due_ms + SAVING_LOST_MS < now then
-    bucket.saving = nil
-    return level, rate
-  end
   local saved = min(saving.need, (now - saving.since_ms) * rate / 2)
   return level - saved, saved < saving.need and rate / 2 or rate
 end
@@ -77,19 +53,20 @@ local function score_candidate(pair, job, block, seq)
     local needed, level, rate = cost_in(dimension, pair.cost), free_in(bucket, job)
     local ready = ready_ms(bucket, needed, level, rate)
     if dimension == 'ramp' then candidate.busy_ms = ready > now and ready - now or nil
-    elseif ready > now then
-      local may = may_try(dimension, bucket)
-      if needed > bucket.limit and not may and (not candidate.too_large or bucket.limit > candidate.too_large[1]) then
+    else headroom = min(headroom, level / bucket.limit) end
+    if dimension ~= 'ramp' and ready > now then
+      local may_try = bucket.credit >= TRY_AFTER and not (bucket.stated or bucket.log or counts_emails(dimension))
+      local largest = candidate.too_large and candidate.too_large[1] or 0
+      if needed > bucket.limit and not may_try and bucket.limit > largest then
         candidate.too_large = {bucket.limit, dimension}
       end
       short = short + 1
-      candidate.tries = short == 1 and may and dimension or nil
+      candidate.tries = short == 1 and may_try and dimension or nil
       if ready > candidate.start_ms then
         candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate
       end
       if bucket.window_ms > LONG_WINDOW_MS then candidate.rests_ms = max(candidate.rests_ms, ready) end
     end
-    if dimension ~= 'ramp' then headroom = min(headroom, level / bucket.limit) end
   end
   if block then
     candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, block.until_ms)
@@ -117,13 +94,11 @@ end
 -- Saves for a large job that has to wait for its tokens, since small ones would always take what it waits for. One job
 -- saves at a time, an interactive one before a bulk one.
 local function save_for(job, best)
-  if job.by == '' or best.soon then return end
-  local buckets, saves = best.pair.buckets, false
-  for dimension, bucket in pairs(buckets) do
+  local saves = false
+  for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do
     local needed, saving, rate = cost_in(dimension, best.pair.cost), bucket.saving, rate_of(bucket)
-    local need = needed + margin_of(bucket, needed)
+    local need, ours = needed + margin_of(bucket, needed), saving and saving.by == job.by
     local large = COUNTED[dimension] and not counts_emails(dimension) and needed > job.horizon_ms * rate
-    local ours = saving and saving.by == job.by
     if large and bucket.level < need and (not saving or ours or saving.bulk and not job.bulk) then
       -- Of what is there now, smaller jobs may take as much as the job lacks.
       local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
@@ -131,5 +106,5 @@ local function save_for(job, best)
       saves = true
     end
   end
-  if saves then save_buckets(best.pair.key, buckets) end
+  if saves then save_buckets(best.pair.key, best.pair.buckets) end
 end

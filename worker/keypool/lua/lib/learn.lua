@@ -1,39 +1,35 @@
 -- What an answer teaches about limits.
 
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
-local TRY_NEVER = -1e15      -- the credit of a limit that headers state: there is nothing to try
 local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is taken for half as much again
 local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
+local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
 
 -- A call was refused although the bucket had room. Calls that are refused together count once. Calls that left before
--- the limit was known say nothing against it, nor do refusals while calls beyond the limit pass or are in flight.
+-- the limit was known say nothing against it.
 local function slow_down(bucket, dimension, start_ms, learned)
-  local is_tried = bucket.credit > TRY_AFTER or bucket.credit < 0 and bucket.credit > TRY_NEVER
-  if is_tried or now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return end
+  local explained = now - (bucket.tried_ms or 0) < TRIED_MS
+  if explained or now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return end
   bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)
   learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
 end
 
-local function speed_up(buckets)
-  for _, bucket in pairs(buckets) do
-    bucket.pace = min(1, bucket.pace + PACE_RECOVERY)
-    if bucket.credit >= 0 and bucket.credit < TRY_AFTER then bucket.credit = bucket.credit + 1 end
+-- A call has passed. A few may pass beyond a limit with what was left unused; if more do, the provider has raised the
+-- limit. After one that has, the next may try at once, until one is refused.
+local function speed_up(buckets, lease, learned)
+  for dimension, bucket in pairs(buckets) do
+    bucket.pace, bucket.credit = min(1, bucket.pace + PACE_RECOVERY), min(TRY_AFTER, bucket.credit + 1)
+    if lease and lease.tried == dimension then
+      bucket.credit, bucket.passed = TRY_AFTER, (bucket.passed or 0) + 1
+      if bucket.passed == TRIES then
+        bucket.limit, bucket.raises, bucket.passed = ceil(bucket.limit * RAISE), (bucket.raises or 0) + 1, 0
+        if bucket.raises >= FAST_RAISES then bucket.credit = 0 end
+        learned[#learned + 1] = dimension .. '=' .. bucket.limit .. ' or more'
+      end
+    end
   end
   -- So the calls that are refused together at a limit stay few beside those that passed, however high it is.
   if buckets.ramp then buckets.ramp.limit = min(buckets.ramp.limit + 1 / 64, 100000) end
-end
-
--- A call beyond a limit has ended. A few may pass with what was left unused; if more do, the provider has raised the
--- limit, and the next ones may try at once. A refusal ends that for long, and it states the limit.
-local function judge_try(buckets, lease, outcome, learned)
-  local bucket = buckets[lease.tried]
-  if not bucket or bucket.credit >= 0 then return end  -- learned anew meanwhile
-  local passed = lease.tries + (outcome == 'ok' and 1 or 0)
-  bucket.credit = TRY_AFTER + passed
-  if passed < TRIES then return end
-  bucket.limit, bucket.raises = ceil(bucket.limit * RAISE), (bucket.raises or 0) + 1
-  bucket.credit = bucket.raises < FAST_RAISES and TRY_AFTER or -now
-  learned[#learned + 1] = lease.tried .. '=' .. bucket.limit .. ' or more'
 end
 
 -- A limit is new or has changed. What was used stays used. Calls that left before a window was known count from now on,
@@ -48,7 +44,7 @@ local function change_limit(buckets, dimension, limit, window_ms)
   if bucket.log and known and known.log then bucket.log = known.log
   elseif bucket.log and buckets.ramp then
     for _, start_ms in ipairs(buckets.ramp.log) do
-      if start_ms > now - window_ms then table.insert(bucket.log, now) end
+      if start_ms > now - window_ms then charge(bucket, 1, now) end
     end
   end
   return bucket
@@ -65,13 +61,12 @@ local function correct_level(bucket, level, left, lease, cost, until_ms)
   bucket.held = {amount = max(0, min(was, left) - level), until_ms = until_ms}
 end
 
--- observed: limits that the answer stated, each {dimension, limit, window_ms, remaining or nil}.
--- refused: the lease, if its call was refused for a limit and it has not expired.
--- stated_ms: after which time the provider said to come again, if it did.
+-- observed: limits that the answer stated, each {dimension, limit, window_ms, remaining or nil}. refused: the lease, if
+-- its call was refused for a limit and it has not expired. stated_ms: when the provider said to come again, if it did.
 local function learn_limits(buckets, observed, refused, stated_ms, learned)
   for _, seen in ipairs(observed) do
     local dimension, limit, window_ms, remaining = unpack(seen)
-    local bucket, cost = buckets[dimension], refused and cost_in(dimension, refused.cost)
+    local bucket, cost, left = buckets[dimension], refused and cost_in(dimension, refused.cost), remaining or limit
     local short, is_new = refused and (not remaining or remaining < cost), not bucket
     if is_new or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
@@ -79,22 +74,19 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
     elseif short and window_ms <= 60000 then
       slow_down(bucket, dimension, refused.start_ms, learned)
     end
-    if remaining and not refused then bucket.credit = TRY_NEVER
-    elseif short and bucket.credit ~= TRY_NEVER and refused.start_ms > bucket.corrected_ms then
+    bucket.stated = bucket.stated or remaining and not refused
+    if short and refused.start_ms > bucket.corrected_ms then
       -- A fifth, for the calls that passed before the limit was known.
-      bucket.credit, bucket.raises = is_new and TRY_AFTER / 5 or 0, nil
+      bucket.credit, bucket.passed, bucket.raises = is_new and TRY_AFTER / 5 or 0, nil, nil
     end
-    local left = remaining or limit
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
     if bucket.log then  -- the times in it say all
     elseif short and (stated_ms or remaining) then
       -- At the stated time there is room for this call only, or a crowd would be refused again.
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       correct_level(bucket, level, left, refused, cost, now + (stated_ms or 0))
-    elseif remaining then
-      -- Only the provider knows what is left; calls in flight make it less, never more.
-      bucket.level = min(bucket.level, remaining)
-    end
+    -- Only the provider knows what is left; calls in flight make it less, never more.
+    elseif remaining then bucket.level = min(bucket.level, remaining) end
   end
 end
 
@@ -125,15 +117,11 @@ local function learn_quotas(buckets, quotas, lease, outcome, learned)
   end
 end
 
--- Replaces the estimate by what the provider counted, or gives it back if the call was not counted.
-local function correct(bucket, dimension, lease, answer)
-  local back = cost_in(dimension, lease.cost)
-  if answer.counted and dimension ~= 'ramp' then
-    local used = answer[COUNTED[dimension]]
-    -- Maybe not all emails of a batch were accepted; a batch that is sent again reserved none and was charged before.
-    if not used or counts_emails(dimension) and back == 0 then return end
-    back = back - used
-  -- The level that a refusal stated excludes what was in flight then.
-  elseif lease.start_ms <= bucket.corrected_ms then return end
-  if back ~= 0 then charge(bucket, -back, lease.start_ms) end
+-- Replaces the estimates by what the provider counted. Maybe it did not accept all emails of a batch; a batch that is
+-- sent again reserved none and was charged before.
+local function correct(buckets, lease, answer)
+  for dimension, bucket in pairs(buckets) do
+    local cost, used = cost_in(dimension, lease.cost), dimension == 'ramp' and 0 or answer[COUNTED[dimension]]
+    if used and (cost > 0 or not counts_emails(dimension)) then charge(bucket, used - cost, lease.start_ms) end
+  end
 end

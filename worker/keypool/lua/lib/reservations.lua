@@ -1,4 +1,4 @@
--- What a lease has reserved: {key, cost, start_ms, by, took, tried, tries}. `took` maps each dimension that the cost
+-- What a lease has reserved: {key, cost, start_ms, by, took, tried}. `took` maps each dimension that the cost
 -- was taken from to the debt of its bucket at that time; other limits may be learned while the lease is out. `tried` is
 -- the dimension whose limit the call goes beyond, if it does: see learn.lua.
 
@@ -7,30 +7,33 @@ local function read_lease(lease_id)
   return packed and cmsgpack.unpack(packed)
 end
 
-local function save_lease(lease_id, lease)
-  redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease))
-end
+local function save_lease(lease_id, lease) redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease)) end
 
--- Ends a lease. Its key then has one call less in flight, which the caller writes down. Returns nil if it had ended.
+-- Returns the lease, or false if it had ended. The caller takes it out of its key's calls in flight.
 local function end_lease(lease_id)
   local lease = read_lease(lease_id)
-  if not lease then return nil end
-  redis.call('HDEL', root .. ':leased', lease_id)
-  redis.call('ZREM', root .. ':leases', lease_id)
+  if lease then
+    redis.call('HDEL', root .. ':leased', lease_id)
+    redis.call('ZREM', root .. ':leases', lease_id)
+  end
   return lease
 end
 
 -- Ends a lease that is not settled.
 local function drop_lease(lease_id)
   local lease = end_lease(lease_id)
-  -- The previous version counted its leases elsewhere.
   if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   return lease
 end
 
+-- Puts back what a call had taken that the provider did not count. The level that a refusal stated excludes what was in
+-- flight then.
 local function give_back(buckets, lease)
   for dimension in pairs(lease.took) do
-    if buckets[dimension] then charge(buckets[dimension], -cost_in(dimension, lease.cost), lease.start_ms) end
+    local bucket = buckets[dimension]
+    if bucket and lease.start_ms > bucket.corrected_ms then
+      charge(bucket, -cost_in(dimension, lease.cost), lease.start_ms)
+    end
   end
 end
 
@@ -40,15 +43,14 @@ local function reserve(candidate, job, tried)
   local pair, spare, took = candidate.pair, NEVER, {}
   for dimension, bucket in pairs(pair.buckets) do
     if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end
-    if dimension == tried then
-      candidate.tries, bucket.credit = max(0, bucket.credit - TRY_AFTER), -now
+    if dimension == tried then bucket.credit, bucket.tried_ms = 0, now
     else
       charge(bucket, cost_in(dimension, pair.cost), candidate.start_ms)
       took[dimension] = bucket.debt
     end
     if counts_emails(dimension) then spare = min(spare, max(0, floor(bucket.level))) end
   end
-  -- If that field is not new, a settle has set how long the record stays.
+  -- If that field is not new, settles put the expiry off.
   if save_buckets(pair.key, pair.buckets) > 0 then redis.call('PEXPIRE', pair.key, STATE_TTL_MS) end
   return spare < NEVER and spare or -1, took
 end

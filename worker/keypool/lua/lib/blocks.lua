@@ -1,0 +1,58 @@
+-- What blocks calls. The hash `:blocks` maps a scope (see names.py) to its block: {until_ms, since_ms, reason, by}, and
+-- maybe `person`, who disabled the key, or `from_tokens`, for calls of this size or more only. A host or model that
+-- fails has `faults` in a row, `fault_ms` (the last one), and `probe_ms` and `probe_by` while a lease probes it.
+
+local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
+local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may
+local PROBE_LOOK_MS = 300  -- meanwhile the others look again after this time, or up to twice as much
+
+local blocks_key = root .. ':blocks'
+
+local function save_block(scope, block) redis.call('HSET', blocks_key, scope, cmsgpack.pack(block)) end
+
+-- Returns the block of each scope, or false; what has ended is deleted.
+local function read_blocks(scopes)
+  local blocks = redis.call('HMGET', blocks_key, unpack(scopes))
+  for index, packed in ipairs(blocks) do
+    local block = packed and cmsgpack.unpack(packed)
+    local ended = block and block.until_ms <= now and (block.faults or 0) == 0
+    if ended and now - (block.fault_ms or 0) >= FAULTS_APART_MS then
+      redis.call('HDEL', blocks_key, scopes[index])
+      block = false
+    end
+    blocks[index] = block
+  end
+  return blocks
+end
+
+-- Returns the scopes that cover a call, without host and model.
+local function scopes_of(id, account, model, resource)
+  local name = account .. ':' .. model
+  return {'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account, 'account_model:' .. name,
+    'unfit:' .. name}
+end
+
+-- Returns the block that ends last of those that hold for a call of so many tokens, or nil.
+local function last_block(blocks, tokens)
+  local last
+  for _, block in ipairs(blocks) do
+    local holds = block and block.until_ms > now and tokens >= (block.from_tokens or 0)
+    if holds and (not last or block.until_ms > last.until_ms) then last = block end
+  end
+  return last
+end
+
+-- A host or model that failed several times in a row rests; then one lease probes it before the others may call.
+-- Returns the block, or false; and if it is to be probed, which lease does that: 'this' one or 'another'.
+local function breaker(block, lease_id)
+  if not block or block.until_ms > now then return block end
+  if (block.faults or 0) < BREAKER_FAULTS then return false end
+  if (block.probe_ms or 0) <= now or block.probe_by == lease_id then return false, 'this' end
+  local look_ms = now + PROBE_LOOK_MS + (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
+  return {until_ms = min(block.probe_ms, look_ms), reason = block.reason}, 'another'
+end
+
+local function note_probe(scope, block, lease_id)
+  block.probe_ms, block.probe_by = now + PROBE_MS, lease_id
+  save_block(scope, block)
+end
