@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sys
 import threading
 import traceback
 from typing import Any
@@ -12,6 +13,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from worker.aio import bridge, stacks, tracing
 from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.loop_thread import new_loop
 from worker.aio.threads import DaemonThreads
 
 
@@ -90,6 +92,31 @@ def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(
     calls.post(seen.append, 3)
     calls.wait(0)
     assert seen == [1, 2, 3]
+
+
+def test_a_consumer_without_a_hub_waits_for_the_call_that_another_thread_posts() -> None:
+    calls, seen, read = ConsumerCalls(), list[int](), threading.Event()
+
+    def post() -> None:
+        if not read.wait(0.05):
+            calls.post(seen.append, 1)
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    calls.wait(20)
+    read.set()
+    assert seen == [1]
+    poster.join()
+    calls.close(None)
+
+
+def test_uvloop_has_to_be_there_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    new_loop("auto").close()
+    with pytest.raises(ImportError):
+        new_loop("uvloop")
 
 
 def test_stacks_of_another_kind_are_refused() -> None:

@@ -92,3 +92,23 @@ def test_the_consumer_is_woken_for_backpressure_as_often_as_needed(
     pauser.start(parent)
     pauser._tick(parent)
     assert [round(1 / delay_s) for delay_s in delays] == [10, looks]
+
+
+def test_a_paused_queue_resumes_when_its_wait_list_is_half_empty() -> None:
+    pauser = backpressure.QueuePauser(SimpleNamespace())
+    demand, queue, resumed = Demand(), SimpleNamespace(name="ai"), []
+    consumer = SimpleNamespace(
+        channel=SimpleNamespace(take_urgent_only=ignore),
+        queues=[queue],
+        cancel_by_queue=ignore,
+        add_queue=resumed.append,
+        consume=lambda: None,
+    )
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=["ai"])))
+    parent = SimpleNamespace(task_consumer=consumer, pool=SimpleNamespace(limit=100), app=app)
+    for demand.waiting in (99, 100, 51):
+        pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
+    assert pauser.paused == {"ai": queue}
+    demand.waiting = 50
+    pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
+    assert (pauser.paused, resumed) == ({}, [queue])

@@ -208,6 +208,14 @@ def test_json_holds_the_fields_of_the_record(output: Output) -> None:
     }
 
 
+def test_a_value_that_holds_itself_is_still_a_line(output: Output) -> None:
+    setup_logging("INFO", log_format="json", stream=output.stream)
+    endless: list[object] = []
+    endless.append({"again": endless})
+    logging.getLogger("worker.x").warning("odd", extra={"value": endless})
+    assert one(output)["message"] == "odd"
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_the_current_task_is_named(log_format: str, output: Output) -> None:
     setup_logging("INFO", log_format=log_format, stream=output.stream)

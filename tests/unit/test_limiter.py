@@ -1,0 +1,27 @@
+"""The limiter of each key: a few tasks at once, the others in the order of their arrival."""
+
+import asyncio
+
+from worker.rotation.limiter import KeyedLimiter
+
+
+async def test_only_so_many_tasks_of_one_key_go_on_at_once() -> None:
+    limiter, order = KeyedLimiter(2), list[int]()
+
+    async def take(number: int) -> None:
+        await limiter.acquire("a")
+        order.append(number)
+
+    first, _ = await limiter.acquire("a"), await limiter.acquire("a")
+    waiting = [asyncio.create_task(take(number)) for number in range(2)]
+    await limiter.acquire("b")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert order == []
+    first.release()
+    first.release()
+    await waiting[0]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert order == [0], "a second release of one slot lets nobody in"
+    waiting[1].cancel()
