@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from kombu.entity import Exchange, Queue
 
+from config.amqp_url import AmqpUrl, is_amqp
 from config.fields import RESULT_BACKEND_CLASS
 from config.redis_roles import RedisUrls
 from config.services import SERVICES
@@ -64,6 +65,7 @@ _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
 _RESTORE_S = 10
+_HEARTBEAT_S = 30
 _SYNC_THREADS = 16
 """Threads for plain `def` tasks that a user adds; ours are all asynchronous."""
 _ETA_TASKS = 10_000
@@ -99,7 +101,16 @@ def consumed_queues(settings: Settings) -> tuple[str, ...]:
 
 def delays_in_broker(settings: Settings) -> bool:
     """Whether deferred jobs wait in the broker until they are due; else workers hold them."""
+    return _uses_rabbitmq(settings) or delays_in_redis(settings)
+
+
+def delays_in_redis(settings: Settings) -> bool:
+    """Whether they wait in the Redis of the broker, where they can be counted and woken."""
     return _transport(settings) is not None
+
+
+def _uses_rabbitmq(settings: Settings) -> bool:
+    return is_amqp(settings.broker_url.get_secret_value())
 
 
 def _transport(settings: Settings) -> str | None:
@@ -108,19 +119,40 @@ def _transport(settings: Settings) -> str | None:
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
-    urls = RedisUrls.of(settings)
-    url = urls.broker
-    transport = _transport(settings)
     return {
-        "broker_url": url,
-        "broker_vhost": str(urls.broker_db),
-        **({"broker_transport": transport} if transport else {}),
+        **(_rabbitmq(settings) if _uses_rabbitmq(settings) else _redis_broker(settings)),
         # A worker that starts before Redis waits for it, and logs its address without the password.
         "broker_connection_retry_on_startup": True,
         # It tries for ever: jobs are safe in Redis, and an exit would help nobody.
         "broker_connection_max_retries": None,
         # It also waits for a Redis that rejects commands, as a full one does.
         "broker_channel_error_retry": True,
+    }
+
+
+def _rabbitmq(settings: Settings) -> dict[str, Any]:
+    url = AmqpUrl.read(settings.broker_url.get_secret_value())
+    return {
+        "broker_url": url.url,
+        **({"broker_use_ssl": dict(url.tls)} if url.tls is not None else {}),
+        # A connection that says nothing for this long is dead; both sides look at half of it.
+        "broker_heartbeat": _HEARTBEAT_S,
+        # A publish returns when RabbitMQ has the message on its disks.
+        "broker_transport_options": {"confirm_publish": True},
+        # Deferred jobs need quorum queues and topic exchanges: they wait in queues of Celery's, one
+        # for each power of two of seconds. Source: kombu.transport.native_delayed_delivery.
+        "task_create_missing_queue_type": "quorum",
+        "task_create_missing_queue_exchange_type": "topic",
+    }
+
+
+def _redis_broker(settings: Settings) -> dict[str, Any]:
+    urls = RedisUrls.of(settings)
+    transport = _transport(settings)
+    return {
+        "broker_url": urls.broker,
+        "broker_vhost": str(urls.broker_db),
+        **({"broker_transport": transport} if transport else {}),
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
             # Ours: after this time without a heartbeat a worker's jobs are redelivered.
@@ -182,7 +214,9 @@ def _retries_for(wait_s: int) -> dict[str, float]:
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
         "include": [*(_ABOVE + module for module in QUEUE_OF_TASKS), *settings.task_modules],
-        "task_queues": tuple(map(_queue, consumed_queues(settings))),
+        "task_queues": tuple(
+            _queue(name, quorum=_uses_rabbitmq(settings)) for name in consumed_queues(settings)
+        ),
         "task_routes": {f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()}
         | {f"{module}.*": {"queue": CUSTOM_QUEUE} for module in settings.task_modules}
         | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows
@@ -201,10 +235,11 @@ def _tasks(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _queue(name: str) -> Queue:
+def _queue(name: str, *, quorum: bool) -> Queue:
     # Its exchange is the one that a producer declares that knows only the queue's name.
-    exchange = Exchange(name, type="direct")  # type: ignore[no-untyped-call]
-    return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
+    exchange = Exchange(name, type="topic" if quorum else "direct")  # type: ignore[no-untyped-call]
+    arguments = {"x-queue-type": "quorum"} if quorum else None
+    return Queue(name, exchange, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]
 
 
 def _worker(settings: Settings) -> dict[str, Any]:

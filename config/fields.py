@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from config.amqp_url import AmqpUrl, is_amqp
 from config.notify_hosts import notify_hosts
 from config.redis_url import RedisUrl as ParsedUrl
 from config.redis_url import with_one_host
@@ -20,6 +21,7 @@ from config.urls import SecretUrl, checked_url
 RESULT_BACKEND_CLASS: Final = "worker.aio.backend:RedisBackend"
 """The result backend for Celery's loader. It precedes the URL, with a plus between them."""
 
+_CELERY_SCHEMES = ("redis", "rediss", "sentinel", "redis+socket")
 _SHORTEST_TOKEN = 16
 _SHORTEST_SECRET_BYTES = 24
 
@@ -33,15 +35,26 @@ class Unit:
 
 def _redis_url(*schemes: str) -> AfterValidator:
     def check(url: SecretUrl) -> SecretUrl:
-        # `claim_result_backend` may have added our class before the URL.
-        plain = url.get_secret_value().strip()
-        if plain.startswith(f"{RESULT_BACKEND_CLASS}+"):
-            plain = _as_it_was_given(plain.removeprefix(f"{RESULT_BACKEND_CLASS}+"))
-        ParsedUrl.read(plain, schemes=schemes)
-        # Of one host, since a URL that repeats a password would be shown with it.
-        return SecretUrl(with_one_host(plain))
+        return _check_redis_url(url.get_secret_value().strip(), schemes=schemes)
 
     return AfterValidator(check)
+
+
+def _check_redis_url(plain: str, *, schemes: tuple[str, ...]) -> SecretUrl:
+    # `claim_result_backend` may have added our class before the URL.
+    if plain.startswith(f"{RESULT_BACKEND_CLASS}+"):
+        plain = _as_it_was_given(plain.removeprefix(f"{RESULT_BACKEND_CLASS}+"))
+    ParsedUrl.read(plain, schemes=schemes)
+    # Of one host, since a URL that repeats a password would be shown with it.
+    return SecretUrl(with_one_host(plain))
+
+
+def _broker_url(url: SecretUrl) -> SecretUrl:
+    plain = url.get_secret_value().strip()
+    if not is_amqp(plain):
+        return _check_redis_url(plain, schemes=(*_CELERY_SCHEMES, "amqp", "amqps"))
+    AmqpUrl.read(plain)
+    return SecretUrl(plain)
 
 
 def _as_it_was_given(url: str) -> str:
@@ -166,9 +179,8 @@ def _lower(value: Any) -> Any:
 
 
 RedisUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "sentinel"), Unit("URL")]
-CeleryUrl = Annotated[
-    SecretUrl, _redis_url("redis", "rediss", "sentinel", "redis+socket"), Unit("URL")
-]
+BrokerUrl = Annotated[SecretUrl, AfterValidator(_broker_url), Unit("URL")]
+ResultsUrl = Annotated[SecretUrl, _redis_url(*_CELERY_SCHEMES), Unit("URL")]
 PoolUrl = Annotated[SecretUrl, _redis_url("redis", "rediss", "sentinel", "unix"), Unit("URL")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Unit("URL")]
 Modules = Annotated[str, AfterValidator(_modules), Unit("modules")]

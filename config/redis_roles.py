@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from config.amqp_url import AmqpUrl, is_amqp
 from config.fields import RESULT_BACKEND_CLASS
 from config.redis_url import ALL_SCHEMES
 from config.redis_url import RedisUrl as ParsedUrl
@@ -16,7 +17,7 @@ class RedisUrls:
 
     Attributes:
         broker: For kombu.
-        broker_as_pool: For redis-py.
+        broker_as_pool: For redis-py; empty where RabbitMQ is the broker.
         broker_db: The broker's database, which kombu reads apart from the URL of a socket.
         broker_options: The transport options for kombu.
         results: For Celery's result backend.
@@ -35,20 +36,17 @@ class RedisUrls:
     @classmethod
     def of(cls, settings: Settings) -> "RedisUrls":
         """Make them from the settings."""
-        broker, results, pool = (
+        results, pool = (
             ParsedUrl.read(url.get_secret_value(), schemes=ALL_SCHEMES)
-            for url in (settings.broker_url, settings.result_backend_url, settings.pool_url)
+            for url in (settings.result_backend_url, settings.pool_url)
         )
+        others = (results.for_results, results.for_pool, pool.for_pool)
+        broker_url = settings.broker_url.get_secret_value()
+        if is_amqp(broker_url):
+            return cls(AmqpUrl.read(broker_url).url, "", 0, {}, *others)
+        broker = ParsedUrl.read(broker_url, schemes=ALL_SCHEMES)
         url, options = broker.for_broker
-        return cls(
-            url,
-            broker.for_pool,
-            broker.db,
-            options,
-            results.for_results,
-            results.for_pool,
-            pool.for_pool,
-        )
+        return cls(url, broker.for_pool, broker.db, options, *others)
 
 
 def claim_result_backend(settings: Settings) -> None:

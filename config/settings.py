@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from config.environment import look_up
 from config.errors import SettingsError
 from config.fields import (
-    CeleryUrl,
+    BrokerUrl,
     Credentials,
     Hosts,
     Level,
@@ -21,6 +21,7 @@ from config.fields import (
     Namespace,
     PoolUrl,
     RedisUrl,
+    ResultsUrl,
     Seconds,
     SecondsOrNone,
     Token,
@@ -74,11 +75,11 @@ class Settings(BaseSettings):
     redis_url: Annotated[RedisUrl, _Variable("REDIS_URL")] = SecretUrl("redis://127.0.0.1:6379/0")
     """One Redis for jobs, results and the shared state of the keys. `redis://`, `rediss://` or
     `sentinel://`; percent-encode special characters of the password."""
-    broker_url: Annotated[CeleryUrl, _Variable("CELERY_BROKER_URL")] = Field(
+    broker_url: Annotated[BrokerUrl, _Variable("CELERY_BROKER_URL")] = Field(
         default_factory=lambda data: data["redis_url"]
     )
-    """Another Redis for the jobs."""
-    result_backend_url: Annotated[CeleryUrl, _Variable("CELERY_RESULT_BACKEND")] = Field(
+    """Another Redis for the jobs, or RabbitMQ (`amqp://` or `amqps://`)."""
+    result_backend_url: Annotated[ResultsUrl, _Variable("CELERY_RESULT_BACKEND")] = Field(
         default_factory=lambda data: data["redis_url"]
     )
     """Another Redis for the results."""

@@ -1,6 +1,7 @@
 """URLs that may hold a password, and how to show them."""
 
 import re
+from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Secret
@@ -10,6 +11,8 @@ _PASSWORD_OPTION_RE = re.compile(r"[?&]sentinel_password=([^&#]*)")
 _SECRET_QUERY_RE = re.compile(
     r"([?&](?:(?:sentinel_)?password|passwd|token|secret)=)[^&#\s\"']*", re.IGNORECASE
 )
+BETWEEN_NODES: Final = re.compile(r";(?=amqps?://)")
+"""What separates the URLs of a cluster's nodes."""
 _ENCODE_HINT = "percent-encode special characters of the password"
 
 
@@ -31,16 +34,20 @@ class SecretUrl(Secret[str]):
     """
 
     def _display(self) -> str:
-        # This is one URL, so it is split and not searched: a password may hold quotes.
-        scheme, _, rest = self.get_secret_value().partition("://")
-        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-        user_info, at, host = authority.rpartition("@")
-        user, colon, _ = user_info.partition(":")
-        shown = f"{user}:***" if colon else "***" if at else ""
-        path, question, query = rest[len(authority) :].partition("?")
-        if re.search("pass|token|secret", query, re.IGNORECASE):
-            query = "***"
-        return f"{scheme}://{shown}{at}{host}{path}{question}{query}"
+        return ";".join(map(_without_password, BETWEEN_NODES.split(self.get_secret_value())))
+
+
+def _without_password(url: str) -> str:
+    # It is split and not searched: a password may hold quotes.
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user_info, at, host = authority.rpartition("@")
+    user, colon, _ = user_info.partition(":")
+    shown = f"{user}:***" if colon else "***" if at else ""
+    path, question, query = rest[len(authority) :].partition("?")
+    if re.search("pass|token|secret", query, re.IGNORECASE):
+        query = "***"
+    return f"{scheme}://{shown}{at}{host}{path}{question}{query}"
 
 
 def passwords_in(url: str) -> tuple[str, ...]:
@@ -49,10 +56,11 @@ def passwords_in(url: str) -> tuple[str, ...]:
     Args:
         url: A URL; anything else holds no password.
     """
-    authority = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]
-    user_info, _, _ = authority.rpartition("@")
-    _, _, password = user_info.partition(":")
-    found = [password, *_PASSWORD_OPTION_RE.findall(url)]
+    found = _PASSWORD_OPTION_RE.findall(url)
+    for one in BETWEEN_NODES.split(url):
+        authority = re.split(r"[/?#]", one.partition("://")[2], maxsplit=1)[0]
+        user_info, _, _ = authority.rpartition("@")
+        found.append(user_info.partition(":")[2])
     return tuple(dict.fromkeys(form for one in found if one for form in (one, unquote(one))))
 
 

@@ -31,6 +31,7 @@ from worker.providers.proxies import proxy_for
 from worker.runtime import stop_waiting
 from worker.startup import worker_name  # noqa: F401 - it connects a signal
 from worker.startup.machine import check_machine
+from worker.startup.rabbitmq import check_rabbitmq
 from worker.startup.redis import check_redis
 
 _logger = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
                 )  # an unusable proxy would fail each job
         check_machine(settings, found)
         check_redis(settings)
+        check_rabbitmq(settings)
     except SettingsError as exc:
         # Celery logs an exception of a signal's receiver and goes on, except for SystemExit.
         raise SystemExit(f"keywheel cannot start.\n{exc}") from None

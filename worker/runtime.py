@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.api_key import ApiKey
-from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
+from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_redis
 from config.current import get_settings
 from config.fields import webhook_secrets
 from config.keys import Discovery, load_keys
@@ -333,7 +333,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
 
 
 def _broker_client(settings: Settings, pools: Redis) -> Redis | None:
-    if not delays_in_broker(settings):
+    if not delays_in_redis(settings):
         return None
     same = settings.broker_url.get_secret_value() == settings.pool_url.get_secret_value()
     return pools if same else connect(settings, RedisUrls.of(settings).broker_as_pool)

@@ -5,7 +5,7 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 from pydantic import SecretStr
 
-from config.celery import QUEUES, celery_config
+from config.celery import DEFERRED, QUEUES, celery_config
 from config.services import SERVICES
 from config.settings import Settings
 from config.urls import SecretUrl
@@ -71,6 +71,24 @@ def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> Non
         for n in range(policy["max_retries"])
     ]
     assert limit_s < sum(pauses) < limit_s + 60
+
+
+def test_rabbitmq_gets_quorum_queues_whose_messages_can_be_delayed() -> None:
+    url = "amqps://u:canary@h:5671/v"
+    config = celery_config(Settings(broker_url=SecretUrl(f"{url}?ssl_ca_certs=/ca.crt")))
+    assert config["broker_url"] == url
+    # kombu puts the host's name there; without it py-amqp checks no name
+    assert config["broker_use_ssl"] == {"ca_certs": "/ca.crt", "server_hostname": None}
+    with Celery(set_as_current=False) as app:
+        app.conf.update(config)
+        # also those that are made when they are needed
+        for name in (*QUEUES, f"{QUEUES[0]}{DEFERRED}"):
+            queue = app.amqp.queues[name]
+            assert queue.queue_arguments == {"x-queue-type": "quorum"}
+            assert (queue.exchange.name, queue.exchange.type) == (name, "topic")
+        connection = app.connection()
+        assert connection.transport.driver_type == "amqp"
+        assert connection.transport.client.ssl["ca_certs"] == "/ca.crt"
 
 
 def test_settings_reach_celery() -> None:

@@ -131,6 +131,8 @@ def test_a_url_shows_everything_but_its_password() -> None:
         ("redis://pass@host:1/0", "redis://***@host:1/0"),
         # quotes, an @ and a backslash in it
         ("redis://u:p'\\@\"s@host/0?x=y", "redis://u:***@host/0?x=y"),
+        # of a cluster
+        ("amqp://u:one@a:1//;amqp://u:two;@b//", "amqp://u:***@a:1//;amqp://u:***@b//"),
         ("unix:///run/redis.sock?db=1&password=pass", "unix:///run/redis.sock?***"),
     ],
 )
@@ -200,8 +202,17 @@ WRONG = [
     ({"REDIS_URL": f"redis://:{CANARY} x@host/0"}, "REDIS_URL must not contain blanks"),
     ({"REDIS_URL": CANARY}, "REDIS_URL must start with redis:// or rediss:// or sentinel://."),
     (
-        {"CELERY_BROKER_URL": f"amqp://u:{CANARY}@host//"},
-        "CELERY_BROKER_URL must start with redis://",
+        {"CELERY_BROKER_URL": f"kafka://u:{CANARY}@host//"},
+        "CELERY_BROKER_URL must start with redis:// or rediss:// or sentinel:// or redis+socket://",
+    ),
+    ({"CELERY_BROKER_URL": f"amqp://u:{CANARY}@/v"}, "CELERY_BROKER_URL has no valid host"),
+    ({"CELERY_BROKER_URL": f"amqp://u:{CANARY}@h/v?x=1"}, "CELERY_BROKER_URL has an option that"),
+    ({"CELERY_BROKER_URL": "amqps://h//?x=1"}, "CELERY_BROKER_URL has an option that is not known"),
+    ({"CELERY_BROKER_URL": "amqps://a//;amqps://b//"}, "CELERY_BROKER_URL may name several nodes"),
+    ({"CELERY_BROKER_URL": "amqp://a//;amqps://b//"}, "CELERY_BROKER_URL must have amqp:// or"),
+    (
+        {"CELERY_RESULT_BACKEND": f"amqp://u:{CANARY}@host//"},
+        "CELERY_RESULT_BACKEND must start with redis://",
     ),
     ({"KEYWHEEL_POOL_URL": "unix://"}, "KEYWHEEL_POOL_URL must name a socket's path."),
     ({"REDIS_URL_FILE": "no/such/file"}, "REDIS_URL_FILE names a file that does not exist."),

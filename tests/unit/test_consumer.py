@@ -12,6 +12,7 @@ from kombu.message import Message
 from worker.hooks.consumer import Consumer, Pauses, frugal
 from worker.hooks.misplaced import right_queue
 from worker.hooks.quarantine import Quarantine
+from worker.hooks.rabbitmq import MOST_RETURNS
 
 HEADERS = {"task": "tasks.ai.complete", "id": "job-1"}
 SECRET = "canary-1180 of a prompt"
@@ -246,3 +247,20 @@ def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(
     made.hub = SimpleNamespace(call_soon=later.append)
     made.create_task_handler()(message(broker))
     assert (broker.rejected, len(later)) == ((["t1"], 0) if notes_acks else ([], 1))
+
+
+# How often RabbitMQ says that a message came back, and whether its job still runs.
+@pytest.mark.parametrize(("returns", "runs"), [(None, True), (MOST_RETURNS, True), (17, False)])
+def test_a_message_that_comes_back_to_rabbitmq_again_and_again_is_not_run(
+    returns: int | None,
+    runs: bool,  # noqa: FBT001 - a table
+) -> None:
+    ran: list[Any] = []
+    broker = Broker()
+    headers = HEADERS | {"x-death": [{"queue": "celery_delayed_1"}], "x-mine": "kept"}
+    came = message(broker, headers | ({"x-delivery-count": returns} if returns else {}))
+    came.delivery_info = {"routing_key": "0." * 27 + "1." + "ai.deferred"}
+    consumer(broker, lambda one, *_: ran.append(one)).create_task_handler()(came)
+    assert [one.headers for one in ran] == ([HEADERS | {"x-mine": "kept"}] if runs else [])
+    assert came.delivery_info == {"routing_key": "ai.deferred"}
+    assert broker.rejected == ([] if runs else ["t1"])

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from amqp.exceptions import NotFound
 from celery import Celery
 
 from config.celery import DEFERRED, DELAYED_QUEUES
@@ -49,14 +50,19 @@ class QueueWatch:
         with self.app.connection_for_read() as connection:
             # Unlike `default_channel`, this gives up where the broker is gone.
             channel = connection.channel()
-            sizes = {
+            names = [queue for name in self.queues for queue in (name, name + DEFERRED)]
+            oldest = dict.fromkeys(self.queues, (0.0, 0.0))
+            deferred: dict[str, tuple[DeferredJob, ...]] = dict.fromkeys(self.queues, ())
+            if connection.transport.driver_type == "amqp":
+                # It shows nobody what is in a queue, nor what waits for its instant.
+                sizes = {name: _ready_in(connection, name) for name in names}
+            else:
                 # kombu has no other way to count the messages of all priorities.
-                queue: channel._size(queue)  # noqa: SLF001
-                for name in self.queues
-                for queue in (name, name + DEFERRED)
-            }
-            oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
-            deferred = {name: self._deferred_jobs(channel, name + DEFERRED) for name in self.queues}
+                sizes = {name: channel._size(name) for name in names}  # noqa: SLF001
+                oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
+                deferred = {
+                    name: self._deferred_jobs(channel, name + DEFERRED) for name in self.queues
+                }
             if (
                 self._workers_polled_at is None
                 or now - self._workers_polled_at >= _POLL_WORKERS_INTERVAL_S
@@ -126,3 +132,12 @@ class QueueWatch:
                 is_bulk = priority >= BULK_PRIORITY
                 oldest_s[is_bulk] = max(oldest_s[is_bulk], age_s)
         return oldest_s[False], oldest_s[True]
+
+
+def _ready_in(connection: Any, queue: str) -> int:
+    """Count the messages of a queue of RabbitMQ that no worker has; 0 where there is no queue."""
+    with connection.channel() as channel:  # it ends with an error
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except NotFound:
+            return 0

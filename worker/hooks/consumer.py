@@ -20,6 +20,7 @@ from worker.hooks.dead_letters import recorder
 from worker.hooks.message_check import problem_with
 from worker.hooks.misplaced import move, right_queue
 from worker.hooks.quarantine import Quarantine, settle_deaths
+from worker.hooks.rabbitmq import MOST_RETURNS, returns_of
 from worker.jobs.services import sends_once
 
 _logger = logging.getLogger(__name__)
@@ -125,9 +126,11 @@ class Consumer(StockConsumer):
         def on_task_received(message: Any) -> None:
             # This comes before anything is decoded, since decoding may kill a worker. One death
             # earlier the task refuses the job itself, and its callbacks run.
-            deaths = settle_deaths(message.headers)
+            deaths, returns = settle_deaths(message.headers), returns_of(message)
             if deaths and deaths > get_settings().max_deliveries:
                 self._on_deadly_task(message, deaths)
+            elif returns > MOST_RETURNS:
+                self._on_deadly_task(message, returns)
             elif not self.quarantine.takes(message, run):
                 run(message)
 

@@ -111,6 +111,8 @@ def check_redis(settings: Settings) -> None:
         ),
     }
     by_url: dict[str, tuple[str, list[Command], list[str]]] = {}
+    if not urls.broker_as_pool:  # RabbitMQ
+        del servers["broker_url"]
     for field, (url, commands, channels) in servers.items():
         _, known_commands, known_channels = by_url.setdefault(url, (field, [], []))
         known_commands += commands

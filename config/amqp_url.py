@@ -1,0 +1,63 @@
+"""The URL of RabbitMQ as broker, and its TLS options as py-amqp reads them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from config.urls import BETWEEN_NODES, checked_url
+
+SCHEMES: Final = ("amqp", "amqps")
+_TLS_OPTIONS: Final = {
+    "ssl_ca_certs": "ca_certs",
+    "ssl_certfile": "certfile",
+    "ssl_keyfile": "keyfile",
+}
+"""py-amqp's names by those of the URLs of Redis; it checks certificates in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class AmqpUrl:
+    """A parsed URL.
+
+    Attributes:
+        url: The URL without its options; of several nodes, separated by semicolons, as kombu reads
+            them.
+        tls: The TLS options for py-amqp; None without TLS.
+    """
+
+    url: str
+    tls: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, url: str) -> "AmqpUrl":
+        """Parse a URL, or several of them for the nodes of one cluster.
+
+        Raises:
+            ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes a
+                password.
+        """
+        nodes = BETWEEN_NODES.split(url)
+        parts = [checked_url(node, schemes=SCHEMES) for node in nodes]
+        if len({part.scheme for part in parts}) > 1:
+            raise ValueError("must have amqp:// or amqps:// for all nodes")
+        if any(part.fragment for part in parts):
+            raise ValueError(
+                "must not contain #; percent-encode special characters of the password"
+            )
+        given = dict(parse_qsl(parts[-1].query, keep_blank_values=True))
+        secure = parts[0].scheme == "amqps"
+        known = _TLS_OPTIONS if secure else {}
+        if not given.keys() <= known.keys() or any(part.query for part in parts[:-1]):
+            options = f"known are {', '.join(known)}" if known else "amqp:// has none"
+            raise ValueError(f"has an option that is not known: {options}")
+        if secure and len(nodes) > 1:
+            raise ValueError("may name several nodes with amqp:// only: amqps:// checks one name")
+        # kombu puts the host's name in the place of None. Without it, no name is checked.
+        tls = {"server_hostname": None} | {known[name]: value for name, value in given.items()}
+        return cls(";".join(node.partition("?")[0] for node in nodes), tls if secure else None)
+
+
+def is_amqp(url: str) -> bool:
+    """Whether a URL names RabbitMQ."""
+    return url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES))

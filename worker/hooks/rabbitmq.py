@@ -1,0 +1,36 @@
+"""What RabbitMQ, and Celery's delays in it, write into a message."""
+
+import re
+from typing import Any, Final
+
+MOST_RETURNS: Final = 16
+"""A message that came back more often is not run again.
+
+RabbitMQ counts deaths of workers, lost connections and rejections together, and says not which job
+a worker died of. From version 4 on it drops a message itself after 20 returns.
+"""
+_RETURNS: Final = "x-delivery-count"
+_DELAY_RE: Final = re.compile(r"(?:[01]\.){28}")
+"""The instant in the routing key of a delayed message, a bit for each queue that it waited in.
+
+Source: `kombu.transport.native_delayed_delivery`, kombu 5.7.
+"""
+
+
+def returns_of(message: Any) -> int:
+    """Count how often a message came back to its queue; 0 for other brokers.
+
+    It also removes the traces of a delay: the queue is known by the routing key, and a job that is
+    deferred again would take the headers along.
+    """
+    headers, delivery = message.headers, message.delivery_info
+    key = delivery.get("routing_key") if isinstance(delivery, dict) else None
+    if isinstance(key, str) and (delay := _DELAY_RE.match(key)):
+        delivery["routing_key"] = key[delay.end() :]
+    if not isinstance(headers, dict):
+        return 0
+    returns = headers.get(_RETURNS)
+    for name in [name for name in headers if isinstance(name, str) and name.startswith("x-")]:
+        if "death" in name or name == _RETURNS:
+            del headers[name]
+    return returns if type(returns) is int else 0

@@ -1,0 +1,53 @@
+"""Checks RabbitMQ when a worker starts: one that does not let the worker in ends the start."""
+
+import logging
+from typing import Any, Final
+
+from amqp.exceptions import AccessRefused, NotAllowed
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+
+from config.amqp_url import AmqpUrl, is_amqp
+from config.errors import SettingsError
+from config.settings import Settings, variable_of
+
+_logger = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 5.0
+_Connection: Any = Connection  # kombu's classes are only half typed
+
+
+def check_rabbitmq(settings: Settings) -> None:
+    """Connect once. A node that is away is waited for later, as a Redis is.
+
+    Args:
+        settings: Where the broker is; nothing is done where that is a Redis.
+
+    Raises:
+        SettingsError: RabbitMQ does not know this login, or the virtual host.
+    """
+    broker = settings.broker_url.get_secret_value()
+    if not is_amqp(broker):
+        return
+    url = AmqpUrl.read(broker)
+    ssl = dict(url.tls) if url.tls is not None else False
+    connection: Any = _Connection(url.url, ssl=ssl, connect_timeout=_PATIENCE_S)
+    try:
+        connection.connect()
+    except AccessRefused:
+        _refuse(settings, "does not let this worker in: the user or the password is wrong")
+    except NotAllowed:
+        _refuse(
+            settings,
+            "has no such virtual host, or this user may not use it: it stands at the end of the "
+            "URL, as in amqp://user:password@host:5672/vhost",
+        )
+    except (OperationalError, OSError) as exc:
+        _logger.debug("cannot check RabbitMQ at %s yet: %s", settings.broker_url, exc)
+    finally:
+        connection.release()
+
+
+def _refuse(settings: Settings, words: str) -> None:
+    variable = variable_of("broker_url")
+    raise SettingsError([f"{variable}: RabbitMQ at {settings.broker_url} {words}."])
