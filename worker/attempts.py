@@ -69,15 +69,17 @@ def begin() -> list[Attempt]:
     return found
 
 
-def note(key: str, code: str, *, in_doubt: bool = False) -> None:
-    """Note a call of the running job; outside a run this does nothing.
+def note(key: str, code: str, *, in_doubt: bool = False) -> Attempt:
+    """Note a call of the running job, and return it; outside a run it is noted nowhere.
 
     Args:
         key: The key's label.
         code: The verdict's code.
         in_doubt: The provider may have carried the call out.
     """
-    note_again(Attempt.now(key, code, in_doubt=in_doubt))
+    attempt = Attempt.now(key, code, in_doubt=in_doubt)
+    note_again(attempt)
+    return attempt
 
 
 def note_again(attempt: Attempt) -> None:

@@ -19,6 +19,7 @@ from config.errors import SettingsError
 from config.keys import load_keys, refuse_wrong_values, require_any_key
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
+from worker import telemetry
 from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
@@ -92,6 +93,11 @@ def _missing(module: str, missing: str) -> str:
         else "install it where the worker runs"
     )
     return f"KEYWHEEL_TASKS names {module}, which imports {missing}, and that is missing: {advice}."
+
+
+@signals.worker_init.connect(weak=False)
+def _install_telemetry(**_: Any) -> None:
+    telemetry.install()
 
 
 @signals.setup_logging.connect(weak=False)

@@ -29,3 +29,17 @@ def test_a_worker_loads_neither_requests_nor_a_terminals_colours_and_who_asks_ha
 
 def test_what_was_loaded_before_stays() -> None:
     assert outcome(_BEFORE)[1:] == ["True True RequestsClient", "True"]
+
+
+_TELEMETRY = """
+import sys
+from worker.celery import app, signals
+signals.worker_init.send(sender=None)
+# redis-py imports what OpenTelemetry has for metrics, wherever it is installed.
+names = "opentelemetry.sdk.trace", "opentelemetry.exporter", "sentry_sdk", "worker.telemetry.spans"
+print([name for name in names if name in sys.modules])
+"""
+
+
+def test_telemetry_that_nobody_asked_for_is_not_imported() -> None:
+    assert outcome(_TELEMETRY)[-1] == "[]"

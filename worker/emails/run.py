@@ -5,7 +5,7 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 
-from worker import attempts
+from worker import attempts, telemetry
 from worker.emails.attempt import NothingToSend, RepeatAttempt
 from worker.emails.batch_size import BatchSizes
 from worker.emails.batching import BatchQueue, NextStep, Outcome
@@ -243,6 +243,7 @@ class EmailRun:
         """Take over what became of the email in the leader's call."""
         for call in outcome.calls:
             attempts.note_again(call)
+            telemetry.note_shared_attempt(self._shared.rotation.pool.service, call)
         if isinstance(outcome.result, BaseException):
             raise outcome.result
         if outcome.result is NextStep.WAIT:

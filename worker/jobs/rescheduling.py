@@ -10,6 +10,7 @@ from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
 from config.settings import Settings
+from worker import telemetry
 from worker.aio.pipelined_publishing import publish
 from worker.aio.redis_retry import warn, words_of
 from worker.aio.time_limits import HeldTimeLimits
@@ -45,7 +46,7 @@ async def send_back(
     """
     request: Any = task.request
     countdown_s = countdown_ms / 1000
-    headers = {**(request.headers or {}), **history.headers()}
+    headers = {**(request.headers or {}), **history.headers(), **telemetry.headers()}
     for name in (DEATHS, ALONE):  # no worker has died of this run
         headers.pop(name, None)
     queue = _deferred_queue_of(request.delivery_info or {})

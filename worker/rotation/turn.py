@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import RedisError
 
-from worker import attempts
+from worker import attempts, telemetry
 from worker.cancellations import end_if_cancelled
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease, NoLeaseReason, Settled
@@ -205,9 +205,12 @@ class Turn(Generic[RequestT]):
             )
         finally:
             self.waited_ms += round((time.monotonic() - began_s) * 1000)
+            telemetry.note_wait(self.pool.service, began_s=began_s)
 
     async def _wait(self, lease: Lease) -> None:
+        began_s = time.monotonic()
         await asyncio.sleep(lease.wait_ms / 1000)
+        telemetry.note_wait(self.pool.service, began_s=began_s)
         self.waited_ms += lease.wait_ms
 
     async def _call(self, lease: Lease, slot: Slot) -> dict[str, Any] | None:
@@ -264,7 +267,8 @@ class Turn(Generic[RequestT]):
     def _note(self, lease: Lease, reply: Reply, *, began_s: float) -> None:
         """Note a call that has ended, for the job and for the usage of its key."""
         verdict, waited_s = reply.verdict, began_s - self.began_s
-        attempts.note(lease.key.label, verdict.code, in_doubt=not verdict.definite)
+        call = attempts.note(lease.key.label, verdict.code, in_doubt=not verdict.definite)
+        telemetry.note_attempt(self.pool.service, call, began_s, lease.request.model)
         self.calls.call(
             lease,
             verdict,

@@ -1,0 +1,9 @@
+"""Spans for OpenTelemetry and reports for Sentry, where the environment asks for them.
+
+Neither package is imported before. No span and no report holds a key, a prompt or a mail body.
+"""
+
+from worker.telemetry.noting import headers, note_attempt, note_shared_attempt, note_wait
+from worker.telemetry.startup import install
+
+__all__ = ["headers", "install", "note_attempt", "note_shared_attempt", "note_wait"]
