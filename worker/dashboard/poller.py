@@ -162,13 +162,19 @@ class Poller:
         """
         return await self._on_its_thread(lambda: work(self._pools), timeout_s=_TIMEOUT_S)
 
-    async def with_redis(self, work: Callable[[Redis], Awaitable[ResultT]]) -> ResultT:
+    async def with_redis(
+        self, work: Callable[[Redis], Awaitable[ResultT]], *, timeout_s: float = _TIMEOUT_S
+    ) -> ResultT:
         """Run `work` with the pools' Redis, likewise.
+
+        Args:
+            work: What to do.
+            timeout_s: How long it may take, in seconds.
 
         Raises:
             RedisUnreachable: Redis does not answer, or not in time.
         """
-        return await self._on_its_thread(lambda: work(self._redis), timeout_s=_TIMEOUT_S)
+        return await self._on_its_thread(lambda: work(self._redis), timeout_s=timeout_s)
 
     async def with_dead_letters(
         self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0

@@ -15,6 +15,7 @@ from worker.dashboard.request_body import check_fields
 from worker.usage import GROUPS, UsageQuery, UsageReport, UsageStore
 
 _MAX_CHARACTERS: Final = 200
+_TIMEOUT_S: Final = 30.0  # thousands of records where hundreds of keys and tenants are busy
 _FORMATS: Final = ("json", "csv")
 
 
@@ -45,7 +46,7 @@ class Usage(AdminHandler):
             return await UsageReport.make(store, query, prices)
 
         try:
-            return await self.poller.with_redis(read)
+            return await self.poller.with_redis(read, timeout_s=_TIMEOUT_S)
         except RedisUnreachable as exc:
             raise redis_unreachable(exc) from exc
 

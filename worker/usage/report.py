@@ -186,7 +186,13 @@ class UsageReport:
         """
         now_ms = await store.now_ms()
         first_ms = query.first_ms(now_ms)
-        counted = store.read(query.unit, first_ms=first_ms, last_ms=now_ms)
+        counted = store.read(
+            query.unit,
+            first_ms=first_ms,
+            last_ms=now_ms,
+            step_ms=query.step_ms,
+            wanted=query.shows,
+        )
         return await cls._of(counted, query, prices, first_ms=first_ms, now_ms=now_ms)
 
     @classmethod
@@ -203,15 +209,12 @@ class UsageReport:
         totals: dict[tuple[str, ...], Row] = {}
         unpriced: set[str] = set()
         async for one in counted:
-            if not query.shows(one.series):
-                continue
             group = tuple(getattr(one.series, name) for name in query.by)
-            at_ms = one.at_ms - one.at_ms % query.step_ms
             cost_usd = None if prices is None else _cost_usd(prices, one)
             if prices is not None and cost_usd is None:
                 unpriced.add(one.series.model or one.series.service)
             for row in (
-                rows.setdefault((at_ms, group), Row(group, at_ms)),
+                rows.setdefault((one.at_ms, group), Row(group, one.at_ms)),
                 totals.setdefault(group, Row(group, None)),
             ):
                 row.add(one.counts, cost_usd)

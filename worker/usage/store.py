@@ -1,7 +1,6 @@
 """The usage in Redis: by the minute for a day, by the hour for 90 days."""
 
-import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -20,7 +19,7 @@ compact form (`hash-max-listpack-entries`, 512). All of it takes at most 64 MB t
 """
 
 _DAY_MS = 86_400_000
-_READ_AT_ONCE = 120
+_READ_AT_ONCE = 60
 
 
 class Unit(Enum):
@@ -112,49 +111,98 @@ class UsageStore:
         seconds, microseconds = await self._redis.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
-    async def read(self, unit: Unit, *, first_ms: int, last_ms: int) -> AsyncIterator[Counted]:
-        """Yield what was counted, oldest first.
+    async def read(
+        self,
+        unit: Unit,
+        *,
+        first_ms: int,
+        last_ms: int,
+        step_ms: int = 0,
+        wanted: Callable[[Series], bool] = lambda _: True,
+    ) -> AsyncIterator[Counted]:
+        """Yield what was counted, step by step, the oldest first.
 
         Args:
             unit: Minutes or hours.
             first_ms: An instant in the first of them, in milliseconds since 1970.
             last_ms: An instant in the last of them.
+            step_ms: How much of it is added up, in milliseconds: a whole number of units, within a
+                day. Default: one.
+            wanted: Whether a series is of interest. Default: all are.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         numbers = range(first_ms // unit.ms, last_ms // unit.ms + 1)
-        names: dict[int, dict[str, Series]] = {}
+        known: dict[int, dict[str, Series]] = {}
+        step = _Step(0, {})
         for start in range(0, len(numbers), _READ_AT_ONCE):
             some = numbers[start : start + _READ_AT_ONCE]
-            days = {number * unit.ms // _DAY_MS for number in some} - names.keys()
-            pipe = self._redis.pipeline(transaction=False)
-            for day in days:
-                pipe.hgetall(f"{self._root}:names:{day}")
-            for number in some:
-                pipe.hgetall(f"{self._root}:{unit.value}:{number}")
-            answers = await pipe.execute()
-            names |= {
-                day: _series_in(found)
-                for day, found in zip(days, answers[: len(days)], strict=True)
-            }
-            for number, found in zip(some, answers[len(days) :], strict=True):
+            days = {number * unit.ms // _DAY_MS for number in some} - known.keys()
+            names, buckets = await self._read(unit, some, days=sorted(days))
+            for day, found in names.items():
+                known[day] = {field: one for field, one in _series_in(found) if wanted(one)}
+            for number, found in zip(some, buckets, strict=True):
                 at_ms = number * unit.ms
-                known = names[at_ms // _DAY_MS]
-                for field, text in found.items():
-                    if (series := known.get(field)) is not None:
-                        yield Counted(at_ms, series, unpacked(text))
+                at_ms -= at_ms % (step_ms or unit.ms)
+                if at_ms != step.at_ms:
+                    for one in step.counted():
+                        yield one
+                    step = _Step(at_ms, known[at_ms // _DAY_MS])
+                step.add(found)
+        for one in step.counted():
+            yield one
+
+    async def _read(
+        self, unit: Unit, numbers: Sequence[int], *, days: Sequence[int]
+    ) -> tuple[dict[int, dict[str, str]], list[dict[str, str]]]:
+        """Read minutes or hours, and the names of the series of days."""
+        pipe = self._redis.pipeline(transaction=False)
+        for day in days:
+            pipe.hgetall(f"{self._root}:names:{day}")
+        for number in numbers:
+            pipe.hgetall(f"{self._root}:{unit.value}:{number}")
+        answers = await pipe.execute()
+        return dict(zip(days, answers, strict=False)), answers[len(days) :]
 
 
-def _series_in(names: Mapping[str, str]) -> dict[str, Series]:
-    """The series of a day by their numbers; those of a later version are left out."""
-    return dict(_readable(names.items()))
+class _Step:
+    """Adds up what the minutes or hours of one step hold.
+
+    Args:
+        at_ms: When it begins, in milliseconds since 1970.
+        known: The series of its day that are of interest, by their numbers.
+    """
+
+    def __init__(self, at_ms: int, known: Mapping[str, Series]) -> None:
+        self.at_ms = at_ms
+        self._known = known
+        self._sums: dict[str, list[int]] = {}
+
+    def add(self, bucket: Mapping[str, str]) -> None:
+        """Add a minute or an hour. Thousands of them make a report, so it has to be quick."""
+        for field, text in bucket.items():
+            if field not in self._known:
+                continue
+            sums = self._sums.get(field)
+            if sums is None:
+                self._sums[field] = list(unpacked(text))
+                continue
+            for place, part in enumerate(text.split(",")[: len(sums)]):
+                if part:
+                    sums[place] += int(part, 36)
+
+    def counted(self) -> Iterable[Counted]:
+        """What was counted in it."""
+        for field, sums in self._sums.items():
+            yield Counted(self.at_ms, self._known[field], tuple(sums))
 
 
-def _readable(names: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Series]]:
-    for name, number in names:
+def _series_in(names: Mapping[str, str]) -> Iterable[tuple[str, Series]]:
+    """The series of a day, each with its number; those of a later version are left out."""
+    for name, number in names.items():
         if name.startswith("["):
             try:
                 yield number, Series.of(name)
-            except (ValueError, json.JSONDecodeError):
+            except ValueError:
                 continue

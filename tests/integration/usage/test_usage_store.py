@@ -65,11 +65,16 @@ async def test_reports_of_several_processes_add_up_by_minute_and_by_hour(
         Counted(first, tenant, counts(calls=1)),
         Counted(second, KEY, counts(calls=10**9, output_tokens=5)),
     ]
-    total = counts(calls=10**9 + 37, refused=1, output_tokens=5, waited_ms=7)
-    assert await read(store, Unit.HOUR) == [
-        Counted(first, KEY, total),
-        Counted(first, tenant, counts(calls=1)),
-    ]
+    total = Counted(first, KEY, counts(calls=10**9 + 37, refused=1, output_tokens=5, waited_ms=7))
+    hours = await read(store, Unit.HOUR)
+    assert hours == [total, Counted(first, tenant, counts(calls=1))]
+    span: dict[str, Any] = {"first_ms": START_MS - DAY_MS, "last_ms": clock.at_ms}
+    steps = store.read(Unit.MINUTE, **span, step_ms=3_600_000)
+    assert [one async for one in steps] == hours
+    steps = store.read(
+        Unit.MINUTE, **span, step_ms=600_000, wanted=lambda series: not series.tenant
+    )
+    assert [one async for one in steps] == [total]
 
 
 async def test_a_report_that_comes_twice_counts_once(redis: Redis, clock: Clock) -> None:

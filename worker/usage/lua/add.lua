@@ -18,11 +18,10 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + floor(time[2] / 1000)
 end
-local report, writer = tonumber(ARGV[3]), root .. ':writer:' .. ARGV[2]
-if tonumber(redis.call('GET', writer) or 0) >= report then return 0 end
+-- First of all a write that a full server rejects, so that a report is counted whole or not at all.
+local writer = root .. ':writer:' .. ARGV[2]
+if redis.call('SET', writer, ARGV[3], 'PX', WRITER_STAYS_MS, 'GET') == ARGV[3] then return 0 end
 
--- First the writes that a full server rejects, so that a report is counted whole or not at all.
-redis.call('SET', writer, report, 'PX', WRITER_STAYS_MS)
 local names = root .. ':names:' .. floor(now / DAY_MS)
 local buckets = {
   [root .. ':minute:' .. floor(now / MINUTE_MS)] = MINUTES_STAY_MS,
@@ -50,29 +49,30 @@ local function sum(one, other)
 end
 
 -- A series has a short number instead of its name, the same for a whole day.
-local function number_of(name)
-  local number = redis.call('HGET', names, name)
-  if number then return number end
-  number = redis.call('HINCRBY', names, '#', 1)
+local function new_number(name)
+  local number = redis.call('HINCRBY', names, '#', 1)
   redis.call('HSET', names, name, number)
+  redis.call('PEXPIRE', names, HOURS_STAY_MS + DAY_MS)
   return number
 end
 
-local function place(name, others)
-  if redis.call('HEXISTS', names, name) == 1 then return number_of(name) end
+local function number_of(name, others)
+  local number = redis.call('HGET', names, name)
+  if number then return number end
   local kind = '#' .. name:match('^%["(%l+)"')
-  if tonumber(redis.call('HGET', names, kind) or 0) >= tonumber(ARGV[4]) then return number_of(others) end
+  if tonumber(redis.call('HGET', names, kind) or 0) >= tonumber(ARGV[4]) then
+    return redis.call('HGET', names, others) or new_number(others)
+  end
   redis.call('HINCRBY', names, kind, 1)
-  return number_of(name)
+  return new_number(name)
 end
 
 for i = 5, #ARGV, 3 do
-  local number, counts = place(ARGV[i], ARGV[i + 1]), ARGV[i + 2]
-  for bucket in pairs(buckets) do
+  local number, counts = number_of(ARGV[i], ARGV[i + 1]), ARGV[i + 2]
+  for bucket, stays_ms in pairs(buckets) do
     local before = redis.call('HGET', bucket, number)
     redis.call('HSET', bucket, number, before and sum(before, counts) or counts)
+    if not before then redis.call('PEXPIRE', bucket, stays_ms) end
   end
 end
-for bucket, stays_ms in pairs(buckets) do redis.call('PEXPIRE', bucket, stays_ms) end
-redis.call('PEXPIRE', names, HOURS_STAY_MS + DAY_MS)
 return 1
