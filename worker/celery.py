@@ -27,6 +27,7 @@ from worker.hooks.cancel import Cancelling
 from worker.hooks.health import PoolHealth
 from worker.hooks.notifications import NotificationBound
 from worker.hooks.queues import QueueChoice
+from worker.hooks.tenant import pass_on_tenant
 from worker.logs import redactor, say_json, setup_logging
 from worker.providers.proxies import proxy_for
 from worker.runtime import stop_waiting
@@ -111,6 +112,7 @@ def _set_up_logging(**_: Any) -> None:
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
+    signals.before_task_publish.connect(pass_on_tenant)
     if get_settings().log_format == "json":
         # Each line is JSON: no banner, and Celery's last words as a log line.
         _set_up_logging()

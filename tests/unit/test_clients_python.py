@@ -177,7 +177,7 @@ def test_a_message_carries_its_options_and_encodes_bytes() -> None:
     pipe = Pipeline(track_started=True)
     pipe.send_email(
         from_="b@example.com", to="a@example.com", subject="x", text="y",
-        attachments=[{"content": b"abc"}], priority=9, expires_s=60,
+        attachments=[{"content": b"abc"}], priority=9, expires_s=60, tenant="acme@example.com",
     )  # fmt: skip
     [(_, text)] = pipe.pushes()
     message, kwargs = read(text)
@@ -186,6 +186,13 @@ def test_a_message_carries_its_options_and_encodes_bytes() -> None:
     assert message["properties"]["priority"] == 9
     assert message["headers"]["track_started"] is True
     assert message["headers"]["expires"] > "2026"
+    assert message["headers"]["tenant"] == "acme@example.com"
+
+
+@pytest.mark.parametrize("tenant", ["", "a b", 'a"b', "a\\b", "é", "a\n", "x" * 201])
+def test_what_cannot_name_a_tenant_is_refused(tenant: str) -> None:
+    with pytest.raises(ValueError, match="tenant must have 1 to 200 printable"):
+        Pipeline(track_started=True).complete("x", tenant=tenant)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ export interface JobOptions {
   priority?: number;
   /** How long the job may wait for its first run, in seconds. */
   expiresS?: number;
+  /** For whom the job is: the jobs of all tenants are served in turn. */
+  tenant?: string;
 }
 
 /** One job on its way to its queue. */
@@ -33,20 +35,24 @@ export const QUEUES: Readonly<Record<string, string>> = {
 };
 
 const SEPARATOR = "\x06\x16";
+const TENANT = /^[!#-\[\]-~]{1,200}$/;
 
 /**
  * Write a job's message.
  *
- * @throws TypeError An argument cannot be written as JSON, or the priority is none.
+ * @throws TypeError An argument cannot be written as JSON, or the priority or the tenant is none.
  */
 export function messageOf(
   task: string,
   args: object,
-  { jobId, priority, expiresS }: JobOptions,
+  { jobId, priority, expiresS, tenant }: JobOptions,
   trackStarted: boolean,
 ): Message {
   if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= 9)) {
     throw new TypeError("priority must be a whole number from 0 to 9");
+  }
+  if (tenant !== undefined && !TENANT.test(tenant)) {
+    throw new TypeError("tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\");
   }
   const queue = QUEUES[task.slice(0, task.lastIndexOf("."))]!;
   const job = jobId ?? randomUUID();
@@ -58,6 +64,7 @@ export function messageOf(
       task,
       id: job,
       ...(expiresS === undefined ? {} : { expires: new Date(Date.now() + expiresS * 1000).toISOString() }),
+      ...(tenant === undefined ? {} : { tenant }),
       ...(trackStarted ? { track_started: true } : {}),
     },
     properties: {

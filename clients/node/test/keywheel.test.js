@@ -61,13 +61,14 @@ for (const [name, connect] of Object.entries(clients)) {
 
     test("jobs of a pipeline are enqueued together and awaited together", async () => {
       const pipe = keywheel.pipeline();
-      const answers = [1, 2, 3].map((number) => pipe.complete(`Say ${number}`, { priority: number * 3 }));
+      const answers = [1, 2, 3].map((number) => pipe.complete(`Say ${number}`, { priority: number * 3, tenant: "acme" }));
       const mail = pipe.sendEmail({
         to: "ann@example.com",
         subject: "Hello",
         text: "x",
         attachments: [{ filename: "a.txt", content: Buffer.from("abc") }],
       });
+      assert.throws(() => pipe.complete("x", { tenant: "a b" }), /tenant must have 1 to 200/);
       await pipe.send();
       await pipe.send();
       const results = await Promise.all(answers.map((job) => keywheel.result(job)));

@@ -72,6 +72,7 @@ class AsyncKeywheel:
         job_id: str | None = None,
         priority: int | None = None,
         expires_s: float | None = None,
+        tenant: str | None = None,
         **arguments: Unpack[CompletionArguments],
     ) -> JobId[CompletionResult]:
         """Enqueue a completion.
@@ -81,6 +82,7 @@ class AsyncKeywheel:
             job_id: The job's id; None: a new one.
             priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
             expires_s: How long the job may wait for its first run, in seconds.
+            tenant: For whom the job is: the jobs of all tenants are served in turn.
             **arguments: As in Groq's API.
 
         Returns:
@@ -91,7 +93,12 @@ class AsyncKeywheel:
         """
         async with self.pipeline() as pipe:
             return pipe.complete(
-                prompt, job_id=job_id, priority=priority, expires_s=expires_s, **arguments
+                prompt,
+                job_id=job_id,
+                priority=priority,
+                expires_s=expires_s,
+                tenant=tenant,
+                **arguments,
             )
 
     async def send_email(
@@ -100,6 +107,7 @@ class AsyncKeywheel:
         job_id: str | None = None,
         priority: int | None = None,
         expires_s: float | None = None,
+        tenant: str | None = None,
         **arguments: Unpack[EmailArguments],
     ) -> JobId[EmailResult]:
         """Enqueue an email. It is sent once, even if it is enqueued again with the same `job_id`.
@@ -108,6 +116,7 @@ class AsyncKeywheel:
             job_id: The job's id; None: a new one.
             priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
             expires_s: How long the job may wait for its first run, in seconds.
+            tenant: For whom the job is: the jobs of all tenants are served in turn.
             **arguments: As in Resend's API, but for `from_`.
 
         Returns:
@@ -118,7 +127,7 @@ class AsyncKeywheel:
         """
         async with self.pipeline() as pipe:
             return pipe.send_email(
-                job_id=job_id, priority=priority, expires_s=expires_s, **arguments
+                job_id=job_id, priority=priority, expires_s=expires_s, tenant=tenant, **arguments
             )
 
     @asynccontextmanager

@@ -54,19 +54,25 @@ class EmailBackend(BaseEmailBackend):
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         """Enqueue emails. An email without a recipient is left out.
 
+        The attribute `tenant` of a message names its tenant.
+
         Returns:
             How many were enqueued.
 
         Raises:
             Unavailable: Redis cannot be reached, and `fail_silently` is off.
         """
-        emails = [email_of(message) for message in email_messages if message.recipients()]
+        emails = [
+            (email_of(message), getattr(message, "tenant", None))
+            for message in email_messages
+            if message.recipients()
+        ]
         is_new = self.open()
         try:
             if self._keywheel is not None and emails:
                 with self._keywheel.pipeline() as pipe:
-                    for email in emails:
-                        pipe.send_email(**email)
+                    for email, tenant in emails:
+                        pipe.send_email(tenant=tenant, **email)
         except KeywheelError:
             if not self.fail_silently:
                 raise

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ QUEUES: Final = {"tasks.ai": "ai", "tasks.email": "email", "tasks.admin": "admin
 """The queue of each group of tasks."""
 _PRIORITY_STEPS: Final = (9, 6, 3, 0)
 _SEPARATOR: Final = "\x06\x16"
+_TENANT: Final = re.compile(r"[!#-\[\]-~]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ def message_of(
     job_id: str | None = None,
     priority: int | None = None,
     expires_s: float | None = None,
+    tenant: str | None = None,
     track_started: bool = False,
 ) -> Message:
     """Write a job's message.
@@ -46,19 +49,26 @@ def message_of(
         job_id: The job's id; None: a new one.
         priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
         expires_s: How long the job may wait for its first run, in seconds.
+        tenant: For whom the job is; None: it names none.
         track_started: Whether the worker stores that the job runs.
 
     Raises:
         TypeError: An argument cannot be written as JSON.
-        ValueError: A number is NaN or infinite, or the priority is none.
+        ValueError: A number is NaN or infinite, or the priority or the tenant is none.
     """
     if priority is not None and priority not in range(10):
         raise ValueError("priority must be a whole number from 0 to 9")
+    if tenant is not None and not _TENANT.fullmatch(tenant):
+        raise ValueError(
+            "tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\"
+        )
     queue = QUEUES[task.rpartition(".")[0]]
     job = job_id or str(uuid.uuid4())
     headers: dict[str, Any] = {"task": task, "id": job}
     if expires_s is not None:
         headers["expires"] = (datetime.now(UTC) + timedelta(seconds=expires_s)).isoformat()
+    if tenant is not None:
+        headers["tenant"] = tenant
     if track_started:
         headers["track_started"] = True
     properties = {

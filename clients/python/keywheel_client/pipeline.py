@@ -32,11 +32,19 @@ class Pipeline:
         job_id: str | None = None,
         priority: int | None = None,
         expires_s: float | None = None,
+        tenant: str | None = None,
         **arguments: Unpack[CompletionArguments],
     ) -> JobId[CompletionResult]:
         """Add a completion; the arguments are those of `Keywheel.complete`."""
         given: dict[str, Any] = {**arguments} | ({} if prompt is None else {"prompt": prompt})
-        return self._add("tasks.ai.complete", given, job_id, priority, expires_s)
+        return self._add(
+            "tasks.ai.complete",
+            given,
+            job_id=job_id,
+            priority=priority,
+            expires_s=expires_s,
+            tenant=tenant,
+        )
 
     def send_email(
         self,
@@ -44,16 +52,24 @@ class Pipeline:
         job_id: str | None = None,
         priority: int | None = None,
         expires_s: float | None = None,
+        tenant: str | None = None,
         **arguments: Unpack[EmailArguments],
     ) -> JobId[EmailResult]:
         """Add an email; the arguments are those of `Keywheel.send_email`."""
         given = {"from" if name == "from_" else name: value for name, value in arguments.items()}
-        return self._add("tasks.email.send", given, job_id, priority, expires_s)
+        return self._add(
+            "tasks.email.send",
+            given,
+            job_id=job_id,
+            priority=priority,
+            expires_s=expires_s,
+            tenant=tenant,
+        )
 
     def ask(self, task: str, arguments: dict[str, Any]) -> JobId[Any]:
         """Add a job of an administrator's task."""
         given = {name: value for name, value in arguments.items() if value is not None}
-        return self._add(task, given, None, None, None)
+        return self._add(task, given)
 
     def pushes(self) -> list[tuple[str, ...]]:
         """Give what LPUSH takes to enqueue the jobs, in their order: a list's name, and texts."""
@@ -66,21 +82,7 @@ class Pipeline:
             ]
         return found
 
-    def _add(
-        self,
-        task: str,
-        arguments: dict[str, Any],
-        job_id: str | None,
-        priority: int | None,
-        expires_s: float | None,
-    ) -> JobId[Any]:
-        message = message_of(
-            task,
-            arguments,
-            job_id=job_id,
-            priority=priority,
-            expires_s=expires_s,
-            track_started=self._track_started,
-        )
+    def _add(self, task: str, arguments: dict[str, Any], **options: Any) -> JobId[Any]:
+        message = message_of(task, arguments, track_started=self._track_started, **options)
         self._messages.append(message)
         return JobId(message.job)

@@ -1,5 +1,6 @@
 """Chains, groups and chords of our tasks, sent by an application without our routes."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,9 +85,12 @@ def test_a_step_of_the_applications_own_waits_in_celerys_queue_for_its_worker(
 ) -> None:
     client = newcomer.backend.client
     own = newcomer.signature("myapp.note")
-    sent = (complete(newcomer, "Say hello") | own).apply_async()
+    first = complete(newcomer, "Say hello").set(headers={"tenant": "acme"})
+    sent = (first | own).apply_async()
     eventually(lambda: client.llen("celery") == 1, what="the step in Celery's own queue")
     assert sent.state == "PENDING"
+    # It is for the same tenant.
+    assert json.loads(client.lindex("celery", 0))["headers"]["tenant"] == "acme"
     client.delete("celery")
 
 

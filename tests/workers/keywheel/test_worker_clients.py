@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from keywheel_client import (
     AsyncKeywheel,
@@ -100,8 +102,12 @@ def test_a_job_runs_is_deferred_and_is_cancelled_for_good(fresh: House, keywheel
     eventually(lambda: keywheel.status(slow).state == "running", what="a job that runs")
     assert keywheel.result(slow)["attempts"] >= 1
     fresh.sandbox.control("exhaust", service="groq", seconds=30)
-    job = keywheel.complete("x", stream=True)
+    job = keywheel.complete("x", stream=True, tenant="acme@example.com")
     eventually(lambda: keywheel.status(job).state == "deferred", what="a deferral")
+    with redis.Redis.from_url(fresh.redis_url) as client:
+        kept = json.loads(client.hget("ai.deferred.due.texts", job) or b"{}")
+    assert kept["headers"]["tenant"] == "acme@example.com"  # a deferred job keeps its tenant
+    assert "acme" not in fresh.worker.log
     status = keywheel.status(job)
     assert (status.waits_for, status.code) == ("key", "rpm")
     assert status.next_try
