@@ -40,6 +40,7 @@ from worker.redis.client import connect
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.queue_demand import QueueDemand, ServiceDemand
 from worker.rotation.rotation import Rotation
+from worker.rotation.tenant_charges import TenantCharges
 from worker.streams import StreamWriter
 from worker.usage import UsageCounter, UsageStore
 
@@ -284,9 +285,16 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
     broker = _broker_client(settings, redis)
     usage = UsageCounter(UsageStore(redis, namespace=settings.namespace))
+    charges = TenantCharges(broker)
     ownership = Ownership(broker, lease_s=settings.worker_lease_s)
     rotations = {
-        service: Rotation(pools[service], client, before_call=ownership.end_if_lost, usage=usage)
+        service: Rotation(
+            pools[service],
+            client,
+            before_call=ownership.end_if_lost,
+            usage=usage,
+            charges=charges,
+        )
         for service, client in clients.items()
     }
     cancellations = Cancellations(redis, namespace=settings.namespace)

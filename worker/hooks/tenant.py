@@ -4,22 +4,15 @@ from typing import Any
 
 from celery import current_task
 
-from worker.aio.transport.headers import TENANT
+from worker.jobs.tenant import HEADER, tenant_of
 
 
 def pass_on_tenant(headers: dict[str, Any] | None = None, **_: Any) -> None:
     """Name in a message, before it is published, the tenant of the job that sends it.
 
     Args:
-        headers: The headers of the message; what names a tenant stays.
+        headers: The headers of the message. A tenant that they name stays.
     """
-    request = current_task.request if current_task else None
-    tenant = tenant_of(request) if request is not None else None
-    if tenant is not None and headers is not None:
-        headers.setdefault(TENANT, tenant)
-
-
-def tenant_of(request: Any) -> str | None:
-    """Name the tenant of a job; None where its message names none."""
-    tenant = (getattr(request, "headers", None) or {}).get(TENANT)
-    return tenant if isinstance(tenant, str) and tenant else None
+    tenant = tenant_of(current_task.request.headers) if current_task else ""
+    if tenant and headers is not None:
+        headers.setdefault(HEADER, tenant)

@@ -35,7 +35,7 @@ from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.jobs.priority import is_bulk
 from worker.jobs.rescheduling import awaited_service, longest_wait_ms, send_back
-from worker.jobs.tenant import tenant_of
+from worker.jobs.tenant import list_of, tenant_of
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR
@@ -100,6 +100,8 @@ class JobRun:
     def of_this_job(self, lease_request: LeaseRequest) -> LeaseRequest:
         """Add to a lease request what the pool must know of the job."""
         self._models = tuple(model for model, _ in lease_request.models)
+        request = self.task.request
+        tenant = tenant_of(request.headers)
         failed_on = {call.key for call in self.history.trail if call.code == SERVER_ERROR}
         return replace(
             lease_request,
@@ -107,7 +109,8 @@ class JobRun:
             suspect=len(failed_on) > 1,
             bulk=is_bulk(self.task.request.delivery_info),
             waited_ms=round(self.history.age_s * 1000),
-            tenant=tenant_of(self.task.request.headers),
+            tenant=tenant,
+            queue=list_of(request.delivery_info) if tenant else "",
         )
 
     def idempotency_key(self, recipients: str, content_hash: str) -> str:

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from config.celery import DEFERRED
+from worker.aio.transport.delayed import PRIORITY_STEPS, SEP
+from worker.aio.transport.delaying import QueueNames
+
 HEADER: Final = "tenant"
 """The header of a message that names the tenant."""
 
@@ -18,3 +22,14 @@ def tenant_of(headers: Any) -> str:
     if not isinstance(name, str) or not name.isprintable():
         return ""
     return name.strip()[:_LONGEST]
+
+
+def list_of(delivery_info: Mapping[str, Any] | None) -> str:
+    """Name the list of the broker in which a job stood that has this delivery information.
+
+    For a deferred job, this is the list in which it stood before.
+    """
+    info = delivery_info or {}
+    queue = str(info.get("routing_key") or "").removesuffix(DEFERRED)
+    names = QueueNames("", SEP, PRIORITY_STEPS, frozenset())
+    return names.list_of(queue, info.get("priority"))

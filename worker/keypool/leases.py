@@ -34,6 +34,8 @@ class LeaseRequest:
         waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals
             included. The job that has waited longest is served first.
         tenant: On whose behalf the job is, for the usage; empty: nobody's.
+        queue: The list of the broker that the job came by, in which tenants take turns; empty
+            where it has no tenant.
     """
 
     model: str = ""
@@ -52,6 +54,7 @@ class LeaseRequest:
     bulk: bool = False
     waited_ms: int = 0
     tenant: str = ""
+    queue: str = ""
 
     @property
     def models(self) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,7 @@ from worker.providers.base import Provider
 from worker.rotation.call_hooks import CallHooks, NoHooks
 from worker.rotation.limiter import KeyedLimiter
 from worker.rotation.served import Served
+from worker.rotation.tenant_charges import NO_CHARGES, TenantCharges
 from worker.rotation.turn import Turn
 from worker.rotation.usage import CallCounter
 from worker.rotation.waitlist import WaitList
@@ -26,6 +27,7 @@ class Rotation(Generic[RequestT]):
         before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
             unused.
         usage: Counts what the calls use.
+        charges: Tells the broker what the jobs of tenants use.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Rotation(Generic[RequestT]):
         *,
         before_call: Callable[[], Awaitable[None]] | None = None,
         usage: UsageCounter = NOT_COUNTED,
+        charges: TenantCharges = NO_CHARGES,
     ) -> None:
         self.pool = pool
         self.usage = usage
@@ -42,7 +45,7 @@ class Rotation(Generic[RequestT]):
         self.provider = provider
         self.waiting = WaitList(pool)
         self.sending = KeyedLimiter()
-        self.calls = CallCounter(pool.service, usage)
+        self.calls = CallCounter(pool.service, usage, charges)
 
     async def serve(
         self,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from worker.keypool import Lease, LeaseRequest, outcome_of
+from worker.rotation.tenant_charges import NO_CHARGES, TenantCharges
 from worker.usage import Series, UsageCounter
 from worker.verdicts import Verdict
 
@@ -19,11 +20,15 @@ class CallCounter:
     Args:
         service: The service's name.
         usage: What counts in this process.
+        charges: What tells the broker what the jobs of tenants use.
     """
 
-    def __init__(self, service: str, usage: UsageCounter) -> None:
+    def __init__(
+        self, service: str, usage: UsageCounter, charges: TenantCharges = NO_CHARGES
+    ) -> None:
         self._service: Final = service
         self._usage: Final = usage
+        self._charges: Final = charges
 
     def call(
         self,
@@ -52,6 +57,8 @@ class CallCounter:
                 "output_tokens": verdict.output_tokens or 0,
                 "waited_ms": waited_ms,
             }
+            tokens = (verdict.input_tokens or 0) + (verdict.output_tokens or 0)
+            self._charges.note(lease.request, tokens)
         else:
             counts[_MEASURES[outcome]] = 1
             emails = dict.fromkeys(recipients, 0)

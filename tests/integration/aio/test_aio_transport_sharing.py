@@ -1,5 +1,6 @@
 """The order in which messages of several tenants are taken, with a real Redis."""
 
+import hashlib
 import json
 import uuid
 from collections import Counter
@@ -8,8 +9,11 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from tests.integration.aio.transport_harness import STOCK, Tube, calls, tube, waiting
+from worker.keypool import LeaseRequest
+from worker.rotation.tenant_charges import TOKENS_A_REQUEST, TenantCharges
 
 WINDOW = 128
 
@@ -141,6 +145,33 @@ def test_a_tenant_that_was_silent_has_no_credit_for_it(one: Tube, books: Any) ->
     share(one, books)
     # Ahead by a few, and then in turn.
     assert Counter(name[0] for name in take(books, 76)) == {"B": 46, "A": 30}
+
+
+async def test_tokens_count_like_requests(one: Tube, url: str, books: Any) -> None:
+    push(books, "big", *names("A", 300))
+    push(books, "small", *names("B", 300))
+    share(one, books)
+    take(books, 100)
+    share(one, books)
+    async with redis.asyncio.Redis.from_url(url) as broker:
+        charges = TenantCharges(broker)
+        for number in range(50):  # each of the fifty jobs took as much as two requests
+            job = LeaseRequest(by=f"A{number}", tenant="big", queue="a")
+            charges.note(job, 2 * TOKENS_A_REQUEST)
+        await charges._task
+    share(one, books)
+    assert Counter(name[0] for name in take(books, 100)) == {"A": 25, "B": 75}
+
+
+def test_a_name_is_one_tenant_however_its_producer_writes_it(one: Tube, books: Any) -> None:
+    push(books, "Zoë", *names("A", 200))
+    push(books, " Zoë ", *names("B", 200))
+    for text in books.lrange("a", 0, 100):
+        books.lrem("a", 1, text)
+        books.lpush("a", json.dumps(json.loads(text), ensure_ascii=False))
+    share(one, books)
+    digest = hashlib.sha1("Zoë".encode()).hexdigest()  # noqa: S324 - a name
+    assert books.zrange("a.tenants", 0, -1) == [digest[:16]]
 
 
 def test_a_queue_that_is_parted_counts_all_its_messages_and_is_purged_whole(

@@ -1,4 +1,4 @@
-"""Headers that the transport reads, and that it writes into messages that come again."""
+"""Headers that the transport writes into messages that come again."""
 
 from typing import Final
 
@@ -6,5 +6,3 @@ DEATHS: Final = "deaths"
 """The number of workers that died while they held the message."""
 DIED_S: Final = "died_s"
 """When the first of them was last alive, in seconds since 1970 by the server's clock."""
-TENANT: Final = "tenant"
-"""For whom the job is; see `worker.aio.transport.sharing`."""

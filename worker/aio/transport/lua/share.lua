@@ -35,11 +35,22 @@ local function value_of(item, name)
   return last and item:match('^: ?"([^"]+)"', last + 1)
 end
 
+local function digest_of(name)
+  name = type(name) == 'string' and name:match('^%s*(.-)%s*$') or ''
+  return name ~= '' and redis.sha1hex(name):sub(1, 16) or NOBODY
+end
+
+local function escaped_tenant(item)
+  local is_message, message = pcall(cjson.decode, item)
+  return is_message and type(message.headers) == 'table' and message.headers.tenant
+end
+
 local digests = {}
 local function tenant_of(item)
   local name = value_of(item, '"tenant"')
   if not name then return NOBODY end
-  digests[name] = digests[name] or redis.sha1hex(name):sub(1, 16)
+  if name:find('\\', 1, true) then return digest_of(escaped_tenant(item)) end
+  digests[name] = digests[name] or digest_of(name)
   return digests[name]
 end
 
