@@ -53,20 +53,26 @@ class Failover:
 
 
 @contextmanager
-def failovers(folder: Path) -> Iterator[Failover]:
-    """Start a primary, its replica and three sentinels, which know one another when this yields."""
-    secured = {"requirepass": PASSWORD, "masterauth": PASSWORD}
-    with ExitStack() as stack:
-        primary, replica = (
-            stack.enter_context(EmbeddedRedis(data_dir=folder / name))
-            for name in ("primary", "replica")
-        )
+def replicated(folder: Path) -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
+    """Start a primary and its replica."""
+    with (
+        EmbeddedRedis(data_dir=folder / "primary") as primary,
+        EmbeddedRedis(data_dir=folder / "replica") as replica,
+    ):
         with redis.Redis(port=replica.port) as client:
             client.replicaof("127.0.0.1", str(primary.port))
             eventually(
                 lambda: client.info("replication").get("master_link_status") == "up",
                 what="the replica's link",
             )
+        yield primary, replica
+
+
+@contextmanager
+def failovers(folder: Path) -> Iterator[Failover]:
+    """Start a primary, its replica and three sentinels, which know one another when this yields."""
+    secured = {"requirepass": PASSWORD, "masterauth": PASSWORD}
+    with replicated(folder) as (primary, replica), ExitStack() as stack:
         for server in (replica, primary):
             with redis.Redis(port=server.port) as client:
                 for name, value in secured.items():

@@ -10,6 +10,7 @@ import redis
 import redis.asyncio
 
 from worker.aio import lifespan
+from worker.aio.redis_retry import is_replica_error
 from worker.aio.scripts import source
 
 Command = tuple[Any, ...]
@@ -93,6 +94,8 @@ class Pipelining:
             ]:
                 _settle(future, None, exc)
             return
+        if any(map(_is_of_replica, replies)):
+            await self._connection.disconnect(nowait=True)
         at = 0
         for own, future in runs:
             part = replies[at : at + len(own)]
@@ -143,6 +146,13 @@ class Pipelining:
             await connection.disconnect(nowait=True)
         await pool.ensure_connection(connection)
         return connection
+
+
+def _is_of_replica(reply: Any) -> bool:
+    """Whether a script met a replica's refusal, which the connection does not see in its reply."""
+    return isinstance(reply, list) and any(
+        isinstance(part, Exception) and is_replica_error(part) for part in reply
+    )
 
 
 def _store_command(stores: list[_Store]) -> Command:
