@@ -3,6 +3,7 @@
 import redis
 
 from tests.processes import StartFleet, eventually
+from worker.usage.series import unpacked
 
 
 def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(
@@ -21,3 +22,7 @@ def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(
         accepted = fleet.sandbox.ledger()["services"]["groq"]["accepted"]
         assert client.llen("ai") + client.hlen("ai.deferred.due.texts") == len(ids) - accepted
         assert client.hlen("unacked") == 0
+        hours = [client.hvals(name) for name in client.keys("{kw:usage}:hour:*")]
+    counted = [unpacked(text.decode()) for hour in hours for text in hour]
+    calls, refused, *_ = map(sum, zip(*counted, strict=True))
+    assert calls - refused == accepted, "a worker that is stopped writes what it counted"
