@@ -2,12 +2,10 @@
 -- acquire: reserve one call with one key, now or within the horizon; or say when to ask again.
 --
 -- ARGV  2 the job and 3 the terms of the pool, as JSON: see scripts.py; then for each candidate its id and its account
--- Returns one of these lists:
---         'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer,
---         '1' if the request must name them as its cap, which model (1: the first)
---         'wait', when to ask again (ms), reason, first possible start (ms) · 'busy', the same: limits are unknown yet
---         'resting', how long no key may be called (ms), reason · 'disabled', reason · 'unfit', reason
---         'too_large', limit, dimension · 'remap', id, account, …
+-- Returns 'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer, '1' if the
+--         request must name them as its cap, which model (1: the first) · 'wait', when to ask again (ms), reason, first
+--         possible start (ms) · 'busy', the same: limits are unknown yet · 'resting', how long no key may be called
+--         (ms), reason · 'disabled', reason · 'unfit', reason · 'too_large', limit, dimension · 'remap', id, account, …
 
 local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to choose from, head-room of one that is enough, arguments before
 
@@ -19,15 +17,13 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', root .. ':leases', '-inf', 
   if lease then audit('audit', 'lease_expired', 'key', lease.key, 'not settled in time', 0, lease.by) end
 end
 
--- Returns when to ask again, and notes it.
 local function wait(kind, pause_ms, reason, first_ms)
   pause_ms = max(1, floor(pause_ms))
   if list then enter(list, job.line, came_ms, now + pause_ms) end
   return {kind, pause_ms, reason, first_ms}
 end
 
-local before, behind_ms = 0, nil
-if list then before, behind_ms = lines_before(list, came_ms) end
+local before, behind_ms = lines_before(list, came_ms)
 if behind_ms then return wait('wait', behind_ms, 'earlier jobs come first', 0) end
 -- Bulk jobs take what interactive ones leave.
 if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':due', now - LATE_MS, '+inf') > 0 then
@@ -35,8 +31,6 @@ if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':du
 end
 
 local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
-local host = any_blocks and read_blocks({'host'})[1]
-local host_block, host_probe = breaker(host, job.lease)
 local first = count > FEW and turn or 0
 local remap, refusal = {'remap'}, {too_large = {0}}  -- refusal: why candidates cannot serve the job at all
 
@@ -50,12 +44,13 @@ local function consider(choice, index, model, resource)
   end
   local pair = choice.pairs[account] or read_pair(account .. ':' .. model, job, terms)
   choice.pairs[account] = pair
-  local blocks = any_blocks and read_blocks(scopes_of(id, account, model, resource)) or {}
+  local blocks, probes = {}, {}
+  if any_blocks then blocks, probes = read_blocks_of(id, account, model, resource, job.lease) end
   local resource_block, unfit = blocks[1], blocks[5]
-  blocks[5] = choice.shared
+  blocks[5] = false
   local block = last_block(blocks, pair.cost.tokens)
   local candidate = score_candidate(pair, job, block, tonumber(key[2] or 0))
-  candidate.index, candidate.id, candidate.leases = index, id, tonumber(key[3] or 0)
+  candidate.index, candidate.id, candidate.leases, candidate.probes = index, id, tonumber(key[3] or 0), probes
   if unfit then refusal.unfit = unfit.reason
   elseif candidate.too_large then
     if candidate.too_large[1] > refusal.too_large[1] then refusal.too_large = candidate.too_large end
@@ -66,13 +61,11 @@ local function consider(choice, index, model, resource)
 end
 
 -- Takes the first model that can be served now. If none can, the job waits for the one that opens first.
-local best, which, tried, probed
+local best, which, tried
 for number, model in ipairs(job.models) do
-  local record = any_blocks and read_blocks({'model:' .. model[1]})[1]
-  local model_block, model_probe = breaker(record, job.lease)
-  local choice = {pairs = {}, shared = last_block({host_block, model_block}, 0)}
-  -- Of many candidates, the next one is enough if it may be called at once and is more than half full. So is the better
-  -- of two if it may be called at once: it is nearly as good as the best of all.
+  local choice = {pairs = {}}
+  -- Of many candidates that may be called at once, the next one is enough if it is more than half full, or else the
+  -- better of two: it is nearly as good as the best of all.
   for looked = 0, count - 1 do
     local good = choice.best
     local at_once = good and good.soon and good.start_ms <= now and not good.pair.shunned
@@ -82,14 +75,13 @@ for number, model in ipairs(job.models) do
   if #remap > 1 then return remap end
   local open = choice.best
   if open and (open.soon or open.tries and not choice.busy_ms) then
-    best, which, tried, probed = open, number, not open.soon and open.tries or nil, model_probe == 'this' and record
+    best, which, tried = open, number, not open.soon and open.tries or nil
     break
   end
   -- To ask a busy account again soon is better than a long wait at another, or a less preferred model.
   if choice.busy_ms then return wait('busy', choice.busy_ms, 'limits are not known yet', choice.busy_ms) end
   if open and (not best or open.start_ms < best.start_ms) then best = open end
 end
-
 if not best and refusal.disabled then return {'disabled', refusal.disabled} end
 if not best and refusal.too_large[1] > 0 then return {'too_large', unpack(refusal.too_large)} end
 if not best then return {refusal.unfit and 'unfit' or 'disabled', refusal.unfit or 'no key'} end
@@ -111,9 +103,8 @@ local seq = redis.call('HINCRBY', root .. ':inflight', 'seq', 1)
 if seq % 64 == 1 then redis.call('PEXPIRE', root .. ':inflight', STATE_TTL_MS) end
 redis.call('HSET', root .. ':key:' .. best.id, 'used_ms', best.start_ms, 'seq', seq, 'in_flight', best.leases + 1)
 redis.call('ZADD', root .. ':leases', best.start_ms + terms.lease_ms, job.lease)
-save_lease(job.lease, {key = best.id, cost = best.pair.cost, start_ms = best.start_ms, by = job.by, took = took,
-  tried = tried})
-if host_probe == 'this' then note_probe('host', host, job.lease) end
-if probed then note_probe('model:' .. job.models[which][1], probed, job.lease) end
+save_lease(job.lease,
+  {key = best.id, cost = best.pair.cost, start_ms = best.start_ms, by = job.by, took = took, tried = tried})
+note_probes(best.probes, job.lease)
 return {'lease', best.index, best.start_ms - now, spare, best.pair.cost.output_tokens, best.pair.capped and '1' or '',
   which}

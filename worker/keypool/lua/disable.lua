@@ -1,6 +1,5 @@
 -- requires: prelude, blocks
--- disable: disable a key by hand, until a person resets it; also a key that the provider had refused, which a reset of
--- the whole service then does not bring back any more.
+-- disable: disable a key by hand, until a person resets it; also one that the provider had refused.
 --
 -- ARGV  2 by  3 key id  4 reason
 -- Returns 1, or 0 if it was disabled already.

@@ -1,7 +1,6 @@
 -- requires: prelude, blocks, buckets
--- reset: clear blocks, and wake the jobs that wait. What a refusal had taken out of a bucket for a rest comes back;
--- learned quotas are forgotten, and calls beyond other limits may be tried at once. What calls have reserved stays
--- reserved. Keys that a person disabled stay disabled, unless they are included.
+-- reset: clear blocks, and wake the jobs that wait. What a refusal had taken out of a bucket for a rest comes back, but
+-- not what calls have reserved; learned quotas are forgotten, and calls beyond other limits may be tried at once.
 --
 -- KEYS  2 … the records of accounts × models
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
@@ -37,7 +36,6 @@ for index = 2, #KEYS do
   end
   save_buckets(KEYS[index], buckets)
 end
-
 local what = cleared .. ' cleared' .. (#found > cleared and ', ' .. #found - cleared .. ' left disabled' or '')
 audit('actions', 'reset', ARGV[3], ARGV[4], what, 0, ARGV[2])
 redis.call('PUBLISH', root .. ':wake', 'reset')

@@ -18,8 +18,7 @@ local pair = root .. ':account_model:' .. name
 local record = redis.call('HMGET', pair, 'buckets', 'turned_ms')
 local buckets, known, learned = read_buckets(record[1]), {}, {}
 for dimension, bucket in pairs(buckets) do known[dimension] = bucket end
--- A call that was not counted gives back only what it took: limits learned while it was out do not include it. When the
--- provider stated what is left, the reserve of a counted call was still taken out, so what it did not use comes on top.
+-- What the provider states to be left excludes what a counted call had reserved, so what it did not use comes on top.
 if lease and not answer.counted then give_back(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
@@ -45,14 +44,12 @@ if noted then
   redis.call('PEXPIRE', pair, STATE_TTL_MS)
 end
 local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account')
-local kept = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}
+local kept, call = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}, outcome ~= 'unused' and 1 or 0
 local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
-if outcome ~= 'unused' then
-  keep('calls', (counts[2] or 0) + 1)
-  keep(outcome, (counts[3] or 0) + 1)
-end
+keep('calls', (counts[2] or 0) + call)
+keep(outcome, (counts[3] or 0) + call)
+keep('tokens', (counts[4] or 0) + (answer.tokens or 0))
 if outcome == 'ok' then keep('ok_ms', now) end
-if answer.tokens then keep('tokens', (counts[4] or 0) + answer.tokens) end
 if answer.learned and counts[5] ~= answer.learned then
   keep('account', answer.learned)
   audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
@@ -67,8 +64,7 @@ local function reply(until_ms, changed)
 end
 if outcome == 'unused' then return reply(0, false) end
 
--- The host or model failed. Faults of one second count once, so that one hiccup does not cause a long rest. Returns
--- until when it rests from now on, or 0.
+-- Returns until when a host or model that failed rests from now on, or 0. Faults of one second count once.
 local function count_fault(place)
   local block = read_blocks({place})[1] or {until_ms = 0}
   local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now

@@ -25,11 +25,25 @@ local function read_blocks(scopes)
   return blocks
 end
 
--- Returns the scopes that cover a call, without host and model.
-local function scopes_of(id, account, model, resource)
+-- Returns the blocks of a call, in the order of `scopes`. A host or model that failed several times in a row rests;
+-- then one lease probes it before the others may call. Returns also what this lease is to probe, by scope; where another
+-- one does, the block is `probed`.
+local function read_blocks_of(id, account, model, resource, lease_id)
   local name = account .. ':' .. model
-  return {'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account, 'account_model:' .. name,
-    'unfit:' .. name}
+  local scopes = {'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,
+    'account_model:' .. name, 'unfit:' .. name, 'host', 'model:' .. model}
+  local blocks, probes = read_blocks(scopes), {}
+  for index = 6, 7 do
+    local block = blocks[index]
+    if block and block.until_ms <= now and (block.faults or 0) >= BREAKER_FAULTS then
+      if (block.probe_ms or 0) <= now or block.probe_by == lease_id then probes[scopes[index]] = block
+      else
+        local look_ms = now + PROBE_LOOK_MS + (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
+        blocks[index] = {until_ms = min(block.probe_ms, look_ms), reason = block.reason, probed = true}
+      end
+    end
+  end
+  return blocks, probes
 end
 
 -- Returns the block that ends last of those that hold for a call of so many tokens, or nil.
@@ -42,17 +56,9 @@ local function last_block(blocks, tokens)
   return last
 end
 
--- A host or model that failed several times in a row rests; then one lease probes it before the others may call.
--- Returns the block, or false; and if it is to be probed, which lease does that: 'this' one or 'another'.
-local function breaker(block, lease_id)
-  if not block or block.until_ms > now then return block end
-  if (block.faults or 0) < BREAKER_FAULTS then return false end
-  if (block.probe_ms or 0) <= now or block.probe_by == lease_id then return false, 'this' end
-  local look_ms = now + PROBE_LOOK_MS + (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
-  return {until_ms = min(block.probe_ms, look_ms), reason = block.reason}, 'another'
-end
-
-local function note_probe(scope, block, lease_id)
-  block.probe_ms, block.probe_by = now + PROBE_MS, lease_id
-  save_block(scope, block)
+local function note_probes(probes, lease_id)
+  for scope, block in pairs(probes) do
+    block.probe_ms, block.probe_by = now + PROBE_MS, lease_id
+    save_block(scope, block)
+  end
 end

@@ -6,8 +6,7 @@ local SHUNNED_MS = 3600000    -- how long an account that turned a request down 
 local SAME_REST_MS = 1000     -- a rest and a limit that end within this time are the same wait
 
 -- What a call costs at an account, and whether the request must name that as its cap, because the provider would
--- reserve more than it allows. For a job without a cap at most 98 % of the account's limit is reserved: its bucket is
--- hardly ever quite full.
+-- reserve more than it allows. At most 98 % of the limit are reserved: a bucket is hardly ever quite full.
 local function cost_at(buckets, job)
   local cost, otpm = job.cost, buckets.otpm
   if not job.flexible or not otpm then return cost, false end
@@ -42,10 +41,10 @@ local function free_in(bucket, job)
   return level - saved, saved < saving.need and rate / 2 or rate
 end
 
--- start_ms: when the candidate may be called (NEVER: after a reset). reason: what blocks it until then, or the
--- dimension that takes longest; step_ms: how long that one takes to refill for one call. rests_ms: until when it rests
--- or waits for what refills slowly. tries: the only dimension whose limit the call would exceed, if that may be tried.
--- too_large: the limit that the call never fits, and its dimension. busy_ms: how long too many calls are in flight.
+-- Returns start_ms, when the candidate may be called; reason: what blocks it until then, or the dimension that takes
+-- longest; step_ms: how long that one takes to refill for one call; rests_ms: until when it rests or waits for what
+-- refills slowly; tries: the only dimension whose limit the call would exceed, if that may be tried; too_large: the
+-- limit that the call never fits, and its dimension; busy_ms: how long too many calls are in flight.
 local function score_candidate(pair, job, block, seq)
   local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   local short, headroom = 0, 1
@@ -91,8 +90,8 @@ local function is_better(one, other)
   return one.seq < other.seq
 end
 
--- Saves for a large job that has to wait for its tokens, since small ones would always take what it waits for. One job
--- saves at a time, an interactive one before a bulk one.
+-- Saves for a large job, since small ones would always take the tokens that it waits for. One job saves at a time, an
+-- interactive one before a bulk one.
 local function save_for(job, best)
   local saves = false
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do

@@ -5,8 +5,7 @@ local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is 
 local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
 local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
 
--- A call was refused although the bucket had room. Calls that are refused together count once. Calls that left before
--- the limit was known say nothing against it.
+-- A call was refused although the bucket had room. Calls that are refused together count once.
 local function slow_down(bucket, dimension, start_ms, learned)
   local explained = now - (bucket.tried_ms or 0) < TRIED_MS
   if explained or now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return end
@@ -32,8 +31,8 @@ local function speed_up(buckets, lease, learned)
   if buckets.ramp then buckets.ramp.limit = min(buckets.ramp.limit + 1 / 64, 100000) end
 end
 
--- A limit is new or has changed. What was used stays used. Calls that left before a window was known count from now on,
--- because the first ones leave late (they wait for a connection).
+-- A limit is new or has changed. What was used stays used. Calls that left before a window was known count from now on:
+-- the first ones leave late.
 local function change_limit(buckets, dimension, limit, window_ms)
   local known, bucket = buckets[dimension], new_bucket(dimension, limit, window_ms)
   buckets[dimension] = bucket
@@ -48,17 +47,6 @@ local function change_limit(buckets, dimension, limit, window_ms)
     end
   end
   return bucket
-end
-
--- A call was refused: the provider has no more than `level`. Our level excludes what is reserved for later, and the
--- provider's has the margin by design, so the difference is counted from there. Calls that wait for their start wait
--- longer by it (`debt`); calls that left before say nothing new. What is taken out below `left` rests on the provider's
--- word until until_ms (`held`): a reset gives it back.
-local function correct_level(bucket, level, left, lease, cost, until_ms)
-  local was = max(bucket.level, margin_of(bucket, cost))
-  if was <= level or lease.start_ms <= bucket.corrected_ms then return end
-  bucket.level, bucket.debt, bucket.corrected_ms = bucket.level - (was - level), bucket.debt + was - level, now
-  bucket.held = {amount = max(0, min(was, left) - level), until_ms = until_ms}
 end
 
 -- observed: limits that the answer stated, each {dimension, limit, window_ms, remaining or nil}. refused: the lease, if
@@ -82,9 +70,15 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
     if bucket.log then  -- the times in it say all
     elseif short and (stated_ms or remaining) then
-      -- At the stated time there is room for this call only, or a crowd would be refused again.
+      -- At the stated time there is room for this call only, or a crowd would be refused again. Our level excludes what
+      -- is reserved for later, and has the margin to spare, so the difference counts from there. Calls that wait for
+      -- their start wait longer by it (`debt`). What is taken out below `left` comes back by a reset (`held`).
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
-      correct_level(bucket, level, left, refused, cost, now + (stated_ms or 0))
+      local was = max(bucket.level, margin_of(bucket, cost))
+      if was > level and refused.start_ms > bucket.corrected_ms then
+        bucket.level, bucket.debt, bucket.corrected_ms = bucket.level - (was - level), bucket.debt + was - level, now
+        bucket.held = {amount = max(0, min(was, left) - level), until_ms = now + (stated_ms or 0)}
+      end
     -- Only the provider knows what is left; calls in flight make it less, never more.
     elseif remaining then bucket.level = min(bucket.level, remaining) end
   end

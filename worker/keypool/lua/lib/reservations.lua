@@ -1,6 +1,5 @@
--- What a lease has reserved: {key, cost, start_ms, by, took, tried}. `took` maps each dimension that the cost
--- was taken from to the debt of its bucket at that time; other limits may be learned while the lease is out. `tried` is
--- the dimension whose limit the call goes beyond, if it does: see learn.lua.
+-- What a lease has reserved: {key, cost, start_ms, by, took, tried}. `took` maps each dimension that the cost was taken
+-- from to the debt of its bucket at that time. `tried` is the dimension whose limit the call goes beyond, if it does.
 
 local function read_lease(lease_id)
   local packed = redis.call('HGET', root .. ':leased', lease_id)

@@ -26,7 +26,7 @@ end
 
 -- How many lines came before a job; and if it is not the job's turn yet, after how many ms to ask again.
 local function lines_before(list, came_ms)
-  local before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
+  local before = list and redis.call('ZCOUNT', list, '-inf', '(' .. came_ms) or 0
   if before == 0 then return 0, nil end
   local late = redis.call('ZRANGEBYSCORE', list .. ':due', '-inf', now - LATE_MS, 'LIMIT', 0, 100)
   if late[1] then
