@@ -26,8 +26,8 @@ local function read_blocks(scopes)
 end
 
 -- Returns the blocks of a call, in the order of `scopes`. A host or model that failed several times in a row rests;
--- then one lease probes it before the others may call. Returns also what this lease is to probe, by scope; where another
--- one does, the block is `probed`.
+-- then one lease probes it before the others may call. Returns also what this lease is to probe, by scope; where
+-- another one does, the block is `probed`.
 local function read_blocks_of(id, account, model, resource, lease_id)
   local name = account .. ':' .. model
   local scopes = {'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,
