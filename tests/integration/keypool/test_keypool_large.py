@@ -213,3 +213,15 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     await lease(pool, tokens=SMALL)  # which ends what has expired
     await pool.settle(held, SIZED)
     assert (await nothing(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
+
+
+async def test_what_is_saved_stays_saved_when_the_limit_changes(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await emptied(make_pool)
+    other = await lease(pool, tokens=0)
+    await nothing(pool, tokens=LARGE, by="large")
+    clock.tick(20_000)
+    await pool.settle(other, done(0, ObservedLimit(Dimension.TPM, TPM + 60)))
+    taken = 0
+    while isinstance(await ask(pool, tokens=SMALL, by="small"), Lease):
+        taken += SMALL
+    assert 900 <= taken <= 1_000, "half of what has refilled"

@@ -19,7 +19,7 @@ from tests.integration.keypool.keypool_asking import (
 )
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease
 from worker.keypool.leases import NoLeaseReason
-from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
 async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(
@@ -497,3 +497,75 @@ async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
     )
     again = await lease(pool, **size)
     assert (again.capped, again.request.output_tokens) == (True, 1_000)
+
+
+async def test_calls_that_pass_bring_a_lowered_pace_back_and_no_further(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    full = ObservedLimit(Dimension.RPM, 60_000, 60_000)
+    await pool.settle(await lease(pool), replace(OK, limits=(full,)))
+    clock.tick(2_000)
+    await pool.settle(await lease(pool), refused(1, Scope.ACCOUNT_MODEL, rpm(60_000, 0).limits[0]))
+
+    async def refilled_in_a_second() -> float:
+        await pool.settle(await lease(pool), rpm(60_000, 0))
+        before = await remaining(pool)
+        clock.tick(1_000)
+        return await remaining(pool) - before
+
+    clock.tick(1_000)
+    assert await refilled_in_a_second() == pytest.approx(980, abs=1)
+    for calls, pace in ((250, 0.99), (250, 1.0), (250, 1.0)):
+        for _ in range(calls):
+            await pool.settle(await lease(pool), OK)
+        assert await refilled_in_a_second() == pytest.approx(1_000 * pace, abs=1)
+
+
+async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(60, 10))
+    spent = [await lease(pool) for _ in range(9)]
+    waiting = await lease(pool, ahead_ms=5_000)
+    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    await pool.settle(spent.pop(), told)
+    await pool.settle(spent.pop(), rpm(120, 0))
+    left = await remaining(pool)
+    await pool.settle(spent.pop(), ABANDONED)
+    assert await remaining(pool) == left, "the refusal did not count what was in flight"
+    clock.tick(waiting.wait_ms)
+    longer = await pool.confirm(waiting)
+    assert longer is not None
+    assert longer.wait_ms == pytest.approx(500, abs=50), "one call had no room, of two a second now"
+
+
+async def test_a_changed_limit_keeps_that_an_account_reserves_more(make_pool: Make) -> None:
+    pool = make_pool(1)
+    size = {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
+    limit = ObservedLimit(Dimension.OTPM, 1_500)
+    uncapped = Verdict(
+        fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, limits=(limit,),
+        too_large_limit=1_500, too_large_in=Dimension.OTPM,
+    )  # fmt: skip
+    await pool.settle(await lease(pool, **size), uncapped)
+    raised = replace(OK, limits=(ObservedLimit(Dimension.OTPM, 3_000),), output_tokens=10)
+    await pool.settle(await lease(pool, **size), raised)
+    assert (await lease(pool, **size)).capped
+
+
+async def test_a_raised_limit_in_a_header_has_the_others_tried_at_once(make_pool: Make) -> None:
+    pool = make_pool(1)
+    day, minute = ObservedLimit(Dimension.RPD, 1_000, 900), ObservedLimit(Dimension.RPM, 60, 0)
+    early = await lease(pool)
+    await pool.settle(await lease(pool), replace(OK, limits=(day,)))
+    await pool.settle(early, refused(1, Scope.KEY, minute))
+    await pool.reset(by="ann")
+    assert (await nothing(pool)).reason == "rpm"
+    other = await lease(pool, model="n")
+    await pool.settle(other, replace(OK, limits=(day,)))
+    assert (await nothing(pool)).reason == "rpm", "of another model"
+    late = ObservedLimit(Dimension.RPD, 500_000, 499_000)
+    ahead = await lease(pool, ahead_ms=5_000)
+    await pool.settle(ahead, replace(OK, limits=(late,)))
+    assert (await lease(pool)).wait_ms == 0, "the plan is a larger one"

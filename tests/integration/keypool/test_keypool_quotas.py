@@ -293,3 +293,19 @@ async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
     away = await nothing(pool, emails=1, bulk=True, ahead_ms=5_000)
     assert (away.why, away.reason) == (NoLeaseReason.RESTING, "epd")
     assert away.first_in_ms >= 0.9 * TO_MIDNIGHT_MS
+
+
+async def test_midnight_is_the_providers_although_the_pools_clock_is_ahead(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    await known(pool)
+    clock.tick(-2 * HOUR_MS)  # Redis' clock was ahead, and is put right
+    assert await left(pool) == {"epd": (10, 0)}
+    clock.tick(TO_MIDNIGHT_MS + 30_000)
+    assert await left(pool) == {"epd": (10, 0)}
+    away = await nothing(pool, emails=1)
+    assert away.first_in_ms == pytest.approx(2 * HOUR_MS + 30_000, abs=1)
+    clock.tick(2 * HOUR_MS + 30_000)
+    assert await left(pool) == {"epd": (10, 10)}

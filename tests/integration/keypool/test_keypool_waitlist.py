@@ -146,6 +146,27 @@ async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis
     assert await redis.zcard(pool.names.waiting("m")) <= 1
 
 
+async def test_whoever_finds_that_those_in_front_died_wakes_the_others(
+    make_pool: Make,
+    redis: Redis,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = await limited(make_pool, 6)
+    for number in range(3):
+        await nothing(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
+    await nothing(pool, line=Line("m", "second"), waited_ms=9_000)
+    clock.tick(1_900)
+    await nothing(pool, line=Line("m", "second"), waited_ms=11_000)
+    async with redis.pubsub() as channel:
+        await channel.subscribe(pool.names.wake)
+        await channel.get_message(timeout=5)
+        clock.tick(1_500)
+        await ask(pool, line=Line("m", "third"), waited_ms=5_000)
+        message = await channel.get_message(timeout=5)
+        assert message is not None
+        assert message["data"] == "room"
+
+
 async def test_a_line_that_was_served_leaves_the_wait_list(
     make_pool: Make,
     redis: Redis,

@@ -4,6 +4,7 @@ local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
 local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is taken for half as much again
 local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
 local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
+local PLANS_APART_MS = 300000  -- a limit that goes up and down is no larger plan each time
 
 -- A call was refused although the bucket had room. Calls that are refused together count once.
 local function slow_down(bucket, dimension, start_ms, learned)
@@ -39,6 +40,10 @@ local function change_limit(buckets, dimension, limit, window_ms)
   if known then
     for _, part in ipairs({'saving', 'debt', 'corrected_ms', 'capped'}) do bucket[part] = known[part] end
     bucket.level = min(limit, known.level + max(0, limit - known.limit))
+    -- A larger plan raises all limits, also those that no header states.
+    for _, other in pairs(limit > known.limit and buckets or {}) do
+      if now - (other.tried_ms or 0) > PLANS_APART_MS then other.credit = TRY_AFTER end
+    end
   end
   if bucket.log and known and known.log then bucket.log = known.log
   elseif bucket.log and buckets.ramp then
