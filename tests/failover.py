@@ -77,9 +77,10 @@ def failovers(folder: Path) -> Iterator[Failover]:
             with redis.Redis(port=server.port) as client:
                 for name, value in secured.items():
                     client.config_set(name, value)
-        ports = [free_port() for _ in range(_SENTINELS)]
-        for port in ports:
-            stack.enter_context(_sentinel(folder / f"sentinel-{port}", port, primary.port))
+        ports = [
+            stack.enter_context(sentinel(folder / f"sentinel-{number}", watched=primary.port))
+            for number in range(_SENTINELS)
+        ]
         for port in ports:
             with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
                 eventually(lambda: _knows_all(client), what="a sentinel that knows the others")
@@ -95,8 +96,10 @@ def _knows_all(client: "redis.Redis") -> bool:
 
 
 @contextmanager
-def _sentinel(folder: Path, port: int, watched: int) -> Iterator[None]:
+def sentinel(folder: Path, *, watched: int) -> Iterator[int]:
+    """Start a sentinel of the primary at a port; give the sentinel's own."""
     folder.mkdir(parents=True)
+    port = free_port()
     file = folder / "sentinel.conf"
     file.write_text(
         f"""bind 127.0.0.1
@@ -118,6 +121,6 @@ sentinel failover-timeout {NAME} 4000
         start_new_session=True,
     ) as process:
         try:
-            yield
+            yield port
         finally:
             process.kill()

@@ -225,6 +225,8 @@ def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
     if of_sentinels["ssl"]:
         of_sentinels |= {name: found[name] for name in found if name.startswith("ssl_")}
     addresses = [first, *((host, int(port)) for host, _, port in others)]
+    if tls:
+        found.setdefault("ssl_cert_reqs", "required")  # Celery's result store insists on it
     found |= {
         "sentinels": Sentinels(addresses, found.pop("master_name"), of_sentinels),
         "connection_class": BlockingSentinelTlsConnection if tls else BlockingSentinelConnection,

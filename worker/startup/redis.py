@@ -1,13 +1,10 @@
 """Checks Redis when a worker starts: a worker that may not use it exits with Redis' own words."""
 
 import logging
-import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -28,12 +25,16 @@ from config.settings import Settings, variable_of
 from worker.aio.connections import parameters_of
 from worker.aio.redis_retry import words_of
 from worker.aio.sentinels import UnknownPrimary
+from worker.startup.redis_tls import (
+    missing_tls,
+    tls_refusal_of,
+    unusable_files,
+    unwanted_certificate,
+)
 
 _logger = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
-_PROBE_S: Final = 2.0
-_REDIS_PORT: Final = 6379
 _GUIDE: Final = "docs/operations.md lists the rights that a worker needs"
 _CLUSTER: Final = (
     "is a Redis Cluster, which is not supported: use one server, or a primary with replicas"
@@ -126,7 +127,13 @@ def check_redis(settings: Settings) -> None:
                 f"{variable}: Redis at {value} {words}." for words in _look(url, commands, channels)
             ]
         except (RedisError, OSError) as exc:
-            if (refusal := refusal_of(exc) or _missing_tls(url)) is None:
+            refusal = (
+                unusable_files(url)
+                or refusal_of(exc)
+                or missing_tls(url)
+                or unwanted_certificate(url)
+            )
+            if refusal is None:
                 _logger.debug("cannot check Redis at %s yet: %s", value, words_of(exc))
             else:
                 sentences.append(f"{variable}: Redis at {value} {refusal.rstrip('.')}.")
@@ -190,11 +197,8 @@ def refusal_of(exc: BaseException) -> str | None:
     ) is not None and cause not in causes:
         causes.append(cause)
     for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return (
-                f"shows a certificate that is not trusted ({cause.verify_message}): "
-                "name its authority, ssl_ca_certs"
-            )
+        if (tls := tls_refusal_of(cause)) is not None:
+            return tls
         if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
             return f"does not let this worker in: {words_of(cause)}"
         if isinstance(cause, MovedError):
@@ -207,27 +211,6 @@ def refusal_of(exc: BaseException) -> str | None:
                 "that it has from 0"
             )
     return None
-
-
-def _missing_tls(url: str) -> str | None:
-    """Why a `rediss://` URL cannot work: its port answers without TLS. None where it does not.
-
-    A plain Redis waits for the end of what it takes for a command, so that the handshake would only
-    time out.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "rediss" or not parts.hostname:
-        return None
-    try:
-        address = (parts.hostname, parts.port or _REDIS_PORT)
-        with socket.create_connection(address, timeout=_PROBE_S) as connection:
-            connection.sendall(b"PING\r\n")
-            answer = connection.recv(1)
-    except OSError:
-        return None
-    if answer not in {b"+", b"-"}:
-        return None
-    return "answers without TLS on this port: write redis://, or name the port on which it has TLS"
 
 
 # One command of each kind that a worker needs; none of them changes anything.

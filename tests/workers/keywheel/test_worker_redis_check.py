@@ -2,13 +2,10 @@
 
 import logging
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,6 +16,7 @@ from config.settings import Settings, settings_from
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
 from tests.processes import Producer, run_celery, workers
+from tests.tls import handshakes
 from worker.startup.redis import check_redis
 
 
@@ -116,20 +114,10 @@ def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
     subprocess.run(["openssl", *made], cwd=tmp_path, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def greet() -> None:
-            with suppress(OSError):
-                while True:
-                    peer, _ = listening.accept()
-                    with peer, suppress(OSError):  # it says that it does not know the authority
-                        context.wrap_socket(peer, server_side=True).close()
-
-        Thread(target=greet, daemon=True).start()
-        url = f"rediss://localhost:{listening.getsockname()[1]}/0"
+    with handshakes(context) as port:
+        url = f"rediss://localhost:{port}/0"
         with pytest.raises(SettingsError) as caught:
             check_redis(settings_from({"REDIS_URL": url}))
-        listening.shutdown(socket.SHUT_RDWR)
     assert str(caught.value) == (
         f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed "
         "certificate):"

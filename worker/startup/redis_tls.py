@@ -1,0 +1,90 @@
+"""What is wrong with the certificates between a worker and a Redis."""
+
+import socket
+import ssl
+from typing import Final
+from urllib.parse import urlsplit
+
+from worker.aio.connections import parameters_of
+
+_PROBE_S: Final = 2.0
+_REDIS_PORT: Final = 6379
+
+
+def tls_refusal_of(cause: BaseException) -> str | None:
+    """Why a handshake failed that cannot succeed later; None for any other error."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"shows a certificate that is not trusted ({cause.verify_message}): name its "
+            "authority, ssl_ca_certs"
+        )
+    if isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason):
+        return (
+            f"does not take this worker's certificate, or wants one ({cause.reason}): name it, "
+            "ssl_certfile and ssl_keyfile"
+        )
+    return None
+
+
+def unusable_files(url: str) -> str | None:
+    """Why the certificates that a URL names cannot be used; None where they can, or it has none."""
+    try:
+        _context_of(url)
+    except OSError as exc:  # ssl.SSLError is one
+        why = getattr(exc, "reason", None) or exc.strerror
+        return f"cannot be asked with the certificates that the URL names ({why})"
+    return None
+
+
+def unwanted_certificate(url: str) -> str | None:
+    """Why the server of a `rediss://` URL ends a handshake; None where it does not, or is away.
+
+    It says so after the client's part is over. Where the client writes at once, its error may be a
+    lost connection.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or not parts.hostname:
+        return None
+    context = _context_of(url)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    try:
+        address = (parts.hostname, parts.port or _REDIS_PORT)
+        with (
+            socket.create_connection(address, timeout=_PROBE_S) as connection,
+            context.wrap_socket(connection) as greeted,
+        ):
+            greeted.recv(1)
+    except OSError as exc:
+        return tls_refusal_of(exc)
+    return None
+
+
+def _context_of(url: str) -> ssl.SSLContext:
+    options = parameters_of(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if options.get("ssl_ca_certs"):
+        context.load_verify_locations(options["ssl_ca_certs"])
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    return context
+
+
+def missing_tls(url: str) -> str | None:
+    """Why a `rediss://` URL cannot work: its port answers without TLS. None where it does not.
+
+    A plain Redis waits for the end of what it takes for a command, so that the handshake would only
+    time out.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or not parts.hostname:
+        return None
+    try:
+        address = (parts.hostname, parts.port or _REDIS_PORT)
+        with socket.create_connection(address, timeout=_PROBE_S) as connection:
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(1)
+    except OSError:
+        return None
+    if answer not in {b"+", b"-"}:
+        return None
+    return "answers without TLS on this port: write redis://, or name the port on which it has TLS"
