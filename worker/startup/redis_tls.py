@@ -5,7 +5,10 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
+import redis
+
 from worker.aio.connections import parameters_of
+from worker.aio.sentinels import PORT as SENTINEL_PORT
 
 _PROBE_S: Final = 2.0
 _REDIS_PORT: Final = 6379
@@ -37,20 +40,21 @@ def unusable_files(url: str) -> str | None:
 
 
 def unwanted_certificate(url: str) -> str | None:
-    """Why the server of a `rediss://` URL ends a handshake; None where it does not, or is away.
+    """Why the server, or first sentinel, of a URL with TLS ends a handshake; None where it does not.
 
     It says so after the client's part is over. Where the client writes at once, its error may be a
     lost connection.
     """
     parts = urlsplit(url)
-    if parts.scheme != "rediss" or not parts.hostname:
+    kind = parameters_of(url)["connection_class"]
+    if not issubclass(kind, redis.SSLConnection) or not parts.hostname:
         return None
+    port = parts.port or (SENTINEL_PORT if parts.scheme == "sentinel" else _REDIS_PORT)
     context = _context_of(url)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
     try:
-        address = (parts.hostname, parts.port or _REDIS_PORT)
         with (
-            socket.create_connection(address, timeout=_PROBE_S) as connection,
+            socket.create_connection((parts.hostname, port), timeout=_PROBE_S) as connection,
             context.wrap_socket(connection) as greeted,
         ):
             greeted.recv(1)
