@@ -40,7 +40,7 @@ def unusable_files(url: str) -> str | None:
 
 
 def unwanted_certificate(url: str) -> str | None:
-    """Why the server, or first sentinel, of a URL with TLS ends a handshake; None where it does not.
+    """Why the server or first sentinel of a URL with TLS ends a handshake; None where it goes on.
 
     It says so after the client's part is over. Where the client writes at once, its error may be a
     lost connection.
