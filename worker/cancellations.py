@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -32,6 +33,8 @@ KEPT_S: Final = 30 * 86_400
 """How long a cancel has effect: as long as the longest deadline that a job may have."""
 _STORED: Final = "told"
 _ANSWER_S: Final = 1.0
+_EARLY_S: Final = 0.05
+"""How long an early look counts, in seconds."""
 
 
 class Cancellations:
@@ -69,6 +72,10 @@ class Cancellations:
         if not stamps:
             return await self._lookup.has(task_id)
         return any(await asyncio.gather(*map(self._lookup.has, (task_id, *stamps))))
+
+    def begin(self, task_id: str) -> "asyncio.Task[set[str]] | None":
+        """Begin to read whether a job is cancelled; None where stamps are to be read as well."""
+        return None if task_id in _stamps else self._lookup.begin(task_id)
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         """Return those of these jobs and stamps that are cancelled."""
@@ -227,7 +234,34 @@ def use(cancellations: Cancellations) -> None:
     _BY_LOOP[asyncio.get_running_loop()] = cancellations
 
 
-async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
+class EarlyLook:
+    """Reads whether a job was cancelled while its call is prepared, in one trip with that.
+
+    Args:
+        task_id: The job's id.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        known = _BY_LOOP.get(asyncio.get_running_loop())
+        self._began_s: Final = time.monotonic()
+        self._lookup: Final = known.begin(task_id) if known is not None and task_id else None
+
+    async def is_clear(self, task_id: str) -> bool:
+        """Whether Redis said just now that the job is not cancelled; else it is to be read again.
+
+        A cancel that comes after this is seen as late as one that comes after any look.
+        """
+        if self._lookup is None or time.monotonic() - self._began_s > _EARLY_S:
+            return False
+        try:
+            return task_id not in await asyncio.shield(self._lookup)
+        except RedisError:
+            return False
+
+
+async def is_cancelled(
+    task_id: str, *, patiently: bool = True, early: EarlyLook | None = None
+) -> bool:
     """Whether a job was cancelled; checked before each call, and before a job goes back.
 
     For a cancel that this process was notified of, Redis is not read. Other jobs share one `MGET`.
@@ -236,6 +270,7 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
         task_id: The job's id.
         patiently: Whether to wait while Redis is away, since a call may follow. Otherwise no job is
             cancelled while Redis is away.
+        early: A look that was begun before; it counts for a moment.
 
     Raises:
         Deferred: Redis did not answer for a minute.
@@ -243,7 +278,7 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
     if task_id in state.revoked:
         return True
     known = _BY_LOOP.get(asyncio.get_running_loop())
-    if known is None or not task_id:
+    if known is None or not task_id or (early is not None and await early.is_clear(task_id)):
         return False
     try:
         cancelled = await (
@@ -257,12 +292,14 @@ async def is_cancelled(task_id: str, *, patiently: bool = True) -> bool:
     return cancelled
 
 
-async def end_if_cancelled(task_id: str, *, patiently: bool = True) -> None:
+async def end_if_cancelled(
+    task_id: str, *, patiently: bool = True, early: EarlyLook | None = None
+) -> None:
     """End a job that is cancelled; see `is_cancelled`.
 
     Raises:
         worker.aio.errors.Revoked: It is. The pool reports the job as `REVOKED`.
         Deferred: Redis did not answer for a minute.
     """
-    if await is_cancelled(task_id, patiently=patiently):
+    if await is_cancelled(task_id, patiently=patiently, early=early):
         raise Revoked

@@ -34,15 +34,28 @@ class BatchedLookup:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
+        # A caller that is cancelled must not cancel the lookup of the others.
+        return job in await asyncio.shield(self.begin(job))
+
+    def begin(self, job: str) -> "asyncio.Task[set[str]]":
+        """Look a job up, in the next turn of the loop; the task returns the ids with a record.
+
+        Many jobs share it, so await it through `asyncio.shield`.
+        """
         if self._lookup is None:
             self._ids = []
             self._lookup = asyncio.create_task(self._ask(self._ids))
-        lookup = self._lookup
+            self._lookup.add_done_callback(_retrieve)
         self._ids.append(job)
-        # A caller that is cancelled must not cancel the lookup of the others.
-        return job in await asyncio.shield(lookup)
+        return self._lookup
 
     async def _ask(self, ids: list[str]) -> set[str]:
         async with self._turn:
             self._lookup = None
             return await self._store.present(ids)
+
+
+def _retrieve(lookup: "asyncio.Task[set[str]]") -> None:
+    """Take note of a failure, since nobody may await the task."""
+    if not lookup.cancelled():
+        lookup.exception()

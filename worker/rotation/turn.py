@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from redis.exceptions import RedisError
 
 from worker import attempts, telemetry
-from worker.cancellations import end_if_cancelled
+from worker.cancellations import EarlyLook, end_if_cancelled
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease, NoLeaseReason, Settled
 from worker.logs import log_key_failed, log_key_used
@@ -104,6 +104,8 @@ class Turn(Generic[RequestT]):
             Rescheduled: The job comes back later.
             JobError: The job ends here.
         """
+        # A job that is to wait looks after that.
+        self.early = None if self.waiting.is_used else EarlyLook(self.lease_request.by)
         for _ in range(_MOST_CALLS):
             lease = await self._lease()
             slot = await self._slot(lease)
@@ -222,7 +224,7 @@ class Turn(Generic[RequestT]):
             What the provider returned; None where another key is to be tried.
         """
         try:
-            await end_if_cancelled(self.lease_request.by)
+            await end_if_cancelled(self.lease_request.by, early=self.early)
             if self.before_call is not None:
                 await self.before_call()
             request = await self.hooks.before(lease)

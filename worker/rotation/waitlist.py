@@ -53,6 +53,11 @@ class WaitList:
         self.demand = Demand(self._queues)
         self.overflow = Overflow(self._queues, self.demand)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any job waits."""
+        return any(queue.waiters for queue in self._queues.values())
+
     async def acquire(
         self, lease_request: LeaseRequest, *, in_turn: bool = True, longest_s: float | None = None
     ) -> Answer:

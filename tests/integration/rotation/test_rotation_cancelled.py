@@ -1,0 +1,84 @@
+"""Jobs that were cancelled make no call, and the look for that takes no trip of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from celery.worker import state
+from redis.asyncio import Redis
+
+from tests.integration.rotation.rotation_scripted import NOTHING_OUT, Make, leases_out, rest
+from worker import cancellations
+from worker.aio.errors import Revoked
+from worker.cancellations import Cancellations
+from worker.keypool import LeaseRequest
+from worker.redis import autopipeline
+
+JOB = "a job that may be cancelled"
+ASKED = LeaseRequest(by=JOB)
+
+
+@pytest.fixture
+async def stored(redis: Redis) -> AsyncIterator[Cancellations]:
+    stored = Cancellations(redis, namespace="kw")
+    cancellations.use(stored)
+    yield stored
+    state.revoked.discard(JOB)
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many commands went to Redis together, each time."""
+    trips: list[int] = []
+    flush = autopipeline._Connection._flush
+
+    def counting(self: Any) -> None:
+        trips.append(len(self._outgoing))
+        flush(self)
+
+    monkeypatch.setattr(autopipeline._Connection, "_flush", counting)
+    return trips
+
+
+async def test_a_call_takes_two_trips_to_redis(
+    make: Make, stored: Cancellations, trips: list[int]
+) -> None:
+    rotation, provider = make()
+    await rotation.serve(ASKED, lambda lease: lease.key.label)  # loads the scripts
+    del trips[:]
+    await rotation.serve(ASKED, lambda lease: lease.key.label)
+    assert trips == [2, 1], "the pick with the look for a cancel, and the settlement"
+    assert len(provider.seen) == 2
+
+
+async def test_a_cancelled_job_makes_no_call(
+    make: Make, redis: Redis, stored: Cancellations
+) -> None:
+    rotation, provider = make()
+    await stored.cancel([JOB])
+    with pytest.raises(Revoked):
+        await rotation.serve(ASKED, lambda lease: lease.key.label)
+    assert not provider.seen
+    assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_cancel_while_the_job_waits_for_its_key_is_seen_before_the_call(
+    make: Make, redis: Redis, stored: Cancellations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    await rest(rotation, 200)
+    acquire, asked = rotation.pool.acquire, asyncio.Event()
+
+    async def noted(*args: Any) -> Any:
+        answer = await acquire(*args)
+        asked.set()
+        return answer
+
+    monkeypatch.setattr(rotation.pool, "acquire", noted)
+    turn = asyncio.create_task(rotation.serve(ASKED, lambda lease: lease.key.label), name="turn")
+    await asked.wait()
+    await stored.cancel([JOB])
+    with pytest.raises(Revoked):
+        await turn
+    assert not provider.seen
