@@ -1,6 +1,7 @@
 """The pool's small parts."""
 
 import asyncio
+import inspect
 import pickle
 import sys
 import threading
@@ -9,12 +10,16 @@ from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
+from celery.app import trace
 from celery.exceptions import ImproperlyConfigured
+from celery.utils.saferepr import saferepr
 
 from worker.aio import bridge, stacks, tracing
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.loop_thread import new_loop
 from worker.aio.threads import DaemonThreads
+from worker.aio.transport import Channel
+from worker.aio.transport.qos import TransportQoS
 
 
 def test_threads_are_daemons_started_as_needed_and_bounded() -> None:
@@ -210,3 +215,46 @@ def test_tracebacks_share_the_positions_of_their_code_and_read_as_billiards_do()
     assert traceback.format_tb(ours.tb) == traceback.format_tb(stock.tb)
     assert traceback.format_tb(pickle.loads(pickle.dumps(ours.tb))) == traceback.format_tb(stock.tb)  # noqa: S301 - ours
     assert ours.tb.tb_frame.f_code._co_positions is again.tb.tb_frame.f_code._co_positions
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"text": "x" * 5_000, "usage": {"tokens": [1, 2]}},
+        {},
+        {"a": {}},
+        [1, 2],
+        "text",
+        None,
+        12345,
+    ],
+)
+@pytest.mark.parametrize("longest", [1, 2, 1024, None])
+def test_a_result_is_represented_as_celery_does(value: Any, longest: int | None) -> None:
+    tracing.install()
+    try:
+        assert trace.saferepr(value, longest) == saferepr(value, longest)
+    finally:
+        tracing.uninstall()
+    assert trace.saferepr is saferepr
+
+
+def test_a_hidden_result_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_stock_saferepr", None)
+    assert tracing._short_repr({"text": "secret"}, 1) == "{, ...}"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Channel, "client"),
+        (Channel, "subclient"),
+        (TransportQoS, "unacked_key"),
+        (TransportQoS, "unacked_index_key"),
+        (TransportQoS, "leases_key"),
+        (TransportQoS, "unreadable_key"),
+    ],
+)
+def test_what_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
+    # Without `__set__` Python takes the value from the instance, without asking the descriptor.
+    assert not hasattr(type(inspect.getattr_static(owner, name)), "__set__")

@@ -118,8 +118,22 @@ def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **k
     return info
 
 
+_stock_saferepr = trace.saferepr
+
+
+def _short_repr(value: Any, maxlen: int | None = None, **options: Any) -> str:
+    """Represent a result as Celery does, without taking a dictionary apart of which nothing shows.
+
+    Where `resultrepr_maxsize` is 1, Celery works longer on a result than on the log line with it.
+    """
+    if maxlen == 1 and type(value) is dict and value:
+        return "{, ...}"
+    return str(_stock_saferepr(value, maxlen, **options))
+
+
 def install() -> None:
     """Replace these parts of Celery and billiard."""
+    trace.saferepr = _short_repr
     StockTraceInfo.handle_retry = _handle_retry
     trace.Context = JobContext
     einfo._Frame.Code = SharedCode  # noqa: SLF001
@@ -132,6 +146,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Undo `install`."""
+    trace.saferepr = _stock_saferepr
     StockTraceInfo.handle_retry = _stock_handle_retry
     trace.Context = StockContext
     einfo._Frame.Code = StockCode  # noqa: SLF001

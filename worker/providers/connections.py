@@ -18,6 +18,7 @@ import aiohttp
 import httpx
 from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import map_aiohttp_exceptions
 
 from worker.providers.failures import failure_of
 from worker.providers.proxies import proxy_for
@@ -125,6 +126,17 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         await self._stream.aclose()
 
+    async def read(self) -> bytes:
+        """Read all of it, as it came, and free the connection."""
+        answer: aiohttp.ClientResponse = self._stream._aiohttp_response  # type: ignore[attr-defined]  # noqa: SLF001 - a part of it at a time takes three generators
+        try:
+            with map_aiohttp_exceptions():
+                return await answer.read()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise failure_of(error, self._passage) from error
+
 
 class _Transport(AiohttpTransport):
     """The kept library's transport, which tells when the bytes have left and what a failure means.
@@ -207,11 +219,14 @@ class _Client(httpx.AsyncClient):
         response = await self._transport.handle_async_request(request)
         response.request = request
         if not stream:
+            body = response.stream
+            assert isinstance(body, _Body)  # noqa: S101 - for mypy
             try:
-                await response.aread()
+                response.stream = httpx.ByteStream(await body.read())
             except BaseException:
                 await response.aclose()
                 raise
+            response.read()
         return response
 
 

@@ -37,6 +37,9 @@ def encode_command(command: tuple[Argument | Encoded, ...]) -> bytes:
             count += part.count
             texts.append(part.text)
         else:
+            # As in `_encode_argument`: a call for each would take half of the time.
+            text = part if isinstance(part, str) else str(part)
             count += 1
-            texts.append(_encode_argument(part))
+            size = len(text) if text.isascii() else len(text.encode())
+            texts.append(f"${size}\r\n{text}\r\n")
     return f"*{count}\r\n{''.join(texts)}".encode()

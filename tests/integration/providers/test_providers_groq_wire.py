@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from groq import AsyncGroq
 from pydantic import SecretStr
 
 from tests.integration.providers.groq_asking import KEY, MODEL, PROMPT
-from worker.providers import Completion, Groq
+from worker.providers import Completion, Groq, connections
 from worker.verdicts import Effect, Fate, Scope
 
 _ASKED = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]})
@@ -162,3 +163,17 @@ async def test_every_request_is_the_sdks_own_which_makes_the_first_of_each_key(
             other.headers,
             other.body,
         )
+
+
+async def test_an_answer_that_is_not_streamed_is_read_at_once(
+    scripted: Any, groq: Groq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parts(_: Any) -> Any:
+        raise AssertionError("it was read in parts")
+
+    monkeypatch.setattr(connections._Body, "__aiter__", parts)
+    packed = gzip.compress(json.dumps(_COMPLETION).encode())
+    scripted.answer(200, packed, {"content-encoding": "gzip"})
+    reply = await groq.call(KEY, _ASKED)
+    assert reply.value is not None
+    assert reply.value["text"] == "hello"

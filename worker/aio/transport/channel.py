@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Final
 
 import redis
@@ -48,6 +49,19 @@ class Channel(TakingChannel):
             self._async_pool.disconnect()
 
     # -- one client
+
+    # Each read of kombu's own cached properties runs two functions and takes two locks: these are
+    # read a dozen times a message.
+
+    @cached_property
+    def client(self) -> Any:
+        """The client of the taking connection."""
+        return self._create_client(asynchronous=True)
+
+    @cached_property
+    def subclient(self) -> Any:
+        """The subscriptions to fanout queues, on a connection of their own."""
+        return self._create_client(asynchronous=True).pubsub()
 
     def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Return the channel's connections; those for commands belong to the whole `Connection`."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from copy import deepcopy
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 from kombu.transport import redis as _stock
@@ -33,6 +34,8 @@ class Channel(Protocol):
     closed: bool
     connection: Any
     global_keyprefix: str
+    unacked_key: str
+    unacked_index_key: str
     conn_or_acquire: Any
     _lookup: Any
     _q_for_pri: Any
@@ -54,17 +57,27 @@ class RestoringQoS(StockQoS):
     """Renews the leases; None while the channel takes nothing, or where there are no leases."""
     recover_at_s: float
 
-    @property
+    @cached_property  # kombu's own one takes two locks each time it is read
+    def unacked_key(self) -> str:
+        """The name of the hash of entries, without the global prefix."""
+        return str(self.channel.unacked_key)
+
+    @cached_property
+    def unacked_index_key(self) -> str:
+        """The name of kombu's index of the entries, without the global prefix."""
+        return str(self.channel.unacked_index_key)
+
+    @cached_property
     def leases_key(self) -> str:
         """The name of the leases, without the global prefix."""
         return f"{self.unacked_key}.leases"
 
-    @property
+    @cached_property
     def pulse_key(self) -> str:
         """The name of the pulse, without the global prefix."""
         return f"{self.unacked_key}.pulse"
 
-    @property
+    @cached_property
     def unreadable_key(self) -> str:
         """The name of the list of unreadable items, without the global prefix."""
         return f"{self.unacked_key}.unreadable"

@@ -58,6 +58,14 @@ class TakingChannel(DeliveringChannel):
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
 
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues that messages are taken from, each once."""
+        queues = dict.fromkeys(self._active_queues)
+        if self.active_fanout_queues:
+            return [queue for queue in queues if queue not in self.active_fanout_queues]
+        return list(queues)
+
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
         prefix = self.global_keyprefix
@@ -79,11 +87,13 @@ class TakingChannel(DeliveringChannel):
         """
         if self._in_poll:
             return
+        now_s = time.monotonic()
+        if self.hints.all_empty and now_s < self.hints.look_at_s:
+            return
         # This comes first: the keeper knows the jobs that run on since the last connection.
         keeper = self.keep_leases()
         room = self.qos.room(most=_BATCH, coming=coming)
-        now_s = time.monotonic()
-        if not room or (self.hints.all_empty and now_s < self.hints.look_at_s):
+        if not room:
             return
         # A quarter of the window is worth a round trip; for less this waits until the hub has
         # nothing else to wake up for.
