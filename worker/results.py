@@ -69,6 +69,7 @@ class KeyStatus(Result):
     rejected: _Count
     tokens: _Count
     used_ms: Annotated[int, Field(description="Its last use, in milliseconds since 1970.")]
+    note: Annotated[str, Field(description="A note that somebody left on it; else empty.")]
     blocks: list[dict[str, Any]]
     buckets: list[dict[str, Any]]
 

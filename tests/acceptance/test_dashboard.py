@@ -366,6 +366,40 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
         state(page, first, "ready" if tick else "disabled")
 
 
+def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    secret = fresh.sandbox.keys("groq")[0]
+    its, dialog = card(page, secret), page.get_by_role("dialog")
+    assert "last used " in its.inner_text()
+    its.get_by_role("button", name="Disable key").click()
+    dialog.get_by_label("For how long").select_option("an hour")
+    dialog.get_by_label("Reason").fill("launch day")
+    screenshot(page, "disable-for")
+    dialog.get_by_role("button", name="Disable").click()
+    state(page, secret, "disabled")
+    its.get_by_text(
+        re.compile(r"^(1 h 00|59) min( \d\d s)? · launch day, by flower ada")
+    ).wait_for()
+    assert page.get_by_text("All is well").is_visible(), "a person wanted it"
+    its.get_by_role("button", name="Note on").click()
+    dialog.get_by_label("Note").fill("belongs to ops")
+    dialog.get_by_role("button", name="Keep").click()
+    its.get_by_text("belongs to ops", exact=True).wait_for()
+    screenshot(page, "disabled-for")
+    its.get_by_role("button", name="Enable key").click()
+    state(page, secret, "ready")
+    its.get_by_role("button", name="Check key").click()
+    dialog.get_by_text("The provider accepts this key.").wait_for()
+    assert dialog.get_by_role("listitem").count() == 1
+    dialog.get_by_role("button", name="Close").click()
+    its.get_by_role("button", name="Note on").click()
+    dialog.get_by_label("Note").fill("")
+    dialog.get_by_role("button", name="Keep").click()
+    its.get_by_text("belongs to ops").wait_for(state="hidden")
+
+
 def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:

@@ -41,6 +41,7 @@ def _lines(key: KeyView) -> list[Text]:
     facts = [
         *dict.fromkeys(map(_reason, key.blocks)),
         *([f"account {key.account}"] if key.account != key.id else []),
+        *([f"note: {key.note}"] if key.note else []),
     ]
     return [first, Text(f"    {'; '.join(facts)}", overflow="fold")] if facts else [first]
 

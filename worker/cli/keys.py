@@ -1,8 +1,7 @@
-"""`celery -A worker keys …`: show, reset, disable and check the keys."""
+"""`celery -A worker keys …`: show, reset and check the keys."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,14 +15,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from config.api_key import ApiKey, keys_named
 from config.current import get_settings
 from config.services import SERVICES
-from worker.cli import audit_listing
+from worker.cli import audit_listing, key_changes
+from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
 from worker.cli.session import current_user, failure_of, run
 from worker.cli.usage import usage
-from worker.key_pools import pools_for_tools
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.providers.drift import Drift, Seen
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
@@ -32,16 +30,16 @@ from worker.startup.redis import eviction_of
 ResultT = TypeVar("ResultT")
 
 _SERVICE = click.Choice(list(SERVICES))
-_KEY = "its id or the beginning of it, its label, or the name of its variable"
 _REPLY_TIMEOUT_S = 3.0
 
 
 @click.group(name="keys")
 def keys() -> None:
-    """Show, reset, disable and check the API keys that the workers rotate."""
+    """Show, reset, disable, enable and check the API keys that the workers rotate."""
 
 
-keys.add_command(usage)
+for _command in (key_changes.disable, key_changes.enable, key_changes.note, usage):
+    keys.add_command(_command)
 
 
 @keys.command()
@@ -68,9 +66,9 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 
     if watch:
         with suppress(KeyboardInterrupt):
-            _run(follow, service)
+            run_with_pools(follow, service)
         return
-    views = _run(read, service)
+    views = run_with_pools(read, service)
     if evicts := run(eviction_of, missing="{}"):
         click.echo(f"⚠️ {evicts.sentence}", err=True)
     if as_json:
@@ -84,7 +82,7 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 @click.option(
     "--key",
     "key_id",
-    help=f"Only this key: {_KEY}.",
+    help=f"Only this key: {NAMES}.",
 )
 @click.option("--include-disabled", is_flag=True, help="Reset keys that a person disabled, too.")
 def reset(service: str | None, key_id: str | None, include_disabled: bool) -> None:  # noqa: FBT001
@@ -95,7 +93,7 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
     """
 
     async def clear(pools: dict[str, KeyPool]) -> dict[str, ResetDone]:
-        key = _key_of(key_id, pools.values()) if key_id else None
+        key = key_of(key_id, pools.values()) if key_id else None
         return {
             name: await pool.reset(
                 by=f"cli {current_user()}",
@@ -106,7 +104,7 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
             if key is None or key.service == name
         }
 
-    for name, done in _run(clear, service).items():
+    for name, done in run_with_pools(clear, service).items():
         plural = "block" if done.count == 1 else "blocks"
         click.echo(f"🔄 {name.capitalize()} failed keys reset ({done.count} {plural} cleared)")
         for block in done.brought_back:
@@ -116,31 +114,6 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
                 f"   still out: {_held(block)}; `--include-disabled` or `--key {block.key}` "
                 "brings it back"
             )
-
-
-@keys.command()
-@click.argument("key_id", metavar="KEY")
-@click.option(
-    "--service", type=_SERVICE, help="The key's service, if KEY fits keys of several services."
-)
-@click.option(
-    "--reason", default="by hand", show_default=True, help="The reason, for the audit trail."
-)
-def disable(key_id: str, service: str | None, reason: str) -> None:
-    """Disable the key KEY until it is reset.
-
-    KEY is the key's id or the beginning of it, its label, or the name of its variable.
-    """
-
-    async def take_out(pools: dict[str, KeyPool]) -> str:
-        key = _key_of(key_id, pools.values())
-        by = f"cli {current_user()}"
-        newly = await pools[key.service].disable(key.id, by=by, reason=reason)
-        if not newly:
-            return f"{key.label} was disabled already"
-        return f"{key.label} is disabled; `keys reset --key {key.id}` brings it back"
-
-    click.echo(_run(take_out, service))
 
 
 @keys.command()
@@ -165,14 +138,22 @@ def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT00
             name: await pool.audit(count=count, people_only=people) for name, pool in pools.items()
         }
 
-    Console(highlight=False, markup=False).print(audit_listing.listing(_run(read, service)))
+    Console(highlight=False, markup=False).print(
+        audit_listing.listing(run_with_pools(read, service))
+    )
 
 
 @keys.command()
 @click.option("--service", type=_SERVICE, help="Only this service; default: all.")
+@click.option("--key", "key_id", help=f"Only this key: {NAMES}.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
-def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # noqa: FBT001
+def check(
+    ctx: click.Context,
+    service: str | None,
+    key_id: str | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Ask the providers about each key.
 
     Their answers say whether a key is accepted, and name its models and its limits. A check costs
@@ -185,16 +166,24 @@ def check(ctx: click.Context, service: str | None, as_json: bool) -> None:  # no
         async with opened_checkers(settings) as checkers:
             with suppress(RedisError):  # the accounts that Redis knows are not essential
                 await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
-            return await check_keys(pools, checkers, models=settings.models)
+            key = key_of(key_id, pools.values()) if key_id else None
+            return await check_keys(
+                pools, checkers, models=settings.models, key_id=key.id if key else None
+            )
 
-    checked = _run(run_checks, service)
-    problems = list(problems_in(checked, models=settings.models))
+    checked = run_with_pools(run_checks, service)
+    # One key alone says nothing of what no key may use.
+    problems = list(problems_in(checked, models={} if key_id else settings.models))
     if as_json:
         values = {"keys": [key.as_json() for key in checked], "problems": problems}
         click.echo(json.dumps(values, indent=2))
     else:
         Console().print(_checks(checked))
-        for sentence in problems or ["the providers accept every key that is configured here"]:
+        for sentence in problems or [
+            "the provider accepts it"
+            if key_id
+            else "the providers accept every key that is configured here"
+        ]:
             click.echo(sentence)
     if problems:
         ctx.exit(1)
@@ -261,31 +250,6 @@ def reload(ctx: click.Context) -> None:
     for reply in replies:
         for worker, answer in reply.items():
             click.echo(f"{worker}: {answer.get('ok') or answer.get('error')}")
-
-
-def _key_of(text: str, pools: Iterable[KeyPool]) -> ApiKey:
-    """Find the one key that a person names, whichever service it belongs to.
-
-    Raises:
-        click.ClickException: Several keys fit.
-        KeyError: No key fits.
-    """
-    found = [key for pool in pools for key in keys_named(text, pool.keys)]
-    if len(found) > 1:
-        several = ", ".join(f"{key.id} ({key.variable})" for key in found)
-        raise click.ClickException(f"{text} fits several keys; give the id of one: {several}")
-    if not found:
-        raise KeyError(text)
-    return found[0]
-
-
-def _run(
-    command: Callable[[dict[str, KeyPool]], Awaitable[ResultT]], service: str | None
-) -> ResultT:
-    return run(
-        lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
-        missing="no key here has the id, label or variable {}; `keys status` lists them",
-    )
 
 
 def _checks(checked: list[CheckedKey]) -> Table:

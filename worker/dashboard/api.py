@@ -75,10 +75,10 @@ class Cancel(ChangeHandler):
 class Check(ChangeHandler):
     """`POST /api/admin/api-keys/check`: ask the providers about each key, at no cost."""
 
-    fields = ("service",)
+    fields = ("service", "key")
 
     async def post(self) -> None:
-        """Check the keys of one service, or all keys."""
+        """Check one key, the keys of one service, or all keys."""
         body = self.body()
         services = [body.service] if body.service else list(SERVICES)
         settings = get_settings()
@@ -87,36 +87,18 @@ class Check(ChangeHandler):
         async def check(pools: Pools) -> list[CheckedKey]:
             async with opened_checkers(settings, timeout_s=_CHECK_TIMEOUT_S) as checkers:
                 return await check_keys(
-                    {name: pools[name] for name in services}, checkers, models=models
+                    {name: pools[name] for name in services},
+                    checkers,
+                    models=models,
+                    key_id=body.key,
                 )
 
         checked = await self.with_pools(check)
         self.send_json(
             {
                 "keys": [key.as_json() for key in checked],
-                "problems": list(problems_in(checked, models=models)),
+                # One key alone says nothing of what no key may use.
+                "problems": list(problems_in(checked, models={} if body.key else models)),
                 "by": self.admin,
             }
         )
-
-
-class Disable(ChangeHandler):
-    """`POST /api/admin/api-keys/disable`: take a key out until it is reset."""
-
-    fields = ("service", "key", "reason")
-
-    async def post(self) -> None:
-        """Disable one key."""
-        body = self.body()
-        service, key = body.service, body.key
-        if service is None or key is None:
-            raise ApiError(400, "bad_request", "service and key are needed.")
-
-        async def disable(pools: Pools) -> bool:
-            return await pools[service].disable(
-                key, by=f"flower {self.admin}", reason=body.reason or "by hand"
-            )
-
-        newly = await self.with_pools(disable)
-        await self.poll_change()
-        self.send_json({"disabled": key, "newly": newly, "by": self.admin})

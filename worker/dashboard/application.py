@@ -12,7 +12,16 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import decode_signed_value, url
 
 from config.current import get_settings
-from worker.dashboard import api, audit, dead_letters, event_stream, metrics, page, usage
+from worker.dashboard import (
+    api,
+    audit,
+    dead_letters,
+    event_stream,
+    key_changes,
+    metrics,
+    page,
+    usage,
+)
 from worker.dashboard.auth import AuthConfig, Visitor, authenticate
 from worker.dashboard.broker import use_our_broker_client
 from worker.dashboard.deferrals import Deferrals
@@ -39,7 +48,9 @@ HANDLERS = [
     url(rf"{_PREFIX}/audit", audit.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
     url(rf"{_PREFIX}/check", api.Check, name="keys-check"),
-    url(rf"{_PREFIX}/disable", api.Disable, name="keys-disable"),
+    url(rf"{_PREFIX}/disable", key_changes.Disable, name="keys-disable"),
+    url(rf"{_PREFIX}/enable", key_changes.Enable, name="keys-enable"),
+    url(rf"{_PREFIX}/note", key_changes.Note, name="keys-note"),
     url(r"/api/admin/jobs/([^/]+)/cancel", api.Cancel, name="jobs-cancel"),
     url(r"/api/admin/usage", usage.Usage, name="keys-usage"),
     url(_DEAD_LETTERS, dead_letters.DeadLetterList, name="dead-letters"),

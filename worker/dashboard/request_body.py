@@ -10,6 +10,8 @@ from worker.dashboard.errors import ApiError
 MAX_BODY_BYTES = 4096
 """Far above what any body needs."""
 
+LONGEST_S = 30 * 86_400
+"""The longest time for which a key can be disabled, in seconds."""
 _MAX_CHARACTERS = 200
 
 
@@ -22,12 +24,26 @@ class RequestBody:
         key: The key's id; None for all keys of the service.
         reason: The reason in the person's words; empty where none is given.
         include_disabled: Bring back keys that a person disabled, too.
+        for_s: For how long a key is disabled, in seconds; None: without end.
+        note: A note on a key; empty: none.
     """
 
     service: str | None = None
     key: str | None = None
     reason: str = ""
     include_disabled: bool = False
+    for_s: int | None = None
+    note: str = ""
+
+    def one_key(self) -> tuple[str, str]:
+        """The service and the id of the one key that the request concerns.
+
+        Raises:
+            ApiError: 400 where it names none.
+        """
+        if self.service is None or self.key is None:
+            raise ApiError(400, "bad_request", "service and key are needed.")
+        return self.service, self.key
 
 
 def check_headers(headers: Mapping[str, str], query: str) -> None:
@@ -77,19 +93,25 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
     check_fields(values, fields)
     if not isinstance(values.get("include_disabled", False), bool):
         raise ApiError(400, "bad_request", "include_disabled must be true or false.")
+    for_s = values.get("for_s", 1)
+    if type(for_s) is not int or not 1 <= for_s <= LONGEST_S:
+        raise ApiError(
+            400, "bad_request", f"for_s must be a whole number from 1 to {LONGEST_S} seconds."
+        )
     for name, value in values.items():
-        if name == "include_disabled":
+        if name in {"include_disabled", "for_s"}:
             continue
         if (
             not isinstance(value, str)
-            or not value.strip()
+            or not (value.strip() or name == "note")
             or len(value) > _MAX_CHARACTERS
             or not value.isprintable()
         ):
+            least = 0 if name == "note" else 1
             raise ApiError(
                 400,
                 "bad_request",
-                f"{name} must be plain text of 1 to {_MAX_CHARACTERS} characters.",
+                f"{name} must be plain text of {least} to {_MAX_CHARACTERS} characters.",
             )
     request = RequestBody(**values)
     if request.key and not request.service:

@@ -14,8 +14,8 @@ class BlockedScope:
     """What a field of the hash `blocks` stands for.
 
     Attributes:
-        kind: `host`, `model`, `key`, `key_resource`, `account`, `account_model`; or `unfit`, for a
-            model that an account does not have.
+        kind: `host`, `model`, `key`, `key_resource`, `account`, `account_model`; `unfit`, for a
+            model that an account does not have; or `person`, for what a person disabled.
         owner: The key's id or the account; empty where the scope is nobody's own.
         resource: The model or resource, where the scope has one.
     """
@@ -33,6 +33,13 @@ class BlockedScope:
         owner, _, resource = name.partition(":")
         return cls(kind, owner, resource)
 
+    @property
+    def shown_kind(self) -> str:
+        """The kind as people see it: what is blocked, whoever blocked it."""
+        if self.kind == "person":
+            return "key" if self.owner else "host"
+        return "account_model" if self.kind == "unfit" else self.kind
+
     def __str__(self) -> str:
         """Write the field's name."""
         match self.kind:
@@ -40,7 +47,7 @@ class BlockedScope:
                 return self.kind
             case "model":
                 return f"model:{self.resource}"
-            case "key" | "account":
+            case "key" | "account" | "person":
                 return f"{self.kind}:{self.owner}"
         return f"{self.kind}:{self.owner}:{self.resource}"
 
@@ -102,8 +109,9 @@ class Names:
         """Hash: the scope → what blocks its calls, why and until when.
 
         A scope is named by its kind and what it is: `host`, `model:MODEL`, `key:ID`,
-        `key_resource:ID:RESOURCE`, `account:ACCOUNT`, `account_model:ACCOUNT:MODEL`, and
-        `unfit:ACCOUNT:MODEL`, a model that the account does not have.
+        `key_resource:ID:RESOURCE`, `account:ACCOUNT`, `account_model:ACCOUNT:MODEL`,
+        `unfit:ACCOUNT:MODEL`, a model that the account does not have, and `person:ID` and
+        `person:`, a key and all keys that a person disabled.
         """
         return self._name("blocks")
 

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from redis.asyncio import Redis
 
 from config.api_key import ApiKey
-from worker.keypool import resets
+from worker.keypool import audit_trail, resets
 from worker.keypool import snapshot as snapshots
+from worker.keypool.by_hand import ByHand
 from worker.keypool.candidates import KeyDirectory
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
@@ -31,7 +31,7 @@ BULK_HORIZON_MS = 100
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
 
 
-class KeyPool:
+class KeyPool(ByHand):
     """Hands out keys so that no limit is overdrawn and no resting key is called.
 
     Every decision is one script in Redis, on Redis' clock; this object only remembers which account
@@ -235,7 +235,7 @@ class KeyPool:
         self._directory.learn({key_id: one[0] for key_id, one in found.items() if one[0]})
         for key_id, (_, person, reason) in found.items():
             if person:
-                await self._scripts.disable(by=person, key_id=key_id, reason=reason or "")
+                await self.disable(key_id, by=person, reason=reason or "")
                 await self._redis.hdel(self.names.key(key_id), "person")
         self._has_read_keys = True
 
@@ -284,16 +284,6 @@ class KeyPool:
         if unfit := [one for one in scopes if one.startswith("unfit:")]:
             await self._redis.hdel(self.names.blocks, *unfit)
 
-    async def disable(self, key_id: str, *, by: str, reason: str = "by hand") -> bool:
-        """Take a key out until a person brings it back; returns False where it was out already.
-
-        Raises:
-            KeyError: This process has no key of that id.
-        """
-        if all(key.id != key_id for key in self.keys):
-            raise KeyError(key_id)
-        return await self._scripts.disable(by=by, key_id=key_id, reason=reason)
-
     async def reinstate(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
         """Enable the keys again that refused one request, if each has served others lately.
 
@@ -312,25 +302,14 @@ class KeyPool:
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False
     ) -> list[dict[str, str]]:
-        """The latest entries of the audit stream, newest first.
-
-        Keys stand in it by their labels, where they are known.
+        """The latest entries of the audit stream, newest first; see `audit_trail.read`.
 
         Args:
             count: How many, at most.
             before_ms: Only entries before this instant, in milliseconds since 1970.
-            people_only: Only what was asked for by hand or by a program: resets, and keys taken
-                out.
+            people_only: Only what was asked for by hand or by a program.
         """
         stream = self.names.actions if people_only else self.names.audit
-        latest = "+" if before_ms is None else str(before_ms - 1)
-        entries: Any = await self._redis.xrevrange(stream, max=latest, count=count)
-        return [self._with_labels(dict(fields)) for _, fields in entries]
-
-    def _with_labels(self, entry: dict[str, str]) -> dict[str, str]:
-        name = entry["name"]
-        if entry["scope"] == "account_model":
-            name = name.replace(":", " × ", 1).removesuffix(" × ")
-        for key in self.keys:
-            name = name.replace(key.id, key.label)
-        return entry | {"name": name}
+        return await audit_trail.read(
+            self._redis, stream, keys=self.keys, count=count, before_ms=before_ms
+        )

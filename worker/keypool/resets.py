@@ -63,9 +63,9 @@ def parse(rows: Sequence[Sequence[Any]], *, service: str, owners: Mapping[str, s
         scope = BlockedScope.parse(field)
         parts = [owners.get(scope.owner, ""), scope.resource]
         block = HeldBlock(
-            scope="account_model" if scope.kind == "unfit" else scope.kind,
+            scope=scope.shown_kind,
             name=" × ".join(part for part in parts if part) or service,
-            key=scope.owner if scope.kind in {"key", "key_resource"} else "",
+            key=scope.owner if scope.shown_kind in {"key", "key_resource"} else "",
             state=state,
             reason=reason,
             disabled_by=person,

@@ -40,6 +40,8 @@ class Scripts:
         self._settle = script("settle")
         self._reset = script("reset")
         self._disable = script("disable")
+        self._enable = script("enable")
+        self._note = script("note")
         self._reinstate = script("reinstate")
         self._snapshot = script("snapshot")
 
@@ -124,9 +126,23 @@ class Scripts:
         told = (by, scope, name, "1" if include_disabled else "", *owners)
         return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
 
-    async def disable(self, *, by: str, key_id: str, reason: str) -> bool:
-        """Disable one key; returns False where it was disabled already."""
-        return bool(await self._disable(self._root, self._now(), by, key_id, reason))
+    async def disable(
+        self, *, by: str, service: str, key_id: str | None, reason: str, for_ms: int | None
+    ) -> bool:
+        """Disable a key, or all; returns False where it was disabled already."""
+        ends = "" if for_ms is None else for_ms
+        called = ("disabled", "key", key_id) if key_id else ("paused", "service", service)
+        told = (by, key_id or "", reason, ends, *called)
+        return bool(await self._disable(self._root, self._now(), *told))
+
+    async def enable(self, *, by: str, service: str, key_id: str | None) -> bool:
+        """Enable a key, or all; returns False where no person had disabled it."""
+        called = ("enabled", "key", key_id) if key_id else ("resumed", "service", service)
+        return bool(await self._enable(self._root, self._now(), by, key_id or "", *called))
+
+    async def note(self, *, by: str, key_id: str, text: str) -> None:
+        """Keep a note on one key."""
+        await self._note(self._root, self._now(), by, key_id, text)
 
     async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Bring keys back that a request was at fault for.

@@ -36,8 +36,8 @@ class BlockView:
     Attributes:
         scope: What rests (`key`, `account`, `account_model`, `key_resource`, `model`, `host`).
         name: The model or resource where the scope has one, else empty.
-        state: `cooling`, `disabled` (until a person resets it), or `unfit`: the account does not
-            have the model.
+        state: `cooling`, `disabled` (until a person resets it, or for a time that a person gave),
+            or `unfit`: the account does not have the model.
         reason: Why.
         since_ms: Since when, in milliseconds since 1970.
         left_ms: For how much longer, in milliseconds; None until a reset.
@@ -79,6 +79,7 @@ class KeyView:
     tokens: int
     used_ms: int
     buckets: tuple[BucketView, ...]
+    note: str = ""
 
     @property
     def reason(self) -> str:
@@ -96,7 +97,11 @@ class KeyView:
         if self.state == "ready":
             return 0
         ends_ms = [block.left_ms for block in self._rests if block.left_ms is not None]
-        return None if self.state == "disabled" else max(ends_ms, default=None)
+        endless = any(
+            block.left_ms is None and block.scope in {"key", "account", "host"}
+            for block in self._rests
+        )
+        return None if endless else max(ends_ms, default=None)
 
     @property
     def _rests(self) -> list[BlockView]:
@@ -172,7 +177,7 @@ def parse(
 
 def _place(item: tuple[str, Any]) -> tuple[int, str]:
     """Where a block stands among those of its key: what is the key's own comes first."""
-    kinds = "key", "account", "key_resource", "account_model", "host", "model", "unfit"
+    kinds = "person", "key", "account", "key_resource", "account_model", "host", "model", "unfit"
     return kinds.index(BlockedScope.parse(item[0]).kind), item[0]
 
 
@@ -208,6 +213,7 @@ def _view_of(
         tokens=int(record.get("tokens", 0)),
         used_ms=int(record.get("used_ms", 0)),
         buckets=tuple(bucket for pair in pairs for bucket in _buckets(*pair)),
+        note=str(record.get("note", "")),
     )
 
 
@@ -227,15 +233,16 @@ def _holds_ms(block: BlockView) -> float:
 
 
 def _block_of(scope: BlockedScope, block: dict[str, Any], now_ms: int) -> BlockView:
-    disabled = block["until_ms"] < 0
+    endless = block["until_ms"] < 0
+    disabled = endless or scope.kind == "person"
     state = "unfit" if scope.kind == "unfit" else "disabled" if disabled else "cooling"
     return BlockView(
-        scope="account_model" if scope.kind == "unfit" else scope.kind,
+        scope=scope.shown_kind,
         name=scope.resource,
         state=state,
         reason=block["reason"],
         since_ms=int(block["since_ms"]),
-        left_ms=None if disabled else int(block["until_ms"]) - now_ms,
+        left_ms=None if endless else int(block["until_ms"]) - now_ms,
         from_tokens=int(block.get("from_tokens", 0)),
         disabled_by=block.get("person", ""),
     )

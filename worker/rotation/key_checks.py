@@ -85,6 +85,7 @@ async def check_keys(
     checkers: Mapping[str, Checker],
     *,
     models: Mapping[str, Sequence[str]],
+    key_id: str | None = None,
 ) -> list[CheckedKey]:
     """Ask about every key of these pools, all at once.
 
@@ -92,6 +93,10 @@ async def check_keys(
         pools: By service.
         checkers: By service.
         models: The configured models, by service.
+        key_id: Ask about this key only.
+
+    Raises:
+        KeyError: No pool has a key of that id.
     """
 
     async def ask(service: str, pool: KeyPool, key: ApiKey) -> CheckedKey:
@@ -100,9 +105,15 @@ async def check_keys(
         may = {} if found.models is None else {model: model in found.models for model in wanted}
         return CheckedKey(service, key, pool.account_of(key), found, may)
 
-    return await asyncio.gather(
-        *(ask(service, pool, key) for service, pool in pools.items() for key in pool.keys)
-    )
+    wanted = [
+        (service, pool, key)
+        for service, pool in pools.items()
+        for key in pool.keys
+        if key_id in {None, key.id}
+    ]
+    if key_id is not None and not wanted:
+        raise KeyError(key_id)
+    return await asyncio.gather(*(ask(*one) for one in wanted))
 
 
 def problems_in(

@@ -36,6 +36,41 @@ async def test_a_check_shows_what_the_providers_say_about_each_key(serve: Serve)
         assert told["keys"][0]["detail"] == "Invalid API Key (HTTP 401)"
         assert "is not accepted: Invalid API Key" in told["problems"][0]
         assert secret("groq", 1) not in json.dumps(told)
+        second = {"service": "groq", "key": site.keys["groq"][1].id}
+        told = described(await post(site, "check", json=second))
+        assert ([one["id"] for one in told["keys"]], told["problems"]) == ([second["key"]], [])
+        assert (await post(site, "check", json=second | {"key": "unknown"})).status_code == 404
+
+
+async def test_a_key_is_disabled_for_a_time_enabled_and_has_a_note(serve: Serve) -> None:
+    site = await serve()
+    one = {"service": "groq", "key": site.keys["groq"][0].id}
+    done = await post(site, "disable", json=one | {"reason": "launch", "for_s": 3_600})
+    assert described(done)["newly"] is True
+    key = (await site.status())["services"]["groq"]["keys"][0]
+    assert (key["state"], key["reason"]) == ("disabled", "launch")
+    assert 3_590_000 < key["left_ms"] <= 3_600_000
+    pasted = f"see {secret('groq', 2)}"
+    note = described(await post(site, "note", json=one | {"note": pasted}))["note"]
+    assert note == f"see {site.keys['groq'][1].label}", "no secret is kept"
+    assert described(await post(site, "enable", json=one)) == {
+        "enabled": one["key"],
+        "newly": True,
+        "by": LOGIN[0],
+    }
+    assert described(await post(site, "enable", json=one))["newly"] is False
+    key = (await site.status())["services"]["groq"]["keys"][0]
+    assert (key["state"], key["note"]) == ("ready", note)
+    assert described(await post(site, "note", json=one))["note"] == ""
+    for path, body in (
+        ("disable", one | {"for_s": 0}),
+        ("disable", one | {"for_s": True}),
+        ("disable", one | {"for_s": 2_592_001}),
+        ("note", one | {"note": "x" * 201}),
+        ("note", {"service": "groq"}),
+        ("enable", {}),
+    ):
+        assert (await post(site, path, json=body)).status_code == 400, body
 
 
 # Whose credentials, and what the audit trail calls them.

@@ -45,7 +45,7 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
         "leaked on a slide",
     )
     assert shown.returncode == 0
-    assert f"is disabled; `keys reset --key {key_id}` brings it back" in shown.stdout
+    assert f"is disabled; `keys enable {key_id}` brings it back" in shown.stdout
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
     shown = cli(fresh, "keys", "reset", "--service", "resend")
@@ -54,21 +54,20 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     shown = cli(fresh, "keys", "reset", "--key", key_id[:6])  # no other service has such a key
     assert "🔄 Resend failed keys reset (1 block cleared)" in shown.stdout
     assert "Groq" not in shown.stdout
-    cli(
-        fresh,
-        "keys",
-        "disable",
-        pool["resend"]["keys"][0]["label"],
-        "--reason",
-        "leaked on a slide",
-    )
+    label = pool["resend"]["keys"][0]["label"]
+    reason = ["--reason", "leaked on a slide"]
+    shown = cli(fresh, "keys", "disable", label, *reason, "--for", "90m", "--drain")
+    assert shown.stdout.strip() == f"{label} is disabled for 1:30:00 h"
+    assert cli(fresh, "keys", "note", label, "asked  Resend").stdout == f"{label}: asked Resend\n"
+    assert "note: asked Resend" in cli(fresh, "keys", "status").stdout
     shown = cli(fresh, "keys", "reset", "--service", "resend", "--include-disabled")
     assert "🔄 Resend failed keys reset (1 block cleared)" in shown.stdout
     assert f"back: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
     shown = cli(fresh, "keys", "audit", "--service", "resend", "--count", "3", "--people")
     assert "reset" in shown.stdout
-    assert "leaked on a slide" in shown.stdout
+    assert "asked Resend" in shown.stdout
     assert "cli" in shown.stdout
+    assert "no person had disabled it" in cli(fresh, "keys", "enable", label).stdout
 
 
 def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
@@ -136,6 +135,7 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
             "no key here has the id, label or variable",
         ),
         (["keys", "reset", "--key", "0123456789ab"], 1, "no key here has the id, label or"),
+        (["keys", "disable", "GROQ_API_KEY", "--for", "soon"], 2, "give a time such as 90s, 45m"),
         (["keys", "disable", "GROQ_API_KEY", "--service", "resend"], 1, "no key here has the id"),
     ],
 )

@@ -1,4 +1,4 @@
-// Resets, disables and checks keys.
+// Resets, disables, enables and checks keys, and keeps notes on them.
 
 import { openDialog, showMessage } from "./dialog.js";
 import { page, setText } from "./elements.js";
@@ -86,32 +86,57 @@ function resetWords(answer) {
 }
 
 export function askDisable(service, key) {
-    openDialog("Disable " + key.label + "?", "No worker uses this key of " + title(service)
-        + " until a person resets it; a reset of all keys skips it. Calls in progress are not interrupted.",
-    "Disable", {
+    openDialog("Disable " + key.label + "?", "No worker uses this key of " + title(service) + " meanwhile; a reset of all"
+        + " keys skips it. Calls in progress end as usual.", "Disable", {
         danger: true,
-        reason: true,
+        text: "Reason, for the audit trail",
+        value: "by hand",
+        time: true,
         act: function (input) {
-            change(page.dataset.disableUrl, { service: service, key: key.id, reason: input.reason },
-                function (answer) { return key.label + (answer.newly ? " is disabled." : " was disabled already."); });
+            const body = { service: service, key: key.id, reason: input.text || "by hand" };
+            change(page.dataset.disableUrl, input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
+                function (answer) {
+                    return key.label + (answer.newly || input.for_s ? " is disabled" : " was disabled already")
+                        + (input.for_s ? " for " + duration(input.for_s * 1000) + "." : ".");
+                });
         },
     });
 }
 
-// Shows in a dialog what the providers say about each key.
-export async function checkKeys(button) {
+export function enable(service, key) {
+    change(page.dataset.enableUrl, { service: service, key: key.id }, function (answer) {
+        return key.label + (answer.newly ? " is enabled." : " was not disabled by a person.");
+    });
+}
+
+export function askNote(service, key) {
+    openDialog("Note on " + key.label, "Everyone who looks after the keys sees it. Write no secret into it.", "Keep", {
+        text: "Note",
+        value: key.note,
+        act: function (input) {
+            change(page.dataset.noteUrl, { service: service, key: key.id, note: input.text }, function (answer) {
+                return answer.note ? "The note on " + key.label + " is kept." : key.label + " has no note.";
+            });
+        },
+    });
+}
+
+// Shows in a dialog what the provider says about some keys; which: service and key, or nothing for all of them.
+export async function checkKeys(button, which) {
+    const words_ = button.textContent;
     button.disabled = true;
     setText(button, "Checking…");
     try {
-        const answer = await post(page.dataset.checkUrl, {});
-        openDialog("Check of the keys", answer.problems.length ? answer.problems.join(". ") + "."
-            : "The providers accept every key that is configured here.", "Close", {
-            lines: answer.keys.map(checkLine),
-        });
+        const answer = await post(page.dataset.checkUrl, which || {});
+        openDialog(which ? "Check of " + answer.keys[0].key : "Check of the keys",
+            answer.problems.length ? answer.problems.join(". ") + "." : which ? "The provider accepts this key."
+                : "The providers accept every key that is configured here.", "Close", {
+                lines: answer.keys.map(checkLine),
+            });
     } catch (error) {
         showMessage(error.message, "danger");
     }
-    setText(button, "Check keys");
+    setText(button, words_);
     button.disabled = false;
 }
 

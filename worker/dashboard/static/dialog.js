@@ -7,6 +7,8 @@ const dialog = document.getElementById("keys-dialog");
 const list = document.getElementById("dialog-list");
 const why = document.getElementById("dialog-why");
 const reason = document.getElementById("dialog-reason");
+const time = document.getElementById("dialog-time");
+const forSelect = document.getElementById("dialog-for");
 const also = document.getElementById("dialog-also");
 const include = document.getElementById("dialog-include");
 const cancelButton = document.getElementById("dialog-cancel");
@@ -14,8 +16,8 @@ const confirmButton = document.getElementById("dialog-confirm");
 const maxListed = 12;
 let onConfirm = null;
 
-// options: danger, reason (ask for one), lines (what will change), also (the label of a checkbox), act (called with
-// the input: also, reason)
+// options: danger, text (the label of a field for one) and value (what stands in it), time (ask for how long), lines
+// (what will change), also (the label of a checkbox), act (called with the input: also, text, for_s)
 export function openDialog(question, text, verb, options) {
     setText(document.getElementById("dialog-title"), question);
     setText(document.getElementById("dialog-text"), text);
@@ -27,15 +29,18 @@ export function openDialog(question, text, verb, options) {
         list.append(make("li", "", "and " + count(lines.length - maxListed) + " more"));
     }
     list.hidden = !lines.length;
-    why.hidden = !options.reason;
-    reason.value = "by hand";
+    why.hidden = !options.text;
+    setText(document.getElementById("dialog-reason-text"), options.text || "");
+    reason.value = options.value || "";
+    time.hidden = !options.time;
+    forSelect.value = "";
     also.hidden = !options.also;
     include.checked = false;
     setText(document.getElementById("dialog-include-text"), options.also || "");
     cancelButton.hidden = !options.act;
     onConfirm = options.act;
     dialog.showModal();
-    (options.reason ? reason : confirmButton).focus();
+    (options.text ? reason : confirmButton).focus();
 }
 
 function confirm() {
@@ -43,7 +48,7 @@ function confirm() {
     onConfirm = null;
     dialog.close();
     if (act) {
-        act({ also: include.checked, reason: reason.value.trim() || "by hand" });
+        act({ also: include.checked, text: reason.value.trim(), for_s: Number(forSelect.value) });
     }
 }
 

@@ -1,8 +1,8 @@
 // The card of one key.
 
-import { askDisable, askReset } from "./actions.js";
+import { askDisable, askNote, askReset, checkKeys, enable } from "./actions.js";
 import { button, make, narrow, page, readOnly, setText } from "./elements.js";
-import { blockWords, count, duration, grouped, limitName, plural } from "./words.js";
+import { blockWords, clockTime, count, duration, grouped, limitName, plural } from "./words.js";
 
 export function makeCard(service, key) {
     const article = make("article", "key-card");
@@ -14,16 +14,19 @@ export function makeCard(service, key) {
     const head = make("div", "key-head");
     head.append(label, state);
     const account = make("span", "key-account");
+    const used = make("span");
     const origin = make("p", "key-origin");
-    origin.append(make("span", "", key.variable), make("span", "key-id", "id " + key.id), account);
+    origin.append(make("span", "", key.variable), make("span", "key-id", "id " + key.id), account, used);
     const blocks = make("ul", "key-blocks");
     const use = make("p", "key-use");
+    const note = make("p", "key-note");
     const more = make("details", "key-more");
     const lowest = make("summary");
     const buckets = make("div", "key-buckets");
     more.append(lowest, origin, buckets);
-    article.append(head, blocks, use, more);
+    article.append(head, note, blocks, use, more);
     const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use,
+        note: note, used: used,
         more: more, lowest: lowest, buckets: buckets, key: key, ends: [], blocksListed: "", bucketsListed: "",
         meters: [] };
     if (!readOnly) {
@@ -31,9 +34,17 @@ export function makeCard(service, key) {
         card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
             askDisable(service, card.key);
         });
-        foot.append(button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
+        card.enable = button("Enable", "Enable key " + key.label, "btn-outline-primary", function () {
+            enable(service, card.key);
+        });
+        const check = button("Check", "Check key " + key.label, "btn-outline-secondary", function () {
+            checkKeys(check, { service: service, key: key.id });
+        });
+        foot.append(check, button("Note", "Note on key " + key.label, "btn-outline-secondary", function () {
+            askNote(service, card.key);
+        }), button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
             askReset("key " + key.label, { service: service, key: key.id });
-        }), card.disable);
+        }), card.disable, card.enable);
         more.append(foot);
     }
     unfold(card);
@@ -48,7 +59,11 @@ function useWords(key) {
         .map(function (part) { return count(part[0]) + " " + part[1]; });
     return (key.calls ? plural(key.calls, "call") + ": " + parts.join(", ") : "not called yet")
         + (key.tokens ? " · " + plural(key.tokens, "token") : "")
-        + (key.in_flight ? " · " + count(key.in_flight) + " in progress" : "");
+        + (key.in_flight ? " · " + count(key.in_flight) + (key.state === "disabled" ? " still" : "") + " in progress" : "");
+}
+
+function disabledByHand(key) {
+    return key.blocks.some(function (one) { return one.disabled_by; });
 }
 
 function accountWords(service, key) {
@@ -65,8 +80,12 @@ export function showCard(card, key) {
     setText(card.state, key.state);
     setText(card.account, accountWords(card.service, key));
     setText(card.use, useWords(key));
+    setText(card.used, key.used_ms ? "last used " + clockTime(key.used_ms) : "");
+    setText(card.note, key.note);
+    card.note.hidden = !key.note;
     if (card.disable) {
-        card.disable.disabled = key.state === "disabled" && key.blocks.some(function (one) { return one.disabled_by; });
+        card.disable.hidden = disabledByHand(key);
+        card.enable.hidden = !card.disable.hidden;
     }
     showBlocks(card, grouped(key.blocks));
     showBuckets(card, key.buckets);
@@ -90,7 +109,7 @@ function showBlocks(card, blocks) {
             what.title = one.names ? one.names.join(", ") : "";
             item.append(left, what);
             card.blocks.append(item);
-            return { left: left, until: null };
+            return { left: left, until: null, forever: one.disabled_by ? "until enabled" : "until reset" };
         });
     }
     blocks.forEach(function (one, place) {
@@ -101,7 +120,7 @@ function showBlocks(card, blocks) {
 
 export function countDown(card) {
     card.ends.forEach(function (end) {
-        setText(end.left, end.until === null ? "until reset" : duration(end.until - performance.now()));
+        setText(end.left, end.until === null ? end.forever : duration(end.until - performance.now()));
     });
 }
 

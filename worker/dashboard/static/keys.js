@@ -25,7 +25,7 @@ if (resetAll) {
 }
 const checkAll = document.getElementById("check-all");
 if (checkAll) {
-    checkAll.addEventListener("click", function () { checkKeys(checkAll); });
+    checkAll.addEventListener("click", function () { checkKeys(checkAll, null); });
 }
 setInterval(function () {
     countDownAll();

@@ -54,7 +54,12 @@ async function read() {
             text = events.pop();
             stillHere();
             if (events.length) {
-                show(JSON.parse(events.pop().replace(/^event: status\ndata: /, "")));
+                const status = JSON.parse(events.pop().replace(/^event: status\ndata: /, ""));
+                try {
+                    show(status);
+                } catch (error) { // a fault of the page, which the next status may not meet
+                    reportError(error);
+                }
             }
         }
     } catch (error) {

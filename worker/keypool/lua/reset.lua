@@ -16,10 +16,11 @@ for index = 6, #ARGV do ours[ARGV[index]] = true end
 for scope, packed in pairs(read_hash(blocks_key)) do
   local block, kind, owner = cmsgpack.unpack(packed), scope:match('^([%l_]+):?([^:]*)')
   if kind == 'host' or kind == 'model' or ours[owner] then
-    local stays = block.person and ARGV[5] ~= '1'
+    local stays = kind == 'person' and ARGV[5] ~= '1'
     if not stays then redis.call('HDEL', blocks_key, scope) end
     if block.until_ms > now then
-      local state = kind == 'unfit' and kind or block.until_ms == NEVER and 'disabled' or 'cooling'
+      local disabled = kind == 'person' or block.until_ms == NEVER
+      local state = kind == 'unfit' and kind or disabled and 'disabled' or 'cooling'
       found[#found + 1] = {scope, state, block.reason, block.person or '', stays and 0 or 1}
       if not stays then cleared = cleared + 1 end
     end

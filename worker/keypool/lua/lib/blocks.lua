@@ -1,5 +1,5 @@
 -- What blocks calls. The hash `:blocks` maps a scope (see names.py) to its block: {until_ms, since_ms, reason, by}, and
--- maybe `person`, who disabled the key, or `from_tokens`, for calls of this size or more only. A host or model that
+-- maybe `person`, who disabled it, or `from_tokens`, for calls of this size or more only. A host or model that
 -- fails has `faults` in a row, `fault_ms` (the last one), and `probe_ms` and `probe_by` while a lease probes it.
 
 local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
@@ -31,7 +31,8 @@ end
 local function read_blocks_of(id, account, model, resource, lease_id)
   local name = account .. ':' .. model
   local scopes = {'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,
-    'account_model:' .. name, 'unfit:' .. name, 'host', 'model:' .. model}
+    'account_model:' .. name, 'unfit:' .. name, 'host', 'model:' .. model, 'person:',
+    'person:' .. id}
   local blocks, probes = read_blocks(scopes), {}
   for index = 6, 7 do
     local block = blocks[index]

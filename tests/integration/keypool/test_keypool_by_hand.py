@@ -1,0 +1,157 @@
+"""What people do to single keys: disable them for a time, enable them, leave a note."""
+
+import pytest
+
+from tests.integration.keypool.conftest import ManualClock
+from tests.integration.keypool.keypool_asking import (
+    INVALID,
+    OK,
+    Make,
+    ask,
+    lease,
+    nothing,
+    refused,
+)
+from worker.keypool import BlockView, KeyPool, KeyView, Lease
+from worker.keypool.leases import NoLeaseReason
+from worker.verdicts import Scope, Verdict
+
+
+async def key_of(pool: KeyPool) -> KeyView:
+    return (await pool.snapshot()).keys[0]
+
+
+def held(key: KeyView) -> list[tuple[str, str, int | None, str]]:
+    def facts(block: BlockView) -> tuple[str, str, int | None, str]:
+        return block.state, block.reason, block.left_ms, block.disabled_by
+
+    return [facts(block) for block in key.blocks if block.scope == "key"]
+
+
+async def test_a_key_that_is_disabled_for_a_time_comes_back_by_itself(
+    make_pool: Make, clock: ManualClock
+) -> None:
+    pool = make_pool(1)
+    in_flight = await lease(pool)
+    key_id = pool.keys[0].id
+    assert await pool.disable(key_id, by="cli ann", reason="quota for the launch", for_ms=60_000)
+    view = await key_of(pool)
+    assert (view.state, view.left_ms, view.in_flight) == ("disabled", 60_000, 1)
+    assert held(view) == [("disabled", "quota for the launch", 60_000, "cli ann")]
+    assert (await nothing(pool)).first_in_ms == 60_000
+    assert (await pool.reset(by="bob")).left_disabled[0].state == "disabled", "a person wanted it"
+    await pool.settle(in_flight, OK)
+    assert (await key_of(pool)).in_flight == 0, "drained"
+    clock.tick(60_000)
+    assert (await key_of(pool)).state == "ready"
+    assert isinstance(await ask(pool), Lease)
+    assert not (await pool.reset(by="bob")).left_disabled, "it is over"
+
+
+async def test_the_time_can_be_changed_and_an_end_taken_away(make_pool: Make) -> None:
+    pool = make_pool(1)
+    key_id = pool.keys[0].id
+    assert await pool.disable(key_id, by="ann", for_ms=60_000)
+    assert not await pool.disable(key_id, by="ann", for_ms=9_000)
+    assert (await key_of(pool)).left_ms == 9_000
+    assert not await pool.disable(key_id, by="ann")
+    assert (await key_of(pool)).left_ms is None
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+
+
+# What the provider says of a call in flight, and how the key is held when the time is over.
+@pytest.mark.parametrize(
+    ("verdict", "block"),
+    [
+        (refused(90_000, Scope.KEY), ("cooling", "rate_limit", 30_000, "")),
+        (INVALID, ("disabled", "invalid_key", None, "")),
+    ],
+)
+async def test_what_the_provider_says_meanwhile_counts(
+    make_pool: Make, clock: ManualClock, verdict: Verdict, block: tuple[object, ...]
+) -> None:
+    pool = make_pool(1)
+    in_flight = await lease(pool)
+    await pool.disable(pool.keys[0].id, by="ann", reason="moved", for_ms=60_000)
+    await pool.settle(in_flight, verdict)
+    assert held(await key_of(pool))[0] == ("disabled", "moved", 60_000, "ann")
+    clock.tick(60_000)
+    assert held(await key_of(pool)) == [block]
+
+
+async def test_a_rest_after_the_time_is_nobodys_doing(make_pool: Make, clock: ManualClock) -> None:
+    pool = make_pool(1)
+    await pool.disable(pool.keys[0].id, by="ann", for_ms=60_000)
+    clock.tick(60_000)
+    await pool.settle(await lease(pool), refused(5_000, Scope.KEY))
+    assert held(await key_of(pool)) == [("cooling", "rate_limit", 5_000, "")]
+
+
+async def test_enable_undoes_what_a_person_did_and_nothing_else(make_pool: Make) -> None:
+    pool = make_pool(2)
+    by_hand, refused_key = pool.keys
+    await pool.disable(by_hand.id, by="ann")
+    await pool.settle(await lease(pool), INVALID)
+    assert await pool.enable(by_hand.id, by="cli bob")
+    assert not await pool.enable(by_hand.id, by="cli bob")
+    assert not await pool.enable(refused_key.id, by="cli bob")
+    assert [key.state for key in (await pool.snapshot()).keys] == ["ready", "disabled"]
+    latest = (await pool.audit(people_only=True))[0]
+    assert (latest["event"], latest["name"], latest["by"]) == ("enabled", by_hand.label, "cli bob")
+    with pytest.raises(KeyError):
+        await pool.enable("unknown", by="bob")
+
+
+async def test_a_note_stays_until_it_is_removed(make_pool: Make) -> None:
+    pool = make_pool(1)
+    key_id = pool.keys[0].id
+    await pool.note(key_id, "belongs to ops", by="ann")
+    await pool.reset(by="ann", key_id=key_id)
+    assert (await key_of(pool)).note == "belongs to ops"
+    await pool.note(key_id, "", by="ann")
+    assert (await key_of(pool)).note == ""
+    assert [one["event"] for one in await pool.audit(people_only=True)] == [
+        "noted",
+        "reset",
+        "noted",
+    ]
+    with pytest.raises(KeyError):
+        await pool.note("unknown", "x", by="ann")
+
+
+async def test_a_paused_service_makes_no_call_until_it_is_resumed(make_pool: Make) -> None:
+    pool = make_pool(2)
+    in_flight, waits = await lease(pool), await lease(pool)
+    assert await pool.disable(None, by="cli ann", reason="they bill us twice")
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert await pool.confirm(waits) is None, "nor one that had only waited for its instant"
+    await pool.settle(in_flight, OK)
+    blocks = [block for key in (await pool.snapshot()).keys for block in key.blocks]
+    assert {(block.scope, block.state, block.disabled_by) for block in blocks} == {
+        ("host", "disabled", "cli ann")
+    }
+    for key in (await pool.snapshot()).keys:
+        assert (key.state, key.left_ms) == ("cooling", None)
+        await pool.reset(by="ann", key_id=key.id)
+    await pool.reset(by="ann", include_disabled=True)
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED, "a reset is of keys"
+    assert await pool.enable(None, by="cli bob")
+    assert not await pool.enable(None, by="cli bob")
+    assert isinstance(await ask(pool), Lease)
+    entries = await pool.audit(people_only=True)
+    assert [entry["event"] for entry in entries if entry["event"] != "reset"] == [
+        "resumed",
+        "paused",
+    ]
+    assert (entries[0]["scope"], entries[0]["name"]) == ("service", "groq")
+
+
+async def test_a_pause_ends_by_itself_where_it_has_an_end(
+    make_pool: Make, clock: ManualClock
+) -> None:
+    pool = make_pool(1)
+    await pool.disable(None, by="ann", for_ms=60_000)
+    assert (await nothing(pool)).first_in_ms == 60_000
+    assert (await key_of(pool)).left_ms == 60_000
+    clock.tick(60_000)
+    assert isinstance(await ask(pool), Lease)

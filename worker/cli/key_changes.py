@@ -1,0 +1,130 @@
+"""`celery -A worker keys disable|enable|note`: change one key by hand."""
+
+import asyncio
+import re
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from config.services import SERVICES
+from worker.cli.chosen_key import NAMES, Pools, key_of, run_with_pools
+from worker.cli.session import current_user
+from worker.keypool import KeyPool
+from worker.logs.redaction import redactor
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LONGEST_S = 30 * 86_400
+_LONGEST_NOTE = 200
+_LOOK_S = 0.5
+
+_service = click.option(
+    "--service",
+    type=click.Choice(list(SERVICES)),
+    help="The key's service, if KEY fits keys of several services.",
+)
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time such as `90s`, `45m`, `2h` or `1d`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        parts = re.fullmatch(r"([0-9]{1,7})([smhd])", str(value))
+        seconds = int(parts[1]) * _UNITS_S[parts[2]] if parts else 0
+        if not 1 <= seconds <= _LONGEST_S:
+            self.fail("give a time such as 90s, 45m, 2h or 1d, up to 30d", param, ctx)
+        return seconds
+
+
+@click.command()
+@click.argument("key_id", metavar="KEY")
+@_service
+@click.option(
+    "--reason", default="by hand", show_default=True, help="The reason, for the audit trail."
+)
+@click.option(
+    "--for",
+    "for_s",
+    type=_Duration(),
+    help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys enable`.",
+)
+@click.option("--drain", is_flag=True, help="Wait until its calls in progress have ended.")
+def disable(
+    key_id: str, service: str | None, reason: str, for_s: int | None, *, drain: bool
+) -> None:
+    """Disable the key KEY, for a time or until it is enabled.
+
+    Its calls in progress go on. KEY is the key's id or the beginning of it, its label, or the name
+    of its variable.
+    """
+
+    async def take_out(pools: Pools) -> str:
+        key = key_of(key_id, pools.values())
+        pool = pools[key.service]
+        newly = await pool.disable(
+            key.id,
+            by=f"cli {current_user()}",
+            reason=redactor.redact(reason),
+            for_ms=None if for_s is None else for_s * 1000,
+        )
+        if drain:
+            await _drained(pool, key.id)
+        if for_s is not None:
+            return f"{key.label} is disabled for {timedelta(seconds=for_s)} h"
+        if not newly:
+            return f"{key.label} was disabled already"
+        return f"{key.label} is disabled; `keys enable {key.id}` brings it back"
+
+    click.echo(run_with_pools(take_out, service))
+
+
+async def _drained(pool: KeyPool, key_id: str) -> None:
+    """Wait until no call with a key is in progress."""
+    left = None
+    while True:
+        key = next(key for key in (await pool.snapshot()).keys if key.id == key_id)
+        if not key.in_flight:
+            return
+        if left != key.in_flight:
+            left = key.in_flight
+            click.echo(
+                f"{key.label}: {left} {'call' if left == 1 else 'calls'} in progress", err=True
+            )
+        await asyncio.sleep(_LOOK_S)
+
+
+@click.command()
+@click.argument("key_id", metavar="KEY")
+@_service
+def enable(key_id: str, service: str | None) -> None:
+    """Bring back the key KEY, which a person disabled.
+
+    Rests, and keys that the provider refused, are left to `keys reset`.
+    """
+
+    async def bring_back(pools: Pools) -> str:
+        key = key_of(key_id, pools.values())
+        newly = await pools[key.service].enable(key.id, by=f"cli {current_user()}")
+        return f"{key.label} is enabled" if newly else f"{key.label}: no person had disabled it"
+
+    click.echo(run_with_pools(bring_back, service))
+
+
+@click.command(help=f"Keep the note TEXT on the key KEY; without TEXT remove it. KEY is {NAMES}.")
+@click.argument("key_id", metavar="KEY")
+@click.argument("text", default="")
+@_service
+def note(key_id: str, text: str, service: str | None) -> None:
+    """Keep a note on a key."""
+    words = redactor.redact(" ".join(text.split()))
+    if len(words) > _LONGEST_NOTE:
+        raise click.ClickException(f"a note has at most {_LONGEST_NOTE} characters")
+
+    async def keep(pools: Pools) -> str:
+        key = key_of(key_id, pools.values())
+        await pools[key.service].note(key.id, words, by=f"cli {current_user()}")
+        return f"{key.label}: {words or 'the note is removed'}"
+
+    click.echo(run_with_pools(keep, service))

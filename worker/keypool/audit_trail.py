@@ -1,0 +1,37 @@
+"""Reads the audit stream of a pool, for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+
+from config.api_key import ApiKey
+
+
+async def read(
+    redis: Redis, stream: str, *, keys: Sequence[ApiKey], count: int, before_ms: int | None
+) -> list[dict[str, str]]:
+    """The latest entries, newest first. Keys stand in it by their labels, where they are known.
+
+    Args:
+        redis: A client that decodes responses to text.
+        stream: The name of the stream.
+        keys: The keys whose labels are known.
+        count: How many entries, at most.
+        before_ms: Only entries before this instant, in milliseconds since 1970.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    latest = "+" if before_ms is None else str(before_ms - 1)
+    entries: Any = await redis.xrevrange(stream, max=latest, count=count)
+    return [_with_labels(dict(fields), keys) for _, fields in entries]
+
+
+def _with_labels(entry: dict[str, str], keys: Sequence[ApiKey]) -> dict[str, str]:
+    name = entry["name"]
+    if entry["scope"] == "account_model":
+        name = name.replace(":", " × ", 1).removesuffix(" × ")
+    for key in keys:
+        name = name.replace(key.id, key.label)
+    return entry | {"name": name}
