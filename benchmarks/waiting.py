@@ -2,8 +2,8 @@
 
 Real workers, an embedded Redis and the provider sandbox; three keys of 300 calls a minute and more
 jobs than they allow. While they work something changes. The judge is the sandbox's ledger: what was
-accepted of what the keys allowed, seconds without any call although jobs waited, the idlest ten
-seconds, calls refused, and deferrals.
+accepted of what the keys allowed, seconds without any call although jobs waited ("silent"; those in
+which no key could serve count as "closed"), the idlest ten seconds, calls refused, and deferrals.
 """
 
 import argparse
@@ -35,6 +35,7 @@ RPM, KEYS, JOBS = 300, 3, 1_700
 MODELS = "openai/gpt-oss-120b", "openai/gpt-oss-20b"
 BEGIN_S = 15.0
 """By then the burst is used up, and what changes meets a steady state."""
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 RETRY_RE = re.compile(rb"Retry in \d")
 
 
@@ -55,6 +56,21 @@ class Run:
     ids: list[str] = field(default_factory=list)
     gone: int = 0
     extra: float = 0.0
+    closed: list[tuple[float, float]] = field(default_factory=list)
+    """When no key could serve: from and until, in seconds since 1970."""
+    clock: Path | None = None
+    """What sets Redis' clock, where libfaketime is installed."""
+
+    def close(self, seconds: float) -> None:
+        """Note that no key can serve from now on, for so long."""
+        self.closed.append((time.time(), time.time() + seconds))
+        self.extra -= seconds * KEYS * RPM / 60
+
+    def is_closed(self, second_s: float) -> bool:
+        """Whether no key could serve in a whole second, or in the one before."""
+        return any(
+            from_s <= second_s + 1 and second_s <= until_s for from_s, until_s in self.closed
+        )
 
     def send(self, count: int, **options: Any) -> list[str]:
         """Enqueue completions; returns their ids."""
@@ -95,6 +111,24 @@ def every(until_s: float, pause_s: float, act: Callable[[], Any]) -> None:
 def resets(run: Run, until_s: float) -> None:
     """`keys reset` every 5 s."""
     every(until_s, 5, lambda: run.keys("reset", "--service", "groq"))
+
+
+def resets_of_one(run: Run, until_s: float) -> None:
+    """`keys reset` of one key after the other, every 3 s."""
+    ids = cycle([key["id"] for key in json.loads(_status(run))["groq"]["keys"]])
+    every(until_s, 3, lambda: run.keys("reset", "--service", "groq", "--key", next(ids)))
+
+
+def resets_of_all(run: Run, until_s: float) -> None:
+    """`keys reset` of all services, every second at best."""
+    every(until_s, 0.1, lambda: run.keys("reset"))
+
+
+def join(run: Run, until_s: float) -> None:
+    """A key more is found."""
+    (run.house.folder / ".env").write_text(f"GROQ_API_KEY_9={run.house.sandbox.keys('groq')[-1]}\n")
+    run.app.control.broadcast("keys_reload", reply=True, timeout=1)
+    run.extra = RPM * (1 + (until_s - time.monotonic()) / 60)
 
 
 def reload(run: Run, until_s: float) -> None:
@@ -161,14 +195,14 @@ def bulk(run: Run, _: float) -> None:
 
 def rest(run: Run, _: float) -> None:
     """All keys rest for 12 s."""
+    run.close(12)
     run.house.sandbox.control("exhaust", service="groq", seconds=12)
-    run.extra = -12 * KEYS * RPM / 60
 
 
 def outage(run: Run, _: float) -> None:
     """The provider fails for everybody for 20 s."""
+    run.close(20)
     run.house.sandbox.control("fault", service="groq", status=500, seconds=20)
-    run.extra = -20 * KEYS * RPM / 60
 
 
 def models(run: Run, until_s: float) -> None:
@@ -186,6 +220,38 @@ def behind(run: Run, until_s: float) -> None:
     run.extra = KEYS * RPM * (1 + (until_s - time.monotonic()) / 60)
 
 
+def huge(run: Run, until_s: float) -> None:
+    """Tokens become short, and one job needs most of a minute's."""
+    run.house.sandbox.control("limits", service="groq", rpm=RPM, tpm=9_000)
+    run.send(1, prompt="Say hello", max_completion_tokens=7_000)
+    left_s = until_s - time.monotonic()
+    # A small job reserves some 22 tokens, and uses them.
+    run.extra = KEYS * (9_000 * (1 + left_s / 60) / 22 - RPM * (1 + left_s / 60))
+    run.extra = min(0.0, run.extra)
+
+
+def clock_back(run: Run, _: float) -> None:
+    """Redis' clock is set back by ten minutes."""
+    _set_clock(run, "-10m")
+
+
+def clock_on(run: Run, _: float) -> None:
+    """Redis' clock is set forward by ten minutes."""
+    _set_clock(run, "+10m")
+
+
+def clock_jitters(run: Run, until_s: float) -> None:
+    """Redis' clock is set back and forward by three seconds, every two."""
+    steps = cycle(("-3s", "+0", "+3s", "+0"))
+    every(until_s, 2, lambda: _set_clock(run, next(steps)))
+
+
+def _set_clock(run: Run, offset: str) -> None:
+    if run.clock is None:
+        raise SystemExit("libfaketime is not installed (Debian: libfaketime)")
+    run.clock.write_text(offset + "\n")
+
+
 def steady(_run: Run, _: float) -> None:
     """Nothing changes."""
 
@@ -193,7 +259,10 @@ def steady(_run: Run, _: float) -> None:
 CASES = (
     steady,
     resets,
+    resets_of_one,
+    resets_of_all,
     reload,
+    join,
     disable,
     revoke,
     kill,
@@ -205,32 +274,53 @@ CASES = (
     outage,
     models,
     behind,
+    huge,
+    clock_back,
+    clock_on,
+    clock_jitters,
 )
+
+
+def _redis(home: Path, clock: Path | None) -> EmbeddedRedis:
+    """Start a Redis, whose clock goes by a file."""
+    server = EmbeddedRedis(data_dir=home / "redis")
+    if clock is None:
+        return server
+    clock.write_text("+0\n")
+    faked = dict.fromkeys(("FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC"), "1")
+    faked |= {"DONT_FAKE_MONOTONIC": "1", "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    os.environ |= faked | {"LD_PRELOAD": str(FAKETIME)}
+    try:
+        return server.start()
+    finally:
+        for name in (*faked, "LD_PRELOAD"):
+            del os.environ[name]
 
 
 @contextmanager
 def open_house(workers: int) -> Iterator[Run]:
     """Start everything."""
     account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
-    accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS)], "resend": []}
+    # The last key joins in one case; in the others the workers do not know it.
+    accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS + 1)], "resend": []}
     with tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder:
         home = Path(folder)
         (home / "cwd").mkdir()
+        clock = home / "clock" if FAKETIME else None
         with (
-            EmbeddedRedis(data_dir=home / "redis") as server,
+            _redis(home, clock) as server,
             Sandbox(accounts=accounts, groq_latency_ms=180, groq_jitter_ms=20) as sandbox,
         ):
-            environ = (
-                dict(os.environ)
-                | sandbox.env()
-                | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
-            )
+            environ = dict(os.environ) | sandbox.env()
+            environ |= {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+            spare = sandbox.keys("groq")[-1]
+            environ = {name: value for name, value in environ.items() if value != spare}
             posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
             house = House(server, sandbox, environ, home / "cwd", posts)
             house.fill()
             try:
                 house.await_ready()
-                yield Run(house, Celery(broker=server.url, backend=server.url))
+                yield Run(house, Celery(broker=server.url, backend=server.url), clock=clock)
             finally:
                 for post in posts:
                     if post.process is not None and post.process.poll() is None:
@@ -275,22 +365,28 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
     accepted = [call["arrived_s"] - first_s for call in calls if call["accepted"]]
     accepted = [at_s for at_s in accepted if at_s < seconds]
     refused = sum(str(call["status"]) == "429" for call in calls)
-    by_second = Counter(int(call["arrived_s"] - first_s) for call in calls)
+    counts = Counter(int(call["arrived_s"] - first_s) for call in calls)
+    by_second = [counts[second] for second in range(int(seconds) + 1)]
     jobs = len(run.ids) - run.gone
     last_s = int(seconds if len(accepted) < jobs - 20 else max(accepted))
     allowed = min(jobs, KEYS * RPM * (1 + last_s / 60) + run.extra)
     steady_s = KEYS * RPM / 60
+    closed = [run.is_closed(first_s + second) for second in range(last_s)]
+    silent = [by_second[second] == 0 for second in range(last_s)]
     tens = [
-        sum(by_second[s] for s in range(at, at + 10)) for at in range(int(BEGIN_S), last_s - 10)
+        sum(by_second[at : at + 10])
+        for at in range(int(BEGIN_S), last_s - 10)
+        if not any(closed[at : at + 10])
     ]
     return {
         "accepted": len(accepted),
         "of allowed": len(accepted) / allowed,
         "refused": refused / max(1, len(accepted)),
-        "silent s": sum(by_second[s] == 0 for s in range(last_s)),
+        "silent s": sum(silent) - sum(map(all, zip(silent, closed, strict=True))),
+        "closed s": sum(closed),
         "idlest 10 s": 1 - min(tens, default=0) / (10 * steady_s),
         "deferrals": len(RETRY_RE.findall(log)) / max(1, len(accepted)),
-        "last 10 s": sum(by_second[s] for s in range(last_s - 10, last_s)) / 10,
+        "last 10 s": sum(by_second[last_s - 10 : last_s]) / 10,
     }
 
 

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.integration.keypool.keypool_asking import (
     INVALID,
@@ -469,6 +471,26 @@ async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_i
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"two"}
     clock.tick(1_001)
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"one", "two"}
+
+
+async def test_models_and_domains_that_do_not_exist_leave_little_behind(
+    make_pool: Make,
+    redis: Redis,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(2, accounts=["one", "two"])
+    stays = await lease(pool, model="real")
+    await pool.settle(stays, refused(9_000_000, Scope.ACCOUNT_MODEL))
+    denied = replace(NOT_HAD, effect=Effect.DISABLE, scope=Scope.KEY_RESOURCE)
+    for number in range(800):
+        name = f"made up {number}"
+        await pool.settle(await lease(pool, model=name), NOT_HAD)
+        await pool.settle(await lease(pool, resource=name), denied)
+        await pool.settle(await lease(pool, model=f"down {number}"), fault(Scope.MODEL))
+        clock.tick(10)
+    assert await redis.hlen(pool.names.blocks) <= 1_001
+    assert len([one async for one in redis.scan_iter("*account_model*made up*")]) == 0
+    assert await redis.hexists(pool.names.blocks, f"account_model:{stays.account}:real")
 
 
 @pytest.mark.parametrize("one_key", [True, False])

@@ -7,7 +7,6 @@
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
-local UNFIT_KEPT = 1000        -- jobs may name any number of models that do not exist
 local OK_NOTED_MS = 250        -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
@@ -99,11 +98,7 @@ end
 if not effect then return reply(0, false) end
 
 -- What is blamed rests; a rest only grows.
-if effect == 'unfit' and redis.call('HLEN', blocks_key) >= UNFIT_KEPT then
-  for _, place in ipairs(redis.call('HKEYS', blocks_key)) do
-    if place:sub(1, 6) == 'unfit:' then redis.call('HDEL', blocks_key, place) end
-  end
-end
+if effect == 'unfit' then redis.call('DEL', pair) end
 local block = read_blocks({answer.blamed})[1] or {until_ms = 0}
 local was_ms = block.until_ms > now and block.until_ms or 0
 local until_ms = effect == 'disable' and NEVER or max(now + answer.rest_ms, was_ms)

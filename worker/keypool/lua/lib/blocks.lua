@@ -6,9 +6,18 @@ local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart
 local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may
 local PROBE_LOOK_MS = 300  -- meanwhile the others look again after this time, or up to twice as much
 
+local BLOCKS_KEPT = 1000   -- jobs may name any number of models and domains that do not exist
+
 local blocks_key = root .. ':blocks'
 
-local function save_block(scope, block) redis.call('HSET', blocks_key, scope, cmsgpack.pack(block)) end
+-- Keeps a block. If there are too many, those go that have ended, or that the next call of the kind brings back.
+local function save_block(scope, block)
+  local is_new = redis.call('HSET', blocks_key, scope, cmsgpack.pack(block)) > 0
+  for other, packed in pairs(is_new and redis.call('HLEN', blocks_key) > BLOCKS_KEPT and read_hash(blocks_key) or {}) do
+    local returns = other:find('^unfit:') or other:find('^key_resource:') or cmsgpack.unpack(packed).until_ms <= now
+    if returns and other ~= scope then redis.call('HDEL', blocks_key, other) end
+  end
+end
 
 -- Returns the block of each scope, or false; what has ended is deleted.
 local function read_blocks(scopes)
