@@ -16,6 +16,9 @@ COPY worker worker
 COPY tasks tasks
 RUN python -m pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
     && python -m pip --python /opt/keywheel install --no-deps --no-index /wheels/*.whl
+# What nothing here imports: the packages' own tests, and the grammars with which rich would colour source code.
+RUN find /opt/keywheel -depth -type d \( -name test -o -name tests \) -exec rm -r {} + \
+    && find /opt/keywheel -path '*/pygments/lexers/*' -type f ! -name '__init__.*' ! -name '_mapping.*' -delete
 
 FROM python:3.12-slim
 ENV PATH="/opt/keywheel/bin:$PATH" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

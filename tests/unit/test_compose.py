@@ -76,8 +76,10 @@ def test_the_build_sees_only_what_it_copies() -> None:
 def test_the_services_are_redis_worker_and_flower() -> None:
     assert set(SERVICES) == {"redis", "worker", "flower"}
     assert SERVICES["redis"]["image"] == "redis:7-alpine"
-    for name in OURS:
-        assert SERVICES[name]["build"] == "."
+    # One image, which only the worker builds.
+    assert {SERVICES[name]["image"] for name in OURS} == {"keywheel:local"}
+    assert [name for name in SERVICES if "build" in SERVICES[name]] == ["worker"]
+    assert SERVICES["flower"]["pull_policy"] == "never"
 
 
 def test_only_flower_is_published_and_only_on_this_machine() -> None:
