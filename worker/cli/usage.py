@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from config.api_key import keys_named
 from config.current import get_settings
 from config.errors import SettingsError
 from config.prices import read_prices
@@ -44,7 +45,7 @@ _COLUMNS: Final = {
     help=f"What to add up by: {', '.join(GROUPS)}.",
 )  # fmt: skip
 @click.option("--service", type=click.Choice(list(SERVICES)), help="Only this service.")
-@click.option("--key", help="Only the key of this id.")
+@click.option("--key", help="Only this key: its id, its label, or the name of its variable.")
 @click.option("--model", help="Only this model.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one row for each step and group.")
@@ -55,18 +56,21 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
     Usage is kept by the minute for a day and by the hour for 90 days. The cost comes from the
     prices in keywheel-prices.toml in this folder.
     """
-    values = {name: value for name, value in given.items() if value}
+    values = {"range": span} | {name: value for name, value in given.items() if value}
     try:
-        query = UsageQuery.of({"range": span} | values)
+        UsageQuery.of(values)
         prices = read_prices()
     except (ValueError, SettingsError) as exc:
         raise click.ClickException(str(exc)) from exc
 
     async def read(redis: Redis) -> tuple[UsageReport, dict[str, str]]:
+        keys = [key for pool in pools_for_tools(redis).values() for key in pool.keys]
+        if "key" in values:  # an id is that of a key that is configured no more, perhaps
+            named = keys_named(values["key"], keys)
+            values["key"] = named[0].id if len(named) == 1 else values["key"]
         store = UsageStore(redis, namespace=get_settings().namespace)
-        pools = pools_for_tools(redis)
-        labels = {key.id: key.label for pool in pools.values() for key in pool.keys}
-        return await UsageReport.make(store, query, prices), labels
+        report = await UsageReport.make(store, UsageQuery.of(values), prices)
+        return report, {key.id: key.label for key in keys}
 
     report, labels = run(read, missing="{}")
     if as_csv:

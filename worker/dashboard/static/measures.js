@@ -48,7 +48,7 @@ export const measures = {
     wait: { name: "Mean wait", value: meanWait, words: waitWords, short: waitWords, whole: false, mean: true },
     deferrals: { name: "Deferrals", value: counted("deferrals"), words: count, short: short, whole: true },
     cost: { name: "Cost", value: function (row) { return row.cost_usd || 0; }, words: usd,
-        short: usd, whole: false },
+        short: function (value) { return value >= 1 ? "$" + short(value) : usd(value); }, whole: false },
 };
 
 // The sum of rows, as one row.
