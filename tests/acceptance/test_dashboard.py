@@ -400,6 +400,26 @@ def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
     its.get_by_text("belongs to ops").wait_for(state="hidden")
 
 
+def test_a_service_is_paused_and_resumed_by_its_buttons(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Pause Groq").click()
+    dialog.get_by_label("For how long").select_option("an hour")
+    dialog.get_by_label("Reason").fill("they bill us twice")
+    dialog.get_by_role("button", name="Pause").click()
+    page.get_by_text("Groq is paused by flower ada: they bill us twice.").wait_for()
+    assert re.fullmatch(r"🟠 Groq paused: goes on in (1:00:00|59:\d\d) · Keys", page.title())
+    ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 2)
+    page.get_by_text("they bill us twice. 2 jobs wait.").wait_for()
+    assert not unreadable(page)
+    screenshot(page, "paused")
+    page.get_by_role("button", name="Resume Groq").click()
+    page.get_by_text("All is well").wait_for()
+    fresh.producer.await_all(ids, within_s=20)
+
+
 def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:

@@ -1,4 +1,4 @@
-"""`celery -A worker keys disable|enable|note`: change one key by hand."""
+"""`celery -A worker keys disable|enable|note|pause|resume`: change a key or a service by hand."""
 
 import asyncio
 import re
@@ -78,6 +78,51 @@ def disable(
         return f"{key.label} is disabled; `keys enable {key.id}` brings it back"
 
     click.echo(run_with_pools(take_out, service))
+
+
+@click.command()
+@click.argument("service", type=click.Choice(list(SERVICES)))
+@click.option(
+    "--reason", default="by hand", show_default=True, help="The reason, for the audit trail."
+)
+@click.option(
+    "--for",
+    "for_s",
+    type=_Duration(),
+    help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys resume`.",
+)
+def pause(service: str, reason: str, for_s: int | None) -> None:
+    """Let no call of SERVICE begin, with whatever key. Its jobs wait in their queue.
+
+    Calls in progress go on.
+    """
+
+    async def stop(pools: Pools) -> str:
+        newly = await pools[service].disable(
+            None,
+            by=f"cli {current_user()}",
+            reason=redactor.redact(reason),
+            for_ms=None if for_s is None else for_s * 1000,
+        )
+        if for_s is not None:
+            return f"{service} is paused for {timedelta(seconds=for_s)} h"
+        return (
+            f"{service} {'is' if newly else 'was already'} paused; `keys resume {service}` ends it"
+        )
+
+    click.echo(run_with_pools(stop, service))
+
+
+@click.command()
+@click.argument("service", type=click.Choice(list(SERVICES)))
+def resume(service: str) -> None:
+    """End the pause of SERVICE, and wake the jobs that wait."""
+
+    async def go_on(pools: Pools) -> str:
+        newly = await pools[service].enable(None, by=f"cli {current_user()}")
+        return f"{service} goes on" if newly else f"{service} was not paused"
+
+    click.echo(run_with_pools(go_on, service))
 
 
 async def _drained(pool: KeyPool, key_id: str) -> None:

@@ -38,7 +38,14 @@ def keys() -> None:
     """Show, reset, disable, enable and check the API keys that the workers rotate."""
 
 
-for _command in (key_changes.disable, key_changes.enable, key_changes.note, usage):
+for _command in (
+    key_changes.disable,
+    key_changes.enable,
+    key_changes.note,
+    key_changes.pause,
+    key_changes.resume,
+    usage,
+):
     keys.add_command(_command)
 
 

@@ -1,4 +1,7 @@
-"""The JSON endpoints that change one key by hand; `docs/openapi.yaml` describes them."""
+"""The JSON endpoints by which people change one key, or pause a service.
+
+`docs/openapi.yaml` describes them.
+"""
 
 from worker.dashboard.handlers import ChangeHandler
 from worker.dashboard.poller import Pools
@@ -7,29 +10,46 @@ from worker.logs.redaction import redactor
 _MS = 1000
 
 
-class Disable(ChangeHandler):
+class _Change(ChangeHandler):
+    async def disable(self, *, service: str, key: str | None) -> bool:
+        """Disable a key, or all of the service's, as the body says; False if it was so already."""
+        body = self.body()
+        reason = redactor.redact(body.reason or "by hand")
+        for_ms = None if body.for_s is None else body.for_s * _MS
+
+        async def work(pools: Pools) -> bool:
+            return await pools[service].disable(
+                key, by=f"flower {self.admin}", reason=reason, for_ms=for_ms
+            )
+
+        newly = await self.with_pools(work)
+        await self.poll_change()
+        return newly
+
+    async def enable(self, *, service: str, key: str | None) -> bool:
+        """Enable a key, or all of the service's; False if no person had disabled it."""
+
+        async def work(pools: Pools) -> bool:
+            return await pools[service].enable(key, by=f"flower {self.admin}")
+
+        newly = await self.with_pools(work)
+        await self.poll_change()
+        return newly
+
+
+class Disable(_Change):
     """`POST /api/admin/api-keys/disable`: take a key out, for a time or until it is enabled."""
 
     fields = ("service", "key", "reason", "for_s")
 
     async def post(self) -> None:
         """Disable one key."""
-        body = self.body()
-        service, key = body.one_key()
-        reason = redactor.redact(body.reason or "by hand")
-        for_ms = None if body.for_s is None else body.for_s * _MS
-
-        async def disable(pools: Pools) -> bool:
-            return await pools[service].disable(
-                key, by=f"flower {self.admin}", reason=reason, for_ms=for_ms
-            )
-
-        newly = await self.with_pools(disable)
-        await self.poll_change()
+        service, key = self.body().one_key()
+        newly = await self.disable(service=service, key=key)
         self.send_json({"disabled": key, "newly": newly, "by": self.admin})
 
 
-class Enable(ChangeHandler):
+class Enable(_Change):
     """`POST /api/admin/api-keys/enable`: bring a key back that a person had disabled."""
 
     fields = ("service", "key")
@@ -37,13 +57,32 @@ class Enable(ChangeHandler):
     async def post(self) -> None:
         """Enable one key."""
         service, key = self.body().one_key()
-
-        async def enable(pools: Pools) -> bool:
-            return await pools[service].enable(key, by=f"flower {self.admin}")
-
-        newly = await self.with_pools(enable)
-        await self.poll_change()
+        newly = await self.enable(service=service, key=key)
         self.send_json({"enabled": key, "newly": newly, "by": self.admin})
+
+
+class Pause(_Change):
+    """`POST /api/admin/api-keys/pause`: let no call of a service begin, whatever its keys are."""
+
+    fields = ("service", "reason", "for_s")
+
+    async def post(self) -> None:
+        """Pause one service."""
+        service = self.body().one_service()
+        newly = await self.disable(service=service, key=None)
+        self.send_json({"paused": service, "newly": newly, "by": self.admin})
+
+
+class Resume(_Change):
+    """`POST /api/admin/api-keys/resume`: end the pause of a service."""
+
+    fields = ("service",)
+
+    async def post(self) -> None:
+        """Resume one service."""
+        service = self.body().one_service()
+        newly = await self.enable(service=service, key=None)
+        self.send_json({"resumed": service, "newly": newly, "by": self.admin})
 
 
 class Note(ChangeHandler):

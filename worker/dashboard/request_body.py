@@ -35,6 +35,16 @@ class RequestBody:
     for_s: int | None = None
     note: str = ""
 
+    def one_service(self) -> str:
+        """The one service that the request concerns.
+
+        Raises:
+            ApiError: 400 where it names none.
+        """
+        if self.service is None:
+            raise ApiError(400, "bad_request", "service is needed.")
+        return self.service
+
     def one_key(self) -> tuple[str, str]:
         """The service and the id of the one key that the request concerns.
 

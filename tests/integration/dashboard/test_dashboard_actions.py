@@ -42,6 +42,24 @@ async def test_a_check_shows_what_the_providers_say_about_each_key(serve: Serve)
         assert (await post(site, "check", json=second | {"key": "unknown"})).status_code == 404
 
 
+async def test_a_service_is_paused_and_resumed(serve: Serve) -> None:
+    site = await serve()
+    paused = await post(site, "pause", json={"service": "groq", "reason": "bill", "for_s": 60})
+    assert described(paused) == {"paused": "groq", "newly": True, "by": LOGIN[0]}
+    groq, resend = (await site.status())["services"].values()
+    blocks = [block for key in groq["keys"] for block in key["blocks"]]
+    assert [(block["scope"], block["reason"], block["disabled_by"]) for block in blocks] == [
+        ("host", "bill", "flower ada")
+    ] * 3
+    assert (groq["summary"]["ready"], resend["summary"]["ready"]) == (0, 2)
+    resumed = described(await post(site, "resume", json={"service": "groq"}))
+    assert resumed == {"resumed": "groq", "newly": True, "by": LOGIN[0]}
+    assert described(await post(site, "resume", json={"service": "groq"}))["newly"] is False
+    assert (await site.status())["services"]["groq"]["summary"]["ready"] == 3
+    assert (await post(site, "pause", json={})).status_code == 400
+    assert (await post(site, "pause", json={"service": "nope"})).status_code == 404
+
+
 async def test_a_key_is_disabled_for_a_time_enabled_and_has_a_note(serve: Serve) -> None:
     site = await serve()
     one = {"service": "groq", "key": site.keys["groq"][0].id}

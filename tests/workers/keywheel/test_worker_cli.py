@@ -70,6 +70,18 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     assert "no person had disabled it" in cli(fresh, "keys", "enable", label).stdout
 
 
+def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> None:
+    shown = cli(fresh, "keys", "pause", "groq", "--reason", "they bill us twice")
+    assert shown.stdout.strip() == "groq is paused; `keys resume groq` ends it"
+    waits = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3)
+    mail = {"to": "ann@example.org", "subject": "x", "text": "x"}
+    assert fresh.producer.ask("tasks.email.send", **mail)["id"], "the other service goes on"
+    states = {fresh.producer.app.AsyncResult(job).state for job in waits}
+    assert not states & {"SUCCESS", "FAILURE"}
+    assert cli(fresh, "keys", "resume", "groq").stdout.strip() == "groq goes on"
+    fresh.producer.await_all(waits, within_s=20)
+
+
 def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
     fresh.sandbox.control("restore", key="groq:1")
     shown = cli(fresh, "keys", "check", "--json")

@@ -26,6 +26,9 @@ function heldBy(body) {
                 return;
             }
             grouped(key.blocks).forEach(function (one) {
+                if (one.scope === "host" && one.disabled_by) { // a pause, which no reset ends
+                    return;
+                }
                 const shared = one.scope === "host" || one.scope === "model";
                 const left = one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
                 const mates = body.key && one.scope.startsWith("account") ? pair[1].keys.filter(function (other) {
@@ -100,6 +103,29 @@ export function askDisable(service, key) {
                         + (input.for_s ? " for " + duration(input.for_s * 1000) + "." : ".");
                 });
         },
+    });
+}
+
+export function askPause(service) {
+    openDialog("Pause " + title(service) + "?", "No call to " + title(service) + " begins meanwhile, with whatever key,"
+        + " and its jobs wait in their queue. Calls in progress end as usual.", "Pause", {
+        danger: true,
+        text: "Reason, for the audit trail",
+        value: "by hand",
+        time: true,
+        act: function (input) {
+            const body = { service: service, reason: input.text || "by hand" };
+            change(page.dataset.pauseUrl, input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
+                function () {
+                    return title(service) + " is paused" + (input.for_s ? " for " + duration(input.for_s * 1000) : "") + ".";
+                });
+        },
+    });
+}
+
+export function resume(service) {
+    change(page.dataset.resumeUrl, { service: service }, function (answer) {
+        return title(service) + (answer.newly ? " goes on." : " was not paused.");
     });
 }
 

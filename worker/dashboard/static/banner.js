@@ -1,7 +1,7 @@
 // What is wrong, above everything else and in the tab's title.
 
 import { make, page, setText } from "./elements.js";
-import { clock, count, duration, firstBack, plural, title, words } from "./words.js";
+import { clock, count, duration, firstBack, pauseOf, plural, title, words } from "./words.js";
 
 const idle_s = 30; // as long without a call although keys have room
 const old_s = 300; // a job that waits for longer is worth a look; so says the alert KeywheelQueueOld
@@ -21,8 +21,14 @@ function problem(level, service, text, brief, more) {
 function nobodyServes(service, pool) {
     const back = firstBack(pool.keys);
     const name = title(service);
+    const pause = pauseOf(pool.keys);
     const jobs = pool.queue.known && pool.queue.waiting ? " " + plural(pool.queue.waiting, "job")
         + (pool.queue.waiting === 1 ? " waits." : " wait.") : "";
+    if (pause) {
+        return problem("middle", service, name + " is paused by " + pause.disabled_by + ": " + pause.reason + "." + jobs,
+            name + " paused", pause.left_ms === null ? {} : { until: performance.now() + pause.left_ms,
+                awaited: "goes on in" });
+    }
     if (back === null) {
         return problem("bad", service, "No key of " + name + " serves until a person resets one." + jobs,
             name + ": no key");

@@ -63,7 +63,7 @@ function useWords(key) {
 }
 
 function disabledByHand(key) {
-    return key.blocks.some(function (one) { return one.disabled_by; });
+    return key.blocks.some(function (one) { return one.scope === "key" && one.disabled_by; });
 }
 
 function accountWords(service, key) {
@@ -109,7 +109,8 @@ function showBlocks(card, blocks) {
             what.title = one.names ? one.names.join(", ") : "";
             item.append(left, what);
             card.blocks.append(item);
-            return { left: left, until: null, forever: one.disabled_by ? "until enabled" : "until reset" };
+            return { left: left, until: null, forever: !one.disabled_by ? "until reset"
+                : one.scope === "host" ? "until resumed" : "until enabled" };
         });
     }
     blocks.forEach(function (one, place) {

@@ -1,11 +1,11 @@
 // One service: its facts, its usage, its keys.
 
-import { askReset } from "./actions.js";
+import { askPause, askReset, resume } from "./actions.js";
 import { makeDeferred, showDeferred } from "./deferred.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
 import { countDown, makeCard, showCard, unfold } from "./key_card.js";
 import { makeUsage } from "./usage.js";
-import { count, duration, firstBack, plural, title } from "./words.js";
+import { count, duration, firstBack, pauseOf, plural, title } from "./words.js";
 
 const mostUnfolded = 3; // of more keys a phone shows those in trouble, and folds the ready ones
 const shown = new Map(); // service name → its elements
@@ -40,6 +40,18 @@ function setFact(its, text, note, level) {
     its.value.dataset.level = level || "";
 }
 
+function makeButtons(service) {
+    const name = title(service);
+    const tools = make("div", "keys-tools");
+    const pause = button("Pause " + name, "Pause " + name, "btn-outline-secondary", function () { askPause(service); });
+    const goOn = button("Resume " + name, "Resume " + name, "btn-primary", function () { resume(service); });
+    tools.append(goOn, pause, button("Reset all keys of " + name, "Reset all keys of " + name,
+        "btn-outline-primary reset-service", function () {
+            askReset("all keys of " + name, { service: service });
+        }));
+    return { tools: tools, pause: pause, resume: goOn };
+}
+
 function makeService(service) {
     const section = make("section", "keys-service");
     section.id = "service-" + service;
@@ -48,11 +60,9 @@ function makeService(service) {
     section.setAttribute("aria-labelledby", heading.id);
     const head = make("div", "keys-service-head");
     head.append(heading);
+    const buttons = makeButtons(service);
     if (!readOnly) {
-        head.append(button("Reset all keys of " + title(service), "Reset all keys of " + title(service),
-            "btn-outline-primary reset-service", function () {
-                askReset("all keys of " + title(service), { service: service });
-            }));
+        head.append(buttons.tools);
     }
     const factList = make("dl", "keys-facts");
     const facts = {};
@@ -67,7 +77,7 @@ function makeService(service) {
         + service.toUpperCase() + "_API_KEY.");
     section.append(head, factList, deferred.details, makeUsage(service), empty, grid, folded);
     document.getElementById("keys-services").append(section);
-    return { section: section, facts: facts, deferred: deferred, grid: grid, folded: folded,
+    return { section: section, buttons: buttons, facts: facts, deferred: deferred, grid: grid, folded: folded,
         foldedWords: foldedWords, foldedGrid: foldedGrid, empty: empty, cards: new Map(), order: "" };
 }
 
@@ -80,17 +90,21 @@ export function showService(service, pool) {
     const ready = pool.summary.ready;
     const total = pool.summary.keys;
     const back = total && !ready ? firstBack(pool.keys) : null;
-    const backWords = back === null ? "until a person resets one" : "first back in " + duration(back);
+    const pause = pauseOf(pool.keys);
+    const backWords = back !== null ? "first back in " + duration(back)
+        : pause ? "until " + title(service) + " is resumed" : "until a person resets one";
+    its.buttons.pause.hidden = Boolean(pause);
+    its.buttons.resume.hidden = !pause;
     setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
         total && !ready ? "bad" : ready < total ? "middle" : "");
     setFact(its.facts["Calls in progress"], count(pool.summary.in_flight));
     setFact(its.facts["Jobs waiting"], queue.known ? count(queue.waiting) : "not known",
         queue.known ? (queue.deferred ? count(queue.deferred) + " deferred" : "") : "the broker does not answer",
         queue.known ? "" : "middle");
-    setFact(its.facts["Queue paused"], { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
-        { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
+    setFact(its.facts["Queue paused"], pause ? "yes" : { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
+        pause ? "by " + pause.disabled_by : { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
             + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused],
-        queue.paused === "unknown" ? "middle" : "");
+        pause || queue.paused === "unknown" ? "middle" : "");
     if (!queue.known) {
         setFact(its.facts["Queue empty in"], "not known");
     } else if (!queue.waiting) {

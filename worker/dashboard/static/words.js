@@ -36,6 +36,11 @@ export function clock(ms) {
     return texts.map(function (part, place) { return place ? String(part).padStart(2, "0") : String(part); }).join(":");
 }
 
+// What a person paused a service by, if somebody did: a block of all its keys.
+export function pauseOf(keys) {
+    return keys.length ? keys[0].blocks.find(function (one) { return one.scope === "host" && one.disabled_by; }) : undefined;
+}
+
 // The milliseconds until the first key is back, if none is ready; null if none comes back by itself.
 export function firstBack(keys) {
     const rests = keys.filter(function (key) { return key.left_ms !== null; });
@@ -77,6 +82,9 @@ export function limitName(one) {
 }
 
 export function blockWords(one) {
+    if (one.scope === "host" && one.disabled_by) {
+        return "paused, all keys: " + one.reason + ", by " + one.disabled_by;
+    }
     const where = { key: "", account: "account: ",
         account_model: one.name ? "model " + one.name + ": " : "account: ", key_resource: one.name + ": ",
         model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
