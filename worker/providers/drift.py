@@ -100,8 +100,12 @@ class Drift:
     async def close(self) -> None:
         """Write what is left."""
         self._hurry.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=_CLOSE_WITHIN_S)
+        task = self._task
+        if task is not None and task.done() and self._new:
+            # As a program ends, its loop cancels all tasks before anything is closed.
+            task = asyncio.ensure_future(self._write_soon())
+        if task is not None:
+            await asyncio.wait([task], timeout=_CLOSE_WITHIN_S)
 
     async def seen(self) -> list[Seen]:
         """Every shape, the latest first.

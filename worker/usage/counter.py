@@ -67,8 +67,12 @@ class UsageCounter:
     async def close(self) -> None:
         """Write what is left, within two seconds."""
         self._hurry.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=_CLOSE_WITHIN_S)
+        task = self._task
+        if task is not None and task.done() and self._store is not None:
+            # As a program ends, its loop cancels all tasks before anything is closed.
+            task = asyncio.ensure_future(self._keep_writing(self._store))
+        if task is not None:
+            await asyncio.wait([task], timeout=_CLOSE_WITHIN_S)
 
     async def _keep_writing(self, store: UsageStore) -> None:
         while self._new or self._sent:

@@ -3,6 +3,7 @@
 And what nobody knows is noticed, without a secret.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -218,5 +219,8 @@ async def test_what_could_not_be_written_is_written_with_the_next(redis_url: str
         await book.close()
         await redis.delete("{kw:unknown}:count")
         book.notice(Unknown("groq", Kind.STATUS, "418"))
+        assert book._task is not None
+        book._task.cancel()  # as when the program ends
+        await asyncio.wait([book._task])
         await book.close()
         assert [found.count for found in await book.seen()] == [2]

@@ -190,6 +190,30 @@ async def test_an_answer_that_was_lost_counts_nothing_twice(redis: Redis) -> Non
     assert [one.counts for one in await read(store, Unit.MINUTE)] == [counts(calls=2)]
 
 
+def test_a_program_that_ends_at_once_has_written_its_usage(redis_url: str) -> None:
+    async def session(counter: UsageCounter, client: Redis) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await counter.close()
+            await client.aclose()
+
+    async def call() -> None:
+        client: Redis = Redis.from_url(redis_url, decode_responses=True)
+        counter = UsageCounter(UsageStore(client, namespace="kw"))
+        sessions.append(session(counter, client))
+        await anext(sessions[0])
+        counter.count(KEY, calls=1)
+
+    async def found() -> list[tuple[int, ...]]:
+        async with Redis.from_url(redis_url, decode_responses=True) as client:
+            return [one.counts for one in await read(UsageStore(client, namespace="kw"), Unit.HOUR)]
+
+    sessions: list[AsyncIterator[None]] = []
+    asyncio.run(call())  # it closes the generators that are open, as those of `worker.clients`
+    assert asyncio.run(found()) == [counts(calls=1)]
+
+
 async def test_a_process_keeps_a_bounded_number_of_series(redis: Redis) -> None:
     counter = UsageCounter(UsageStore(redis, namespace="kw"))
     for number in range(3_000):
