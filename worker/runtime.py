@@ -32,7 +32,7 @@ from worker.jobs.execution import Serving
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.key_pools import announce, open_pool
-from worker.keypool import KeyPool, PoolView
+from worker.keypool import KeyPool, PoolView, publish_keys
 from worker.notifications import NotificationSender
 from worker.providers.drift import Drift
 from worker.providers.registry import client_of
@@ -110,6 +110,15 @@ class Runtime:
     async def view(self) -> dict[str, PoolView]:
         """Return the state of every pool."""
         return {service: await pool.snapshot() for service, pool in self.pools.items()}
+
+    async def publish_keys(self) -> None:
+        """Say for Flower which keys this worker has.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        for pool in self.pools.values():
+            await publish_keys(self.redis, pool.names, pool.keys)
 
     async def reload_keys(self) -> dict[str, int]:
         """Reload the keys from the environment and `.env`; wake the jobs that wait for new ones.

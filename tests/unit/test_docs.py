@@ -352,6 +352,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
         groq.audit,
         groq.actions,
         groq.blocks,
+        groq.keys,
         groq.models,
         groq.wake,
     ]
@@ -365,6 +366,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
         "audit",
         "actions",
         "blocks",
+        "keys",
         "models",
         "wake",
     }

@@ -13,6 +13,10 @@ from worker.keypool import ResetDone, resets
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 
 _JOB_RE = re.compile(r"[!-~]{1,200}")
+_NO_KEYS = (
+    "Flower has no keys to ask the providers with; run `celery -A keywheel keys check` where a "
+    "worker runs."
+)
 _CHECK_TIMEOUT_S = 5.0  # shorter than the poller's own
 
 
@@ -85,6 +89,10 @@ class Check(ChangeHandler):
         models = settings.models
 
         async def check(pools: Pools) -> list[CheckedKey]:
+            if not any(
+                key.secret.get_secret_value() for name in services for key in pools[name].keys
+            ):
+                raise ApiError(404, "unknown_key", _NO_KEYS)
             async with opened_checkers(settings, timeout_s=_CHECK_TIMEOUT_S) as checkers:
                 return await check_keys(
                     {name: pools[name] for name in services},

@@ -22,7 +22,7 @@ from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.deadletters import DeadLetters
 from worker.key_pools import pools_for_tools
-from worker.keypool import KeyPool
+from worker.keypool import KeyPool, published_keys
 from worker.providers.drift import Drift
 from worker.redis.client import connect
 from worker.startup.redis import eviction_of
@@ -71,7 +71,7 @@ class Poller:
         self._dead_letters: DeadLetters
         self._drift: Drift
         self._polled_at = 0.0
-        self._reloaded_at = time.monotonic()
+        self._reloaded_at = float("-inf")
         self._next: asyncio.Future[DashboardState | None]
         self._poll_lock: asyncio.Lock
         self._stop: asyncio.Event
@@ -245,7 +245,7 @@ class Poller:
         is_logged = False
         while True:
             try:
-                self._reload_keys()
+                await asyncio.wait_for(self._reload_keys(), _TIMEOUT_S)
                 # Bounded, so that a server that accepts connections and never answers shows as
                 # being down.
                 await asyncio.wait_for(self._poll(fresh_s=_FRESH_S), _TIMEOUT_S)
@@ -276,8 +276,11 @@ class Poller:
                 is_logged = False
             await asyncio.sleep(_INTERVAL_S)
 
-    def _reload_keys(self) -> None:
-        """Load keys that were added to `.env` or to mounted files, as `keys reload` does."""
+    async def _reload_keys(self) -> None:
+        """Load keys that were added to `.env` or to mounted files, as `keys reload` does.
+
+        Of a service without keys here, learn which the workers have.
+        """
         if time.monotonic() - self._reloaded_at < _RELOAD_KEYS_INTERVAL_S:
             return
         self._reloaded_at = time.monotonic()
@@ -286,5 +289,6 @@ class Poller:
                 keys = load_keys(service).keys
             except SettingsError:  # the file may be half-written: try again next time
                 return
+            keys = keys or await published_keys(self._redis, pool.names)
             if keys != pool.keys:
                 pool.replace_keys(keys)

@@ -74,6 +74,7 @@ class PoolHealth(bootsteps.StartStopStep):
             began_s = time.time()
             try:
                 views = await Runtime.current().view()
+                await Runtime.current().publish_keys()
             except Exception as exc:  # noqa: BLE001 - the next round must come after any error
                 if not failed:
                     _logger.warning("cannot read the key pools: %s", exc)

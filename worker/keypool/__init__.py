@@ -6,6 +6,7 @@ Which key may make a call now, decided atomically in Redis for every worker at o
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.pool import HORIZON_MS, KeyPool
+from worker.keypool.published_keys import publish_keys, published_keys
 from worker.keypool.replies import Settled
 from worker.keypool.resets import HeldBlock, ResetDone
 from worker.keypool.settlement import outcome_of
@@ -28,4 +29,6 @@ __all__ = [
     "ResetDone",
     "Settled",
     "outcome_of",
+    "publish_keys",
+    "published_keys",
 ]

@@ -132,6 +132,14 @@ class Names:
         """
         return self._name("waiting", wait_list)
 
+    @property
+    def keys(self) -> str:
+        """Hash: the id of each key that a worker has → its label, its variable, when it was seen.
+
+        JSON, without the key itself.
+        """
+        return self._name("keys")
+
     def key(self, key_id: str) -> str:
         """Record of one key."""
         return self._name("key", key_id)

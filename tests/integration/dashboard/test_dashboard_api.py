@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from tornado.web import create_signed_value
 
+from config.api_key import make_key
 from config.errors import SettingsError
 from sandbox.redis import EmbeddedRedis
 from tests.integration.dashboard.dashboard_site import (
@@ -29,7 +30,7 @@ from worker.dashboard import poller
 from worker.dashboard.application import HANDLERS
 from worker.dashboard.page import version
 from worker.dashboard.request_body import MAX_BODY_BYTES
-from worker.keypool import Lease, LeaseRequest
+from worker.keypool import Lease, LeaseRequest, publish_keys, published_keys
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 
@@ -43,6 +44,40 @@ def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
     assert str(MAX_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
     for schema in OPENAPI["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+async def test_a_flower_without_keys_knows_those_of_the_workers(serve: Serve) -> None:
+    site = await serve(groq=0, resend=0)
+    names = site.pools["groq"].names
+    old, new = (
+        make_key("groq", secret=secret("groq", number), variable=f"GROQ_API_KEY_{number}")
+        for number in (2, 10)
+    )
+    await publish_keys(site.redis, names, [new, old])
+    assert [key.variable for key in await published_keys(site.redis, names)] == [
+        "GROQ_API_KEY_2",
+        "GROQ_API_KEY_10",
+    ]
+    # One that no worker has had for ten minutes is gone.
+    stored = json.loads(await site.redis.hget(names.keys, old.id))
+    stored["seen_s"] -= 601
+    await site.redis.hset(names.keys, old.id, json.dumps(stored))
+    site.app.poller._reloaded_at = float("-inf")
+
+    async def keys() -> Any:
+        answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
+        return described(answer)["services"]["groq"]["keys"]
+
+    [shown] = await until(keys, bool)
+    assert (shown["id"], shown["label"], shown["state"]) == (new.id, new.label, "ready")
+    assert await site.redis.hlen(names.keys) == 1
+    assert secret("groq", 10) not in await site.redis.hget(names.keys, new.id)
+    # What takes the key itself is refused in words; what takes its id works.
+    refused = await post(site, "check", json={})
+    assert refused.status_code == 404
+    assert "keys check` where a worker runs" in refused.json()["message"]
+    disabled = await post(site, "disable", json={"service": "groq", "key": new.id})
+    assert disabled.status_code == 200
 
 
 @pytest.mark.parametrize("count", [0, 1, 10])

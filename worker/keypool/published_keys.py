@@ -1,0 +1,73 @@
+"""Which keys the workers have, without the keys: for tools that have none themselves."""
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from config.api_key import ApiKey
+from worker.keypool.names import Names
+
+_KEPT_S: Final = 600
+"""How long a key is known after the last worker that has it has said so."""
+_EXPIRES_S: Final = 86_400
+
+
+async def publish_keys(redis: Redis, names: Names, keys: Iterable[ApiKey]) -> None:
+    """Say that a worker has these keys now: their ids, labels, variables and named accounts.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    now_s = round(time.time())
+    said: dict[Any, Any] = {
+        key.id: json.dumps(
+            {
+                "label": key.label,
+                "variable": key.variable,
+                "account": key.account,
+                "sender": key.sender,
+                "seen_s": now_s,
+            }
+        )
+        for key in keys
+    }
+    if said:
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.hset(names.keys, mapping=said)
+            pipe.expire(names.keys, _EXPIRES_S)
+            await pipe.execute()
+
+
+async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
+    """Return the keys that workers have said to have, in the order of their variables.
+
+    Their secrets are empty. What no worker has said for ten minutes, by the workers' own clocks, is
+    forgotten.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    stored: dict[Any, Any] = await redis.hgetall(names.keys)
+    said = {str(key_id): json.loads(text) for key_id, text in stored.items()}
+    newest_s = max((one["seen_s"] for one in said.values()), default=0)
+    gone = [key_id for key_id, one in said.items() if one["seen_s"] < newest_s - _KEPT_S]
+    if gone:
+        await redis.hdel(names.keys, *gone)
+    keys = [
+        ApiKey(
+            names.service,
+            key_id,
+            one["label"],
+            SecretStr(""),
+            one["variable"],
+            one["account"],
+            one["sender"],
+        )
+        for key_id, one in said.items()
+        if key_id not in gone
+    ]
+    return tuple(sorted(keys, key=lambda key: (len(key.variable), key.variable, key.id)))
