@@ -21,6 +21,7 @@ from tests.integration.dashboard.dashboard_site import (
     described,
     until,
 )
+from worker.dashboard.queues import QueueWatch
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
 from worker.jobs.history import History
@@ -119,6 +120,21 @@ async def test_flowers_broker_page_checks_the_certificate_that_the_url_names(
     assert connection.ssl_context.ca_certs == certifi.where()
     assert connection.ssl_context.cert_reqs is ssl.CERT_REQUIRED
     await client.aclose()
+
+
+async def test_workers_are_asked_for_an_answer_and_those_without_ours_are_left_out(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await serve()
+    answer = {"backpressure": {"paused": []}, "clock_skew_s": 1.5}
+
+    def broadcast(command: str, *, reply: bool, **_: Any) -> list[Any] | None:
+        assert command == "stats"
+        return [{"w1@a": answer}, {"w2@a": {"pool": {}}}] if reply else None
+
+    monkeypatch.setattr(site.app.capp.control, "broadcast", broadcast)
+    watch = QueueWatch(site.app.capp, ("ai",))
+    assert watch._poll_workers(None, None) == [{"paused": [], "clock_skew_s": 1.5}]
 
 
 async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) -> None:

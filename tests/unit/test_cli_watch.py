@@ -1,0 +1,38 @@
+"""`celery -A worker keys status --watch`: each new state is drawn at once."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from worker.cli import keys
+
+STATES = ["first", "second", "third"]
+
+
+def test_watching_draws_each_new_state_until_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states, pauses = iter(STATES), iter([None, None])
+
+    async def sleep(_seconds: float) -> None:
+        try:
+            next(pauses)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    def run_without_redis(
+        command: Callable[[dict[str, Any]], Coroutine[Any, Any, None]], _service: str | None
+    ) -> None:
+        asyncio.run(command({}))
+
+    monkeypatch.setattr(keys, "run_with_pools", run_without_redis)
+    monkeypatch.setattr(keys, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(keys, "listing", lambda _: next(states))
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm"}
+    shown = CliRunner().invoke(keys.keys, ["status", "--watch"], env=terminal)
+    assert shown.exception is None
+    assert [state for state in STATES if state in shown.output] == STATES
