@@ -26,6 +26,20 @@ def test_kustomize_builds_the_manifests() -> None:
     assert images == {f"{given['newName']}:{given['newTag']}"}
 
 
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+def test_kustomize_lets_keda_choose_the_number_of_workers(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    file = tmp_path / "kubernetes/kustomization.yaml"
+    file.write_text(file.read_text().replace("# components:", "components:"))
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(file.parent)],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    built = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
+    assert "replicas" not in built["Deployment", "keywheel-worker"]["spec"]
+    assert built["ScaledObject", "keywheel-worker"]["metadata"]["namespace"] == "keywheel"
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = DEPLOY / "systemd/keywheel-worker.service"

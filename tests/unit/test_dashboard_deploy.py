@@ -65,6 +65,8 @@ def test_the_rules_name_only_metrics_that_there_are() -> None:
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     names = named([rule["expr"] for rule in rules])
     assert names
+    scaled = yaml.safe_load((DEPLOY / "kubernetes/keda/scaledobject.yaml").read_text())
+    names |= named([scaled["spec"]["triggers"][0]["metadata"]["query"]])
     assert names <= exposed()
     assert all({"summary", "description"} <= rule["annotations"].keys() for rule in rules)
 
@@ -81,7 +83,8 @@ def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() 
         "keywheel_key_ready",
         "keywheel_redis_evicts",
         "keywheel_clock_skew_seconds",
-    }  # for alerts
+        "keywheel_jobs_servable",
+    }  # for alerts and KEDA
 
 
 def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:

@@ -133,3 +133,23 @@ def test_a_pod_has_no_more_rights_than_it_needs(name: str) -> None:
     }
     assert set(container(name)["resources"]["limits"]) == {"memory"}
     assert set(container(name)["resources"]["requests"]) == {"cpu", "memory"}
+
+
+KEDA: dict[str, Any] = yaml.safe_load((FOLDER / "keda/scaledobject.yaml").read_text())
+SCALED_FIELDS = {
+    "advanced", "fallback", "maxReplicaCount", "minReplicaCount", "pollingInterval",
+    "scaleTargetRef", "triggers",
+}  # fmt: skip
+
+
+def test_keda_scales_the_workers_and_never_to_zero() -> None:
+    assert (KEDA["apiVersion"], KEDA["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    spec = KEDA["spec"]
+    assert set(spec) <= SCALED_FIELDS
+    assert ("Deployment", spec["scaleTargetRef"]["name"]) in OBJECTS
+    assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+    assert spec["fallback"]["replicas"] >= 1
+    [trigger] = spec["triggers"]
+    assert trigger["type"] == "prometheus"
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    assert "keywheel_jobs_servable" in trigger["metadata"]["query"]

@@ -14,8 +14,10 @@ from prometheus_client.registry import Collector
 
 from config.services import SERVICES
 from worker.dashboard.poller import Poller
+from worker.dashboard.servable import servable_jobs
 from worker.dashboard.state import ServiceView
 from worker.deadletters import KINDS, OWNERS, Counts
+from worker.emails.batch_size import MOST_IN_BATCH
 from worker.providers.drift import Seen
 from worker.providers.unknowns import Kind
 
@@ -124,6 +126,11 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         "keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"]
     )
     workers = GaugeMetricFamily("keywheel_workers", "Workers that answered the latest poll")
+    servable = GaugeMetricFamily(
+        "keywheel_jobs_servable",
+        "Waiting jobs that the keys could serve within half a minute",
+        labels=["service", "queue"],
+    )
     skew = GaugeMetricFamily(
         "keywheel_clock_skew_seconds",
         "The largest difference between the clock of a worker and Redis'",
@@ -134,6 +141,7 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         labels = [service, view.queue.name]
         length.add_metric(labels, view.queue.ready + view.queue.deferred)
         waiting.add_metric(labels, view.queue.waiting)
+        servable.add_metric(labels, _servable(view))
         oldest.add_metric([*labels, "interactive"], view.queue.oldest_s)
         oldest.add_metric([*labels, "bulk"], view.queue.oldest_bulk_s)
         paused.add_metric(labels, view.queue.paused_workers)
@@ -142,7 +150,13 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
     queues = [view.queue for view in services.values()]
     workers.add_metric([], max((queue.workers for queue in queues), default=0))
     skew.add_metric([], max((queue.clock_skew_s for queue in queues), default=0.0))
-    yield from (length, waiting, oldest, paused, idle, drain, workers, skew)
+    yield from (length, waiting, servable, oldest, paused, idle, drain, workers, skew)
+
+
+def _servable(view: ServiceView) -> int:
+    batches = SERVICES[view.pool.service].sends_once
+    waiting = view.queue.ready + view.queue.held
+    return servable_jobs(view.pool, waiting, jobs_a_call=MOST_IN_BATCH if batches else 1)
 
 
 def _dead_letters(counts: Counts) -> Metric:
