@@ -37,6 +37,8 @@ _MANY = 5_000
 _DAY_MIN = 1_440
 _WIDE = {"groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_rpm": 60_000}
 _FLOWER_READY_S = 30.0
+_BUSY = 0.7
+"""Of a core, at most."""
 
 
 @dataclass(frozen=True)
@@ -203,58 +205,102 @@ def measure(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """What `measure` found, by the command line."""
+    """What `measure` found, as docs/sizing.md has it; the command line may change it.
 
-    idle_redis_ms: float
-    idle_commands: float
-    idle_out_kb: float
-    connections: float
-    job_redis_ms: float
-    job_commands: float
-    job_out_kb: float
-    job_worker_ms: float
-    waiting_b: float
-    result_b: float
+    Attributes:
+        idle_redis_ms: CPU time of Redis for an idle worker, each second.
+        idle_commands: Commands for it, each second.
+        watched_out_kb: What Redis sends because Flower asks each worker, each second.
+        connections: Connections of a worker.
+        job_redis_ms: CPU time of Redis for a job that comes alone.
+        job_commands: Commands for it.
+        job_out_kb: What Redis sends for it.
+        look_redis_ms: CPU time of Redis each time that a worker looks for a job in vain.
+        look_commands: Commands for that.
+        looks: How often each idle worker looks in vain for each job of others.
+        job_worker_ms: CPU time of a worker for a job that comes alone.
+        waiting_b: What Redis holds for a waiting job, in bytes.
+        result_b: What it holds for a result, in bytes.
+    """
+
+    idle_redis_ms: float = 0.35
+    idle_commands: float = 8.9
+    watched_out_kb: float = 1.7
+    connections: float = 12.0
+    job_redis_ms: float = 1.0
+    job_commands: float = 42.0
+    job_out_kb: float = 1.4
+    look_redis_ms: float = 0.05
+    look_commands: float = 3.3
+    looks: float = 1.0
+    job_worker_ms: float = 4.2
+    waiting_b: float = 1_150.0
+    result_b: float = 980.0
+
+
+def load_of(minute: int, *, mean: float, peak: float) -> float:
+    """Jobs of a minute of the day: few at night, `peak` times the mean at noon."""
+    share = 35 / 128  # the mean of the eighth power of a sine
+    low = max(0.0, (1 - share * peak) / (1 - share))
+    return mean * (low + (peak - low) * math.sin(math.pi * (minute % _DAY_MIN) / _DAY_MIN) ** 8)
 
 
 def simulate(args: argparse.Namespace) -> int:
-    """Take a day, minute by minute: what waits, and what Redis and the workers do."""
+    """Take two days, minute by minute: the first one fills the store of results."""
     costs = Costs(**{name: getattr(args, name) for name in Costs.__dataclass_fields__})
     rng = random.Random(1)  # noqa: S311 - chance, no secret
-    backlog, results, kept = 0.0, 0.0, []
-    peaks = {"backlog": 0.0, "jobs a second": 0.0, "Redis core": 0.0, "commands a second": 0.0,
-        "Redis out, MB/s": 0.0, "Redis memory, MB": 0.0, "cores of workers": 0.0}  # fmt: skip
-    total = 0.0
-    for minute in range(2 * _DAY_MIN):  # the second day counts: the first one fills the results
-        # A day's wave, and bursts on top of it.
-        wave = 1 + (args.peak - 1) * math.sin(math.pi * (minute % _DAY_MIN) / _DAY_MIN) ** 2 * 2
-        mean = args.jobs / _DAY_MIN * wave / (1 + (args.peak - 1))
-        came = max(0.0, rng.gauss(mean, math.sqrt(mean)))
-        by_keys = args.keys * args.rpm
-        by_workers = args.workers * 60_000 / costs.job_worker_ms * 0.7
-        served = min(backlog + came, by_keys, by_workers)
-        backlog += came - served
+    backlog, results, total = 0.0, 0.0, 0.0
+    kept: list[float] = []
+    peaks: dict[str, float] = {}
+    by_keys = args.keys * args.rpm
+    by_workers = args.workers * 60_000 / costs.job_worker_ms * _BUSY
+    for minute in range(2 * _DAY_MIN):
+        mean = load_of(minute, mean=args.jobs / _DAY_MIN, peak=args.peak)
+        backlog += max(0.0, rng.gauss(mean, math.sqrt(mean)))
+        served = min(backlog, by_keys, by_workers)
+        backlog -= served
         kept.append(served)
         results += served - (kept[minute - _DAY_MIN] if minute >= _DAY_MIN else 0.0)
         if minute < _DAY_MIN:
             continue
         total += served
-        a_s = served / 60
-        seen = {
-            "backlog": backlog,
-            "jobs a second": a_s,
-            "Redis core": (args.workers * costs.idle_redis_ms + a_s * costs.job_redis_ms) / 1_000,
-            "commands a second": args.workers * costs.idle_commands + a_s * costs.job_commands,
-            "Redis out, MB/s": (args.workers * costs.idle_out_kb + a_s * costs.job_out_kb) / 1_000,
-            "Redis memory, MB": (backlog * costs.waiting_b + results * costs.result_b) / 1e6,
-            "cores of workers": a_s * costs.job_worker_ms / 1_000,
-        }
-        peaks = {name: max(peaks[name], value) for name, value in seen.items()}
+        seen = state_of(costs, args.workers, a_s=served / 60, backlog=backlog, results=results)
+        peaks = {name: max(peaks.get(name, 0.0), value) for name, value in seen.items()}
     print(f"{args.workers} workers, {args.jobs:,.0f} jobs a day, peak {args.peak:g} times the mean")
     print(f"  {total:,.0f} served, {args.workers * costs.connections:,.0f} connections; at most:")
     for name, value in peaks.items():
         print(f"  {name:>20}  {value:,.2f}")
     return 0
+
+
+def state_of(
+    costs: Costs, workers: int, *, a_s: float, backlog: float, results: float
+) -> dict[str, float]:
+    """What Redis and the workers do at a rate.
+
+    Args:
+        costs: What each job and worker costs.
+        workers: How many there are.
+        a_s: Jobs that are served each second.
+        backlog: Jobs that wait.
+        results: Results that are kept.
+    """
+    busy = min(workers, a_s * costs.job_worker_ms / 1_000 / _BUSY)
+    looks = (workers - busy) * a_s * costs.looks
+    return {
+        "jobs a second": a_s,
+        "jobs that wait": backlog,
+        "Redis, cores": (
+            workers * costs.idle_redis_ms + a_s * costs.job_redis_ms + looks * costs.look_redis_ms
+        )
+        / 1_000,
+        "commands a second": (
+            workers * costs.idle_commands + a_s * costs.job_commands + looks * costs.look_commands
+        ),
+        "Redis sends, MB/s": (workers * costs.watched_out_kb + a_s * costs.job_out_kb) / 1_000,
+        "Redis holds, MB": (backlog * costs.waiting_b + results * costs.result_b) / 1e6,
+        "workers, cores": a_s * costs.job_worker_ms / 1_000,
+    }
 
 
 def main() -> int:
@@ -276,25 +322,11 @@ def main() -> int:
     second.add_argument("--peak", type=float, default=3, help="the busiest minute over the mean")
     second.add_argument("--keys", type=int, default=10, help="accounts")
     second.add_argument("--rpm", type=float, default=1_000, help="calls a minute of each account")
-    for name, value in _MEASURED.items():
-        second.add_argument(f"--{name.replace('_', '-')}", type=float, default=value)
+    for name, field in Costs.__dataclass_fields__.items():
+        second.add_argument(f"--{name.replace('_', '-')}", type=float, default=field.default)
     args = parser.parse_args()
     return int(args.act(args))
 
-
-_MEASURED = {
-    "idle_redis_ms": 1.0,
-    "idle_commands": 5.0,
-    "idle_out_kb": 0.5,
-    "connections": 10.0,
-    "job_redis_ms": 0.6,
-    "job_commands": 50.0,
-    "job_out_kb": 1.8,
-    "job_worker_ms": 4.0,
-    "waiting_b": 1_500.0,
-    "result_b": 1_000.0,
-}
-"""By docs/sizing.md."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,9 @@ COUNTS = dict.fromkeys(
 
 
 def key(name: str, *buckets: BucketView, left_ms: int | None = 0) -> KeyView:
-    blocks = () if left_ms == 0 else (BlockView("account", "", "cooling", "rate_limit", 0, left_ms),)
+    blocks = (
+        () if left_ms == 0 else (BlockView("account", "", "cooling", "rate_limit", 0, left_ms),)
+    )
     state = "cooling" if blocks else "ready"
     return KeyView(name, name, name, name, state, blocks, buckets=buckets, **COUNTS)
 
