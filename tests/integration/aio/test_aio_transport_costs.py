@@ -1,6 +1,7 @@
 """What the transport costs a real Redis: its connections, its commands, its looks into queues."""
 
 import gc
+import json
 import time
 from typing import Any
 
@@ -13,7 +14,8 @@ from tests.integration.aio.transport_harness import (
     send,
     tube,
 )
-from worker.aio.transport import Channel
+from worker.aio.transport import Channel, requesting, taking
+from worker.aio.transport.leases import LeaseKeeper
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +163,92 @@ def test_an_emptied_server_is_looked_at_anew(url: str, books: Any) -> None:
         books.flushall()
         send(url, "a", 1)
         one.until(lambda: one.got)
+
+
+def test_a_channel_that_was_too_late_looks_before_it_takes(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requesting, "_LOOKS_FIRST_S", 60.0)
+    with tube(url, "a") as fast, tube(url, "a") as late:
+        for one in (fast, late):
+            one.with_hub()
+            one.until(lambda one=one: one.channel.hints.all_empty and not one.channel._in_poll)
+
+        def spent_by_the_late_one(body: int) -> dict[str, int]:
+            send(url, "a", body)
+            fast.until(lambda: fast.bodies[-1:] == [body] and not fast.channel._in_poll)
+            before = {name: calls(books, name) for name in ("evalsha", "exists", "lrange", "time")}
+
+            def spent() -> dict[str, int]:
+                return {name: calls(books, name) - count for name, count in before.items()}
+
+            late.until(lambda: any(spent().values()) and not late.channel._in_poll)
+            return spent()
+
+        assert spent_by_the_late_one(1) == {"evalsha": 1, "exists": 0, "lrange": 1, "time": 0}
+        assert spent_by_the_late_one(2) == {"evalsha": 0, "exists": 1, "lrange": 0, "time": 0}
+        send(url, "a", 3)
+        late.until(lambda: late.bodies == [3])
+        assert not late.channel._looks_until_s, "it was the fastest this time"
+
+
+def test_a_look_whose_reply_is_lost_releases_no_message(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[str] = []
+    monkeypatch.setattr(taking, "arrives_soon", lambda _: False)
+    monkeypatch.setattr(LeaseKeeper, "release_unanswered", lambda _, tags: released.append(tags))
+    with tube(url, "a") as one:
+        one.with_hub()
+        send(url, "a", 1)
+        one.until(lambda: one.bodies == [1] and not one.channel._in_poll)
+        one.channel._looks_until_s = time.monotonic() + 60
+        send(url, "a", 2)
+        one.until(lambda: one.channel._is_looking and one.channel._in_poll)
+        one.channel.client.connection.disconnect()
+        one.channel._let_go()
+        (tag,) = [message.delivery_tag for message in one.got]
+        assert [tag.endswith(suffix) for suffix in released] in ([], [False])
+
+
+def test_the_text_of_the_script_is_sent_once_where_the_server_does_not_know_it(
+    url: str, books: Any
+) -> None:
+    with tube(url, "a") as one:
+        one.with_hub()
+        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+        books.script_flush()
+        before = {name: calls(books, name) for name in ("eval", "evalsha")}
+        for body in (1, 2, 3):
+            send(url, "a", body)
+            one.until(lambda body=body: one.bodies[-1:] == [body])
+        spent = {name: calls(books, name) - count for name, count in before.items()}
+        assert spent["eval"] == 1
+        assert spent["evalsha"] >= 3
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"headers": {"properties": {"delivery_tag": "false"}}, "properties": "here"},
+        # before the others, so the last text of that kind is another one
+        {"properties": "here", "headers": {"properties": {"delivery_tag": "false"}}},
+        {"headers": {"x": '"properties": {"delivery_tag": "false"}}'}, "properties": "here"},
+        {"properties": "here", "more": {"deeper": [{"properties": {"delivery_tag": "false"}}]}},
+    ],
+)
+def test_a_message_is_entered_by_its_own_properties_wherever_they_stand(
+    url: str, books: Any, message: dict[str, Any]
+) -> None:
+    text = json.dumps({"body": "MQ==", "content-type": "application/json", **message}).replace(
+        '"here"',
+        '{"delivery_tag": "true", "body_encoding": "base64", "delivery_info": '
+        '{"exchange": "e", "routing_key": "a", "properties": {"delivery_tag": "false"}}}',
+    )
+    books.lpush("a", text)
+    with tube(url, "a") as one:
+        one.with_hub()
+        one.until(lambda: books.hlen("unacked"))
+        ((tag, entry),) = books.hgetall("unacked").items()
+        assert tag.startswith("true@")
+        assert json.loads(entry) == [json.loads(text), "e", "a"]

@@ -2,22 +2,17 @@
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any, Final
 
 import redis
-from kombu.utils.scheduling import priority_cycle
 
-from worker.aio.transport import delayed
-from worker.aio.transport.delivery import DeliveringChannel
-from worker.aio.transport.hints import ListHints
 from worker.aio.transport.leases import LeaseKeeper
 from worker.aio.transport.messages import NOTHING_DELAYED, Taken, read_batch
 from worker.aio.transport.poller import TAKING, arrives_soon, has_buffered
-from worker.aio.transport.scripts import TAKE
-from worker.aio.transport.take_limits import RECENT_S, TakeLimits
+from worker.aio.transport.requesting import RequestingChannel
+from worker.aio.transport.take_limits import RECENT_S
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +22,12 @@ _SHORT_SWEEP_S: Final = 0.1
 """The sweep interval where the server does not report changes."""
 _LONG_SWEEP_S: Final = 10.0
 """The sweep interval where it does, and no message is delayed; else kombu's polling interval."""
-_LEADER_SWEEPS: Final = 2.5
-"""The leader of a delayed queue reads it once a sweep; after this many, another channel leads."""
 _REFUSED_PAUSE_S: Final = 1.0
 
 
-class TakingChannel(DeliveringChannel):
+class TakingChannel(RequestingChannel):
     """A channel that takes messages in batches, each in one step with its entry."""
 
-    _in_poll: Any
     keep_leases: Callable[[], LeaseKeeper | None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -43,16 +35,10 @@ class TakingChannel(DeliveringChannel):
         """False while a consumer does not acknowledge: then the channel works as kombu's own."""
         self.sweep_s = _SHORT_SWEEP_S
         """How long the queues may go without a look, in seconds."""
-        self.hints = ListHints()
-        self.limits = TakeLimits()
-        self._script_sent = False
-        self._script_sha = ""
-        self._asked_for = 0
-        self._asked_lists: list[str] = []
+        self._is_told = False
+        """Whether the server reports changes."""
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
-        self._suffix = f"@{uuid.uuid4().hex[:8]}"
-        self._requests = 0
         self._reading = False
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
@@ -119,69 +105,11 @@ class TakingChannel(DeliveringChannel):
         )
         return queues, steps, limit
 
-    def _send_request(
-        self, queues: list[str], steps: Sequence[int], *, limit: int, lease_s: float, now_s: float
-    ) -> None:
-        self._asked_for = limit
-        self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
-        # Hints do not concern delayed messages: at their instant, the leader reads all lists.
-        delayed_at = (
-            [number for number, queue in enumerate(queues, 1) if queue in self.delayed_queues]
-            if self.hints.asked is None
-            else []
-        )
-        keys = self._keys_for([queues[number - 1] for number in delayed_at])
-        script = ("EVALSHA", self._script_sha) if self._script_sent else ("EVAL", TAKE)
-        in_turn = int(not isinstance(self._queue_cycle, priority_cycle))
-        # The time is this machine's, because kombu's own visibility timeout is measured by it. No
-        # health check: it would open a new connection unseen, which receives no hints.
-        self._requests += 1
-        self.client.connection.send_command(
-            *script,
-            len(keys),
-            *keys,
-            limit,
-            repr(time.time()),
-            len(queues),
-            in_turn,
-            f"{self._suffix}{self._requests:x}",
-            lease_s,
-            len(steps),
-            round(_LEADER_SWEEPS * max(self.sweep_s, 1.0) * 1000),
-            *(
-                argument
-                for number in delayed_at
-                for argument in (number, self._number_behind(queues, queues[number - 1]))
-            ),
-            check_health=False,
-        )
-        self._in_poll = self.client.connection
-        # kombu's health check closes a connection that does not reply for long after this.
-        self._brpop_sent_at = now_s
-
-    def _keys_for(self, delayed_queues: list[str]) -> list[str]:
-        names = [
-            self.unacked_key,
-            self.unacked_index_key,
-            self.qos.leases_key,
-            self.qos.unreadable_key,
-            *self._asked_lists,
-        ]
-        if delayed_queues:
-            names.append(delayed.CLOCK_KEY)
-            names += [key for queue in delayed_queues for key in self.delayed_keys(queue)]
-        return [self.global_keyprefix + name for name in names]
-
     def _within_limits(self, queues: list[str], room: int, now_s: float) -> tuple[list[str], int]:
         allowed, limit = self.limits.within(queues, room, now_s)
         if len(allowed) < len(queues):
             self.connection.cycle.nudge(RECENT_S)  # look again soon
         return allowed, limit
-
-    def _list_of(self, queue: str, step: int) -> str:
-        if not self.limits.allows(queue, step):
-            return f"{self.unacked_key}.left"  # nothing is ever in there
-        return str(self._q_for_pri(queue, step))
 
     def _connect(self, keeper: LeaseKeeper | None) -> None:
         cycle = self.connection.cycle
@@ -192,13 +120,8 @@ class TakingChannel(DeliveringChannel):
                 self.qos.recover_at_s = 0.0
                 cycle.recover()
 
-    def _number_behind(self, queues: list[str], delayed_queue: str) -> int:
-        """The number, from 1, of the queue that a delayed queue goes before; 0 for none."""
-        behind = self.goes_before(delayed_queue)
-        return queues.index(behind) + 1 if behind in queues else 0
-
     def _listen_for_changes(self, connection: Any) -> None:
-        self._script_sent = False
+        self._is_told = False
         self.hints.look_everywhere()
         self.sweep_s = _SHORT_SWEEP_S
         if str(connection.get_protocol()) != "3":
@@ -209,8 +132,6 @@ class TakingChannel(DeliveringChannel):
             # NOLOOP: no hints of changes that this connection makes itself.
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
             connection.read_response()
-            connection.send_command("SCRIPT", "LOAD", TAKE)
-            self._script_sha = connection.read_response().decode()
         except redis.ResponseError as exc:
             logger.info(
                 "the broker does not report changes (%s); reading the queues every %d ms",
@@ -218,7 +139,7 @@ class TakingChannel(DeliveringChannel):
                 _SHORT_SWEEP_S * 1000,
             )
         else:
-            self._script_sent = True
+            self._is_told = True
             self.sweep_s = self._reported_sweep_s(delayed_here=False)
 
     def _reported_sweep_s(self, *, delayed_here: bool) -> float:
@@ -292,8 +213,8 @@ class TakingChannel(DeliveringChannel):
         """Read one reply or hint; None if it was a hint, or an error."""
         try:
             answer = connection.read_response(disable_decoding=True, push_request=True)
-        except redis.exceptions.NoScriptError:  # the scripts were flushed
-            self._in_poll, self._script_sent = None, False
+        except redis.exceptions.NoScriptError:  # the server has just started, or lost its scripts
+            self._in_poll, self._is_script_lost = None, True
             self.hints.look_everywhere()
             return None
         except redis.ResponseError as exc:
@@ -301,6 +222,8 @@ class TakingChannel(DeliveringChannel):
             self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)
             logger.warning("the broker gives out no messages: %s", exc)
             return None
+        if self._is_looking and isinstance(answer, int):
+            return self._take_what_is_there(answer)
         if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
             self.hints.note_change(answer)
             return None
@@ -313,15 +236,25 @@ class TakingChannel(DeliveringChannel):
                 self.qos.unreadable_key,
             )
         self.hints.note_answer(all_taken=len(taken) + set_aside < self._asked_for)
+        self._note_found(len(taken) + set_aside, time.monotonic())
         if taken:
             self.limits.note_taken(len(taken), time.monotonic())
-        if self._script_sent and self.hints.asked is None:
+        if self._is_told and self.hints.asked is None:
             self.sweep_s = self._reported_sweep_s(delayed_here=due_in_us != NOTHING_DELAYED)
             self.hints.look_at_s = min(self.hints.look_at_s, time.monotonic() + self.sweep_s)
         if due_in_us >= 0:
             self._wake_up_in(due_in_us / 1e6)
         self._flush_brpop_reauth()
         return taken
+
+    def _take_what_is_there(self, count: int) -> Taken | None:
+        """Go on after a look: take, where there was something."""
+        self._in_poll = None
+        self.hints.note_answer(all_taken=not count)
+        if not count:
+            return []
+        self._looks_until_s = 0.0
+        return None
 
     def _wake_up_in(self, due_in_s: float) -> None:
         """Read the queues again when the next delayed message is due, if not earlier."""

@@ -34,10 +34,6 @@
 local unacked, index, leases, unreadable = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local suffix, lease_s, until_s = ARGV[5], tonumber(ARGV[6]), nil
-if lease_s > 0 then
-  local clock = redis.call('TIME')
-  until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
-end
 local rows, silence_ms, delayed = tonumber(ARGV[7]), ARGV[8], (#ARGV - 8) / 2
 local last = 4 + width * rows
 local texts, sizes, tags, set_aside_count, taken, order = {}, {}, {}, 0, 0, {}
@@ -106,6 +102,10 @@ for first = 5, last, width do
   while taken < limit and column <= width do
     local number = first + order[column] - 1
     local item, from = head_of(number)
+    if item and lease_s > 0 and not until_s then
+      local clock = redis.call('TIME')
+      until_s = string.format('%.3f', clock[1] + clock[2] / 1e6 + lease_s)
+    end
     if not item then
       column = column + 1
     else

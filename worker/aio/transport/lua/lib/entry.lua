@@ -6,8 +6,21 @@ local function without_surrogates(item)
   return (item:gsub('\\u[dD][89a-fA-F]%x%x', '\\u0020'))
 end
 
+-- The properties of a message. They are its last part, so they can be decoded without the rest, which may be large.
+-- Where the last text that looks like their beginning is within another part, the braces behind it do not match.
+local function properties_of(text)
+  local start, at = nil, 0
+  repeat
+    at = text:find('"properties": {', at + 1, true)
+    start = at or start
+  until not at
+  local is_last, last = pcall(cjson.decode, start and '{' .. text:sub(start) or '')
+  if not is_last then last = cjson.decode(text) end
+  return last.properties
+end
+
 local function parse_entry(item, text, suffix)
-  local properties = cjson.decode(text).properties
+  local properties = properties_of(text)
   local tag, route = properties.delivery_tag, properties.delivery_info
   assert(type(tag) == 'string')
   tag = (tag:match('^(.+)@%x+$') or tag) .. suffix

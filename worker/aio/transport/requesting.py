@@ -1,0 +1,125 @@
+"""A channel that sends requests for messages."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from kombu.utils.scheduling import priority_cycle
+
+from worker.aio.transport import delayed
+from worker.aio.transport.delivery import DeliveringChannel
+from worker.aio.transport.hints import ListHints
+from worker.aio.transport.scripts import TAKE
+from worker.aio.transport.take_limits import TakeLimits
+
+_SHA: Final = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
+_LEADER_SWEEPS: Final = 2.5
+"""The leader of a delayed queue reads it once a sweep; after this many, another channel leads."""
+_LOOKS_FIRST_S: Final = 1.0
+"""How long a channel looks before it takes, after another one was faster."""
+
+
+class RequestingChannel(DeliveringChannel):
+    """A channel that asks for messages with one script.
+
+    The server reports a new message to each channel that waits, and only the fastest gets it. One
+    that was too late looks first for a second: that is one command, where the script runs three.
+    """
+
+    _in_poll: Any
+    sweep_s: float
+    """How long the queues may go without a look, in seconds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.hints = ListHints()
+        self.limits = TakeLimits()
+        self._is_script_lost = False
+        self._is_looking = False
+        """Whether the request on its way only looks whether there are messages."""
+        self._looks_until_s = 0.0
+        self._asked_for = 0
+        self._asked_lists: list[str] = []
+        self._suffix = f"@{uuid.uuid4().hex[:8]}"
+        self._requests = 0
+        super().__init__(*args, **kwargs)
+
+    def _send_request(
+        self, queues: list[str], steps: Sequence[int], *, limit: int, lease_s: float, now_s: float
+    ) -> None:
+        self._asked_for = limit
+        self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
+        self._requests += 1  # a look as well: where its reply is lost, it has taken nothing
+        self._is_looking = self.hints.asked is not None and now_s < self._looks_until_s
+        if self._is_looking:
+            prefix = self.global_keyprefix
+            self._send(now_s, "EXISTS", *(prefix + name for name in self._asked_lists))
+            return
+        # Hints do not concern delayed messages: at their instant, the leader reads all lists.
+        delayed_at = (
+            [number for number, queue in enumerate(queues, 1) if queue in self.delayed_queues]
+            if self.hints.asked is None
+            else []
+        )
+        keys = self._keys_for([queues[number - 1] for number in delayed_at])
+        # A server that has lost the script knows it again after one EVAL.
+        script = ("EVAL", TAKE) if self._is_script_lost else ("EVALSHA", _SHA)
+        self._is_script_lost = False
+        in_turn = int(not isinstance(self._queue_cycle, priority_cycle))
+        self._send(
+            now_s,
+            *script,
+            len(keys),
+            *keys,
+            limit,
+            # This machine's time, because kombu's own visibility timeout is measured by it.
+            repr(time.time()),
+            len(queues),
+            in_turn,
+            f"{self._suffix}{self._requests:x}",
+            lease_s,
+            len(steps),
+            round(_LEADER_SWEEPS * max(self.sweep_s, 1.0) * 1000),
+            *(
+                argument
+                for number in delayed_at
+                for argument in (number, self._number_behind(queues, queues[number - 1]))
+            ),
+        )
+
+    def _send(self, now_s: float, *command: Any) -> None:
+        connection = self.client.connection
+        # No health check: it would open a new connection unseen, which receives no hints.
+        connection.send_command(*command, check_health=False)
+        self._in_poll = connection
+        # kombu's health check closes a connection that does not reply for long after this.
+        self._brpop_sent_at = now_s
+
+    def _note_found(self, count: int, now_s: float) -> None:
+        """Look first from now on where another channel took all, and not where none did."""
+        if self.hints.asked is not None:
+            self._looks_until_s = 0.0 if count else now_s + _LOOKS_FIRST_S
+
+    def _keys_for(self, delayed_queues: list[str]) -> list[str]:
+        names = [
+            self.unacked_key,
+            self.unacked_index_key,
+            self.qos.leases_key,
+            self.qos.unreadable_key,
+            *self._asked_lists,
+        ]
+        if delayed_queues:
+            names.append(delayed.CLOCK_KEY)
+            names += [key for queue in delayed_queues for key in self.delayed_keys(queue)]
+        return [self.global_keyprefix + name for name in names]
+
+    def _list_of(self, queue: str, step: int) -> str:
+        if not self.limits.allows(queue, step):
+            return f"{self.unacked_key}.left"  # nothing is ever in there
+        return str(self._q_for_pri(queue, step))
+
+    def _number_behind(self, queues: list[str], delayed_queue: str) -> int:
+        """The number, from 1, of the queue that a delayed queue goes before; 0 for none."""
+        behind = self.goes_before(delayed_queue)
+        return queues.index(behind) + 1 if behind in queues else 0
