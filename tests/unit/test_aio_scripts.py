@@ -23,7 +23,7 @@ def test_a_script_has_the_libraries_that_it_requires_and_no_comments(
     text = source(package, name)
     first = (resources.files(package) / "lua" / f"{name}.lua").read_text("utf-8").splitlines()[0]
     libraries = set(first.removeprefix("-- requires: ").split(", ")) - {"nothing"}
-    named = {"clock": "clock_us", "entry": "unacked_entry", "heap": "heap_push", "parked": "park"}
+    named = {"clock": "clock_us", "entry": "unacked_entry", "parked": "park"}
     for library in libraries:
         assert text.count(f"local function {named.get(library, library)}(") == 1
     assert not [line for line in text.splitlines() if not line or line.lstrip().startswith("--")]

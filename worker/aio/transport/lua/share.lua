@@ -1,4 +1,4 @@
--- requires: entry, heap, parked
+-- requires: entry, parked
 -- share: keeps the next messages of lists in an order that serves tenants in turn, by what each has used.
 --
 -- Producers push to a list and workers take from it as always. This script keeps the messages that are taken next, the
@@ -70,12 +70,10 @@ local function is_named(list)
   return false
 end
 
-local NONE = {}
-
 -- Parts what was read by tenant: each has those that stood in the window or came back, and those that are new.
--- Returns the tenants by id, their ids, and what is no message.
+-- Returns the tenants, also by id, and what is no message.
 local function part(items, mark)
-  local tenants, ids, others, tags, old = {}, {}, {}, {}, false
+  local tenants, by_id, others, tags, old = {}, {}, {}, {}, false
   for at, item in ipairs(items) do
     tags[at] = tag_of(item)
     old = old or tags[at] == mark
@@ -83,10 +81,10 @@ local function part(items, mark)
   for at = #items, 1, -1 do
     local item, id = items[at], tenant_of(items[at])
     if tags[at] then
-      local tenant = tenants[id]
+      local tenant = by_id[id]
       if not tenant then
-        tenant = {front = {}, new = {}, next = 1, stood = 0, count = 0}
-        tenants[id], ids[#ids + 1] = tenant, id
+        tenant = {id = id, front = {}, new = {}, next = 1, stood = 0, count = 0}
+        by_id[id], tenants[#tenants + 1] = tenant, tenant
       end
       if old then tenant.stood = tenant.stood + 1 end
       local queue = (old or came_again(item)) and tenant.front or tenant.new
@@ -96,92 +94,100 @@ local function part(items, mark)
       others[#others + 1] = item
     end
   end
-  return tenants, ids, others
+  return tenants, by_id, others
 end
 
 -- Adds the tenants with lines that may come next; more than there is room for cannot.
-local function add_lines(list, tenants, ids, most)
+local function add_lines(list, tenants, by_id, most)
   local reply = redis.call('ZRANGE', list .. '.tenants', 0, most - 1, 'WITHSCORES')
   for at = 1, #reply, 2 do
     local id = reply[at]
-    if not tenants[id] then
-      tenants[id] = {front = NONE, new = NONE, next = 1, stood = 0, count = 0, has_line = true}
-      tenants[id].time = tonumber(reply[at + 1])
-      ids[#ids + 1] = id
+    if not by_id[id] then
+      tenants[#tenants + 1] = {id = id, time = tonumber(reply[at + 1]), has_line = true, stood = 0, count = 0}
     end
   end
 end
 
--- Gives each tenant its time before what it had in the window.
+local function comes_before(one, other)
+  if one.time ~= other.time then return one.time < other.time end
+  return one.id < other.id
+end
+
+-- Gives each tenant its time before what it had in the window, and puts them in the order of their times.
 -- Returns the least time of all.
-local function read_times(list, tenants, ids, at)
+local function read_times(list, tenants, at)
+  local ids, least = {}, nil
+  for number, tenant in ipairs(tenants) do ids[number] = tenant.id end
   local lined = ids[1] and redis.call('ZMSCORE', list .. '.tenants', unpack(ids)) or {}
   local past = ids[1] and redis.call('ZMSCORE', list .. '.tenants.past', unpack(ids)) or {}
-  local least
-  for number, id in ipairs(ids) do
-    local tenant, time = tenants[id], tonumber(lined[number] or past[number] or nil)
+  for number, tenant in ipairs(tenants) do
+    local time = tonumber(lined[number] or past[number] or nil)
     tenant.has_line = lined[number] and true
     tenant.time = time and time - tenant.stood
     if time and (tenant.has_line or tenant.stood > 0) then least = math.min(least or tenant.time, tenant.time) end
   end
   at = math.max(at, least or 0)
   local begin = math.max(0, at - BURST)
-  for _, id in ipairs(ids) do tenants[id].time = math.max(begin, tenants[id].time or begin) end
+  for _, tenant in ipairs(tenants) do tenant.time = math.max(begin, tenant.time or begin) end
+  table.sort(tenants, comes_before)
   return at
 end
 
-local function next_of(list, id, tenant)
-  local item = tenant.front[tenant.next]
+local function next_of(list, tenant)
+  local item = tenant.front and tenant.front[tenant.next]
   if not item and tenant.has_line then
-    item = unpark(list .. '.tenant.' .. id)
+    item = unpark(list .. '.tenant.' .. tenant.id)
     if item then return item end
     tenant.has_line = false
   end
-  if not item then item = tenant.new[tenant.next - #tenant.front] end
+  if not item and tenant.new then item = tenant.new[tenant.next - #tenant.front] end
   if item then tenant.next = tenant.next + 1 end
   return item
 end
 
--- Chooses the next messages, and counts them for each tenant.
-local function choose(list, tenants, ids, most)
-  local heap, chosen = {}, {}
-  for _, id in ipairs(ids) do heap_push(heap, {tenants[id].time, id}) end
-  while #chosen < most and heap[1] do
-    local first = heap_pop(heap)
-    local tenant = tenants[first[2]]
-    local item = next_of(list, first[2], tenant)
+-- Gives turns to tenants, in the order of their times: one that gets a turn comes again when its time has grown by 1. So
+-- those that come again are in order, too, and the next one is the first of either queue.
+local function choose(list, tenants, most)
+  local chosen, first, again, next_again = {}, 1, {}, 1
+  while #chosen < most do
+    local new, old = tenants[first], again[next_again]
+    local tenant = old and not (new and new.time <= old.time + old.count) and old or new
+    if not tenant then break end
+    if tenant == new then first = first + 1 else next_again = next_again + 1 end
+    local item = next_of(list, tenant)
     if item then
-      chosen[#chosen + 1] = item
+      chosen[#chosen + 1], again[#again + 1] = item, tenant
       tenant.count = tenant.count + 1
-      first[1] = first[1] + 1
-      heap_push(heap, first)
     end
   end
   return chosen
 end
 
 -- Parks what was read and not chosen.
-local function park_rest(list, tenants, ids, others)
-  for _, id in ipairs(ids) do
-    local tenant, line, front, new = tenants[id], list .. '.tenant.' .. id, {}, {}
-    for at = #tenant.front, tenant.next, -1 do front[#front + 1] = tenant.front[at] end
-    for at = math.max(1, tenant.next - #tenant.front), #tenant.new do new[#new + 1] = tenant.new[at] end
-    if front[1] or new[1] then
-      for _, item in ipairs(park(line, front, true)) do others[#others + 1] = item end
-      for _, item in ipairs(park(line, new, false)) do others[#others + 1] = item end
-      tenant.has_line = true
+local function park_rest(list, tenants, others)
+  for _, tenant in ipairs(tenants) do
+    if tenant.front then
+      local line, front, new = list .. '.tenant.' .. tenant.id, {}, {}
+      for at = #tenant.front, tenant.next, -1 do front[#front + 1] = tenant.front[at] end
+      for at = math.max(1, tenant.next - #tenant.front), #tenant.new do new[#new + 1] = tenant.new[at] end
+      if front[1] or new[1] then
+        for _, item in ipairs(park(line, front, true)) do others[#others + 1] = item end
+        for _, item in ipairs(park(line, new, false)) do others[#others + 1] = item end
+        tenant.has_line = true
+      end
     end
   end
 end
 
-local function save_times(list, tenants, ids, at)
+local function save_times(list, tenants, at)
   local lined, past, no_line, not_past = {}, {}, {}, {}
-  for _, id in ipairs(ids) do
-    local tenant = tenants[id]
-    local times = tenant.has_line and lined or past
-    times[#times + 1], times[#times + 2] = tenant.time + tenant.count, id
-    if not tenant.has_line then no_line[#no_line + 1] = id
-    elseif tenant.new ~= NONE then not_past[#not_past + 1] = id end
+  for _, tenant in ipairs(tenants) do
+    local was_read, times = tenant.front, tenant.has_line and lined or past
+    if was_read or tenant.count > 0 or not tenant.has_line then
+      times[#times + 1], times[#times + 2] = tenant.time + tenant.count, tenant.id
+      if not tenant.has_line then no_line[#no_line + 1] = tenant.id
+      elseif was_read then not_past[#not_past + 1] = tenant.id end
+    end
   end
   if no_line[1] then redis.call('ZREM', list .. '.tenants', unpack(no_line)) end
   if not_past[1] then redis.call('ZREM', list .. '.tenants.past', unpack(not_past)) end
@@ -198,12 +204,12 @@ end
 
 -- Adds messages of the lines to a window that has become short. Nothing has come to the list since.
 local function extend(list, count, at)
-  local tenants, ids = {}, {}
-  add_lines(list, tenants, ids, WINDOW - count)
-  local chosen = choose(list, tenants, ids, WINDOW - count)
+  local tenants = {}
+  add_lines(list, tenants, {}, WINDOW - count)
+  local chosen = choose(list, tenants, WINDOW - count)
   save_parked()
   if chosen[1] then redis.call('LPUSH', list, unpack(chosen)) end
-  save_times(list, tenants, ids, at)
+  save_times(list, tenants, at)
   save_memo(list, at, chosen[#chosen] or redis.call('LINDEX', list, 0))
 end
 
@@ -212,20 +218,20 @@ end
 -- Returns how many messages were read.
 local function rebuild(list, memo_at, mark, has_lines)
   local items = redis.call('LRANGE', list, -WINDOW - CHUNK, -1)
-  local tenants, ids, others = part(items, mark)
-  add_lines(list, tenants, ids, WINDOW)
-  if #ids == 1 and ids[1] == NOBODY and not has_lines then
+  local tenants, by_id, others = part(items, mark)
+  if not has_lines and #tenants == 1 and tenants[1].id == NOBODY then
     redis.call('DEL', list .. '.tenants.memo', list .. '.tenants.past')
     return #items
   end
-  local at = read_times(list, tenants, ids, memo_at)
-  local chosen = choose(list, tenants, ids, WINDOW)
-  park_rest(list, tenants, ids, others)
+  add_lines(list, tenants, by_id, WINDOW)
+  local at = read_times(list, tenants, memo_at)
+  local chosen = choose(list, tenants, WINDOW)
+  park_rest(list, tenants, others)
   save_parked()
   redis.call('LTRIM', list, 0, -#items - 1)
   for number = #chosen, 1, -1 do others[#others + 1] = chosen[number] end
   if others[1] then redis.call('RPUSH', list, unpack(others)) end
-  save_times(list, tenants, ids, at)
+  save_times(list, tenants, at)
   save_memo(list, at, chosen[#chosen])
   return #items
 end

@@ -1,0 +1,223 @@
+"""Whether tenants are served in turn, and what it costs: `python benchmarks/tenants.py [case …]`.
+
+- `delay`: a tenant sends ten jobs every few seconds, alone and beside 10,000 waiting jobs of
+  another one. Real workers, an embedded Redis and the provider sandbox; the burst of the keys is
+  used up before either begins. Bar: the 95th percentile is at most twice what it is alone.
+- `equal`: ten tenants with 200 jobs each, sent one tenant after the other. Bar: Jain's index of
+  what each was served, while all of them wait, is at least 0.98.
+- `pick`: CPU of Redis for each message that is put in order, taken and acknowledged, of one tenant
+  and of 1,000, in turn. Bar: at most 15 % more.
+"""
+
+import argparse
+import base64
+import json
+import os
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+from rich.console import Console
+
+from benchmarks.drills.house import ROOT, House, Post
+from keywheel_client import Keywheel
+from sandbox.process import Sandbox
+from sandbox.redis import EmbeddedRedis
+from worker.aio.transport.scripts import FORGET, SHARE, TAKE
+
+RPM, KEYS, WORKERS = 300, 3, 2
+BACKLOG = 10_000
+MESSAGES, ROUNDS = 6_000, 5
+console = Console()
+
+
+@contextmanager
+def open_house(workers: int = WORKERS) -> Iterator[House]:
+    """Start everything."""
+    account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
+    accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS)], "resend": []}
+    with tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder:
+        home = Path(folder)
+        (home / "cwd").mkdir()
+        with (
+            EmbeddedRedis(data_dir=home / "redis") as server,
+            Sandbox(accounts=accounts, groq_latency_ms=180, groq_jitter_ms=20) as sandbox,
+        ):
+            environ = (
+                dict(os.environ)
+                | sandbox.env()
+                | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
+            )
+            posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
+            house = House(server, sandbox, environ, home / "cwd", posts)
+            house.fill()
+            try:
+                house.await_ready()
+                yield house
+            finally:
+                for post in posts:
+                    post.kill()
+
+
+def send(keywheel: Keywheel, tenant: str, count: int) -> list[str]:
+    """Enqueue completions of a tenant in one round trip."""
+    with keywheel.pipeline() as pipe:
+        jobs = [
+            pipe.complete("Say hello", max_completion_tokens=20, tenant=tenant)
+            for _ in range(count)
+        ]
+    return [str(job) for job in jobs]
+
+
+def await_end(keywheel: Keywheel, jobs: list[str]) -> None:
+    """Wait until jobs have ended."""
+    while not all(keywheel.status(job).is_ended for job in reversed(jobs)):
+        time.sleep(0.1)
+
+
+def latencies(keywheel: Keywheel, *, times: int, pause_s: float) -> list[float]:
+    """Send ten jobs again and again; how long each took, in seconds."""
+    found = []
+    for _ in range(times):
+        began_s = time.monotonic()
+        left = send(keywheel, "small", 10)
+        while left:
+            for job in [one for one in left if keywheel.status(one).is_ended]:
+                found.append(time.monotonic() - began_s)
+                left.remove(job)
+            time.sleep(0.02)
+        time.sleep(max(0.0, began_s + pause_s - time.monotonic()))
+    return found
+
+
+def p95(values: list[float]) -> float:
+    """Give the 95th percentile."""
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def delay() -> None:
+    """Ten jobs at a time, alone and beside 10,000 of another tenant."""
+    figures = {}
+    for name, backlog in (("alone", KEYS * RPM), ("beside", KEYS * RPM + BACKLOG)):
+        with open_house() as house, Keywheel(house.redis.url) as keywheel:
+            jobs = send(keywheel, "big", backlog)
+            await_end(keywheel, jobs[: KEYS * RPM])  # the burst
+            figures[name] = latencies(keywheel, times=12, pause_s=3)
+            console.print(
+                f"{name}: median {statistics.median(figures[name]):.2f} s,"
+                f" 95th percentile {p95(figures[name]):.2f} s, worst {max(figures[name]):.2f} s"
+            )
+    console.print(f"    {p95(figures['beside']) / p95(figures['alone']):.2f} x; at most 2")
+
+
+def equal() -> None:
+    """Ten tenants whose jobs come one tenant after the other."""
+    with open_house() as house, Keywheel(house.redis.url) as keywheel:
+        await_end(keywheel, send(keywheel, "another", KEYS * RPM))  # the burst
+        jobs = {f"tenant-{n}": send(keywheel, f"tenant-{n}", 200) for n in range(10)}
+        every = [job for several in jobs.values() for job in several]
+        while True:
+            ended = {job for job in every if keywheel.status(job).is_ended}
+            if len(ended) >= 1_000:  # half of all: each tenant has jobs left
+                break
+            time.sleep(0.5)
+        served = [sum(job in ended for job in several) for several in jobs.values()]
+        index = sum(served) ** 2 / (len(served) * sum(one**2 for one in served))
+        console.print(f"served of each: {served}")
+        console.print(f"    Jain's index {index:.4f}; at least 0.98")
+
+
+def message(tenant: str) -> str:
+    """Write a message as a stock producer does."""
+    job = str(uuid.uuid4())
+    kwargs = {"messages": [{"role": "user", "content": "x" * 400}]}
+    return json.dumps(
+        {
+            "body": base64.b64encode(json.dumps([[], kwargs, {}]).encode()).decode(),
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "headers": {"task": "tasks.ai.complete", "id": job, "tenant": tenant},
+            "properties": {
+                "delivery_tag": str(uuid.uuid4()),
+                "delivery_info": {"exchange": "", "routing_key": "ai"},
+                "body_encoding": "base64",
+            },
+        }
+    )
+
+
+def cpu_s(client: Any) -> float:
+    """CPU that Redis has used."""
+    found = client.info("cpu")
+    return float(found["used_cpu_user"] + found["used_cpu_sys"])
+
+
+def picks(client: Any, tenants: int) -> float:
+    """CPU of Redis for each message, in microseconds."""
+    client.flushdb()
+    with client.pipeline(transaction=False) as pipe:
+        for number in range(BACKLOG):
+            pipe.lpush("ai", message(f"tenant-{number % tenants}"))
+        pipe.execute()
+    entered = ("unacked", "unacked_index", "unacked.leases")
+
+    def share() -> int:
+        client.delete("ai.tenants.pause")
+        left: int = client.eval(SHARE, 4, *entered, "ai", repr(time.time()), 120, 1, 90)
+        return left
+
+    while share() == 3 and client.llen("ai") > 128:  # noqa: PLR2004 - all are parted then
+        pass
+    before_s, taken = cpu_s(client), 0
+    while taken < MESSAGES:
+        _, sizes, tags, *_ = client.eval(
+            TAKE, 5, *entered, "unacked.unreadable", "ai", 8, repr(time.time()), 1, 1,
+            f"@abcdef01{taken:x}", 60, 1, 2_500,
+        )  # fmt: skip
+        lengths, at = [int(size) for size in sizes.split()[1::2]], 0
+        names = []
+        for length in lengths:
+            names.append(tags[at : at + length])
+            at += length
+        client.eval(FORGET, 3, *entered, *names)
+        taken += len(names)
+        share()
+    return (cpu_s(client) - before_s) / taken * 1e6
+
+
+def pick() -> None:
+    """What a pick costs Redis, with one tenant and with 1,000."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(data_dir=Path(folder)) as server:
+        with redis.Redis.from_url(server.url) as client:
+            picks(client, 1)  # warms up
+            found = [(picks(client, 1), picks(client, 1_000)) for _ in range(ROUNDS)]
+    one, many = (statistics.median(values) for values in zip(*found, strict=True))
+    console.print(f"one tenant: {one:.1f} µs a message, 1,000 tenants: {many:.1f} µs")
+    console.print(f"    {100 * (many / one - 1):.0f} % more; at most 15 %")
+
+
+CASES = {"delay": delay, "equal": equal, "pick": pick}
+
+
+def main() -> None:
+    """Parse the command line, and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", help=f"which of {', '.join(CASES)} (default: all)")
+    names = parser.parse_args().cases or list(CASES)
+    if unknown := sorted(set(names) - set(CASES)):
+        parser.error(f"no such case: {', '.join(unknown)}")
+    for name in names:
+        console.print(f"[bold]{name}[/bold] (load {os.getloadavg()[0]:.1f})")
+        CASES[name]()
+
+
+if __name__ == "__main__":
+    main()
