@@ -5,7 +5,7 @@ Which key may make a call now, decided atomically in Redis for every worker at o
 
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
-from worker.keypool.pool import HORIZON_MS, KeyPool
+from worker.keypool.pool import HORIZON_MS, TENANT_HORIZON_MS, KeyPool
 from worker.keypool.published_keys import publish_keys, published_keys
 from worker.keypool.replies import Settled
 from worker.keypool.resets import HeldBlock, ResetDone
@@ -14,6 +14,7 @@ from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 
 __all__ = [
     "HORIZON_MS",
+    "TENANT_HORIZON_MS",
     "BlockView",
     "BucketView",
     "CooldownPolicy",

@@ -27,6 +27,8 @@ HORIZON_MS = 2_000
 
 What was granted before a change is over by then.
 """
+TENANT_HORIZON_MS = 250
+"""The same for jobs with a tenant, which may have to be passed by those of other tenants."""
 BULK_HORIZON_MS = 100
 _REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
 
@@ -122,9 +124,7 @@ class KeyPool(ByHand):
                 lease_id=lease_id,
                 request=lease_request,
                 line=line,
-                horizon_ms=min(self.horizon_ms, BULK_HORIZON_MS)
-                if lease_request.bulk
-                else self.horizon_ms,
+                horizon_ms=self._horizon_for(lease_request),
                 terms=self._terms,
                 candidates=candidates,
             )
@@ -132,6 +132,11 @@ class KeyPool(ByHand):
                 return read_acquire(reply, lease_request, candidates, lease_id)
             self._directory.learn(dict(zip(reply[1::2], reply[2::2], strict=True)))
         raise AssertionError("the accounts of the keys change faster than they can be read")
+
+    def _horizon_for(self, lease_request: LeaseRequest) -> int:
+        """How far ahead a call of this job may be reserved, in milliseconds."""
+        longest_ms = TENANT_HORIZON_MS if lease_request.tenant else self.horizon_ms
+        return min(self.horizon_ms, BULK_HORIZON_MS if lease_request.bulk else longest_ms)
 
     async def leave(self, line: Line) -> None:
         """Take a line that nobody stands in any more out of its wait list.

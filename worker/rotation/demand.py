@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from worker.keypool import HORIZON_MS
+from worker.keypool import HORIZON_MS, TENANT_HORIZON_MS
 from worker.rotation.wait_queue import Resources, Shape, WaitQueue
 
 _USED_S = 10.0
@@ -17,6 +17,10 @@ _USED_S = 10.0
 _UPCOMING_S = 2.5
 """How long what was read of the broker's queue counts as current."""
 _LEAST_CAPACITY = 8
+_MOST_CAPACITY = 32
+"""The most while tenants take turns: jobs in the broker cannot pass those that wait here."""
+_TENANTS_S = 10.0
+"""How long after a job with a tenant tenants count as taking turns."""
 _MOST_GRANTS = 10_000
 
 
@@ -31,6 +35,7 @@ class Demand:
         self._queues: Final = queues
         self._granted_s: deque[float] = deque(maxlen=_MOST_GRANTS)
         self._upcoming: dict[tuple[Resources, bool], float] = {}  # by kind: when it was seen
+        self._tenant_s = float("-inf")
         self.on_full: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key serves for long."""
 
@@ -58,12 +63,18 @@ class Demand:
     def capacity(self) -> int:
         """Return how many jobs may wait in one queue.
 
-        That is as many as got leases within the latest horizon, and always a few. Any thread may
-        call this.
+        That is as many as got leases within the latest horizon, and always a few. While tenants
+        take turns, these are fewer. Any thread may call this.
         """
-        since_s = time.monotonic() - HORIZON_MS / 1000
-        granted_s = list(self._granted_s)
-        return max(_LEAST_CAPACITY, len(granted_s) - bisect_left(granted_s, since_s))
+        now_s, granted_s = time.monotonic(), list(self._granted_s)
+        by_tenant = now_s < self._tenant_s + _TENANTS_S
+        since_s = now_s - (TENANT_HORIZON_MS if by_tenant else HORIZON_MS) / 1000
+        count = max(_LEAST_CAPACITY, len(granted_s) - bisect_left(granted_s, since_s))
+        return min(count, _MOST_CAPACITY) if by_tenant else count
+
+    def note_tenant(self) -> None:
+        """Note that a job with a tenant asks for a lease."""
+        self._tenant_s = time.monotonic()
 
     def shortest(self, *, bulk: bool) -> int:
         """Return how many jobs wait in the shortest queue that can be served and is used.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease, NoLeaseReason
+from worker.rotation.tenant_turns import TenantTurns
 
 SEARCHED = 64
 """How many jobs of a long queue are searched for one that is smaller than the first."""
@@ -34,15 +35,32 @@ class Waiter:
     arrived_s: float
     answer: "asyncio.Future[Answer]"
 
-    def request_at(self, now_s: float) -> LeaseRequest:
-        """Return what it asks the pool for at an instant of the monotonic clock."""
-        return replace(self.lease_request, waited_ms=max(0, round((now_s - self.arrived_s) * 1000)))
-
     def has_answer(self) -> bool:
         """Whether it has a lease or knows why not; an error or a cancel is no answer."""
         return (
             self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn to ask for a lease.
+
+    Attributes:
+        waiter: The job that it is used for.
+        since_s: When the job came that stands at this place of the queue, on the monotonic clock.
+            Where tenants take turns, that is another job than the one which asks.
+        next_since_s: The same for the next place; None: it is the last one.
+    """
+
+    waiter: Waiter
+    since_s: float
+    next_since_s: float | None
+
+    def request_at(self, now_s: float) -> LeaseRequest:
+        """Return what is asked of the pool at an instant of the monotonic clock."""
+        waited_ms = max(0, round((now_s - self.since_s) * 1000))
+        return replace(self.waiter.lease_request, waited_ms=waited_ms)
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +84,7 @@ class WaitQueue:
             instant at which it comes again, in that order.
         server: The task that asks for the jobs.
         woken: Set when something has changed.
+        tenants: Whose turn it is.
     """
 
     wait_list: str
@@ -83,6 +102,7 @@ class WaitQueue:
     sent_back: deque[tuple[float, str]] = field(default_factory=deque)
     server: asyncio.Task[None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    tenants: TenantTurns = field(default_factory=TenantTurns)
 
     @property
     def is_idle(self) -> bool:
@@ -107,19 +127,23 @@ class WaitQueue:
             if not self.waiters:
                 self.woken.set()
 
-    def next_to_ask(self, width: int) -> Iterator[tuple[Waiter, Waiter | None]]:
-        """Yield the next few jobs to ask for, each with the one behind it.
+    def next_to_ask(self, width: int) -> Iterator[Turn]:
+        """Yield the next few turns.
 
-        Where the pool had no room for one, only smaller ones follow.
+        Where the pool had no room for a job, only smaller ones follow.
 
         Args:
-            width: The most jobs.
+            width: The most turns.
         """
-        count = 0
-        for index, waiter in enumerate(self.waiters[:SEARCHED]):
+        count, searched = 0, self.waiters[:SEARCHED]
+        since_s = [one.arrived_s for one in self.waiters[: SEARCHED + 1]]
+        order = self.tenants.order([one.lease_request.tenant for one in searched])
+        for place, index in enumerate(order):
+            waiter = searched[index]
             if not waiter.answer.done() and self.may_fit(waiter.lease_request):
                 count += 1
-                yield waiter, self.waiters[index + 1] if index + 1 < len(self.waiters) else None
+                next_s = since_s[place + 1] if place + 1 < len(since_s) else None
+                yield Turn(waiter, since_s[place], next_s)
                 if count == width:
                     return
 
@@ -136,6 +160,8 @@ class WaitQueue:
         if isinstance(answer, Deferred):
             # Each job raises an error of its own: a shared one would gather all their tracebacks.
             answer = Deferred(answer.countdown_ms, answer.reason, answer.code, answer.ends_in_ms)
+        if isinstance(answer, Lease):
+            self.tenants.note_granted(waiter.lease_request.tenant)
         if isinstance(answer, BaseException):
             waiter.answer.set_exception(answer)
         else:

@@ -24,7 +24,7 @@ from worker.keypool import KeyPool, Lease, LeaseRequest, Line, NoLease, NoLeaseR
 from worker.redis.retry import retry_while_down
 from worker.rotation.demand import Demand
 from worker.rotation.overflow import Overflow
-from worker.rotation.wait_queue import Answer, Shape, Waiter, WaitQueue
+from worker.rotation.wait_queue import Answer, Shape, Turn, Waiter, WaitQueue
 from worker.verdicts import ABANDONED
 
 _WIDTH = 8
@@ -78,6 +78,8 @@ class WaitList:
         """
         queue, began_s = self._queue(lease_request, in_turn=in_turn), time.monotonic()
         queue.used_s = began_s
+        if lease_request.tenant:
+            self.demand.note_tenant()
         if queue.waiters or queue.asking >= _WIDTH or not queue.may_fit(lease_request):
             return await self._wait(queue, lease_request, began_s, longest_s)
         if not queue.asking:
@@ -151,11 +153,13 @@ class WaitList:
             queue = self._queues[shape] = WaitQueue(name, lease_request.bulk, resources)
         return queue
 
-    def _line(self, queue: WaitQueue, behind: Waiter | None) -> Line | None:
+    def _line(self, queue: WaitQueue, next_since_s: float | None) -> Line | None:
         if not queue.wait_list:
             return None
         next_ms = (
-            None if behind is None else max(0, round((time.monotonic() - behind.arrived_s) * 1000))
+            None
+            if next_since_s is None
+            else max(0, round((time.monotonic() - next_since_s) * 1000))
         )
         return Line(queue.wait_list, self._id, next_waited_ms=next_ms, entered=queue.entered)
 
@@ -224,27 +228,25 @@ class WaitList:
         # A job that was cancelled may not have run since, and so not have left the queue.
         queue.waiters[:] = [one for one in queue.waiters if not one.answer.done()]
         while batch := list(queue.next_to_ask(width)):
-            requests = [self._ask(queue, waiter, behind) for waiter, behind in batch]
+            requests = [self._ask(queue, turn) for turn in batch]
             refused = False
-            for (waiter, _), answer in zip(batch, await asyncio.gather(*requests), strict=True):
+            for turn, answer in zip(batch, await asyncio.gather(*requests), strict=True):
                 if isinstance(answer, NoLease) and answer.why in _WAIT:
                     refused = True
                     pause_s = min(pause_s or answer.ask_in_ms / 1000, answer.ask_in_ms / 1000)
-                    if not queue.note_refusal(waiter.lease_request, answer):
+                    if not queue.note_refusal(turn.waiter.lease_request, answer):
                         return pause_s
                 else:
-                    await self._hand_over(queue, waiter, answer)
+                    await self._hand_over(queue, turn.waiter, answer)
             width = 1 if refused else min(_WIDTH, 2 * width)
         return pause_s
 
-    async def _ask(
-        self, queue: WaitQueue, waiter: Waiter, behind: Waiter | None
-    ) -> Answer | Exception:
-        line = self._line(queue, behind)
+    async def _ask(self, queue: WaitQueue, turn: Turn) -> Answer | Exception:
+        line = self._line(queue, turn.next_since_s)
         if line is not None:
             queue.entered = True
         try:
-            lease_request = waiter.request_at(time.monotonic())
+            lease_request = turn.request_at(time.monotonic())
             return await retry_while_down(lambda: self._pool.acquire(lease_request, line))
         except Exception as exc:  # noqa: BLE001 - the job raises it
             return exc

@@ -21,6 +21,20 @@ async def test_bulk_takes_what_is_free_now(make_pool: Make) -> None:
     assert 98 <= taken <= 101
 
 
+async def test_a_job_with_a_tenant_reserves_no_further_ahead_than_others_may_have_to_wait(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(6_000, 0))
+    waits_ms = []
+    while isinstance(got := await ask(pool, tenant="big", ahead_ms=2_000), Lease):
+        waits_ms.append(got.wait_ms)
+    assert 200 < max(waits_ms) <= 250
+    assert (await lease(pool, ahead_ms=2_000)).wait_ms > 250, (
+        "a job that names none may wait for longer"
+    )
+
+
 async def test_bulk_delays_an_interactive_job_by_one_call_at_most(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(600, 0))

@@ -25,6 +25,18 @@ async def test_who_has_waited_longest_is_served_first(line: Line) -> None:
     assert line.log == ["oldest", "old", "new", "newest"]
 
 
+async def test_tenants_are_served_in_turn(line: Line) -> None:
+    await line.rest()
+    jobs = [await line.stand(f"big {number}", tenant="big") for number in range(5)]
+    jobs += [await line.stand(f"small {number}", tenant="small") for number in range(2)]
+    jobs.append(await line.stand("nobody's"))
+    await line.back()
+    assert {type(got) for got in await outcomes(*jobs)} == {Lease}
+    assert line.log == [
+        "big 0", "small 0", "nobody's", "big 1", "small 1", "big 2", "big 3", "big 4",
+    ]  # fmt: skip
+
+
 async def test_only_the_first_asks_while_there_is_no_room(line: Line) -> None:
     await line.rest()
     jobs = [await line.stand(str(number)) for number in range(20)]
@@ -134,6 +146,14 @@ async def test_who_does_not_stand_in_turn_enters_no_wait_list(line: Line) -> Non
     assert not [name async for name in line.redis.scan_iter("*:waiting:*")]
     await line.back()
     assert isinstance((await outcomes(waiting))[0], Lease)
+
+
+async def test_while_tenants_take_turns_a_process_holds_few_jobs(line: Line) -> None:
+    for _ in range(40):
+        await line.list.acquire(LeaseRequest(model=MODEL))
+    assert line.list.demand.capacity() == 40
+    await line.list.acquire(LeaseRequest(model=MODEL, tenant="one"))
+    assert line.list.demand.capacity() <= 32
 
 
 async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_presses(

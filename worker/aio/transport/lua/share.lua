@@ -145,8 +145,8 @@ local function next_of(list, tenant)
   return item
 end
 
--- Gives turns to tenants, in the order of their times: one that gets a turn comes again when its time has grown by 1. So
--- those that come again are in order, too, and the next one is the first of either queue.
+-- Gives turns to tenants, in the order of their times: one that gets a turn comes again when its time has grown by 1.
+-- So those that come again are in order, too, and the next one is the first of either queue.
 local function choose(list, tenants, most)
   local chosen, first, again, next_again = {}, 1, {}, 1
   while #chosen < most do
