@@ -97,7 +97,7 @@ export function makeUsage(service) {
     });
     section.append(head, its.plot.box, its.legend, its.details);
     all.push(its);
-    load(its);
+    its.timer = setTimeout(function () { load(its); }, 0); // what is wrong and the lists are asked for first
     return section;
 }
 
