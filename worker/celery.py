@@ -5,6 +5,8 @@ Raises:
 """
 
 import logging
+import os
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -39,13 +41,31 @@ from worker.startup.redis import check_redis
 _logger = logging.getLogger(__name__)
 
 
+def _logs_json() -> bool:
+    """Whether the logs are to be JSON: known before the settings are, which may be wrong."""
+    try:
+        environ: Mapping[str, str] = read_environment()
+    except SettingsError:  # .env cannot be read, which the settings report
+        environ = os.environ
+    return environ.get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json"
+
+
+def _no_start(why: object) -> SystemExit:
+    """End the start with a sentence, which is a line of JSON where the logs are."""
+    text = f"keywheel cannot start.\n{why}"
+    if not _logs_json():
+        return SystemExit(text)
+    say_json(text, level="CRITICAL", logger=__name__)
+    return SystemExit(1)
+
+
 def create_app() -> Celery:
     """Build the app from the settings of this process.
 
     Raises:
         SettingsError: The settings are wrong; the message says what to change.
     """
-    if read_environment().get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json":
+    if _logs_json():
         # So that warnings of the settings are lines of JSON, too.
         setup_logging("INFO", log_format="json")
     settings = get_settings()
@@ -65,7 +85,7 @@ try:
     app = create_app()
 except SettingsError as exc:
     # The command line imports this module: a traceback would hide the sentence.
-    raise SystemExit(f"keywheel cannot start.\n{exc}") from None
+    raise _no_start(exc) from None
 
 
 @signals.import_modules.connect(weak=False)
@@ -77,7 +97,7 @@ def _import_task_modules(**_: Any) -> None:
                 import_module(module)
             except ModuleNotFoundError as exc:
                 sentence = _missing(module, exc.name or "")
-                raise SystemExit(f"keywheel cannot start.\n{sentence}") from None
+                raise _no_start(sentence) from None
 
 
 def _missing(module: str, missing: str) -> str:
@@ -139,7 +159,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         check_rabbitmq(settings)
     except SettingsError as exc:
         # Celery logs an exception of a signal's receiver and goes on, except for SystemExit.
-        raise SystemExit(f"keywheel cannot start.\n{exc}") from None
+        raise _no_start(exc) from None
     instance.queue_choice.select(
         instance.app.amqp.queues,
         {service: len(discovery.keys) for service, discovery in found.items()},

@@ -71,16 +71,29 @@ def setup_logging(
     return handler
 
 
-def say_json(message: str, stream: TextIO | None = None) -> None:  # noqa: ARG001 - Celery's signature
-    """Write what Celery prints in a signal handler as a line of JSON to standard error.
+def say_json(
+    message: str,
+    stream: TextIO | None = None,  # noqa: ARG001 - Celery's signature
+    *,
+    level: str = "INFO",
+    logger: str = "celery.apps.worker",
+) -> None:
+    """Write what would be printed, as by Celery in a signal handler, as a line of JSON.
 
-    It takes one system call, since the handler may have interrupted the writing of the log.
+    It goes to standard error in one system call, since a signal handler may have interrupted the
+    writing of the log.
+
+    Args:
+        message: The text.
+        stream: Ignored.
+        level: The level of the record.
+        logger: The name of its logger.
     """
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     parts = {
         "time": moment,
-        "level": "INFO",
-        "logger": "celery.apps.worker",
+        "level": level,
+        "logger": logger,
         "message": message.strip(),
     }
     with suppress(OSError):

@@ -75,7 +75,7 @@ def without(house: House, service: str) -> dict[str, str]:
         ),  # no call could be made
         (
             {"SSL_CERT_FILE": __file__},
-            "The clients that jobs use cannot be built (SSLError: ",
+            "SSL_CERT_FILE names a file without usable certificates",
         ),  # the same
         (
             {"ALL_PROXY": "socks5://u:canary-password@x:1"},
@@ -95,6 +95,14 @@ def test_wrong_settings_end_the_start_with_one_sentence(
     assert sentence in worker.log
     assert "Traceback" not in worker.log
     assert "canary-password" not in worker.log
+
+
+def test_the_sentence_of_a_start_that_fails_is_json_where_the_logs_are(start: Start) -> None:
+    worker = start(KEYWHEEL_LOG_FORMAT="json", ADMIN_TOKEN="short")
+    assert worker.await_exit() == 1
+    *_, last = [json.loads(line) for line in worker.log.splitlines()]
+    assert (last["level"], last["logger"]) == ("CRITICAL", "worker.celery")
+    assert last["message"].endswith("ADMIN_TOKEN must have 16 random characters or more.")
 
 
 def test_a_module_of_tasks_that_imports_what_is_missing_ends_the_start_with_one_sentence(
