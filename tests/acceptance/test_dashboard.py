@@ -510,20 +510,23 @@ def test_after_the_login_has_ended_the_page_asks_no_more(
         ]
 
 
+def poisoned(fleet: Fleet, *, wait: bool = True) -> Any:
+    """A job that becomes a dead letter at once."""
+    result = fleet.producer.app.send_task(
+        "tasks.ai.complete",
+        kwargs={"prompt": "canary"},
+        queue="ai",
+        headers={"deaths": 5, "keywheel_alone": 4},
+    )
+    if wait:
+        fleet.producer.outcome(result)
+    return result
+
+
 def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
-    def poisoned() -> Any:
-        result = fresh.producer.app.send_task(
-            "tasks.ai.complete",
-            kwargs={"prompt": "canary"},
-            queue="ai",
-            headers={"deaths": 5, "keywheel_alone": 4},
-        )
-        fresh.producer.outcome(result)
-        return result
-
-    first, second = poisoned(), poisoned()
+    first, second = poisoned(fresh), poisoned(fresh)
     page = open_page(site)
     row = page.locator(f"tr[data-job='{first.id}']")
     row.wait_for()
@@ -554,17 +557,44 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     page.get_by_role("cell", name="replayed", exact=True).first.wait_for()
     page.get_by_label("Kind").select_option("failed")
     page.locator("#letters-table").wait_for(state="hidden")
-    assert page.get_by_role("button", name="Drop these").is_disabled()
+    page.get_by_text("; none matches.").wait_for()
+    assert page.get_by_role("button", name="Drop all that match").is_disabled()
     page.get_by_label("Kind").select_option("poison")
     page.locator(f"tr[data-job='{second.id}']").wait_for()
-    page.get_by_role("button", name="Drop these").click()
+    page.get_by_role("button", name="Drop all that match").click()
     assert "Drop 1 poison dead letter?" in dialog.inner_text()
-    third = poisoned()  # while somebody makes up his mind
+    third = poisoned(fresh)  # while somebody makes up his mind
     page.locator(f"tr[data-job='{third.id}']").wait_for()
     dialog.get_by_role("button", name="Drop").click()
     page.locator(f"tr[data-job='{second.id}']").wait_for(state="detached")
     page.get_by_role("cell", name="dropped", exact=True).first.wait_for()
     assert page.locator(f"tr[data-job='{third.id}']").is_visible(), "only what was seen is dropped"
+
+
+def test_dead_letters_are_selected_searched_and_shown_by_pages(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    first, second, third = poisoned(fresh), poisoned(fresh), poisoned(fresh)
+    page = open_page(site)
+    for one in (first, second):
+        page.get_by_label(f"Select job {one.id}").check()
+    screenshot(page, "letters-selected")
+    page.get_by_role("button", name="Drop 2 selected").click()
+    page.get_by_role("dialog").get_by_role("button", name="Drop").click()
+    page.locator(f"tr[data-job='{first.id}']").wait_for(state="detached")
+    search, its = page.get_by_label("Search the dead letters"), f"tr[data-job='{third.id}']"
+    search.fill(second.id)
+    page.get_by_text("; none matches.").wait_for()
+    search.fill(third.id[:13])
+    page.locator(its).wait_for()
+    search.fill("")
+    for _ in range(21):
+        last = poisoned(fresh, wait=False)
+    fresh.producer.outcome(last)
+    page.get_by_role("button", name="Older dead letters").click()
+    page.locator(its).wait_for()
+    page.get_by_role("button", name="Newest dead letters").click()
+    page.locator(its).wait_for(state="detached")
 
 
 def test_without_a_login_nothing_is_served(site: str) -> None:

@@ -42,6 +42,9 @@ def _filters(command: CommandT) -> CommandT:
         click.option(
             "--before", type=_MOMENT, help="Only jobs that ended before this moment (UTC)."
         ),
+        click.option(
+            "--search", help="Only those in whose id, task, reason or calls this text occurs."
+        ),
         click.option("--kind", type=click.Choice(KINDS), help="Only dead letters of this kind."),
         click.option("--task", help="Only dead letters of this task, such as tasks.email.send."),
         click.option(
@@ -254,9 +257,10 @@ def _filter(
     task: str | None = None,
     kind: str | None = None,
     before: datetime | None = None,
+    search: str | None = None,
 ) -> Filter:
     before_ms = None if before is None else round(before.replace(tzinfo=UTC).timestamp() * 1000)
-    return Filter(service=service, task=task, kind=kind, before_ms=before_ms)
+    return Filter(service=service, task=task, kind=kind, before_ms=before_ms, search=search)
 
 
 def _confirm(question: str, letters: Sequence[DeadLetter], *, yes: bool) -> None:

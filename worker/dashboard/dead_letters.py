@@ -6,11 +6,13 @@ None of them shows a job's arguments.
 import re
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kombu.exceptions import OperationalError
 
+from worker.dashboard.cursor import LATEST_MS, next_cursor, read_cursor
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.request_body import check_fields, read_object, whole_number
@@ -28,11 +30,14 @@ from worker.deadletters import (
 MAX_CHANGED: Final = 1_000
 """How many dead letters one request replays or drops; another request goes on."""
 
+MAX_IDS: Final = 100
+"""How many dead letters one request names by their ids."""
+
 _MAX_LISTED = 500
 _DEFAULT_LISTED = 50
 _MAX_CHARACTERS = 200
 _CHANGE_TIMEOUT_S = 60.0
-_LATEST_MS = 10**15
+_FILTERS = ("service", "task", "kind", "before", "search")
 _ID_RE = re.compile(r"[!-~]{1,200}")
 
 
@@ -41,12 +46,12 @@ class Selection:
     """The dead letters that a request concerns.
 
     Attributes:
-        id: The job's id; None where `filter` selects.
-        filter: Which dead letters, where `id` is None.
+        ids: The jobs' ids; None where `filter` selects.
+        filter: Which dead letters, where `ids` is None.
         force: Replay emails that may have been sent, too.
     """
 
-    id: str | None
+    ids: tuple[str, ...] | None
     filter: Filter
     force: bool = False
 
@@ -54,14 +59,17 @@ class Selection:
         """Find them.
 
         Raises:
-            ApiError: 404 where the job has no dead letter.
+            ApiError: 404 where none of the jobs has a dead letter.
         """
-        if self.id is None:
+        if self.ids is None:
             return await store.find(self.filter, limit=limit)
-        try:
-            return [(await store.get(self.id))[0]]
-        except KeyError:
-            raise _unknown_dead_letter() from None
+        found = []
+        for job_id in self.ids:
+            with suppress(KeyError):
+                found.append((await store.get(job_id))[0])
+        if not found:
+            raise _unknown_dead_letter()
+        return found
 
 
 def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: bool) -> Selection:
@@ -83,27 +91,38 @@ def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: b
         )
     if values.get("kind", KINDS[0]) not in KINDS:
         raise ApiError(400, "bad_request", f"kind must be one of: {', '.join(KINDS)}.")
-    if "id" in values and not _ID_RE.fullmatch(values["id"]):
+    ids = tuple(values.get("ids", ())) or ((values["id"],) if "id" in values else None)
+    if not all(map(_ID_RE.fullmatch, ids or ())):
         raise _unknown_dead_letter()
     ways = (
         ("id" in values)
-        + bool({"service", "task", "kind", "before"} & set(values))
+        + ("ids" in values)
+        + bool({"service", "task", "kind", "before", "search"} & set(values))
         + values.get("all", False)
     )
     if ways > 1 or (needed and not ways):
         raise ApiError(
             400,
             "bad_request",
-            "Name the dead letters: id; or service, task, kind, before; or all.",
+            "Name the dead letters: id; ids; or service, task, kind, before, search; or all.",
         )
     chosen = Filter(
-        values.get("service"), values.get("task"), values.get("kind"), values.get("before")
+        values.get("service"),
+        values.get("task"),
+        values.get("kind"),
+        values.get("before"),
+        values.get("search"),
     )
-    return Selection(values.get("id"), chosen, force=values.get("force", False))
+    return Selection(ids, chosen, force=values.get("force", False))
 
 
 def _check_types(values: dict[str, Any]) -> None:
-    for name in ("id", "service", "task", "kind"):
+    ids = values.get("ids", ["x"])
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_IDS:
+        raise ApiError(400, "bad_request", f"ids must be a list of 1 to {MAX_IDS} ids.")
+    if not all(isinstance(one, str) for one in ids):
+        raise ApiError(400, "bad_request", "ids must be texts.")
+    for name in ("id", "service", "task", "kind", "search"):
         value = values.get(name, "x")
         if (
             not isinstance(value, str)
@@ -119,7 +138,7 @@ def _check_types(values: dict[str, Any]) -> None:
         if not isinstance(values.get(name, False), bool):
             raise ApiError(400, "bad_request", f"{name} must be true or false.")
     before = values.get("before")
-    if before is not None and (type(before) is not int or not 0 < before < _LATEST_MS):
+    if before is not None and (type(before) is not int or not 0 < before <= LATEST_MS):
         raise ApiError(
             400, "bad_request", "before must be a whole number of milliseconds since 1970."
         )
@@ -138,16 +157,17 @@ class DeadLetterList(AdminHandler):
             name: self.get_query_argument(name) for name in self.request.query_arguments
         }
         limit = whole_number(values.pop("limit", str(_DEFAULT_LISTED)), "limit", most=_MAX_LISTED)
+        skipped = 0
         if "before" in values:
-            values["before"] = whole_number(values["before"], "before", most=_LATEST_MS - 1)
-        selection = read_selection(
-            values, fields=("service", "task", "kind", "before"), needed=False
-        )
+            values["before"], skipped = read_cursor(values["before"])
+        selection = read_selection(values, fields=_FILTERS, needed=False)
+        end = skipped + limit
 
         async def read(store: DeadLetters) -> dict[str, Any]:
-            letters = await selection.find(store, limit=limit)
+            letters = await selection.find(store, limit=end + 1)
             return (await store.counts()).as_json() | {
-                "dead_letters": [_as_json(letter) for letter in letters]
+                "dead_letters": [_as_json(letter) for letter in letters[skipped:end]],
+                "next_before": next_cursor([letter.at_ms for letter in letters], end),
             }
 
         self.send_json(await self.with_dead_letters(read))
@@ -172,7 +192,7 @@ class _DeadLetterChange(ChangeHandler):
 class Replay(_DeadLetterChange):
     """`POST /api/admin/dead-letters/replay`: run jobs again."""
 
-    fields = ("id", "service", "task", "kind", "before", "all", "force")
+    fields = ("id", "ids", *_FILTERS, "all", "force")
 
     async def post(self) -> None:
         """Send the jobs again and delete their dead letters."""
@@ -201,7 +221,7 @@ class Replay(_DeadLetterChange):
 class Drop(_DeadLetterChange):
     """`POST /api/admin/dead-letters/drop`: delete dead letters."""
 
-    fields = ("id", "service", "task", "kind", "before", "all")
+    fields = ("id", "ids", *_FILTERS, "all")
 
     async def post(self) -> None:
         """Delete the dead letters for good."""

@@ -10,6 +10,7 @@ from flower.views import BaseHandler
 from tornado.web import StaticFileHandler, authenticated
 
 from config.services import SERVICES
+from worker.deadletters import OWNERS
 
 _SERVICES = tuple(SERVICES.values())
 STATIC = Path(__file__).parent / "static"
@@ -55,6 +56,7 @@ class Page(BaseHandler):
             read_only=bool(self.application.options.read_only) or not may_change,
             may_change=may_change,
             version=version(),
+            owners=OWNERS,
             sends_once=_names(service.name for service in _SERVICES if service.sends_once),
             names_accounts=_names(service.name for service in _SERVICES if service.names_accounts),
         )

@@ -76,6 +76,12 @@ class DeadLetter:
         return f"{self.service}|{self.kind}"
 
     @property
+    def words(self) -> str:
+        """What a person who searches for it may know of it."""
+        calls = (f"{call.get('key', '')} {call.get('code', '')}" for call in self.attempts)
+        return "\n".join((self.id, self.task, self.queue, self.reason, self.worker, *calls))
+
+    @property
     def in_doubt(self) -> bool:
         """Whether the job may have been carried out."""
         return self.doubt_ms > 0

@@ -60,12 +60,14 @@ class Filter:
         task: Only those of this task.
         kind: Only those of this kind.
         before_ms: Only jobs that ended before this instant, in milliseconds since 1970.
+        search: Only those in whose id, task, reason or calls this text occurs, in whatever case.
     """
 
     service: str | None = None
     task: str | None = None
     kind: str | None = None
     before_ms: int | None = None
+    search: str | None = None
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether a dead letter is selected, as far as its job's end does not matter."""
@@ -73,6 +75,7 @@ class Filter:
             self.service in {None, letter.service}
             and self.task in {None, letter.task}
             and self.kind in {None, letter.kind}
+            and (self.search is None or self.search.lower() in letter.words.lower())
         )
 
 

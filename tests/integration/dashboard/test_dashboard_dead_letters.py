@@ -94,6 +94,37 @@ async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Se
     assert (await site.status())["dead_letters"]["total"] == 3
 
 
+async def test_letters_are_searched_by_pages_and_changed_by_their_ids(serve: Serve) -> None:
+    site = await serve()
+    now_ms = round(time.time() * 1000)
+    store = DeadLetters.of(site.redis, get_settings())
+    store._now_ms = lambda: now_ms  # all at one instant, as after a crash
+    message = Message(kwargs={"prompt": SECRET}).text()
+    for number in range(1, 8):
+        await store.put(letter(number, reason="Odd" if number % 2 else "Even"), message)
+
+    async def listed(**query: Any) -> tuple[list[str], Any]:
+        told = await ask(site, **query)
+        return [one["id"] for one in told["dead_letters"]], told["next_before"]
+
+    seen: list[str] = []
+    found, cursor = await listed(limit=3, search="odd")
+    while cursor is not None:
+        seen += found
+        found, cursor = await listed(limit=3, search="odd", before=cursor)
+    assert sorted(seen + found) == ["job-1", "job-3", "job-5", "job-7"]
+    for text, ids in (("JOB-4", ["job-4"]), ("gsk_abc123", 7), (SECRET, []), ("rate_limit", 7)):
+        found, _ = await listed(search=text)
+        assert found == ids or len(found) == ids, text
+    dropped = await ask(site, "drop", ids=["job-1", "job-2", "gone"])
+    assert dropped["dropped"] == 2
+    assert sorted((await ask(site, "replay", search="even"))["replayed"]) == ["job-4", "job-6"]
+    for ids in ([], ["x"] * 101, "job-1", [1]):
+        await ask(site, "drop", ids=ids, expected=400)
+    await ask(site, "drop", ids=["gone"], expected=404)
+    await ask(site, "drop", ids=["job-3"], search="odd", expected=400)
+
+
 async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1), letter(2))

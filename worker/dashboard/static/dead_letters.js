@@ -1,4 +1,4 @@
-// Dead letters.
+// Dead letters: searched, filtered, by pages, replayed and dropped by selection.
 
 import { change } from "./actions.js";
 import { openDialog } from "./dialog.js";
@@ -6,68 +6,135 @@ import { button, make, narrow, page, readOnly, setText } from "./elements.js";
 import { refreshNow } from "./live.js";
 import { clockTime, count, plural } from "./words.js";
 
-const maxListed = 500;
+const pageLength = narrow.matches ? 5 : 20;
+const typing_ms = 300; // a pause after which the text to search for is complete
 
 const kindWords = { failed: "The provider rejected it, or it raised an error.", expired: "Its deadline had passed.",
     unknown: "It is an email that may have been sent.", timeout: "It was stopped at its time limit.",
     poison: "Its message cannot be run, or workers died of it." };
 
-const lettersMore = document.getElementById("letters-more");
-let limit = narrow.matches ? 5 : 20;
-let before_ms = 0; // every dead letter in the count ended before this instant
+const older = document.getElementById("letters-older");
+const newest = document.getElementById("letters-newest");
 const kind = document.getElementById("letters-kind");
+const service = document.getElementById("letters-service");
+const search = document.getElementById("letters-search");
 const rows = document.getElementById("letters-rows");
+const all = document.getElementById("letters-all");
+const selected = new Set(); // ids
+let listed = []; // the dead letters on the page
+let before = null; // the cursor of the page shown; null: the newest page
+let next = null;
+let before_ms = 0; // every dead letter in the count ended before this instant
+let total = null; // how many match; null: not known
 
-export function lettersQuery() {
-    return "?limit=" + limit + (kind.value ? "&kind=" + kind.value : "");
+function filters() {
+    const chosen = { kind: kind.value, service: service.value, search: search.value.trim() };
+    return Object.fromEntries(Object.entries(chosen).filter(function (pair) { return pair[1]; }));
 }
 
+export function lettersQuery() {
+    const query = new URLSearchParams(Object.assign({ limit: pageLength }, filters(), before ? { before: before } : {}));
+    return "?" + query;
+}
+
+// How many dead letters match; of a search that is not known.
 function matching(answer) {
-    return Object.values(answer.by_service).reduce(function (sum, kinds) {
-        return sum + Object.entries(kinds).reduce(function (inner, pair) {
-            return inner + (!kind.value || pair[0] === kind.value ? pair[1] : 0);
+    if (search.value.trim()) {
+        return null;
+    }
+    return Object.entries(answer.by_service).reduce(function (sum, pair) {
+        return sum + Object.entries(pair[1]).reduce(function (inner, kinds) {
+            const fits = (!kind.value || kinds[0] === kind.value) && (!service.value || pair[0] === service.value);
+            return inner + (fits ? kinds[1] : 0);
         }, 0);
     }, 0);
 }
 
 export function showLetters(answer) {
-    const count_ = matching(answer);
-    lettersMore.hidden = count_ <= answer.dead_letters.length || limit >= maxListed;
-    before_ms = answer.dead_letters.length ? answer.dead_letters[0].at_ms + 1 : 0;
-    setText(document.getElementById("letters-count"), !answer.total ? "No job ended without success."
-        : plural(answer.total, "job") + " ended for good without success"
-        + (count_ > answer.dead_letters.length ? "; the latest " + count(answer.dead_letters.length) + " of "
-            + count(count_) + " are listed." : "."));
-    document.getElementById("letters-table").hidden = !answer.dead_letters.length;
-    ["letters-replay", "letters-drop"].forEach(function (id) {
-        const found = document.getElementById(id);
-        if (found) {
-            found.disabled = !count_;
-            found.dataset.count = count_;
+    listed = answer.dead_letters;
+    next = answer.next_before;
+    total = matching(answer);
+    older.hidden = next === null;
+    newest.hidden = before === null;
+    if (before === null) {
+        before_ms = listed.length ? listed[0].at_ms + 1 : 0;
+    }
+    setText(document.getElementById("letters-count"), countWords(answer));
+    document.getElementById("letters-table").hidden = !listed.length;
+    const ids = new Set(listed.map(function (letter) { return letter.id; }));
+    selected.forEach(function (id) {
+        if (!ids.has(id)) {
+            selected.delete(id); // what one cannot see is not changed
         }
     });
-    const listed = JSON.stringify(answer.dead_letters);
-    if (rows.dataset.listed !== listed) {
-        rows.dataset.listed = listed;
-        rows.replaceChildren.apply(rows, answer.dead_letters.map(makeLetter));
+    const text = JSON.stringify(listed);
+    if (rows.dataset.listed !== text) {
+        rows.dataset.listed = text;
+        rows.replaceChildren.apply(rows, listed.map(makeLetter));
     }
+    showSelection();
+}
+
+function countWords(answer) {
+    if (!answer.total) {
+        return "No job ended without success.";
+    }
+    const ended = plural(answer.total, "job") + " ended for good without success";
+    if (!Object.keys(filters()).length && listed.length === answer.total) {
+        return ended + ".";
+    }
+    if (!listed.length) {
+        return ended + "; none matches.";
+    }
+    return ended + (total === null ? "; " + count(listed.length) + (next === null && before === null ? " match." : " of those that match are listed.")
+        : "; " + count(listed.length) + " of " + count(total) + (Object.keys(filters()).length ? " that match" : "") + " are listed.");
+}
+
+function showSelection() {
+    rows.querySelectorAll("input").forEach(function (box) { box.checked = selected.has(box.value); });
+    if (!all) {
+        return;
+    }
+    all.checked = listed.length > 0 && selected.size === listed.length;
+    all.indeterminate = selected.size > 0 && !all.checked;
+    ["replay", "drop"].forEach(function (verb) {
+        const found = document.getElementById("letters-" + verb);
+        const name = verb.charAt(0).toUpperCase() + verb.slice(1);
+        found.disabled = !listed.length;
+        setText(found, selected.size ? name + " " + count(selected.size) + " selected"
+            : Object.keys(filters()).length ? name + " all that match" : name + " all");
+    });
 }
 
 function makeLetter(letter) {
     const row = make("tr");
     row.dataset.job = letter.id;
-    const task = make("td", "", letter.task);
+    if (!readOnly) {
+        const box = make("input", "form-check-input");
+        box.type = "checkbox";
+        box.value = letter.id;
+        box.setAttribute("aria-label", "Select job " + letter.id);
+        box.addEventListener("change", function () {
+            selected[box.checked ? "add" : "delete"](letter.id);
+            showSelection();
+        });
+        const cell = make("td", "letter-select");
+        cell.append(box);
+        row.append(cell);
+    }
+    const task = make("td", "letter-task", letter.task);
     task.append(make("small", "letter-job", letter.id));
-    const tries = make("td", "", letter.calls ? plural(letter.calls, "call") : "no call");
+    const tries = make("td", "letter-calls", letter.calls ? plural(letter.calls, "call") : "no call");
     letter.attempts.slice(-3).forEach(function (call) {
         tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")
             + (call.in_doubt ? " (may have been carried out)" : "")));
     });
-    const kindCell = make("td", "", letter.kind);
+    const kindCell = make("td", "letter-kind", letter.kind);
     kindCell.title = kindWords[letter.kind] || "";
-    row.append(make("td", "", clockTime(letter.at_ms)), task, kindCell, make("td", "", letter.reason), tries);
+    row.append(make("td", "letter-when", clockTime(letter.at_ms)), task, kindCell,
+        make("td", "letter-reason", letter.reason), tries);
     if (!readOnly) {
-        const cell = make("td");
+        const cell = make("td", "letter-actions");
         const buttons = make("div", "letter-buttons");
         const replay = button("Replay", "Replay job " + letter.id, "btn-outline-primary", function () {
             askReplay(letter);
@@ -104,9 +171,16 @@ function askReplay(letter) {
     });
 }
 
+function askReplayOf(what, body) {
+    openDialog("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once."
+        + " Emails that might arrive twice are left out.", "Replay", {
+        act: function () { change(page.dataset.replayUrl, body, replayed); },
+    });
+}
+
 function askDrop(what, body) {
     openDialog("Drop " + what + "?", "The reason and the arguments are deleted for good"
-        + (body.id ? "." : ", at most 1,000 at once. Newer dead letters stay."), "Drop", {
+        + (body.id || body.ids ? "." : ", at most 1,000 at once. Newer dead letters stay."), "Drop", {
         danger: true,
         act: function () {
             change(page.dataset.dropUrl, body, function (answer) {
@@ -116,30 +190,44 @@ function askDrop(what, body) {
     });
 }
 
-// What the page had counted when the button was pressed, and nothing newer.
-function countedLetters() {
-    return Object.assign({ before: before_ms }, kind.value ? { kind: kind.value } : {});
-}
-
+// The selected ones; without a selection what the page had counted when the button was pressed, and nothing newer.
 function bulk(id, act) {
     const found = document.getElementById(id);
     if (found) {
         found.addEventListener("click", function () {
             const noun = (kind.value ? kind.value + " " : "") + "dead letter";
-            act(plural(Number(found.dataset.count), noun), countedLetters());
+            if (selected.size) {
+                act(plural(selected.size, "dead letter"), { ids: Array.from(selected) });
+            } else {
+                act(total === null ? "all dead letters that match" : plural(total, noun),
+                    Object.assign({ before: before_ms }, filters()));
+            }
         });
     }
 }
 
-bulk("letters-replay", function (what, body) {
-    openDialog("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once."
-        + " Emails that might arrive twice are left out.", "Replay", {
-        act: function () { change(page.dataset.replayUrl, body, replayed); },
-    });
-});
+bulk("letters-replay", askReplayOf);
 bulk("letters-drop", askDrop);
-lettersMore.addEventListener("click", function () {
-    limit = Math.min(maxListed, limit + 100);
+
+function showPage(cursor) {
+    before = cursor;
+    selected.clear();
     refreshNow();
+}
+
+older.addEventListener("click", function () { showPage(next); });
+newest.addEventListener("click", function () { showPage(null); });
+[kind, service].forEach(function (select) {
+    select.addEventListener("change", function () { showPage(null); });
 });
-kind.addEventListener("change", refreshNow);
+let typing = null;
+search.addEventListener("input", function () {
+    clearTimeout(typing);
+    typing = setTimeout(function () { showPage(null); }, typing_ms);
+});
+if (all) {
+    all.addEventListener("change", function () {
+        listed.forEach(function (letter) { selected[all.checked ? "add" : "delete"](letter.id); });
+        showSelection();
+    });
+}
