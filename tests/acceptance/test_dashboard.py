@@ -275,19 +275,22 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
 def test_the_usage_is_drawn_over_time_and_summed_by_key(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
+    client = fresh.producer.app.backend.client
+    eventually(
+        lambda: client.keys("{kw:usage}:hour:*"), what="usage, which workers write every 5 s"
+    )
     page = open_page(site)
     usage = page.locator("#service-groq .keys-usage")
-
-    def is_drawn() -> bool:
-        usage.get_by_role("button", name="Day", exact=True).click()
-        words = usage.locator(".usage-words").inner_text()
-        return int(re.sub(r"\D", "", words.partition(": ")[2].partition(" ")[0]) or 0) >= 12
-
-    eventually(is_drawn, what="the calls, which a worker writes every few seconds")
+    usage.get_by_text(re.compile("Calls, last hour: [1-9]")).wait_for()
     plot = usage.get_by_role("slider")
     plot.focus()
+    page.keyboard.press("Home")
+    usage.get_by_role("button", name="Day", exact=True).click()
+    usage.get_by_text(re.compile("Calls, last 24 hours: [1-9]")).wait_for()
+    plot.focus()
     page.keyboard.press("End")
-    assert re.search(r"accepted [1-9]", plot.get_attribute("aria-valuetext"))
+    assert re.search(r"accepted \d", plot.get_attribute("aria-valuetext"))
+    assert plot.get_attribute("aria-valuenow") == plot.get_attribute("aria-valuemax") == "143"
     assert "accepted: " in usage.locator(".plot-hint").inner_text()
     page.keyboard.press("Escape")
     assert not usage.locator(".plot-hint").is_visible()

@@ -134,6 +134,9 @@ function choose(plot, place) {
 // its: steps (when each began), step_ms, series (each with name, className, values), words (of a value), short (of a
 // value, for the axis), whole (values are whole numbers), summary (what to read of all of it)
 export function drawPlot(plot, its) {
+    if (plot.place !== null && plot.its && plot.its.step_ms !== its.step_ms) {
+        plot.place = its.steps.length - 1; // another range: the chosen step is not in it
+    }
     plot.its = its;
     plot.width = plot.box.clientWidth;
     const inner = Math.max(1, plot.width - edge.left - edge.right);
