@@ -1,9 +1,9 @@
 """The URL of RabbitMQ as broker, and its TLS options as py-amqp reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import SplitResult, parse_qsl
 
 from config.urls import BETWEEN_NODES, checked_url
 
@@ -45,17 +45,23 @@ class AmqpUrl:
             raise ValueError(
                 "must not contain #; percent-encode special characters of the password"
             )
-        given = dict(parse_qsl(parts[-1].query, keep_blank_values=True))
         secure = parts[0].scheme == "amqps"
-        known = _TLS_OPTIONS if secure else {}
-        if not given.keys() <= known.keys() or any(part.query for part in parts[:-1]):
-            options = f"known are {', '.join(known)}" if known else "amqp:// has none"
-            raise ValueError(f"has an option that is not known: {options}")
         if secure and len(nodes) > 1:
             raise ValueError("may name several nodes with amqp:// only: amqps:// checks one name")
+        given = _tls_options(parts, secure=secure)
         # kombu puts the host's name in the place of None. Without it, no name is checked.
-        tls = {"server_hostname": None} | {known[name]: value for name, value in given.items()}
-        return cls(";".join(node.partition("?")[0] for node in nodes), tls if secure else None)
+        tls = {"server_hostname": None, **given} if secure else None
+        return cls(";".join(node.partition("?")[0] for node in nodes), tls)
+
+
+def _tls_options(parts: Sequence[SplitResult], *, secure: bool) -> dict[str, str]:
+    """Read the options, which stand behind the last node, under py-amqp's names."""
+    given = dict(parse_qsl(parts[-1].query, keep_blank_values=True))
+    known = _TLS_OPTIONS if secure else {}
+    if not given.keys() <= known.keys() or any(part.query for part in parts[:-1]):
+        options = f"known are {', '.join(known)}" if known else "amqp:// has none"
+        raise ValueError(f"has an option that is not known: {options}")
+    return {known[name]: value for name, value in given.items()}
 
 
 def is_amqp(url: str) -> bool:

@@ -14,11 +14,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.api_key import ApiKey
-from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_redis
+from config.celery import DEFERRED, DELAYED_QUEUES
 from config.current import get_settings
 from config.fields import webhook_secrets
 from config.keys import Discovery, load_keys
-from config.redis_roles import RedisUrls
 from config.services import SERVICES
 from config.settings import Settings
 from worker.aio import lifespan
@@ -36,7 +35,7 @@ from worker.keypool import KeyPool, PoolView, publish_keys
 from worker.notifications import NotificationSender
 from worker.providers.drift import Drift
 from worker.providers.registry import client_of
-from worker.redis.client import connect
+from worker.redis.client import connect, connect_to_broker
 from worker.rotation.key_checks import KeyChecks
 from worker.rotation.queue_demand import QueueDemand, ServiceDemand
 from worker.rotation.rotation import Rotation
@@ -292,7 +291,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     for service, client in clients.items():
         client.prepare(key.secret for key in found[service].keys)
     pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
-    broker = _broker_client(settings, redis)
+    broker = connect_to_broker(settings, redis)
     usage = UsageCounter(UsageStore(redis, namespace=settings.namespace))
     charges = TenantCharges(broker)
     ownership = Ownership(broker, lease_s=settings.worker_lease_s)
@@ -347,10 +346,3 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
         for rotation in runtime.rotations.values():
             rotation.waiting.overflow.recall = runtime.wake_jobs
     return runtime
-
-
-def _broker_client(settings: Settings, pools: Redis) -> Redis | None:
-    if not delays_in_redis(settings):
-        return None
-    same = settings.broker_url.get_secret_value() == settings.pool_url.get_secret_value()
-    return pools if same else connect(settings, RedisUrls.of(settings).broker_as_pool)

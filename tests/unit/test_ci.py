@@ -5,8 +5,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+OTHERS = "node_modules"
 ROOT = Path(__file__).parents[2]
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 HOOKS: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
@@ -42,3 +44,11 @@ def test_the_hooks_fetch_nothing_and_run_what_make_runs() -> None:
     for hook in HOOKS["repos"][0]["hooks"]:
         words = hook["entry"].split()
         assert words[0] == ".venv/bin/python" or (words[0] == "make" and words[1] in targets)
+
+
+@pytest.mark.parametrize("folder", ["clients", "config", "sandbox", "tasks", "worker"])
+def test_no_file_is_longer_than_350_lines(folder: str) -> None:
+    files = [path for kind in ("py", "lua", "ts") for path in (ROOT / folder).rglob(f"*.{kind}")]
+    lengths = {path: path.read_text().count("\n") for path in files if OTHERS not in path.parts}
+    assert lengths
+    assert {path: lines for path, lines in lengths.items() if lines > 350} == {}

@@ -87,6 +87,17 @@ def too_large() -> ApiError:
     return ApiError(413, "too_large", f"The body must not exceed {MAX_BODY_BYTES} bytes.")
 
 
+def _check_text(name: str, value: Any) -> None:
+    least = 0 if name == "note" else 1
+    is_plain = isinstance(value, str) and value.isprintable() and len(value) <= _MAX_CHARACTERS
+    if not is_plain or (least and not value.strip()):
+        raise ApiError(
+            400,
+            "bad_request",
+            f"{name} must be plain text of {least} to {_MAX_CHARACTERS} characters.",
+        )
+
+
 def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]) -> RequestBody:
     """Read a body; an empty one concerns all keys.
 
@@ -108,21 +119,8 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
         raise ApiError(
             400, "bad_request", f"for_s must be a whole number from 1 to {LONGEST_S} seconds."
         )
-    for name, value in values.items():
-        if name in {"include_disabled", "for_s"}:
-            continue
-        if (
-            not isinstance(value, str)
-            or not (value.strip() or name == "note")
-            or len(value) > _MAX_CHARACTERS
-            or not value.isprintable()
-        ):
-            least = 0 if name == "note" else 1
-            raise ApiError(
-                400,
-                "bad_request",
-                f"{name} must be plain text of {least} to {_MAX_CHARACTERS} characters.",
-            )
+    for name in values.keys() - {"include_disabled", "for_s"}:
+        _check_text(name, values[name])
     request = RequestBody(**values)
     if request.key and not request.service:
         raise ApiError(400, "bad_request", "key needs service beside it.")

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from config.celery import delays_in_redis
 from config.redis_roles import RedisUrls
 from config.settings import Settings
 from worker.aio.connections import parameters_of
@@ -30,3 +31,16 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
     }
     options |= parameters_of(url or RedisUrls.of(settings).pool, asynchronous=True)
     return Redis.from_pool(BlockingConnectionPool(**options))
+
+
+def connect_to_broker(settings: Settings, pools: Redis) -> Redis | None:
+    """Return a client of the broker; None where its jobs are not counted and woken in Redis.
+
+    Args:
+        settings: The settings, which name the broker.
+        pools: The client of the key pool, which serves where both are one server.
+    """
+    if not delays_in_redis(settings):
+        return None
+    same = settings.broker_url.get_secret_value() == settings.pool_url.get_secret_value()
+    return pools if same else connect(settings, RedisUrls.of(settings).broker_as_pool)

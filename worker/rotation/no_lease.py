@@ -1,6 +1,7 @@
 """What the pool's refusal of a lease means for a job: a wait, or its end."""
 
 import random
+from http import HTTPStatus
 from typing import Final, NoReturn
 
 from worker.errors import (
@@ -10,8 +11,8 @@ from worker.errors import (
     RequestTooLarge,
     TransientError,
 )
-from worker.keypool import LeaseRequest, NoLease, NoLeaseReason
-from worker.verdicts import Dimension, Fate, Verdict
+from worker.keypool import LeaseRequest, NoLease, NoLeaseReason, Settled
+from worker.verdicts import Dimension, Fate, Scope, Verdict
 
 _NO_KEY_MS = 60_000
 """How often a job looks again while no key serves until a person acts."""
@@ -126,6 +127,29 @@ class NoLeaseEnd:
 def spread_ms() -> int:
     """Return when a job that waited in vain comes back, in milliseconds; a crowd is spread."""
     return random.randint(_SPREAD_MS, 2 * _SPREAD_MS)  # noqa: S311 - no secret
+
+
+def failure_of(verdict: Verdict, settled: Settled | None) -> TransientError:
+    """Return the error of a call that may succeed when it is made again.
+
+    Args:
+        verdict: What the provider answered.
+        settled: What the pool says of the call; None where it had settled it before.
+    """
+    error = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
+    error.code, error.most_repeats = verdict.code, verdict.most_repeats
+    error.own = _is_own(verdict, settled)
+    return error
+
+
+def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
+    """Whether the request itself failed, and not the provider, its host or this process."""
+    if verdict.most_repeats is not None or (settled is not None and settled.passing):
+        return True
+    return 0 < verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR and verdict.scope not in {
+        Scope.HOST,
+        Scope.MODEL,
+    }
 
 
 def rejection_of(verdict: Verdict) -> RequestRejected:

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
 from redis.exceptions import RedisError
@@ -25,7 +24,7 @@ from worker.redis.retry import retry_while_down
 from worker.rotation.call_hooks import CallHooks
 from worker.rotation.lease_settling import LeaseSettling
 from worker.rotation.limiter import KeyedLimiter, Slot
-from worker.rotation.no_lease import NoLeaseEnd, rejection_of, spread_ms
+from worker.rotation.no_lease import NoLeaseEnd, failure_of, rejection_of, spread_ms
 from worker.rotation.served import Served
 from worker.rotation.usage import CallCounter
 from worker.rotation.waitlist import WaitList
@@ -330,10 +329,7 @@ class Turn(Generic[RequestT]):
                 # This model is overloaded; the next one may not be.
                 self.lease_request = self.lease_request.without(lease.request.model)
             case Fate.RETRY | Fate.SAME_ACCOUNT:
-                error = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
-                error.code, error.most_repeats = verdict.code, verdict.most_repeats
-                error.own = _is_own(verdict, settled)
-                raise error
+                raise failure_of(verdict, settled)
             case _:
                 raise rejection_of(verdict)
 
@@ -348,13 +344,3 @@ class Turn(Generic[RequestT]):
         except RedisError:
             return
         log_key_failed(lease.key.label, failed=view.failed, total=len(view.keys))
-
-
-def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
-    """Whether the request itself failed, and not the provider, its host or this process."""
-    if verdict.most_repeats is not None or (settled is not None and settled.passing):
-        return True
-    return 0 < verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR and verdict.scope not in {
-        Scope.HOST,
-        Scope.MODEL,
-    }

@@ -74,6 +74,7 @@ export interface KeyStatus {
   rejected: number;
   tokens: number;
   used_ms: number;
+  note: string;
   blocks: Record<string, unknown>[];
   buckets: Record<string, unknown>[];
 }

@@ -102,12 +102,9 @@ def email_of(message: EmailMessage) -> EmailArguments:
         if kind != "text/html":
             raise ValueError(f"an alternative of the type {kind} cannot be sent, only text/html")
         email["html"] = str(content)
-    if message.cc:
-        email["cc"] = list(map(str, message.cc))
-    if message.bcc:
-        email["bcc"] = list(map(str, message.bcc))
-    if message.reply_to:
-        email["reply_to"] = list(map(str, message.reply_to))
+    for field in ("cc", "bcc", "reply_to"):
+        if addresses := getattr(message, field):
+            email[field] = list(map(str, addresses))
     if others := {k: v for k, v in headers.items() if k.lower() not in _OF_THE_MESSAGE}:
         email["headers"] = others
     if attachments := list(_attachments_of(message)):

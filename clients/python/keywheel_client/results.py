@@ -80,6 +80,7 @@ class KeyStatus(TypedDict):
     rejected: int
     tokens: int
     used_ms: int
+    note: str
     blocks: list[dict[str, Any]]
     buckets: list[dict[str, Any]]
 
