@@ -59,6 +59,16 @@ class DeadlineExceeded(JobError):  # noqa: N818
     """The job's deadline passed before a key could serve it."""
 
 
+class JobEnded(JobError):  # noqa: N818
+    """A call comes from work that goes on after its job has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "its job has ended (a time limit, a revoke, or a child task that outlived the task), "
+            "so this call was not made"
+        )
+
+
 class OutcomeUnknown(JobError):  # noqa: N818
     """The provider may have carried the request out, and no safe way can tell."""
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -80,8 +81,9 @@ class RotatingTransport(httpx.AsyncBaseTransport):
             found = Rotation(
                 ours.pool,
                 ours.provider.passing(),  # type: ignore[attr-defined]
-                before_call=ours.before_call,
+                before_call=partial(_before_call, ours),
                 usage=ours.usage,
+                charges=ours.charges,
             )
             # One line for all: jobs of ours and requests of other SDKs wait for the same keys.
             found.waiting, found.sending = ours.waiting, ours.sending
@@ -100,6 +102,13 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         if exchange.is_streamed:
             return await _first_of(asyncio.ensure_future(serving), exchange)
         return await _answer(serving, exchange)
+
+
+async def _before_call(ours: Rotation[Any]) -> None:
+    if ours.before_call is not None:
+        await ours.before_call()
+    if (run := current_run.get()) is not None:
+        run.end_if_over()
 
 
 async def _answer(serving: Awaitable[Any], exchange: Exchange) -> httpx.Response:

@@ -19,6 +19,7 @@ from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
 from worker.hooks.dead_letters import recorder
 from worker.hooks.notifications import announce_from_consumer
 from worker.hooks.stream_end import close_stream
+from worker.jobs.custom_task import end_run
 from worker.jobs.history import HEADER, came_again, doubt_ms
 from worker.notifications import announces, end_of_failure, is_announced
 
@@ -75,6 +76,7 @@ class PrivateRequest(Request):
         return expires is not None and datetime.now(UTC if expires.tzinfo else None) > expires
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
+        end_run(self.id)
         if expired:
             if self._success_was_stored():  # by a copy, or only the acknowledgement was lost
                 self._drop_succeeded()
@@ -131,6 +133,8 @@ class PrivateRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
         """Turn a job that meets the hard time limit into a dead letter."""
+        if not soft:
+            end_run(self.id)
         if not soft and not state.should_terminate:
             self._dead_letter(TimeLimitExceeded(timeout))
         super().on_timeout(soft, timeout)

@@ -5,7 +5,8 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task
@@ -33,6 +34,9 @@ _MEANT = (
     WorkerLost,
 )
 """What an SDK or a group may hide, and the job's tracer must see."""
+
+_OPEN: Final[WeakValueDictionary[str, JobRun]] = WeakValueDictionary()
+"""The runs of this process, by the ids of their jobs."""
 
 Shared = Callable[[], tuple[Ownership | None, Outages]]
 
@@ -80,8 +84,19 @@ def wrap(task: Task, shared: Shared) -> Callable[..., Any]:
     return called
 
 
+def end_run(job: str) -> None:
+    """Refuse all further calls of a job that has ended, though its code may still run.
+
+    A plain function in a thread cannot be stopped. From any thread.
+    """
+    if (job_run := _OPEN.get(job)) is not None:
+        job_run.has_ended = True
+
+
 def _begin(task: Task, ownership: Ownership | None, outages: Outages) -> JobRun:
     job_run = JobRun(task, settings=get_settings(), ownership=ownership, outages=outages)
+    if task.request.id:
+        _OPEN[task.request.id] = job_run
     if HEADER in (task.request.headers or {}):
         job_run.end_if_too_late(may_be_done=False)
     return job_run
@@ -95,6 +110,7 @@ def _current(job_run: JobRun) -> Iterator[None]:
         with stamped(job_run.task.request):
             yield
     finally:
+        job_run.has_ended = True
         current_run.reset(token)
         for end in tuple(job_run.at_end):
             end()

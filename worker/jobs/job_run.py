@@ -24,6 +24,7 @@ from worker.aio.time_limits import HeldTimeLimits
 from worker.errors import (
     DeadlineExceeded,
     Deferred,
+    JobEnded,
     JobError,
     OutcomeUnknown,
     Rescheduled,
@@ -80,6 +81,10 @@ class JobRun:
         """The idempotency keys of emails that failed, by recipients and content."""
         self.at_end: Final[set[Callable[[], None]]] = set()
         """Ends what the task may have left open, such as a stream that it did not close."""
+        self.has_ended = False
+        """Whether the job has ended; work of it that goes on makes no calls any more."""
+        self._outer = None if task.request.id else current_run.get()
+        """The run of the task that has called this one directly."""
         self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
@@ -97,8 +102,24 @@ class JobRun:
         left_s = self.deadline_s - self.history.age_s
         return max(0.0, min(self._settings.task_soft_time_limit_s / 2, left_s))
 
+    def end_if_over(self) -> None:
+        """Refuse a call of work that goes on after its job.
+
+        Raises:
+            JobEnded: The job has ended.
+        """
+        if self.has_ended:
+            raise JobEnded
+        if self._outer is not None:
+            self._outer.end_if_over()
+
     def of_this_job(self, lease_request: LeaseRequest) -> LeaseRequest:
-        """Add to a lease request what the pool must know of the job."""
+        """Add to a lease request what the pool must know of the job.
+
+        Raises:
+            JobEnded: The job has ended.
+        """
+        self.end_if_over()
         self._models = tuple(model for model, _ in lease_request.models)
         request = self.task.request
         tenant = tenant_of(request.headers)

@@ -41,6 +41,7 @@ class Rotation(Generic[RequestT]):
     ) -> None:
         self.pool = pool
         self.usage = usage
+        self.charges = charges
         self.before_call = before_call
         self.provider = provider
         self.waiting = WaitList(pool)

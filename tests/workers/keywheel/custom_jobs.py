@@ -1,6 +1,7 @@
 """Tasks of somebody else's application, which call providers with the keys of the pool."""
 
 import asyncio
+import time
 from typing import Any
 
 from celery import shared_task
@@ -10,6 +11,7 @@ from worker.clients import groq, groq_client, groq_sync, once, resend, resend_sy
 from worker.errors import TransientError
 
 MODEL = "openai/gpt-oss-20b"
+left_over: set[asyncio.Task[None]] = set()
 
 
 async def ask(prompt: str, client: Any = None) -> str:
@@ -94,3 +96,36 @@ async def careful(topic: str) -> str:
 @app.task
 async def wrong() -> None:
     await resend.send(to="nobody", subject="x", text="y")
+
+
+def note(job: str, exc: Exception) -> None:
+    app.backend.client.set(f"late:{job}", f"{type(exc).__name__}: {exc} {exc.__cause__}")
+
+
+@app.task(bind=True, time_limit=1, soft_time_limit=None)
+def overlong(self: Any, topic: str) -> None:
+    """A plain function, which goes on after its hard limit."""
+    job = self.request.id
+    while self.AsyncResult(job).state != "FAILURE":
+        time.sleep(0.05)
+    try:
+        plain.run(topic)
+    except Exception as exc:  # noqa: BLE001 - the test reads it
+        note(job, exc)
+
+
+@app.task(bind=True)
+async def forgetful(self: Any, topic: str) -> str:
+    """Leaves a child task behind."""
+    job, ended = self.request.id, asyncio.Event()
+
+    async def child() -> None:
+        await ended.wait()
+        try:
+            await ask(topic)
+        except Exception as exc:  # noqa: BLE001 - as above
+            note(job, exc)
+
+    left_over.add(asyncio.create_task(child()))
+    asyncio.get_running_loop().call_later(0.5, ended.set)
+    return topic

@@ -76,6 +76,14 @@ def test_a_time_limit_keeps_its_name_behind_the_error_of_the_sdk(fresh: House) -
     assert type(late.value).__name__ == "SoftTimeLimitExceeded", late.value
 
 
+@pytest.mark.parametrize("task", ["overlong", "forgetful"])
+def test_work_that_outlives_its_job_makes_no_call(fresh: House, task: str) -> None:
+    job, client = send(fresh, task, "too late"), fresh.producer.app.backend.client
+    late = eventually(lambda: client.get(f"late:{job.id}"), what="the end of the late call")
+    assert b"its job has ended" in late
+    assert calls(fresh, "groq") == []
+
+
 def test_a_wrong_argument_fails_the_job_with_its_sentence(fresh: House) -> None:
     job = send(fresh, "wrong")
     with pytest.raises(Exception, match="is not an email address"):
