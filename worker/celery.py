@@ -22,6 +22,7 @@ from config.keys import load_keys, refuse_wrong_values, require_any_key
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
 from worker import telemetry
+from worker.aio.backend import RedisBackend
 from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
@@ -133,6 +134,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     signals.before_task_publish.connect(pass_on_tenant)
+    RedisBackend.redact = staticmethod(redactor.redact)
     if get_settings().log_format == "json":
         # Each line is JSON: no banner, and Celery's last words as a log line.
         _set_up_logging()

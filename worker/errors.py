@@ -59,7 +59,7 @@ class DeadlineExceeded(JobError):  # noqa: N818
     """The job's deadline passed before a key could serve it."""
 
 
-class JobEnded(JobError):  # noqa: N818
+class JobEnded(KeywheelError):  # noqa: N818
     """A call comes from work that goes on after its job has ended."""
 
     def __init__(self) -> None:

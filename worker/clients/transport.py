@@ -9,6 +9,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import httpx
+from billiard.exceptions import SoftTimeLimitExceeded
 
 from worker.clients.session import runtime
 from worker.clients.waiting import wait_in_place
@@ -19,6 +20,11 @@ from worker.providers.exchange import Exchange
 from worker.providers.groq.completion import Completion
 from worker.providers.registry import BUILDERS
 from worker.rotation.rotation import Rotation
+
+_RETRY_COUNT: Final = "x-stainless-retry-count"
+"""The header in which SDKs that Stainless generates, as Groq's and OpenAI's, count their retries.
+
+Source: `_base_client.py` of groq 1.7 (`_build_headers`)."""
 
 
 class RotatingTransport(httpx.AsyncBaseTransport):
@@ -67,12 +73,19 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         lease_request, build = _lease_for(exchange)
         run = current_run.get()
         if run is not None:
+            if run.soft_limit is not None and request.headers.get(_RETRY_COUNT, "0") != "0":
+                raise run.soft_limit  # the SDK has taken it for an error of the connection
             lease_request = run.of_this_job(lease_request)
-        return await wait_in_place(
-            lambda line_s: self._send(rotation, lease_request, exchange, build, line_s),
-            rotation.waiting,
-            longest_wait_s=self._longest_wait_s,
-        )
+        try:
+            return await wait_in_place(
+                lambda line_s: self._send(rotation, lease_request, exchange, build, line_s),
+                rotation.waiting,
+                longest_wait_s=self._longest_wait_s,
+            )
+        except SoftTimeLimitExceeded as limit:
+            if run is not None:
+                run.soft_limit = limit
+            raise
 
     async def _rotation(self) -> Rotation[Exchange]:
         ours = (await runtime()).rotations[self._service]

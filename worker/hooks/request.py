@@ -21,11 +21,13 @@ from worker.hooks.notifications import announce_from_consumer
 from worker.hooks.stream_end import close_stream
 from worker.jobs.custom_task import end_run
 from worker.jobs.history import HEADER, came_again, doubt_ms
+from worker.logs import redactor
 from worker.notifications import announces, end_of_failure, is_announced
 
 _logger = logging.getLogger(__name__)
 
 HIDDEN = "<hidden>"
+_WORDS = frozenset({"exception", "traceback"})
 _NO_FAILURE = (Retry, Ignore, Terminated, MemoryError)
 
 
@@ -65,6 +67,8 @@ class PrivateRequest(Request):
                 "countdown_s": getattr(self._retry, "when", None),
                 "waits": getattr(self._retry, "waits", None),
             }
+        if type == "task-failed":  # an SDK quotes what the provider answered
+            fields |= {name: redactor.redact(str(fields[name])) for name in _WORDS & fields.keys()}
         super().send_event(type, **fields)
 
     def maybe_expire(self) -> bool:

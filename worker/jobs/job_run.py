@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Final, NoReturn
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Task, states
 
 from config.settings import Settings
@@ -83,6 +84,8 @@ class JobRun:
         """Ends what the task may have left open, such as a stream that it did not close."""
         self.has_ended = False
         """Whether the job has ended; work of it that goes on makes no calls any more."""
+        self.soft_limit: SoftTimeLimitExceeded | None = None
+        """The soft time limit that a call of a client has met."""
         self._outer = None if task.request.id else current_run.get()
         """The run of the task that has called this one directly."""
         self._models: tuple[str, ...] = ("",)

@@ -85,12 +85,22 @@ async def hurried(topic: str) -> str:
     return await ask(topic)
 
 
+@app.task(soft_time_limit=1)
+async def insistent(topic: str) -> str:
+    return await ask(topic, groq_client(max_retries=2))
+
+
 @app.task
 async def careful(topic: str) -> str:
     try:
         return await ask(topic)
     except Exception as exc:  # noqa: BLE001 - a task that goes on without an answer
         return f"no answer: {type(exc).__name__}"
+
+
+@app.task
+async def refused(topic: str) -> str:
+    return await ask(topic)
 
 
 @app.task

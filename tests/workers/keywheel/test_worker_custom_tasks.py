@@ -68,9 +68,11 @@ def test_a_job_may_wait_in_place_or_go_on_without_an_answer(fresh: House) -> Non
     assert grouped.get(timeout=60) == 2
 
 
-def test_a_time_limit_keeps_its_name_behind_the_error_of_the_sdk(fresh: House) -> None:
+@pytest.mark.parametrize("task", ["hurried", "insistent"])
+def test_a_time_limit_keeps_its_name_behind_the_error_of_the_sdk(fresh: House, task: str) -> None:
+    """Also where the SDK takes it for an error, and tries again."""
     fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=30, count=1)
-    job = send(fresh, "hurried", "late")
+    job = send(fresh, task, "late")
     with pytest.raises(Exception, match="SoftTimeLimit") as late:
         job.get(timeout=30)
     assert type(late.value).__name__ == "SoftTimeLimitExceeded", late.value
@@ -82,6 +84,15 @@ def test_work_that_outlives_its_job_makes_no_call(fresh: House, task: str) -> No
     late = eventually(lambda: client.get(f"late:{job.id}"), what="the end of the late call")
     assert b"its job has ended" in late
     assert calls(fresh, "groq") == []
+
+
+def test_what_a_provider_quotes_in_a_refusal_is_not_kept(fresh: House) -> None:
+    fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=1)
+    job = send(fresh, "refused", "my secret prompt")
+    eventually(lambda: job.state == states.FAILURE, what="the failure")
+    kept = fresh.producer.app.backend.client.get(f"celery-task-meta-{job.id}").decode()
+    assert "Error code: 400 - json_validate_failed (the answer is not shown)" in kept
+    assert "my secret prompt" not in kept + fresh.worker.log
 
 
 def test_a_wrong_argument_fails_the_job_with_its_sentence(fresh: House) -> None:
