@@ -3,6 +3,8 @@
 Celery's mailbox takes a producer from the app's pool and does not wait for one. Other pools run
 jobs in other processes; here jobs share that pool. If all producers are in use when the consumer
 contacts other workers, for instance after a lost connection, Celery ends the worker.
+
+A connection is closed after its reply: replies are rare, and servers count idle connections.
 """
 
 from typing import Any
@@ -10,13 +12,12 @@ from typing import Any
 import celery
 from kombu.pools import ProducerPool
 
-_CONNECTIONS = 4
-
 
 def install(app: celery.Celery) -> None:
     """Replace the mailbox's producers."""
-    # There is no limit: a producer is a small object, and a caller that gets none fails.
-    connections: Any = app.connection_for_write().Pool(limit=_CONNECTIONS)
+    # There is no limit: a producer is a small object, and a caller that gets none fails. A pool
+    # without a limit keeps nothing.
+    connections: Any = app.connection_for_write().Pool(limit=None)
     pool: Any = ProducerPool
     app.control.mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter
 

@@ -1,5 +1,6 @@
 """Opens the clients of a process."""
 
+import asyncio
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -12,6 +13,41 @@ from worker.aio.connections import parameters_of
 _CONNECTIONS: Final = 6
 """A script takes well below a millisecond, and a hosted Redis may accept 20 connections in all."""
 _CONNECTION_WAIT_S: Final = 20
+_IDLE_S: Final = 10.0
+"""After this time without use, twice as long at most, a connection is closed."""
+
+
+class IdleClosingPool(BlockingConnectionPool):
+    """A pool that closes the connections which nobody uses any more.
+
+    A process needs several for a moment when it starts, and few afterwards.
+    """
+
+    _used: set[Any]
+    _look: asyncio.TimerHandle | None = None
+    _closing: asyncio.Task[None]
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        await super().release(connection)
+        if self._look is None:
+            self._used = set()
+            self._look = asyncio.get_running_loop().call_later(_IDLE_S, self._look_for_idle)
+        self._used.add(connection)
+
+    def _look_for_idle(self) -> None:
+        self._look = None
+        idle = [one for one in self._available_connections if one not in self._used]
+        if idle or self._used:
+            self._used = set()
+            self._look = asyncio.get_running_loop().call_later(_IDLE_S, self._look_for_idle)
+        if idle:
+            self._closing = asyncio.create_task(self._close(idle))
+
+    async def _close(self, idle: list[Any]) -> None:
+        for connection in idle:
+            if connection in self._available_connections:  # nobody has taken it meanwhile
+                await connection.disconnect(nowait=True)
 
 
 def connect(settings: Settings, url: str | None = None) -> Redis:
@@ -30,7 +66,7 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
         "health_check_interval": 30,
     }
     options |= parameters_of(url or RedisUrls.of(settings).pool, asynchronous=True)
-    return Redis.from_pool(BlockingConnectionPool(**options))
+    return Redis.from_pool(IdleClosingPool(**options))
 
 
 def connect_to_broker(settings: Settings, pools: Redis) -> Redis | None:

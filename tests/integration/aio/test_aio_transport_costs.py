@@ -252,3 +252,20 @@ def test_a_message_is_entered_by_its_own_properties_wherever_they_stand(
         ((tag, entry),) = books.hgetall("unacked").items()
         assert tag.startswith("true@")
         assert json.loads(entry) == [json.loads(text), "e", "a"]
+
+
+def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, books: Any) -> None:
+    with tube(url, "a", lease_s=2) as one:
+        one.with_hub()
+        send(url, "a", 1)
+        one.until(lambda: one.got)
+        keeper = one.channel.qos.keeper
+        assert keeper is not None
+        one.until(lambda: keeper._client is not None)  # it renews
+        heard = float(books.hget("unacked.pulse", "heard"))
+        one.got[0].ack()
+        one.until(lambda: keeper._client is None and not books.hlen("unacked"))
+        before = calls(books, "eval")
+        one.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard + 1)
+        assert keeper._client is None
+        assert calls(books, "eval") > before, "the looks for dead workers keep the pulse"

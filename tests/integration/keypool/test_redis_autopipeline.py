@@ -16,7 +16,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from sandbox.redis import EmbeddedRedis
-from worker.redis.autopipeline import AutoPipeline
+from worker.redis import client as client_module
+from worker.redis.autopipeline import AutoPipeline, pipeline_of
+from worker.redis.client import IdleClosingPool
 
 
 @pytest.fixture
@@ -178,3 +180,25 @@ async def test_a_command_that_is_refused_costs_no_connection(pipeline: AutoPipel
 def redis_error(name: str) -> type[Exception]:
     """One of redis-py's errors that shares its name with one of Python's."""
     return getattr(redis.exceptions, name)  # type: ignore[no-any-return]
+
+
+async def test_a_connection_that_nobody_uses_is_closed(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_IDLE_S", 0.05)
+    connections = IdleClosingPool.from_url(redis_url, client_name="idle", max_connections=6)
+
+    async def count() -> int:
+        return sum(one["name"] == "idle" for one in await redis.client_list())
+
+    async with Redis.from_pool(connections) as client:
+        pipeline = pipeline_of(client)
+        await pipeline.send("PING")
+        await asyncio.gather(*(client.ping() for _ in range(4)))
+        assert await count() == 5
+        deadline = time.monotonic() + 30
+        while await count() > 1:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        assert await pipeline.send("ECHO", "here") in {"here", b"here"}, "it keeps its connection"
+        assert await client.ping()

@@ -193,11 +193,15 @@ class LeaseKeeper:
         tags = list(self._detached.copy())
         for holder in tuple(self._holders):
             tags += holder.held_tags()
-        for first in range(0, len(tags) or 1, _BATCH):
+        for first in range(0, len(tags), _BATCH):
             self._execute(
                 "EVAL", RENEW, 3, self._pulse, self._leases, self._index,
                 self.patience_s, self.lease_s, repr(time.time()), *tags[first : first + _BATCH],
             )  # fmt: skip
+        if not tags:
+            # Each look for messages of dead workers notes in the pulse that this worker is alive. A
+            # worker with nothing to do needs no connection for leases.
+            self._forget_client()
         self._renew_at_s = time.monotonic() + self.lease_s / 4
 
     def _send(self) -> None:
