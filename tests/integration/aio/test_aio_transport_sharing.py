@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import redis
 import redis.asyncio
 
 from tests.integration.aio.transport_harness import STOCK, Tube, calls, tube, waiting
+from worker.aio.transport.sharing import QueueSharing
 from worker.keypool import LeaseRequest
 from worker.rotation.tenant_charges import TOKENS_A_REQUEST, TenantCharges
 
@@ -294,3 +297,33 @@ def test_once_no_job_names_a_tenant_any_more_the_queue_is_left_alone(one: Tube, 
     share(one, books)
     assert books.llen("a") == 300
     assert not books.exists("a.tenants.memo", "a.tenants.past", "a.tenants")
+
+
+def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[float]()
+    look = QueueSharing.share
+
+    def counting(self: QueueSharing) -> None:
+        before = self._looked_s
+        look(self)
+        looks.extend([self._looked_s] if self._looked_s != before else [])
+
+    monkeypatch.setattr(QueueSharing, "share", counting)
+    with tube(url, "a", prefetch=2) as one:
+        one.with_hub()
+        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+        cycle = one.channel.connection.cycle
+        cycle.share()
+        assert cycle._share_at_s > time.monotonic() + 4, "nothing waits"
+        del looks[:]
+        push(books, "A", *names("A", 5))
+        push(books, "B", *names("B", 5))
+        one.until(lambda: len(looks) >= 3)  # with room for no more
+        pauses = [later - earlier for earlier, later in pairwise(looks)]
+        assert all(pause >= 0.1 for pause in pauses)
+        for message in one.got:
+            message.ack()
+        one.until(lambda: len(one.got) >= 4)
+    assert cycle._sharing.canceled

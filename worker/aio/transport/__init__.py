@@ -31,6 +31,7 @@ A channel that consumes without acknowledging (for replies to remote control), a
 
 import logging
 import ssl
+import time
 from functools import partial
 from typing import Any
 
@@ -75,7 +76,7 @@ class Transport(StockTransport):
         self.cycle.ticks = {partial(self._before_wait, loop)}
         loop.on_tick.update(self.cycle.ticks)
         lease_s = float(connection.client.transport_options.get("lease_s", LEASE_S))
-        self.cycle.sharing = loop.call_repeatedly(SHARE_S, self.cycle.share)
+        self.cycle.share_by(time.monotonic() + SHARE_S)
         if lease_s > 0:
             loop.call_repeatedly(min(RECOVER_S, lease_s / 4), self.cycle.recover)
 

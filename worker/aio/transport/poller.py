@@ -3,6 +3,7 @@
 import logging
 import select
 import time
+from math import inf
 from typing import Any, Protocol
 
 import redis
@@ -13,6 +14,8 @@ logger = logging.getLogger(__name__)
 StockPoller: Any = _stock.MultiChannelPoller  # kombu's classes are only half typed
 
 _ANSWER_MS = 1
+_SHARE_SOON_S = 0.05
+"""Looks at the order of messages are at least so far apart, in seconds."""
 TAKING = "TAKE"
 """How a connection that takes in batches is registered, beside kombu's BRPOP and LISTEN."""
 
@@ -40,6 +43,10 @@ class Channel(Protocol):
     def recover(self) -> None:
         """Put back the messages of dead workers."""
 
+    @property
+    def share_at_s(self) -> float:
+        """When `share` is to be called, on the monotonic clock."""
+
     def share(self) -> None:
         """Put the waiting messages in an order that serves tenants in turn."""
 
@@ -57,16 +64,17 @@ class Poller(StockPoller):
         self.hub: Any = None
         self.ticks: set[Any] = set()
         """The callbacks of this poller that the hub calls before each wait."""
-        self.sharing: Any = None
+        self._sharing: Any = None
         """The hub's timer for `share`."""
+        self._share_at_s = inf
         self._nudge_at_s = 0.0
 
     def end(self) -> None:
         """Remove the callbacks from the hub, which does not do so after a lost connection."""
         if self.hub is not None:
             self.hub.on_tick.difference_update(self.ticks)
-        if self.sharing is not None:
-            self.sharing.cancel()
+        if self._sharing is not None:
+            self._sharing.cancel()
         self.ticks = set()
 
     def nudge(self, delay_s: float) -> bool:
@@ -110,12 +118,29 @@ class Poller(StockPoller):
                 logger.debug("cannot look for messages of dead workers: %r", exc)
 
     def share(self) -> None:
-        """Put the waiting messages in an order that serves tenants in turn."""
-        for channel in list(self._channels):
-            try:
-                channel.share()
-            except (redis.RedisError, OSError) as exc:
-                logger.debug("cannot put the queues in order: %r", exc)
+        """Put the waiting messages in an order that serves tenants in turn, and again in time."""
+        self._share_at_s = inf
+        try:
+            for channel in list(self._channels):
+                try:
+                    channel.share()
+                except (redis.RedisError, OSError) as exc:
+                    logger.debug("cannot put the queues in order: %r", exc)
+        finally:
+            self.share_by(min((channel.share_at_s for channel in self._channels), default=inf))
+
+    def share_by(self, at_s: float) -> None:
+        """Have the messages put in order at an instant on the monotonic clock, if not earlier.
+
+        Not from a hub's tick, as `nudge`. The timer wakes an idle hub, so it is set as needed.
+        """
+        if self.hub is None or at_s >= self._share_at_s - _SHARE_SOON_S:
+            return
+        if self._sharing is not None:
+            self._sharing.cancel()
+        pause_s = max(at_s - time.monotonic(), _SHARE_SOON_S)
+        self._share_at_s = time.monotonic() + pause_s
+        self._sharing = self.hub.call_later(pause_s, self.share)
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Renew the bindings of queues that expire; where the server refuses, kombu would raise."""

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable
+from math import inf
 from typing import Any, Final, Protocol
 
 import redis
@@ -61,15 +62,23 @@ class QueueSharing:
         if queue not in self._channel.delayed_queues:
             self._queues[queue] = None
 
+    @property
+    def due_s(self) -> float:
+        """When the messages are to be put in order, on the monotonic clock."""
+        if not self._queues:
+            return inf
+        if self._named:
+            return self._looked_s + SHARE_S
+        return self._looked_s + (_ANYWAY_S if self._channel.hints.all_empty else _UNNAMED_S)
+
     def share(self) -> None:
-        """Put the messages of all priorities in order.
+        """Put the messages of all priorities in order, if that is due.
 
         Raises:
             redis.RedisError: The server cannot be reached, or refuses.
         """
         now_s, channel = time.monotonic(), self._channel
-        pause_s = _ANYWAY_S if channel.hints.all_empty else _UNNAMED_S
-        if not self._named and now_s < self._looked_s + pause_s:
+        if now_s < self.due_s:
             return
         self._looked_s = now_s
         keys = _keys(channel, self._queues)

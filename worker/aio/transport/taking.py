@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from queue import Empty
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from worker.aio.transport.leases import LeaseKeeper
 from worker.aio.transport.messages import NOTHING_DELAYED, Taken, read_batch
 from worker.aio.transport.poller import TAKING, arrives_soon, has_buffered
 from worker.aio.transport.requesting import RequestingChannel
+from worker.aio.transport.sharing import QueueSharing
 from worker.aio.transport.take_limits import RECENT_S
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class TakingChannel(RequestingChannel):
     """A channel that takes messages in batches, each in one step with its entry."""
 
     keep_leases: Callable[[], LeaseKeeper | None]
+    sharing: QueueSharing
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.takes = True
@@ -162,6 +165,8 @@ class TakingChannel(RequestingChannel):
             self._reading = False
             if not self.active_queues:  # the last one was cancelled meanwhile
                 self._let_go()
+            elif self.connection is not None and not self.hints.all_empty:  # messages wait
+                self.connection.cycle.share_by(self.share_at_s)
         if not delivered:
             raise Empty
         return True
@@ -265,6 +270,11 @@ class TakingChannel(RequestingChannel):
         hub = self.connection.cycle.hub if self.connection is not None else None
         if hub is not None:
             hub.call_later(due_in_s, _nothing)
+
+    @property
+    def share_at_s(self) -> float:
+        """When `share` is to be called, on the monotonic clock."""
+        return self.sharing.due_s if self.takes else inf
 
     @property
     def look_in_s(self) -> float:
