@@ -237,8 +237,15 @@ class JobRun:
         countdown_ms = min(
             max(backoff_ms, error.backoff_ms or 0), longest_wait_ms(self.task, settings)
         )
-        if self.history.age_s + countdown_ms / 1000 > self.deadline_s:
+        left_ms = round((self.deadline_s - self.history.age_s) * 1000)
+        if countdown_ms > left_ms:
             _fail(error, DeadlineExceeded(f"{self._no_time(tries)}: {error.reason}"))
+        if not error.own:
+            spread_ms = await self._outages.countdown_ms(
+                awaited_service(self.task), countdown_ms, error.code, models=self._models
+            )
+            longest_ms = min(left_ms, longest_wait_ms(self.task, settings))
+            countdown_ms = max(countdown_ms, min(spread_ms, longest_ms))
         history = self._with(error, waited_ms=error.waited_ms)
         await send_back(self.task, error, countdown_ms, history, retries=tries)
 

@@ -79,7 +79,8 @@ class Outages:
         countdown_ms = random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
         for name in names:
             heapq.heappush(self._due_s.setdefault(name, []), now_s + countdown_ms / 1000)
-            await self._note(self._broker, name, now_s)
+            if longest_ms > least_ms:  # a few jobs come back soon enough by themselves
+                await self._note(self._broker, name, now_s)
         return countdown_ms
 
     def is_awaited(self, service: str) -> bool:

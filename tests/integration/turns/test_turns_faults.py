@@ -1,6 +1,8 @@
 """What a failure costs a job: its tries, its waits, its end."""
 
 import time
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from celery.exceptions import Retry, SoftTimeLimitExceeded
@@ -17,6 +19,7 @@ from worker.errors import (
     TransientError,
 )
 from worker.jobs.job_run import backoff
+from worker.jobs.outages import Outages
 
 
 async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None:
@@ -183,6 +186,41 @@ async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_
     [message] = bench.sent()
     assert message["headers"]["retries"] == 4
     assert min(longest_s, 2.0 ** (failed - 1)) / 2 <= caught.value.when <= longest_s
+
+
+class LargeCrowd(Outages):
+    """So many jobs wait that this one comes back in minutes."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    async def countdown_ms(self, *_: Any, models: Iterable[str] = ("",)) -> int:
+        assert tuple(models) == ("m",)
+        return 400_000
+
+
+@pytest.mark.parametrize(
+    ("own", "age_s", "least_s", "most_s"),
+    [
+        (False, 0, 400, 400),  # also the job that has tried does not come back at once
+        (False, 300, 200, 300),  # but before its deadline
+        (True, 0, 0, 60),  # others succeed
+    ],
+)
+async def test_a_job_that_has_met_an_outage_waits_with_the_crowd(
+    bench: Bench, *, own: bool, age_s: int, least_s: int, most_s: int
+) -> None:
+    outage = TransientError("the connection could not be opened")
+    outage.own = own
+    since_ms = round((time.time() - age_s) * 1000)
+    with pytest.raises(Retry) as caught:
+        await bench.turn(
+            outage,
+            header={"since_ms": since_ms},
+            own_deadline_s=600 if age_s else None,
+            outages=LargeCrowd(),
+        )
+    assert least_s <= caught.value.when <= most_s
 
 
 async def test_an_outage_ends_with_the_deadline(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from celery import Celery
 from config.settings import Settings
 from worker.jobs.execution import run_job
 from worker.jobs.history import HEADER
+from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 
@@ -65,6 +66,7 @@ class Bench:
         queue: str = "bench",
         priority: int = 0,
         expires: str | None = None,
+        outages: Outages = NOBODY_COUNTS,
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)
@@ -92,6 +94,7 @@ class Bench:
                 lambda key: key,
                 settings=Settings(**settings),  # type: ignore[arg-type]
                 deadline_s=own_deadline_s,
+                outages=outages,
             )
         finally:
             self.waits = getattr(self.task.request, "waits", None)
