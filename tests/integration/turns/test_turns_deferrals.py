@@ -38,7 +38,7 @@ async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) 
     await bench.turn(served, task_time_limit_s=230)
     assert bench.rotation.lease_request is not None
     assert replace(bench.rotation.lease_request, waited_ms=0) == LeaseRequest(
-        model="m", by="job-1", tenant="acme"
+        model="m", by="job-1", tenant="acme", queue="bench"
     )  # a millisecond may have passed
     assert bench.rotation.longest_s == pytest.approx(100)
     await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
