@@ -4,6 +4,7 @@ import base64
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import House, Producer, eventually, workers
 from worker.aio.transport.headers import DEATHS
-from worker.jobs.history import ALONE
+from worker.jobs.history import ALONE, History
 
 CANARY = "canary-7c1f"
 SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
@@ -238,6 +239,34 @@ def test_what_no_receiver_takes_is_a_dead_letter_that_can_be_replayed(
     house.producer.ask("tasks.admin.replay", id=letter["id"])
     assert verified(receiver.take())["data"]["id"] == job
     eventually(lambda: not dead_letters(house), what="the end of the dead letter")
+
+
+def test_a_notification_is_tried_for_a_day(house: House, receiver: Receiver) -> None:
+    message_id = f"msg_{'a' * 32}"
+
+    def old(hours: float) -> None:
+        since_ms = round((time.time() - hours * 3_600) * 1_000)
+        event = {"type": "job.succeeded", "timestamp": datetime.now(UTC).isoformat(), "data": {}}
+        house.producer.sender.send_task(
+            "tasks.notify.post",
+            kwargs={"url": receiver.url, "message_id": message_id, "event": event},
+            queue="notify",
+            headers=History(since_ms).headers(),
+        )
+
+    before = receiver.refused
+    receiver.statuses.append(500)
+    old(hours=23.9)
+    assert receiver.take()["headers"]["webhook-id"] == message_id
+    receiver.statuses.append(500)
+    old(hours=24.1)
+    [letter] = eventually(lambda: dead_letters(house), what="a dead letter")
+    assert letter["reason"] == (
+        "DeadlineExceeded: not delivered within a day (1 tries): the receiver answers 500"
+    )
+    assert receiver.refused == before + 2
+    client = house.producer.app.backend.client
+    client.delete(*client.keys("{kw:dead}:*"))
 
 
 def test_a_name_that_leads_to_a_private_address_gets_nothing(
