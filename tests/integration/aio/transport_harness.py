@@ -87,8 +87,16 @@ def tube(*args: Any, **kwargs: Any) -> Iterator[Tube]:
         made.close()
 
 
-def send(url: str, queue: str, *bodies: Any, priority: int | None = None, **options: Any) -> None:
+def send(
+    url: str,
+    queue: str,
+    *bodies: Any,
+    priority: int | None = None,
+    tenant: str = "",
+    **options: Any,
+) -> None:
     """Publish as a stock producer does."""
+    headers = {"tenant": tenant} if tenant else None
     with Connection(url, transport=STOCK, transport_options=options) as connection:
         producer = Producer(connection)
         for body in bodies:
@@ -98,6 +106,7 @@ def send(url: str, queue: str, *bodies: Any, priority: int | None = None, **opti
                 routing_key=queue,
                 declare=[queue_of(queue)],
                 priority=priority,
+                headers=headers,
                 serializer="json",
             )
 

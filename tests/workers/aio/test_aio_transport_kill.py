@@ -34,6 +34,10 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
         yield started
 
 
+_WINDOW = 128
+"""So many messages of tenants stay in their list."""
+
+
 def _body(text: str) -> str:
     return str(json.loads(base64.b64decode(json.loads(text)["body"])))
 
@@ -56,9 +60,17 @@ def _give_back(url: str) -> None:
 def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) -> None:
     dice = random.Random(7)  # noqa: S311
     sent = {f"{queue}{number}" for queue in "ab" for number in range(1500)}
-    for queue in "ab":
-        send(server.url, queue, *sorted(body for body in sent if body[0] == queue))
+    send(server.url, "b", *sorted(body for body in sent if body[0] == "b"))
+    for tenant in range(3):
+        own = [body for body in sent if body[0] == "a" and int(body[1:]) % 3 == tenant]
+        send(server.url, "a", *sorted(own), tenant=f"tenant-{tenant}")
     with redis.Redis.from_url(server.url, decode_responses=True) as store:
+        with tube(server.url) as worker:
+            worker.channel.sharing.add("a")
+            while store.llen("a") > _WINDOW:  # the others wait in the lines of their tenants
+                store.delete("a.tenants.pause")
+                worker.channel.sharing._looked_s = float("-inf")
+                worker.channel.share()
         for life in range(1, 9):
             child = subprocess.Popen(
                 [sys.executable, "-m", "tests.workers.aio.transport_child", server.url, OURS],
