@@ -1,5 +1,7 @@
 """A primary with a replica and three sentinels, all real."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,15 +43,25 @@ class Failover:
             result_backend_transport_options=options,
         )
 
-    def await_failover(self, *, within_s: float = 20.0) -> None:
-        """Wait until all sentinels name the replica as the primary."""
+    def await_failover(self, successor: EmbeddedRedis, *, within_s: float = 20.0) -> None:
+        """Wait until all sentinels name this server as the primary."""
         for port in self.sentinel_ports:
             with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
                 eventually(
-                    lambda: client.sentinel_master(NAME)["port"] == self.replica.port,
+                    lambda: client.sentinel_master(NAME)["port"] == successor.port,
                     within_s=within_s,
                     what="the failover",
                 )
+
+    @contextmanager
+    def frozen(self, server: EmbeddedRedis) -> Iterator[None]:
+        """Make a server silent for the time of the block; its connections stay open."""
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -71,12 +83,9 @@ def replicated(folder: Path) -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
 @contextmanager
 def failovers(folder: Path) -> Iterator[Failover]:
     """Start a primary, its replica and three sentinels, which know one another when this yields."""
-    secured = {"requirepass": PASSWORD, "masterauth": PASSWORD}
     with replicated(folder) as (primary, replica), ExitStack() as stack:
         for server in (replica, primary):
-            with redis.Redis(port=server.port) as client:
-                for name, value in secured.items():
-                    client.config_set(name, value)
+            _secure(server)
         ports = [
             stack.enter_context(sentinel(folder / f"sentinel-{number}", watched=primary.port))
             for number in range(_SENTINELS)
@@ -85,6 +94,12 @@ def failovers(folder: Path) -> Iterator[Failover]:
             with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
                 eventually(lambda: _knows_all(client), what="a sentinel that knows the others")
         yield Failover(primary, replica, ports)
+
+
+def _secure(server: EmbeddedRedis) -> None:
+    with redis.Redis(port=server.port) as client:
+        for name in ("requirepass", "masterauth"):
+            client.config_set(name, PASSWORD)
 
 
 def _knows_all(client: "redis.Redis") -> bool:

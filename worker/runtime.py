@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,11 +46,7 @@ _logger = logging.getLogger(__name__)
 
 _STREAM_EXPIRES_S = 600
 """How long a streamed answer is kept after its last record."""
-_LISTEN_S = 5.0
-_RECONNECT_S = 1.0
 _CLOCK_S = 1.0
-_WAKE_AGAIN_S = 2.0
-"""How long after a reset jobs are woken once more: some may have gone back after the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,48 +138,6 @@ class Runtime:
         for service in gained:
             await self.wake_deferred(service)
         return {service: len(discovery.keys) for service, discovery in found.items()}
-
-    async def listen(
-        self, *, on_cancelled: Callable[[str], None], on_reset: Callable[[str], None]
-    ) -> None:
-        """Listen for published resets and cancels, and wake the jobs that wait here.
-
-        It runs until it is cancelled.
-
-        Args:
-            on_cancelled: Takes the id of each job that is cancelled.
-            on_reset: Takes the service of each reset.
-        """
-        services = {pool.names.wake: service for service, pool in self.pools.items()}
-        again_s: dict[str, float] = {}
-        while True:
-            try:
-                async with self.redis.pubsub() as channel:
-                    await channel.subscribe(*services, self.cancellations.channel)
-                    while True:
-                        message = await channel.get_message(
-                            ignore_subscribe_messages=True,
-                            timeout=_WAKE_AGAIN_S / 2 if again_s else _LISTEN_S,
-                        )
-                        for service in [
-                            name for name, at_s in again_s.items() if at_s <= time.monotonic()
-                        ]:
-                            del again_s[service]
-                            await self.wake_deferred(service)
-                        if message is None:
-                            continue
-                        if message["channel"] == self.cancellations.channel:
-                            on_cancelled(message["data"])
-                            continue
-                        service = services[message["channel"]]
-                        self.rotations[service].waiting.wake()
-                        if message["data"] == "reset":
-                            on_reset(service)
-                            await self.wake_deferred(service)
-                            again_s[service] = time.monotonic() + _WAKE_AGAIN_S
-            except RedisError as exc:
-                warn("cannot listen for resets and cancels now: %s", words_of(exc))
-                await asyncio.sleep(_RECONNECT_S)
 
     async def keep_clocks(self, *, every_s: float = _CLOCK_S) -> None:
         """Read the pools that no job reads because all jobs wait, until this is cancelled.

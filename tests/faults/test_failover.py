@@ -60,8 +60,9 @@ def test_a_failover_in_mid_load_loses_no_job_and_sends_no_email_twice(tmp_path: 
             await_load(sandbox, "failover")
             servers.primary.stop(kill=True)
             killed_s = time.monotonic()
-            servers.await_failover()
+            servers.await_failover(servers.replica)
             ended = producer.await_all(ids, within_s=DONE_S - (time.monotonic() - killed_s))
+            # Clients of applications find the new primary, too.
             with Keywheel(servers.url) as keywheel:
                 assert keywheel.result(keywheel.complete("Say hello"))["text"]
             assert asyncio.run(complete(servers.url))

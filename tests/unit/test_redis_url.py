@@ -160,6 +160,8 @@ def test_sentinels_are_read_alike_by_all_three(url: str) -> None:
         "sentinels": sentinels,
         "master_name": "m",
         "sentinel_kwargs": {"password": "other"},
+        "socket_timeout": 5.0,
+        "health_check_interval": 4,
     }
     for by_url in (read.for_pool, read.for_results):
         told = parameters_of(by_url)

@@ -3,8 +3,9 @@
 - They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
   of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
   keeps such a connection for ever.
-- With the parameter `sentinels` each of them finds the primary when it connects. redis-py needs
-  pools and clients of another kind for that.
+- With the parameter `sentinels` each of them finds the primary when it connects, and as soon as one
+  of this process has found a new one, all leave the former. redis-py needs pools and clients of
+  another kind for that.
 - They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
   a transport that the other side has closed, and redis-py does not translate it, so code that
   retries after a lost connection would not recognize it.
@@ -73,19 +74,45 @@ class _Async(_Mixin):
 class _Sentinel(_Mixin):
     def __init__(self, *, sentinels: Sentinels, **kwargs: Any) -> None:
         self._sentinels = sentinels
+        self._greeted = False
         super().__init__(**kwargs)
 
     def _host_error(self) -> str:
         return f"{self.host}:{self.port}, the primary {self._sentinels.master_name}"
 
-    def _refuse_replica(self, role: Any) -> None:
+    def _take_role(self, role: Any) -> None:
         if not isinstance(role, NoPermissionError) and role[0] not in {"master", b"master"}:
             self._sentinels.mistrust()
             raise redis.ConnectionError(f"{self._host_error()}, is a replica")
+        self._sentinels.confirm((self.host, self.port))
+        self._greeted = True
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether another server has become the primary since this one was greeted as such."""
+        return self._greeted and self._sentinels.is_former((self.host, self.port))
 
 
 class _BlockingSentinel(_Sentinel):
+    def connect(self) -> None:
+        """Connect, unless that was done before and the server is still the primary."""
+        if self._is_left:
+            self.disconnect()
+        super().connect()
+
+    def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        """Send a command.
+
+        Raises:
+            redis.ConnectionError: The connection is lost, or the server no longer the primary.
+        """
+        if self._is_left:
+            self.disconnect()
+            raise redis.ConnectionError(f"{self._host_error()}, is so no more")
+        super().send_packed_command(*args, **kwargs)
+
     def _connect(self) -> Any:
+        self._greeted = False
         self.host, self.port = self._sentinels.primary()
         try:
             return super()._connect()
@@ -105,11 +132,22 @@ class _BlockingSentinel(_Sentinel):
             role = self.read_response()
         except NoPermissionError as exc:
             role = exc
-        self._refuse_replica(role)
+        self._take_role(role)
 
 
 class _AsyncSentinel(_Sentinel):
+    async def connect(self) -> None:
+        """Connect, unless that was done before and the server is still the primary."""
+        if self._is_left:
+            await self.disconnect(nowait=True)
+        await super().connect()
+
+    def should_reconnect(self) -> bool:
+        """Whether the connection is to be opened again before it is used."""
+        return self._is_left or bool(super().should_reconnect())
+
     async def _connect(self) -> None:
+        self._greeted = False
         self.host, self.port = await self._sentinels.find_primary()
         try:
             await super()._connect()
@@ -129,7 +167,7 @@ class _AsyncSentinel(_Sentinel):
             role = await self.read_response()
         except NoPermissionError as exc:
             role = exc
-        self._refuse_replica(role)
+        self._take_role(role)
 
 
 class BlockingTcpConnection(_Blocking, redis.Connection):

@@ -50,6 +50,9 @@ class Sentinels:
     _good: Final[dict[tuple[Address, ...], Address]] = {}
     """The sentinel that led to a primary last, by all of them. Threads share it."""
 
+    _primaries: Final[dict[tuple[tuple[Address, ...], str], Address]] = {}
+    """The primary that a connection of this process was last opened to, by sentinels and name."""
+
     def __init__(
         self, addresses: Iterable[Address], master_name: str, options: Mapping[str, Any]
     ) -> None:
@@ -97,6 +100,18 @@ class Sentinels:
                     return self._found(address, found)
                 answers.knows_nothing()
         raise answers.error()
+
+    def confirm(self, primary: Address) -> None:
+        """Note that the server at this address is the primary."""
+        self._primaries[self._addresses, self.master_name] = primary
+
+    def is_former(self, address: Address) -> bool:
+        """Whether another server has been found to be the primary since.
+
+        Where the former one was only cut off, it takes writes for some ten seconds more, until the
+        sentinels make it a replica. What is written there is lost.
+        """
+        return self._primaries.get((self._addresses, self.master_name), address) != address
 
     def mistrust(self) -> None:
         """Note that the address led to no primary; the next question may go to another sentinel.

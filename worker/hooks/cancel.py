@@ -18,6 +18,7 @@ from worker.aio import lifespan
 from worker.cancellations import running_among, stamps_in, store_revoked
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
+from worker.listening import listen
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -67,8 +68,10 @@ class Cancelling(bootsteps.StartStopStep):
         runtime, ids = Runtime.current(), asyncio.Queue[str]()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                runtime.listen(
-                    on_cancelled=ids.put_nowait, on_reset=self._consumer.queue_pauser.run_held
+                listen(
+                    runtime,
+                    on_cancelled=ids.put_nowait,
+                    on_reset=self._consumer.queue_pauser.run_held,
                 )
             )
             tasks.create_task(runtime.keep_clocks())

@@ -1,0 +1,60 @@
+"""What a worker hears of cancels, also after the server that told it has gone silent."""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from config.settings import Settings
+from config.urls import SecretUrl
+from sandbox.redis import EmbeddedRedis
+from tests.tcp_proxy import TcpProxy
+from worker import listening
+from worker.listening import listen
+from worker.redis.client import connect
+
+
+async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_SILENCE_S", "_DEAF_S", "_RECONNECT_S"):
+        monkeypatch.setattr(listening, name, getattr(listening, name) / 20)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    with (
+        EmbeddedRedis(data_dir=tmp_path / "first") as first,
+        EmbeddedRedis(data_dir=tmp_path / "second") as second,
+        TcpProxy(first.port) as proxy,
+    ):
+        client = connect(Settings(redis_url=SecretUrl(f"redis://127.0.0.1:{proxy.port}/0")))
+        runtime: Any = SimpleNamespace(
+            redis=client, pools={}, cancellations=SimpleNamespace(channel="cancelled")
+        )
+        listening_task = asyncio.create_task(
+            listen(runtime, on_cancelled=heard.put_nowait, on_reset=heard.put_nowait)
+        )
+
+        async def say(server: EmbeddedRedis, word: str) -> None:
+            async with Redis.from_url(server.url) as teller:
+                while not await teller.publish("cancelled", word):  # noqa: ASYNC110 - in Redis
+                    await asyncio.sleep(0.02)  # nobody listens there yet
+
+        await say(first, "at the first")
+        assert await heard.get() == "at the first"
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGSTOP)
+        proxy.target = second.port
+        try:
+            await say(second, "at the second")
+            assert await heard.get() == "at the second"
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
+            listening_task.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening_task
+            await client.aclose()
