@@ -1,18 +1,13 @@
-"""The JSON endpoints for keys and jobs, on Flower's port; `docs/openapi.yaml` describes them."""
-
-import re
+"""The JSON endpoints for keys, on Flower's port; `docs/openapi.yaml` describes them."""
 
 from config.current import get_settings
 from config.services import SERVICES
-from worker.cancellations import Cancellations, cancel_jobs
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
 from worker.dashboard.poller import Pools, RedisUnreachable
-from worker.dashboard.request_body import RequestBody
 from worker.keypool import ResetDone, resets
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 
-_JOB_RE = re.compile(r"[!-~]{1,200}")
 _NO_KEYS = (
     "Flower has no keys to ask the providers with; run `celery -A keywheel keys check` where a "
     "worker runs."
@@ -55,25 +50,6 @@ class Reset(ChangeHandler):
         done = await self.with_pools(reset)
         await self.poll_change()
         self.send_json(resets.as_json(done) | {"by": self.admin})
-
-
-class Cancel(ChangeHandler):
-    """`POST /api/admin/jobs/ID/cancel`: cancel one job for good."""
-
-    async def post(self, job: str) -> None:
-        """Cancel the job, and say whether it is running or has already ended."""
-        if self.body() != RequestBody():
-            raise ApiError(400, "bad_request", "The address names the job; send an empty body.")
-        if not _JOB_RE.fullmatch(job):
-            raise ApiError(404, "unknown_job", "No job has such an id.")
-        capp, namespace = self.application.capp, get_settings().namespace
-        try:
-            outcomes = await self.poller.with_redis(
-                lambda redis: cancel_jobs(capp, Cancellations(redis, namespace=namespace), [job])
-            )
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
-        self.send_json({"job": job, "outcome": outcomes[job], "by": self.admin})
 
 
 class Check(ChangeHandler):

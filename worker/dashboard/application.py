@@ -17,6 +17,7 @@ from worker.dashboard import (
     audit,
     dead_letters,
     event_stream,
+    jobs,
     key_changes,
     metrics,
     page,
@@ -41,6 +42,7 @@ _PREFIX = "/api/admin/api-keys"
 _DEAD_LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
+    url(r"/keys/jobs/([^/]+)", page.JobPage, name="job-page"),
     url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
     url(r"/metrics", metrics.Metrics),
     url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
@@ -53,7 +55,8 @@ HANDLERS = [
     url(rf"{_PREFIX}/note", key_changes.Note, name="keys-note"),
     url(rf"{_PREFIX}/pause", key_changes.Pause, name="keys-pause"),
     url(rf"{_PREFIX}/resume", key_changes.Resume, name="keys-resume"),
-    url(r"/api/admin/jobs/([^/]+)/cancel", api.Cancel, name="jobs-cancel"),
+    url(r"/api/admin/jobs/([^/]+)/cancel", jobs.Cancel, name="jobs-cancel"),
+    url(r"/api/admin/jobs/([^/]+)", jobs.Job, name="jobs-look"),
     url(r"/api/admin/usage", usage.Usage, name="keys-usage"),
     url(_DEAD_LETTERS, dead_letters.DeadLetterList, name="dead-letters"),
     url(rf"{_DEAD_LETTERS}/replay", dead_letters.Replay, name="dead-letters-replay"),

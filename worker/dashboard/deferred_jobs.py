@@ -85,11 +85,12 @@ def _with_reason(job: DeferredJob, waits: dict[str, Any]) -> DeferredJob:
         job,
         kind=str(waits.get("kind", "")),
         code=str(waits.get("code", "")),
-        expected_end_ms=_ms_of(waits.get("expected_end")),
+        expected_end_ms=ms_of(waits.get("expected_end")),
     )
 
 
-def _ms_of(instant: Any) -> int | None:
+def ms_of(instant: Any) -> int | None:
+    """Read an instant as a result has it, in milliseconds since 1970; None where there is none."""
     try:
         return round(datetime.fromisoformat(instant).timestamp() * 1000)
     except (TypeError, ValueError):

@@ -37,12 +37,9 @@ def _names(names: Iterable[str]) -> str:
     return " ".join(names)
 
 
-class Page(BaseHandler):
-    """`/keys`: a page without data. Its script asks the endpoints, which authenticate it."""
-
-    @authenticated
-    def get(self) -> None:
-        """Show the page; where no login is configured, show how to configure one."""
+class _Frame(BaseHandler):
+    def show(self, template: str, **values: Any) -> None:
+        """Render a page without data, for those who may look."""
         has_login = self.application.auth_config.allows_people
         may_change = has_login and self.application.visitor(self.request).may_change
         if not has_login:
@@ -51,15 +48,36 @@ class Page(BaseHandler):
         self.set_header("X-Frame-Options", "DENY")
         self.set_header("Cache-Control", "no-store")
         self.render(
-            "keys.html",
+            template,
             has_login=has_login,
             read_only=bool(self.application.options.read_only) or not may_change,
             may_change=may_change,
             version=version(),
+            **values,
+        )
+
+
+class Page(_Frame):
+    """`/keys`: a page without data. Its script asks the endpoints, which authenticate it."""
+
+    @authenticated
+    def get(self) -> None:
+        """Show the page; where no login is configured, show how to configure one."""
+        self.show(
+            "keys.html",
             owners=OWNERS,
             sends_once=_names(service.name for service in _SERVICES if service.sends_once),
             names_accounts=_names(service.name for service in _SERVICES if service.names_accounts),
         )
+
+
+class JobPage(_Frame):
+    """`/keys/jobs/ID`: a page about one job, filled by a script likewise."""
+
+    @authenticated
+    def get(self, job: str) -> None:
+        """Show the page."""
+        self.show("job.html", job=job)
 
 
 class Static(StaticFileHandler):

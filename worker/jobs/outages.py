@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 _OF_A_LIMIT: Final = frozenset(Dimension) | {
     RATE_LIMIT, "daily_quota", "monthly_quota", "spend_limit", "account_restricted",
     "email_above_quota",
-    "disabled", "no_key", "same_email", "same_job", "redis_down", "waiting",
+    "disabled", "paused", "no_key", "same_email", "same_job", "redis_down", "waiting",
 }  # fmt: skip
 """Reasons to wait that are no outage: the instant of the end is known, so no job has to try."""
 _MS_A_JOB: Final = 500

@@ -240,7 +240,7 @@ def _block_of(scope: BlockedScope, block: dict[str, Any], now_ms: int) -> BlockV
         scope=scope.shown_kind,
         name=scope.resource,
         state=state,
-        reason=block["reason"],
+        reason=block.get("words", block["reason"]),
         since_ms=int(block["since_ms"]),
         left_ms=None if endless else int(block["until_ms"]) - now_ms,
         from_tokens=int(block.get("from_tokens", 0)),

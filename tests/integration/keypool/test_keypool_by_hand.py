@@ -150,8 +150,9 @@ async def test_a_pause_ends_by_itself_where_it_has_an_end(
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool = make_pool(1)
-    await pool.disable(None, by="ann", for_ms=60_000)
-    assert (await nothing(pool)).first_in_ms == 60_000
+    await pool.disable(None, by="ann", reason="launch", for_ms=60_000)
+    away = await nothing(pool)
+    assert (away.first_in_ms, away.reason) == (60_000, "paused"), "a code, whatever the words"
     assert (await key_of(pool)).left_ms == 60_000
     clock.tick(60_000)
     assert isinstance(await ask(pool), Lease)

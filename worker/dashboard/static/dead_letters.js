@@ -2,7 +2,7 @@
 
 import { change } from "./actions.js";
 import { openDialog } from "./dialog.js";
-import { button, make, narrow, page, readOnly, setText } from "./elements.js";
+import { button, make, narrow, page, readOnly, setText, taskLink } from "./elements.js";
 import { refreshNow } from "./live.js";
 import { clockTime, count, plural } from "./words.js";
 
@@ -123,7 +123,10 @@ function makeLetter(letter) {
         row.append(cell);
     }
     const task = make("td", "letter-task", letter.task);
-    task.append(make("small", "letter-job", letter.id));
+    const job = taskLink(letter.id);
+    setText(job, letter.id);
+    job.className = "letter-job";
+    task.append(job);
     const tries = make("td", "letter-calls", letter.calls ? plural(letter.calls, "call") : "no call");
     letter.attempts.slice(-3).forEach(function (call) {
         tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")

@@ -1,7 +1,7 @@
 // The deferred jobs of a service: what each of them waits for, and until when.
 
 import { make, setText, taskLink } from "./elements.js";
-import { clockTime, count, duration, limitWords, words } from "./words.js";
+import { clockTime, count, duration, waitWords } from "./words.js";
 
 const several_ms = 5000; // a wait that ends this long after the next try needs several tries
 
@@ -12,13 +12,6 @@ export function makeDeferred(service) {
     list.setAttribute("aria-label", "Deferred jobs of " + service);
     details.append(summary, list);
     return { details: details, summary: summary, list: list, listed: "", lefts: [] };
-}
-
-// The reason why a job waits: a limit, such as rpm, by what it counts; any other code in words.
-function reasonWords(job) {
-    const limit = /^(r|t|e|it|ot)p(s|m|d|mo)$/.test(job.code);
-    const why = limit ? "limit reached: " + limitWords(job.code) : words(job.code);
-    return !job.kind ? "unknown reason" : job.kind === "failure" ? "a call failed (" + why + ")" : why;
 }
 
 // The expected end of a wait, where several tries come before it.
@@ -33,7 +26,7 @@ export function showDeferred(its, queue, now_ms) {
     if (!jobs.length) {
         return;
     }
-    const reasons = Array.from(new Set(jobs.map(reasonWords)));
+    const reasons = Array.from(new Set(jobs.map(waitWords)));
     setText(its.summary, "Deferred jobs, until when and why: " + reasons.slice(0, 3).join("; ")
         + (reasons.length > 3 ? " …" : ""));
     const listed = JSON.stringify([jobs, queue.deferred]);
@@ -43,7 +36,7 @@ export function showDeferred(its, queue, now_ms) {
             const item = make("li");
             const left = make("strong");
             left.title = clockTime(job.next_try_ms);
-            item.append(left, " · " + reasonWords(job) + " · ", taskLink(job.id));
+            item.append(left, " · " + waitWords(job) + " · ", taskLink(job.id));
             return { item: item, left: left };
         });
         its.lefts = items.map(function (one) { return one.left; });

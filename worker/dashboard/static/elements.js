@@ -21,7 +21,7 @@ export function setText(element, text) {
     }
 }
 
-// A link to Flower's page of a job, named by the beginning of its id.
+// A link to the page of a job, named by the beginning of its id.
 export function taskLink(id) {
     const link = make("a", "", "job " + id.slice(0, 8) + (id.length > 8 ? "…" : ""));
     link.href = page.dataset.taskUrl.replace("TASK", encodeURIComponent(id));

@@ -77,6 +77,17 @@ export function limitWords(code, limit) {
     return limit === undefined ? name : count(limit) + " " + name;
 }
 
+const waitCodes = { waiting: "no key may be called", disabled: "every key is disabled", paused: "paused by a person",
+    no_key: "no key is configured for it", same_email: "another job sends the same email",
+    same_job: "another job with its dedupe_key is open", redis_down: "Redis does not answer" };
+
+// The reason why a job waits: a limit, such as rpm, by what it counts; any other code in words.
+export function waitWords(waits) {
+    const limit = /^(r|t|e|it|ot)p(s|m|d|mo)$/.test(waits.code);
+    const why = limit ? "limit reached: " + limitWords(waits.code) : waitCodes[waits.code] || words(waits.code);
+    return !waits.kind ? "unknown reason" : waits.kind === "failure" ? "a call failed (" + why + ")" : why;
+}
+
 export function limitName(one) {
     return unit(one.dimension) + " " + windowName(one.window_ms);
 }

@@ -13,7 +13,9 @@ read_clock()
 local before, refused = unpack(read_blocks({scope, own}))
 local until_ms = for_ms == '' and NEVER or now + tonumber(for_ms)
 if before and before.until_ms == NEVER and until_ms == NEVER then return 0 end
-save_block(scope, {until_ms = until_ms, since_ms = now, reason = reason, by = by, person = by})
+-- Jobs learn a code; a person's words are for people.
+save_block(scope, {until_ms = until_ms, since_ms = now, reason = key_id == '' and 'paused' or 'disabled', by = by,
+  person = by, words = reason})
 if until_ms == NEVER then redis.call('HDEL', blocks_key, own) end
 audit('actions', event, kind, name, reason, until_ms == NEVER and -1 or until_ms, by)
 return (before or refused and refused.until_ms == NEVER) and 0 or 1

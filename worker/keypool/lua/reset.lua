@@ -21,7 +21,7 @@ for scope, packed in pairs(read_hash(blocks_key)) do
     if block.until_ms > now then
       local disabled = kind == 'person' or block.until_ms == NEVER
       local state = kind == 'unfit' and kind or disabled and 'disabled' or 'cooling'
-      found[#found + 1] = {scope, state, block.reason, block.person or '', stays and 0 or 1}
+      found[#found + 1] = {scope, state, block.words or block.reason, block.person or '', stays and 0 or 1}
       if not stays then cleared = cleared + 1 end
     end
   end

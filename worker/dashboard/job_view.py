@@ -1,0 +1,159 @@
+"""What is known of one job: where it is, what it waits for, its calls; never its content.
+
+The functions block on the network: call them from a thread.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from celery import Celery, states
+
+from config.celery import DELAYED_QUEUES
+from worker.aio.transport import delayed
+from worker.dashboard.deferred_jobs import ms_of
+from worker.deadletters.capture import reason_of
+from worker.jobs.history import History
+
+_EVENTS = ("sent", "received", "started", "retried", "succeeded", "failed", "revoked", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What a job waits for.
+
+    Attributes:
+        kind: `key` where no key can serve it, `failure` where a call failed.
+        code: The reason, as beside the job's result.
+        next_try_ms: When it comes back, in milliseconds since 1970; None where nobody knows.
+        expected_end_ms: When the wait is expected to end, in milliseconds since 1970; likewise.
+    """
+
+    kind: str = ""
+    code: str = ""
+    next_try_ms: int | None = None
+    expected_end_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job, for people.
+
+    Attributes:
+        job: Its id.
+        state: Celery's state.
+        where: `queue` (or unknown), `deferred` in the broker, `worker` (fetched, but not begun),
+            `running`, or `ended`.
+        task: The task's name; empty where it is not known.
+        worker: The worker that had it last; empty where it is not known.
+        waits: What it waits for; None where it does not wait, or nobody says.
+        calls: Its calls to the provider so far, as in its dead letter.
+        events: What Flower saw of it: each `at_ms` and `event`.
+        error: Why it failed, in one sentence; empty where it did not.
+        key: The label of the key that served it; empty where none has.
+    """
+
+    job: str
+    state: str
+    where: str
+    task: str = ""
+    worker: str = ""
+    waits: Waits | None = None
+    calls: tuple[dict[str, Any], ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
+    error: str = ""
+    key: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in JSON types."""
+        return asdict(self)
+
+
+def look_up(app: Celery, job: str, seen: Any) -> JobView:
+    """Find out what is known of a job.
+
+    Args:
+        app: The Celery app, for its broker and result store.
+        job: The job's id.
+        seen: What Flower's events tell of it (a task of `celery.events.state`); None: nothing.
+
+    Raises:
+        redis.exceptions.RedisError: The broker, or the result store, cannot be reached.
+    """
+    meta = app.backend.get_task_meta(job)
+    state, result = str(meta.get("status")), meta.get("result")
+    due_ms, history = _deferred(app, job)
+    if state not in states.READY_STATES and due_ms is None and seen is not None:
+        state = str(seen.state)
+    failed = isinstance(result, BaseException) and state in states.EXCEPTION_STATES
+    return JobView(
+        job=job,
+        state=state,
+        where=_where(state, deferred=due_ms is not None),
+        task=str(getattr(seen, "name", None) or ""),
+        worker=str(getattr(getattr(seen, "worker", None), "hostname", None) or ""),
+        waits=None if state in states.READY_STATES else _waits(meta.get("waits"), due_ms),
+        calls=tuple(call.as_json() for call in history.trail) if history else (),
+        events=tuple(_events(seen)),
+        error=reason_of(result) if failed and state == states.FAILURE else "",
+        key=_key_in(result) if state == states.SUCCESS else "",
+    )
+
+
+def _waits(told: Any, due_ms: int | None) -> Waits | None:
+    waits = told if isinstance(told, dict) else {}
+    if not waits and due_ms is None:
+        return None
+    return Waits(
+        kind=str(waits.get("kind", "")),
+        code=str(waits.get("code", "")),
+        next_try_ms=due_ms if due_ms is not None else ms_of(waits.get("next_try")),
+        expected_end_ms=ms_of(waits.get("expected_end")),
+    )
+
+
+def _where(state: str, *, deferred: bool) -> str:
+    if state in states.READY_STATES:
+        return "ended"
+    if deferred or state == states.RETRY:
+        return "deferred"
+    return {states.STARTED: "running", states.RECEIVED: "worker"}.get(state, "queue")
+
+
+def _events(seen: Any) -> Iterable[dict[str, Any]]:
+    found = ((name, getattr(seen, name, None)) for name in _EVENTS)
+    pairs = sorted((round(at_s * 1000), name) for name, at_s in found if at_s)
+    return ({"at_ms": at_ms, "event": name} for at_ms, name in pairs)
+
+
+def _key_in(result: Any) -> str:
+    key = result.get("key") if isinstance(result, Mapping) else None
+    return key if isinstance(key, str) and key.endswith("...") else ""
+
+
+def _deferred(app: Celery, job: str) -> tuple[int | None, History | None]:
+    """When a deferred job is due, in milliseconds since 1970, and its earlier runs."""
+    with app.connection_for_read() as connection:
+        channel = connection.channel()
+        if connection.transport.driver_type == "amqp":  # it shows nobody what waits
+            return None, None
+        with channel.client.pipeline(transaction=False) as pipe:
+            sets = [name for queue in DELAYED_QUEUES for name in delayed.due_sets_of(queue)]
+            for name in sets:
+                pipe.zscore(name, job)
+            for queue in DELAYED_QUEUES:
+                pipe.hget(delayed.texts_of(queue), job)
+            found = pipe.execute()
+    due = [score for score in found[: len(sets)] if score is not None]
+    text = next((one for one in found[len(sets) :] if one is not None), None)
+    if not due or text is None:
+        return None, None
+    return round(max(due[0], 0) / 1000), History.of(_headers_in(text))
+
+
+def _headers_in(text: Any) -> Any:
+    try:
+        return json.loads(text)["headers"]
+    except (ValueError, TypeError, KeyError):
+        return {}

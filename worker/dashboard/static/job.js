@@ -1,0 +1,143 @@
+// The page of one job: where it is, when it will be served, and what happened so far.
+
+import { make, page, setText } from "./elements.js";
+import { post, request } from "./server.js";
+import { clock, clockTime, duration, plural, waitWords, words } from "./words.js";
+
+const interval_ms = 2000;
+const ended_interval_ms = 15000; // it may be replayed
+const eventWords = { sent: "sent by its producer", received: "fetched by a worker", started: "begun by a worker",
+    retried: "went back to its queue, to wait", succeeded: "succeeded", failed: "failed", revoked: "cancelled",
+    rejected: "its message was rejected" };
+const endWords = { SUCCESS: "It succeeded", FAILURE: "It failed", REVOKED: "It was cancelled" };
+const id = page.dataset.job;
+const freshness = document.getElementById("job-freshness");
+const now = document.getElementById("job-now");
+const cancel = document.getElementById("job-cancel");
+let latest = null;
+let answeredAt = 0;
+let ended = false; // the login has expired
+
+function address(template) {
+    return template.replace("TASK", encodeURIComponent(id));
+}
+
+function until(at_ms) {
+    return clock(at_ms - Date.now());
+}
+
+function stateWords(job) {
+    if (job.where === "ended") {
+        return (endWords[job.state] || "It ended: " + job.state) + (job.error ? ": " + job.error : "")
+            + (job.key ? ", with the key " + job.key : "") + (/\.$/.test(job.error) ? "" : ".");
+    }
+    if (job.where === "running") {
+        return "It runs now.";
+    }
+    if (job.where === "deferred" && job.waits) {
+        const left = job.waits.next_try_ms === null ? "" : job.waits.next_try_ms > Date.now()
+            ? " Next try in " + until(job.waits.next_try_ms) + "." : " Its next try is due.";
+        const end = job.waits.expected_end_ms !== null && job.waits.expected_end_ms > job.waits.next_try_ms
+            ? " It is expected to be served in " + until(job.waits.expected_end_ms) + "." : "";
+        return "It waits: " + waitWords(job.waits) + "." + left + end;
+    }
+    const soon = job.queue_empty_in_s === null ? ""
+        : " It is expected to be served within " + duration(job.queue_empty_in_s * 1000) + ".";
+    return job.where === "worker" ? "A worker has fetched it, and it waits there for a key." + soon
+        : job.events.length ? "It waits in its queue." + soon
+            : "It waits in its queue, or no job has this id.";
+}
+
+function showFacts(job) {
+    const facts = { State: job.state, Task: job.task || "not known", Worker: job.worker || "none yet",
+        Calls: plural(job.calls.length, "call") + (job.calls.length === 20 ? " or more" : "") };
+    if (job.dead_letter) {
+        facts["Dead letter"] = job.dead_letter;
+    }
+    const list = document.getElementById("job-facts");
+    const text = JSON.stringify(facts);
+    if (list.dataset.listed !== text) {
+        list.dataset.listed = text;
+        list.replaceChildren.apply(list, Object.entries(facts).map(function (pair) {
+            const group = make("div");
+            group.append(make("dt", "", pair[0]), make("dd", "", pair[1]));
+            return group;
+        }));
+    }
+}
+
+// One time line of what Flower saw and of the calls, the first one first.
+function showLine(job) {
+    const points = job.events.map(function (one) {
+        return { at_ms: one.at_ms, kind: one.event, text: eventWords[one.event] };
+    }).concat(job.calls.map(function (one) {
+        return { at_ms: one.at_ms, kind: one.code === "ok" ? "accepted" : "call",
+            text: "call with " + one.key + ": " + words(one.code)
+                + (one.in_doubt ? " (may have been carried out)" : "") };
+    })).sort(function (one, other) { return one.at_ms - other.at_ms; });
+    const line = document.getElementById("job-line");
+    document.getElementById("job-none").hidden = points.length > 0;
+    const text = JSON.stringify(points);
+    if (line.dataset.listed !== text) {
+        line.dataset.listed = text;
+        line.replaceChildren.apply(line, points.map(function (point, place) {
+            const item = make("li", "job-point");
+            item.dataset.kind = point.kind;
+            const since = place ? point.at_ms - points[place - 1].at_ms : 0;
+            item.append(make("time", "", clockTime(point.at_ms)), make("span", "", point.text),
+                make("small", "job-since", since >= 1000 ? duration(since) + " later" : ""));
+            return item;
+        }));
+    }
+}
+
+function show() {
+    if (!latest) {
+        return;
+    }
+    setText(now, stateWords(latest));
+    now.dataset.where = latest.where === "ended" ? latest.state : latest.where;
+    const title = (latest.where === "ended" ? latest.state.toLowerCase() : latest.where === "deferred" && latest.waits
+        && latest.waits.next_try_ms !== null ? "next try in " + until(latest.waits.next_try_ms)
+        : latest.where === "running" ? "runs" : "waits") + " · job " + id.slice(0, 8);
+    if (document.title !== title) {
+        document.title = title;
+    }
+}
+
+async function look() {
+    try {
+        latest = await request(address(page.dataset.jobUrl));
+        answeredAt = Date.now();
+        showFacts(latest);
+        showLine(latest);
+        show();
+        if (cancel) {
+            cancel.hidden = latest.where === "ended";
+        }
+        setText(freshness, "State at " + clockTime(answeredAt) + ".");
+    } catch (error) {
+        ended = error.status === 401;
+        setText(freshness, ended ? "Your login has expired. Reload this page to log in again."
+            : error.message + " Trying again." + (answeredAt ? " This is the state at " + clockTime(answeredAt) + "." : ""));
+    }
+    if (!ended) {
+        setTimeout(look, latest && latest.where === "ended" ? ended_interval_ms : interval_ms);
+    }
+}
+
+if (cancel) {
+    cancel.addEventListener("click", async function () {
+        cancel.disabled = true;
+        try {
+            const answer = await post(address(page.dataset.cancelUrl), {});
+            setText(freshness, { cancelled: "It is cancelled.", running: "A worker runs it; no other call follows." }[answer.outcome]
+                || "It had ended before: " + answer.outcome + ".");
+        } catch (error) {
+            setText(freshness, error.message);
+        }
+        cancel.disabled = false;
+    });
+}
+setInterval(show, 1000);
+look();
