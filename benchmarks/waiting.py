@@ -364,7 +364,8 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
     first_s = min(call["arrived_s"] for call in calls)
     accepted = [call["arrived_s"] - first_s for call in calls if call["accepted"]]
     accepted = [at_s for at_s in accepted if at_s < seconds]
-    refused = sum(str(call["status"]) == "429" for call in calls)
+    refused = [call["arrived_s"] - first_s for call in calls if str(call["status"]) == "429"]
+    later = sum(at_s > BEGIN_S for at_s in refused)
     counts = Counter(int(call["arrived_s"] - first_s) for call in calls)
     by_second = [counts[second] for second in range(int(seconds) + 1)]
     jobs = len(run.ids) - run.gone
@@ -381,7 +382,8 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
     return {
         "accepted": len(accepted),
         "of allowed": len(accepted) / allowed,
-        "refused": refused / max(1, len(accepted)),
+        "refused": len(refused) / max(1, len(accepted)),
+        "of them later": later / max(1, len(accepted)),
         "silent s": sum(silent) - sum(map(all, zip(silent, closed, strict=True))),
         "closed s": sum(closed),
         "idlest 10 s": 1 - min(tens, default=0) / (10 * steady_s),

@@ -70,12 +70,15 @@ class _Limit:
 
     name: str
     calls: float
+    most: float
     per_s: float
     quota_ends_s: float | None
 
-    def within(self, seconds: float) -> float:
+    def within(self, seconds: float, *, opens_s: float) -> float:
         if self.quota_ends_s is None:
-            return self.calls + self.per_s * seconds
+            # What refills beyond the limit before a call may be made is lost.
+            at_first = min(self.most, self.calls + self.per_s * opens_s)
+            return at_first + self.per_s * (seconds - opens_s)
         ended = 0 if seconds < self.quota_ends_s else 1 + (seconds - self.quota_ends_s) // 86_400
         return self.calls + self.per_s * 86_400 * ended
 
@@ -92,13 +95,16 @@ class _Account:
         """How many calls it allows within a time; infinite while no limit is known."""
         if seconds < self.opens_s:
             return 0.0
-        return max(0.0, min((one.within(seconds) for one in self.limits), default=math.inf))
+        calls = (one.within(seconds, opens_s=self.opens_s) for one in self.limits)
+        return max(0.0, min(calls, default=math.inf))
 
     def tightest(self, seconds: float) -> str:
         """What keeps it from more calls within a time."""
         if seconds < self.opens_s:
             return self.reason
-        return min(self.limits, key=lambda one: one.within(seconds)).name if self.limits else ""
+        if not self.limits:
+            return ""
+        return min(self.limits, key=lambda one: one.within(seconds, opens_s=self.opens_s)).name
 
 
 class Forecast:
@@ -190,4 +196,10 @@ def _limits_of(buckets: Iterable[BucketView], cost: CallCost, now_ms: int) -> It
         # A quota of a month is taken for full again each day, as the pool does.
         window_ms = _DAY_MS if ends_s is not None else bucket.window_ms
         per_s = bucket.limit / window_ms * 1000
-        yield _Limit(bucket.dimension, bucket.remaining / calls, per_s / calls, ends_s)
+        yield _Limit(
+            bucket.dimension,
+            bucket.remaining / calls,
+            bucket.limit / calls,
+            per_s / calls,
+            ends_s,
+        )

@@ -1,0 +1,329 @@
+"""How right forecasts and quotes are: `python benchmarks/forecast.py`.
+
+A simulation of days of work in seconds, without Redis or workers: accounts with limits, jobs of
+random sizes in bursts, keys that are lost and come back. It prints
+
+- when a backlog is forecast to be empty, when it is, and what limits it;
+- in which share of cases a job ended by the instant that was quoted for it.
+
+It exits with 1 where a forecast is wrong by more than 10 %, or a quote is kept in fewer than 88 or
+more than 92 of 100 cases.
+"""
+
+import argparse
+import heapq
+import random
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from worker.keypool import BlockView, BucketView, KeyView, PoolView
+from worker.keypool.forecast import WORKERS, CallCost, Forecast
+from worker.keypool.quotes import SHARE, QuoteBook
+
+NOON_MS: Final = 1_800_014_400_000
+TICK_S: Final = 0.1
+HOUR_S: Final = 3_600
+RIGHT, KEPT = 0.1, 0.02
+"""How wrong a forecast, and the share of quotes that are kept, may be."""
+LONG_S = 10.0
+QUOTED = 0.02
+"""For which share of the jobs of a burst a quote is asked."""
+
+
+@dataclass
+class Account:
+    """An account of the simulated provider.
+
+    Attributes:
+        rpm: Calls a minute.
+        tpm: Tokens a minute; 0: without limit.
+        lost_until_s: Until when its key does not serve.
+    """
+
+    rpm: float
+    tpm: float = 0.0
+    calls: float = field(init=False)
+    tokens: float = field(init=False)
+    lost_until_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.calls, self.tokens = self.rpm, self.tpm
+
+    def refill(self, seconds: float) -> None:
+        """Let time pass."""
+        self.calls = min(self.rpm, self.calls + seconds * self.rpm / 60)
+        self.tokens = min(self.tpm, self.tokens + seconds * self.tpm / 60)
+
+    def take(self, tokens: float, now_s: float) -> bool:
+        """Make a call, where there is room for it."""
+        if now_s < self.lost_until_s or self.calls < 1 or (self.tpm and self.tokens < tokens):
+            return False
+        self.calls, self.tokens = self.calls - 1, self.tokens - tokens
+        return True
+
+    def view(self, name: str, now_s: float, *, known: bool) -> KeyView:
+        """Show it as a snapshot of the pool would.
+
+        Args:
+            name: What it is called.
+            now_s: Now.
+            known: It is known when the key comes back; else only a person brings it back.
+        """
+        buckets = [BucketView("m", "rpm", self.rpm, self.calls, 60_000)]
+        if self.tpm:
+            buckets.append(BucketView("m", "tpm", self.tpm, self.tokens, 60_000))
+        left_ms = round((self.lost_until_s - now_s) * 1000)
+        blocks = () if left_ms <= 0 else (_block(left_ms if known else None),)
+        counts = dict.fromkeys(
+            ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens"), 0
+        )
+        return KeyView(
+            id=name, label=name, variable="", account=name, state="ready", blocks=blocks,
+            buckets=tuple(buckets), used_ms=0, **counts,
+        )  # fmt: skip
+
+
+def _block(left_ms: int | None) -> BlockView:
+    return BlockView("key", "", "cooling" if left_ms else "disabled", "rate_limit", 0, left_ms)
+
+
+@dataclass
+class World:
+    """Accounts, jobs and workers.
+
+    Attributes:
+        accounts: The accounts, with a key each.
+        workers_per_s: How many jobs the workers can begin a second.
+        known: It is known when keys that are lost come back.
+        waiting: The tokens of the jobs in line.
+        running: When those that run end.
+        ends: When those that have ended did so.
+    """
+
+    accounts: list[Account]
+    workers_per_s: float = 1_000.0
+    known: bool = True
+    now_s: float = 0.0
+    waiting: deque[float] = field(default_factory=deque)
+    running: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    _may_begin: float = 0.0
+
+    def view(self) -> PoolView:
+        """Take a snapshot of the pool."""
+        keys = [
+            one.view(f"org_{number}", self.now_s, known=self.known)
+            for number, one in enumerate(self.accounts)
+        ]
+        return PoolView("groq", NOON_MS + round(self.now_s * 1000), tuple(keys))
+
+    def tick(self, chance: random.Random) -> None:
+        """Let a moment pass: calls end and begin."""
+        self.now_s += TICK_S
+        while self.running and self.running[0] <= self.now_s:
+            self.ends.append(heapq.heappop(self.running))
+        for one in self.accounts:
+            one.refill(TICK_S)
+        self._may_begin = min(self.workers_per_s, self._may_begin + self.workers_per_s * TICK_S)
+        while self.waiting and self._may_begin >= 1:
+            fullest = max(
+                self.accounts, key=lambda one: (one.lost_until_s <= self.now_s) * one.calls
+            )
+            if not any(one.take(self.waiting[0], self.now_s) for one in (fullest, *self.accounts)):
+                break
+            self.waiting.popleft()
+            self._may_begin -= 1
+            heapq.heappush(self.running, self.now_s + chance.lognormvariate(-1.0, 0.5))
+
+
+def _chance(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - the same days each time
+
+
+def backlog(
+    world: World, jobs: int, *, tokens: float, workers_limit: bool, chance: random.Random
+) -> tuple[float, float, str]:
+    """Forecast when a backlog is empty, and see when it is.
+
+    Returns:
+        The forecast and the outcome, in seconds, and what the forecast says limits it.
+    """
+    world.waiting.extend(_size(tokens, chance) for _ in range(jobs))
+    forecast = Forecast(
+        world.view(),
+        CallCost("m", tokens=tokens),
+        workers_per_s=world.workers_per_s if workers_limit else None,
+    )
+    estimate = forecast.call(jobs)
+    began_s = world.now_s
+    while world.waiting:
+        world.tick(chance)
+    return estimate.in_s or 0.0, world.now_s - began_s, estimate.limited_by
+
+
+def empty(console: Console, seed: int) -> bool:
+    """Print when backlogs are empty; returns whether all forecasts are right within 10 %."""
+    table = Table("backlog", "forecast s", "outcome s", "error", "limited by")
+    right = True
+    rests = Account(300)
+    rests.lost_until_s = 120.0
+    for name, world, jobs, limit in (
+        (
+            "3 keys of 300 a minute, 5,000 jobs",
+            World([Account(300) for _ in range(3)]),
+            5_000,
+            "rpm",
+        ),
+        ("unequal keys", World([Account(600), Account(150), Account(30)]), 5_000, "rpm"),
+        ("short of tokens", World([Account(300, 20_000) for _ in range(3)]), 2_000, "tpm"),
+        ("one key short of tokens", World([Account(300, 9_000), Account(300)]), 3_000, "tpm"),
+        ("one key rests for 2 minutes", World([Account(300), rests]), 2_000, "rpm"),
+        ("slow workers", World([Account(3_000) for _ in range(3)], 20.0), 5_000, WORKERS),
+        ("slow workers, few jobs", World([Account(300) for _ in range(3)], 4.0), 500, WORKERS),
+    ):
+        forecast_s, took_s, limited_by = backlog(
+            world, jobs, tokens=200, workers_limit=limit == WORKERS, chance=_chance(seed)
+        )
+        error = forecast_s / took_s - 1
+        right &= abs(error) <= RIGHT and limited_by == limit
+        table.add_row(name, f"{forecast_s:.0f}", f"{took_s:.0f}", f"{error:+.1%}", limited_by)
+    console.print(table)
+    return right
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What happens in a run of quotes.
+
+    Attributes:
+        burst_jobs: How many jobs come at once at most.
+        bursts_per_h: How often.
+        load: Jobs that come one by one, as a share of what the keys allow.
+        losses_per_h: How often a key is lost, for ten minutes at most.
+        known: It is known when it comes back.
+    """
+
+    name: str
+    burst_jobs: int
+    bursts_per_h: float
+    load: float
+    losses_per_h: float = 0.0
+    known: bool = True
+
+
+WEATHER = (
+    Weather("steady", 0, 0, 0.7),
+    Weather("bursts", 1_500, 6, 0.5),
+    Weather("bursts, keys lost until they rest", 1_500, 6, 0.5, losses_per_h=3),
+    Weather("bursts, keys lost for good", 1_500, 6, 0.4, losses_per_h=3, known=False),
+)
+
+
+@dataclass
+class Tally:
+    """What became of quotes.
+
+    Attributes:
+        kept: By the wait that was forecast (long or not), how many were kept.
+        made: The same, how many there were.
+        over: How much longer than the wait they were.
+    """
+
+    kept: Counter[bool] = field(default_factory=Counter)
+    made: Counter[bool] = field(default_factory=Counter)
+    over: list[float] = field(default_factory=list)
+
+    def share(self, *kinds: bool) -> float:
+        """The share that was kept."""
+        return sum(self.kept[one] for one in kinds) / max(1, sum(self.made[one] for one in kinds))
+
+
+def tally(weather: Weather, *, hours: float, chance: random.Random) -> Tally:
+    """Quote for jobs of a long run."""
+    world = World([Account(300, 60_000) for _ in range(3)], known=weather.known)
+    book, per_s, tokens = QuoteBook(), 3 * 300 / 60, 200.0
+    # Which job, when it was quoted, by when it ends, whether the wait is long.
+    quotes: list[tuple[int, float, float, bool]] = []
+    found = Tally()
+    while world.now_s < hours * HOUR_S:
+        coming = _count(weather.load * per_s * TICK_S, chance)
+        if chance.random() < weather.bursts_per_h / HOUR_S * TICK_S:
+            coming += chance.randint(weather.burst_jobs // 5, weather.burst_jobs)
+        if chance.random() < weather.losses_per_h / HOUR_S * TICK_S:
+            chance.choice(world.accounts).lost_until_s = world.now_s + chance.uniform(20, 600)
+        for number in range(coming):
+            world.waiting.append(_size(tokens, chance))
+            if number == 0 or chance.random() < QUOTED:
+                place = len(world.waiting) + len(world.running)
+                estimate = Forecast(world.view(), CallCost("m", tokens=tokens)).call(
+                    len(world.waiting)
+                )
+                by_s = book.quote(
+                    world.now_s, ended=len(world.ends), place=place, forecast_s=estimate.in_s or 0.0
+                )
+                is_long = (estimate.in_s or 0.0) > LONG_S
+                quote = len(world.ends) + place, world.now_s, world.now_s + by_s, is_long
+                heapq.heappush(quotes, quote)
+        world.tick(chance)
+        book.observe(world.now_s, ended=len(world.ends))
+        while quotes and quotes[0][0] <= len(world.ends):
+            number, at_s, by_s, is_long = heapq.heappop(quotes)
+            end_s = world.ends[number - 1]
+            found.made[is_long] += 1
+            found.kept[is_long] += end_s <= by_s
+            found.over.append((by_s - at_s + 1) / (end_s - at_s + 1))
+    return found
+
+
+def _size(mean: float, chance: random.Random) -> float:
+    """The tokens of a job."""
+    return mean * chance.uniform(0.4, 1.6)
+
+
+def _count(mean: float, chance: random.Random) -> int:
+    """How many come where so many do on average."""
+    count, left = 0, chance.expovariate(1.0)
+    while left < mean:
+        count, left = count + 1, left + chance.expovariate(1.0)
+    return count
+
+
+def quotes(console: Console, *, hours: float, seed: int) -> bool:
+    """Print how many quotes are kept; returns whether it is nine of ten, within two of 100."""
+    table = Table("quotes", "kept", "of", "kept of long waits", "of", "quote ÷ wait, median")
+    right = True
+    for weather in WEATHER:
+        found = tally(weather, hours=hours, chance=_chance(seed))
+        right &= abs(found.share(True, False) - SHARE) <= KEPT
+        table.add_row(
+            weather.name,
+            f"{found.share(True, False):.1%}",
+            f"{found.made.total():,}",
+            f"{found.share(True):.1%}",
+            f"{found.made[True]:,}",
+            f"{sorted(found.over)[len(found.over) // 2]:.2f}",
+        )
+    console.print(table)
+    return right
+
+
+def main() -> int:
+    """Parse the command line, run, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, default=12, help="simulated hours (default: 12)")
+    parser.add_argument("--seed", type=int, default=1, help="of all that happens by chance")
+    args = parser.parse_args()
+    console = Console()
+    right = empty(console, args.seed)
+    return 0 if quotes(console, hours=args.hours, seed=args.seed) and right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""By when a job that is enqueued now will have ended, in nine of ten cases.
+
+`worker.keypool.forecast` says when the keys allow its call if nothing changes. Something does:
+other jobs are larger, a key is lost, more jobs of a higher priority come. How much later jobs ended
+than that is measured on the quotes themselves, and the next ones allow for it.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+SHARE: Final = 0.9
+"""In which share of cases a quote is to be kept."""
+_STEP: Final = 0.01
+"""How far one outcome moves what the next quotes allow for."""
+_KEPT: Final = 800
+_OPEN: Final = 1_000
+_SLACK_S: Final = 1.0
+"""Added before ratios are taken, so that short waits do not count as long delays."""
+_SHORT_S, _LONG_S = 3.0, 60.0
+
+
+@dataclass(slots=True)
+class _Spread:
+    """How much later than forecast jobs ended, for forecasts of about one length."""
+
+    ratios: list[float] = field(default_factory=list)  # sorted
+    latest: deque[float] = field(default_factory=deque)
+    level: float = SHARE
+
+    def factor(self) -> float:
+        """Return what a forecast is multiplied by."""
+        if not self.ratios:
+            return 1.5
+        place = min(len(self.ratios) - 1, max(0, int(self.level * len(self.ratios))))
+        # Beyond all that was seen it goes on in proportion.
+        beyond = max(0.0, self.level - 1.0)
+        return self.ratios[place] * (1 + 4 * beyond)
+
+    def note(self, ratio: float, *, kept: bool) -> None:
+        self.level += _STEP * ((SHARE - 1) if kept else SHARE)
+        self.level = min(1.5, max(0.3, self.level))
+        insort(self.ratios, ratio)
+        self.latest.append(ratio)
+        if len(self.latest) > _KEPT:
+            del self.ratios[bisect_left(self.ratios, self.latest.popleft())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A quote whose job has not ended yet."""
+
+    at_s: float
+    ends_at: int
+    forecast_s: float
+    quoted_s: float
+
+
+class QuoteBook:
+    """Makes quotes for the jobs of one service, and learns from what became of them.
+
+    A job has ended once as many jobs have as were before it, itself included; so nothing has to
+    follow single jobs.
+    """
+
+    def __init__(self) -> None:
+        self._spreads: Final = [_Spread(), _Spread(), _Spread()]
+        self._open: list[_Open] = []
+        self._seen: tuple[float, int] | None = None  # when, and how many jobs had ended
+
+    def quote(self, now_s: float, *, ended: int, place: int, forecast_s: float) -> float:
+        """Return in how many seconds a job will have ended, in nine of ten cases.
+
+        Args:
+            now_s: Now, in seconds, on any clock.
+            ended: How many jobs of the service have ended so far.
+            place: The job's place among those that have not ended, 1 for the next one.
+            forecast_s: In how many seconds it ends if nothing changes.
+        """
+        self.observe(now_s, ended=ended)
+        quoted_s = (forecast_s + _SLACK_S) * self._spread(forecast_s).factor() - _SLACK_S
+        if len(self._open) < _OPEN:
+            insort(
+                self._open,
+                _Open(now_s, ended + place, forecast_s, quoted_s),
+                key=lambda one: one.ends_at,
+            )
+        return max(0.0, quoted_s)
+
+    def observe(self, now_s: float, *, ended: int) -> None:
+        """Learn from the quotes whose jobs have ended by now.
+
+        Args:
+            now_s: Now, in seconds.
+            ended: How many jobs of the service have ended so far.
+        """
+        before_s, before = self._seen or (now_s, ended)
+        self._seen = (now_s, ended)
+        if ended < before:  # the count began anew
+            self._open.clear()
+        while self._open and self._open[0].ends_at <= ended:
+            one = self._open.pop(0)
+            part = (one.ends_at - before) / (ended - before) if ended > before else 1.0
+            took_s = max(one.at_s, before_s + part * (now_s - before_s)) - one.at_s
+            ratio = (took_s + _SLACK_S) / (one.forecast_s + _SLACK_S)
+            self._spread(one.forecast_s).note(ratio, kept=took_s <= one.quoted_s)
+
+    def _spread(self, forecast_s: float) -> _Spread:
+        return self._spreads[(forecast_s > _SHORT_S) + (forecast_s > _LONG_S)]
