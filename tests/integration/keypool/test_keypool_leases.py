@@ -134,3 +134,29 @@ async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_
     await pool.settle(held, ABANDONED)
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.remaining == 21
+
+
+async def test_what_a_process_that_died_had_reserved_ahead_comes_back_soon(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+    await pool.settle(await lease(pool), told)
+    ahead = []
+    while isinstance(got := await ask(pool, ahead_ms=2_000), Lease):
+        ahead.append(got)
+    assert len(ahead) >= 15
+    lives = ahead[0]
+    clock.tick(lives.wait_ms)
+    assert await pool.confirm(lives) is not None
+    clock.tick(4_000)
+    at_once = 0
+    while isinstance(await ask(pool), Lease):
+        at_once += 1
+    refilled = (4_000 + lives.wait_ms) // 100
+    assert refilled - 5 <= at_once <= refilled, "all but what the living one took, and the margin"
+    assert await pool.confirm(ahead[1]) is None, "should it hang only, it asks anew"
+    assert not (await pool.settle(lives, OK)).late
+    events = {entry["reason"] for entry in await pool.audit() if entry["event"] == "lease_expired"}
+    assert events == {"not used in time"}

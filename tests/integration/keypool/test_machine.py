@@ -33,6 +33,7 @@ ACCOUNTS = ("org_a", "org_a", "org_b")
 LIMIT = 60
 CALL_MS = 60_000 // LIMIT
 LEASE_MS = 20_000
+UNCONFIRMED_MS = 1_500  # a lease that waited is lost if it is not confirmed by then
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
 INVALID = Verdict(fate=Fate.NEXT_KEY, code="invalid_key", effect=Effect.DISABLE, status=401)
 UNFIT = Verdict(
@@ -135,6 +136,7 @@ class PoolMachine(RuleBasedStateMachine):
         ]
         self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
         self.expired: list[tuple[Lease, int]] = []
+        self.due: dict[str, tuple[int, bool]] = {}  # when a lease ends, and whether it waits
         self.run(self._open())
 
     def run(self, coroutine: Any) -> Any:
@@ -208,7 +210,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert got.key in usable
                 assert self.model.blocked_until(got.key.id, got.account) <= start_ms
                 self.model.calls[got.account].append(start_ms)
-                self.leases.append((got, start_ms))
+                self._take_out(got, start_ms, now_ms)
                 if self.model.overdraft(got.account, self.began_ms) < 0:
                     self._refuse_the_try(len(self.leases) - 1)
             elif got.why in {NoLeaseReason.DISABLED, NoLeaseReason.UNFIT}:
@@ -219,6 +221,11 @@ class PoolMachine(RuleBasedStateMachine):
                     got, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms
                 )
                 return
+
+    def _take_out(self, lease: Lease, start_ms: int, now_ms: int) -> None:
+        waits = start_ms > now_ms
+        self.leases.append((lease, start_ms))
+        self.due[lease.id] = start_ms + (UNCONFIRMED_MS if waits else LEASE_MS), waits
 
     def _is_right_to_wait(
         self, got: NoLease, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
@@ -389,6 +396,11 @@ class PoolMachine(RuleBasedStateMachine):
             )
             if self.model.faults < 2:  # it is put off once
                 self.model.put_off.discard(lease.id)
+            now_ms = self.now()
+            if confirmed.wait_ms:
+                self.due[lease.id] = now_ms + confirmed.wait_ms + UNCONFIRMED_MS, True
+            elif self.due[lease.id][1]:
+                self.due[lease.id] = now_ms + LEASE_MS, False
 
     @precondition(lambda self: self.expired)
     @rule(verdict=st.sampled_from([OK, INVALID]))
@@ -404,10 +416,14 @@ class PoolMachine(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self._tick(ms)
         now_ms = self.now()
-        gone = [(lease, start) for lease, start in self.leases if start + LEASE_MS <= now_ms]
+        gone = [(lease, start) for lease, start in self.leases if self.due[lease.id][0] <= now_ms]
         if gone:
             self.leases = [pair for pair in self.leases if pair not in gone]
-            self.expired += gone
+            for lease, start_ms in gone:
+                if self.due[lease.id][1]:
+                    self._not_counted(lease, start_ms)
+                else:
+                    self.expired.append((lease, start_ms))
             self._sweep(len(gone))
 
     @rule(ms=st.sampled_from([1, 300, 4_000, 3_600_000]))
@@ -424,7 +440,7 @@ class PoolMachine(RuleBasedStateMachine):
             if isinstance(got, Lease):
                 now_ms = self.now()
                 self.model.calls[got.account].append(now_ms)
-                self.leases.append((got, now_ms))
+                self._take_out(got, now_ms, now_ms)
                 if self.model.overdraft(got.account, self.began_ms) < 0:
                     self._refuse_the_try(len(self.leases) - 1)
 

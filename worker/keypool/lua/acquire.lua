@@ -14,7 +14,8 @@ local turn = read_clock('seq')
 local list, came_ms = job.list and root .. ':waiting:' .. job.list, now - job.waited_ms
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', root .. ':leases', '-inf', now, 'LIMIT', 0, 16)) do
   local lease = drop_lease(expired)
-  if lease then audit('audit', 'lease_expired', 'key', lease.key, 'not settled in time', 0, lease.by) end
+  local why = lease and (lease.waits and 'not used in time' or 'not settled in time')
+  if lease then audit('audit', 'lease_expired', 'key', lease.key, why, 0, lease.by) end
 end
 
 local function wait(kind, pause_ms, reason, first_ms)
@@ -102,9 +103,9 @@ elseif job.listed then leave(list, job.line) end
 local seq = redis.call('HINCRBY', root .. ':inflight', 'seq', 1)
 if seq % 64 == 1 then redis.call('PEXPIRE', root .. ':inflight', STATE_TTL_MS) end
 redis.call('HSET', root .. ':key:' .. best.id, 'used_ms', best.start_ms, 'seq', seq, 'in_flight', best.leases + 1)
-redis.call('ZADD', root .. ':leases', best.start_ms + terms.lease_ms, job.lease)
-save_lease(job.lease,
-  {key = best.id, cost = best.pair.cost, start_ms = best.start_ms, by = job.by, took = took, tried = tried})
+save_lease(job.lease, {key = best.id, pair = best.pair.key, cost = best.pair.cost, start_ms = best.start_ms,
+  lasts_ms = terms.lease_ms, by = job.by, took = took, tried = tried, waits = best.start_ms > now or nil},
+  best.start_ms)
 note_probes(best.probes, job.lease)
 return {'lease', best.index, best.start_ms - now, spare, best.pair.cost.output_tokens, best.pair.capped and '1' or '',
   which}

@@ -15,12 +15,14 @@ local block, pair = last_block(blocks, lease.cost.tokens), read_pair(account .. 
 local owner = redis.call('HGET', root .. ':key:' .. key_id, 'account')
 -- Nothing was reserved at the other account.
 if block and not block.probed or owner and owner ~= account then
-  drop_lease(lease_id)
-  give_back(pair.buckets, lease)
-  save_buckets(pair.key, pair.buckets)
+  drop_lease(lease_id, true)
   return -1
 end
-if block then return block.until_ms - now end
+if block then
+  lease.waits = true
+  save_lease(lease_id, lease, block.until_ms)
+  return block.until_ms - now
+end
 
 local start_ms, windowed = now, {}
 for dimension, debt in pairs(lease.took) do
@@ -34,10 +36,10 @@ for dimension, debt in pairs(lease.took) do
     end
   end
 end
-if start_ms > now or windowed[1] then
+if start_ms > now or windowed[1] or lease.waits then
   for _, bucket in ipairs(windowed) do charge(bucket, 1, start_ms) end
-  lease.start_ms = start_ms
-  save_lease(lease_id, lease)
+  lease.start_ms, lease.waits = start_ms, start_ms > now or nil
+  save_lease(lease_id, lease, start_ms)
   if windowed[1] then save_buckets(pair.key, pair.buckets) end
 end
 if start_ms == now then note_probes(probes, lease_id) end

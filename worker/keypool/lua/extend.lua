@@ -8,7 +8,7 @@ read_clock()
 local lease = read_lease(lease_id)
 if not lease then return end
 lease.cost.emails = lease.cost.emails + more
-save_lease(lease_id, lease)
+save_lease(lease_id, lease, lease.start_ms)
 local buckets = read_buckets(redis.call('HGET', pair_key, 'buckets'))
 for dimension, bucket in pairs(buckets) do
   if counts_emails(dimension) then charge(bucket, more, now) end

@@ -1,12 +1,19 @@
--- What a lease has reserved: {key, cost, start_ms, by, took, tried}. `took` maps each dimension that the cost was taken
--- from to the debt of its bucket at that time. `tried` is the dimension whose limit the call goes beyond, if it does.
+-- What a lease has reserved: {key, pair, cost, start_ms, lasts_ms, by, took, tried, waits}. `took` maps each dimension
+-- that the cost was taken from to the debt of its bucket at that time. `tried` is the dimension whose limit the call
+-- goes beyond, if it does. A lease that `waits` for its start is confirmed then, unless its process died or hangs.
+
+local UNCONFIRMED_MS = 1500  -- how late it may be confirmed, before its capacity goes back
 
 local function read_lease(lease_id)
   local packed = redis.call('HGET', root .. ':leased', lease_id)
   return packed and cmsgpack.unpack(packed)
 end
 
-local function save_lease(lease_id, lease) redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease)) end
+-- start_ms: when the call may leave.
+local function save_lease(lease_id, lease, start_ms)
+  redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease))
+  redis.call('ZADD', root .. ':leases', start_ms + (lease.waits and UNCONFIRMED_MS or lease.lasts_ms), lease_id)
+end
 
 -- Returns the lease, or false if it had ended. The caller takes it out of its key's calls in flight.
 local function end_lease(lease_id)
@@ -15,13 +22,6 @@ local function end_lease(lease_id)
     redis.call('HDEL', root .. ':leased', lease_id)
     redis.call('ZREM', root .. ':leases', lease_id)
   end
-  return lease
-end
-
--- Ends a lease that is not settled.
-local function drop_lease(lease_id)
-  local lease = end_lease(lease_id)
-  if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   return lease
 end
 
@@ -34,6 +34,18 @@ local function give_back(buckets, lease)
       charge(bucket, -cost_in(dimension, lease.cost), lease.start_ms)
     end
   end
+end
+
+-- Ends a lease that is not settled. If its call has not left, its capacity goes back.
+local function drop_lease(lease_id, has_not_left)
+  local lease = end_lease(lease_id)
+  if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
+  if lease and (has_not_left or lease.waits) then
+    local buckets = read_buckets(redis.call('HGET', lease.pair, 'buckets'))
+    give_back(buckets, lease)
+    save_buckets(lease.pair, buckets)
+  end
+  return lease
 end
 
 -- Takes the cost of a call out of all buckets, except for the one whose limit the call tries. Returns how many more
