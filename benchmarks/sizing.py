@@ -217,7 +217,8 @@ class Costs:
         job_out_kb: What Redis sends for it.
         look_redis_ms: CPU time of Redis each time that a worker looks for a job in vain.
         look_commands: Commands for that.
-        looks: How often each idle worker looks in vain for each job of others.
+        looks: How often an idle worker looks in vain for each job of others, at most.
+        all_looks: How often all of them look in vain each second, at most.
         job_worker_ms: CPU time of a worker for a job that comes alone.
         waiting_b: What Redis holds for a waiting job, in bytes.
         result_b: What it holds for a result, in bytes.
@@ -233,6 +234,7 @@ class Costs:
     look_redis_ms: float = 0.05
     look_commands: float = 3.3
     looks: float = 1.0
+    all_looks: float = 1_000.0
     job_worker_ms: float = 4.2
     waiting_b: float = 1_150.0
     result_b: float = 980.0
@@ -286,7 +288,7 @@ def state_of(
         results: Results that are kept.
     """
     busy = min(workers, a_s * costs.job_worker_ms / 1_000 / _BUSY)
-    looks = (workers - busy) * a_s * costs.looks
+    looks = min((workers - busy) * a_s * costs.looks, costs.all_looks)
     return {
         "jobs a second": a_s,
         "jobs that wait": backlog,

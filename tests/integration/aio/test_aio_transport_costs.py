@@ -16,6 +16,7 @@ from tests.integration.aio.transport_harness import (
 )
 from worker.aio.transport import Channel, requesting, taking
 from worker.aio.transport.leases import LeaseKeeper
+from worker.aio.transport.scripts import EXPIRED
 
 
 @pytest.fixture(autouse=True)
@@ -269,3 +270,34 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
         one.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard + 1)
         assert keeper._client is None
         assert calls(books, "eval") > before, "the looks for dead workers keep the pulse"
+
+
+def test_where_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking.random, "random", lambda: 1.0)
+    with tube(url, "a") as one:
+        one.with_hub()
+        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+        assert 1 <= one.channel.qos.keeper.workers < 8  # it looked for dead ones as it connected
+        one.channel.qos.keeper.workers = 200  # 0.4 s
+        before = calls(books, "evalsha")
+        send(url, "a", 1, 2)
+        one.until(lambda: not one.channel.hints.all_empty)
+        one.turn()
+        assert (one.got, calls(books, "evalsha")) == ([], before)
+        one.until(lambda: len(one.got) == 2)
+        assert calls(books, "evalsha") == before + 1  # one look for both
+
+
+def test_workers_count_each_other_as_they_look_for_messages_of_dead_ones(books: Any) -> None:
+    def look(*, first: int = 1, rounds: int = 0) -> int:
+        books.hincrby("pulse", "round", -rounds)  # so many pass
+        found = books.eval(EXPIRED, 3, "pulse", "leases", "unacked", 30, 100, 1_000_000, first)
+        return int(found[1])
+
+    assert [look() for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert look(first=0) == 5  # somebody goes on
+    assert look(rounds=1) == 5  # the last round counts until this one has more
+    assert [look() for _ in range(5)] == [5, 5, 5, 5, 6]
+    assert look(rounds=2) == 1  # all were silent for a round

@@ -72,6 +72,8 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
         self._renew_at_s = 0.0
         self._away = False
+        self.workers = 1
+        """How many workers there are, as of the latest look for messages of dead ones."""
 
     @property
     def patience_s(self) -> float:

@@ -92,8 +92,10 @@ class RestoringQoS(StockQoS):
             return
         self.recover_at_s = time.monotonic() + self.channel.recover_every_s / 2
         dead = released = 0
+        first = True
         while True:
-            now, expired = self._read_expired(keeper)
+            now, expired = self._read_expired(keeper, first=first)
+            first = False
             if not expired:
                 break
             alive_s = [  # no worker had what was parked
@@ -113,13 +115,16 @@ class RestoringQoS(StockQoS):
         if released:
             logger.info("redelivering %d messages of a connection that was lost", released)
 
-    def _read_expired(self, keeper: LeaseKeeper) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    def _read_expired(
+        self, keeper: LeaseKeeper, *, first: bool
+    ) -> tuple[str, list[tuple[str, bytes, bytes]]]:
         prefix = self.channel.global_keyprefix
         keys = [prefix + key for key in (self.pulse_key, self.leases_key, self.unacked_key)]
         with self.channel.conn_or_acquire() as client:
-            now, *parts = client.execute_command(
-                "EVAL", EXPIRED, len(keys), *keys, keeper.patience_s, _DEAD_BATCH
-            )
+            now, keeper.workers, *parts = client.execute_command(
+                "EVAL", EXPIRED, len(keys), *keys,
+                keeper.patience_s, _DEAD_BATCH, self.channel.recover_every_s, int(first),
+            )  # fmt: skip
         return bytes_to_str(now), [  # type: ignore[no-untyped-call, unused-ignore]
             (parts[at].decode(), parts[at + 1], parts[at + 2]) for at in range(0, len(parts), 3)
         ]

@@ -1,6 +1,7 @@
 """A channel that asks the server for messages, and reads its replies and hints."""
 
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from math import inf
@@ -25,6 +26,11 @@ _SHORT_SWEEP_S: Final = 0.1
 _LONG_SWEEP_S: Final = 10.0
 """The sweep interval where it does, and no message is delayed; else kombu's polling interval."""
 _REFUSED_PAUSE_S: Final = 1.0
+_FEW_WORKERS: Final = 8
+"""So many may look for a message at once."""
+_GIVES_WAY_S: Final = 0.002
+"""How long a worker gives way for each worker there is, at most."""
+_LONGEST_GIVES_WAY_S: Final = 2.0
 
 
 class TakingChannel(RequestingChannel):
@@ -42,6 +48,7 @@ class TakingChannel(RequestingChannel):
         """Whether the server reports changes."""
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
+        self._gives_way_until_s = 0.0
         self._reading = False
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
@@ -77,7 +84,9 @@ class TakingChannel(RequestingChannel):
         if self._in_poll:
             return
         now_s = time.monotonic()
-        if self.hints.all_empty and now_s < self.hints.look_at_s:
+        if now_s < self.hints.look_at_s and (
+            self.hints.all_empty or now_s < self._gives_way_until_s
+        ):
             return
         # This comes first: the keeper knows the jobs that run on since the last connection.
         keeper = self.keep_leases()
@@ -230,7 +239,10 @@ class TakingChannel(RequestingChannel):
         if self._is_looking and isinstance(answer, int):
             return self._take_what_is_there(answer)
         if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
+            was_empty = self.hints.all_empty
             self.hints.note_change(answer)
+            if was_empty:
+                self._give_way()
             return None
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
@@ -251,6 +263,21 @@ class TakingChannel(RequestingChannel):
             self._wake_up_in(due_in_us / 1e6)
         self._flush_brpop_reauth()
         return taken
+
+    def _give_way(self) -> None:
+        """Leave a new message to the other workers for a moment, which grows with their number.
+
+        The server reports it to each worker that waits. Of hundreds all but one would look in vain
+        at once, for each message; like this the first one of them comes after some 2 ms, and the
+        others look once for all messages of meanwhile.
+        """
+        workers = self.qos.keeper.workers if self.qos.keeper is not None else 1
+        hub = self.connection.cycle.hub if self.connection is not None else None
+        if workers <= _FEW_WORKERS or hub is None:
+            return
+        delay_s = random.random() * min(workers * _GIVES_WAY_S, _LONGEST_GIVES_WAY_S)  # noqa: S311 - spreads a crowd
+        self._gives_way_until_s = time.monotonic() + delay_s
+        hub.call_later(delay_s, _nothing)
 
     def _take_what_is_there(self, count: int) -> Taken | None:
         """Go on after a look: take, where there was something."""
