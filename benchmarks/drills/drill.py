@@ -263,16 +263,26 @@ class Site:
         """What the largest worker held, sample by sample, in MB."""
         return self._worker_mb
 
+    def calls_until(self, at_s: float) -> int:
+        """How many calls were made until an instant, by the latest sample before it."""
+        return max((calls for seen_s, calls in self._calls if seen_s <= at_s), default=0)
+
     def silences(self, until_s: float) -> list[float]:
-        """The pauses between calls after the trouble, each longer than a second, in seconds."""
-        last_s, last = self._recovered_s, -1
+        """The pauses between calls after the trouble, each longer than a second, in seconds.
+
+        They are lower bounds: between two samples there may have been calls.
+        """
+        first_s = same_s = self._recovered_s
+        last = self.calls_until(first_s)
         found = []
-        for at_s, calls in [*self._calls, (until_s, -1)]:
-            if at_s < self._recovered_s:
-                last = calls
-            elif calls != last:
-                found.append(at_s - last_s)
-                last_s, last = at_s, calls
+        for at_s, calls in self._calls:
+            if not first_s <= at_s <= until_s:
+                continue
+            if calls != last:
+                found.append(same_s - first_s)
+                first_s, last = at_s, calls
+            same_s = at_s
+        found.append(until_s - first_s)
         return [pause for pause in found if pause > _SILENT_S]
 
     # --- how it ends

@@ -5,6 +5,8 @@ import time
 from benchmarks.drills.drill import Drill, Scale, Site
 
 _SERVICES = ("groq", "resend")
+_PART = 1_000
+"""Jobs that are sent between two looks."""
 _MOST_ASKED_A_S = 8
 """While a provider is down, a few calls a second may ask whether it is back, of both together."""
 
@@ -39,11 +41,12 @@ def keys_out(site: Site) -> None:
     until_s = time.monotonic() + site.scale.trouble_s
     for service in _SERVICES:
         site.control("exhaust", service=service, seconds=site.scale.trouble_s)
-    before = site.calls
-    site.send()
+    while site.unsent:
+        site.send(min(1.0, _PART / len(site.unsent)))
+        site.watch()
     site.pass_time(until_s - time.monotonic())
     site.recovered()
-    site.notes["calls while out"] = site.calls - before
+    site.notes["calls while out"] = site.calls_until(until_s)
 
 
 DRILLS = (
