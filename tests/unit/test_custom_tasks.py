@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.exceptions import Ignore
 
+from worker.aio import private_loop
 from worker.aio.errors import Revoked, SoftTimeLimit
 from worker.errors import Deferred, RequestRejected
-from worker.jobs.custom_task import meaning_of
+from worker.jobs.custom_task import meaning_of, wrap
+from worker.jobs.outages import NOBODY_COUNTS
 
 SHORT, LONG = Deferred(100, "cooling"), Deferred(900, "cooling")
 REJECTED, IGNORED, LATE, REVOKED = RequestRejected("no"), Ignore(), SoftTimeLimit(), Revoked()
@@ -72,3 +76,25 @@ async def test_a_task_group_is_such_a_group() -> None:
             found = exc
             raise
     assert meaning_of(found) is LONG
+
+
+async def test_the_job_of_a_plain_function_knows_its_worker_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that it makes no call after its worker was frozen and another one has the job."""
+    app, begun = Celery("shop", set_as_current=False), list[Any]()
+
+    @app.task(shared=False)
+    def add(one: int, other: int) -> int:
+        return one + other
+
+    owner: Any = SimpleNamespace(begin=begun.append)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(private_loop, "_pool_loop", loop)
+    wrapped = wrap(add, lambda: (owner, NOBODY_COUNTS))
+    assert await asyncio.to_thread(wrapped, 1, 2) == 3
+    assert len(begun) == 1
+    assert wrapped(3, 4) == 7, "a coroutine that calls it does not wait for its own loop"
+    monkeypatch.setattr(private_loop, "_pool_loop", None)
+    assert await asyncio.to_thread(wrapped, 5, 6) == 11
+    assert len(begun) == 1

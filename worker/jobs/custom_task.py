@@ -73,7 +73,8 @@ def wrap(task: Task, shared: Shared) -> Callable[..., Any]:
 
     @functools.wraps(run)
     def called(*args: Any, **kwargs: Any) -> Any:
-        job_run = _begin(task, None, NOBODY_COUNTS)
+        ownership, outages = _of_the_pool(shared)
+        job_run = _begin(task, ownership, outages)
         with _current(job_run):
             try:
                 return run(*args, **kwargs)
@@ -162,6 +163,21 @@ def _causes_of(exc: BaseException) -> Iterator[BaseException]:
             return
         yield cause
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _of_the_pool(shared: Shared) -> tuple[Ownership | None, Outages]:
+    """Ask the loop of the pool, from the thread of a plain function, what its jobs share.
+
+    Nothing where a coroutine calls the function itself: the loop must not wait for itself.
+    """
+    loop = private_loop.pool_loop()
+    if loop is None or private_loop.is_running_here():
+        return None, NOBODY_COUNTS
+
+    async def ask() -> tuple[Ownership | None, Outages]:
+        return shared()
+
+    return asyncio.run_coroutine_threadsafe(ask(), loop).result()
 
 
 def _wait_for(coroutine: Coroutine[Any, Any, None]) -> None:
