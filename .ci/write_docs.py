@@ -273,6 +273,7 @@ TASKS: dict[str, tuple[Any, Any]] = {
     "tasks.email.send": (email.EmailArguments, results.EmailResult),
     "tasks.admin.key_status": (admin.NoArguments, results.KeyStatusResult),
     "tasks.admin.reset_keys": (admin.ResetArguments, results.ResetResult),
+    "tasks.admin.place": (admin.PlaceArguments, results.PlaceResult),
     "tasks.admin.cancel": (admin.CancelArguments, results.CancelResult),
 }
 """The tasks that the clients call, each with what it takes and what it returns."""

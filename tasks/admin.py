@@ -8,6 +8,7 @@ from worker.arguments.admin import (
     CancelArguments,
     ListArguments,
     NoArguments,
+    PlaceArguments,
     ReplayArguments,
     ResetArguments,
 )
@@ -15,6 +16,7 @@ from worker.arguments.base import check
 from worker.cancellations import cancel_jobs
 from worker.celery import app
 from worker.errors import InvalidArguments
+from worker.jobs.place import place_of
 from worker.keypool import resets
 from worker.logs import log_keys_reset
 from worker.runtime import Runtime
@@ -100,6 +102,24 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noq
     return {
         "jobs": await cancel_jobs(app, Runtime.current().cancellations, list(dict.fromkeys(ids)))
     }
+
+
+@app.task(bind=True, name="tasks.admin.place")
+async def place(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
+    """Say which place a job has in its queue, and when it is expected to start.
+
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `id`: the job's id.
+
+    Returns:
+        `place`, `waiting`, `expected_start`, `limited_by`; see `worker.jobs.place`.
+
+    Raises:
+        InvalidArguments: An argument is wrong; the message names it.
+    """
+    return await place_of(app, check(PlaceArguments, args, kwargs).id)
 
 
 @app.task(bind=True, name="tasks.admin.dead_letters")

@@ -98,6 +98,21 @@ class ResetResult(Result):
     ]
 
 
+class PlaceResult(Result):
+    """What `tasks.admin.place` returns."""
+
+    place: Annotated[
+        int | None,
+        Field(description="1 for the next one; None where the job does not wait in a queue."),
+    ]
+    waiting: Annotated[int | None, Field(description="How many jobs wait in its queue.")]
+    expected_start: Annotated[
+        str | None,
+        Field(description="When its first call may start, in ISO 8601; None: it is not known."),
+    ]
+    limited_by: Annotated[str, Field(description="What decides that, such as `rpm`.")]
+
+
 class CancelResult(Result):
     """What `tasks.admin.cancel` returns."""
 

@@ -33,6 +33,12 @@ class CancelArguments(Arguments):
     id: _JobId | Annotated[list[_JobId], Field(min_length=1, max_length=1_000)]
 
 
+class PlaceArguments(Arguments):
+    """What `tasks.admin.place` takes."""
+
+    id: _JobId
+
+
 class DeadLetterArguments(Arguments):
     """Which dead letters are meant."""
 

@@ -8,7 +8,7 @@ import { eventOf, eventsOfResult, type Row, type StreamEvent } from "./events.js
 import type { JobId, JobOptions } from "./messages.js";
 import { Pipeline } from "./pipeline.js";
 import type { CompletionResult, EmailResult, ResetResult, ServiceStatus } from "./results.js";
-import { type Ended, hasEnded, type Status, statusOf } from "./status.js";
+import { type Ended, hasEnded, instant, type Status, statusOf } from "./status.js";
 
 const TIMEOUT_MS = 60_000;
 const CANCEL_KEPT_S = 30 * 86_400; // as long as the longest deadline that a job may have
@@ -97,10 +97,15 @@ export class Keywheel {
   /**
    * Say how a job is.
    *
+   * @param place Also ask a worker which place a waiting job has, and when it may start.
+   * @throws ResultTimeout No worker answered in time.
    * @throws Unavailable Redis cannot be reached.
    */
-  async status<Result>(job: JobId<Result>): Promise<Status<Result>> {
-    return statusOf((await this.#results("GET", recordOf(job))) as string | null);
+  async status<Result>(job: JobId<Result>, { place = false } = {}): Promise<Status<Result>> {
+    const status = statusOf((await this.#results("GET", recordOf(job))) as string | null);
+    if (!place || status.state !== "waiting") return status;
+    const found = await this.#ask("tasks.admin.place", { id: job }, {});
+    return found.place ? { ...status, place: found.place, expectedStart: instant(found.expected_start) } : this.status(job);
   }
 
   /**

@@ -2,7 +2,13 @@
 
 /** How a job is. `deferred`: it comes back by itself. */
 export type Status<Result = unknown> =
-  | { state: "waiting" } // in its queue, or no job has this id
+  | {
+      state: "waiting"; // in its queue, or no job has this id
+      /** The place in its queue, 1 for the next one; only where it was asked for. */
+      place?: number;
+      /** When the keys are expected to allow its first call; null: not known. */
+      expectedStart?: Date | null;
+    }
   | { state: "running" }
   | {
       state: "deferred";

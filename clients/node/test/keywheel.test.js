@@ -74,7 +74,8 @@ for (const [name, connect] of Object.entries(clients)) {
       const results = await Promise.all(answers.map((job) => keywheel.result(job)));
       assert.ok(results.every(({ text, attempts }) => text && attempts >= 1));
       assert.ok((await keywheel.result(mail)).id);
-      assert.equal((await keywheel.status(mail)).state, "done");
+      assert.equal((await keywheel.status(mail, { place: true })).state, "done");
+      assert.deepEqual(await keywheel.status("no-such-job", { place: true }), { state: "waiting" });
     });
 
     test("a job that fails says why", async () => {

@@ -19,7 +19,7 @@ from keywheel_client.job_id import JobId
 from keywheel_client.pipeline import Pipeline
 from keywheel_client.results import CompletionResult, EmailResult, ResetDone, ServiceStatus
 from keywheel_client.sentinels import open_client, with_sentinels
-from keywheel_client.status import Status, status_of
+from keywheel_client.status import PLACE_TIMEOUT_S, Status, status_of
 from keywheel_client.stream_reader import StreamReader
 
 ResultT = TypeVar("ResultT")
@@ -145,15 +145,24 @@ class AsyncKeywheel:
                     commands.lpush(*push)
                 await commands.execute()
 
-    async def status(self, job: str) -> Status:
+    async def status(self, job: str, *, place: bool = False) -> Status:
         """Say how a job is.
 
+        Args:
+            job: The job's id.
+            place: Also ask a worker which place a waiting job has, and when it may start.
+
         Raises:
+            ResultTimeout: No worker answered in time.
             Unavailable: Redis cannot be reached.
         """
         with redis_errors():
             stored: Any = await self._results.get(self._names.result(job))
-        return status_of(stored)
+        status = status_of(stored)
+        if not place or status.state != "waiting":
+            return status
+        found = await self._ask("tasks.admin.place", {"id": job}, PLACE_TIMEOUT_S)
+        return status.with_place(found) if found["place"] else await self.status(job)
 
     @overload
     async def result(self, job: JobId[ResultT], *, timeout_s: float | None = 60) -> ResultT: ...

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from keywheel_client.errors import JobCancelled, JobFailed
 
 State = Literal["waiting", "running", "deferred", "done", "failed", "cancelled"]
 
-_CANCELLED = "TaskRevokedError"
+PLACE_TIMEOUT_S: Final = 30.0
+"""How long to wait for the worker that is asked for a job's place, in seconds."""
+_CANCELLED: Final = "TaskRevokedError"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Status:
             them.
         next_try: When a deferred job is tried again.
         expected_end: When its wait is expected to end; None: not known.
+        place: The place in its queue of a job that waits, 1 for the next one; only where it was
+            asked for.
+        expected_start: When the keys are expected to allow its first call; None: not known.
     """
 
     state: State
@@ -38,6 +43,8 @@ class Status:
     code: str = ""
     next_try: datetime | None = None
     expected_end: datetime | None = None
+    place: int | None = None
+    expected_start: datetime | None = None
 
     @property
     def is_ended(self) -> bool:
@@ -45,9 +52,16 @@ class Status:
         return self.state in {"done", "failed", "cancelled"}
 
     def __str__(self) -> str:
+        if self.place is not None:
+            return f"{self.state} at place {self.place}"
         if self.state == "deferred" and self.next_try is not None:
             return f"deferred until {self.next_try.isoformat()} ({self.code})"
         return f"{self.state} ({self.error}: {self.reason})" if self.error else self.state
+
+    def with_place(self, found: Mapping[str, Any]) -> "Status":
+        """Add what a worker has said of the job's place."""
+        start = instant_of(found["expected_start"])
+        return replace(self, place=found["place"], expected_start=start)
 
     def outcome(self, job: str) -> Any:
         """Give the result of a job that has ended.

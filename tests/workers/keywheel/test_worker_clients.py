@@ -174,6 +174,31 @@ async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
     schemas.check("tasks.admin.cancel", "result", cancelled)
 
 
+def test_a_job_that_waits_has_a_place_and_an_expected_start(
+    fresh: House, keywheel: Keywheel
+) -> None:
+    assert keywheel.status("no-such-job", place=True).place is None
+    fresh.sandbox.control("exhaust", service="groq", seconds=30)
+    first = keywheel.complete("x")
+    eventually(lambda: keywheel.status(first).state == "deferred", what="a deferral")
+    fresh.worker.await_log("Queue ai paused")
+    jobs = [keywheel.complete("x") for _ in range(3)]
+    many = [keywheel.complete("x", tenant="big") for _ in range(300)]
+    with redis.Redis.from_url(fresh.redis_url) as client:
+        eventually(lambda: client.exists("ai.tenants"), what="the lines of the tenants")
+    status = keywheel.status(jobs[2], place=True)
+    assert (status.state, status.expected_start is not None) == ("waiting", True)
+    assert 3 <= (status.place or 0) <= 6, "in turn with the tenant"
+    assert keywheel.status(many[-1], place=True).place == 303
+    asked = fresh.producer.ask("tasks.admin.place", id=str(many[-1]))
+    schemas.check("tasks.admin.place", "result", asked)
+    assert asked["waiting"] == 303
+    assert asked["limited_by"] in {"rpm", "rate_limit"}
+    assert keywheel.status(first, place=True).state == "deferred"
+    for job in (first, *jobs, *many):
+        assert keywheel.cancel(job)
+
+
 def test_what_a_reset_brings_back_is_as_documented(fresh: House, keywheel: Keywheel) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=30)
     job = keywheel.complete("x")

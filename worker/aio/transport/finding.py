@@ -1,0 +1,103 @@
+"""Finds a job among the messages that wait, and counts those before it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from worker.aio.transport.scripts import COUNT_PARKED, FIND
+
+_UNACKED: Final = "unacked"
+_WINDOW: Final = 128
+"""So many messages are taken before those in lines (see `lua/share.lua`)."""
+_SLICE: Final = 200
+"""Messages that are read in one step: a millisecond of the server's time."""
+_MOST: Final = 20_000
+"""Messages that are read of one list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job that waits.
+
+    Attributes:
+        before: How many messages of its queue are to be taken before it. Where it waits in the line
+            of its tenant, they are those that come first by turns.
+        waiting: How many messages wait in its queue.
+        message: Its message.
+    """
+
+    before: int
+    waiting: int
+    message: dict[str, Any]
+
+
+async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | None:
+    """Look for a job in a queue; messages that are not due yet are left out.
+
+    Args:
+        broker: The Redis of the broker.
+        job: The job's id.
+        lists: The queue's lists, the most urgent first.
+
+    Returns:
+        None where it is not there, or has more than 20,000 messages of its list before it.
+
+    Raises:
+        redis.exceptions.RedisError: The broker cannot be reached.
+    """
+    sizes = [await _size(broker, name) for name in lists]
+    for place, name in enumerate(lists):
+        found = await _in_list(broker, job, name)
+        if found is not None and found[0] >= _WINDOW:  # it came after what was parted into lines
+            found = (found[0] + await _parked(broker, name), found[1])
+        found = found or await _in_lines(broker, job, name)
+        if found is not None:
+            before, message = found
+            return Found(sum(sizes[:place]) + before, sum(sizes), message)
+    return None
+
+
+async def _size(broker: Redis, name: str) -> int:
+    return await _parked(broker, name) + int(await broker.llen(name))
+
+
+async def _parked(broker: Redis, name: str) -> int:
+    count: int = await broker.eval(COUNT_PARKED, 1, name)
+    return count
+
+
+async def _in_list(broker: Redis, job: str, *keys: str) -> tuple[int, dict[str, Any]] | None:
+    for skipped in range(0, _MOST, _SLICE):
+        read, *found = await broker.eval(FIND, len(keys), *keys, job, skipped, _SLICE)
+        if found and (message := _message_of(job, found[1])) is not None:
+            return int(found[0]), message
+        if read < _SLICE:
+            return None
+    return None
+
+
+async def _in_lines(broker: Redis, job: str, name: str) -> tuple[int, dict[str, Any]] | None:
+    tenants = await broker.zrange(f"{name}.tenants", 0, -1)
+    lines = [f"{name}.tenant.{one!s}" for one in tenants]
+    for line in lines:
+        found = await _in_list(broker, job, line, _UNACKED)
+        if found is not None:
+            before, message = found
+            others = [int(await broker.llen(one)) for one in lines if one != line]
+            turns = sum(min(size, before) for size in others)
+            return min(_WINDOW, int(await broker.llen(name))) + before + turns, message
+    return None
+
+
+def _message_of(job: str, text: str) -> dict[str, Any] | None:
+    """Read a message; None where it only mentions the job, as the child of a job does."""
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return None
+    message = read[0] if isinstance(read, list) and read else read
+    headers = message.get("headers") if isinstance(message, dict) else None
+    return message if isinstance(headers, dict) and headers.get("id") == job else None
