@@ -339,6 +339,18 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 
 
+async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 300)
+    clock.tick(21_000)
+    while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
+        pass
+    for _ in range(6):
+        await pool.reset(by="ann")
+        await pool.settle(await lease(pool), OK)  # with what was left unused
+    [bucket] = (await pool.snapshot()).keys[0].buckets
+    assert bucket.limit == 300
+
+
 async def test_a_key_that_rests_is_not_tried_beyond_its_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 300)
     clock.tick(21_000)

@@ -31,7 +31,7 @@ for index = 2, #KEYS do
   for dimension, bucket in pairs(buckets) do
     local held = bucket.held
     if held and held.until_ms > now then bucket.level = min(bucket.limit, bucket.level + held.amount) end
-    bucket.held, bucket.pace = nil, 1
+    bucket.held, bucket.passed, bucket.pace = nil, nil, 1
     if now - bucket.corrected_ms > KNOWN_MS then bucket.credit, bucket.stated = TRY_AFTER, nil end
     if bucket.learned_ms then buckets[dimension] = nil end
   end
