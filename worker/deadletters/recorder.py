@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from worker.aio import lifespan
 from worker.aio.redis_retry import RECORD, retried
+from worker.aio.time_limits import HeldTimeLimits
 from worker.deadletters.capture import capture_job, capture_message, delivery_of
 from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
@@ -83,6 +84,8 @@ class Recorder:
     async def record(self, letter: DeadLetter, message: Message | None = None) -> bool:
         """Write a dead letter, on the pool's loop. Where that fails, the log says why.
 
+        A time limit does not end the job meanwhile: its dead letter would say that instead.
+
         Args:
             letter: The dead letter.
             message: What a replay needs.
@@ -91,10 +94,11 @@ class Recorder:
             False where Redis did not take it for a minute, and may take it later.
         """
         try:
-            async with asyncio.timeout(RECORD.within_s):
-                store = self._store()
-                letter, text = _fitted(letter, message, store.limits.message_bytes)
-                await retried(lambda: store.put(letter, text), RECORD)
+            with HeldTimeLimits():
+                async with asyncio.timeout(RECORD.within_s):
+                    store = self._store()
+                    letter, text = _fitted(letter, message, store.limits.message_bytes)
+                    await retried(lambda: store.put(letter, text), RECORD)
         except Exception as trouble:  # noqa: BLE001 - see above
             _log_loss(
                 trouble, f"{letter.task}[{letter.id}] ended as {letter.kind}: {letter.reason}"

@@ -18,7 +18,8 @@ from config.settings import Settings
 from sandbox.redis import EmbeddedRedis, free_port
 from tests.integration.deadletters.failed_jobs import SECRET, context
 from tests.processes import eventually
-from worker.aio import redis_retry
+from worker.aio import redis_retry, stacks
+from worker.aio.job import Job
 from worker.deadletters import DeadLetter, DeadLetters, Limits, Message, capture
 from worker.deadletters.recorder import NOT_JSON, RECORD, TOO_LARGE, is_recorded
 from worker.errors import (
@@ -83,7 +84,7 @@ async def test_where_redis_takes_no_letter_the_message_goes_back(
     assert SECRET not in caplog.text
 
 
-async def test_a_letter_waits_until_redis_has_room(
+async def test_a_letter_waits_until_redis_has_room_whatever_the_time_limit_of_its_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, redis_retry.__name__)
@@ -92,14 +93,19 @@ async def test_a_letter_waits_until_redis_has_room(
         get_settings.cache_clear()
         async with Redis.from_url(server.url, decode_responses=True) as client:
             await client.config_set("maxmemory", 1)
-            keeping = asyncio.ensure_future(
-                recorder.record_job(context(), "tasks.ai.complete", RequestRejected("no"))
+            host: Any = SimpleNamespace()
+            job = Job(host, print, (), host, in_thread=False)
+            keeping = asyncio.create_task(
+                recorder.record_job(context(), "tasks.ai.complete", RequestRejected("no")),
+                context=stacks.context_of(job),
             )
             await asyncio.to_thread(
                 eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try"
             )
+            assert job.waits_for_redis
             await client.config_set("maxmemory", 0)
             await keeping
+            assert not job.waits_for_redis
             assert (await DeadLetters(client).counts()).total == 1
         await Runtime.current().close()
     get_settings.cache_clear()
