@@ -459,6 +459,9 @@ def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
     screenshot(page, "check")
     dialog.get_by_role("button", name="Close").click()
     dialog.wait_for(state="hidden")
+    page.get_by_role("button", name="Reload keys").click()
+    dialog.get_by_text("w1@test: 3 groq, 2 resend").wait_for()
+    dialog.get_by_role("button", name="Close").click()
 
 
 def test_what_is_shown_is_called_live_only_while_it_is(

@@ -1,5 +1,10 @@
 """The JSON endpoints for keys, on Flower's port; `docs/openapi.yaml` describes them."""
 
+import asyncio
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
 from config.current import get_settings
 from config.services import SERVICES
 from worker.dashboard.errors import ApiError
@@ -12,6 +17,7 @@ _NO_KEYS = (
     "Flower has no keys to ask the providers with; run `celery -A keywheel keys check` where a "
     "worker runs."
 )
+_REPLY_TIMEOUT_S = 2.0
 _CHECK_TIMEOUT_S = 5.0  # shorter than the poller's own
 
 
@@ -83,6 +89,32 @@ class Check(ChangeHandler):
                 "keys": [key.as_json() for key in checked],
                 # One key alone says nothing of what no key may use.
                 "problems": list(problems_in(checked, models={} if body.key else models)),
+                "by": self.admin,
+            }
+        )
+
+
+class Reload(ChangeHandler):
+    """`POST /api/admin/api-keys/reload`: have every running worker load its keys again."""
+
+    async def post(self) -> None:
+        """Ask the workers, and send what each of them says."""
+        self.body()  # each worker reloads all of its keys, so no field is known
+        control = self.application.capp.control
+        try:
+            replies = await asyncio.to_thread(
+                control.broadcast, "keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S
+            )
+        except (OperationalError, RedisError, OSError) as exc:
+            raise ApiError(503, "broker_unreachable", "The broker does not answer.") from exc
+        self.poller.reload_keys_soon()
+        answers = {name: answer for reply in replies or () for name, answer in reply.items()}
+        self.send_json(
+            {
+                "workers": {
+                    name: str(answer.get("ok") or answer.get("error"))
+                    for name, answer in answers.items()
+                },
                 "by": self.admin,
             }
         )

@@ -276,6 +276,10 @@ class Poller:
                 is_logged = False
             await asyncio.sleep(_INTERVAL_S)
 
+    def reload_keys_soon(self) -> None:
+        """Load the keys again before the next poll. From any thread."""
+        self._reloaded_at = float("-inf")
+
     async def _reload_keys(self) -> None:
         """Load keys that were added to `.env` or to mounted files, as `keys reload` does.
 

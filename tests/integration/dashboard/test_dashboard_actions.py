@@ -42,6 +42,12 @@ async def test_a_check_shows_what_the_providers_say_about_each_key(serve: Serve)
         assert (await post(site, "check", json=second | {"key": "unknown"})).status_code == 404
 
 
+async def test_without_a_worker_a_reload_says_that_none_answered(serve: Serve) -> None:
+    site = await serve()
+    assert described(await post(site, "reload", json={})) == {"workers": {}, "by": LOGIN[0]}
+    assert (await post(site, "reload", json={"service": "groq"})).status_code == 400
+
+
 async def test_a_service_is_paused_and_resumed(serve: Serve) -> None:
     site = await serve()
     paused = await post(site, "pause", json={"service": "groq", "reason": "bill", "for_s": 60})

@@ -4,7 +4,7 @@ import { openDialog, showMessage } from "./dialog.js";
 import { page, setText } from "./elements.js";
 import { latest, refreshNow } from "./live.js";
 import { post } from "./server.js";
-import { blockWords, count, duration, grouped, limitWords, title } from "./words.js";
+import { blockWords, count, duration, grouped, limitWords, plural, title } from "./words.js";
 
 export async function change(url, body, done) {
     try {
@@ -145,6 +145,23 @@ export function askNote(service, key) {
             });
         },
     });
+}
+
+// Has the workers load their keys again, and shows what each of them says.
+export async function reloadKeys(button) {
+    button.disabled = true;
+    setText(button, "Reloading…");
+    try {
+        const workers = Object.entries((await post(page.dataset.reloadUrl, {})).workers);
+        openDialog("Reload of the keys", workers.length ? plural(workers.length, "worker") + " answered:"
+            : "No worker answered. Is one running?", "Close", {
+            lines: workers.map(function (pair) { return pair[0] + ": " + pair[1]; }),
+        });
+    } catch (error) {
+        showMessage(error.message, "danger");
+    }
+    setText(button, "Reload keys");
+    button.disabled = false;
 }
 
 // Shows in a dialog what the provider says about some keys; which: service and key, or nothing for all of them.

@@ -1,6 +1,6 @@
 // The page Keys: the server pushes what it shows, and its buttons send requests to the admin endpoints.
 
-import { askReset, checkKeys } from "./actions.js";
+import { askReset, checkKeys, reloadKeys } from "./actions.js";
 import { showBanner, tickBanner } from "./banner.js";
 import { auditMessage, auditQuery, showAudit } from "./audit.js";
 import { page, setText } from "./elements.js";
@@ -26,6 +26,10 @@ if (resetAll) {
 const checkAll = document.getElementById("check-all");
 if (checkAll) {
     checkAll.addEventListener("click", function () { checkKeys(checkAll, null); });
+}
+const reloadAll = document.getElementById("reload-all");
+if (reloadAll) {
+    reloadAll.addEventListener("click", function () { reloadKeys(reloadAll); });
 }
 setInterval(function () {
     countDownAll();
