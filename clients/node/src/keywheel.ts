@@ -105,7 +105,8 @@ export class Keywheel {
     const status = statusOf((await this.#results("GET", recordOf(job))) as string | null);
     if (!place || status.state !== "waiting") return status;
     const found = await this.#ask("tasks.admin.place", { id: job }, {});
-    return found.place ? { ...status, place: found.place, expectedStart: instant(found.expected_start) } : this.status(job);
+    if (!found.place) return this.status(job);
+    return { ...status, place: found.place, expectedStart: instant(found.expected_start) };
   }
 
   /**
