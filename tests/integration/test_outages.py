@@ -44,7 +44,7 @@ async def wakes(broker: Any, outages: Outages, model: str = "a") -> bool:
     ("jobs", "code", "longest_ms"),
     [
         (0, "connect_error", 5_000),
-        (1_000, "connect_error", 500_000),
+        (1_000, "connect_error", 1_000_000),
         (10_000, "server_error", 3_600_000),
         (1_000, "rate_limit", 5_000),  # the instant is known
         (1_000, "tpm", 5_000),
@@ -55,10 +55,10 @@ async def test_a_crowd_spreads_over_more_than_a_rest(
 ) -> None:
     outages = Outages(broker)
     await waits_ms(outages, code, jobs)
-    waits = await waits_ms(outages, code, 300 if jobs else 8)  # a few may all come with each rest
+    waits = await waits_ms(outages, code, 300 if jobs else 5)  # a few may all come with each rest
     assert min(waits) >= 5_000
     still_growing = 5_000 < longest_ms < 3_600_000
-    assert 0.9 * longest_ms <= max(waits) <= longest_ms + still_growing * 300 * 500
+    assert 0.9 * longest_ms <= max(waits) <= longest_ms + still_growing * 300 * 1_000
     assert mean(waits) == pytest.approx((5_000 + longest_ms) / 2, rel=0.3)
 
 
