@@ -12,6 +12,7 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import eventually, workers
 from tests.rabbitmq import RabbitMq, needs_rabbitmq, producer_of, rabbitmqs
+from tests.tls import Authority, tls_before
 from worker.dashboard.queues import QueueWatch
 from worker.startup.rabbitmq import check_rabbitmq
 
@@ -22,7 +23,12 @@ LOAD: dict[str, Any] = {
     "resend_keys": 2, "resend_rps": 10, "resend_daily": 0, "resend_monthly": 0,
     "resend_latency_ms": 300,
 }  # fmt: skip
-SETTINGS = {"KEYWHEEL_MAX_WAIT_S": "0.5", "KEYWHEEL_WORKER_CONCURRENCY": "40"}
+SETTINGS = {
+    "KEYWHEEL_MAX_WAIT_S": "0.5",
+    "KEYWHEEL_WORKER_CONCURRENCY": "40",
+    # an email that a worker died with is tried again once its call must be over: 9 s
+    "KEYWHEEL_RESEND_TIMEOUT_S": "2",
+}
 
 
 def assert_refuses_strangers(broker: RabbitMq) -> None:
@@ -35,6 +41,14 @@ def assert_refuses_strangers(broker: RabbitMq) -> None:
         assert "canary" not in str(caught.value)
 
 
+def assert_has_tls(broker: RabbitMq, authority: Authority) -> None:
+    with tls_before(broker.port, authority.server_context()) as port:
+        url = f"amqps://guest:guest@127.0.0.1:{port}//?{authority.client}"
+        check_rabbitmq(Settings(broker_url=SecretUrl(f"{url}&{authority.trust}")))
+        with pytest.raises(SettingsError, match="a certificate that is not trusted"):
+            check_rabbitmq(Settings(broker_url=SecretUrl(url)))
+
+
 @needs_rabbitmq
 @pytest.mark.timeout(300)  # it starts twice, in 8 s each time on an idle machine
 def test_rabbitmq_loses_no_job_and_no_email_is_sent_twice_through_kills(tmp_path: Path) -> None:
@@ -44,6 +58,7 @@ def test_rabbitmq_loses_no_job_and_no_email_is_sent_twice_through_kills(tmp_path
         Sandbox(**LOAD) as sandbox,
     ):
         assert_refuses_strangers(broker)
+        assert_has_tls(broker, Authority(tmp_path / "authority"))
         urls = {"REDIS_URL": redis.url, "CELERY_BROKER_URL": broker.url}
         producer = producer_of(broker, redis.url)
         environ = sandbox.env() | urls | SETTINGS

@@ -264,3 +264,15 @@ def test_a_message_that_comes_back_to_rabbitmq_again_and_again_is_not_run(
     assert [one.headers for one in ran] == ([HEADERS | {"x-mine": "kept"}] if runs else [])
     assert came.delivery_info == {"routing_key": "ai.deferred"}
     assert broker.rejected == ([] if runs else ["t1"])
+
+
+def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
+    made = consumer(Broker(), None)
+    made.app.conf = SimpleNamespace(
+        broker_connection_retry_on_startup=True, broker_connection_max_retries=None
+    )
+    made.first_connection_attempt = True
+    asked: list[dict[str, Any]] = []
+    connection = SimpleNamespace(ensure_connection=lambda *_, **options: asked.append(options))
+    made.ensure_connected(connection)
+    assert asked[0]["interval_max"] == 4

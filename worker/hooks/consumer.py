@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError, NotRegistered
@@ -32,6 +33,7 @@ _EVENTS_PAUSE_S = 0.2
 """How long events wait for others: a publish takes a millisecond, however many events it holds."""
 _EVENT_BUFFER_LIMIT = 1_000
 """When this many events wait, they are published at once."""
+_LONGEST_RECONNECT_S = 4
 _LONGEST_PAUSE_S = 32.0
 _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
@@ -71,6 +73,14 @@ class Consumer(StockConsumer):
         self._flush_at_s = 0.0
         # kombu raises this where the broker cannot be reached; Celery would end the worker.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and try again every few seconds until it works.
+
+        Celery's pauses grow up to 30 s, and a broker that fails over is back after five or six.
+        """
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_RECONNECT_S)
+        return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Connect again; at growing intervals where the broker answers and refuses.

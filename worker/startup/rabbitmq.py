@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 from config.amqp_url import AmqpUrl, is_amqp
 from config.errors import SettingsError
 from config.settings import Settings, variable_of
+from worker.startup.redis_tls import tls_refusal_of
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ def check_rabbitmq(settings: Settings) -> None:
             "URL, as in amqp://user:password@host:5672/vhost",
         )
     except (OperationalError, OSError) as exc:
+        if (refusal := tls_refusal_of(exc.__cause__ or exc)) is not None:
+            _refuse(settings, refusal)
         _logger.debug("cannot check RabbitMQ at %s yet: %s", settings.broker_url, exc)
     finally:
         connection.release()
