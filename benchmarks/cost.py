@@ -88,6 +88,7 @@ CASES = (
         begins_at=1_800,
     ),
     Case("trickle", rate=2, sandbox=_FIFTY, limits="rpm=1000"),
+    Case("trickle over four", rate=51, processes=4, sandbox=_FREE | {"groq_rpm": 3_000}),
     Case("email alone", rate=20, kind="email", sandbox={"resend_rps": 100}),
     Case("emails in batches", waiting=6_000, kind="email", sandbox={"resend_rps": 5}),
     Case("idle", kind=""),

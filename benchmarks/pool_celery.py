@@ -20,6 +20,8 @@ PAUSE_S = 0.02
 """Between two jobs at light load."""
 OURS = KIND.startswith("keywheel")
 STOCK_PARTS = KIND == "keywheel, stock transport"
+SENDER = KIND == "keywheel by Sender"
+"""The jobs at light load are sent by `worker.aio.sending` instead of `apply_async`."""
 
 app = Celery("bench", broker=URL, backend=f"worker.aio.backend:RedisBackend+{URL}" if OURS else URL)
 app.conf.update(
@@ -86,6 +88,10 @@ else:
 def send(task: Any, jobs: int) -> None:
     """Send as many jobs; print how long one took to send where they are sent one by one."""
     took_s = []
+    if SENDER:
+        from worker.aio.sending import Sender  # noqa: PLC0415 - the others have other packages
+
+        sender = Sender(app)
     with app.producer_or_acquire() as producer:
         for _ in range(jobs):
             if not task.name.endswith(".lag"):
@@ -93,7 +99,10 @@ def send(task: Any, jobs: int) -> None:
                 continue
             time.sleep(PAUSE_S)
             sent_s = time.time()
-            task.apply_async((sent_s,), producer=producer)
+            if SENDER:
+                sender.send(task.s(sent_s))
+            else:
+                task.apply_async((sent_s,), producer=producer)
             took_s.append(time.time() - sent_s)
     if took_s:
         print(statistics.median(took_s))

@@ -32,6 +32,7 @@ _CELERY = (
 REFERENCE = "keywheel"
 CONTENDERS = (
     Contender(REFERENCE, _CELERY, "celery"),
+    Contender(f"{REFERENCE} by Sender", _CELERY, "celery"),
     Contender("keywheel, stock transport", _CELERY, "celery"),
     Contender("prefork", _CELERY, "celery", most=16),
     Contender("threads", _CELERY, "celery", most=200),
