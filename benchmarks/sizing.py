@@ -224,10 +224,10 @@ class Costs:
         result_b: What it holds for a result, in bytes.
     """
 
-    idle_redis_ms: float = 0.35
-    idle_commands: float = 8.9
+    idle_redis_ms: float = 0.2
+    idle_commands: float = 5.3
     watched_out_kb: float = 1.7
-    connections: float = 12.0
+    connections: float = 9.0
     job_redis_ms: float = 1.0
     job_commands: float = 42.0
     job_out_kb: float = 1.4
