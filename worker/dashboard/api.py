@@ -33,6 +33,19 @@ class Status(AdminHandler):
         self.send_json(self.status_of(state))
 
 
+class LatestCalls(AdminHandler):
+    """`GET /api/admin/api-keys/calls`: the latest calls with one key."""
+
+    async def get(self) -> None:
+        """Send them, the latest first."""
+        service, key = self.get_query_argument("service"), self.get_query_argument("key")
+        if service not in SERVICES:
+            known = ", ".join(SERVICES)
+            raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")
+        calls = await self.with_pools(lambda pools: pools[service].latest_calls(key))
+        self.send_json({"calls": [call.as_json() for call in calls]})
+
+
 class Reset(ChangeHandler):
     """`POST /api/admin/api-keys/reset`: bring keys back."""
 

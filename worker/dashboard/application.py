@@ -50,6 +50,7 @@ HANDLERS = [
     url(rf"{_PREFIX}/audit", audit.Audit, name="keys-audit"),
     url(rf"{_PREFIX}/reset", api.Reset, name="keys-reset"),
     url(rf"{_PREFIX}/check", api.Check, name="keys-check"),
+    url(rf"{_PREFIX}/calls", api.LatestCalls, name="keys-calls"),
     url(rf"{_PREFIX}/reload", api.Reload, name="keys-reload"),
     url(rf"{_PREFIX}/disable", key_changes.Disable, name="keys-disable"),
     url(rf"{_PREFIX}/enable", key_changes.Enable, name="keys-enable"),

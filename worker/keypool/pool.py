@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from redis.asyncio import Redis
 
 from config.api_key import ApiKey
-from worker.keypool import audit_trail, resets
+from worker.keypool import audit_trail, latest_calls, resets
 from worker.keypool import snapshot as snapshots
 from worker.keypool.by_hand import ByHand
 from worker.keypool.candidates import KeyDirectory
@@ -282,6 +283,16 @@ class KeyPool(ByHand):
             owners=list(owners),
         )
         return resets.parse(rows, service=self.service, owners=owners)
+
+    async def latest_calls(self, key_id: str) -> list[latest_calls.LatestCall]:
+        """The latest calls with a key, at most eight, the latest first.
+
+        Raises:
+            KeyError: This process has no key of that id.
+        """
+        self._check_known(key_id)
+        text: Any = await self._redis.hget(self.names.key(key_id), "latest")
+        return latest_calls.read(text)
 
     async def forget_unfit(self) -> None:
         """Ask every account again for models that it did not have."""

@@ -205,6 +205,18 @@ async def pushed(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
             assert line in {"", "event: status"}
 
 
+async def test_the_latest_calls_of_a_key_are_told(serve: Serve) -> None:
+    site = await serve(groq=1)
+    key_id = await site.refuse()
+    asked = {"service": "groq", "key": key_id}
+    [call] = described(await site.client.get(f"{PREFIX}/calls", params=asked, auth=LOGIN))["calls"]
+    assert (call["code"], call["job"], call["model"]) == ("invalid_key", "", "")
+    for wrong, status in (({"key": "x"}, 404), ({"service": "x"}, 404)):
+        answer = await site.client.get(f"{PREFIX}/calls", params=asked | wrong, auth=LOGIN)
+        assert answer.status_code == status
+    assert (await site.client.get(f"{PREFIX}/calls", auth=LOGIN)).status_code == 400
+
+
 async def test_a_prefix_of_flowers_stands_before_every_address(serve: Serve) -> None:
     site = await serve(url_prefix="flower")
     assert (await site.client.get(f"/flower{PREFIX}/status", auth=LOGIN)).status_code == 200

@@ -119,6 +119,23 @@ async def test_a_note_stays_until_it_is_removed(make_pool: Make) -> None:
         await pool.note("unknown", "x", by="ann")
 
 
+async def test_the_latest_calls_of_a_key_are_kept(make_pool: Make, clock: ManualClock) -> None:
+    pool = make_pool(1)
+    key_id = pool.keys[0].id
+    assert await pool.latest_calls(key_id) == []
+    for number in range(10):
+        clock.tick(1_000)
+        verdict = refused(1) if number == 9 else OK
+        await pool.settle(await lease(pool, by=f"job-{number}", model="m"), verdict)
+    calls = await pool.latest_calls(key_id)
+    assert [call.job for call in calls] == [f"job-{number}" for number in range(9, 1, -1)]
+    assert (calls[0].code, calls[1].code) == ("rate_limit", "ok")
+    assert (calls[0].at_ms, calls[0].model) == (clock.ms, "m")
+    assert (await pool.snapshot()).keys[0].calls == 10
+    with pytest.raises(KeyError):
+        await pool.latest_calls("unknown")
+
+
 async def test_a_paused_service_makes_no_call_until_it_is_resumed(make_pool: Make) -> None:
     pool = make_pool(2)
     in_flight, waits = await lease(pool), await lease(pool)

@@ -1,6 +1,7 @@
 // The card of one key.
 
 import { askDisable, askNote, askReset, checkKeys, enable } from "./actions.js";
+import { makeCalls, showCalls } from "./key_calls.js";
 import { button, make, narrow, page, readOnly, setText } from "./elements.js";
 import { blockWords, clockTime, count, duration, grouped, limitName, plural } from "./words.js";
 
@@ -29,6 +30,8 @@ export function makeCard(service, key) {
         note: note, used: used,
         more: more, lowest: lowest, buckets: buckets, key: key, ends: [], blocksListed: "", bucketsListed: "",
         meters: [] };
+    card.calls = makeCalls(service, function () { return card.key; });
+    more.append(card.calls.details);
     if (!readOnly) {
         const foot = make("div", "key-buttons");
         card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
@@ -80,6 +83,7 @@ export function showCard(card, key) {
     setText(card.state, key.state);
     setText(card.account, accountWords(card.service, key));
     setText(card.use, useWords(key));
+    showCalls(card.calls);
     setText(card.used, key.used_ms ? "last used " + clockTime(key.used_ms) : "");
     setText(card.note, key.note);
     card.note.hidden = !key.note;

@@ -7,6 +7,7 @@
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
+local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: earlier calls of the key that stay
 local OK_NOTED_MS = 250        -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
@@ -42,13 +43,17 @@ if noted then
   redis.call('HSET', root .. ':inflight', 'ok_ms:' .. answer.model, now)
   redis.call('PEXPIRE', pair, STATE_TTL_MS)
 end
-local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account')
+local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account', 'latest')
 local kept, call = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}, outcome ~= 'unused' and 1 or 0
 local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
 keep('calls', (counts[2] or 0) + call)
 keep(outcome, (counts[3] or 0) + call)
 keep('tokens', (counts[4] or 0) + (answer.tokens or 0))
 if outcome == 'ok' then keep('ok_ms', now) end
+if call == 1 then  -- a line for people: JSON, the latest one first
+  local line = cjson.encode({now, reason or outcome, by or '', answer.model or ''})
+  keep('latest', line .. '\n' .. (counts[6] or ''):match(LATEST))
+end
 if answer.learned and counts[5] ~= answer.learned then
   keep('account', answer.learned)
   audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)

@@ -18,7 +18,7 @@ for index = 2, #KEYS do
   for dimension, bucket in pairs(buckets) do
     buckets[dimension] = {limit = bucket.limit, window_ms = bucket.window_ms, remaining = bucket.level}
   end
-  record.buckets = buckets
+  record.buckets, record.latest = buckets, nil
   records[#records + 1] = record
 end
 return cjson.encode({now_ms = now, skew_ms = skew_ms, blocks = blocks, records = records})

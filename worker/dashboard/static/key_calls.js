@@ -1,0 +1,44 @@
+// The latest calls with a key, asked for while a person looks at them.
+
+import { make, page, setText, taskLink } from "./elements.js";
+import { request } from "./server.js";
+import { clockTime, words } from "./words.js";
+
+// key: gives the key as it is now
+export function makeCalls(service, key) {
+    const details = make("details", "key-calls");
+    const list = make("ol");
+    details.append(make("summary", "", "Latest calls"), list);
+    const its = { details: details, list: list, service: service, key: key, seen: null };
+    details.addEventListener("toggle", function () {
+        its.seen = null;
+        showCalls(its);
+    });
+    return its;
+}
+
+export async function showCalls(its) {
+    const key = its.key();
+    if (!its.details.open || its.seen === key.calls) {
+        return;
+    }
+    its.seen = key.calls;
+    try {
+        const query = new URLSearchParams({ service: its.service, key: key.id });
+        const calls = (await request(page.dataset.callsUrl + "?" + query)).calls;
+        its.list.replaceChildren.apply(its.list, calls.length ? calls.map(makeCall) : [make("li", "", "none yet")]);
+    } catch (error) {
+        its.list.replaceChildren(make("li", "", error.message));
+    }
+}
+
+function makeCall(call) {
+    const item = make("li");
+    const text = make("span");
+    setText(text, clockTime(call.at_ms) + " " + words(call.code) + (call.model ? " · " + call.model : "") + " ");
+    item.append(text);
+    if (call.job) {
+        item.append(taskLink(call.job));
+    }
+    return item;
+}
