@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 _NEEDS_OURS: Final = (
-    "sentinel:// as broker needs KEYWHEEL_FAST_TRANSPORT: leave it out, or set true."
+    "KEYWHEEL_FAST_TRANSPORT=false does not work with sentinel:// as broker: leave it out."
 )
 _UNSIGNED: Final = (
     "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET, which notifications are signed with."

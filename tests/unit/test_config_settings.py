@@ -223,6 +223,10 @@ WRONG = [
     ({"KEYWHEEL_NOTIFY_SECRET": CANARY}, "KEYWHEEL_NOTIFY_SECRET must be whsec_ and at least 24"),
     ({"KEYWHEEL_NOTIFY_SECRET": f"whsec_{CANARY}"}, "KEYWHEEL_NOTIFY_SECRET must be whsec_ and"),
     # relations
+    (
+        {"REDIS_URL": "sentinel://a/0?master_name=m", "KEYWHEEL_FAST_TRANSPORT": "false"},
+        "KEYWHEEL_FAST_TRANSPORT=false does not work with sentinel://",
+    ),
     ({"KEYWHEEL_NOTIFY_HOSTS": "a.example"}, "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET"),
     ({"KEYWHEEL_TASK_TIME_LIMIT_S": "1"}, "KEYWHEEL_TASK_TIME_LIMIT_S must be at least 2"),
     (
