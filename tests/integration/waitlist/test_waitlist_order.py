@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from tests.integration.waitlist.waitlist_line import MODEL, OK, Line, outcomes, resting, until
 from worker.keypool import Lease, LeaseRequest, NoLease, NoLeaseReason
+from worker.rotation import wait_queue
 from worker.verdicts import Dimension, ObservedLimit
 
 
@@ -46,6 +47,22 @@ async def test_only_the_first_asks_while_there_is_no_room(line: Line) -> None:
     await line.back()
     assert {type(got) for got in await outcomes(*jobs)} == {Lease}
     assert line.log == [str(number) for number in range(20)]
+
+
+async def test_a_change_of_before_has_no_job_ask_twice(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait_queue, "_SETTLE_S", 0)
+    assert isinstance(await line.list.acquire(LeaseRequest(model=MODEL)), Lease)
+    line.list.wake()
+    await line.rest()
+    asked = line.asks
+    job = await line.stand("late")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert line.asks == asked + 1
+    job.cancel()
+    await outcomes(job)
 
 
 async def test_a_small_job_passes_a_large_one_that_waits_for_its_tokens(line: Line) -> None:
