@@ -53,12 +53,27 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     rest = "\n".join(lines)
     assert "rate_limit openai/gpt-oss-120b for 7,500 tokens or more" in rest
     assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in rest
-    assert "until reset 100% epmo" in rest
+    assert "on enable   100% epmo" in rest, "a reset of all keys leaves it out"
     assert "leaked (by cli ann)" in rest
-    assert rest.count("until reset") == 2, (
+    assert rest.count("until reset") == 1, (
         "one resource of it comes back by a reset alone; a key that is ready is back"
     )
     assert lines[-1] == "resend: no key is configured here"
+
+
+def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
+    endless = BlockView("host", "", "disabled", "a launch", 1, None, disabled_by="cli ann")
+    for_a_time = BlockView("host", "", "cooling", "a launch", 1, 61_000, disabled_by="cli ann")
+    outage = BlockView("host", "", "cooling", "connect_error", 1, 61_000)
+    lines = [
+        shown(listing([PoolView("groq", 0, (key(1, block.state, block),))]))
+        for block in (endless, for_a_time, outage)
+    ]
+    assert [one[0].split(" of")[0] for one in lines] == [
+        "groq: paused, none", "groq: paused, none", "groq: none"
+    ]  # fmt: skip
+    assert [one[2][36:47].strip() for one in lines] == ["on resume", "1 min 1 s", "1 min 1 s"]
+    assert lines[0][3].strip() == "paused: a launch (by cli ann)"
 
 
 def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:

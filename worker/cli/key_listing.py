@@ -25,7 +25,8 @@ def listing(views: Iterable[PoolView]) -> Group:
             lines.append(Text(f"{view.service}: no key is configured here", style="bold"))
             continue
         ready = f"{counts['ready'] or 'none'} of {counts['keys']} keys ready"
-        head = f"{view.service}: {ready}, {counts['in_flight']} calls in progress"
+        paused = "paused, " if any(map(_is_pause, view.keys[0].blocks)) else ""
+        head = f"{view.service}: {paused}{ready}, {counts['in_flight']} calls in progress"
         lines += [Text(head, style="bold"), Text(_HEAD, style="dim")]
         for key in view.keys:
             lines += _lines(key)
@@ -46,17 +47,25 @@ def _lines(key: KeyView) -> list[Text]:
     return [first, Text(f"    {'; '.join(facts)}", overflow="fold")] if facts else [first]
 
 
+def _is_pause(block: BlockView) -> bool:
+    return block.scope == "host" and bool(block.disabled_by)
+
+
 def _reason(block: BlockView) -> str:
+    paused = "paused:" if _is_pause(block) else ""
     size = f"for {block.from_tokens:,} tokens or more" if block.from_tokens else ""
     by = f"(by {block.disabled_by})" if block.disabled_by else ""
-    return " ".join(filter(None, (block.reason, block.name, size, by)))
+    return " ".join(filter(None, (paused, block.reason, block.name, size, by)))
 
 
 def _back_in(key: KeyView) -> str:
     if key.state == "ready":
         return ""
-    if key.left_ms is None or any(block.left_ms is None for block in key.blocks):
-        return "until reset"
+    endless = [block for block in key.blocks if block.left_ms is None]
+    if endless or key.left_ms is None:
+        if not endless or any(not block.disabled_by for block in endless):
+            return "until reset"
+        return "on resume" if any(map(_is_pause, endless)) else "on enable"
     seconds = -(-key.left_ms // 1000)
     for unit_s, unit, part_s, part in (
         (86_400, "d", 3_600, "h"),
