@@ -187,7 +187,8 @@ def raised(run: Run, _: float) -> None:
 def lowered(run: Run, until_s: float) -> None:
     """The provider halves the limits."""
     run.house.sandbox.control("limits", service="groq", rpm=RPM // 2)
-    run.extra = -(until_s - time.monotonic()) * KEYS * RPM / 2 / 60
+    # Buckets are full then.
+    run.extra = KEYS * RPM / 2 * (1 - (until_s - time.monotonic()) / 60)
 
 
 def bulk(run: Run, _: float) -> None:
@@ -227,7 +228,7 @@ def huge(run: Run, until_s: float) -> None:
     run.house.sandbox.control("limits", service="groq", rpm=RPM, tpm=4_500)
     run.must += run.send(1, prompt="Say hello", max_completion_tokens=4_000)
     # A small job takes some 22 tokens.
-    run.extra = -KEYS * (RPM - 4_500 / 22) * (until_s - time.monotonic()) / 60
+    run.extra = KEYS * (4_500 / 22 - (RPM - 4_500 / 22) * (until_s - time.monotonic()) / 60)
 
 
 def clock_back(run: Run, _: float) -> None:
