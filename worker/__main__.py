@@ -1,16 +1,23 @@
-"""`python -m worker …` is `celery -A worker worker …` with 12 MB less in each worker.
+"""`python -m worker …` is `celery -A worker worker …` with 14 MB less in each worker.
 
 Celery's command line loads a shell, Flower and whatever other commands are installed before it
-looks which one is meant. This one loads the worker alone.
+looks which one is meant. This one loads the worker alone, and not what colours source code in the
+answers of the others.
 """
 
 import sys
 
-from celery.bin.base import CLIContext
-from celery.bin.worker import worker as command
+_COLOURS = "pygments"
+_absent = sys.modules.setdefault(_COLOURS, None) is None  # type: ignore[arg-type] # no such module
 
-import worker
-from worker.celery import app
+from celery.bin.base import CLIContext  # noqa: E402
+from celery.bin.worker import worker as command  # noqa: E402
+
+if _absent:
+    del sys.modules[_COLOURS]
+
+import worker  # noqa: E402
+from worker.celery import app  # noqa: E402
 
 
 def main() -> None:

@@ -43,3 +43,8 @@ print([name for name in names if name in sys.modules])
 
 def test_telemetry_that_nobody_asked_for_is_not_imported() -> None:
     assert outcome(_TELEMETRY)[-1] == "[]"
+
+
+def test_a_worker_does_not_load_what_colours_source_code_and_who_asks_has_it() -> None:
+    code = "import sys, worker.__main__\nprint('pygments' in sys.modules)\nimport pygments.lexers"
+    assert outcome(code)[-1] == "False"

@@ -13,7 +13,7 @@ from worker.aio.connections import parameters_of
 _CONNECTIONS: Final = 6
 """A script takes well below a millisecond, and a hosted Redis may accept 20 connections in all."""
 _CONNECTION_WAIT_S: Final = 20
-_IDLE_S: Final = 10.0
+_IDLE_S: Final = 7.0
 """After this time without use, twice as long at most, a connection is closed."""
 
 
