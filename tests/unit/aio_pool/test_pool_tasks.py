@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import threading
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from celery import Celery, signals
+from celery.app.trace import trace_task_ret
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start
 from worker.aio import lifespan
@@ -23,6 +25,22 @@ def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -
     assert Outcome(pool, late).answer[1] == "'here'"
     pool.restart()
     assert Outcome(pool, late).answer[1] == "'here'"
+
+
+def test_a_job_may_have_keyword_arguments_as_in_other_pools(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def late() -> str:
+        return "here"
+
+    ended: Future[Any] = Future()
+    start().apply_async(
+        trace_task_ret,
+        (late.name, "job-1", {"id": "job-1", "task": late.name, "delivery_info": {}}),
+        {"body": ((), {}, {}), "content_type": None, "content_encoding": None},
+        callback=ended.set_result,
+        error_callback=ended.set_result,
+    )
+    assert ended.result(20)[1] == "'here'"
 
 
 def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(
