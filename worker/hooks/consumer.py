@@ -33,8 +33,8 @@ _EVENTS_PAUSE_S = 0.2
 """How long events wait for others: a publish takes a millisecond, however many events it holds."""
 _EVENT_BUFFER_LIMIT = 1_000
 """When this many events wait, they are published at once."""
-_LONGEST_RECONNECT_S = 4
-_LONGEST_PAUSE_S = 32.0
+_LONGEST_PAUSE_S = 4
+"""Between two tries to connect, or to be served: so long may the keys be idle after an outage."""
 _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
@@ -79,7 +79,7 @@ class Consumer(StockConsumer):
 
         Celery's pauses grow up to 30 s, and a broker that fails over is back after five or six.
         """
-        conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_RECONNECT_S)
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_PAUSE_S)
         return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
