@@ -150,8 +150,8 @@ def _drill(name: str, act: Callable[[Site], None], *, full_s: float, short_s: fl
         act,
         full=Scale(2_000, 500, trouble_s=full_s, limit_s=180),
         short=Scale(60, 30, trouble_s=short_s, limit_s=60),
-        # Reconnecting takes up to a second, a lease's grace as long as the lease.
-        silence_s=20,
+        # Workers try to connect every few seconds; a lease's grace is as long as the lease.
+        silence_s=12,
     )
 
 
