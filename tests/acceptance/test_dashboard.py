@@ -219,6 +219,22 @@ def test_the_page_is_readable_everywhere(
     screenshot(page, name)
 
 
+def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
+    fresh.producer.await_all([served], within_s=30)
+    wrong = fresh.producer.app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "temperature": 9}, queue="ai"
+    )
+    fresh.producer.outcome(wrong)
+    for job, ended, calls in ((served, "It succeeded", 0), (wrong.id, "It failed", 1)):
+        page.goto(f"{site}/keys/jobs/{job}")
+        page.get_by_text(ended).wait_for()
+        assert page.locator("#job-facts").get_by_text("Calls", exact=True).count() == calls
+
+
 def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:

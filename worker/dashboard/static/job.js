@@ -49,8 +49,10 @@ function stateWords(job) {
 }
 
 function showFacts(job) {
-    const facts = { State: job.state, Task: job.task || "not known", Worker: job.worker || "none yet",
-        Calls: plural(job.calls.length, "call") + (job.calls.length === 20 ? " or more" : "") };
+    const facts = { State: job.state, Task: job.task || "not known", Worker: job.worker || "none yet" };
+    if (job.calls.length || job.where === "deferred" || job.dead_letter) { // else they are not known
+        facts.Calls = plural(job.calls.length, "call") + (job.calls.length === 20 ? " or more" : "");
+    }
     if (job.dead_letter) {
         facts["Dead letter"] = job.dead_letter;
     }
