@@ -80,17 +80,18 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
     elif not report.totals:
         click.echo("nothing was used in this time")
     else:
-        Console().print(_listing(report, labels))
+        Console().print(listing(report, labels))
         if report.unpriced:
             click.echo(f"without a price: {', '.join(report.unpriced)}")
 
 
-def _listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
+def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
     """The totals in a table without empty columns, so that it fits most terminals."""
     lines = [_numbers(row) for row in report.totals]
     shown = [name for name in lines[0] if any(line[name] for line in lines)]
     by = (Column(name, overflow="fold") for name in report.query.by)
-    table = Table(*by, *(Column(name, justify="right", no_wrap=True) for name in shown), box=None)
+    counts = (Column(name, justify="right", no_wrap=True) for name in shown)
+    table = Table(*by, *counts, box=None, pad_edge=False, collapse_padding=True)
     for row, line in zip(report.totals, lines, strict=True):
         group = [
             labels.get(value, value) if name == "key" else value

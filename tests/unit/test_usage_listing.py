@@ -1,0 +1,23 @@
+"""The sums of the usage in a terminal of 80 columns."""
+
+import io
+
+from rich.console import Console
+
+from worker.cli.usage import listing
+from worker.usage import MEASURES, Row, UsageQuery, UsageReport
+
+
+def test_a_name_of_a_model_takes_two_lines_at_most_beside_all_counts_of_a_busy_day() -> None:
+    row = Row(("groq", "initech", "openai/gpt-oss-120b"), None)
+    busy = {"calls": 9_999, "accepted": 9_000, "refused": 0, "faults": 0, "rejected": 0}
+    counts = dict.fromkeys(MEASURES, 9_999) | busy | {"cached_tokens": 0}
+    row.add([counts[name] for name in MEASURES], 0.0017)
+    report = UsageReport(UsageQuery(by=("service", "tenant", "model")), 0, 1, (), (row,))
+    console = Console(width=80, file=io.StringIO())
+    console.print(listing(report, {}))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 3, "the head, and the two lines of the one row"
+    assert all(len(line) <= 80 for line in lines)
+    assert "groq" in lines[1]
+    assert "initech" in lines[1]
