@@ -190,13 +190,9 @@ class Turn(Generic[RequestT]):
         """Wait for a lease."""
         began_s = time.monotonic()
         spent_s = began_s - self.began_s
-        lease_request = (
-            replace(
-                self.lease_request, waited_ms=self.lease_request.waited_ms + round(spent_s * 1000)
-            )
-            if self.attempts
-            else self.lease_request
-        )
+        lease_request = self.lease_request
+        if spent_ms := round(spent_s * 1000):  # not at first; a lease may have been lost since
+            lease_request = replace(lease_request, waited_ms=lease_request.waited_ms + spent_ms)
         in_turn = self.lease_request.exclude == self.excluded and not self.lease_request.account
         try:
             return await self.waiting.acquire(

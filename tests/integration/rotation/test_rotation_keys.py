@@ -23,9 +23,9 @@ from tests.integration.rotation.rotation_scripted import (
     until,
 )
 from worker.errors import Deferred, RequestRejected, TransientError
-from worker.keypool import Lease, LeaseRequest, NoLease
+from worker.keypool import Lease, LeaseRequest, Line, NoLease
 from worker.rotation.served import Served
-from worker.verdicts import Fate, Reply, Scope, Verdict
+from worker.verdicts import ABANDONED, Fate, Reply, Scope, Verdict
 
 
 async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Redis) -> None:
@@ -186,6 +186,33 @@ async def test_a_lease_whose_key_died_during_the_wait_is_not_used(make: Make, re
         await waiting
     assert provider.seen == []
     assert await leases_out(redis) == NOTHING_OUT
+
+
+async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_place(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    pool, asked, lost = rotation.pool, list[int](), list[Lease]()
+    acquire, confirm = pool.acquire, pool.confirm
+
+    async def note(lease_request: LeaseRequest, line: Line | None = None) -> Lease | NoLease:
+        asked.append(lease_request.waited_ms)
+        return await acquire(lease_request, line)
+
+    async def lose(lease: Lease) -> Lease | None:
+        if lost:
+            return await confirm(lease)
+        lost.append(lease)
+        await pool.settle(lease, ABANDONED)
+        return None
+
+    await rest(rotation, 200)
+    monkeypatch.setattr(pool, "acquire", note)
+    monkeypatch.setattr(pool, "confirm", lose)
+    await serve(rotation, waited_ms=5_000)
+    assert len(provider.seen) == len(lost) == 1
+    assert asked[0] == 5_000
+    assert asked[-1] >= 5_190, "it waited before it lost the lease, too"
 
 
 async def test_no_key_at_all_is_a_deferral(make: Make) -> None:
