@@ -626,7 +626,13 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     search.fill(second.id)
     page.get_by_text("; none matches.").wait_for()
     search.fill(third.id[:13])
+    page.locator(its).get_by_role("link", name=third.id).click()
+    page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
+    assert not unreadable(page)
+    assert "canary" not in page.content()
+    page.get_by_role("link", name="poison: show it").click()  # to it alone
     page.locator(its).wait_for()
+    assert page.locator("tr[data-job]").count() == 1
     search.fill("")
     for _ in range(21):
         last = poisoned(fresh, wait=False)

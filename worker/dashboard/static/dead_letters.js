@@ -21,6 +21,7 @@ const search = document.getElementById("letters-search");
 const rows = document.getElementById("letters-rows");
 const all = document.getElementById("letters-all");
 const selected = new Set(); // ids
+search.value = new URLSearchParams(location.search).get("search") || ""; // a link may name what to look for
 let listed = []; // the dead letters on the page
 let before = null; // the cursor of the page shown; null: the newest page
 let next = null;

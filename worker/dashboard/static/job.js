@@ -54,7 +54,7 @@ function showFacts(job) {
         facts.Calls = plural(job.calls.length, "call") + (job.calls.length === 20 ? " or more" : "");
     }
     if (job.dead_letter) {
-        facts["Dead letter"] = job.dead_letter;
+        facts["Dead letter"] = job.dead_letter + ": show it, to replay or drop it";
     }
     const list = document.getElementById("job-facts");
     const text = JSON.stringify(facts);
@@ -62,7 +62,13 @@ function showFacts(job) {
         list.dataset.listed = text;
         list.replaceChildren.apply(list, Object.entries(facts).map(function (pair) {
             const group = make("div");
-            group.append(make("dt", "", pair[0]), make("dd", "", pair[1]));
+            const value = make("dd", "", pair[1]);
+            if (pair[0] === "Dead letter") {
+                const link = make("a", "", pair[1]);
+                link.href = page.dataset.keysUrl + "?" + new URLSearchParams({ search: id }) + "#letters-title";
+                value.replaceChildren(link);
+            }
+            group.append(make("dt", "", pair[0]), value);
             return group;
         }));
     }
