@@ -10,6 +10,7 @@ from config.services import SERVICES
 from config.settings import Settings
 from config.urls import SecretUrl
 from worker.aio.transport import Channel
+from worker.deadletters.replay import _publisher
 
 CONFIG = celery_config(Settings())
 
@@ -86,9 +87,14 @@ def test_rabbitmq_gets_quorum_queues_whose_messages_can_be_delayed() -> None:
             queue = app.amqp.queues[name]
             assert queue.queue_arguments == {"x-queue-type": "quorum"}
             assert (queue.exchange.name, queue.exchange.type) == (name, "topic")
-        connection = app.connection()
-        assert connection.transport.driver_type == "amqp"
-        assert connection.transport.client.ssl["ca_certs"] == "/ca.crt"
+        # A replay, which has an app of its own, finds the same queues by the same connection.
+        for one in (app, _publisher(app)):
+            deferred = one.amqp.queues[f"{QUEUES[0]}{DEFERRED}"]
+            assert deferred.queue_arguments == {"x-queue-type": "quorum"}
+            assert deferred.exchange.type == "topic"
+            connection = one.connection()
+            assert connection.transport.driver_type == "amqp"
+            assert connection.transport.client.ssl["ca_certs"] == "/ca.crt"
 
 
 def test_settings_reach_celery() -> None:

@@ -209,8 +209,9 @@ def _publisher(app: Celery) -> Celery:
     publisher = Celery("replay", set_as_current=False)
     publisher.backend_cls = "disabled"
     names = (
-        "broker_url", "broker_transport", "broker_transport_options", "task_publish_retry_policy",
-        "task_queues", "task_routes", "task_default_queue",
+        "broker_url", "broker_transport", "broker_transport_options", "broker_use_ssl",
+        "task_publish_retry_policy", "task_queues", "task_routes", "task_default_queue",
+        "task_create_missing_queue_type", "task_create_missing_queue_exchange_type",
     )  # fmt: skip
     publisher.conf.update(
         {name: app.conf[name] for name in names if app.conf.get(name) is not None}
