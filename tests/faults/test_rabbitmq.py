@@ -83,6 +83,7 @@ def test_rabbitmq_loses_no_job_and_no_email_is_sent_twice_through_kills(tmp_path
             broker.start()
             broker.await_ready()
             ended |= producer.await_all(ids, within_s=60)
+            assert "Traceback" not in second.log
         assert [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"] == []
         accepted = [sandbox.mail().get(f"mail {n}", []) for n in range(EMAILS)]
         assert {len(accounts) for accounts in accepted} == {1}

@@ -276,3 +276,19 @@ def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
     connection = SimpleNamespace(ensure_connection=lambda *_, **options: asked.append(options))
     made.ensure_connected(connection)
     assert asked[0]["interval_max"] == 4
+
+
+@pytest.mark.parametrize(("connection", "sent"), [(object(), 1), (None, 0)])
+def test_a_job_whose_connection_is_gone_is_not_acknowledged_with_a_traceback(
+    connection: Any, sent: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    acked: list[str] = []
+    made = consumer(Broker(), None)
+    made.hub = None
+    came = message(Broker())
+    came.channel = SimpleNamespace(
+        no_ack_consumers=None, connection=connection, basic_ack=lambda tag, **_: acked.append(tag)
+    )
+    made.call_soon_ack(came.ack_log_error, logging.getLogger(), (OSError,))
+    assert len(acked) == sent
+    assert ("it delivers them again" in caplog.text) == (not sent)

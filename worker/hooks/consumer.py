@@ -13,7 +13,7 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
 from config.current import get_settings
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import warn, words_of
 from worker.deadletters.capture import reason_of
 from worker.deadletters.dead_letter import one_line
 from worker.errors import Poisoned
@@ -113,13 +113,15 @@ class Consumer(StockConsumer):
     def call_soon_ack(self, settle: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Acknowledge or reject at once where the transport batches that by itself.
 
-        Celery would schedule it on its loop.
+        Celery would schedule it on its loop. Where the message's connection is gone, nothing is
+        sent, as the broker delivers it again. Celery would log a traceback for each.
         """
-        return (
-            settle(*args, **options)
-            if self._notes_acks
-            else super().call_soon_ack(settle, *args, **options)
-        )
+        if self._notes_acks:
+            return settle(*args, **options)
+        if _is_lost(getattr(settle, "__self__", None)):
+            warn("jobs ended whose connection to the broker was lost; it delivers them again")
+            return None
+        return super().call_soon_ack(settle, *args, **options)
 
     def shutdown(self) -> None:
         """Publish the events that wait, and end."""
@@ -249,6 +251,12 @@ def frugal(options: dict[str, Any]) -> dict[str, Any]:
         "without_mingle": True,
         "heartbeat_interval": heartbeat_s,
     }
+
+
+def _is_lost(message: Any) -> bool:
+    """Whether the channel of a message has no connection any more."""
+    channel = getattr(message, "channel", None)
+    return channel is not None and getattr(channel, "connection", channel) is None
 
 
 def _reason(message: Any, exc: Any) -> str:
