@@ -33,7 +33,7 @@ from worker.aio.transport.scripts import FORGET, SHARE, TAKE
 
 RPM, KEYS, WORKERS = 300, 3, 2
 BACKLOG = 10_000
-MESSAGES, ROUNDS = 6_000, 5
+MESSAGES, ROUNDS = 3_000, 12
 console = Console()
 
 
@@ -200,7 +200,8 @@ def pick() -> None:
     ):
         picks(client, 1)  # warms up
         found = [(picks(client, 1), picks(client, 1_000)) for _ in range(ROUNDS)]
-    one, many = (statistics.median(values) for values in zip(*found, strict=True))
+    # The least disturbed round of each: what else runs on the machine costs it cache.
+    one, many = (min(values) for values in zip(*found, strict=True))
     console.print(f"one tenant: {one:.1f} µs a message, 1,000 tenants: {many:.1f} µs")
     console.print(f"    {100 * (many / one - 1):.0f} % more; at most 15 %")
 

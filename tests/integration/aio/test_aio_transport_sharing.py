@@ -327,3 +327,25 @@ def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
             message.ack()
         one.until(lambda: len(one.got) >= 4)
     assert cycle._sharing.canceled
+
+
+def test_many_tenants_are_served_alike_and_completely(one: Tube, books: Any) -> None:
+    for number in range(150):
+        push(books, f"tenant-{number}", *(f"{number}:{job}" for job in range(number % 5 + 1)))
+    share(one, books)
+    sizes = [100 + number % 7 for number in range(10)]  # odd and even
+    taken: list[str] = []
+    for size in sizes:
+        taken += take(books, size)
+        share(one, books)
+    by_tenant: dict[str, list[str]] = {}
+    for name in taken:
+        by_tenant.setdefault(name.split(":")[0], []).append(name)
+    assert len(taken) == len(set(taken)) == 450
+    assert all(
+        jobs == [f"{number}:{job}" for job in range(int(number) % 5 + 1)]
+        for number, jobs in by_tenant.items()
+    )
+    first = Counter(name.split(":")[0] for name in taken[:150])
+    assert max(first.values()) <= 2
+    assert books.hlen("unacked") == 0

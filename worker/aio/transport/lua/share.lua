@@ -24,7 +24,7 @@
 --   .tenants.pause while it is there, no worker needs to look
 --   .tenant.<id>   a tenant's line. The id is a digest, so that the tenant's name stands in its messages only.
 
-local WINDOW, CHUNK, BURST = 128, 128, 16
+local WINDOW, CHUNK, BURST, MANY = 128, 128, 16, 32
 local PROBED, PROBE_MS, KEPT_MS = 32, '500', 600000
 local NOBODY = '-'
 
@@ -97,9 +97,10 @@ local function part(items, mark)
   return tenants, by_id, others
 end
 
--- Adds the tenants with lines that may come next; more than there is room for cannot.
+-- Adds the tenants with lines that come next, as many as there is room for.
 local function add_lines(list, tenants, by_id, most)
-  local reply = redis.call('ZRANGE', list .. '.tenants', 0, most - 1, 'WITHSCORES')
+  local last = math.max(MANY, math.floor(most / 2))
+  local reply = redis.call('ZRANGE', list .. '.tenants', 0, last, 'WITHSCORES')
   for at = 1, #reply, 2 do
     local id = reply[at]
     if not by_id[id] then
@@ -133,32 +134,36 @@ local function read_times(list, tenants, at)
   return at
 end
 
-local function next_of(list, tenant)
-  local item = tenant.front and tenant.front[tenant.next]
-  if not item and tenant.has_line then
-    item = unpark(list .. '.tenant.' .. tenant.id)
-    if item then return item end
-    tenant.has_line = false
+-- Adds a tenant's next messages to those that are chosen, and counts them: first what stood in the window, then its
+-- line, then what is new.
+local function take(list, tenant, count, chosen)
+  local before = #chosen
+  local function take_read(from, offset)
+    while from and from[tenant.next - offset] and #chosen - before < count do
+      chosen[#chosen + 1] = from[tenant.next - offset]
+      tenant.next = tenant.next + 1
+    end
   end
-  if not item and tenant.new then item = tenant.new[tenant.next - #tenant.front] end
-  if item then tenant.next = tenant.next + 1 end
-  return item
+  take_read(tenant.front, 0)
+  while tenant.has_line and #chosen - before < count do
+    tenant.has_line = unpark(list .. '.tenant.' .. tenant.id, count - #chosen + before, chosen) > 0
+  end
+  if tenant.new and not tenant.has_line then take_read(tenant.new, #tenant.front) end
+  tenant.count = tenant.count + #chosen - before
+  return #chosen > before
 end
 
--- Gives turns to tenants, in the order of their times: one that gets a turn comes again when its time has grown by 1.
--- So those that come again are in order, too, and the next one is the first of either queue.
+-- Gives turns to tenants, in the order of their times: one that gets a turn comes again when its time has grown by as
+-- much as that of the others. So those that come again are in order, too, and the next one is the first of either
+-- queue. Many tenants get two messages a turn, which costs less.
 local function choose(list, tenants, most)
-  local chosen, first, again, next_again = {}, 1, {}, 1
+  local chosen, first, again, next_again, a_turn = {}, 1, {}, 1, #tenants > MANY and 2 or 1
   while #chosen < most do
     local new, old = tenants[first], again[next_again]
     local tenant = old and not (new and new.time <= old.time + old.count) and old or new
     if not tenant then break end
     if tenant == new then first = first + 1 else next_again = next_again + 1 end
-    local item = next_of(list, tenant)
-    if item then
-      chosen[#chosen + 1], again[#again + 1] = item, tenant
-      tenant.count = tenant.count + 1
-    end
+    if take(list, tenant, a_turn, chosen) then again[#again + 1] = tenant end
   end
   return chosen
 end

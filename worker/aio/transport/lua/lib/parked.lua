@@ -1,4 +1,5 @@
--- park(line, items, in_front), unpark(line), save_parked(): move messages between a list and a tenant's line.
+-- park(line, items, in_front), unpark(line, count, items), save_parked(): move messages between a list and a tenant's
+-- line.
 --
 -- A parked message is an entry of kombu's hash of unacknowledged messages, and has a lease, as if a worker held it. So
 -- whoever reads the queue, of whatever version, puts it back into its list when nobody renews it. The line holds the
@@ -30,18 +31,23 @@ local function park(line, items, in_front)
   return others
 end
 
--- Returns the line's next message, nil where there is none. What is no entry any more was put back into its list.
-local function unpark(line)
-  while true do
-    local ref = redis.call('RPOP', line)
-    if not ref then return nil end
-    local size, tag = ref:match('^(%d+) (.+)$')
-    local entry = redis.call('HGET', unacked, tag)
-    if entry then
-      gone[#gone + 1] = tag
-      return entry:sub(2, 1 + size)
+-- Adds the line's next messages to a list, `count` at most. What is no entry any more was put back into its list.
+-- Returns how many there were, 0 where the line is empty.
+local function unpark(line, count, items)
+  local before = #items
+  while #items == before do
+    local refs = redis.call('RPOP', line, count)
+    if not refs then return 0 end
+    local tags = {}
+    for at, ref in ipairs(refs) do tags[at] = ref:match(' (.+)$') end
+    for at, entry in ipairs(redis.call('HMGET', unacked, unpack(tags))) do
+      if entry then
+        gone[#gone + 1] = tags[at]
+        items[#items + 1] = entry:sub(2, 1 + tonumber(refs[at]:match('^%d+')))
+      end
     end
   end
+  return #items - before
 end
 
 -- Enters what was parked, and deletes the entries of what was unparked.
