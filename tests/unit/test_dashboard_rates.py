@@ -1,5 +1,6 @@
 """Counters turned into a rate, and since when nothing moves."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -145,3 +146,9 @@ def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
     assert view(0, workers=2, paused_workers=1).queue.paused == "some"
     assert view(0, workers=2, paused_workers=2).queue.paused == "all"
     assert view(0, workers=0).queue.paused == "unknown"
+
+
+def test_a_queue_of_which_nothing_is_known_shows_nothing() -> None:
+    shown = asdict(QueueView("ai", known=False))
+    assert shown.pop("name") == "ai"
+    assert not any(shown.values())
