@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery.worker import state
 from kombu.message import Message
 
 from worker.hooks.consumer import Consumer, Pauses, frugal
@@ -292,3 +293,38 @@ def test_a_job_whose_connection_is_gone_is_not_acknowledged_with_a_traceback(
     made.call_soon_ack(came.ack_log_error, logging.getLogger(), (OSError,))
     assert len(acked) == sent
     assert ("it delivers them again" in caplog.text) == (not sent)
+
+
+class Running:
+    """A job that runs in this process; its connection was lost."""
+
+    id = "job-1"
+    acknowledged = False
+    _on_ack: Any = None
+
+
+# Whether the broker says that the message came before, and whether its job still runs.
+@pytest.mark.parametrize(
+    ("redelivered", "acknowledged", "runs"),
+    [(True, False, False), (True, True, True), (False, False, True)],
+)
+def test_a_job_that_runs_on_settles_its_message_when_it_comes_again(
+    redelivered: bool,  # noqa: FBT001 - a table
+    acknowledged: bool,  # noqa: FBT001
+    runs: bool,  # noqa: FBT001
+) -> None:
+    ran: list[Any] = []
+    made = consumer(Broker(), lambda one, *_: ran.append(one))
+    running = Running()
+    running.acknowledged = acknowledged
+    came = message(Broker())
+    came.delivery_info = {"redelivered": redelivered, "routing_key": "ai"}
+    state.active_requests.add(running)
+    try:
+        made.create_task_handler()(came)
+    finally:
+        state.active_requests.discard(running)
+    assert bool(ran) == runs
+    assert (running._on_ack is not None) == (not runs)
+    if not runs:
+        assert running._on_ack.args == (came.ack_log_error,)

@@ -22,6 +22,7 @@ from worker.hooks.message_check import problem_with
 from worker.hooks.misplaced import move, right_queue
 from worker.hooks.quarantine import Quarantine, settle_deaths
 from worker.hooks.rabbitmq import MOST_RETURNS, returns_of
+from worker.hooks.redelivery import adopt
 from worker.jobs.services import sends_once
 
 _logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class Consumer(StockConsumer):
                 self._on_deadly_task(message, deaths)
             elif returns > MOST_RETURNS:
                 self._on_deadly_task(message, returns)
-            elif not self.quarantine.takes(message, run):
+            elif not self._has_taken(message, run):
                 run(message)
 
         def run(message: Any) -> None:
@@ -160,6 +161,11 @@ class Consumer(StockConsumer):
                 self.on_invalid_task(None, message, exc)
 
         return on_task_received
+
+    def _has_taken(self, message: Any, run: Callable[[Any], None]) -> bool:
+        """Whether a message's job runs here already, or waits here as a suspect."""
+        runs_on = not self._notes_acks and adopt(message, self.call_soon_ack)
+        return runs_on or self.quarantine.takes(message, run)
 
     def on_close(self) -> None:
         """Forget the messages of the connection that is gone."""
