@@ -394,7 +394,7 @@ def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
     assert "last used " in its.inner_text()
     its.get_by_text("Latest calls").click()
     its.get_by_text(re.compile(r"ok · openai/gpt-oss-120b")).first.wait_for()
-    assert its.get_by_role("link", name="job ").count() == 4
+    assert 4 <= its.get_by_role("link", name="job ").count() <= 8
     assert not unreadable(page)
     its.get_by_role("button", name="Disable key").click()
     dialog.get_by_label("For how long").select_option("an hour")

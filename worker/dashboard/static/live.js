@@ -91,6 +91,7 @@ function refresh() {
         try {
             views.showLists.apply(null, await Promise.all(views.lists().map(function (url) { return request(url); })));
             listsOf = mark;
+            showFreshness();
         } catch (error) {
             showTrouble(error);
         }
@@ -114,7 +115,7 @@ function showTrouble(error) {
     setText(trouble, ended ? "Your login has expired. Reload this page to log in again."
         : error.message + (latest ? " The page may be out of date; trying again." : " Trying again."));
     trouble.hidden = false;
-    if (!latest) {
+    if (listsOf === null) {
         views.showNothing();
     }
     showFreshness();
@@ -127,7 +128,7 @@ export function hasEnded() {
 // Returns whether what the page shows is live, as far as that is known.
 export function showFreshness() {
     const live = answeredAt === null || !ended && Date.now() - answeredAt <= stale_ms;
-    if (answeredAt === null) {
+    if (answeredAt === null || listsOf === null) {
         setText(freshness, !trouble.hidden ? "Not live." : performance.now() < stale_ms ? "Loading…"
             : "Still loading: no answer yet.");
     } else if (!live) {
