@@ -125,6 +125,11 @@ def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
         # a stand-in that counts a minute, refilling continuously or by window
         (_requests("600", "590", "1s"), (ObservedLimit(Dimension.RPM, 600, 590.0),)),
         (_requests("600", "599", "43"), (ObservedLimit(Dimension.RPM, 600, 599.0),)),
+        # 1.05 requests of a day, of which 14,398.95 remain, or a window of a minute
+        (_requests("14400", "14398", "6.3s"), ()),
+        (_requests("14400", "14398", "5.9s"), ()),
+        (_requests("14400", "14397", "17.1s"), (ObservedLimit(Dimension.RPD, 14_400, 14_397.0),)),
+        (_requests("14400", "14398", "1s"), (ObservedLimit(Dimension.RPM, 14_400, 14_398.0),)),
         # nothing can be told
         (_requests("600", "600", "0s"), ()),
         (_requests("600", "599", None), ()),

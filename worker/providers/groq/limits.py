@@ -159,16 +159,21 @@ def _requests_limit(answer: Answer) -> ObservedLimit | None:
 
     To take one for the other would throttle a key a thousandfold, so the header must agree with
     itself: a day's bucket that refills continuously resets after `used / limit` of a day (the
-    documentation's own example does). A shorter reset is a minute's; without a reset, or with
-    nothing used yet, nothing can be told and nothing is learned.
+    documentation's own example does). A shorter reset is a minute's. Nothing is learned where
+    nothing can be told: without a reset, with nothing used yet, and where an earlier request may
+    have been given back in part, since what remains is stated in whole requests.
     """
     limit = answer.header_int("x-ratelimit-limit-requests")
     remaining = answer.header_int("x-ratelimit-remaining-requests")
     reset_ms = _reset_ms(answer.headers, "x-ratelimit-reset-requests")
     if not limit or remaining is None or reset_ms is None or remaining >= limit:
         return None
-    of_a_day_ms = (limit - remaining) / limit * Dimension.RPD.window_ms
+    used, of_one_ms = limit - remaining, Dimension.RPD.window_ms / limit
+    of_a_day_ms = used * of_one_ms
     agrees = abs(reset_ms - of_a_day_ms) <= max(_RESET_SLACK_MS, of_a_day_ms * _RESET_TOLERANCE)
+    rounded_ms = of_a_day_ms - reset_ms
+    if not agrees and used > 1 and 0 < rounded_ms <= of_one_ms + _RESET_SLACK_MS:
+        return None
     by_the_minute = not agrees and reset_ms <= _MINUTE_MS + _RESET_SLACK_MS
     return ObservedLimit(Dimension.RPM if by_the_minute else Dimension.RPD, limit, float(remaining))
 
