@@ -199,12 +199,49 @@ async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clo
     for _ in range(2):
         await pool.settle(await lease(pool), fault(Scope.HOST))
         clock.tick(1_000)
-    await lease(pool)
+    probe = await lease(pool)
     assert (await nothing(pool)).first_in_ms >= 250
-    clock.tick(2_500)
-    await nothing(pool)
-    clock.tick(500)
+    clock.tick(200)
+    assert getattr(await pool.confirm(probe), "wait_ms", None) == 0, "it does not wait for itself"
+    clock.tick(2_900)
+    assert (await nothing(pool)).first_in_ms <= 100, "the time of the probe is over by then"
+    clock.tick(100)
     assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_lease_that_waits_for_anothers_probe_is_lost_if_nobody_comes_for_it(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(2)
+    held = [await lease(pool) for _ in range(2)]
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        clock.tick(1_000)
+    await lease(pool)  # the probe
+    waits = [one for one in [await pool.confirm(one) for one in held] if one is not None]
+    assert all(one.wait_ms > 0 for one in waits)
+    clock.tick(waits[0].wait_ms)
+    assert await pool.confirm(held[0]) is not None
+    clock.tick(max(one.wait_ms for one in waits) + 1_500)
+    await ask(pool)
+    assert await pool.confirm(held[1]) is None
+
+
+async def test_failures_of_one_second_count_once_also_where_a_call_passes_between_them(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(3)
+    await pool.settle(await lease(pool), fault(Scope.HOST))
+    clock.tick(100)
+    await pool.settle(await lease(pool), OK)
+    clock.tick(100)
+    await pool.settle(await lease(pool), fault(Scope.HOST))
+    clock.tick(1_000)
+    assert not (await pool.settle(await lease(pool), fault(Scope.HOST))).blocked
+    clock.tick(1_000)
+    assert (await pool.settle(await lease(pool), fault(Scope.HOST))).blocked
 
 
 @pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
