@@ -339,6 +339,18 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 
 
+async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = await limited(make_pool, 300)
+    clock.tick(21_000)
+    while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
+        pass
+    await pool.reset(by="ann")
+    tries = await lease(pool)
+    clock.tick(200)
+    told = refused(200, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
+    assert (await pool.settle(tries, told)).learned == ()
+
+
 async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
